@@ -1,0 +1,51 @@
+# The project's few commands. Each installs what it needs (Debian or Ubuntu, as root) and then does its work.
+#
+#   make demo    a real workspace, end to end, and everything removed afterwards
+#   make serve   a server on loopback, until Ctrl-C
+#   make test    every check and every test, live suites included
+#   make bench   the performance table, and target/bench/bench.json
+#   make build   the two programs, optimised
+#   make setup   what the others need: Docker, gVisor, the base image
+
+SHELL := /bin/bash
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
+BIN := $(CARGO_TARGET_DIR)/release
+
+.PHONY: demo serve test bench build setup check live fuzz clean
+
+demo: build setup
+	scripts/demo.sh $(BIN)
+
+serve: build setup
+	scripts/serve.sh $(BIN)
+
+test: setup check build live fuzz
+
+bench: build setup
+	cargo run --release --quiet -p emergent-live-tests --bin bench -- $(BIN)
+
+# The guest must run in any image, even an empty one: static, and built apart so that its flags stay its own.
+build:
+	scripts/install-packages.sh gcc libc6-dev
+	cargo build --release --locked -p emergent
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked -p emergent-guest --target $(TARGET)
+	install -m 0755 $(CARGO_TARGET_DIR)/$(TARGET)/release/emergent-guest $(BIN)/emergent-guest
+
+setup:
+	scripts/install-engine.sh
+
+# Formatting, lints, house rules, licences, documentation, and the tests that need no engine.
+check:
+	cargo xtask prepush
+
+# The suites against real engines, with the release programs.
+live: build setup
+	EMERGENT_BIN_DIR=$(BIN) cargo test --locked -p emergent-live-tests -- --test-threads=4
+
+# The OpenAPI document against the server that it describes.
+fuzz: build setup
+	scripts/fuzz-api.sh $(BIN)
+
+clean:
+	cargo clean

@@ -1,0 +1,56 @@
+//! What the server and the guest say to each other.
+//!
+//! The guest serves HTTP/2 on every channel that is opened to it (its own stdio, and its Unix socket behind
+//! `emergent-guest connect`). Requests and answers are JSON of the types in this crate, except raw file contents and
+//! the [`frame`]s of an execution's output. The tool types are also the public API's tool types: there is one
+//! vocabulary for a tool, from the agent down to the process.
+//!
+//! The protocol is append-only. Fields are added with defaults and never change meaning; [`GENERATION`] grows when a
+//! feature is added, and each side gates a feature on the older of the two.
+
+pub mod error;
+pub mod execution;
+pub mod files;
+pub mod frame;
+pub mod path;
+pub mod routes;
+pub mod session;
+pub mod tools;
+
+pub use error::{ErrorCode, GuestError};
+pub use execution::{Execution, ExecutionId, ExecutionState, InvalidExecutionId, Outcome, RunAs, Stream};
+pub use path::GuestPath;
+pub use session::{Hello, Usage};
+
+/// The protocol generation that this build speaks. A peer may speak an older one.
+pub const GENERATION: u32 = 1;
+
+/// Where the shared read-only volume with the guest binary is mounted in a container.
+pub const GUEST_MOUNT: &str = "/.emergent";
+
+/// The guest binary inside the container.
+pub const GUEST_BINARY: &str = "/.emergent/emergent-guest";
+
+/// Where the guest keeps its socket and the output of executions: outside `/workspace`, on the root file system.
+pub const STATE_DIR: &str = "/var/lib/emergent";
+
+/// The Unix socket that `emergent-guest connect` joins its stdio to.
+pub const SOCKET_PATH: &str = "/var/lib/emergent/guest.sock";
+
+/// The directory that outlives everything but destruction.
+pub const WORKSPACE_DIR: &str = "/workspace";
+
+/// The user and group that commands and file tools run as unless the call says root.
+pub const AGENT_UID: u32 = 1000;
+
+/// Bytes of one output stream that a tool answer carries; more is cut from the middle and kept in a file.
+pub const OUTPUT_LIMIT: usize = 50 * 1024;
+
+/// What a command gets when the call names no `timeout_ms`, in milliseconds.
+pub const DEFAULT_TIMEOUT_MS: u64 = 120_000;
+
+/// The longest `timeout_ms` that is taken: a day.
+pub const MAX_TIMEOUT_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// How long after SIGTERM a process tree gets SIGKILL, in milliseconds.
+pub const KILL_GRACE_MS: u64 = 5_000;

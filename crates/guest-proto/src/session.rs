@@ -1,0 +1,36 @@
+//! What the guest says of itself and of the workspace as a whole.
+
+use serde::{Deserialize, Serialize};
+
+/// The answer to the first request on every channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The guest's protocol generation ([`GENERATION`](crate::GENERATION)).
+    pub generation: u32,
+    /// The guest's release, for people.
+    pub version: String,
+    /// Drawn at random when the guest starts: another value means that every process of before is gone.
+    pub boot_id: String,
+    /// The kernel as `uname -r` says it.
+    pub kernel: String,
+}
+
+/// What a workspace uses, read inside it. A figure that this sandbox does not show is absent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Usage {
+    /// CPU time that all processes have used since the sandbox started, in milliseconds.
+    pub cpu_ms: Option<u64>,
+    /// Memory in use, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// The memory limit, in bytes.
+    pub memory_limit_bytes: Option<u64>,
+    /// Processes alive.
+    pub processes: Option<u64>,
+    /// Bytes used on the file system that holds `/workspace`.
+    pub disk_used_bytes: Option<u64>,
+    /// Size in bytes of the file system that holds `/workspace`.
+    pub disk_total_bytes: Option<u64>,
+    /// Milliseconds since the guest started.
+    pub uptime_ms: u64,
+}

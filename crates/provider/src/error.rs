@@ -1,0 +1,126 @@
+//! Why a provider could not do what it was asked. Display never repeats the cause; print the chain.
+
+use crate::ImageRef;
+
+/// The engine's own error, whatever its type.
+pub type EngineCause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a sandbox was not made. Nothing of it is left behind, unless the engine went away in the middle; then
+/// reconciliation finds it by its labels.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The engine does not answer.
+    #[error("{engine} does not answer; {advice}")]
+    EngineUnavailable {
+        /// Which engine, such as `Docker at unix:///var/run/docker.sock`.
+        engine: String,
+        /// What to do.
+        advice: String,
+        /// The engine's error.
+        #[source]
+        source: EngineCause,
+    },
+    /// The image is not there and cannot be pulled.
+    #[error("image {image} is not on the engine and could not be pulled: {reason}")]
+    ImageUnavailable {
+        /// Which image.
+        image: ImageRef,
+        /// The registry's words, and what to do.
+        reason: String,
+    },
+    /// The image is there but cannot start.
+    #[error("image {image} could not be started: {reason}")]
+    StartFailed {
+        /// Which image.
+        image: ImageRef,
+        /// The engine's words, and what to do.
+        reason: String,
+    },
+    /// The provider is too weak for `WORKSPACE_REQUIRE_ISOLATION`.
+    #[error("isolation {required} is required and this engine gives {offered}; {advice}")]
+    IsolationTooWeak {
+        /// What is required.
+        required: &'static str,
+        /// What there is.
+        offered: &'static str,
+        /// What to do.
+        advice: String,
+    },
+    /// The engine refused a step for another reason.
+    #[error("{engine} refused to {step}")]
+    Refused {
+        /// Which engine.
+        engine: String,
+        /// The step, in words.
+        step: &'static str,
+        /// The engine's error.
+        #[source]
+        source: EngineCause,
+    },
+}
+
+/// Why an operation on a sandbox failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OperationError {
+    /// The engine does not answer.
+    #[error("{engine} does not answer; {advice}")]
+    EngineUnavailable {
+        /// Which engine.
+        engine: String,
+        /// What to do.
+        advice: String,
+        /// The engine's error.
+        #[source]
+        source: EngineCause,
+    },
+    /// The engine has no such sandbox.
+    #[error("the engine no longer has this sandbox")]
+    Gone,
+    /// The provider cannot do this at all.
+    #[error("{operation} is not supported here: {reason}")]
+    Unsupported {
+        /// What was asked.
+        operation: &'static str,
+        /// Why not, and which setting would change it.
+        reason: String,
+    },
+    /// The engine refused.
+    #[error("{engine} refused to {operation} the sandbox")]
+    Refused {
+        /// Which engine.
+        engine: String,
+        /// What was asked.
+        operation: &'static str,
+        /// The engine's error.
+        #[source]
+        source: EngineCause,
+    },
+}
+
+/// Why no byte stream to a guest could be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// The engine does not answer.
+    #[error("{engine} does not answer; {advice}")]
+    EngineUnavailable {
+        /// Which engine.
+        engine: String,
+        /// What to do.
+        advice: String,
+        /// The engine's error.
+        #[source]
+        source: EngineCause,
+    },
+    /// The sandbox is not running.
+    #[error("the sandbox is not running")]
+    NotRunning,
+    /// The engine refused.
+    #[error("{engine} refused to open a channel")]
+    Refused {
+        /// Which engine.
+        engine: String,
+        /// The engine's error.
+        #[source]
+        source: EngineCause,
+    },
+}

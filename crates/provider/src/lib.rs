@@ -1,0 +1,25 @@
+//! What every way of making workspaces has in common.
+//!
+//! A [`Provider`] drives one engine (Docker, a VMM, a cloud). It knows nothing of rows, tokens or HTTP: it makes,
+//! starts, stops and removes what the engine calls a sandbox, says what the engine has, and opens byte streams to the
+//! guest inside. Everything else is above it.
+
+pub mod capabilities;
+pub mod channel;
+pub mod error;
+pub mod id;
+pub mod observed;
+pub mod provider;
+pub mod spec;
+pub mod step;
+
+pub use capabilities::{Capabilities, Health, Isolation};
+pub use channel::{ByteStream, Duplex};
+pub use error::{ChannelError, CreateError, OperationError};
+pub use id::{ServerId, WorkspaceId};
+pub use observed::{EngineEvent, EngineEventKind, EngineState, ExitReason, Observed};
+pub use provider::{Channels, Created, Inventory, Lifecycle, Provider, ProviderKind};
+pub use spec::{
+    ContainerKind, ImageRef, InvalidImage, NetworkPolicy, RegistryCredentials, ResourceLimits, SandboxSpec,
+};
+pub use step::{CreateStep, DestroyStep, PullProgress, StepObserver, StopStep};

@@ -1,0 +1,139 @@
+//! The trait that a way of making workspaces implements, split by concern.
+//!
+//! Operations are idempotent towards the state that they lead to (starting what runs is no error), and cancelling one
+//! by dropping its future may leave the engine between two steps: callers that care drive it to its end in a task.
+
+use std::{fmt, str::FromStr};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use crate::{
+    ByteStream, Capabilities, ChannelError, CreateError, EngineEvent, Health, Observed, OperationError, SandboxSpec,
+    StepObserver, WorkspaceId,
+};
+
+/// The providers that this server knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProviderKind {
+    /// Containers of the Docker Engine, under gVisor where it is installed.
+    Gvisor,
+    /// Firecracker microVMs.
+    Firecracker,
+    /// E2B's cloud.
+    E2b,
+}
+
+/// A way of making workspaces.
+#[async_trait]
+pub trait Provider: Lifecycle + Channels + Inventory {
+    /// Which one it is.
+    fn kind(&self) -> ProviderKind;
+
+    /// What it can do, as last probed.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Asks the engine whether it works. Answers within 10 s whatever the engine does.
+    async fn health(&self) -> Health;
+}
+
+/// What a create answers.
+pub struct Created {
+    /// The first channel, attached to the guest's own stdio before the start, where the engine can.
+    pub first_channel: Option<ByteStream>,
+    /// What is weaker than asked for, such as the standard runtime in place of gVisor; shown on the workspace.
+    pub warnings: Vec<String>,
+    /// The isolation that this sandbox really has.
+    pub isolation: crate::Isolation,
+    /// What runs it, such as `runsc`, `runc`.
+    pub runtime: String,
+}
+
+/// Makes and ends sandboxes.
+#[async_trait]
+pub trait Lifecycle: Send + Sync {
+    /// Makes a sandbox and starts it; the guest may not answer yet. Passes [`CreateStep`](crate::CreateStep)s
+    /// `ImagePresent` to `SandboxStarted`. On an error nothing is left behind.
+    async fn create(&self, spec: &SandboxSpec, observer: &dyn StepObserver) -> Result<Created, CreateError>;
+
+    /// Starts a stopped sandbox, with a first channel where the engine can.
+    async fn start(&self, workspace: WorkspaceId) -> Result<Option<ByteStream>, OperationError>;
+
+    /// Stops a sandbox; its files stay. The guest gets 10 s to end its processes.
+    async fn stop(&self, workspace: WorkspaceId) -> Result<(), OperationError>;
+
+    /// Freezes all processes.
+    async fn pause(&self, workspace: WorkspaceId) -> Result<(), OperationError>;
+
+    /// Lets them go on.
+    async fn unpause(&self, workspace: WorkspaceId) -> Result<(), OperationError>;
+
+    /// Removes a sandbox and all that belongs to it, in whatever state it is; removing what is gone succeeds.
+    /// Passes [`DestroyStep`](crate::DestroyStep)s `SandboxRemoved` and `VolumesRemoved`.
+    async fn destroy(&self, workspace: WorkspaceId, observer: &dyn StepObserver) -> Result<(), OperationError>;
+}
+
+/// Opens channels to guests.
+#[async_trait]
+pub trait Channels: Send + Sync {
+    /// Opens a byte stream to a running sandbox's guest. May be called while others are open.
+    async fn open(&self, workspace: WorkspaceId) -> Result<ByteStream, ChannelError>;
+}
+
+/// Says what the engine has.
+#[async_trait]
+pub trait Inventory: Send + Sync {
+    /// One sandbox; `None` when nothing of it is left.
+    async fn inspect(&self, workspace: WorkspaceId) -> Result<Option<Observed>, OperationError>;
+
+    /// Every sandbox, and every remainder of one, that carries our labels, whichever server made it.
+    async fn list(&self) -> Result<Vec<Observed>, OperationError>;
+
+    /// What happens from now on. Ends when the engine goes away; the caller asks again, and lists to catch up.
+    async fn events(&self) -> Result<BoxStream<'static, EngineEvent>, OperationError>;
+}
+
+/// A word that names no provider.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no provider is called {0:?}; there are gvisor, firecracker and e2b")]
+pub struct UnknownProvider(String);
+
+// === impl ProviderKind ===
+
+impl ProviderKind {
+    /// All providers.
+    pub const ALL: [Self; 3] = [Self::Gvisor, Self::Firecracker, Self::E2b];
+
+    /// The word for it in settings, rows and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gvisor => "gvisor",
+            Self::Firecracker => "firecracker",
+            Self::E2b => "e2b",
+        }
+    }
+}
+
+impl fmt::Display for ProviderKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for ProviderKind {
+    type Err = UnknownProvider;
+
+    fn from_str(text: &str) -> Result<Self, UnknownProvider> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| UnknownProvider(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_can_be_a_trait_object() {
+        fn _takes(_: &dyn Provider) {}
+    }
+}

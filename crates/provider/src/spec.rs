@@ -1,0 +1,145 @@
+//! What is asked of a provider.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use crate::WorkspaceId;
+
+/// One sandbox to make.
+#[derive(Debug, Clone)]
+pub struct SandboxSpec {
+    /// Whose sandbox it is; names and labels follow from it.
+    pub workspace: WorkspaceId,
+    /// What it is for.
+    pub kind: ContainerKind,
+    /// What it runs.
+    pub image: ImageRef,
+    /// How to log in to the image's registry, where that is needed.
+    pub registry: Option<RegistryCredentials>,
+    /// What it may use.
+    pub limits: ResourceLimits,
+    /// What it may reach.
+    pub network: NetworkPolicy,
+    /// Its environment, besides the image's own.
+    pub environment: BTreeMap<String, String>,
+    /// Calls may run commands as root inside.
+    pub allow_root: bool,
+}
+
+/// What a sandbox is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ContainerKind {
+    /// An agent's workspace: ephemeral, with a time to live.
+    AgentWorkspace,
+    /// A hosted MCP server: persistent.
+    McpServer,
+}
+
+/// What a sandbox may use.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ResourceLimits {
+    /// CPU cores; 0.5 is half a core.
+    pub cpu: f64,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// Disk, in bytes; enforced where the engine can, else watched.
+    pub disk_bytes: u64,
+    /// Processes and threads.
+    pub pids: u32,
+}
+
+/// What a sandbox may reach. The words mean the same on every provider; the server's own channel always works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum NetworkPolicy {
+    /// Nothing: loopback only.
+    None,
+    /// A network interface, but nothing beyond it: no internet, no other sandbox, not the host.
+    Isolated,
+    /// The internet, but not the host, private ranges, the metadata address or other sandboxes.
+    #[default]
+    Outbound,
+}
+
+/// An image reference such as `ubuntu:22.04` or `registry.example/team/image@sha256:…`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ImageRef(String);
+
+/// A text that cannot be an [`ImageRef`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an image reference is [host[:port]/]name[:tag][@digest] in lower case, 255 characters at most")]
+pub struct InvalidImage;
+
+impl ImageRef {
+    /// The reference as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The registry's host where the reference names one; `None` means the engine's default registry.
+    pub fn registry_host(&self) -> Option<&str> {
+        let (first, _) = self.0.split_once('/')?;
+        (first.contains(['.', ':']) || first == "localhost").then_some(first)
+    }
+}
+
+/// How to log in to a registry.
+#[derive(Clone)]
+pub struct RegistryCredentials {
+    /// User name.
+    pub username: String,
+    /// Password or token. Never shown, logged or stored by a provider.
+    pub password: String,
+}
+
+// === impl ContainerKind ===
+
+impl ContainerKind {
+    /// The word for it in labels, rows and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AgentWorkspace => "agent_workspace",
+            Self::McpServer => "mcp_server",
+        }
+    }
+}
+
+// === impl NetworkPolicy ===
+
+impl NetworkPolicy {
+    /// The word for it in rows and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Isolated => "isolated",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+// === impl ImageRef ===
+
+impl FromStr for ImageRef {
+    type Err = InvalidImage;
+
+    fn from_str(text: &str) -> Result<Self, InvalidImage> {
+        let well_formed = (1..=255).contains(&text.len())
+            && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && text.ends_with(|last: char| last.is_ascii_alphanumeric())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"./:@_-".contains(&byte))
+            && !["//", "::", "@@", ".."].iter().any(|doubled| text.contains(doubled));
+        if well_formed { Ok(Self(text.to_owned())) } else { Err(InvalidImage) }
+    }
+}
+
+impl fmt::Display for ImageRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+// === impl RegistryCredentials ===
+
+impl fmt::Debug for RegistryCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryCredentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}

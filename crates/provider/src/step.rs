@@ -1,0 +1,92 @@
+//! The steps of the operations that leave something in the engine, named so that a crash can be tested at each.
+
+use crate::WorkspaceId;
+
+macro_rules! steps {
+    ($(#[$doc:meta])* $name:ident, $operation:literal { $($(#[$step_doc:meta])* $step:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$step_doc])* $step,)+
+        }
+
+        impl $name {
+            /// All steps, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$step,)+];
+
+            /// The step's name, `operation.step`: unique over all operations.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$step => concat!($operation, ".", $word),)+
+                }
+            }
+        }
+    };
+}
+
+steps! {
+    /// What has been done when a create passes a point.
+    CreateStep, "create" {
+        /// The row says that the sandbox is wanted.
+        IntentRecorded = "intent_recorded",
+        /// The image is on the engine.
+        ImagePresent = "image_present",
+        /// The volume for `/workspace` exists.
+        VolumeCreated = "volume_created",
+        /// The sandbox exists and is not started.
+        SandboxCreated = "sandbox_created",
+        /// The sandbox runs.
+        SandboxStarted = "sandbox_started",
+        /// The guest answered.
+        GuestAnswered = "guest_answered",
+        /// The row says ready.
+        ReadyRecorded = "ready_recorded",
+    }
+}
+
+steps! {
+    /// What has been done when a stop passes a point.
+    StopStep, "stop" {
+        /// The row says that the sandbox is to stop.
+        IntentRecorded = "intent_recorded",
+        /// The sandbox does not run.
+        SandboxStopped = "sandbox_stopped",
+        /// The row says stopped.
+        StoppedRecorded = "stopped_recorded",
+    }
+}
+
+steps! {
+    /// What has been done when a destroy passes a point.
+    DestroyStep, "destroy" {
+        /// The row says that the sandbox is to go.
+        IntentRecorded = "intent_recorded",
+        /// The sandbox is gone.
+        SandboxRemoved = "sandbox_removed",
+        /// Its volumes are gone.
+        VolumesRemoved = "volumes_removed",
+        /// The row says destroyed.
+        DestroyedRecorded = "destroyed_recorded",
+    }
+}
+
+/// How far the pull of an image is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PullProgress {
+    /// Bytes that have arrived.
+    pub bytes: u64,
+    /// Bytes known to be needed; grows while layers are discovered.
+    pub total_bytes: u64,
+    /// The engine's words, such as `Extracting`.
+    pub status: String,
+}
+
+/// Told of each step of an operation as it is done. Calls are cheap and never block for long.
+pub trait StepObserver: Send + Sync {
+    /// A step of a create is done.
+    fn created(&self, workspace: WorkspaceId, step: CreateStep);
+    /// A step of a destroy is done.
+    fn destroyed(&self, workspace: WorkspaceId, step: DestroyStep);
+    /// A pull has got further.
+    fn pulling(&self, workspace: WorkspaceId, progress: PullProgress);
+}

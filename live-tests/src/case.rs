@@ -1,0 +1,66 @@
+//! Cases, and the runtimes that each runs on.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use anyhow::Context as _;
+use libtest_mimic::{Failed, Trial};
+
+/// No case takes longer; one that does is hung.
+const CASE_TIMEOUT: Duration = Duration::from_secs(240);
+
+/// An OCI runtime that workspaces run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runtime {
+    /// The standard one: the host's kernel.
+    Runc,
+    /// gVisor.
+    Runsc,
+}
+
+impl Runtime {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Runc, Self::Runsc];
+
+    /// Its name in the Docker Engine.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Runc => "runc",
+            Self::Runsc => "runsc",
+        }
+    }
+}
+
+type Run = Box<dyn Fn(Runtime) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>> + Send + Sync>;
+
+/// A behaviour that holds on every runtime.
+pub struct Case {
+    name: &'static str,
+    run: Run,
+}
+
+impl Case {
+    /// Names a case.
+    pub fn new<F>(name: &'static str, run: impl Fn(Runtime) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        Self { name, run: Box::new(move |runtime| Box::pin(run(runtime))) }
+    }
+
+    /// The case as a test on one runtime. Where the runtime is not there it is listed as ignored, with the reason in
+    /// its kind.
+    pub fn on(self, runtime: Runtime, missing: Option<&str>) -> Trial {
+        let kind = missing.map_or_else(String::new, |reason| format!("skipped: {reason}"));
+        let Self { name, run } = self;
+        Trial::test(format!("{}::{name}", runtime.name()), move || block_on(run(runtime)))
+            .with_ignored_flag(missing.is_some())
+            .with_kind(kind)
+    }
+}
+
+fn block_on(run: Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>) -> Result<(), Failed> {
+    let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    executor
+        .block_on(async { tokio::time::timeout(CASE_TIMEOUT, run).await.context("the case hung")? })
+        .map_err(|error| Failed::from(format!("{error:#}")))
+}

@@ -1,0 +1,106 @@
+//! The Docker Engine as the cases see it: what really exists, whatever the API says.
+
+use std::{collections::HashMap, process::Command};
+
+use anyhow::Context as _;
+use bollard::{
+    Docker,
+    query_parameters::{
+        InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder, ListVolumesOptionsBuilder,
+    },
+};
+
+/// A connection to the engine.
+#[derive(Clone)]
+pub struct Engine {
+    docker: Docker,
+}
+
+impl Engine {
+    /// Connects to the engine that the server uses too.
+    ///
+    /// # Errors
+    /// When its address is malformed.
+    pub fn connect() -> anyhow::Result<Self> {
+        Ok(Self { docker: Docker::connect_with_defaults().context("connecting to Docker")? })
+    }
+
+    /// The client itself.
+    pub fn docker(&self) -> &Docker {
+        &self.docker
+    }
+
+    /// Whether the engine has a runtime of this name.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn has_runtime(&self, name: &str) -> anyhow::Result<bool> {
+        let info = self.docker.info().await.context("asking Docker what it is")?;
+        Ok(info.runtimes.is_some_and(|runtimes| runtimes.contains_key(name)))
+    }
+
+    /// Names of all containers and volumes that belong to a workspace.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn resources_of(&self, workspace: &str) -> anyhow::Result<Vec<String>> {
+        self.labelled(&format!("emergent.workspace={workspace}")).await
+    }
+
+    /// Names of all containers and volumes that a server has made for workspaces.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn resources_of_server(&self, server: &str) -> anyhow::Result<Vec<String>> {
+        self.labelled(&format!("emergent.server={server}")).await
+    }
+
+    async fn labelled(&self, label: &str) -> anyhow::Result<Vec<String>> {
+        let filters = HashMap::from([("label", vec![label])]);
+        let containers = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let containers = self.docker.list_containers(Some(containers)).await.context("listing containers")?;
+        let volumes = ListVolumesOptionsBuilder::default().filters(&filters).build();
+        let volumes = self.docker.list_volumes(Some(volumes)).await.context("listing volumes")?;
+        let containers = containers.into_iter().filter_map(|container| container.names).flatten();
+        let volumes = volumes.volumes.into_iter().flatten().map(|volume| volume.name);
+        Ok(containers.chain(volumes).collect())
+    }
+
+    /// Ends a workspace's container with SIGKILL, behind the server's back.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub async fn kill(&self, workspace: &str) -> anyhow::Result<()> {
+        let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
+        self.docker.kill_container(&container(workspace), Some(options)).await.context("killing a container")
+    }
+
+    /// A workspace's container as the engine describes it.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub async fn inspect(&self, workspace: &str) -> anyhow::Result<bollard::models::ContainerInspectResponse> {
+        let name = container(workspace);
+        self.docker.inspect_container(&name, None::<InspectContainerOptions>).await.context("inspecting a container")
+    }
+}
+
+/// The name of a workspace's container.
+pub fn container(workspace: &str) -> String {
+    format!("emergent-{workspace}")
+}
+
+/// Removes everything that a server has made. For clean-up after a case, where nothing can be awaited any more.
+pub(crate) fn remove_all_of(server: &str) {
+    let label = format!("label=emergent.server={server}");
+    for (list, remove) in
+        [(["ps", "--all", "--quiet"].as_slice(), ["rm", "--force"]), (&["volume", "ls", "--quiet"], ["volume", "rm"])]
+    {
+        let Ok(listing) = Command::new("docker").args(list).args(["--filter", &label]).output() else { return };
+        let ids = String::from_utf8_lossy(&listing.stdout);
+        if !ids.trim().is_empty() {
+            // A case has failed already when this does.
+            drop(Command::new("docker").args(remove).args(ids.split_whitespace()).output());
+        }
+    }
+}

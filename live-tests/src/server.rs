@@ -1,0 +1,215 @@
+//! A server process: the release program, as a user would start it.
+
+use std::{
+    net::TcpListener,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::{Api, Engine, Runtime};
+
+/// How a server is started.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// What its workspaces run on.
+    pub runtime: Runtime,
+    /// Variables beyond those that every case needs.
+    pub environment: Vec<(String, String)>,
+}
+
+impl ServerOptions {
+    /// A server whose workspaces run on `runtime`.
+    pub fn on(runtime: Runtime) -> Self {
+        Self { runtime, environment: Vec::new() }
+    }
+
+    /// The same with a variable.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+}
+
+/// A running server with a data directory of its own.
+pub struct Server {
+    child: Child,
+    data: TempDir,
+    port: u16,
+    options: ServerOptions,
+    /// A client with the bootstrap token.
+    pub api: Api,
+    /// The engine beneath.
+    pub engine: Engine,
+}
+
+impl Server {
+    /// Starts a server and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready; the error holds its log.
+    pub async fn start(options: ServerOptions) -> anyhow::Result<Self> {
+        let data = tempfile::Builder::new().prefix("emergent-live-").tempdir().context("making a data directory")?;
+        let port = free_port()?;
+        let child = spawn(&options, &data, port)?;
+        let api = Api::new(format!("http://127.0.0.1:{port}"), "")?;
+        let mut server = Self { child, data, port, options, api, engine: Engine::connect()? };
+        server.await_ready().await?;
+        Ok(server)
+    }
+
+    /// Starts a server with nothing special on a runtime.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn on(runtime: Runtime) -> anyhow::Result<Self> {
+        Self::start(ServerOptions::on(runtime)).await
+    }
+
+    /// Ends the process as a power cut would.
+    ///
+    /// # Errors
+    /// When the process cannot be waited for.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill().context("killing the server")?;
+        self.child.wait().context("waiting for the server")?;
+        Ok(())
+    }
+
+    /// Asks the process to end and waits until it has.
+    ///
+    /// # Errors
+    /// When it does not end within 20 s.
+    pub async fn terminate(&mut self) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("the server's process id")?;
+        kill_process(pid, Signal::TERM).context("signalling the server")?;
+        self.await_exit(Duration::from_secs(20)).await
+    }
+
+    /// Waits until the process has ended by itself.
+    ///
+    /// # Errors
+    /// When it has not within `at_most`.
+    pub async fn await_exit(&mut self, at_most: Duration) -> anyhow::Result<()> {
+        let child = std::cell::RefCell::new(&mut self.child);
+        crate::until("the server ends", at_most, || async {
+            Ok(child.borrow_mut().try_wait()?.map(drop).ok_or_else(|| "still running".to_owned()))
+        })
+        .await
+    }
+
+    /// Starts the process again on the same data, with changed variables, and waits until it is ready.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn restart(&mut self, change: impl FnOnce(&mut ServerOptions)) -> anyhow::Result<()> {
+        self.respawn(change)?;
+        self.await_ready().await
+    }
+
+    /// Starts the process again without waiting for it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn respawn(&mut self, change: impl FnOnce(&mut ServerOptions)) -> anyhow::Result<()> {
+        change(&mut self.options);
+        self.child = spawn(&self.options, &self.data, self.port)?;
+        Ok(())
+    }
+
+    /// Waits until the server answers that it is ready.
+    ///
+    /// # Errors
+    /// When it ends or stays unready for 40 s; the error holds its log.
+    pub async fn await_ready(&mut self) -> anyhow::Result<()> {
+        let ready = self.probe_ready().await;
+        if ready.is_err() {
+            eprint_log(&self.log());
+        }
+        ready?;
+        let token = std::fs::read_to_string(self.data.path().join("bootstrap-token")).context("the bootstrap token")?;
+        self.api = self.api.with_token(token.trim());
+        Ok(())
+    }
+
+    async fn probe_ready(&mut self) -> anyhow::Result<()> {
+        let api = self.api.clone();
+        let child = std::cell::RefCell::new(&mut self.child);
+        crate::until("the server is ready", Duration::from_secs(40), || async {
+            ensure!(child.borrow_mut().try_wait()?.is_none(), "the server ended");
+            let answer = api.get("/ready").await;
+            Ok(match answer {
+                Ok(reply) if reply.status.is_success() => Ok(()),
+                Ok(reply) => Err(format!("{}: {}", reply.status, reply.body)),
+                Err(error) => Err(format!("{error:#}")),
+            })
+        })
+        .await
+    }
+
+    /// What the server has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.data.path().join("log")).unwrap_or_default()
+    }
+
+    /// The server's process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The server's data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.data.path().to_owned()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // What cannot be ended any more needs no ending.
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if let Ok(id) = std::fs::read_to_string(self.data.path().join("server-id")) {
+            crate::engine::remove_all_of(id.trim());
+        }
+    }
+}
+
+/// Where the programs are: `EMERGENT_BIN_DIR`, as the Makefile sets it.
+///
+/// # Errors
+/// When the variable is not set.
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let folder = std::env::var_os("EMERGENT_BIN_DIR").context("EMERGENT_BIN_DIR is not set; run `make live`")?;
+    Ok(PathBuf::from(folder).join(name))
+}
+
+fn spawn(options: &ServerOptions, data: &TempDir, port: u16) -> anyhow::Result<Child> {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(data.path().join("log"))?;
+    Command::new(program("emergent")?)
+        .arg("serve")
+        .env("ENABLE_AGENT_WORKSPACES", "true")
+        .env("EMERGENT_DATA_DIR", data.path())
+        .env("EMERGENT_LISTEN", format!("127.0.0.1:{port}"))
+        .env("WORKSPACE_GVISOR_RUNTIME", options.runtime.name())
+        .envs(options.environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("starting the server")
+}
+
+/// A port that nothing listens on now.
+fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0").context("looking for a free port")?.local_addr()?.port())
+}
+
+#[expect(clippy::print_stderr, reason = "a failed start is explained by the server's own log")]
+fn eprint_log(log: &str) {
+    eprintln!("--- the server's log ---\n{log}");
+}

@@ -1,0 +1,54 @@
+//! House rules that no lint knows.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, bail, ensure};
+
+/// Lines that a source file may have before it is more than one thing.
+const MAX_LINES: usize = 800;
+
+/// Checks every source file that git knows, or would add.
+///
+/// # Errors
+/// Names every file that breaks a rule, and the rule.
+pub(crate) fn check() -> anyhow::Result<()> {
+    let listing = std::process::Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"])
+        .output()
+        .context("asking git for the files")?;
+    ensure!(listing.status.success(), "git ls-files failed: {}", String::from_utf8_lossy(&listing.stderr));
+
+    let files = String::from_utf8(listing.stdout).context("reading the list of files")?;
+    let mut broken = Vec::new();
+    for file in files.lines().filter(|file| Path::new(file).exists()) {
+        let text = fs::read_to_string(file).with_context(|| format!("reading {file}"))?;
+        broken.extend(rules_broken_by(file, &text).map(|rule| format!("{file}: {rule}")));
+    }
+    if broken.is_empty() { Ok(()) } else { bail!("\n{}", broken.join("\n")) }
+}
+
+fn rules_broken_by<'a>(file: &'a str, text: &'a str) -> impl Iterator<Item = &'static str> + 'a {
+    let rules = [
+        (text.starts_with("//!"), "begin with a //! line that says what the file is for"),
+        (!file.ends_with("/mod.rs"), "name the file after the module, beside its folder, rather than mod.rs"),
+        (text.lines().count() <= MAX_LINES, "split the file; 800 lines are the most"),
+    ];
+    rules.into_iter().filter(|(kept, _)| !kept).map(|(_, rule)| rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_a_purpose_is_told_so() {
+        assert_eq!(rules_broken_by("a.rs", "fn main() {}").count(), 1);
+        assert_eq!(rules_broken_by("a.rs", "//! Why.\nfn main() {}").count(), 0);
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_told_so() {
+        let text = format!("//! Why.\n{}", "\n".repeat(MAX_LINES));
+        assert_eq!(rules_broken_by("a.rs", &text).count(), 1);
+    }
+}
