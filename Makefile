@@ -23,7 +23,7 @@ serve: build setup
 test: setup check build live fuzz
 
 bench: build setup
-	cargo run --release --quiet -p emergent-live-tests --bin bench -- $(BIN)
+	EMERGENT_BIN_DIR=$(BIN) cargo run --release --locked --quiet -p emergent-live-tests --bin bench
 
 # The guest must run in any image, even an empty one: static, and built apart so that its flags stay its own.
 build:

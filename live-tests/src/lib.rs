@@ -4,9 +4,11 @@
 //! leaves nothing behind: [`Server`] removes what is left of its workspaces when it is dropped.
 
 pub mod api;
+pub mod bench;
 pub mod case;
 pub mod engine;
 pub mod poll;
+pub mod proxy;
 pub mod server;
 
 pub use api::{Api, Reply};

@@ -3,7 +3,8 @@
 use std::{
     net::TcpListener,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -42,6 +43,7 @@ pub struct Server {
     data: TempDir,
     port: u16,
     options: ServerOptions,
+    id: String,
     /// A client with the bootstrap token.
     pub api: Api,
     /// The engine beneath.
@@ -58,7 +60,7 @@ impl Server {
         let port = free_port()?;
         let child = spawn(&options, &data, port)?;
         let api = Api::new(format!("http://127.0.0.1:{port}"), "")?;
-        let mut server = Self { child, data, port, options, api, engine: Engine::connect()? };
+        let mut server = Self { child, data, port, options, id: String::new(), api, engine: Engine::connect()? };
         server.await_ready().await?;
         Ok(server)
     }
@@ -96,9 +98,9 @@ impl Server {
     /// # Errors
     /// When it has not within `at_most`.
     pub async fn await_exit(&mut self, at_most: Duration) -> anyhow::Result<()> {
-        let child = std::cell::RefCell::new(&mut self.child);
+        let child = Mutex::new(&mut self.child);
         crate::until("the server ends", at_most, || async {
-            Ok(child.borrow_mut().try_wait()?.map(drop).ok_or_else(|| "still running".to_owned()))
+            Ok(try_wait(&child)?.map(drop).ok_or_else(|| "still running".to_owned()))
         })
         .await
     }
@@ -134,14 +136,16 @@ impl Server {
         ready?;
         let token = std::fs::read_to_string(self.data.path().join("bootstrap-token")).context("the bootstrap token")?;
         self.api = self.api.with_token(token.trim());
+        let health = self.api.get("/health").await?.success()?;
+        self.id = health["server_id"].as_str().context("the server's id")?.to_owned();
         Ok(())
     }
 
     async fn probe_ready(&mut self) -> anyhow::Result<()> {
         let api = self.api.clone();
-        let child = std::cell::RefCell::new(&mut self.child);
+        let child = Mutex::new(&mut self.child);
         crate::until("the server is ready", Duration::from_secs(40), || async {
-            ensure!(child.borrow_mut().try_wait()?.is_none(), "the server ended");
+            ensure!(try_wait(&child)?.is_none(), "the server ended");
             let answer = api.get("/ready").await;
             Ok(match answer {
                 Ok(reply) if reply.status.is_success() => Ok(()),
@@ -150,6 +154,11 @@ impl Server {
             })
         })
         .await
+    }
+
+    /// The id that the engine's labels carry.
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// What the server has logged so far.
@@ -173,8 +182,8 @@ impl Drop for Server {
         // What cannot be ended any more needs no ending.
         drop(self.child.kill());
         drop(self.child.wait());
-        if let Ok(id) = std::fs::read_to_string(self.data.path().join("server-id")) {
-            crate::engine::remove_all_of(id.trim());
+        if !self.id.is_empty() {
+            crate::engine::remove_all_of(&self.id);
         }
     }
 }
@@ -202,6 +211,11 @@ fn spawn(options: &ServerOptions, data: &TempDir, port: u16) -> anyhow::Result<C
         .stderr(log)
         .spawn()
         .context("starting the server")
+}
+
+fn try_wait(child: &Mutex<&mut Child>) -> anyhow::Result<Option<ExitStatus>> {
+    let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+    child.try_wait().context("asking whether the server has ended")
 }
 
 /// A port that nothing listens on now.

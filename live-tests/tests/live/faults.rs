@@ -1,7 +1,112 @@
-//! To be written.
+//! A server killed with SIGKILL at each step of create, stop and destroy: nothing is orphaned, nothing alive is lost.
+//!
+//! The steps come from the step types themselves, so a step without a case cannot exist.
 
-use emergent_live_tests::Case;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use emergent_live_tests::{Case, Runtime, Server, ServerOptions, api::WORKSPACES, until};
+use emergent_provider::{CreateStep, DestroyStep, StopStep};
+use serde_json::{Value, json};
+
+/// How long a restarted server has to put things in order.
+const IN_ORDER_WITHIN: Duration = Duration::from_secs(30);
 
 pub(crate) fn cases() -> Vec<Case> {
-    Vec::new()
+    let create = CreateStep::ALL.iter().map(|step| step.name()).map(|step| case(step, Operation::Create));
+    let stop = StopStep::ALL.iter().map(|step| step.name()).map(|step| case(step, Operation::Stop));
+    let destroy = DestroyStep::ALL.iter().map(|step| step.name()).map(|step| case(step, Operation::Destroy));
+    create.chain(stop).chain(destroy).collect()
+}
+
+#[derive(Clone, Copy)]
+enum Operation {
+    Create,
+    Stop,
+    Destroy,
+}
+
+fn case(step: &'static str, operation: Operation) -> Case {
+    Case::new(step, move |runtime| killed_at(runtime, step, operation))
+}
+
+async fn killed_at(runtime: Runtime, step: &'static str, operation: Operation) -> anyhow::Result<()> {
+    let mut server = Server::start(ServerOptions::on(runtime)).await?;
+    let bystander = server.api.create_default().await?;
+    server.api.bash(&bystander, "echo kept > file").await?;
+    let target = match operation {
+        Operation::Create => None,
+        Operation::Stop | Operation::Destroy => Some(server.api.create_default().await?),
+    };
+    if let Some(target) = &target {
+        server.api.bash(target, "echo kept > file").await?;
+    }
+
+    server.terminate().await?;
+    server.restart(|options| options.environment.push(("EMERGENT_FAULT".to_owned(), step.to_owned()))).await?;
+    // The server dies in the middle of it, so there is no answer to look at.
+    drop(match (operation, &target) {
+        (Operation::Stop, Some(id)) => server.api.post(&format!("{WORKSPACES}/{id}/stop"), json!({})).await,
+        (Operation::Destroy, Some(id)) => server.api.delete(&format!("{WORKSPACES}/{id}")).await,
+        _ => server.api.post(WORKSPACES, json!({ "name": "target" })).await,
+    });
+    server.await_exit(Duration::from_secs(30)).await.context("the fault point was not passed")?;
+    server.restart(|options| options.environment.retain(|(name, _)| name != "EMERGENT_FAULT")).await?;
+
+    until("rows and engine agree", IN_ORDER_WITHIN, || agreement(&server)).await?;
+    ensure!(server.api.bash(&bystander, "cat file").await? == "kept\n", "the bystander was harmed");
+    match operation {
+        Operation::Create => {
+            let listed = list(&server).await?;
+            if let Some(survivor) = listed.iter().find(|row| row["name"] == "target" && row["state"] == "ready") {
+                server.api.bash(survivor["id"].as_str().context("no id")?, "true").await?;
+            }
+        }
+        Operation::Stop => {
+            let id = target.as_deref().unwrap_or_default();
+            server.api.await_state(id, "stopped", IN_ORDER_WITHIN).await?;
+            server.api.post(&format!("{WORKSPACES}/{id}/resume"), json!({})).await?.success()?;
+            ensure!(server.api.bash(id, "cat file").await? == "kept\n", "the stopped workspace lost its files");
+        }
+        Operation::Destroy => {
+            let id = target.as_deref().unwrap_or_default();
+            ensure!(server.engine.resources_of(id).await?.is_empty(), "the destroyed workspace left something");
+        }
+    }
+
+    // What is left can be removed as usual.
+    for row in list(&server).await? {
+        server.api.delete(&format!("{WORKSPACES}/{}", row["id"].as_str().context("no id")?)).await?.refusal(204)?;
+    }
+    let left = server.engine.resources_of_server(server.id()).await?;
+    ensure!(left.is_empty(), "left behind: {left:?}");
+    Ok(())
+}
+
+async fn list(server: &Server) -> anyhow::Result<Vec<Value>> {
+    let listed = server.api.get(&format!("{WORKSPACES}?limit=200")).await?.success()?;
+    listed["items"].as_array().cloned().context("a list without items")
+}
+
+/// No row is between two states, every live row has its container and volume, and nothing else is in the engine.
+async fn agreement(server: &Server) -> anyhow::Result<Result<(), String>> {
+    let rows = list(server).await?;
+    let mut engine = server.engine.resources_of_server(server.id()).await?;
+    engine.sort();
+    let mut expected = Vec::new();
+    for row in &rows {
+        let (id, state) = (row["id"].as_str().context("no id")?, row["state"].as_str().context("no state")?);
+        match state {
+            "ready" | "stopped" => {
+                expected.extend(server.engine.resources_of(id).await?);
+                if expected.len() % 2 != 0 {
+                    return Ok(Err(format!("{id} is {state} with {expected:?}")));
+                }
+            }
+            "error" => expected.extend(server.engine.resources_of(id).await?),
+            between => return Ok(Err(format!("{id} is {between}"))),
+        }
+    }
+    expected.sort();
+    Ok(if engine == expected { Ok(()) } else { Err(format!("engine {engine:?}, rows {expected:?}")) })
 }

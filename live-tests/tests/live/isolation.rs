@@ -1,7 +1,148 @@
-//! To be written.
+//! What an attacker inside a workspace tries, and does not get.
 
-use emergent_live_tests::Case;
+use std::{net::IpAddr, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use emergent_live_tests::{Case, Runtime, Server, ServerOptions, api::WORKSPACES};
+use serde_json::json;
+use tokio::net::TcpListener;
 
 pub(crate) fn cases() -> Vec<Case> {
-    Vec::new()
+    vec![
+        Case::new("the_guest_socket_is_not_for_the_agent", the_guest_socket_is_not_for_the_agent),
+        Case::new("root_is_refused_unless_allowed", root_is_refused_unless_allowed),
+        Case::new("privileges_are_few", privileges_are_few),
+        Case::new("limits_are_seen_by_the_engine", limits_are_seen_by_the_engine),
+        Case::new("no_network_means_loopback_only", no_network_means_loopback_only),
+        Case::new("the_host_and_private_ranges_are_out_of_reach", the_host_and_private_ranges_are_out_of_reach),
+        Case::new("another_workspace_is_out_of_reach", another_workspace_is_out_of_reach),
+        Case::new("a_secret_in_the_environment_is_not_shown", a_secret_in_the_environment_is_not_shown),
+    ]
+}
+
+async fn the_guest_socket_is_not_for_the_agent(runtime: Runtime) -> anyhow::Result<()> {
+    let server = Server::on(runtime).await?;
+    let id = server.api.create_default().await?;
+    let attempt = "/.emergent/emergent-guest connect </dev/null; echo code $?; \
+        touch /.emergent/x; echo code $?; rm -f /var/lib/emergent/output/*; ls /var/lib/emergent/output | wc -l";
+    let seen = server.api.bash(&id, attempt).await?;
+    ensure!(!seen.contains("code 0"), "{seen}");
+    ensure!(!seen.trim_end().ends_with("\n0"), "the agent removed the outputs: {seen}");
+    Ok(())
+}
+
+async fn root_is_refused_unless_allowed(runtime: Runtime) -> anyhow::Result<()> {
+    let server = Server::on(runtime).await?;
+    let id = server.api.create_default().await?;
+    let refused = server.api.tool(&id, "bash", json!({ "command": "id -u", "user": "root" })).await?.refusal(403)?;
+    ensure!(refused["detail"].as_str().is_some_and(|detail| detail.contains("allow_root")), "{refused}");
+
+    let id = server.api.create(json!({ "allow_root": true })).await?;
+    let result = server.api.tool(&id, "bash", json!({ "command": "id -u", "user": "root" })).await?.success()?;
+    ensure!(result["stdout"] == "0\n", "{result}");
+    ensure!(server.api.bash(&id, "id -u").await? == "1000\n");
+    Ok(())
+}
+
+async fn privileges_are_few(runtime: Runtime) -> anyhow::Result<()> {
+    let server = Server::on(runtime).await?;
+    let id = server.api.create(json!({ "allow_root": true })).await?;
+    let host = server.engine.inspect(&id).await?.host_config.context("no host configuration")?;
+    ensure!(host.privileged != Some(true), "privileged");
+    ensure!(host.cap_drop == Some(vec!["ALL".to_owned()]), "{:?}", host.cap_drop);
+    ensure!(host.security_opt.unwrap_or_default().iter().any(|option| option.starts_with("no-new-privileges")));
+
+    // CHOWN 0, DAC_OVERRIDE 1, FOWNER 3, KILL 5, SETGID 6, SETUID 7.
+    let allowed: u64 = 0b1110_1011;
+    let command = json!({ "command": "grep CapBnd /proc/self/status", "user": "root" });
+    let bounding = server.api.tool(&id, "bash", command).await?.success()?;
+    let bounding = bounding["stdout"].as_str().and_then(|line| line.split_whitespace().last()).context("no CapBnd")?;
+    ensure!(u64::from_str_radix(bounding, 16)? & !allowed == 0, "capabilities {bounding}");
+    let mount = json!({ "command": "mount -t tmpfs none /mnt || mknod /tmp/sda b 8 0", "user": "root" });
+    let mount = server.api.tool(&id, "bash", mount).await?.success()?;
+    ensure!(mount["exit_code"] != 0, "{mount}");
+    Ok(())
+}
+
+async fn limits_are_seen_by_the_engine(runtime: Runtime) -> anyhow::Result<()> {
+    let server = Server::on(runtime).await?;
+    let id = server.api.create(json!({ "resource_limits": { "cpu": 0.5, "memory": "256M", "pids": 200 } })).await?;
+    let host = server.engine.inspect(&id).await?.host_config.context("no host configuration")?;
+    let limits = (host.nano_cpus, host.memory, host.memory_swap, host.pids_limit);
+    ensure!(limits == (Some(500_000_000), Some(256 << 20), Some(256 << 20), Some(200)), "{limits:?}");
+    Ok(())
+}
+
+async fn no_network_means_loopback_only(runtime: Runtime) -> anyhow::Result<()> {
+    let server = Server::on(runtime).await?;
+    let id = server.api.create(json!({ "network": "none" })).await?;
+    let interfaces = server.api.bash(&id, "cut -d: -f1 /proc/net/dev | tail -n +3 | tr -d ' '").await?;
+    ensure!(interfaces.split_whitespace().all(|name| name == "lo"), "{interfaces}");
+    Ok(())
+}
+
+/// Whether a TCP connection from a workspace to an address is made. The attempt is cut off after a second.
+async fn reaches(server: &Server, id: &str, address: IpAddr, port: u16) -> anyhow::Result<bool> {
+    let command = format!("timeout 1 bash -c '</dev/tcp/{address}/{port}'");
+    let result = server.api.tool(id, "bash", json!({ "command": command })).await?.success()?;
+    Ok(result["exit_code"] == 0)
+}
+
+/// An address of the workspace's own, on its bridge.
+async fn address_of(server: &Server, id: &str) -> anyhow::Result<(IpAddr, IpAddr)> {
+    let networks = server.engine.inspect(id).await?.network_settings.and_then(|settings| settings.networks);
+    let network = networks.and_then(|networks| networks.into_values().next()).context("no network")?;
+    let address = network.ip_address.context("no address")?.parse().context("the workspace's address")?;
+    let gateway = network.gateway.filter(|gateway| !gateway.is_empty());
+    let gateway = gateway.map_or(Ok(address), |gateway| gateway.parse()).context("the gateway's address")?;
+    Ok((address, gateway))
+}
+
+async fn the_host_and_private_ranges_are_out_of_reach(runtime: Runtime) -> anyhow::Result<()> {
+    // The machine's own addresses are reached only where nothing filters; a listener there shows it.
+    let listener = TcpListener::bind("0.0.0.0:0").await.context("listening on the host")?;
+    let port = listener.local_addr()?.port();
+    let accepted = tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+
+    let server = Server::start(ServerOptions::on(runtime)).await?;
+    for network in ["outbound", "isolated"] {
+        let id = server.api.create(json!({ "network": network })).await?;
+        let (_, gateway) = address_of(&server, &id).await?;
+        ensure!(!reaches(&server, &id, gateway, port).await?, "{network}: the host is reached at {gateway}");
+        ensure!(!reaches(&server, &id, "169.254.169.254".parse()?, 80).await?, "{network}: the metadata address");
+        let rules = server.api.get(&format!("{WORKSPACES}/providers")).await?.success()?;
+        ensure!(rules.to_string().contains("\"network_filter\":true"), "no filter is set here: {rules}");
+    }
+    accepted.abort();
+    Ok(())
+}
+
+async fn another_workspace_is_out_of_reach(runtime: Runtime) -> anyhow::Result<()> {
+    let server = Server::on(runtime).await?;
+    let (listening, attacker) = (server.api.create_default().await?, server.api.create_default().await?);
+    let serve = json!({ "command": "python3 -m http.server 8000", "execution_id": "server" });
+    server.api.post(&format!("{WORKSPACES}/{listening}/processes"), serve).await?.success()?;
+    let local = "127.0.0.1".parse()?;
+    emergent_live_tests::until("the server listens", Duration::from_secs(20), || async {
+        Ok(reaches(&server, &listening, local, 8000).await?.then_some(()).ok_or_else(|| "refused".to_owned()))
+    })
+    .await?;
+    let (address, _) = address_of(&server, &listening).await?;
+    ensure!(!reaches(&server, &attacker, address, 8000).await?, "another workspace is reached at {address}");
+    Ok(())
+}
+
+async fn a_secret_in_the_environment_is_not_shown(runtime: Runtime) -> anyhow::Result<()> {
+    let server = Server::on(runtime).await?;
+    let secret = "hunter2-in-a-workspace";
+    let id = server.api.create(json!({ "environment": { "PASSWORD": secret } })).await?;
+    ensure!(server.api.bash(&id, "echo $PASSWORD").await? == format!("{secret}\n"));
+    let shown = server.api.workspace(&id).await?.to_string();
+    ensure!(!shown.contains(secret), "the API shows it: {shown}");
+    ensure!(!server.log().contains(secret), "the log shows it");
+    for file in ["emergent.sqlite", "emergent.sqlite-wal"] {
+        let rows = std::fs::read(server.data_dir().join(file)).unwrap_or_default();
+        ensure!(!rows.windows(secret.len()).any(|window| window == secret.as_bytes()), "a row has it");
+    }
+    Ok(())
 }

@@ -1,0 +1,8 @@
+//! The performance table: what we do beside what the bare engine does, in one run.
+
+pub mod measure;
+pub mod row;
+pub mod rows;
+
+pub use measure::Samples;
+pub use row::{Row, Target, print_table, write_json};

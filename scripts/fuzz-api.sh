@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Fuzzes the API against its own OpenAPI document: no request may be answered with a server error, nor with what the
+# document does not say. Usage: fuzz-api.sh FOLDER-OF-PROGRAMS
+set -euo pipefail
+bin=$1
+here=$(cd "$(dirname "$0")" && pwd)
+tools=${EMERGENT_TOOLS_DIR:-$here/../.cache/fuzz}
+
+"$here/install-packages.sh" curl python3 python3-venv
+[ -x "$tools/bin/schemathesis" ] || { python3 -m venv "$tools" && "$tools/bin/pip" install --quiet 'schemathesis>=4,<5'; }
+
+data=$(mktemp --directory)
+server=
+finish() {
+    status=$?
+    [ -z "$server" ] || { kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; }
+    [ "$status" -eq 0 ] || tail -n 40 "$data/log"
+    rm -rf "$data"
+    exit "$status"
+}
+trap finish EXIT
+
+url=http://127.0.0.1:17271
+# Creates are admitted and then fail on an image that is not there, so that no fuzzed request costs a container.
+ENABLE_AGENT_WORKSPACES=true EMERGENT_DATA_DIR=$data EMERGENT_LISTEN=127.0.0.1:17271 "$bin/emergent" serve >"$data/log" 2>&1 &
+server=$!
+for _ in $(seq 100); do
+    curl --silent --fail "$url/ready" >/dev/null && break
+    kill -0 "$server"
+    sleep 0.1
+done
+"$tools/bin/schemathesis" run "$url/openapi.json" --header "Authorization: Bearer $(cat "$data/bootstrap-token")" \
+    --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
+    --max-examples "${FUZZ_EXAMPLES:-40}" --workers 2 --generation-deterministic --request-timeout 30
