@@ -1,3 +1,28 @@
-//! To be written.
+//! The `emergent-guest` program: reads the command line and does what it says.
 
-fn main() {}
+use std::process::ExitCode;
+
+use emergent_guest::{args, connect, serve};
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).with_ansi(false).init();
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    match args::parse(std::env::args_os().skip(1))? {
+        args::Command::Serve(settings) => serve::run(settings)?,
+        args::Command::Connect { socket } => connect::run(&socket)?,
+        args::Command::Version => {
+            use std::io::Write as _;
+            writeln!(std::io::stdout(), "emergent-guest {}", env!("CARGO_PKG_VERSION"))?;
+        }
+    }
+    Ok(())
+}

@@ -1,1 +1,24 @@
-//! To be written.
+//! The REST API: thin. It reads requests, asks [`emergent_core`], and writes answers; what a workspace is and does is
+//! decided there.
+//!
+//! Start reading at [`router`](mod@router). Each resource has a file in [`resources`]; whatever is not a success is a
+//! [`problem`]; who may call is decided in [`auth`].
+
+mod extract;
+mod hosts;
+mod observe;
+mod pages;
+mod params;
+mod sse;
+mod state;
+
+pub mod auth;
+pub mod check;
+pub mod problem;
+pub mod resources;
+pub mod router;
+pub mod size;
+
+pub use hosts::Hosts;
+pub use router::{openapi, openapi_json, router};
+pub use state::{ApiParts, ApiState};

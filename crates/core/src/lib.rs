@@ -1,1 +1,45 @@
-//! To be written.
+//! The domain: the life of a workspace. No HTTP types, no Docker types.
+//!
+//! Start reading at [`Workspaces`], the facade. The rules are pure: `decide` says what an operation means in each state,
+//! `verdict` what a difference between row and engine means, `select` which provider makes a workspace.
+//! Everything else carries them out: the row first, the engine second, the row's success last.
+
+mod call;
+mod config;
+mod create;
+mod decide;
+mod error;
+mod fault;
+mod inner;
+mod lifecycle;
+mod output;
+mod providers;
+mod reconcile;
+mod registry;
+mod request;
+mod select;
+mod service;
+mod situation;
+mod status;
+mod steps;
+mod telemetry;
+mod upkeep;
+mod validate;
+mod verdict;
+mod watch;
+mod workspace;
+
+pub use call::GuestSession;
+pub use config::CoreConfig;
+pub use error::{CallError, ListError, LookupError, NewWorkspaceError, StartError, TransitionError};
+pub use fault::{Fault, UnknownStep};
+pub use request::{IdempotencyKey, InvalidIdempotencyKey, LimitsRequest, NewWorkspace, Ttl};
+pub use service::Workspaces;
+pub use status::{ProviderStatus, Readiness};
+pub use workspace::Workspace;
+
+pub use emergent_provider::{ServerId, WorkspaceId};
+pub use emergent_store::{
+    Cursor, ErrorReason, InvalidCursor, ListFilter, Page, PageRequest, ProjectId, StateWord, StoreError, TokenId,
+    UnknownState, WorkspaceState,
+};

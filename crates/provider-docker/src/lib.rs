@@ -1,1 +1,31 @@
-//! To be written.
+//! The `gvisor` provider: workspaces as containers of the Docker Engine, under gVisor where it is installed.
+//!
+//! [`DockerProvider`] implements the provider traits, one file for each concern: [`lifecycle`](self) makes and ends
+//! containers, `inventory` says what there is, `health` says whether the engine works. Below them, `engine` is the
+//! bounded way to the API, `image` pulls, `guest_volume` brings the guest binary in, and `network` with `firewall`
+//! decide what guests reach.
+//!
+//! Engine calls have deadlines, and nothing here waits for a container's life or needs the server to have been alive
+//! when the container was made: whatever must be known later is in names and labels.
+
+mod channel;
+mod create;
+mod engine;
+mod facts;
+mod firewall;
+mod guest_volume;
+mod health;
+mod image;
+mod inventory;
+mod labels;
+mod lifecycle;
+mod network;
+mod removal;
+mod root_probe;
+
+pub mod config;
+pub mod provider;
+
+pub use config::{ConfigError, DockerConfig};
+pub use ipnet::IpNet;
+pub use provider::DockerProvider;

@@ -59,7 +59,7 @@ pub trait Lifecycle: Send + Sync {
     /// Starts a stopped sandbox, with a first channel where the engine can.
     async fn start(&self, workspace: WorkspaceId) -> Result<Option<ByteStream>, OperationError>;
 
-    /// Stops a sandbox; its files stay. The guest gets 10 s to end its processes.
+    /// Stops a sandbox, a paused one too; its files stay. The guest gets 10 s to end its processes.
     async fn stop(&self, workspace: WorkspaceId) -> Result<(), OperationError>;
 
     /// Freezes all processes.

@@ -1,1 +1,30 @@
-//! To be written.
+//! The rows: what this installation knows and keeps.
+//!
+//! [`Store`] is the whole public face, its methods grouped by concern in [`workspaces`], [`tokens`] and
+//! [`installation`]. Rows are plain structs; the entities behind them stay in here. One set of queries and migrations
+//! serves every database, SQLite being the only one yet.
+
+mod connection;
+mod entity;
+mod migration;
+mod row;
+mod words;
+
+pub mod admission;
+pub mod error;
+pub mod ids;
+pub mod installation;
+pub mod open;
+pub mod page;
+pub mod state;
+pub mod tokens;
+pub mod workspaces;
+
+pub use admission::{Admission, IdempotencyClaim, NewWorkspaceRow};
+pub use error::{OpenError, StoreError};
+pub use ids::{ProjectId, TokenId};
+pub use open::{DatabaseUrl, InvalidDatabaseUrl, Store};
+pub use page::{Cursor, InvalidCursor, Page, PageRequest};
+pub use state::{ErrorReason, StateWord, UnknownState, WorkspaceState};
+pub use tokens::{NewToken, Scope, Token, UnknownScope};
+pub use workspaces::{ListFilter, MadeSandbox, StartClaim, WorkspaceRow, is_label_key};

@@ -1,0 +1,154 @@
+//! The command line. Parsed by hand: the program is uploaded to sandboxes, so every kilobyte counts.
+
+use std::{ffi::OsString, path::PathBuf};
+
+/// The command line in short.
+pub const USAGE: &str = "usage: emergent-guest serve [--state-dir DIR] [--workspace DIR] [--socket PATH] [--stdio] \
+    [--allow-root] [--nproc N] [--output-budget BYTES] | connect [--socket PATH] | --version";
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Be the workspace's daemon.
+    Serve(Settings),
+    /// Join standard input and output to the daemon's socket.
+    Connect {
+        /// The daemon's socket.
+        socket: PathBuf,
+    },
+    /// Say which release this is.
+    Version,
+}
+
+/// How the daemon is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the socket, the journal and the output of executions are kept.
+    pub state_dir: PathBuf,
+    /// The directory that relative paths start from.
+    pub workspace: PathBuf,
+    /// The Unix socket to listen on.
+    pub socket: PathBuf,
+    /// Serve a channel on standard input and output too.
+    pub stdio: bool,
+    /// Commands and file calls may ask to be root.
+    pub allow_root: bool,
+    /// At most so many processes of the agent's user (`RLIMIT_NPROC`).
+    pub nproc: Option<u64>,
+    /// At most so many bytes of output are kept.
+    pub output_budget: u64,
+}
+
+/// The command line cannot be understood.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ArgsError {
+    /// No command, or one that does not exist.
+    #[error("a command is needed\n{USAGE}")]
+    NoCommand,
+    /// A flag that does not exist.
+    #[error("{0:?} is not a flag of this command\n{USAGE}")]
+    UnknownFlag(OsString),
+    /// A flag without its value.
+    #[error("{0} needs a value\n{USAGE}")]
+    NoValue(&'static str),
+    /// A value that is not a number.
+    #[error("{0} needs a whole number, not {1:?}")]
+    NotANumber(&'static str, OsString),
+}
+
+const DEFAULT_OUTPUT_BUDGET: u64 = 2 << 30;
+
+/// Reads the arguments after the program's name.
+///
+/// # Errors
+/// [`ArgsError`] says which argument is wrong.
+pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, ArgsError> {
+    let mut arguments = arguments;
+    match arguments.next().as_deref().and_then(std::ffi::OsStr::to_str) {
+        Some("serve") => serve(arguments).map(Command::Serve),
+        Some("connect") => connect(arguments),
+        Some("--version" | "-V") => Ok(Command::Version),
+        _ => Err(ArgsError::NoCommand),
+    }
+}
+
+fn serve(mut arguments: impl Iterator<Item = OsString>) -> Result<Settings, ArgsError> {
+    let mut settings = Settings::default();
+    let mut socket = None;
+    while let Some(flag) = arguments.next() {
+        match flag.to_str() {
+            Some("--state-dir") => settings.state_dir = value("--state-dir", &mut arguments)?.into(),
+            Some("--workspace") => settings.workspace = value("--workspace", &mut arguments)?.into(),
+            Some("--socket") => socket = Some(value("--socket", &mut arguments)?.into()),
+            Some("--stdio") => settings.stdio = true,
+            Some("--allow-root") => settings.allow_root = true,
+            Some("--nproc") => settings.nproc = Some(number("--nproc", &mut arguments)?),
+            Some("--output-budget") => settings.output_budget = number("--output-budget", &mut arguments)?,
+            _ => return Err(ArgsError::UnknownFlag(flag)),
+        }
+    }
+    settings.socket = socket.unwrap_or_else(|| settings.state_dir.join("guest.sock"));
+    Ok(settings)
+}
+
+fn connect(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, ArgsError> {
+    let mut socket = PathBuf::from(emergent_guest_proto::SOCKET_PATH);
+    while let Some(flag) = arguments.next() {
+        match flag.to_str() {
+            Some("--socket") => socket = value("--socket", &mut arguments)?.into(),
+            _ => return Err(ArgsError::UnknownFlag(flag)),
+        }
+    }
+    Ok(Command::Connect { socket })
+}
+
+fn value(flag: &'static str, arguments: &mut impl Iterator<Item = OsString>) -> Result<OsString, ArgsError> {
+    arguments.next().ok_or(ArgsError::NoValue(flag))
+}
+
+fn number(flag: &'static str, arguments: &mut impl Iterator<Item = OsString>) -> Result<u64, ArgsError> {
+    let text = value(flag, arguments)?;
+    text.to_str().and_then(|text| text.parse().ok()).ok_or(ArgsError::NotANumber(flag, text))
+}
+
+// === impl Settings ===
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            state_dir: emergent_guest_proto::STATE_DIR.into(),
+            workspace: emergent_guest_proto::WORKSPACE_DIR.into(),
+            socket: emergent_guest_proto::SOCKET_PATH.into(),
+            stdio: false,
+            allow_root: false,
+            nproc: None,
+            output_budget: DEFAULT_OUTPUT_BUDGET,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, ArgsError> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn the_socket_follows_the_state_directory_unless_it_is_named() {
+        let Ok(Command::Serve(settings)) = parsed("serve --state-dir /s --nproc 9 --stdio") else { panic!() };
+        assert_eq!(settings.socket, PathBuf::from("/s/guest.sock"));
+        assert_eq!((settings.nproc, settings.stdio, settings.allow_root), (Some(9), true, false));
+        let Ok(Command::Serve(settings)) = parsed("serve --socket /x --state-dir /s") else { panic!() };
+        assert_eq!(settings.socket, PathBuf::from("/x"));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        assert_eq!(parsed("serve --nope"), Err(ArgsError::UnknownFlag("--nope".into())));
+        assert_eq!(parsed("serve --nproc"), Err(ArgsError::NoValue("--nproc")));
+        assert_eq!(parsed("serve --nproc x"), Err(ArgsError::NotANumber("--nproc", "x".into())));
+        assert_eq!(parsed(""), Err(ArgsError::NoCommand));
+    }
+}

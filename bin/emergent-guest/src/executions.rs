@@ -1,0 +1,362 @@
+//! Executions: commands whose output outlives the caller's connection.
+//!
+//! A call that starts one only asks; a task of the guest's own makes the process, watches its time limit and notes its
+//! end, so that a caller that vanishes changes nothing.
+
+pub mod budget;
+pub mod follow;
+pub mod journal;
+pub mod logs;
+pub mod run;
+pub mod summary;
+mod table;
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use emergent_guest_proto::{
+    ErrorCode, ExecutionId, GuestError, KILL_GRACE_MS, MAX_TIMEOUT_MS, Outcome, RunAs, Stream, execution::Program,
+    tools::BashResult,
+};
+use rustix::{pipe::PipeFlags, rand::GetRandomFlags};
+use tokio::{net::unix::pipe, sync::oneshot};
+
+use self::{
+    journal::{Journal, Line, Started},
+    logs::Logs,
+    run::{ID_VARIABLE, Run, State},
+    table::Table,
+};
+use crate::{
+    failure::invalid,
+    process::{
+        launch::{self, Launch, Launcher},
+        reaper::Exit,
+    },
+    rights,
+};
+
+/// How long a killed process may take to be gone before it is given up.
+const GIVE_UP: Duration = Duration::from_secs(10);
+
+/// How often the budget is looked at while something runs.
+const BUDGET_INTERVAL: Duration = Duration::from_secs(1);
+
+/// All executions of the workspace.
+#[derive(Debug)]
+pub struct Executions {
+    launcher: Launcher,
+    directory: PathBuf,
+    budget: u64,
+    journal: Journal,
+    table: Mutex<Table>,
+}
+
+/// What to execute.
+#[derive(Debug)]
+pub struct Order {
+    /// Chosen by the caller.
+    pub id: Option<ExecutionId>,
+    /// The program.
+    pub program: Program,
+    /// Its directory.
+    pub workdir: PathBuf,
+    /// Added to the environment.
+    pub variables: BTreeMap<String, String>,
+    /// Ends it after so many milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// Who it runs as.
+    pub user: RunAs,
+    /// Keep standard input open.
+    pub stdin: bool,
+}
+
+impl Executions {
+    /// Takes up what an earlier guest left in `state_dir`.
+    ///
+    /// # Errors
+    /// When the state directory cannot be used.
+    pub fn open(state_dir: &Path, launcher: Launcher, budget: u64) -> io::Result<Arc<Self>> {
+        let directory = state_dir.join("output");
+        let (journal, mut runs) = Journal::open(&state_dir.join("executions.jsonl"))?;
+        for run in &mut runs {
+            run.take_sizes(&directory);
+        }
+        let table = Table::of(runs);
+        remove_strangers(&directory, &table)?;
+        Ok(Arc::new(Self { launcher, directory, budget, journal, table: Mutex::new(table) }))
+    }
+
+    /// Where output is kept.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Makes processes.
+    pub fn launcher(&self) -> &Launcher {
+        &self.launcher
+    }
+
+    /// Starts an execution, and returns when its program runs.
+    ///
+    /// # Errors
+    /// What is wrong with the order, `execution_exists`, or why no process could be made.
+    pub async fn start(self: &Arc<Self>, order: Order) -> Result<Arc<Run>, GuestError> {
+        launch::check(&order.program, &order.variables)?;
+        if order.timeout_ms.is_some_and(|timeout| !(1..=MAX_TIMEOUT_MS).contains(&timeout)) {
+            return Err(invalid(
+                "timeout_ms",
+                format!("the time limit must be from 1 to {MAX_TIMEOUT_MS} milliseconds"),
+            ));
+        }
+        let id = order.id.clone().map_or_else(new_id, Ok)?;
+        let run = Arc::new(Run::starting(id, &order.program, order.user, self.launcher.marks.next()));
+        self.table().insert(Arc::clone(&run))?;
+        let (executions, starting) = (Arc::clone(self), Arc::clone(&run));
+        rights::blocking(move || executions.make(&starting, order)).await?;
+        Ok(run)
+    }
+
+    /// The execution of this id.
+    ///
+    /// # Errors
+    /// `unknown_execution`.
+    pub fn get(&self, id: &ExecutionId) -> Result<Arc<Run>, GuestError> {
+        self.table().get(id).ok_or_else(|| {
+            let message = format!("no execution has the id {id}; it never started, or it is too long ago");
+            GuestError::new(ErrorCode::UnknownExecution, message)
+        })
+    }
+
+    /// All executions, newest first.
+    pub fn list(&self) -> Vec<Arc<Run>> {
+        self.table().newest_first()
+    }
+
+    /// Waits for the end of an execution and shows its output.
+    ///
+    /// # Errors
+    /// Why its process could not be made.
+    pub async fn wait(&self, run: &Arc<Run>) -> Result<BashResult, GuestError> {
+        // The files stay open from before the end, so that the common case opens nothing.
+        let logs = run.open_logs();
+        let ending = run.wait().await?;
+        let (run, directory) = (Arc::clone(run), self.directory.clone());
+        match logs {
+            // At most 100 KiB that were written just now: not worth a thread.
+            Some(logs) => Ok(summary::summarize(&run, ending, Some(&logs), &directory)),
+            None => {
+                rights::blocking(move || {
+                    let logs = Logs::open(&directory, &run.id);
+                    Ok(summary::summarize(&run, ending, logs.as_ref(), &directory))
+                })
+                .await
+            }
+        }
+    }
+
+    /// Ends an execution with all its processes; also those that outlived its shell.
+    ///
+    /// # Errors
+    /// Why its process could not be made.
+    pub async fn cancel(&self, run: &Run) -> Result<(), GuestError> {
+        run.stop.send_if_modified(|stop| stop.is_none() && stop.replace(Outcome::Cancelled).is_none());
+        run.wait().await?;
+        if !run.family().terminate(Duration::from_millis(KILL_GRACE_MS)).await {
+            let message = format!("not every process of {} could be ended", run.id);
+            return Err(GuestError::new(ErrorCode::Internal, message));
+        }
+        Ok(())
+    }
+
+    /// Sends a signal to the process group of an execution.
+    ///
+    /// # Errors
+    /// `not_running` when it has ended.
+    pub fn signal(&self, run: &Run, number: i32) -> Result<(), GuestError> {
+        let sent = i32::try_from(run.pid()).map(|pid| self.launcher.reaper.signal_group(pid, number));
+        match sent {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Err(error)) => Err(GuestError::new(ErrorCode::Internal, format!("the signal was not sent: {error}"))),
+            Ok(Ok(false)) | Err(_) => Err(not_running(run)),
+        }
+    }
+
+    /// Ends every execution and waits for that: first by SIGTERM, after `grace` by SIGKILL.
+    pub async fn shut_down(&self, reason: &str) {
+        let running: Vec<_> = self.list().into_iter().filter(|run| run.ending().is_none()).collect();
+        for run in &running {
+            run.stop.send_replace(Some(Outcome::Lost));
+        }
+        tracing::info!(reason, count = running.len(), "ending executions");
+        for run in running {
+            let _ = run.wait().await;
+        }
+    }
+
+    /// Waits until the journal has everything. Blocks.
+    pub fn flush(&self) {
+        self.journal.flush();
+    }
+
+    /// Keeps output within its budget, for ever.
+    pub async fn keep_budget(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(BUDGET_INTERVAL);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            let mut runs = self.list();
+            runs.reverse();
+            let (directory, budget) = (self.directory.clone(), self.budget);
+            let enforced = rights::blocking(move || {
+                budget::enforce(&directory, &runs, budget);
+                Ok(())
+            });
+            let _ = enforced.await;
+        }
+    }
+
+    /// Makes the process of an execution. Blocks.
+    fn make(self: &Arc<Self>, run: &Arc<Run>, order: Order) -> Result<(), GuestError> {
+        match self.try_make(run, &order) {
+            Ok(exit) => {
+                self.journal.write(Line::Started(Started {
+                    id: run.id.clone(),
+                    command: run.command.clone(),
+                    pid: run.pid(),
+                    started_at_ms: run.started_at_ms,
+                }));
+                let timeout = order.timeout_ms.map(Duration::from_millis);
+                tokio::spawn(Arc::clone(self).supervise(Arc::clone(run), exit, timeout));
+                Ok(())
+            }
+            Err(error) => {
+                self.table().remove(&run.id);
+                self.remove_files(&run.id);
+                run.state.send_replace(State::Failed(error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    fn try_make(&self, run: &Run, order: &Order) -> Result<oneshot::Receiver<Exit>, GuestError> {
+        let io_failed = |error: io::Error| {
+            let message = format!("the execution cannot be set up: {error}");
+            GuestError::new(crate::failure::code_of(&error), message)
+        };
+        let logs = Logs::create(&self.directory, &run.id).map_err(io_failed)?;
+        let (stdin, writer) = standard_input(order.stdin).map_err(io_failed)?;
+        let mut variables = order.variables.clone();
+        variables.insert(ID_VARIABLE.into(), run.id.to_string());
+        let (pid, exit) = self.launcher.launch(&Launch {
+            program: &order.program,
+            workdir: &order.workdir,
+            variables: &variables,
+            user: order.user,
+            mark: run.mark,
+            stdio: [std::os::fd::AsFd::as_fd(&stdin), logs.as_fd(Stream::Stdout), logs.as_fd(Stream::Stderr)],
+        })?;
+        if let (Some(writer), Ok(mut slot)) = (writer, run.stdin.try_lock()) {
+            *slot = Some(writer);
+        }
+        run.running(pid, Arc::new(logs));
+        Ok(exit)
+    }
+
+    /// Sees an execution to its end.
+    async fn supervise(self: Arc<Self>, run: Arc<Run>, mut exit: oneshot::Receiver<Exit>, timeout: Option<Duration>) {
+        let mut stop = run.stop.subscribe();
+        let stopped = async {
+            let stopped = stop.wait_for(Option::is_some).await;
+            stopped.ok().and_then(|outcome| outcome.clone()).unwrap_or(Outcome::Cancelled)
+        };
+        let timed_out = async {
+            match timeout {
+                Some(timeout) => tokio::time::sleep(timeout).await,
+                None => std::future::pending().await,
+            }
+            Outcome::TimedOut
+        };
+        let (outcome, exit) = tokio::select! {
+            biased;
+            exit = &mut exit => (Outcome::Exited, exit.ok()),
+            outcome = async { tokio::select! { outcome = stopped => outcome, outcome = timed_out => outcome } } => {
+                run.family().terminate(Duration::from_millis(KILL_GRACE_MS)).await;
+                (outcome, tokio::time::timeout(GIVE_UP, exit).await.ok().and_then(Result::ok))
+            }
+        };
+        let reason = (outcome == Outcome::Lost).then(|| "the workspace was shut down".to_owned());
+        let ending = run.ended(outcome, exit, reason);
+        *run.stdin.lock().await = None;
+        self.journal.write(Line::Ended { id: run.id.clone(), ending });
+        let forgotten = self.table().finished(&run.id);
+        if !forgotten.is_empty() {
+            let forget = rights::blocking(move || {
+                for id in forgotten {
+                    self.remove_files(&id);
+                    self.journal.write(Line::Forgotten { id });
+                }
+                Ok(())
+            });
+            let _ = forget.await;
+        }
+    }
+
+    fn remove_files(&self, id: &ExecutionId) {
+        for path in run::paths(&self.directory, id) {
+            // The budget may have removed it before.
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The error of a call that needs a running execution.
+pub fn not_running(run: &Run) -> GuestError {
+    GuestError::new(ErrorCode::NotRunning, format!("the execution {} has ended", run.id))
+}
+
+fn new_id() -> Result<ExecutionId, GuestError> {
+    let drawn = random_name().map_err(|error| GuestError::new(ErrorCode::Internal, error.to_string()))?;
+    ExecutionId::new(drawn).map_err(|error| GuestError::new(ErrorCode::Internal, error.to_string()))
+}
+
+/// 128 random bits in hexadecimal.
+///
+/// # Errors
+/// When the kernel has no random numbers.
+pub fn random_name() -> io::Result<String> {
+    let mut bytes = [0_u8; 16];
+    rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty())?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
+}
+
+/// `/dev/null`, or a pipe and the end that writes to it.
+fn standard_input(open: bool) -> io::Result<(std::os::fd::OwnedFd, Option<pipe::Sender>)> {
+    if !open {
+        return Ok((File::open("/dev/null")?.into(), None));
+    }
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    Ok((reader, Some(pipe::Sender::from_owned_fd(writer)?)))
+}
+
+/// Removes the output of executions that the journal does not know.
+fn remove_strangers(directory: &Path, table: &Table) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let id = path.file_stem().and_then(|stem| ExecutionId::new(stem.to_string_lossy()).ok());
+        if id.is_none_or(|id| table.get(&id).is_none()) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! Keeping the output of all executions within a budget: the oldest finished logs go first, then the beginnings of the
+//! running ones.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    sync::Arc,
+};
+
+use emergent_guest_proto::Stream;
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::Errno,
+};
+
+use super::run::{Run, index, paths};
+
+/// Holes are made in whole pieces of this size; file systems free only whole blocks.
+const BLOCK: u64 = 64 * 1024;
+
+/// A log and what it takes on the disk.
+struct Log {
+    run: Arc<Run>,
+    stream: Stream,
+    size: u64,
+    taken: u64,
+}
+
+/// Frees space until the output of `runs` (oldest first) is within `budget`. Blocks.
+pub fn enforce(directory: &Path, runs: &[Arc<Run>], budget: u64) {
+    let mut logs: Vec<Log> = runs.iter().flat_map(|run| logs_of(directory, run)).collect();
+    let mut excess = logs.iter().map(|log| log.taken).sum::<u64>().saturating_sub(budget);
+    if excess == 0 {
+        return;
+    }
+    // Stable: within each kind the oldest stays first.
+    logs.sort_by_key(|log| log.run.ending().is_none());
+    for log in logs {
+        if excess == 0 {
+            return;
+        }
+        let freed = match log.run.ending() {
+            Some(_) => log.drop_before(directory, log.size),
+            // Of a running log the newest part is what its reader wants.
+            None => log.drop_before(directory, log.size.saturating_sub(log.taken.saturating_sub(excess))),
+        };
+        match freed {
+            Ok(freed) => excess = excess.saturating_sub(freed),
+            Err(error) => tracing::warn!(%error, id = %log.run.id, "output beyond the budget cannot be dropped"),
+        }
+    }
+}
+
+fn logs_of(directory: &Path, run: &Arc<Run>) -> Vec<Log> {
+    let paths = paths(directory, &run.id);
+    let log = |stream| {
+        let metadata = fs::metadata(&paths[index(stream)]).ok()?;
+        let taken = metadata.blocks() * 512;
+        Some(Log { run: Arc::clone(run), stream, size: metadata.len(), taken })
+    };
+    [Stream::Stdout, Stream::Stderr].into_iter().filter_map(log).filter(|log| log.taken > 0).collect()
+}
+
+impl Log {
+    /// Frees the bytes before `offset`, whose offsets stay what they are; says how much that was.
+    fn drop_before(&self, directory: &Path, offset: u64) -> io::Result<u64> {
+        let path = &paths(directory, &self.run.id)[index(self.stream)];
+        let all = offset >= self.size;
+        let length = if all { self.size.next_multiple_of(BLOCK) } else { offset - offset % BLOCK };
+        if length == 0 {
+            return Ok(0);
+        }
+        // Told first: a reader checks it after it has read, and so never takes a hole for output.
+        let before = self.run.dropped(self.stream);
+        self.run.drop_before(self.stream, length.min(self.size));
+        let punched = File::options().write(true).open(path).and_then(|file| {
+            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            fallocate(file, hole, 0, length).map_err(io::Error::from)
+        });
+        match punched {
+            Err(error) if is_unsupported(&error) && all && self.run.ending().is_some() => fs::remove_file(path)?,
+            other => other?,
+        }
+        Ok(length.min(self.size).saturating_sub(before).min(self.taken))
+    }
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL))
+}

@@ -1,0 +1,94 @@
+//! What every request handler has at hand.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use emergent_guest_proto::{ErrorCode, GENERATION, GuestError, GuestPath, Hello, RunAs};
+use tokio::sync::Notify;
+
+use crate::{
+    account::{Account, Accounts},
+    args::Settings,
+    executions::Executions,
+    rights,
+};
+
+/// The daemon: one per workspace.
+#[derive(Debug)]
+pub struct Guest {
+    /// How it was started.
+    pub settings: Settings,
+    /// Who commands and file calls act as.
+    pub accounts: Arc<Accounts>,
+    /// The commands of this workspace.
+    pub executions: Arc<Executions>,
+    /// When it was started.
+    pub started: Instant,
+    /// Drawn at random at the start.
+    pub boot_id: String,
+    /// Told when the guest is to end.
+    pub shutdown: Notify,
+}
+
+impl Guest {
+    /// Who the guest is.
+    pub fn hello(&self) -> Hello {
+        Hello {
+            generation: GENERATION,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            boot_id: self.boot_id.clone(),
+            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        }
+    }
+
+    /// The path as the file system takes it: relative ones start in the workspace.
+    pub fn resolve(&self, path: &GuestPath) -> PathBuf {
+        // `components` drops doubled slashes and `.`; `..` stays, as it depends on links.
+        self.settings.workspace.join(path.as_path()).components().collect()
+    }
+
+    /// The directory named by an optional path; the workspace by default.
+    pub fn resolve_or_workspace(&self, path: Option<&GuestPath>) -> PathBuf {
+        path.map_or_else(|| self.settings.workspace.clone(), |path| self.resolve(path))
+    }
+
+    /// The account that a call acts as.
+    ///
+    /// # Errors
+    /// `permission_denied` when the call asks for root and the workspace does not allow it.
+    pub fn account(&self, user: RunAs) -> Result<&Account, GuestError> {
+        allowed(user, self.settings.allow_root)?;
+        Ok(self.accounts.get(user))
+    }
+
+    /// Runs a job on the file system with the agent's rights.
+    ///
+    /// # Errors
+    /// Those of the job.
+    pub async fn as_agent<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> Result<T, GuestError> + Send + 'static,
+    ) -> Result<T, GuestError> {
+        rights::with(&self.accounts.agent, job).await
+    }
+
+    /// The workspace's directory.
+    pub fn workspace(&self) -> &Path {
+        &self.settings.workspace
+    }
+}
+
+/// Whether a call may act as `user`.
+///
+/// # Errors
+/// `permission_denied` when it may not.
+pub fn allowed(user: RunAs, allow_root: bool) -> Result<(), GuestError> {
+    if user == RunAs::Root && !allow_root {
+        let message = "this workspace does not allow root; call without `user`, or create a workspace that allows it";
+        return Err(GuestError::new(ErrorCode::PermissionDenied, message).with_field("user"));
+    }
+    Ok(())
+}

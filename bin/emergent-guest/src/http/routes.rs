@@ -1,0 +1,169 @@
+//! Which request is answered by what.
+
+use std::sync::Arc;
+
+use emergent_guest_proto::{
+    ErrorCode, ExecutionId, GuestError, RunAs,
+    execution::{ExecutionList, OutputQuery, SignalRequest, StartRequest, StdinQuery},
+    tools::{BashRequest, GitRequest},
+};
+use http::{Method, Request};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::io::AsyncWriteExt as _;
+
+use super::message::{Reply, failed, json, no_content, ok, query, stream};
+use crate::{
+    executions::{Order, follow::follow, not_running},
+    failure::invalid,
+    files,
+    guest::{Guest, allowed},
+    process::signal,
+    tools, usage,
+};
+
+/// Answers a request.
+pub(super) async fn answer(guest: Arc<Guest>, request: Request<Incoming>) -> Reply {
+    let path = request.uri().path().to_owned();
+    let segments: Vec<&str> = path.strip_prefix("/v1/").unwrap_or_default().split('/').collect();
+    let get = request.method() == Method::GET;
+    let post = request.method() == Method::POST;
+    let answered = match segments.as_slice() {
+        ["hello"] if get => Ok(ok(&guest.hello())),
+        ["usage"] if get => usage::measure(&guest).await.map(|usage| ok(&usage)),
+        ["shutdown"] if post => {
+            guest.shutdown.notify_one();
+            Ok(no_content())
+        }
+        ["tools", tool] if post => tool_call(&guest, tool, request).await,
+        ["executions", rest @ ..] => execution_call(&guest, rest, request).await,
+        ["files", operation] => files::answer(&guest, operation, request).await,
+        _ => Err(unsupported(&request)),
+    };
+    answered.unwrap_or_else(|error| failed(&error))
+}
+
+/// The error of a request that no route takes.
+pub(crate) fn unsupported(request: &Request<Incoming>) -> GuestError {
+    let message = format!("this guest does not know {} {}", request.method(), request.uri().path());
+    GuestError::new(ErrorCode::Unsupported, message)
+}
+
+async fn tool_call(guest: &Arc<Guest>, tool: &str, request: Request<Incoming>) -> Result<Reply, GuestError> {
+    match tool {
+        "bash" => bash(guest, json(request).await?).await,
+        "read" => tools::read::read(guest, json(request).await?).await.map(|result| ok(&result)),
+        "write" => tools::write::write(guest, json(request).await?).await.map(|result| ok(&result)),
+        "edit" => tools::edit::edit(guest, json(request).await?).await.map(|result| ok(&result)),
+        "glob" => tools::glob::glob(guest, json(request).await?).await.map(|result| ok(&result)),
+        "grep" => tools::grep::grep(guest, json(request).await?).await.map(|result| ok(&result)),
+        "git" => {
+            let request: GitRequest = json(request).await?;
+            tools::git::git(guest, request).await.map(|result| ok(&result))
+        }
+        _ => Err(unsupported(&request)),
+    }
+}
+
+async fn bash(guest: &Arc<Guest>, request: BashRequest) -> Result<Reply, GuestError> {
+    let order = Order {
+        id: request.execution_id,
+        program: emergent_guest_proto::execution::Program::Shell(request.command),
+        workdir: guest.resolve_or_workspace(request.workdir.as_ref()),
+        variables: request.env,
+        timeout_ms: Some(request.timeout_ms.unwrap_or(emergent_guest_proto::DEFAULT_TIMEOUT_MS)),
+        user: permitted(guest, request.user)?,
+        stdin: false,
+    };
+    let run = guest.executions.start(order).await?;
+    guest.executions.wait(&run).await.map(|result| ok(&result))
+}
+
+async fn execution_call(
+    guest: &Arc<Guest>,
+    segments: &[&str],
+    request: Request<Incoming>,
+) -> Result<Reply, GuestError> {
+    let executions = &guest.executions;
+    let find = |id: &str| {
+        ExecutionId::new(id).map_err(|error| invalid("id", error.to_string())).and_then(|id| executions.get(&id))
+    };
+    match (request.method(), segments) {
+        (&Method::POST, []) => start(guest, json(request).await?).await,
+        (&Method::GET, []) => {
+            let all = executions.list();
+            let executions = all.iter().map(|run| run.describe(executions.directory())).collect();
+            Ok(ok(&ExecutionList { executions }))
+        }
+        (&Method::GET, [id]) => Ok(ok(&find(id)?.describe(executions.directory()))),
+        (&Method::GET, [id, "output"]) => {
+            let wanted: OutputQuery = query(request.uri())?;
+            Ok(stream(follow(find(id)?, wanted, executions.directory().to_owned())))
+        }
+        (&Method::GET, [id, "wait"]) => executions.wait(&find(id)?).await.map(|result| ok(&result)),
+        (&Method::POST, [id, "signal"]) => {
+            let run = find(id)?;
+            let SignalRequest { signal: name } = json(request).await?;
+            let number = signal::number(&name)
+                .ok_or_else(|| invalid("signal", format!("{name:?} is not a signal; use a name such as SIGINT")))?;
+            executions.signal(&run, number).map(|()| no_content())
+        }
+        (&Method::POST, [id, "stdin"]) => {
+            let run = find(id)?;
+            write_stdin(&run, request).await.map(|()| no_content())
+        }
+        (&Method::POST, [id, "cancel"]) => {
+            let run = find(id)?;
+            // A caller that vanishes has cancelled all the same.
+            let (cancelling, target) = (Arc::clone(executions), Arc::clone(&run));
+            let cancelled = tokio::spawn(async move { cancelling.cancel(&target).await }).await;
+            cancelled.map_err(|error| GuestError::new(ErrorCode::Internal, error.to_string()))??;
+            Ok(ok(&run.describe(executions.directory())))
+        }
+        _ => Err(unsupported(&request)),
+    }
+}
+
+async fn start(guest: &Arc<Guest>, request: StartRequest) -> Result<Reply, GuestError> {
+    let order = Order {
+        id: request.execution_id,
+        program: request.program,
+        workdir: guest.resolve_or_workspace(request.workdir.as_ref()),
+        variables: request.env,
+        timeout_ms: request.timeout_ms,
+        user: permitted(guest, request.user)?,
+        stdin: request.stdin,
+    };
+    let run = guest.executions.start(order).await?;
+    Ok(ok(&run.describe(guest.executions.directory())))
+}
+
+/// Writes the body to the process as it comes, at the pace at which the process reads.
+async fn write_stdin(run: &crate::executions::run::Run, request: Request<Incoming>) -> Result<(), GuestError> {
+    let wanted: StdinQuery = query(request.uri())?;
+    let mut body = request.into_body();
+    let mut stdin = run.stdin.lock().await;
+    let Some(pipe) = stdin.as_mut() else {
+        let message = format!("the execution {} takes no standard input, or it is closed", run.id);
+        return Err(GuestError::new(ErrorCode::NotRunning, message));
+    };
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| invalid("body", format!("the request's body broke off: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let mut state = run.state.subscribe();
+        tokio::select! {
+            written = pipe.write_all(&data) => written.map_err(|_| not_running(run))?,
+            _ = state.wait_for(|state| !matches!(state, crate::executions::run::State::Running)) => {
+                return Err(not_running(run));
+            }
+        }
+    }
+    if wanted.close {
+        *stdin = None;
+    }
+    Ok(())
+}
+
+fn permitted(guest: &Guest, user: RunAs) -> Result<RunAs, GuestError> {
+    allowed(user, guest.settings.allow_root).map(|()| user)
+}

@@ -1,0 +1,24 @@
+//! The daemon inside every workspace.
+//!
+//! It is PID 1 of the sandbox: it reaps every process, runs commands whose output outlives the caller, works on files
+//! with the agent's rights, and serves all of that as HTTP/2 on every channel that is opened to it.
+//!
+//! - [`args`]: the command line; [`serve`] and [`connect`]: the two things the program does.
+//! - [`http`]: requests in, answers out; nothing else knows HTTP.
+//! - [`executions`]: commands, their output and their end; [`process`]: spawning, reaping and killing.
+//! - [`tools`]: read, write, edit, glob, grep and git; [`files`]: raw contents and archives.
+//! - [`account`] and [`rights`]: who the agent is, and seeing the file system as the agent does.
+
+pub mod account;
+pub mod args;
+pub mod connect;
+pub mod executions;
+pub mod failure;
+pub mod files;
+pub mod guest;
+pub mod http;
+pub mod process;
+pub mod rights;
+pub mod serve;
+pub mod tools;
+pub mod usage;

@@ -1,0 +1,193 @@
+//! The git tool: the image's own git, run as the agent, its answers made into structures.
+
+mod command;
+mod parse;
+mod redact;
+
+use std::{path::PathBuf, sync::Arc};
+
+use emergent_guest_proto::{
+    ErrorCode, GuestError,
+    tools::{GitAction, GitRequest, GitResult},
+};
+
+use self::command::{Git, Output};
+use crate::{failure::invalid, guest::Guest};
+
+/// Bytes of a diff in an answer.
+const DIFF_LIMIT: usize = 50_000;
+
+/// Commits in an answer.
+const DEFAULT_COMMITS: u64 = 20;
+const MAX_COMMITS: u64 = 1_000;
+
+/// The longest commit message, in bytes: it is passed as an argument.
+const MAX_MESSAGE: usize = 100 * 1024;
+
+/// Who commits when neither environment nor configuration says it.
+const BOT_NAME: &str = "Emergent Workspaces Bot";
+const BOT_EMAIL: &str = "bot@emergent.local";
+
+/// Works with a repository. It goes on when the caller vanishes: half a commit helps nobody.
+///
+/// # Errors
+/// `git_failed` with git's own words, `missing_program` without git in the image, or a field out of range.
+pub async fn git(guest: &Arc<Guest>, request: GitRequest) -> Result<GitResult, GuestError> {
+    let directory = guest.resolve_or_workspace(request.path.as_ref());
+    let worked = tokio::spawn(work(Arc::clone(guest), directory, request.action)).await;
+    worked.map_err(|error| GuestError::new(ErrorCode::Internal, error.to_string()))?
+}
+
+async fn work(guest: Arc<Guest>, directory: PathBuf, action: GitAction) -> Result<GitResult, GuestError> {
+    let git = Git::new(&guest, &directory);
+    match action {
+        GitAction::Status {} => status(&git).await,
+        GitAction::Diff { staged, reference } => diff(&git, staged, reference.as_deref()).await,
+        GitAction::Commit { message, files } => commit(git, &message, files.as_deref()).await,
+        GitAction::Push { remote, branch } => push(&git, remote.as_deref(), branch.as_deref()).await,
+        GitAction::Pull { remote, branch } => pull(&git, remote.as_deref(), branch).await,
+        GitAction::Checkout { reference, create } => checkout(&git, &reference, create).await,
+        GitAction::Log { limit, reference } => log(&git, limit, reference.as_deref()).await,
+        GitAction::Branch { name } => branch(&git, name.as_deref()).await,
+    }
+}
+
+async fn status(git: &Git<'_>) -> Result<GitResult, GuestError> {
+    let arguments = ["status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all"];
+    let output = git.run(&arguments).await?;
+    output.check_allowing_truncation()?;
+    Ok(parse::status(&output.stdout, output.truncated))
+}
+
+async fn diff(git: &Git<'_>, staged: bool, reference: Option<&str>) -> Result<GitResult, GuestError> {
+    let mut arguments = vec!["diff", "--no-color", "--no-ext-diff"];
+    arguments.extend(staged.then_some("--cached"));
+    arguments.extend(reference.map(|reference| plain("reference", reference)).transpose()?);
+    arguments.push("--");
+    let output = git.run_for(&arguments, DIFF_LIMIT).await?;
+    output.check_allowing_truncation()?;
+    Ok(GitResult::Diff { diff: output.text(), truncated: output.truncated })
+}
+
+async fn commit(mut git: Git<'_>, message: &str, files: Option<&[String]>) -> Result<GitResult, GuestError> {
+    if message.trim().is_empty() {
+        return Err(invalid("message", "the commit message is empty"));
+    }
+    if message.len() > MAX_MESSAGE {
+        return Err(invalid("message", "the commit message is longer than 100 KiB"));
+    }
+    let mut add = vec!["add", "--all"];
+    if let Some(files) = files {
+        add.push("--");
+        add.extend(files.iter().map(String::as_str));
+    }
+    git.run(&add).await?.check()?;
+    for (key, variables, default) in [
+        ("user.name", ["GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"], BOT_NAME),
+        ("user.email", ["GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"], BOT_EMAIL),
+    ] {
+        let configured = git.run(&["config", "--get", key]).await?.succeeded();
+        for variable in variables {
+            if !configured && !git.has_variable(variable) {
+                git.set_variable(variable, default);
+            }
+        }
+    }
+    let output = git.run(&["commit", &format!("--message={message}")]).await?;
+    output.check()?;
+    Ok(GitResult::Commit { commit: head(&git).await?, summary: output.report() })
+}
+
+async fn push(git: &Git<'_>, remote: Option<&str>, branch: Option<&str>) -> Result<GitResult, GuestError> {
+    let remote = plain("remote", remote.unwrap_or("origin"))?;
+    let branch = plain("branch", branch.unwrap_or("HEAD"))?;
+    let output = git.run_on_network(&["push", "--set-upstream", remote, branch]).await?;
+    output.check()?;
+    Ok(GitResult::Push { summary: output.report() })
+}
+
+async fn pull(git: &Git<'_>, remote: Option<&str>, branch: Option<String>) -> Result<GitResult, GuestError> {
+    let remote = plain("remote", remote.unwrap_or("origin"))?;
+    let branch = match branch {
+        Some(branch) => branch,
+        None => current_branch(git).await?.ok_or_else(|| {
+            let message = "HEAD is detached, so there is no current branch; name one";
+            GuestError::new(ErrorCode::GitFailed, message).with_field("branch")
+        })?,
+    };
+    let output = git.run_on_network(&["pull", "--ff-only", remote, plain("branch", &branch)?]).await?;
+    output.check()?;
+    Ok(GitResult::Pull { commit: head(git).await?, summary: output.report() })
+}
+
+async fn checkout(git: &Git<'_>, reference: &str, create: bool) -> Result<GitResult, GuestError> {
+    let reference = plain("reference", reference)?;
+    let output = match create {
+        true => git.run(&["checkout", "-b", reference]).await?,
+        false => git.run(&["checkout", reference, "--"]).await?,
+    };
+    output.check()?;
+    let commit = git.run(&["rev-parse", "--verify", "--quiet", "HEAD"]).await?;
+    let commit = commit.succeeded().then(|| commit.line());
+    Ok(GitResult::Checkout { branch: current_branch(git).await?, commit })
+}
+
+async fn log(git: &Git<'_>, limit: Option<u64>, reference: Option<&str>) -> Result<GitResult, GuestError> {
+    let limit = limit.unwrap_or(DEFAULT_COMMITS);
+    if !(1..=MAX_COMMITS).contains(&limit) {
+        return Err(invalid("limit", format!("the limit must be from 1 to {MAX_COMMITS}")));
+    }
+    let (format, count) = (format!("--format=tformat:{}", parse::LOG_FORMAT), format!("--max-count={limit}"));
+    let mut arguments = vec!["log", "-z", "--no-color", &format, &count];
+    arguments.extend(reference.map(|reference| plain("reference", reference)).transpose()?);
+    arguments.push("--");
+    let output = git.run(&arguments).await?;
+    if !output.succeeded() && reference.is_none() && has_no_commit(git).await? {
+        return Ok(GitResult::Log { commits: Vec::new() });
+    }
+    output.check_allowing_truncation()?;
+    Ok(GitResult::Log { commits: parse::log(&output.stdout) })
+}
+
+async fn branch(git: &Git<'_>, name: Option<&str>) -> Result<GitResult, GuestError> {
+    if let Some(name) = name {
+        git.run(&["branch", plain("name", name)?]).await?.check()?;
+    }
+    let listed = git.run(&["for-each-ref", "--format=%(refname)", "refs/heads"]).await?;
+    listed.check()?;
+    let name = |line: &str| line.strip_prefix("refs/heads/").map(str::to_owned);
+    let mut branches: Vec<_> = listed.text().lines().filter_map(name).collect();
+    branches.sort_unstable();
+    Ok(GitResult::Branch { current: current_branch(git).await?, branches })
+}
+
+async fn head(git: &Git<'_>) -> Result<String, GuestError> {
+    let output = git.run(&["rev-parse", "--verify", "HEAD"]).await?;
+    output.check()?;
+    Ok(output.line())
+}
+
+async fn current_branch(git: &Git<'_>) -> Result<Option<String>, GuestError> {
+    let output = git.run(&["symbolic-ref", "--quiet", "--short", "HEAD"]).await?;
+    Ok(output.succeeded().then(|| output.line()))
+}
+
+async fn has_no_commit(git: &Git<'_>) -> Result<bool, GuestError> {
+    let inside = git.run(&["rev-parse", "--git-dir"]).await?.succeeded();
+    Ok(inside && !git.run(&["rev-parse", "--verify", "--quiet", "HEAD"]).await?.succeeded())
+}
+
+/// A name that git cannot take for an option.
+fn plain<'a>(field: &str, name: &'a str) -> Result<&'a str, GuestError> {
+    if name.is_empty() || name.starts_with('-') {
+        return Err(invalid(field, format!("{name:?} is not a name; it must not be empty or begin with -")));
+    }
+    Ok(name)
+}
+
+impl Output {
+    /// The first line of standard output.
+    fn line(&self) -> String {
+        self.text().lines().next().unwrap_or_default().to_owned()
+    }
+}

@@ -1,0 +1,285 @@
+//! Running git: as the agent, without questions, within bounds of time and output.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs::File,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use emergent_guest_proto::{ErrorCode, GuestError, RunAs, execution::Program};
+use rustix::pipe::PipeFlags;
+use tokio::{io::AsyncReadExt as _, net::unix::pipe, sync::oneshot, time::Instant};
+
+use super::redact::redact;
+use crate::{
+    guest::Guest,
+    process::{launch::Launch, reaper::Exit, tree::Family},
+    rights,
+};
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+const NETWORK_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How long git may take to end when it is told to.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Bytes that are taken of an answer that is parsed, and of git's messages.
+const OUTPUT_LIMIT: usize = 16 << 20;
+const MESSAGE_LIMIT: usize = 16 << 10;
+
+/// git in one repository.
+#[derive(Debug)]
+pub(super) struct Git<'a> {
+    guest: &'a Arc<Guest>,
+    directory: &'a Path,
+    variables: BTreeMap<String, String>,
+}
+
+/// What git said.
+#[derive(Debug)]
+pub(super) struct Output {
+    exit: Exit,
+    /// Standard output, at most as much as was asked for.
+    pub(super) stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    /// There was more of `stdout`, and git was ended.
+    pub(super) truncated: bool,
+}
+
+impl<'a> Git<'a> {
+    /// git in `directory`.
+    pub(super) fn new(guest: &'a Arc<Guest>, directory: &'a Path) -> Self {
+        let environment = guest.accounts.environment(RunAs::Agent);
+        let mut variables = BTreeMap::new();
+        let mut set = |key: &str, value: &str| variables.insert(key.to_owned(), value.to_owned());
+        set("LC_ALL", "C");
+        set("GIT_TERMINAL_PROMPT", "0");
+        set("GIT_OPTIONAL_LOCKS", "0");
+        set("GIT_LITERAL_PATHSPECS", "1");
+        set("GIT_PAGER", "cat");
+        set("GIT_EDITOR", "true");
+        // The repository may be root's. Added after what the workspace's environment configures.
+        let count = lookup(&environment, "GIT_CONFIG_COUNT").and_then(|count| count.parse::<u32>().ok()).unwrap_or(0);
+        set(&format!("GIT_CONFIG_KEY_{count}"), "safe.directory");
+        set(&format!("GIT_CONFIG_VALUE_{count}"), "*");
+        set("GIT_CONFIG_COUNT", &count.saturating_add(1).to_string());
+        Self { guest, directory, variables }
+    }
+
+    /// Whether git gets this variable.
+    pub(super) fn has_variable(&self, key: &str) -> bool {
+        self.variables.contains_key(key) || lookup(&self.guest.accounts.environment(RunAs::Agent), key).is_some()
+    }
+
+    /// Gives git a variable.
+    pub(super) fn set_variable(&mut self, key: &str, value: &str) {
+        self.variables.insert(key.to_owned(), value.to_owned());
+    }
+
+    /// Runs git on what is in the workspace.
+    ///
+    /// # Errors
+    /// When git cannot be run or takes too long; what git itself refuses is in the output.
+    pub(super) async fn run(&self, arguments: &[&str]) -> Result<Output, GuestError> {
+        self.start(arguments, OUTPUT_LIMIT, TIMEOUT).await
+    }
+
+    /// Runs git for at most `limit` bytes of output.
+    ///
+    /// # Errors
+    /// Those of [`Git::run`].
+    pub(super) async fn run_for(&self, arguments: &[&str], limit: usize) -> Result<Output, GuestError> {
+        self.start(arguments, limit, TIMEOUT).await
+    }
+
+    /// Runs git on a remote, which may take longer.
+    ///
+    /// # Errors
+    /// Those of [`Git::run`].
+    pub(super) async fn run_on_network(&self, arguments: &[&str]) -> Result<Output, GuestError> {
+        self.start(arguments, OUTPUT_LIMIT, NETWORK_TIMEOUT).await
+    }
+
+    async fn start(&self, arguments: &[&str], limit: usize, timeout: Duration) -> Result<Output, GuestError> {
+        let cannot = |error: io::Error| GuestError::new(ErrorCode::Internal, format!("git cannot be run: {error}"));
+        let argv = [&["git"], arguments].concat().into_iter().map(str::to_owned).collect();
+        let (stdout, stdout_end) = pipe_pair().map_err(cannot)?;
+        let (stderr, stderr_end) = pipe_pair().map_err(cannot)?;
+        let mark = self.guest.executions.launcher().marks.next();
+        let (guest, directory, variables) = (Arc::clone(self.guest), self.directory.to_owned(), self.variables.clone());
+        let (pid, exit) = rights::blocking(move || {
+            let null = File::open("/dev/null").map_err(cannot)?;
+            guest
+                .executions
+                .launcher()
+                .launch(&Launch {
+                    program: &Program::Argv(argv),
+                    workdir: &directory,
+                    variables: &variables,
+                    user: RunAs::Agent,
+                    mark,
+                    stdio: [null.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()],
+                })
+                .map_err(name_field)
+        })
+        .await?;
+        let family = Family { leader: Some(pid), mark, variable: None };
+        let (stdout, stderr) = (Gathered::new(stdout, limit), Gathered::new(stderr, MESSAGE_LIMIT));
+        attend(&family, stdout, stderr, exit, Instant::now() + timeout).await
+    }
+}
+
+/// Reads both streams until git ends; ends it when it has said or taken too much.
+async fn attend(
+    family: &Family,
+    mut stdout: Gathered,
+    mut stderr: Gathered,
+    mut exit: oneshot::Receiver<Exit>,
+    deadline: Instant,
+) -> Result<Output, GuestError> {
+    let unknown = |_| GuestError::new(ErrorCode::Internal, "how git ended is not known");
+    loop {
+        tokio::select! {
+            () = stdout.fill(), if stdout.wants_more() => {
+                if stdout.is_full() {
+                    family.terminate(GRACE).await;
+                    let exit = exit.await.map_err(unknown)?;
+                    let truncated = true;
+                    return Ok(Output { exit, stdout: stdout.finish(), stderr: stderr.finish(), truncated });
+                }
+            }
+            // Messages beyond the limit are read, so that git is not held up, and forgotten.
+            () = stderr.fill(), if stderr.open => {}
+            ended = &mut exit => {
+                let exit = ended.map_err(unknown)?;
+                // What it wrote before it ended is in the pipes; a descendant may keep them open, so never wait.
+                stdout.drain();
+                stderr.drain();
+                let truncated = stdout.is_full();
+                return Ok(Output { exit, stdout: stdout.finish(), stderr: stderr.finish(), truncated });
+            }
+            () = tokio::time::sleep_until(deadline) => {
+                family.terminate(GRACE).await;
+                return Err(GuestError::new(ErrorCode::GitFailed, "git took too long and was ended"));
+            }
+        }
+    }
+}
+
+fn pipe_pair() -> io::Result<(pipe::Receiver, OwnedFd)> {
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    Ok((pipe::Receiver::from_owned_fd(reader)?, writer))
+}
+
+fn lookup(environment: &[(OsString, OsString)], key: &str) -> Option<String> {
+    environment.iter().find(|(known, _)| known == key).and_then(|(_, value)| value.clone().into_string().ok())
+}
+
+/// The caller of the git tool knows neither `workdir` nor `program`.
+fn name_field(mut error: GuestError) -> GuestError {
+    match error.field.as_deref() {
+        Some("workdir") => error.with_field("path"),
+        _ if error.code == ErrorCode::MissingProgram => {
+            GuestError::new(ErrorCode::MissingProgram, "this image has no git; use an image that has")
+        }
+        _ => {
+            error.field = None;
+            error
+        }
+    }
+}
+
+/// What has been read of a stream.
+struct Gathered {
+    pipe: pipe::Receiver,
+    bytes: Vec<u8>,
+    limit: usize,
+    open: bool,
+}
+
+// === impl Output ===
+
+impl Output {
+    /// Whether git did what it was asked for.
+    pub(super) fn succeeded(&self) -> bool {
+        self.exit == Exit::Code(0)
+    }
+
+    /// Standard output as text.
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Both streams, for people.
+    pub(super) fn report(&self) -> String {
+        let shown = &self.stdout[..self.stdout.len().min(MESSAGE_LIMIT)];
+        let parts = [shown, &self.stderr].map(|part| String::from_utf8_lossy(part).trim().to_owned());
+        redact(parts.join("\n").trim())
+    }
+
+    /// # Errors
+    /// `git_failed` with git's own words when git failed, or said too much.
+    pub(super) fn check(&self) -> Result<(), GuestError> {
+        if self.truncated {
+            return Err(GuestError::new(ErrorCode::TooLarge, "git's answer is too long"));
+        }
+        self.check_allowing_truncation()
+    }
+
+    /// # Errors
+    /// `git_failed` with git's own words when git failed.
+    pub(super) fn check_allowing_truncation(&self) -> Result<(), GuestError> {
+        if self.succeeded() || self.truncated {
+            return Ok(());
+        }
+        let said = if self.stderr.is_empty() { &self.stdout } else { &self.stderr };
+        let said = redact(String::from_utf8_lossy(&said[..said.len().min(MESSAGE_LIMIT)]).trim());
+        Err(GuestError::new(ErrorCode::GitFailed, if said.is_empty() { "git failed silently".into() } else { said }))
+    }
+}
+
+// === impl Gathered ===
+
+impl Gathered {
+    fn new(pipe: pipe::Receiver, limit: usize) -> Self {
+        Self { pipe, bytes: Vec::new(), limit, open: true }
+    }
+
+    fn wants_more(&self) -> bool {
+        self.open && !self.is_full()
+    }
+
+    /// One byte beyond the limit tells that there are more.
+    fn is_full(&self) -> bool {
+        self.bytes.len() > self.limit
+    }
+
+    /// Reads once; keeps at most one byte more than the limit.
+    async fn fill(&mut self) {
+        self.bytes.reserve(64 * 1024);
+        self.open = matches!(self.pipe.read_buf(&mut self.bytes).await, Ok(1..));
+        self.bytes.truncate(self.limit + 1);
+    }
+
+    /// Reads what is there without waiting. The runtime may not know of it yet, so the kernel is asked.
+    fn drain(&mut self) {
+        let mut buffer = [0; 16 * 1024];
+        while self.wants_more() {
+            match rustix::io::read(&self.pipe, &mut buffer) {
+                Ok(count @ 1..) => self.bytes.extend_from_slice(&buffer[..count]),
+                Ok(0) | Err(_) => self.open = false,
+            }
+        }
+        self.bytes.truncate(self.limit + 1);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.bytes.truncate(self.limit);
+        self.bytes
+    }
+}

@@ -1,0 +1,300 @@
+//! Commands: how they run and how they end.
+
+use std::time::{Duration, Instant};
+
+use emergent_guest_proto::{
+    ErrorCode, Execution, ExecutionState, OUTPUT_LIMIT, Outcome, execution::ExecutionList, tools::BashResult,
+};
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Guest, code, eventually, full, processes_with, request};
+
+#[tokio::test]
+async fn a_command_runs_as_the_agent_in_the_workspace() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    let shown = client.sh("id -u; id -g; pwd; umask; echo $EMERGENT_EXECUTION_ID; ls -A | wc -l").await;
+    let lines: Vec<_> = shown.lines().collect();
+    assert_eq!(&lines[..4], ["1000", "1000", guest.workspace().to_str().unwrap(), "0022"]);
+    assert_eq!(lines[4].len(), 32);
+    assert_eq!(lines[5], "0");
+    assert_eq!(client.sh("grep -c . /proc/self/oom_score_adj && cat /proc/self/oom_score_adj").await, "1\n500\n");
+}
+
+#[tokio::test]
+async fn the_answer_has_both_streams_the_code_and_the_variables() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    let body =
+        json!({"command": "echo $GREETING; pwd; echo oops >&2; exit 3", "env": {"GREETING": "hello"}, "workdir": "/"});
+    let result: BashResult = client.tool("bash", body).await.unwrap();
+    assert_eq!((result.stdout.as_str(), result.stderr.as_str()), ("hello\n/\n", "oops\n"));
+    assert_eq!(
+        (result.exit_code, result.outcome, result.timed_out, result.truncated),
+        (Some(3), Outcome::Exited, false, false)
+    );
+    assert_eq!((result.stdout_bytes, result.stderr_bytes), (8, 5));
+    let killed: BashResult = client.tool("bash", json!({"command": "kill -9 $$"})).await.unwrap();
+    assert_eq!((killed.exit_code, killed.signal.as_deref()), (Some(137), Some("SIGKILL")));
+}
+
+#[tokio::test]
+async fn signals_have_their_defaults_again() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    // With SIGPIPE ignored `yes` would complain; with signals blocked `kill` would do nothing.
+    let result: BashResult = client.tool("bash", json!({"command": "yes | head -1; kill -HUP $$"})).await.unwrap();
+    assert_eq!((result.stdout.as_str(), result.stderr.as_str()), ("y\n", ""));
+    assert_eq!(result.signal.as_deref(), Some("SIGHUP"));
+}
+
+#[tokio::test]
+async fn long_output_is_cut_in_the_middle_and_the_file_has_all_of_it() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    let result: BashResult = client.tool("bash", json!({"command": "seq 100000"})).await.unwrap();
+    let all: String = (1..=100_000).map(|number| format!("{number}\n")).collect();
+    assert!(result.truncated && result.stdout.len() < OUTPUT_LIMIT + 200);
+    assert!(result.stdout.starts_with("1\n2\n") && result.stdout.ends_with("\n99999\n100000\n"));
+    let file = result.stdout_file.unwrap();
+    assert!(
+        result.stdout.contains(&format!("[{} bytes left out here; all of it is in {file}]", all.len() - OUTPUT_LIMIT))
+    );
+    assert_eq!(std::fs::read_to_string(file.as_path()).unwrap(), all);
+    assert_eq!(client.sh(&format!("tail -1 {file}")).await, "100000\n");
+    let exact: BashResult =
+        client.tool("bash", json!({"command": "head -c 51200 /dev/zero | tr '\\0' x"})).await.unwrap();
+    assert!(!exact.truncated && exact.stdout_file.is_none() && exact.stdout.len() == OUTPUT_LIMIT);
+}
+
+#[tokio::test]
+async fn output_that_is_not_text_is_shown_as_well_as_can_be() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    let result: BashResult = client.tool("bash", json!({"command": r"printf 'a\377b\0c'"})).await.unwrap();
+    assert_eq!((result.stdout.as_str(), result.stdout_bytes), ("a\u{fffd}b\0c", 5));
+}
+
+#[tokio::test]
+async fn a_server_left_in_the_background_holds_nothing_up_and_can_be_cancelled() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    let started = Instant::now();
+    let body = json!({"execution_id": "server", "command": "sleep 4711.1 & echo started"});
+    let result: BashResult = client.tool("bash", body).await.unwrap();
+    assert_eq!((result.stdout.as_str(), result.exit_code), ("started\n", Some(0)));
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(processes_with("sleep 4711.1").len(), 1);
+    let cancelled: Execution = client.post("/v1/executions/server/cancel", &json!({})).await.unwrap();
+    let ExecutionState::Ended { outcome, exit_code, .. } = cancelled.state else { panic!() };
+    assert_eq!((outcome, exit_code), (Outcome::Exited, Some(0)));
+    assert!(processes_with("sleep 4711.1").is_empty());
+}
+
+#[tokio::test]
+async fn cancel_ends_the_whole_tree_also_what_left_the_session() {
+    let Some(guest) = Guest::start_with(&["--allow-root"]).await else { return };
+    let client = guest.client().await;
+    for user in ["agent", "root"] {
+        let seconds = if user == "agent" { "4711.2" } else { "4711.3" };
+        let program =
+            format!("setsid sh -c 'setsid sleep {seconds} & exec sleep {seconds}' & (sleep {seconds} &) ; wait");
+        client.start(json!({"execution_id": user, "program": program, "user": user})).await;
+        let line = format!("sleep {seconds}");
+        let all = || {
+            std::future::ready(
+                (processes_with(&line)
+                    .iter()
+                    .filter(|pid| std::fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"sleep\n"))
+                    .count()
+                    == 3)
+                    .then_some(()),
+            )
+        };
+        eventually("all three run", all).await;
+        let cancelled: Execution = client.post(&format!("/v1/executions/{user}/cancel"), &json!({})).await.unwrap();
+        assert!(matches!(cancelled.state, ExecutionState::Ended { outcome: Outcome::Cancelled, .. }), "{cancelled:?}");
+        assert_eq!(processes_with(&line), [0; 0], "{user}");
+    }
+}
+
+#[tokio::test]
+async fn the_time_limit_ends_politely_first_and_then_for_good() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    let polite = json!({"command": "echo begun; trap 'echo bye; exit 7' TERM; sleep 4711.4", "timeout_ms": 300});
+    let result: BashResult = client.tool("bash", polite).await.unwrap();
+    assert_eq!((result.stdout.as_str(), result.exit_code, result.timed_out), ("begun\nbye\n", Some(7), true));
+    assert_eq!(result.outcome, Outcome::TimedOut);
+    let started = Instant::now();
+    let deaf = json!({"command": "trap '' TERM; echo begun; while :; do sleep 0.1; done", "timeout_ms": 300});
+    let result: BashResult = client.tool("bash", deaf).await.unwrap();
+    assert_eq!((result.stdout.as_str(), result.exit_code, result.timed_out), ("begun\n", Some(137), true));
+    let taken = started.elapsed();
+    assert!(Duration::from_secs(5) < taken && taken < Duration::from_secs(9), "{taken:?}");
+    assert!(processes_with("sleep 4711.4").is_empty());
+}
+
+#[tokio::test]
+async fn an_id_names_one_execution_and_its_answer_can_be_had_again() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    let body = json!({"execution_id": "once", "command": "echo x >> once; cat once"});
+    let first: BashResult = client.tool("bash", body.clone()).await.unwrap();
+    assert_eq!(code(client.tool::<Value>("bash", body).await), ErrorCode::ExecutionExists);
+    assert_eq!(client.wait("once").await, first);
+    assert_eq!(client.sh("cat once").await, "x\n");
+    assert_eq!(code(client.get::<Value>("/v1/executions/never/wait").await), ErrorCode::UnknownExecution);
+}
+
+#[tokio::test]
+async fn an_execution_goes_on_when_its_caller_vanishes() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    let body = json!({"execution_id": "alone", "command": "sleep 0.5; echo done > witness"}).to_string();
+    let call = request(Method::POST, "/v1/tools/bash", full(body));
+    let call = tokio::spawn(async move { client.send(call).await });
+    let other = guest.client().await;
+    eventually("it runs", || async { other.get::<Execution>("/v1/executions/alone").await.ok() }).await;
+    // With the only handle of its connection gone, that connection breaks.
+    call.abort();
+    assert_eq!(other.wait("alone").await.exit_code, Some(0));
+    assert_eq!(other.sh("cat witness").await, "done\n");
+}
+
+#[tokio::test]
+async fn a_program_without_a_shell_is_found_in_the_path() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    let execution = client.start(json!({"program": ["printf", "%s|", "a b", "$HOME"]})).await;
+    assert_eq!(client.wait(execution.execution_id.as_str()).await.stdout, "a b|$HOME|");
+    assert_eq!(execution.command, "printf %s| a b $HOME");
+}
+
+#[tokio::test]
+async fn what_cannot_run_says_why_and_leaves_nothing() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    guest.put("not-executable", "");
+    for (body, expected, field) in [
+        (json!({"program": "true", "workdir": "nowhere"}), ErrorCode::NotFound, "workdir"),
+        (json!({"program": ["no-such-program"]}), ErrorCode::MissingProgram, "program"),
+        (json!({"program": ["./not-executable"]}), ErrorCode::PermissionDenied, "program"),
+        (json!({"program": "true", "workdir": "/root"}), ErrorCode::PermissionDenied, "workdir"),
+        (json!({"program": "true", "user": "root"}), ErrorCode::PermissionDenied, "user"),
+        (json!({"program": []}), ErrorCode::InvalidRequest, "program"),
+        (json!({"program": "true", "env": {"A": "x".repeat(2_000_000)}}), ErrorCode::InvalidRequest, "env.A"),
+    ] {
+        let error = client.post::<Value>("/v1/executions", &body).await.unwrap_err();
+        assert_eq!((error.code, error.field.as_deref()), (expected, Some(field)), "{error:?}");
+    }
+    let list: ExecutionList = client.get("/v1/executions").await.unwrap();
+    assert!(list.executions.is_empty());
+    assert_eq!(std::fs::read_dir(guest.state().join("output")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn root_is_for_workspaces_that_allow_it() {
+    let Some(guest) = Guest::start_with(&["--allow-root"]).await else { return };
+    let client = guest.client().await;
+    let result: BashResult =
+        client.tool("bash", json!({"command": "id -u; echo $USER", "user": "root"})).await.unwrap();
+    assert_eq!(result.stdout, "0\nroot\n");
+}
+
+#[tokio::test]
+async fn standard_input_can_be_written_and_closed() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    client.start(json!({"execution_id": "cat", "program": "cat; echo end", "stdin": true})).await;
+    let big = "x".repeat(1 << 20);
+    client.call::<Value>(Method::POST, "/v1/executions/cat/stdin", "hello\n").await.unwrap();
+    client.call::<Value>(Method::POST, "/v1/executions/cat/stdin?close=true", big.clone()).await.unwrap();
+    let collected = client.collect("cat", "stdout=0&follow=true").await;
+    assert_eq!(collected.stdout, format!("hello\n{big}end\n").into_bytes());
+    for id in ["cat", "no-stdin"] {
+        if id == "no-stdin" {
+            client.start(json!({"execution_id": id, "program": "sleep 0.2"})).await;
+        }
+        let error = client.call::<Value>(Method::POST, &format!("/v1/executions/{id}/stdin"), "x").await;
+        assert_eq!(code(error), ErrorCode::NotRunning);
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_never_reads_does_not_hold_its_writer_for_ever() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    client.start(json!({"execution_id": "deaf", "program": "sleep 0.5", "stdin": true})).await;
+    let written = client.call::<Value>(Method::POST, "/v1/executions/deaf/stdin", "x".repeat(1 << 20)).await;
+    assert_eq!(code(written), ErrorCode::NotRunning);
+}
+
+#[tokio::test]
+async fn signals_reach_the_process_group() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    let program = "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.02; done";
+    let execution = client.start(json!({"execution_id": "trap", "program": program})).await;
+    let ready =
+        || std::future::ready(std::fs::metadata(execution.stdout_file.as_path()).ok().filter(|file| file.len() > 0));
+    eventually("it is ready", ready).await;
+    client.post::<Value>("/v1/executions/trap/signal", &json!({"signal": "int"})).await.unwrap();
+    let result = client.wait("trap").await;
+    assert_eq!((result.stdout.as_str(), result.exit_code), ("ready\ncaught\n", Some(5)));
+    let late = client.post::<Value>("/v1/executions/trap/signal", &json!({"signal": "SIGTERM"})).await;
+    assert_eq!(code(late), ErrorCode::NotRunning);
+    let unknown = client.post::<Value>("/v1/executions/trap/signal", &json!({"signal": "SIGNOPE"})).await.unwrap_err();
+    assert_eq!(unknown.field.as_deref(), Some("signal"));
+}
+
+#[tokio::test]
+async fn a_restart_keeps_what_has_ended_and_calls_the_rest_lost() {
+    let Some(mut guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    let body = json!({"execution_id": "ended", "command": "echo kept; echo too >&2; exit 4"});
+    let before: BashResult = client.tool("bash", body).await.unwrap();
+    client.start(json!({"execution_id": "unfinished", "program": "echo partial; exec sleep 4711.5"})).await;
+    let partial = guest.state().join("output/unfinished.stdout");
+    let written = || std::future::ready(std::fs::metadata(&partial).ok().filter(|file| file.len() > 0));
+    eventually("it has written", written).await;
+    let journal = guest.state().join("executions.jsonl");
+    let noted = || std::future::ready(std::fs::read_to_string(&journal).unwrap().contains("unfinished").then_some(()));
+    eventually("the journal knows it", noted).await;
+    guest.restart_after_kill().await;
+    let client = guest.client().await;
+    assert_eq!(client.wait("ended").await, before);
+    let lost = client.wait("unfinished").await;
+    assert_eq!((lost.outcome, lost.exit_code, lost.stdout.as_str()), (Outcome::Lost, None, "partial\n"));
+    assert!(lost.reason.is_some());
+    let list: ExecutionList = client.get("/v1/executions").await.unwrap();
+    let ids: Vec<_> = list.executions.iter().map(|execution| execution.execution_id.as_str()).collect();
+    assert_eq!(ids, ["unfinished", "ended"]);
+    // The process itself outlived a guest that is not PID 1.
+    for pid in processes_with("sleep 4711.5") {
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL)
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn only_so_many_ended_executions_are_remembered() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    client.start(json!({"execution_id": "first", "program": ["true"]})).await;
+    client.wait("first").await;
+    let calls = (0..1_000).map(|_| client.tool::<BashResult>("bash", json!({"command": ":"})));
+    for result in futures::future::join_all(calls).await {
+        assert_eq!(result.unwrap().exit_code, Some(0));
+    }
+    eventually("the first is forgotten", || async {
+        let found = client.get::<Value>("/v1/executions/first").await;
+        found.is_err_and(|error| error.code == ErrorCode::UnknownExecution).then_some(())
+    })
+    .await;
+    eventually("its files are gone", || {
+        std::future::ready((!guest.state().join("output/first.stdout").exists()).then_some(()))
+    })
+    .await;
+}

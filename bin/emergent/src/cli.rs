@@ -1,0 +1,96 @@
+//! The command line.
+
+mod serve;
+mod token;
+mod workspace;
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use serve::ServeArgs;
+pub(crate) use token::{TokenCommand, TokenCreateArgs};
+pub(crate) use workspace::{CopyArgs, CreateArgs, ExecArgs, ListArgs, LogsArgs, RemoveArgs, User, WorkspaceCommand};
+
+/// Isolated workspaces for AI agents: the server, and the command line that speaks to it.
+#[derive(Debug, Parser)]
+#[command(name = "emergent", version, arg_required_else_help = true, propagate_version = true)]
+#[command(after_help = "First steps:\n  \
+    emergent doctor                     what this host can do, and how to mend what it can't\n  \
+    ENABLE_AGENT_WORKSPACES=true emergent serve\n  \
+    emergent workspace create --name try\n  \
+    emergent workspace exec try -- python3 -c 'print(6 * 7)'\n\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage. `workspace exec` passes on the exit code of its command (128 + the \
+    signal's number when a signal ended it), and ends with 125 when the command could not be run.")]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server.
+    Serve(ServeArgs),
+    /// Tell what this host can and can't do, and how to mend it.
+    Doctor(DoctorArgs),
+    /// Make workspaces and work in them.
+    #[command(alias = "ws", subcommand_required = true)]
+    Workspace(WithServer<WorkspaceCommand>),
+    /// Make, list, rotate and revoke access tokens.
+    #[command(subcommand_required = true)]
+    Token(WithServer<TokenCommand>),
+    /// Print the API's OpenAPI document.
+    Openapi,
+}
+
+/// What the client commands share.
+#[derive(Debug, Args)]
+pub(crate) struct WithServer<C: Subcommand> {
+    /// Which server, and how to show its answers.
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: C,
+}
+
+/// Which server, and how to show its answers.
+#[derive(Debug, Args)]
+pub(crate) struct ClientArgs {
+    /// The server's address.
+    #[arg(long, global = true, env = "EMERGENT_SERVER", default_value = "http://127.0.0.1:7070", value_name = "URL")]
+    pub(crate) server: String,
+    /// The token to send; by default the one in `bootstrap-token` in the data directory, where it can be read.
+    #[arg(long, global = true, env = "EMERGENT_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// The server's data directory, to find the first token in.
+    #[arg(long, global = true, env = "EMERGENT_DATA_DIR", value_name = "DIR", hide = true)]
+    pub(crate) data_dir: Option<std::path::PathBuf>,
+    /// Answer with JSON, for programs.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// How to tell about this host.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 nothing fails, 1 something fails.")]
+pub(crate) struct DoctorArgs {
+    /// The settings file of the server that is to run here.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<std::path::PathBuf>,
+    /// Answer with JSON, for programs.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,59 @@
+//! `emergent token …`.
+
+use clap::{Args, Subcommand, ValueEnum};
+use emergent_api::auth::ScopeName;
+use uuid::Uuid;
+
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token; its secret is shown this once, on standard output.
+    Create(TokenCreateArgs),
+    /// List the tokens, without their secrets.
+    Ls,
+    /// Give a token a new secret; the old one stops working at once.
+    Rotate {
+        /// The token's id.
+        id: Uuid,
+    },
+    /// Revoke a token; it stops working at once.
+    Revoke {
+        /// The token's id.
+        id: Uuid,
+    },
+}
+
+/// A token to make.
+#[derive(Debug, Args)]
+pub(crate) struct TokenCreateArgs {
+    /// What it is for.
+    #[arg(long)]
+    pub(crate) name: String,
+    /// What it allows; give it twice for both.
+    #[arg(long = "scope", required = true, value_enum)]
+    scopes: Vec<ScopeArg>,
+    /// Seconds until it stops working; never by default.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) expires_in_seconds: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ScopeArg {
+    /// See everything of the project.
+    #[value(name = "admin:read")]
+    AdminRead,
+    /// Change everything of the project.
+    #[value(name = "admin:write")]
+    AdminWrite,
+}
+
+impl TokenCreateArgs {
+    /// The scopes, in the API's words.
+    pub(crate) fn scopes(&self) -> Vec<ScopeName> {
+        let name = |scope: &ScopeArg| match scope {
+            ScopeArg::AdminRead => ScopeName::AdminRead,
+            ScopeArg::AdminWrite => ScopeName::AdminWrite,
+        };
+        self.scopes.iter().map(name).collect()
+    }
+}

@@ -1,0 +1,209 @@
+//! `emergent workspace …`.
+
+use clap::{Args, Subcommand, ValueEnum};
+use emergent_api::size::ByteSize;
+use emergent_guest_proto::{ExecutionId, Stream};
+
+/// What to do with workspaces. A workspace is named by its id, by the beginning of its id, or by its name.
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkspaceCommand {
+    /// Make a workspace, and wait until it is ready.
+    Create(CreateArgs),
+    /// List workspaces, newest first.
+    Ls(ListArgs),
+    /// Show everything about workspaces.
+    Show(WorkspacesArgs),
+    /// Run a command in a workspace, with its output as it is written and its exit code.
+    Exec(ExecArgs),
+    /// Copy files and directories into a workspace or out of it.
+    Cp(CopyArgs),
+    /// Show the output of an execution, from its beginning.
+    Logs(LogsArgs),
+    /// Stop workspaces: processes end, files stay.
+    Stop(WorkspacesArgs),
+    /// Freeze workspaces with their processes.
+    Pause(WorkspacesArgs),
+    /// Let paused workspaces go on, and start stopped ones.
+    Resume(WorkspacesArgs),
+    /// Destroy workspaces and all that is in them.
+    Rm(RemoveArgs),
+}
+
+/// Some workspaces.
+#[derive(Debug, Args)]
+pub(crate) struct WorkspacesArgs {
+    /// Ids, beginnings of ids, or names.
+    #[arg(required = true, value_name = "WORKSPACE")]
+    pub(crate) workspaces: Vec<String>,
+}
+
+/// Some workspaces to destroy.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// Ids, beginnings of ids, or names.
+    #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "WORKSPACE")]
+    pub(crate) workspaces: Vec<String>,
+    /// All workspaces of the project.
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+/// A workspace to make.
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// A name, for people.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// What it runs; the server's default image when left out.
+    #[arg(long, value_name = "REFERENCE")]
+    pub(crate) image: Option<String>,
+    /// Which provider makes it; a named one never falls back to another.
+    #[arg(long, value_parser = ["auto", "gvisor", "firecracker", "e2b"])]
+    pub(crate) provider: Option<String>,
+    /// CPU cores; 0.5 is half a core.
+    #[arg(long, value_name = "CORES")]
+    pub(crate) cpu: Option<f64>,
+    /// Memory, such as 512M or 4G.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<ByteSize>,
+    /// Disk, such as 10G.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) disk: Option<ByteSize>,
+    /// Processes and threads.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) pids: Option<u32>,
+    /// What it may reach.
+    #[arg(long, value_parser = ["none", "isolated", "outbound"])]
+    pub(crate) network: Option<String>,
+    /// An environment variable.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub(crate) env: Vec<(String, String)>,
+    /// A label.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) label: Vec<(String, String)>,
+    /// Let commands run as root inside.
+    #[arg(long)]
+    pub(crate) allow_root: bool,
+    /// Days until it may be destroyed; 0 for never.
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) ttl_days: Option<f64>,
+    /// A word that makes repeated requests one, for 24 hours.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    /// Seconds to wait for it to be ready; 0 does not wait.
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub(crate) wait: u64,
+}
+
+/// Which workspaces to list.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// In one of these states, such as `ready,paused`.
+    #[arg(long)]
+    pub(crate) state: Option<String>,
+    /// With exactly this name.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// With this label.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) label: Option<(String, String)>,
+    /// Of this provider.
+    #[arg(long, value_parser = ["gvisor", "firecracker", "e2b"])]
+    pub(crate) provider: Option<String>,
+    /// Destroyed ones too.
+    #[arg(long, short)]
+    pub(crate) all: bool,
+    /// Only the ids, one a line.
+    #[arg(long, short, conflicts_with = "json")]
+    pub(crate) quiet: bool,
+}
+
+/// A command to run.
+#[derive(Debug, Args)]
+#[command(after_help = "Ctrl-C cancels the execution inside, and a second one leaves at once. Losing the connection \
+    does not end the command: find it with `emergent workspace logs WORKSPACE EXECUTION --follow`.\n\n\
+    Exit codes: the command's own; 128 + the signal's number when a signal ended it; 124 when its time was over; 125 \
+    when it could not be run or was lost.")]
+pub(crate) struct ExecArgs {
+    /// Id, beginning of an id, or name.
+    pub(crate) workspace: String,
+    /// Where to run; /workspace by default.
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// An environment variable.
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = pair)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Whom the command runs as.
+    #[arg(long, short, value_enum, default_value_t = User::Agent)]
+    pub(crate) user: User,
+    /// End the command after so many seconds; never by default.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<f64>,
+    /// Pass standard input on.
+    #[arg(long, short, conflicts_with = "detach")]
+    pub(crate) interactive: bool,
+    /// Start the command, print its execution id and leave it running.
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+    /// Name the execution.
+    #[arg(long, value_name = "ID")]
+    pub(crate) execution_id: Option<ExecutionId>,
+    /// A line for the workspace's shell, in place of a program and its arguments.
+    #[arg(long, short = 'c', value_name = "LINE", conflicts_with = "command", required_unless_present = "command")]
+    pub(crate) shell: Option<String>,
+    /// The program and its arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+/// Whom a command runs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum User {
+    /// uid 1000.
+    Agent,
+    /// root, where the workspace allows it.
+    Root,
+}
+
+/// What to copy.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A path in a workspace is written WORKSPACE:PATH, relative to /workspace unless it begins with /. \
+    A directory is copied with all that is in it. Into a directory that exists, the copy keeps its name.\n\n\
+    Examples:\n  emergent workspace cp ./src try:project\n  emergent workspace cp try:project/report.html .\n  \
+    tar c . | emergent workspace exec -i try -- tar x\n  emergent workspace cp try:/etc/os-release -"
+)]
+pub(crate) struct CopyArgs {
+    /// A local path, WORKSPACE:PATH, or - for standard input (one file's contents).
+    pub(crate) from: String,
+    /// A local path, WORKSPACE:PATH, or - for standard output (a file's contents, a directory's tar).
+    pub(crate) to: String,
+}
+
+/// Whose output to show.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// Id, beginning of an id, or name.
+    pub(crate) workspace: String,
+    /// The execution's id; left out: the executions are listed.
+    pub(crate) execution: Option<ExecutionId>,
+    /// Go on until the execution ends.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Only this stream.
+    #[arg(long, value_parser = stream)]
+    pub(crate) stream: Option<Stream>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    pair.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| "write it as NAME=VALUE".to_owned())
+}
+
+fn stream(text: &str) -> Result<Stream, String> {
+    match text {
+        "stdout" => Ok(Stream::Stdout),
+        "stderr" => Ok(Stream::Stderr),
+        _ => Err("there are stdout and stderr".to_owned()),
+    }
+}

@@ -1,0 +1,137 @@
+//! The client of the REST API that the commands share.
+
+mod error;
+mod events;
+
+use bytes::Bytes;
+use futures::Stream;
+use reqwest::{Method, RequestBuilder, Response, Url, header};
+use serde::{Serialize, de::DeserializeOwned};
+
+pub(crate) use error::ClientError;
+pub(crate) use events::{Event, EventReader};
+
+use crate::{
+    cli::ClientArgs,
+    config::{bootstrap_token_file, default_data_dir},
+};
+
+/// Speaks to one server with one token.
+#[derive(Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    server: Url,
+    token: Option<String>,
+}
+
+impl Client {
+    /// A client for the server that the command line names.
+    pub(crate) fn new(arguments: &ClientArgs) -> Result<Self, ClientError> {
+        let server: Url = arguments.server.parse().map_err(|_| ClientError::BadServer(arguments.server.clone()))?;
+        if !matches!(server.scheme(), "http" | "https") || server.host().is_none() {
+            return Err(ClientError::BadServer(arguments.server.clone()));
+        }
+        let given = arguments.token.as_deref().map(str::trim).filter(|token| !token.is_empty()).map(str::to_owned);
+        let token = given.or_else(|| {
+            let data_dir = arguments.data_dir.clone().unwrap_or_else(default_data_dir);
+            std::fs::read_to_string(bootstrap_token_file(&data_dir)).ok().map(|text| text.trim().to_owned())
+        });
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("emergent/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(ClientError::Setup)?;
+        Ok(Self { http, server, token })
+    }
+
+    /// GET, answered with JSON.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.answer(self.request(Method::GET, path)?).await
+    }
+
+    /// GET with a query, answered with JSON.
+    pub(crate) async fn get_with<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<T, ClientError> {
+        self.answer(self.request(Method::GET, path)?.query(query)).await
+    }
+
+    /// POST of JSON, answered with JSON.
+    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+        self.answer(self.request(Method::POST, path)?.json(body)).await
+    }
+
+    /// POST without a body, answered with JSON.
+    pub(crate) async fn post_nothing<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.answer(self.request(Method::POST, path)?).await
+    }
+
+    /// DELETE.
+    pub(crate) async fn delete(&self, path: &str) -> Result<(), ClientError> {
+        self.send(self.request(Method::DELETE, path)?).await.map(drop)
+    }
+
+    /// Bytes to a path, as they come.
+    pub(crate) async fn send_bytes(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        bytes: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+    ) -> Result<(), ClientError> {
+        let request = self.request(method, path)?.query(query).body(reqwest::Body::wrap_stream(bytes));
+        self.send(request).await.map(drop)
+    }
+
+    /// GET, answered with bytes.
+    pub(crate) async fn get_bytes(&self, path: &str, query: &[(&str, &str)]) -> Result<Response, ClientError> {
+        self.send(self.request(Method::GET, path)?.query(query)).await
+    }
+
+    /// GET, answered with events; after the event with this id, where there is one.
+    pub(crate) async fn get_events(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        after: Option<&str>,
+    ) -> Result<EventReader, ClientError> {
+        let mut request = self.request(Method::GET, path)?.query(query).header(header::ACCEPT, "text/event-stream");
+        if let Some(id) = after {
+            request = request.header("last-event-id", id);
+        }
+        Ok(EventReader::new(self.send(request).await?))
+    }
+
+    /// A request, to be completed.
+    pub(crate) fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, ClientError> {
+        let url = self.server.join(path).map_err(|_| ClientError::BadServer(self.server.to_string()))?;
+        let request = self.http.request(method, url);
+        Ok(match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        })
+    }
+
+    /// Sends a request and reads its answer as JSON.
+    pub(crate) async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        let response = self.send(request).await?;
+        let bytes = response.bytes().await.map_err(|source| self.failed(source))?;
+        serde_json::from_slice(&bytes).map_err(ClientError::Nonsense)
+    }
+
+    /// Sends a request; whatever is not a success is an error.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let response = request.send().await.map_err(|source| self.failed(source))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status().as_u16();
+        let body = response.bytes().await.unwrap_or_default();
+        Err(ClientError::of_answer(status, &body))
+    }
+
+    fn failed(&self, source: reqwest::Error) -> ClientError {
+        ClientError::Unreachable { server: self.server.to_string(), source }
+    }
+}

@@ -1,0 +1,44 @@
+//! The commands: each turns its part of the command line into calls and prints what comes of them.
+
+mod doctor;
+mod serve;
+mod token;
+mod workspace;
+
+use crate::{
+    cli::{Cli, Command},
+    client::ClientError,
+    exit::ExitStatus,
+    print,
+};
+
+/// Runs what the command line says.
+pub(crate) async fn run(cli: Cli) -> ExitStatus {
+    match cli.command {
+        Command::Serve(arguments) => serve::run(&arguments).await,
+        Command::Doctor(arguments) => doctor::run(&arguments).await,
+        Command::Workspace(arguments) => workspace::run(arguments).await,
+        Command::Token(arguments) => ended(token::run(arguments).await),
+        Command::Openapi => match emergent_api::openapi_json() {
+            Ok(document) => {
+                print::out(&document);
+                ExitStatus::Success
+            }
+            Err(error) => {
+                print::error(&format!("the document cannot be written: {error}"));
+                ExitStatus::Failure
+            }
+        },
+    }
+}
+
+/// Shows a failure, and ends accordingly.
+fn ended(result: Result<(), ClientError>) -> ExitStatus {
+    match result {
+        Ok(()) => ExitStatus::Success,
+        Err(error) => {
+            print::error(&error.for_people());
+            ExitStatus::Failure
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! `emergent doctor`: what this host can and can't do for a server with these settings, and how to mend it. Leaves
+//! nothing behind.
+
+mod check;
+mod docker;
+mod host;
+
+use std::path::Path;
+
+use self::check::{Check, Verdict};
+use crate::{
+    cli::DoctorArgs,
+    commands::serve::read_config,
+    config::{Config, Settings},
+    exit::ExitStatus,
+    print,
+};
+
+/// Looks at everything, says what it saw, and fails if something fails.
+pub(super) async fn run(arguments: &DoctorArgs) -> ExitStatus {
+    let progress = print::spinner("looking at this host");
+    let checks = checks(arguments.config.as_deref()).await;
+    progress.finish_and_clear();
+    let fails = checks.iter().any(|check| check.verdict == Verdict::Fail);
+    if arguments.json {
+        print::json(&serde_json::json!({ "ok": !fails, "checks": checks }));
+    } else {
+        checks.iter().for_each(Check::show);
+        print::line(summary(&checks));
+    }
+    if fails { ExitStatus::Failure } else { ExitStatus::Success }
+}
+
+async fn checks(file: Option<&Path>) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let config = match read_config([], file) {
+        Ok(config) => {
+            checks.push(settings(&config));
+            config
+        }
+        Err(error) => {
+            checks.push(Check::fail("settings", &error.to_string(), "mend them; `emergent serve --help` lists them all"));
+            // The rest is looked at as if there were no settings, whose defaults are always well-formed.
+            match Config::read(&Settings::default(), Vec::new()) {
+                Ok(config) => config,
+                Err(_) => return checks,
+            }
+        }
+    };
+    checks.extend(docker::checks(&config).await);
+    checks.push(host::packet_filter(&config).await);
+    checks.push(host::guest_binary(&config));
+    checks.push(host::listen_address(&config).await);
+    checks.push(host::data_directory(&config));
+    checks.push(host::disk_space(&config));
+    checks.push(host::kvm());
+    checks
+}
+
+fn settings(config: &Config) -> Check {
+    if !config.core.enabled {
+        let advice = "set ENABLE_AGENT_WORKSPACES=true for the server";
+        return Check::warn("settings", "workspaces are switched off", advice);
+    }
+    match config.without_effect.as_slice() {
+        [] => Check::ok("settings", "well-formed, workspaces switched on"),
+        names => Check::warn("settings", &format!("{} have no effect in this release", names.join(", ")), "take them out"),
+    }
+}
+
+fn summary(checks: &[Check]) -> &'static str {
+    let worst = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
+    match worst {
+        Verdict::Ok => "\nThis host is ready for workspaces.",
+        Verdict::Warn => "\nThis host can run workspaces; the warnings say what is weaker or missing.",
+        Verdict::Fail => "\nThis host can't run workspaces yet; the failures say what to do.",
+    }
+}

@@ -1,0 +1,148 @@
+//! The host itself: packet filter, files, address, KVM.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use emergent_api::size::ByteSize;
+use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
+
+use super::check::Check;
+use crate::{config::Config, guest_binary};
+
+const NFT_DEADLINE: Duration = Duration::from_secs(5);
+/// Rules of the kind that keep workspaces from the host; only checked, never set.
+const SAMPLE_RULES: &str = "table inet emergent_doctor { chain forward { type filter hook forward priority -5; \
+    ip daddr 169.254.0.0/16 drop; } }\n";
+const LITTLE: u64 = 10 << 30;
+const TOO_LITTLE: u64 = 1 << 30;
+
+/// Whether rules can be set that keep workspaces from the host and private ranges.
+pub(super) async fn packet_filter(config: &Config) -> Check {
+    let name = "packet filter";
+    let consequence = "workspaces with network could reach this host, private ranges and the metadata address";
+    if config.docker.host.as_deref().is_some_and(|host| !host.starts_with("unix://")) {
+        return Check::warn(name, "Docker runs on another host, whose rules can't be set from here", "filter there");
+    }
+    match timeout(NFT_DEADLINE, nft_takes_rules()).await {
+        Ok(Ok(())) => Check::ok(name, "nft takes rules"),
+        Ok(Err(reason)) => {
+            let advice = "install nftables and run the server as root, on a kernel with nf_tables";
+            Check::warn(name, &format!("{consequence}: {reason}"), advice)
+        }
+        Err(_) => Check::warn(name, &format!("{consequence}: nft does not answer"), "see what holds it up"),
+    }
+}
+
+async fn nft_takes_rules() -> Result<(), String> {
+    let mut child = Command::new("nft")
+        .args(["--check", "--file", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| format!("nft can't be run: {error}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // An nft that does not read says why on standard error.
+        stdin.write_all(SAMPLE_RULES.as_bytes()).await.ok();
+    }
+    let output = child.wait_with_output().await.map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr);
+    Err(format!("nft refused: {}", words.lines().next().unwrap_or("it does not say why")))
+}
+
+/// Whether the guest binary is there and runs in any image.
+pub(super) fn guest_binary(config: &Config) -> Check {
+    let name = "guest binary";
+    let build = "build it with `make build`, or set EMERGENT_GUEST_PATH";
+    let path = match guest_binary::find(config.guest_path.as_deref()) {
+        Ok(path) => path,
+        Err(error) => return Check::fail(name, &error.to_string(), build),
+    };
+    let shown = path.display();
+    match std::fs::read(&path) {
+        Ok(elf) if guest_binary::is_static(&elf) => Check::ok(name, &format!("{shown}, static")),
+        Ok(_) => Check::fail(name, &format!("{shown} is not a static 64-bit executable, and would not run in any image"), build),
+        Err(error) => Check::fail(name, &format!("{shown} cannot be read: {error}"), build),
+    }
+}
+
+/// Whether the address can be listened on, or our own server is there already.
+pub(super) async fn listen_address(config: &Config) -> Check {
+    let name = "address";
+    let address = config.http.listen;
+    let Err(error) = TcpListener::bind(address) else {
+        return Check::ok(name, &format!("{address} is free"));
+    };
+    let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+    if answers_as_ours(&format!("{scheme}://{address}/health")).await {
+        return Check::ok(name, &format!("an Emergent server listens on {address}"));
+    }
+    Check::fail(name, &format!("{address} can't be listened on: {error}"), "set EMERGENT_LISTEN to another address")
+}
+
+async fn answers_as_ours(url: &str) -> bool {
+    let Ok(http) = reqwest::Client::builder().timeout(Duration::from_secs(3)).build() else { return false };
+    let Ok(answer) = http.get(url).send().await else { return false };
+    match answer.bytes().await {
+        Ok(body) => serde_json::from_slice::<emergent_api::resources::health::Health>(&body).is_ok(),
+        Err(_) => false,
+    }
+}
+
+/// Whether the server can keep its files.
+pub(super) fn data_directory(config: &Config) -> Check {
+    let name = "data directory";
+    let shown = config.data_dir.display();
+    let existing = nearest_existing(&config.data_dir);
+    let writable = rustix::fs::access(&existing, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK);
+    match writable {
+        Ok(()) if existing == config.data_dir => Check::ok(name, &format!("{shown} can be written")),
+        Ok(()) => Check::ok(name, &format!("{shown} can be made")),
+        Err(error) => {
+            let advice = "set EMERGENT_DATA_DIR to a directory that this user can write";
+            Check::fail(name, &format!("{shown} can't be written: {error}"), advice)
+        }
+    }
+}
+
+/// Whether there is room for rows, and, where Docker keeps its own there, for workspaces.
+pub(super) fn disk_space(config: &Config) -> Check {
+    let name = "disk space";
+    let local_docker = Path::new("/var/lib/docker");
+    let place = if local_docker.is_dir() { local_docker.to_owned() } else { nearest_existing(&config.data_dir) };
+    let shown = place.display();
+    match rustix::fs::statvfs(&place) {
+        Ok(figures) => {
+            let free = figures.f_bavail.saturating_mul(figures.f_frsize);
+            let detail = format!("{} free on {shown}", ByteSize(free));
+            match free {
+                ..TOO_LITTLE => Check::fail(name, &detail, "make room: a workspace needs at least its image and its files"),
+                ..LITTLE => Check::warn(name, &detail, "make room: a workspace may use 10G by default"),
+                _ => Check::ok(name, &detail),
+            }
+        }
+        Err(error) => Check::warn(name, &format!("{shown} can't be looked at: {error}"), "see that it is mounted"),
+    }
+}
+
+/// Whether there is KVM. Opening the device does not show that it can run a guest, so this never says more.
+pub(super) fn kvm() -> Check {
+    let name = "kvm";
+    let opened = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    match opened {
+        Ok(_) => Check::ok(name, "/dev/kvm opens; whether it can run a guest shows only by booting one (not needed by gVisor)"),
+        Err(error) => Check::ok(name, &format!("/dev/kvm can't be opened ({error}): no microVMs here (not needed by gVisor)")),
+    }
+}
+
+fn nearest_existing(path: &Path) -> PathBuf {
+    path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/")).to_owned()
+}

@@ -1,0 +1,140 @@
+//! `emergent workspace …`.
+
+mod copy;
+mod create;
+mod exec;
+mod find;
+mod follow;
+mod logs;
+mod show;
+
+use emergent_api::resources::workspaces::{WorkspaceList, view::WorkspaceView};
+use futures::StreamExt as _;
+use uuid::Uuid;
+
+use self::find::WORKSPACES;
+use crate::{
+    cli::{ListArgs, RemoveArgs, WithServer, WorkspaceCommand},
+    client::{Client, ClientError},
+    commands::ended,
+    exit::ExitStatus,
+    print,
+};
+
+/// How many workspaces are changed at once.
+const AT_ONCE: usize = 8;
+
+/// Does it.
+pub(super) async fn run(arguments: WithServer<WorkspaceCommand>) -> ExitStatus {
+    let json = arguments.client.json;
+    let client = match Client::new(&arguments.client) {
+        Ok(client) => client,
+        Err(error) => return ended(Err(error)),
+    };
+    match arguments.command {
+        WorkspaceCommand::Create(new) => ended(create::run(&client, &new, json).await),
+        WorkspaceCommand::Ls(list) => ended(ls(&client, &list, json).await),
+        WorkspaceCommand::Show(which) => ended(show(&client, &which.workspaces, json).await),
+        WorkspaceCommand::Exec(exec) => exec::run(&client, &exec, json).await,
+        WorkspaceCommand::Cp(copy) => ended(copy::run(&client, &copy).await),
+        WorkspaceCommand::Logs(logs) => logs::run(&client, &logs, json).await,
+        WorkspaceCommand::Stop(which) => change(&client, &which.workspaces, "stop", "stopping", json).await,
+        WorkspaceCommand::Pause(which) => change(&client, &which.workspaces, "pause", "pausing", json).await,
+        WorkspaceCommand::Resume(which) => change(&client, &which.workspaces, "resume", "resuming", json).await,
+        WorkspaceCommand::Rm(which) => remove(&client, &which, json).await,
+    }
+}
+
+async fn ls(client: &Client, list: &ListArgs, json: bool) -> Result<(), ClientError> {
+    let label = list.label.as_ref().map(|(key, value)| format!("{key}:{value}"));
+    let mut query = vec![("limit", "200")];
+    let given = [("state", &list.state), ("name", &list.name), ("label", &label), ("provider", &list.provider)];
+    query.extend(given.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))));
+    if list.all {
+        query.push(("include_destroyed", "true"));
+    }
+    let workspaces = find::all(client, &query).await?;
+    if json {
+        print::json(&WorkspaceList { items: workspaces, next_cursor: None });
+    } else if list.quiet {
+        workspaces.iter().for_each(|workspace| print::line(&workspace.id.to_string()));
+    } else {
+        show::table(&workspaces);
+    }
+    Ok(())
+}
+
+async fn show(client: &Client, which: &[String], json: bool) -> Result<(), ClientError> {
+    let mut workspaces = Vec::new();
+    for given in which {
+        let id = find::workspace(client, given).await?;
+        workspaces.push(client.get::<WorkspaceView>(&format!("{WORKSPACES}/{id}")).await?);
+    }
+    match workspaces.as_slice() {
+        [only] if json => print::json(only),
+        all if json => print::json(&all),
+        all => all.iter().for_each(show::one),
+    }
+    Ok(())
+}
+
+/// Brings workspaces to another state, several at once; one that fails does not keep the others from it.
+async fn change(client: &Client, which: &[String], operation: &str, doing: &str, json: bool) -> ExitStatus {
+    let progress = print::spinner(doing);
+    let changes = which.iter().map(|given| async move {
+        let id = find::workspace(client, given).await?;
+        client.post_nothing::<WorkspaceView>(&format!("{WORKSPACES}/{id}/{operation}")).await
+    });
+    let results: Vec<_> = futures::stream::iter(changes).buffered(AT_ONCE).collect().await;
+    progress.finish_and_clear();
+    let (done, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    let done: Vec<_> = done.into_iter().flatten().collect();
+    match done.as_slice() {
+        [only] if json && which.len() == 1 => print::json(only),
+        all if json => print::json(&all),
+        all => all.iter().for_each(|workspace| print::line(&format!("{} {}", workspace.id, workspace.state.as_str()))),
+    }
+    report(failed.into_iter().filter_map(Result::err))
+}
+
+async fn remove(client: &Client, which: &RemoveArgs, json: bool) -> ExitStatus {
+    let progress = print::spinner("removing");
+    let ids = match ids_to_remove(client, which).await {
+        Ok(ids) => ids,
+        Err(error) => {
+            progress.finish_and_clear();
+            return ended(Err(error));
+        }
+    };
+    let removals = ids.iter().map(|id| async move { client.delete(&format!("{WORKSPACES}/{id}")).await.map(|()| *id) });
+    let results: Vec<_> = futures::stream::iter(removals).buffered(AT_ONCE).collect().await;
+    progress.finish_and_clear();
+    let (done, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    let done: Vec<Uuid> = done.into_iter().flatten().collect();
+    if json {
+        print::json(&serde_json::json!({ "removed": done }));
+    } else {
+        done.iter().for_each(|id| print::line(&format!("{id} removed")));
+    }
+    report(failed.into_iter().filter_map(Result::err))
+}
+
+/// All that are named are looked up before any is removed: a mistyped name removes nothing.
+async fn ids_to_remove(client: &Client, which: &RemoveArgs) -> Result<Vec<Uuid>, ClientError> {
+    if which.all {
+        return Ok(find::all(client, &[("limit", "200")]).await?.into_iter().map(|workspace| workspace.id).collect());
+    }
+    let mut ids = Vec::new();
+    for given in &which.workspaces {
+        ids.push(find::workspace(client, given).await?);
+    }
+    Ok(ids)
+}
+
+fn report(failures: impl Iterator<Item = ClientError>) -> ExitStatus {
+    let mut status = ExitStatus::Success;
+    for failure in failures {
+        status = ended(Err(failure));
+    }
+    status
+}

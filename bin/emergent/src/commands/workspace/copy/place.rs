@@ -1,0 +1,73 @@
+//! What a copy is from or to.
+
+use std::path::PathBuf;
+
+/// Where something is or is to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A path on this machine.
+    Local(PathBuf),
+    /// Standard input or output.
+    Stdio,
+    /// A path in a workspace; empty for `/workspace` itself.
+    Remote {
+        /// The workspace as it was given.
+        workspace: String,
+        /// The path as it was given.
+        path: String,
+    },
+}
+
+impl Place {
+    /// Reads `-`, `WORKSPACE:PATH` or a local path. A local path with a colon in it is written `./a:b`.
+    pub(super) fn parse(text: &str) -> Self {
+        match text.split_once(':') {
+            _ if text == "-" => Self::Stdio,
+            Some((workspace, path)) if !workspace.is_empty() && !workspace.contains('/') && workspace != "." => {
+                Self::Remote { workspace: workspace.to_owned(), path: path.to_owned() }
+            }
+            _ => Self::Local(PathBuf::from(text)),
+        }
+    }
+}
+
+/// The last part of a path in a workspace.
+pub(super) fn base_name(path: &str) -> Option<&str> {
+    path.trim_end_matches('/').rsplit('/').next().filter(|name| !matches!(*name, "" | "." | ".."))
+}
+
+/// A path in a workspace with one more part.
+pub(super) fn join(path: &str, name: &str) -> String {
+    match path.trim_end_matches('/') {
+        "" if path.starts_with('/') => format!("/{name}"),
+        "" => name.to_owned(),
+        path => format!("{path}/{name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_read_as_people_write_them() {
+        let remote = |workspace: &str, path: &str| Place::Remote { workspace: workspace.into(), path: path.into() };
+        assert_eq!(Place::parse("-"), Place::Stdio);
+        assert_eq!(Place::parse("try:src/main.rs"), remote("try", "src/main.rs"));
+        assert_eq!(Place::parse("try:"), remote("try", ""));
+        assert_eq!(Place::parse("try:/etc/a:b"), remote("try", "/etc/a:b"));
+        for local in ["a", "./a:b", "/tmp/a:b", ":a", "dir/a:b"] {
+            assert_eq!(Place::parse(local), Place::Local(local.into()), "{local}");
+        }
+    }
+
+    #[test]
+    fn paths_in_a_workspace_are_joined_with_one_slash() {
+        assert_eq!(join("", "a"), "a");
+        assert_eq!(join("/", "a"), "/a");
+        assert_eq!(join("b/", "a"), "b/a");
+        assert_eq!(base_name("b/c/"), Some("c"));
+        assert_eq!(base_name("/"), None);
+        assert_eq!(base_name("b/.."), None);
+    }
+}

@@ -1,0 +1,93 @@
+//! Workspaces, for people.
+
+use chrono::{DateTime, Utc};
+use emergent_api::{
+    resources::workspaces::view::{State, WorkspaceView},
+    size::ByteSize,
+};
+
+use crate::print::{self, printable};
+
+/// A line for each.
+pub(super) fn table(workspaces: &[WorkspaceView]) {
+    print::table(
+        ["id", "name", "state", "provider", "runtime", "image", "created", "expires"],
+        workspaces.iter().map(|workspace| {
+            let state = match &workspace.error {
+                Some(fault) => format!("error ({})", fault.reason),
+                None => workspace.state.as_str().to_owned(),
+            };
+            [
+                workspace.id.to_string(),
+                workspace.name.clone().unwrap_or_default(),
+                state,
+                workspace.provider.as_str().to_owned(),
+                workspace.runtime.clone().unwrap_or_default(),
+                workspace.base_image.clone(),
+                format!("{} ago", span(Utc::now() - workspace.created_at)),
+                match workspace.state {
+                    State::Destroyed => String::new(),
+                    _ => workspace
+                        .expires_at
+                        .map_or_else(|| "never".to_owned(), |at| format!("in {}", span(at - Utc::now()))),
+                },
+            ]
+        }),
+    );
+}
+
+/// All about one.
+pub(super) fn one(workspace: &WorkspaceView) {
+    let limits = &workspace.resource_limits;
+    let labels: Vec<_> = workspace.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let time = |at: Option<DateTime<Utc>>| {
+        at.map_or_else(|| "never".to_owned(), |at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string())
+    };
+    let rows = [
+        ("id", workspace.id.to_string()),
+        ("name", workspace.name.clone().unwrap_or_default()),
+        ("labels", labels.join(" ")),
+        ("state", workspace.state.as_str().to_owned()),
+        (
+            "reason",
+            workspace.error.as_ref().map(|fault| format!("{}: {}", fault.reason, fault.message)).unwrap_or_default(),
+        ),
+        ("provider", workspace.provider.as_str().to_owned()),
+        ("runtime", workspace.runtime.clone().unwrap_or_default()),
+        ("isolation", workspace.isolation.map(|isolation| isolation.as_str().to_owned()).unwrap_or_default()),
+        ("image", workspace.base_image.clone()),
+        ("cpu", limits.cpu.to_string()),
+        ("memory", ByteSize(limits.memory).to_string()),
+        ("disk", ByteSize(limits.disk).to_string()),
+        ("pids", limits.pids.to_string()),
+        ("network", workspace.network.as_str().to_owned()),
+        ("root", if workspace.allow_root { "allowed" } else { "not allowed" }.to_owned()),
+        ("created", time(Some(workspace.created_at))),
+        ("ready", workspace.ready_in_ms.map(|ms| format!("after {ms} ms")).unwrap_or_default()),
+        ("last used", time(workspace.last_used_at)),
+        ("expires", time(workspace.expires_at)),
+    ];
+    for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
+        print::line(&format!("{name:<10} {}", printable(value)));
+    }
+    for warning in &workspace.warnings {
+        print::line(&format!("{:<10} {}", "warning", printable(warning)));
+    }
+}
+
+/// What is weaker than asked for, on standard error.
+pub(super) fn warnings(workspace: &WorkspaceView) {
+    for warning in &workspace.warnings {
+        print::notice(&format!("warning: {}\n", printable(warning)));
+    }
+}
+
+/// A time span in its largest unit.
+fn span(span: chrono::TimeDelta) -> String {
+    match span.num_seconds().max(0) {
+        seconds @ ..120 => format!("{seconds}s"),
+        seconds @ ..7_200 => format!("{}m", seconds / 60),
+        seconds @ ..172_800 => format!("{}h", seconds / 3_600),
+        seconds => format!("{}d", seconds / 86_400),
+    }
+}

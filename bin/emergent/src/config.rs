@@ -1,0 +1,106 @@
+//! The server's settings, checked: what [`serve`](crate::serve) is built from.
+
+pub(crate) mod env_vars;
+mod error;
+mod read;
+mod registries;
+mod settings;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use emergent_core::CoreConfig;
+use emergent_provider::Isolation;
+use emergent_provider_docker::IpNet;
+use emergent_store::DatabaseUrl;
+
+pub(crate) use error::ConfigError;
+pub(crate) use settings::Settings;
+
+/// The data directory of a server that runs as root.
+const SYSTEM_DATA_DIR: &str = "/var/lib/emergent-workspaces";
+
+/// Everything that the operator decides.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// Where the server keeps its files.
+    pub(crate) data_dir: PathBuf,
+    /// Where rows are kept.
+    pub(crate) database: DatabaseUrl,
+    /// How it is reached.
+    pub(crate) http: HttpConfig,
+    /// What is logged.
+    pub(crate) log: LogConfig,
+    /// The settings of the domain.
+    pub(crate) core: CoreConfig,
+    /// The settings of the Docker provider.
+    pub(crate) docker: DockerSettings,
+    /// The guest binary, where it was named.
+    pub(crate) guest_path: Option<PathBuf>,
+    /// How long calls under way get to end.
+    pub(crate) shutdown_grace: Duration,
+    /// What was set and has no effect in this release; said in the log.
+    pub(crate) without_effect: Vec<&'static str>,
+}
+
+/// How the server is reached.
+#[derive(Debug)]
+pub(crate) struct HttpConfig {
+    /// The address to listen on.
+    pub(crate) listen: SocketAddr,
+    /// Certificate and key.
+    pub(crate) tls: Option<TlsFiles>,
+    /// Hosts that a reverse proxy passes on.
+    pub(crate) allowed_hosts: Vec<String>,
+}
+
+/// Certificate and key.
+#[derive(Debug)]
+pub(crate) struct TlsFiles {
+    /// PEM file with the certificates.
+    pub(crate) cert: PathBuf,
+    /// PEM file with the key.
+    pub(crate) key: PathBuf,
+}
+
+/// What is logged.
+#[derive(Debug, Clone)]
+pub(crate) struct LogConfig {
+    /// Directives such as `info,emergent_core=debug`.
+    pub(crate) filter: String,
+    /// As JSON, one object a line.
+    pub(crate) json: bool,
+}
+
+/// The settings of the Docker provider.
+#[derive(Debug)]
+pub(crate) struct DockerSettings {
+    /// The engine's address.
+    pub(crate) host: Option<String>,
+    /// The name that gVisor is registered by.
+    pub(crate) runtime: String,
+    /// The weakest isolation that is taken.
+    pub(crate) require_isolation: Isolation,
+    /// The network for workspaces that may reach the internet.
+    pub(crate) network_name: Option<String>,
+    /// What workspaces may reach although it is private.
+    pub(crate) network_allow: Vec<IpNet>,
+}
+
+/// The data directory when none is named.
+pub(crate) fn default_data_dir() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from(SYSTEM_DATA_DIR);
+    }
+    let from_env = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = from_env("XDG_DATA_HOME").or_else(|| from_env("HOME").map(|home| home.join(".local/share")));
+    base.map_or_else(|| PathBuf::from(SYSTEM_DATA_DIR), |base| base.join("emergent-workspaces"))
+}
+
+/// The file with the first token.
+pub(crate) fn bootstrap_token_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("bootstrap-token")
+}

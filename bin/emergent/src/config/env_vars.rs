@@ -1,0 +1,142 @@
+//! Every environment variable of this program: its name, its default, what it takes, and what it means. The settings
+//! file has the same names (in either case) as its keys. `emergent serve --help` prints this list.
+
+/// Who reads a variable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// `emergent serve`, from the environment, a file and flags.
+    Server,
+    /// The client commands, from the environment and flags.
+    Client,
+}
+
+/// An environment variable.
+#[derive(Debug)]
+pub(crate) struct Variable {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// Its default, as people would write it; empty for none.
+    pub(crate) default: &'static str,
+    /// What it takes, in words that complete "NAME takes …".
+    pub(crate) takes: &'static str,
+    /// What it means.
+    pub(crate) meaning: &'static str,
+    /// Its value is a secret: never shown, not even when it is malformed.
+    pub(crate) secret: bool,
+    /// Who reads it.
+    pub(crate) reader: Reader,
+}
+
+macro_rules! variables {
+    ($($(#[doc = $doc:literal])+ $reader:ident $name:ident $(($secret:ident))? = $default:literal, $takes:literal;)+) => {
+        $(
+            $(#[doc = $doc])+
+            pub(crate) const $name: &Variable = &Variable {
+                name: stringify!($name),
+                default: $default,
+                takes: $takes,
+                meaning: concat!($($doc,)+),
+                secret: variables!(@secret $($secret)?),
+                reader: Reader::$reader,
+            };
+        )+
+
+        /// All variables, in the order in which they are explained.
+        pub(crate) const ALL: &[&Variable] = &[$($name,)+];
+    };
+    (@secret secret) => { true };
+    (@secret) => { false };
+}
+
+variables! {
+    /// Switches workspaces on. While it is not true, the server runs and workspace calls answer a problem.
+    Server ENABLE_AGENT_WORKSPACES = "false", "true or false";
+    /// The provider of requests that name none. Empty or `auto` chooses by itself.
+    Server WORKSPACE_DEFAULT_PROVIDER = "gvisor", "gvisor, firecracker, e2b, or auto";
+    /// How many workspaces may be creating, ready or paused at once; more are refused with 429.
+    Server WORKSPACE_MAX_CONCURRENT = "10", "a whole number from 1 to 100000";
+    /// Days from its creation until a workspace is cleaned up, when the request does not say.
+    Server WORKSPACE_DEFAULT_TTL_DAYS = "30", "a number of days above 0, at most 3650";
+    /// Minutes between looks for expired workspaces and orphans.
+    Server WORKSPACE_CLEANUP_INTERVAL_MIN = "60", "a whole number of minutes from 1 to 10080";
+    /// Warns in the log when more than this share of WORKSPACE_MAX_CONCURRENT is in use.
+    Server WORKSPACE_ALERT_THRESHOLD_PCT = "80", "a whole number of percent from 1 to 100";
+    /// CPU cores of a workspace, when the request does not say.
+    Server WORKSPACE_DEFAULT_CPU = "2", "a number of cores from 0.01 to 1024, such as 2 or 0.5";
+    /// Memory of a workspace, when the request does not say.
+    Server WORKSPACE_DEFAULT_MEMORY = "4G", "an amount of bytes of at least 16M, such as 512M or 4G";
+    /// Disk of a workspace, when the request does not say.
+    Server WORKSPACE_DEFAULT_DISK = "10G", "an amount of bytes of at least 16M, such as 10G";
+    /// Workspaces made ahead of need. This release has no warm pool yet.
+    Server WORKSPACE_WARM_POOL_SIZE = "0", "a whole number from 0 to 1000";
+    /// The Docker network for workspaces that may reach the internet; made if it is missing. Empty: one of our own.
+    Server WORKSPACE_NETWORK_NAME = "", "the name of a Docker network";
+    /// What workspaces may reach although it is the host or a private range.
+    Server WORKSPACE_NETWORK_ALLOW = "", "address ranges separated by commas, such as 10.1.2.0/24";
+    /// What a workspace runs when the request does not say.
+    Server WORKSPACE_DEFAULT_IMAGE = "emergent/workspace:latest", "an image reference such as ubuntu:22.04";
+    /// The images that requests may name. Empty: any.
+    Server WORKSPACE_ALLOWED_IMAGES = "", "globs separated by commas, such as ubuntu:*,registry.example/team/**";
+    /// Logins for private registries: a file of the form that `docker login` writes (config.json with `auths`).
+    Server WORKSPACE_REGISTRY_AUTH_FILE = "", "the path of a file";
+    /// The name that gVisor is registered by in Docker.
+    Server WORKSPACE_GVISOR_RUNTIME = "runsc", "the name of a Docker runtime";
+    /// The weakest isolation that is taken; a weaker provider or runtime is refused.
+    Server WORKSPACE_REQUIRE_ISOLATION = "any", "any, gvisor or hardware";
+    /// Where the server runs; decides the order in which `auto` tries providers.
+    Server WORKSPACE_DEPLOYMENT_MODE = "self-hosted", "self-hosted or managed";
+    /// The key of E2B's cloud. This release has no E2B provider yet.
+    Server E2B_API_KEY(secret) = "", "an API key of E2B";
+    /// The domain of a self-hosted E2B.
+    Server E2B_DOMAIN = "", "a domain name";
+    /// The API's address of a self-hosted E2B.
+    Server E2B_API_URL = "", "a URL";
+    /// Encrypts the credentials of the GitHub App. This release has no GitHub App yet.
+    Server GITHUB_APP_ENCRYPTION_KEY(secret) = "", "64 hexadecimal digits, which are 32 bytes";
+    /// The Docker Engine's address.
+    Server DOCKER_HOST = "unix:///var/run/docker.sock", "unix:///path or tcp://host:port";
+    /// Where rows are kept.
+    Server DATABASE_URL(secret) = "sqlite://$EMERGENT_DATA_DIR/emergent.sqlite", "sqlite:///absolute/path";
+    /// Where the server keeps its files. For root /var/lib/emergent-workspaces, else in the user's own data directory.
+    Server EMERGENT_DATA_DIR = "", "the absolute path of a directory";
+    /// The address to listen on. One that is not loopback needs TLS or EMERGENT_ALLOW_PLAINTEXT.
+    Server EMERGENT_LISTEN = "127.0.0.1:7070", "an address and a port, such as 127.0.0.1:7070";
+    /// Hosts that a reverse proxy passes on; a server on a loopback address answers for loopback names and these only.
+    Server EMERGENT_ALLOWED_HOSTS = "", "host names separated by commas";
+    /// The server's certificates, for TLS.
+    Server EMERGENT_TLS_CERT = "", "the path of a PEM file";
+    /// The private key of the certificate.
+    Server EMERGENT_TLS_KEY = "", "the path of a PEM file";
+    /// Lets the server listen on an address that others reach without TLS: tokens then travel in the clear.
+    Server EMERGENT_ALLOW_PLAINTEXT = "false", "true or false";
+    /// Encrypts secrets in rows. Not needed yet: this release keeps none.
+    Server EMERGENT_SECRET_KEY(secret) = "", "64 hexadecimal digits, which are 32 bytes";
+    /// The guest binary that is put into workspaces. Empty: `emergent-guest` beside this program.
+    Server EMERGENT_GUEST_PATH = "", "the path of a static executable";
+    /// What is logged.
+    Server EMERGENT_LOG = "info", "a level or directives, such as debug or info,emergent_core=debug";
+    /// How it is logged.
+    Server EMERGENT_LOG_FORMAT = "text", "text or json";
+    /// Seconds that calls under way get to end when the server is told to stop.
+    Server EMERGENT_SHUTDOWN_GRACE_SECONDS = "10", "a whole number of seconds from 0 to 600";
+    /// The settings file.
+    Server EMERGENT_CONFIG = "", "the path of a TOML file";
+    /// For tests of crashes: the server kills itself at this step.
+    Server EMERGENT_FAULT = "", "the name of a step, such as create.sandbox_created";
+    /// The server that the client commands speak to.
+    Client EMERGENT_SERVER = "http://127.0.0.1:7070", "a URL";
+    /// The token that the client commands send. Empty: the one in the data directory's `bootstrap-token`.
+    Client EMERGENT_TOKEN(secret) = "", "a token of the server";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variable_says_what_it_takes_and_means() {
+        for variable in ALL {
+            assert!(!variable.takes.is_empty() && variable.meaning.ends_with(['.']), "{}", variable.name);
+        }
+    }
+}

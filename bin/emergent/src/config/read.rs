@@ -1,0 +1,264 @@
+//! From texts to [`Config`]: each setting is read once, and everything that is wrong is noted.
+
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use emergent_api::size::ByteSize;
+use emergent_core::{CoreConfig, Fault as FaultPoint};
+use emergent_provider::{ImageRef, Isolation, ProviderKind, ResourceLimits};
+use emergent_provider_docker::IpNet;
+use emergent_store::DatabaseUrl;
+
+use super::{
+    Config, ConfigError, DockerSettings, HttpConfig, LogConfig, Settings, TlsFiles, default_data_dir,
+    env_vars::{self, Variable},
+    error::Fault,
+    registries,
+    settings::Source,
+};
+
+/// Processes and threads of a workspace when the request does not say.
+const DEFAULT_PIDS: u32 = 1024;
+const SECONDS_OF_A_DAY: f64 = 24.0 * 60.0 * 60.0;
+
+struct Reading<'a> {
+    settings: &'a Settings,
+    faults: Vec<Fault>,
+}
+
+impl Config {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names everything that is wrong, with what it takes.
+    pub(crate) fn read(settings: &Settings, faults: Vec<Fault>) -> Result<Self, ConfigError> {
+        let mut reading = Reading { settings, faults };
+        let config = reading.config();
+        if reading.faults.is_empty() { Ok(config) } else { Err(ConfigError(reading.faults)) }
+    }
+}
+
+// === impl Reading ===
+
+impl Reading<'_> {
+    fn config(&mut self) -> Config {
+        let data_dir = self.absolute(env_vars::EMERGENT_DATA_DIR).unwrap_or_else(default_data_dir);
+        let database = self
+            .optional(env_vars::DATABASE_URL, |text| text.parse::<DatabaseUrl>().map_err(|error| error.to_string()));
+        Config {
+            database: database.unwrap_or_else(|| DatabaseUrl::sqlite(data_dir.join("emergent.sqlite"))),
+            data_dir,
+            http: self.http(),
+            log: self.log(),
+            core: self.core(),
+            docker: self.docker(),
+            guest_path: self.path(env_vars::EMERGENT_GUEST_PATH),
+            shutdown_grace: Duration::from_secs(self.whole(env_vars::EMERGENT_SHUTDOWN_GRACE_SECONDS, 0, 600)),
+            without_effect: self.without_effect(),
+        }
+    }
+
+    fn http(&mut self) -> HttpConfig {
+        let listen: SocketAddr = self.parsed(env_vars::EMERGENT_LISTEN);
+        let cert = self.path(env_vars::EMERGENT_TLS_CERT);
+        let key = self.path(env_vars::EMERGENT_TLS_KEY);
+        let plaintext = self.boolean(env_vars::EMERGENT_ALLOW_PLAINTEXT);
+        let tls = match (cert, key) {
+            (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                self.conflict("EMERGENT_TLS_CERT and EMERGENT_TLS_KEY go together; set both or neither".to_owned());
+                None
+            }
+        };
+        if tls.is_none() && !listen.ip().is_loopback() && !plaintext {
+            self.conflict(format!(
+                "EMERGENT_LISTEN is {listen}, which others reach, and there is no TLS: tokens would travel in the \
+                 clear. Set EMERGENT_TLS_CERT and EMERGENT_TLS_KEY, or listen on 127.0.0.1 behind a reverse proxy \
+                 that has TLS, or set EMERGENT_ALLOW_PLAINTEXT=true if the network is trusted"
+            ));
+        }
+        HttpConfig { listen, tls, allowed_hosts: self.list(env_vars::EMERGENT_ALLOWED_HOSTS) }
+    }
+
+    fn log(&mut self) -> LogConfig {
+        let filter = self.required(env_vars::EMERGENT_LOG, |text| {
+            text.parse::<tracing_subscriber::EnvFilter>().map(|_| text.to_owned()).map_err(|error| error.to_string())
+        });
+        let json = self.word(env_vars::EMERGENT_LOG_FORMAT, &[("text", false), ("json", true)]);
+        LogConfig { filter, json }
+    }
+
+    fn core(&mut self) -> CoreConfig {
+        let ttl_days: f64 = self.number(env_vars::WORKSPACE_DEFAULT_TTL_DAYS, 0.001, 3650.0);
+        let ttl = Duration::from_secs_f64(ttl_days * SECONDS_OF_A_DAY);
+        CoreConfig {
+            enabled: self.boolean(env_vars::ENABLE_AGENT_WORKSPACES),
+            default_provider: self.default_provider(),
+            max_concurrent: self.whole(env_vars::WORKSPACE_MAX_CONCURRENT, 1, 100_000),
+            default_ttl: chrono::Duration::from_std(ttl).unwrap_or(chrono::Duration::MAX),
+            cleanup_interval: Duration::from_secs(
+                60 * self.whole::<u64>(env_vars::WORKSPACE_CLEANUP_INTERVAL_MIN, 1, 10_080),
+            ),
+            alert_threshold_pct: self.whole(env_vars::WORKSPACE_ALERT_THRESHOLD_PCT, 1, 100),
+            default_limits: ResourceLimits {
+                cpu: self.number(env_vars::WORKSPACE_DEFAULT_CPU, 0.01, 1024.0),
+                memory_bytes: self.size(env_vars::WORKSPACE_DEFAULT_MEMORY),
+                disk_bytes: self.size(env_vars::WORKSPACE_DEFAULT_DISK),
+                pids: DEFAULT_PIDS,
+            },
+            default_image: self.parsed::<ImageRef>(env_vars::WORKSPACE_DEFAULT_IMAGE),
+            allowed_images: self.list(env_vars::WORKSPACE_ALLOWED_IMAGES),
+            registries: self.registries(),
+            fault: self.optional(env_vars::EMERGENT_FAULT, |text| {
+                text.parse::<FaultPoint>().map_err(|error| error.to_string())
+            }),
+        }
+    }
+
+    /// Unset is gVisor; empty or `auto` chooses by itself.
+    fn default_provider(&mut self) -> Option<ProviderKind> {
+        let variable = env_vars::WORKSPACE_DEFAULT_PROVIDER;
+        match self.settings.given(variable) {
+            Some(("" | "auto", _)) => None,
+            _ => Some(self.parsed(variable)),
+        }
+    }
+
+    fn docker(&mut self) -> DockerSettings {
+        let isolation =
+            [("any", Isolation::Container), ("gvisor", Isolation::Gvisor), ("hardware", Isolation::Hardware)];
+        DockerSettings {
+            host: self.text(env_vars::DOCKER_HOST),
+            runtime: self.required(env_vars::WORKSPACE_GVISOR_RUNTIME, |text| Ok(text.to_owned())),
+            require_isolation: self.word(env_vars::WORKSPACE_REQUIRE_ISOLATION, &isolation),
+            network_name: self.text(env_vars::WORKSPACE_NETWORK_NAME),
+            network_allow: self
+                .optional(env_vars::WORKSPACE_NETWORK_ALLOW, |text| {
+                    let ranges = text.split(',').map(str::trim).filter(|range| !range.is_empty());
+                    ranges.map(|range| range.parse::<IpNet>().map_err(|error| format!("{range}: {error}"))).collect()
+                })
+                .unwrap_or_default(),
+        }
+    }
+
+    fn registries(&mut self) -> Vec<(String, emergent_provider::RegistryCredentials)> {
+        let Some(path) = self.path(env_vars::WORKSPACE_REGISTRY_AUTH_FILE) else { return Vec::new() };
+        registries::read(&path).unwrap_or_else(|reason| {
+            self.faults.push(Fault::File { path, reason });
+            Vec::new()
+        })
+    }
+
+    /// Settings that this release only checks.
+    fn without_effect(&mut self) -> Vec<&'static str> {
+        let warm: u32 = self.whole(env_vars::WORKSPACE_WARM_POOL_SIZE, 0, 1000);
+        self.word(env_vars::WORKSPACE_DEPLOYMENT_MODE, &[("self-hosted", ()), ("managed", ())]);
+        for variable in [env_vars::GITHUB_APP_ENCRYPTION_KEY, env_vars::EMERGENT_SECRET_KEY] {
+            self.optional(variable, |text| {
+                let is_key = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+                if is_key { Ok(()) } else { Err(String::new()) }
+            });
+        }
+        let only_checked = [
+            env_vars::E2B_API_KEY,
+            env_vars::E2B_DOMAIN,
+            env_vars::E2B_API_URL,
+            env_vars::GITHUB_APP_ENCRYPTION_KEY,
+            env_vars::EMERGENT_SECRET_KEY,
+            env_vars::WORKSPACE_DEPLOYMENT_MODE,
+        ];
+        let warm = (warm > 0).then_some(env_vars::WORKSPACE_WARM_POOL_SIZE);
+        let given = only_checked.into_iter().filter(|variable| self.value(variable).is_some());
+        given.chain(warm).map(|variable| variable.name).collect()
+    }
+
+    // --- One setting ---
+
+    /// What was given, unless it is empty, which is as good as nothing.
+    fn value(&self, variable: &Variable) -> Option<(String, Source)> {
+        let (value, source) = self.settings.given(variable)?;
+        (!value.is_empty()).then(|| (value.to_owned(), source.clone()))
+    }
+
+    fn optional<T>(&mut self, variable: &'static Variable, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let (value, source) = self.value(variable)?;
+        match read(value.trim()) {
+            Ok(value) => Some(value),
+            Err(reason) => {
+                self.faults.push(Fault::malformed(variable, Some(&value), &reason, &source));
+                None
+            }
+        }
+    }
+
+    /// What was given, or the default. A malformed value is noted, and the default goes on in its place.
+    fn required<T>(&mut self, variable: &'static Variable, read: impl Fn(&str) -> Result<T, String>) -> T {
+        self.optional(variable, &read).unwrap_or_else(|| match read(variable.default) {
+            Ok(value) => value,
+            Err(reason) => unreachable!("the default of {} is malformed: {reason}", variable.name),
+        })
+    }
+
+    fn parsed<T: FromStr<Err: std::fmt::Display>>(&mut self, variable: &'static Variable) -> T {
+        self.required(variable, |text| text.parse().map_err(|error: T::Err| error.to_string()))
+    }
+
+    fn boolean(&mut self, variable: &'static Variable) -> bool {
+        self.word(variable, &[("true", true), ("false", false)])
+    }
+
+    fn word<T: Copy>(&mut self, variable: &'static Variable, words: &[(&str, T)]) -> T {
+        self.required(variable, |text| {
+            let found = words.iter().find(|(word, _)| text.eq_ignore_ascii_case(word));
+            found.map(|(_, value)| *value).ok_or_else(String::new)
+        })
+    }
+
+    fn number(&mut self, variable: &'static Variable, least: f64, most: f64) -> f64 {
+        self.required(variable, |text| {
+            let number = text.parse::<f64>().ok().filter(|number| (least..=most).contains(number));
+            number.ok_or_else(String::new)
+        })
+    }
+
+    fn whole<T: TryFrom<u64>>(&mut self, variable: &'static Variable, least: u64, most: u64) -> T {
+        self.required(variable, |text| {
+            let number = text.parse::<u64>().ok().filter(|number| (least..=most).contains(number));
+            number.and_then(|number| T::try_from(number).ok()).ok_or_else(String::new)
+        })
+    }
+
+    fn size(&mut self, variable: &'static Variable) -> u64 {
+        self.required(variable, |text| match text.parse::<ByteSize>() {
+            Ok(ByteSize(bytes)) if ((16 << 20)..=(1 << 50)).contains(&bytes) => Ok(bytes),
+            Ok(_) => Err("it is out of range".to_owned()),
+            Err(error) => Err(error.to_string()),
+        })
+    }
+
+    fn text(&mut self, variable: &'static Variable) -> Option<String> {
+        self.optional(variable, |text| Ok(text.to_owned()))
+    }
+
+    fn path(&mut self, variable: &'static Variable) -> Option<PathBuf> {
+        self.optional(variable, |text| Ok(PathBuf::from(text)))
+    }
+
+    fn absolute(&mut self, variable: &'static Variable) -> Option<PathBuf> {
+        self.optional(variable, |text| {
+            Some(PathBuf::from(text)).filter(|path| path.is_absolute()).ok_or_else(|| "it is relative".to_owned())
+        })
+    }
+
+    fn list(&mut self, variable: &'static Variable) -> Vec<String> {
+        let items = self.text(variable).unwrap_or_default();
+        items.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+    }
+
+    fn conflict(&mut self, reason: String) {
+        self.faults.push(Fault::Conflict(reason));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,44 @@
+//! How the program ends.
+
+use std::process::ExitCode;
+
+use crate::print;
+
+/// The exit status, by what it means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExitStatus {
+    /// 0: it was done.
+    Success,
+    /// 1: it was not done.
+    Failure,
+    /// 2: the command line or a setting makes no sense.
+    Usage,
+    /// 125: `exec` could not run the command or lost it; as Docker has it.
+    ExecFailed,
+    /// The exit code of the command that `exec` ran; 128 + the number of the signal that ended it.
+    Command(u8),
+}
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(match status {
+            ExitStatus::Success => 0,
+            ExitStatus::Failure => 1,
+            ExitStatus::Usage => 2,
+            ExitStatus::ExecFailed => 125,
+            ExitStatus::Command(code) => code,
+        })
+    }
+}
+
+/// Shows what clap says: help on standard output, mistakes on standard error.
+pub(crate) fn of_usage(error: &clap::Error) -> ExitStatus {
+    let text = error.render();
+    if error.use_stderr() {
+        print::notice(&text.to_string());
+        ExitStatus::Usage
+    } else {
+        print::out(&text.to_string());
+        ExitStatus::Success
+    }
+}

@@ -1,0 +1,113 @@
+//! The server: settings in, a running service out, and its orderly end.
+//!
+//! ```text
+//!   Config ──build──► Server ──run──► drained
+//! ```
+
+mod bootstrap;
+mod listener;
+mod signals;
+
+use std::{io, path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use emergent_api::{ApiParts, ApiState, Hosts};
+use emergent_core::Workspaces;
+use emergent_provider::Provider;
+use emergent_provider_docker::{DockerConfig, DockerProvider};
+use emergent_store::Store;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    config::{Config, LogConfig},
+    guest_binary,
+};
+
+/// How often the metrics' memory is tidied.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// How long the core gets to end what is under way, after the calls.
+const CORE_GRACE: Duration = Duration::from_secs(15);
+
+/// Upper bounds of the buckets of durations, in seconds.
+const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+
+/// Builds the server and runs it until it is told to stop.
+pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+    log_to_stderr(&config.log)?;
+    for name in &config.without_effect {
+        tracing::warn!("{name} has no effect in this release");
+    }
+    make_private_directory(&config.data_dir).with_context(|| {
+        format!("the data directory {} cannot be used; set EMERGENT_DATA_DIR", config.data_dir.display())
+    })?;
+    let listener = listener::bind(config.http.listen)?;
+    let store = Store::open(&config.database).await?;
+    bootstrap::ensure_first_token(&store, &config.data_dir).await?;
+    let providers = providers(&config, &store).await?;
+    let metrics = record_metrics()?;
+    let workspaces = Workspaces::start(config.core, store.clone(), providers).await?;
+
+    let address = listener.local_addr()?;
+    let hosts = Hosts::for_listener(address, config.http.allowed_hosts);
+    let state = ApiState::new(ApiParts { workspaces: workspaces.clone(), store, metrics: metrics.clone(), hosts });
+    let router = emergent_api::router(state)?;
+    let upkeep = tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(METRICS_UPKEEP);
+        loop {
+            ticks.tick().await;
+            metrics.run_upkeep();
+        }
+    });
+
+    let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+    tracing::info!(workspaces_enabled = workspaces.config().enabled, "listening on {scheme}://{address}");
+    let served = listener::serve(listener, config.http.tls, router, config.shutdown_grace).await;
+    if tokio::time::timeout(CORE_GRACE, workspaces.shutdown()).await.is_err() {
+        tracing::warn!("gave up waiting for operations under way; the next start sorts them out");
+    }
+    upkeep.abort();
+    tracing::info!("stopped");
+    served
+}
+
+/// The providers of this release. Without workspaces there are none to be had, and no guest binary is needed.
+async fn providers(config: &Config, store: &Store) -> anyhow::Result<Vec<Arc<dyn Provider>>> {
+    if !config.core.enabled {
+        tracing::warn!("workspaces are switched off; set ENABLE_AGENT_WORKSPACES=true");
+        return Ok(Vec::new());
+    }
+    let docker = DockerProvider::connect(DockerConfig {
+        host: config.docker.host.clone(),
+        server: store.server_id(),
+        runtime: config.docker.runtime.clone(),
+        require_isolation: config.docker.require_isolation,
+        network_name: config.docker.network_name.clone(),
+        network_allow: config.docker.network_allow.clone(),
+        guest_binary: guest_binary::read(config.guest_path.as_deref()).await?,
+    })?;
+    Ok(vec![Arc::new(docker)])
+}
+
+fn record_metrics() -> anyhow::Result<PrometheusHandle> {
+    let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?;
+    Ok(builder.install_recorder()?)
+}
+
+/// A directory that its owner alone can read. One that is there keeps its permissions.
+fn make_private_directory(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn log_to_stderr(config: &LogConfig) -> anyhow::Result<()> {
+    let filter: EnvFilter = config.filter.parse()?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let installed = if config.json {
+        builder.json().flatten_event(true).try_init()
+    } else {
+        builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init()
+    };
+    installed.map_err(|error| anyhow::anyhow!("the log could not be started: {error}"))
+}

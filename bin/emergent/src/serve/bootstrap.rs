@@ -1,0 +1,52 @@
+//! The first token: made when there has never been one, shown once, and kept in a file that its owner alone can read.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use anyhow::Context as _;
+use emergent_api::auth::TokenSecret;
+use emergent_store::{NewToken, Scope, Store};
+
+use crate::{config::bootstrap_token_file, print};
+
+/// Makes the first token if there has never been one.
+pub(super) async fn ensure_first_token(store: &Store, data_dir: &Path) -> anyhow::Result<()> {
+    if store.tokens_any().await? {
+        return Ok(());
+    }
+    let secret = TokenSecret::generate();
+    let path = bootstrap_token_file(data_dir);
+    // The file first: a crash in between leaves a file that the next start replaces, never a token that nobody knows.
+    write_private(&path, secret.expose()).with_context(|| format!("{} cannot be written", path.display()))?;
+    store
+        .tokens_create(NewToken {
+            project: store.default_project(),
+            name: "bootstrap".to_owned(),
+            scopes: Scope::ALL.to_vec(),
+            hash: secret.hash(),
+            expires_at: None,
+        })
+        .await?;
+    print::notice(&format!(
+        "\nThe first token, shown this once and kept in {}:\n\n    {}\n\n",
+        path.display(),
+        secret.expose()
+    ));
+    Ok(())
+}
+
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()?;
+    fs::rename(new, path)
+}

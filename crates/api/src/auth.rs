@@ -1,0 +1,102 @@
+//! Who calls, and what the caller may do.
+//!
+//! Every call but the health probes and the pages carries `Authorization: Bearer emt_…`. The store keeps a SHA-256 of
+//! each secret. A token is found by that hash: what timing could tell of a lookup is about the hash of 256 random
+//! bits, which leads nobody to a secret. Tokens that were found stay in memory, so that a call need not ask the store.
+
+mod cache;
+mod scope;
+mod secret;
+
+use std::{marker::PhantomData, sync::Arc};
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, header, request::Parts},
+};
+use emergent_store::{ProjectId, Scope, Token};
+
+pub use cache::Tokens;
+pub use scope::{NeedsRead, NeedsWrite, Requirement, ScopeName};
+pub use secret::TokenSecret;
+
+use crate::{
+    problem::{ProblemKind, Refusal},
+    state::ApiState,
+};
+
+/// A caller with a valid token that has the scope `R`. The first argument of every handler that needs one, so that
+/// nothing of a request is looked at before its token is.
+pub struct Caller<R> {
+    token: Arc<Token>,
+    requirement: PhantomData<fn() -> R>,
+}
+
+impl<R> Caller<R> {
+    /// The project whose rows the caller sees.
+    pub fn project(&self) -> ProjectId {
+        self.token.project
+    }
+
+    /// What the caller may do.
+    pub fn scopes(&self) -> &[Scope] {
+        &self.token.scopes
+    }
+
+    /// Refuses a caller without this scope.
+    ///
+    /// # Errors
+    /// A problem that names the scope.
+    pub fn require(&self, scope: Scope) -> Result<(), Refusal> {
+        if self.token.scopes.contains(&scope) {
+            return Ok(());
+        }
+        let detail = format!(
+            "this call needs the scope {scope}, which the token {:?} lacks; use a token that has it, or make one with \
+             `emergent token create`",
+            self.token.name
+        );
+        Err(Refusal::new(ProblemKind::MissingScope, detail))
+    }
+}
+
+impl<R: Requirement> FromRequestParts<ApiState> for Caller<R> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Refusal> {
+        let secret = bearer(&parts.headers)?;
+        let token = state
+            .tokens()
+            .find(&secret)
+            .await?
+            .ok_or_else(|| unauthorized("the token is not known, has expired or was revoked"))?;
+        let caller = Self { token, requirement: PhantomData };
+        caller.require(R::SCOPE)?;
+        Ok(caller)
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Result<TokenSecret, Refusal> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next().ok_or_else(|| unauthorized("there is no Authorization header"))?;
+    if values.next().is_some() {
+        return Err(unauthorized("there is more than one Authorization header"));
+    }
+    let (scheme, credentials) = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.trim().split_once(' '))
+        .ok_or_else(|| unauthorized("the Authorization header is not `Bearer` and a token"))?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(unauthorized("the Authorization header is not of the scheme Bearer"));
+    }
+    TokenSecret::parse(credentials.trim()).map_err(|error| unauthorized(&error.to_string()))
+}
+
+fn unauthorized(what: &str) -> Refusal {
+    let detail = format!(
+        "{what}; send `Authorization: Bearer emt_…` with a token of this server (the first one stands in \
+         bootstrap-token in its data directory)"
+    );
+    Refusal::new(ProblemKind::Unauthorized, detail)
+}

@@ -1,0 +1,200 @@
+//! Reading requests: every failure is a problem that names what is to blame.
+
+use axum::{
+    body::{Body, Bytes, HttpBody as _},
+    extract::{FromRequest, FromRequestParts, OptionalFromRequest, RawPathParams, Request},
+    http::{HeaderMap, header, request::Parts},
+};
+use emergent_guest_proto::ExecutionId;
+use emergent_provider::WorkspaceId;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    check::{Check, Faults},
+    problem::{ProblemKind, Refusal},
+};
+
+/// The longest JSON body that is taken, in bytes. Larger contents go through `files/content`, which takes any size.
+pub(crate) const JSON_LIMIT: usize = 32 * 1024 * 1024;
+
+/// A JSON body, of the right form and with values in range.
+pub(crate) struct JsonBody<T>(pub(crate) T);
+
+/// A query string, of the right form and with values in range.
+pub(crate) struct Query<T>(pub(crate) T);
+
+/// The workspace that the path names.
+pub(crate) struct WorkspacePath(pub(crate) WorkspaceId);
+
+/// The workspace and the execution that the path names.
+pub(crate) struct ExecutionPath(pub(crate) WorkspaceId, pub(crate) ExecutionId);
+
+impl<S: Send + Sync, T: DeserializeOwned + Check> FromRequest<S> for JsonBody<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        require_json(request.headers())?;
+        let body = read_all(request.into_body()).await?;
+        if body.is_empty() {
+            return Err(Refusal::new(ProblemKind::MalformedRequest, "the body is empty; send a JSON object"));
+        }
+        let mut reader = serde_json::Deserializer::from_slice(&body);
+        let value: T = serde_path_to_error::deserialize(&mut reader).map_err(json_refusal)?;
+        reader
+            .end()
+            .map_err(|error| Refusal::new(ProblemKind::MalformedRequest, format!("after the JSON: {error}")))?;
+        checked(value).map(Self)
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned + Check> OptionalFromRequest<S> for JsonBody<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Refusal> {
+        if request.body().is_end_stream() {
+            return Ok(None);
+        }
+        <Self as FromRequest<S>>::from_request(request, state).await.map(Some)
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned + Check> FromRequestParts<S> for Query<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        let reader = serde_urlencoded::Deserializer::new(pairs);
+        let value = serde_path_to_error::deserialize(reader).map_err(|error| {
+            let field = error.path().to_string();
+            form_refusal(&field, &error.into_inner().to_string())
+        })?;
+        checked(value).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for WorkspacePath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let text = path_parameter(parts, state, "id").await?;
+        workspace_id(&text).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ExecutionPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let workspace = workspace_id(&path_parameter(parts, state, "id").await?)?;
+        let execution = path_parameter(parts, state, "execution_id").await?;
+        let execution = ExecutionId::new(&execution)
+            .map_err(|error| Refusal::of_field(ProblemKind::InvalidRequest, "execution_id", error.to_string()))?;
+        Ok(Self(workspace, execution))
+    }
+}
+
+/// A parameter of the path, its percent-encoding undone.
+pub(crate) async fn path_parameter<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+    name: &'static str,
+) -> Result<String, Refusal> {
+    let parameters = RawPathParams::from_request_parts(parts, state).await.map_err(|_| {
+        Refusal::new(ProblemKind::MalformedRequest, "the path is not UTF-8 once its percent-encoding is undone")
+    })?;
+    let found = parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned());
+    found.ok_or_else(|| Refusal::new(ProblemKind::Internal, format!("the route has no parameter {name}")))
+}
+
+fn workspace_id(text: &str) -> Result<WorkspaceId, Refusal> {
+    text.parse().map_err(|_| {
+        let detail =
+            "what stands in the path is not a workspace id, which is a UUID; find the id in the list of workspaces";
+        Refusal::new(ProblemKind::WorkspaceNotFound, detail)
+    })
+}
+
+fn require_json(headers: &HeaderMap) -> Result<(), Refusal> {
+    let given = headers.get(header::CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let essence = given.as_deref().and_then(|text| text.split(';').next()).map(|text| text.trim().to_ascii_lowercase());
+    match essence.as_deref() {
+        Some("application/json") => Ok(()),
+        Some(essence) if essence.starts_with("application/") && essence.ends_with("+json") => Ok(()),
+        Some(_) | None => {
+            let given = given.map_or_else(|| "nothing".to_owned(), |text| format!("{text:?}"));
+            let detail = format!("this call takes JSON; send Content-Type: application/json instead of {given}");
+            Err(Refusal::new(ProblemKind::UnsupportedMediaType, detail))
+        }
+    }
+}
+
+async fn read_all(body: Body) -> Result<Bytes, Refusal> {
+    match Limited::new(body, JSON_LIMIT).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::new(
+            ProblemKind::TooLarge,
+            "a JSON body has at most 32 MiB; upload larger contents with PUT …/files/content, which takes any size",
+        )),
+        Err(error) => Err(Refusal::new(ProblemKind::MalformedRequest, format!("the body could not be read: {error}"))),
+    }
+}
+
+fn json_refusal(error: serde_path_to_error::Error<serde_json::Error>) -> Refusal {
+    let path = error.path().to_string();
+    let inner = error.into_inner();
+    if !inner.is_data() {
+        return Refusal::new(ProblemKind::MalformedRequest, format!("the body is not well-formed JSON: {inner}"));
+    }
+    form_refusal(&path, &inner.to_string())
+}
+
+/// What serde says about data that does not fit, as a problem: wrong forms are 400, impossible values 422.
+fn form_refusal(path: &str, message: &str) -> Refusal {
+    let message = message.split(" at line ").next().unwrap_or(message);
+    let is_form =
+        ["invalid type", "unknown field", "missing field", "unknown variant", "duplicate field", "data did not"]
+            .iter()
+            .any(|beginning| message.starts_with(beginning));
+    let kind = if is_form { ProblemKind::InvalidRequest } else { ProblemKind::InvalidValue };
+    Refusal::of_field(kind, blamed_field(path, message), message)
+}
+
+/// The field that a message blames: serde names an unknown or missing one in the message, relative to its object.
+fn blamed_field(path: &str, message: &str) -> String {
+    let path = if path == "." { "" } else { path };
+    let named = ["unknown field `", "missing field `", "duplicate field `"]
+        .iter()
+        .find_map(|beginning| message.strip_prefix(beginning)?.split('`').next());
+    match named {
+        Some(name) if path == name || path.ends_with(&format!(".{name}")) || path.is_empty() => {
+            if path.is_empty() {
+                name.to_owned()
+            } else {
+                path.to_owned()
+            }
+        }
+        Some(name) => format!("{path}.{name}"),
+        None => path.to_owned(),
+    }
+}
+
+fn checked<T: Check>(value: T) -> Result<T, Refusal> {
+    let mut faults = Faults::default();
+    value.check(&mut faults);
+    faults.into_result().map(|()| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_blamed_field_is_the_whole_path() {
+        assert_eq!(blamed_field(".", "unknown field `colour`, expected one of `a`"), "colour");
+        assert_eq!(blamed_field("colour", "unknown field `colour`, expected one of `a`"), "colour");
+        assert_eq!(blamed_field("resource_limits.x", "unknown field `x`, expected `cpu`"), "resource_limits.x");
+        assert_eq!(blamed_field("resource_limits", "missing field `cpu`"), "resource_limits.cpu");
+        assert_eq!(blamed_field("limit", "invalid type: string, expected u64"), "limit");
+    }
+}

@@ -1,0 +1,184 @@
+//! What the core refuses or fails at, as problems.
+
+use std::time::Duration;
+
+use emergent_core::{
+    CallError, ListError, LookupError, NewWorkspaceError, StateWord, StoreError, TransitionError, Workspace,
+    WorkspaceState,
+};
+use emergent_guest_client::GuestCallError;
+use emergent_provider::OperationError;
+
+use super::{ProblemKind, Refusal, chain};
+
+const NOT_FOUND: &str = "your project has no workspace of this id; list them with GET /api/v1/agent/workspaces";
+
+/// After how many seconds it is worth trying again when an engine or a workspace does not answer.
+const SOON: u64 = 5;
+
+fn disabled() -> Refusal {
+    let detail = "workspaces are switched off on this server; set ENABLE_AGENT_WORKSPACES=true and start it again";
+    Refusal::new(ProblemKind::WorkspacesDisabled, detail)
+}
+
+fn not_found() -> Refusal {
+    Refusal::new(ProblemKind::WorkspaceNotFound, NOT_FOUND)
+}
+
+fn limit_reached(error: &dyn std::error::Error, retry_after: Duration) -> Refusal {
+    Refusal::new(ProblemKind::LimitReached, error.to_string()).retry_after(retry_after.as_secs().max(1))
+}
+
+fn wrong_state(error: &dyn std::error::Error, state: StateWord) -> Refusal {
+    let refusal = Refusal::new(ProblemKind::WrongState, error.to_string());
+    match state {
+        StateWord::Creating | StateWord::Stopping | StateWord::Destroying => refusal.retry_after(1),
+        StateWord::Ready | StateWord::Paused | StateWord::Stopped | StateWord::Destroyed | StateWord::Error => refusal,
+    }
+}
+
+fn shutting_down(error: &dyn std::error::Error) -> Refusal {
+    Refusal::new(ProblemKind::NotReady, error.to_string()).retry_after(SOON)
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        // The chain may show paths and queries: it is for the log. The caller learns that it is not the request's fault.
+        tracing::error!(error = chain(&error), "the store failed");
+        let detail = "the server's store failed; try again, and look into the server's log if it goes on";
+        Self::new(ProblemKind::StoreUnavailable, detail).retry_after(SOON)
+    }
+}
+
+impl From<NewWorkspaceError> for Refusal {
+    fn from(error: NewWorkspaceError) -> Self {
+        match error {
+            NewWorkspaceError::Disabled => disabled(),
+            NewWorkspaceError::Invalid { field, message } => {
+                Self::of_field(ProblemKind::InvalidValue, public_field(&field), message)
+            }
+            NewWorkspaceError::ImageNotAllowed { .. } => {
+                Self::of_field(ProblemKind::ImageNotAllowed, "base_image", chain(&error))
+            }
+            NewWorkspaceError::LimitReached { retry_after, .. } => limit_reached(&error, retry_after),
+            NewWorkspaceError::ProviderUnavailable { .. } | NewWorkspaceError::NoProvider { .. } => {
+                Self::new(ProblemKind::NoProvider, format!("{error}; `emergent doctor` says how to mend it"))
+                    .retry_after(30)
+            }
+            NewWorkspaceError::IdempotencyMismatch => Self::new(
+                ProblemKind::IdempotencyMismatch,
+                "this Idempotency-Key came with a different request in the last 24 hours; use a new key",
+            ),
+            NewWorkspaceError::ShuttingDown => shutting_down(&error),
+            NewWorkspaceError::Store(source) => source.into(),
+        }
+    }
+}
+
+/// The name that a field of the core's request has in the API's.
+fn public_field(field: &str) -> String {
+    match field {
+        "image" => "base_image".to_owned(),
+        "ttl" => "expires_in_seconds".to_owned(),
+        "kind" => "container_type".to_owned(),
+        "limits.memory_bytes" => "resource_limits.memory".to_owned(),
+        "limits.disk_bytes" => "resource_limits.disk".to_owned(),
+        other => match other.strip_prefix("limits.") {
+            Some(limit) => format!("resource_limits.{limit}"),
+            None => other.to_owned(),
+        },
+    }
+}
+
+impl From<LookupError> for Refusal {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::Disabled => disabled(),
+            LookupError::NotFound => not_found(),
+            LookupError::Store(source) => source.into(),
+        }
+    }
+}
+
+impl From<ListError> for Refusal {
+    fn from(error: ListError) -> Self {
+        match error {
+            ListError::Disabled => disabled(),
+            ListError::BadLimit { most } => {
+                Self::of_field(ProblemKind::InvalidValue, "limit", format!("it takes 1 to {most}"))
+            }
+            ListError::Store(source) => source.into(),
+        }
+    }
+}
+
+impl From<TransitionError> for Refusal {
+    fn from(error: TransitionError) -> Self {
+        match error {
+            TransitionError::Disabled => disabled(),
+            TransitionError::NotFound => not_found(),
+            TransitionError::WrongState { state, .. } => wrong_state(&error, state),
+            TransitionError::LimitReached { retry_after, .. } => limit_reached(&error, retry_after),
+            TransitionError::NoProvider(_) => Self::new(ProblemKind::NoProvider, error.to_string()),
+            TransitionError::Engine { ref source, .. } => Self::new(engine_kind(source), chain(&error)),
+            TransitionError::Guest(_) => Self::new(ProblemKind::WorkspaceUnreachable, chain(&error)).retry_after(SOON),
+            TransitionError::ShuttingDown => shutting_down(&error),
+            TransitionError::Store(source) => source.into(),
+        }
+    }
+}
+
+fn engine_kind(error: &OperationError) -> ProblemKind {
+    match error {
+        OperationError::EngineUnavailable { .. } => ProblemKind::EngineUnavailable,
+        OperationError::Gone => ProblemKind::WrongState,
+        OperationError::Unsupported { .. } => ProblemKind::UnsupportedOperation,
+        OperationError::Refused { .. } => ProblemKind::EngineRefused,
+    }
+}
+
+impl From<CallError> for Refusal {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Disabled => disabled(),
+            CallError::NotFound => not_found(),
+            CallError::WrongState { state, .. } => wrong_state(&error, state),
+            CallError::Creating { retry_after } => {
+                Self::new(ProblemKind::WrongState, error.to_string()).retry_after(retry_after.as_secs().max(1))
+            }
+            CallError::Restart(source) => {
+                let mut refusal = Self::from(*source);
+                let detail = &mut refusal.problem.detail;
+                *detail = format!("the workspace had ended and could not be started again: {detail}");
+                refusal
+            }
+            CallError::Guest(refusal) => refusal.into(),
+            CallError::Channel(source) => source.into(),
+            CallError::Store(source) => source.into(),
+        }
+    }
+}
+
+impl From<GuestCallError> for Refusal {
+    fn from(error: GuestCallError) -> Self {
+        let detail = chain(&error);
+        match error {
+            GuestCallError::Refused(refusal) => refusal.into(),
+            GuestCallError::Unreachable(_) => Self::new(ProblemKind::WorkspaceUnreachable, detail).retry_after(SOON),
+            GuestCallError::Interrupted { execution_id, .. } => {
+                Self::new(ProblemKind::CallInterrupted, detail).with_execution(execution_id)
+            }
+            GuestCallError::Timeout { execution_id, .. } => {
+                Self::new(ProblemKind::CallTimedOut, detail).with_execution(execution_id)
+            }
+            GuestCallError::Nonsense(_) => Self::new(ProblemKind::CallInterrupted, detail),
+        }
+    }
+}
+
+/// What a create answers when the workspace that it made is in `error`.
+pub(crate) fn of_failed_create(workspace: &Workspace) -> Option<Refusal> {
+    let WorkspaceState::Error { reason, message } = &workspace.state else { return None };
+    let detail = format!("workspace {} was not made ({reason}): {message}", workspace.id);
+    Some(Refusal::new(ProblemKind::WorkspaceFailed, detail))
+}

@@ -1,0 +1,145 @@
+//! The catalogue of problems: each kind has one stable address, one status and one title.
+
+use axum::http::StatusCode;
+
+macro_rules! kinds {
+    ($($(#[doc = $doc:literal])+ $kind:ident = $slug:literal, $status:ident, $title:literal;)+) => {
+        /// A kind of problem. The doc comment of each is the text of the page at its address.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum ProblemKind {
+            $($(#[doc = $doc])+ $kind,)+
+        }
+
+        impl ProblemKind {
+            /// All kinds, in the order of the catalogue.
+            pub const ALL: &'static [Self] = &[$(Self::$kind,)+];
+
+            /// The last part of its address, `/problems/{slug}`. Never changes once released.
+            pub fn slug(self) -> &'static str {
+                match self { $(Self::$kind => $slug,)+ }
+            }
+
+            /// The HTTP status that carries it.
+            pub fn status(self) -> StatusCode {
+                match self { $(Self::$kind => StatusCode::$status,)+ }
+            }
+
+            /// What it is, in a few words that do not change from one occurrence to the next.
+            pub fn title(self) -> &'static str {
+                match self { $(Self::$kind => $title,)+ }
+            }
+
+            /// What it means and what to do, for the page at its address.
+            pub fn explanation(self) -> &'static str {
+                match self { $(Self::$kind => concat!($($doc, "\n",)+),)+ }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The body is not JSON, or the query string cannot be read. Send well-formed JSON as `application/json`.
+    MalformedRequest = "malformed-request", BAD_REQUEST, "The request cannot be read";
+    /// A field is unknown, missing or of the wrong type. `errors` names each one; the API page lists what is taken.
+    InvalidRequest = "invalid-request", BAD_REQUEST, "The request does not have the right form";
+    /// There is no token, or it is not valid (any more). Send `Authorization: Bearer emt_…`. The first token stands in
+    /// `bootstrap-token` in the server's data directory; make others with `emergent token create`.
+    Unauthorized = "unauthorized", UNAUTHORIZED, "A valid token is needed";
+    /// The token is valid and lacks the scope that this call needs. Make one that has it.
+    MissingScope = "missing-scope", FORBIDDEN, "The token lacks a scope";
+    /// The server's settings allow only some images (`WORKSPACE_ALLOWED_IMAGES`), and this is not one of them.
+    ImageNotAllowed = "image-not-allowed", FORBIDDEN, "The image is not allowed here";
+    /// The workspace's user may not do this. Where the workspace allows root, send `"user": "root"`.
+    PermissionDenied = "permission-denied", FORBIDDEN, "Permission denied in the workspace";
+    /// The API has no such path. `/openapi.json` and `/docs` list all paths.
+    NoSuchRoute = "no-such-route", NOT_FOUND, "There is nothing at this path";
+    /// No workspace of your project has this id. Destroyed ones stay listed with `include_destroyed=true`.
+    WorkspaceNotFound = "workspace-not-found", NOT_FOUND, "There is no such workspace";
+    /// No token of your project has this id.
+    TokenNotFound = "token-not-found", NOT_FOUND, "There is no such token";
+    /// Nothing stands at that path in the workspace.
+    FileNotFound = "file-not-found", NOT_FOUND, "There is no such file or directory";
+    /// The workspace knows no execution of this id. Its own list is at `…/processes`.
+    UnknownExecution = "unknown-execution", NOT_FOUND, "There is no such execution";
+    /// The guest in this workspace is older than the server and does not know this call. Make a new workspace.
+    GuestOutdated = "guest-outdated", NOT_FOUND, "The workspace is too old for this call";
+    /// The path takes other methods; the `Allow` header names them.
+    MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "The path does not take this method";
+    /// The workspace is not in a state that allows this. `detail` says which state it is in and what leads out of it.
+    WrongState = "wrong-state", CONFLICT, "The workspace is in another state";
+    /// Another execution of the workspace has this id. Use another one, or reattach to that execution.
+    ExecutionExists = "execution-exists", CONFLICT, "The execution id is taken";
+    /// The process has ended, or was started without standard input.
+    NotRunning = "not-running", CONFLICT, "The process does not take this now";
+    /// Something stands at the path already.
+    AlreadyExists = "already-exists", CONFLICT, "Something stands at the path already";
+    /// The body is larger than this call takes. For big files use `PUT …/files/content`, which takes any size.
+    TooLarge = "too-large", PAYLOAD_TOO_LARGE, "Too large";
+    /// The body's media type is not what this call takes. Send JSON as `application/json`.
+    UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The media type is not taken here";
+    /// The file has no bytes in that range.
+    RangeNotSatisfiable = "range-not-satisfiable", RANGE_NOT_SATISFIABLE, "There are no bytes in that range";
+    /// The `Host` header names a host that this server does not answer for. A server on a loopback address answers
+    /// for loopback names only, so that web pages cannot reach it by DNS rebinding; behind a reverse proxy, name the
+    /// public host in `EMERGENT_ALLOWED_HOSTS`.
+    HostNotAllowed = "host-not-allowed", MISDIRECTED_REQUEST, "This server does not answer for that host";
+    /// A field has the right type and a value that makes no sense or is out of range. `errors` names it and what it
+    /// takes.
+    InvalidValue = "invalid-value", UNPROCESSABLE_ENTITY, "A value is out of range";
+    /// This `Idempotency-Key` came before with another request. Use a new key for a new request.
+    IdempotencyMismatch = "idempotency-mismatch", UNPROCESSABLE_ENTITY, "The idempotency key was used for another request";
+    /// The workspace could not be made; nothing of it is left. `detail` is the reason.
+    WorkspaceFailed = "workspace-failed", UNPROCESSABLE_ENTITY, "The workspace could not be made";
+    /// The provider of this workspace cannot do this at all; `GET …/providers` lists what each can.
+    UnsupportedOperation = "unsupported-operation", UNPROCESSABLE_ENTITY, "The provider cannot do this";
+    /// The path is a directory and this needs a file.
+    IsDirectory = "is-directory", UNPROCESSABLE_ENTITY, "The path is a directory";
+    /// The path is not a directory and this needs one.
+    NotADirectory = "not-a-directory", UNPROCESSABLE_ENTITY, "The path is not a directory";
+    /// `old_string` does not occur in the file; nothing was changed. Read the file again and copy the text exactly.
+    StringNotFound = "string-not-found", UNPROCESSABLE_ENTITY, "The text to replace does not occur";
+    /// `old_string` occurs more than once; nothing was changed. Take more lines into it, or set `replace_all`.
+    SeveralMatches = "several-matches", UNPROCESSABLE_ENTITY, "The text to replace occurs more than once";
+    /// The file is not text. Download it from `…/files/content`.
+    BinaryFile = "binary-file", UNPROCESSABLE_ENTITY, "The file is not text";
+    /// The workspace's image lacks the program that this call needs.
+    MissingProgram = "missing-program", UNPROCESSABLE_ENTITY, "A program is missing in the image";
+    /// git refused; `detail` has its words.
+    GitFailed = "git-failed", UNPROCESSABLE_ENTITY, "git refused";
+    /// As many workspaces as `WORKSPACE_MAX_CONCURRENT` allows are in use. Destroy or stop one, or try again later.
+    LimitReached = "limit-reached", TOO_MANY_REQUESTS, "The limit on workspaces is reached";
+    /// The workspace has reached its limit on processes or memory.
+    ResourceLimit = "resource-limit", TOO_MANY_REQUESTS, "The workspace has reached a resource limit";
+    /// A defect of the server. The log has it under the request id of the answer's `x-request-id` header.
+    Internal = "internal", INTERNAL_SERVER_ERROR, "The server failed";
+    /// The workspace's guest failed for a reason that has no better name.
+    GuestFailed = "guest-failed", INTERNAL_SERVER_ERROR, "The workspace failed";
+    /// The engine that runs the workspace refused.
+    EngineRefused = "engine-refused", BAD_GATEWAY, "The engine refused";
+    /// The connection to the workspace broke in the middle of the call, which may have happened all the same. Look
+    /// before you repeat it; an execution goes on and can be reattached to.
+    CallInterrupted = "call-interrupted", BAD_GATEWAY, "The call was interrupted";
+    /// Workspaces are switched off on this server. Set `ENABLE_AGENT_WORKSPACES=true` and start it again.
+    WorkspacesDisabled = "workspaces-disabled", SERVICE_UNAVAILABLE, "Workspaces are switched off";
+    /// No provider can make this workspace now. `detail` says why; `emergent doctor` says how to mend it.
+    NoProvider = "no-provider", SERVICE_UNAVAILABLE, "No provider is available";
+    /// The engine that runs the workspace does not answer.
+    EngineUnavailable = "engine-unavailable", SERVICE_UNAVAILABLE, "The engine does not answer";
+    /// The workspace could not be reached; the call did not happen and can be repeated.
+    WorkspaceUnreachable = "workspace-unreachable", SERVICE_UNAVAILABLE, "The workspace could not be reached";
+    /// The server is starting, or its store does not answer.
+    NotReady = "not-ready", SERVICE_UNAVAILABLE, "The server is not ready";
+    /// The store does not answer or refused.
+    StoreUnavailable = "store-unavailable", SERVICE_UNAVAILABLE, "The store does not answer";
+    /// The workspace did not answer in time; the call may have happened all the same.
+    CallTimedOut = "call-timed-out", GATEWAY_TIMEOUT, "The workspace did not answer in time";
+    /// No space is left in the workspace. Remove files, or make a workspace with a larger `disk` limit.
+    DiskFull = "disk-full", INSUFFICIENT_STORAGE, "No space is left in the workspace";
+}
+
+impl ProblemKind {
+    /// The problem's address, relative to the server.
+    pub fn address(self) -> String {
+        format!("/problems/{}", self.slug())
+    }
+}

@@ -1,0 +1,75 @@
+//! Sets of problem answers for the OpenAPI document. An operation names the set that fits it.
+
+use std::collections::BTreeMap;
+
+use utoipa::{
+    IntoResponses,
+    openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder},
+};
+
+use super::PROBLEM_JSON;
+
+/// What any call with a token can answer.
+pub struct Usual;
+
+/// What a call about one workspace can answer, besides.
+pub struct OnWorkspace;
+
+/// What a call that reaches into a workspace can answer, besides.
+pub struct OnGuest;
+
+const USUAL: &[(u16, &str)] = &[
+    (400, "The request cannot be read, or a field is unknown, missing or of the wrong type."),
+    (401, "There is no valid token."),
+    (403, "The token lacks the scope, or the server or the workspace does not allow this."),
+    (413, "The body is larger than this call takes."),
+    (415, "The body's media type is not taken here."),
+    (421, "The server does not answer for the host named."),
+    (422, "A value makes no sense or is out of range."),
+    (500, "The server failed; the request id finds the reason in its log."),
+    (503, "The store does not answer, or the server is shutting down."),
+];
+
+const ON_WORKSPACE: &[(u16, &str)] = &[
+    (404, "Your project has no such workspace."),
+    (409, "The workspace is in a state that does not allow this."),
+    (502, "The engine refused, or the connection to the workspace broke."),
+    (503, "Workspaces are switched off, or the engine, the workspace or the store does not answer."),
+];
+
+const ON_GUEST: &[(u16, &str)] = &[
+    (404, "There is no such workspace, execution, file or directory."),
+    (409, "The workspace, the execution or the path is in a state that does not allow this."),
+    (416, "The file has no bytes in that range."),
+    (422, "A value makes no sense or is out of range, or what it names is not of the right kind."),
+    (429, "The workspace has reached its limit on processes or memory."),
+    (504, "The workspace did not answer in time."),
+    (507, "No space is left in the workspace."),
+];
+
+impl IntoResponses for Usual {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&[USUAL])
+    }
+}
+
+impl IntoResponses for OnWorkspace {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&[USUAL, ON_WORKSPACE])
+    }
+}
+
+impl IntoResponses for OnGuest {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&[USUAL, ON_WORKSPACE, ON_GUEST])
+    }
+}
+
+fn problems(sets: &[&[(u16, &str)]]) -> BTreeMap<String, RefOr<Response>> {
+    sets.iter().copied().flatten().map(|(status, description)| (status.to_string(), problem(description))).collect()
+}
+
+fn problem(description: &str) -> RefOr<Response> {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    ResponseBuilder::new().description(description).content(PROBLEM_JSON, content).build().into()
+}

@@ -1,0 +1,10 @@
+//! The REST resources, one file each.
+
+pub mod files;
+pub mod health;
+pub mod processes;
+pub mod providers;
+pub mod tokens;
+pub mod tools;
+pub mod usage;
+pub mod workspaces;

@@ -1,0 +1,332 @@
+//! Raw files: contents of any size and kind, whole trees as tar, and what stands in a directory.
+
+mod range;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use emergent_guest_proto::{
+    GuestPath, RunAs,
+    files::{FileInfo, FileList, MoveRequest, PathQuery, PathRequest, RemoveRequest, UploadQuery},
+};
+use futures::TryStreamExt as _;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use self::range::{ByteRange, Wanted};
+use crate::{
+    auth::{Caller, NeedsRead, NeedsWrite},
+    check::{Check, Faults},
+    extract::{JsonBody, Query, WorkspacePath},
+    params::WorkspaceParam,
+    problem::{OnGuest, ProblemKind, Refusal},
+    state::ApiState,
+};
+
+/// Names a path in the workspace.
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct FileQuery {
+    /// Absolute, or relative to `/workspace`. A path that is not UTF-8 is written `$'caf\xe9'`.
+    #[param(value_type = String, example = "src/main.rs")]
+    path: GuestPath,
+    /// Whom the file system sees: `agent` (uid 1000) or, where the workspace allows it, `root`.
+    #[serde(default)]
+    #[param(inline)]
+    user: RunAs,
+}
+
+/// Names the target of an upload.
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct TargetQuery {
+    /// Absolute, or relative to `/workspace`. Parents are made.
+    #[param(value_type = String, example = "data/input.bin")]
+    path: GuestPath,
+    /// Permission bits in octal, such as `755`; a file that is replaced keeps its own, a new one gets `644`.
+    #[param(pattern = "^[0-7]{3,4}$")]
+    mode: Option<String>,
+    /// Who owns the file: `agent` (uid 1000) or, where the workspace allows it, `root`.
+    #[serde(default)]
+    #[param(inline)]
+    user: RunAs,
+}
+
+pub(crate) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(download_file, upload_file))
+        .routes(routes!(download_archive, upload_archive))
+        .routes(routes!(stat_file))
+        .routes(routes!(list_files))
+        .routes(routes!(make_directory))
+        .routes(routes!(move_file))
+        .routes(routes!(remove_file))
+}
+
+/// Downloads a file.
+///
+/// Its bytes are streamed, whatever their number. `Range` is honoured for one range of bytes.
+#[utoipa::path(
+    get,
+    path = "/api/v1/agent/workspaces/{id}/files/content",
+    tag = "files",
+    security(("token" = ["admin:read"])),
+    params(WorkspaceParam, FileQuery, ("Range" = Option<String>, Header, description = "Such as `bytes=0-1023`.")),
+    responses(
+        (status = 200, description = "The whole file.", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 206, description = "The range asked for.", body = Vec<u8>, content_type = "application/octet-stream"),
+        OnGuest,
+    )
+)]
+async fn download_file(
+    caller: Caller<NeedsRead>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+    Query(query): Query<FileQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let guest = state.workspaces().guest(caller.project(), id).await?;
+    let query = query.into_guest();
+    let wanted = ByteRange::from_headers(&headers);
+    let range = match &wanted {
+        None => None,
+        Some(wanted) => {
+            let size = guest.stat(&query).await?.size;
+            match wanted.within(size) {
+                Wanted::Bytes { first, last } => Some((first, Some(last))),
+                Wanted::Nothing => return Ok(unsatisfiable(size)),
+            }
+        }
+    };
+    let file = guest.download(&query, range).await?;
+    let mut answer = Body::from_stream(file.body.map_err(std::io::Error::other)).into_response();
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(file.size));
+    if range.is_some() && file.size > 0 {
+        let content_range = format!("bytes {}-{}/{}", file.offset, file.offset + file.size - 1, file.total);
+        headers.insert(header::CONTENT_RANGE, header_value(&content_range)?);
+        *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
+    Ok(answer)
+}
+
+fn unsatisfiable(size: u64) -> Response {
+    let detail = format!("the file has {size} bytes; ask for a range that begins before its end");
+    let mut answer = Refusal::new(ProblemKind::RangeNotSatisfiable, detail).into_response();
+    if let Ok(value) = header_value(&format!("bytes */{size}")) {
+        answer.headers_mut().insert(header::CONTENT_RANGE, value);
+    }
+    answer
+}
+
+fn header_value(text: &str) -> Result<HeaderValue, Refusal> {
+    HeaderValue::from_str(text).map_err(|error| Refusal::new(ProblemKind::Internal, error.to_string()))
+}
+
+/// Uploads a file.
+///
+/// The body is streamed, whatever its length, and the file appears at its path when all of it has arrived: an upload
+/// that breaks leaves what was there before.
+#[utoipa::path(
+    put,
+    path = "/api/v1/agent/workspaces/{id}/files/content",
+    tag = "files",
+    security(("token" = ["admin:write"])),
+    params(WorkspaceParam, TargetQuery),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "Any bytes, of any length."),
+    responses((status = 200, description = "The file as it is now.", body = FileInfo), OnGuest)
+)]
+async fn upload_file(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+    Query(query): Query<TargetQuery>,
+    body: Body,
+) -> Result<Json<FileInfo>, Refusal> {
+    let bytes = body.into_data_stream().map_err(std::io::Error::other);
+    let guest = state.workspaces().guest(caller.project(), id).await?;
+    Ok(Json(guest.upload(&query.into_guest(), bytes).await?))
+}
+
+/// Downloads a file or a directory tree as an uncompressed tar.
+#[utoipa::path(
+    get,
+    path = "/api/v1/agent/workspaces/{id}/files/archive",
+    tag = "files",
+    security(("token" = ["admin:read"])),
+    params(WorkspaceParam, FileQuery),
+    responses(
+        (status = 200, description = "The archive.", body = Vec<u8>, content_type = "application/x-tar"),
+        OnGuest,
+    )
+)]
+async fn download_archive(
+    caller: Caller<NeedsRead>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+    Query(query): Query<FileQuery>,
+) -> Result<Response, Refusal> {
+    let guest = state.workspaces().guest(caller.project(), id).await?;
+    let archive = guest.archive_download(&query.into_guest()).await?;
+    let headers = [(header::CONTENT_TYPE, "application/x-tar"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    Ok((headers, Body::from_stream(archive.map_err(std::io::Error::other))).into_response())
+}
+
+/// Unpacks an uncompressed tar below a directory, which is made if it is not there.
+#[utoipa::path(
+    put,
+    path = "/api/v1/agent/workspaces/{id}/files/archive",
+    tag = "files",
+    security(("token" = ["admin:write"])),
+    params(WorkspaceParam, FileQuery),
+    request_body(content = Vec<u8>, content_type = "application/x-tar", description = "A tar of any length."),
+    responses((status = 204, description = "It is unpacked."), OnGuest)
+)]
+async fn upload_archive(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+    Query(query): Query<FileQuery>,
+    body: Body,
+) -> Result<StatusCode, Refusal> {
+    let bytes = body.into_data_stream().map_err(std::io::Error::other);
+    let guest = state.workspaces().guest(caller.project(), id).await?;
+    guest.archive_upload(&query.into_guest(), bytes).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Tells what stands at a path. A symbolic link is not followed.
+#[utoipa::path(
+    get,
+    path = "/api/v1/agent/workspaces/{id}/files/stat",
+    tag = "files",
+    security(("token" = ["admin:read"])),
+    params(WorkspaceParam, FileQuery),
+    responses((status = 200, description = "What stands there.", body = FileInfo), OnGuest)
+)]
+async fn stat_file(
+    caller: Caller<NeedsRead>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+    Query(query): Query<FileQuery>,
+) -> Result<Json<FileInfo>, Refusal> {
+    Ok(Json(state.workspaces().guest(caller.project(), id).await?.stat(&query.into_guest()).await?))
+}
+
+/// Lists a directory, sorted by name.
+#[utoipa::path(
+    get,
+    path = "/api/v1/agent/workspaces/{id}/files/list",
+    tag = "files",
+    security(("token" = ["admin:read"])),
+    params(WorkspaceParam, FileQuery),
+    responses((status = 200, description = "What stands in it.", body = FileList), OnGuest)
+)]
+async fn list_files(
+    caller: Caller<NeedsRead>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+    Query(query): Query<FileQuery>,
+) -> Result<Json<FileList>, Refusal> {
+    Ok(Json(state.workspaces().guest(caller.project(), id).await?.list_files(&query.into_guest()).await?))
+}
+
+/// Makes a directory, and its parents.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agent/workspaces/{id}/files/mkdir",
+    tag = "files",
+    security(("token" = ["admin:write"])),
+    params(WorkspaceParam),
+    request_body = PathRequest,
+    responses((status = 200, description = "The directory.", body = FileInfo), OnGuest)
+)]
+async fn make_directory(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+    JsonBody(request): JsonBody<PathRequest>,
+) -> Result<Json<FileInfo>, Refusal> {
+    Ok(Json(state.workspaces().guest(caller.project(), id).await?.mkdir(&request).await?))
+}
+
+/// Moves a file or directory.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agent/workspaces/{id}/files/move",
+    tag = "files",
+    security(("token" = ["admin:write"])),
+    params(WorkspaceParam),
+    request_body = MoveRequest,
+    responses((status = 200, description = "What stands at the new path.", body = FileInfo), OnGuest)
+)]
+async fn move_file(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+    JsonBody(request): JsonBody<MoveRequest>,
+) -> Result<Json<FileInfo>, Refusal> {
+    Ok(Json(state.workspaces().guest(caller.project(), id).await?.move_path(&request).await?))
+}
+
+/// Removes a file or directory.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agent/workspaces/{id}/files/remove",
+    tag = "files",
+    security(("token" = ["admin:write"])),
+    params(WorkspaceParam),
+    request_body = RemoveRequest,
+    responses((status = 204, description = "It is gone."), OnGuest)
+)]
+async fn remove_file(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+    JsonBody(request): JsonBody<RemoveRequest>,
+) -> Result<StatusCode, Refusal> {
+    state.workspaces().guest(caller.project(), id).await?.remove(&request).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+// === impl FileQuery ===
+
+impl Check for FileQuery {
+    fn check(&self, _: &mut Faults) {}
+}
+
+impl FileQuery {
+    fn into_guest(self) -> PathQuery {
+        PathQuery { path: self.path, user: self.user }
+    }
+}
+
+// === impl TargetQuery ===
+
+impl Check for TargetQuery {
+    fn check(&self, faults: &mut Faults) {
+        let is_octal =
+            |mode: &str| (3..=4).contains(&mode.len()) && mode.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+        if self.mode.as_deref().is_some_and(|mode| !is_octal(mode)) {
+            faults.add("mode", "it takes three or four octal digits, such as 644 or 0755");
+        }
+    }
+}
+
+impl TargetQuery {
+    /// The guest's words for it. To be called on what was checked.
+    fn into_guest(self) -> UploadQuery {
+        let mode = self.mode.and_then(|mode| u32::from_str_radix(&mode, 8).ok());
+        UploadQuery { path: self.path, mode, user: self.user }
+    }
+}

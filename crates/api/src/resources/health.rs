@@ -1,0 +1,125 @@
+//! Whether the process lives, whether it takes calls, and its metrics.
+
+use axum::{
+    Json,
+    extract::State,
+    http::header,
+    response::{IntoResponse as _, Response},
+};
+use emergent_core::Readiness;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::workspaces::view::ProviderName;
+use crate::{
+    auth::{Caller, NeedsRead},
+    problem::{ProblemKind, Refusal, Usual},
+    state::ApiState,
+};
+
+/// How the server is.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `degraded` when workspaces are switched on and no provider can make one.
+    pub status: HealthStatus,
+    /// The server's release.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Workspaces are switched on (`ENABLE_AGENT_WORKSPACES`).
+    pub workspaces_enabled: bool,
+    /// The providers that this server has.
+    pub providers: Vec<ProviderHealth>,
+}
+
+/// How the server is, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthStatus {
+    /// All is well.
+    Ok,
+    /// It runs, and something that it needs does not.
+    Degraded,
+}
+
+/// How a provider is.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ProviderHealth {
+    /// Which one.
+    pub provider: ProviderName,
+    /// It can make workspaces, as last asked.
+    pub healthy: bool,
+}
+
+/// The server takes calls.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Ready {
+    /// Always true; when it is not, the answer is a problem.
+    pub ready: bool,
+}
+
+pub(crate) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(health)).routes(routes!(ready)).routes(routes!(metrics))
+}
+
+/// Tells how the server is. Needs no token, and answers as long as the process lives.
+#[utoipa::path(
+    get,
+    path = "/health",
+    tag = "server",
+    security(()),
+    responses((status = 200, description = "The process lives.", body = Health))
+)]
+async fn health(State(state): State<ApiState>) -> Json<Health> {
+    let enabled = state.workspaces().config().enabled;
+    let providers = state.workspaces().providers().await;
+    let registered = providers.into_iter().filter(|status| status.registered);
+    let providers: Vec<_> =
+        registered.map(|status| ProviderHealth { provider: status.kind.into(), healthy: status.healthy }).collect();
+    let degraded = enabled && !providers.iter().any(|provider| provider.healthy);
+    Json(Health {
+        status: if degraded { HealthStatus::Degraded } else { HealthStatus::Ok },
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_seconds: state.started().elapsed().as_secs(),
+        workspaces_enabled: enabled,
+        providers,
+    })
+}
+
+/// Tells whether the server takes calls: its store answers, and what an earlier process left is sorted out.
+#[utoipa::path(
+    get,
+    path = "/ready",
+    tag = "server",
+    security(()),
+    responses(
+        (status = 200, description = "It takes calls.", body = Ready),
+        (status = 503, description = "Not yet, or no longer.", body = crate::problem::Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn ready(State(state): State<ApiState>) -> Result<Json<Ready>, Refusal> {
+    let wait = match state.workspaces().is_ready() {
+        Readiness::Ready => None,
+        Readiness::Reconciling => Some("the server is sorting out what an earlier process left; try again shortly"),
+        Readiness::ShuttingDown => Some("the server is shutting down"),
+    };
+    if let Some(detail) = wait {
+        return Err(Refusal::new(ProblemKind::NotReady, detail).retry_after(1));
+    }
+    state.tokens().store().ping().await?;
+    Ok(Json(Ready { ready: true }))
+}
+
+/// The server's metrics, for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "server",
+    security(("token" = ["admin:read"])),
+    responses((status = 200, description = "Metrics in Prometheus' text format.", body = String, content_type = "text/plain"), Usual)
+)]
+async fn metrics(_: Caller<NeedsRead>, State(state): State<ApiState>) -> Response {
+    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (content_type, state.metrics().render()).into_response()
+}

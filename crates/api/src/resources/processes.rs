@@ -1,0 +1,292 @@
+//! Processes: executions that are started, followed, signalled and waited for.
+
+mod output;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use emergent_guest_proto::{
+    Execution, ExecutionId, GuestPath, MAX_TIMEOUT_MS, RunAs,
+    execution::{ExecutionList, Program, SignalRequest, StartRequest},
+    tools::BashResult,
+};
+use futures::TryStreamExt as _;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    auth::{Caller, NeedsRead, NeedsWrite},
+    check::{Check, Faults},
+    extract::{ExecutionPath, JsonBody, Query, WorkspacePath},
+    params::{ExecutionParams, WorkspaceParam},
+    problem::{OnGuest, Refusal},
+    state::ApiState,
+};
+
+/// A process to start in the background: `command` or `argv`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StartProcess {
+    /// A line for `bash -c` (`sh -c` where the image has no bash).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// A program and its arguments, run without a shell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1, max_items = 10_000)]
+    pub argv: Option<Vec<String>>,
+    /// Where to run; `/workspace` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub workdir: Option<GuestPath>,
+    /// Added to the workspace's environment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Ends the process after so many milliseconds; never by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 86_400_000)]
+    pub timeout_ms: Option<u64>,
+    /// Whom it runs as.
+    #[serde(default)]
+    pub user: RunAs,
+    /// Keep standard input open for `…/stdin`; otherwise it is `/dev/null`.
+    #[serde(default)]
+    pub stdin: bool,
+    /// Chosen by the caller, so that a start whose answer was lost can be found again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution_id: Option<ExecutionId>,
+}
+
+/// What to do with standard input after the bytes.
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct StdinQuery {
+    /// Close standard input when the bytes are written.
+    #[serde(default)]
+    close: bool,
+}
+
+/// How long to wait.
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct WaitQuery {
+    /// Seconds to wait before the answer is 202; left out: until the process has ended.
+    #[param(minimum = 0, maximum = 86_400)]
+    wait_seconds: Option<u64>,
+}
+
+pub(crate) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(start_process, list_processes))
+        .routes(routes!(get_process))
+        .routes(routes!(output::process_output))
+        .routes(routes!(signal_process))
+        .routes(routes!(cancel_process))
+        .routes(routes!(write_stdin))
+        .routes(routes!(wait_for_process))
+}
+
+/// Starts a process in the background and answers at once.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agent/workspaces/{id}/processes",
+    tag = "processes",
+    security(("token" = ["admin:write"])),
+    params(WorkspaceParam),
+    request_body = StartProcess,
+    responses(
+        (status = 201, description = "It runs.", body = Execution, headers(("Location" = String, description = "Its URL."))),
+        OnGuest,
+    )
+)]
+async fn start_process(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+    JsonBody(request): JsonBody<StartProcess>,
+) -> Result<Response, Refusal> {
+    let execution = state.workspaces().guest(caller.project(), id).await?.start(request.into_guest()).await?;
+    let location = format!("/api/v1/agent/workspaces/{id}/processes/{}", execution.execution_id);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(execution)).into_response())
+}
+
+/// Lists the executions that the workspace still knows, newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/agent/workspaces/{id}/processes",
+    tag = "processes",
+    security(("token" = ["admin:read"])),
+    params(WorkspaceParam),
+    responses((status = 200, description = "The executions.", body = ExecutionList), OnGuest)
+)]
+async fn list_processes(
+    caller: Caller<NeedsRead>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+) -> Result<Json<ExecutionList>, Refusal> {
+    Ok(Json(state.workspaces().guest(caller.project(), id).await?.executions().await?))
+}
+
+/// Shows an execution.
+#[utoipa::path(
+    get,
+    path = "/api/v1/agent/workspaces/{id}/processes/{execution_id}",
+    tag = "processes",
+    security(("token" = ["admin:read"])),
+    params(ExecutionParams),
+    responses((status = 200, description = "The execution.", body = Execution), OnGuest)
+)]
+async fn get_process(
+    caller: Caller<NeedsRead>,
+    State(state): State<ApiState>,
+    ExecutionPath(id, execution): ExecutionPath,
+) -> Result<Json<Execution>, Refusal> {
+    Ok(Json(state.workspaces().guest(caller.project(), id).await?.execution(&execution).await?))
+}
+
+/// Sends a signal to the process group.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agent/workspaces/{id}/processes/{execution_id}/signal",
+    tag = "processes",
+    security(("token" = ["admin:write"])),
+    params(ExecutionParams),
+    request_body = SignalRequest,
+    responses((status = 204, description = "It was sent."), OnGuest)
+)]
+async fn signal_process(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    ExecutionPath(id, execution): ExecutionPath,
+    JsonBody(request): JsonBody<SignalRequest>,
+) -> Result<StatusCode, Refusal> {
+    state.workspaces().guest(caller.project(), id).await?.signal(&execution, &request).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Ends a process and its whole tree: SIGTERM, and SIGKILL 5 s later. Cancelling what has ended changes nothing.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agent/workspaces/{id}/processes/{execution_id}/cancel",
+    tag = "processes",
+    security(("token" = ["admin:write"])),
+    params(ExecutionParams),
+    responses((status = 200, description = "It has ended.", body = Execution), OnGuest)
+)]
+async fn cancel_process(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    ExecutionPath(id, execution): ExecutionPath,
+) -> Result<Json<Execution>, Refusal> {
+    Ok(Json(state.workspaces().guest(caller.project(), id).await?.cancel(&execution).await?))
+}
+
+/// Writes the body to the process's standard input.
+///
+/// Answers when the process's pipe has taken all of it. The process must have been started with `stdin: true`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agent/workspaces/{id}/processes/{execution_id}/stdin",
+    tag = "processes",
+    security(("token" = ["admin:write"])),
+    params(ExecutionParams, StdinQuery),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "Any bytes, of any length."),
+    responses((status = 204, description = "It was written."), OnGuest)
+)]
+async fn write_stdin(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    ExecutionPath(id, execution): ExecutionPath,
+    Query(query): Query<StdinQuery>,
+    body: Body,
+) -> Result<StatusCode, Refusal> {
+    let bytes = body.into_data_stream().map_err(std::io::Error::other);
+    state.workspaces().guest(caller.project(), id).await?.stdin(&execution, bytes, query.close).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Waits for an execution to end. Can be repeated, also after it has ended.
+#[utoipa::path(
+    get,
+    path = "/api/v1/agent/workspaces/{id}/processes/{execution_id}/wait",
+    tag = "processes",
+    security(("token" = ["admin:read"])),
+    params(ExecutionParams, WaitQuery),
+    responses(
+        (status = 200, description = "It has ended.", body = BashResult),
+        (status = 202, description = "It is still running after `wait_seconds`.", body = Execution),
+        OnGuest,
+    )
+)]
+async fn wait_for_process(
+    caller: Caller<NeedsRead>,
+    State(state): State<ApiState>,
+    ExecutionPath(id, execution): ExecutionPath,
+    Query(query): Query<WaitQuery>,
+) -> Result<Response, Refusal> {
+    let guest = state.workspaces().guest(caller.project(), id).await?;
+    let Some(seconds) = query.wait_seconds else { return Ok(Json(guest.wait(&execution).await?).into_response()) };
+    match tokio::time::timeout(Duration::from_secs(seconds), guest.wait(&execution)).await {
+        Ok(result) => Ok(Json(result?).into_response()),
+        Err(_) => Ok((StatusCode::ACCEPTED, Json(guest.execution(&execution).await?)).into_response()),
+    }
+}
+
+// === impl StartProcess ===
+
+impl Check for StartProcess {
+    fn check(&self, faults: &mut Faults) {
+        match (&self.command, &self.argv) {
+            (Some(command), None) => {
+                faults.not_empty("command", command);
+                faults.argument("command", command);
+            }
+            (None, Some(argv)) => {
+                faults.not_empty("argv", argv.first().map_or("", String::as_str));
+                for (index, argument) in argv.iter().enumerate() {
+                    faults.argument(&format!("argv[{index}]"), argument);
+                }
+            }
+            (None, None) | (Some(_), Some(_)) => faults.add("command", "give either command or argv"),
+        }
+        faults.range("timeout_ms", self.timeout_ms, 1..=MAX_TIMEOUT_MS);
+        faults.environment("env", &self.env);
+    }
+}
+
+impl StartProcess {
+    /// The guest's words for it. To be called on what was checked.
+    fn into_guest(self) -> StartRequest {
+        let program = match (self.command, self.argv) {
+            (Some(command), _) => Program::Shell(command),
+            (None, argv) => Program::Argv(argv.unwrap_or_default()),
+        };
+        StartRequest {
+            execution_id: self.execution_id,
+            program,
+            workdir: self.workdir,
+            env: self.env,
+            timeout_ms: self.timeout_ms,
+            user: self.user,
+            stdin: self.stdin,
+        }
+    }
+}
+
+impl Check for StdinQuery {
+    fn check(&self, _: &mut Faults) {}
+}
+
+impl Check for WaitQuery {
+    fn check(&self, faults: &mut Faults) {
+        faults.range("wait_seconds", self.wait_seconds, 0..=86_400);
+    }
+}

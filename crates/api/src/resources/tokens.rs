@@ -1,0 +1,252 @@
+//! Access tokens: made, listed, rotated, revoked. Every token belongs to the project of the token that made it.
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, State},
+    http::{StatusCode, header, request::Parts},
+    response::{IntoResponse as _, Response},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use emergent_core::TokenId;
+use emergent_store::{NewToken, Scope, Token};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use crate::{
+    auth::{Caller, NeedsRead, NeedsWrite, ScopeName, TokenSecret},
+    check::{Check, Faults},
+    extract::{JsonBody, path_parameter},
+    problem::{ProblemKind, Refusal, Usual},
+    state::ApiState,
+};
+
+const MOST_LIFETIME_SECONDS: u64 = 3650 * 24 * 60 * 60;
+
+/// A token to make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateToken {
+    /// For people: what it is for.
+    #[schema(min_length = 1, max_length = 200)]
+    pub name: String,
+    /// What it allows; no more than the token that makes it.
+    #[schema(min_items = 1)]
+    pub scopes: Vec<ScopeName>,
+    /// Seconds until it stops working; never when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 315_360_000)]
+    pub expires_in_seconds: Option<u64>,
+}
+
+/// A token, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Token)]
+pub struct TokenView {
+    /// Names it; not a secret.
+    pub id: Uuid,
+    /// For people.
+    pub name: String,
+    /// What it allows.
+    pub scopes: Vec<ScopeName>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When its secret was last replaced.
+    pub rotated_at: Option<DateTime<Utc>>,
+    /// When it stops working; null for never.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it was revoked; it no longer works since.
+    pub revoked_at: Option<DateTime<Utc>>,
+}
+
+/// A token with its secret, which is shown this once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenWithSecret {
+    /// The token.
+    pub token: TokenView,
+    /// What to send as `Authorization: Bearer …`. It cannot be shown again.
+    #[schema(pattern = "^emt_[A-Za-z0-9_-]{43}$")]
+    pub secret: String,
+}
+
+/// The tokens of the project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenList {
+    /// The tokens, newest first, revoked ones too.
+    pub items: Vec<TokenView>,
+}
+
+/// The token that the path names.
+struct TokenPath(TokenId);
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct TokenParam {
+    /// The token's id.
+    id: Uuid,
+}
+
+pub(crate) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(create_token, list_tokens))
+        .routes(routes!(revoke_token))
+        .routes(routes!(rotate_token))
+}
+
+/// Makes a token. The secret is in the answer and nowhere else.
+#[utoipa::path(
+    post,
+    path = "/api/v1/tokens",
+    tag = "tokens",
+    security(("token" = ["admin:write"])),
+    request_body = CreateToken,
+    responses((status = 201, description = "The token, with its secret.", body = TokenWithSecret), Usual)
+)]
+async fn create_token(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    JsonBody(request): JsonBody<CreateToken>,
+) -> Result<Response, Refusal> {
+    let mut scopes: Vec<Scope> = request.scopes.into_iter().map(Into::into).collect();
+    scopes.sort_unstable();
+    scopes.dedup();
+    for scope in &scopes {
+        caller.require(*scope)?;
+    }
+    let secret = TokenSecret::generate();
+    let lifetime = request.expires_in_seconds.and_then(|seconds| i64::try_from(seconds).ok()).map(TimeDelta::seconds);
+    let new = NewToken {
+        project: caller.project(),
+        name: request.name,
+        scopes,
+        hash: secret.hash(),
+        expires_at: lifetime.map(|lifetime| Utc::now() + lifetime),
+    };
+    let token = state.tokens().store().tokens_create(new).await?;
+    Ok((StatusCode::CREATED, no_store(), Json(with_secret(token, &secret))).into_response())
+}
+
+/// Lists the project's tokens, without their secrets.
+#[utoipa::path(
+    get,
+    path = "/api/v1/tokens",
+    tag = "tokens",
+    security(("token" = ["admin:read"])),
+    responses((status = 200, description = "The tokens.", body = TokenList), Usual)
+)]
+async fn list_tokens(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Json<TokenList>, Refusal> {
+    let tokens = state.tokens().store().tokens_list(caller.project()).await?;
+    Ok(Json(TokenList { items: tokens.into_iter().map(Into::into).collect() }))
+}
+
+/// Revokes a token: it stops working at once. Revoking a revoked one changes nothing.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/tokens/{id}",
+    tag = "tokens",
+    security(("token" = ["admin:write"])),
+    params(TokenParam),
+    responses(
+        (status = 204, description = "It no longer works."),
+        (status = 404, description = "Your project has no such token.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        Usual,
+    )
+)]
+async fn revoke_token(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    TokenPath(id): TokenPath,
+) -> Result<StatusCode, Refusal> {
+    state.tokens().store().tokens_revoke(caller.project(), id).await?.ok_or_else(no_such_token)?;
+    state.tokens().forget(id);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Gives a token a new secret. The old one stops working at once.
+#[utoipa::path(
+    post,
+    path = "/api/v1/tokens/{id}/rotate",
+    tag = "tokens",
+    security(("token" = ["admin:write"])),
+    params(TokenParam),
+    responses(
+        (status = 200, description = "The token, with its new secret.", body = TokenWithSecret),
+        (status = 404, description = "Your project has no such token, or it is revoked.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        Usual,
+    )
+)]
+async fn rotate_token(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    TokenPath(id): TokenPath,
+) -> Result<Response, Refusal> {
+    let store = state.tokens().store();
+    // A new secret of a token that may do more than the caller would be more than the caller may have.
+    let tokens = store.tokens_list(caller.project()).await?;
+    let token = tokens.into_iter().find(|token| token.id == id).ok_or_else(no_such_token)?;
+    for scope in &token.scopes {
+        caller.require(*scope)?;
+    }
+    let secret = TokenSecret::generate();
+    let token = store.tokens_rotate(caller.project(), id, secret.hash()).await?.ok_or_else(no_such_token)?;
+    state.tokens().forget(id);
+    Ok((no_store(), Json(with_secret(token, &secret))).into_response())
+}
+
+fn no_such_token() -> Refusal {
+    Refusal::new(
+        ProblemKind::TokenNotFound,
+        "your project has no such token, or it is revoked; list them with GET /api/v1/tokens",
+    )
+}
+
+fn no_store() -> [(header::HeaderName, &'static str); 1] {
+    [(header::CACHE_CONTROL, "no-store")]
+}
+
+fn with_secret(token: Token, secret: &TokenSecret) -> TokenWithSecret {
+    TokenWithSecret { token: token.into(), secret: secret.expose().to_owned() }
+}
+
+// === impl CreateToken ===
+
+impl Check for CreateToken {
+    fn check(&self, faults: &mut Faults) {
+        if self.name.is_empty() || self.name.chars().count() > 200 {
+            faults.add("name", "it takes 1 to 200 characters");
+        }
+        if self.scopes.is_empty() {
+            faults.add("scopes", "name at least one of admin:read and admin:write");
+        }
+        faults.range("expires_in_seconds", self.expires_in_seconds, 1..=MOST_LIFETIME_SECONDS);
+    }
+}
+
+// === impl TokenView ===
+
+impl From<Token> for TokenView {
+    fn from(token: Token) -> Self {
+        Self {
+            id: token.id.as_uuid(),
+            name: token.name,
+            scopes: token.scopes.into_iter().map(Into::into).collect(),
+            created_at: token.created_at,
+            rotated_at: token.rotated_at,
+            expires_at: token.expires_at,
+            revoked_at: token.revoked_at,
+        }
+    }
+}
+
+// === impl TokenPath ===
+
+impl<S: Send + Sync> FromRequestParts<S> for TokenPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let text = path_parameter(parts, state, "id").await?;
+        text.parse().map(Self).map_err(|_| no_such_token())
+    }
+}

@@ -1,0 +1,208 @@
+//! The seven tools. Their requests and answers are the guest's own, unchanged.
+
+mod git;
+mod stream;
+
+use axum::{
+    Json,
+    extract::State,
+    http::HeaderMap,
+    response::{IntoResponse as _, Response},
+};
+use emergent_guest_proto::tools::{
+    BashRequest, BashResult, EditRequest, EditResult, GlobRequest, GlobResult, GrepRequest, GrepResult, ReadRequest,
+    ReadResult, WriteRequest, WriteResult,
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use self::stream::StreamQuery;
+use crate::{
+    auth::{Caller, NeedsRead, NeedsWrite},
+    extract::{JsonBody, Query, WorkspacePath},
+    params::WorkspaceParam,
+    problem::{OnGuest, Refusal},
+    sse,
+    state::ApiState,
+};
+
+pub(crate) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(bash))
+        .routes(routes!(exec))
+        .routes(routes!(read))
+        .routes(routes!(write))
+        .routes(routes!(edit))
+        .routes(routes!(glob))
+        .routes(routes!(grep))
+        .routes(routes!(git::git))
+}
+
+/// Runs a command and waits for the shell to exit.
+///
+/// A non-zero exit is a success of the call. Losing the connection does not end the command: it can be found at
+/// `…/processes/{execution_id}`. With `Accept: text/event-stream` or `?stream=true` the output comes as it is written,
+/// as the events `execution` (first), `stdout`, `stderr` (`{offset, text}`, or `{offset, base64}` where it is not
+/// UTF-8), `dropped` and `result` (last); `error` in place of `result` when the stream fails. A request that repeats
+/// `Last-Event-ID` reattaches to the execution and does not run it again.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agent/workspaces/{id}/bash",
+    tag = "tools",
+    security(("token" = ["admin:write"])),
+    params(WorkspaceParam, StreamQuery),
+    request_body = BashRequest,
+    responses(
+        (status = 200, description = "What the command did.", content(
+            (BashResult = "application/json"),
+            (String = "text/event-stream"),
+        )),
+        OnGuest,
+    )
+)]
+async fn bash(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    path: WorkspacePath,
+    query: Query<StreamQuery>,
+    headers: HeaderMap,
+    body: JsonBody<BashRequest>,
+) -> Result<Response, Refusal> {
+    run(caller, state, path, query, headers, body).await
+}
+
+/// Runs a command: another name for `bash`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agent/workspaces/{id}/exec",
+    tag = "tools",
+    security(("token" = ["admin:write"])),
+    params(WorkspaceParam, StreamQuery),
+    request_body = BashRequest,
+    responses(
+        (status = 200, description = "What the command did.", content(
+            (BashResult = "application/json"),
+            (String = "text/event-stream"),
+        )),
+        OnGuest,
+    )
+)]
+async fn exec(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    path: WorkspacePath,
+    query: Query<StreamQuery>,
+    headers: HeaderMap,
+    body: JsonBody<BashRequest>,
+) -> Result<Response, Refusal> {
+    run(caller, state, path, query, headers, body).await
+}
+
+async fn run(
+    caller: Caller<NeedsWrite>,
+    state: ApiState,
+    WorkspacePath(id): WorkspacePath,
+    Query(query): Query<StreamQuery>,
+    headers: HeaderMap,
+    JsonBody(request): JsonBody<BashRequest>,
+) -> Result<Response, Refusal> {
+    let guest = state.workspaces().guest(caller.project(), id).await?;
+    if query.stream.unwrap_or_else(|| sse::is_wanted(&headers)) {
+        return stream::bash(guest, request, &headers).await;
+    }
+    Ok(Json(guest.bash(request).await?).into_response())
+}
+
+/// Shows a text file with numbered lines, lists a directory, or tells what a binary file is.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agent/workspaces/{id}/read",
+    tag = "tools",
+    security(("token" = ["admin:read"])),
+    params(WorkspaceParam),
+    request_body = ReadRequest,
+    responses((status = 200, description = "What stands at the path.", body = ReadResult), OnGuest)
+)]
+async fn read(
+    caller: Caller<NeedsRead>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+    JsonBody(request): JsonBody<ReadRequest>,
+) -> Result<Json<ReadResult>, Refusal> {
+    Ok(Json(state.workspaces().guest(caller.project(), id).await?.read(&request).await?))
+}
+
+/// Writes a whole text file, atomically. Parents are made.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agent/workspaces/{id}/write",
+    tag = "tools",
+    security(("token" = ["admin:write"])),
+    params(WorkspaceParam),
+    request_body = WriteRequest,
+    responses((status = 200, description = "What was written.", body = WriteResult), OnGuest)
+)]
+async fn write(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+    JsonBody(request): JsonBody<WriteRequest>,
+) -> Result<Json<WriteResult>, Refusal> {
+    Ok(Json(state.workspaces().guest(caller.project(), id).await?.write(&request).await?))
+}
+
+/// Replaces text in a file. Text that does not occur, or occurs more than once, changes nothing.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agent/workspaces/{id}/edit",
+    tag = "tools",
+    security(("token" = ["admin:write"])),
+    params(WorkspaceParam),
+    request_body = EditRequest,
+    responses((status = 200, description = "What was replaced.", body = EditResult), OnGuest)
+)]
+async fn edit(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+    JsonBody(request): JsonBody<EditRequest>,
+) -> Result<Json<EditResult>, Refusal> {
+    Ok(Json(state.workspaces().guest(caller.project(), id).await?.edit(&request).await?))
+}
+
+/// Finds files by name, the one changed last first.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agent/workspaces/{id}/glob",
+    tag = "tools",
+    security(("token" = ["admin:read"])),
+    params(WorkspaceParam),
+    request_body = GlobRequest,
+    responses((status = 200, description = "The files found.", body = GlobResult), OnGuest)
+)]
+async fn glob(
+    caller: Caller<NeedsRead>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+    JsonBody(request): JsonBody<GlobRequest>,
+) -> Result<Json<GlobResult>, Refusal> {
+    Ok(Json(state.workspaces().guest(caller.project(), id).await?.glob(&request).await?))
+}
+
+/// Searches the contents of files.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agent/workspaces/{id}/grep",
+    tag = "tools",
+    security(("token" = ["admin:read"])),
+    params(WorkspaceParam),
+    request_body = GrepRequest,
+    responses((status = 200, description = "The lines found.", body = GrepResult), OnGuest)
+)]
+async fn grep(
+    caller: Caller<NeedsRead>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+    JsonBody(request): JsonBody<GrepRequest>,
+) -> Result<Json<GrepResult>, Refusal> {
+    Ok(Json(state.workspaces().guest(caller.project(), id).await?.grep(&request).await?))
+}

@@ -1,0 +1,112 @@
+//! The git tool. What it needs of its caller depends on the action.
+
+use axum::{Json, extract::State};
+use emergent_guest_proto::{
+    GuestPath,
+    tools::{GitAction, GitRequest, GitResult},
+};
+use emergent_store::Scope;
+use serde::{Deserialize, Deserializer, de};
+use serde_json::{Map, Value};
+
+use crate::{
+    auth::{Caller, NeedsRead},
+    check::{Check, Faults},
+    extract::{JsonBody, WorkspacePath},
+    params::WorkspaceParam,
+    problem::{OnGuest, Refusal},
+    state::ApiState,
+};
+
+/// Works with a git repository.
+///
+/// `status`, `diff`, `log` and a `branch` without `name` need the scope `admin:read`; the other actions need
+/// `admin:write` as well.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agent/workspaces/{id}/git",
+    tag = "tools",
+    security(("token" = ["admin:read"])),
+    params(WorkspaceParam),
+    request_body = GitRequest,
+    responses((status = 200, description = "What git said, structured.", body = GitResult), OnGuest)
+)]
+pub(super) async fn git(
+    caller: Caller<NeedsRead>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+    JsonBody(Strict(request)): JsonBody<Strict>,
+) -> Result<Json<GitResult>, Refusal> {
+    if changes_something(&request.action) {
+        caller.require(Scope::AdminWrite)?;
+    }
+    Ok(Json(state.workspaces().guest(caller.project(), id).await?.git(&request).await?))
+}
+
+fn changes_something(action: &GitAction) -> bool {
+    match action {
+        GitAction::Status {} | GitAction::Diff { .. } | GitAction::Log { .. } | GitAction::Branch { name: None } => {
+            false
+        }
+        GitAction::Commit { .. }
+        | GitAction::Push { .. }
+        | GitAction::Pull { .. }
+        | GitAction::Checkout { .. }
+        | GitAction::Branch { name: Some(_) } => true,
+    }
+}
+
+/// A request that refuses unknown fields by name, which serde's `flatten` would swallow: the path is taken out, and
+/// the action, which knows its fields, reads the rest.
+pub(super) struct Strict(GitRequest);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut fields = Map::deserialize(deserializer)?;
+        let path = match fields.remove("path") {
+            None | Some(Value::Null) => None,
+            Some(path) => Some(GuestPath::deserialize(path).map_err(de::Error::custom)?),
+        };
+        let action = GitAction::deserialize(Value::Object(fields)).map_err(de::Error::custom)?;
+        Ok(Self(GitRequest { path, action }))
+    }
+}
+
+impl Check for Strict {
+    fn check(&self, faults: &mut Faults) {
+        match &self.0.action {
+            GitAction::Commit { message, .. } => faults.not_empty("message", message),
+            GitAction::Checkout { reference, .. } => faults.not_empty("reference", reference),
+            GitAction::Log { limit, .. } => faults.range("limit", *limit, 1..=1_000),
+            GitAction::Status {}
+            | GitAction::Diff { .. }
+            | GitAction::Push { .. }
+            | GitAction::Pull { .. }
+            | GitAction::Branch { .. } => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<GitRequest, String> {
+        serde_json::from_str::<Strict>(text).map(|Strict(request)| request).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_unknown_field_of_an_action_is_refused_by_name() {
+        let refusal = read(r#"{"action": "status", "path": "/workspace", "colour": "red"}"#).unwrap_err();
+        assert!(refusal.contains("unknown field `colour`"), "{refusal}");
+        let refusal = read(r#"{"action": "log", "message": "of a commit"}"#).unwrap_err();
+        assert!(refusal.contains("unknown field `message`"), "{refusal}");
+    }
+
+    #[test]
+    fn a_path_stands_beside_the_action() {
+        let request = read(r#"{"path": "project", "action": "log", "limit": 3}"#).unwrap();
+        assert_eq!(request.path.unwrap().to_string(), "project");
+        assert_eq!(request.action, GitAction::Log { limit: Some(3), reference: None });
+    }
+}

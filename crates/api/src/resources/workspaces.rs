@@ -1,0 +1,215 @@
+//! Workspaces: made, shown, listed, destroyed, and brought from one state to another.
+
+pub mod request;
+pub mod view;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use emergent_core::{IdempotencyKey, StateWord, Workspace};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use self::{
+    request::{CreateWorkspace, ListQuery, WaitQuery},
+    view::WorkspaceView,
+};
+use crate::{
+    auth::{Caller, NeedsRead, NeedsWrite},
+    extract::{JsonBody, Query, WorkspacePath},
+    params::WorkspaceParam,
+    problem::{OnWorkspace, ProblemKind, Refusal, Usual, of_failed_create},
+    state::ApiState,
+};
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// A page of workspaces, newest first.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct WorkspaceList {
+    /// The workspaces.
+    pub items: Vec<WorkspaceView>,
+    /// Send it as `cursor` to get the next page; null when there is none.
+    pub next_cursor: Option<String>,
+}
+
+pub(crate) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(create_workspace, list_workspaces))
+        .routes(routes!(get_workspace, destroy_workspace))
+        .routes(routes!(stop_workspace))
+        .routes(routes!(resume_workspace))
+        .routes(routes!(pause_workspace))
+}
+
+/// Makes a workspace.
+///
+/// Waits up to `wait_seconds` for it to be ready, and answers 201 then, else 202 while it is being made: ask for it
+/// at `Location`. With an `Idempotency-Key` a repeated request finds the workspace of the first one.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agent/workspaces",
+    tag = "workspaces",
+    security(("token" = ["admin:write"])),
+    params(
+        WaitQuery,
+        ("Idempotency-Key" = Option<String>, Header, description = "A word of the caller's, up to 255 visible ASCII characters: requests with the same one are one request, for 24 hours.")
+    ),
+    request_body(content = CreateWorkspace, description = "What is left out is decided by the server's settings."),
+    responses(
+        (status = 201, description = "The workspace is ready.", body = WorkspaceView, headers(("Location" = String, description = "Its URL."))),
+        (status = 202, description = "The workspace is being made; ask again at `Location`.", body = WorkspaceView, headers(("Location" = String, description = "Its URL."))),
+        (status = 429, description = "The limit on workspaces is reached; `Retry-After` says when to try again.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        OnWorkspace,
+    )
+)]
+async fn create_workspace(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    Query(query): Query<WaitQuery>,
+    headers: HeaderMap,
+    body: Option<JsonBody<CreateWorkspace>>,
+) -> Result<Response, Refusal> {
+    let key = idempotency_key(&headers)?;
+    let request = body.map(|JsonBody(request)| request).unwrap_or_default().into_core();
+    let workspaces = state.workspaces();
+    let made = workspaces.create(caller.project(), request, key).await?;
+    let workspace = workspaces.settle(caller.project(), made.id, query.wait()).await?;
+    if let Some(refusal) = of_failed_create(&workspace) {
+        return Err(refusal);
+    }
+    let status = match workspace.state.word() {
+        StateWord::Creating => StatusCode::ACCEPTED,
+        _ => StatusCode::CREATED,
+    };
+    Ok((status, [(header::LOCATION, location(&workspace)?)], Json(WorkspaceView::from(workspace))).into_response())
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Refusal> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let key = text.parse::<IdempotencyKey>();
+    key.map(Some).map_err(|error| Refusal::of_field(ProblemKind::InvalidValue, "Idempotency-Key", error.to_string()))
+}
+
+fn location(workspace: &Workspace) -> Result<HeaderValue, Refusal> {
+    HeaderValue::try_from(format!("/api/v1/agent/workspaces/{}", workspace.id))
+        .map_err(|error| Refusal::new(ProblemKind::Internal, error.to_string()))
+}
+
+/// Lists workspaces, newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/agent/workspaces",
+    tag = "workspaces",
+    security(("token" = ["admin:read"])),
+    params(ListQuery),
+    responses((status = 200, description = "A page of workspaces.", body = WorkspaceList), Usual)
+)]
+async fn list_workspaces(
+    caller: Caller<NeedsRead>,
+    State(state): State<ApiState>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<WorkspaceList>, Refusal> {
+    let (filter, page) = query.into_core()?;
+    let page = state.workspaces().list(caller.project(), filter, page).await?.map(WorkspaceView::from);
+    Ok(Json(WorkspaceList { items: page.items, next_cursor: page.next.map(|cursor| cursor.to_string()) }))
+}
+
+/// Shows a workspace.
+#[utoipa::path(
+    get,
+    path = "/api/v1/agent/workspaces/{id}",
+    tag = "workspaces",
+    security(("token" = ["admin:read"])),
+    params(WorkspaceParam),
+    responses((status = 200, description = "The workspace.", body = WorkspaceView), OnWorkspace)
+)]
+async fn get_workspace(
+    caller: Caller<NeedsRead>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+) -> Result<Json<WorkspaceView>, Refusal> {
+    Ok(Json(state.workspaces().get(caller.project(), id).await?.into()))
+}
+
+/// Destroys a workspace and all that is in it.
+///
+/// When it answers, nothing of the workspace is left but its row. Destroying a destroyed one changes nothing.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/agent/workspaces/{id}",
+    tag = "workspaces",
+    security(("token" = ["admin:write"])),
+    params(WorkspaceParam),
+    responses((status = 204, description = "It is gone."), OnWorkspace)
+)]
+async fn destroy_workspace(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+) -> Result<StatusCode, Refusal> {
+    state.workspaces().destroy(caller.project(), id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Stops a workspace.
+///
+/// Its processes end; its files stay. Stopping a stopped one changes nothing.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agent/workspaces/{id}/stop",
+    tag = "workspaces",
+    security(("token" = ["admin:write"])),
+    params(WorkspaceParam),
+    responses((status = 200, description = "The workspace, stopped.", body = WorkspaceView), OnWorkspace)
+)]
+async fn stop_workspace(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+) -> Result<Json<WorkspaceView>, Refusal> {
+    Ok(Json(state.workspaces().stop(caller.project(), id).await?.into()))
+}
+
+/// Lets a paused workspace go on, or starts a stopped one.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agent/workspaces/{id}/resume",
+    tag = "workspaces",
+    security(("token" = ["admin:write"])),
+    params(WorkspaceParam),
+    responses(
+        (status = 200, description = "The workspace, ready.", body = WorkspaceView),
+        (status = 429, description = "The limit on workspaces is reached.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        OnWorkspace,
+    )
+)]
+async fn resume_workspace(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+) -> Result<Json<WorkspaceView>, Refusal> {
+    Ok(Json(state.workspaces().resume(caller.project(), id).await?.into()))
+}
+
+/// Freezes a workspace with its processes.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agent/workspaces/{id}/pause",
+    tag = "workspaces",
+    security(("token" = ["admin:write"])),
+    params(WorkspaceParam),
+    responses((status = 200, description = "The workspace, paused.", body = WorkspaceView), OnWorkspace)
+)]
+async fn pause_workspace(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    WorkspacePath(id): WorkspacePath,
+) -> Result<Json<WorkspaceView>, Refusal> {
+    Ok(Json(state.workspaces().pause(caller.project(), id).await?.into()))
+}

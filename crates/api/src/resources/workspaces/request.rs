@@ -1,0 +1,267 @@
+//! What a caller sends to make or list workspaces.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use emergent_core::{Cursor, LimitsRequest, ListFilter, NewWorkspace, PageRequest, StateWord, Ttl};
+use emergent_provider::{ContainerKind, ImageRef, ProviderKind};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::view::{ContainerType, Network};
+use crate::{
+    check::{Check, Faults},
+    problem::{ProblemKind, Refusal},
+    size::ByteSize,
+};
+
+const MOST_TTL_DAYS: f64 = 3650.0;
+const MOST_TTL_SECONDS: u64 = 3650 * 24 * 60 * 60;
+/// How long a create waits for `ready` when the caller does not say, in seconds.
+const DEFAULT_WAIT: u64 = 60;
+
+/// A workspace to make. Everything may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateWorkspace {
+    /// For people; up to 200 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 200)]
+    pub name: Option<String>,
+    /// For people and programs; up to 64, keys up to 63 characters, values up to 256.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Only `agent_workspace` can be made here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_type: Option<ContainerType>,
+    /// `gvisor`, `firecracker` or `e2b`: that one or none. `auto`, or left out: the server's setting decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<RequestedProvider>)]
+    pub provider: Option<RequestedProvider>,
+    /// An image such as `ubuntu:22.04`; left out: the server's default image, which has git and the usual tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 255, example = "ubuntu:22.04")]
+    pub base_image: Option<String>,
+    /// What it may use; each limit that is left out is the server's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_limits: Option<RequestedLimits>,
+    /// What it may reach; `outbound` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// Its environment, besides the image's own. Never shown again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
+    /// Let calls run commands as root inside (`"user": "root"`).
+    #[serde(default)]
+    pub allow_root: bool,
+    /// Days until it may be destroyed, from its creation; 0 for never. Left out: the server's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 3650)]
+    pub ttl_days: Option<f64>,
+    /// The same in seconds, 1 at least; not together with `ttl_days`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 315_360_000)]
+    pub expires_in_seconds: Option<u64>,
+}
+
+/// Which provider is to make a workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestedProvider {
+    /// The server's setting decides.
+    Auto,
+    /// Containers of the Docker Engine, under gVisor where it is installed.
+    Gvisor,
+    /// Firecracker microVMs.
+    Firecracker,
+    /// E2B's cloud.
+    E2b,
+}
+
+/// What a workspace is to use at most.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RequestedLimits {
+    /// CPU cores; 0.5 is half a core.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0.01, maximum = 1024, example = 2)]
+    pub cpu: Option<f64>,
+    /// Memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
+    /// Disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<ByteSize>,
+    /// Processes and threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 16, maximum = 4_194_304)]
+    pub pids: Option<u32>,
+}
+
+/// How long a create waits.
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct WaitQuery {
+    /// Seconds to wait for the workspace to be ready before the answer is 202; 60 by default.
+    #[param(minimum = 0, maximum = 600)]
+    wait_seconds: Option<u64>,
+}
+
+/// Which workspaces to list.
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    /// How many at most; 50 by default.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// In one of these states, separated by commas: `state=ready,paused`.
+    state: Option<String>,
+    /// Of this provider.
+    provider: Option<super::view::ProviderName>,
+    /// Of this type.
+    container_type: Option<ContainerType>,
+    /// With exactly this name.
+    name: Option<String>,
+    /// With this label: `label=key:value`.
+    label: Option<String>,
+    /// Destroyed ones too.
+    #[serde(default)]
+    include_destroyed: bool,
+}
+
+// === impl CreateWorkspace ===
+
+impl Check for CreateWorkspace {
+    fn check(&self, faults: &mut Faults) {
+        if self.name.as_deref().is_some_and(|name| name.is_empty() || name.chars().count() > 200) {
+            faults.add("name", "it takes 1 to 200 characters");
+        }
+        if self.labels.len() > 64 {
+            faults.add("labels", "there are more than 64");
+        }
+        for (key, value) in &self.labels {
+            if key.is_empty() || key.chars().count() > 63 || key.contains(':') || key.chars().any(char::is_control) {
+                faults.add(format!("labels.{key}"), "a key takes 1 to 63 characters, without : and control characters");
+            } else if value.chars().count() > 256 {
+                faults.add(format!("labels.{key}"), "a value takes at most 256 characters");
+            }
+        }
+        if self.container_type == Some(ContainerType::McpServer) {
+            faults.add("container_type", "only agent_workspace can be made here");
+        }
+        if let Some(Err(error)) = self.base_image.as_deref().map(str::parse::<ImageRef>) {
+            faults.add("base_image", error.to_string());
+        }
+        if let Some(limits) = &self.resource_limits {
+            faults.range("resource_limits.cpu", limits.cpu, 0.01..=1024.0);
+            faults.range("resource_limits.memory", limits.memory.map(|size| size.0), (16 << 20)..=(64 << 40));
+            faults.range("resource_limits.disk", limits.disk.map(|size| size.0), (16 << 20)..=(1 << 50));
+            faults.range("resource_limits.pids", limits.pids, 16..=4_194_304);
+        }
+        faults.environment("environment", &self.environment);
+        faults.range("ttl_days", self.ttl_days, 0.0..=MOST_TTL_DAYS);
+        faults.range("expires_in_seconds", self.expires_in_seconds, 1..=MOST_TTL_SECONDS);
+        if self.ttl_days.is_some() && self.expires_in_seconds.is_some() {
+            faults.add("expires_in_seconds", "give either ttl_days or expires_in_seconds, not both");
+        }
+    }
+}
+
+impl CreateWorkspace {
+    /// The core's words for it. To be called on what was checked.
+    pub(super) fn into_core(self) -> NewWorkspace {
+        let limits = self.resource_limits.unwrap_or_default();
+        let ttl_days = self.ttl_days.map(|days| {
+            if days == 0.0 { Ttl::Never } else { Ttl::After(Duration::from_secs_f64(days * 24.0 * 60.0 * 60.0)) }
+        });
+        NewWorkspace {
+            name: self.name,
+            labels: self.labels,
+            kind: self.container_type.map_or(ContainerKind::AgentWorkspace, Into::into),
+            provider: self.provider.and_then(RequestedProvider::named),
+            image: self.base_image.and_then(|text| text.parse().ok()),
+            limits: LimitsRequest {
+                cpu: limits.cpu,
+                memory_bytes: limits.memory.map(|size| size.0),
+                disk_bytes: limits.disk.map(|size| size.0),
+                pids: limits.pids,
+            },
+            network: self.network.map(Into::into),
+            environment: self.environment,
+            allow_root: self.allow_root,
+            ttl: ttl_days.or_else(|| self.expires_in_seconds.map(|seconds| Ttl::After(Duration::from_secs(seconds)))),
+        }
+    }
+}
+
+impl RequestedProvider {
+    fn named(self) -> Option<ProviderKind> {
+        match self {
+            Self::Auto => None,
+            Self::Gvisor => Some(ProviderKind::Gvisor),
+            Self::Firecracker => Some(ProviderKind::Firecracker),
+            Self::E2b => Some(ProviderKind::E2b),
+        }
+    }
+}
+
+// === impl WaitQuery ===
+
+impl Check for WaitQuery {
+    fn check(&self, faults: &mut Faults) {
+        faults.range("wait_seconds", self.wait_seconds, 0..=600);
+    }
+}
+
+impl WaitQuery {
+    pub(super) fn wait(&self) -> Duration {
+        Duration::from_secs(self.wait_seconds.unwrap_or(DEFAULT_WAIT))
+    }
+}
+
+// === impl ListQuery ===
+
+impl Check for ListQuery {
+    fn check(&self, faults: &mut Faults) {
+        faults.range("limit", self.limit, 1..=PageRequest::MOST);
+    }
+}
+
+impl ListQuery {
+    /// The core's words for it.
+    ///
+    /// # Errors
+    /// A problem that names the part that cannot be read.
+    pub(super) fn into_core(self) -> Result<(ListFilter, PageRequest), Refusal> {
+        let invalid = |field: &str, message: String| Refusal::of_field(ProblemKind::InvalidValue, field, message);
+        let words = self.state.as_deref().map(|text| text.split(',').map(str::trim).filter(|word| !word.is_empty()));
+        let states = words
+            .into_iter()
+            .flatten()
+            .map(|word| word.parse::<StateWord>().map_err(|error| invalid("state", error.to_string())))
+            .collect::<Result<_, _>>()?;
+        let label = match self.label {
+            None => None,
+            Some(text) => {
+                let pair = text.split_once(':').map(|(key, value)| (key.to_owned(), value.to_owned()));
+                Some(pair.ok_or_else(|| invalid("label", "write it as key:value".to_owned()))?)
+            }
+        };
+        let cursor = match self.cursor {
+            None => None,
+            Some(text) => Some(text.parse::<Cursor>().map_err(|error| invalid("cursor", error.to_string()))?),
+        };
+        let filter = ListFilter {
+            states,
+            kind: self.container_type.map(Into::into),
+            provider: self.provider.map(Into::into),
+            name: self.name,
+            label,
+            include_destroyed: self.include_destroyed,
+        };
+        Ok((filter, PageRequest { limit: self.limit.unwrap_or(PageRequest::DEFAULT), cursor }))
+    }
+}

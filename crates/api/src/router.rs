@@ -1,0 +1,121 @@
+//! All routes, and the OpenAPI document that follows from them.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    http::{Method, Uri, header},
+    middleware,
+    response::IntoResponse as _,
+    routing::get,
+};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::{
+    Modify, OpenApi as _,
+    openapi::{
+        OpenApi,
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
+};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::{
+    hosts, observe, pages,
+    problem::{Problem, ProblemKind, Refusal},
+    resources::{files, health, processes, providers, tokens, tools, usage, workspaces},
+    state::ApiState,
+};
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Emergent Workspaces",
+        description = "Isolated workspaces for AI agents, with fast, structured tools.\n\nEvery call but `/health` and \
+                       `/ready` needs a token: `Authorization: Bearer emt_…`. Whatever is not a success is a problem \
+                       (RFC 9457, `application/problem+json`) whose `type` is stable and whose `detail` says what to \
+                       do next. Every answer has an `x-request-id`, under which the server's log has it.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    components(schemas(Problem)),
+    tags(
+        (name = "workspaces", description = "Isolated environments and their states."),
+        (name = "tools", description = "What an agent does in a workspace."),
+        (name = "processes", description = "Executions that outlive the caller's connection."),
+        (name = "files", description = "Raw files of any size and kind."),
+        (name = "providers", description = "Ways of making workspaces."),
+        (name = "tokens", description = "Who may call."),
+        (name = "server", description = "How the server is."),
+    ),
+    modifiers(&BearerToken),
+)]
+struct Document;
+
+struct BearerToken;
+
+impl Modify for BearerToken {
+    fn modify(&self, document: &mut OpenApi) {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("emt_ and 43 characters")
+            .description(Some("A token of this server, made with `emergent token create` or `POST /api/v1/tokens`."))
+            .build();
+        document.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(scheme));
+    }
+}
+
+fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(workspaces::routes())
+        .merge(providers::routes())
+        .merge(tools::routes())
+        .merge(processes::routes())
+        .merge(files::routes())
+        .merge(usage::routes())
+        .merge(tokens::routes())
+        .merge(health::routes())
+}
+
+/// The OpenAPI document of this release.
+pub fn openapi() -> OpenApi {
+    routes().into_openapi()
+}
+
+/// The OpenAPI document as it is committed and served: indented JSON.
+///
+/// # Errors
+/// When the document cannot be written as JSON, which is a defect.
+pub fn openapi_json() -> Result<String, serde_json::Error> {
+    serde_json::to_string_pretty(&openapi()).map(|json| json + "\n")
+}
+
+/// The whole API as a service.
+///
+/// # Errors
+/// When the OpenAPI document cannot be written as JSON, which is a defect.
+pub fn router(state: ApiState) -> Result<Router, serde_json::Error> {
+    let json: Arc<str> = openapi_json()?.into();
+    let docs: Arc<str> = pages::docs(&serde_json::from_str(&json)?).into_string().into();
+    let serve_json = move || async move { ([(header::CONTENT_TYPE, "application/json")], json.to_string()) };
+    let serve_docs = move || async move { pages::html(docs.to_string()) };
+    Ok(Router::from(routes())
+        .route("/openapi.json", get(serve_json))
+        .route("/docs", get(serve_docs))
+        .route("/problems", get(pages::problems))
+        .route("/problems/{slug}", get(pages::problem))
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(state.clone(), hosts::check))
+        .layer(CatchPanicLayer::custom(observe::panicked))
+        .layer(middleware::from_fn(observe::observe))
+        .with_state(state))
+}
+
+async fn no_such_route(method: Method, uri: Uri) -> axum::response::Response {
+    let detail = format!("there is no {method} {}; /docs and /openapi.json list what there is", uri.path());
+    Refusal::new(ProblemKind::NoSuchRoute, detail).into_response()
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> axum::response::Response {
+    let detail = format!("{} does not take {method}; the Allow header names what it takes", uri.path());
+    Refusal::new(ProblemKind::MethodNotAllowed, detail).into_response()
+}

@@ -1,0 +1,61 @@
+//! What the handlers share.
+
+use std::{sync::Arc, time::Instant};
+
+use emergent_core::Workspaces;
+use emergent_store::Store;
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::{auth::Tokens, hosts::Hosts};
+
+/// What the API is made of.
+pub struct ApiParts {
+    /// The domain.
+    pub workspaces: Workspaces,
+    /// Where tokens are kept.
+    pub store: Store,
+    /// Renders the metrics that the process records.
+    pub metrics: PrometheusHandle,
+    /// Which hosts the server answers for.
+    pub hosts: Hosts,
+}
+
+/// What the handlers share. Clones are cheap.
+#[derive(Clone)]
+pub struct ApiState(Arc<Inner>);
+
+struct Inner {
+    workspaces: Workspaces,
+    tokens: Tokens,
+    metrics: PrometheusHandle,
+    hosts: Hosts,
+    started: Instant,
+}
+
+impl ApiState {
+    /// Puts the parts together.
+    pub fn new(parts: ApiParts) -> Self {
+        let ApiParts { workspaces, store, metrics, hosts } = parts;
+        Self(Arc::new(Inner { workspaces, tokens: Tokens::new(store), metrics, hosts, started: Instant::now() }))
+    }
+
+    pub(crate) fn workspaces(&self) -> &Workspaces {
+        &self.0.workspaces
+    }
+
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.0.tokens
+    }
+
+    pub(crate) fn metrics(&self) -> &PrometheusHandle {
+        &self.0.metrics
+    }
+
+    pub(crate) fn hosts(&self) -> &Hosts {
+        &self.0.hosts
+    }
+
+    pub(crate) fn started(&self) -> Instant {
+        self.0.started
+    }
+}

@@ -1,0 +1,166 @@
+//! A whole API, in memory but for its store.
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, Method, Request, StatusCode, header},
+};
+use emergent_api::{ApiParts, ApiState, Hosts, auth::TokenSecret, problem::Problem};
+use emergent_core::{CoreConfig, Readiness, ServerId, WorkspaceId, Workspaces};
+use emergent_provider::{ContainerKind, NetworkPolicy, ProviderKind, ResourceLimits};
+use emergent_store::{Admission, DatabaseUrl, NewToken, NewWorkspaceRow, Scope, Store};
+use http_body_util::BodyExt as _;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+pub(crate) const WORKSPACES: &str = "/api/v1/agent/workspaces";
+
+/// A whole API.
+pub(crate) struct Api {
+    pub(crate) store: Store,
+    /// A token with both scopes.
+    pub(crate) token: String,
+    router: Router,
+    _directory: tempfile::TempDir,
+}
+
+/// What an answer says.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Api {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(true).await
+    }
+
+    pub(crate) async fn start_with(enabled: bool) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&DatabaseUrl::sqlite(directory.path().join("test.sqlite"))).await.unwrap();
+        let workspaces = Workspaces::start(config(enabled), store.clone(), Vec::new()).await.unwrap();
+        while workspaces.is_ready() == Readiness::Reconciling {
+            tokio::task::yield_now().await;
+        }
+        let hosts = Hosts::for_listener(([127, 0, 0, 1], 7070).into(), vec!["agents.example".to_owned()]);
+        let metrics = PrometheusBuilder::new().build_recorder().handle();
+        let state = ApiState::new(ApiParts { workspaces, store: store.clone(), metrics, hosts });
+        let router = emergent_api::router(state).unwrap();
+        let mut api = Self { store, token: String::new(), router, _directory: directory };
+        api.token = api.new_token(&Scope::ALL).await;
+        api
+    }
+
+    /// A new token with these scopes.
+    pub(crate) async fn new_token(&self, scopes: &[Scope]) -> String {
+        let secret = TokenSecret::generate();
+        let new = NewToken {
+            project: self.store.default_project(),
+            name: "test".to_owned(),
+            scopes: scopes.to_vec(),
+            hash: secret.hash(),
+            expires_at: None,
+        };
+        self.store.tokens_create(new).await.unwrap();
+        secret.expose().to_owned()
+    }
+
+    /// A row of a workspace that no server drives, in the state `creating`.
+    pub(crate) async fn new_row(&self, name: &str, labels: &[(&str, &str)]) -> WorkspaceId {
+        let row = NewWorkspaceRow {
+            id: WorkspaceId::generate(),
+            project: self.store.default_project(),
+            server: ServerId::generate(),
+            name: Some(name.to_owned()),
+            labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            kind: ContainerKind::AgentWorkspace,
+            provider: ProviderKind::Gvisor,
+            provider_requested: None,
+            image: "base:test".parse().unwrap(),
+            limits: limits(),
+            network: NetworkPolicy::None,
+            allow_root: false,
+            environment_keys: Vec::new(),
+            expires_at: None,
+        };
+        match self.store.workspaces_admit(row, 1000, None).await.unwrap() {
+            Admission::Admitted(row) => row.id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A request without anything but what is given.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = tokio::time::timeout(Duration::from_secs(60), body.collect()).await.unwrap().unwrap().to_bytes();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        Answer { status: parts.status, headers: parts.headers, text }
+    }
+
+    /// A request with a token and, where there is one, a JSON body.
+    pub(crate) async fn call(&self, method: &str, path: &str, token: Option<&str>, body: Option<&str>) -> Answer {
+        let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap()).uri(path);
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        self.send(request.body(body.map(str::to_owned).map_or_else(Body::empty, Body::from)).unwrap()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.call("GET", path, Some(&self.token), None).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {
+        self.call("POST", path, Some(&self.token), Some(body)).await
+    }
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    /// The answer as a problem of this status and kind.
+    pub(crate) fn problem(&self, status: u16, slug: &str) -> Problem {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        assert_eq!(self.headers[header::CONTENT_TYPE], "application/problem+json");
+        let problem: Problem = serde_json::from_str(&self.text).unwrap();
+        assert_eq!(problem.kind, format!("/problems/{slug}"), "{}", self.text);
+        assert_eq!(problem.status, status);
+        assert!(!problem.title.is_empty() && !problem.detail.is_empty(), "{}", self.text);
+        problem
+    }
+
+    /// The fields that a problem blames.
+    pub(crate) fn blamed(&self, status: u16, slug: &str) -> Vec<String> {
+        self.problem(status, slug).errors.into_iter().map(|error| error.field).collect()
+    }
+}
+
+fn config(enabled: bool) -> CoreConfig {
+    CoreConfig {
+        enabled,
+        default_provider: Some(ProviderKind::Gvisor),
+        max_concurrent: 10,
+        default_ttl: chrono::Duration::days(30),
+        cleanup_interval: Duration::from_secs(3600),
+        alert_threshold_pct: 80,
+        default_limits: limits(),
+        default_image: "base:test".parse().unwrap(),
+        allowed_images: vec!["base:*".to_owned()],
+        registries: Vec::new(),
+        fault: None,
+    }
+}
+
+fn limits() -> ResourceLimits {
+    ResourceLimits { cpu: 1.0, memory_bytes: 1 << 30, disk_bytes: 1 << 30, pids: 100 }
+}

@@ -1,0 +1,9 @@
+//! The real router over a store in a temporary directory and a core without providers: who may call, what bad input
+//! answers, and whether the OpenAPI document tells the truth.
+
+mod auth;
+mod harness;
+mod lists;
+mod openapi;
+mod pages;
+mod problems;

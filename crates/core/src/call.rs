@@ -1,0 +1,120 @@
+//! Calls to a workspace's guest.
+
+use std::{ops::Deref, sync::Arc, time::Duration};
+
+use emergent_guest_client::Guest;
+use emergent_provider::WorkspaceId;
+use emergent_store::{ProjectId, StateWord};
+
+use crate::{
+    CallError, LookupError, TransitionError,
+    decide::{Decision, Operation, decide},
+    inner::{Core, Found},
+    registry::Entry,
+    situation::Situation,
+};
+
+/// When a caller of a workspace that is still being made should try again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The guest of one workspace, ready to be called. Cheap to make: take one for each call, so that the workspace's
+/// state is looked at and its use is noted.
+#[derive(Clone)]
+pub struct GuestSession {
+    guest: Guest,
+    pub(crate) entry: Arc<Entry>,
+}
+
+// === impl GuestSession ===
+
+impl GuestSession {
+    /// The guest.
+    pub fn guest(&self) -> &Guest {
+        &self.guest
+    }
+}
+
+impl Deref for GuestSession {
+    type Target = Guest;
+
+    fn deref(&self) -> &Guest {
+        &self.guest
+    }
+}
+
+// === impl Core ===
+
+impl Core {
+    /// The guest of a workspace that takes calls; nothing is waited for then, and no row is read.
+    pub(crate) async fn guest(
+        self: &Arc<Self>,
+        project: ProjectId,
+        id: WorkspaceId,
+    ) -> Result<GuestSession, CallError> {
+        if !self.config.enabled {
+            return Err(CallError::Disabled);
+        }
+        let entry = match self.registry.get(id) {
+            Some(entry) if entry.project == project => entry,
+            Some(_) => return Err(CallError::NotFound),
+            None => match self.find(project, id).await? {
+                Found::Entry(entry) => entry,
+                Found::Destroyed => return Err(refusal(Situation::Destroyed)),
+            },
+        };
+        self.session(entry).await
+    }
+
+    /// The guest of a workspace, started again first if it had ended by itself.
+    pub(crate) async fn session(self: &Arc<Self>, entry: Arc<Entry>) -> Result<GuestSession, CallError> {
+        let guest = match entry.ready_guest() {
+            Some(guest) => guest,
+            None => self.awaken(&entry).await?,
+        };
+        entry.note_use();
+        Ok(GuestSession { guest, entry })
+    }
+
+    async fn awaken(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Guest, CallError> {
+        let situation = entry.situation();
+        match decide(Operation::Call, situation) {
+            Decision::Refuse(_) => return Err(refusal(situation)),
+            Decision::Nothing
+            | Decision::Start
+            | Decision::Stop
+            | Decision::Unpause
+            | Decision::Pause
+            | Decision::Destroy => {}
+        }
+        match self.operate_on(Arc::clone(entry), Operation::Call).await {
+            Ok(()) => entry.ready_guest().ok_or_else(|| refusal(entry.situation())),
+            Err(TransitionError::WrongState { .. }) => Err(refusal(entry.situation())),
+            Err(error) => Err(CallError::Restart(Box::new(error))),
+        }
+    }
+}
+
+/// Why a workspace in this situation takes no calls.
+pub(crate) fn refusal(situation: Situation) -> CallError {
+    let state = situation.word();
+    match decide(Operation::Call, situation) {
+        Decision::Refuse(_) if state == StateWord::Creating => CallError::Creating { retry_after: RETRY_AFTER },
+        Decision::Refuse(advice) => CallError::WrongState { state, advice },
+        Decision::Nothing
+        | Decision::Start
+        | Decision::Stop
+        | Decision::Unpause
+        | Decision::Pause
+        | Decision::Destroy => CallError::WrongState { state, advice: "it changes just now; try again" },
+    }
+}
+
+impl From<LookupError> for CallError {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::Disabled => Self::Disabled,
+            LookupError::NotFound => Self::NotFound,
+            LookupError::Store(source) => Self::Store(source),
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! What the operator decides.
+
+use std::time::Duration;
+
+use emergent_provider::{ImageRef, ProviderKind, RegistryCredentials, ResourceLimits};
+
+use crate::Fault;
+
+/// The settings of the core, checked by whoever reads them.
+#[derive(Debug, Clone)]
+pub struct CoreConfig {
+    /// Whether workspaces may be used at all (`ENABLE_AGENT_WORKSPACES`).
+    pub enabled: bool,
+    /// The provider of requests that name none (`WORKSPACE_DEFAULT_PROVIDER`); `None` chooses by itself.
+    pub default_provider: Option<ProviderKind>,
+    /// How many agent workspaces may be creating, ready or paused at once (`WORKSPACE_MAX_CONCURRENT`).
+    pub max_concurrent: u32,
+    /// How long a workspace lives when the request does not say (`WORKSPACE_DEFAULT_TTL_DAYS`).
+    pub default_ttl: chrono::Duration,
+    /// How often expired workspaces and orphans are looked for (`WORKSPACE_CLEANUP_INTERVAL_MIN`).
+    pub cleanup_interval: Duration,
+    /// The share of `max_concurrent`, in percent, above which the log warns (`WORKSPACE_ALERT_THRESHOLD_PCT`).
+    pub alert_threshold_pct: u8,
+    /// What a workspace may use when the request does not say (`WORKSPACE_DEFAULT_CPU`, `_MEMORY`, `_DISK`).
+    pub default_limits: ResourceLimits,
+    /// What a workspace runs when the request does not say (`WORKSPACE_DEFAULT_IMAGE`).
+    pub default_image: ImageRef,
+    /// Globs of images that may be used (`WORKSPACE_ALLOWED_IMAGES`); empty allows any.
+    pub allowed_images: Vec<String>,
+    /// How to log in to registries, by host.
+    pub registries: Vec<(String, RegistryCredentials)>,
+    /// Where the process kills itself, for tests of crashes (`EMERGENT_FAULT`).
+    pub fault: Option<Fault>,
+}

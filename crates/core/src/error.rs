@@ -1,0 +1,223 @@
+//! Why an operation was refused or failed. Display never repeats the cause; print the chain.
+
+use std::time::Duration;
+
+use emergent_guest_client::GuestCallError;
+use emergent_guest_proto::GuestError;
+use emergent_provider::{ImageRef, OperationError, ProviderKind};
+use emergent_store::{StateWord, StoreError};
+
+/// Why the service did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting cannot be used.
+    #[error("{setting} is not usable: {reason}")]
+    Setting {
+        /// The setting's name.
+        setting: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// The store failed.
+    #[error("the rows of this server's workspaces could not be read")]
+    Store(#[from] StoreError),
+}
+
+/// Why no workspace was made. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum NewWorkspaceError {
+    /// Workspaces are switched off.
+    #[error("workspaces are switched off; set ENABLE_AGENT_WORKSPACES=true")]
+    Disabled,
+    /// The request asks for something that cannot be.
+    #[error("{field}: {message}")]
+    Invalid {
+        /// The field that is to blame, such as `limits.cpu`.
+        field: String,
+        /// What it takes.
+        message: String,
+    },
+    /// The operator does not allow the image.
+    #[error("image {image} is not allowed here; WORKSPACE_ALLOWED_IMAGES says which are")]
+    ImageNotAllowed {
+        /// Which image.
+        image: ImageRef,
+    },
+    /// There are as many workspaces as there may be.
+    #[error("{limit} workspaces are in use, as many as WORKSPACE_MAX_CONCURRENT allows; stop or destroy one")]
+    LimitReached {
+        /// How many there may be.
+        limit: u32,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The provider that was asked for does not work.
+    #[error("provider {provider} is not available: {reason}")]
+    ProviderUnavailable {
+        /// Which provider.
+        provider: ProviderKind,
+        /// Why not.
+        reason: String,
+    },
+    /// No provider works.
+    #[error("no provider is available: {}", list(.reasons))]
+    NoProvider {
+        /// Each provider, and why not.
+        reasons: Vec<(ProviderKind, String)>,
+    },
+    /// Another request came before with the same idempotency key.
+    #[error("this Idempotency-Key was used for a different request in the last 24 hours")]
+    IdempotencyMismatch,
+    /// The server is going down.
+    #[error("the server is shutting down; try again shortly")]
+    ShuttingDown,
+    /// The store failed.
+    #[error("the workspace could not be recorded")]
+    Store(#[from] StoreError),
+}
+
+/// Why a workspace was not found.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    /// Workspaces are switched off.
+    #[error("workspaces are switched off; set ENABLE_AGENT_WORKSPACES=true")]
+    Disabled,
+    /// The project has no such workspace.
+    #[error("there is no such workspace")]
+    NotFound,
+    /// The store failed.
+    #[error("the workspace could not be looked up")]
+    Store(#[from] StoreError),
+}
+
+/// Why workspaces were not listed.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// Workspaces are switched off.
+    #[error("workspaces are switched off; set ENABLE_AGENT_WORKSPACES=true")]
+    Disabled,
+    /// The page's limit is out of range.
+    #[error("limit: 1 to {most}")]
+    BadLimit {
+        /// The most that a page has.
+        most: u32,
+    },
+    /// The store failed.
+    #[error("the workspaces could not be listed")]
+    Store(#[from] StoreError),
+}
+
+/// Why a workspace was not brought to another state.
+#[derive(Debug, thiserror::Error)]
+pub enum TransitionError {
+    /// Workspaces are switched off.
+    #[error("workspaces are switched off; set ENABLE_AGENT_WORKSPACES=true")]
+    Disabled,
+    /// The project has no such workspace.
+    #[error("there is no such workspace")]
+    NotFound,
+    /// The operation makes no sense in the workspace's state.
+    #[error("a workspace in state {state} cannot {operation}; {advice}")]
+    WrongState {
+        /// Its state.
+        state: StateWord,
+        /// What was asked, such as `pause`.
+        operation: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// There are as many workspaces in use as there may be.
+    #[error("{limit} workspaces are in use, as many as WORKSPACE_MAX_CONCURRENT allows; stop or destroy one")]
+    LimitReached {
+        /// How many there may be.
+        limit: u32,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The workspace's provider is not part of this server.
+    #[error("provider {0} is not part of this server")]
+    NoProvider(ProviderKind),
+    /// The engine refused or did not answer.
+    #[error("the engine could not {operation} the workspace")]
+    Engine {
+        /// What was asked, such as `pause`.
+        operation: &'static str,
+        /// The engine's error; [`OperationError::Unsupported`] when the provider cannot do this at all.
+        #[source]
+        source: OperationError,
+    },
+    /// The sandbox runs, but its guest does not answer.
+    #[error("the workspace was started, but nothing answers in it")]
+    Guest(#[source] GuestCallError),
+    /// The server is going down.
+    #[error("the server is shutting down; try again shortly")]
+    ShuttingDown,
+    /// The store failed.
+    #[error("the workspace's state could not be recorded")]
+    Store(#[from] StoreError),
+}
+
+/// Why a call to a workspace failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Workspaces are switched off.
+    #[error("workspaces are switched off; set ENABLE_AGENT_WORKSPACES=true")]
+    Disabled,
+    /// The project has no such workspace.
+    #[error("there is no such workspace")]
+    NotFound,
+    /// The workspace does not take calls in its state.
+    #[error("a workspace in state {state} takes no calls; {advice}")]
+    WrongState {
+        /// Its state.
+        state: StateWord,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The workspace is still being made.
+    #[error("the workspace is still being made; try again shortly")]
+    Creating {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// It had to be started again first, and was not.
+    #[error("the workspace had ended and could not be started again")]
+    Restart(#[source] Box<TransitionError>),
+    /// The guest answered, and refused.
+    #[error(transparent)]
+    Guest(GuestError),
+    /// The guest was not reached, or not to the end;
+    /// [`may_have_happened`](GuestCallError::may_have_happened) tells which.
+    #[error(transparent)]
+    Channel(GuestCallError),
+    /// The store failed.
+    #[error("the workspace could not be looked up")]
+    Store(#[from] StoreError),
+}
+
+fn list(reasons: &[(ProviderKind, String)]) -> String {
+    reasons.iter().map(|(kind, reason)| format!("{kind}: {reason}")).collect::<Vec<_>>().join("; ")
+}
+
+// === impl CallError ===
+
+impl From<GuestCallError> for CallError {
+    fn from(error: GuestCallError) -> Self {
+        match error {
+            GuestCallError::Refused(refusal) => Self::Guest(refusal),
+            other => Self::Channel(other),
+        }
+    }
+}
+
+// === impl TransitionError ===
+
+impl From<LookupError> for TransitionError {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::Disabled => Self::Disabled,
+            LookupError::NotFound => Self::NotFound,
+            LookupError::Store(source) => Self::Store(source),
+        }
+    }
+}

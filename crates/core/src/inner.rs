@@ -1,0 +1,178 @@
+//! What the parts of the service share.
+
+use std::{
+    error::Error,
+    panic,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use emergent_guest_client::{Guest, Open};
+use emergent_provider::{ByteStream, ChannelError, Provider, ProviderKind, WorkspaceId};
+use emergent_store::{ProjectId, StateWord, Store, StoreError, WorkspaceRow, WorkspaceState};
+use tokio::task::JoinError;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    CoreConfig, LookupError, StartError,
+    providers::Providers,
+    registry::{Entry, Registry},
+    steps::Steps,
+    validate::AllowedImages,
+};
+
+/// The service behind the facade. Each concern adds its methods in a file of its own.
+pub(crate) struct Core {
+    pub(crate) config: CoreConfig,
+    pub(crate) store: Store,
+    pub(crate) providers: Providers,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) steps: Steps,
+    pub(crate) allowed_images: AllowedImages,
+    /// Every task of the service.
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled when the service goes down: loops end, operations under way go on.
+    pub(crate) going_down: CancellationToken,
+    pub(crate) reconciled: AtomicBool,
+}
+
+/// Where a workspace was found.
+pub(crate) enum Found {
+    /// This process drives it.
+    Entry(Arc<Entry>),
+    /// It is destroyed: only its row is left.
+    Destroyed,
+}
+
+/// Opens channels to one workspace.
+struct Opener {
+    provider: Option<Arc<dyn Provider>>,
+    workspace: WorkspaceId,
+}
+
+#[async_trait]
+impl Open for Opener {
+    async fn open(&self) -> Result<ByteStream, ChannelError> {
+        match &self.provider {
+            Some(provider) => provider.open(self.workspace).await,
+            None => Err(ChannelError::NotRunning),
+        }
+    }
+}
+
+/// An error with all its causes, in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Goes on panicking where an owned task has panicked. Tasks of the service are never aborted, except by the end of
+/// the runtime, which then ends the caller, too.
+pub(crate) fn propagate(error: JoinError) -> ! {
+    match error.try_into_panic() {
+        Ok(panic) => panic::resume_unwind(panic),
+        Err(error) => panic!("a task outlived its runtime: {error}"),
+    }
+}
+
+// === impl Core ===
+
+impl Core {
+    pub(crate) async fn new(
+        config: CoreConfig,
+        store: Store,
+        providers: Vec<Arc<dyn Provider>>,
+    ) -> Result<Self, StartError> {
+        let registry = Arc::<Registry>::default();
+        let core = Self {
+            allowed_images: AllowedImages::new(&config.allowed_images)?,
+            steps: Steps::new(config.fault, Arc::clone(&registry)),
+            providers: Providers::new(providers),
+            tasks: TaskTracker::new(),
+            going_down: CancellationToken::new(),
+            reconciled: AtomicBool::new(false),
+            config,
+            store,
+            registry,
+        };
+        // Known before the first call comes in: what lives answers at once.
+        for row in core.store.workspaces_of(core.store.server_id()).await? {
+            core.enter(&row);
+        }
+        Ok(core)
+    }
+
+    /// Makes the entry of a workspace.
+    pub(crate) fn enter(&self, row: &WorkspaceRow) -> Arc<Entry> {
+        let entry = Arc::new(Entry::new(row, || self.new_guest(row.provider, row.id, None)));
+        self.registry.insert(Arc::clone(&entry));
+        entry
+    }
+
+    /// A client for a workspace's guest, which has no connection yet.
+    pub(crate) fn new_guest(&self, provider: ProviderKind, workspace: WorkspaceId, first: Option<ByteStream>) -> Guest {
+        let provider = self.providers.get(provider).map(|registered| Arc::clone(&registered.provider));
+        Guest::new(Arc::new(Opener { provider, workspace }), first)
+    }
+
+    pub(crate) fn is_going_down(&self) -> bool {
+        self.going_down.is_cancelled()
+    }
+
+    pub(crate) fn is_reconciled(&self) -> bool {
+        self.reconciled.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn note_reconciled(&self) {
+        self.reconciled.store(true, Ordering::Release);
+    }
+
+    /// Finds a project's workspace.
+    pub(crate) async fn find(&self, project: ProjectId, id: WorkspaceId) -> Result<Found, LookupError> {
+        self.check_enabled()?;
+        if let Some(entry) = self.registry.get(id) {
+            return if entry.project == project { Ok(Found::Entry(entry)) } else { Err(LookupError::NotFound) };
+        }
+        match self.store.workspaces_get(project, id).await? {
+            Some(row) if row.state.word() == StateWord::Destroyed => Ok(Found::Destroyed),
+            // Another server's, or one whose create has recorded its row this very moment.
+            Some(_) | None => Err(LookupError::NotFound),
+        }
+    }
+
+    pub(crate) async fn row(&self, project: ProjectId, id: WorkspaceId) -> Result<WorkspaceRow, LookupError> {
+        self.check_enabled()?;
+        self.store.workspaces_get(project, id).await?.ok_or(LookupError::NotFound)
+    }
+
+    fn check_enabled(&self) -> Result<(), LookupError> {
+        if self.config.enabled { Ok(()) } else { Err(LookupError::Disabled) }
+    }
+
+    /// Records a state whatever it was before, unless the workspace is destroyed.
+    pub(crate) async fn record(&self, id: WorkspaceId, state: &WorkspaceState) -> Result<(), StoreError> {
+        const NOT_DESTROYED: [StateWord; 7] = [
+            StateWord::Creating,
+            StateWord::Ready,
+            StateWord::Paused,
+            StateWord::Stopping,
+            StateWord::Stopped,
+            StateWord::Destroying,
+            StateWord::Error,
+        ];
+        self.store.workspaces_record(id, &NOT_DESTROYED, state).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,262 @@
+//! Stop, resume, pause and destroy: one operation at a time for each workspace, each carried to its end by a task of
+//! the service.
+
+use std::sync::Arc;
+
+use emergent_provider::{DestroyStep, OperationError, StepObserver as _, StopStep, WorkspaceId};
+use emergent_store::{ErrorReason, ProjectId, StartClaim, WorkspaceState};
+use tracing::Instrument as _;
+
+use crate::{
+    TransitionError,
+    create::{FIRST_ANSWER, RETRY_AFTER, first_answer},
+    decide::{Decision, Operation, decide},
+    inner::{Core, Found, chain, propagate},
+    providers::Registered,
+    registry::{Entry, Phase},
+    situation::Situation,
+    telemetry,
+};
+
+// === impl Core ===
+
+impl Core {
+    /// Carries out an operation on a project's workspace. Dropping the future does not end it.
+    pub(crate) async fn operate(
+        self: &Arc<Self>,
+        project: ProjectId,
+        id: WorkspaceId,
+        operation: Operation,
+    ) -> Result<(), TransitionError> {
+        match self.find(project, id).await? {
+            Found::Entry(entry) => self.operate_on(entry, operation).await,
+            Found::Destroyed => match decide(operation, Situation::Destroyed) {
+                Decision::Refuse(advice) => Err(refusal(operation, Situation::Destroyed, advice)),
+                Decision::Nothing
+                | Decision::Stop
+                | Decision::Start
+                | Decision::Unpause
+                | Decision::Pause
+                | Decision::Destroy => Ok(()),
+            },
+        }
+    }
+
+    pub(crate) async fn operate_on(
+        self: &Arc<Self>,
+        entry: Arc<Entry>,
+        operation: Operation,
+    ) -> Result<(), TransitionError> {
+        if self.is_going_down() {
+            return Err(TransitionError::ShuttingDown);
+        }
+        let situation = entry.situation();
+        match operation {
+            Operation::Destroy => entry.unwanted.cancel(),
+            // A create may take as long as the pull of its image; nobody waits for its turn only to be refused.
+            Operation::Stop | Operation::Resume | Operation::Pause | Operation::Call => {
+                if let (Situation::Creating, Decision::Refuse(advice)) = (situation, decide(operation, situation)) {
+                    return Err(refusal(operation, situation, advice));
+                }
+            }
+        }
+        let span = tracing::info_span!("operation", workspace = %entry.id, operation = operation.as_str());
+        let core = Arc::clone(self);
+        let task = async move {
+            let _turn = entry.turn().await;
+            let result = core.perform(&entry, operation).await;
+            telemetry::operated(operation.as_str(), result.is_ok());
+            if let Err(error) = &result {
+                tracing::warn!(reason = chain(error), "operation failed");
+            }
+            result
+        };
+        self.tasks.spawn(task.instrument(span)).await.unwrap_or_else(|error| propagate(error))
+    }
+
+    /// Carries out an operation; the caller has the turn.
+    async fn perform(&self, entry: &Entry, operation: Operation) -> Result<(), TransitionError> {
+        let situation = entry.situation();
+        match decide(operation, situation) {
+            Decision::Nothing => Ok(()),
+            Decision::Refuse(advice) => Err(refusal(operation, situation, advice)),
+            Decision::Stop => self.stop(entry).await,
+            Decision::Start => self.start(entry, situation).await,
+            Decision::Unpause => self.unpause(entry).await,
+            Decision::Pause => self.pause(entry).await,
+            Decision::Destroy => self.destroy(entry).await,
+        }
+    }
+
+    async fn pause(&self, entry: &Entry) -> Result<(), TransitionError> {
+        let registered = self.provider_of(entry)?;
+        let Some(guest) = entry.ready_guest() else { return Ok(()) };
+        // No new calls first: one that came in between would find a connection that does not answer.
+        entry.set_phase(Phase::Paused { guest: guest.clone() });
+        guest.suspend();
+        if let Err(error) = registered.provider.pause(entry.id).await {
+            entry.set_phase(Phase::Ready { guest });
+            return self.engine_failed(entry, "pause", error).await;
+        }
+        self.record(entry.id, &WorkspaceState::Paused).await?;
+        tracing::info!("workspace is paused");
+        Ok(())
+    }
+
+    async fn unpause(&self, entry: &Entry) -> Result<(), TransitionError> {
+        let registered = self.provider_of(entry)?;
+        if let Err(error) = registered.provider.unpause(entry.id).await {
+            return self.engine_failed(entry, "resume", error).await;
+        }
+        self.becomes_ready(entry, None).await
+    }
+
+    async fn stop(&self, entry: &Entry) -> Result<(), TransitionError> {
+        let registered = self.provider_of(entry)?;
+        self.record(entry.id, &WorkspaceState::Stopping).await?;
+        entry.set_phase(Phase::Stopping);
+        self.steps.stopped(entry.id, StopStep::IntentRecorded);
+        if let Err(error) = registered.provider.stop(entry.id).await {
+            return self.engine_failed(entry, "stop", error).await;
+        }
+        self.steps.stopped(entry.id, StopStep::SandboxStopped);
+        self.record(entry.id, &WorkspaceState::Stopped).await?;
+        self.steps.stopped(entry.id, StopStep::StoppedRecorded);
+        entry.set_phase(Phase::Stopped);
+        tracing::info!("workspace is stopped");
+        Ok(())
+    }
+
+    async fn start(&self, entry: &Entry, situation: Situation) -> Result<(), TransitionError> {
+        let registered = self.provider_of(entry)?;
+        if situation == Situation::Stopping {
+            self.record(entry.id, &WorkspaceState::Stopped).await?;
+        }
+        let limit = self.config.max_concurrent;
+        match self.store.claim_start(entry.id, limit).await? {
+            StartClaim::Claimed => entry.set_phase(Phase::Starting),
+            StartClaim::Full => return Err(TransitionError::LimitReached { limit, retry_after: RETRY_AFTER }),
+        }
+        let first = match registered.provider.start(entry.id).await {
+            Ok(first) => first,
+            Err(error @ OperationError::Gone) => return self.engine_failed(entry, "start", error).await,
+            Err(source) => {
+                self.could_not_start(entry, situation, chain(&source)).await?;
+                return Err(TransitionError::Engine { operation: "start", source });
+            }
+        };
+        let guest = self.new_guest(entry.provider, entry.id, first);
+        if let Err(error) = first_answer(registered, entry.id, &guest, FIRST_ANSWER).await {
+            if let Err(error) = registered.provider.stop(entry.id).await {
+                tracing::warn!(reason = chain(&error), "a sandbox in which nothing answers could not be stopped");
+            }
+            let error = TransitionError::Guest(error);
+            self.could_not_start(entry, situation, chain(&error)).await?;
+            return Err(error);
+        }
+        self.becomes_ready(entry, Some(guest)).await
+    }
+
+    /// A start failed: what was stopped is stopped again, and what had failed says why it still does.
+    async fn could_not_start(&self, entry: &Entry, before: Situation, why: String) -> Result<(), TransitionError> {
+        match before {
+            Situation::Stopped | Situation::Stopping => {
+                self.record(entry.id, &WorkspaceState::Stopped).await?;
+                entry.set_phase(Phase::Stopped);
+            }
+            Situation::Creating
+            | Situation::Ready
+            | Situation::Paused
+            | Situation::Starting
+            | Situation::Destroying
+            | Situation::Destroyed
+            | Situation::Failed(_) => {
+                let message = format!("{why}; its files are kept, and the next call tries again");
+                self.fail(entry, ErrorReason::StartFailed, message).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn destroy(&self, entry: &Entry) -> Result<(), TransitionError> {
+        let registered = self.provider_of(entry)?;
+        self.record(entry.id, &WorkspaceState::Destroying).await?;
+        entry.set_phase(Phase::Destroying);
+        self.steps.destroyed(entry.id, DestroyStep::IntentRecorded);
+        let destroyed = registered.provider.destroy(entry.id, &self.steps).await;
+        match destroyed {
+            Ok(()) | Err(OperationError::Gone) => {}
+            Err(source) => return Err(TransitionError::Engine { operation: "destroy", source }),
+        }
+        self.record(entry.id, &WorkspaceState::Destroyed).await?;
+        self.steps.destroyed(entry.id, DestroyStep::DestroyedRecorded);
+        entry.set_phase(Phase::Destroyed);
+        self.registry.remove(entry.id);
+        tracing::info!("workspace is destroyed");
+        Ok(())
+    }
+
+    /// Records `ready` and lets calls in, through `guest` or through the one there is.
+    pub(crate) async fn becomes_ready(
+        &self,
+        entry: &Entry,
+        guest: Option<emergent_guest_client::Guest>,
+    ) -> Result<(), TransitionError> {
+        self.record(entry.id, &WorkspaceState::Ready).await?;
+        let paused = match &*entry.phase.borrow() {
+            Phase::Paused { guest } => Some(guest.clone()),
+            Phase::Creating { .. }
+            | Phase::Ready { .. }
+            | Phase::Stopping
+            | Phase::Stopped
+            | Phase::Starting
+            | Phase::Destroying
+            | Phase::Destroyed
+            | Phase::Failed(_) => None,
+        };
+        let guest = guest.or(paused).unwrap_or_else(|| self.new_guest(entry.provider, entry.id, None));
+        entry.set_phase(Phase::Ready { guest });
+        tracing::info!("workspace is ready again");
+        Ok(())
+    }
+
+    /// Records that a workspace is in error.
+    pub(crate) async fn fail(
+        &self,
+        entry: &Entry,
+        reason: ErrorReason,
+        message: String,
+    ) -> Result<(), TransitionError> {
+        tracing::warn!(workspace = %entry.id, %reason, message, "workspace is in error");
+        telemetry::ended(reason.as_str());
+        self.record(entry.id, &WorkspaceState::Error { reason, message }).await?;
+        entry.set_phase(Phase::Failed(reason));
+        Ok(())
+    }
+
+    /// The engine did not do what was asked. If it is there, the row follows what it really has; if it is not, the
+    /// intent stays recorded and is taken up again when it is back.
+    async fn engine_failed(
+        &self,
+        entry: &Entry,
+        operation: &'static str,
+        source: OperationError,
+    ) -> Result<(), TransitionError> {
+        match &source {
+            OperationError::EngineUnavailable { .. } => {}
+            OperationError::Gone | OperationError::Unsupported { .. } | OperationError::Refused { .. } => {
+                self.follow_engine(entry).await?;
+            }
+        }
+        Err(TransitionError::Engine { operation, source })
+    }
+
+    pub(crate) fn provider_of(&self, entry: &Entry) -> Result<&Registered, TransitionError> {
+        let registered = self.providers.get(entry.provider);
+        registered.map(AsRef::as_ref).ok_or(TransitionError::NoProvider(entry.provider))
+    }
+}
+
+fn refusal(operation: Operation, situation: Situation, advice: &'static str) -> TransitionError {
+    TransitionError::WrongState { state: situation.word(), operation: operation.as_str(), advice }
+}

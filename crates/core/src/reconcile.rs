@@ -1,0 +1,211 @@
+//! Makes rows and engine agree: after a crash, after the engine was away, and when somebody else has touched it.
+//!
+//! The row says what is wanted and [`verdict`] what a difference means. A listing that fails ends a run before it has
+//! changed anything.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use chrono::{TimeDelta, Utc};
+use emergent_provider::{ExitReason, Observed, OperationError};
+use emergent_store::{ErrorReason, StateWord, WorkspaceState};
+use futures::{StreamExt as _, stream};
+
+use crate::{
+    TransitionError,
+    create::first_answer,
+    inner::{Core, chain, propagate},
+    providers::Registered,
+    registry::{Entry, Phase},
+    situation::Situation,
+    steps::Undoing,
+    verdict::{Verdict, verdict},
+};
+
+/// How many workspaces are looked at together.
+const TOGETHER: usize = 8;
+/// How long the guest of an interrupted create may take to answer.
+const ADOPTION: Duration = Duration::from_secs(10);
+/// How old a sandbox without a row has to be before it is taken for an orphan.
+const ORPHAN_AGE: TimeDelta = TimeDelta::seconds(60);
+
+// === impl Core ===
+
+impl Core {
+    /// Makes all rows of a provider agree with its engine, and removes orphans.
+    ///
+    /// # Errors
+    /// When the engine cannot say what it has; nothing was changed then.
+    pub(crate) async fn reconcile(self: &Arc<Self>, registered: &Arc<Registered>) -> Result<(), OperationError> {
+        let kind = registered.provider.kind();
+        let listed = registered.provider.list().await?;
+        let ours = listed.into_iter().filter(|observed| observed.server == self.store.server_id());
+        let observed = ours.map(|observed| (observed.workspace, observed)).collect::<HashMap<_, _>>();
+        let entries = self.registry.all().into_iter().filter(|entry| entry.provider == kind).collect::<Vec<_>>();
+        let differing = entries.into_iter().filter(|entry| {
+            let state = observed.get(&entry.id).map(|observed| &observed.state);
+            verdict(entry.situation(), state) != Verdict::Agree
+        });
+        // Each in a task of its own: a run that is given up half-way leaves no workspace half-way.
+        let look = |entry: Arc<Entry>| {
+            let core = Arc::clone(self);
+            self.tasks.spawn(async move { core.look_again(&entry, Wait::No).await })
+        };
+        let looks = stream::iter(differing).for_each_concurrent(TOGETHER, |entry| {
+            let task = look(entry);
+            async { task.await.unwrap_or_else(|error| propagate(error)) }
+        });
+        looks.await;
+        for orphan in observed.into_values().filter(|observed| self.registry.get(observed.workspace).is_none()) {
+            let (core, registered) = (Arc::clone(self), Arc::clone(registered));
+            let removal = self.tasks.spawn(async move { core.remove_orphan(&registered, &orphan).await });
+            removal.await.unwrap_or_else(|error| propagate(error));
+        }
+        Ok(())
+    }
+
+    /// Compares one workspace with the engine and makes them agree.
+    pub(crate) async fn look_again(&self, entry: &Entry, wait: Wait) {
+        let turn = match wait {
+            Wait::ForTurn => Some(entry.turn().await),
+            // Whoever has the turn is bringing the workspace to where it belongs.
+            Wait::No => entry.free_turn(),
+        };
+        if turn.is_some()
+            && let Err(error) = self.follow_engine(entry).await
+        {
+            tracing::warn!(workspace = %entry.id, reason = chain(&error), "workspace could not be reconciled");
+        }
+    }
+
+    /// Makes a workspace's row agree with the engine; the caller has the turn.
+    pub(crate) async fn follow_engine(&self, entry: &Entry) -> Result<(), TransitionError> {
+        let registered = self.provider_of(entry)?;
+        let observed = registered.provider.inspect(entry.id).await;
+        let observed = observed.map_err(|source| TransitionError::Engine { operation: "inspect", source })?;
+        let state = observed.map(|observed| observed.state);
+        let verdict = verdict(entry.situation(), state.as_ref());
+        if verdict != Verdict::Agree {
+            tracing::info!(workspace = %entry.id, situation = ?entry.situation(), engine = ?state, ?verdict, "reconciling");
+        }
+        self.carry_out(entry, registered, verdict).await
+    }
+
+    async fn carry_out(&self, entry: &Entry, registered: &Registered, verdict: Verdict) -> Result<(), TransitionError> {
+        match verdict {
+            Verdict::Agree => Ok(()),
+            Verdict::Adopt => self.adopt(entry, registered).await,
+            Verdict::Abandon => self.abandon(entry, registered).await,
+            Verdict::Runs => self.becomes_ready(entry, None).await,
+            Verdict::IsPaused => {
+                self.record(entry.id, &WorkspaceState::Paused).await?;
+                let guest = entry.ready_guest().unwrap_or_else(|| self.new_guest(entry.provider, entry.id, None));
+                guest.suspend();
+                entry.set_phase(Phase::Paused { guest });
+                Ok(())
+            }
+            Verdict::IsStopped => {
+                self.record(entry.id, &WorkspaceState::Stopped).await?;
+                entry.set_phase(Phase::Stopped);
+                Ok(())
+            }
+            Verdict::FinishStop => self.finish_stop(entry, registered).await,
+            Verdict::FinishDestroy => self.destroy(entry).await,
+            Verdict::Ended(reason) => {
+                let (reason, message) = ending(entry, &reason);
+                self.fail(entry, reason, message).await
+            }
+            Verdict::NotStarted => {
+                let message = "its start was cut short; its files are kept, and the next call starts it again";
+                self.fail(entry, ErrorReason::StartFailed, message.to_owned()).await
+            }
+            Verdict::Lost => {
+                let message = "the engine no longer has this workspace: something other than this server removed it; \
+                               destroy it and create another";
+                self.fail(entry, ErrorReason::EngineLost, message.to_owned()).await
+            }
+        }
+    }
+
+    /// A stop that did not come to its end is taken up where it was left. One that the engine refuses is given up:
+    /// the workspace runs, and says so.
+    async fn finish_stop(&self, entry: &Entry, registered: &Registered) -> Result<(), TransitionError> {
+        match registered.provider.stop(entry.id).await {
+            Ok(()) => {
+                self.record(entry.id, &WorkspaceState::Stopped).await?;
+                entry.set_phase(Phase::Stopped);
+                Ok(())
+            }
+            Err(source @ (OperationError::EngineUnavailable { .. } | OperationError::Gone)) => {
+                Err(TransitionError::Engine { operation: "stop", source })
+            }
+            Err(source) => {
+                self.becomes_ready(entry, None).await?;
+                Err(TransitionError::Engine { operation: "stop", source })
+            }
+        }
+    }
+
+    /// The sandbox of an interrupted create runs. It is the workspace if its guest answers.
+    async fn adopt(&self, entry: &Entry, registered: &Registered) -> Result<(), TransitionError> {
+        let guest = self.new_guest(entry.provider, entry.id, None);
+        match first_answer(registered, entry.id, &guest, ADOPTION).await {
+            Ok(()) => self.becomes_ready(entry, Some(guest)).await,
+            Err(error) => {
+                tracing::info!(workspace = %entry.id, reason = chain(&error), "nothing answers in it");
+                self.abandon(entry, registered).await
+            }
+        }
+    }
+
+    async fn abandon(&self, entry: &Entry, registered: &Registered) -> Result<(), TransitionError> {
+        let destroyed = registered.provider.destroy(entry.id, &Undoing).await;
+        destroyed.map_err(|source| TransitionError::Engine { operation: "remove", source })?;
+        if entry.situation() == Situation::Creating {
+            let message = "the server was stopped while this workspace was being made; create it again";
+            self.fail(entry, ErrorReason::CreateInterrupted, message.to_owned()).await?;
+        }
+        Ok(())
+    }
+
+    /// A sandbox of ours that no entry knows. It goes if its row says that it is destroyed, or if it has none and is
+    /// not so young that its row could be on its way.
+    async fn remove_orphan(&self, registered: &Registered, orphan: &Observed) {
+        let id = orphan.workspace;
+        let unwanted = match self.store.workspaces_find(id).await {
+            Ok(Some(row)) => row.state.word() == StateWord::Destroyed,
+            Ok(None) => Utc::now() - orphan.created_at > ORPHAN_AGE,
+            Err(error) => {
+                tracing::warn!(workspace = %id, reason = chain(&error), "a sandbox's row could not be read");
+                false
+            }
+        };
+        if !unwanted {
+            return;
+        }
+        match registered.provider.destroy(id, &Undoing).await {
+            Ok(()) => tracing::warn!(workspace = %id, "removed a sandbox that had no workspace"),
+            Err(error) => tracing::warn!(workspace = %id, reason = chain(&error), "an orphan could not be removed"),
+        }
+    }
+}
+
+/// Whether to wait for a workspace that somebody is changing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    ForTurn,
+    No,
+}
+
+/// What is said of a sandbox that ended by itself.
+fn ending(entry: &Entry, exit: &ExitReason) -> (ErrorReason, String) {
+    const KEPT: &str = "its files are kept, its processes are gone, and the next call starts it again";
+    match exit {
+        ExitReason::Code(code) if !entry.was_out_of_memory() => {
+            (ErrorReason::Killed, format!("something outside ended the workspace (exit code {code}); {KEPT}"))
+        }
+        ExitReason::Code(_) | ExitReason::OutOfMemory => {
+            let limit = entry.memory_bytes / (1 << 20);
+            (ErrorReason::Oom, format!("the workspace used more memory than its limit of {limit} MiB; {KEPT}"))
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The workspaces that this process knows, and the phase that each is in.
+//!
+//! Every workspace of this server that is not destroyed has an [`Entry`]. Whoever changes a workspace holds its turn,
+//! so that operations come one after the other; whoever calls one only looks at its phase, and never waits.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, Utc};
+use emergent_guest_client::Guest;
+use emergent_provider::{ProviderKind, PullProgress, WorkspaceId};
+use emergent_store::{ErrorReason, ProjectId, WorkspaceRow};
+use tokio::sync::{OwnedMutexGuard, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::situation::Situation;
+
+/// How long after an out-of-memory event the end of its sandbox is put down to it.
+const OOM_MEMORY: Duration = Duration::from_secs(10);
+
+/// The right to change a workspace.
+pub(crate) type Turn = OwnedMutexGuard<()>;
+
+/// What a workspace is doing, with what belongs to it.
+#[derive(Clone)]
+pub(crate) enum Phase {
+    Creating { pull: Option<PullProgress>, image_present: bool },
+    Ready { guest: Guest },
+    Paused { guest: Guest },
+    Stopping,
+    Stopped,
+    Starting,
+    Destroying,
+    Destroyed,
+    Failed(ErrorReason),
+}
+
+/// One workspace.
+pub(crate) struct Entry {
+    pub(crate) id: WorkspaceId,
+    pub(crate) project: ProjectId,
+    pub(crate) provider: ProviderKind,
+    pub(crate) memory_bytes: u64,
+    pub(crate) phase: watch::Sender<Phase>,
+    /// Cancelled when somebody wants it destroyed, so that a create stops pulling.
+    pub(crate) unwanted: CancellationToken,
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// When it was last called, in microseconds since 1970; 0 when that is recorded.
+    used_at: AtomicI64,
+    out_of_memory_at: Mutex<Option<Instant>>,
+}
+
+/// All entries, by id.
+#[derive(Default)]
+pub(crate) struct Registry {
+    entries: RwLock<HashMap<WorkspaceId, Arc<Entry>>>,
+}
+
+// === impl Phase ===
+
+impl Phase {
+    pub(crate) fn situation(&self) -> Situation {
+        match self {
+            Self::Creating { .. } => Situation::Creating,
+            Self::Ready { .. } => Situation::Ready,
+            Self::Paused { .. } => Situation::Paused,
+            Self::Stopping => Situation::Stopping,
+            Self::Stopped => Situation::Stopped,
+            Self::Starting => Situation::Starting,
+            Self::Destroying => Situation::Destroying,
+            Self::Destroyed => Situation::Destroyed,
+            Self::Failed(reason) => Situation::Failed(*reason),
+        }
+    }
+
+    /// The phase of a workspace in this situation, reached through `guest` where it has one.
+    pub(crate) fn of(situation: Situation, guest: impl FnOnce() -> Guest) -> Self {
+        match situation {
+            Situation::Creating => Self::Creating { pull: None, image_present: false },
+            Situation::Ready => Self::Ready { guest: guest() },
+            Situation::Paused => Self::Paused { guest: guest() },
+            Situation::Stopping => Self::Stopping,
+            Situation::Stopped => Self::Stopped,
+            Situation::Starting => Self::Starting,
+            Situation::Destroying => Self::Destroying,
+            Situation::Destroyed => Self::Destroyed,
+            Situation::Failed(reason) => Self::Failed(reason),
+        }
+    }
+
+    fn guest(&self) -> Option<&Guest> {
+        match self {
+            Self::Ready { guest } | Self::Paused { guest } => Some(guest),
+            Self::Creating { .. }
+            | Self::Stopping
+            | Self::Stopped
+            | Self::Starting
+            | Self::Destroying
+            | Self::Destroyed
+            | Self::Failed(_) => None,
+        }
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    pub(crate) fn new(row: &WorkspaceRow, guest: impl FnOnce() -> Guest) -> Self {
+        Self {
+            id: row.id,
+            project: row.project,
+            provider: row.provider,
+            memory_bytes: row.limits.memory_bytes,
+            phase: watch::Sender::new(Phase::of(Situation::of(row), guest)),
+            unwanted: CancellationToken::new(),
+            turn: Arc::default(),
+            used_at: AtomicI64::new(0),
+            out_of_memory_at: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn situation(&self) -> Situation {
+        self.phase.borrow().situation()
+    }
+
+    /// The guest, if the workspace takes calls.
+    pub(crate) fn ready_guest(&self) -> Option<Guest> {
+        match &*self.phase.borrow() {
+            Phase::Ready { guest } => Some(guest.clone()),
+            Phase::Creating { .. }
+            | Phase::Paused { .. }
+            | Phase::Stopping
+            | Phase::Stopped
+            | Phase::Starting
+            | Phase::Destroying
+            | Phase::Destroyed
+            | Phase::Failed(_) => None,
+        }
+    }
+
+    /// How far the pull of its image is.
+    pub(crate) fn pull(&self) -> Option<PullProgress> {
+        match &*self.phase.borrow() {
+            Phase::Creating { pull, image_present: false } => pull.clone(),
+            Phase::Creating { .. }
+            | Phase::Ready { .. }
+            | Phase::Paused { .. }
+            | Phase::Stopping
+            | Phase::Stopped
+            | Phase::Starting
+            | Phase::Destroying
+            | Phase::Destroyed
+            | Phase::Failed(_) => None,
+        }
+    }
+
+    /// Goes over to another phase. The guest of the phase before is closed unless the new one keeps it.
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        let keeps_guest = phase.guest().is_some();
+        let before = self.phase.send_replace(phase);
+        if let Some(guest) = before.guest().filter(|_| !keeps_guest) {
+            guest.close();
+        }
+    }
+
+    /// Waits for the turn.
+    pub(crate) async fn turn(&self) -> Turn {
+        Arc::clone(&self.turn).lock_owned().await
+    }
+
+    /// The turn, unless somebody has it.
+    pub(crate) fn free_turn(&self) -> Option<Turn> {
+        Arc::clone(&self.turn).try_lock_owned().ok()
+    }
+
+    /// Ends when nobody wants the workspace any more while its image is still being pulled; otherwise never. (Later
+    /// steps are quick, and are not left half done.)
+    pub(crate) async fn unwanted_while_pulling(&self) {
+        self.unwanted.cancelled().await;
+        if matches!(&*self.phase.borrow(), Phase::Creating { image_present: true, .. }) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    pub(crate) fn note_use(&self) {
+        self.used_at.store(Utc::now().timestamp_micros(), Ordering::Relaxed);
+    }
+
+    /// When it was last called, if that is not recorded yet. It counts as recorded from now on.
+    pub(crate) fn take_use(&self) -> Option<DateTime<Utc>> {
+        match self.used_at.swap(0, Ordering::Relaxed) {
+            0 => None,
+            micros => DateTime::from_timestamp_micros(micros),
+        }
+    }
+
+    pub(crate) fn note_out_of_memory(&self) {
+        *self.out_of_memory_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    pub(crate) fn was_out_of_memory(&self) -> bool {
+        let at = *self.out_of_memory_at.lock().unwrap_or_else(PoisonError::into_inner);
+        at.is_some_and(|at| at.elapsed() < OOM_MEMORY)
+    }
+}
+
+// === impl Registry ===
+
+impl Registry {
+    pub(crate) fn get(&self, id: WorkspaceId) -> Option<Arc<Entry>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    pub(crate) fn insert(&self, entry: Arc<Entry>) {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).insert(entry.id, entry);
+    }
+
+    pub(crate) fn remove(&self, id: WorkspaceId) {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}

@@ -1,0 +1,117 @@
+//! What a caller asks for when it asks for a workspace.
+
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
+
+use emergent_provider::{ContainerKind, ImageRef, NetworkPolicy, ProviderKind};
+
+/// A workspace to make. What is `None` is decided by the settings. Its `Debug` hides the values of the environment.
+#[derive(Clone, PartialEq)]
+pub struct NewWorkspace {
+    /// For people.
+    pub name: Option<String>,
+    /// For people and programs.
+    pub labels: BTreeMap<String, String>,
+    /// What it is for.
+    pub kind: ContainerKind,
+    /// Which provider makes it. A named one never falls back to another.
+    pub provider: Option<ProviderKind>,
+    /// What it runs.
+    pub image: Option<ImageRef>,
+    /// What it may use.
+    pub limits: LimitsRequest,
+    /// What it may reach.
+    pub network: Option<NetworkPolicy>,
+    /// Its environment, besides the image's own. Values may be secrets: they reach the engine and nothing else.
+    pub environment: BTreeMap<String, String>,
+    /// Calls may run commands as root inside.
+    pub allow_root: bool,
+    /// How long it lives, from its creation.
+    pub ttl: Option<Ttl>,
+}
+
+/// The limits that a caller asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct LimitsRequest {
+    /// CPU cores; 0.5 is half a core.
+    pub cpu: Option<f64>,
+    /// Memory, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Disk, in bytes.
+    pub disk_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+}
+
+/// How long a workspace lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ttl {
+    /// Until somebody destroys it.
+    Never,
+    /// So long, from its creation.
+    After(Duration),
+}
+
+/// A caller's word that two requests with the same key are one, for 24 hours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey(String);
+
+/// A text that cannot be an [`IdempotencyKey`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an idempotency key is 1 to 255 visible ASCII characters")]
+pub struct InvalidIdempotencyKey;
+
+// === impl NewWorkspace ===
+
+impl Default for NewWorkspace {
+    fn default() -> Self {
+        Self {
+            name: None,
+            labels: BTreeMap::new(),
+            kind: ContainerKind::AgentWorkspace,
+            provider: None,
+            image: None,
+            limits: LimitsRequest::default(),
+            network: None,
+            environment: BTreeMap::new(),
+            allow_root: false,
+            ttl: None,
+        }
+    }
+}
+
+impl fmt::Debug for NewWorkspace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Taken apart, so that a new field cannot be forgotten.
+        let Self { name, labels, kind, provider, image, limits, network, environment, allow_root, ttl } = self;
+        f.debug_struct("NewWorkspace")
+            .field("name", name)
+            .field("labels", labels)
+            .field("kind", kind)
+            .field("provider", provider)
+            .field("image", image)
+            .field("limits", limits)
+            .field("network", network)
+            .field("environment", &environment.keys())
+            .field("allow_root", allow_root)
+            .field("ttl", ttl)
+            .finish()
+    }
+}
+
+// === impl IdempotencyKey ===
+
+impl IdempotencyKey {
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for IdempotencyKey {
+    type Err = InvalidIdempotencyKey;
+
+    fn from_str(text: &str) -> Result<Self, InvalidIdempotencyKey> {
+        let well_formed = (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if well_formed { Ok(Self(text.to_owned())) } else { Err(InvalidIdempotencyKey) }
+    }
+}

@@ -1,0 +1,257 @@
+//! The facade.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use emergent_provider::{Provider, ProviderKind, WorkspaceId};
+use emergent_store::{ListFilter, Page, PageRequest, ProjectId, Store};
+use tokio::time::timeout;
+
+use crate::{
+    CallError, CoreConfig, GuestSession, IdempotencyKey, ListError, LookupError, NewWorkspace, NewWorkspaceError,
+    ProviderStatus, Readiness, StartError, TransitionError, Workspace,
+    decide::Operation,
+    inner::{Core, chain},
+    providers::why_absent,
+    situation::Situation,
+};
+
+/// How long a shutdown waits for operations under way.
+const GRACE: Duration = Duration::from_secs(25);
+/// How long start-up waits for the engines before calls are taken all the same.
+const FIRST_LOOK: Duration = Duration::from_secs(20);
+
+/// All workspaces of this server. Clones are the same service.
+#[derive(Clone)]
+pub struct Workspaces {
+    core: Arc<Core>,
+}
+
+impl Workspaces {
+    /// Starts the service: in the background it reconciles what an earlier process left ([`is_ready`](Self::is_ready)
+    /// tells when), watches the engines, and cleans up. [`shutdown`](Self::shutdown) ends all of it.
+    ///
+    /// # Errors
+    /// [`StartError`] when a setting cannot be used or the store fails.
+    pub async fn start(
+        config: CoreConfig,
+        store: Store,
+        providers: Vec<Arc<dyn Provider>>,
+    ) -> Result<Self, StartError> {
+        let core = Arc::new(Core::new(config, store, providers).await?);
+        let behind = Arc::new(AtomicUsize::new(core.providers.iter().count()));
+        for registered in core.providers.iter() {
+            let (watcher, asker) = (Arc::clone(&core), Arc::clone(&core));
+            let caught_up = catch_up_counter(Arc::clone(&core), Arc::clone(&behind));
+            core.tasks.spawn(watcher.watch(Arc::clone(registered), caught_up));
+            core.tasks.spawn(asker.keep_asking(Arc::clone(registered)));
+        }
+        core.tasks.spawn(take_calls_in_the_end(Arc::clone(&core)));
+        core.tasks.spawn(Arc::clone(&core).keep_clean());
+        core.tasks.spawn(Arc::clone(&core).keep_recording_use());
+        core.tasks.spawn(Arc::clone(&core).keep_counting());
+        Ok(Self { core })
+    }
+
+    /// Lets operations under way end, within a grace period. Workspaces run on.
+    pub async fn shutdown(&self) {
+        self.core.going_down.cancel();
+        self.core.tasks.close();
+        if timeout(GRACE, self.core.tasks.wait()).await.is_err() {
+            tracing::warn!("operations were still under way; the next start takes them up again");
+        }
+        self.core.record_use().await;
+    }
+
+    /// Whether calls are taken. The store is not asked.
+    pub fn is_ready(&self) -> Readiness {
+        if self.core.is_going_down() {
+            Readiness::ShuttingDown
+        } else if self.core.is_reconciled() {
+            Readiness::Ready
+        } else {
+            Readiness::Reconciling
+        }
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &CoreConfig {
+        &self.core.config
+    }
+
+    /// Records a workspace as `creating` and returns; a task of the service makes it.
+    ///
+    /// # Errors
+    /// [`NewWorkspaceError`]; nothing was made then.
+    pub async fn create(
+        &self,
+        project: ProjectId,
+        request: NewWorkspace,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Workspace, NewWorkspaceError> {
+        self.core.create(project, request, key).await
+    }
+
+    /// Waits until a workspace is no longer `creating`, for so long at most, and returns it as it is then.
+    ///
+    /// # Errors
+    /// [`LookupError`] when it is not there.
+    pub async fn settle(
+        &self,
+        project: ProjectId,
+        id: WorkspaceId,
+        at_most: Duration,
+    ) -> Result<Workspace, LookupError> {
+        if let Some(entry) = self.core.registry.get(id).filter(|entry| entry.project == project) {
+            let mut phase = entry.phase.subscribe();
+            let settled = phase.wait_for(|phase| phase.situation() != Situation::Creating);
+            // Whether it is settled or the time is up, it is returned as it is.
+            timeout(at_most, settled).await.ok();
+        }
+        self.get(project, id).await
+    }
+
+    /// One workspace.
+    ///
+    /// # Errors
+    /// [`LookupError`] when it is not there.
+    pub async fn get(&self, project: ProjectId, id: WorkspaceId) -> Result<Workspace, LookupError> {
+        let row = self.core.row(project, id).await?;
+        let pull = self.core.registry.get(id).and_then(|entry| entry.pull());
+        Ok(Workspace::new(row, pull))
+    }
+
+    /// A page of the project's workspaces, newest first.
+    ///
+    /// # Errors
+    /// [`ListError`] when the page cannot be.
+    pub async fn list(
+        &self,
+        project: ProjectId,
+        filter: ListFilter,
+        page: PageRequest,
+    ) -> Result<Page<Workspace>, ListError> {
+        if !self.core.config.enabled {
+            return Err(ListError::Disabled);
+        }
+        if !(1..=PageRequest::MOST).contains(&page.limit) {
+            return Err(ListError::BadLimit { most: PageRequest::MOST });
+        }
+        let rows = self.core.store.workspaces_list(project, &filter, page).await?;
+        Ok(rows.map(|row| {
+            let pull = self.core.registry.get(row.id).and_then(|entry| entry.pull());
+            Workspace::new(row, pull)
+        }))
+    }
+
+    /// Destroys a workspace. When it returns, nothing of it is left in the engine. Destroying a destroyed one changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`TransitionError`]; the workspace stays `destroying` if the engine failed, and is destroyed when it is back.
+    pub async fn destroy(&self, project: ProjectId, id: WorkspaceId) -> Result<(), TransitionError> {
+        self.core.operate(project, id, Operation::Destroy).await
+    }
+
+    /// Stops a workspace; its files are kept.
+    ///
+    /// # Errors
+    /// [`TransitionError`].
+    pub async fn stop(&self, project: ProjectId, id: WorkspaceId) -> Result<Workspace, TransitionError> {
+        self.change(project, id, Operation::Stop).await
+    }
+
+    /// Lets a paused workspace go on, or starts a stopped one.
+    ///
+    /// # Errors
+    /// [`TransitionError`].
+    pub async fn resume(&self, project: ProjectId, id: WorkspaceId) -> Result<Workspace, TransitionError> {
+        self.change(project, id, Operation::Resume).await
+    }
+
+    /// Freezes a workspace with its processes.
+    ///
+    /// # Errors
+    /// [`TransitionError`].
+    pub async fn pause(&self, project: ProjectId, id: WorkspaceId) -> Result<Workspace, TransitionError> {
+        self.change(project, id, Operation::Pause).await
+    }
+
+    /// The guest of a workspace, for one call. A workspace that had ended by itself is started again first.
+    ///
+    /// # Errors
+    /// [`CallError`] says what to do.
+    pub async fn guest(&self, project: ProjectId, id: WorkspaceId) -> Result<GuestSession, CallError> {
+        self.core.guest(project, id).await
+    }
+
+    /// How each provider is, as last asked: all three, always.
+    pub async fn providers(&self) -> Vec<ProviderStatus> {
+        let active = self.core.store.workspaces_active().await.unwrap_or_else(|error| {
+            tracing::warn!(reason = chain(&error), "active workspaces could not be counted");
+            Default::default()
+        });
+        let status = |kind: ProviderKind| {
+            let active = active.get(kind.as_str()).copied().unwrap_or(0);
+            let Some(registered) = self.core.providers.get(kind) else { return absent(kind, active) };
+            let health = registered.health();
+            ProviderStatus {
+                kind,
+                registered: true,
+                healthy: health.healthy,
+                message: health.message,
+                warnings: health.warnings,
+                capabilities: Some(registered.provider.capabilities()),
+                active,
+            }
+        };
+        ProviderKind::ALL.map(status).into()
+    }
+
+    async fn change(
+        &self,
+        project: ProjectId,
+        id: WorkspaceId,
+        operation: Operation,
+    ) -> Result<Workspace, TransitionError> {
+        self.core.operate(project, id, operation).await?;
+        Ok(self.get(project, id).await?)
+    }
+}
+
+fn absent(kind: ProviderKind, active: u64) -> ProviderStatus {
+    ProviderStatus {
+        kind,
+        registered: false,
+        healthy: false,
+        message: why_absent(kind).to_owned(),
+        warnings: Vec::new(),
+        capabilities: None,
+        active,
+    }
+}
+
+/// Counts the providers that have not been caught up with once.
+fn catch_up_counter(core: Arc<Core>, behind: Arc<AtomicUsize>) -> impl Fn() + Send + Sync {
+    let first = std::sync::Once::new();
+    move || {
+        first.call_once(|| {
+            if behind.fetch_sub(1, Ordering::AcqRel) == 1 {
+                core.note_reconciled();
+            }
+        });
+    }
+}
+
+/// An engine that is away must not keep the others' workspaces from being used.
+async fn take_calls_in_the_end(core: Arc<Core>) {
+    tokio::select! {
+        () = tokio::time::sleep(FIRST_LOOK) => core.note_reconciled(),
+        () = core.going_down.cancelled() => {}
+    }
+}

@@ -1,0 +1,31 @@
+//! What is counted and timed.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use emergent_provider::ProviderKind;
+use metrics::{counter, gauge, histogram};
+
+pub(crate) fn created(provider: ProviderKind, outcome: &'static str, took: Duration) {
+    counter!("emergent_workspaces_created_total", "provider" => provider.as_str(), "outcome" => outcome).increment(1);
+    if outcome == "ready" {
+        histogram!("emergent_workspace_create_seconds", "provider" => provider.as_str()).record(took);
+    }
+}
+
+pub(crate) fn operated(operation: &'static str, ok: bool) {
+    let outcome = if ok { "ok" } else { "error" };
+    counter!("emergent_workspace_operations_total", "operation" => operation, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn ended(reason: &'static str) {
+    counter!("emergent_workspaces_ended_total", "reason" => reason).increment(1);
+}
+
+pub(crate) fn active(by_provider: &BTreeMap<String, u64>) {
+    for provider in ProviderKind::ALL {
+        let active = by_provider.get(provider.as_str()).copied().unwrap_or(0);
+        // No server comes near the numbers that a float cannot tell apart.
+        gauge!("emergent_workspaces_active", "provider" => provider.as_str())
+            .set(u32::try_from(active).unwrap_or(u32::MAX));
+    }
+}

@@ -1,0 +1,111 @@
+//! What goes on all the time: health, clean-up, counting, and recording when workspaces were used.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::Utc;
+use tokio::time::{Interval, interval};
+
+use crate::{
+    decide::Operation,
+    inner::{Core, chain},
+    providers::Registered,
+    telemetry,
+};
+
+/// How often each provider is asked how it is.
+const HEALTH: Duration = Duration::from_secs(30);
+/// How often use is recorded.
+const USE: Duration = Duration::from_secs(5);
+/// How often active workspaces are counted.
+const COUNT: Duration = Duration::from_secs(15);
+
+// === impl Core ===
+
+impl Core {
+    /// Asks a provider how it is, for the life of the service.
+    pub(crate) async fn keep_asking(self: Arc<Self>, registered: Arc<Registered>) {
+        let mut ticks = interval(HEALTH);
+        while self.goes_on(&mut ticks).await {
+            registered.probe().await;
+        }
+    }
+
+    /// Destroys what has expired, for the life of the service.
+    pub(crate) async fn keep_clean(self: Arc<Self>) {
+        let mut ticks = interval(self.config.cleanup_interval);
+        while self.goes_on(&mut ticks).await {
+            if self.config.enabled {
+                self.destroy_expired().await;
+            }
+        }
+    }
+
+    /// Records when workspaces were used, for the life of the service.
+    pub(crate) async fn keep_recording_use(self: Arc<Self>) {
+        let mut ticks = interval(USE);
+        while self.goes_on(&mut ticks).await {
+            self.record_use().await;
+        }
+    }
+
+    /// Counts active workspaces and warns when they come near the limit, for the life of the service.
+    pub(crate) async fn keep_counting(self: Arc<Self>) {
+        let mut warned = false;
+        let mut ticks = interval(COUNT);
+        while self.goes_on(&mut ticks).await {
+            match self.store.workspaces_active().await {
+                Ok(active) => {
+                    telemetry::active(&active);
+                    warned = self.warn_near_limit(active.values().sum(), warned);
+                }
+                Err(error) => tracing::warn!(reason = chain(&error), "active workspaces could not be counted"),
+            }
+        }
+    }
+
+    /// Warns once each time the threshold is reached; answers whether it is.
+    fn warn_near_limit(&self, active: u64, warned: bool) -> bool {
+        let (limit, threshold_pct) = (self.config.max_concurrent, self.config.alert_threshold_pct);
+        let near = active > 0 && active * 100 >= u64::from(limit) * u64::from(threshold_pct);
+        if near && !warned {
+            tracing::warn!(active, limit, threshold_pct, "active workspaces come near WORKSPACE_MAX_CONCURRENT");
+        }
+        near
+    }
+
+    /// Records when workspaces were last used, as far as that is not recorded yet.
+    pub(crate) async fn record_use(&self) {
+        let entries = self.registry.all();
+        let used = entries.iter().filter_map(|entry| Some((entry.id, entry.take_use()?))).collect::<Vec<_>>();
+        if used.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.workspaces_touch(&used).await {
+            tracing::warn!(reason = chain(&error), "use of workspaces could not be recorded");
+        }
+    }
+
+    async fn destroy_expired(self: &Arc<Self>) {
+        let expired = match self.store.workspaces_expired(self.store.server_id(), Utc::now()).await {
+            Ok(expired) => expired,
+            Err(error) => {
+                tracing::warn!(reason = chain(&error), "expired workspaces could not be listed");
+                return;
+            }
+        };
+        for row in expired {
+            let Some(entry) = self.registry.get(row.id) else { continue };
+            tracing::info!(workspace = %row.id, expired_at = ?row.expires_at, "destroying an expired workspace");
+            // A failure is logged where it happens; the next round tries again.
+            self.operate_on(entry, Operation::Destroy).await.ok();
+        }
+    }
+
+    /// Waits for the next tick, the first being now; false when the service goes down.
+    async fn goes_on(&self, ticks: &mut Interval) -> bool {
+        tokio::select! {
+            _ = ticks.tick() => true,
+            () = self.going_down.cancelled() => false,
+        }
+    }
+}

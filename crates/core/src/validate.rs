@@ -1,0 +1,185 @@
+//! Checks what a caller asks for, and fills in what it leaves to the settings.
+
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use emergent_provider::{ContainerKind, ImageRef, ResourceLimits};
+use emergent_store::is_label_key;
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+use crate::{CoreConfig, LimitsRequest, NewWorkspace, NewWorkspaceError, StartError, Ttl};
+
+const MIB: u64 = 1 << 20;
+const TIB: u64 = 1 << 40;
+const LABELS: usize = 64;
+const LABEL_VALUE: usize = 256;
+const NAME: usize = 128;
+const VARIABLES: usize = 256;
+const VARIABLE_NAME: usize = 256;
+/// The kernel takes no longer `NAME=value`.
+const VARIABLE: usize = 128 * 1024 - 1;
+const ENVIRONMENT: usize = 1024 * 1024;
+const CPU: RangeInclusive<f64> = 0.1..=256.0;
+const MEMORY: RangeInclusive<u64> = 64 * MIB..=16 * TIB;
+const DISK: RangeInclusive<u64> = 64 * MIB..=1024 * TIB;
+const PIDS: RangeInclusive<u32> = 64..=1_000_000;
+const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// The images that may be used.
+pub(crate) struct AllowedImages {
+    patterns: Option<GlobSet>,
+}
+
+/// What the request leaves open, decided.
+pub(crate) struct Checked {
+    pub(crate) image: ImageRef,
+    pub(crate) limits: ResourceLimits,
+    pub(crate) expires_at: Option<DateTime<Utc>>,
+}
+
+/// Checks a request and decides what it leaves open.
+pub(crate) fn check(
+    request: &NewWorkspace,
+    config: &CoreConfig,
+    allowed: &AllowedImages,
+) -> Result<Checked, NewWorkspaceError> {
+    if let Some(name) = &request.name {
+        name_is_fine(name)?;
+    }
+    labels_are_fine(&request.labels)?;
+    environment_is_fine(&request.environment)?;
+    let image = match &request.image {
+        Some(image) if *image != config.default_image && !allowed.contains(image) => {
+            return Err(NewWorkspaceError::ImageNotAllowed { image: image.clone() });
+        }
+        Some(image) => image.clone(),
+        None => config.default_image.clone(),
+    };
+    let limits = limits(request.limits, config.default_limits)?;
+    Ok(Checked { image, limits, expires_at: expiry(request, config)? })
+}
+
+fn name_is_fine(name: &str) -> Result<(), NewWorkspaceError> {
+    let characters = name.chars().count();
+    if (1..=NAME).contains(&characters) && !name.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(invalid("name", format!("takes 1 to {NAME} characters, none of them a control character")))
+}
+
+fn labels_are_fine(labels: &BTreeMap<String, String>) -> Result<(), NewWorkspaceError> {
+    if labels.len() > LABELS {
+        return Err(invalid("labels", format!("takes {LABELS} labels at most")));
+    }
+    for (key, value) in labels {
+        if !is_label_key(key) {
+            let rule = "a label's key is 1 to 63 of A-Z a-z 0-9 . _ / - and begins with a letter";
+            return Err(invalid("labels", format!("{rule}; {:?} is not", shortened(key))));
+        }
+        if value.chars().count() > LABEL_VALUE || value.chars().any(char::is_control) {
+            let rule = format!("takes {LABEL_VALUE} characters at most, none of them a control character");
+            return Err(invalid(format!("labels.{key}"), rule));
+        }
+    }
+    Ok(())
+}
+
+/// The messages name variables, never their values.
+fn environment_is_fine(environment: &BTreeMap<String, String>) -> Result<(), NewWorkspaceError> {
+    if environment.len() > VARIABLES {
+        return Err(invalid("environment", format!("takes {VARIABLES} variables at most")));
+    }
+    let mut total = 0;
+    for (name, value) in environment {
+        let well_formed = (1..=VARIABLE_NAME).contains(&name.len())
+            && !name.starts_with(|first: char| first.is_ascii_digit())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if !well_formed {
+            let rule = format!("a variable's name is 1 to {VARIABLE_NAME} of A-Z a-z 0-9 _ and begins with no digit");
+            return Err(invalid("environment", format!("{rule}; {:?} is not", shortened(name))));
+        }
+        let size = name.len() + 1 + value.len();
+        if size > VARIABLE || value.contains('\0') {
+            let rule = format!("takes {VARIABLE} bytes at most with its name, none of them zero");
+            return Err(invalid(format!("environment.{name}"), rule));
+        }
+        total += size;
+    }
+    if total > ENVIRONMENT {
+        return Err(invalid("environment", format!("takes {ENVIRONMENT} bytes at most in all")));
+    }
+    Ok(())
+}
+
+fn limits(asked: LimitsRequest, default: ResourceLimits) -> Result<ResourceLimits, NewWorkspaceError> {
+    let within = |field: &str, value: Option<u64>, range: RangeInclusive<u64>, default: u64| match value {
+        Some(value) if !range.contains(&value) => {
+            Err(invalid(format!("limits.{field}"), format!("takes {} to {}", range.start(), range.end())))
+        }
+        Some(value) => Ok(value),
+        None => Ok(default),
+    };
+    // NaN is in no range.
+    let cpu = asked.cpu.unwrap_or(default.cpu);
+    if asked.cpu.is_some() && !CPU.contains(&cpu) {
+        return Err(invalid("limits.cpu", format!("takes {} to {} cores", CPU.start(), CPU.end())));
+    }
+    let pids = asked.pids.unwrap_or(default.pids);
+    if asked.pids.is_some() && !PIDS.contains(&pids) {
+        return Err(invalid("limits.pids", format!("takes {} to {}", PIDS.start(), PIDS.end())));
+    }
+    Ok(ResourceLimits {
+        cpu,
+        memory_bytes: within("memory_bytes", asked.memory_bytes, MEMORY, default.memory_bytes)?,
+        disk_bytes: within("disk_bytes", asked.disk_bytes, DISK, default.disk_bytes)?,
+        pids,
+    })
+}
+
+fn expiry(request: &NewWorkspace, config: &CoreConfig) -> Result<Option<DateTime<Utc>>, NewWorkspaceError> {
+    let life = match (request.ttl, request.kind) {
+        (Some(Ttl::Never), _) | (None, ContainerKind::McpServer) => return Ok(None),
+        (Some(Ttl::After(life)), _) if !TTL.contains(&life) => {
+            let rule = format!("takes {} to {} seconds", TTL.start().as_secs(), TTL.end().as_secs());
+            return Err(invalid("ttl", rule));
+        }
+        (Some(Ttl::After(life)), _) => TimeDelta::from_std(life).unwrap_or(TimeDelta::MAX),
+        (None, ContainerKind::AgentWorkspace) => config.default_ttl,
+    };
+    Ok(Utc::now().checked_add_signed(life))
+}
+
+fn invalid(field: impl Into<String>, message: impl Into<String>) -> NewWorkspaceError {
+    NewWorkspaceError::Invalid { field: field.into(), message: message.into() }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+// === impl AllowedImages ===
+
+impl AllowedImages {
+    /// Reads the operator's globs; `*` and `?` do not match `/`, `**` does.
+    pub(crate) fn new(globs: &[String]) -> Result<Self, StartError> {
+        if globs.is_empty() {
+            return Ok(Self { patterns: None });
+        }
+        let unusable = |error: globset::Error| StartError::Setting {
+            setting: "WORKSPACE_ALLOWED_IMAGES",
+            reason: error.to_string(),
+        };
+        let mut patterns = GlobSetBuilder::new();
+        for glob in globs {
+            patterns.add(GlobBuilder::new(glob).literal_separator(true).build().map_err(unusable)?);
+        }
+        Ok(Self { patterns: Some(patterns.build().map_err(unusable)?) })
+    }
+
+    fn contains(&self, image: &ImageRef) -> bool {
+        self.patterns.as_ref().is_none_or(|patterns| patterns.is_match(image.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

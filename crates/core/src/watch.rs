@@ -1,0 +1,111 @@
+//! Follows what happens in the engines, whoever caused it, and catches up on what was missed.
+
+use std::{sync::Arc, time::Duration};
+
+use emergent_provider::{EngineEvent, EngineEventKind, EngineState};
+use futures::{StreamExt as _, stream::BoxStream};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    inner::{Core, chain},
+    providers::Registered,
+    reconcile::Wait,
+    situation::Situation,
+    verdict::{Verdict, verdict},
+};
+
+/// How often rows and engine are compared even if no event says that they differ.
+const COMPARE: Duration = Duration::from_secs(60);
+const FIRST_BACKOFF: Duration = Duration::from_millis(250);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+
+// === impl Core ===
+
+impl Core {
+    /// Watches one engine until the service goes down. `caught_up` is called each time rows and engine agree.
+    pub(crate) async fn watch(self: Arc<Self>, registered: Arc<Registered>, caught_up: impl Fn()) {
+        let mut backoff = FIRST_BACKOFF;
+        loop {
+            let began = Instant::now();
+            tokio::select! {
+                () = self.watch_once(&registered, &caught_up) => {}
+                () = self.going_down.cancelled() => return,
+            }
+            // The engine is away, or was for a moment. Nobody has to wait for the next regular question to know.
+            registered.probe().await;
+            if began.elapsed() > COMPARE {
+                backoff = FIRST_BACKOFF;
+            }
+            tokio::select! {
+                () = sleep(backoff) => {}
+                () = self.going_down.cancelled() => return,
+            }
+            backoff = (backoff * 2).min(LONGEST_BACKOFF);
+        }
+    }
+
+    /// Watches until the stream of events ends. It is opened before the catch-up, so that nothing falls between.
+    async fn watch_once(self: &Arc<Self>, registered: &Arc<Registered>, caught_up: &impl Fn()) {
+        let events = match registered.provider.events().await {
+            Ok(events) => events,
+            Err(error) => {
+                tracing::debug!(provider = %registered.provider.kind(), reason = chain(&error), "no events");
+                return;
+            }
+        };
+        // Events wait in the stream while the catch-up runs; both mean "look again", in whatever order.
+        let follow = self.follow(events);
+        let compare = async {
+            loop {
+                match self.reconcile(registered).await {
+                    Ok(()) => {
+                        caught_up();
+                        registered.probe_if_unhealthy().await;
+                    }
+                    Err(error) => {
+                        let kind = registered.provider.kind();
+                        tracing::warn!(provider = %kind, reason = chain(&error), "the engine did not list its sandboxes");
+                    }
+                }
+                sleep(COMPARE).await;
+            }
+        };
+        tokio::select! {
+            () = follow => {}
+            () = compare => {}
+        }
+    }
+
+    async fn follow(self: &Arc<Self>, mut events: BoxStream<'static, EngineEvent>) {
+        while let Some(event) = events.next().await {
+            let Some(entry) = self.registry.get(event.workspace) else { continue };
+            if event.kind == EngineEventKind::OutOfMemory {
+                entry.note_out_of_memory();
+            }
+            if differs(entry.situation(), &event.kind) {
+                let core = Arc::clone(self);
+                self.tasks.spawn(async move { core.look_again(&entry, Wait::ForTurn).await });
+            }
+        }
+    }
+}
+
+/// Whether an event may mean that row and engine differ. Most are echoes of the server's own doing.
+fn differs(situation: Situation, event: &EngineEventKind) -> bool {
+    let state = match event {
+        EngineEventKind::Started | EngineEventKind::Unpaused => Some(EngineState::Running),
+        EngineEventKind::Paused => Some(EngineState::Paused),
+        EngineEventKind::Exited(reason) => Some(EngineState::Exited(reason.clone())),
+        EngineEventKind::Removed => None,
+        EngineEventKind::OutOfMemory => return false,
+    };
+    match situation {
+        // It is to end, and whoever ends it sees how.
+        Situation::Stopping | Situation::Destroying | Situation::Destroyed => false,
+        // It is to run: only an end is news.
+        Situation::Creating | Situation::Starting => state != Some(EngineState::Running),
+        Situation::Ready | Situation::Paused | Situation::Stopped | Situation::Failed(_) => {
+            verdict(situation, state.as_ref()) != Verdict::Agree
+        }
+    }
+}

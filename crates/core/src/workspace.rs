@@ -1,0 +1,85 @@
+//! A workspace as callers see it.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use emergent_provider::{
+    ContainerKind, ImageRef, Isolation, NetworkPolicy, ProviderKind, PullProgress, ResourceLimits, WorkspaceId,
+};
+use emergent_store::{ProjectId, WorkspaceRow, WorkspaceState};
+
+/// A workspace, with what only this process knows of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Workspace {
+    /// Names it.
+    pub id: WorkspaceId,
+    /// Whose it is.
+    pub project: ProjectId,
+    /// For people.
+    pub name: Option<String>,
+    /// For people and programs.
+    pub labels: BTreeMap<String, String>,
+    /// What it is for.
+    pub kind: ContainerKind,
+    /// Its state.
+    pub state: WorkspaceState,
+    /// Which provider has it.
+    pub provider: ProviderKind,
+    /// Which provider was asked for.
+    pub provider_requested: Option<ProviderKind>,
+    /// What runs it, such as `runsc`; known once the sandbox is made.
+    pub runtime: Option<String>,
+    /// The isolation that it has; known once the sandbox is made.
+    pub isolation: Option<Isolation>,
+    /// What it runs.
+    pub image: ImageRef,
+    /// What it may use.
+    pub limits: ResourceLimits,
+    /// What it may reach.
+    pub network: NetworkPolicy,
+    /// Calls may run commands as root inside.
+    pub allow_root: bool,
+    /// What is weaker than asked for.
+    pub warnings: Vec<String>,
+    /// How far the pull of its image is, while it is.
+    pub pull: Option<PullProgress>,
+    /// When it was asked for.
+    pub created_at: DateTime<Utc>,
+    /// When its guest first answered.
+    pub ready_at: Option<DateTime<Utc>>,
+    /// When it was last called; a few seconds behind.
+    pub last_used_at: Option<DateTime<Utc>>,
+    /// When it may be destroyed; `None` for never.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// How long it took from the request to the guest's first answer, in milliseconds.
+    pub ready_in_ms: Option<u64>,
+}
+
+impl Workspace {
+    pub(crate) fn new(row: WorkspaceRow, pull: Option<PullProgress>) -> Self {
+        let ready_in = row.ready_at.map(|ready_at| ready_at - row.created_at);
+        Self {
+            id: row.id,
+            project: row.project,
+            name: row.name,
+            labels: row.labels,
+            kind: row.kind,
+            state: row.state,
+            provider: row.provider,
+            provider_requested: row.provider_requested,
+            runtime: row.runtime,
+            isolation: row.isolation,
+            image: row.image,
+            limits: row.limits,
+            network: row.network,
+            allow_root: row.allow_root,
+            warnings: row.warnings,
+            pull,
+            created_at: row.created_at,
+            ready_at: row.ready_at,
+            last_used_at: row.last_used_at,
+            expires_at: row.expires_at,
+            ready_in_ms: ready_in.and_then(|time| u64::try_from(time.num_milliseconds()).ok()),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Calls to workspaces in every state.
+
+use emergent_core::{CallError, ErrorReason, NewWorkspace, StateWord, WorkspaceId, WorkspaceState};
+use emergent_provider::{EngineEventKind, EngineState, ExitReason};
+
+use crate::support::{Fixture, eventually};
+
+#[tokio::test]
+async fn a_ready_workspace_is_called_and_its_use_is_noted() {
+    let fixture = Fixture::start().await;
+    let id = fixture.ready().await;
+    fixture.service.guest(fixture.project, id).await.unwrap().hello().await.unwrap();
+    fixture.service.shutdown().await;
+    assert!(fixture.get(id).await.last_used_at.is_some());
+}
+
+#[tokio::test]
+async fn a_workspace_that_is_not_ready_says_what_to_do() {
+    let fixture = Fixture::start().await;
+    let (service, project) = (&fixture.service, fixture.project);
+    fixture.engine.hold("create.image_present");
+    let id = service.create(project, NewWorkspace::default(), None).await.unwrap().id;
+    assert!(matches!(service.guest(project, id).await, Err(CallError::Creating { .. })));
+    fixture.engine.release("create.image_present");
+    fixture.becomes(id, StateWord::Ready).await;
+
+    service.pause(project, id).await.unwrap();
+    let paused = service.guest(project, id).await;
+    assert!(matches!(paused, Err(CallError::WrongState { state: StateWord::Paused, .. })));
+    service.stop(project, id).await.unwrap();
+    let stopped = service.guest(project, id).await;
+    assert!(matches!(stopped, Err(CallError::WrongState { state: StateWord::Stopped, .. })));
+    service.destroy(project, id).await.unwrap();
+    let destroyed = service.guest(project, id).await;
+    assert!(matches!(destroyed, Err(CallError::WrongState { state: StateWord::Destroyed, .. })));
+    assert!(matches!(service.guest(project, WorkspaceId::generate()).await, Err(CallError::NotFound)));
+}
+
+#[tokio::test]
+async fn a_workspace_that_was_killed_says_so_and_the_next_call_starts_it_again() {
+    for (exit, reason) in [(ExitReason::Code(137), ErrorReason::Killed), (ExitReason::OutOfMemory, ErrorReason::Oom)] {
+        let fixture = Fixture::start().await;
+        let id = fixture.ready().await;
+        fixture.engine.touch(id, Some(EngineState::Exited(exit)));
+        let failed = fixture.becomes(id, StateWord::Error).await;
+        let WorkspaceState::Error { reason: shown, message } = failed.state else { panic!("{:?}", failed.state) };
+        assert_eq!(shown, reason);
+        assert!(message.contains("files are kept"), "{message}");
+
+        fixture.service.guest(fixture.project, id).await.unwrap().hello().await.unwrap();
+        assert_eq!(fixture.get(id).await.state, WorkspaceState::Ready);
+    }
+}
+
+#[tokio::test]
+async fn an_end_right_after_memory_ran_out_is_put_down_to_it() {
+    let fixture = Fixture::start().await;
+    let id = fixture.ready().await;
+    fixture.engine.emit(id, EngineEventKind::OutOfMemory);
+    fixture.engine.touch(id, Some(EngineState::Exited(ExitReason::Code(137))));
+    let failed = fixture.becomes(id, StateWord::Error).await;
+    assert!(matches!(failed.state, WorkspaceState::Error { reason: ErrorReason::Oom, .. }), "{:?}", failed.state);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_calls_to_a_killed_workspace_start_it_once() {
+    let fixture = Fixture::start().await;
+    let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
+    fixture.engine.touch(id, Some(EngineState::Exited(ExitReason::Code(137))));
+    fixture.becomes(id, StateWord::Error).await;
+    let calls = futures::future::join_all((0..20).map(|_| service.guest(project, id))).await;
+    assert!(calls.iter().all(Result::is_ok));
+    assert_eq!(fixture.engine.count("start"), 1);
+}
+
+#[tokio::test]
+async fn a_restart_that_fails_says_why_and_is_tried_again_by_the_next_call() {
+    let fixture = Fixture::start().await;
+    let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
+    fixture.engine.touch(id, Some(EngineState::Exited(ExitReason::Code(137))));
+    fixture.becomes(id, StateWord::Error).await;
+    fixture.engine.set_short_lived(true);
+    assert!(matches!(service.guest(project, id).await, Err(CallError::Restart(_))));
+    let failed = fixture.get(id).await.state;
+    assert!(matches!(failed, WorkspaceState::Error { reason: ErrorReason::StartFailed, .. }), "{failed:?}");
+    fixture.engine.set_short_lived(false);
+    service.guest(project, id).await.unwrap().hello().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_workspace_whose_sandbox_was_removed_is_lost() {
+    let fixture = Fixture::start().await;
+    let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
+    fixture.engine.touch(id, None);
+    let failed = fixture.becomes(id, StateWord::Error).await;
+    assert!(matches!(failed.state, WorkspaceState::Error { reason: ErrorReason::EngineLost, .. }));
+    assert!(matches!(service.guest(project, id).await, Err(CallError::WrongState { state: StateWord::Error, .. })));
+    service.destroy(project, id).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_broken_channel_is_opened_again_by_the_next_call() {
+    let fixture = Fixture::start().await;
+    let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
+    fixture.engine.guest(id).cut();
+    eventually("answers again", async || service.guest(project, id).await.unwrap().hello().await.is_ok()).await;
+}

@@ -1,0 +1,367 @@
+//! An engine whose sandboxes are files in a directory, so that they outlive the process that made them, and which can
+//! be told to be slow, to refuse, or to be away.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use chrono::Utc;
+use emergent_provider::{
+    ByteStream, Capabilities, ChannelError, Channels, ContainerKind, CreateError, CreateStep, Created, DestroyStep,
+    EngineEvent, EngineEventKind, EngineState, ExitReason, Health, Inventory, Isolation, Lifecycle, Observed,
+    OperationError, Provider, ProviderKind, SandboxSpec, ServerId, StepObserver, WorkspaceId,
+};
+use futures::stream::{BoxStream, StreamExt as _};
+use tokio::sync::{broadcast, watch};
+use tokio_stream::wrappers::BroadcastStream;
+
+use crate::guest::FakeGuest;
+
+/// The engine. Clones are the same one.
+#[derive(Clone)]
+pub(crate) struct FakeEngine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    directory: PathBuf,
+    server: ServerId,
+    /// Steps before which creates and other operations wait.
+    held: watch::Sender<BTreeSet<&'static str>>,
+    refused: Mutex<BTreeSet<&'static str>>,
+    away: watch::Sender<bool>,
+    events: broadcast::Sender<EngineEvent>,
+    guests: Mutex<BTreeMap<WorkspaceId, FakeGuest>>,
+    calls: Mutex<Vec<(&'static str, WorkspaceId)>>,
+    short_lived: Mutex<bool>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("told to")]
+struct Told;
+
+impl FakeEngine {
+    /// The engine whose sandboxes are in `directory`; those that it makes belong to `server`.
+    pub(crate) fn new(directory: &Path, server: ServerId) -> Self {
+        fs::create_dir_all(directory).unwrap();
+        let shared = Shared {
+            directory: directory.to_owned(),
+            server,
+            held: watch::Sender::default(),
+            refused: Mutex::default(),
+            away: watch::Sender::new(false),
+            events: broadcast::channel(1024).0,
+            guests: Mutex::default(),
+            calls: Mutex::default(),
+            short_lived: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Makes whatever comes to `step` wait there until it is released.
+    pub(crate) fn hold(&self, step: &'static str) {
+        self.shared.held.send_if_modified(|held| held.insert(step));
+    }
+
+    pub(crate) fn release(&self, step: &'static str) {
+        self.shared.held.send_if_modified(|held| held.remove(step));
+    }
+
+    /// Makes an operation fail from now on.
+    pub(crate) fn refuse(&self, operation: &'static str) {
+        self.shared.refused.lock().unwrap().insert(operation);
+    }
+
+    pub(crate) fn accept(&self, operation: &'static str) {
+        self.shared.refused.lock().unwrap().remove(operation);
+    }
+
+    /// Whether the engine is away: nothing answers and no event comes.
+    pub(crate) fn set_away(&self, away: bool) {
+        self.shared.away.send_replace(away);
+    }
+
+    /// Whether sandboxes end as soon as they are started, before their guest has said a word.
+    pub(crate) fn set_short_lived(&self, short_lived: bool) {
+        *self.shared.short_lived.lock().unwrap() = short_lived;
+    }
+
+    /// How often an operation was asked for.
+    pub(crate) fn count(&self, operation: &'static str) -> usize {
+        self.shared.calls.lock().unwrap().iter().filter(|(name, _)| *name == operation).count()
+    }
+
+    /// What there is of a sandbox; `None` for nothing.
+    pub(crate) fn state(&self, workspace: WorkspaceId) -> Option<EngineState> {
+        let word = fs::read_to_string(self.file(workspace)).ok()?;
+        Some(match word.as_str() {
+            "created" => EngineState::Created,
+            "running" => EngineState::Running,
+            "paused" => EngineState::Paused,
+            "remains" => EngineState::Remains,
+            "oom" => EngineState::Exited(ExitReason::OutOfMemory),
+            code => EngineState::Exited(ExitReason::Code(code.parse().unwrap())),
+        })
+    }
+
+    /// Everything that there is.
+    pub(crate) fn sandboxes(&self) -> BTreeSet<WorkspaceId> {
+        let names = fs::read_dir(&self.shared.directory).unwrap().map(|entry| entry.unwrap().file_name());
+        names.map(|name| name.to_str().unwrap().parse().unwrap()).collect()
+    }
+
+    /// Changes a sandbox behind the server's back, and says so.
+    pub(crate) fn touch(&self, workspace: WorkspaceId, state: Option<EngineState>) {
+        self.touch_silently(workspace, state.clone());
+        let kind = match state {
+            None | Some(EngineState::Remains | EngineState::Created) => EngineEventKind::Removed,
+            Some(EngineState::Running) => EngineEventKind::Started,
+            Some(EngineState::Paused) => EngineEventKind::Paused,
+            Some(EngineState::Exited(reason)) => EngineEventKind::Exited(reason),
+        };
+        self.emit(workspace, kind);
+    }
+
+    /// Changes a sandbox behind the server's back, without an event.
+    pub(crate) fn touch_silently(&self, workspace: WorkspaceId, state: Option<EngineState>) {
+        let Some(state) = state else {
+            fs::remove_file(self.file(workspace)).unwrap();
+            return;
+        };
+        let word = match state {
+            EngineState::Created => "created".to_owned(),
+            EngineState::Running => "running".to_owned(),
+            EngineState::Paused => "paused".to_owned(),
+            EngineState::Remains => "remains".to_owned(),
+            EngineState::Exited(ExitReason::OutOfMemory) => "oom".to_owned(),
+            EngineState::Exited(ExitReason::Code(code)) => code.to_string(),
+        };
+        // Written aside and renamed, so that a reader never sees half a word.
+        let aside = self.shared.directory.with_extension(workspace.to_string());
+        fs::write(&aside, word).unwrap();
+        fs::rename(aside, self.file(workspace)).unwrap();
+        if state != EngineState::Running && state != EngineState::Paused {
+            self.guest(workspace).restart();
+        }
+    }
+
+    pub(crate) fn emit(&self, workspace: WorkspaceId, kind: EngineEventKind) {
+        // Nobody may be listening.
+        self.shared.events.send(EngineEvent { workspace, kind }).ok();
+    }
+
+    /// The guest of a workspace.
+    pub(crate) fn guest(&self, workspace: WorkspaceId) -> FakeGuest {
+        self.shared.guests.lock().unwrap().entry(workspace).or_default().clone()
+    }
+
+    fn file(&self, workspace: WorkspaceId) -> PathBuf {
+        self.shared.directory.join(workspace.to_string())
+    }
+
+    /// Notes a call, waits where it is held, and fails where it is told to.
+    async fn enter(&self, operation: &'static str, workspace: WorkspaceId) -> Result<(), OperationError> {
+        self.shared.calls.lock().unwrap().push((operation, workspace));
+        self.pass(operation).await;
+        self.answers()?;
+        if self.shared.refused.lock().unwrap().contains(operation) {
+            return Err(OperationError::Refused { engine: "the engine".into(), operation, source: Told.into() });
+        }
+        Ok(())
+    }
+
+    async fn pass(&self, step: &'static str) {
+        self.shared.held.subscribe().wait_for(|held| !held.contains(step)).await.unwrap();
+    }
+
+    fn answers(&self) -> Result<(), OperationError> {
+        if *self.shared.away.borrow() {
+            let (engine, advice) = ("the engine".to_owned(), "start it".to_owned());
+            return Err(OperationError::EngineUnavailable { engine, advice, source: Told.into() });
+        }
+        Ok(())
+    }
+
+    fn observe(&self, workspace: WorkspaceId) -> Option<Observed> {
+        let state = self.state(workspace)?;
+        let created_at = fs::metadata(self.file(workspace)).unwrap().modified().unwrap().into();
+        let kind = ContainerKind::AgentWorkspace;
+        Some(Observed { workspace, server: self.shared.server, kind, created_at, state })
+    }
+
+    /// Lets a sandbox run, and opens the first channel to its guest.
+    fn run(&self, workspace: WorkspaceId) -> Option<ByteStream> {
+        if *self.shared.short_lived.lock().unwrap() {
+            self.touch(workspace, Some(EngineState::Exited(ExitReason::Code(1))));
+            return None;
+        }
+        Some(self.guest(workspace).connect())
+    }
+}
+
+#[async_trait]
+impl Lifecycle for FakeEngine {
+    async fn create(&self, spec: &SandboxSpec, observer: &dyn StepObserver) -> Result<Created, CreateError> {
+        let id = spec.workspace;
+        self.shared.calls.lock().unwrap().push(("create", id));
+        let refused = |step| CreateError::Refused { engine: "the engine".into(), step, source: Told.into() };
+        for step in [
+            CreateStep::ImagePresent,
+            CreateStep::VolumeCreated,
+            CreateStep::SandboxCreated,
+            CreateStep::SandboxStarted,
+        ] {
+            self.pass(step.name()).await;
+            if let Err(OperationError::EngineUnavailable { engine, advice, source }) = self.answers() {
+                return Err(CreateError::EngineUnavailable { engine, advice, source });
+            }
+            if self.shared.refused.lock().unwrap().contains(step.name()) {
+                if self.state(id).is_some() {
+                    self.touch_silently(id, None);
+                }
+                return Err(refused(step.name()));
+            }
+            match step {
+                CreateStep::VolumeCreated => self.touch_silently(id, Some(EngineState::Remains)),
+                CreateStep::SandboxCreated => self.touch_silently(id, Some(EngineState::Created)),
+                CreateStep::SandboxStarted => self.touch(id, Some(EngineState::Running)),
+                CreateStep::IntentRecorded
+                | CreateStep::ImagePresent
+                | CreateStep::GuestAnswered
+                | CreateStep::ReadyRecorded => {}
+            }
+            observer.created(id, step);
+        }
+        let warnings = vec!["not a real sandbox".to_owned()];
+        let (isolation, runtime) = (Isolation::Container, "files".to_owned());
+        Ok(Created { first_channel: self.run(id), warnings, isolation, runtime })
+    }
+
+    async fn start(&self, workspace: WorkspaceId) -> Result<Option<ByteStream>, OperationError> {
+        self.enter("start", workspace).await?;
+        match self.state(workspace) {
+            None | Some(EngineState::Remains) => return Err(OperationError::Gone),
+            Some(_) => self.touch(workspace, Some(EngineState::Running)),
+        }
+        Ok(self.run(workspace))
+    }
+
+    async fn stop(&self, workspace: WorkspaceId) -> Result<(), OperationError> {
+        self.enter("stop", workspace).await?;
+        match self.state(workspace) {
+            None | Some(EngineState::Remains) => return Err(OperationError::Gone),
+            Some(EngineState::Exited(_)) => {}
+            Some(_) => self.touch(workspace, Some(EngineState::Exited(ExitReason::Code(0)))),
+        }
+        Ok(())
+    }
+
+    async fn pause(&self, workspace: WorkspaceId) -> Result<(), OperationError> {
+        self.enter("pause", workspace).await?;
+        self.touch(workspace, Some(EngineState::Paused));
+        Ok(())
+    }
+
+    async fn unpause(&self, workspace: WorkspaceId) -> Result<(), OperationError> {
+        self.enter("unpause", workspace).await?;
+        if self.state(workspace) == Some(EngineState::Paused) {
+            self.touch(workspace, Some(EngineState::Running));
+        }
+        Ok(())
+    }
+
+    async fn destroy(&self, workspace: WorkspaceId, observer: &dyn StepObserver) -> Result<(), OperationError> {
+        self.enter("destroy", workspace).await?;
+        if self.state(workspace).is_some() {
+            self.touch_silently(workspace, Some(EngineState::Remains));
+        }
+        observer.destroyed(workspace, DestroyStep::SandboxRemoved);
+        if self.state(workspace).is_some() {
+            self.touch(workspace, None);
+        }
+        observer.destroyed(workspace, DestroyStep::VolumesRemoved);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Channels for FakeEngine {
+    async fn open(&self, workspace: WorkspaceId) -> Result<ByteStream, ChannelError> {
+        let unavailable =
+            |source: io::Error| ChannelError::Refused { engine: "the engine".into(), source: source.into() };
+        if *self.shared.away.borrow() {
+            return Err(unavailable(io::ErrorKind::ConnectionRefused.into()));
+        }
+        match self.state(workspace) {
+            Some(EngineState::Running) => Ok(self.guest(workspace).connect()),
+            Some(EngineState::Paused) => Err(unavailable(io::ErrorKind::WouldBlock.into())),
+            _ => Err(ChannelError::NotRunning),
+        }
+    }
+}
+
+#[async_trait]
+impl Inventory for FakeEngine {
+    async fn inspect(&self, workspace: WorkspaceId) -> Result<Option<Observed>, OperationError> {
+        self.enter("inspect", workspace).await?;
+        Ok(self.observe(workspace))
+    }
+
+    async fn list(&self) -> Result<Vec<Observed>, OperationError> {
+        self.enter("list", WorkspaceId::generate()).await?;
+        Ok(self.sandboxes().into_iter().filter_map(|id| self.observe(id)).collect())
+    }
+
+    async fn events(&self) -> Result<BoxStream<'static, EngineEvent>, OperationError> {
+        self.answers()?;
+        let mut away = self.shared.away.subscribe();
+        let gone = async move { drop(away.wait_for(|away| *away).await) };
+        let events = BroadcastStream::new(self.shared.events.subscribe());
+        Ok(events.map(|event| event.unwrap()).take_until(Box::pin(gone)).boxed())
+    }
+}
+
+#[async_trait]
+impl Provider for FakeEngine {
+    fn kind(&self) -> ProviderKind {
+        ProviderKind::Gvisor
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            isolation: Isolation::Container,
+            persistence: true,
+            pause: true,
+            snapshots: false,
+            warm_pool: false,
+            live_limits: false,
+            disk_quota: false,
+            network_filter: false,
+        }
+    }
+
+    async fn health(&self) -> Health {
+        let away = *self.shared.away.borrow();
+        let message = if away { "the engine is away; start it" } else { "it works" };
+        Health { healthy: !away, message: message.to_owned(), warnings: Vec::new() }
+    }
+}
+
+/// How long ago nothing of a sandbox is young any more.
+pub(crate) fn long_ago() -> std::time::SystemTime {
+    (Utc::now() - chrono::TimeDelta::hours(1)).into()
+}
+
+impl FakeEngine {
+    /// A sandbox that no row knows.
+    pub(crate) fn stray(&self, made_at: std::time::SystemTime) -> WorkspaceId {
+        let id = WorkspaceId::generate();
+        self.touch_silently(id, Some(EngineState::Running));
+        fs::File::options().write(true).open(self.file(id)).unwrap().set_modified(made_at).unwrap();
+        id
+    }
+}

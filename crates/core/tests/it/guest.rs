@@ -1,0 +1,130 @@
+//! A guest of a few lines: it greets, and has one execution whose output a test writes.
+
+use std::{convert::Infallible, sync::Arc};
+
+use emergent_guest_proto::{
+    Execution, ExecutionId, ExecutionState, Hello, Outcome, Stream as OutputStream, frame::Frame, routes,
+};
+use emergent_provider::ByteStream;
+use futures::{StreamExt as _, stream};
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Bytes, Frame as BodyFrame, Incoming},
+    server::conn::http2,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{sync::watch, task::JoinSet};
+
+/// The id of the one execution.
+pub(crate) const EXECUTION: &str = "one";
+
+/// A guest. Clones are the same one.
+#[derive(Clone, Default)]
+pub(crate) struct FakeGuest {
+    output: Arc<watch::Sender<Output>>,
+    connections: Arc<std::sync::Mutex<JoinSet<()>>>,
+}
+
+#[derive(Clone, Default)]
+struct Output {
+    written: Vec<u8>,
+    ended: bool,
+}
+
+impl FakeGuest {
+    /// Serves one more connection.
+    pub(crate) fn connect(&self) -> ByteStream {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let guest = self.clone();
+        self.connections.lock().unwrap().spawn(async move {
+            let serve = service_fn(move |request| {
+                let guest = guest.clone();
+                async move { Ok::<_, Infallible>(guest.answer(&request)) }
+            });
+            // The client goes away whenever it likes.
+            http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(ours), serve).await.ok();
+        });
+        Box::new(theirs)
+    }
+
+    /// Breaks all connections, as an engine that loses its streams does.
+    pub(crate) fn cut(&self) {
+        self.connections.lock().unwrap().abort_all();
+    }
+
+    /// Ends with its sandbox.
+    pub(crate) fn restart(&self) {
+        self.cut();
+    }
+
+    /// The execution writes to its standard output.
+    pub(crate) fn write(&self, bytes: &[u8]) {
+        self.output.send_modify(|output| output.written.extend_from_slice(bytes));
+    }
+
+    /// The execution ends.
+    pub(crate) fn end(&self) {
+        self.output.send_modify(|output| output.ended = true);
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
+        let id = ExecutionId::new(EXECUTION).unwrap();
+        let path = request.uri().path();
+        if path == routes::HELLO {
+            let hello = Hello { generation: 1, version: "0".into(), boot_id: "boot".into(), kernel: "none".into() };
+            let body = Full::new(serde_json::to_vec(&hello).unwrap().into());
+            return Response::new(body.boxed_unsync());
+        }
+        if path == routes::with_id(routes::OUTPUT, &id) {
+            let query = request.uri().query().unwrap_or_default();
+            let offset = query.split('&').find_map(|pair| pair.strip_prefix("stdout=")).unwrap_or("0");
+            return Response::new(self.follow(offset.parse().unwrap()));
+        }
+        let mut response = Response::new(Full::default().boxed_unsync());
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        response
+    }
+
+    fn follow(&self, offset: usize) -> UnsyncBoxBody<Bytes, Infallible> {
+        let state = (self.output.subscribe(), offset, false);
+        let frames = stream::unfold(state, |(mut output, offset, last)| async move {
+            if last {
+                return None;
+            }
+            let now = output.wait_for(|output| output.ended || output.written.len() > offset).await.unwrap().clone();
+            let (frame, next, last) = match now.written.get(offset..).filter(|new| !new.is_empty()) {
+                Some(new) => {
+                    let bytes = Bytes::copy_from_slice(&new[..new.len().min(7)]);
+                    let next = offset + bytes.len();
+                    (Frame::Data { stream: OutputStream::Stdout, offset: offset as u64, bytes }, next, false)
+                }
+                None => (Frame::Status(Box::new(ended(offset))), offset, true),
+            };
+            Some((Ok(BodyFrame::data(frame.encode().unwrap())), (output, next, last)))
+        });
+        StreamBody::new(frames.boxed()).boxed_unsync()
+    }
+}
+
+fn ended(written: usize) -> Execution {
+    Execution {
+        execution_id: ExecutionId::new(EXECUTION).unwrap(),
+        command: "write".into(),
+        pid: 2,
+        started_at_ms: 0,
+        state: ExecutionState::Ended {
+            outcome: Outcome::Exited,
+            exit_code: Some(0),
+            signal: None,
+            duration_ms: 1,
+            reason: None,
+        },
+        stdout_bytes: written as u64,
+        stderr_bytes: 0,
+        dropped_bytes: 0,
+        stdout_file: "/out".parse().unwrap(),
+        stderr_file: "/err".parse().unwrap(),
+    }
+}

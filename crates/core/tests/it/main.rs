@@ -1,0 +1,15 @@
+//! The service against an engine of files and a guest of a few lines: states, races, crashes.
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails by panicking, as the test itself does")]
+
+mod calls;
+mod crash;
+mod create;
+mod engine;
+mod engine_away;
+mod guest;
+mod lifecycle;
+mod output;
+mod races;
+mod reconcile;
+mod support;
+mod upkeep;

@@ -1,0 +1,113 @@
+//! A service of its own for each test.
+
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
+
+use emergent_core::{
+    CoreConfig, ListFilter, NewWorkspace, PageRequest, ProjectId, Readiness, StateWord, Workspace, WorkspaceId,
+    Workspaces,
+};
+use emergent_provider::{Provider, ResourceLimits};
+use emergent_store::{DatabaseUrl, Store};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use crate::engine::FakeEngine;
+
+/// How long a condition may take to come true.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A service, its engine and its rows.
+pub(crate) struct Fixture {
+    pub(crate) service: Workspaces,
+    pub(crate) engine: FakeEngine,
+    pub(crate) store: Store,
+    pub(crate) project: ProjectId,
+    directory: TempDir,
+}
+
+/// Settings under which nothing is in the way.
+pub(crate) fn config() -> CoreConfig {
+    CoreConfig {
+        enabled: true,
+        default_provider: Some(emergent_provider::ProviderKind::Gvisor),
+        max_concurrent: 10,
+        default_ttl: chrono::TimeDelta::days(30),
+        cleanup_interval: Duration::from_millis(100),
+        alert_threshold_pct: 80,
+        default_limits: ResourceLimits { cpu: 2.0, memory_bytes: 4 << 30, disk_bytes: 10 << 30, pids: 1024 },
+        default_image: "emergent/workspace:latest".parse().unwrap(),
+        allowed_images: Vec::new(),
+        registries: Vec::new(),
+        fault: None,
+    }
+}
+
+/// The rows in a directory, and the engine beside them.
+pub(crate) async fn store_and_engine(directory: &Path) -> (Store, FakeEngine) {
+    let store = Store::open(&DatabaseUrl::sqlite(directory.join("rows.db"))).await.unwrap();
+    let engine = FakeEngine::new(&directory.join("engine"), store.server_id());
+    (store, engine)
+}
+
+/// Waits until a condition holds, and fails with `what` when it does not in time.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+// === impl Fixture ===
+
+impl Fixture {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(config()).await
+    }
+
+    pub(crate) async fn start_with(config: CoreConfig) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, engine) = store_and_engine(directory.path()).await;
+        Self::start_in(directory, config, store, engine).await
+    }
+
+    pub(crate) async fn start_in(directory: TempDir, config: CoreConfig, store: Store, engine: FakeEngine) -> Self {
+        let providers: Vec<Arc<dyn Provider>> = vec![Arc::new(engine.clone())];
+        let service = Workspaces::start(config, store.clone(), providers).await.unwrap();
+        let project = store.default_project();
+        Self { service, engine, store, project, directory }
+    }
+
+    /// Ends the service and starts another on the same rows and engine.
+    pub(crate) async fn restart(self) -> Self {
+        self.service.shutdown().await;
+        let Self { engine, store, directory, .. } = self;
+        Self::start_in(directory, config(), store, engine).await
+    }
+
+    pub(crate) async fn reconciled(&self) {
+        eventually("reconciled", async || self.service.is_ready() == Readiness::Ready).await;
+    }
+
+    /// A workspace that is ready.
+    pub(crate) async fn ready(&self) -> WorkspaceId {
+        let id = self.service.create(self.project, NewWorkspace::default(), None).await.unwrap().id;
+        let workspace = self.service.settle(self.project, id, DEADLINE).await.unwrap();
+        assert_eq!(workspace.state.word(), StateWord::Ready, "{:?}", workspace.state);
+        id
+    }
+
+    pub(crate) async fn get(&self, id: WorkspaceId) -> Workspace {
+        self.service.get(self.project, id).await.unwrap()
+    }
+
+    pub(crate) async fn becomes(&self, id: WorkspaceId, state: StateWord) -> Workspace {
+        eventually(state.as_str(), async || self.get(id).await.state.word() == state).await;
+        self.get(id).await
+    }
+
+    /// All workspaces that are not destroyed.
+    pub(crate) async fn all(&self) -> Vec<Workspace> {
+        self.service.list(self.project, ListFilter::default(), PageRequest::default()).await.unwrap().items
+    }
+}

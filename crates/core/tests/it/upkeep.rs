@@ -1,0 +1,51 @@
+//! Expiry, use, shutdown.
+
+use std::time::Duration;
+
+use emergent_core::{NewWorkspace, NewWorkspaceError, Readiness, StateWord, TransitionError, Ttl, WorkspaceState};
+use emergent_provider::EngineState;
+
+use crate::support::{Fixture, eventually};
+
+#[tokio::test]
+async fn an_expired_workspace_is_destroyed_and_others_are_not() {
+    let fixture = Fixture::start().await;
+    let ttl = |ttl| NewWorkspace { ttl: Some(ttl), ..NewWorkspace::default() };
+    let brief = ttl(Ttl::After(Duration::from_secs(1)));
+    let brief = fixture.service.create(fixture.project, brief, None).await.unwrap().id;
+    let eternal = fixture.service.create(fixture.project, ttl(Ttl::Never), None).await.unwrap();
+    assert_eq!(eternal.expires_at, None);
+    fixture.becomes(brief, StateWord::Destroyed).await;
+    assert_eq!(fixture.engine.state(brief), None);
+    assert_eq!(fixture.get(eternal.id).await.state, WorkspaceState::Ready);
+}
+
+#[tokio::test]
+async fn use_is_recorded_while_the_service_runs() {
+    let fixture = Fixture::start().await;
+    let id = fixture.ready().await;
+    drop(fixture.service.guest(fixture.project, id).await.unwrap());
+    eventually("recorded", async || fixture.get(id).await.last_used_at.is_some()).await;
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_operations_end_takes_no_more_and_leaves_workspaces_running() {
+    let fixture = Fixture::start().await;
+    let (project, kept, stopped) = (fixture.project, fixture.ready().await, fixture.ready().await);
+    fixture.engine.hold("stop");
+    let service = fixture.service.clone();
+    let stop = tokio::spawn(async move { service.stop(project, stopped).await });
+    fixture.becomes(stopped, StateWord::Stopping).await;
+    let service = fixture.service.clone();
+    let shutdown = tokio::spawn(async move { service.shutdown().await });
+    eventually("going down", async || fixture.service.is_ready() == Readiness::ShuttingDown).await;
+    let refused = fixture.service.create(project, NewWorkspace::default(), None).await;
+    assert!(matches!(refused, Err(NewWorkspaceError::ShuttingDown)), "{refused:?}");
+    let refused = fixture.service.pause(project, kept).await;
+    assert!(matches!(refused, Err(TransitionError::ShuttingDown)), "{refused:?}");
+    fixture.engine.release("stop");
+    stop.await.unwrap().unwrap();
+    shutdown.await.unwrap();
+    assert_eq!(fixture.get(stopped).await.state, WorkspaceState::Stopped);
+    assert_eq!(fixture.engine.state(kept), Some(EngineState::Running));
+}

@@ -1,0 +1,62 @@
+//! Bodies of requests, and the bounded reading of answers.
+
+use std::io;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use http_body_util::{BodyExt as _, Empty, Full, LengthLimitError, Limited, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Frame, Incoming};
+use serde::de::DeserializeOwned;
+
+/// The body of a request to a guest.
+pub(crate) type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
+
+/// Why an answer's body is of no use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// The connection broke in the middle.
+    #[error("the connection was lost")]
+    Lost(#[source] hyper::Error),
+    /// The body is longer than this call takes.
+    #[error("an answer is longer than {0} bytes")]
+    TooLong(usize),
+    /// The body is not the JSON that this call answers.
+    #[error("an answer is not what this call answers: {0}")]
+    NotJson(serde_json::Error),
+}
+
+/// The URI of a route; the authority is only there because HTTP/2 wants one.
+pub(crate) fn uri(path_and_query: &str) -> String {
+    format!("http://guest{path_and_query}")
+}
+
+pub(crate) fn empty() -> RequestBody {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+pub(crate) fn full(bytes: Bytes) -> RequestBody {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+pub(crate) fn streamed(stream: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> RequestBody {
+    StreamBody::new(stream.map(|chunk| chunk.map(Frame::data))).boxed_unsync()
+}
+
+/// All of a body, up to `limit` bytes.
+pub(crate) async fn collect(body: Incoming, limit: usize) -> Result<Bytes, BodyError> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) => Err(match error.downcast::<hyper::Error>() {
+            Ok(lost) => BodyError::Lost(*lost),
+            Err(other) => {
+                debug_assert!(other.is::<LengthLimitError>());
+                BodyError::TooLong(limit)
+            }
+        }),
+    }
+}
+
+/// All of a body, as JSON.
+pub(crate) async fn json<T: DeserializeOwned>(body: Incoming, limit: usize) -> Result<T, BodyError> {
+    serde_json::from_slice(&collect(body, limit).await?).map_err(BodyError::NotJson)
+}

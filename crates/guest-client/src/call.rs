@@ -1,0 +1,232 @@
+//! One call: sending it, and what to do when the connection breaks under it.
+//!
+//! | when it broke | a call that is safe to repeat | any other |
+//! | --- | --- | --- |
+//! | before it was sent | sent again | sent again |
+//! | after it was sent | sent once more | `Interrupted` |
+//!
+//! A call never outlives its deadline, and one that never got a connection is `Unreachable`.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use emergent_guest_proto::{ErrorCode, GuestError};
+use http::{HeaderName, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    GuestCallError, Interruption, OpenError,
+    body::{self, BodyError, RequestBody},
+    connection::{Connection, Lost},
+    link::Link,
+};
+
+/// What most calls may take.
+pub(crate) const USUAL: Duration = Duration::from_secs(60);
+/// What calls that go through many files may take.
+pub(crate) const THOROUGH: Duration = Duration::from_secs(120);
+/// What a call that has nothing to do may take.
+pub(crate) const QUICK: Duration = Duration::from_secs(10);
+
+/// The longest JSON that an answer may be.
+const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
+/// The longest JSON that an error may be.
+const ERROR_LIMIT: usize = 256 * 1024;
+/// How often a request that could not be sent is tried on a new connection.
+const SEND_ATTEMPTS: u32 = 4;
+
+/// A call whose body, if any, can be sent again.
+pub(crate) struct Call {
+    method: Method,
+    path_and_query: String,
+    json: Option<Bytes>,
+    header: Option<(HeaderName, String)>,
+    repeatable: bool,
+    within: Duration,
+}
+
+/// The head of a good answer, and the connection that its body comes on.
+pub(crate) struct Answer {
+    pub(crate) response: Response<Incoming>,
+    /// Held so that the connection stays while the body is read.
+    pub(crate) connection: Connection,
+}
+
+// === impl Call ===
+
+impl Call {
+    /// A GET, which is safe to repeat.
+    pub(crate) fn get(path: impl Into<String>) -> Self {
+        Self {
+            method: Method::GET,
+            path_and_query: path.into(),
+            json: None,
+            header: None,
+            repeatable: true,
+            within: USUAL,
+        }
+    }
+
+    /// A POST, which is not safe to repeat unless said so.
+    pub(crate) fn post(path: impl Into<String>) -> Self {
+        Self {
+            method: Method::POST,
+            path_and_query: path.into(),
+            json: None,
+            header: None,
+            repeatable: false,
+            within: USUAL,
+        }
+    }
+
+    /// With the fields of `query` in the query string.
+    pub(crate) fn query(mut self, query: &impl Serialize) -> Result<Self, GuestCallError> {
+        self.path_and_query = with_query(&self.path_and_query, query)?;
+        Ok(self)
+    }
+
+    /// With a JSON body.
+    pub(crate) fn json(mut self, body: &impl Serialize) -> Result<Self, GuestCallError> {
+        self.json = Some(serde_json::to_vec(body).map_err(unwritable)?.into());
+        Ok(self)
+    }
+
+    /// With one more header.
+    pub(crate) fn header(mut self, name: HeaderName, value: String) -> Self {
+        self.header = Some((name, value));
+        self
+    }
+
+    /// Safe to send twice.
+    pub(crate) fn repeatable(mut self) -> Self {
+        self.repeatable = true;
+        self
+    }
+
+    /// With another time limit than [`USUAL`].
+    pub(crate) fn within(mut self, within: Duration) -> Self {
+        self.within = within;
+        self
+    }
+
+    /// Sends the call and reads a JSON answer.
+    pub(crate) async fn for_json<T: DeserializeOwned>(self, link: &Link) -> Result<T, GuestCallError> {
+        self.run(link, async |answer: Answer| body::json(answer.response.into_body(), ANSWER_LIMIT).await).await
+    }
+
+    /// Sends the call and expects an answer without contents.
+    pub(crate) async fn for_nothing(self, link: &Link) -> Result<(), GuestCallError> {
+        self.run(link, async |answer: Answer| body::collect(answer.response.into_body(), ERROR_LIMIT).await.map(drop))
+            .await
+    }
+
+    /// Sends the call and leaves the answer's body to be read.
+    pub(crate) async fn for_answer(self, link: &Link) -> Result<Answer, GuestCallError> {
+        self.run(link, async |answer: Answer| Ok(answer)).await
+    }
+
+    async fn run<T>(
+        self,
+        link: &Link,
+        read: impl AsyncFn(Answer) -> Result<T, BodyError>,
+    ) -> Result<T, GuestCallError> {
+        let deadline = Instant::now() + self.within;
+        let mut repeats = u32::from(self.repeatable);
+        loop {
+            let attempt = async {
+                let answer = send(link, deadline, || self.request()).await?;
+                read(accepted(answer).await?).await.map_err(GuestCallError::from)
+            };
+            match timeout_at(deadline, attempt).await {
+                Ok(Err(GuestCallError::Interrupted { .. })) if repeats > 0 => repeats -= 1,
+                Ok(ended) => return ended,
+                Err(_) => return Err(GuestCallError::Timeout { execution_id: None, after: self.within }),
+            }
+        }
+    }
+
+    fn request(&self) -> Result<Request<RequestBody>, http::Error> {
+        let mut request = Request::builder().method(self.method.clone()).uri(body::uri(&self.path_and_query));
+        if let Some((name, value)) = &self.header {
+            request = request.header(name, value);
+        }
+        match &self.json {
+            Some(json) => request.header(header::CONTENT_TYPE, "application/json").body(body::full(json.clone())),
+            None => request.body(body::empty()),
+        }
+    }
+}
+
+/// Sends what `request` makes, on a new connection as long as it could not be sent on the last.
+pub(crate) async fn send(
+    link: &Link,
+    deadline: Instant,
+    request: impl Fn() -> Result<Request<RequestBody>, http::Error>,
+) -> Result<Answer, GuestCallError> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let connection = link.connection(deadline).await.map_err(GuestCallError::Unreachable)?;
+        match connection.send(request().map_err(unwritable)?).await {
+            Ok(response) => return Ok(Answer { response, connection }),
+            Err(Lost::Unsent) if attempts < SEND_ATTEMPTS => connection.cut(),
+            Err(lost) => return Err(lost.into()),
+        }
+    }
+}
+
+/// The answer if it is a good one, else the guest's error.
+pub(crate) async fn accepted(answer: Answer) -> Result<Answer, GuestCallError> {
+    let status = answer.response.status();
+    if status.is_success() {
+        return Ok(answer);
+    }
+    match body::json::<GuestError>(answer.response.into_body(), ERROR_LIMIT).await {
+        Ok(error) => Err(GuestCallError::Refused(error)),
+        Err(BodyError::Lost(source)) => Err(BodyError::Lost(source).into()),
+        Err(_) => Err(GuestCallError::Nonsense(format!("status {status} without an error that can be read"))),
+    }
+}
+
+/// A path with the fields of `query` after it.
+pub(crate) fn with_query(path: &str, query: &impl Serialize) -> Result<String, GuestCallError> {
+    let query = serde_urlencoded::to_string(query).map_err(unwritable)?;
+    Ok(format!("{path}?{query}"))
+}
+
+/// A request that cannot be written was never sent: what it asks for cannot be said.
+pub(crate) fn unwritable(error: impl std::fmt::Display) -> GuestCallError {
+    GuestCallError::Refused(GuestError::new(ErrorCode::InvalidRequest, format!("the request cannot be sent: {error}")))
+}
+
+/// The status of a good answer must be one of these.
+pub(crate) fn expect_status(answer: &Answer, allowed: &[StatusCode]) -> Result<(), GuestCallError> {
+    let status = answer.response.status();
+    if allowed.contains(&status) {
+        Ok(())
+    } else {
+        Err(GuestCallError::Nonsense(format!("unexpected status {status}")))
+    }
+}
+
+impl From<Lost> for GuestCallError {
+    fn from(lost: Lost) -> Self {
+        match lost {
+            Lost::Unsent => Self::Unreachable(Arc::new(OpenError::Closed)),
+            Lost::Sent(source) => Self::Interrupted { execution_id: None, source: Interruption::Connection(source) },
+        }
+    }
+}
+
+impl From<BodyError> for GuestCallError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Lost(source) => {
+                Self::Interrupted { execution_id: None, source: Interruption::Connection(source) }
+            }
+            other => Self::Nonsense(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The client of one guest, and the calls that are a question and an answer.
+
+use std::sync::Arc;
+
+use emergent_guest_proto::{
+    Hello, Usage, routes,
+    tools::{
+        EditRequest, EditResult, GitRequest, GitResult, GlobRequest, GlobResult, GrepRequest, GrepResult, ReadRequest,
+        ReadResult, WriteRequest, WriteResult,
+    },
+};
+use emergent_provider::ByteStream;
+
+use crate::{
+    GuestCallError, Open,
+    call::{Call, QUICK, THOROUGH},
+    connection::Purpose,
+    link::Link,
+};
+
+/// The client of one guest. Clones share its connections.
+#[derive(Clone)]
+pub struct Guest {
+    pub(crate) calls: Arc<Link>,
+    pub(crate) bulk: Arc<Link>,
+}
+
+// === impl Guest ===
+
+impl Guest {
+    /// A client that opens its connections through `opener`, the first on `first` if there is one. Does nothing until
+    /// it is called.
+    pub fn new(opener: Arc<dyn Open>, first: Option<ByteStream>) -> Self {
+        let calls = Link::new(Arc::clone(&opener), Purpose::Calls, first);
+        let bulk = Link::new(opener, Purpose::Bulk, None);
+        Self { calls: Arc::new(calls), bulk: Arc::new(bulk) }
+    }
+
+    /// Closes all connections, so that no PING fails while the workspace is paused. Later calls open them again.
+    pub fn suspend(&self) {
+        self.calls.reset(None);
+        self.bulk.reset(None);
+    }
+
+    /// Forgets all connections and uses `stream` for the next: after a start, which made a new one.
+    pub fn set_first_channel(&self, stream: ByteStream) {
+        self.calls.reset(Some(stream));
+        self.bulk.reset(None);
+    }
+
+    /// Closes all connections for good. Calls fail from now on.
+    pub fn close(&self) {
+        self.calls.close();
+        self.bulk.close();
+    }
+
+    /// What the guest said when a connection to it was last opened. Its `boot_id` changes when the guest restarts.
+    pub fn last_hello(&self) -> Option<Arc<Hello>> {
+        self.calls.last_hello()
+    }
+
+    /// Asks whether the guest is there, and what it is.
+    ///
+    /// # Errors
+    /// As for every call here: see [`GuestCallError`].
+    pub async fn hello(&self) -> Result<Hello, GuestCallError> {
+        Call::get(routes::HELLO).within(QUICK).for_json(&self.calls).await
+    }
+
+    /// What the workspace uses now.
+    pub async fn usage(&self) -> Result<Usage, GuestCallError> {
+        Call::get(routes::USAGE).within(QUICK).for_json(&self.calls).await
+    }
+
+    /// Ends all processes in order and then the guest itself.
+    pub async fn shutdown(&self) -> Result<(), GuestCallError> {
+        Call::post(routes::SHUTDOWN).for_nothing(&self.calls).await
+    }
+
+    /// Shows a file or a directory.
+    pub async fn read(&self, request: &ReadRequest) -> Result<ReadResult, GuestCallError> {
+        Call::post(routes::READ).json(request)?.repeatable().for_json(&self.calls).await
+    }
+
+    /// Writes a whole file, atomically.
+    pub async fn write(&self, request: &WriteRequest) -> Result<WriteResult, GuestCallError> {
+        Call::post(routes::WRITE).json(request)?.for_json(&self.calls).await
+    }
+
+    /// Replaces text in a file.
+    pub async fn edit(&self, request: &EditRequest) -> Result<EditResult, GuestCallError> {
+        Call::post(routes::EDIT).json(request)?.for_json(&self.calls).await
+    }
+
+    /// Finds files by name.
+    pub async fn glob(&self, request: &GlobRequest) -> Result<GlobResult, GuestCallError> {
+        Call::post(routes::GLOB).json(request)?.repeatable().within(THOROUGH).for_json(&self.calls).await
+    }
+
+    /// Searches the contents of files.
+    pub async fn grep(&self, request: &GrepRequest) -> Result<GrepResult, GuestCallError> {
+        Call::post(routes::GREP).json(request)?.repeatable().within(THOROUGH).for_json(&self.calls).await
+    }
+
+    /// Works with a git repository.
+    pub async fn git(&self, request: &GitRequest) -> Result<GitResult, GuestCallError> {
+        Call::post(routes::GIT).json(request)?.within(THOROUGH).for_json(&self.calls).await
+    }
+}

@@ -1,0 +1,82 @@
+//! What the provider is told, and which of it cannot be.
+
+use bytes::Bytes;
+use emergent_provider::{Isolation, ServerId};
+use ipnet::IpNet;
+
+/// Where Docker listens when nothing else is said.
+const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
+
+/// What a [`DockerProvider`](crate::DockerProvider) is told.
+#[derive(Debug, Clone)]
+pub struct DockerConfig {
+    /// The engine's address, as `DOCKER_HOST` has it; the local default socket when absent.
+    pub host: Option<String>,
+    /// Whose containers these are, where several servers share an engine.
+    pub server: ServerId,
+    /// The name that gVisor is registered by (`WORKSPACE_GVISOR_RUNTIME`).
+    pub runtime: String,
+    /// The weakest isolation that is taken (`WORKSPACE_REQUIRE_ISOLATION`); [`Isolation::Container`] takes any.
+    pub require_isolation: Isolation,
+    /// The network for `outbound` (`WORKSPACE_NETWORK_NAME`), made if missing; one of our own when absent or empty.
+    pub network_name: Option<String>,
+    /// What guests may reach although it is the host or a private range.
+    pub network_allow: Vec<IpNet>,
+    /// The guest, a static executable for the engine's architecture.
+    pub guest_binary: Bytes,
+}
+
+/// Why a provider cannot be told this.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The address is of no kind that is supported.
+    #[error("DOCKER_HOST {0:?} is not supported; use unix:///path or tcp://host:port")]
+    UnsupportedHost(String),
+    /// The guest is no executable that a container could run.
+    #[error("the guest binary is not a 64-bit Linux executable for x86_64 or aarch64")]
+    NotAGuest,
+}
+
+/// A processor architecture that guests are built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Architecture {
+    X86_64,
+    Aarch64,
+}
+
+// === impl DockerConfig ===
+
+impl DockerConfig {
+    /// The engine's address, checked.
+    pub(crate) fn checked_host(&self) -> Result<String, ConfigError> {
+        let host = self.host.as_deref().filter(|host| !host.is_empty()).unwrap_or(DEFAULT_HOST);
+        let supported = ["unix://", "tcp://", "http://", "npipe://"];
+        match supported.iter().any(|scheme| host.starts_with(scheme)) {
+            true => Ok(host.to_owned()),
+            false => Err(ConfigError::UnsupportedHost(host.to_owned())),
+        }
+    }
+
+    /// What the guest binary was built for, from its ELF header.
+    pub(crate) fn guest_architecture(&self) -> Result<Architecture, ConfigError> {
+        let header = self.guest_binary.get(..20).ok_or(ConfigError::NotAGuest)?;
+        let is_elf64_little_endian = header.starts_with(b"\x7fELF\x02\x01");
+        match (is_elf64_little_endian, u16::from_le_bytes([header[18], header[19]])) {
+            (true, 62) => Ok(Architecture::X86_64),
+            (true, 183) => Ok(Architecture::Aarch64),
+            _ => Err(ConfigError::NotAGuest),
+        }
+    }
+}
+
+// === impl Architecture ===
+
+impl Architecture {
+    /// The name that `uname -m` and the engine have for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Aarch64 => "aarch64",
+        }
+    }
+}

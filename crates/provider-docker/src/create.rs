@@ -1,0 +1,265 @@
+//! Making a sandbox: each stage consumes the last, and undoes exactly what exists when it fails.
+//!
+//! ```text
+//!   image, guest and network ready ──► Prepared (volume) ──► Made (container) ──► started
+//!                                          │ fails               │ fails
+//!                                          ▼                     ▼
+//!                                    volume removed    container, then volume removed
+//! ```
+
+use std::{collections::HashMap, time::Duration};
+
+use bollard::{
+    models::{
+        ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, ResourcesUlimits,
+        RestartPolicy, RestartPolicyNameEnum, VolumeCreateRequest,
+    },
+    query_parameters::CreateContainerOptionsBuilder,
+};
+use emergent_guest_proto::{GUEST_BINARY, WORKSPACE_DIR};
+use emergent_provider::{ByteStream, CreateError, CreateStep, Created, SandboxSpec, StepObserver};
+
+use crate::{
+    channel,
+    engine::{EngineError, bounded, within},
+    facts::Runtime,
+    image,
+    labels::{Owner, name_of},
+    network::Attachment,
+    provider::Parts,
+    removal,
+};
+
+/// What root keeps inside: enough for package managers, nothing that reaches the kernel's configuration.
+const CAPABILITIES: [&str; 6] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "KILL"];
+/// Guests are to be ended before what else runs on the host.
+const OOM_SCORE: i64 = 500;
+/// Processes of the sandbox that are not the agent's: the guest's threads and root's commands.
+const RESERVED_PIDS: u32 = 64;
+/// Making and starting containers may take longer than other calls on a busy host.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The volume exists.
+struct Prepared<'a> {
+    parts: &'a Parts,
+    spec: &'a SandboxSpec,
+    name: String,
+}
+
+/// The container exists too.
+struct Made<'a> {
+    prepared: Prepared<'a>,
+    id: String,
+}
+
+/// Makes a sandbox and starts it.
+pub(crate) async fn create(
+    parts: &Parts,
+    spec: &SandboxSpec,
+    observer: &dyn StepObserver,
+) -> Result<Created, CreateError> {
+    let engine = &parts.engine;
+    let runtime = parts.facts().await.map_err(|error| engine.create_error("say what it is", error))?.runtime.clone();
+    parts.check_isolation(&runtime)?;
+    let shared = async {
+        let guest = async { parts.guest.ensure(engine).await.map_err(|e| engine.create_error("take the guest in", e)) };
+        let network = async {
+            let attached = parts.networks.attach(engine, spec.network).await;
+            attached.map_err(|error| engine.create_error("make the network", error))
+        };
+        tokio::try_join!(guest, network)
+    };
+    let (attachment, ()) = tokio::try_join!(
+        async { shared.await.map(|((), attachment)| attachment) },
+        image::ensure(engine, spec, observer)
+    )?;
+    observer.created(spec.workspace, CreateStep::ImagePresent);
+
+    let prepared = Prepared::new(parts, spec).await?;
+    observer.created(spec.workspace, CreateStep::VolumeCreated);
+    let made = prepared.make(&runtime, &attachment).await?;
+    observer.created(spec.workspace, CreateStep::SandboxCreated);
+    let first_channel = made.start().await?;
+    observer.created(spec.workspace, CreateStep::SandboxStarted);
+
+    let warnings = parts.runtime_warning(&runtime).into_iter().chain(attachment.warning).collect();
+    Ok(Created {
+        first_channel: Some(first_channel),
+        warnings,
+        isolation: runtime.isolation(),
+        runtime: runtime.name().to_owned(),
+    })
+}
+
+/// Why a stage failed.
+enum Failure {
+    /// The engine, at this step.
+    Step(&'static str, EngineError),
+    /// The container cannot be started.
+    Start(EngineError),
+}
+
+// === impl Prepared ===
+
+impl<'a> Prepared<'a> {
+    async fn new(parts: &'a Parts, spec: &'a SandboxSpec) -> Result<Self, CreateError> {
+        let prepared = Self { parts, spec, name: name_of(spec.workspace) };
+        let request = VolumeCreateRequest {
+            name: Some(prepared.name.clone()),
+            labels: Some(prepared.owner().to_labels()),
+            ..VolumeCreateRequest::default()
+        };
+        let made = async { bounded(parts.engine.client().await?.create_volume(request)).await };
+        match made.await {
+            Ok(_) => Ok(prepared),
+            // It may have been made all the same when the answer did not come.
+            Err(error) => Err(prepared.fail(Failure::Step("make the volume", error)).await),
+        }
+    }
+
+    async fn make(self, runtime: &Runtime, attachment: &Attachment) -> Result<Made<'a>, CreateError> {
+        let body = self.container(runtime, attachment);
+        let options = CreateContainerOptionsBuilder::default().name(&self.name).build();
+        let made = async {
+            let docker = self.parts.engine.client().await?;
+            within(START_DEADLINE, docker.create_container(Some(options), body)).await
+        };
+        match made.await {
+            Ok(created) => Ok(Made { prepared: self, id: created.id }),
+            Err(error @ EngineError::Silent(_)) => {
+                let made = Made { id: self.name.clone(), prepared: self };
+                Err(made.fail(Failure::Step("make the container", error)).await)
+            }
+            Err(error) => {
+                // The network may have been removed under us, or the runtime unregistered: look again next time.
+                self.parts.forget().await;
+                Err(self.fail(Failure::Step("make the container", error)).await)
+            }
+        }
+    }
+
+    async fn fail(self, failure: Failure) -> CreateError {
+        self.undo().await;
+        match failure {
+            Failure::Step(step, error) => self.parts.engine.create_error(step, error),
+            Failure::Start(error) if error.is_engine_down() => {
+                self.parts.engine.create_error("start the container", error)
+            }
+            Failure::Start(error) => {
+                let reason: String = error.message().chars().take(1000).collect();
+                CreateError::StartFailed { image: self.spec.image.clone(), reason }
+            }
+        }
+    }
+
+    async fn undo(&self) {
+        let removed = async { removal::volume(self.parts.engine.client().await?, &self.name).await };
+        if let Err(error) = removed.await {
+            tracing::warn!(%error, volume = self.name, "a volume is left over; cleanup will find it by its label");
+        }
+    }
+
+    fn owner(&self) -> Owner {
+        Owner { workspace: self.spec.workspace, server: self.parts.server, kind: self.spec.kind }
+    }
+
+    fn container(&self, runtime: &Runtime, attachment: &Attachment) -> ContainerCreateBody {
+        let spec = self.spec;
+        let mut command = vec!["serve".to_owned(), "--stdio".to_owned()];
+        if spec.allow_root {
+            command.push("--allow-root".to_owned());
+        }
+        if let Runtime::Gvisor(_) = runtime {
+            // Under gVisor a fork bomb that reaches the limit of the cgroup ends the whole sandbox.
+            let processes = spec.limits.pids.saturating_sub(RESERVED_PIDS).max(1);
+            command.extend(["--nproc".to_owned(), processes.to_string()]);
+        }
+        ContainerCreateBody {
+            hostname: Some("workspace".to_owned()),
+            user: Some("0:0".to_owned()),
+            attach_stdin: Some(true),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            open_stdin: Some(true),
+            // The guest sees the end of its first channel when the server goes.
+            stdin_once: Some(true),
+            env: Some(spec.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+            entrypoint: Some(vec![GUEST_BINARY.to_owned()]),
+            cmd: Some(command),
+            // The image's own check would cost an exec each time, of a program that does not run here.
+            healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
+            image: Some(spec.image.as_str().to_owned()),
+            working_dir: Some("/".to_owned()),
+            stop_signal: Some("SIGTERM".to_owned()),
+            labels: Some(self.owner().to_labels()),
+            host_config: Some(self.host_config(runtime, attachment)),
+            ..ContainerCreateBody::default()
+        }
+    }
+
+    fn host_config(&self, runtime: &Runtime, attachment: &Attachment) -> HostConfig {
+        let limits = &self.spec.limits;
+        let memory = i64::try_from(limits.memory_bytes).unwrap_or(i64::MAX);
+        // Not for open files: the engine's own limit holds, and one above it makes the start fail.
+        let no_core_dumps = ResourcesUlimits { name: Some("core".to_owned()), soft: Some(0), hard: Some(0) };
+        let workspace = Mount {
+            target: Some(WORKSPACE_DIR.to_owned()),
+            source: Some(self.name.clone()),
+            typ: Some(MountType::VOLUME),
+            ..Mount::default()
+        };
+        HostConfig {
+            runtime: Some(runtime.name().to_owned()),
+            nano_cpus: Some(nano_cpus(limits.cpu)),
+            memory: Some(memory),
+            // The same as the memory: no swap.
+            memory_swap: Some(memory),
+            pids_limit: Some(i64::from(limits.pids)),
+            oom_score_adj: Some(OOM_SCORE),
+            ulimits: Some(vec![no_core_dumps]),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
+            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            init: Some(false),
+            restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), ..RestartPolicy::default() }),
+            // With json-file the engine would write all that goes through the first channel to its disk.
+            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: Some(HashMap::new()) }),
+            network_mode: Some(attachment.mode.clone()),
+            dns: attachment.dns.clone(),
+            mounts: Some(vec![workspace, self.parts.guest.mount()]),
+            ..HostConfig::default()
+        }
+    }
+}
+
+// === impl Made ===
+
+impl Made<'_> {
+    async fn start(self) -> Result<ByteStream, CreateError> {
+        let started = async {
+            let docker = self.prepared.parts.engine.client().await?;
+            let channel = channel::attach(docker, &self.id).await?;
+            within(START_DEADLINE, docker.start_container(&self.id, None)).await?;
+            Ok(channel)
+        };
+        match started.await {
+            Ok(channel) => Ok(channel),
+            Err(error) => Err(self.fail(Failure::Start(error)).await),
+        }
+    }
+
+    async fn fail(self, failure: Failure) -> CreateError {
+        let removed = async { removal::container(self.prepared.parts.engine.client().await?, &self.id).await };
+        if let Err(error) = removed.await {
+            tracing::warn!(%error, container = self.id, "a container is left over; cleanup will find it by its label");
+        }
+        self.prepared.fail(failure).await
+    }
+}
+
+/// Cores in the engine's unit, a billionth of one.
+fn nano_cpus(cores: f64) -> i64 {
+    #[expect(clippy::cast_possible_truncation, reason = "a float is cut to the integer's range, and cores are few")]
+    let nano_cpus = (cores * 1e9).round() as i64;
+    nano_cpus
+}

@@ -1,0 +1,172 @@
+//! The way to the Docker Engine: connected when first needed, every call bounded in time, every error of one type.
+
+use std::time::Duration;
+
+use bollard::{API_DEFAULT_VERSION, Docker, errors::Error};
+use emergent_provider::{ChannelError, CreateError, OperationError};
+use tokio::{sync::OnceCell, time::timeout};
+
+/// How long the engine may take for a call that waits for nothing else.
+pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(9);
+/// The client library's own deadline, for the head of an answer; longer than any of ours.
+const LIBRARY_DEADLINE_SECONDS: u64 = 600;
+
+/// One Docker Engine, whether it is up or not.
+pub(crate) struct Engine {
+    host: String,
+    /// The client, once the engine has told which version of its API it speaks.
+    client: OnceCell<Docker>,
+}
+
+/// Why the engine did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EngineError {
+    /// It took too long.
+    #[error("no answer within {} s", .0.as_secs())]
+    Silent(Duration),
+    /// It refused, or could not be asked.
+    #[error(transparent)]
+    Docker(#[from] Error),
+}
+
+// === impl Engine ===
+
+impl Engine {
+    pub(crate) fn new(host: String) -> Self {
+        Self { host, client: OnceCell::new() }
+    }
+
+    /// The engine's name in messages.
+    pub(crate) fn name(&self) -> String {
+        format!("Docker at {}", self.host)
+    }
+
+    /// What to do when it does not answer.
+    pub(crate) fn advice(&self) -> String {
+        match self.host.strip_prefix("unix://") {
+            Some(path) => format!("start Docker (`systemctl start docker`), and see that this user may use {path}"),
+            None => format!("start Docker, and see that {} can be reached", self.host),
+        }
+    }
+
+    /// Whether it runs on this machine, as far as its address tells.
+    pub(crate) fn is_local(&self) -> bool {
+        self.host.starts_with("unix://")
+    }
+
+    /// A client that speaks the engine's version of the API.
+    pub(crate) async fn client(&self) -> Result<&Docker, EngineError> {
+        let connect = async {
+            let docker = if let Some(path) = self.host.strip_prefix("unix://") {
+                Docker::connect_with_local(path, LIBRARY_DEADLINE_SECONDS, API_DEFAULT_VERSION)
+            } else if self.host.starts_with("npipe://") {
+                Docker::connect_with_local(&self.host, LIBRARY_DEADLINE_SECONDS, API_DEFAULT_VERSION)
+            } else {
+                Docker::connect_with_http(&self.host, LIBRARY_DEADLINE_SECONDS, API_DEFAULT_VERSION)
+            };
+            bounded(docker?.negotiate_version()).await
+        };
+        self.client.get_or_try_init(|| connect).await
+    }
+
+    pub(crate) fn create_error(&self, step: &'static str, error: EngineError) -> CreateError {
+        let engine = self.name();
+        match error.is_engine_down() {
+            true => CreateError::EngineUnavailable { engine, advice: self.advice(), source: error.into() },
+            false => CreateError::Refused { engine, step, source: error.into() },
+        }
+    }
+
+    pub(crate) fn operation_error(&self, operation: &'static str, error: EngineError) -> OperationError {
+        let engine = self.name();
+        match () {
+            () if error.is_missing() => OperationError::Gone,
+            () if error.is_engine_down() => {
+                OperationError::EngineUnavailable { engine, advice: self.advice(), source: error.into() }
+            }
+            () => OperationError::Refused { engine, operation, source: error.into() },
+        }
+    }
+
+    pub(crate) fn channel_error(&self, error: EngineError) -> ChannelError {
+        let engine = self.name();
+        match () {
+            // Docker answers 409 for a container that is stopped or paused.
+            () if error.is_missing() || error.is_conflict() => ChannelError::NotRunning,
+            () if error.is_engine_down() => {
+                ChannelError::EngineUnavailable { engine, advice: self.advice(), source: error.into() }
+            }
+            () => ChannelError::Refused { engine, source: error.into() },
+        }
+    }
+}
+
+/// A call with the usual deadline.
+pub(crate) async fn bounded<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, EngineError> {
+    within(CALL_DEADLINE, call).await
+}
+
+/// A call with a deadline of its own.
+pub(crate) async fn within<T>(
+    deadline: Duration,
+    call: impl Future<Output = Result<T, Error>>,
+) -> Result<T, EngineError> {
+    match timeout(deadline, call).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(EngineError::Silent(deadline)),
+    }
+}
+
+// === impl EngineError ===
+
+impl EngineError {
+    /// Nothing of that name is there.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.status() == Some(404)
+    }
+
+    /// The name is taken, the volume is in use, or the container is not in the right state.
+    pub(crate) fn is_conflict(&self) -> bool {
+        self.status() == Some(409)
+    }
+
+    /// What the engine said, where it said something.
+    pub(crate) fn message(&self) -> String {
+        match self {
+            Self::Docker(Error::DockerResponseServerError { message, .. }) => message.clone(),
+            Self::Docker(Error::DockerStreamError { error }) => error.clone(),
+            other => other.to_string(),
+        }
+    }
+
+    /// No answer came: it is not the question's fault.
+    pub(crate) fn is_engine_down(&self) -> bool {
+        match self {
+            Self::Silent(_) => true,
+            Self::Docker(error) => matches!(
+                error,
+                Error::HyperLegacyError { .. }
+                    | Error::HyperResponseError { .. }
+                    | Error::IOError { .. }
+                    | Error::RequestTimeoutError
+                    | Error::SocketNotFoundError(_)
+            ),
+        }
+    }
+
+    fn status(&self) -> Option<u16> {
+        match self {
+            Self::Docker(Error::DockerResponseServerError { status_code, .. }) => Some(*status_code),
+            _ => None,
+        }
+    }
+}
+
+/// Turns "nothing of that name" into `None`.
+pub(crate) fn found<T>(answer: Result<T, EngineError>) -> Result<Option<T>, EngineError> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error),
+    }
+}

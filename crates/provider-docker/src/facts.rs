@@ -1,0 +1,107 @@
+//! What is known of the engine itself: its version, architecture and runtimes.
+
+use bollard::models::{SystemInfo, SystemVersion};
+use emergent_provider::Isolation;
+
+/// The oldest API that is driven: Docker Engine 20.10's.
+const OLDEST_API: (u32, u32) = (1, 41);
+
+/// What is known of the engine itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// Its release, such as `20.10.24`.
+    pub(crate) version: String,
+    /// The version of its API, such as `1.41`.
+    pub(crate) api_version: String,
+    /// Its processor architecture, as `uname -m` says it.
+    pub(crate) architecture: String,
+    /// What runs our containers.
+    pub(crate) runtime: Runtime,
+}
+
+/// What runs our containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Runtime {
+    /// gVisor, under the name that it is registered by.
+    Gvisor(String),
+    /// The engine's own default, since gVisor is not registered.
+    Standard(String),
+}
+
+// === impl Facts ===
+
+impl Facts {
+    /// Puts together what the engine says, with the name that gVisor would have.
+    pub(crate) fn new(version: SystemVersion, info: SystemInfo, gvisor: &str) -> Self {
+        let has_gvisor = info.runtimes.is_some_and(|runtimes| runtimes.contains_key(gvisor));
+        let runtime = match has_gvisor {
+            true => Runtime::Gvisor(gvisor.to_owned()),
+            false => Runtime::Standard(info.default_runtime.unwrap_or_else(|| "runc".to_owned())),
+        };
+        Self {
+            version: version.version.unwrap_or_default(),
+            api_version: version.api_version.unwrap_or_default(),
+            architecture: info.architecture.unwrap_or_default(),
+            runtime,
+        }
+    }
+
+    /// Whether the engine's API is old enough to be of no use. One that cannot be read is taken for new.
+    pub(crate) fn is_too_old(&self) -> bool {
+        let numbers = self.api_version.split_once('.').and_then(|(major, minor)| {
+            let numbers: (u32, u32) = (major.parse().ok()?, minor.parse().ok()?);
+            Some(numbers)
+        });
+        numbers.is_some_and(|numbers| numbers < OLDEST_API)
+    }
+}
+
+// === impl Runtime ===
+
+impl Runtime {
+    /// The name that the engine has for it.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Gvisor(name) | Self::Standard(name) => name,
+        }
+    }
+
+    /// How strongly it keeps containers apart from the host.
+    pub(crate) fn isolation(&self) -> Isolation {
+        match self {
+            Self::Gvisor(_) => Isolation::Gvisor,
+            Self::Standard(_) => Isolation::Container,
+        }
+    }
+
+    /// What is to be said where it is weaker than gVisor.
+    pub(crate) fn warning(&self, gvisor: &str) -> Option<String> {
+        match self {
+            Self::Gvisor(_) => None,
+            Self::Standard(name) => Some(format!(
+                "security: Docker has no runtime called {gvisor:?}, so workspaces share the host's kernel under \
+                 {name:?}; install gVisor (`runsc install`, then restart Docker), or set \
+                 WORKSPACE_REQUIRE_ISOLATION=gvisor to refuse this"
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(api_version: &str) -> Facts {
+        let runtime = Runtime::Standard("runc".to_owned());
+        let text = String::new();
+        Facts { version: text.clone(), api_version: api_version.to_owned(), architecture: text, runtime }
+    }
+
+    #[test]
+    fn engines_before_20_10_are_too_old() {
+        assert!(facts("1.40").is_too_old());
+        assert!(!facts("1.41").is_too_old());
+        assert!(!facts("1.9999").is_too_old());
+        assert!(!facts("2.0").is_too_old());
+    }
+}

@@ -1,0 +1,247 @@
+//! The packet filter that keeps guests from the host, private ranges and each other.
+//!
+//! Two nftables tables of our own, replaced as one transaction, beside whatever Docker and others have: a packet that
+//! these drop is gone whatever other tables say, and one that they accept still has to pass the others.
+//!
+//! - `inet`: what is routed. Hooks `forward` (to anywhere else) and `input` (to the host).
+//! - `bridge`: what goes between two guests on one bridge, which `inet` sees only where `br_netfilter` is loaded.
+
+use std::{net::IpAddr, path::Path, process::Stdio, time::Duration};
+
+use ipnet::IpNet;
+use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
+
+use crate::network::Bridges;
+
+/// What `outbound` does not reach: this host, private, shared, link-local (the metadata address), test, multicast and
+/// reserved ranges.
+const DENIED_V4: &str = "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, \
+                         192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/3";
+/// The same for IPv6: loopback, unique local, link-local, multicast.
+const DENIED_V6: &str = "::/127, fc00::/7, fe80::/10, ff00::/8";
+/// Refuses, so that nobody waits for an answer that never comes.
+const REJECT: &str = "reject with icmpx type admin-prohibited";
+const NFT_DEADLINE: Duration = Duration::from_secs(3);
+
+/// The rules for one server's bridges.
+pub(crate) struct Firewall {
+    table: String,
+    /// Named in the table, so that it shows which rules are in force.
+    version: String,
+    /// The transaction; the second where the kernel cannot do the first.
+    scripts: [String; 2],
+}
+
+/// Why the rules could not be set.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FirewallError {
+    /// There is no `nft` program.
+    #[error("nft could not be run")]
+    NoNft(#[source] std::io::Error),
+    /// `nft` refused.
+    #[error("nft refused: {0}")]
+    Refused(String),
+    /// `nft` hangs.
+    #[error("nft did not answer")]
+    Silent,
+}
+
+// === impl Firewall ===
+
+impl Firewall {
+    pub(crate) fn new(table: String, bridges: &Bridges, allow: &[IpNet], resolvers: &[IpAddr]) -> Self {
+        let routed = routed(bridges, allow, resolvers);
+        let [by_name, by_subnet] = bridged(bridges);
+        let version = format!("rules_{:016x}", fingerprint(&format!("{routed}{by_name}{by_subnet}")));
+        let scripts = [by_name, by_subnet].map(|bridged| script(&table, &version, bridges, &routed, &bridged));
+        Self { table, version, scripts }
+    }
+
+    /// Sets the rules unless they are in force.
+    pub(crate) async fn ensure(&self) -> Result<(), FirewallError> {
+        let is_in_force =
+            async |family: &str| nft(&["list", "chain", family, &self.table, &self.version], "").await.is_ok();
+        if is_in_force("inet").await && is_in_force("bridge").await {
+            return Ok(());
+        }
+        tracing::info!(table = self.table, "setting the packet filter for workspaces");
+        let [by_name, by_subnet] = &self.scripts;
+        match nft(&["-f", "-"], by_name).await {
+            Err(FirewallError::Refused(_)) => nft(&["-f", "-"], by_subnet).await,
+            ended => ended,
+        }
+    }
+}
+
+// === impl FirewallError ===
+
+impl FirewallError {
+    /// What is not filtered, why, and what to do.
+    pub(crate) fn advice(&self) -> String {
+        let consequence = "network: guests are not kept from the host, private ranges and the metadata address";
+        match self {
+            Self::NoNft(_) => format!("{consequence}: {self}; install nftables"),
+            Self::Refused(_) => format!("{consequence}: {self}; run the server as root, on a kernel with nf_tables"),
+            Self::Silent => format!("{consequence}: {self}; see what holds it up"),
+        }
+    }
+}
+
+/// The name servers that the engine gives containers on this host. They are often in a private range, and a guest
+/// that may go out may ask them for names.
+pub(crate) async fn resolvers() -> Vec<IpAddr> {
+    // Where the first names only a local stub, the engine takes the second, as systemd-resolved keeps it.
+    for path in ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"] {
+        let text = tokio::fs::read_to_string(Path::new(path)).await.unwrap_or_default();
+        let servers = name_servers(&text);
+        if !servers.is_empty() {
+            return servers;
+        }
+    }
+    Vec::new()
+}
+
+/// The name servers in a `resolv.conf` that are not on a loopback address.
+fn name_servers(text: &str) -> Vec<IpAddr> {
+    let servers = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    let addresses = servers.filter_map(|server| server.split_whitespace().next()?.parse::<IpAddr>().ok());
+    addresses.filter(|address| !address.is_loopback()).take(8).collect()
+}
+
+/// What both routed hooks decide about a packet that a guest sends.
+fn routed(bridges: &Bridges, allow: &[IpNet], resolvers: &[IpAddr]) -> String {
+    let mut rules = vec!["ct state established,related accept".to_owned()];
+    rules.push("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } accept".to_owned());
+    rules.push(format!("iifname \"{}\" {REJECT}", bridges.isolated.name));
+    let family = |is_v4: bool| if is_v4 { "ip" } else { "ip6" };
+    rules.extend(allow.iter().map(|net| format!("{} daddr {net} accept", family(net.addr().is_ipv4()))));
+    rules.extend(resolvers.iter().map(|server| {
+        format!("{} daddr {server} meta l4proto {{ tcp, udp }} th dport 53 accept", family(server.is_ipv4()))
+    }));
+    rules.push(format!("fib daddr type local {REJECT}"));
+    rules.push(format!("ip daddr {{ {DENIED_V4} }} {REJECT}"));
+    rules.push(format!("ip6 daddr {{ {DENIED_V6} }} {REJECT}"));
+    rules.join("\n    ")
+}
+
+/// What happens to a frame from one guest to another on the same bridge: by the bridge's name, and, for kernels that
+/// cannot match that, by the guests' addresses, which a guest without `NET_ADMIN` and `NET_RAW` cannot change.
+fn bridged(bridges: &Bridges) -> [String; 2] {
+    let by_name = format!("meta ibrname {} drop", guests(bridges));
+    let subnets = bridges.outbound.subnets.iter().chain(&bridges.isolated.subnets);
+    let by_subnet: Vec<_> = subnets
+        .map(|net| {
+            let family = if net.addr().is_ipv4() { "ip" } else { "ip6" };
+            format!("{family} saddr {net} {family} daddr {net} drop")
+        })
+        .collect();
+    [by_name, by_subnet.join("\n    ")]
+}
+
+/// Both bridges, as a set of interface names.
+fn guests(bridges: &Bridges) -> String {
+    format!("{{ \"{}\", \"{}\" }}", bridges.outbound.name, bridges.isolated.name)
+}
+
+/// The whole transaction: both tables made if missing, dropped, and made anew.
+fn script(table: &str, version: &str, bridges: &Bridges, routed: &str, bridged: &str) -> String {
+    let guests = guests(bridges);
+    let isolated = &bridges.isolated.name;
+    format!(
+        "table inet {table}
+delete table inet {table}
+table inet {table} {{
+  chain {version} {{
+    {routed}
+  }}
+  chain forward {{
+    type filter hook forward priority -10; policy accept;
+    iifname {guests} oifname {guests} drop
+    iifname {guests} jump {version}
+    oifname \"{isolated}\" ct state != {{ established, related }} drop
+  }}
+  chain input {{
+    type filter hook input priority -10; policy accept;
+    iifname {guests} jump {version}
+    iifname {guests} {REJECT}
+  }}
+}}
+table bridge {table}
+delete table bridge {table}
+table bridge {table} {{
+  chain {version} {{
+    {bridged}
+  }}
+  chain forward {{
+    type filter hook forward priority -10; policy accept;
+    jump {version}
+  }}
+}}
+"
+    )
+}
+
+/// FNV-1a, 64 bits.
+fn fingerprint(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+async fn nft(arguments: &[&str], input: &str) -> Result<(), FirewallError> {
+    let run = async {
+        let mut child = Command::new("nft")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(FirewallError::NoNft)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(input.as_bytes()).await.map_err(FirewallError::NoNft)?;
+        }
+        let output = child.wait_with_output().await.map_err(FirewallError::NoNft)?;
+        let said: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
+        if output.status.success() { Ok(()) } else { Err(FirewallError::Refused(said)) }
+    };
+    timeout(NFT_DEADLINE, run).await.unwrap_or(Err(FirewallError::Silent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Bridge;
+
+    fn bridges() -> Bridges {
+        let bridge =
+            |name: &str, subnet: &str| Bridge { name: name.to_owned(), subnets: vec![subnet.parse().unwrap()] };
+        Bridges { outbound: bridge("emg-outbound", "172.18.0.0/16"), isolated: bridge("emg-isolated", "172.19.0.0/16") }
+    }
+
+    #[test]
+    fn an_allowed_range_comes_before_the_denied_ones() {
+        let rules = routed(&bridges(), &["10.1.2.0/24".parse().unwrap()], &[]);
+        let (allowed, denied) = (rules.find("10.1.2.0/24 accept"), rules.find("10.0.0.0/8"));
+        assert!(allowed.unwrap() < denied.unwrap(), "{rules}");
+    }
+
+    #[test]
+    fn an_allowed_range_does_not_open_the_isolated_network() {
+        let rules = routed(&bridges(), &["10.1.2.0/24".parse().unwrap()], &["10.0.0.2".parse().unwrap()]);
+        let (isolated, allowed) = (rules.find("emg-isolated"), rules.find("10.1.2.0/24"));
+        assert!(isolated.unwrap() < allowed.unwrap(), "{rules}");
+    }
+
+    #[test]
+    fn other_rules_have_another_version() {
+        let with = Firewall::new("t".to_owned(), &bridges(), &["10.1.2.0/24".parse().unwrap()], &[]);
+        let without = Firewall::new("t".to_owned(), &bridges(), &[], &[]);
+        assert_ne!(with.version, without.version);
+    }
+
+    #[test]
+    fn loopback_name_servers_are_left_out() {
+        let text = "# comment\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nsearch x\nnameserver fd00::1\n";
+        let expected: [IpAddr; 2] = ["10.0.0.2".parse().unwrap(), "fd00::1".parse().unwrap()];
+        assert_eq!(name_servers(text), expected);
+    }
+}

@@ -1,0 +1,204 @@
+//! The read-only volume that brings the guest binary into every container, whatever its image.
+//!
+//! There is one volume for each build of the guest, named for the hash of its contents. Servers fill it through a
+//! container that never runs; that container's name is the lock, so that of all who find the volume empty one fills
+//! it and the others wait. A marker file, written after the binary, says that it is whole:
+//!
+//! ```text
+//!   volume of that name ──► carrier made ──► marker right? ──yes──► carrier removed: ready
+//!                              │ name taken        │ no
+//!                              ▼                   ▼
+//!                      wait, then again      binary, then marker written
+//! ```
+
+use std::time::Duration;
+
+use bollard::{
+    body_full,
+    errors::Error,
+    models::{ContainerCreateBody, HostConfig, Mount, MountType, MountVolumeOptions, VolumeCreateRequest},
+    query_parameters::{
+        ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder, CreateImageOptionsBuilder,
+        UploadToContainerOptionsBuilder,
+    },
+};
+use bytes::Bytes;
+use emergent_guest_proto::{GUEST_BINARY, GUEST_MOUNT};
+use futures::TryStreamExt as _;
+use sha2::{Digest as _, Sha256};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    engine::{Engine, EngineError, bounded, found},
+    labels, removal,
+};
+
+/// An image without contents, to make containers from that never run.
+const CARRIER_IMAGE: &str = "emergent-guest-carrier";
+const CARRIER_TAG: &str = "1";
+/// A carrier older than this was left by a server that died.
+const CARRIER_AGE: chrono::Duration = chrono::Duration::seconds(60);
+/// How long the filling may take altogether, another server's included.
+const FILL_DEADLINE: Duration = Duration::from_secs(90);
+const POLL: Duration = Duration::from_millis(50);
+
+/// The volume with one build of the guest.
+pub(crate) struct GuestVolume {
+    binary: Bytes,
+    hash: String,
+    /// When the volume was made that is known to be whole. Held while it is filled.
+    whole_since: Mutex<Option<String>>,
+}
+
+// === impl GuestVolume ===
+
+impl GuestVolume {
+    pub(crate) fn new(binary: Bytes) -> Self {
+        let hash = Sha256::digest(&binary).iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { binary, hash, whole_since: Mutex::new(None) }
+    }
+
+    /// How containers mount it.
+    pub(crate) fn mount(&self) -> Mount {
+        Mount { read_only: Some(true), ..self.writable_mount() }
+    }
+
+    /// Makes sure that the volume is there and whole. Costs one short call once that is known.
+    pub(crate) async fn ensure(&self, engine: &Engine) -> Result<(), EngineError> {
+        let docker = engine.client().await?;
+        let mut whole_since = self.whole_since.lock().await;
+        if let Some(known) = &*whole_since {
+            let volume = found(bounded(docker.inspect_volume(&self.name())).await)?;
+            if volume.is_some_and(|volume| volume.created_at.as_ref() == Some(known)) {
+                return Ok(());
+            }
+        }
+        *whole_since = None;
+        let request = VolumeCreateRequest {
+            name: Some(self.name()),
+            labels: Some([(labels::SHARED.to_owned(), "guest".to_owned())].into()),
+            ..VolumeCreateRequest::default()
+        };
+        let volume = bounded(docker.create_volume(request)).await?;
+        self.fill(engine).await?;
+        *whole_since = volume.created_at;
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        format!("emergent-guest-{}", &self.hash[..16])
+    }
+
+    fn marker(&self) -> String {
+        format!("sha256-{}", self.hash)
+    }
+
+    fn writable_mount(&self) -> Mount {
+        Mount {
+            target: Some(GUEST_MOUNT.to_owned()),
+            source: Some(self.name()),
+            typ: Some(MountType::VOLUME),
+            volume_options: Some(MountVolumeOptions { no_copy: Some(true), ..MountVolumeOptions::default() }),
+            ..Mount::default()
+        }
+    }
+
+    async fn fill(&self, engine: &Engine) -> Result<(), EngineError> {
+        let carrier = self.carrier(engine).await?;
+        let filled = self.fill_through(engine, &carrier).await;
+        let docker = engine.client().await?;
+        filled.and(removal::container(docker, &carrier).await)
+    }
+
+    async fn fill_through(&self, engine: &Engine, carrier: &str) -> Result<(), EngineError> {
+        let docker = engine.client().await?;
+        let stat = async |path: String| {
+            let options = ContainerArchiveInfoOptionsBuilder::default().path(&path).build();
+            found(bounded(docker.get_container_archive_info(carrier, Some(options))).await)
+        };
+        let marker = stat(format!("{GUEST_MOUNT}/{}", self.marker())).await?;
+        let binary = stat(GUEST_BINARY.to_owned()).await?;
+        if marker.is_some() && binary.is_some_and(|binary| usize::try_from(binary.size) == Ok(self.binary.len())) {
+            return Ok(());
+        }
+        let archive = self.archive().map_err(|error| EngineError::Docker(Error::from(error)))?;
+        let options = UploadToContainerOptionsBuilder::default().path(GUEST_MOUNT).build();
+        bounded(docker.upload_to_container(carrier, Some(options), body_full(archive))).await
+    }
+
+    /// Makes the container that fills the volume, which is also the right to do so; waits while another has it.
+    async fn carrier(&self, engine: &Engine) -> Result<String, EngineError> {
+        let docker = engine.client().await?;
+        let name = format!("{}-carrier", self.name());
+        let deadline = Instant::now() + FILL_DEADLINE;
+        loop {
+            let body = ContainerCreateBody {
+                image: Some(carrier_image()),
+                entrypoint: Some(vec![GUEST_BINARY.to_owned()]),
+                labels: Some([(labels::SHARED.to_owned(), "carrier".to_owned())].into()),
+                host_config: Some(HostConfig {
+                    mounts: Some(vec![self.writable_mount()]),
+                    network_mode: Some("none".to_owned()),
+                    ..HostConfig::default()
+                }),
+                ..ContainerCreateBody::default()
+            };
+            let options = CreateContainerOptionsBuilder::default().name(&name).build();
+            match bounded(docker.create_container(Some(options), body)).await {
+                Ok(created) => return Ok(created.id),
+                Err(error) if error.is_missing() => import_carrier_image(engine).await?,
+                Err(error) if error.is_conflict() && Instant::now() < deadline => {
+                    remove_if_left_behind(engine, &name).await?;
+                    sleep(POLL).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The binary, and after it the marker that says that the binary is whole.
+    fn archive(&self) -> std::io::Result<Bytes> {
+        let mut archive = tar::Builder::new(Vec::with_capacity(self.binary.len() + 4096));
+        let mut append = |path: &str, mode: u32, contents: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(contents.len() as u64);
+            header.set_mode(mode);
+            header.set_uid(0);
+            header.set_gid(0);
+            archive.append_data(&mut header, path, contents)
+        };
+        let name = GUEST_BINARY.trim_start_matches(GUEST_MOUNT).trim_start_matches('/');
+        append(name, 0o755, &self.binary)?;
+        append(&self.marker(), 0o444, b"")?;
+        archive.into_inner().map(Bytes::from)
+    }
+}
+
+/// The image without contents.
+pub(crate) fn carrier_image() -> String {
+    format!("{CARRIER_IMAGE}:{CARRIER_TAG}")
+}
+
+async fn import_carrier_image(engine: &Engine) -> Result<(), EngineError> {
+    let docker = engine.client().await?;
+    let options = CreateImageOptionsBuilder::default().from_src("-").repo(CARRIER_IMAGE).tag(CARRIER_TAG).build();
+    let empty_tar = body_full(Bytes::from_static(&[0; 1024]));
+    bounded(docker.create_image(Some(options), Some(empty_tar), None).try_collect::<Vec<_>>()).await.map(drop)
+}
+
+/// Removes a carrier that is so old that whoever made it must have died.
+async fn remove_if_left_behind(engine: &Engine, name: &str) -> Result<(), EngineError> {
+    let docker = engine.client().await?;
+    let Some(carrier) = found(bounded(docker.inspect_container(name, None)).await)? else { return Ok(()) };
+    let made_at = carrier.created.as_deref().and_then(|text| text.parse::<chrono::DateTime<chrono::Utc>>().ok());
+    let (Some(made_at), Some(id)) = (made_at, carrier.id) else { return Ok(()) };
+    if chrono::Utc::now() - made_at > CARRIER_AGE {
+        tracing::warn!(name, "removing what a server left that died while it filled the guest's volume");
+        // By its id, so that a new one of the same name stays.
+        removal::container(docker, &id).await?;
+    }
+    Ok(())
+}

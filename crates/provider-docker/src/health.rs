@@ -1,0 +1,72 @@
+//! Whether the engine works, asked every so often for the life of the server.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use emergent_provider::Health;
+use tokio::time::timeout;
+
+use crate::{engine::EngineError, provider::Parts};
+
+/// A little less than the 10 s that a health check may take.
+const DEADLINE: Duration = Duration::from_millis(9_500);
+
+/// Asks the engine, and looks after what may have been lost since: networks and the packet filter.
+pub(crate) async fn check(parts: &Arc<Parts>) -> Health {
+    match timeout(DEADLINE, ask(parts)).await {
+        Ok(Ok(health)) => health,
+        Ok(Err(error)) => unhealthy(parts, &format!("{}: {}", parts.engine.name(), chain(&error))),
+        Err(_) => unhealthy(parts, &format!("{} does not answer", parts.engine.name())),
+    }
+}
+
+async fn ask(parts: &Arc<Parts>) -> Result<Health, EngineError> {
+    let facts = parts.refresh_facts().await?;
+    let name = parts.engine.name();
+    let refused = |message: String| Health { healthy: false, message, warnings: Vec::new() };
+    if facts.is_too_old() {
+        return Ok(refused(format!(
+            "{name} is {} (API {}); install Docker Engine 20.10 or later",
+            facts.version, facts.api_version
+        )));
+    }
+    let built_for = parts.guest_architecture.as_str();
+    if facts.architecture != built_for {
+        return Ok(refused(format!(
+            "{name} runs on {}, and the guest of this server is built for {built_for}; install the server's release \
+             for {}",
+            facts.architecture, facts.architecture
+        )));
+    }
+    if let Err(error) = parts.check_isolation(&facts.runtime) {
+        return Ok(refused(error.to_string()));
+    }
+    let unfiltered = parts.networks.verify(&parts.engine).await?;
+    parts.unfiltered.store(unfiltered.is_some(), Ordering::Relaxed);
+    let warnings =
+        [parts.runtime_warning(&facts.runtime), unfiltered, parts.root_probe.warning(parts, &facts.runtime).await];
+    Ok(Health {
+        healthy: true,
+        message: format!("{name}, release {}, runtime {}", facts.version, facts.runtime.name()),
+        warnings: warnings.into_iter().flatten().collect(),
+    })
+}
+
+fn unhealthy(parts: &Parts, what: &str) -> Health {
+    Health { healthy: false, message: format!("{what}; {}", parts.engine.advice()), warnings: Vec::new() }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

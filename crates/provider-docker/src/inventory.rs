@@ -1,0 +1,176 @@
+//! What the engine has, and what happens to it.
+
+use std::collections::{HashMap, HashSet};
+
+use async_trait::async_trait;
+use bollard::{
+    Docker,
+    models::{ContainerState, ContainerStateStatusEnum, ContainerSummaryStateEnum, EventMessage, Volume},
+    query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder, ListVolumesOptionsBuilder},
+};
+use chrono::{DateTime, Utc};
+use emergent_provider::{
+    ByteStream, ChannelError, Channels, EngineEvent, EngineEventKind, EngineState, ExitReason, Inventory, Observed,
+    OperationError, WorkspaceId,
+};
+use futures::{StreamExt as _, stream::BoxStream};
+
+use crate::{
+    DockerProvider, channel,
+    engine::{EngineError, bounded, found},
+    labels::{self, Owner, name_of},
+};
+
+/// What a process that SIGKILL ended leaves.
+const KILLED: i64 = 137;
+
+#[async_trait]
+impl Channels for DockerProvider {
+    async fn open(&self, workspace: WorkspaceId) -> Result<ByteStream, ChannelError> {
+        let opened = async { channel::connect(self.parts.engine.client().await?, &name_of(workspace)).await };
+        opened.await.map_err(|error| self.parts.engine.channel_error(error))
+    }
+}
+
+#[async_trait]
+impl Inventory for DockerProvider {
+    async fn inspect(&self, workspace: WorkspaceId) -> Result<Option<Observed>, OperationError> {
+        let name = name_of(workspace);
+        let observed = async {
+            let docker = self.parts.engine.client().await?;
+            if let Some(container) = container(docker, &name).await? {
+                return Ok(Some(container));
+            }
+            let volume = found(bounded(docker.inspect_volume(&name)).await)?;
+            Ok(volume.as_ref().and_then(remains))
+        };
+        observed.await.map_err(|error| self.parts.engine.operation_error("inspect", error))
+    }
+
+    async fn list(&self) -> Result<Vec<Observed>, OperationError> {
+        let listed = async {
+            let docker = self.parts.engine.client().await?;
+            let filters = labels::having(labels::WORKSPACE);
+            let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+            let containers = bounded(docker.list_containers(Some(options)));
+            let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
+            // Volumes first: a container that is made meanwhile is then not missed while its volume is seen.
+            let volumes = bounded(docker.list_volumes(Some(options))).await?.volumes.unwrap_or_default();
+            let mut observed = Vec::new();
+            for summary in containers.await? {
+                let Some(owner) = summary.labels.as_ref().and_then(Owner::from_labels) else { continue };
+                let created_at = summary.created.and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+                let state = match summary.state {
+                    Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::RESTARTING) => {
+                        EngineState::Running
+                    }
+                    Some(ContainerSummaryStateEnum::PAUSED) => EngineState::Paused,
+                    Some(ContainerSummaryStateEnum::CREATED) => EngineState::Created,
+                    // The list does not say how it ended.
+                    _ => match container(docker, &name_of(owner.workspace)).await? {
+                        Some(container) => container.state,
+                        None => continue,
+                    },
+                };
+                observed.push(described(owner, created_at, state));
+            }
+            let with_container: HashSet<WorkspaceId> = observed.iter().map(|observed| observed.workspace).collect();
+            let orphans = volumes.iter().filter_map(remains);
+            observed.extend(orphans.filter(|volume| !with_container.contains(&volume.workspace)));
+            Ok(observed)
+        };
+        listed.await.map_err(|error| self.parts.engine.operation_error("list", error))
+    }
+
+    async fn events(&self) -> Result<BoxStream<'static, EngineEvent>, OperationError> {
+        let docker = self.parts.engine.client().await;
+        let docker = docker.map_err(|error| self.parts.engine.operation_error("watch", error))?.clone();
+        // Asked for from the engine's own present, since the request goes out only when the stream is first read.
+        let info = bounded(docker.info()).await;
+        let since = info.map_err(|error| self.parts.engine.operation_error("watch", error))?.system_time;
+        let since = since.as_deref().and_then(parse_time).unwrap_or_else(Utc::now);
+        let since = format!("{}.{:09}", since.timestamp(), since.timestamp_subsec_nanos());
+        let filters = HashMap::from([
+            ("type".to_owned(), vec!["container".to_owned()]),
+            ("label".to_owned(), vec![labels::WORKSPACE.to_owned()]),
+            ("event".to_owned(), ["start", "die", "oom", "pause", "unpause", "destroy"].map(str::to_owned).to_vec()),
+        ]);
+        let options = EventsOptionsBuilder::default().since(&since).filters(&filters).build();
+        let mut messages = Box::pin(docker.events(Some(options)));
+        Ok(async_stream::stream! {
+            while let Some(Ok(message)) = messages.next().await {
+                if let Some(event) = translate(&docker, message).await {
+                    yield event;
+                }
+            }
+        }
+        .boxed())
+    }
+}
+
+/// A container as it is now; `None` when there is none, or none of ours, by that name.
+async fn container(docker: &Docker, name: &str) -> Result<Option<Observed>, EngineError> {
+    let Some(container) = found(bounded(docker.inspect_container(name, None)).await)? else { return Ok(None) };
+    let owner = container.config.and_then(|config| config.labels).as_ref().and_then(Owner::from_labels);
+    let created_at = container.created.as_deref().and_then(parse_time);
+    let state = state_of(container.state.unwrap_or_default());
+    Ok(owner.map(|owner| described(owner, created_at, state)))
+}
+
+/// What a labelled volume without a container says.
+fn remains(volume: &Volume) -> Option<Observed> {
+    let created_at = volume.created_at.as_deref().and_then(parse_time);
+    Owner::from_labels(&volume.labels).map(|owner| described(owner, created_at, EngineState::Remains))
+}
+
+fn described(owner: Owner, created_at: Option<DateTime<Utc>>, state: EngineState) -> Observed {
+    // What has no date that can be read is new, so that nobody takes it for abandoned.
+    let created_at = created_at.unwrap_or_else(Utc::now);
+    Observed { workspace: owner.workspace, server: owner.server, kind: owner.kind, created_at, state }
+}
+
+fn parse_time(text: &str) -> Option<DateTime<Utc>> {
+    text.parse().ok()
+}
+
+fn state_of(state: ContainerState) -> EngineState {
+    match state.status {
+        Some(ContainerStateStatusEnum::CREATED) => EngineState::Created,
+        Some(ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::RESTARTING) => EngineState::Running,
+        Some(ContainerStateStatusEnum::PAUSED) => EngineState::Paused,
+        _ => EngineState::Exited(exit_reason(&state)),
+    }
+}
+
+fn exit_reason(state: &ContainerState) -> ExitReason {
+    let code = state.exit_code.unwrap_or(0);
+    // The flag stays set when a process ran out of memory and the guest lived on to be stopped in order.
+    match state.oom_killed == Some(true) && code == KILLED {
+        true => ExitReason::OutOfMemory,
+        false => ExitReason::Code(code),
+    }
+}
+
+async fn translate(docker: &Docker, message: EventMessage) -> Option<EngineEvent> {
+    let attributes = message.actor?.attributes?;
+    let workspace = Owner::from_labels(&attributes)?.workspace;
+    let kind = match message.action.as_deref()? {
+        "start" => EngineEventKind::Started,
+        "pause" => EngineEventKind::Paused,
+        "unpause" => EngineEventKind::Unpaused,
+        "oom" => EngineEventKind::OutOfMemory,
+        "destroy" => EngineEventKind::Removed,
+        "die" => EngineEventKind::Exited(how_it_died(docker, workspace, &attributes).await),
+        _ => return None,
+    };
+    Some(EngineEvent { workspace, kind })
+}
+
+/// The event has the exit code; whether memory was the reason has to be asked for, if there is still somebody to ask.
+async fn how_it_died(docker: &Docker, workspace: WorkspaceId, attributes: &HashMap<String, String>) -> ExitReason {
+    let code = attributes.get("exitCode").and_then(|code| code.parse().ok()).unwrap_or(0);
+    match container(docker, &name_of(workspace)).await {
+        Ok(Some(Observed { state: EngineState::Exited(ExitReason::OutOfMemory), .. })) => ExitReason::OutOfMemory,
+        _ => ExitReason::Code(code),
+    }
+}

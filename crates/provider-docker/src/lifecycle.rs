@@ -1,0 +1,102 @@
+//! Starting, stopping, freezing and removing containers.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::{Docker, query_parameters::StopContainerOptionsBuilder};
+use emergent_provider::{
+    ByteStream, CreateError, Created, DestroyStep, Lifecycle, OperationError, SandboxSpec, StepObserver, WorkspaceId,
+};
+
+use crate::{
+    DockerProvider, channel, create,
+    engine::{EngineError, bounded, within},
+    labels::name_of,
+    removal,
+};
+
+/// How long the guest has to end its processes.
+const STOP_GRACE_SECONDS: i32 = 10;
+/// How long a stop may take with all that the engine does around it.
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+#[async_trait]
+impl Lifecycle for DockerProvider {
+    async fn create(&self, spec: &SandboxSpec, observer: &dyn StepObserver) -> Result<Created, CreateError> {
+        create::create(&self.parts, spec, observer).await
+    }
+
+    async fn start(&self, workspace: WorkspaceId) -> Result<Option<ByteStream>, OperationError> {
+        let container = name_of(workspace);
+        let started = async {
+            let docker = self.parts.engine.client().await?;
+            if is_running(docker, &container).await? {
+                return Ok(None);
+            }
+            let channel = channel::attach(docker, &container).await?;
+            within(START_DEADLINE, docker.start_container(&container, None)).await?;
+            Ok(Some(channel))
+        };
+        started.await.map_err(|error| self.parts.engine.operation_error("start", error))
+    }
+
+    async fn stop(&self, workspace: WorkspaceId) -> Result<(), OperationError> {
+        let container = name_of(workspace);
+        let stopped = async {
+            let docker = self.parts.engine.client().await?;
+            // A frozen process cannot be told to end.
+            if is_paused(docker, &container).await? {
+                bounded(docker.unpause_container(&container)).await?;
+            }
+            let options = StopContainerOptionsBuilder::default().t(STOP_GRACE_SECONDS).build();
+            within(STOP_DEADLINE, docker.stop_container(&container, Some(options))).await
+        };
+        stopped.await.map_err(|error| self.parts.engine.operation_error("stop", error))
+    }
+
+    async fn pause(&self, workspace: WorkspaceId) -> Result<(), OperationError> {
+        let container = name_of(workspace);
+        let paused = async {
+            let docker = self.parts.engine.client().await?;
+            match bounded(docker.pause_container(&container)).await {
+                Err(error) if error.is_conflict() && is_paused(docker, &container).await? => Ok(()),
+                ended => ended,
+            }
+        };
+        paused.await.map_err(|error| self.parts.engine.operation_error("pause", error))
+    }
+
+    async fn unpause(&self, workspace: WorkspaceId) -> Result<(), OperationError> {
+        let container = name_of(workspace);
+        let unpaused = async {
+            let docker = self.parts.engine.client().await?;
+            match bounded(docker.unpause_container(&container)).await {
+                // The engine calls it an internal error that the container is not paused.
+                Err(error) if !error.is_missing() && is_running(docker, &container).await? => Ok(()),
+                ended => ended,
+            }
+        };
+        unpaused.await.map_err(|error| self.parts.engine.operation_error("unpause", error))
+    }
+
+    async fn destroy(&self, workspace: WorkspaceId, observer: &dyn StepObserver) -> Result<(), OperationError> {
+        let name = name_of(workspace);
+        let failed = |error| self.parts.engine.operation_error("remove", error);
+        let docker = self.parts.engine.client().await.map_err(failed)?;
+        removal::container(docker, &name).await.map_err(failed)?;
+        observer.destroyed(workspace, DestroyStep::SandboxRemoved);
+        removal::volume(docker, &name).await.map_err(failed)?;
+        observer.destroyed(workspace, DestroyStep::VolumesRemoved);
+        Ok(())
+    }
+}
+
+async fn is_running(docker: &Docker, container: &str) -> Result<bool, EngineError> {
+    let state = bounded(docker.inspect_container(container, None)).await?.state.unwrap_or_default();
+    Ok(state.running == Some(true) && state.paused != Some(true))
+}
+
+async fn is_paused(docker: &Docker, container: &str) -> Result<bool, EngineError> {
+    Ok(bounded(docker.inspect_container(container, None)).await?.state.unwrap_or_default().paused == Some(true))
+}

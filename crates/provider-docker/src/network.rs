@@ -1,0 +1,205 @@
+//! The networks that workspaces are on, and whether what they reach is filtered.
+
+use std::{collections::HashMap, path::Path};
+
+use bollard::models::{NetworkCreateRequest, NetworkInspect};
+use emergent_provider::NetworkPolicy;
+use ipnet::IpNet;
+use tokio::sync::Mutex;
+
+use crate::{
+    engine::{Engine, EngineError, bounded, found},
+    firewall::{self, Firewall},
+    labels,
+};
+
+/// The network of ours for `outbound`, and its bridge. Fixed names, so that the packet filter can name them.
+const OUTBOUND: (&str, &str) = ("emergent-outbound", "emg-outbound");
+/// The network of ours for `isolated`, and its bridge.
+const ISOLATED: (&str, &str) = ("emergent-isolated", "emg-isolated");
+const BRIDGE_NAME_OPTION: &str = "com.docker.network.bridge.name";
+const ICC_OPTION: &str = "com.docker.network.bridge.enable_icc";
+/// A name server that there is none at (a range for documentation): names are not looked up outside for a network
+/// without an outside, which older engines would do on a guest's behalf.
+const NO_NAME_SERVER: &str = "192.0.2.1";
+
+/// The networks of this server's workspaces.
+pub(crate) struct Networks {
+    /// The name of the network for `outbound`.
+    outbound: String,
+    allow: Vec<IpNet>,
+    state: Mutex<State>,
+}
+
+/// What was last found out.
+#[derive(Debug, Clone, Default)]
+struct State {
+    /// The bridges, once both networks are known to be there.
+    bridges: Option<Bridges>,
+    /// Why guests are not filtered; `None` when they are.
+    unfiltered: Option<String>,
+}
+
+/// The bridges of the networks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bridges {
+    pub(crate) outbound: Bridge,
+    pub(crate) isolated: Bridge,
+}
+
+/// A network as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bridge {
+    /// The interface.
+    pub(crate) name: String,
+    /// The addresses of the guests on it.
+    pub(crate) subnets: Vec<IpNet>,
+}
+
+/// How a container is put on its network.
+pub(crate) struct Attachment {
+    /// The engine's network mode.
+    pub(crate) mode: String,
+    /// Name servers, where the engine's own choice is not right.
+    pub(crate) dns: Option<Vec<String>>,
+    /// What is weaker than it should be.
+    pub(crate) warning: Option<String>,
+}
+
+// === impl Networks ===
+
+impl Networks {
+    pub(crate) fn new(outbound: Option<String>, allow: Vec<IpNet>) -> Self {
+        let outbound = outbound.filter(|name| !name.is_empty()).unwrap_or_else(|| OUTBOUND.0.to_owned());
+        Self { outbound, allow, state: Mutex::default() }
+    }
+
+    /// Makes sure that a policy's network is there and filtered, before a container is put on it.
+    pub(crate) async fn attach(&self, engine: &Engine, policy: NetworkPolicy) -> Result<Attachment, EngineError> {
+        let name = match policy {
+            NetworkPolicy::None => return Ok(Attachment { mode: "none".to_owned(), dns: None, warning: None }),
+            NetworkPolicy::Isolated => ISOLATED.0.to_owned(),
+            NetworkPolicy::Outbound => self.outbound.clone(),
+        };
+        let mut state = self.state.lock().await;
+        if state.bridges.is_none() {
+            *state = self.establish(engine).await?;
+        }
+        let dns = (policy == NetworkPolicy::Isolated).then(|| vec![NO_NAME_SERVER.to_owned()]);
+        Ok(Attachment { mode: name, dns, warning: state.unfiltered.clone() })
+    }
+
+    /// Looks at networks and filter again, and mends them. Answers why guests are not filtered, if they are not.
+    pub(crate) async fn verify(&self, engine: &Engine) -> Result<Option<String>, EngineError> {
+        let mut state = self.state.lock().await;
+        *state = self.establish(engine).await?;
+        Ok(state.unfiltered.clone())
+    }
+
+    /// Forgets what is known, since the engine says otherwise.
+    pub(crate) async fn forget(&self) {
+        *self.state.lock().await = State::default();
+    }
+
+    async fn establish(&self, engine: &Engine) -> Result<State, EngineError> {
+        let bridge = bridge_for(&self.outbound);
+        let (outbound, isolated) = tokio::try_join!(
+            ensure_network(engine, &self.outbound, &bridge, false),
+            ensure_network(engine, ISOLATED.0, ISOLATED.1, true),
+        )?;
+        let bridges = Bridges { outbound, isolated };
+        let filtered = match missing_bridge(engine, &bridges) {
+            Some(why) => Err(why),
+            None => Firewall::new(self.table(), &bridges, &self.allow, &firewall::resolvers().await)
+                .ensure()
+                .await
+                .map_err(|error| error.advice()),
+        };
+        Ok(State { bridges: Some(bridges), unfiltered: filtered.err() })
+    }
+
+    /// The packet filter's table: one for each outbound network, so that servers with different ones do not
+    /// replace each other's rules.
+    fn table(&self) -> String {
+        match self.outbound == OUTBOUND.0 {
+            true => "emergent".to_owned(),
+            false => format!("emergent_{:08x}", hash(&self.outbound)),
+        }
+    }
+}
+
+/// The bridge's name for a network that we make, 15 characters at most.
+fn bridge_for(network: &str) -> String {
+    match network == OUTBOUND.0 {
+        true => OUTBOUND.1.to_owned(),
+        false => format!("emg-{:08x}", hash(network)),
+    }
+}
+
+/// FNV-1a: short, and the same for every server and release.
+fn hash(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// Makes the network if it is not there, and answers its bridge.
+async fn ensure_network(engine: &Engine, name: &str, bridge: &str, internal: bool) -> Result<Bridge, EngineError> {
+    let docker = engine.client().await?;
+    let look = async || found(bounded(docker.inspect_network(name, None)).await);
+    if let Some(network) = look().await? {
+        return Ok(bridge_of(&network));
+    }
+    let request = NetworkCreateRequest {
+        name: name.to_owned(),
+        driver: Some("bridge".to_owned()),
+        internal: Some(internal),
+        options: Some(HashMap::from([
+            (BRIDGE_NAME_OPTION.to_owned(), bridge.to_owned()),
+            (ICC_OPTION.to_owned(), "false".to_owned()),
+        ])),
+        labels: Some([(labels::SHARED.to_owned(), "network".to_owned())].into()),
+        ..NetworkCreateRequest::default()
+    };
+    let made = bounded(docker.create_network(request)).await;
+    match (look().await?, made) {
+        // Even when it could not be made: another server may have been quicker, and its bridge was in the way.
+        (Some(network), _) => Ok(bridge_of(&network)),
+        (None, Err(error)) => Err(error),
+        (None, Ok(_)) => {
+            Err(EngineError::Docker(std::io::Error::other("a network is gone as soon as it is made").into()))
+        }
+    }
+}
+
+/// The bridge of a network, by the name that the engine gives it when nobody else does.
+fn bridge_of(network: &NetworkInspect) -> Bridge {
+    let named = network.options.as_ref().and_then(|options| options.get(BRIDGE_NAME_OPTION)).cloned();
+    let id = network.id.as_deref().unwrap_or_default();
+    let configs = network.ipam.as_ref().and_then(|ipam| ipam.config.as_deref()).unwrap_or_default();
+    Bridge {
+        name: named.unwrap_or_else(|| format!("br-{}", id.get(..12).unwrap_or(id))),
+        subnets: configs.iter().filter_map(|config| config.subnet.as_deref()?.parse().ok()).collect(),
+    }
+}
+
+/// Why the bridges are not where a packet filter of ours could see them.
+fn missing_bridge(engine: &Engine, bridges: &Bridges) -> Option<String> {
+    let is_here = |bridge: &str| Path::new("/sys/class/net").join(bridge).exists();
+    let here = engine.is_local() && is_here(&bridges.outbound.name) && is_here(&bridges.isolated.name);
+    (!here).then(|| {
+        "network: this server does not run on the Docker host's own network, so guests are not kept from the host, \
+         private ranges and the metadata address; run it there as root, or filter these yourself"
+            .to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bridge_names_fit_the_kernel() {
+        for network in ["emergent-outbound", "x", "a-very-long-network-name-of-a-user"] {
+            assert!(bridge_for(network).len() <= 15);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The provider itself: what its parts share, and what it says of itself.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use async_trait::async_trait;
+use emergent_provider::{Capabilities, CreateError, Health, Isolation, Provider, ProviderKind, ServerId};
+
+use crate::{
+    config::{Architecture, ConfigError, DockerConfig},
+    engine::{Engine, EngineError, bounded},
+    facts::{Facts, Runtime},
+    guest_volume::GuestVolume,
+    health,
+    network::Networks,
+    root_probe::RootProbe,
+};
+
+/// Workspaces as containers of one Docker Engine.
+pub struct DockerProvider {
+    pub(crate) parts: Arc<Parts>,
+}
+
+/// What the provider's concerns share.
+pub(crate) struct Parts {
+    pub(crate) engine: Engine,
+    pub(crate) server: ServerId,
+    pub(crate) guest: GuestVolume,
+    pub(crate) guest_architecture: Architecture,
+    pub(crate) networks: Networks,
+    pub(crate) root_probe: RootProbe,
+    pub(crate) unfiltered: AtomicBool,
+    gvisor: String,
+    require_isolation: Isolation,
+    facts: Mutex<Option<Arc<Facts>>>,
+    warned: AtomicBool,
+}
+
+// === impl DockerProvider ===
+
+impl DockerProvider {
+    /// A provider for the engine that `config` names. Does not ask the engine anything: it may be down, and come.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the address or the guest binary can never work.
+    pub fn connect(config: DockerConfig) -> Result<Self, ConfigError> {
+        let parts = Parts {
+            engine: Engine::new(config.checked_host()?),
+            server: config.server,
+            guest_architecture: config.guest_architecture()?,
+            guest: GuestVolume::new(config.guest_binary),
+            networks: Networks::new(config.network_name, config.network_allow),
+            root_probe: RootProbe::new(config.server),
+            unfiltered: AtomicBool::new(true),
+            gvisor: config.runtime,
+            require_isolation: config.require_isolation,
+            facts: Mutex::new(None),
+            warned: AtomicBool::new(false),
+        };
+        Ok(Self { parts: Arc::new(parts) })
+    }
+}
+
+#[async_trait]
+impl Provider for DockerProvider {
+    fn kind(&self) -> ProviderKind {
+        ProviderKind::Gvisor
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let runtime = self.parts.known_facts().map(|facts| facts.runtime.clone());
+        let is_gvisor = matches!(runtime, Some(Runtime::Gvisor(_)));
+        Capabilities {
+            isolation: runtime.map_or(Isolation::Container, |runtime| runtime.isolation()),
+            persistence: self.parts.root_probe.keeps_root(),
+            pause: true,
+            snapshots: false,
+            warm_pool: true,
+            live_limits: !is_gvisor,
+            disk_quota: false,
+            network_filter: !self.parts.unfiltered.load(Ordering::Relaxed),
+        }
+    }
+
+    async fn health(&self) -> Health {
+        health::check(&self.parts).await
+    }
+}
+
+// === impl Parts ===
+
+impl Parts {
+    /// What is known of the engine, asked for if nothing is.
+    pub(crate) async fn facts(&self) -> Result<Arc<Facts>, EngineError> {
+        match self.known_facts() {
+            Some(facts) => Ok(facts),
+            None => self.refresh_facts().await,
+        }
+    }
+
+    /// Asks the engine what it is.
+    pub(crate) async fn refresh_facts(&self) -> Result<Arc<Facts>, EngineError> {
+        let docker = self.engine.client().await?;
+        let (version, info) = tokio::try_join!(bounded(docker.version()), bounded(docker.info()))?;
+        let facts = Arc::new(Facts::new(version, info, &self.gvisor));
+        *self.lock_facts() = Some(Arc::clone(&facts));
+        Ok(facts)
+    }
+
+    pub(crate) fn known_facts(&self) -> Option<Arc<Facts>> {
+        self.lock_facts().clone()
+    }
+
+    /// Forgets what is known of the engine, since it says otherwise.
+    pub(crate) async fn forget(&self) {
+        *self.lock_facts() = None;
+        self.networks.forget().await;
+    }
+
+    /// Whether sandboxes under this runtime are taken.
+    pub(crate) fn check_isolation(&self, runtime: &Runtime) -> Result<(), CreateError> {
+        if runtime.isolation() >= self.require_isolation {
+            return Ok(());
+        }
+        let advice = match self.require_isolation {
+            Isolation::Hardware => "use the firecracker provider".to_owned(),
+            Isolation::Gvisor | Isolation::Container => {
+                format!("install gVisor, and register it with Docker as {:?}", self.gvisor)
+            }
+        };
+        Err(CreateError::IsolationTooWeak {
+            required: isolation_word(self.require_isolation),
+            offered: isolation_word(runtime.isolation()),
+            advice,
+        })
+    }
+
+    /// What is to be said of the runtime; logged the first time.
+    pub(crate) fn runtime_warning(&self, runtime: &Runtime) -> Option<String> {
+        let warning = runtime.warning(&self.gvisor)?;
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!("{warning}");
+        }
+        Some(warning)
+    }
+
+    fn lock_facts(&self) -> std::sync::MutexGuard<'_, Option<Arc<Facts>>> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The word for it in `WORKSPACE_REQUIRE_ISOLATION`.
+fn isolation_word(isolation: Isolation) -> &'static str {
+    match isolation {
+        Isolation::Container => "any",
+        Isolation::Gvisor => "gvisor",
+        Isolation::Hardware => "hardware",
+    }
+}

@@ -1,0 +1,41 @@
+//! Removing containers and volumes: what is gone is no error, and what somebody else removes is waited for.
+
+use std::time::Duration;
+
+use bollard::{
+    Docker,
+    query_parameters::{RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder},
+};
+use tokio::time::{Instant, sleep};
+
+use crate::engine::{EngineError, bounded, found, within};
+
+/// How long a removal that is under way, or a volume that is still in use, is waited for.
+const DEADLINE: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(50);
+
+/// Removes a container, in whatever state it is, with its anonymous volumes.
+pub(crate) async fn container(docker: &Docker, name: &str) -> Result<(), EngineError> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        match found(within(DEADLINE, docker.remove_container(name, Some(options))).await) {
+            // Somebody else removes it: it is gone when they are done.
+            Err(error) if error.is_conflict() && Instant::now() < deadline => sleep(POLL).await,
+            ended => return ended.map(drop),
+        }
+    }
+}
+
+/// Removes a volume.
+pub(crate) async fn volume(docker: &Docker, name: &str) -> Result<(), EngineError> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let options = RemoveVolumeOptionsBuilder::default().build();
+        match found(bounded(docker.remove_volume(name, Some(options))).await) {
+            // The engine forgets a container a moment later than it says so.
+            Err(error) if error.is_conflict() && Instant::now() < deadline => sleep(POLL).await,
+            ended => return ended.map(drop),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Lets a new workspace in, if there is room: the row that every create begins with.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use emergent_provider::{ContainerKind, ImageRef, NetworkPolicy, ProviderKind, ResourceLimits, ServerId, WorkspaceId};
+use sea_orm::{
+    ActiveModelTrait as _,
+    ActiveValue::{self, Set},
+    ColumnTrait as _, ConnectionTrait as _, DatabaseTransaction, DbErr, EntityTrait as _, Iterable as _,
+    QueryFilter as _,
+    sea_query::{Asterisk, Expr, ExprTrait as _, Func, Query},
+};
+
+use crate::{
+    ProjectId, StartClaim, StateWord, Store, StoreError, WorkspaceRow, WorkspaceState,
+    entity::{
+        idempotency_key,
+        workspace::{self, Column},
+    },
+    error::Doing as _,
+    installation::now,
+    row::new_values,
+};
+
+/// How long an idempotency key stands for its first request.
+const KEY_LIFE: TimeDelta = TimeDelta::hours(24);
+
+/// A workspace to let in. The values of its environment are not among it: they may be secrets, and only the engine needs them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewWorkspaceRow {
+    /// Names it.
+    pub id: WorkspaceId,
+    /// Whose it is.
+    pub project: ProjectId,
+    /// Which server drives it.
+    pub server: ServerId,
+    /// For people.
+    pub name: Option<String>,
+    /// For people and programs.
+    pub labels: BTreeMap<String, String>,
+    /// What it is for.
+    pub kind: ContainerKind,
+    /// Which provider makes it.
+    pub provider: ProviderKind,
+    /// Which provider was asked for.
+    pub provider_requested: Option<ProviderKind>,
+    /// What it runs.
+    pub image: ImageRef,
+    /// What it may use.
+    pub limits: ResourceLimits,
+    /// What it may reach.
+    pub network: NetworkPolicy,
+    /// Calls may run commands as root inside.
+    pub allow_root: bool,
+    /// Names of its environment variables, without their values.
+    pub environment_keys: Vec<String>,
+    /// When it may be destroyed; `None` for never.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// A caller's word that two requests with the same key are one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyClaim {
+    /// The caller's key.
+    pub key: String,
+    /// A hash of all that the request says.
+    pub request_hash: [u8; 32],
+}
+
+/// Whether a workspace was let in.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Admission {
+    /// It was; its row says `creating`.
+    Admitted(Box<WorkspaceRow>),
+    /// The same request came before and made this one.
+    Repeated(Box<WorkspaceRow>),
+    /// Another request came before with the same key. Nothing was made.
+    KeyTaken,
+    /// There is no room. Nothing was made.
+    Full,
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Lets a workspace in if fewer than `limit` agent workspaces count (see
+    /// [`StateWord::COUNTED`](crate::StateWord::COUNTED)) or it is of a kind that does not count.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails; nothing was made then.
+    pub async fn admit(
+        &self,
+        new: NewWorkspaceRow,
+        limit: u32,
+        claim: Option<IdempotencyClaim>,
+    ) -> Result<Admission, StoreError> {
+        let transaction = self.writer.begin("begin admitting a workspace").await?;
+        if let Some(claim) = claim
+            && let Some(earlier) = claim_key(&transaction, &new, &claim).await?
+        {
+            return earlier_request(&transaction, &claim, earlier).await;
+        }
+        let row = new.into_row();
+        if !insert_if_room(&transaction, &row, limit).await? {
+            // Dropping the transaction takes the key back, too.
+            return Ok(Admission::Full);
+        }
+        transaction.commit().await.doing("admit a workspace")?;
+        Ok(Admission::Admitted(Box::new(row)))
+    }
+
+    /// Lets a workspace that does not run be started, under the same limit. The place is given up by the state that
+    /// is recorded next.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn claim_start(&self, id: WorkspaceId, limit: u32) -> Result<StartClaim, StoreError> {
+        let kind = Column::Kind.ne(ContainerKind::AgentWorkspace.as_str());
+        let room = kind.or(Column::Starting.eq(true)).or(places_taken().lt(limit));
+        let claim = workspace::Entity::update_many()
+            .filter(Column::Id.eq(id.as_uuid()))
+            .filter(Column::State.is_in([StateWord::Stopped.as_str(), StateWord::Error.as_str()]))
+            .filter(room)
+            .col_expr(Column::Starting, Expr::value(true))
+            .exec(self.writer.connection());
+        let claimed = claim.await.doing("claim a place")?.rows_affected > 0;
+        Ok(if claimed { StartClaim::Claimed } else { StartClaim::Full })
+    }
+}
+
+/// How many agent workspaces count, as a subquery. It is part of the statement that takes a place, and writers take
+/// turns, so that no two can see the same last place.
+fn places_taken() -> Expr {
+    let counted = StateWord::COUNTED.map(StateWord::as_str);
+    let mut count = Query::select();
+    count
+        .expr(Func::count(Expr::col(Asterisk)))
+        .from(workspace::Entity)
+        .and_where(Column::Kind.eq(ContainerKind::AgentWorkspace.as_str()))
+        .and_where(Column::State.is_in(counted).or(Column::Starting.eq(true)));
+    Expr::SubQuery(None, Box::new(count.into()))
+}
+
+/// One conditional insert, so that nothing can come between the question and the row.
+async fn insert_if_room(transaction: &DatabaseTransaction, row: &WorkspaceRow, limit: u32) -> Result<bool, StoreError> {
+    let values = new_values(row);
+    let mut source = Query::select();
+    let mut columns = Vec::new();
+    for column in Column::iter() {
+        if let ActiveValue::Set(value) = values.get(column) {
+            columns.push(column);
+            source.expr(Expr::value(value));
+        }
+    }
+    if row.kind == ContainerKind::AgentWorkspace {
+        source.and_where(places_taken().lt(limit));
+    }
+    let mut insert = Query::insert();
+    insert.into_table(workspace::Entity).columns(columns).returning_col(Column::Id);
+    insert.select_from(source).map_err(|error| DbErr::Custom(error.to_string())).doing("write an insert")?;
+    Ok(transaction.query_one(&insert).await.doing("record a workspace")?.is_some())
+}
+
+/// Takes the key for this request. `Some` is the request of the last 24 hours that has it already.
+async fn claim_key(
+    transaction: &DatabaseTransaction,
+    new: &NewWorkspaceRow,
+    claim: &IdempotencyClaim,
+) -> Result<Option<idempotency_key::Model>, StoreError> {
+    use idempotency_key::{ActiveModel, Column, Entity};
+    let expired = Column::CreatedAt.lt(now() - KEY_LIFE);
+    Entity::delete_many().filter(expired).exec(transaction).await.doing("forget old idempotency keys")?;
+    let key = (new.project.as_uuid(), claim.key.clone());
+    let earlier = Entity::find_by_id(key).one(transaction).await.doing("look up an idempotency key")?;
+    if earlier.is_none() {
+        let row = ActiveModel {
+            project_id: Set(new.project.as_uuid()),
+            key: Set(claim.key.clone()),
+            request_hash: Set(claim.request_hash.to_vec()),
+            workspace_id: Set(new.id.as_uuid()),
+            created_at: Set(now()),
+        };
+        Entity::insert(row).exec_without_returning(transaction).await.doing("record an idempotency key")?;
+    }
+    Ok(earlier)
+}
+
+async fn earlier_request(
+    transaction: &DatabaseTransaction,
+    claim: &IdempotencyClaim,
+    earlier: idempotency_key::Model,
+) -> Result<Admission, StoreError> {
+    if earlier.request_hash != claim.request_hash {
+        return Ok(Admission::KeyTaken);
+    }
+    let row = workspace::Entity::find_by_id(earlier.workspace_id).one(transaction).await.doing("read a workspace")?;
+    row.map_or(Ok(Admission::KeyTaken), |row| Ok(Admission::Repeated(Box::new(row.try_into()?))))
+}
+
+// === impl NewWorkspaceRow ===
+
+impl NewWorkspaceRow {
+    fn into_row(self) -> WorkspaceRow {
+        WorkspaceRow {
+            id: self.id,
+            project: self.project,
+            server: self.server,
+            name: self.name,
+            labels: self.labels,
+            kind: self.kind,
+            state: WorkspaceState::Creating,
+            starting: false,
+            provider: self.provider,
+            provider_requested: self.provider_requested,
+            runtime: None,
+            isolation: None,
+            image: self.image,
+            limits: self.limits,
+            network: self.network,
+            allow_root: self.allow_root,
+            environment_keys: self.environment_keys,
+            warnings: Vec::new(),
+            created_at: now(),
+            ready_at: None,
+            last_used_at: None,
+            expires_at: self.expires_at.map(|expiry| expiry.trunc_subsecs(6)),
+            destroyed_at: None,
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Ids of rows that no engine knows.
+
+emergent_provider::uuid_newtype!(
+    /// Names a project: whose rows are whose.
+    ProjectId
+);
+emergent_provider::uuid_newtype!(
+    /// Names an access token; not a secret.
+    TokenId
+);

@@ -1,0 +1,88 @@
+//! What makes this installation itself: its server id and its default project.
+
+use chrono::{DateTime, SubsecRound as _, Utc};
+use emergent_provider::ServerId;
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+};
+
+use crate::{
+    ProjectId, Store, StoreError,
+    connection::Writer,
+    entity::{project, server},
+    error::Doing as _,
+};
+
+const DEFAULT_PROJECT: &str = "default";
+
+/// Made once, with the database, and then kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Installation {
+    server: ServerId,
+    default_project: ProjectId,
+}
+
+/// Now, as precisely as every database keeps it.
+pub(crate) fn now() -> DateTime<Utc> {
+    Utc::now().trunc_subsecs(6)
+}
+
+// === impl Installation ===
+
+impl Installation {
+    pub(crate) async fn load_or_make(writer: &Writer) -> Result<Self, StoreError> {
+        let transaction = writer.begin("begin preparing").await?;
+        let server = server::Entity::find()
+            .order_by_asc(server::Column::CreatedAt)
+            .one(&transaction)
+            .await
+            .doing("find itself")?;
+        let server = match server {
+            Some(server) => server.id,
+            None => {
+                let id = ServerId::generate().as_uuid();
+                let row = server::ActiveModel { id: Set(id), created_at: Set(now()) };
+                server::Entity::insert(row).exec_without_returning(&transaction).await.doing("record the server")?;
+                id
+            }
+        };
+        let by_name = project::Column::Name.eq(DEFAULT_PROJECT);
+        let project = project::Entity::find().filter(by_name).one(&transaction).await.doing("find the project")?;
+        let project = match project {
+            Some(project) => project.id,
+            None => {
+                let id = ProjectId::generate().as_uuid();
+                let name = Set(DEFAULT_PROJECT.to_owned());
+                let row = project::ActiveModel { id: Set(id), name, created_at: Set(now()) };
+                project::Entity::insert(row).exec_without_returning(&transaction).await.doing("record the project")?;
+                id
+            }
+        };
+        transaction.commit().await.doing("finish preparing")?;
+        Ok(Self { server: server.into(), default_project: project.into() })
+    }
+}
+
+// === impl Store ===
+
+impl Store {
+    /// The id that this installation's engine resources carry.
+    pub fn server_id(&self) -> ServerId {
+        self.installation.server
+    }
+
+    /// The project that rows belong to unless a token says otherwise.
+    pub fn default_project(&self) -> ProjectId {
+        self.installation.default_project
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        let reader = self.reader.connection();
+        reader.execute_unprepared("SELECT 1 FROM servers").await.doing("answer")?;
+        Ok(())
+    }
+}

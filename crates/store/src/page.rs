@@ -1,0 +1,102 @@
+//! Lists in pages, newest first.
+
+use std::{fmt, str::FromStr};
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+/// Which page of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageRequest {
+    /// How many items at most, 1 to [`PageRequest::MOST`].
+    pub limit: u32,
+    /// Where the page before ended; `None` for the first.
+    pub cursor: Option<Cursor>,
+}
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T> {
+    /// The items, newest first.
+    pub items: Vec<T>,
+    /// Where the next page begins; `None` when there is none.
+    pub next: Option<Cursor>,
+}
+
+/// A place in a list, opaque to callers. Stays valid while rows come and go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    pub(crate) created_at: DateTime<Utc>,
+    pub(crate) id: Uuid,
+}
+
+/// A text that is not a cursor of this server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is not a cursor that the server has given out")]
+pub struct InvalidCursor;
+
+// === impl PageRequest ===
+
+impl PageRequest {
+    /// The most items that a page has.
+    pub const MOST: u32 = 200;
+    /// How many items a page has when the caller does not say.
+    pub const DEFAULT: u32 = 50;
+}
+
+impl Default for PageRequest {
+    fn default() -> Self {
+        Self { limit: Self::DEFAULT, cursor: None }
+    }
+}
+
+// === impl Page ===
+
+impl<T> Page<T> {
+    /// The same page with each item turned into something else.
+    pub fn map<U>(self, into: impl FnMut(T) -> U) -> Page<U> {
+        Page { items: self.items.into_iter().map(into).collect(), next: self.next }
+    }
+}
+
+// === impl Cursor ===
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}{}", self.created_at.timestamp_micros(), self.id.simple())
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = InvalidCursor;
+
+    fn from_str(text: &str) -> Result<Self, InvalidCursor> {
+        if text.len() != 48 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(InvalidCursor);
+        }
+        let (micros, id) = text.split_at(16);
+        let micros = i64::from_str_radix(micros, 16).map_err(|_| InvalidCursor)?;
+        let created_at = DateTime::from_timestamp_micros(micros).ok_or(InvalidCursor)?;
+        let id = Uuid::try_parse(id).map_err(|_| InvalidCursor)?;
+        Ok(Self { created_at, id })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_survives_its_text() {
+        let created_at = DateTime::from_timestamp_micros(1_700_000_000_123_456).unwrap();
+        let cursor = Cursor { created_at, id: Uuid::now_v7() };
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+    }
+
+    #[test]
+    fn rubbish_is_no_cursor() {
+        for text in ["", "0", &"g".repeat(48), &"f".repeat(48), "é".repeat(24).as_str()] {
+            assert_eq!(text.parse::<Cursor>(), Err(InvalidCursor), "{text}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! A workspace's row, from and to its columns.
+
+use emergent_provider::ResourceLimits;
+use sea_orm::{ActiveValue::Set, JsonValue};
+
+use crate::{
+    ErrorReason, StateWord, StoreError, WorkspaceRow, WorkspaceState,
+    entity::workspace::{ActiveModel, Model},
+    words::{from_integer, from_json, from_word, parse, unknown},
+};
+
+/// The columns of a row that is new: in state `creating`, with nothing known of its sandbox.
+pub(crate) fn new_values(row: &WorkspaceRow) -> ActiveModel {
+    let labels = row.labels.iter().map(|(key, value)| (key.clone(), JsonValue::from(value.as_str()))).collect();
+    // No engine has 8 EiB: the largest number says as much.
+    let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    ActiveModel {
+        id: Set(row.id.as_uuid()),
+        project_id: Set(row.project.as_uuid()),
+        server_id: Set(row.server.as_uuid()),
+        name: Set(row.name.clone()),
+        labels: Set(JsonValue::Object(labels)),
+        kind: Set(row.kind.as_str().to_owned()),
+        state: Set(StateWord::Creating.as_str().to_owned()),
+        starting: Set(false),
+        error_reason: Set(None),
+        error_message: Set(None),
+        provider: Set(row.provider.as_str().to_owned()),
+        provider_requested: Set(row.provider_requested.map(|provider| provider.as_str().to_owned())),
+        runtime: Set(None),
+        isolation: Set(None),
+        image: Set(row.image.to_string()),
+        cpu: Set(row.limits.cpu),
+        memory_bytes: Set(signed(row.limits.memory_bytes)),
+        disk_bytes: Set(signed(row.limits.disk_bytes)),
+        pids: Set(row.limits.pids.into()),
+        network: Set(row.network.as_str().to_owned()),
+        allow_root: Set(row.allow_root),
+        environment_keys: Set(row.environment_keys.clone().into()),
+        warnings: Set(JsonValue::Array(Vec::new())),
+        created_at: Set(row.created_at),
+        ready_at: Set(None),
+        last_used_at: Set(None),
+        expires_at: Set(row.expires_at),
+        destroyed_at: Set(None),
+    }
+}
+
+impl TryFrom<Model> for WorkspaceRow {
+    type Error = StoreError;
+
+    fn try_from(row: Model) -> Result<Self, StoreError> {
+        let state = state(&row)?;
+        let provider_requested = row.provider_requested.as_deref();
+        let limits = ResourceLimits {
+            cpu: row.cpu,
+            memory_bytes: from_integer("memory_bytes", row.memory_bytes)?,
+            disk_bytes: from_integer("disk_bytes", row.disk_bytes)?,
+            pids: from_integer("pids", row.pids)?,
+        };
+        Ok(Self {
+            id: row.id.into(),
+            project: row.project_id.into(),
+            server: row.server_id.into(),
+            name: row.name,
+            labels: from_json("labels", row.labels)?,
+            kind: from_word("kind", &row.kind)?,
+            state,
+            starting: row.starting,
+            provider: parse("provider", &row.provider)?,
+            provider_requested: provider_requested.map(|text| parse("provider_requested", text)).transpose()?,
+            runtime: row.runtime,
+            isolation: row.isolation.map(|word| from_word("isolation", &word)).transpose()?,
+            image: parse("image", &row.image)?,
+            limits,
+            network: from_word("network", &row.network)?,
+            allow_root: row.allow_root,
+            environment_keys: from_json("environment_keys", row.environment_keys)?,
+            warnings: from_json("warnings", row.warnings)?,
+            created_at: row.created_at,
+            ready_at: row.ready_at,
+            last_used_at: row.last_used_at,
+            expires_at: row.expires_at,
+            destroyed_at: row.destroyed_at,
+        })
+    }
+}
+
+fn state(row: &Model) -> Result<WorkspaceState, StoreError> {
+    Ok(match parse("state", &row.state)? {
+        StateWord::Creating => WorkspaceState::Creating,
+        StateWord::Ready => WorkspaceState::Ready,
+        StateWord::Paused => WorkspaceState::Paused,
+        StateWord::Stopping => WorkspaceState::Stopping,
+        StateWord::Stopped => WorkspaceState::Stopped,
+        StateWord::Destroying => WorkspaceState::Destroying,
+        StateWord::Destroyed => WorkspaceState::Destroyed,
+        StateWord::Error => {
+            let word = row.error_reason.as_deref().unwrap_or_default();
+            let reason = ErrorReason::from_word(word).ok_or_else(|| unknown("error_reason", word))?;
+            WorkspaceState::Error { reason, message: row.error_message.clone().unwrap_or_default() }
+        }
+    })
+}

@@ -1,0 +1,179 @@
+//! The states of a workspace.
+//!
+//! ```text
+//!   creating ──► ready ⇄ paused
+//!      │           │ ▲       │
+//!      │           ▼ │       ▼
+//!      │      stopping ──► stopped
+//!      ▼           │
+//!    error ◄───────┘           any ──► destroying ──► destroyed
+//! ```
+
+use std::{fmt, str::FromStr};
+
+/// The state of a workspace, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StateWord {
+    /// Being made.
+    Creating,
+    /// Running, its guest answered.
+    Ready,
+    /// Frozen.
+    Paused,
+    /// On its way to stopped.
+    Stopping,
+    /// Not running; its files are kept.
+    Stopped,
+    /// On its way to destroyed.
+    Destroying,
+    /// Gone; only the row is left.
+    Destroyed,
+    /// Not running because something went wrong.
+    Error,
+}
+
+/// The state of a workspace, with what belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WorkspaceState {
+    /// Being made.
+    Creating,
+    /// Running, its guest answered.
+    Ready,
+    /// Frozen.
+    Paused,
+    /// On its way to stopped.
+    Stopping,
+    /// Not running; its files are kept.
+    Stopped,
+    /// On its way to destroyed.
+    Destroying,
+    /// Gone; only the row is left.
+    Destroyed,
+    /// Not running because something went wrong.
+    Error {
+        /// What went wrong; stable, for programs.
+        reason: ErrorReason,
+        /// What went wrong and what to do; for people and agents.
+        message: String,
+    },
+}
+
+/// What can go wrong with a workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorReason {
+    /// It could not be made; nothing of it is left in the engine.
+    CreateFailed,
+    /// The server was stopped while it was being made; nothing of it is left in the engine.
+    CreateInterrupted,
+    /// It used more memory than its limit and was ended. Its files are kept; the next call starts it again.
+    Oom,
+    /// Something outside ended it. Its files are kept; the next call starts it again.
+    Killed,
+    /// It could not be started again. Its files are kept; the next call tries once more.
+    StartFailed,
+    /// The engine no longer has it: something removed it behind the server's back.
+    EngineLost,
+}
+
+/// A word that names no state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no state is called {0:?}; there are creating, ready, paused, stopping, stopped, destroying, destroyed and error"
+)]
+pub struct UnknownState(String);
+
+// === impl StateWord ===
+
+impl StateWord {
+    /// All states.
+    pub const ALL: [Self; 8] = [
+        Self::Creating,
+        Self::Ready,
+        Self::Paused,
+        Self::Stopping,
+        Self::Stopped,
+        Self::Destroying,
+        Self::Destroyed,
+        Self::Error,
+    ];
+
+    /// The states that count towards `WORKSPACE_MAX_CONCURRENT`.
+    pub const COUNTED: [Self; 3] = [Self::Creating, Self::Ready, Self::Paused];
+
+    /// The word for it in rows and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Ready => "ready",
+            Self::Paused => "paused",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Destroying => "destroying",
+            Self::Destroyed => "destroyed",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl fmt::Display for StateWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for StateWord {
+    type Err = UnknownState;
+
+    fn from_str(text: &str) -> Result<Self, UnknownState> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| UnknownState(text.to_owned()))
+    }
+}
+
+// === impl WorkspaceState ===
+
+impl WorkspaceState {
+    /// The state without what belongs to it.
+    pub fn word(&self) -> StateWord {
+        match self {
+            Self::Creating => StateWord::Creating,
+            Self::Ready => StateWord::Ready,
+            Self::Paused => StateWord::Paused,
+            Self::Stopping => StateWord::Stopping,
+            Self::Stopped => StateWord::Stopped,
+            Self::Destroying => StateWord::Destroying,
+            Self::Destroyed => StateWord::Destroyed,
+            Self::Error { .. } => StateWord::Error,
+        }
+    }
+}
+
+// === impl ErrorReason ===
+
+impl ErrorReason {
+    /// All reasons.
+    pub const ALL: [Self; 6] =
+        [Self::CreateFailed, Self::CreateInterrupted, Self::Oom, Self::Killed, Self::StartFailed, Self::EngineLost];
+
+    /// The word for it in rows and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CreateFailed => "create_failed",
+            Self::CreateInterrupted => "create_interrupted",
+            Self::Oom => "oom",
+            Self::Killed => "killed",
+            Self::StartFailed => "start_failed",
+            Self::EngineLost => "engine_lost",
+        }
+    }
+
+    /// The reason that a word names.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
+    }
+}
+
+impl fmt::Display for ErrorReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,236 @@
+//! Access tokens: who may call. Only a hash of the secret is kept.
+
+use std::{fmt, str::FromStr};
+
+use chrono::{DateTime, SubsecRound as _, Utc};
+use sea_orm::{
+    ActiveValue::Set,
+    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, UpdateMany,
+    sea_query::{Expr, Func},
+};
+
+use crate::{
+    ProjectId, Store, StoreError, TokenId,
+    entity::token,
+    error::Doing as _,
+    installation::now,
+    words::{from_json, parse},
+};
+
+/// What a token allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scope {
+    /// See everything of the project.
+    AdminRead,
+    /// Change everything of the project.
+    AdminWrite,
+}
+
+/// A word that names no scope.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no scope is called {0:?}; there are admin:read and admin:write")]
+pub struct UnknownScope(String);
+
+/// A token to make.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// Whose rows it opens.
+    pub project: ProjectId,
+    /// For people.
+    pub name: String,
+    /// What it allows.
+    pub scopes: Vec<Scope>,
+    /// SHA-256 of the secret.
+    pub hash: [u8; 32],
+    /// When it stops working; `None` for never.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// A token, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Names it.
+    pub id: TokenId,
+    /// Whose rows it opens.
+    pub project: ProjectId,
+    /// For people.
+    pub name: String,
+    /// What it allows.
+    pub scopes: Vec<Scope>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When its secret was last replaced.
+    pub rotated_at: Option<DateTime<Utc>>,
+    /// When it stops working; `None` for never.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it was revoked; a revoked token no longer works.
+    pub revoked_at: Option<DateTime<Utc>>,
+}
+
+// === impl Scope ===
+
+impl Scope {
+    /// All scopes.
+    pub const ALL: [Self; 2] = [Self::AdminRead, Self::AdminWrite];
+
+    /// The word for it in rows and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AdminRead => "admin:read",
+            Self::AdminWrite => "admin:write",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Scope {
+    type Err = UnknownScope;
+
+    fn from_str(text: &str) -> Result<Self, UnknownScope> {
+        Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or_else(|| UnknownScope(text.to_owned()))
+    }
+}
+
+// === impl Token ===
+
+impl Token {
+    /// Whether the token opens anything at `now`.
+    pub fn is_valid(&self, now: DateTime<Utc>) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|expiry| now < expiry)
+    }
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Makes a token.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails, also when the hash is there already.
+    pub async fn tokens_create(&self, new: NewToken) -> Result<Token, StoreError> {
+        let token = Token {
+            id: TokenId::generate(),
+            project: new.project,
+            name: new.name,
+            scopes: new.scopes,
+            created_at: now(),
+            rotated_at: None,
+            expires_at: new.expires_at.map(|expiry| expiry.trunc_subsecs(6)),
+            revoked_at: None,
+        };
+        let scopes = token.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>();
+        let row = token::ActiveModel {
+            id: Set(token.id.as_uuid()),
+            project_id: Set(token.project.as_uuid()),
+            name: Set(token.name.clone()),
+            scopes: Set(scopes.into()),
+            hash: Set(new.hash.to_vec()),
+            created_at: Set(token.created_at),
+            rotated_at: Set(None),
+            expires_at: Set(token.expires_at),
+            revoked_at: Set(None),
+        };
+        let insert = token::Entity::insert(row).exec_without_returning(self.writer.connection());
+        insert.await.doing("record a token")?;
+        Ok(token)
+    }
+
+    /// The tokens of a project, newest first, revoked ones too.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn tokens_list(&self, project: ProjectId) -> Result<Vec<Token>, StoreError> {
+        let newest_first = token::Entity::find()
+            .filter(token::Column::ProjectId.eq(project.as_uuid()))
+            .order_by_desc(token::Column::CreatedAt)
+            .order_by_desc(token::Column::Id);
+        let rows = newest_first.all(self.reader.connection()).await.doing("list tokens")?;
+        rows.into_iter().map(Token::try_from).collect()
+    }
+
+    /// Revokes a token for good; revoking a revoked one changes nothing. `None`: the project has no such token.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn tokens_revoke(&self, project: ProjectId, id: TokenId) -> Result<Option<Token>, StoreError> {
+        let first_revocation = Func::coalesce([Expr::col(token::Column::RevokedAt), Expr::value(now())]);
+        let revoke = one(project, id).col_expr(token::Column::RevokedAt, first_revocation.into());
+        self.change_token(revoke, "revoke a token").await
+    }
+
+    /// Gives a token another secret; the old one stops working. `None`: the project has no such token, or it is
+    /// revoked.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn tokens_rotate(
+        &self,
+        project: ProjectId,
+        id: TokenId,
+        hash: [u8; 32],
+    ) -> Result<Option<Token>, StoreError> {
+        let rotate = one(project, id)
+            .filter(token::Column::RevokedAt.is_null())
+            .col_expr(token::Column::Hash, Expr::value(hash.to_vec()))
+            .col_expr(token::Column::RotatedAt, Expr::value(now()));
+        self.change_token(rotate, "rotate a token").await
+    }
+
+    /// The token with this hash, whether it is valid or not.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn tokens_find_by_hash(&self, hash: &[u8; 32]) -> Result<Option<Token>, StoreError> {
+        let by_hash = token::Entity::find().filter(token::Column::Hash.eq(hash.to_vec()));
+        let row = by_hash.one(self.reader.connection()).await.doing("find a token")?;
+        row.map(Token::try_from).transpose()
+    }
+
+    /// Whether there has ever been a token; decides if a first one is made at start.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn tokens_any(&self) -> Result<bool, StoreError> {
+        let any = token::Entity::find().one(self.reader.connection()).await.doing("look for tokens")?;
+        Ok(any.is_some())
+    }
+
+    async fn change_token(
+        &self,
+        change: UpdateMany<token::Entity>,
+        action: &'static str,
+    ) -> Result<Option<Token>, StoreError> {
+        let changed = change.exec_with_returning(self.writer.connection()).await.doing(action)?;
+        changed.into_iter().next().map(Token::try_from).transpose()
+    }
+}
+
+fn one(project: ProjectId, id: TokenId) -> UpdateMany<token::Entity> {
+    token::Entity::update_many()
+        .filter(token::Column::Id.eq(id.as_uuid()))
+        .filter(token::Column::ProjectId.eq(project.as_uuid()))
+}
+
+impl TryFrom<token::Model> for Token {
+    type Error = StoreError;
+
+    fn try_from(row: token::Model) -> Result<Self, StoreError> {
+        let scopes: Vec<String> = from_json("tokens.scopes", row.scopes)?;
+        let scopes = scopes.iter().map(|scope| parse("tokens.scopes", scope)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            id: row.id.into(),
+            project: row.project_id.into(),
+            name: row.name,
+            scopes,
+            created_at: row.created_at,
+            rotated_at: row.rotated_at,
+            expires_at: row.expires_at,
+            revoked_at: row.revoked_at,
+        })
+    }
+}

@@ -1,0 +1,321 @@
+//! The rows of workspaces.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use emergent_provider::{
+    ContainerKind, ImageRef, Isolation, NetworkPolicy, ProviderKind, ResourceLimits, ServerId, WorkspaceId,
+};
+use sea_orm::{
+    ColumnTrait as _, Condition, EntityTrait as _, JsonValue, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    Select,
+    sea_query::{BinOper, Expr, ExprTrait as _, Func},
+};
+
+use crate::{
+    Cursor, Page, PageRequest, ProjectId, StateWord, Store, StoreError, WorkspaceState,
+    entity::workspace::{Column, Entity},
+    error::Doing as _,
+    installation::now,
+    words::{Word as _, from_integer},
+};
+
+/// A workspace, as the store has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkspaceRow {
+    /// Names it.
+    pub id: WorkspaceId,
+    /// Whose it is.
+    pub project: ProjectId,
+    /// Which server drives it.
+    pub server: ServerId,
+    /// For people.
+    pub name: Option<String>,
+    /// For people and programs.
+    pub labels: BTreeMap<String, String>,
+    /// What it is for.
+    pub kind: ContainerKind,
+    /// Its state.
+    pub state: WorkspaceState,
+    /// A start out of `stopped` or `error` is under way and holds a place already.
+    pub starting: bool,
+    /// Which provider has it.
+    pub provider: ProviderKind,
+    /// Which provider was asked for.
+    pub provider_requested: Option<ProviderKind>,
+    /// What runs it, such as `runsc`; known once the sandbox is made.
+    pub runtime: Option<String>,
+    /// The isolation that it has; known once the sandbox is made.
+    pub isolation: Option<Isolation>,
+    /// What it runs.
+    pub image: ImageRef,
+    /// What it may use.
+    pub limits: ResourceLimits,
+    /// What it may reach.
+    pub network: NetworkPolicy,
+    /// Calls may run commands as root inside.
+    pub allow_root: bool,
+    /// Names of its environment variables, without their values.
+    pub environment_keys: Vec<String>,
+    /// What is weaker than asked for.
+    pub warnings: Vec<String>,
+    /// When it was asked for.
+    pub created_at: DateTime<Utc>,
+    /// When its guest first answered.
+    pub ready_at: Option<DateTime<Utc>>,
+    /// When it was last called; a few seconds behind.
+    pub last_used_at: Option<DateTime<Utc>>,
+    /// When it may be destroyed; `None` for never.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it was destroyed.
+    pub destroyed_at: Option<DateTime<Utc>>,
+}
+
+/// Which workspaces of a project to list. Every part narrows the list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListFilter {
+    /// In one of these states; empty for any.
+    pub states: Vec<StateWord>,
+    /// Of this kind.
+    pub kind: Option<ContainerKind>,
+    /// Of this provider.
+    pub provider: Option<ProviderKind>,
+    /// With exactly this name.
+    pub name: Option<String>,
+    /// With this label.
+    pub label: Option<(String, String)>,
+    /// Destroyed ones too. They are listed anyway when `states` names them.
+    pub include_destroyed: bool,
+}
+
+/// Whether a workspace that does not run may be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StartClaim {
+    /// It holds a place now.
+    Claimed,
+    /// There is no room.
+    Full,
+}
+
+/// What the provider said of a sandbox that it has made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeSandbox {
+    /// What runs it.
+    pub runtime: String,
+    /// The isolation that it has.
+    pub isolation: Isolation,
+    /// What is weaker than asked for.
+    pub warnings: Vec<String>,
+}
+
+// === impl Store ===
+
+impl Store {
+    /// One workspace of a project, destroyed or not.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn workspaces_get(
+        &self,
+        project: ProjectId,
+        id: WorkspaceId,
+    ) -> Result<Option<WorkspaceRow>, StoreError> {
+        let by_id = Entity::find_by_id(id.as_uuid()).filter(Column::ProjectId.eq(project.as_uuid()));
+        let row = by_id.one(self.reader.connection()).await.doing("read a workspace")?;
+        row.map(WorkspaceRow::try_from).transpose()
+    }
+
+    /// One workspace of whatever project.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn workspaces_find(&self, id: WorkspaceId) -> Result<Option<WorkspaceRow>, StoreError> {
+        let row = Entity::find_by_id(id.as_uuid()).one(self.reader.connection()).await.doing("read a workspace")?;
+        row.map(WorkspaceRow::try_from).transpose()
+    }
+
+    /// A page of a project's workspaces, newest first. `page.limit` is taken as it is.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn workspaces_list(
+        &self,
+        project: ProjectId,
+        filter: &ListFilter,
+        page: PageRequest,
+    ) -> Result<Page<WorkspaceRow>, StoreError> {
+        let mut select = filter.apply(Entity::find().filter(Column::ProjectId.eq(project.as_uuid())));
+        if let Some(Cursor { created_at, id }) = page.cursor {
+            let same_instant = Column::CreatedAt.eq(created_at).and(Column::Id.lt(id));
+            select = select.filter(Column::CreatedAt.lt(created_at).or(same_instant));
+        }
+        let one_more = u64::from(page.limit) + 1;
+        let newest_first = select.order_by_desc(Column::CreatedAt).order_by_desc(Column::Id).limit(one_more);
+        let rows = newest_first.all(self.reader.connection()).await.doing("list workspaces")?;
+        let more = rows.len() as u64 == one_more;
+        let mut items = rows.into_iter().map(WorkspaceRow::try_from).collect::<Result<Vec<_>, _>>()?;
+        if more {
+            items.pop();
+        }
+        let last = items.last().filter(|_| more);
+        let next = last.map(|row| Cursor { created_at: row.created_at, id: row.id.as_uuid() });
+        Ok(Page { items, next })
+    }
+
+    /// Every workspace that a server drives and that is not destroyed.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn workspaces_of(&self, server: ServerId) -> Result<Vec<WorkspaceRow>, StoreError> {
+        self.select_all(driven_by(server), "list a server's workspaces").await
+    }
+
+    /// The workspaces of a server whose time was up at `at` and that are not destroyed.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn workspaces_expired(
+        &self,
+        server: ServerId,
+        at: DateTime<Utc>,
+    ) -> Result<Vec<WorkspaceRow>, StoreError> {
+        self.select_all(driven_by(server).filter(Column::ExpiresAt.lte(at)), "list expired workspaces").await
+    }
+
+    /// How many agent workspaces of each provider count towards the limit.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn workspaces_active(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        let counted = StateWord::COUNTED.map(StateWord::as_str);
+        let by_provider = Entity::find()
+            .select_only()
+            .column(Column::Provider)
+            .column_as(Column::Id.count(), "active")
+            .filter(Column::Kind.eq(ContainerKind::AgentWorkspace.as_str()))
+            .filter(Column::State.is_in(counted))
+            .group_by(Column::Provider)
+            .into_tuple::<(String, i64)>();
+        let counts = by_provider.all(self.reader.connection()).await.doing("count workspaces")?;
+        counts.into_iter().map(|(provider, count)| Ok((provider, from_integer("count", count)?))).collect()
+    }
+
+    /// Records a state, if the workspace is in one of `from` now. `None`: it is not, and nothing was changed.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn workspaces_record(
+        &self,
+        id: WorkspaceId,
+        from: &[StateWord],
+        to: &WorkspaceState,
+    ) -> Result<Option<WorkspaceRow>, StoreError> {
+        let (reason, message) = match to {
+            WorkspaceState::Error { reason, message } => (Some(reason.as_str()), Some(message.as_str())),
+            WorkspaceState::Creating
+            | WorkspaceState::Ready
+            | WorkspaceState::Paused
+            | WorkspaceState::Stopping
+            | WorkspaceState::Stopped
+            | WorkspaceState::Destroying
+            | WorkspaceState::Destroyed => (None, None),
+        };
+        let mut update = Entity::update_many()
+            .filter(Column::Id.eq(id.as_uuid()))
+            .filter(Column::State.is_in(from.iter().map(|state| state.as_str())))
+            .col_expr(Column::State, Expr::value(to.word().as_str()))
+            .col_expr(Column::Starting, Expr::value(false))
+            .col_expr(Column::ErrorReason, Expr::value(reason))
+            .col_expr(Column::ErrorMessage, Expr::value(message));
+        if *to == WorkspaceState::Ready {
+            let first = Func::coalesce([Expr::col(Column::ReadyAt), Expr::value(now())]);
+            update = update.col_expr(Column::ReadyAt, first.into());
+        }
+        if *to == WorkspaceState::Destroyed {
+            update = update
+                .col_expr(Column::DestroyedAt, Expr::value(now()))
+                .col_expr(Column::EnvironmentKeys, Expr::value(JsonValue::Array(Vec::new())));
+        }
+        let changed = update.exec_with_returning(self.writer.connection()).await.doing("record a state")?;
+        changed.into_iter().next().map(WorkspaceRow::try_from).transpose()
+    }
+
+    /// Records what the provider said of a sandbox.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn workspaces_record_made(&self, id: WorkspaceId, made: &MadeSandbox) -> Result<(), StoreError> {
+        let update = Entity::update_many()
+            .filter(Column::Id.eq(id.as_uuid()))
+            .col_expr(Column::Runtime, Expr::value(made.runtime.as_str()))
+            .col_expr(Column::Isolation, Expr::value(made.isolation.word()))
+            .col_expr(Column::Warnings, Expr::value(JsonValue::from(made.warnings.clone())));
+        update.exec(self.writer.connection()).await.doing("record a sandbox")?;
+        Ok(())
+    }
+
+    /// Records when workspaces were last called.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails; then none of them was recorded.
+    pub async fn workspaces_touch(&self, used: &[(WorkspaceId, DateTime<Utc>)]) -> Result<(), StoreError> {
+        let transaction = self.writer.begin("begin recording use").await?;
+        for (id, at) in used {
+            let update = Entity::update_many()
+                .filter(Column::Id.eq(id.as_uuid()))
+                .col_expr(Column::LastUsedAt, Expr::value(*at));
+            update.exec(&transaction).await.doing("record use")?;
+        }
+        transaction.commit().await.doing("record use")
+    }
+
+    async fn select_all(&self, select: Select<Entity>, action: &'static str) -> Result<Vec<WorkspaceRow>, StoreError> {
+        let rows = select.all(self.reader.connection()).await.doing(action)?;
+        rows.into_iter().map(WorkspaceRow::try_from).collect()
+    }
+}
+
+fn driven_by(server: ServerId) -> Select<Entity> {
+    Entity::find().filter(Column::ServerId.eq(server.as_uuid())).filter(Column::State.ne(StateWord::Destroyed.as_str()))
+}
+
+// === impl ListFilter ===
+
+impl ListFilter {
+    fn apply(&self, select: Select<Entity>) -> Select<Entity> {
+        let mut condition = Condition::all();
+        if !self.states.is_empty() {
+            condition = condition.add(Column::State.is_in(self.states.iter().map(|state| state.as_str())));
+        } else if !self.include_destroyed {
+            condition = condition.add(Column::State.ne(StateWord::Destroyed.as_str()));
+        }
+        if let Some(kind) = self.kind {
+            condition = condition.add(Column::Kind.eq(kind.as_str()));
+        }
+        if let Some(provider) = self.provider {
+            condition = condition.add(Column::Provider.eq(provider.as_str()));
+        }
+        if let Some(name) = &self.name {
+            condition = condition.add(Column::Name.eq(name.as_str()));
+        }
+        if let Some((key, value)) = &self.label {
+            condition = condition.add(has_label(key, value));
+        }
+        select.filter(condition)
+    }
+}
+
+/// Whether a text can be the key of a label: 1 to 63 of `A-Z a-z 0-9 . _ / -`, the first a letter. Every database can
+/// then look it up without quoting.
+pub fn is_label_key(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte))
+}
+
+fn has_label(key: &str, value: &str) -> Expr {
+    if !is_label_key(key) {
+        return Expr::value(false);
+    }
+    Expr::col(Column::Labels).binary(BinOper::Custom("->>"), Expr::value(key)).eq(value)
+}

@@ -1,0 +1,122 @@
+//! Room, races for it, and idempotency.
+
+use emergent_provider::{ContainerKind, WorkspaceId};
+use emergent_store::{Admission, IdempotencyClaim, StartClaim, StateWord, WorkspaceState};
+
+use crate::support::TestStore;
+
+fn claim(key: &str, request: u8) -> Option<IdempotencyClaim> {
+    Some(IdempotencyClaim { key: key.to_owned(), request_hash: [request; 32] })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_hundred_parallel_creates_never_exceed_the_limit() {
+    let store = TestStore::open().await;
+    let creates = (0..100).map(|_| {
+        let (store, new) = (store.store.clone(), store.new_row());
+        tokio::spawn(async move { store.admit(new, 10, None).await.unwrap() })
+    });
+    let creates = creates.collect::<Vec<_>>();
+    let mut admitted = 0;
+    for create in creates {
+        match create.await.unwrap() {
+            Admission::Admitted(_) => admitted += 1,
+            Admission::Full => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(admitted, 10);
+    assert_eq!(store.workspaces_of(store.server_id()).await.unwrap().len(), 10);
+}
+
+#[tokio::test]
+async fn states_that_hold_no_place_leave_room() {
+    let store = TestStore::open().await;
+    for state in StateWord::ALL {
+        let row = store.admitted(store.new_row()).await;
+        let to = match state {
+            StateWord::Creating => WorkspaceState::Creating,
+            StateWord::Ready => WorkspaceState::Ready,
+            StateWord::Paused => WorkspaceState::Paused,
+            StateWord::Stopping => WorkspaceState::Stopping,
+            StateWord::Stopped => WorkspaceState::Stopped,
+            StateWord::Destroying => WorkspaceState::Destroying,
+            StateWord::Destroyed => WorkspaceState::Destroyed,
+            StateWord::Error => {
+                WorkspaceState::Error { reason: emergent_store::ErrorReason::Killed, message: String::new() }
+            }
+        };
+        store.workspaces_record(row.id, &StateWord::ALL, &to).await.unwrap().unwrap();
+        let full = store.admit(store.new_row(), 1, None).await.unwrap() == Admission::Full;
+        assert_eq!(full, StateWord::COUNTED.contains(&state), "{state}");
+        store.workspaces_record(row.id, &StateWord::ALL, &WorkspaceState::Destroyed).await.unwrap();
+        for other in store.workspaces_of(store.server_id()).await.unwrap() {
+            store.workspaces_record(other.id, &StateWord::ALL, &WorkspaceState::Destroyed).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn hosted_servers_neither_take_nor_need_a_place() {
+    let store = TestStore::open().await;
+    let mut server = store.new_row();
+    server.kind = ContainerKind::McpServer;
+    assert!(matches!(store.admit(server, 0, None).await.unwrap(), Admission::Admitted(_)));
+    assert!(matches!(store.admit(store.new_row(), 1, None).await.unwrap(), Admission::Admitted(_)));
+    assert_eq!(store.admit(store.new_row(), 1, None).await.unwrap(), Admission::Full);
+}
+
+#[tokio::test]
+async fn a_start_holds_a_place_until_the_next_state_is_recorded() {
+    let store = TestStore::open().await;
+    let row = store.admitted(store.new_row()).await;
+    assert_eq!(store.claim_start(row.id, 5).await.unwrap(), StartClaim::Full, "it is not stopped");
+    store.workspaces_record(row.id, &[StateWord::Creating], &WorkspaceState::Stopped).await.unwrap().unwrap();
+    let other = store.admitted(store.new_row()).await;
+    assert_eq!(store.claim_start(row.id, 1).await.unwrap(), StartClaim::Full);
+    store.workspaces_record(other.id, &[StateWord::Creating], &WorkspaceState::Destroyed).await.unwrap().unwrap();
+    assert_eq!(store.claim_start(row.id, 1).await.unwrap(), StartClaim::Claimed);
+    assert_eq!(store.claim_start(row.id, 1).await.unwrap(), StartClaim::Claimed, "its own place is no obstacle");
+    assert_eq!(store.admit(store.new_row(), 1, None).await.unwrap(), Admission::Full);
+    let ready = store.workspaces_record(row.id, &[StateWord::Stopped], &WorkspaceState::Ready).await.unwrap().unwrap();
+    assert!(!ready.starting);
+}
+
+#[tokio::test]
+async fn the_same_request_with_the_same_key_makes_one_workspace() {
+    let store = TestStore::open().await;
+    let Admission::Admitted(first) = store.admit(store.new_row(), 1, claim("a", 1)).await.unwrap() else {
+        panic!("not admitted")
+    };
+    let Admission::Repeated(again) = store.admit(store.new_row(), 1, claim("a", 1)).await.unwrap() else {
+        panic!("not repeated, though full")
+    };
+    assert_eq!(first, again);
+    assert_eq!(store.admit(store.new_row(), 9, claim("a", 2)).await.unwrap(), Admission::KeyTaken);
+    assert!(matches!(store.admit(store.new_row(), 9, claim("b", 1)).await.unwrap(), Admission::Admitted(_)));
+}
+
+#[tokio::test]
+async fn a_key_whose_request_found_no_room_is_free_again() {
+    let store = TestStore::open().await;
+    assert_eq!(store.admit(store.new_row(), 0, claim("a", 1)).await.unwrap(), Admission::Full);
+    assert!(matches!(store.admit(store.new_row(), 1, claim("a", 2)).await.unwrap(), Admission::Admitted(_)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn parallel_repetitions_of_a_request_make_one_workspace() {
+    let store = TestStore::open().await;
+    let requests = (0..20).map(|_| {
+        let (store, new) = (store.store.clone(), store.new_row());
+        tokio::spawn(async move { store.admit(new, 100, claim("same", 1)).await.unwrap() })
+    });
+    let requests = requests.collect::<Vec<_>>();
+    let mut ids = std::collections::BTreeSet::<WorkspaceId>::new();
+    for request in requests {
+        match request.await.unwrap() {
+            Admission::Admitted(row) | Admission::Repeated(row) => ids.insert(row.id),
+            other => panic!("{other:?}"),
+        };
+    }
+    assert_eq!(ids.len(), 1);
+}

@@ -1,0 +1,9 @@
+//! One suite for every database. It opens each through its URL, so that another database joins by another URL.
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails by panicking, as the test itself does")]
+
+mod admission;
+mod installation;
+mod lists;
+mod support;
+mod tokens;
+mod workspaces;

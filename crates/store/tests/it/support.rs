@@ -1,0 +1,58 @@
+//! A store of its own for each test.
+
+use std::{collections::BTreeMap, ops::Deref};
+
+use emergent_provider::{ContainerKind, NetworkPolicy, ProviderKind, ResourceLimits, WorkspaceId};
+use emergent_store::{Admission, DatabaseUrl, NewWorkspaceRow, Store, WorkspaceRow};
+use tempfile::TempDir;
+
+/// A store in a directory that goes with it.
+pub(crate) struct TestStore {
+    pub(crate) store: Store,
+    pub(crate) url: DatabaseUrl,
+    pub(crate) directory: TempDir,
+}
+
+impl TestStore {
+    pub(crate) async fn open() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let url = DatabaseUrl::sqlite(directory.path().join("deep/er/emergent.db"));
+        Self { store: Store::open(&url).await.unwrap(), url, directory }
+    }
+
+    /// A workspace of the default project.
+    pub(crate) fn new_row(&self) -> NewWorkspaceRow {
+        NewWorkspaceRow {
+            id: WorkspaceId::generate(),
+            project: self.store.default_project(),
+            server: self.store.server_id(),
+            name: Some("one".to_owned()),
+            labels: BTreeMap::from([("team".to_owned(), "red".to_owned())]),
+            kind: ContainerKind::AgentWorkspace,
+            provider: ProviderKind::Gvisor,
+            provider_requested: None,
+            image: "ubuntu:22.04".parse().unwrap(),
+            limits: ResourceLimits { cpu: 0.5, memory_bytes: 4 << 30, disk_bytes: 10 << 30, pids: 1024 },
+            network: NetworkPolicy::Outbound,
+            allow_root: true,
+            environment_keys: vec!["TOKEN".to_owned()],
+            expires_at: None,
+        }
+    }
+
+    /// Admits a workspace without a limit.
+    pub(crate) async fn admitted(&self, new: NewWorkspaceRow) -> WorkspaceRow {
+        match self.store.admit(new, u32::MAX, None).await.unwrap() {
+            Admission::Admitted(row) => *row,
+            other => panic!("not admitted: {other:?}"),
+        }
+    }
+}
+
+impl Deref for TestStore {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        &self.store
+    }
+}

@@ -1,0 +1,68 @@
+//! Tokens.
+
+use chrono::{TimeDelta, Utc};
+use emergent_store::{NewToken, ProjectId, Scope, TokenId};
+
+use crate::support::TestStore;
+
+fn new_token(store: &TestStore, hash: u8) -> NewToken {
+    NewToken {
+        project: store.default_project(),
+        name: format!("token {hash}"),
+        scopes: Scope::ALL.to_vec(),
+        hash: [hash; 32],
+        expires_at: Some(Utc::now() + TimeDelta::hours(1)),
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_found_by_its_hash_only() {
+    let store = TestStore::open().await;
+    assert!(!store.tokens_any().await.unwrap());
+    let token = store.tokens_create(new_token(&store, 1)).await.unwrap();
+    assert!(store.tokens_any().await.unwrap());
+    assert_eq!(store.tokens_find_by_hash(&[1; 32]).await.unwrap(), Some(token.clone()));
+    assert_eq!(store.tokens_find_by_hash(&[2; 32]).await.unwrap(), None);
+    assert!(token.is_valid(Utc::now()));
+    assert!(!token.is_valid(Utc::now() + TimeDelta::hours(2)));
+}
+
+#[tokio::test]
+async fn tokens_are_listed_newest_first_for_their_project() {
+    let store = TestStore::open().await;
+    let older = store.tokens_create(new_token(&store, 1)).await.unwrap();
+    let newer = store.tokens_create(new_token(&store, 2)).await.unwrap();
+    assert_eq!(store.tokens_list(store.default_project()).await.unwrap(), [newer, older]);
+    assert_eq!(store.tokens_list(ProjectId::generate()).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_revoked_token_stays_revoked_since_the_first_time() {
+    let store = TestStore::open().await;
+    let (project, token) = (store.default_project(), store.tokens_create(new_token(&store, 1)).await.unwrap());
+    let first = store.tokens_revoke(project, token.id).await.unwrap().unwrap();
+    assert!(!first.is_valid(Utc::now()));
+    let second = store.tokens_revoke(project, token.id).await.unwrap().unwrap();
+    assert_eq!(second.revoked_at, first.revoked_at);
+    assert_eq!(store.tokens_rotate(project, token.id, [9; 32]).await.unwrap(), None);
+    assert_eq!(store.tokens_revoke(ProjectId::generate(), token.id).await.unwrap(), None);
+    assert_eq!(store.tokens_revoke(project, TokenId::generate()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn rotation_replaces_the_hash() {
+    let store = TestStore::open().await;
+    let (project, token) = (store.default_project(), store.tokens_create(new_token(&store, 1)).await.unwrap());
+    let rotated = store.tokens_rotate(project, token.id, [2; 32]).await.unwrap().unwrap();
+    assert_eq!((rotated.id, rotated.created_at), (token.id, token.created_at));
+    assert!(rotated.rotated_at.is_some());
+    assert_eq!(store.tokens_find_by_hash(&[1; 32]).await.unwrap(), None);
+    assert_eq!(store.tokens_find_by_hash(&[2; 32]).await.unwrap(), Some(rotated));
+}
+
+#[tokio::test]
+async fn two_tokens_never_share_a_hash() {
+    let store = TestStore::open().await;
+    store.tokens_create(new_token(&store, 1)).await.unwrap();
+    assert!(store.tokens_create(new_token(&store, 1)).await.is_err());
+}

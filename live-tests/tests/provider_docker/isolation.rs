@@ -1,0 +1,189 @@
+//! What a sandbox may use and reach, seen from inside.
+
+use anyhow::ensure;
+use emergent_guest_proto::RunAs;
+use emergent_live_tests::{Case, Runtime};
+use emergent_provider::{Isolation, NetworkPolicy, Provider as _};
+use tokio::{io::AsyncWriteExt as _, net::TcpListener};
+
+use crate::sandbox::{Bench, Sandbox, full, refused, spec};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        Case::new("limits_hold_inside", limits),
+        Case::new("root_inside_has_few_capabilities_and_gets_no_more", capabilities),
+        Case::new("guests_reach_neither_host_nor_private_ranges_nor_each_other", network_matrix),
+        Case::new("an_allowed_address_is_reached", allow_list),
+        Case::new("the_packet_filter_is_set_again_when_it_is_lost", filter_comes_back),
+        Case::new("a_runtime_that_is_too_weak_is_refused", too_weak),
+    ]
+}
+
+async fn limits(runtime: Runtime) -> anyhow::Result<()> {
+    let bench = Bench::new(runtime)?;
+    let sandbox = bench.sandbox(&spec(NetworkPolicy::None)?).await?;
+    let container = bench.engine.inspect(&sandbox.workspace.to_string()).await?;
+    let host = container.host_config.unwrap_or_default();
+    ensure!(host.memory == Some(512 << 20) && host.memory_swap == Some(512 << 20));
+    ensure!(host.nano_cpus == Some(1_000_000_000) && host.pids_limit == Some(256));
+    if runtime == Runtime::Runc {
+        let memory = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes";
+        ensure!(sandbox.output(memory).await? == (512 << 20).to_string());
+        let pids = "cat /sys/fs/cgroup/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids/pids.max";
+        ensure!(sandbox.output(pids).await? == "256");
+    } else {
+        let total: u64 = sandbox.output("awk '/MemTotal/ {print $2}' /proc/meminfo").await?.parse()?;
+        ensure!(total <= 512 << 10, "the sandbox sees {total} KiB");
+    }
+    // Nothing that eats memory gets more than the limit; what lives on depends on the runtime.
+    let eat = "python3 -c 'import sys; x = bytearray(2 << 30); print(len(x))' 2>&1; echo $?";
+    if let Ok(result) = sandbox.bash(eat).await {
+        ensure!(!result.stdout.contains("2147483648"), "{result:?}");
+    }
+    Ok(())
+}
+
+async fn capabilities(runtime: Runtime) -> anyhow::Result<()> {
+    let bench = Bench::new(runtime)?;
+    let sandbox = bench.sandbox(&spec(NetworkPolicy::None)?).await?;
+    let status = sandbox.bash_as("cat /proc/self/status", RunAs::Root).await?.stdout;
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    // CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID.
+    let allowed = 1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 7;
+    for set in ["CapEff:", "CapPrm:", "CapBnd:"] {
+        let Some(mask) = field(set) else { anyhow::bail!("no {set} in {status}") };
+        let mask = u64::from_str_radix(mask, 16)?;
+        ensure!(mask & !allowed == 0, "{set} is {mask:x}");
+    }
+    if let Some(no_new_privileges) = field("NoNewPrivs:") {
+        ensure!(no_new_privileges == "1");
+    }
+    ensure!(sandbox.bash_as("mount -t tmpfs none /mnt", RunAs::Root).await?.exit_code != Some(0));
+    Ok(())
+}
+
+/// Whether a TCP connection comes about, tried from inside.
+async fn reaches(sandbox: &Sandbox, address: &str, port: u16) -> anyhow::Result<bool> {
+    let connect = format!("timeout 3 bash -c 'exec 3<>/dev/tcp/{address}/{port}'");
+    Ok(sandbox.bash(&connect).await?.exit_code == Some(0))
+}
+
+/// The addresses of this host that a guest could route to.
+fn host_addresses() -> anyhow::Result<Vec<String>> {
+    let listing = std::process::Command::new("ip").args(["-4", "-o", "address", "show", "scope", "global"]).output()?;
+    let listing = String::from_utf8(listing.stdout)?;
+    let address = |line: &str| line.split_whitespace().nth(3)?.split('/').next().map(str::to_owned);
+    Ok(listing.lines().filter_map(address).collect())
+}
+
+async fn network_matrix(runtime: Runtime) -> anyhow::Result<()> {
+    let bench = Bench::new(runtime)?;
+    // A server on every address of the host, to see that it is reached from outside and not from inside.
+    let listener = TcpListener::bind("0.0.0.0:0").await?;
+    let port = listener.local_addr()?.port();
+    let accepting = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            drop(stream.write_all(b"hello").await);
+        }
+    });
+    let hosts = host_addresses()?;
+    ensure!(!hosts.is_empty(), "this host has no address");
+    let serve = "python3 -m http.server 8000 >/dev/null 2>&1 & sleep 1; hostname -I";
+
+    for policy in [NetworkPolicy::Outbound, NetworkPolicy::Isolated] {
+        let (a, b) = (spec(policy)?, spec(policy)?);
+        let (a, b) = tokio::try_join!(bench.sandbox(&a), bench.sandbox(&b))?;
+        let health = bench.provider.health().await;
+        ensure!(bench.provider.capabilities().network_filter, "{health:?}");
+        ensure!(a.warnings.iter().all(|warning| !warning.starts_with("network:")), "{:?}", a.warnings);
+        let other = address_of(&bench, &b).await?;
+        b.bash(serve).await?;
+        ensure!(reaches(&b, "127.0.0.1", 8000).await?, "the server inside is up");
+        ensure!(!reaches(&a, &other, 8000).await?, "{policy:?}: another guest at {other} was reached");
+        let gateway = other.rsplit_once('.').map(|(net, _)| format!("{net}.1")).unwrap_or_default();
+        for host in hosts.iter().chain([&gateway]) {
+            ensure!(!reaches(&a, host, port).await?, "{policy:?}: the host at {host} was reached");
+        }
+        for denied in ["169.254.169.254", "10.1.2.3", "172.16.0.9", "192.168.0.9", "100.64.0.9"] {
+            let started = std::time::Instant::now();
+            ensure!(!reaches(&a, denied, 80).await?, "{policy:?}: {denied} was reached");
+            // Refused, not swallowed: an agent should not wait for nothing.
+            ensure!(started.elapsed() < std::time::Duration::from_secs(3), "{policy:?}: {denied} was not refused");
+        }
+    }
+    let alone = bench.sandbox(&spec(NetworkPolicy::None)?).await?;
+    ensure!(!reaches(&alone, &hosts[0], port).await?);
+    accepting.abort();
+    Ok(())
+}
+
+async fn address_of(bench: &Bench, sandbox: &Sandbox) -> anyhow::Result<String> {
+    let container = bench.engine.inspect(&sandbox.workspace.to_string()).await?;
+    let networks = container.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+    let address = networks.into_values().find_map(|network| network.ip_address);
+    address.ok_or_else(|| anyhow::anyhow!("the sandbox has no address"))
+}
+
+async fn allow_list(runtime: Runtime) -> anyhow::Result<()> {
+    let listener = TcpListener::bind("0.0.0.0:0").await?;
+    let port = listener.local_addr()?.port();
+    let accepting = tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    let host = host_addresses()?.into_iter().next().ok_or_else(|| anyhow::anyhow!("this host has no address"))?;
+    // A network of its own, so that its rules are its own.
+    let network = format!("emergent-test-{}", emergent_provider::WorkspaceId::generate());
+    let outcome = async {
+        let bench = Bench::with(runtime, |config| {
+            config.network_name = Some(network.clone());
+            config.network_allow = vec![format!("{host}/32").parse().unwrap()];
+        })?;
+        let sandbox = bench.sandbox(&spec(NetworkPolicy::Outbound)?).await?;
+        ensure!(reaches(&sandbox, &host, port).await?, "{host} is allowed");
+        ensure!(!reaches(&sandbox, "10.1.2.3", 80).await?);
+        Ok(())
+    };
+    let outcome = outcome.await;
+    accepting.abort();
+    let inspected = bollard::Docker::connect_with_defaults()?.inspect_network(&network, None).await;
+    drop(std::process::Command::new("docker").args(["network", "rm", &network]).output());
+    let bridge = inspected.ok().and_then(|network| network.options?.remove("com.docker.network.bridge.name"));
+    let suffix = bridge.as_deref().and_then(|bridge| bridge.strip_prefix("emg-")).unwrap_or("none");
+    for family in ["inet", "bridge"] {
+        let table = format!("emergent_{suffix}");
+        drop(std::process::Command::new("nft").args(["delete", "table", family, &table]).output());
+    }
+    outcome
+}
+
+async fn filter_comes_back(runtime: Runtime) -> anyhow::Result<()> {
+    let network = format!("emergent-test-{}", emergent_provider::WorkspaceId::generate());
+    let outcome = async {
+        let bench = Bench::with(runtime, |config| config.network_name = Some(network.clone()))?;
+        let health = bench.provider.health().await;
+        ensure!(health.healthy && bench.provider.capabilities().network_filter, "{health:?}");
+        let docker = bollard::Docker::connect_with_defaults()?;
+        let options = docker.inspect_network(&network, None).await?.options.unwrap_or_default();
+        let bridge = options.get("com.docker.network.bridge.name").cloned().unwrap_or_default();
+        let table = bridge.replace("emg-", "emergent_");
+        let nft = |arguments: &[&str]| std::process::Command::new("nft").args(arguments).output();
+        for family in ["inet", "bridge"] {
+            ensure!(nft(&["delete", "table", family, &table])?.status.success(), "{table}");
+        }
+        bench.provider.health().await;
+        for family in ["inet", "bridge"] {
+            ensure!(nft(&["list", "table", family, &table])?.status.success(), "{family} {table} did not come back");
+            nft(&["delete", "table", family, &table])?;
+        }
+        Ok(())
+    };
+    let outcome = outcome.await;
+    drop(std::process::Command::new("docker").args(["network", "rm", &network]).output());
+    outcome
+}
+
+async fn too_weak(runtime: Runtime) -> anyhow::Result<()> {
+    let bench = Bench::with(runtime, |config| config.require_isolation = Isolation::Hardware)?;
+    let error = refused(&bench.provider, &spec(NetworkPolicy::None)?).await?;
+    ensure!(error.to_string().contains("isolation hardware is required"), "{:#}", full(error));
+    ensure!(!bench.provider.health().await.healthy);
+    Ok(())
+}
