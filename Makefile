@@ -23,7 +23,7 @@ serve: build setup
 test: setup check build live fuzz
 
 bench: build setup
-	EMERGENT_BIN_DIR=$(BIN) cargo run --release --locked --quiet -p emergent-live-tests --bin bench
+	LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet -p emergent-live-tests --bin bench
 
 # The guest must run in any image, even an empty one: static, and built apart so that its flags stay its own.
 build:
@@ -41,7 +41,7 @@ check:
 
 # The suites against real engines, with the release programs.
 live: build setup
-	EMERGENT_BIN_DIR=$(BIN) cargo test --locked -p emergent-live-tests -- --test-threads=4
+	LIVE_BIN_DIR=$(BIN) cargo test --locked -p emergent-live-tests -- --test-threads=4
 
 # The OpenAPI document against the server that it describes.
 fuzz: build setup

@@ -4,7 +4,7 @@
 set -euo pipefail
 bin=$1
 here=$(cd "$(dirname "$0")" && pwd)
-tools=${EMERGENT_TOOLS_DIR:-$here/../.cache/fuzz}
+tools=${FUZZ_TOOLS_DIR:-$here/../.cache/fuzz}
 
 "$here/install-packages.sh" curl python3 python3-venv
 [ -x "$tools/bin/schemathesis" ] || { python3 -m venv "$tools" && "$tools/bin/pip" install --quiet 'schemathesis>=4,<5'; }

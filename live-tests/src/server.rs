@@ -136,8 +136,9 @@ impl Server {
         ready?;
         let token = std::fs::read_to_string(self.data.path().join("bootstrap-token")).context("the bootstrap token")?;
         self.api = self.api.with_token(token.trim());
-        let health = self.api.get("/health").await?.success()?;
-        self.id = health["server_id"].as_str().context("the server's id")?.to_owned();
+        let log = self.log();
+        let id = log.split_once(" server=").and_then(|(_, rest)| rest.split_whitespace().next());
+        self.id = id.context("no server id in the log")?.to_owned();
         Ok(())
     }
 
@@ -159,6 +160,18 @@ impl Server {
     /// The id that the engine's labels carry.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Waits until the engine has nothing of this server's any more. (What it probes the engine with goes by itself.)
+    ///
+    /// # Errors
+    /// When something stays for 30 s.
+    pub async fn await_nothing_left(&self) -> anyhow::Result<()> {
+        crate::until("nothing is left in the engine", Duration::from_secs(30), || async {
+            let left = self.engine.resources_of_server(self.id()).await?;
+            Ok(if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) })
+        })
+        .await
     }
 
     /// What the server has logged so far.
@@ -188,12 +201,12 @@ impl Drop for Server {
     }
 }
 
-/// Where the programs are: `EMERGENT_BIN_DIR`, as the Makefile sets it.
+/// Where the programs are: `LIVE_BIN_DIR`, as the Makefile sets it.
 ///
 /// # Errors
 /// When the variable is not set.
 pub fn program(name: &str) -> anyhow::Result<PathBuf> {
-    let folder = std::env::var_os("EMERGENT_BIN_DIR").context("EMERGENT_BIN_DIR is not set; run `make live`")?;
+    let folder = std::env::var_os("LIVE_BIN_DIR").context("LIVE_BIN_DIR is not set; run `make live`")?;
     Ok(PathBuf::from(folder).join(name))
 }
 

@@ -17,7 +17,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use emergent_guest_proto::{
@@ -44,6 +44,10 @@ use crate::{
 
 /// How long a killed process may take to be gone before it is given up.
 const GIVE_UP: Duration = Duration::from_secs(10);
+
+/// How long, and how often, a process is tried to be made at the workspace's limit on processes.
+const LIMIT_PATIENCE: Duration = Duration::from_secs(2);
+const LIMIT_RETRY: Duration = Duration::from_millis(50);
 
 /// How often the budget is looked at while something runs.
 const BUDGET_INTERVAL: Duration = Duration::from_secs(1);
@@ -118,8 +122,9 @@ impl Executions {
         let id = order.id.clone().map_or_else(new_id, Ok)?;
         let run = Arc::new(Run::starting(id, &order.program, order.user, self.launcher.marks.next()));
         self.table().insert(Arc::clone(&run))?;
-        let (executions, starting) = (Arc::clone(self), Arc::clone(&run));
-        rights::blocking(move || executions.make(&starting, order)).await?;
+        // A task of its own, so that it is finished also when the caller vanishes.
+        let made = tokio::spawn(Arc::clone(self).make(Arc::clone(&run), Arc::new(order))).await;
+        made.map_err(|error| GuestError::new(ErrorCode::Internal, error.to_string()))??;
         Ok(run)
     }
 
@@ -188,13 +193,12 @@ impl Executions {
         }
     }
 
-    /// Ends every execution and waits for that: first by SIGTERM, after `grace` by SIGKILL.
-    pub async fn shut_down(&self, reason: &str) {
+    /// Ends every execution and waits for that: first by SIGTERM, then by SIGKILL.
+    pub async fn shut_down(&self) {
         let running: Vec<_> = self.list().into_iter().filter(|run| run.ending().is_none()).collect();
         for run in &running {
             run.stop.send_replace(Some(Outcome::Lost));
         }
-        tracing::info!(reason, count = running.len(), "ending executions");
         for run in running {
             let _ = run.wait().await;
         }
@@ -222,9 +226,21 @@ impl Executions {
         }
     }
 
-    /// Makes the process of an execution. Blocks.
-    fn make(self: &Arc<Self>, run: &Arc<Run>, order: Order) -> Result<(), GuestError> {
-        match self.try_make(run, &order) {
+    /// Makes the process of an execution. At the limit on processes it waits a little: often many short commands run,
+    /// and some end soon.
+    async fn make(self: Arc<Self>, run: Arc<Run>, order: Arc<Order>) -> Result<(), GuestError> {
+        let deadline = Instant::now() + LIMIT_PATIENCE;
+        let made = loop {
+            let (executions, starting, wanted) = (Arc::clone(&self), Arc::clone(&run), Arc::clone(&order));
+            let made = rights::blocking(move || executions.try_make(&starting, &wanted)).await;
+            match made {
+                Err(error) if error.code == ErrorCode::ResourceLimit && Instant::now() < deadline => {
+                    tokio::time::sleep(LIMIT_RETRY).await;
+                }
+                made => break made,
+            }
+        };
+        match made {
             Ok(exit) => {
                 self.journal.write(Line::Started(Started {
                     id: run.id.clone(),
@@ -233,7 +249,7 @@ impl Executions {
                     started_at_ms: run.started_at_ms,
                 }));
                 let timeout = order.timeout_ms.map(Duration::from_millis);
-                tokio::spawn(Arc::clone(self).supervise(Arc::clone(run), exit, timeout));
+                tokio::spawn(self.supervise(run, exit, timeout));
                 Ok(())
             }
             Err(error) => {
@@ -245,6 +261,7 @@ impl Executions {
         }
     }
 
+    /// Blocks until the process runs its program.
     fn try_make(&self, run: &Run, order: &Order) -> Result<oneshot::Receiver<Exit>, GuestError> {
         let io_failed = |error: io::Error| {
             let message = format!("the execution cannot be set up: {error}");

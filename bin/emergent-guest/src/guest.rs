@@ -7,7 +7,7 @@ use std::{
 };
 
 use emergent_guest_proto::{ErrorCode, GENERATION, GuestError, GuestPath, Hello, RunAs};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     account::{Account, Accounts},
@@ -31,6 +31,8 @@ pub struct Guest {
     pub boot_id: String,
     /// Told when the guest is to end.
     pub shutdown: Notify,
+    /// Tells the channels to finish what they have begun; each keeps a receiver until it has.
+    pub closing: watch::Sender<()>,
 }
 
 impl Guest {
@@ -87,7 +89,7 @@ impl Guest {
 /// `permission_denied` when it may not.
 pub fn allowed(user: RunAs, allow_root: bool) -> Result<(), GuestError> {
     if user == RunAs::Root && !allow_root {
-        let message = "this workspace does not allow root; call without `user`, or create a workspace that allows it";
+        let message = "this workspace does not allow root; call without `user`, or create a workspace with allow_root";
         return Err(GuestError::new(ErrorCode::PermissionDenied, message).with_field("user"));
     }
     Ok(())

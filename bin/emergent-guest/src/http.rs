@@ -22,16 +22,18 @@ const SEND_BUFFER: usize = 1 << 20;
 /// A thousand calls at once are normal, and as many that their caller gives up.
 const MAX_STREAMS: u32 = 4_096;
 
-/// Serves one channel until it breaks.
+/// Serves one channel until it breaks, or the guest ends and every answer begun is given.
 pub async fn serve<S>(guest: Arc<Guest>, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    // Kept to the end: the guest waits for whoever has one.
+    let mut closing = guest.closing.subscribe();
     let service = service_fn(move |request| {
         let guest = Arc::clone(&guest);
         async move { Ok::<_, Infallible>(routes::answer(guest, request).await) }
     });
-    let served = http2::Builder::new(TokioExecutor::new())
+    let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -41,8 +43,15 @@ where
         .max_pending_accept_reset_streams(MAX_STREAMS as usize)
         .max_local_error_reset_streams(MAX_STREAMS as usize)
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        _ = closing.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
     if let Err(error) = served {
         // A caller that vanishes is no fault of ours.
         tracing::debug!(%error, "a channel broke");

@@ -16,7 +16,7 @@ use rustix::{
 use tokio::{
     net::{UnixListener, unix::pipe},
     signal::unix::{SignalKind, signal},
-    sync::Notify,
+    sync::{Notify, watch},
 };
 
 use crate::{
@@ -30,6 +30,9 @@ use crate::{
 
 /// Threads for blocking jobs. Few, as they count against the workspace's limit on processes.
 const BLOCKING_THREADS: usize = 24;
+
+/// How long the last answers may take when the guest ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Why the guest cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -91,8 +94,15 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
     let listener = listen(&settings.socket).map_err(setup("listen on its socket"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(setup("take signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(setup("take signals"))?;
-    let guest =
-        Arc::new(Guest { boot_id, started: Instant::now(), shutdown: Notify::new(), settings, accounts, executions });
+    let guest = Arc::new(Guest {
+        boot_id,
+        started: Instant::now(),
+        shutdown: Notify::new(),
+        closing: watch::Sender::new(()),
+        settings,
+        accounts,
+        executions,
+    });
     if guest.settings.stdio {
         serve_stdio(&guest);
     }
@@ -103,7 +113,10 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    guest.executions.shut_down("the workspace is shut down").await;
+    guest.executions.shut_down().await;
+    guest.closing.send_replace(());
+    // A caller that does not read its answer is not waited for any longer.
+    let _ = tokio::time::timeout(LAST_ANSWERS, guest.closing.closed()).await;
     let executions = Arc::clone(&guest.executions);
     let _ = tokio::task::spawn_blocking(move || executions.flush()).await;
     Ok(())

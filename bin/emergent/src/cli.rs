@@ -56,6 +56,7 @@ pub(crate) struct WithServer<C: Subcommand> {
 
 /// Which server, and how to show its answers.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "The server and its answers")]
 pub(crate) struct ClientArgs {
     /// The server's address.
     #[arg(long, global = true, env = "EMERGENT_SERVER", default_value = "http://127.0.0.1:7070", value_name = "URL")]

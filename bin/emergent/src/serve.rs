@@ -11,16 +11,18 @@ mod signals;
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use emergent_api::{ApiParts, ApiState, Hosts};
-use emergent_core::Workspaces;
+use emergent_core::{ServerId, Workspaces};
 use emergent_provider::Provider;
 use emergent_provider_docker::{DockerConfig, DockerProvider};
 use emergent_store::Store;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
+use self::signals::StopSignals;
 use crate::{
-    config::{Config, LogConfig},
+    config::{Config, DockerSettings, LogConfig},
     guest_binary,
 };
 
@@ -42,15 +44,22 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     make_private_directory(&config.data_dir).with_context(|| {
         format!("the data directory {} cannot be used; set EMERGENT_DATA_DIR", config.data_dir.display())
     })?;
+    // From here on a signal to stop is kept until it can be obeyed.
+    let signals = StopSignals::listen()?;
     let listener = listener::bind(config.http.listen)?;
+    let guest_binary = guest_binary(&config).await?;
     let store = Store::open(&config.database).await?;
+    let providers = match guest_binary {
+        Some(guest_binary) => providers(&config.docker, guest_binary, store.server_id())?,
+        None => Vec::new(),
+    };
     bootstrap::ensure_first_token(&store, &config.data_dir).await?;
-    let providers = providers(&config, &store).await?;
     let metrics = record_metrics()?;
     let workspaces = Workspaces::start(config.core, store.clone(), providers).await?;
 
     let address = listener.local_addr()?;
     let hosts = Hosts::for_listener(address, config.http.allowed_hosts);
+    let server = store.server_id();
     let state = ApiState::new(ApiParts { workspaces: workspaces.clone(), store, metrics: metrics.clone(), hosts });
     let router = emergent_api::router(state)?;
     let upkeep = tokio::spawn(async move {
@@ -62,8 +71,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     });
 
     let scheme = if config.http.tls.is_some() { "https" } else { "http" };
-    tracing::info!(workspaces_enabled = workspaces.config().enabled, "listening on {scheme}://{address}");
-    let served = listener::serve(listener, config.http.tls, router, config.shutdown_grace).await;
+    let workspaces_enabled = workspaces.config().enabled;
+    tracing::info!(workspaces_enabled, %server, "listening on {scheme}://{address}");
+    let served = listener::serve(listener, config.http.tls, router, signals, config.shutdown_grace).await;
     if tokio::time::timeout(CORE_GRACE, workspaces.shutdown()).await.is_err() {
         tracing::warn!("gave up waiting for operations under way; the next start sorts them out");
     }
@@ -72,22 +82,27 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     served
 }
 
-/// The providers of this release. Without workspaces there are none to be had, and no guest binary is needed.
-async fn providers(config: &Config, store: &Store) -> anyhow::Result<Vec<Arc<dyn Provider>>> {
+/// The guest binary; none is needed while workspaces are switched off.
+async fn guest_binary(config: &Config) -> anyhow::Result<Option<Bytes>> {
     if !config.core.enabled {
         tracing::warn!("workspaces are switched off; set ENABLE_AGENT_WORKSPACES=true");
-        return Ok(Vec::new());
+        return Ok(None);
     }
-    let docker = DockerProvider::connect(DockerConfig {
-        host: config.docker.host.clone(),
-        server: store.server_id(),
-        runtime: config.docker.runtime.clone(),
-        require_isolation: config.docker.require_isolation,
-        network_name: config.docker.network_name.clone(),
-        network_allow: config.docker.network_allow.clone(),
-        guest_binary: guest_binary::read(config.guest_path.as_deref()).await?,
+    Ok(Some(guest_binary::read(config.guest_path.as_deref()).await?))
+}
+
+/// The providers of this release.
+fn providers(docker: &DockerSettings, guest_binary: Bytes, server: ServerId) -> anyhow::Result<Vec<Arc<dyn Provider>>> {
+    let provider = DockerProvider::connect(DockerConfig {
+        host: docker.host.clone(),
+        server,
+        runtime: docker.runtime.clone(),
+        require_isolation: docker.require_isolation,
+        network_name: docker.network_name.clone(),
+        network_allow: docker.network_allow.clone(),
+        guest_binary,
     })?;
-    Ok(vec![Arc::new(docker)])
+    Ok(vec![Arc::new(provider)])
 }
 
 fn record_metrics() -> anyhow::Result<PrometheusHandle> {

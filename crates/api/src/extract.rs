@@ -36,8 +36,9 @@ impl<S: Send + Sync, T: DeserializeOwned + Check> FromRequest<S> for JsonBody<T>
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
         require_json(request.headers())?;
         let body = read_all(request.into_body()).await?;
-        if body.is_empty() {
-            return Err(Refusal::new(ProblemKind::MalformedRequest, "the body is empty; send a JSON object"));
+        // A list would be read as an object's values in order, which no caller means.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Refusal::new(ProblemKind::MalformedRequest, "the body is not a JSON object"));
         }
         let mut reader = serde_json::Deserializer::from_slice(&body);
         let value: T = serde_path_to_error::deserialize(&mut reader).map_err(json_refusal)?;

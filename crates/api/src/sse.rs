@@ -20,6 +20,7 @@ use emergent_core::GuestSession;
 use emergent_guest_proto::{Execution, Stream, execution::OutputQuery, frame::Frame};
 use futures::StreamExt as _;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 pub(crate) use position::Position;
 
@@ -29,6 +30,19 @@ use self::decode::{Decoder, Piece};
 
 /// How often a silent stream shows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// One event of a stream, for the OpenAPI document.
+#[derive(ToSchema)]
+#[schema(as = OutputEvent)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(crate) struct OutputEvent {
+    /// `execution`, `stdout`, `stderr`, `dropped`, `result`, `status` or `error`.
+    event: String,
+    /// `execution:stdout:stderr`: how far the execution's streams have been sent. Send it as `Last-Event-ID` to go on.
+    id: String,
+    /// JSON: an `Execution`, a chunk of output, a `BashResult` or a `Problem`.
+    data: String,
+}
 
 /// Bytes that the workspace's output budget no longer keeps.
 #[derive(Serialize)]

@@ -21,6 +21,7 @@ use crate::{
     IdempotencyKey, NewWorkspace, NewWorkspaceError, Ttl, Workspace,
     inner::{Core, chain, propagate},
     providers::Registered,
+    reconcile::CUT_SHORT,
     registry::{Entry, Phase, Turn},
     select::Unselected,
     steps::Undoing,
@@ -44,7 +45,7 @@ enum Unready {
     Guest(#[from] GuestCallError),
     #[error("the workspace could not be recorded")]
     Store(#[from] StoreError),
-    #[error("it was destroyed while it was being made")]
+    #[error("nobody wants it any more")]
     Unwanted,
 }
 
@@ -129,8 +130,8 @@ impl Core {
                 "ready"
             }
             Err(Unready::Unwanted) => {
-                tracing::info!("workspace was destroyed while it was being made");
-                "destroyed"
+                self.leave(&entry).await;
+                "given_up"
             }
             Err(error) => {
                 self.give_up(&entry, &error).await;
@@ -153,29 +154,39 @@ impl Core {
         let guest = self.new_guest(entry.provider, entry.id, created.first_channel);
         first_answer(registered, entry.id, &guest, FIRST_ANSWER).await?;
         self.steps.created(entry.id, CreateStep::GuestAnswered);
+        entry.set_phase(Phase::Ready { guest });
         self.store.workspaces_record(entry.id, &[StateWord::Creating], &WorkspaceState::Ready).await?;
         self.steps.created(entry.id, CreateStep::ReadyRecorded);
-        entry.set_phase(Phase::Ready { guest });
+        entry.made.cancel();
         Ok(())
+    }
+
+    /// Leaves a create whose image was still being pulled: whoever destroys it goes on, or the server goes down.
+    async fn leave(&self, entry: &Entry) {
+        tracing::info!("create given up while the image was being pulled");
+        if self.is_going_down()
+            && let Err(error) = self.fail(entry, ErrorReason::CreateInterrupted, CUT_SHORT.to_owned()).await
+        {
+            tracing::warn!(reason = chain(&error), "the next start will say so in its row");
+        }
     }
 
     /// Removes what there is of a sandbox and says why in the row.
     async fn give_up(&self, entry: &Entry, error: &Unready) {
         let message = chain(error);
-        tracing::warn!(reason = message, "workspace could not be made");
+        let unavailable = matches!(error, Unready::Create(CreateError::EngineUnavailable { .. }));
         if let Some(registered) = self.providers.get(entry.provider) {
-            if matches!(error, Unready::Create(CreateError::EngineUnavailable { .. })) {
+            if unavailable {
                 registered.mark_unhealthy(message.clone());
             } else if let Err(error) = registered.provider.destroy(entry.id, &Undoing).await {
                 // Its row is in state `error`: the next reconciliation removes it.
                 tracing::warn!(reason = chain(&error), "what is left of the workspace could not be removed");
             }
         }
-        let state = WorkspaceState::Error { reason: ErrorReason::CreateFailed, message };
-        if let Err(error) = self.record(entry.id, &state).await {
+        let reason = if unavailable { ErrorReason::EngineUnavailable } else { ErrorReason::CreateFailed };
+        if let Err(error) = self.fail(entry, reason, message).await {
             tracing::error!(reason = chain(&error), "the failure could not be recorded");
         }
-        entry.set_phase(Phase::Failed(ErrorReason::CreateFailed));
     }
 }
 

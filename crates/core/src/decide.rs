@@ -154,7 +154,7 @@ enum Fate {
 fn fate(reason: ErrorReason) -> Fate {
     match reason {
         ErrorReason::Oom | ErrorReason::Killed | ErrorReason::StartFailed => Fate::Kept,
-        ErrorReason::CreateFailed | ErrorReason::CreateInterrupted => Fate::NeverMade,
+        ErrorReason::CreateFailed | ErrorReason::EngineUnavailable | ErrorReason::CreateInterrupted => Fate::NeverMade,
         ErrorReason::EngineLost => Fate::Lost,
     }
 }

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use emergent_guest_client::Guest;
 use emergent_provider::{DestroyStep, OperationError, StepObserver as _, StopStep, WorkspaceId};
-use emergent_store::{ErrorReason, ProjectId, StartClaim, WorkspaceState};
+use emergent_store::{ErrorReason, ProjectId, StartClaim, StoreError, WorkspaceState};
 use tracing::Instrument as _;
 
 use crate::{
@@ -66,8 +67,12 @@ impl Core {
             let _turn = entry.turn().await;
             let result = core.perform(&entry, operation).await;
             telemetry::operated(operation.as_str(), result.is_ok());
-            if let Err(error) = &result {
-                tracing::warn!(reason = chain(error), "operation failed");
+            match &result {
+                Ok(()) => {}
+                Err(error @ (TransitionError::WrongState { .. } | TransitionError::LimitReached { .. })) => {
+                    tracing::debug!(reason = chain(error), "operation refused");
+                }
+                Err(error) => tracing::warn!(reason = chain(error), "operation failed"),
             }
             result
         };
@@ -90,6 +95,7 @@ impl Core {
 
     async fn pause(&self, entry: &Entry) -> Result<(), TransitionError> {
         let registered = self.provider_of(entry)?;
+        require(registered.provider.capabilities().pause, "pause")?;
         let Some(guest) = entry.ready_guest() else { return Ok(()) };
         // No new calls first: one that came in between would find a connection that does not answer.
         entry.set_phase(Phase::Paused { guest: guest.clone() });
@@ -113,6 +119,7 @@ impl Core {
 
     async fn stop(&self, entry: &Entry) -> Result<(), TransitionError> {
         let registered = self.provider_of(entry)?;
+        require(registered.provider.capabilities().persistence, "stop")?;
         self.record(entry.id, &WorkspaceState::Stopping).await?;
         entry.set_phase(Phase::Stopping);
         self.steps.stopped(entry.id, StopStep::IntentRecorded);
@@ -130,7 +137,8 @@ impl Core {
     async fn start(&self, entry: &Entry, situation: Situation) -> Result<(), TransitionError> {
         let registered = self.provider_of(entry)?;
         if situation == Situation::Stopping {
-            self.record(entry.id, &WorkspaceState::Stopped).await?;
+            // A stop that was cut short comes to its end first.
+            self.stop(entry).await?;
         }
         let limit = self.config.max_concurrent;
         match self.store.claim_start(entry.id, limit).await? {
@@ -191,47 +199,35 @@ impl Core {
         self.record(entry.id, &WorkspaceState::Destroyed).await?;
         self.steps.destroyed(entry.id, DestroyStep::DestroyedRecorded);
         entry.set_phase(Phase::Destroyed);
+        entry.made.cancel();
         self.registry.remove(entry.id);
         tracing::info!("workspace is destroyed");
         Ok(())
     }
 
     /// Records `ready` and lets calls in, through `guest` or through the one there is.
-    pub(crate) async fn becomes_ready(
-        &self,
-        entry: &Entry,
-        guest: Option<emergent_guest_client::Guest>,
-    ) -> Result<(), TransitionError> {
-        self.record(entry.id, &WorkspaceState::Ready).await?;
-        let paused = match &*entry.phase.borrow() {
-            Phase::Paused { guest } => Some(guest.clone()),
-            Phase::Creating { .. }
-            | Phase::Ready { .. }
-            | Phase::Stopping
-            | Phase::Stopped
-            | Phase::Starting
-            | Phase::Destroying
-            | Phase::Destroyed
-            | Phase::Failed(_) => None,
-        };
-        let guest = guest.or(paused).unwrap_or_else(|| self.new_guest(entry.provider, entry.id, None));
-        entry.set_phase(Phase::Ready { guest });
+    pub(crate) async fn becomes_ready(&self, entry: &Entry, guest: Option<Guest>) -> Result<(), TransitionError> {
+        let known = entry.phase.borrow().guest().cloned();
+        let guest = guest.or(known).unwrap_or_else(|| self.new_guest(entry.provider, entry.id, None));
+        let before = entry.situation();
+        entry.set_phase(Phase::Ready { guest: guest.clone() });
+        if let Err(error) = self.record(entry.id, &WorkspaceState::Ready).await {
+            entry.set_phase(Phase::of(before, || guest));
+            return Err(error.into());
+        }
+        entry.made.cancel();
         tracing::info!("workspace is ready again");
         Ok(())
     }
 
     /// Records that a workspace is in error.
-    pub(crate) async fn fail(
-        &self,
-        entry: &Entry,
-        reason: ErrorReason,
-        message: String,
-    ) -> Result<(), TransitionError> {
-        tracing::warn!(workspace = %entry.id, %reason, message, "workspace is in error");
+    pub(crate) async fn fail(&self, entry: &Entry, reason: ErrorReason, message: String) -> Result<(), StoreError> {
+        tracing::warn!(%reason, detail = message, "workspace is in error");
         telemetry::ended(reason.as_str());
-        self.record(entry.id, &WorkspaceState::Error { reason, message }).await?;
         entry.set_phase(Phase::Failed(reason));
-        Ok(())
+        let recorded = self.record(entry.id, &WorkspaceState::Error { reason, message }).await;
+        entry.made.cancel();
+        recorded
     }
 
     /// The engine did not do what was asked. If it is there, the row follows what it really has; if it is not, the
@@ -245,7 +241,9 @@ impl Core {
         match &source {
             OperationError::EngineUnavailable { .. } => {}
             OperationError::Gone | OperationError::Unsupported { .. } | OperationError::Refused { .. } => {
-                self.follow_engine(entry).await?;
+                if let Err(error) = self.follow_engine(entry).await {
+                    tracing::warn!(reason = chain(&error), "what the engine has could not be found out");
+                }
             }
         }
         Err(TransitionError::Engine { operation, source })
@@ -255,6 +253,15 @@ impl Core {
         let registered = self.providers.get(entry.provider);
         registered.map(AsRef::as_ref).ok_or(TransitionError::NoProvider(entry.provider))
     }
+}
+
+/// Refuses what the provider cannot do, before anything is changed.
+fn require(capability: bool, operation: &'static str) -> Result<(), TransitionError> {
+    if capability {
+        return Ok(());
+    }
+    let reason = "the provider cannot do it as it is set up; the list of providers says why".to_owned();
+    Err(TransitionError::Engine { operation, source: OperationError::Unsupported { operation, reason } })
 }
 
 fn refusal(operation: Operation, situation: Situation, advice: &'static str) -> TransitionError {

@@ -88,17 +88,7 @@ async fn awake(phase: &mut watch::Receiver<Phase>) -> Result<Guest, CallError> {
     let is_settled = |phase: &Phase| !matches!(phase.situation(), Situation::Paused | Situation::Starting);
     // The sender lives in the entry, which this stream holds.
     let settled = phase.wait_for(is_settled).await.map_err(|_| refusal(Situation::Destroyed))?;
-    match &*settled {
-        Phase::Ready { guest } => Ok(guest.clone()),
-        Phase::Creating { .. }
-        | Phase::Paused { .. }
-        | Phase::Stopping
-        | Phase::Stopped
-        | Phase::Starting
-        | Phase::Destroying
-        | Phase::Destroyed
-        | Phase::Failed(_) => Err(refusal(settled.situation())),
-    }
+    if let Phase::Ready { guest } = &*settled { Ok(guest.clone()) } else { Err(refusal(settled.situation())) }
 }
 
 async fn left_ready(phase: &mut watch::Receiver<Phase>) {

@@ -1,7 +1,10 @@
 //! The providers that this server has, and how they are.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,6 +21,10 @@ const PROBE_TIME: Duration = Duration::from_secs(8);
 pub(crate) struct Registered {
     pub(crate) provider: Arc<dyn Provider>,
     health: Mutex<Health>,
+    /// Held while the provider is asked because somebody needs to know: many ask once.
+    asking: tokio::sync::Mutex<()>,
+    /// How often it has answered.
+    answers: AtomicU64,
 }
 
 /// All of them.
@@ -44,14 +51,20 @@ impl Registered {
         let health = timeout(PROBE_TIME, self.provider.health()).await;
         let health = health.unwrap_or_else(|_| unhealthy(format!("no answer within {} s", PROBE_TIME.as_secs())));
         self.set(health.clone());
+        self.answers.fetch_add(1, Ordering::AcqRel);
         health
     }
 
     /// Asks a provider that was last unhealthy how it is. A bad word of before is not taken on trust: the engine may
     /// be back.
     pub(crate) async fn probe_if_unhealthy(&self) -> Health {
+        let answers = self.answers.load(Ordering::Acquire);
         let known = self.health();
-        if known.healthy { known } else { self.probe().await }
+        if known.healthy {
+            return known;
+        }
+        let _one = self.asking.lock().await;
+        if self.answers.load(Ordering::Acquire) == answers { self.probe().await } else { self.health() }
     }
 
     /// Notes that the provider has just failed, until it is asked again.
@@ -64,7 +77,7 @@ impl Registered {
         let before =
             std::mem::replace(&mut *self.health.lock().unwrap_or_else(PoisonError::into_inner), health.clone());
         match (before.healthy, health.healthy) {
-            (false, true) => tracing::info!(provider = %kind, message = health.message, "provider is healthy"),
+            (false, true) => tracing::info!(provider = %kind, detail = health.message, "provider is healthy"),
             (_, false) if before.message != health.message => {
                 tracing::warn!(provider = %kind, reason = health.message, "provider is unhealthy");
             }
@@ -89,8 +102,13 @@ fn unhealthy(message: String) -> Health {
 
 impl Providers {
     pub(crate) fn new(providers: Vec<Arc<dyn Provider>>) -> Self {
-        let unknown = || Mutex::new(unhealthy("not asked yet".to_owned()));
-        Self(providers.into_iter().map(|provider| Arc::new(Registered { provider, health: unknown() })).collect())
+        let registered = providers.into_iter().map(|provider| Registered {
+            provider,
+            health: Mutex::new(unhealthy("not asked yet".to_owned())),
+            asking: tokio::sync::Mutex::default(),
+            answers: AtomicU64::new(0),
+        });
+        Self(registered.map(Arc::new).collect())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Registered>> {

@@ -9,6 +9,7 @@ use chrono::{TimeDelta, Utc};
 use emergent_provider::{ExitReason, Observed, OperationError};
 use emergent_store::{ErrorReason, StateWord, WorkspaceState};
 use futures::{StreamExt as _, stream};
+use tracing::Instrument as _;
 
 use crate::{
     TransitionError,
@@ -25,6 +26,8 @@ use crate::{
 const TOGETHER: usize = 8;
 /// How long the guest of an interrupted create may take to answer.
 const ADOPTION: Duration = Duration::from_secs(10);
+/// What is said of a workspace whose create did not outlive the server.
+pub(crate) const CUT_SHORT: &str = "the server was stopped while this workspace was being made; create it again";
 /// How old a sandbox without a row has to be before it is taken for an orphan.
 const ORPHAN_AGE: TimeDelta = TimeDelta::seconds(60);
 
@@ -70,10 +73,12 @@ impl Core {
             // Whoever has the turn is bringing the workspace to where it belongs.
             Wait::No => entry.free_turn(),
         };
-        if turn.is_some()
-            && let Err(error) = self.follow_engine(entry).await
-        {
-            tracing::warn!(workspace = %entry.id, reason = chain(&error), "workspace could not be reconciled");
+        if turn.is_none() {
+            return;
+        }
+        let span = tracing::info_span!("reconcile", workspace = %entry.id);
+        if let Err(error) = self.follow_engine(entry).instrument(span.clone()).await {
+            span.in_scope(|| tracing::warn!(reason = chain(&error), "workspace could not be reconciled"));
         }
     }
 
@@ -85,7 +90,7 @@ impl Core {
         let state = observed.map(|observed| observed.state);
         let verdict = verdict(entry.situation(), state.as_ref());
         if verdict != Verdict::Agree {
-            tracing::info!(workspace = %entry.id, situation = ?entry.situation(), engine = ?state, ?verdict, "reconciling");
+            tracing::info!(situation = ?entry.situation(), engine = ?state, ?verdict, "reconciling");
         }
         self.carry_out(entry, registered, verdict).await
     }
@@ -98,7 +103,8 @@ impl Core {
             Verdict::Runs => self.becomes_ready(entry, None).await,
             Verdict::IsPaused => {
                 self.record(entry.id, &WorkspaceState::Paused).await?;
-                let guest = entry.ready_guest().unwrap_or_else(|| self.new_guest(entry.provider, entry.id, None));
+                let known = entry.phase.borrow().guest().cloned();
+                let guest = known.unwrap_or_else(|| self.new_guest(entry.provider, entry.id, None));
                 guest.suspend();
                 entry.set_phase(Phase::Paused { guest });
                 Ok(())
@@ -112,16 +118,16 @@ impl Core {
             Verdict::FinishDestroy => self.destroy(entry).await,
             Verdict::Ended(reason) => {
                 let (reason, message) = ending(entry, &reason);
-                self.fail(entry, reason, message).await
+                Ok(self.fail(entry, reason, message).await?)
             }
             Verdict::NotStarted => {
                 let message = "its start was cut short; its files are kept, and the next call starts it again";
-                self.fail(entry, ErrorReason::StartFailed, message.to_owned()).await
+                Ok(self.fail(entry, ErrorReason::StartFailed, message.to_owned()).await?)
             }
             Verdict::Lost => {
                 let message = "the engine no longer has this workspace: something other than this server removed it; \
                                destroy it and create another";
-                self.fail(entry, ErrorReason::EngineLost, message.to_owned()).await
+                Ok(self.fail(entry, ErrorReason::EngineLost, message.to_owned()).await?)
             }
         }
     }
@@ -145,13 +151,18 @@ impl Core {
         }
     }
 
-    /// The sandbox of an interrupted create runs. It is the workspace if its guest answers.
+    /// The sandbox of an interrupted create runs. It is the workspace if its guest answers and if what weakens it has
+    /// been recorded: nobody gets a workspace without its warnings.
     async fn adopt(&self, entry: &Entry, registered: &Registered) -> Result<(), TransitionError> {
+        let row = self.store.workspaces_find(entry.id).await?;
+        if row.is_none_or(|row| row.isolation.is_none()) {
+            return self.abandon(entry, registered).await;
+        }
         let guest = self.new_guest(entry.provider, entry.id, None);
         match first_answer(registered, entry.id, &guest, ADOPTION).await {
             Ok(()) => self.becomes_ready(entry, Some(guest)).await,
             Err(error) => {
-                tracing::info!(workspace = %entry.id, reason = chain(&error), "nothing answers in it");
+                tracing::info!(reason = chain(&error), "nothing answers in it");
                 self.abandon(entry, registered).await
             }
         }
@@ -161,8 +172,7 @@ impl Core {
         let destroyed = registered.provider.destroy(entry.id, &Undoing).await;
         destroyed.map_err(|source| TransitionError::Engine { operation: "remove", source })?;
         if entry.situation() == Situation::Creating {
-            let message = "the server was stopped while this workspace was being made; create it again";
-            self.fail(entry, ErrorReason::CreateInterrupted, message.to_owned()).await?;
+            self.fail(entry, ErrorReason::CreateInterrupted, CUT_SHORT.to_owned()).await?;
         }
         Ok(())
     }

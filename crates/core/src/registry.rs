@@ -2,6 +2,9 @@
 //!
 //! Every workspace of this server that is not destroyed has an [`Entry`]. Whoever changes a workspace holds its turn,
 //! so that operations come one after the other; whoever calls one only looks at its phase, and never waits.
+//!
+//! The phase goes ahead of the row where calls begin or end to be possible: whoever reads `ready` in a row finds a
+//! workspace that takes calls.
 
 use std::{
     collections::HashMap,
@@ -15,7 +18,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use emergent_guest_client::Guest;
 use emergent_provider::{ProviderKind, PullProgress, WorkspaceId};
-use emergent_store::{ErrorReason, ProjectId, WorkspaceRow};
+use emergent_store::{ErrorReason, ProjectId, WorkspaceRow, WorkspaceState};
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -48,8 +51,10 @@ pub(crate) struct Entry {
     pub(crate) provider: ProviderKind,
     pub(crate) memory_bytes: u64,
     pub(crate) phase: watch::Sender<Phase>,
-    /// Cancelled when somebody wants it destroyed, so that a create stops pulling.
+    /// Cancelled when somebody wants it destroyed, or the service goes down: a create then stops pulling.
     pub(crate) unwanted: CancellationToken,
+    /// Cancelled when the create has come to its end, whichever, and its row says so.
+    pub(crate) made: CancellationToken,
     turn: Arc<tokio::sync::Mutex<()>>,
     /// When it was last called, in microseconds since 1970; 0 when that is recorded.
     used_at: AtomicI64,
@@ -94,17 +99,9 @@ impl Phase {
         }
     }
 
-    fn guest(&self) -> Option<&Guest> {
-        match self {
-            Self::Ready { guest } | Self::Paused { guest } => Some(guest),
-            Self::Creating { .. }
-            | Self::Stopping
-            | Self::Stopped
-            | Self::Starting
-            | Self::Destroying
-            | Self::Destroyed
-            | Self::Failed(_) => None,
-        }
+    /// The guest of a workspace that has processes.
+    pub(crate) fn guest(&self) -> Option<&Guest> {
+        if let Self::Ready { guest } | Self::Paused { guest } = self { Some(guest) } else { None }
     }
 }
 
@@ -112,6 +109,10 @@ impl Phase {
 
 impl Entry {
     pub(crate) fn new(row: &WorkspaceRow, guest: impl FnOnce() -> Guest) -> Self {
+        let made = CancellationToken::new();
+        if row.state != WorkspaceState::Creating {
+            made.cancel();
+        }
         Self {
             id: row.id,
             project: row.project,
@@ -119,6 +120,7 @@ impl Entry {
             memory_bytes: row.limits.memory_bytes,
             phase: watch::Sender::new(Phase::of(Situation::of(row), guest)),
             unwanted: CancellationToken::new(),
+            made,
             turn: Arc::default(),
             used_at: AtomicI64::new(0),
             out_of_memory_at: Mutex::new(None),
@@ -131,33 +133,12 @@ impl Entry {
 
     /// The guest, if the workspace takes calls.
     pub(crate) fn ready_guest(&self) -> Option<Guest> {
-        match &*self.phase.borrow() {
-            Phase::Ready { guest } => Some(guest.clone()),
-            Phase::Creating { .. }
-            | Phase::Paused { .. }
-            | Phase::Stopping
-            | Phase::Stopped
-            | Phase::Starting
-            | Phase::Destroying
-            | Phase::Destroyed
-            | Phase::Failed(_) => None,
-        }
+        if let Phase::Ready { guest } = &*self.phase.borrow() { Some(guest.clone()) } else { None }
     }
 
     /// How far the pull of its image is.
     pub(crate) fn pull(&self) -> Option<PullProgress> {
-        match &*self.phase.borrow() {
-            Phase::Creating { pull, image_present: false } => pull.clone(),
-            Phase::Creating { .. }
-            | Phase::Ready { .. }
-            | Phase::Paused { .. }
-            | Phase::Stopping
-            | Phase::Stopped
-            | Phase::Starting
-            | Phase::Destroying
-            | Phase::Destroyed
-            | Phase::Failed(_) => None,
-        }
+        if let Phase::Creating { pull, image_present: false } = &*self.phase.borrow() { pull.clone() } else { None }
     }
 
     /// Goes over to another phase. The guest of the phase before is closed unless the new one keeps it.

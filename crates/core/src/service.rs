@@ -18,7 +18,6 @@ use crate::{
     decide::Operation,
     inner::{Core, chain},
     providers::why_absent,
-    situation::Situation,
 };
 
 /// How long a shutdown waits for operations under way.
@@ -45,6 +44,9 @@ impl Workspaces {
     ) -> Result<Self, StartError> {
         let core = Arc::new(Core::new(config, store, providers).await?);
         let behind = Arc::new(AtomicUsize::new(core.providers.iter().count()));
+        if behind.load(Ordering::Acquire) == 0 {
+            core.note_reconciled();
+        }
         for registered in core.providers.iter() {
             let (watcher, asker) = (Arc::clone(&core), Arc::clone(&core));
             let caught_up = catch_up_counter(Arc::clone(&core), Arc::clone(&behind));
@@ -61,6 +63,9 @@ impl Workspaces {
     /// Lets operations under way end, within a grace period. Workspaces run on.
     pub async fn shutdown(&self) {
         self.core.going_down.cancel();
+        for entry in self.core.registry.all() {
+            entry.unwanted.cancel();
+        }
         self.core.tasks.close();
         if timeout(GRACE, self.core.tasks.wait()).await.is_err() {
             tracing::warn!("operations were still under way; the next start takes them up again");
@@ -108,10 +113,8 @@ impl Workspaces {
         at_most: Duration,
     ) -> Result<Workspace, LookupError> {
         if let Some(entry) = self.core.registry.get(id).filter(|entry| entry.project == project) {
-            let mut phase = entry.phase.subscribe();
-            let settled = phase.wait_for(|phase| phase.situation() != Situation::Creating);
-            // Whether it is settled or the time is up, it is returned as it is.
-            timeout(at_most, settled).await.ok();
+            // Whether it is made or the time is up, it is returned as it is.
+            timeout(at_most, entry.made.cancelled()).await.ok();
         }
         self.get(project, id).await
     }
@@ -194,10 +197,10 @@ impl Workspaces {
     pub async fn providers(&self) -> Vec<ProviderStatus> {
         let active = self.core.store.workspaces_active().await.unwrap_or_else(|error| {
             tracing::warn!(reason = chain(&error), "active workspaces could not be counted");
-            Default::default()
+            Vec::new()
         });
         let status = |kind: ProviderKind| {
-            let active = active.get(kind.as_str()).copied().unwrap_or(0);
+            let active = active.iter().find(|(of, _)| *of == kind).map_or(0, |(_, active)| *active);
             let Some(registered) = self.core.providers.get(kind) else { return absent(kind, active) };
             let health = registered.health();
             ProviderStatus {

@@ -35,19 +35,10 @@ impl Steps {
     /// Changes what is known of a create, while it is one.
     fn progress(&self, workspace: WorkspaceId, change: impl FnOnce(&mut Option<PullProgress>, &mut bool)) {
         let Some(entry) = self.registry.get(workspace) else { return };
-        entry.phase.send_if_modified(|phase| match phase {
-            Phase::Creating { pull, image_present } => {
-                change(pull, image_present);
-                true
-            }
-            Phase::Ready { .. }
-            | Phase::Paused { .. }
-            | Phase::Stopping
-            | Phase::Stopped
-            | Phase::Starting
-            | Phase::Destroying
-            | Phase::Destroyed
-            | Phase::Failed(_) => false,
+        entry.phase.send_if_modified(|phase| {
+            let Phase::Creating { pull, image_present } = phase else { return false };
+            change(pull, image_present);
+            true
         });
     }
 }

@@ -1,6 +1,6 @@
 //! What is counted and timed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use emergent_provider::ProviderKind;
 use metrics::{counter, gauge, histogram};
@@ -21,9 +21,9 @@ pub(crate) fn ended(reason: &'static str) {
     counter!("emergent_workspaces_ended_total", "reason" => reason).increment(1);
 }
 
-pub(crate) fn active(by_provider: &BTreeMap<String, u64>) {
+pub(crate) fn active(by_provider: &[(ProviderKind, u64)]) {
     for provider in ProviderKind::ALL {
-        let active = by_provider.get(provider.as_str()).copied().unwrap_or(0);
+        let active = by_provider.iter().find(|(kind, _)| *kind == provider).map_or(0, |(_, active)| *active);
         // No server comes near the numbers that a float cannot tell apart.
         gauge!("emergent_workspaces_active", "provider" => provider.as_str())
             .set(u32::try_from(active).unwrap_or(u32::MAX));

@@ -56,7 +56,7 @@ impl Core {
             match self.store.workspaces_active().await {
                 Ok(active) => {
                     telemetry::active(&active);
-                    warned = self.warn_near_limit(active.values().sum(), warned);
+                    warned = self.warn_near_limit(active.iter().map(|(_, active)| active).sum(), warned);
                 }
                 Err(error) => tracing::warn!(reason = chain(&error), "active workspaces could not be counted"),
             }

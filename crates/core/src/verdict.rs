@@ -89,8 +89,12 @@ fn creating(engine: Option<&EngineState>) -> Verdict {
 
 fn failed(reason: ErrorReason, engine: Option<&EngineState>) -> Verdict {
     match (reason, engine) {
-        (ErrorReason::CreateFailed | ErrorReason::CreateInterrupted, None) => Verdict::Agree,
-        (ErrorReason::CreateFailed | ErrorReason::CreateInterrupted, Some(_)) => Verdict::Abandon,
+        (ErrorReason::CreateFailed | ErrorReason::EngineUnavailable | ErrorReason::CreateInterrupted, None) => {
+            Verdict::Agree
+        }
+        (ErrorReason::CreateFailed | ErrorReason::EngineUnavailable | ErrorReason::CreateInterrupted, Some(_)) => {
+            Verdict::Abandon
+        }
         (
             ErrorReason::Oom | ErrorReason::Killed | ErrorReason::StartFailed | ErrorReason::EngineLost,
             Some(EngineState::Running),
@@ -164,7 +168,9 @@ mod tests {
             );
             let wanted = match situation {
                 Situation::Stopping | Situation::Destroying | Situation::Destroyed => true,
-                Situation::Failed(ErrorReason::CreateFailed | ErrorReason::CreateInterrupted) => true,
+                Situation::Failed(
+                    ErrorReason::CreateFailed | ErrorReason::EngineUnavailable | ErrorReason::CreateInterrupted,
+                ) => true,
                 Situation::Creating
                 | Situation::Ready
                 | Situation::Paused

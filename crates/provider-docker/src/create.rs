@@ -202,6 +202,7 @@ impl<'a> Prepared<'a> {
         let memory = i64::try_from(limits.memory_bytes).unwrap_or(i64::MAX);
         // Not for open files: the engine's own limit holds, and one above it makes the start fail.
         let no_core_dumps = ResourcesUlimits { name: Some("core".to_owned()), soft: Some(0), hard: Some(0) };
+        let (dns, dns_options) = attachment.dns.clone().unzip();
         let workspace = Mount {
             target: Some(WORKSPACE_DIR.to_owned()),
             source: Some(self.name.clone()),
@@ -225,7 +226,8 @@ impl<'a> Prepared<'a> {
             // With json-file the engine would write all that goes through the first channel to its disk.
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: Some(HashMap::new()) }),
             network_mode: Some(attachment.mode.clone()),
-            dns: attachment.dns.clone(),
+            dns,
+            dns_options,
             mounts: Some(vec![workspace, self.parts.guest.mount()]),
             ..HostConfig::default()
         }

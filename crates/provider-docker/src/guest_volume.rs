@@ -23,7 +23,9 @@ use bollard::{
     },
 };
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use emergent_guest_proto::{GUEST_BINARY, GUEST_MOUNT};
+use emergent_provider::ServerId;
 use futures::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::{
@@ -40,13 +42,14 @@ use crate::{
 const CARRIER_IMAGE: &str = "emergent-guest-carrier";
 const CARRIER_TAG: &str = "1";
 /// A carrier older than this was left by a server that died.
-const CARRIER_AGE: chrono::Duration = chrono::Duration::seconds(60);
+const CARRIER_AGE: chrono::Duration = chrono::Duration::seconds(30);
 /// How long the filling may take altogether, another server's included.
 const FILL_DEADLINE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(50);
 
 /// The volume with one build of the guest.
 pub(crate) struct GuestVolume {
+    server: ServerId,
     binary: Bytes,
     hash: String,
     /// When the volume was made that is known to be whole. Held while it is filled.
@@ -56,9 +59,9 @@ pub(crate) struct GuestVolume {
 // === impl GuestVolume ===
 
 impl GuestVolume {
-    pub(crate) fn new(binary: Bytes) -> Self {
+    pub(crate) fn new(server: ServerId, binary: Bytes) -> Self {
         let hash = Sha256::digest(&binary).iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { binary, hash, whole_since: Mutex::new(None) }
+        Self { server, binary, hash, whole_since: Mutex::new(None) }
     }
 
     /// How containers mount it.
@@ -138,7 +141,13 @@ impl GuestVolume {
             let body = ContainerCreateBody {
                 image: Some(carrier_image()),
                 entrypoint: Some(vec![GUEST_BINARY.to_owned()]),
-                labels: Some([(labels::SHARED.to_owned(), "carrier".to_owned())].into()),
+                labels: Some(
+                    [
+                        (labels::SHARED.to_owned(), "carrier".to_owned()),
+                        (labels::SERVER.to_owned(), self.server.to_string()),
+                    ]
+                    .into(),
+                ),
                 host_config: Some(HostConfig {
                     mounts: Some(vec![self.writable_mount()]),
                     network_mode: Some("none".to_owned()),
@@ -151,12 +160,31 @@ impl GuestVolume {
                 Ok(created) => return Ok(created.id),
                 Err(error) if error.is_missing() => import_carrier_image(engine).await?,
                 Err(error) if error.is_conflict() && Instant::now() < deadline => {
-                    remove_if_left_behind(engine, &name).await?;
+                    self.remove_if_left_behind(engine, &name).await?;
                     sleep(POLL).await;
                 }
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Removes a carrier whose maker has died: this server in an earlier life, since it makes one at a time, or
+    /// another one a good while ago.
+    async fn remove_if_left_behind(&self, engine: &Engine, name: &str) -> Result<(), EngineError> {
+        let docker = engine.client().await?;
+        let Some(carrier) = found(bounded(docker.inspect_container(name, None)).await)? else { return Ok(()) };
+        let labels = carrier.config.and_then(|config| config.labels).unwrap_or_default();
+        let is_ours = labels.get(labels::SERVER) == Some(&self.server.to_string());
+        let made_at = carrier.created.as_deref().and_then(|text| text.parse::<DateTime<Utc>>().ok());
+        let is_old = made_at.is_some_and(|made_at| Utc::now() - made_at > CARRIER_AGE);
+        if let Some(id) = carrier.id
+            && (is_ours || is_old)
+        {
+            tracing::warn!(name, "removing what a server left that died while it filled the guest's volume");
+            // By its id, so that a new one of the same name stays.
+            removal::container(docker, &id).await?;
+        }
+        Ok(())
     }
 
     /// The binary, and after it the marker that says that the binary is whole.
@@ -187,18 +215,4 @@ async fn import_carrier_image(engine: &Engine) -> Result<(), EngineError> {
     let options = CreateImageOptionsBuilder::default().from_src("-").repo(CARRIER_IMAGE).tag(CARRIER_TAG).build();
     let empty_tar = body_full(Bytes::from_static(&[0; 1024]));
     bounded(docker.create_image(Some(options), Some(empty_tar), None).try_collect::<Vec<_>>()).await.map(drop)
-}
-
-/// Removes a carrier that is so old that whoever made it must have died.
-async fn remove_if_left_behind(engine: &Engine, name: &str) -> Result<(), EngineError> {
-    let docker = engine.client().await?;
-    let Some(carrier) = found(bounded(docker.inspect_container(name, None)).await)? else { return Ok(()) };
-    let made_at = carrier.created.as_deref().and_then(|text| text.parse::<chrono::DateTime<chrono::Utc>>().ok());
-    let (Some(made_at), Some(id)) = (made_at, carrier.id) else { return Ok(()) };
-    if chrono::Utc::now() - made_at > CARRIER_AGE {
-        tracing::warn!(name, "removing what a server left that died while it filled the guest's volume");
-        // By its id, so that a new one of the same name stays.
-        removal::container(docker, &id).await?;
-    }
-    Ok(())
 }

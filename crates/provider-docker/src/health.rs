@@ -1,9 +1,6 @@
 //! Whether the engine works, asked every so often for the life of the server.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use emergent_provider::Health;
 use tokio::time::timeout;
@@ -44,7 +41,6 @@ async fn ask(parts: &Arc<Parts>) -> Result<Health, EngineError> {
         return Ok(refused(error.to_string()));
     }
     let unfiltered = parts.networks.verify(&parts.engine).await?;
-    parts.unfiltered.store(unfiltered.is_some(), Ordering::Relaxed);
     let warnings =
         [parts.runtime_warning(&facts.runtime), unfiltered, parts.root_probe.warning(parts, &facts.runtime).await];
     Ok(Health {

@@ -1,6 +1,6 @@
 //! The `gvisor` provider: workspaces as containers of the Docker Engine, under gVisor where it is installed.
 //!
-//! [`DockerProvider`] implements the provider traits, one file for each concern: [`lifecycle`](self) makes and ends
+//! [`DockerProvider`] implements the provider traits, one file for each concern: `lifecycle` makes and ends
 //! containers, `inventory` says what there is, `health` says whether the engine works. Below them, `engine` is the
 //! bounded way to the API, `image` pulls, `guest_volume` brings the guest binary in, and `network` with `firewall`
 //! decide what guests reach.

@@ -10,7 +10,7 @@ use emergent_provider::{
 
 use crate::{
     DockerProvider, channel, create,
-    engine::{EngineError, bounded, within},
+    engine::{EngineError, bounded, found, within},
     labels::name_of,
     removal,
 };
@@ -34,6 +34,8 @@ impl Lifecycle for DockerProvider {
             if is_running(docker, &container).await? {
                 return Ok(None);
             }
+            // After a reboot nothing filters yet.
+            self.parts.networks.ensure_filtered(&self.parts.engine).await?;
             let channel = channel::attach(docker, &container).await?;
             within(START_DEADLINE, docker.start_container(&container, None)).await?;
             Ok(Some(channel))
@@ -84,6 +86,12 @@ impl Lifecycle for DockerProvider {
         let name = name_of(workspace);
         let failed = |error| self.parts.engine.operation_error("remove", error);
         let docker = self.parts.engine.client().await.map_err(failed)?;
+        // gVisor does not end a frozen sandbox when it is killed: the engine would wait for 10 s.
+        if found(is_paused(docker, &name).await).map_err(failed)? == Some(true)
+            && let Err(error) = bounded(docker.unpause_container(&name)).await
+        {
+            tracing::debug!(%error, name, "a paused container is removed as it is");
+        }
         removal::container(docker, &name).await.map_err(failed)?;
         observer.destroyed(workspace, DestroyStep::SandboxRemoved);
         removal::volume(docker, &name).await.map_err(failed)?;

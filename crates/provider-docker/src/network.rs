@@ -1,6 +1,10 @@
 //! The networks that workspaces are on, and whether what they reach is filtered.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use bollard::models::{NetworkCreateRequest, NetworkInspect};
 use emergent_provider::NetworkPolicy;
@@ -22,6 +26,8 @@ const ICC_OPTION: &str = "com.docker.network.bridge.enable_icc";
 /// A name server that there is none at (a range for documentation): names are not looked up outside for a network
 /// without an outside, which older engines would do on a guest's behalf.
 const NO_NAME_SERVER: &str = "192.0.2.1";
+/// So that a guest does not wait long for the answer that does not come.
+const NO_PATIENCE: [&str; 2] = ["timeout:1", "attempts:1"];
 
 /// The networks of this server's workspaces.
 pub(crate) struct Networks {
@@ -29,13 +35,15 @@ pub(crate) struct Networks {
     outbound: String,
     allow: Vec<IpNet>,
     state: Mutex<State>,
+    /// The same as the state says of it, for those who cannot wait.
+    is_filtered: AtomicBool,
 }
 
 /// What was last found out.
 #[derive(Debug, Clone, Default)]
 struct State {
-    /// The bridges, once both networks are known to be there.
-    bridges: Option<Bridges>,
+    /// The networks are there, and it was seen whether they are filtered.
+    is_established: bool,
     /// Why guests are not filtered; `None` when they are.
     unfiltered: Option<String>,
 }
@@ -60,8 +68,8 @@ pub(crate) struct Bridge {
 pub(crate) struct Attachment {
     /// The engine's network mode.
     pub(crate) mode: String,
-    /// Name servers, where the engine's own choice is not right.
-    pub(crate) dns: Option<Vec<String>>,
+    /// Name servers, where the engine's own choice is not right, and how they are asked.
+    pub(crate) dns: Option<(Vec<String>, Vec<String>)>,
     /// What is weaker than it should be.
     pub(crate) warning: Option<String>,
 }
@@ -71,7 +79,7 @@ pub(crate) struct Attachment {
 impl Networks {
     pub(crate) fn new(outbound: Option<String>, allow: Vec<IpNet>) -> Self {
         let outbound = outbound.filter(|name| !name.is_empty()).unwrap_or_else(|| OUTBOUND.0.to_owned());
-        Self { outbound, allow, state: Mutex::default() }
+        Self { outbound, allow, state: Mutex::default(), is_filtered: AtomicBool::new(false) }
     }
 
     /// Makes sure that a policy's network is there and filtered, before a container is put on it.
@@ -81,19 +89,37 @@ impl Networks {
             NetworkPolicy::Isolated => ISOLATED.0.to_owned(),
             NetworkPolicy::Outbound => self.outbound.clone(),
         };
-        let mut state = self.state.lock().await;
-        if state.bridges.is_none() {
-            *state = self.establish(engine).await?;
+        let unfiltered = self.ensure(engine, &name).await?;
+        let dns = (policy == NetworkPolicy::Isolated)
+            .then(|| (vec![NO_NAME_SERVER.to_owned()], NO_PATIENCE.map(str::to_owned).to_vec()));
+        Ok(Attachment { mode: name, dns, warning: unfiltered })
+    }
+
+    /// Makes sure that guests are filtered, before one is started again.
+    pub(crate) async fn ensure_filtered(&self, engine: &Engine) -> Result<(), EngineError> {
+        self.ensure(engine, &self.outbound).await.map(drop)
+    }
+
+    /// Establishes everything unless it was before and the network is still there. Answers as `verify` does.
+    async fn ensure(&self, engine: &Engine, network: &str) -> Result<Option<String>, EngineError> {
+        let known = self.state.lock().await.clone();
+        if known.is_established && find_network(engine, network).await?.is_some() {
+            return Ok(known.unfiltered);
         }
-        let dns = (policy == NetworkPolicy::Isolated).then(|| vec![NO_NAME_SERVER.to_owned()]);
-        Ok(Attachment { mode: name, dns, warning: state.unfiltered.clone() })
+        self.verify(engine).await
     }
 
     /// Looks at networks and filter again, and mends them. Answers why guests are not filtered, if they are not.
     pub(crate) async fn verify(&self, engine: &Engine) -> Result<Option<String>, EngineError> {
         let mut state = self.state.lock().await;
         *state = self.establish(engine).await?;
+        self.is_filtered.store(state.unfiltered.is_none(), Ordering::Relaxed);
         Ok(state.unfiltered.clone())
+    }
+
+    /// Whether guests were filtered when that was last looked at.
+    pub(crate) fn is_filtered(&self) -> bool {
+        self.is_filtered.load(Ordering::Relaxed)
     }
 
     /// Forgets what is known, since the engine says otherwise.
@@ -115,7 +141,7 @@ impl Networks {
                 .await
                 .map_err(|error| error.advice()),
         };
-        Ok(State { bridges: Some(bridges), unfiltered: filtered.err() })
+        Ok(State { is_established: true, unfiltered: filtered.err() })
     }
 
     /// The packet filter's table: one for each outbound network, so that servers with different ones do not
@@ -141,11 +167,14 @@ fn hash(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
+async fn find_network(engine: &Engine, name: &str) -> Result<Option<NetworkInspect>, EngineError> {
+    found(bounded(engine.client().await?.inspect_network(name, None)).await)
+}
+
 /// Makes the network if it is not there, and answers its bridge.
 async fn ensure_network(engine: &Engine, name: &str, bridge: &str, internal: bool) -> Result<Bridge, EngineError> {
     let docker = engine.client().await?;
-    let look = async || found(bounded(docker.inspect_network(name, None)).await);
-    if let Some(network) = look().await? {
+    if let Some(network) = find_network(engine, name).await? {
         return Ok(bridge_of(&network));
     }
     let request = NetworkCreateRequest {
@@ -160,7 +189,7 @@ async fn ensure_network(engine: &Engine, name: &str, bridge: &str, internal: boo
         ..NetworkCreateRequest::default()
     };
     let made = bounded(docker.create_network(request)).await;
-    match (look().await?, made) {
+    match (find_network(engine, name).await?, made) {
         // Even when it could not be made: another server may have been quicker, and its bridge was in the way.
         (Some(network), _) => Ok(bridge_of(&network)),
         (None, Err(error)) => Err(error),

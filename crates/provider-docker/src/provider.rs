@@ -31,7 +31,6 @@ pub(crate) struct Parts {
     pub(crate) guest_architecture: Architecture,
     pub(crate) networks: Networks,
     pub(crate) root_probe: RootProbe,
-    pub(crate) unfiltered: AtomicBool,
     gvisor: String,
     require_isolation: Isolation,
     facts: Mutex<Option<Arc<Facts>>>,
@@ -50,10 +49,9 @@ impl DockerProvider {
             engine: Engine::new(config.checked_host()?),
             server: config.server,
             guest_architecture: config.guest_architecture()?,
-            guest: GuestVolume::new(config.guest_binary),
+            guest: GuestVolume::new(config.server, config.guest_binary),
             networks: Networks::new(config.network_name, config.network_allow),
             root_probe: RootProbe::new(config.server),
-            unfiltered: AtomicBool::new(true),
             gvisor: config.runtime,
             require_isolation: config.require_isolation,
             facts: Mutex::new(None),
@@ -80,7 +78,7 @@ impl Provider for DockerProvider {
             warm_pool: true,
             live_limits: !is_gvisor,
             disk_quota: false,
-            network_filter: !self.parts.unfiltered.load(Ordering::Relaxed),
+            network_filter: self.parts.networks.is_filtered(),
         }
     }
 

@@ -13,8 +13,11 @@ use std::{
 use bollard::{
     Docker,
     models::{ContainerCreateBody, HostConfig, HostConfigLogConfig},
-    query_parameters::{ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder},
+    query_parameters::{
+        ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
+    },
 };
+use chrono::Utc;
 use emergent_guest_proto::{GUEST_BINARY, STATE_DIR};
 use emergent_provider::ServerId;
 use tokio::{
@@ -32,6 +35,9 @@ use crate::{
 
 /// How long the guest may take until its directory is there.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// No probe takes longer.
+const LONGEST: chrono::Duration = chrono::Duration::seconds(180);
+const LABEL: &str = "probe";
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
 
@@ -103,8 +109,7 @@ impl RootProbe {
 async fn ask(parts: &Parts, runtime: &str) -> Option<bool> {
     let docker = parts.engine.client().await.ok()?;
     let name = &parts.root_probe.container;
-    // What a server of before may have left.
-    removal::container(docker, name).await.ok()?;
+    sweep(docker, name).await.ok()?;
     let asked = ask_with(parts, docker, name, runtime).await;
     let removed = removal::container(docker, name).await;
     match asked.and_then(|kept| removed.map(|()| kept)) {
@@ -119,6 +124,22 @@ async fn ask(parts: &Parts, runtime: &str) -> Option<bool> {
     }
 }
 
+/// Removes what earlier servers left that ended while they asked: this one's by its name, others' by their age.
+async fn sweep(docker: &Docker, own: &str) -> Result<(), EngineError> {
+    removal::container(docker, own).await?;
+    let filters = labels::having(&format!("{}={LABEL}", labels::SHARED));
+    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    let oldest = (Utc::now() - LONGEST).timestamp();
+    for probe in bounded(docker.list_containers(Some(options))).await? {
+        if let (Some(id), Some(created)) = (probe.id, probe.created)
+            && created < oldest
+        {
+            removal::container(docker, &id).await?;
+        }
+    }
+    Ok(())
+}
+
 async fn ask_with(parts: &Parts, docker: &Docker, name: &str, runtime: &str) -> Result<Option<bool>, EngineError> {
     parts.guest.ensure(&parts.engine).await?;
     let body = ContainerCreateBody {
@@ -126,7 +147,7 @@ async fn ask_with(parts: &Parts, docker: &Docker, name: &str, runtime: &str) -> 
         user: Some("0:0".to_owned()),
         entrypoint: Some(vec![GUEST_BINARY.to_owned(), "serve".to_owned()]),
         labels: Some(
-            [(labels::SHARED.to_owned(), "probe".to_owned()), (labels::SERVER.to_owned(), parts.server.to_string())]
+            [(labels::SHARED.to_owned(), LABEL.to_owned()), (labels::SERVER.to_owned(), parts.server.to_string())]
                 .into(),
         ),
         host_config: Some(HostConfig {

@@ -63,6 +63,8 @@ pub enum WorkspaceState {
 pub enum ErrorReason {
     /// It could not be made; nothing of it is left in the engine.
     CreateFailed,
+    /// The engine did not answer when it was to be made; what is left of it goes when the engine is back.
+    EngineUnavailable,
     /// The server was stopped while it was being made; nothing of it is left in the engine.
     CreateInterrupted,
     /// It used more memory than its limit and was ended. Its files are kept; the next call starts it again.
@@ -151,13 +153,21 @@ impl WorkspaceState {
 
 impl ErrorReason {
     /// All reasons.
-    pub const ALL: [Self; 6] =
-        [Self::CreateFailed, Self::CreateInterrupted, Self::Oom, Self::Killed, Self::StartFailed, Self::EngineLost];
+    pub const ALL: [Self; 7] = [
+        Self::CreateFailed,
+        Self::EngineUnavailable,
+        Self::CreateInterrupted,
+        Self::Oom,
+        Self::Killed,
+        Self::StartFailed,
+        Self::EngineLost,
+    ];
 
     /// The word for it in rows and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::CreateFailed => "create_failed",
+            Self::EngineUnavailable => "engine_unavailable",
             Self::CreateInterrupted => "create_interrupted",
             Self::Oom => "oom",
             Self::Killed => "killed",

@@ -17,7 +17,7 @@ use crate::{
     entity::workspace::{Column, Entity},
     error::Doing as _,
     installation::now,
-    words::{Word as _, from_integer},
+    words::{Word as _, from_integer, parse},
 };
 
 /// A workspace, as the store has it.
@@ -182,11 +182,11 @@ impl Store {
         self.select_all(driven_by(server).filter(Column::ExpiresAt.lte(at)), "list expired workspaces").await
     }
 
-    /// How many agent workspaces of each provider count towards the limit.
+    /// How many agent workspaces of each provider count towards the limit; providers without any are left out.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
-    pub async fn workspaces_active(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+    pub async fn workspaces_active(&self) -> Result<Vec<(ProviderKind, u64)>, StoreError> {
         let counted = StateWord::COUNTED.map(StateWord::as_str);
         let by_provider = Entity::find()
             .select_only()
@@ -197,7 +197,9 @@ impl Store {
             .group_by(Column::Provider)
             .into_tuple::<(String, i64)>();
         let counts = by_provider.all(self.reader.connection()).await.doing("count workspaces")?;
-        counts.into_iter().map(|(provider, count)| Ok((provider, from_integer("count", count)?))).collect()
+        let count =
+            |(provider, count): (String, i64)| Ok((parse("provider", &provider)?, from_integer("count", count)?));
+        counts.into_iter().map(count).collect()
     }
 
     /// Records a state, if the workspace is in one of `from` now. `None`: it is not, and nothing was changed.

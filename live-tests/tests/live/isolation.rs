@@ -24,7 +24,7 @@ async fn the_guest_socket_is_not_for_the_agent(runtime: Runtime) -> anyhow::Resu
     let server = Server::on(runtime).await?;
     let id = server.api.create_default().await?;
     let attempt = "/.emergent/emergent-guest connect </dev/null; echo code $?; \
-        touch /.emergent/x; echo code $?; rm -f /var/lib/emergent/output/*; ls /var/lib/emergent/output | wc -l";
+        touch /.emergent/x; echo code $?; rm -f /var/lib/emergent/output/*; find /var/lib/emergent/output -type f | wc -l";
     let seen = server.api.bash(&id, attempt).await?;
     ensure!(!seen.contains("code 0"), "{seen}");
     ensure!(!seen.trim_end().ends_with("\n0"), "the agent removed the outputs: {seen}");
@@ -58,9 +58,11 @@ async fn privileges_are_few(runtime: Runtime) -> anyhow::Result<()> {
     let bounding = server.api.tool(&id, "bash", command).await?.success()?;
     let bounding = bounding["stdout"].as_str().and_then(|line| line.split_whitespace().last()).context("no CapBnd")?;
     ensure!(u64::from_str_radix(bounding, 16)? & !allowed == 0, "capabilities {bounding}");
-    let mount = json!({ "command": "mount -t tmpfs none /mnt || mknod /tmp/sda b 8 0", "user": "root" });
-    let mount = server.api.tool(&id, "bash", mount).await?.success()?;
-    ensure!(mount["exit_code"] != 0, "{mount}");
+    // gVisor lets root make a device node, which leads nowhere.
+    let escapes = "mkdir /tmp/m && mount -t tmpfs none /tmp/m && exit 0; mknod /tmp/sda b 8 0 && head -c 1 /tmp/sda";
+    let escape = json!({ "command": escapes, "user": "root" });
+    let escape = server.api.tool(&id, "bash", escape).await?.success()?;
+    ensure!(escape["exit_code"] != 0, "{escape}");
     Ok(())
 }
 

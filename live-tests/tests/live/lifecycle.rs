@@ -146,9 +146,7 @@ async fn a_missing_image_is_said_at_once(runtime: Runtime) -> anyhow::Result<()>
     ensure!(started.elapsed() < Duration::from_secs(10), "the refusal took {:?}", started.elapsed());
     ensure!(reply.status.as_u16() >= 400, "{reply:?}");
     ensure!(reply.body["detail"].as_str().is_some_and(|detail| detail.contains(image)), "{reply:?}");
-    let left = server.engine.resources_of_server(server.id()).await?;
-    ensure!(left.is_empty(), "left behind: {left:?}");
-    Ok(())
+    server.await_nothing_left().await
 }
 
 async fn docker_may_go_away_and_come_back(runtime: Runtime) -> anyhow::Result<()> {
@@ -179,7 +177,7 @@ async fn another_project_sees_nothing(runtime: Runtime) -> anyhow::Result<()> {
     let id = server.api.create_default().await?;
     let token = json!({ "name": "stranger", "scopes": ["admin:read", "admin:write"], "project": "another" });
     let token = server.api.post("/api/v1/tokens", token).await?.success()?;
-    let stranger = server.api.with_token(token["token"].as_str().context("no token")?);
+    let stranger = server.api.with_token(token["secret"].as_str().context("no secret")?);
 
     stranger.get(&format!("{WORKSPACES}/{id}")).await?.refusal(404)?;
     stranger.tool(&id, "bash", json!({ "command": "true" })).await?.refusal(404)?;

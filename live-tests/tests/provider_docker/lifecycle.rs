@@ -10,6 +10,7 @@ use emergent_provider::{
     NetworkPolicy, Provider as _, PullProgress, StepObserver, WorkspaceId,
 };
 use futures::future::try_join_all;
+use sha2::{Digest as _, Sha256};
 
 use crate::sandbox::{Bench, Unobserved, full, guest_binary, spec};
 
@@ -20,6 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("the_steps_are_told_in_order", steps_in_order),
         Case::new("files_outside_the_volume_survive_a_stop", root_survives),
         Case::new("a_dropped_channel_leaves_no_process_inside", dropped_channels),
+        Case::new("a_carrier_that_a_dead_server_left_does_not_hold_up_its_next_life", carrier_left_behind),
         Case::new("the_guest_volume_is_filled_once_by_ten_creates_at_once", filled_once),
     ]
 }
@@ -161,6 +163,33 @@ async fn dropped_channels(runtime: Runtime) -> anyhow::Result<()> {
     .await
 }
 
+async fn carrier_left_behind(runtime: Runtime) -> anyhow::Result<()> {
+    let mut binary = guest_binary()?.to_vec();
+    binary.extend_from_slice(WorkspaceId::generate().as_uuid().as_bytes());
+    let bench = Bench::with(runtime, |config| config.guest_binary = binary.clone().into())?;
+    // What a server leaves that is killed in the middle: the empty volume, and the carrier.
+    let volume = guest_volume_of(&binary);
+    let docker = |arguments: &[&str]| std::process::Command::new("docker").args(arguments).output();
+    let label = format!("emergent.server={}", bench.server);
+    let mount = format!("{volume}:/.emergent");
+    let carrier = format!("{volume}-carrier");
+    let image = spec(NetworkPolicy::None)?.image.to_string();
+    let made = docker(&["create", "--name", &carrier, "--label", &label, "--volume", &mount, &image, "true"])?;
+    ensure!(made.status.success(), "{made:?}");
+    let started = std::time::Instant::now();
+    bench.sandbox(&spec(NetworkPolicy::None)?).await?;
+    ensure!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    drop(bench);
+    ensure!(docker(&["volume", "rm", &volume])?.status.success());
+    Ok(())
+}
+
+/// The name of the volume for this build of the guest.
+fn guest_volume_of(binary: &[u8]) -> String {
+    let hash: String = Sha256::digest(binary).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("emergent-guest-{hash}")
+}
+
 async fn filled_once(runtime: Runtime) -> anyhow::Result<()> {
     // A guest that no engine has seen: bytes after the end of an executable do not change it.
     let mut binary = guest_binary()?.to_vec();
@@ -184,7 +213,7 @@ async fn filled_once(runtime: Runtime) -> anyhow::Result<()> {
     let mounts = first.engine.inspect(&volume).await?.mounts.unwrap_or_default();
     let guest = mounts.iter().find(|mount| mount.destination.as_deref() == Some("/.emergent"));
     ensure!(guest.is_some_and(|mount| mount.rw == Some(false)), "{mounts:?}");
-    let name = guest.and_then(|mount| mount.name.clone()).unwrap_or_default();
+    let name = guest_volume_of(&binary);
     drop((first, second));
     let removed = std::process::Command::new("docker").args(["volume", "rm", &name]).output()?;
     ensure!(removed.status.success(), "{removed:?}");

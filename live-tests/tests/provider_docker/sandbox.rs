@@ -145,7 +145,7 @@ pub(crate) fn spec(network: NetworkPolicy) -> anyhow::Result<SandboxSpec> {
 
 /// The guest that `make build` leaves beside the server.
 pub(crate) fn guest_binary() -> anyhow::Result<Bytes> {
-    let directory = std::env::var("EMERGENT_BIN_DIR").context("EMERGENT_BIN_DIR names the folder of `make build`")?;
+    let directory = std::env::var("LIVE_BIN_DIR").context("LIVE_BIN_DIR names the folder of `make build`")?;
     let path = PathBuf::from(directory).join("emergent-guest");
     Ok(std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?.into())
 }

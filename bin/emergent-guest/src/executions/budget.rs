@@ -41,11 +41,8 @@ pub fn enforce(directory: &Path, runs: &[Arc<Run>], budget: u64) {
         if excess == 0 {
             return;
         }
-        let freed = match log.run.ending() {
-            Some(_) => log.drop_before(directory, log.size),
-            // Of a running log the newest part is what its reader wants.
-            None => log.drop_before(directory, log.size.saturating_sub(log.taken.saturating_sub(excess))),
-        };
+        // Of each log the newest part is kept, as far as the budget goes.
+        let freed = log.drop_before(directory, log.size.saturating_sub(log.taken.saturating_sub(excess)));
         match freed {
             Ok(freed) => excess = excess.saturating_sub(freed),
             Err(error) => tracing::warn!(%error, id = %log.run.id, "output beyond the budget cannot be dropped"),
@@ -67,20 +64,21 @@ impl Log {
     /// Frees the bytes before `offset`, whose offsets stay what they are; says how much that was.
     fn drop_before(&self, directory: &Path, offset: u64) -> io::Result<u64> {
         let path = &paths(directory, &self.run.id)[index(self.stream)];
-        let all = offset >= self.size;
-        let length = if all { self.size.next_multiple_of(BLOCK) } else { offset - offset % BLOCK };
-        if length == 0 {
-            return Ok(0);
-        }
-        // Told first: a reader checks it after it has read, and so never takes a hole for output.
+        let length = offset.next_multiple_of(BLOCK);
         let before = self.run.dropped(self.stream);
+        // Told first: a reader checks it after it has read, and so never takes a hole for output.
         self.run.drop_before(self.stream, length.min(self.size));
         let punched = File::options().write(true).open(path).and_then(|file| {
             let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             fallocate(file, hole, 0, length).map_err(io::Error::from)
         });
         match punched {
-            Err(error) if is_unsupported(&error) && all && self.run.ending().is_some() => fs::remove_file(path)?,
+            // Then a finished log goes as a whole, and a running one cannot be helped.
+            Err(error) if is_unsupported(&error) && self.run.ending().is_some() => {
+                self.run.drop_before(self.stream, self.size);
+                fs::remove_file(path)?;
+                return Ok(self.taken);
+            }
             other => other?,
         }
         Ok(length.min(self.size).saturating_sub(before).min(self.taken))

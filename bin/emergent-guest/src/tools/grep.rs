@@ -36,8 +36,10 @@ const LINE_LIMIT: usize = 2_000;
 /// The longest line that is searched, in bytes; a file with a longer one is left out.
 const HEAP_LIMIT: usize = 64 << 20;
 
-/// Files found and not yet searched, at most.
-const QUEUE: usize = 1_024;
+/// Files that are handed over at once, and how many such batches may wait: handing over costs as much as searching a
+/// small file.
+const BATCH: usize = 32;
+const QUEUE: usize = 64;
 
 const MAX_THREADS: usize = 8;
 
@@ -80,10 +82,11 @@ fn search(root: &Path, request: &GrepRequest, matcher: &RegexMatcher, limit: usi
     let _ = open(root)?;
     let walk = walk(root, request)?;
     let found = Found { matches: Mutex::default(), count: AtomicUsize::new(0), limit };
-    let (paths, queue) = sync_channel::<PathBuf>(QUEUE);
+    let (paths, queue) = sync_channel::<Vec<PathBuf>>(QUEUE);
     let queue = Mutex::new(queue);
     thread::scope(|scope| {
-        let helpers = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+        // This thread walks, and then searches too.
+        let helpers = thread::available_parallelism().map_or(1, usize::from).clamp(2, MAX_THREADS) - 1;
         for _ in 0..helpers {
             // New threads have the rights of this one. Without any, this one searches too.
             let helper = thread::Builder::new().spawn_scoped(scope, || help(&queue, matcher, &found));
@@ -92,12 +95,11 @@ fn search(root: &Path, request: &GrepRequest, matcher: &RegexMatcher, limit: usi
             }
         }
         let mut searcher = searcher();
-        for path in walk {
-            if found.is_full() {
-                break;
-            }
-            if let Err(TrySendError::Full(path) | TrySendError::Disconnected(path)) = paths.try_send(path) {
-                search_file(&mut searcher, matcher, &path, &found);
+        let mut walk = walk.peekable();
+        while walk.peek().is_some() && !found.is_full() {
+            let batch = walk.by_ref().take(BATCH).collect();
+            if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) = paths.try_send(batch) {
+                search_files(&mut searcher, matcher, &batch, &found);
             }
         }
         // Tells the helpers that no more come, and searches what they leave, which is everything if there are none.
@@ -127,13 +129,12 @@ fn walk(root: &Path, request: &GrepRequest) -> Result<impl Iterator<Item = PathB
     Ok(walk.filter_map(Result::ok).filter(searchable).map(ignore::DirEntry::into_path))
 }
 
-fn help(queue: &Mutex<Receiver<PathBuf>>, matcher: &RegexMatcher, found: &Found) {
+fn help(queue: &Mutex<Receiver<Vec<PathBuf>>>, matcher: &RegexMatcher, found: &Found) {
     let mut searcher = searcher();
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match next {
-            Ok(path) if !found.is_full() => search_file(&mut searcher, matcher, &path, found),
-            Ok(_) => {}
+            Ok(batch) => search_files(&mut searcher, matcher, &batch, found),
             Err(_) => return,
         }
     }
@@ -145,6 +146,15 @@ fn searcher() -> Searcher {
         .binary_detection(BinaryDetection::quit(0))
         .heap_limit(Some(HEAP_LIMIT))
         .build()
+}
+
+fn search_files(searcher: &mut Searcher, matcher: &RegexMatcher, paths: &[PathBuf], found: &Found) {
+    for path in paths {
+        if found.is_full() {
+            return;
+        }
+        search_file(searcher, matcher, path, found);
+    }
 }
 
 fn search_file(searcher: &mut Searcher, matcher: &RegexMatcher, path: &Path, found: &Found) {

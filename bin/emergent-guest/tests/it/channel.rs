@@ -19,7 +19,7 @@ async fn over_pipes(stdout: impl Into<std::os::fd::OwnedFd>, stdin: impl Into<st
     Client::over(tokio::io::join(output, input)).await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_guest_says_who_it_is_and_what_is_used() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -31,7 +31,7 @@ async fn the_guest_says_who_it_is_and_what_is_used() {
     assert!(usage.disk_total_bytes > usage.disk_used_bytes && usage.processes > Some(0), "{usage:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn only_root_may_connect_and_nobody_else_may_change_output() {
     let Some(guest) = Guest::start().await else { return };
     assert_eq!(std::fs::metadata(guest.socket()).unwrap().mode() & 0o777, 0o600);
@@ -45,7 +45,7 @@ async fn only_root_may_connect_and_nobody_else_may_change_output() {
     assert_eq!(client.sh(&probe(&file)).await, "readable\n");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn connect_joins_its_standard_streams_to_the_guest() {
     let Some(guest) = Guest::start().await else { return };
     let mut child = Command::new(PROGRAM)
@@ -62,7 +62,7 @@ async fn connect_joins_its_standard_streams_to_the_guest() {
     eventually("connect ends", || std::future::ready(child.try_wait().unwrap())).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn connect_waits_for_a_guest_that_is_just_starting() {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("skipped: the guest needs root");
@@ -84,7 +84,7 @@ async fn connect_waits_for_a_guest_that_is_just_starting() {
     assert!(child.wait().unwrap().success());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_first_channel_is_the_guests_own_stdio_and_its_end_ends_nothing() {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("skipped: the guest needs root");
@@ -103,7 +103,7 @@ async fn the_first_channel_is_the_guests_own_stdio_and_its_end_ends_nothing() {
     assert!(guest.wait().unwrap().success());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn shutdown_ends_executions_in_order() {
     let Some(mut guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -120,7 +120,7 @@ async fn shutdown_ends_executions_in_order() {
     assert_eq!(std::fs::read_to_string(&output).unwrap(), "ready\nbye\n");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_the_guest_does_not_know_is_unsupported_and_malformed_requests_name_the_field() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;

@@ -8,9 +8,9 @@ use emergent_guest_proto::{
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Guest, code, eventually, full, processes_with, request};
+use crate::support::{Guest, code, eventually, full, request};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_command_runs_as_the_agent_in_the_workspace() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -22,7 +22,7 @@ async fn a_command_runs_as_the_agent_in_the_workspace() {
     assert_eq!(client.sh("grep -c . /proc/self/oom_score_adj && cat /proc/self/oom_score_adj").await, "1\n500\n");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_answer_has_both_streams_the_code_and_the_variables() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -39,7 +39,7 @@ async fn the_answer_has_both_streams_the_code_and_the_variables() {
     assert_eq!((killed.exit_code, killed.signal.as_deref()), (Some(137), Some("SIGKILL")));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn signals_have_their_defaults_again() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -49,7 +49,7 @@ async fn signals_have_their_defaults_again() {
     assert_eq!(result.signal.as_deref(), Some("SIGHUP"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn long_output_is_cut_in_the_middle_and_the_file_has_all_of_it() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -68,7 +68,7 @@ async fn long_output_is_cut_in_the_middle_and_the_file_has_all_of_it() {
     assert!(!exact.truncated && exact.stdout_file.is_none() && exact.stdout.len() == OUTPUT_LIMIT);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn output_that_is_not_text_is_shown_as_well_as_can_be() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -76,7 +76,7 @@ async fn output_that_is_not_text_is_shown_as_well_as_can_be() {
     assert_eq!((result.stdout.as_str(), result.stdout_bytes), ("a\u{fffd}b\0c", 5));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_server_left_in_the_background_holds_nothing_up_and_can_be_cancelled() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -85,14 +85,15 @@ async fn a_server_left_in_the_background_holds_nothing_up_and_can_be_cancelled()
     let result: BashResult = client.tool("bash", body).await.unwrap();
     assert_eq!((result.stdout.as_str(), result.exit_code), ("started\n", Some(0)));
     assert!(started.elapsed() < Duration::from_secs(5));
-    assert_eq!(processes_with("sleep 4711.1").len(), 1);
+    let alive = || std::future::ready((guest.processes("sleep 4711.1").len() == 1).then_some(()));
+    eventually("the server runs", alive).await;
     let cancelled: Execution = client.post("/v1/executions/server/cancel", &json!({})).await.unwrap();
     let ExecutionState::Ended { outcome, exit_code, .. } = cancelled.state else { panic!() };
     assert_eq!((outcome, exit_code), (Outcome::Exited, Some(0)));
-    assert!(processes_with("sleep 4711.1").is_empty());
+    assert!(guest.processes("sleep 4711.1").is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn cancel_ends_the_whole_tree_also_what_left_the_session() {
     let Some(guest) = Guest::start_with(&["--allow-root"]).await else { return };
     let client = guest.client().await;
@@ -104,7 +105,8 @@ async fn cancel_ends_the_whole_tree_also_what_left_the_session() {
         let line = format!("sleep {seconds}");
         let all = || {
             std::future::ready(
-                (processes_with(&line)
+                (guest
+                    .processes(&line)
                     .iter()
                     .filter(|pid| std::fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"sleep\n"))
                     .count()
@@ -115,11 +117,11 @@ async fn cancel_ends_the_whole_tree_also_what_left_the_session() {
         eventually("all three run", all).await;
         let cancelled: Execution = client.post(&format!("/v1/executions/{user}/cancel"), &json!({})).await.unwrap();
         assert!(matches!(cancelled.state, ExecutionState::Ended { outcome: Outcome::Cancelled, .. }), "{cancelled:?}");
-        assert_eq!(processes_with(&line), [0; 0], "{user}");
+        assert_eq!(guest.processes(&line), [0; 0], "{user}");
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_time_limit_ends_politely_first_and_then_for_good() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -133,10 +135,10 @@ async fn the_time_limit_ends_politely_first_and_then_for_good() {
     assert_eq!((result.stdout.as_str(), result.exit_code, result.timed_out), ("begun\n", Some(137), true));
     let taken = started.elapsed();
     assert!(Duration::from_secs(5) < taken && taken < Duration::from_secs(9), "{taken:?}");
-    assert!(processes_with("sleep 4711.4").is_empty());
+    assert!(guest.processes("sleep 4711.4").is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_id_names_one_execution_and_its_answer_can_be_had_again() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -148,7 +150,7 @@ async fn an_id_names_one_execution_and_its_answer_can_be_had_again() {
     assert_eq!(code(client.get::<Value>("/v1/executions/never/wait").await), ErrorCode::UnknownExecution);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_execution_goes_on_when_its_caller_vanishes() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -163,7 +165,7 @@ async fn an_execution_goes_on_when_its_caller_vanishes() {
     assert_eq!(other.sh("cat witness").await, "done\n");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_program_without_a_shell_is_found_in_the_path() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -172,7 +174,7 @@ async fn a_program_without_a_shell_is_found_in_the_path() {
     assert_eq!(execution.command, "printf %s| a b $HOME");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_cannot_run_says_why_and_leaves_nothing() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -194,7 +196,7 @@ async fn what_cannot_run_says_why_and_leaves_nothing() {
     assert_eq!(std::fs::read_dir(guest.state().join("output")).unwrap().count(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn root_is_for_workspaces_that_allow_it() {
     let Some(guest) = Guest::start_with(&["--allow-root"]).await else { return };
     let client = guest.client().await;
@@ -203,7 +205,7 @@ async fn root_is_for_workspaces_that_allow_it() {
     assert_eq!(result.stdout, "0\nroot\n");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn standard_input_can_be_written_and_closed() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -222,7 +224,7 @@ async fn standard_input_can_be_written_and_closed() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_process_that_never_reads_does_not_hold_its_writer_for_ever() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -231,7 +233,7 @@ async fn a_process_that_never_reads_does_not_hold_its_writer_for_ever() {
     assert_eq!(code(written), ErrorCode::NotRunning);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn signals_reach_the_process_group() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -249,7 +251,7 @@ async fn signals_reach_the_process_group() {
     assert_eq!(unknown.field.as_deref(), Some("signal"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_restart_keeps_what_has_ended_and_calls_the_rest_lost() {
     let Some(mut guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -271,14 +273,9 @@ async fn a_restart_keeps_what_has_ended_and_calls_the_rest_lost() {
     let list: ExecutionList = client.get("/v1/executions").await.unwrap();
     let ids: Vec<_> = list.executions.iter().map(|execution| execution.execution_id.as_str()).collect();
     assert_eq!(ids, ["unfinished", "ended"]);
-    // The process itself outlived a guest that is not PID 1.
-    for pid in processes_with("sleep 4711.5") {
-        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL)
-            .unwrap();
-    }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn only_so_many_ended_executions_are_remembered() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;

@@ -32,7 +32,7 @@ fn endless(first: usize) -> Body {
     StreamBody::new(some.chain(futures::stream::pending())).boxed_unsync()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn contents_come_back_as_they_went() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -53,7 +53,7 @@ async fn contents_come_back_as_they_went() {
     assert_eq!((status, rest.len()), (206, 0));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_replaced_file_keeps_its_permissions_unless_others_are_asked_for() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -62,7 +62,7 @@ async fn a_replaced_file_keeps_its_permissions_unless_others_are_asked_for() {
     assert_eq!((kept.mode, kept.size), (0o640, 3));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_upload_that_breaks_off_leaves_what_was_there() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -81,7 +81,7 @@ async fn an_upload_that_breaks_off_leaves_what_was_there() {
     assert_eq!(std::fs::read_to_string(guest.workspace().join("f")).unwrap(), "old");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_full_disk_is_said_to_be_full_and_the_old_file_stays() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -109,7 +109,7 @@ async fn a_full_disk_is_said_to_be_full_and_the_old_file_stays() {
     assert_eq!(left, "old\nf\n");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn names_of_any_bytes_work_everywhere() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -128,7 +128,7 @@ async fn names_of_any_bytes_work_everywhere() {
     assert_eq!(found["files"].as_array().unwrap().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn entries_are_made_moved_and_removed() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -157,7 +157,7 @@ async fn entries_are_made_moved_and_removed() {
     assert_eq!(code(remove("a", false).await), ErrorCode::NotFound);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn moving_across_file_systems_copies_everything() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -172,7 +172,7 @@ async fn moving_across_file_systems_copies_everything() {
     assert_eq!(std::fs::read_to_string(target.join("sub/l")).unwrap(), "x\n");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_directory_goes_through_an_archive_unchanged() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -205,7 +205,7 @@ fn archive_of(name: &str, kind: tar::EntryType, link: &str) -> Vec<u8> {
     bytes
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_archive_cannot_leave_its_directory() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -228,7 +228,7 @@ async fn an_archive_cannot_leave_its_directory() {
     assert!(!guest.workspace().join("in/hard").exists());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_file_of_five_gigabytes_is_read_in_part_with_little_memory() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;

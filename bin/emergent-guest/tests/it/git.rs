@@ -25,7 +25,7 @@ async fn repository() -> Option<(Guest, Client)> {
     Some((guest, client))
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_change_goes_from_status_to_diff_to_commit_to_log() {
     let Some((guest, client)) = repository().await else { return };
     assert_eq!(git(&client, json!({"action": "log"})).await, GitResult::Log { commits: Vec::new() });
@@ -53,7 +53,7 @@ async fn a_change_goes_from_status_to_diff_to_commit_to_log() {
     assert_eq!(shown, [(".M", "a file".to_owned()), ("??", "other".to_owned())]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_configured_identity_is_used() {
     let Some((guest, client)) = repository().await else { return };
     client.sh("git config user.name Ada; git config user.email ada@example.org").await;
@@ -65,7 +65,7 @@ async fn a_configured_identity_is_used() {
     assert_eq!((commits[0].author_name.as_str(), commits[0].author_email.as_str()), ("Ada", "ada@example.org"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn branches_are_made_listed_and_switched() {
     let Some((guest, client)) = repository().await else { return };
     guest.put("a", "");
@@ -86,7 +86,7 @@ async fn branches_are_made_listed_and_switched() {
     assert!(missing.code == ErrorCode::GitFailed && missing.message.contains("nope"), "{missing:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn work_is_pushed_to_and_pulled_from_a_remote() {
     let Some((guest, client)) = repository().await else { return };
     client.sh("git init -q --bare -b main ../workspace/remote.git; git remote add origin $PWD/remote.git; echo remote.git > .git/info/exclude").await;
@@ -107,7 +107,7 @@ async fn work_is_pushed_to_and_pulled_from_a_remote() {
     assert_eq!((upstream.as_deref(), ahead, behind, clean), (Some("origin/main"), 0, 0, true));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn gits_refusals_are_gits_own_words_without_credentials() {
     let Some((guest, client)) = repository().await else { return };
     client.sh("git remote add origin https://ada:s3cret@127.0.0.1:1/x.git").await;
@@ -125,7 +125,7 @@ async fn gits_refusals_are_gits_own_words_without_credentials() {
     assert_eq!(code(client.tool::<Value>("git", fields).await), ErrorCode::GitFailed);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_huge_diff_is_cut() {
     let Some((guest, client)) = repository().await else { return };
     guest.put("a", "");

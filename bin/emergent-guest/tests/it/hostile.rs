@@ -9,9 +9,9 @@ use emergent_guest_proto::{
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Guest, code, eventually, full, processes_with, request};
+use crate::support::{Guest, code, eventually, full, request};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_thousand_calls_at_once_are_all_answered() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -31,7 +31,7 @@ async fn a_thousand_calls_at_once_are_all_answered() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn pipes_sockets_and_devices_are_never_waited_for() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -58,7 +58,7 @@ async fn pipes_sockets_and_devices_are_never_waited_for() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn killing_children_from_inside_ends_only_those() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -72,7 +72,7 @@ async fn killing_children_from_inside_ends_only_those() {
     client.get::<Hello>("/v1/hello").await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_fork_bomb_stays_within_its_limit_and_can_be_cancelled() {
     // The limit counts all processes of the user, on the whole machine.
     let Some(guest) = Guest::start_with(&["--nproc", "200"]).await else { return };
@@ -80,18 +80,18 @@ async fn a_fork_bomb_stays_within_its_limit_and_can_be_cancelled() {
     guest.put("f", "x\n");
     let bomb = "bomb() { : emergent-bomb; bomb | bomb & }; bomb; while :; do sleep 0.1; done";
     client.start(json!({"execution_id": "bomb", "program": bomb})).await;
-    eventually("it has grown", || std::future::ready((processes_with("emergent-bomb").len() > 100).then_some(())))
+    eventually("it has grown", || std::future::ready((guest.processes("emergent-bomb").len() > 100).then_some(())))
         .await;
     let asked = Instant::now();
     client.tool::<ReadResult>("read", json!({"file_path": "f"})).await.unwrap();
     client.tool::<Value>("grep", json!({"pattern": "x"})).await.unwrap();
     assert!(asked.elapsed() < Duration::from_secs(10));
     client.post::<Execution>("/v1/executions/bomb/cancel", &json!({})).await.unwrap();
-    assert!(processes_with("emergent-bomb").is_empty());
+    assert!(guest.processes("emergent-bomb").is_empty());
     assert_eq!(client.sh("echo alive").await, "alive\n");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn callers_that_vanish_in_the_middle_leave_a_working_guest() {
     let Some(guest) = Guest::start().await else { return };
     guest.put("big", vec![b'x'; 20 << 20]);
@@ -114,7 +114,7 @@ async fn callers_that_vanish_in_the_middle_leave_a_working_guest() {
     assert!(asked.elapsed() < Duration::from_secs(5), "archives nobody reads hold nothing up");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn orphans_are_reaped() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -127,7 +127,7 @@ async fn orphans_are_reaped() {
     eventually("no child is left", children).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_body_that_is_too_large_is_refused() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;

@@ -28,7 +28,7 @@ async fn grep(client: &Client, guest: &Guest, body: serde_json::Value) -> Vec<St
     shown.collect()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_glob_finds_files_newest_first() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -42,7 +42,7 @@ async fn a_glob_finds_files_newest_first() {
     assert_eq!(glob(&client, &guest, "*.py").await, [""; 0]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn more_files_than_an_answer_holds_are_said_to_be_there() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -56,7 +56,7 @@ async fn more_files_than_an_answer_holds_are_said_to_be_there() {
     assert!(!found.truncated && found.matches.len() == 1_100);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn grep_finds_lines_sorted_and_leaves_out_what_ripgrep_does() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -78,7 +78,7 @@ async fn grep_finds_lines_sorted_and_leaves_out_what_ripgrep_does() {
     assert_eq!(found, ["b.txt:3:needle two"]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_pipe_or_a_loop_of_links_does_not_catch_a_search() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;

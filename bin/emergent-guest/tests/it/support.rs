@@ -87,6 +87,19 @@ impl Guest {
         path
     }
 
+    /// Ids of the processes in the workspace's directory whose command line contains `text`.
+    pub(crate) fn processes(&self, text: &str) -> Vec<i32> {
+        let workspace = self.workspace();
+        let entries = std::fs::read_dir("/proc").unwrap();
+        let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let found = |pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|directory| directory == workspace)
+                && String::from_utf8_lossy(&line).replace('\0', " ").contains(text)
+        };
+        pids.filter(found).collect()
+    }
+
     pub(crate) async fn client(&self) -> Client {
         let stream = eventually("the guest listens", || async { UnixStream::connect(self.socket()).await.ok() }).await;
         Client::over(stream).await
@@ -104,6 +117,10 @@ impl Drop for Guest {
                 self.child.wait().unwrap();
             }
             std::thread::sleep(Duration::from_millis(5));
+        }
+        // Not being PID 1, the guest leaves behind what had been left in the background.
+        for pid in self.processes("").into_iter().filter_map(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     }
 }
@@ -265,14 +282,4 @@ pub(crate) fn full(body: impl Into<Bytes>) -> Body {
 
 pub(crate) fn code<T: std::fmt::Debug>(result: Result<T, GuestError>) -> ErrorCode {
     result.unwrap_err().code
-}
-
-/// Ids of the processes whose command line contains `text`.
-pub(crate) fn processes_with(text: &str) -> Vec<i32> {
-    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let mentions = |pid: &i32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).replace('\0', " ").contains(text)
-    };
-    pids.filter(mentions).collect()
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Guest, code};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_text_is_shown_with_numbered_lines() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -30,7 +30,7 @@ async fn a_text_is_shown_with_numbered_lines() {
     assert_eq!((content.as_str(), first_line, lines, truncated), ("2: two", 2, 1, true));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_directory_shows_its_names_and_a_binary_its_kind() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -44,7 +44,7 @@ async fn a_directory_shows_its_names_and_a_binary_its_kind() {
     assert_eq!(code(client.tool::<Value>("read", json!({"file_path": "nope"})).await), ErrorCode::NotFound);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn writing_makes_parents_and_keeps_permissions_and_links() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -66,7 +66,7 @@ async fn writing_makes_parents_and_keeps_permissions_and_links() {
     assert_eq!(client.sh("find . -name '.emergent*'").await, "");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn file_tools_have_the_agents_rights_and_no_more() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -92,7 +92,7 @@ async fn file_tools_have_the_agents_rights_and_no_more() {
     assert_eq!(client.sh("echo fine").await, "fine\n");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_edit_replaces_exactly_or_changes_nothing() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;

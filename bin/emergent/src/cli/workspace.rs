@@ -123,7 +123,7 @@ pub(crate) struct ListArgs {
 #[command(after_help = "Ctrl-C cancels the execution inside, and a second one leaves at once. Losing the connection \
     does not end the command: find it with `emergent workspace logs WORKSPACE EXECUTION --follow`.\n\n\
     Exit codes: the command's own; 128 + the signal's number when a signal ended it; 124 when its time was over; 125 \
-    when it could not be run or was lost.")]
+    when it could not be run or was lost; 127 when the image has no such program.")]
 pub(crate) struct ExecArgs {
     /// Id, beginning of an id, or name.
     pub(crate) workspace: String,

@@ -1,6 +1,6 @@
 //! Why a command did not do what it was asked.
 
-use emergent_api::problem::{Problem, chain};
+use emergent_api::problem::{Problem, ProblemKind, chain};
 
 use crate::print::printable;
 
@@ -16,12 +16,11 @@ pub(crate) enum ClientError {
     #[error("the client could not be set up")]
     Setup(#[source] reqwest::Error),
     /// The server was not reached, or not to the end.
-    #[error("{server} could not be reached; is `emergent serve` running there, and is --server right?")]
+    #[error("{server} could not be reached ({}); is `emergent serve` running there, and is --server right?", root_cause(.source))]
     Unreachable {
         /// Which server.
         server: String,
-        /// What failed.
-        #[source]
+        /// What failed. Its layers repeat each other; only the innermost is shown.
         source: reqwest::Error,
     },
     /// The server answered with a problem.
@@ -82,22 +81,38 @@ impl ClientError {
 
     /// The error and its causes; a problem with its detail and each field.
     pub(crate) fn for_people(&self) -> String {
-        let Self::Problem(problem) = self else { return chain(self) };
-        let mut text = printable(&problem.title);
-        let fields = problem.errors.iter().map(|error| format!("{}: {}", error.field, error.message));
-        let mut details: Vec<_> = fields.collect();
-        if !details.contains(&problem.detail) {
-            details.insert(0, problem.detail.clone());
+        match self {
+            Self::Problem(problem) => of_problem(problem),
+            Self::Unreachable { .. } => self.to_string(),
+            other => chain(other),
         }
-        for detail in details {
-            text.push_str("\n  ");
-            text.push_str(&printable(&detail));
-        }
-        text
+    }
+
+    /// Whether the server answered with this kind of problem.
+    pub(crate) fn is_problem(&self, kind: ProblemKind) -> bool {
+        matches!(self, Self::Problem(problem) if problem.kind == kind.address())
     }
 
     /// Whether trying again may help, because only the connection failed.
     pub(crate) fn is_of_connection(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }
+}
+
+/// The title, the detail, and what each field is blamed for beyond that.
+fn of_problem(problem: &Problem) -> String {
+    let mut lines = vec![problem.title.clone()];
+    let fields = problem.errors.iter().filter(|error| !problem.detail.contains(&error.message));
+    lines.push(problem.detail.clone());
+    lines.extend(fields.map(|error| format!("{}: {}", error.field, error.message)));
+    let lines: Vec<_> = lines.iter().map(|line| printable(line)).collect();
+    lines.join("\n  ")
+}
+
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
 }

@@ -39,7 +39,11 @@ async fn checks(file: Option<&Path>) -> Vec<Check> {
             config
         }
         Err(error) => {
-            checks.push(Check::fail("settings", &error.to_string(), "mend them; `emergent serve --help` lists them all"));
+            checks.push(Check::fail(
+                "settings",
+                &error.to_string(),
+                "mend them; `emergent serve --help` lists them all",
+            ));
             // The rest is looked at as if there were no settings, whose defaults are always well-formed.
             match Config::read(&Settings::default(), Vec::new()) {
                 Ok(config) => config,
@@ -64,7 +68,9 @@ fn settings(config: &Config) -> Check {
     }
     match config.without_effect.as_slice() {
         [] => Check::ok("settings", "well-formed, workspaces switched on"),
-        names => Check::warn("settings", &format!("{} have no effect in this release", names.join(", ")), "take them out"),
+        names => {
+            Check::warn("settings", &format!("{} have no effect in this release", names.join(", ")), "take them out")
+        }
     }
 }
 

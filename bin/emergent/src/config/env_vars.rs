@@ -114,7 +114,7 @@ variables! {
     /// The guest binary that is put into workspaces. Empty: `emergent-guest` beside this program.
     Server EMERGENT_GUEST_PATH = "", "the path of a static executable";
     /// What is logged.
-    Server EMERGENT_LOG = "info", "a level or directives, such as debug or info,emergent_core=debug";
+    Server EMERGENT_LOG = "info,sea_orm_migration=warn", "a level or directives, such as debug or info,emergent_core=debug";
     /// How it is logged.
     Server EMERGENT_LOG_FORMAT = "text", "text or json";
     /// Seconds that calls under way get to end when the server is told to stop.

@@ -112,7 +112,7 @@ fn unknown(name: &str, source: Source) -> Fault {
         .filter(|variable| variable.reader == Reader::Server)
         .map(|variable| (strsim::damerau_levenshtein(variable.name, &upper), variable.name))
         .min();
-    let suggestion = nearest.filter(|(distance, _)| *distance <= 4).map(|(_, name)| name);
+    let suggestion = nearest.filter(|(distance, _)| *distance <= 3).map(|(_, name)| name);
     Fault::Unknown { name: name.to_owned(), suggestion, source }
 }
 

@@ -34,10 +34,11 @@ pub(super) async fn serve(
     listener: TcpListener,
     tls: Option<TlsFiles>,
     router: Router,
+    signals: StopSignals,
     grace: Duration,
 ) -> anyhow::Result<()> {
     let handle = Handle::new();
-    let stopper = tokio::spawn(stop_on_signal(StopSignals::listen()?, handle.clone(), grace));
+    let stopper = tokio::spawn(stop_on_signal(signals, handle.clone(), grace));
     let service = router.into_make_service();
     let mut server = axum_server::from_tcp(listener)?.handle(handle).acceptor(NoDelayAcceptor::new());
     server.http_builder().http1().header_read_timeout(HEADER_TIMEOUT).timer(hyper_util::rt::TokioTimer::new());

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use emergent_core::{
-    CallError, ListError, LookupError, NewWorkspaceError, StateWord, StoreError, TransitionError, Workspace,
-    WorkspaceState,
+    CallError, ErrorReason, ListError, LookupError, NewWorkspaceError, StateWord, StoreError, TransitionError,
+    Workspace, WorkspaceState,
 };
 use emergent_guest_client::GuestCallError;
 use emergent_provider::OperationError;
@@ -180,5 +180,8 @@ impl From<GuestCallError> for Refusal {
 pub(crate) fn of_failed_create(workspace: &Workspace) -> Option<Refusal> {
     let WorkspaceState::Error { reason, message } = &workspace.state else { return None };
     let detail = format!("workspace {} was not made ({reason}): {message}", workspace.id);
-    Some(Refusal::new(ProblemKind::WorkspaceFailed, detail))
+    Some(match reason {
+        ErrorReason::EngineUnavailable => Refusal::new(ProblemKind::EngineUnavailable, detail).retry_after(SOON),
+        _ => Refusal::new(ProblemKind::WorkspaceFailed, detail),
+    })
 }

@@ -189,7 +189,7 @@ async fn download_archive(
     tag = "files",
     security(("token" = ["admin:write"])),
     params(WorkspaceParam, FileQuery),
-    request_body(content = Vec<u8>, content_type = "application/x-tar", description = "A tar of any length."),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "A tar of any length."),
     responses((status = 204, description = "It is unpacked."), OnGuest)
 )]
 async fn upload_archive(

@@ -54,7 +54,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     responses(
         (status = 200, description = "What the command did.", content(
             (BashResult = "application/json"),
-            (String = "text/event-stream"),
+            (sse::OutputEvent = "text/event-stream"),
         )),
         OnGuest,
     )
@@ -81,7 +81,7 @@ async fn bash(
     responses(
         (status = 200, description = "What the command did.", content(
             (BashResult = "application/json"),
-            (String = "text/event-stream"),
+            (sse::OutputEvent = "text/event-stream"),
         )),
         OnGuest,
     )

@@ -109,7 +109,9 @@ async fn a_token_is_made_listed_rotated_and_revoked() {
         assert_eq!(revoked.status, 204, "{}", revoked.text);
     }
     api.call("GET", WORKSPACES, Some(second), None).await.problem(401, "unauthorized");
-    api.call("POST", &format!("/api/v1/tokens/{id}/rotate"), Some(&api.token), None).await.problem(404, "token-not-found");
+    api.call("POST", &format!("/api/v1/tokens/{id}/rotate"), Some(&api.token), None)
+        .await
+        .problem(404, "token-not-found");
 }
 
 #[tokio::test]
@@ -119,7 +121,8 @@ async fn a_token_gives_no_more_than_it_has() {
     let body = r#"{"name": "more", "scopes": ["admin:read"]}"#;
     api.call("POST", "/api/v1/tokens", Some(&write), Some(body)).await.problem(403, "missing-scope");
     let both = api.get("/api/v1/tokens").await.json();
-    let stronger = both["items"].as_array().unwrap().iter().find(|token| token["scopes"].as_array().unwrap().len() == 2);
+    let stronger =
+        both["items"].as_array().unwrap().iter().find(|token| token["scopes"].as_array().unwrap().len() == 2);
     let path = format!("/api/v1/tokens/{}/rotate", stronger.unwrap()["id"].as_str().unwrap());
     api.call("POST", &path, Some(&write), None).await.problem(403, "missing-scope");
 }

@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
 use emergent_api::{ApiParts, ApiState, Hosts, auth::TokenSecret, problem::Problem};
-use emergent_core::{CoreConfig, Readiness, ServerId, WorkspaceId, Workspaces};
+use emergent_core::{CoreConfig, Readiness, WorkspaceId, Workspaces};
 use emergent_provider::{ContainerKind, NetworkPolicy, ProviderKind, ResourceLimits};
 use emergent_store::{Admission, DatabaseUrl, NewToken, NewWorkspaceRow, Scope, Store};
 use http_body_util::BodyExt as _;
@@ -69,12 +69,12 @@ impl Api {
         secret.expose().to_owned()
     }
 
-    /// A row of a workspace that no server drives, in the state `creating`.
+    /// A row of a workspace that nothing drives on, in the state `creating`.
     pub(crate) async fn new_row(&self, name: &str, labels: &[(&str, &str)]) -> WorkspaceId {
         let row = NewWorkspaceRow {
             id: WorkspaceId::generate(),
             project: self.store.default_project(),
-            server: ServerId::generate(),
+            server: self.store.server_id(),
             name: Some(name.to_owned()),
             labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             kind: ContainerKind::AgentWorkspace,
@@ -87,7 +87,7 @@ impl Api {
             environment_keys: Vec::new(),
             expires_at: None,
         };
-        match self.store.workspaces_admit(row, 1000, None).await.unwrap() {
+        match self.store.admit(row, 1000, None).await.unwrap() {
             Admission::Admitted(row) => row.id,
             other => panic!("{other:?}"),
         }

@@ -17,9 +17,11 @@ async fn pages_go_from_the_newest_to_the_oldest_and_miss_nothing() {
     let first = api.get(&format!("{WORKSPACES}?limit=2")).await.json();
     assert_eq!(names(&first), ["w4", "w3"]);
     api.new_row("newer", &[]).await;
-    let second = api.get(&format!("{WORKSPACES}?limit=2&cursor={}", first["next_cursor"].as_str().unwrap())).await.json();
+    let second =
+        api.get(&format!("{WORKSPACES}?limit=2&cursor={}", first["next_cursor"].as_str().unwrap())).await.json();
     assert_eq!(names(&second), ["w2", "w1"]);
-    let third = api.get(&format!("{WORKSPACES}?limit=2&cursor={}", second["next_cursor"].as_str().unwrap())).await.json();
+    let third =
+        api.get(&format!("{WORKSPACES}?limit=2&cursor={}", second["next_cursor"].as_str().unwrap())).await.json();
     assert_eq!(names(&third), ["w0"]);
     assert_eq!(third["next_cursor"], Value::Null);
 }
@@ -47,13 +49,4 @@ async fn a_workspace_is_shown_with_all_that_is_known() {
     assert_eq!(shown["state"], "creating");
     assert_eq!(shown["labels"]["team"], "red");
     assert_eq!(shown["resource_limits"]["memory"], 1_u64 << 30);
-}
-
-#[tokio::test]
-async fn a_call_to_a_workspace_that_is_being_made_says_when_to_try_again() {
-    let api = Api::start().await;
-    let id = api.new_row("a", &[]).await;
-    let answer = api.post(&format!("{WORKSPACES}/{id}/bash"), r#"{"command": "true"}"#).await;
-    answer.problem(409, "wrong-state");
-    assert!(answer.headers.contains_key("retry-after"));
 }

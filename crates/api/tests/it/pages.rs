@@ -46,7 +46,8 @@ async fn probes_tell_how_the_server_is() {
 async fn every_provider_is_listed_and_says_why_it_is_not_to_be_had() {
     let api = Api::start().await;
     let list = api.get("/api/v1/agent/workspaces/providers").await.json();
-    let providers: Vec<_> = list["items"].as_array().unwrap().iter().map(|item| item["provider"].as_str().unwrap()).collect();
+    let providers: Vec<_> =
+        list["items"].as_array().unwrap().iter().map(|item| item["provider"].as_str().unwrap()).collect();
     assert_eq!(providers, ["gvisor", "firecracker", "e2b"]);
     assert!(list["items"][0]["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
 }

@@ -25,8 +25,9 @@ fn after_create(step: CreateStep) -> Aftermath {
         CreateStep::IntentRecorded
         | CreateStep::ImagePresent
         | CreateStep::VolumeCreated
-        | CreateStep::SandboxCreated => Aftermath { state: StateWord::Error, engine: None },
-        CreateStep::SandboxStarted | CreateStep::GuestAnswered | CreateStep::ReadyRecorded => {
+        | CreateStep::SandboxCreated
+        | CreateStep::SandboxStarted => Aftermath { state: StateWord::Error, engine: None },
+        CreateStep::GuestAnswered | CreateStep::ReadyRecorded => {
             Aftermath { state: StateWord::Ready, engine: Some(EngineState::Running) }
         }
     }

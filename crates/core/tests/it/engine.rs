@@ -38,6 +38,7 @@ struct Shared {
     guests: Mutex<BTreeMap<WorkspaceId, FakeGuest>>,
     calls: Mutex<Vec<(&'static str, WorkspaceId)>>,
     short_lived: Mutex<bool>,
+    weak: Mutex<bool>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +59,7 @@ impl FakeEngine {
             guests: Mutex::default(),
             calls: Mutex::default(),
             short_lived: Mutex::default(),
+            weak: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -88,6 +90,11 @@ impl FakeEngine {
     /// Whether sandboxes end as soon as they are started, before their guest has said a word.
     pub(crate) fn set_short_lived(&self, short_lived: bool) {
         *self.shared.short_lived.lock().unwrap() = short_lived;
+    }
+
+    /// Whether the engine can neither pause nor keep files.
+    pub(crate) fn set_weak(&self, weak: bool) {
+        *self.shared.weak.lock().unwrap() = weak;
     }
 
     /// How often an operation was asked for.
@@ -332,10 +339,11 @@ impl Provider for FakeEngine {
     }
 
     fn capabilities(&self) -> Capabilities {
+        let strong = !*self.shared.weak.lock().unwrap();
         Capabilities {
             isolation: Isolation::Container,
-            persistence: true,
-            pause: true,
+            persistence: strong,
+            pause: strong,
             snapshots: false,
             warm_pool: false,
             live_limits: false,

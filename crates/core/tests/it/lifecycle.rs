@@ -1,7 +1,7 @@
 //! Stop, resume, pause, destroy.
 
 use emergent_core::{CoreConfig, StateWord, TransitionError, WorkspaceState};
-use emergent_provider::{EngineState, ExitReason};
+use emergent_provider::{EngineState, ExitReason, OperationError};
 
 use crate::support::{Fixture, config};
 
@@ -107,4 +107,18 @@ async fn a_destruction_that_the_engine_refuses_is_finished_by_the_next() {
     service.destroy(project, id).await.unwrap();
     assert_eq!(fixture.get(id).await.state, WorkspaceState::Destroyed);
     assert!(fixture.engine.sandboxes().is_empty());
+}
+
+#[tokio::test]
+async fn what_the_provider_cannot_do_is_refused_before_anything_is_changed() {
+    let fixture = Fixture::start().await;
+    let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
+    fixture.engine.set_weak(true);
+    for refused in [service.pause(project, id).await, service.stop(project, id).await] {
+        let Err(TransitionError::Engine { source: OperationError::Unsupported { .. }, .. }) = refused else {
+            panic!("{refused:?}")
+        };
+    }
+    assert_eq!(fixture.engine.count("pause") + fixture.engine.count("stop"), 0);
+    service.guest(project, id).await.unwrap().hello().await.unwrap();
 }

@@ -1,8 +1,10 @@
 //! Expiry, use, shutdown.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use emergent_core::{NewWorkspace, NewWorkspaceError, Readiness, StateWord, TransitionError, Ttl, WorkspaceState};
+use emergent_core::{
+    ErrorReason, NewWorkspace, NewWorkspaceError, Readiness, StateWord, TransitionError, Ttl, WorkspaceState,
+};
 use emergent_provider::EngineState;
 
 use crate::support::{Fixture, eventually};
@@ -17,7 +19,7 @@ async fn an_expired_workspace_is_destroyed_and_others_are_not() {
     assert_eq!(eternal.expires_at, None);
     fixture.becomes(brief, StateWord::Destroyed).await;
     assert_eq!(fixture.engine.state(brief), None);
-    assert_eq!(fixture.get(eternal.id).await.state, WorkspaceState::Ready);
+    fixture.becomes(eternal.id, StateWord::Ready).await;
 }
 
 #[tokio::test]
@@ -48,4 +50,17 @@ async fn a_shutdown_lets_operations_end_takes_no_more_and_leaves_workspaces_runn
     shutdown.await.unwrap();
     assert_eq!(fixture.get(stopped).await.state, WorkspaceState::Stopped);
     assert_eq!(fixture.engine.state(kept), Some(EngineState::Running));
+}
+
+#[tokio::test]
+async fn a_shutdown_does_not_wait_for_an_image() {
+    let fixture = Fixture::start().await;
+    fixture.engine.hold("create.image_present");
+    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
+    eventually("create reached the engine", async || fixture.engine.count("create") == 1).await;
+    let began = Instant::now();
+    fixture.service.shutdown().await;
+    assert!(began.elapsed() < Duration::from_secs(10));
+    let state = fixture.get(id).await.state;
+    assert!(matches!(state, WorkspaceState::Error { reason: ErrorReason::CreateInterrupted, .. }), "{state:?}");
 }

@@ -2,6 +2,7 @@
 
 use emergent_provider::{ContainerKind, WorkspaceId};
 use emergent_store::{Admission, IdempotencyClaim, StartClaim, StateWord, WorkspaceState};
+use sea_orm::{ConnectionTrait as _, Database};
 
 use crate::support::TestStore;
 
@@ -119,4 +120,16 @@ async fn parallel_repetitions_of_a_request_make_one_workspace() {
         };
     }
     assert_eq!(ids.len(), 1);
+}
+
+#[tokio::test]
+async fn a_key_is_forgotten_after_a_day() {
+    let store = TestStore::open().await;
+    assert!(matches!(store.admit(store.new_row(), 9, claim("a", 1)).await.unwrap(), Admission::Admitted(_)));
+    let file = store.url.to_string().replace("sqlite://", "sqlite:");
+    let database = Database::connect(file).await.unwrap();
+    let back_then = chrono::Utc::now() - chrono::TimeDelta::hours(25);
+    let sql = format!("UPDATE idempotency_keys SET created_at = '{}'", back_then.to_rfc3339());
+    database.execute_unprepared(&sql).await.unwrap();
+    assert!(matches!(store.admit(store.new_row(), 9, claim("a", 2)).await.unwrap(), Admission::Admitted(_)));
 }

@@ -89,5 +89,5 @@ async fn active_workspaces_are_counted_by_provider() {
     let stopped = store.admitted(store.new_row()).await.id;
     store.workspaces_record(stopped, &StateWord::ALL, &WorkspaceState::Stopped).await.unwrap();
     let active = store.workspaces_active().await.unwrap();
-    assert_eq!(active.into_iter().collect::<Vec<_>>(), [("gvisor".to_owned(), 1)]);
+    assert_eq!(active, [(ProviderKind::Gvisor, 1)]);
 }

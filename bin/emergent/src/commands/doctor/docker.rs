@@ -93,14 +93,20 @@ async fn gvisor(docker: &Docker, config: &Config, has_image: bool) -> Check {
         return Check::warn("gvisor", &detail, "get the base image and look again");
     }
     match timeout(START_DEADLINE, start_one(docker, config)).await {
-        Ok(Ok(())) => Check::ok("gvisor", &format!("Docker has the runtime {runtime}, and a container started under it")),
+        Ok(Ok(())) => {
+            Check::ok("gvisor", &format!("Docker has the runtime {runtime}, and a container started under it"))
+        }
         Ok(Err(reason)) => Check::fail(
             "gvisor",
             &format!("a container under {runtime} did not start: {reason}"),
             "see `journalctl -u docker`; an old runsc may need --network=host or --platform=ptrace in its runtimeArgs; or \
              take the runtime out of Docker's daemon.json to use the standard one",
         ),
-        Err(_) => Check::fail("gvisor", &format!("a container under {runtime} did not start within 30 s"), "try another --platform in its runtimeArgs"),
+        Err(_) => Check::fail(
+            "gvisor",
+            &format!("a container under {runtime} did not start within 30 s"),
+            "try another --platform in its runtimeArgs",
+        ),
     }
 }
 

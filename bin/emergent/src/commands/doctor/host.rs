@@ -15,8 +15,8 @@ use crate::{config::Config, guest_binary};
 
 const NFT_DEADLINE: Duration = Duration::from_secs(5);
 /// Rules of the kind that keep workspaces from the host; only checked, never set.
-const SAMPLE_RULES: &str = "table inet emergent_doctor { chain forward { type filter hook forward priority -5; \
-    ip daddr 169.254.0.0/16 drop; } }\n";
+const SAMPLE_RULES: &str = "table inet emergent_doctor {\n chain forward {\n type filter hook forward priority -5\n \
+    ip daddr 169.254.0.0/16 drop\n }\n}\n";
 const LITTLE: u64 = 10 << 30;
 const TOO_LITTLE: u64 = 1 << 30;
 
@@ -64,12 +64,16 @@ pub(super) fn guest_binary(config: &Config) -> Check {
     let build = "build it with `make build`, or set EMERGENT_GUEST_PATH";
     let path = match guest_binary::find(config.guest_path.as_deref()) {
         Ok(path) => path,
-        Err(error) => return Check::fail(name, &error.to_string(), build),
+        Err(error) => return Check::fail(name, &error.to_string(), ""),
     };
     let shown = path.display();
     match std::fs::read(&path) {
         Ok(elf) if guest_binary::is_static(&elf) => Check::ok(name, &format!("{shown}, static")),
-        Ok(_) => Check::fail(name, &format!("{shown} is not a static 64-bit executable, and would not run in any image"), build),
+        Ok(_) => Check::fail(
+            name,
+            &format!("{shown} is not a static 64-bit executable, and would not run in any image"),
+            build,
+        ),
         Err(error) => Check::fail(name, &format!("{shown} cannot be read: {error}"), build),
     }
 }
@@ -124,8 +128,10 @@ pub(super) fn disk_space(config: &Config) -> Check {
             let free = figures.f_bavail.saturating_mul(figures.f_frsize);
             let detail = format!("{} free on {shown}", ByteSize(free));
             match free {
-                ..TOO_LITTLE => Check::fail(name, &detail, "make room: a workspace needs at least its image and its files"),
-                ..LITTLE => Check::warn(name, &detail, "make room: a workspace may use 10G by default"),
+                ..TOO_LITTLE => {
+                    Check::fail(name, &detail, "make room: a workspace needs at least its image and its files")
+                }
+                TOO_LITTLE..LITTLE => Check::warn(name, &detail, "make room: a workspace may use 10G by default"),
                 _ => Check::ok(name, &detail),
             }
         }
@@ -138,8 +144,13 @@ pub(super) fn kvm() -> Check {
     let name = "kvm";
     let opened = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
     match opened {
-        Ok(_) => Check::ok(name, "/dev/kvm opens; whether it can run a guest shows only by booting one (not needed by gVisor)"),
-        Err(error) => Check::ok(name, &format!("/dev/kvm can't be opened ({error}): no microVMs here (not needed by gVisor)")),
+        Ok(_) => Check::ok(
+            name,
+            "/dev/kvm opens; whether it can run a guest shows only by booting one (not needed by gVisor)",
+        ),
+        Err(error) => {
+            Check::ok(name, &format!("/dev/kvm can't be opened ({error}): no microVMs here (not needed by gVisor)"))
+        }
     }
 }
 

@@ -1,8 +1,7 @@
 //! `emergent workspace exec`.
 
-use emergent_api::resources::processes::StartProcess;
+use emergent_api::{problem::ProblemKind, resources::processes::StartProcess};
 use emergent_guest_proto::{Execution, GuestPath, RunAs};
-use futures::TryStreamExt as _;
 use reqwest::Method;
 use tokio_util::io::ReaderStream;
 
@@ -19,6 +18,8 @@ use crate::{
 
 /// Exit code of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
+/// Exit code for a program that is not in the image, as shells and Docker have it.
+const NOT_FOUND: u8 = 127;
 
 /// Runs the command. What fails here ends with 125, so that it cannot be taken for the command's own failure.
 pub(super) async fn run(client: &Client, arguments: &ExecArgs, json: bool) -> ExitStatus {
@@ -26,7 +27,11 @@ pub(super) async fn run(client: &Client, arguments: &ExecArgs, json: bool) -> Ex
         Ok(status) => status,
         Err(error) => {
             print::error(&error.for_people());
-            ExitStatus::ExecFailed
+            if error.is_problem(ProblemKind::MissingProgram) {
+                ExitStatus::Command(NOT_FOUND)
+            } else {
+                ExitStatus::ExecFailed
+            }
         }
     }
 }
@@ -85,9 +90,8 @@ async fn cancel(client: &Client, execution: &str) -> Result<(), ClientError> {
 /// Passes this program's standard input on, as it comes, and closes the command's at its end. A command that does not
 /// take all of it is no failure.
 async fn pass_stdin(client: Client, execution: String) {
-    let input = ReaderStream::new(tokio::io::stdin()).map_err(|error| error);
-    let sent = client.send_bytes(Method::POST, &format!("{execution}/stdin"), &[("close", "true")], input).await;
-    drop(sent);
+    let input = ReaderStream::new(tokio::io::stdin());
+    client.send_bytes(Method::POST, &format!("{execution}/stdin"), &[("close", "true")], input).await.ok();
 }
 
 fn request(arguments: &ExecArgs) -> Result<StartProcess, ClientError> {

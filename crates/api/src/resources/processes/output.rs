@@ -67,7 +67,7 @@ impl Check for ProcessOutputQuery {
     responses(
         (status = 200, description = "The output.", content(
             (Vec<u8> = "application/octet-stream"),
-            (String = "text/event-stream"),
+            (sse::OutputEvent = "text/event-stream"),
         ), headers(
             ("x-output-offset" = u64, description = "Offset of the first byte of the body."),
             ("x-execution-status" = String, description = "`running` or `ended`, when the answer began."),

@@ -157,8 +157,8 @@ impl Check for CreateWorkspace {
         }
         if let Some(limits) = &self.resource_limits {
             faults.range("resource_limits.cpu", limits.cpu, 0.01..=1024.0);
-            faults.range("resource_limits.memory", limits.memory.map(|size| size.0), (16 << 20)..=(64 << 40));
-            faults.range("resource_limits.disk", limits.disk.map(|size| size.0), (16 << 20)..=(1 << 50));
+            faults.range("resource_limits.memory", limits.memory, ByteSize(16 << 20)..=ByteSize(64 << 40));
+            faults.range("resource_limits.disk", limits.disk, ByteSize(16 << 20)..=ByteSize(1 << 50));
             faults.range("resource_limits.pids", limits.pids, 16..=4_194_304);
         }
         faults.environment("environment", &self.environment);

@@ -13,9 +13,9 @@ macro_rules! words {
     ($(#[$doc:meta])* $name:ident($schema:literal) = $core:ty { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-        #[schema(as = $name)]
+        #[serde(rename_all = "snake_case")]
         pub enum $name {
-            $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)+
+            $($(#[$variant_doc])* $variant,)+
         }
 
         impl $name {
@@ -160,7 +160,7 @@ pub struct WorkspaceView {
 /// What went wrong with a workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WorkspaceFault {
-    /// A stable word: `create_failed`, `create_interrupted`, `oom`, `killed`, `start_failed`, `engine_lost`.
+    /// A stable word: `create_failed`, `engine_unavailable`, `create_interrupted`, `oom`, `killed`, `start_failed`, `engine_lost`.
     pub reason: String,
     /// What happened and what to do.
     pub message: String,

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use emergent_api::problem::ProblemKind;
 use emergent_guest_proto::files::{FileInfo, FileKind};
 use futures::TryStreamExt as _;
 use indicatif::ProgressBar;
@@ -56,7 +57,7 @@ async fn file(
     use std::os::unix::fs::PermissionsExt as _;
     let file = tokio::fs::File::open(source).await.map_err(|error| local("read", source, error))?;
     let mode = format!("{:03o}", metadata.permissions().mode() & 0o777);
-    let progress = print::transfer(metadata.is_file().then(|| metadata.len()));
+    let progress = print::transfer(metadata.is_file().then_some(metadata.len()));
     let bytes = counted(file, progress.clone());
     let query = [("path", target), ("mode", &mode)];
     let sent = client.send_bytes(Method::PUT, &format!("{files}/content"), &query, bytes).await;
@@ -105,9 +106,7 @@ async fn target(client: &Client, files: &str, source: &Path, path: &str) -> Resu
     match client.get_with::<FileInfo>(&format!("{files}/stat"), &[("path", path)]).await {
         Ok(info) if info.kind == FileKind::Directory => Ok(below(path)),
         Ok(_) => Ok(path.to_owned()),
-        Err(ClientError::Problem(problem)) if problem.status == 404 && problem.kind.ends_with("/file-not-found") => {
-            Ok(path.to_owned())
-        }
+        Err(error) if error.is_problem(ProblemKind::FileNotFound) => Ok(path.to_owned()),
         Err(error) => Err(error),
     }
 }

@@ -1,0 +1,49 @@
+//! What the program says of itself.
+
+use crate::harness::{assert_snapshot, emergent, run};
+
+#[test]
+fn help_teaches() {
+    let commands: [&[&str]; 17] = [
+        &[],
+        &["serve"],
+        &["doctor"],
+        &["openapi"],
+        &["token"],
+        &["token", "create"],
+        &["workspace"],
+        &["workspace", "create"],
+        &["workspace", "ls"],
+        &["workspace", "show"],
+        &["workspace", "exec"],
+        &["workspace", "cp"],
+        &["workspace", "logs"],
+        &["workspace", "stop"],
+        &["workspace", "pause"],
+        &["workspace", "resume"],
+        &["workspace", "rm"],
+    ];
+    for command in commands {
+        let ended = run(emergent(command).arg("--help"));
+        assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""), "{command:?}");
+        let name = if command.is_empty() { "help".to_owned() } else { format!("help-{}", command.join("-")) };
+        assert_snapshot(&format!("{name}.txt"), &ended.stdout);
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_says_what_would_be_right() {
+    for arguments in
+        [&["workspace", "crate"][..], &["workspace", "exec"], &["token", "create", "--name", "a"], &["frobnicate"]]
+    {
+        let ended = run(&mut emergent(arguments));
+        assert_eq!((ended.status, ended.stdout.as_str()), (Some(2), ""), "{arguments:?}");
+        assert!(ended.stderr.contains("--help") || ended.stderr.contains("similar"), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn openapi_prints_the_committed_document() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../openapi/emergent.json");
+    assert!(run(&mut emergent(&["openapi"])).stdout == std::fs::read_to_string(path).unwrap());
+}

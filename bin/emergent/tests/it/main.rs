@@ -1,0 +1,8 @@
+//! The whole program: what it prints, how it ends, and a server that needs no engine.
+
+#![expect(clippy::unwrap_used, reason = "an unwrap that fails is a failed test")]
+
+mod harness;
+mod help;
+mod server;
+mod settings;

@@ -1,0 +1,78 @@
+//! A server without workspaces, and the commands that need no more.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::Value;
+
+use crate::harness::{Server, emergent, run};
+
+#[test]
+fn the_first_token_is_shown_once_and_kept_for_its_owner_alone() {
+    let server = Server::start();
+    let token = std::fs::read_to_string(server.token_file()).unwrap();
+    assert!(token.starts_with("emt_") && token.trim().len() == 47, "{token:?}");
+    assert_eq!(std::fs::metadata(server.token_file()).unwrap().permissions().mode() & 0o777, 0o600);
+    let (_, directory) = server.stop();
+
+    let again = Server::start_in(directory);
+    assert_eq!(std::fs::read_to_string(again.token_file()).unwrap(), token);
+    assert_eq!(again.client(&["token", "ls"]).status, Some(0));
+    let (log, _) = again.stop();
+    assert!(!log.iter().any(|line| line.contains("emt_")), "{log:?}");
+}
+
+#[test]
+fn tokens_are_made_used_rotated_and_revoked() {
+    let server = Server::start();
+    let made = server.client(&["token", "create", "--name", "ci", "--scope", "admin:read"]);
+    assert_eq!(made.status, Some(0), "{}", made.stderr);
+    let secret = made.stdout.trim();
+    assert_eq!(server.client(&["token", "ls", "--token", secret]).status, Some(0));
+
+    let listed: Value = serde_json::from_str(&server.client(&["token", "ls", "--json"]).stdout).unwrap();
+    let id = listed["items"][0]["id"].as_str().unwrap();
+    assert_eq!(listed["items"][0]["name"], "ci");
+    let rotated = server.client(&["token", "rotate", id]);
+    assert_eq!(server.client(&["token", "ls", "--token", secret]).status, Some(1));
+    assert_eq!(server.client(&["token", "ls", "--token", rotated.stdout.trim()]).status, Some(0));
+
+    assert_eq!(server.client(&["token", "revoke", id]).stdout, format!("revoked {id}\n"));
+    let refused = server.client(&["token", "ls", "--token", rotated.stdout.trim()]);
+    assert_eq!((refused.status, refused.stdout.as_str()), (Some(1), ""));
+    assert!(
+        refused.stderr.starts_with("error: A valid token is needed\n  the token is not known"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
+fn a_problem_is_shown_with_what_to_do() {
+    let server = Server::start();
+    let refused = server.client(&["workspace", "ls"]);
+    assert_eq!((refused.status, refused.stdout.as_str()), (Some(1), ""));
+    let expected = "error: Workspaces are switched off\n  workspaces are switched off on this server; set \
+                    ENABLE_AGENT_WORKSPACES=true and start it again\n";
+    assert_eq!(refused.stderr, expected);
+}
+
+#[test]
+fn what_exec_itself_fails_at_is_told_apart_from_its_command() {
+    let server = Server::start();
+    assert_eq!(server.client(&["workspace", "exec", "try", "--", "true"]).status, Some(125));
+    let unreachable = run(&mut emergent(&["workspace", "exec", "--server", "http://127.0.0.1:1", "try", "--", "true"]));
+    assert_eq!(unreachable.status, Some(125));
+    assert!(unreachable.stderr.contains("could not be reached"), "{}", unreachable.stderr);
+}
+
+#[test]
+fn doctor_looks_at_everything_and_its_exit_code_agrees() {
+    let ended = run(&mut emergent(&["doctor", "--json"]));
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let names: Vec<_> =
+        report["checks"].as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap()).collect();
+    for name in ["settings", "docker", "guest binary", "address", "data directory", "disk space", "kvm"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    assert_eq!(ended.status, Some(if report["ok"] == true { 0 } else { 1 }));
+}
