@@ -1,10 +1,11 @@
 //! The command line. Parsed by hand: the program is uploaded to sandboxes, so every kilobyte counts.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, net::IpAddr, path::PathBuf};
 
 /// The command line in short.
 pub const USAGE: &str = "usage: emergent-guest serve [--state-dir DIR] [--workspace DIR] [--socket PATH] [--stdio] \
-    [--allow-root] [--nproc N] [--output-budget BYTES] | connect [--socket PATH] | --version";
+    [--allow-root] [--nproc N] [--output-budget BYTES] \
+    [--nameserver ADDRESS]... | connect [--socket PATH] | --version";
 
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct Settings {
     pub nproc: Option<u64>,
     /// At most so many bytes of output are kept.
     pub output_budget: u64,
+    /// Name servers for where Docker's own cannot be reached.
+    pub name_servers: Vec<IpAddr>,
 }
 
 /// The command line cannot be understood.
@@ -54,6 +57,9 @@ pub enum ArgsError {
     /// A value that is not a number.
     #[error("{0} needs a whole number, not {1:?}")]
     NotANumber(&'static str, OsString),
+    /// A value that is not an address.
+    #[error("{0} needs an IP address, not {1:?}")]
+    NotAnAddress(&'static str, OsString),
 }
 
 const DEFAULT_OUTPUT_BUDGET: u64 = 2 << 30;
@@ -84,6 +90,7 @@ fn serve(mut arguments: impl Iterator<Item = OsString>) -> Result<Settings, Args
             Some("--allow-root") => settings.allow_root = true,
             Some("--nproc") => settings.nproc = Some(number("--nproc", &mut arguments)?),
             Some("--output-budget") => settings.output_budget = number("--output-budget", &mut arguments)?,
+            Some("--nameserver") => settings.name_servers.push(address("--nameserver", &mut arguments)?),
             _ => return Err(ArgsError::UnknownFlag(flag)),
         }
     }
@@ -106,6 +113,11 @@ fn value(flag: &'static str, arguments: &mut impl Iterator<Item = OsString>) -> 
     arguments.next().ok_or(ArgsError::NoValue(flag))
 }
 
+fn address(flag: &'static str, arguments: &mut impl Iterator<Item = OsString>) -> Result<IpAddr, ArgsError> {
+    let text = value(flag, arguments)?;
+    text.to_str().and_then(|text| text.parse().ok()).ok_or(ArgsError::NotAnAddress(flag, text))
+}
+
 fn number(flag: &'static str, arguments: &mut impl Iterator<Item = OsString>) -> Result<u64, ArgsError> {
     let text = value(flag, arguments)?;
     text.to_str().and_then(|text| text.parse().ok()).ok_or(ArgsError::NotANumber(flag, text))
@@ -123,6 +135,7 @@ impl Default for Settings {
             allow_root: false,
             nproc: None,
             output_budget: DEFAULT_OUTPUT_BUDGET,
+            name_servers: Vec::new(),
         }
     }
 }
@@ -149,6 +162,7 @@ mod tests {
         assert_eq!(parsed("serve --nope"), Err(ArgsError::UnknownFlag("--nope".into())));
         assert_eq!(parsed("serve --nproc"), Err(ArgsError::NoValue("--nproc")));
         assert_eq!(parsed("serve --nproc x"), Err(ArgsError::NotANumber("--nproc", "x".into())));
+        assert_eq!(parsed("serve --nameserver x"), Err(ArgsError::NotAnAddress("--nameserver", "x".into())));
         assert_eq!(parsed(""), Err(ArgsError::NoCommand));
     }
 }

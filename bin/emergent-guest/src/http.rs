@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::guest::Guest;
 
 /// Large windows: the stream under a channel has latency, and one upload must fill it.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 8 << 20;
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
 const FRAME_SIZE: u32 = 256 * 1024;
 const SEND_BUFFER: usize = 1 << 20;
 

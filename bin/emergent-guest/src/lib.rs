@@ -7,6 +7,7 @@
 //! - [`http`]: requests in, answers out; nothing else knows HTTP.
 //! - [`executions`]: commands, their output and their end; [`process`]: spawning, reaping and killing.
 //! - [`tools`]: read, write, edit, glob, grep and git; [`files`]: raw contents and archives.
+//! - [`resolver`]: name servers, where Docker's cannot be reached.
 //! - [`account`] and [`rights`]: who the agent is, and seeing the file system as the agent does.
 
 pub mod account;
@@ -18,6 +19,7 @@ pub mod files;
 pub mod guest;
 pub mod http;
 pub mod process;
+pub mod resolver;
 pub mod rights;
 pub mod serve;
 pub mod tools;

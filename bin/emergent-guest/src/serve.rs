@@ -26,6 +26,7 @@ use crate::{
     guest::Guest,
     http,
     process::{launch::Launcher, mark::Marks, reaper::Reaper, spawn::Limit},
+    resolver,
 };
 
 /// Threads for blocking jobs. Few, as they count against the workspace's limit on processes.
@@ -107,6 +108,8 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
         serve_stdio(&guest);
     }
     tokio::spawn(Arc::clone(&guest.executions).keep_budget());
+    let name_servers = guest.settings.name_servers.clone();
+    tokio::task::spawn_blocking(move || resolver::mend(&name_servers));
     tokio::spawn(accept(listener, Arc::clone(&guest)));
     tokio::select! {
         () = guest.shutdown.notified() => {}

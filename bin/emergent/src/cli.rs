@@ -64,6 +64,9 @@ pub(crate) struct ClientArgs {
     /// The token to send; by default the one in `bootstrap-token` in the data directory, where it can be read.
     #[arg(long, global = true, env = "EMERGENT_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub(crate) token: Option<String>,
+    /// A PEM file with the certificates of a private authority, trusted besides the system's own, for https.
+    #[arg(long, global = true, env = "EMERGENT_CA_FILE", value_name = "FILE")]
+    pub(crate) ca: Option<std::ffi::OsString>,
     /// The server's data directory, to find the first token in.
     #[arg(long, global = true, env = "EMERGENT_DATA_DIR", value_name = "DIR", hide = true)]
     pub(crate) data_dir: Option<std::path::PathBuf>,

@@ -3,9 +3,11 @@
 mod error;
 mod events;
 
+use std::path::Path;
+
 use bytes::Bytes;
 use futures::Stream;
-use reqwest::{Method, RequestBuilder, Response, Url, header};
+use reqwest::{Certificate, Method, RequestBuilder, Response, Url, header};
 use serde::{Serialize, de::DeserializeOwned};
 
 pub(crate) use error::ClientError;
@@ -36,10 +38,11 @@ impl Client {
             let data_dir = arguments.data_dir.clone().unwrap_or_else(default_data_dir);
             std::fs::read_to_string(bootstrap_token_file(&data_dir)).ok().map(|text| text.trim().to_owned())
         });
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("emergent/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(ClientError::Setup)?;
+        let mut http = reqwest::Client::builder().user_agent(concat!("emergent/", env!("CARGO_PKG_VERSION")));
+        if let Some(file) = arguments.ca.as_deref().filter(|file| !file.is_empty()) {
+            http = http.tls_certs_merge(authorities(Path::new(file))?);
+        }
+        let http = http.build().map_err(ClientError::Setup)?;
         Ok(Self { http, server, token })
     }
 
@@ -134,4 +137,12 @@ impl Client {
     fn failed(&self, source: reqwest::Error) -> ClientError {
         ClientError::Unreachable { server: self.server.to_string(), source }
     }
+}
+
+/// The certificates in a PEM file.
+fn authorities(file: &Path) -> Result<Vec<Certificate>, ClientError> {
+    let pem = std::fs::read(file)
+        .map_err(|source| ClientError::Local { what: format!("{} cannot be read", file.display()), source })?;
+    let certificates = Certificate::from_pem_bundle(&pem).unwrap_or_default();
+    if certificates.is_empty() { Err(ClientError::NoCertificates(file.to_owned())) } else { Ok(certificates) }
 }

@@ -259,8 +259,9 @@ pub struct GrepMatch {
     pub line: String,
 }
 
-/// Works with the git repository at `path`. (An unknown field is refused by the public API, which knows the fields of
-/// each action; here `flatten` would not let it be seen.)
+// An unknown field is refused by the public API, which knows the fields of each action; here `flatten` would not let it
+// be seen.
+/// Works with the git repository at `path`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GitRequest {

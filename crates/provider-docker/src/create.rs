@@ -173,6 +173,9 @@ impl<'a> Prepared<'a> {
             // Under gVisor a fork bomb that reaches the limit of the cgroup ends the whole sandbox.
             let processes = spec.limits.pids.saturating_sub(RESERVED_PIDS).max(1);
             command.extend(["--nproc".to_owned(), processes.to_string()]);
+            // gVisor's network stack does not reach the engine's own resolver on a network of ours.
+            let servers = attachment.name_servers.iter();
+            command.extend(servers.flat_map(|server| ["--nameserver".to_owned(), server.to_string()]));
         }
         ContainerCreateBody {
             hostname: Some("workspace".to_owned()),

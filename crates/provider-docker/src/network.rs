@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -70,8 +71,18 @@ pub(crate) struct Attachment {
     pub(crate) mode: String,
     /// Name servers, where the engine's own choice is not right, and how they are asked.
     pub(crate) dns: Option<(Vec<String>, Vec<String>)>,
+    /// Name servers of this host, for guests that do not reach the engine's own.
+    pub(crate) name_servers: Vec<IpAddr>,
     /// What is weaker than it should be.
     pub(crate) warning: Option<String>,
+}
+
+// === impl Attachment ===
+
+impl Attachment {
+    fn to_nothing() -> Self {
+        Self { mode: "none".to_owned(), dns: None, name_servers: Vec::new(), warning: None }
+    }
 }
 
 // === impl Networks ===
@@ -85,14 +96,18 @@ impl Networks {
     /// Makes sure that a policy's network is there and filtered, before a container is put on it.
     pub(crate) async fn attach(&self, engine: &Engine, policy: NetworkPolicy) -> Result<Attachment, EngineError> {
         let name = match policy {
-            NetworkPolicy::None => return Ok(Attachment { mode: "none".to_owned(), dns: None, warning: None }),
+            NetworkPolicy::None => return Ok(Attachment::to_nothing()),
             NetworkPolicy::Isolated => ISOLATED.0.to_owned(),
             NetworkPolicy::Outbound => self.outbound.clone(),
         };
         let unfiltered = self.ensure(engine, &name).await?;
         let dns = (policy == NetworkPolicy::Isolated)
             .then(|| (vec![NO_NAME_SERVER.to_owned()], NO_PATIENCE.map(str::to_owned).to_vec()));
-        Ok(Attachment { mode: name, dns, warning: unfiltered })
+        let name_servers = match policy {
+            NetworkPolicy::None | NetworkPolicy::Isolated => Vec::new(),
+            NetworkPolicy::Outbound => firewall::resolvers().await,
+        };
+        Ok(Attachment { mode: name, dns, name_servers, warning: unfiltered })
     }
 
     /// Makes sure that guests are filtered, before one is started again.

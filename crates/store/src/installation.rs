@@ -2,16 +2,9 @@
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use emergent_provider::ServerId;
-use sea_orm::{
-    ActiveValue::Set, ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _,
-};
+use sea_orm::{ActiveValue::Set, ConnectionTrait as _, EntityTrait as _, QueryOrder as _};
 
-use crate::{
-    ProjectId, Store, StoreError,
-    connection::Writer,
-    entity::{project, server},
-    error::Doing as _,
-};
+use crate::{ProjectId, Store, StoreError, connection::Writer, entity::server, error::Doing as _, projects};
 
 const DEFAULT_PROJECT: &str = "default";
 
@@ -46,20 +39,9 @@ impl Installation {
                 id
             }
         };
-        let by_name = project::Column::Name.eq(DEFAULT_PROJECT);
-        let project = project::Entity::find().filter(by_name).one(&transaction).await.doing("find the project")?;
-        let project = match project {
-            Some(project) => project.id,
-            None => {
-                let id = ProjectId::generate().as_uuid();
-                let name = Set(DEFAULT_PROJECT.to_owned());
-                let row = project::ActiveModel { id: Set(id), name, created_at: Set(now()) };
-                project::Entity::insert(row).exec_without_returning(&transaction).await.doing("record the project")?;
-                id
-            }
-        };
+        let default_project = projects::find_or_make(&transaction, DEFAULT_PROJECT).await?;
         transaction.commit().await.doing("finish preparing")?;
-        Ok(Self { server: server.into(), default_project: project.into() })
+        Ok(Self { server: server.into(), default_project })
     }
 }
 
@@ -71,7 +53,7 @@ impl Store {
         self.installation.server
     }
 
-    /// The project that rows belong to unless a token says otherwise.
+    /// The project that rows belong to unless a token says otherwise, and that the server's administrators are in.
     pub fn default_project(&self) -> ProjectId {
         self.installation.default_project
     }

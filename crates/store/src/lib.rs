@@ -1,7 +1,7 @@
 //! The rows: what this installation knows and keeps.
 //!
-//! [`Store`] is the whole public face, its methods grouped by concern in [`workspaces`], [`tokens`] and
-//! [`installation`]. Rows are plain structs; the entities behind them stay in here. One set of queries and migrations
+//! [`Store`] is the whole public face, its methods grouped by concern in [`workspaces`], [`tokens`],
+//! [`projects`] and [`installation`]. Rows are plain structs; the entities behind them stay in here. One set of queries and migrations
 //! serves every database, SQLite being the only one yet.
 
 mod connection;
@@ -16,6 +16,7 @@ pub mod ids;
 pub mod installation;
 pub mod open;
 pub mod page;
+pub mod projects;
 pub mod state;
 pub mod tokens;
 pub mod workspaces;

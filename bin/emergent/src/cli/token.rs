@@ -35,6 +35,10 @@ pub(crate) struct TokenCreateArgs {
     /// Seconds until it stops working; never by default.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) expires_in_seconds: Option<u64>,
+    /// The project that it opens, made if it is missing; your own by default. Only a token of the project `default` may
+    /// name another.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) project: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -1,5 +1,7 @@
 //! Why a command did not do what it was asked.
 
+use std::path::PathBuf;
+
 use emergent_api::problem::{Problem, ProblemKind, chain};
 
 use crate::print::printable;
@@ -15,6 +17,9 @@ pub(crate) enum ClientError {
     /// The client could not be set up.
     #[error("the client could not be set up")]
     Setup(#[source] reqwest::Error),
+    /// The file with a private authority's certificates has none.
+    #[error("{} holds no certificates; --ca and EMERGENT_CA_FILE take a PEM file", .0.display())]
+    NoCertificates(PathBuf),
     /// The server was not reached, or not to the end.
     #[error("{server} could not be reached ({}); is `emergent serve` running there, and is --server right?", root_cause(.source))]
     Unreachable {

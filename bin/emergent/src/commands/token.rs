@@ -34,8 +34,12 @@ pub(super) async fn run(arguments: WithServer<TokenCommand>) -> Result<(), Clien
 }
 
 async fn create(client: &Client, new: &TokenCreateArgs) -> Result<TokenWithSecret, ClientError> {
-    let request =
-        CreateToken { name: new.name.clone(), scopes: new.scopes(), expires_in_seconds: new.expires_in_seconds };
+    let request = CreateToken {
+        name: new.name.clone(),
+        scopes: new.scopes(),
+        expires_in_seconds: new.expires_in_seconds,
+        project: new.project.clone(),
+    };
     client.post(TOKENS, &request).await
 }
 
@@ -50,7 +54,7 @@ fn show_secret(made: &TokenWithSecret, json: bool) {
 
 fn show(tokens: &[TokenView]) {
     print::table(
-        ["id", "name", "scopes", "state", "created"],
+        ["id", "name", "project", "scopes", "state", "created"],
         tokens.iter().map(|token| {
             let scopes: Vec<_> =
                 token.scopes.iter().map(|scope| emergent_store::Scope::from(*scope).as_str()).collect();
@@ -61,7 +65,14 @@ fn show(tokens: &[TokenView]) {
                 (None, false) => "valid",
             };
             let created = token.created_at.format("%Y-%m-%d %H:%M").to_string();
-            [token.id.to_string(), token.name.clone(), scopes.join(" "), state.to_owned(), created]
+            [
+                token.id.to_string(),
+                token.name.clone(),
+                token.project.clone(),
+                scopes.join(" "),
+                state.to_owned(),
+                created,
+            ]
         }),
     );
 }

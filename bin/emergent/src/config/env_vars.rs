@@ -95,6 +95,8 @@ variables! {
     Server GITHUB_APP_ENCRYPTION_KEY(secret) = "", "64 hexadecimal digits, which are 32 bytes";
     /// The Docker Engine's address.
     Server DOCKER_HOST = "unix:///var/run/docker.sock", "unix:///path or tcp://host:port";
+    /// Docker's wish for TLS. This release speaks plain HTTP to Docker and refuses to start rather than send that over TCP.
+    Server DOCKER_TLS_VERIFY = "", "any text; empty or 0 for no TLS";
     /// Where rows are kept.
     Server DATABASE_URL(secret) = "sqlite://$EMERGENT_DATA_DIR/emergent.sqlite", "sqlite:///absolute/path";
     /// Where the server keeps its files. For root /var/lib/emergent-workspaces, else in the user's own data directory.
@@ -125,6 +127,8 @@ variables! {
     Server EMERGENT_FAULT = "", "the name of a step, such as create.sandbox_created";
     /// The server that the client commands speak to.
     Client EMERGENT_SERVER = "http://127.0.0.1:7070", "a URL";
+    /// A private authority's certificates, which the client commands trust besides the system's own.
+    Client EMERGENT_CA_FILE = "", "the path of a PEM file";
     /// The token that the client commands send. Empty: the one in the data directory's `bootstrap-token`.
     Client EMERGENT_TOKEN(secret) = "", "a token of the server";
 }
@@ -138,5 +142,38 @@ mod tests {
         for variable in ALL {
             assert!(!variable.takes.is_empty() && variable.meaning.ends_with(['.']), "{}", variable.name);
         }
+    }
+
+    /// A row of the table that explains it.
+    fn row(variable: &Variable) -> String {
+        let default =
+            if variable.default.is_empty() { "not set".to_owned() } else { format!("`{}`", variable.default) };
+        format!("| `{}` | {default} | {} | {} |", variable.name, variable.takes, variable.meaning.trim())
+    }
+
+    fn table(reader: Reader) -> Vec<String> {
+        let head = ["| variable | default | takes | meaning |".to_owned(), "| --- | --- | --- | --- |".to_owned()];
+        head.into_iter().chain(ALL.iter().filter(|variable| variable.reader == reader).map(|it| row(it))).collect()
+    }
+
+    #[test]
+    fn the_documentation_has_a_row_for_every_variable() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CONFIGURATION.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        let mut tables = [table(Reader::Server), table(Reader::Client)].into_iter();
+        let parts = lines.chunk_by(|one, next| one.starts_with('|') == next.starts_with('|'));
+        let right: Vec<_> = parts
+            .flat_map(|part| match part[0].starts_with('|') {
+                true => tables.next().expect("the page has two tables: the server's, then the client's"),
+                false => part.to_vec(),
+            })
+            .collect();
+        assert_eq!(tables.next(), None, "the page has two tables: the server's, then the client's");
+        if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+            std::fs::write(path, right.join("\n") + "\n").unwrap();
+            return;
+        }
+        assert_eq!(lines, right, "docs/CONFIGURATION.md is stale; write its tables anew with UPDATE_SNAPSHOTS=1");
     }
 }

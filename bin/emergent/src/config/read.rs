@@ -128,7 +128,7 @@ impl Reading<'_> {
         let isolation =
             [("any", Isolation::Container), ("gvisor", Isolation::Gvisor), ("hardware", Isolation::Hardware)];
         DockerSettings {
-            host: self.text(env_vars::DOCKER_HOST),
+            host: self.docker_host(),
             runtime: self.required(env_vars::WORKSPACE_GVISOR_RUNTIME, |text| Ok(text.to_owned())),
             require_isolation: self.word(env_vars::WORKSPACE_REQUIRE_ISOLATION, &isolation),
             network_name: self.text(env_vars::WORKSPACE_NETWORK_NAME),
@@ -139,6 +139,24 @@ impl Reading<'_> {
                 })
                 .unwrap_or_default(),
         }
+    }
+
+    /// The engine's address. Whoever asks for TLS on the way there gets none silently taken away.
+    fn docker_host(&mut self) -> Option<String> {
+        let host = self.text(env_vars::DOCKER_HOST);
+        let wants_tls = self.text(env_vars::DOCKER_TLS_VERIFY).is_some_and(|value| value != "0");
+        if let Some(host) = &host
+            && wants_tls
+            && ["tcp://", "http://", "https://"].iter().any(|scheme| host.starts_with(scheme))
+        {
+            self.conflict(format!(
+                "DOCKER_TLS_VERIFY asks for TLS to DOCKER_HOST {host}, and this release speaks plain HTTP to Docker: \
+                 control of that host would travel in the clear. Use Docker's Unix socket (unix:///path), forward it by \
+                 SSH (`ssh -N -L /run/docker-remote.sock:/var/run/docker.sock HOST`, then \
+                 DOCKER_HOST=unix:///run/docker-remote.sock) or through a TLS tunnel, and unset DOCKER_TLS_VERIFY"
+            ));
+        }
+        host
     }
 
     fn registries(&mut self) -> Vec<(String, emergent_provider::RegistryCredentials)> {

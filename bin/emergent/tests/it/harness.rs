@@ -61,8 +61,13 @@ impl Server {
     }
 
     pub(crate) fn start_in(directory: TempDir) -> Self {
+        Self::start_with(directory, &[])
+    }
+
+    /// One with more flags.
+    pub(crate) fn start_with(directory: TempDir, flags: &[&str]) -> Self {
         let mut command = emergent(&["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
-        let mut child = command.arg(directory.path()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.arg(directory.path()).args(flags).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (sender, log) = mpsc::channel();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -89,7 +94,14 @@ impl Server {
 
     /// A client command, with the server's first token.
     pub(crate) fn client(&self, arguments: &[&str]) -> Ended {
-        run(emergent(arguments).env("EMERGENT_SERVER", &self.url).env("EMERGENT_DATA_DIR", self.directory.path()))
+        run(&mut self.client_command(arguments))
+    }
+
+    /// A client command that is not run yet.
+    pub(crate) fn client_command(&self, arguments: &[&str]) -> Command {
+        let mut command = emergent(arguments);
+        command.env("EMERGENT_SERVER", &self.url).env("EMERGENT_DATA_DIR", self.directory.path());
+        command
     }
 
     /// Ends it with SIGTERM; what it printed since it was ready, and its data.

@@ -6,3 +6,4 @@ mod harness;
 mod help;
 mod server;
 mod settings;
+mod tls;

@@ -47,6 +47,22 @@ fn tokens_are_made_used_rotated_and_revoked() {
 }
 
 #[test]
+fn a_token_for_another_project_is_made_by_name() {
+    let server = Server::start();
+    let create = ["token", "create", "--name", "ci", "--scope", "admin:write", "--scope", "admin:read"];
+    let made = server.client(&[&create[..], &["--project", "team"]].concat());
+    assert_eq!(made.status, Some(0), "{}", made.stderr);
+    let token = ["--token", made.stdout.trim()];
+    let listed = server.client(&[&["token", "ls", "--json"][..], &token].concat());
+    let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+    assert_eq!(listed["items"][0]["project"], "team");
+    let refused = server.client(&[&create[..], &["--project", "default"], &token].concat());
+    assert_eq!((refused.status, refused.stdout.as_str()), (Some(1), ""));
+    assert!(refused.stderr.contains("only a token of the default project"), "{}", refused.stderr);
+}
+
+#[test]
 fn a_problem_is_shown_with_what_to_do() {
     let server = Server::start();
     let refused = server.client(&["workspace", "ls"]);

@@ -180,8 +180,35 @@ impl From<GuestCallError> for Refusal {
 pub(crate) fn of_failed_create(workspace: &Workspace) -> Option<Refusal> {
     let WorkspaceState::Error { reason, message } = &workspace.state else { return None };
     let detail = format!("workspace {} was not made ({reason}): {message}", workspace.id);
-    Some(match reason {
+    Some(of_fault(*reason, detail))
+}
+
+/// Only what may be otherwise in a while is worth trying again.
+fn of_fault(reason: ErrorReason, detail: String) -> Refusal {
+    match reason {
         ErrorReason::EngineUnavailable => Refusal::new(ProblemKind::EngineUnavailable, detail).retry_after(SOON),
-        _ => Refusal::new(ProblemKind::WorkspaceFailed, detail),
-    })
+        ErrorReason::CreateFailed
+        | ErrorReason::CreateInterrupted
+        | ErrorReason::Oom
+        | ErrorReason::Killed
+        | ErrorReason::StartFailed
+        | ErrorReason::EngineLost => Refusal::new(ProblemKind::WorkspaceFailed, detail),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{http::header, response::IntoResponse as _};
+
+    use super::*;
+
+    #[test]
+    fn a_create_is_worth_trying_again_only_where_the_engine_did_not_answer() {
+        for reason in ErrorReason::ALL {
+            let response = of_fault(reason, "told".to_owned()).into_response();
+            let retry = response.headers().contains_key(header::RETRY_AFTER);
+            let expected = if reason == ErrorReason::EngineUnavailable { (503, true) } else { (422, false) };
+            assert_eq!((response.status().as_u16(), retry), expected, "{reason}");
+        }
+    }
 }

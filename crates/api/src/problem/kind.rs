@@ -47,6 +47,9 @@ kinds! {
     Unauthorized = "unauthorized", UNAUTHORIZED, "A valid token is needed";
     /// The token is valid and lacks the scope that this call needs. Make one that has it.
     MissingScope = "missing-scope", FORBIDDEN, "The token lacks a scope";
+    /// The token is not of the server's `default` project, whose holders are its administrators: it makes tokens of its
+    /// own project only. Leave `project` out, or ask an administrator of the server.
+    ProjectNotAllowed = "project-not-allowed", FORBIDDEN, "The token may not name another project";
     /// The server's settings allow only some images (`WORKSPACE_ALLOWED_IMAGES`), and this is not one of them.
     ImageNotAllowed = "image-not-allowed", FORBIDDEN, "The image is not allowed here";
     /// The workspace's user may not do this. Where the workspace allows root, send `"user": "root"`.

@@ -33,6 +33,7 @@ use crate::{
 /// A process to start in the background: `command` or `argv`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "command": "python3 -m http.server 8000" }))]
 pub struct StartProcess {
     /// A line for `bash -c` (`sh -c` where the image has no bash).
     #[serde(default, skip_serializing_if = "Option::is_none")]

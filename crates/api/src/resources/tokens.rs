@@ -1,4 +1,5 @@
-//! Access tokens: made, listed, rotated, revoked. Every token belongs to the project of the token that made it.
+//! Access tokens: made, listed, rotated, revoked. Every token belongs to the project of the token that made it, unless
+//! an administrator of the server, whose token is of the default project, names another one.
 
 use axum::{
     Json,
@@ -8,7 +9,7 @@ use axum::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use emergent_core::TokenId;
-use emergent_store::{NewToken, Scope, Token};
+use emergent_store::{NewToken, ProjectId, Scope, Store, Token};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -38,6 +39,11 @@ pub struct CreateToken {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 315_360_000)]
     pub expires_in_seconds: Option<u64>,
+    /// The project whose rows it opens, made if it is missing; your own when left out. Only a token of the server's
+    /// `default` project may name another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 100, pattern = "^[A-Za-z0-9._-]+$")]
+    pub project: Option<String>,
 }
 
 /// A token, without its secret.
@@ -48,6 +54,8 @@ pub struct TokenView {
     pub id: Uuid,
     /// For people.
     pub name: String,
+    /// The project whose rows it opens.
+    pub project: String,
     /// What it allows.
     pub scopes: Vec<ScopeName>,
     /// When it was made.
@@ -96,6 +104,8 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
 }
 
 /// Makes a token. The secret is in the answer and nowhere else.
+///
+/// It belongs to your own project, unless your token is of the server's `default` project and names another.
 #[utoipa::path(
     post,
     path = "/api/v1/tokens",
@@ -115,17 +125,19 @@ async fn create_token(
     for scope in &scopes {
         caller.require(*scope)?;
     }
+    let store = state.tokens().store();
+    let (project, project_name) = project(store, caller.project(), request.project).await?;
     let secret = TokenSecret::generate();
     let lifetime = request.expires_in_seconds.and_then(|seconds| i64::try_from(seconds).ok()).map(TimeDelta::seconds);
     let new = NewToken {
-        project: caller.project(),
+        project,
         name: request.name,
         scopes,
         hash: secret.hash(),
         expires_at: lifetime.map(|lifetime| Utc::now() + lifetime),
     };
-    let token = state.tokens().store().tokens_create(new).await?;
-    Ok((StatusCode::CREATED, no_store(), Json(with_secret(token, &secret))).into_response())
+    let token = store.tokens_create(new).await?;
+    Ok((StatusCode::CREATED, no_store(), Json(with_secret(token, project_name, &secret))).into_response())
 }
 
 /// Lists the project's tokens, without their secrets.
@@ -137,8 +149,10 @@ async fn create_token(
     responses((status = 200, description = "The tokens.", body = TokenList), Usual)
 )]
 async fn list_tokens(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Json<TokenList>, Refusal> {
-    let tokens = state.tokens().store().tokens_list(caller.project()).await?;
-    Ok(Json(TokenList { items: tokens.into_iter().map(Into::into).collect() }))
+    let store = state.tokens().store();
+    let project = store.projects_name(caller.project()).await?;
+    let tokens = store.tokens_list(caller.project()).await?;
+    Ok(Json(TokenList { items: tokens.into_iter().map(|token| TokenView::new(token, project.clone())).collect() }))
 }
 
 /// Revokes a token: it stops working at once. Revoking a revoked one changes nothing.
@@ -189,10 +203,28 @@ async fn rotate_token(
     for scope in &token.scopes {
         caller.require(*scope)?;
     }
+    let project = store.projects_name(caller.project()).await?;
     let secret = TokenSecret::generate();
     let token = store.tokens_rotate(caller.project(), id, secret.hash()).await?.ok_or_else(no_such_token)?;
     state.tokens().forget(id);
-    Ok((no_store(), Json(with_secret(token, &secret))).into_response())
+    Ok((no_store(), Json(with_secret(token, project, &secret))).into_response())
+}
+
+/// The project that a new token is to open, with its name.
+async fn project(store: &Store, own: ProjectId, named: Option<String>) -> Result<(ProjectId, String), Refusal> {
+    let own_name = store.projects_name(own).await?;
+    match named {
+        None => Ok((own, own_name)),
+        Some(name) if name == own_name => Ok((own, name)),
+        Some(name) if own == store.default_project() => Ok((store.projects_ensure(&name).await?, name)),
+        Some(_) => Err(Refusal::new(
+            ProblemKind::ProjectNotAllowed,
+            format!(
+                "your token is of the project {own_name}, and only a token of the default project, whose holders are \
+                 the server's administrators, may name another; leave `project` out to make a token of your own project"
+            ),
+        )),
+    }
 }
 
 fn no_such_token() -> Refusal {
@@ -206,8 +238,13 @@ fn no_store() -> [(header::HeaderName, &'static str); 1] {
     [(header::CACHE_CONTROL, "no-store")]
 }
 
-fn with_secret(token: Token, secret: &TokenSecret) -> TokenWithSecret {
-    TokenWithSecret { token: token.into(), secret: secret.expose().to_owned() }
+fn with_secret(token: Token, project: String, secret: &TokenSecret) -> TokenWithSecret {
+    TokenWithSecret { token: TokenView::new(token, project), secret: secret.expose().to_owned() }
+}
+
+fn is_project_name(text: &str) -> bool {
+    (1..=100).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }
 
 // === impl CreateToken ===
@@ -221,16 +258,20 @@ impl Check for CreateToken {
             faults.add("scopes", "name at least one of admin:read and admin:write");
         }
         faults.range("expires_in_seconds", self.expires_in_seconds, 1..=MOST_LIFETIME_SECONDS);
+        if self.project.as_deref().is_some_and(|name| !is_project_name(name)) {
+            faults.add("project", "it takes 1 to 100 of the characters A-Z, a-z, 0-9, `.`, `_` and `-`");
+        }
     }
 }
 
 // === impl TokenView ===
 
-impl From<Token> for TokenView {
-    fn from(token: Token) -> Self {
+impl TokenView {
+    fn new(token: Token, project: String) -> Self {
         Self {
             id: token.id.as_uuid(),
             name: token.name,
+            project,
             scopes: token.scopes.into_iter().map(Into::into).collect(),
             created_at: token.created_at,
             rotated_at: token.rotated_at,

@@ -55,7 +55,7 @@ impl Api {
         api
     }
 
-    /// A new token with these scopes.
+    /// A new token of the default project with these scopes.
     pub(crate) async fn new_token(&self, scopes: &[Scope]) -> String {
         let secret = TokenSecret::generate();
         let new = NewToken {

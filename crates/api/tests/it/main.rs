@@ -9,3 +9,4 @@ mod lists;
 mod openapi;
 mod pages;
 mod problems;
+mod projects;

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, path::Path};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// One operation of the document.
 pub(crate) struct Operation {
@@ -38,6 +38,50 @@ impl Operation {
     /// Its path with ids that name nothing.
     pub(crate) fn example_path(&self) -> String {
         self.path.replace("{id}", "01990000-0000-7000-8000-000000000000").replace("{execution_id}", "nothing")
+    }
+
+    /// Its path with this id, and with every part of the query that it needs.
+    pub(crate) fn path_of(&self, id: &str) -> String {
+        let path = self.path.replace("{id}", id).replace("{execution_id}", "nothing");
+        let parameters = self.body["parameters"].as_array().into_iter().flatten();
+        let needed = parameters.filter(|parameter| parameter["in"] == "query" && parameter["required"] == true);
+        let query: Vec<_> = needed.map(|parameter| format!("{}=x", parameter["name"].as_str().unwrap())).collect();
+        if query.is_empty() { path } else { format!("{path}?{}", query.join("&")) }
+    }
+
+    /// The smallest JSON body that it takes, if it takes one.
+    pub(crate) fn smallest_body(&self, document: &Value) -> Option<String> {
+        let schema = self.body.pointer("/requestBody/content/application~1json/schema")?;
+        Some(smallest(document, schema, "").to_string())
+    }
+}
+
+/// The schema's example, or else the smallest value that it takes; texts are the names of their fields.
+fn smallest(document: &Value, schema: &Value, field: &str) -> Value {
+    if let Some(reference) = schema["$ref"].as_str() {
+        return smallest(document, document.pointer(reference.trim_start_matches('#')).unwrap(), field);
+    }
+    if !schema["example"].is_null() {
+        return schema["example"].clone();
+    }
+    if let Some(parts) = schema["allOf"].as_array() {
+        let objects = parts.iter().map(|part| smallest(document, part, field));
+        return objects.flat_map(|object| object.as_object().cloned().unwrap()).collect::<Map<_, _>>().into();
+    }
+    let choices = [&schema["oneOf"][0], &schema["anyOf"][0], &schema["enum"][0]];
+    if let Some(choice) = choices.into_iter().find(|choice| !choice.is_null()) {
+        return if choice.is_object() { smallest(document, choice, field) } else { choice.clone() };
+    }
+    match schema["type"].as_str() {
+        Some("string") => field.into(),
+        Some("integer" | "number") => schema["minimum"].as_u64().unwrap_or(1).into(),
+        Some("boolean") => false.into(),
+        Some("array") => Value::Array(Vec::new()),
+        _ => {
+            let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let fields = required.map(|name| (name.to_owned(), smallest(document, &schema["properties"][name], name)));
+            fields.collect::<Map<_, _>>().into()
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use emergent_core::{NewWorkspace, NewWorkspaceError, StateWord, TransitionError, WorkspaceState};
+use emergent_core::{ErrorReason, NewWorkspace, NewWorkspaceError, StateWord, TransitionError, WorkspaceState};
 use emergent_provider::{EngineState, ExitReason, ProviderKind};
 
 use crate::support::{Fixture, eventually};
@@ -38,11 +38,12 @@ async fn an_engine_that_goes_away_during_a_create_leaves_the_reason() {
     eventually("the volume", async || fixture.engine.state(id).is_some()).await;
     fixture.engine.set_away(true);
     fixture.engine.release("create.sandbox_created");
-    fixture.becomes(id, StateWord::Error).await;
+    let failed = fixture.becomes(id, StateWord::Error).await;
+    assert!(matches!(failed.state, WorkspaceState::Error { reason: ErrorReason::EngineUnavailable, .. }), "{failed:?}");
     assert!(!healthy(&fixture).await);
     fixture.engine.set_away(false);
     eventually("what was left is removed", async || fixture.engine.sandboxes().is_empty()).await;
-    assert_eq!(fixture.get(id).await.state.word(), StateWord::Error);
+    assert_eq!(fixture.get(id).await.state, failed.state);
 }
 
 #[tokio::test]

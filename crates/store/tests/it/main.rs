@@ -4,6 +4,7 @@
 mod admission;
 mod installation;
 mod lists;
+mod projects;
 mod support;
 mod tokens;
 mod workspaces;

@@ -113,3 +113,17 @@ fn settings_without_effect_are_known() {
     let config = read(&[("WORKSPACE_WARM_POOL_SIZE", "2"), ("E2B_API_KEY", "e2b_1")]).unwrap();
     assert_eq!(config.without_effect, ["E2B_API_KEY", "WORKSPACE_WARM_POOL_SIZE"]);
 }
+
+#[test]
+fn docker_is_never_spoken_to_in_the_clear_where_tls_is_asked_for() {
+    let docker = |host, verify| read(&[("DOCKER_HOST", host), ("DOCKER_TLS_VERIFY", verify)]);
+    for host in ["tcp://docker.example:2376", "http://docker.example:2376"] {
+        let refusal = docker(host, "1").unwrap_err();
+        assert!(refusal.contains("DOCKER_TLS_VERIFY") && refusal.contains("unix:///path"), "{refusal}");
+        for no in ["", "0"] {
+            assert_eq!(docker(host, no).unwrap().docker.host.as_deref(), Some(host));
+        }
+    }
+    assert!(docker("unix:///var/run/docker.sock", "1").is_ok());
+    assert!(read(&[("DOCKER_TLS_VERIFY", "1")]).is_ok());
+}
