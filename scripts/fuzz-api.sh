@@ -13,6 +13,7 @@ data=$(mktemp --directory)
 server=
 finish() {
     status=$?
+    [ -z "${workspace:-}" ] || "$bin/emergent" workspace rm "$workspace" >/dev/null 2>&1 || true
     [ -z "$server" ] || { kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; }
     [ "$status" -eq 0 ] || tail -n 40 "$data/log"
     rm -rf "$data"
@@ -22,13 +23,31 @@ trap finish EXIT
 
 url=http://127.0.0.1:17271
 # Creates are admitted and then fail on an image that is not there, so that no fuzzed request costs a container.
-ENABLE_AGENT_WORKSPACES=true EMERGENT_DATA_DIR=$data EMERGENT_LISTEN=127.0.0.1:17271 "$bin/emergent" serve >"$data/log" 2>&1 &
+ENABLE_AGENT_WORKSPACES=true EMERGENT_DATA_DIR=$data EMERGENT_LISTEN=127.0.0.1:17271 \
+    WORKSPACE_DEFAULT_IMAGE=localhost:1/absent:latest "$bin/emergent" serve >"$data/log" 2>&1 &
 server=$!
 for _ in $(seq 100); do
     curl --silent --fail "$url/ready" >/dev/null && break
     kill -0 "$server"
     sleep 0.1
 done
-"$tools/bin/schemathesis" run "$url/openapi.json" --header "Authorization: Bearer $(cat "$data/bootstrap-token")" \
-    --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
-    --max-examples "${FUZZ_EXAMPLES:-40}" --workers 2 --generation-deterministic --request-timeout 30
+export EMERGENT_SERVER=$url
+EMERGENT_TOKEN=$(cat "$data/bootstrap-token")
+export EMERGENT_TOKEN
+
+fuzz() {
+    "$tools/bin/schemathesis" "$@" --url "$url" --header "Authorization: Bearer $EMERGENT_TOKEN" \
+        --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
+        --max-examples "${FUZZ_EXAMPLES:-40}" --workers 2 --generation-deterministic --request-timeout 60
+}
+
+echo "Fuzzing every operation, with ids that do not exist"
+fuzz run "$url/openapi.json"
+
+echo "Fuzzing what works inside a workspace, with one that lives"
+workspace=$("$bin/emergent" workspace create --image "${FUZZ_IMAGE:-emergent/workspace:latest}" --json |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])')
+printf '[parameters]\n"path.id" = "%s"\n' "$workspace" >"$data/schemathesis.toml"
+fuzz --config-file "$data/schemathesis.toml" run "$url/openapi.json" --include-path-regex '/workspaces/\{id\}' \
+    --exclude-path-regex '/(stop|pause|resume)$' --exclude-method DELETE
+"$bin/emergent" workspace rm "$workspace"
