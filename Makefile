@@ -40,8 +40,13 @@ check:
 	cargo xtask prepush
 
 # The suites against real engines, with the release programs.
-live: build setup
-	LIVE_BIN_DIR=$(BIN) cargo test --locked -p emergent-live-tests -- --test-threads=4
+live: build setup .cache/docker-registry/usr/bin/docker-registry
+	LIVE_REGISTRY=$(CURDIR)/.cache/docker-registry/usr/bin/docker-registry LIVE_BIN_DIR=$(BIN) cargo test --locked -p emergent-live-tests -- --test-threads=4
+
+# Unpacked rather than installed, so that no registry is left running on the host.
+.cache/docker-registry/usr/bin/docker-registry:
+	mkdir -p .cache/docker-registry
+	cd .cache && apt-get download --quiet docker-registry && dpkg -x docker-registry_*.deb docker-registry
 
 # The OpenAPI document against the server that it describes.
 fuzz: build setup

@@ -9,6 +9,7 @@ pub mod case;
 pub mod engine;
 pub mod poll;
 pub mod proxy;
+pub mod registry;
 pub mod server;
 
 pub use api::{Api, Reply};

@@ -210,6 +210,11 @@ pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     Ok(PathBuf::from(folder).join(name))
 }
 
+/// The program that a variable names, or else one of this name in the path.
+pub(crate) fn program_or(variable: &str, name: &str) -> PathBuf {
+    std::env::var_os(variable).map_or_else(|| PathBuf::from(name), PathBuf::from)
+}
+
 fn spawn(options: &ServerOptions, data: &TempDir, port: u16) -> anyhow::Result<Child> {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(data.path().join("log"))?;
     Command::new(program("emergent")?)
@@ -232,7 +237,7 @@ fn try_wait(child: &Mutex<&mut Child>) -> anyhow::Result<Option<ExitStatus>> {
 }
 
 /// A port that nothing listens on now.
-fn free_port() -> anyhow::Result<u16> {
+pub(crate) fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0").context("looking for a free port")?.local_addr()?.port())
 }
 

@@ -79,18 +79,25 @@ fn explain(image: &ImageRef, words: &str) -> String {
     let registry = image.registry_host().unwrap_or("Docker Hub");
     let lower = words.to_lowercase();
     let says = |signs: &[&str]| signs.iter().any(|sign| lower.contains(sign));
-    let meaning =
-        if says(&["no such host", "dial tcp", "connection refused", "timeout", "sign of life", "unreachable", "eof"]) {
-            format!(
-                "{registry} cannot be reached from the engine; check its network, or load the image with `docker load`"
-            )
-        } else if says(&["unauthorized", "authentication required", "denied", "no basic auth"]) {
-            format!("{registry} wants a login or has no such repository; check the name and the registry's credentials")
-        } else if says(&["not found", "manifest unknown", "no matching manifest", "unknown manifest"]) {
-            format!("{registry} has no such image for this architecture; check name and tag")
-        } else {
-            "the pull failed".to_owned()
-        };
+    let meaning = if says(&[
+        "no such host",
+        "dial tcp",
+        "connection refused",
+        "timeout",
+        "sign of life",
+        "unreachable",
+        "eof",
+    ]) {
+        format!("{registry} cannot be reached from the engine; check its network, or load the image with `docker load`")
+    } else if says(&["unauthorized", "authentication required", "denied", "no basic auth"]) {
+        format!(
+            "{registry} wants a login or has no such repository; check the name and its login in WORKSPACE_REGISTRY_AUTH_FILE"
+        )
+    } else if says(&["not found", "manifest unknown", "no matching manifest", "unknown manifest"]) {
+        format!("{registry} has no such image for this architecture; check name and tag")
+    } else {
+        "the pull failed".to_owned()
+    };
     let words: String = words.chars().take(500).collect();
     format!("{meaning} (the engine says: {words})")
 }

@@ -2,6 +2,7 @@
 
 mod durability;
 mod faults;
+mod images;
 mod isolation;
 mod lifecycle;
 mod tools;
@@ -19,8 +20,8 @@ fn main() -> ExitCode {
 
 fn trials_on(runtime: Runtime) -> Vec<Trial> {
     let missing = why_missing(runtime);
-    let suites: [fn() -> Vec<Case>; 5] =
-        [lifecycle::cases, tools::cases, durability::cases, faults::cases, isolation::cases];
+    let suites: [fn() -> Vec<Case>; 6] =
+        [lifecycle::cases, tools::cases, durability::cases, faults::cases, isolation::cases, images::cases];
     suites.into_iter().flat_map(|suite| suite()).map(|case| case.on(runtime, missing.as_deref())).collect()
 }
 
