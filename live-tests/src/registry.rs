@@ -13,8 +13,9 @@ use crate::server::{free_port, program_or};
 
 /// Who may log in.
 pub const USER: &str = "agent";
-/// With what. [`LOGIN_HASH`] is its bcrypt hash.
+/// With what.
 pub const PASSWORD: &str = "registry-password";
+/// The bcrypt hash of [`PASSWORD`].
 const LOGIN_HASH: &str = "$2y$05$4VRQTAYNS/wPtK4/RfSh/OsfOsqwclhYH281WxKzwB5VsEuk/9bwi";
 
 /// A registry on loopback, gone with its images when it is dropped.

@@ -27,7 +27,7 @@ impl TokenSecret {
     /// Checks the form of a text.
     ///
     /// # Errors
-    /// [`InvalidSecret`] when the text has another form.
+    /// When the text has another form.
     pub fn parse(text: &str) -> Result<Self, InvalidSecret> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         let body = text.strip_prefix(PREFIX).ok_or(InvalidSecret)?;
