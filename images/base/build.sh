@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Builds the base image of workspaces: from the Dockerfile where its base can be pulled, else from Debian's packages
-# with debootstrap. Usage: build.sh IMAGE. WORKSPACE_EXTRA_PACKAGES adds packages, such as "nodejs npm".
+# with debootstrap. Usage: build.sh IMAGE. BASE_IMAGE_EXTRA_PACKAGES adds packages, such as "nodejs npm".
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 image=$1
-extra=${WORKSPACE_EXTRA_PACKAGES:-}
+extra=${BASE_IMAGE_EXTRA_PACKAGES:-}
 PATH=$PATH:/usr/sbin:/sbin
 
 say() { echo "base image: $*" >&2; }
