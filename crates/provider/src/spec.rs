@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use crate::WorkspaceId;
 
-/// One sandbox to make.
-#[derive(Debug, Clone)]
+/// One sandbox to make. Its `Debug` shows no value of the environment.
+#[derive(Clone)]
 pub struct SandboxSpec {
     /// Whose sandbox it is; names and labels follow from it.
     pub workspace: WorkspaceId,
@@ -90,6 +90,24 @@ pub struct RegistryCredentials {
     pub password: String,
 }
 
+// === impl SandboxSpec ===
+
+impl fmt::Debug for SandboxSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { workspace, kind, image, registry, limits, network, environment, allow_root } = self;
+        f.debug_struct("SandboxSpec")
+            .field("workspace", workspace)
+            .field("kind", kind)
+            .field("image", image)
+            .field("registry", registry)
+            .field("limits", limits)
+            .field("network", network)
+            .field("environment", &environment.keys().collect::<Vec<_>>())
+            .field("allow_root", allow_root)
+            .finish()
+    }
+}
+
 // === impl ContainerKind ===
 
 impl ContainerKind {
@@ -141,5 +159,38 @@ impl fmt::Display for ImageRef {
 impl fmt::Debug for RegistryCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RegistryCredentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_is_in_the_debug_form() {
+        let spec = SandboxSpec {
+            workspace: WorkspaceId::generate(),
+            kind: ContainerKind::AgentWorkspace,
+            image: "registry.example/team/image:1".parse().unwrap(),
+            registry: Some(RegistryCredentials { username: "me".to_owned(), password: "secret-1".to_owned() }),
+            limits: ResourceLimits { cpu: 1.0, memory_bytes: 1, disk_bytes: 1, pids: 1 },
+            network: NetworkPolicy::None,
+            environment: [("TOKEN".to_owned(), "secret-2".to_owned())].into(),
+            allow_root: false,
+        };
+        let shown = format!("{spec:?}");
+        assert!(shown.contains("TOKEN") && !shown.contains("secret"), "{shown}");
+    }
+
+    #[test]
+    fn only_what_can_be_an_image_is_taken() {
+        for good in ["ubuntu", "ubuntu:22.04", "host:5000/a/b:1", "a@sha256:0123"] {
+            assert!(good.parse::<ImageRef>().is_ok(), "{good}");
+        }
+        for bad in ["", "-x", "a b", "a//b", "../a", "a:", "a\n"] {
+            assert!(bad.parse::<ImageRef>().is_err(), "{bad}");
+        }
+        assert_eq!("host:5000/a".parse::<ImageRef>().unwrap().registry_host(), Some("host:5000"));
+        assert_eq!("team/a".parse::<ImageRef>().unwrap().registry_host(), None);
     }
 }
