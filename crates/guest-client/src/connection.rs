@@ -7,6 +7,7 @@ use emergent_provider::ByteStream;
 use http::{Request, Response};
 use hyper::{body::Incoming, client::conn::http2, rt::Executor};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::BufWriter;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
@@ -21,6 +22,9 @@ const HEADER_LIST_LIMIT: u32 = 32 * 1024;
 /// The longest frame that a guest may send. The default of 16 KiB would cost a bulk transfer a system call for each on
 /// both sides of the engine's pipes.
 const FRAME_SIZE: u32 = 256 * 1024;
+/// A frame's nine bytes of header would otherwise go to the engine by themselves, before the contents. HTTP/2 flushes
+/// when it has nothing more to say, so nothing waits.
+const WRITE_BUFFER: usize = 64 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -75,7 +79,7 @@ impl Connection {
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_DEADLINE)
             .keep_alive_while_idle(true)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(BufWriter::with_capacity(WRITE_BUFFER, stream)))
             .await
             .map_err(OpenError::Handshake)?;
         executor.execute(async move {
