@@ -36,9 +36,10 @@ EMERGENT_TOKEN=$(cat "$data/bootstrap-token")
 export EMERGENT_TOKEN
 
 fuzz() {
-    "$tools/bin/schemathesis" "$@" --url "$url" --header "Authorization: Bearer $EMERGENT_TOKEN" \
+    # It keeps a cache in the folder that it runs in.
+    (cd "$data" && "$tools/bin/schemathesis" "$@" --url "$url" --header "Authorization: Bearer $EMERGENT_TOKEN" \
         --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
-        --max-examples "${FUZZ_EXAMPLES:-40}" --workers 2 --generation-deterministic --request-timeout 60
+        --max-examples "${FUZZ_EXAMPLES:-40}" --workers 2 --generation-deterministic --request-timeout 60)
 }
 
 # Without what would end it for the others, and without waiting for processes that never end.
