@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use bollard::{
     models::{ContainerCreateBody, HostConfig},
-    query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder},
+    query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions},
 };
 use futures::{future::try_join_all, stream};
 use reqwest::{Body, Method};
@@ -137,7 +137,10 @@ impl Subject {
             let name = format!("emergent-bench-{}-{round}", std::process::id());
             let took = millis(|| self.bare_create_and_start(&name, baseline_network)).await;
             let remove = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-            self.server.engine.docker().remove_container(&name, Some(remove)).await.context("removing a container")?;
+            let docker = self.server.engine.docker();
+            docker.remove_container(&name, Some(remove)).await.context("removing a container")?;
+            // A volume that has a name does not go with its container.
+            docker.remove_volume(&name, None::<RemoveVolumeOptions>).await.context("removing a volume")?;
             if round > 0 {
                 baseline.push(took?);
             }
