@@ -1,9 +1,11 @@
 //! Cases, and the runtimes that each runs on.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{future::Future, pin::Pin, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use crate::Engine;
 
 /// No case takes longer; one that does is hung.
 const CASE_TIMEOUT: Duration = Duration::from_secs(240);
@@ -49,12 +51,33 @@ impl Case {
 
     /// The case as a test on one runtime. Where the runtime is not there it is listed as ignored, with the reason in
     /// its kind.
-    pub fn on(self, runtime: Runtime, missing: Option<&str>) -> Trial {
+    fn on(self, runtime: Runtime, missing: Option<&str>) -> Trial {
         let kind = missing.map_or_else(String::new, |reason| format!("skipped: {reason}"));
         let Self { name, run } = self;
         Trial::test(format!("{}::{name}", runtime.name()), move || block_on(run(runtime)))
             .with_ignored_flag(missing.is_some())
             .with_kind(kind)
+    }
+}
+
+/// Runs the suites on every runtime, as the arguments of the process ask: the `main` of a test program.
+pub fn run(suites: &[fn() -> Vec<Case>]) -> ExitCode {
+    let arguments = Arguments::from_args();
+    let on = |runtime| {
+        let missing = why_missing(runtime);
+        let cases = suites.iter().flat_map(|suite| suite());
+        cases.map(move |case| case.on(runtime, missing.as_deref())).collect::<Vec<_>>()
+    };
+    libtest_mimic::run(&arguments, Runtime::ALL.into_iter().flat_map(on).collect()).exit_code()
+}
+
+fn why_missing(runtime: Runtime) -> Option<String> {
+    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    match executor.block_on(async { Engine::connect()?.has_runtime(runtime.name()).await }) {
+        Ok(true) => None,
+        Ok(false) => Some(format!("Docker has no runtime {}", runtime.name())),
+        // Not a reason to skip: the cases fail and say what is wrong.
+        Err(_) => None,
     }
 }
 

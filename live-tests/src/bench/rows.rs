@@ -167,17 +167,16 @@ impl Subject {
     }
 
     async fn parallel_calls(&self) -> Measured {
-        const CALLS: usize = 100;
-        let ours = millis(|| async { try_join_all((0..CALLS).map(|_| self.read_once())).await.map(drop) });
-        // Twice, and the second counts: the first opens the connections.
-        self.read_once().await?;
-        ours.await?;
-        let ours = millis(|| async { try_join_all((0..CALLS).map(|_| self.read_once())).await.map(drop) }).await?;
+        const CALLS: u8 = 100;
+        let reads = || async { try_join_all((0..CALLS).map(|_| self.read_once())).await.map(drop) };
+        // The first round opens the connections, the second counts.
+        reads().await?;
+        let ours = millis(reads).await?;
         let baseline = millis(|| async {
             try_join_all((0..CALLS).map(|_| self.docker_exec(&["cat", "/workspace/1k"]))).await.map(drop)
         })
         .await?;
-        let per_second = |millis: f64| 1000.0 * 100.0 / millis;
+        let per_second = |millis: f64| 1000.0 * f64::from(CALLS) / millis;
         Ok((Samples::single(per_second(ours)), Some(Samples::single(per_second(baseline)))))
     }
 
