@@ -7,7 +7,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 tools=${FUZZ_TOOLS_DIR:-$here/../.cache/fuzz}
 
 "$here/install-packages.sh" curl python3 python3-venv
-[ -x "$tools/bin/schemathesis" ] || { python3 -m venv "$tools" && "$tools/bin/pip" install --quiet 'schemathesis>=4,<5'; }
+[ -x "$tools/bin/schemathesis" ] || { python3 -m venv "$tools" && "$tools/bin/pip" install --quiet 'schemathesis==4.32.5'; }
 
 data=$(mktemp --directory)
 server=
@@ -36,18 +36,19 @@ EMERGENT_TOKEN=$(cat "$data/bootstrap-token")
 export EMERGENT_TOKEN
 
 fuzz() {
-    # It keeps a cache in the folder that it runs in.
+    # It keeps a cache in the folder that it runs in. One worker: with more, CPython 3.11's parser fails now and then
+    # under hypothesis (`AST constructor recursion depth mismatch`).
     (cd "$data" && "$tools/bin/schemathesis" "$@" --url "$url" --header "Authorization: Bearer $EMERGENT_TOKEN" \
         --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
-        --max-examples "${FUZZ_EXAMPLES:-40}" --workers 2 --generation-deterministic --request-timeout 60)
+        --max-examples "${FUZZ_EXAMPLES:-40}" --workers 1 --generation-deterministic --request-timeout 60)
 }
 
 # Without what would end it for the others, and without waiting for processes that never end.
 echo "Fuzzing what works inside a workspace, with one that lives"
 workspace=$("$bin/emergent" workspace create --image "${FUZZ_IMAGE:-emergent/workspace:latest}" --json |
     python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])')
-printf '[parameters]\n"path.id" = "%s"\n' "$workspace" >"$data/schemathesis.toml"
-fuzz --config-file "$data/schemathesis.toml" run "$url/openapi.json" --include-path-regex '/workspaces/\{id\}' \
+printf '[parameters]\n"path.id" = "%s"\n' "$workspace" >"$data/inside.toml"
+fuzz --config-file "$data/inside.toml" run "$url/openapi.json" --include-path-regex '/workspaces/\{id\}' \
     --exclude-path-regex '/(stop|pause|resume|wait|output)$' --exclude-method DELETE
 "$bin/emergent" workspace rm "$workspace"
 workspace=

@@ -68,6 +68,11 @@ impl Core {
         }
         let checked = check(&request, &self.config, &self.allowed_images)?;
         let named = request.provider.or(self.config.default_provider);
+        if let Some(provider) = request.provider
+            && let Err(reason) = self.providers.is_here(provider)
+        {
+            return Err(NewWorkspaceError::ProviderAbsent { provider, reason });
+        }
         let provider = self.providers.choose(named).await?;
         let core = Arc::clone(self);
         let admit = async move { core.admit(project, request, checked, provider, key).await };

@@ -51,6 +51,14 @@ pub enum NewWorkspaceError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// This server does not have the provider that was asked for.
+    #[error("provider {provider} is not on this server: {reason}")]
+    ProviderAbsent {
+        /// Which provider.
+        provider: ProviderKind,
+        /// Why not.
+        reason: &'static str,
+    },
     /// The provider that was asked for does not work.
     #[error("provider {provider} is not available: {reason}")]
     ProviderUnavailable {

@@ -119,6 +119,11 @@ impl Providers {
         self.0.iter().find(|registered| registered.provider.kind() == kind)
     }
 
+    /// Whether this server has a provider, or why not.
+    pub(crate) fn is_here(&self, kind: ProviderKind) -> Result<(), &'static str> {
+        self.get(kind).map(|_| ()).ok_or_else(|| why_absent(kind))
+    }
+
     /// The provider for a new workspace.
     pub(crate) async fn choose(&self, named: Option<ProviderKind>) -> Result<ProviderKind, Unselected> {
         let asked = stream::iter(candidates(named)).map(|kind| async move {

@@ -61,6 +61,9 @@ impl From<NewWorkspaceError> for Refusal {
                 Self::of_field(ProblemKind::ImageNotAllowed, "base_image", chain(&error))
             }
             NewWorkspaceError::LimitReached { retry_after, .. } => limit_reached(&error, retry_after),
+            NewWorkspaceError::ProviderAbsent { .. } => {
+                Self::of_field(ProblemKind::ProviderAbsent, "provider", error.to_string())
+            }
             NewWorkspaceError::ProviderUnavailable { .. } | NewWorkspaceError::NoProvider { .. } => {
                 Self::new(ProblemKind::NoProvider, format!("{error}; `emergent doctor` says how to mend it"))
                     .retry_after(30)

@@ -105,6 +105,9 @@ kinds! {
     SeveralMatches = "several-matches", UNPROCESSABLE_ENTITY, "The text to replace occurs more than once";
     /// The file is not text. Download it from `…/files/content`.
     BinaryFile = "binary-file", UNPROCESSABLE_ENTITY, "The file is not text";
+    /// This server does not have the provider that was asked for. `GET /api/v1/agent/workspaces/providers` lists those
+    /// that it has.
+    ProviderAbsent = "provider-absent", UNPROCESSABLE_ENTITY, "The provider is not on this server";
     /// The workspace's image lacks the program that this call needs.
     MissingProgram = "missing-program", UNPROCESSABLE_ENTITY, "A program is missing in the image";
     /// git refused; `detail` has its words.

@@ -159,8 +159,11 @@ async fn an_image_that_the_server_does_not_allow_is_refused() {
 #[tokio::test]
 async fn without_a_provider_nothing_is_made_and_the_reason_is_said() {
     let api = Api::start().await;
-    for body in ["{}", r#"{"provider": "gvisor"}"#, r#"{"provider": "firecracker"}"#, r#"{"provider": "auto"}"#] {
+    for body in ["{}", r#"{"provider": "auto"}"#] {
         api.post(WORKSPACES, body).await.problem(503, "no-provider");
+    }
+    for body in [r#"{"provider": "gvisor"}"#, r#"{"provider": "firecracker"}"#] {
+        api.post(WORKSPACES, body).await.problem(422, "provider-absent");
     }
     assert_eq!(api.get(WORKSPACES).await.json()["items"].as_array().map(Vec::len), Some(0));
 }

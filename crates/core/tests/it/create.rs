@@ -99,7 +99,7 @@ async fn a_provider_that_is_not_there_is_refused_with_the_reason() {
     let fixture = Fixture::start().await;
     let request = NewWorkspace { provider: Some(ProviderKind::E2b), ..NewWorkspace::default() };
     let refused = fixture.service.create(fixture.project, request, None).await;
-    let Err(NewWorkspaceError::ProviderUnavailable { provider: ProviderKind::E2b, reason }) = refused else {
+    let Err(NewWorkspaceError::ProviderAbsent { provider: ProviderKind::E2b, reason }) = refused else {
         panic!("{refused:?}")
     };
     assert!(!reason.is_empty());
