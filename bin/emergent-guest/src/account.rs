@@ -6,9 +6,12 @@ use std::{
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use emergent_guest_proto::{AGENT_UID, RunAs};
+
+use crate::hand_over::HandedOver;
 
 /// The search path of a workspace whose image sets none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -39,11 +42,13 @@ pub struct Accounts {
     pub root: Account,
     /// The container's environment.
     container: Vec<(OsString, OsString)>,
+    /// The workspace's, which goes before it.
+    handed_over: Arc<HandedOver>,
 }
 
 impl Accounts {
     /// Looks the accounts up in the image; an agent that the image does not know lives in the workspace.
-    pub fn of_image(workspace: &Path) -> Self {
+    pub fn of_image(workspace: &Path, handed_over: Arc<HandedOver>) -> Self {
         // Unreadable or absent files (an image from scratch) mean that the image knows no users.
         let passwd = fs::read(Path::new("/etc/passwd")).unwrap_or_default();
         let group = fs::read(Path::new("/etc/group")).unwrap_or_default();
@@ -54,6 +59,7 @@ impl Accounts {
             agent: agent.unwrap_or_else(|| Account::unknown(AGENT_UID, "agent", workspace)),
             root: root.unwrap_or_else(|| Account::unknown(0, "root", Path::new("/root"))),
             container: std::env::vars_os().collect(),
+            handed_over,
         }
     }
 
@@ -65,12 +71,15 @@ impl Accounts {
         }
     }
 
-    /// The environment of a command before its own variables: the container's, and who the user is.
+    /// The environment of a command before its own variables: the container's, the workspace's, and who the user is.
     pub fn environment(&self, user: RunAs) -> Vec<(OsString, OsString)> {
         const OWN: [&str; 4] = ["HOME", "USER", "LOGNAME", "SHELL"];
         let account = self.get(user);
-        let inherited = self.container.iter().filter(|(key, _)| !OWN.iter().any(|own| key == own));
-        let mut environment: Vec<_> = inherited.cloned().collect();
+        let handed_over = self.handed_over.environment();
+        let replaced = |key: &OsString| handed_over.iter().any(|(new, _)| new == key);
+        let mut environment: Vec<_> = self.container.iter().filter(|(key, _)| !replaced(key)).cloned().collect();
+        environment.extend(handed_over);
+        environment.retain(|(key, _)| !OWN.iter().any(|own| key == own));
         if !environment.iter().any(|(key, _)| key == "PATH") {
             environment.push(("PATH".into(), DEFAULT_PATH.into()));
         }

@@ -4,7 +4,7 @@ use std::{ffi::OsString, net::IpAddr, path::PathBuf};
 
 /// The command line in short.
 pub const USAGE: &str = "usage: emergent-guest serve [--state-dir DIR] [--workspace DIR] [--socket PATH] [--stdio] \
-    [--allow-root] [--nproc N] [--output-budget BYTES] \
+    [--nproc N] [--output-budget BYTES] \
     [--nameserver ADDRESS]... | connect [--socket PATH] | --version";
 
 /// What to do.
@@ -32,8 +32,6 @@ pub struct Settings {
     pub socket: PathBuf,
     /// Serve a channel on standard input and output too.
     pub stdio: bool,
-    /// Commands and file calls may ask to be root.
-    pub allow_root: bool,
     /// At most so many processes of the agent's user (`RLIMIT_NPROC`).
     pub nproc: Option<u64>,
     /// At most so many bytes of output are kept.
@@ -87,7 +85,6 @@ fn serve(mut arguments: impl Iterator<Item = OsString>) -> Result<Settings, Args
             Some("--workspace") => settings.workspace = value("--workspace", &mut arguments)?.into(),
             Some("--socket") => socket = Some(value("--socket", &mut arguments)?.into()),
             Some("--stdio") => settings.stdio = true,
-            Some("--allow-root") => settings.allow_root = true,
             Some("--nproc") => settings.nproc = Some(number("--nproc", &mut arguments)?),
             Some("--output-budget") => settings.output_budget = number("--output-budget", &mut arguments)?,
             Some("--nameserver") => settings.name_servers.push(address("--nameserver", &mut arguments)?),
@@ -132,7 +129,6 @@ impl Default for Settings {
             workspace: emergent_guest_proto::WORKSPACE_DIR.into(),
             socket: emergent_guest_proto::SOCKET_PATH.into(),
             stdio: false,
-            allow_root: false,
             nproc: None,
             output_budget: DEFAULT_OUTPUT_BUDGET,
             name_servers: Vec::new(),
@@ -152,7 +148,7 @@ mod tests {
     fn the_socket_follows_the_state_directory_unless_it_is_named() {
         let Ok(Command::Serve(settings)) = parsed("serve --state-dir /s --nproc 9 --stdio") else { panic!() };
         assert_eq!(settings.socket, PathBuf::from("/s/guest.sock"));
-        assert_eq!((settings.nproc, settings.stdio, settings.allow_root), (Some(9), true, false));
+        assert_eq!((settings.nproc, settings.stdio), (Some(9), true));
         let Ok(Command::Serve(settings)) = parsed("serve --socket /x --state-dir /s") else { panic!() };
         assert_eq!(settings.socket, PathBuf::from("/x"));
     }

@@ -13,6 +13,7 @@ use crate::{
     account::{Account, Accounts},
     args::Settings,
     executions::Executions,
+    hand_over::HandedOver,
     rights,
 };
 
@@ -21,6 +22,8 @@ use crate::{
 pub struct Guest {
     /// How it was started.
     pub settings: Settings,
+    /// What the server has handed over.
+    pub handed_over: Arc<HandedOver>,
     /// Who commands and file calls act as.
     pub accounts: Arc<Accounts>,
     /// The commands of this workspace.
@@ -43,6 +46,7 @@ impl Guest {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             boot_id: self.boot_id.clone(),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            handed_over: self.handed_over.is_complete(),
         }
     }
 
@@ -62,8 +66,21 @@ impl Guest {
     /// # Errors
     /// `permission_denied` when the call asks for root and the workspace does not allow it.
     pub fn account(&self, user: RunAs) -> Result<&Account, GuestError> {
-        allowed(user, self.settings.allow_root)?;
+        self.permit(user)?;
         Ok(self.accounts.get(user))
+    }
+
+    /// Whether a call may act as `user`.
+    ///
+    /// # Errors
+    /// `permission_denied` when it may not.
+    pub fn permit(&self, user: RunAs) -> Result<(), GuestError> {
+        if user == RunAs::Root && !self.handed_over.allows_root() {
+            let message =
+                "this workspace does not allow root; call without `user`, or create a workspace with allow_root";
+            return Err(GuestError::new(ErrorCode::PermissionDenied, message).with_field("user"));
+        }
+        Ok(())
     }
 
     /// Runs a job on the file system with the agent's rights.
@@ -81,16 +98,4 @@ impl Guest {
     pub fn workspace(&self) -> &Path {
         &self.settings.workspace
     }
-}
-
-/// Whether a call may act as `user`.
-///
-/// # Errors
-/// `permission_denied` when it may not.
-pub fn allowed(user: RunAs, allow_root: bool) -> Result<(), GuestError> {
-    if user == RunAs::Root && !allow_root {
-        let message = "this workspace does not allow root; call without `user`, or create a workspace with allow_root";
-        return Err(GuestError::new(ErrorCode::PermissionDenied, message).with_field("user"));
-    }
-    Ok(())
 }

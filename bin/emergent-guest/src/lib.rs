@@ -7,6 +7,7 @@
 //! - [`http`]: requests in, answers out; nothing else knows HTTP.
 //! - [`executions`]: commands, their output and their end; [`process`]: spawning, reaping and killing.
 //! - [`tools`]: read, write, edit, glob, grep and git; [`files`]: raw contents and archives.
+//! - [`hand_over`]: what belongs to the workspace rather than to its sandbox.
 //! - [`resolver`]: name servers, where Docker's cannot be reached.
 //! - [`account`] and [`rights`]: who the agent is, and seeing the file system as the agent does.
 
@@ -17,6 +18,7 @@ pub mod executions;
 pub mod failure;
 pub mod files;
 pub mod guest;
+pub mod hand_over;
 pub mod http;
 pub mod process;
 pub mod resolver;

@@ -24,6 +24,7 @@ use crate::{
     args::Settings,
     executions::{Executions, random_name},
     guest::Guest,
+    hand_over::HandedOver,
     http,
     process::{launch::Launcher, mark::Marks, reaper::Reaper, spawn::Limit},
     resolver,
@@ -80,7 +81,9 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
     let setup = |step| move |source| ServeError::Setup { step, source };
     warm_up().await;
     let reaper = Reaper::start().map_err(setup("start its reaper"))?;
-    let accounts = Arc::new(Accounts::of_image(&settings.workspace));
+    let handed_over = HandedOver::load(&settings.state_dir).map_err(setup("take up what it was handed"))?;
+    let handed_over = Arc::new(handed_over);
+    let accounts = Arc::new(Accounts::of_image(&settings.workspace, Arc::clone(&handed_over)));
     let boot_id = random_name().map_err(setup("draw random numbers"))?;
     let seed = boot_id.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or_default();
     let launcher = Launcher {
@@ -101,6 +104,7 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
         shutdown: Notify::new(),
         closing: watch::Sender::new(()),
         settings,
+        handed_over,
         accounts,
         executions,
     });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use emergent_provider::{ImageRef, ProviderKind, RegistryCredentials, ResourceLimits};
 
-use crate::Fault;
+use crate::{DeploymentMode, Fault};
 
 /// The settings of the core, checked by whoever reads them.
 #[derive(Debug, Clone)]
@@ -13,6 +13,12 @@ pub struct CoreConfig {
     pub enabled: bool,
     /// The provider of requests that name none (`WORKSPACE_DEFAULT_PROVIDER`); `None` chooses by itself.
     pub default_provider: Option<ProviderKind>,
+    /// In which order providers are tried when nobody names one (`WORKSPACE_DEPLOYMENT_MODE`).
+    pub deployment_mode: DeploymentMode,
+    /// How many sandboxes of each pooled image are made ahead of need (`WORKSPACE_WARM_POOL_SIZE`).
+    pub warm_pool_size: u32,
+    /// The pooled images (`WORKSPACE_WARM_POOL_IMAGES`).
+    pub warm_pool_images: Vec<ImageRef>,
     /// How many agent workspaces may be creating, ready or paused at once (`WORKSPACE_MAX_CONCURRENT`).
     pub max_concurrent: u32,
     /// How long a workspace lives when the request does not say (`WORKSPACE_DEFAULT_TTL_DAYS`).

@@ -6,12 +6,14 @@ use std::{
 };
 
 use emergent_guest_client::{Guest, GuestCallError};
+use emergent_guest_proto::{HandOver, Hello};
 use emergent_provider::{
-    CreateError, CreateStep, EngineState, ProviderKind, SandboxSpec, ServerId, StepObserver as _, WorkspaceId,
+    CreateError, CreateStep, EngineState, ImageRef, OperationError, ProviderKind, RegistryCredentials, SandboxSpec,
+    ServerId, StepObserver as _, WorkspaceId,
 };
 use emergent_store::{
-    Admission, ErrorReason, IdempotencyClaim, MadeSandbox, NewWorkspaceRow, ProjectId, StateWord, StoreError,
-    WorkspaceRow, WorkspaceState,
+    Admission, ErrorReason, IdempotencyClaim, MadeSandbox, NewWorkspaceRow, PassedOver, ProjectId, StateWord,
+    StoreError, WorkspaceRow, WorkspaceState,
 };
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -20,10 +22,10 @@ use tracing::Instrument as _;
 use crate::{
     IdempotencyKey, NewWorkspace, NewWorkspaceError, Ttl, Workspace,
     inner::{Core, chain, propagate},
-    providers::Registered,
+    pool::{Member, Need},
+    providers::{Choice, Registered, Wanted},
     reconcile::CUT_SHORT,
     registry::{Entry, Phase, Turn},
-    select::Unselected,
     steps::Undoing,
     telemetry,
     validate::{Checked, check},
@@ -36,13 +38,26 @@ const DEFAULT_REGISTRY: &str = "docker.io";
 /// When a caller that found no room should try again.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Why a workspace whose row was recorded did not become ready.
+/// A workspace to make, admitted.
+struct Order {
+    spec: SandboxSpec,
+    hand_over: HandOver,
+    choice: Choice,
+    /// A sandbox that is there already.
+    member: Option<Member>,
+}
+
+/// Why a provider did not make a workspace whose row was recorded.
 #[derive(Debug, thiserror::Error)]
 enum Unready {
     #[error(transparent)]
     Create(#[from] CreateError),
     #[error("the sandbox was made, but nothing answers in it")]
-    Guest(#[from] GuestCallError),
+    Guest(#[source] GuestCallError),
+    #[error("the sandbox was made, but could not be handed over")]
+    HandOver(#[source] GuestCallError),
+    #[error("its limits could not be changed")]
+    Limits(#[source] OperationError),
     #[error("the workspace could not be recorded")]
     Store(#[from] StoreError),
     #[error("nobody wants it any more")]
@@ -67,15 +82,18 @@ impl Core {
             return Err(NewWorkspaceError::ShuttingDown);
         }
         let checked = check(&request, &self.config, &self.allowed_images)?;
-        let named = request.provider.or(self.config.default_provider);
-        if let Some(provider) = request.provider
-            && let Err(reason) = self.providers.is_here(provider)
-        {
-            return Err(NewWorkspaceError::ProviderAbsent { provider, reason });
-        }
-        let provider = self.providers.choose(named).await?;
+        let wanted = Wanted {
+            named: request.provider.or(self.config.default_provider),
+            container: request.kind,
+            requirements: request.requirements,
+        };
+        let chosen = self.providers.choose(wanted).await;
+        let choice = chosen.map_err(|reasons| {
+            let named = request.provider.is_some();
+            NewWorkspaceError::NoProvider { named, reasons }
+        })?;
         let core = Arc::clone(self);
-        let admit = async move { core.admit(project, request, checked, provider, key).await };
+        let admit = async move { core.admit(project, request, checked, choice, key).await };
         self.tasks.spawn(admit.in_current_span()).await.unwrap_or_else(|error| propagate(error))
     }
 
@@ -84,81 +102,175 @@ impl Core {
         project: ProjectId,
         request: NewWorkspace,
         checked: Checked,
-        provider: ProviderKind,
+        choice: Choice,
         key: Option<IdempotencyKey>,
     ) -> Result<Workspace, NewWorkspaceError> {
         let claim =
             key.map(|key| IdempotencyClaim { key: key.as_str().to_owned(), request_hash: request_hash(&request) });
-        let row = new_row(project, self.store.server_id(), &request, &checked, provider);
+        let member = self.take_member(&request, &checked, choice.provider);
+        let row = new_row(project, self.store.server_id(), &request, &checked, &choice, member.as_ref());
         let limit = self.config.max_concurrent;
-        let row = match self.store.admit(row, limit, claim).await? {
-            Admission::Admitted(row) => *row,
-            Admission::Repeated(row) => {
-                let pull = self.registry.get(row.id).and_then(|entry| entry.pull());
-                return Ok(Workspace::new(*row, pull));
+        let admission = self.store.admit(row, limit, claim).await;
+        let row = match admission {
+            Ok(Admission::Admitted(row)) => *row,
+            not_admitted => {
+                if let Some(member) = member {
+                    self.pool.give_back(&checked.image, member);
+                }
+                return match not_admitted? {
+                    Admission::Admitted(row) | Admission::Repeated(row) => {
+                        let pull = self.registry.get(row.id).and_then(|entry| entry.pull());
+                        Ok(Workspace::new(*row, pull))
+                    }
+                    Admission::KeyTaken => Err(NewWorkspaceError::IdempotencyMismatch),
+                    Admission::Full => Err(NewWorkspaceError::LimitReached { limit, retry_after: RETRY_AFTER }),
+                };
             }
-            Admission::KeyTaken => return Err(NewWorkspaceError::IdempotencyMismatch),
-            Admission::Full => return Err(NewWorkspaceError::LimitReached { limit, retry_after: RETRY_AFTER }),
         };
         let entry = self.enter(&row);
         let turn = entry.turn().await;
         let span = tracing::info_span!("create", workspace = %row.id);
-        let spec = self.spec(&row, request);
+        let hand_over = HandOver { environment: request.environment, allow_root: request.allow_root };
+        let order = Order { spec: self.spec(&row), hand_over, choice, member };
         let core = Arc::clone(&self);
-        self.tasks.spawn(async move { core.drive(entry, turn, spec).await }.instrument(span));
+        self.tasks.spawn(async move { core.drive(entry, turn, order).await }.instrument(span));
         Ok(Workspace::new(row, None))
     }
 
-    fn spec(&self, row: &WorkspaceRow, request: NewWorkspace) -> SandboxSpec {
-        let host = row.image.registry_host().unwrap_or(DEFAULT_REGISTRY);
-        let login = self.config.registries.iter().find(|(known, _)| known == host);
+    fn take_member(&self, request: &NewWorkspace, checked: &Checked, provider: ProviderKind) -> Option<Member> {
+        let capabilities = self.providers.get(provider)?.provider.capabilities();
+        self.pool.take(&Need {
+            kind: request.kind,
+            provider,
+            image: &checked.image,
+            network: request.network.unwrap_or_default(),
+            limits: &checked.limits,
+            live_limits: capabilities.live_limits,
+        })
+    }
+
+    fn spec(&self, row: &WorkspaceRow) -> SandboxSpec {
         SandboxSpec {
             workspace: row.id,
             kind: row.kind,
             image: row.image.clone(),
-            registry: login.map(|(_, credentials)| credentials.clone()),
+            registry: self.registry_login(&row.image),
             limits: row.limits,
             network: row.network,
-            environment: request.environment,
-            allow_root: row.allow_root,
         }
     }
 
+    /// How to log in to an image's registry.
+    pub(crate) fn registry_login(&self, image: &ImageRef) -> Option<RegistryCredentials> {
+        let host = image.registry_host().unwrap_or(DEFAULT_REGISTRY);
+        let login = self.config.registries.iter().find(|(known, _)| known == host);
+        login.map(|(_, credentials)| credentials.clone())
+    }
+
     /// Drives a create to its end, whatever that is, and lets the turn go.
-    async fn drive(self: Arc<Self>, entry: Arc<Entry>, turn: Turn, spec: SandboxSpec) {
+    async fn drive(self: Arc<Self>, entry: Arc<Entry>, turn: Turn, order: Order) {
         let began = Instant::now();
-        let result = self.make(&entry, &spec).await;
+        self.steps.created(entry.id, CreateStep::IntentRecorded);
+        let warm = order.member.is_some();
+        let result = self.make(&entry, order).await;
         let took = began.elapsed();
         let outcome = match result {
             Ok(()) => {
-                tracing::info!(provider = %entry.provider, ms = took.as_millis(), "workspace is ready");
+                tracing::info!(provider = %entry.provider(), warm, ms = took.as_millis(), "workspace is ready");
                 "ready"
             }
-            Err(Unready::Unwanted) => {
+            Err(Unmade::Unwanted) => {
                 self.leave(&entry).await;
                 "given_up"
             }
-            Err(error) => {
-                self.give_up(&entry, &error).await;
+            Err(Unmade::Failed(reason, message)) => {
+                if let Err(error) = self.fail(&entry, reason, message).await {
+                    tracing::error!(reason = chain(&error), "the failure could not be recorded");
+                }
                 "error"
             }
         };
-        telemetry::created(entry.provider, outcome, took);
+        telemetry::created(entry.provider(), outcome, took);
         drop(turn);
     }
 
-    async fn make(&self, entry: &Entry, spec: &SandboxSpec) -> Result<(), Unready> {
-        self.steps.created(entry.id, CreateStep::IntentRecorded);
-        let Some(registered) = self.providers.get(entry.provider) else { return Err(Unready::Unwanted) };
+    /// Makes a workspace: out of the member of the warm pool if there is one, else by the chosen provider, else by
+    /// those that come after it.
+    async fn make(&self, entry: &Entry, order: Order) -> Result<(), Unmade> {
+        let Order { spec, hand_over, mut choice, member } = order;
+        if let Some(member) = member {
+            match self.adopt_member(entry, &spec, member, &hand_over).await {
+                Ok(()) => {
+                    self.pool.note_hit(&spec.image);
+                    return Ok(());
+                }
+                // It may have part of what belongs to somebody: nobody else gets it.
+                Err(error) => {
+                    tracing::warn!(reason = chain(&error), "a member of the warm pool could not be handed over");
+                    self.pool.note_failed_hand_over(&spec.image);
+                    self.undo(entry).await;
+                }
+            }
+        }
+        loop {
+            let error = match self.make_cold(entry, &spec, &hand_over).await {
+                Ok(()) => return Ok(()),
+                Err(Unready::Unwanted) => return Err(Unmade::Unwanted),
+                Err(error) => error,
+            };
+            let (message, reason) = (chain(&error), self.blame(entry, &error));
+            if reason != ErrorReason::EngineUnavailable {
+                self.undo(entry).await;
+            }
+            let alone = choice.is_alone();
+            choice = match self.providers.fall_back(choice, message.clone()).await {
+                Ok(next) => next,
+                Err(_) if alone => return Err(Unmade::Failed(reason, message)),
+                Err(tried) => return Err(Unmade::Failed(reason, told(&tried))),
+            };
+            tracing::warn!(from = %entry.provider(), to = %choice.provider, reason = message, "falling back");
+            telemetry::fell_back(entry.provider());
+            let recorded = self.store.workspaces_record_provider(entry.id, choice.provider, &choice.passed_over).await;
+            if let Err(error) = recorded {
+                return Err(Unmade::Failed(reason, chain(&Unready::from(error))));
+            }
+            entry.set_provider(choice.provider);
+        }
+    }
+
+    async fn make_cold(&self, entry: &Entry, spec: &SandboxSpec, hand_over: &HandOver) -> Result<(), Unready> {
+        let Some(registered) = self.providers.get(entry.provider()) else { return Err(Unready::Unwanted) };
         let created = tokio::select! {
             created = registered.provider.create(spec, &self.steps) => created?,
             () = entry.unwanted_while_pulling() => return Err(Unready::Unwanted),
         };
         let made = MadeSandbox { runtime: created.runtime, isolation: created.isolation, warnings: created.warnings };
         self.store.workspaces_record_made(entry.id, &made).await?;
-        let guest = self.new_guest(entry.provider, entry.id, created.first_channel);
-        first_answer(registered, entry.id, &guest, FIRST_ANSWER).await?;
+        let guest = self.new_guest(entry.provider(), entry.id, created.first_channel);
+        first_answer(registered, entry.id, &guest, FIRST_ANSWER).await.map_err(Unready::Guest)?;
         self.steps.created(entry.id, CreateStep::GuestAnswered);
+        self.hand_over(entry, guest, hand_over).await
+    }
+
+    /// Makes a member of the warm pool the workspace.
+    async fn adopt_member(
+        &self,
+        entry: &Entry,
+        spec: &SandboxSpec,
+        member: Member,
+        hand_over: &HandOver,
+    ) -> Result<(), Unready> {
+        let Some(registered) = self.providers.get(member.provider) else { return Err(Unready::Unwanted) };
+        if spec.limits != member.limits {
+            registered.provider.update_limits(entry.id, spec.limits).await.map_err(Unready::Limits)?;
+        }
+        self.hand_over(entry, member.guest, hand_over).await
+    }
+
+    /// Gives the sandbox what belongs to the workspace, and records that it is ready.
+    async fn hand_over(&self, entry: &Entry, guest: Guest, hand_over: &HandOver) -> Result<(), Unready> {
+        guest.hand_over(hand_over).await.map_err(Unready::HandOver)?;
+        self.steps.created(entry.id, CreateStep::HandedOver);
         entry.set_phase(Phase::Ready { guest });
         self.store.workspaces_record(entry.id, &[StateWord::Creating], &WorkspaceState::Ready).await?;
         self.steps.created(entry.id, CreateStep::ReadyRecorded);
@@ -176,23 +288,48 @@ impl Core {
         }
     }
 
-    /// Removes what there is of a sandbox and says why in the row.
-    async fn give_up(&self, entry: &Entry, error: &Unready) {
-        let message = chain(error);
-        let unavailable = matches!(error, Unready::Create(CreateError::EngineUnavailable { .. }));
-        if let Some(registered) = self.providers.get(entry.provider) {
-            if unavailable {
-                registered.mark_unhealthy(message.clone());
-            } else if let Err(error) = registered.provider.destroy(entry.id, &Undoing).await {
-                // Its row is in state `error`: the next reconciliation removes it.
-                tracing::warn!(reason = chain(&error), "what is left of the workspace could not be removed");
+    /// Tells a provider's failure from the request's own: an image that cannot be had or started says nothing about
+    /// the next request.
+    fn blame(&self, entry: &Entry, error: &Unready) -> ErrorReason {
+        let Some(registered) = self.providers.get(entry.provider()) else { return ErrorReason::CreateFailed };
+        match error {
+            Unready::Create(CreateError::EngineUnavailable { .. }) => {
+                registered.mark_unhealthy(chain(error));
+                ErrorReason::EngineUnavailable
             }
-        }
-        let reason = if unavailable { ErrorReason::EngineUnavailable } else { ErrorReason::CreateFailed };
-        if let Err(error) = self.fail(entry, reason, message).await {
-            tracing::error!(reason = chain(&error), "the failure could not be recorded");
+            Unready::Create(CreateError::Refused { .. } | CreateError::IsolationTooWeak { .. }) => {
+                registered.quarantine(chain(error));
+                ErrorReason::CreateFailed
+            }
+            Unready::Create(CreateError::ImageUnavailable { .. } | CreateError::StartFailed { .. })
+            | Unready::Guest(_)
+            | Unready::HandOver(_)
+            | Unready::Limits(_)
+            | Unready::Store(_)
+            | Unready::Unwanted => ErrorReason::CreateFailed,
         }
     }
+
+    /// Removes what there is of a sandbox.
+    async fn undo(&self, entry: &Entry) {
+        if let Some(registered) = self.providers.get(entry.provider())
+            && let Err(error) = registered.provider.destroy(entry.id, &Undoing).await
+        {
+            tracing::warn!(reason = chain(&error), "what is left of the workspace goes with the next reconciliation");
+        }
+    }
+}
+
+/// Why there is no workspace in the end.
+enum Unmade {
+    Unwanted,
+    Failed(ErrorReason, String),
+}
+
+/// What each provider said, in the order in which they were tried.
+fn told(tried: &[PassedOver]) -> String {
+    let reasons = tried.iter().map(|PassedOver { provider, reason }| format!("{provider}: {reason}"));
+    format!("no provider could make it: {}", reasons.collect::<Vec<_>>().join("; "))
 }
 
 /// Waits until the guest has answered once, as long as its sandbox runs.
@@ -201,10 +338,13 @@ pub(crate) async fn first_answer(
     workspace: WorkspaceId,
     guest: &Guest,
     within: Duration,
-) -> Result<(), GuestCallError> {
+) -> Result<Hello, GuestCallError> {
     let deadline = Instant::now() + within;
     loop {
-        let Err(error) = guest.hello().await else { return Ok(()) };
+        let error = match guest.hello().await {
+            Ok(hello) => return Ok(hello),
+            Err(error) => error,
+        };
         let observed = registered.provider.inspect(workspace).await;
         let runs = observed.is_ok_and(|observed| observed.is_some_and(|it| it.state == EngineState::Running));
         if !runs || Instant::now() > deadline {
@@ -218,17 +358,20 @@ fn new_row(
     server: ServerId,
     request: &NewWorkspace,
     checked: &Checked,
-    provider: ProviderKind,
+    choice: &Choice,
+    member: Option<&Member>,
 ) -> NewWorkspaceRow {
     NewWorkspaceRow {
-        id: WorkspaceId::generate(),
+        id: member.map_or_else(WorkspaceId::generate, |member| member.id),
         project,
         server,
         name: request.name.clone(),
         labels: request.labels.clone(),
         kind: request.kind,
-        provider,
+        provider: choice.provider,
         provider_requested: request.provider,
+        passed_over: choice.passed_over.clone(),
+        warm: member.map(|member| member.made.clone()),
         image: checked.image.clone(),
         limits: checked.limits,
         network: request.network.unwrap_or_default(),
@@ -256,15 +399,7 @@ fn request_hash(request: &NewWorkspace) -> [u8; 32] {
         request.environment,
         request.allow_root,
         ttl,
+        format!("{:?}", request.requirements),
     ]);
     Sha256::digest(canonical.to_string()).into()
-}
-
-impl From<Unselected> for NewWorkspaceError {
-    fn from(unselected: Unselected) -> Self {
-        match unselected {
-            Unselected::Named { provider, reason } => Self::ProviderUnavailable { provider, reason },
-            Unselected::All(reasons) => Self::NoProvider { reasons },
-        }
-    }
 }

@@ -7,6 +7,8 @@ use emergent_guest_proto::GuestError;
 use emergent_provider::{ImageRef, OperationError, ProviderKind};
 use emergent_store::{StateWord, StoreError};
 
+use crate::Unavailable;
+
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -51,27 +53,13 @@ pub enum NewWorkspaceError {
         /// When to try again.
         retry_after: Duration,
     },
-    /// This server does not have the provider that was asked for.
-    #[error("provider {provider} is not on this server: {reason}")]
-    ProviderAbsent {
-        /// Which provider.
-        provider: ProviderKind,
-        /// Why not.
-        reason: &'static str,
-    },
-    /// The provider that was asked for does not work.
-    #[error("provider {provider} is not available: {reason}")]
-    ProviderUnavailable {
-        /// Which provider.
-        provider: ProviderKind,
-        /// Why not.
-        reason: String,
-    },
-    /// No provider works.
-    #[error("no provider is available: {}", list(.reasons))]
+    /// No provider can make it now, or ever: `reasons` has each one that came into question.
+    #[error("{}", told(.reasons))]
     NoProvider {
+        /// The request named the one that it wants.
+        named: bool,
         /// Each provider, and why not.
-        reasons: Vec<(ProviderKind, String)>,
+        reasons: Vec<(ProviderKind, Unavailable)>,
     },
     /// Another request came before with the same idempotency key.
     #[error("this Idempotency-Key was used for a different request in the last 24 hours")]
@@ -203,8 +191,12 @@ pub enum CallError {
     Store(#[from] StoreError),
 }
 
-fn list(reasons: &[(ProviderKind, String)]) -> String {
-    reasons.iter().map(|(kind, reason)| format!("{kind}: {reason}")).collect::<Vec<_>>().join("; ")
+fn told(reasons: &[(ProviderKind, Unavailable)]) -> String {
+    if let [(provider, why)] = reasons {
+        return format!("provider {provider} is not available: {why}");
+    }
+    let reasons = reasons.iter().map(|(provider, why)| format!("{provider}: {why}"));
+    format!("no provider is available: {}", reasons.collect::<Vec<_>>().join("; "))
 }
 
 // === impl CallError ===

@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use emergent_guest_client::{Guest, Open};
 use emergent_provider::{ByteStream, ChannelError, Provider, ProviderKind, WorkspaceId};
 use emergent_store::{ProjectId, StateWord, Store, StoreError, WorkspaceRow, WorkspaceState};
@@ -18,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     CoreConfig, LookupError, StartError,
+    pool::Pool,
     providers::Providers,
     registry::{Entry, Registry},
     steps::Steps,
@@ -29,6 +31,7 @@ pub(crate) struct Core {
     pub(crate) config: CoreConfig,
     pub(crate) store: Store,
     pub(crate) providers: Providers,
+    pub(crate) pool: Pool,
     pub(crate) registry: Arc<Registry>,
     pub(crate) steps: Steps,
     pub(crate) allowed_images: AllowedImages,
@@ -37,6 +40,7 @@ pub(crate) struct Core {
     /// Cancelled when the service goes down: loops end, operations under way go on.
     pub(crate) going_down: CancellationToken,
     pub(crate) reconciled: AtomicBool,
+    pub(crate) started_at: DateTime<Utc>,
 }
 
 /// Where a workspace was found.
@@ -99,10 +103,12 @@ impl Core {
         let core = Self {
             allowed_images: AllowedImages::new(&config.allowed_images)?,
             steps: Steps::new(config.fault, Arc::clone(&registry)),
-            providers: Providers::new(providers),
+            providers: Providers::new(providers, config.deployment_mode),
+            pool: Pool::new(config.warm_pool_size, &config.warm_pool_images, config.default_limits),
             tasks: TaskTracker::new(),
             going_down: CancellationToken::new(),
             reconciled: AtomicBool::new(false),
+            started_at: Utc::now(),
             config,
             store,
             registry,

@@ -1,7 +1,7 @@
 //! The domain: the life of a workspace. No HTTP types, no Docker types.
 //!
 //! Start reading at [`Workspaces`], the facade. The rules are pure: `decide` says what an operation means in each state,
-//! `verdict` what a difference between row and engine means, `select` which provider makes a workspace.
+//! `verdict` what a difference between row and engine means, `select` which providers may make a workspace.
 //! Everything else carries them out: the row first, the engine second, the row's success last.
 
 mod call;
@@ -13,6 +13,7 @@ mod fault;
 mod inner;
 mod lifecycle;
 mod output;
+mod pool;
 mod providers;
 mod reconcile;
 mod registry;
@@ -33,13 +34,15 @@ pub use call::GuestSession;
 pub use config::CoreConfig;
 pub use error::{CallError, ListError, LookupError, NewWorkspaceError, StartError, TransitionError};
 pub use fault::{Fault, UnknownStep};
+pub use pool::PoolStatus;
 pub use request::{IdempotencyKey, InvalidIdempotencyKey, LimitsRequest, NewWorkspace, Ttl};
+pub use select::{DeploymentMode, Requirements, Unavailable};
 pub use service::Workspaces;
 pub use status::{ProviderStatus, Readiness};
 pub use workspace::Workspace;
 
 pub use emergent_provider::{ServerId, WorkspaceId};
 pub use emergent_store::{
-    Cursor, ErrorReason, InvalidCursor, ListFilter, Page, PageRequest, ProjectId, StateWord, StoreError, TokenId,
-    UnknownState, WorkspaceState,
+    Cursor, ErrorReason, InvalidCursor, ListFilter, Page, PageRequest, PassedOver, ProjectId, StateWord, StoreError,
+    TokenId, UnknownState, WorkspaceState,
 };

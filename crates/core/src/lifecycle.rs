@@ -153,7 +153,7 @@ impl Core {
                 return Err(TransitionError::Engine { operation: "start", source });
             }
         };
-        let guest = self.new_guest(entry.provider, entry.id, first);
+        let guest = self.new_guest(entry.provider(), entry.id, first);
         if let Err(error) = first_answer(registered, entry.id, &guest, FIRST_ANSWER).await {
             if let Err(error) = registered.provider.stop(entry.id).await {
                 tracing::warn!(reason = chain(&error), "a sandbox in which nothing answers could not be stopped");
@@ -208,7 +208,7 @@ impl Core {
     /// Records `ready` and lets calls in, through `guest` or through the one there is.
     pub(crate) async fn becomes_ready(&self, entry: &Entry, guest: Option<Guest>) -> Result<(), TransitionError> {
         let known = entry.phase.borrow().guest().cloned();
-        let guest = guest.or(known).unwrap_or_else(|| self.new_guest(entry.provider, entry.id, None));
+        let guest = guest.or(known).unwrap_or_else(|| self.new_guest(entry.provider(), entry.id, None));
         let before = entry.situation();
         entry.set_phase(Phase::Ready { guest: guest.clone() });
         if let Err(error) = self.record(entry.id, &WorkspaceState::Ready).await {
@@ -250,8 +250,8 @@ impl Core {
     }
 
     pub(crate) fn provider_of(&self, entry: &Entry) -> Result<&Registered, TransitionError> {
-        let registered = self.providers.get(entry.provider);
-        registered.map(AsRef::as_ref).ok_or(TransitionError::NoProvider(entry.provider))
+        let registered = self.providers.get(entry.provider());
+        registered.map(AsRef::as_ref).ok_or(TransitionError::NoProvider(entry.provider()))
     }
 }
 

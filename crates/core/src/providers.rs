@@ -1,34 +1,67 @@
-//! The providers that this server has, and how they are.
+//! The providers that this server has, how they are, and which of them makes a workspace.
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use emergent_provider::{Health, Provider, ProviderKind};
+use emergent_provider::{ContainerKind, Health, Provider, ProviderKind};
+use emergent_store::PassedOver;
 use futures::{StreamExt as _, stream};
 use tokio::time::timeout;
 
-use crate::select::{Availability, Unselected, candidates, select};
+use crate::select::{DeploymentMode, Requirements, Unavailable, candidates};
 
 /// How long a provider may take to say how it is. Providers promise 10 s; a create has to fail before that.
 const PROBE_TIME: Duration = Duration::from_secs(8);
+/// How long a provider that has failed to make a workspace is left out.
+pub(crate) const QUARANTINE: Duration = Duration::from_secs(30);
 
 /// A provider that this server has.
 pub(crate) struct Registered {
     pub(crate) provider: Arc<dyn Provider>,
     health: Mutex<Health>,
+    quarantine: Mutex<Option<Quarantine>>,
     /// Held while the provider is asked because somebody needs to know: many ask once.
     asking: tokio::sync::Mutex<()>,
     /// How often it has answered.
     answers: AtomicU64,
 }
 
+/// A provider says that it works, and has just failed all the same.
+struct Quarantine {
+    until: Instant,
+    reason: String,
+}
+
 /// All of them.
-pub(crate) struct Providers(Vec<Arc<Registered>>);
+pub(crate) struct Providers {
+    registered: Vec<Arc<Registered>>,
+    mode: DeploymentMode,
+}
+
+/// What is asked for of a provider.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    pub(crate) named: Option<ProviderKind>,
+    pub(crate) container: ContainerKind,
+    pub(crate) requirements: Requirements,
+}
+
+/// The provider to try now, how it came to that, and what is left to try.
+#[derive(Debug, Clone)]
+pub(crate) struct Choice {
+    pub(crate) provider: ProviderKind,
+    pub(crate) passed_over: Vec<PassedOver>,
+    rest: Vec<ProviderKind>,
+    requirements: Requirements,
+}
+
+/// Why no provider can be tried: each one, with its reason.
+pub(crate) type Unselected = Vec<(ProviderKind, Unavailable)>;
 
 /// Why a provider that this server does not have is not there.
 pub(crate) fn why_absent(kind: ProviderKind) -> &'static str {
@@ -36,6 +69,15 @@ pub(crate) fn why_absent(kind: ProviderKind) -> &'static str {
         ProviderKind::Gvisor => "this server was started without it",
         ProviderKind::Firecracker => "this release has no Firecracker driver; gvisor is available",
         ProviderKind::E2b => "this release has no client for E2B's cloud; gvisor is available",
+    }
+}
+
+// === impl Choice ===
+
+impl Choice {
+    /// Whether no other provider comes or came into question.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.passed_over.is_empty() && self.rest.is_empty()
     }
 }
 
@@ -67,9 +109,24 @@ impl Registered {
         if self.answers.load(Ordering::Acquire) == answers { self.probe().await } else { self.health() }
     }
 
-    /// Notes that the provider has just failed, until it is asked again.
+    /// Notes that the engine has just not answered, until it is asked again.
     pub(crate) fn mark_unhealthy(&self, reason: String) {
         self.set(unhealthy(reason));
+    }
+
+    /// Leaves the provider out of the choice for [`QUARANTINE`]: it failed although it says that it works.
+    pub(crate) fn quarantine(&self, reason: String) {
+        tracing::warn!(provider = %self.provider.kind(), reason, "provider failed; others go before it for 30 s");
+        let quarantine = Quarantine { until: Instant::now() + QUARANTINE, reason };
+        *self.quarantine.lock().unwrap_or_else(PoisonError::into_inner) = Some(quarantine);
+    }
+
+    /// Why it is left out of the choice, while it is.
+    pub(crate) fn quarantined(&self) -> Option<String> {
+        let quarantine = self.quarantine.lock().unwrap_or_else(PoisonError::into_inner);
+        let Quarantine { until, reason } = quarantine.as_ref()?;
+        let left = until.checked_duration_since(Instant::now())?;
+        Some(format!("left out for another {} s, since it failed: {reason}", left.as_secs() + 1))
     }
 
     fn set(&self, health: Health) {
@@ -88,9 +145,12 @@ impl Registered {
         }
     }
 
-    async fn availability(&self) -> Availability {
+    async fn is_available(&self, requirements: &Requirements) -> Result<(), Unavailable> {
         let health = self.probe_if_unhealthy().await;
-        if health.healthy { Availability::Available } else { Availability::Unavailable(health.message) }
+        if !health.healthy {
+            return Err(Unavailable::Unhealthy(health.message));
+        }
+        requirements.unmet(&self.provider.capabilities()).map_or(Ok(()), |lacks| Err(Unavailable::Lacks(lacks)))
     }
 }
 
@@ -101,38 +161,78 @@ fn unhealthy(message: String) -> Health {
 // === impl Providers ===
 
 impl Providers {
-    pub(crate) fn new(providers: Vec<Arc<dyn Provider>>) -> Self {
+    pub(crate) fn new(providers: Vec<Arc<dyn Provider>>, mode: DeploymentMode) -> Self {
         let registered = providers.into_iter().map(|provider| Registered {
             provider,
             health: Mutex::new(unhealthy("not asked yet".to_owned())),
+            quarantine: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
             answers: AtomicU64::new(0),
         });
-        Self(registered.map(Arc::new).collect())
+        Self { registered: registered.map(Arc::new).collect(), mode }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Registered>> {
-        self.0.iter()
+        self.registered.iter()
     }
 
     pub(crate) fn get(&self, kind: ProviderKind) -> Option<&Arc<Registered>> {
-        self.0.iter().find(|registered| registered.provider.kind() == kind)
+        self.registered.iter().find(|registered| registered.provider.kind() == kind)
     }
 
-    /// Whether this server has a provider, or why not.
-    pub(crate) fn is_here(&self, kind: ProviderKind) -> Result<(), &'static str> {
-        self.get(kind).map(|_| ()).ok_or_else(|| why_absent(kind))
+    /// The first provider for a new workspace. All that come into question are asked at once.
+    pub(crate) async fn choose(&self, wanted: Wanted) -> Result<Choice, Unselected> {
+        let Wanted { named, container, requirements } = wanted;
+        let order = candidates(named, container, self.mode);
+        let asked = stream::iter(order).map(async |kind| (kind, self.is_available(kind, named, &requirements).await));
+        let mut reasons = Vec::new();
+        let mut asked = asked.buffered(ProviderKind::ALL.len()).collect::<Vec<_>>().await.into_iter();
+        while let Some((provider, available)) = asked.next() {
+            match available {
+                Ok(()) => {
+                    let passed_over = reasons.into_iter().map(passed_over).collect();
+                    let rest = asked.map(|(kind, _)| kind).collect();
+                    return Ok(Choice { provider, passed_over, rest, requirements });
+                }
+                Err(why) => reasons.push((provider, why)),
+            }
+        }
+        Err(reasons)
     }
 
-    /// The provider for a new workspace.
-    pub(crate) async fn choose(&self, named: Option<ProviderKind>) -> Result<ProviderKind, Unselected> {
-        let asked = stream::iter(candidates(named)).map(|kind| async move {
-            let availability = match self.get(kind) {
-                Some(registered) => registered.availability().await,
-                None => Availability::Unavailable(why_absent(kind).to_owned()),
-            };
-            (kind, availability)
-        });
-        select(named, asked.buffered(3).collect().await)
+    /// The next provider after the chosen one has failed; `None` when there is none left to try.
+    pub(crate) async fn fall_back(&self, choice: Choice, failure: String) -> Result<Choice, Vec<PassedOver>> {
+        let Choice { provider, mut passed_over, rest, requirements } = choice;
+        passed_over.push(PassedOver { provider, reason: failure });
+        let mut rest = rest.into_iter();
+        while let Some(provider) = rest.next() {
+            match self.is_available(provider, None, &requirements).await {
+                Ok(()) => {
+                    return Ok(Choice { provider, passed_over, rest: rest.collect(), requirements });
+                }
+                Err(why) => {
+                    passed_over.push(PassedOver { provider, reason: why.to_string() });
+                }
+            }
+        }
+        Err(passed_over)
     }
+
+    /// A quarantine keeps nobody from a provider that he names.
+    async fn is_available(
+        &self,
+        kind: ProviderKind,
+        named: Option<ProviderKind>,
+        requirements: &Requirements,
+    ) -> Result<(), Unavailable> {
+        let registered = self.get(kind).ok_or(Unavailable::Absent(why_absent(kind)))?;
+        match registered.quarantined() {
+            Some(reason) if named.is_none() => Err(Unavailable::Unhealthy(reason)),
+            _ => registered.is_available(requirements).await,
+        }
+    }
+}
+
+fn passed_over((provider, why): (ProviderKind, Unavailable)) -> PassedOver {
+    PassedOver { provider, reason: why.to_string() }
 }

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::{TimeDelta, Utc};
-use emergent_provider::{ExitReason, Observed, OperationError};
+use emergent_provider::{ExitReason, Observed, OperationError, ProviderKind};
 use emergent_store::{ErrorReason, StateWord, WorkspaceState};
 use futures::{StreamExt as _, stream};
 use tracing::Instrument as _;
@@ -43,7 +43,7 @@ impl Core {
         let listed = registered.provider.list().await?;
         let ours = listed.into_iter().filter(|observed| observed.server == self.store.server_id());
         let observed = ours.map(|observed| (observed.workspace, observed)).collect::<HashMap<_, _>>();
-        let entries = self.registry.all().into_iter().filter(|entry| entry.provider == kind).collect::<Vec<_>>();
+        let entries = self.registry.all().into_iter().filter(|entry| entry.provider() == kind).collect::<Vec<_>>();
         let differing = entries.into_iter().filter(|entry| {
             let state = observed.get(&entry.id).map(|observed| &observed.state);
             verdict(entry.situation(), state) != Verdict::Agree
@@ -58,12 +58,19 @@ impl Core {
             async { task.await.unwrap_or_else(|error| propagate(error)) }
         });
         looks.await;
-        for orphan in observed.into_values().filter(|observed| self.registry.get(observed.workspace).is_none()) {
+        self.remove_all(self.pool.take_not_running(&observed)).await;
+        for orphan in observed.into_values().filter(|observed| self.is_nobodys(kind, observed)) {
             let (core, registered) = (Arc::clone(self), Arc::clone(registered));
             let removal = self.tasks.spawn(async move { core.remove_orphan(&registered, &orphan).await });
             removal.await.unwrap_or_else(|error| propagate(error));
         }
         Ok(())
+    }
+
+    /// Whether a sandbox on this provider belongs to no workspace that has it here, and not to the warm pool.
+    fn is_nobodys(&self, kind: ProviderKind, observed: &Observed) -> bool {
+        let known = self.registry.get(observed.workspace).is_some_and(|entry| entry.provider() == kind);
+        !known && !self.pool.has(observed.workspace)
     }
 
     /// Compares one workspace with the engine and makes them agree.
@@ -104,7 +111,7 @@ impl Core {
             Verdict::IsPaused => {
                 self.record(entry.id, &WorkspaceState::Paused).await?;
                 let known = entry.phase.borrow().guest().cloned();
-                let guest = known.unwrap_or_else(|| self.new_guest(entry.provider, entry.id, None));
+                let guest = known.unwrap_or_else(|| self.new_guest(entry.provider(), entry.id, None));
                 guest.suspend();
                 entry.set_phase(Phase::Paused { guest });
                 Ok(())
@@ -158,9 +165,13 @@ impl Core {
         if row.is_none_or(|row| row.isolation.is_none()) {
             return self.abandon(entry, registered).await;
         }
-        let guest = self.new_guest(entry.provider, entry.id, None);
+        let guest = self.new_guest(entry.provider(), entry.id, None);
         match first_answer(registered, entry.id, &guest, ADOPTION).await {
-            Ok(()) => self.becomes_ready(entry, Some(guest)).await,
+            Ok(hello) if hello.handed_over => self.becomes_ready(entry, Some(guest)).await,
+            Ok(_) => {
+                tracing::info!("it was never handed over: it lacks its environment");
+                self.abandon(entry, registered).await
+            }
             Err(error) => {
                 tracing::info!(reason = chain(&error), "nothing answers in it");
                 self.abandon(entry, registered).await
@@ -177,13 +188,13 @@ impl Core {
         Ok(())
     }
 
-    /// A sandbox of ours that no entry knows. It goes if its row says that it is destroyed, or if it has none and is
-    /// not so young that its row could be on its way.
+    /// A sandbox of ours that no entry knows. It goes if its row says that it is destroyed or elsewhere, or if it has
+    /// none and is not so young that its row could be on its way; what was there before this process has none coming.
     async fn remove_orphan(&self, registered: &Registered, orphan: &Observed) {
         let id = orphan.workspace;
         let unwanted = match self.store.workspaces_find(id).await {
-            Ok(Some(row)) => row.state.word() == StateWord::Destroyed,
-            Ok(None) => Utc::now() - orphan.created_at > ORPHAN_AGE,
+            Ok(Some(row)) => row.state.word() == StateWord::Destroyed || row.provider != registered.provider.kind(),
+            Ok(None) => orphan.created_at < self.started_at || Utc::now() - orphan.created_at > ORPHAN_AGE,
             Err(error) => {
                 tracing::warn!(workspace = %id, reason = chain(&error), "a sandbox's row could not be read");
                 false

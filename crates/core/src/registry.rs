@@ -48,7 +48,8 @@ pub(crate) enum Phase {
 pub(crate) struct Entry {
     pub(crate) id: WorkspaceId,
     pub(crate) project: ProjectId,
-    pub(crate) provider: ProviderKind,
+    /// Changes only while it is being made.
+    provider: Mutex<ProviderKind>,
     pub(crate) memory_bytes: u64,
     pub(crate) phase: watch::Sender<Phase>,
     /// Cancelled when somebody wants it destroyed, or the service goes down: a create then stops pulling.
@@ -116,7 +117,7 @@ impl Entry {
         Self {
             id: row.id,
             project: row.project,
-            provider: row.provider,
+            provider: Mutex::new(row.provider),
             memory_bytes: row.limits.memory_bytes,
             phase: watch::Sender::new(Phase::of(Situation::of(row), guest)),
             unwanted: CancellationToken::new(),
@@ -129,6 +130,16 @@ impl Entry {
 
     pub(crate) fn situation(&self) -> Situation {
         self.phase.borrow().situation()
+    }
+
+    /// Which provider has it.
+    pub(crate) fn provider(&self) -> ProviderKind {
+        *self.provider.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another provider makes it.
+    pub(crate) fn set_provider(&self, provider: ProviderKind) {
+        *self.provider.lock().unwrap_or_else(PoisonError::into_inner) = provider;
     }
 
     /// The guest, if the workspace takes calls.

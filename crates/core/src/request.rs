@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use emergent_provider::{ContainerKind, ImageRef, NetworkPolicy, ProviderKind};
 
+use crate::Requirements;
+
 /// A workspace to make. What is `None` is decided by the settings. Its `Debug` hides the values of the environment.
 #[derive(Clone, PartialEq)]
 pub struct NewWorkspace {
@@ -27,6 +29,8 @@ pub struct NewWorkspace {
     pub allow_root: bool,
     /// How long it lives, from its creation.
     pub ttl: Option<Ttl>,
+    /// What the provider must be able to do.
+    pub requirements: Requirements,
 }
 
 /// The limits that a caller asks for.
@@ -75,6 +79,7 @@ impl Default for NewWorkspace {
             environment: BTreeMap::new(),
             allow_root: false,
             ttl: None,
+            requirements: Requirements::default(),
         }
     }
 }
@@ -82,7 +87,8 @@ impl Default for NewWorkspace {
 impl fmt::Debug for NewWorkspace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Taken apart, so that a new field cannot be forgotten.
-        let Self { name, labels, kind, provider, image, limits, network, environment, allow_root, ttl } = self;
+        let Self { name, labels, kind, provider, image, limits, network, environment, allow_root, ttl, requirements } =
+            self;
         f.debug_struct("NewWorkspace")
             .field("name", name)
             .field("labels", labels)
@@ -94,6 +100,7 @@ impl fmt::Debug for NewWorkspace {
             .field("environment", &environment.keys())
             .field("allow_root", allow_root)
             .field("ttl", ttl)
+            .field("requirements", requirements)
             .finish()
     }
 }

@@ -1,49 +1,85 @@
-//! Which provider makes a workspace.
+//! Which providers may make a workspace, and in which order they are tried.
 
-use emergent_provider::ProviderKind;
+use emergent_provider::{Capabilities, ContainerKind, Isolation, ProviderKind};
 
-/// Whether a provider can be used now.
+/// Where the server runs (`WORKSPACE_DEPLOYMENT_MODE`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeploymentMode {
+    /// On machines of its users' own: what runs there goes before a cloud.
+    #[default]
+    SelfHosted,
+    /// As a managed service: the cloud goes first.
+    Managed,
+}
+
+/// What a caller cannot do without. What is `None` or false is not asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Requirements {
+    /// The weakest isolation that is taken.
+    pub isolation: Option<Isolation>,
+    /// Files survive stop and start.
+    pub persistence: bool,
+    /// Processes survive pause and resume.
+    pub pause: bool,
+    /// The state can be copied into a new workspace.
+    pub snapshots: bool,
+    /// The disk limit is enforced rather than watched.
+    pub disk_quota: bool,
+}
+
+/// Why a provider cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Availability {
-    Available,
-    /// Not, and why.
-    Unavailable(String),
+pub enum Unavailable {
+    /// This server does not have it.
+    Absent(&'static str),
+    /// It lacks what was required.
+    Lacks(String),
+    /// It does not work now.
+    Unhealthy(String),
 }
 
-/// Why no provider was chosen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Unselected {
-    /// The one that was named is unavailable: a named provider never falls back.
-    Named { provider: ProviderKind, reason: String },
-    /// All are.
-    All(Vec<(ProviderKind, String)>),
-}
-
-/// The order of choice where nobody names a provider: the strongest isolation of our own first.
-pub(crate) const PREFERENCE: [ProviderKind; 3] = [ProviderKind::Firecracker, ProviderKind::Gvisor, ProviderKind::E2b];
-
-/// The providers that come into question, in order.
-pub(crate) fn candidates(named: Option<ProviderKind>) -> Vec<ProviderKind> {
-    named.map_or_else(|| PREFERENCE.to_vec(), |provider| vec![provider])
-}
-
-/// The first that is available.
-pub(crate) fn select(
+/// The providers that come into question, in order. A named one stands alone: it never falls back to another.
+pub(crate) fn candidates(
     named: Option<ProviderKind>,
-    candidates: Vec<(ProviderKind, Availability)>,
-) -> Result<ProviderKind, Unselected> {
-    let mut reasons = Vec::new();
-    for (provider, availability) in candidates {
-        match availability {
-            Availability::Available => return Ok(provider),
-            Availability::Unavailable(reason) => reasons.push((provider, reason)),
-        }
+    container: ContainerKind,
+    mode: DeploymentMode,
+) -> Vec<ProviderKind> {
+    use ProviderKind::{E2b, Firecracker, Gvisor};
+    match (named, container, mode) {
+        (Some(provider), _, _) => vec![provider],
+        // Hosted servers stay for long and are many: containers suit them best.
+        (None, ContainerKind::McpServer, DeploymentMode::SelfHosted) => vec![Gvisor, Firecracker, E2b],
+        (None, ContainerKind::McpServer, DeploymentMode::Managed) => vec![Gvisor, E2b, Firecracker],
+        (None, ContainerKind::AgentWorkspace, DeploymentMode::SelfHosted) => vec![Firecracker, Gvisor, E2b],
+        (None, ContainerKind::AgentWorkspace, DeploymentMode::Managed) => vec![E2b, Firecracker, Gvisor],
     }
-    match (named, reasons.pop()) {
-        (Some(_), Some((provider, reason))) => Err(Unselected::Named { provider, reason }),
-        (_, last) => {
-            reasons.extend(last);
-            Err(Unselected::All(reasons))
+}
+
+// === impl Requirements ===
+
+impl Requirements {
+    /// What a provider lacks, in words; `None` when it has all.
+    pub(crate) fn unmet(&self, capabilities: &Capabilities) -> Option<String> {
+        let weak = self.isolation.is_some_and(|least| capabilities.isolation < least);
+        let lacking = [
+            (weak, "isolation"),
+            (self.persistence && !capabilities.persistence, "persistence"),
+            (self.pause && !capabilities.pause, "pause"),
+            (self.snapshots && !capabilities.snapshots, "snapshots"),
+            (self.disk_quota && !capabilities.disk_quota, "disk_quota"),
+        ];
+        let words = lacking.iter().filter(|(lacks, _)| *lacks).map(|(_, word)| *word).collect::<Vec<_>>();
+        (!words.is_empty()).then(|| format!("it lacks the required {}", words.join(", ")))
+    }
+}
+
+// === impl Unavailable ===
+
+impl std::fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Absent(reason) => f.write_str(reason),
+            Self::Lacks(reason) | Self::Unhealthy(reason) => f.write_str(reason),
         }
     }
 }
@@ -52,32 +88,42 @@ pub(crate) fn select(
 mod tests {
     use super::*;
 
-    fn down(reason: &str) -> Availability {
-        Availability::Unavailable(reason.to_owned())
+    #[test]
+    fn mode_and_kind_decide_the_order() {
+        use ProviderKind::{E2b, Firecracker, Gvisor};
+        let order = |container, mode| candidates(None, container, mode);
+        let (own, cloud) = (DeploymentMode::SelfHosted, DeploymentMode::Managed);
+        assert_eq!(order(ContainerKind::AgentWorkspace, own), [Firecracker, Gvisor, E2b]);
+        assert_eq!(order(ContainerKind::AgentWorkspace, cloud), [E2b, Firecracker, Gvisor]);
+        assert_eq!(order(ContainerKind::McpServer, own)[0], Gvisor);
+        assert_eq!(order(ContainerKind::McpServer, cloud)[0], Gvisor);
     }
 
     #[test]
-    fn automatic_choice_takes_the_first_that_works() {
-        let states = candidates(None).into_iter().map(|kind| match kind {
-            ProviderKind::Firecracker => (kind, down("no kvm")),
-            ProviderKind::Gvisor | ProviderKind::E2b => (kind, Availability::Available),
-        });
-        assert_eq!(select(None, states.collect()), Ok(ProviderKind::Gvisor));
+    fn a_named_provider_stands_alone() {
+        for provider in ProviderKind::ALL {
+            for mode in [DeploymentMode::SelfHosted, DeploymentMode::Managed] {
+                assert_eq!(candidates(Some(provider), ContainerKind::AgentWorkspace, mode), [provider]);
+            }
+        }
     }
 
     #[test]
-    fn a_named_provider_never_falls_back() {
-        let named = Some(ProviderKind::Firecracker);
-        assert_eq!(candidates(named), [ProviderKind::Firecracker]);
-        let refused = select(named, vec![(ProviderKind::Firecracker, down("no kvm"))]);
-        let expected = Unselected::Named { provider: ProviderKind::Firecracker, reason: "no kvm".into() };
-        assert_eq!(refused, Err(expected));
-    }
-
-    #[test]
-    fn when_none_works_every_reason_is_told() {
-        let states = candidates(None).into_iter().map(|kind| (kind, down("down"))).collect();
-        let Err(Unselected::All(reasons)) = select(None, states) else { panic!("one was selected") };
-        assert_eq!(reasons.into_iter().map(|(kind, _)| kind).collect::<Vec<_>>(), PREFERENCE);
+    fn what_a_provider_lacks_is_named() {
+        let capabilities = Capabilities {
+            isolation: Isolation::Gvisor,
+            persistence: true,
+            pause: false,
+            snapshots: false,
+            warm_pool: true,
+            live_limits: false,
+            disk_quota: false,
+            network_filter: true,
+        };
+        assert_eq!(Requirements::default().unmet(&capabilities), None);
+        let met = Requirements { isolation: Some(Isolation::Gvisor), persistence: true, ..Requirements::default() };
+        assert_eq!(met.unmet(&capabilities), None);
+        let unmet = Requirements { isolation: Some(Isolation::Hardware), snapshots: true, ..Requirements::default() };
+        assert_eq!(unmet.unmet(&capabilities).as_deref(), Some("it lacks the required isolation, snapshots"));
     }
 }

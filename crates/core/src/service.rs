@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::{
     CallError, CoreConfig, GuestSession, IdempotencyKey, ListError, LookupError, NewWorkspace, NewWorkspaceError,
-    ProviderStatus, Readiness, StartError, TransitionError, Workspace,
+    PoolStatus, ProviderStatus, Readiness, StartError, TransitionError, Workspace,
     decide::Operation,
     inner::{Core, chain},
     providers::why_absent,
@@ -52,6 +52,11 @@ impl Workspaces {
             let caught_up = catch_up_counter(Arc::clone(&core), Arc::clone(&behind));
             core.tasks.spawn(watcher.watch(Arc::clone(registered), caught_up));
             core.tasks.spawn(asker.keep_asking(Arc::clone(registered)));
+        }
+        if core.config.enabled {
+            for shelf in core.pool.shelves() {
+                core.tasks.spawn(Arc::clone(&core).keep_warm(Arc::clone(shelf)));
+            }
         }
         core.tasks.spawn(take_calls_in_the_end(Arc::clone(&core)));
         core.tasks.spawn(Arc::clone(&core).keep_clean());
@@ -193,6 +198,11 @@ impl Workspaces {
         self.core.guest(project, id).await
     }
 
+    /// How the warm pool stands, image by image.
+    pub fn pool(&self) -> Vec<PoolStatus> {
+        self.core.pool.status()
+    }
+
     /// How each provider is, as last asked: all three, always.
     pub async fn providers(&self) -> Vec<ProviderStatus> {
         let active = self.core.store.workspaces_active().await.unwrap_or_else(|error| {
@@ -207,6 +217,7 @@ impl Workspaces {
                 kind,
                 registered: true,
                 healthy: health.healthy,
+                quarantine: registered.quarantined(),
                 message: health.message,
                 warnings: health.warnings,
                 capabilities: Some(registered.provider.capabilities()),
@@ -232,6 +243,7 @@ fn absent(kind: ProviderKind, active: u64) -> ProviderStatus {
         kind,
         registered: false,
         healthy: false,
+        quarantine: None,
         message: why_absent(kind).to_owned(),
         warnings: Vec::new(),
         capabilities: None,

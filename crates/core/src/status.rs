@@ -22,6 +22,8 @@ pub struct ProviderStatus {
     pub registered: bool,
     /// Whether it can make sandboxes, as last asked.
     pub healthy: bool,
+    /// Why automatic choice leaves it out just now although it says that it works.
+    pub quarantine: Option<String>,
     /// Why not, or what is worth knowing.
     pub message: String,
     /// What weakens it though it works.

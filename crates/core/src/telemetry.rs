@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use emergent_provider::ProviderKind;
+use emergent_provider::{ImageRef, ProviderKind};
 use metrics::{counter, gauge, histogram};
+
+use crate::pool::PoolStatus;
 
 pub(crate) fn created(provider: ProviderKind, outcome: &'static str, took: Duration) {
     counter!("emergent_workspaces_created_total", "provider" => provider.as_str(), "outcome" => outcome).increment(1);
@@ -28,4 +30,22 @@ pub(crate) fn active(by_provider: &[(ProviderKind, u64)]) {
         gauge!("emergent_workspaces_active", "provider" => provider.as_str())
             .set(u32::try_from(active).unwrap_or(u32::MAX));
     }
+}
+
+pub(crate) fn fell_back(from: ProviderKind) {
+    counter!("emergent_provider_fallbacks_total", "from" => from.as_str()).increment(1);
+}
+
+pub(crate) fn pool(status: &PoolStatus) {
+    for (state, members) in [("ready", status.ready), ("making", status.making), ("target", status.target)] {
+        gauge!("emergent_warm_pool_members", "image" => status.image.to_string(), "state" => state).set(members);
+    }
+}
+
+pub(crate) fn pool_hit(image: &ImageRef) {
+    counter!("emergent_warm_pool_hits_total", "image" => image.to_string()).increment(1);
+}
+
+pub(crate) fn pool_miss(image: &ImageRef, reason: &'static str) {
+    counter!("emergent_warm_pool_misses_total", "image" => image.to_string(), "reason" => reason).increment(1);
 }

@@ -53,6 +53,7 @@ impl Core {
         let mut warned = false;
         let mut ticks = interval(COUNT);
         while self.goes_on(&mut ticks).await {
+            self.pool.report();
             match self.store.workspaces_active().await {
                 Ok(active) => {
                     telemetry::active(&active);

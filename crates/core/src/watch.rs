@@ -76,9 +76,27 @@ impl Core {
         }
     }
 
+    /// A member of the warm pool that has ended is nobody's loss: another takes its place.
+    fn note_ended_member(self: &Arc<Self>, event: &EngineEvent) {
+        let ended = match event.kind {
+            EngineEventKind::Exited(_) | EngineEventKind::Removed | EngineEventKind::Paused => {
+                self.pool.take_ended(event.workspace)
+            }
+            EngineEventKind::Started | EngineEventKind::Unpaused | EngineEventKind::OutOfMemory => return,
+        };
+        if !ended.is_empty() {
+            tracing::warn!(workspace = %event.workspace, "a member of the warm pool has ended; another takes its place");
+            let core = Arc::clone(self);
+            self.tasks.spawn(async move { core.remove_all(ended).await });
+        }
+    }
+
     async fn follow(self: &Arc<Self>, mut events: BoxStream<'static, EngineEvent>) {
         while let Some(event) = events.next().await {
-            let Some(entry) = self.registry.get(event.workspace) else { continue };
+            let Some(entry) = self.registry.get(event.workspace) else {
+                self.note_ended_member(&event);
+                continue;
+            };
             if event.kind == EngineEventKind::OutOfMemory {
                 entry.note_out_of_memory();
             }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use emergent_provider::{
     ContainerKind, ImageRef, Isolation, NetworkPolicy, ProviderKind, PullProgress, ResourceLimits, WorkspaceId,
 };
-use emergent_store::{ProjectId, WorkspaceRow, WorkspaceState};
+use emergent_store::{PassedOver, ProjectId, WorkspaceRow, WorkspaceState};
 
 /// A workspace, with what only this process knows of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +27,10 @@ pub struct Workspace {
     pub provider: ProviderKind,
     /// Which provider was asked for.
     pub provider_requested: Option<ProviderKind>,
+    /// The providers that came before it, and why they were passed over.
+    pub passed_over: Vec<PassedOver>,
+    /// It was made ahead of need.
+    pub warm: bool,
     /// What runs it, such as `runsc`; known once the sandbox is made.
     pub runtime: Option<String>,
     /// The isolation that it has; known once the sandbox is made.
@@ -67,6 +71,8 @@ impl Workspace {
             state: row.state,
             provider: row.provider,
             provider_requested: row.provider_requested,
+            passed_over: row.passed_over,
+            warm: row.warm,
             runtime: row.runtime,
             isolation: row.isolation,
             image: row.image,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use emergent_guest_proto::{
-    Hello, Usage, routes,
+    HandOver, Hello, Usage, routes,
     tools::{
         EditRequest, EditResult, GitRequest, GitResult, GlobRequest, GlobResult, GrepRequest, GrepResult, ReadRequest,
         ReadResult, WriteRequest, WriteResult,
@@ -70,6 +70,14 @@ impl Guest {
     /// What the workspace uses now.
     pub async fn usage(&self) -> Result<Usage, GuestCallError> {
         Call::get(routes::USAGE).within(QUICK).for_json(&self.calls).await
+    }
+
+    /// Makes the sandbox somebody's workspace. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// As for every call here; the sandbox must not be given away then.
+    pub async fn hand_over(&self, hand_over: &HandOver) -> Result<(), GuestCallError> {
+        Call::post(routes::HAND_OVER).json(hand_over)?.repeatable().within(QUICK).for_nothing(&self.calls).await
     }
 
     /// Ends all processes in order and then the guest itself.

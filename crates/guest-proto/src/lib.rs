@@ -20,10 +20,10 @@ pub mod tools;
 pub use error::{ErrorCode, GuestError};
 pub use execution::{Execution, ExecutionId, ExecutionState, InvalidExecutionId, Outcome, RunAs, Stream};
 pub use path::GuestPath;
-pub use session::{Hello, Usage};
+pub use session::{HandOver, Hello, Usage};
 
 /// The protocol generation that this build speaks. A peer may speak an older one.
-pub const GENERATION: u32 = 1;
+pub const GENERATION: u32 = 2;
 
 /// Where the shared read-only volume with the guest binary is mounted in a container.
 pub const GUEST_MOUNT: &str = "/.emergent";

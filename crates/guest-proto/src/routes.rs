@@ -4,6 +4,8 @@
 pub const HELLO: &str = "/v1/hello";
 /// GET → [`Usage`](crate::Usage): what the workspace uses now.
 pub const USAGE: &str = "/v1/usage";
+/// POST [`HandOver`](crate::HandOver) → 204, when it is kept.
+pub const HAND_OVER: &str = "/v1/hand-over";
 /// POST: end all processes in order and then the guest itself.
 pub const SHUTDOWN: &str = "/v1/shutdown";
 

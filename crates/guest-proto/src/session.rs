@@ -1,5 +1,7 @@
 //! What the guest says of itself and of the workspace as a whole.
 
+use std::{collections::BTreeMap, fmt};
+
 use serde::{Deserialize, Serialize};
 
 /// The answer to the first request on every channel.
@@ -13,6 +15,31 @@ pub struct Hello {
     pub boot_id: String,
     /// The kernel as `uname -r` says it.
     pub kernel: String,
+    /// Whether the workspace has been handed over: before that, the sandbox is nobody's. (Guests of generation 1 that
+    /// do not say so were given everything when they were made.)
+    #[serde(default = "yes")]
+    pub handed_over: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What makes a sandbox somebody's workspace. Its `Debug` shows no value of the environment.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandOver {
+    /// The environment of every command, besides the image's own. Values may be secrets.
+    pub environment: BTreeMap<String, String>,
+    /// Calls may run commands as root.
+    pub allow_root: bool,
+}
+
+impl fmt::Debug for HandOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { environment, allow_root } = self;
+        let keys = environment.keys().collect::<Vec<_>>();
+        f.debug_struct("HandOver").field("environment", &keys).field("allow_root", allow_root).finish()
+    }
 }
 
 /// What a workspace uses, read inside it. A figure that this sandbox does not show is absent.

@@ -11,13 +11,13 @@ use std::{collections::HashMap, time::Duration};
 
 use bollard::{
     models::{
-        ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, ResourcesUlimits,
-        RestartPolicy, RestartPolicyNameEnum, VolumeCreateRequest,
+        ContainerCreateBody, ContainerUpdateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
+        ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, VolumeCreateRequest,
     },
     query_parameters::CreateContainerOptionsBuilder,
 };
 use emergent_guest_proto::{GUEST_BINARY, WORKSPACE_DIR};
-use emergent_provider::{ByteStream, CreateError, CreateStep, Created, SandboxSpec, StepObserver};
+use emergent_provider::{ByteStream, CreateError, CreateStep, Created, ResourceLimits, SandboxSpec, StepObserver};
 
 use crate::{
     channel,
@@ -166,9 +166,6 @@ impl<'a> Prepared<'a> {
     fn container(&self, runtime: &Runtime, attachment: &Attachment) -> ContainerCreateBody {
         let spec = self.spec;
         let mut command = vec!["serve".to_owned(), "--stdio".to_owned()];
-        if spec.allow_root {
-            command.push("--allow-root".to_owned());
-        }
         if let Runtime::Gvisor(_) = runtime {
             // Under gVisor a fork bomb that reaches the limit of the cgroup ends the whole sandbox.
             let processes = spec.limits.pids.saturating_sub(RESERVED_PIDS).max(1);
@@ -186,7 +183,6 @@ impl<'a> Prepared<'a> {
             open_stdin: Some(true),
             // The guest sees the end of its first channel when the server goes.
             stdin_once: Some(true),
-            env: Some(spec.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
             entrypoint: Some(vec![GUEST_BINARY.to_owned()]),
             cmd: Some(command),
             // The image's own check would cost an exec each time, of a program that does not run here.
@@ -202,7 +198,7 @@ impl<'a> Prepared<'a> {
 
     fn host_config(&self, runtime: &Runtime, attachment: &Attachment) -> HostConfig {
         let limits = &self.spec.limits;
-        let memory = i64::try_from(limits.memory_bytes).unwrap_or(i64::MAX);
+        let ContainerUpdateBody { nano_cpus, memory, memory_swap, pids_limit, .. } = cgroup_limits(limits);
         // Not for open files: the engine's own limit holds, and one above it makes the start fail.
         let no_core_dumps = ResourcesUlimits { name: Some("core".to_owned()), soft: Some(0), hard: Some(0) };
         let (dns, dns_options) = attachment.dns.clone().unzip();
@@ -214,11 +210,10 @@ impl<'a> Prepared<'a> {
         };
         HostConfig {
             runtime: Some(runtime.name().to_owned()),
-            nano_cpus: Some(nano_cpus(limits.cpu)),
-            memory: Some(memory),
-            // The same as the memory: no swap.
-            memory_swap: Some(memory),
-            pids_limit: Some(i64::from(limits.pids)),
+            nano_cpus,
+            memory,
+            memory_swap,
+            pids_limit,
             oom_score_adj: Some(OOM_SCORE),
             ulimits: Some(vec![no_core_dumps]),
             cap_drop: Some(vec!["ALL".to_owned()]),
@@ -259,6 +254,19 @@ impl Made<'_> {
             tracing::warn!(%error, container = self.id, "a container is left over; cleanup will find it by its label");
         }
         self.prepared.fail(failure).await
+    }
+}
+
+/// The limits that the engine keeps by cgroup.
+pub(crate) fn cgroup_limits(limits: &ResourceLimits) -> ContainerUpdateBody {
+    let memory = i64::try_from(limits.memory_bytes).unwrap_or(i64::MAX);
+    ContainerUpdateBody {
+        nano_cpus: Some(nano_cpus(limits.cpu)),
+        memory: Some(memory),
+        // The same as the memory: no swap.
+        memory_swap: Some(memory),
+        pids_limit: Some(i64::from(limits.pids)),
+        ..ContainerUpdateBody::default()
     }
 }
 

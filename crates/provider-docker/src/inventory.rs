@@ -10,8 +10,8 @@ use bollard::{
 };
 use chrono::{DateTime, Utc};
 use emergent_provider::{
-    ByteStream, ChannelError, Channels, EngineEvent, EngineEventKind, EngineState, ExitReason, Inventory, Observed,
-    OperationError, WorkspaceId,
+    ByteStream, ChannelError, Channels, EngineEvent, EngineEventKind, EngineState, ExitReason, ImageRef, Inventory,
+    Observed, OperationError, WorkspaceId,
 };
 use futures::{StreamExt as _, stream::BoxStream};
 
@@ -80,6 +80,14 @@ impl Inventory for DockerProvider {
             Ok(observed)
         };
         listed.await.map_err(|error| self.parts.engine.operation_error("list", error))
+    }
+
+    async fn image_id(&self, image: &ImageRef) -> Result<Option<String>, OperationError> {
+        let inspected = async {
+            let docker = self.parts.engine.client().await?;
+            Ok(found(bounded(docker.inspect_image(image.as_str())).await)?.and_then(|image| image.id))
+        };
+        inspected.await.map_err(|error| self.parts.engine.operation_error("inspect the image", error))
     }
 
     async fn events(&self) -> Result<BoxStream<'static, EngineEvent>, OperationError> {

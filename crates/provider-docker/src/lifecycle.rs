@@ -5,7 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bollard::{Docker, query_parameters::StopContainerOptionsBuilder};
 use emergent_provider::{
-    ByteStream, CreateError, Created, DestroyStep, Lifecycle, OperationError, SandboxSpec, StepObserver, WorkspaceId,
+    ByteStream, CreateError, Created, DestroyStep, Lifecycle, OperationError, Provider as _, ResourceLimits,
+    SandboxSpec, StepObserver, WorkspaceId,
 };
 
 use crate::{
@@ -80,6 +81,18 @@ impl Lifecycle for DockerProvider {
             }
         };
         unpaused.await.map_err(|error| self.parts.engine.operation_error("unpause", error))
+    }
+
+    async fn update_limits(&self, workspace: WorkspaceId, limits: ResourceLimits) -> Result<(), OperationError> {
+        if !self.capabilities().live_limits {
+            let reason = "gVisor cannot change the limits of a container that runs".to_owned();
+            return Err(OperationError::Unsupported { operation: "update_limits", reason });
+        }
+        let updated = async {
+            let update = create::cgroup_limits(&limits);
+            bounded(self.parts.engine.client().await?.update_container(&name_of(workspace), update)).await
+        };
+        updated.await.map_err(|error| self.parts.engine.operation_error("change the limits of", error))
     }
 
     async fn destroy(&self, workspace: WorkspaceId, observer: &dyn StepObserver) -> Result<(), OperationError> {

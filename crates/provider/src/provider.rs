@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use crate::{
-    ByteStream, Capabilities, ChannelError, CreateError, EngineEvent, Health, Observed, OperationError, SandboxSpec,
-    StepObserver, WorkspaceId,
+    ByteStream, Capabilities, ChannelError, CreateError, EngineEvent, Health, ImageRef, Observed, OperationError,
+    ResourceLimits, SandboxSpec, StepObserver, WorkspaceId,
 };
 
 /// The providers that this server knows.
@@ -68,6 +68,10 @@ pub trait Lifecycle: Send + Sync {
     /// Lets them go on.
     async fn unpause(&self, workspace: WorkspaceId) -> Result<(), OperationError>;
 
+    /// Changes what a running sandbox may use, where [`Capabilities::live_limits`] says that this can be. The disk
+    /// limit is not the engine's.
+    async fn update_limits(&self, workspace: WorkspaceId, limits: ResourceLimits) -> Result<(), OperationError>;
+
     /// Removes a sandbox and all that belongs to it, in whatever state it is; removing what is gone succeeds.
     /// Passes [`DestroyStep`](crate::DestroyStep)s `SandboxRemoved` and `VolumesRemoved`.
     async fn destroy(&self, workspace: WorkspaceId, observer: &dyn StepObserver) -> Result<(), OperationError>;
@@ -88,6 +92,9 @@ pub trait Inventory: Send + Sync {
 
     /// Every sandbox, and every remainder of one, that carries our labels, whichever server made it.
     async fn list(&self) -> Result<Vec<Observed>, OperationError>;
+
+    /// What an image reference stands for on the engine now, such as a digest; `None` when it is not there.
+    async fn image_id(&self, image: &ImageRef) -> Result<Option<String>, OperationError>;
 
     /// What happens from now on. Ends when the engine goes away; the caller asks again, and lists to catch up.
     async fn events(&self) -> Result<BoxStream<'static, EngineEvent>, OperationError>;

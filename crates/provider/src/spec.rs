@@ -1,11 +1,12 @@
 //! What is asked of a provider.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use crate::WorkspaceId;
 
-/// One sandbox to make. Its `Debug` shows no value of the environment.
-#[derive(Clone)]
+/// One sandbox to make. What belongs to the workspace rather than to the sandbox (its environment, whether root is
+/// allowed) is handed over to the guest once it answers, so that no engine shows it.
+#[derive(Debug, Clone)]
 pub struct SandboxSpec {
     /// Whose sandbox it is; names and labels follow from it.
     pub workspace: WorkspaceId,
@@ -19,10 +20,6 @@ pub struct SandboxSpec {
     pub limits: ResourceLimits,
     /// What it may reach.
     pub network: NetworkPolicy,
-    /// Its environment, besides the image's own.
-    pub environment: BTreeMap<String, String>,
-    /// Calls may run commands as root inside.
-    pub allow_root: bool,
 }
 
 /// What a sandbox is for.
@@ -90,24 +87,6 @@ pub struct RegistryCredentials {
     pub password: String,
 }
 
-// === impl SandboxSpec ===
-
-impl fmt::Debug for SandboxSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { workspace, kind, image, registry, limits, network, environment, allow_root } = self;
-        f.debug_struct("SandboxSpec")
-            .field("workspace", workspace)
-            .field("kind", kind)
-            .field("image", image)
-            .field("registry", registry)
-            .field("limits", limits)
-            .field("network", network)
-            .field("environment", &environment.keys().collect::<Vec<_>>())
-            .field("allow_root", allow_root)
-            .finish()
-    }
-}
-
 // === impl ContainerKind ===
 
 impl ContainerKind {
@@ -168,18 +147,9 @@ mod tests {
 
     #[test]
     fn no_secret_is_in_the_debug_form() {
-        let spec = SandboxSpec {
-            workspace: WorkspaceId::generate(),
-            kind: ContainerKind::AgentWorkspace,
-            image: "registry.example/team/image:1".parse().unwrap(),
-            registry: Some(RegistryCredentials { username: "me".to_owned(), password: "secret-1".to_owned() }),
-            limits: ResourceLimits { cpu: 1.0, memory_bytes: 1, disk_bytes: 1, pids: 1 },
-            network: NetworkPolicy::None,
-            environment: [("TOKEN".to_owned(), "secret-2".to_owned())].into(),
-            allow_root: false,
-        };
-        let shown = format!("{spec:?}");
-        assert!(shown.contains("TOKEN") && !shown.contains("secret"), "{shown}");
+        let credentials = RegistryCredentials { username: "me".to_owned(), password: "hidden".to_owned() };
+        let shown = format!("{credentials:?}");
+        assert!(shown.contains("me") && !shown.contains("hidden"), "{shown}");
     }
 
     #[test]

@@ -39,6 +39,8 @@ steps! {
         SandboxStarted = "sandbox_started",
         /// The guest answered.
         GuestAnswered = "guest_answered",
+        /// The guest has what belongs to the workspace.
+        HandedOver = "handed_over",
         /// The row says ready.
         ReadyRecorded = "ready_recorded",
     }

@@ -13,7 +13,7 @@ use sea_orm::{
 };
 
 use crate::{
-    ProjectId, StartClaim, StateWord, Store, StoreError, WorkspaceRow, WorkspaceState,
+    MadeSandbox, PassedOver, ProjectId, StartClaim, StateWord, Store, StoreError, WorkspaceRow, WorkspaceState,
     entity::{
         idempotency_key,
         workspace::{self, Column},
@@ -45,6 +45,10 @@ pub struct NewWorkspaceRow {
     pub provider: ProviderKind,
     /// Which provider was asked for.
     pub provider_requested: Option<ProviderKind>,
+    /// The providers that came before it, in the order in which they were passed over.
+    pub passed_over: Vec<PassedOver>,
+    /// The sandbox, where it was made ahead of need.
+    pub warm: Option<MadeSandbox>,
     /// What it runs.
     pub image: ImageRef,
     /// What it may use.
@@ -202,6 +206,10 @@ async fn earlier_request(
 
 impl NewWorkspaceRow {
     fn into_row(self) -> WorkspaceRow {
+        let (runtime, isolation, warnings) = match self.warm.clone() {
+            Some(MadeSandbox { runtime, isolation, warnings }) => (Some(runtime), Some(isolation), warnings),
+            None => (None, None, Vec::new()),
+        };
         WorkspaceRow {
             id: self.id,
             project: self.project,
@@ -213,14 +221,16 @@ impl NewWorkspaceRow {
             starting: false,
             provider: self.provider,
             provider_requested: self.provider_requested,
-            runtime: None,
-            isolation: None,
+            passed_over: self.passed_over,
+            warm: self.warm.is_some(),
+            runtime,
+            isolation,
             image: self.image,
             limits: self.limits,
             network: self.network,
             allow_root: self.allow_root,
             environment_keys: self.environment_keys,
-            warnings: Vec::new(),
+            warnings,
             created_at: now(),
             ready_at: None,
             last_used_at: None,

@@ -114,6 +114,8 @@ pub(crate) mod workspace {
         pub error_message: Option<String>,
         pub provider: String,
         pub provider_requested: Option<String>,
+        pub passed_over: Json,
+        pub warm: bool,
         pub runtime: Option<String>,
         pub isolation: Option<String>,
         pub image: String,

@@ -28,4 +28,4 @@ pub use open::{DatabaseUrl, InvalidDatabaseUrl, Store};
 pub use page::{Cursor, InvalidCursor, Page, PageRequest};
 pub use state::{ErrorReason, StateWord, UnknownState, WorkspaceState};
 pub use tokens::{NewToken, Scope, Token, UnknownScope};
-pub use workspaces::{ListFilter, MadeSandbox, StartClaim, WorkspaceRow, is_label_key};
+pub use workspaces::{ListFilter, MadeSandbox, PassedOver, StartClaim, WorkspaceRow, is_label_key};

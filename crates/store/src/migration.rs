@@ -5,6 +5,7 @@ use sea_orm_migration::prelude::*;
 
 mod m2026_11_21_000001_installation;
 mod m2026_11_21_000002_agent_workspaces;
+mod m2026_11_21_000003_selection;
 
 pub(crate) struct Migrator;
 
@@ -14,6 +15,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m2026_11_21_000001_installation::Migration),
             Box::new(m2026_11_21_000002_agent_workspaces::Migration),
+            Box::new(m2026_11_21_000003_selection::Migration),
         ]
     }
 }

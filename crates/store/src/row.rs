@@ -1,15 +1,18 @@
 //! A workspace's row, from and to its columns.
 
+use std::collections::BTreeMap;
+
 use emergent_provider::ResourceLimits;
 use sea_orm::{ActiveValue::Set, JsonValue};
+use serde_json::json;
 
 use crate::{
-    ErrorReason, StateWord, StoreError, WorkspaceRow, WorkspaceState,
+    ErrorReason, PassedOver, StateWord, StoreError, WorkspaceRow, WorkspaceState,
     entity::workspace::{ActiveModel, Model},
-    words::{from_integer, from_json, from_word, parse, unknown},
+    words::{Word as _, from_integer, from_json, from_word, parse, unknown},
 };
 
-/// The columns of a row that is new: in state `creating`, with nothing known of its sandbox.
+/// The columns of a row that is new: in state `creating`.
 pub(crate) fn new_values(row: &WorkspaceRow) -> ActiveModel {
     let labels = row.labels.iter().map(|(key, value)| (key.clone(), JsonValue::from(value.as_str()))).collect();
     // No engine has 8 EiB: the largest number says as much.
@@ -27,8 +30,10 @@ pub(crate) fn new_values(row: &WorkspaceRow) -> ActiveModel {
         error_message: Set(None),
         provider: Set(row.provider.as_str().to_owned()),
         provider_requested: Set(row.provider_requested.map(|provider| provider.as_str().to_owned())),
-        runtime: Set(None),
-        isolation: Set(None),
+        passed_over: Set(passed_over_json(&row.passed_over)),
+        warm: Set(row.warm),
+        runtime: Set(row.runtime.clone()),
+        isolation: Set(row.isolation.map(|isolation| isolation.word().to_owned())),
         image: Set(row.image.to_string()),
         cpu: Set(row.limits.cpu),
         memory_bytes: Set(signed(row.limits.memory_bytes)),
@@ -37,13 +42,27 @@ pub(crate) fn new_values(row: &WorkspaceRow) -> ActiveModel {
         network: Set(row.network.as_str().to_owned()),
         allow_root: Set(row.allow_root),
         environment_keys: Set(row.environment_keys.clone().into()),
-        warnings: Set(JsonValue::Array(Vec::new())),
+        warnings: Set(row.warnings.clone().into()),
         created_at: Set(row.created_at),
         ready_at: Set(None),
         last_used_at: Set(None),
         expires_at: Set(row.expires_at),
         destroyed_at: Set(None),
     }
+}
+
+/// The providers that were passed over, as their column has them.
+pub(crate) fn passed_over_json(passed_over: &[PassedOver]) -> JsonValue {
+    passed_over.iter().map(|it| json!({ "provider": it.provider.as_str(), "reason": it.reason })).collect()
+}
+
+fn passed_over(column: JsonValue) -> Result<Vec<PassedOver>, StoreError> {
+    let items: Vec<BTreeMap<String, String>> = from_json("passed_over", column)?;
+    let item = |mut item: BTreeMap<String, String>| {
+        let provider = parse("passed_over", &item.remove("provider").unwrap_or_default())?;
+        Ok(PassedOver { provider, reason: item.remove("reason").unwrap_or_default() })
+    };
+    items.into_iter().map(item).collect()
 }
 
 impl TryFrom<Model> for WorkspaceRow {
@@ -69,6 +88,8 @@ impl TryFrom<Model> for WorkspaceRow {
             starting: row.starting,
             provider: parse("provider", &row.provider)?,
             provider_requested: provider_requested.map(|text| parse("provider_requested", text)).transpose()?,
+            passed_over: passed_over(row.passed_over)?,
+            warm: row.warm,
             runtime: row.runtime,
             isolation: row.isolation.map(|word| from_word("isolation", &word)).transpose()?,
             image: parse("image", &row.image)?,

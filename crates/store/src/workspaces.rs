@@ -17,6 +17,7 @@ use crate::{
     entity::workspace::{Column, Entity},
     error::Doing as _,
     installation::now,
+    row::passed_over_json,
     words::{Word as _, from_integer, parse},
 };
 
@@ -43,6 +44,10 @@ pub struct WorkspaceRow {
     pub provider: ProviderKind,
     /// Which provider was asked for.
     pub provider_requested: Option<ProviderKind>,
+    /// The providers that came before the one that has it, in the order in which they were passed over.
+    pub passed_over: Vec<PassedOver>,
+    /// It was made ahead of need.
+    pub warm: bool,
     /// What runs it, such as `runsc`; known once the sandbox is made.
     pub runtime: Option<String>,
     /// The isolation that it has; known once the sandbox is made.
@@ -69,6 +74,15 @@ pub struct WorkspaceRow {
     pub expires_at: Option<DateTime<Utc>>,
     /// When it was destroyed.
     pub destroyed_at: Option<DateTime<Utc>>,
+}
+
+/// A provider that would have been better and could not be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedOver {
+    /// Which provider.
+    pub provider: ProviderKind,
+    /// Why not.
+    pub reason: String,
 }
 
 /// Which workspaces of a project to list. Every part narrows the list.
@@ -249,10 +263,29 @@ impl Store {
     pub async fn workspaces_record_made(&self, id: WorkspaceId, made: &MadeSandbox) -> Result<(), StoreError> {
         let update = Entity::update_many()
             .filter(Column::Id.eq(id.as_uuid()))
+            .col_expr(Column::Warm, Expr::value(false))
             .col_expr(Column::Runtime, Expr::value(made.runtime.as_str()))
             .col_expr(Column::Isolation, Expr::value(made.isolation.word()))
             .col_expr(Column::Warnings, Expr::value(JsonValue::from(made.warnings.clone())));
         update.exec(self.writer.connection()).await.doing("record a sandbox")?;
+        Ok(())
+    }
+
+    /// Records that another provider makes a workspace, since those of `passed_over` could not.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn workspaces_record_provider(
+        &self,
+        id: WorkspaceId,
+        provider: ProviderKind,
+        passed_over: &[PassedOver],
+    ) -> Result<(), StoreError> {
+        let update = Entity::update_many()
+            .filter(Column::Id.eq(id.as_uuid()))
+            .col_expr(Column::Provider, Expr::value(provider.as_str()))
+            .col_expr(Column::PassedOver, Expr::value(passed_over_json(passed_over)));
+        update.exec(self.writer.connection()).await.doing("record a provider")?;
         Ok(())
     }
 

@@ -142,6 +142,8 @@ async fn a_secret_in_the_environment_is_not_shown(runtime: Runtime) -> anyhow::R
     let shown = server.api.workspace(&id).await?.to_string();
     ensure!(!shown.contains(secret), "the API shows it: {shown}");
     ensure!(!server.log().contains(secret), "the log shows it");
+    let inspected = format!("{:?}", server.engine.inspect(&id).await?);
+    ensure!(!inspected.contains(secret), "the engine shows it");
     for file in ["emergent.sqlite", "emergent.sqlite-wal"] {
         let rows = std::fs::read(server.data_dir().join(file)).unwrap_or_default();
         ensure!(!rows.windows(secret.len()).any(|window| window == secret.as_bytes()), "a row has it");

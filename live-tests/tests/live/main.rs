@@ -5,7 +5,9 @@ mod faults;
 mod images;
 mod isolation;
 mod lifecycle;
+mod selection;
 mod tools;
+mod warm;
 
 use std::process::ExitCode;
 
@@ -17,5 +19,7 @@ fn main() -> ExitCode {
         faults::cases,
         isolation::cases,
         images::cases,
+        selection::cases,
+        warm::cases,
     ])
 }

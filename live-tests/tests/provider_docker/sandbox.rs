@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use emergent_guest_client::{Guest, Open};
 use emergent_guest_proto::{
-    RunAs,
+    HandOver, RunAs,
     tools::{BashRequest, BashResult},
 };
 use emergent_live_tests::{Engine, Runtime};
@@ -64,7 +64,9 @@ impl Bench {
         let Created { first_channel, warnings, isolation, runtime } = created;
         let opener = Opener { provider: Arc::clone(&self.provider), workspace: spec.workspace };
         let guest = Guest::new(Arc::new(opener), first_channel);
-        guest.hello().await.map_err(full).context("greeting the guest")?;
+        let environment = BTreeMap::from([("GREETING".to_owned(), "hello there".to_owned())]);
+        let hand_over = HandOver { environment, allow_root: true };
+        guest.hand_over(&hand_over).await.map_err(full).context("handing the sandbox over")?;
         Ok(Sandbox { workspace: spec.workspace, guest, isolation, runtime, warnings })
     }
 }
@@ -138,8 +140,6 @@ pub(crate) fn spec(network: NetworkPolicy) -> anyhow::Result<SandboxSpec> {
         registry: None,
         limits: ResourceLimits { cpu: 1.0, memory_bytes: 512 << 20, disk_bytes: 1 << 30, pids: 256 },
         network,
-        environment: BTreeMap::from([("GREETING".to_owned(), "hello there".to_owned())]),
-        allow_root: true,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use emergent_guest_proto::{
-    ErrorCode, ExecutionId, GuestError, RunAs,
+    ErrorCode, ExecutionId, GuestError, HandOver, RunAs,
     execution::{ExecutionList, OutputQuery, SignalRequest, StartRequest, StdinQuery},
     tools::{BashRequest, GitRequest},
 };
@@ -15,10 +15,10 @@ use tokio::io::AsyncWriteExt as _;
 use super::message::{Reply, failed, json, no_content, ok, query, stream};
 use crate::{
     executions::{Order, follow::follow, not_running},
-    failure::invalid,
+    failure::{self, invalid},
     files,
-    guest::{Guest, allowed},
-    process::signal,
+    guest::Guest,
+    process::{launch, signal},
     tools, usage,
 };
 
@@ -31,6 +31,7 @@ pub(super) async fn answer(guest: Arc<Guest>, request: Request<Incoming>) -> Rep
     let answered = match segments.as_slice() {
         ["hello"] if get => Ok(ok(&guest.hello())),
         ["usage"] if get => usage::measure(&guest).await.map(|usage| ok(&usage)),
+        ["hand-over"] if post => hand_over(&guest, request).await,
         ["shutdown"] if post => {
             guest.shutdown.notify_one();
             Ok(no_content())
@@ -41,6 +42,14 @@ pub(super) async fn answer(guest: Arc<Guest>, request: Request<Incoming>) -> Rep
         _ => Err(unsupported(&request)),
     };
     answered.unwrap_or_else(|error| failed(&error))
+}
+
+async fn hand_over(guest: &Guest, request: Request<Incoming>) -> Result<Reply, GuestError> {
+    let hand_over: HandOver = json(request).await?;
+    launch::check_variables("environment", &hand_over.environment)?;
+    let kept = guest.handed_over.take(hand_over);
+    kept.map_err(|error| failure::at(&guest.settings.state_dir, "keep what was handed over in", &error))?;
+    Ok(no_content())
 }
 
 /// The error of a request that no route takes.
@@ -165,5 +174,5 @@ async fn write_stdin(run: &crate::executions::run::Run, request: Request<Incomin
 }
 
 fn permitted(guest: &Guest, user: RunAs) -> Result<RunAs, GuestError> {
-    allowed(user, guest.settings.allow_root).map(|()| user)
+    guest.permit(user).map(|()| user)
 }

@@ -112,10 +112,18 @@ pub fn check(program: &Program, variables: &BTreeMap<String, String>) -> Result<
     if arguments.iter().any(|argument| argument.contains('\0')) {
         return Err(invalid("command", "the command contains a NUL byte"));
     }
+    check_variables("env", variables)
+}
+
+/// Checks variables, which the request has under `parent`.
+///
+/// # Errors
+/// `invalid_request` that names the variable.
+pub fn check_variables(parent: &str, variables: &BTreeMap<String, String>) -> Result<(), GuestError> {
     for (key, value) in variables {
-        let field = format!("env.{key}");
+        let field = format!("{parent}.{key}");
         if key.is_empty() || key.contains(['=', '\0']) {
-            return Err(invalid("env", format!("{key:?} cannot be the name of an environment variable")));
+            return Err(invalid(parent, format!("{key:?} cannot be the name of an environment variable")));
         }
         if value.contains('\0') {
             return Err(invalid(&field, "the value contains a NUL byte"));

@@ -95,8 +95,9 @@ async fn a_server_left_in_the_background_holds_nothing_up_and_can_be_cancelled()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn cancel_ends_the_whole_tree_also_what_left_the_session() {
-    let Some(guest) = Guest::start_with(&["--allow-root"]).await else { return };
+    let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
+    client.hand_over(json!({"environment": {}, "allow_root": true})).await;
     for user in ["agent", "root"] {
         let seconds = if user == "agent" { "4711.2" } else { "4711.3" };
         let program =
@@ -198,8 +199,9 @@ async fn what_cannot_run_says_why_and_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn root_is_for_workspaces_that_allow_it() {
-    let Some(guest) = Guest::start_with(&["--allow-root"]).await else { return };
+    let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
+    client.hand_over(json!({"environment": {}, "allow_root": true})).await;
     let result: BashResult =
         client.tool("bash", json!({"command": "id -u; echo $USER", "user": "root"})).await.unwrap();
     assert_eq!(result.stdout, "0\nroot\n");

@@ -9,6 +9,7 @@ mod channel;
 mod executions;
 mod files;
 mod git;
+mod hand_over;
 mod hostile;
 mod output;
 mod search;

@@ -203,6 +203,13 @@ impl Client {
         self.call(Method::POST, path, serde_json::to_vec(body).unwrap()).await
     }
 
+    /// Makes the sandbox somebody's workspace.
+    pub(crate) async fn hand_over(&self, body: Value) {
+        let mut whole = json!({"environment": {}, "allow_root": false});
+        whole.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+        self.post::<Value>("/v1/hand-over", &whole).await.unwrap();
+    }
+
     pub(crate) async fn tool<T: DeserializeOwned>(&self, tool: &str, body: Value) -> Result<T, GuestError> {
         self.post(&format!("/v1/tools/{tool}"), &body).await
     }

@@ -67,8 +67,10 @@ variables! {
     Server WORKSPACE_DEFAULT_MEMORY = "4G", "an amount of bytes of at least 16M, such as 512M or 4G";
     /// Disk of a workspace, when the request does not say.
     Server WORKSPACE_DEFAULT_DISK = "10G", "an amount of bytes of at least 16M, such as 10G";
-    /// Workspaces made ahead of need. This release has no warm pool yet.
+    /// How many sandboxes of each pooled image are kept ready, so that a create is a hand-over; 0 for none.
     Server WORKSPACE_WARM_POOL_SIZE = "0", "a whole number from 0 to 1000";
+    /// The pooled images. Empty: the default image.
+    Server WORKSPACE_WARM_POOL_IMAGES = "", "image references separated by commas";
     /// The Docker network for workspaces that may reach the internet; made if it is missing. Empty: one of our own.
     Server WORKSPACE_NETWORK_NAME = "", "the name of a Docker network";
     /// What workspaces may reach although it is the host or a private range.

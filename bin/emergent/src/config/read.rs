@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use emergent_api::size::ByteSize;
-use emergent_core::{CoreConfig, Fault as FaultPoint};
+use emergent_core::{CoreConfig, DeploymentMode, Fault as FaultPoint};
 use emergent_provider::{ImageRef, Isolation, ProviderKind, ResourceLimits};
 use emergent_provider_docker::IpNet;
 use emergent_store::DatabaseUrl;
@@ -91,9 +91,16 @@ impl Reading<'_> {
     fn core(&mut self) -> CoreConfig {
         let ttl_days: f64 = self.number(env_vars::WORKSPACE_DEFAULT_TTL_DAYS, 0.001, 3650.0);
         let ttl = Duration::from_secs_f64(ttl_days * SECONDS_OF_A_DAY);
+        let default_image: ImageRef = self.parsed(env_vars::WORKSPACE_DEFAULT_IMAGE);
         CoreConfig {
             enabled: self.boolean(env_vars::ENABLE_AGENT_WORKSPACES),
             default_provider: self.default_provider(),
+            deployment_mode: self.word(
+                env_vars::WORKSPACE_DEPLOYMENT_MODE,
+                &[("self-hosted", DeploymentMode::SelfHosted), ("managed", DeploymentMode::Managed)],
+            ),
+            warm_pool_size: self.whole(env_vars::WORKSPACE_WARM_POOL_SIZE, 0, 1000),
+            warm_pool_images: self.warm_pool_images(&default_image),
             max_concurrent: self.whole(env_vars::WORKSPACE_MAX_CONCURRENT, 1, 100_000),
             default_ttl: chrono::Duration::from_std(ttl).unwrap_or(chrono::Duration::MAX),
             cleanup_interval: Duration::from_secs(
@@ -106,13 +113,26 @@ impl Reading<'_> {
                 disk_bytes: self.size(env_vars::WORKSPACE_DEFAULT_DISK),
                 pids: DEFAULT_PIDS,
             },
-            default_image: self.parsed::<ImageRef>(env_vars::WORKSPACE_DEFAULT_IMAGE),
+            default_image,
             allowed_images: self.list(env_vars::WORKSPACE_ALLOWED_IMAGES),
             registries: self.registries(),
             fault: self.optional(env_vars::EMERGENT_FAULT, |text| {
                 text.parse::<FaultPoint>().map_err(|error| error.to_string())
             }),
         }
+    }
+
+    /// The images that are kept ready; the default image where none is named.
+    fn warm_pool_images(&mut self, default_image: &ImageRef) -> Vec<ImageRef> {
+        let mut images = Vec::new();
+        for text in self.list(env_vars::WORKSPACE_WARM_POOL_IMAGES) {
+            match text.parse::<ImageRef>() {
+                Ok(image) if images.contains(&image) => {}
+                Ok(image) => images.push(image),
+                Err(error) => self.conflict(format!("WORKSPACE_WARM_POOL_IMAGES has {text:?}, and {error}")),
+            }
+        }
+        if images.is_empty() { vec![default_image.clone()] } else { images }
     }
 
     /// Unset is gVisor; empty or `auto` chooses by itself.
@@ -169,8 +189,6 @@ impl Reading<'_> {
 
     /// Settings that this release only checks.
     fn without_effect(&mut self) -> Vec<&'static str> {
-        let warm: u32 = self.whole(env_vars::WORKSPACE_WARM_POOL_SIZE, 0, 1000);
-        self.word(env_vars::WORKSPACE_DEPLOYMENT_MODE, &[("self-hosted", ()), ("managed", ())]);
         for variable in [env_vars::GITHUB_APP_ENCRYPTION_KEY, env_vars::EMERGENT_SECRET_KEY] {
             self.optional(variable, |text| {
                 let is_key = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -183,11 +201,9 @@ impl Reading<'_> {
             env_vars::E2B_API_URL,
             env_vars::GITHUB_APP_ENCRYPTION_KEY,
             env_vars::EMERGENT_SECRET_KEY,
-            env_vars::WORKSPACE_DEPLOYMENT_MODE,
         ];
-        let warm = (warm > 0).then_some(env_vars::WORKSPACE_WARM_POOL_SIZE);
         let given = only_checked.into_iter().filter(|variable| self.value(variable).is_some());
-        given.chain(warm).map(|variable| variable.name).collect()
+        given.map(|variable| variable.name).collect()
     }
 
     // --- One setting ---

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use emergent_core::{
     CallError, ErrorReason, ListError, LookupError, NewWorkspaceError, StateWord, StoreError, TransitionError,
-    Workspace, WorkspaceState,
+    Unavailable, Workspace, WorkspaceState,
 };
 use emergent_guest_client::GuestCallError;
-use emergent_provider::OperationError;
+use emergent_provider::{OperationError, ProviderKind};
 
 use super::{ProblemKind, Refusal, chain};
 
@@ -61,13 +61,7 @@ impl From<NewWorkspaceError> for Refusal {
                 Self::of_field(ProblemKind::ImageNotAllowed, "base_image", chain(&error))
             }
             NewWorkspaceError::LimitReached { retry_after, .. } => limit_reached(&error, retry_after),
-            NewWorkspaceError::ProviderAbsent { .. } => {
-                Self::of_field(ProblemKind::ProviderAbsent, "provider", error.to_string())
-            }
-            NewWorkspaceError::ProviderUnavailable { .. } | NewWorkspaceError::NoProvider { .. } => {
-                Self::new(ProblemKind::NoProvider, format!("{error}; `emergent doctor` says how to mend it"))
-                    .retry_after(30)
-            }
+            NewWorkspaceError::NoProvider { named, ref reasons } => no_provider(&error, named, reasons),
             NewWorkspaceError::IdempotencyMismatch => Self::new(
                 ProblemKind::IdempotencyMismatch,
                 "this Idempotency-Key came with a different request in the last 24 hours; use a new key",
@@ -75,6 +69,22 @@ impl From<NewWorkspaceError> for Refusal {
             NewWorkspaceError::ShuttingDown => shutting_down(&error),
             NewWorkspaceError::Store(source) => source.into(),
         }
+    }
+}
+
+/// Only a provider that is there, and does not work, may work in a while.
+fn no_provider(error: &NewWorkspaceError, named: bool, reasons: &[(ProviderKind, Unavailable)]) -> Refusal {
+    let may_come = |(_, why): &(_, Unavailable)| matches!(why, Unavailable::Unhealthy(_));
+    let lacks = |(_, why): &(_, Unavailable)| matches!(why, Unavailable::Lacks(_));
+    match reasons {
+        [(_, Unavailable::Absent(_))] if named => {
+            Refusal::of_field(ProblemKind::ProviderAbsent, "provider", error.to_string())
+        }
+        reasons if reasons.iter().any(lacks) && !reasons.iter().any(may_come) => {
+            Refusal::of_field(ProblemKind::RequirementsUnmet, "requirements", error.to_string())
+        }
+        _ => Refusal::new(ProblemKind::NoProvider, format!("{error}; `emergent doctor` says how to mend it"))
+            .retry_after(30),
     }
 }
 

@@ -108,6 +108,8 @@ kinds! {
     /// This server does not have the provider that was asked for. `GET /api/v1/agent/workspaces/providers` lists those
     /// that it has.
     ProviderAbsent = "provider-absent", UNPROCESSABLE_ENTITY, "The provider is not on this server";
+    /// No provider of this server can do what the request requires; `detail` says which lacks what.
+    RequirementsUnmet = "requirements-unmet", UNPROCESSABLE_ENTITY, "No provider meets the requirements";
     /// The workspace's image lacks the program that this call needs.
     MissingProgram = "missing-program", UNPROCESSABLE_ENTITY, "A program is missing in the image";
     /// git refused; `detail` has its words.

@@ -1,7 +1,9 @@
-//! The providers: which there are, how they are, and what they can.
+//! The providers: which there are, how they are, what they can, and what they have made ahead of need.
+
+use std::collections::BTreeMap;
 
 use axum::{Json, extract::State};
-use emergent_core::ProviderStatus;
+use emergent_core::{PoolStatus, ProviderStatus};
 use emergent_provider::Capabilities;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -33,6 +35,9 @@ pub struct ProviderView {
     pub registered: bool,
     /// It can make workspaces, as last asked.
     pub healthy: bool,
+    /// Why it is left out of the automatic choice just now, although it says that it works: it has just failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<String>,
     /// Why not, or what is worth knowing.
     pub reason: String,
     /// What weakens it though it works, and what to do about it.
@@ -66,7 +71,7 @@ pub struct CapabilitiesView {
 }
 
 pub(crate) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new().routes(routes!(list_providers))
+    OpenApiRouter::new().routes(routes!(list_providers)).routes(routes!(show_warm_pool))
 }
 
 /// Shows every provider: registered or not, healthy or not, and why.
@@ -86,12 +91,66 @@ async fn list_providers(_: Caller<NeedsRead>, State(state): State<ApiState>) -> 
     Ok(Json(ProviderList { items, default_provider: workspaces.config().default_provider.map(Into::into) }))
 }
 
+/// The sandboxes that are made ahead of need.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct WarmPool {
+    /// One for each image that is kept ready; empty where WORKSPACE_WARM_POOL_SIZE is 0.
+    pub items: Vec<WarmImage>,
+}
+
+/// The sandboxes of one image that are made ahead of need.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct WarmImage {
+    /// Which image.
+    pub base_image: String,
+    /// How many there are to be.
+    pub target: u32,
+    /// How many wait to become a workspace.
+    pub ready: u32,
+    /// How many are being made.
+    pub making: u32,
+    /// How many creates became such a sandbox's workspace, since the server started.
+    pub hits: u64,
+    /// How many creates of this image did not, by reason: `empty`, `limits`, `network`, `provider`, `kind`, `hand_over`.
+    pub misses: BTreeMap<String, u64>,
+    /// Why the last one could not be made, until one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// Shows what is made ahead of need.
+#[utoipa::path(
+    get,
+    path = "/api/v1/agent/warm-pool",
+    tag = "providers",
+    security(("token" = ["admin:read"])),
+    responses((status = 200, description = "The warm pool.", body = WarmPool), Usual)
+)]
+async fn show_warm_pool(_: Caller<NeedsRead>, State(state): State<ApiState>) -> Json<WarmPool> {
+    Json(WarmPool { items: state.workspaces().pool().into_iter().map(Into::into).collect() })
+}
+
+impl From<PoolStatus> for WarmImage {
+    fn from(status: PoolStatus) -> Self {
+        Self {
+            base_image: status.image.to_string(),
+            target: status.target,
+            ready: status.ready,
+            making: status.making,
+            hits: status.hits,
+            misses: status.misses.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
+            failure: status.failure,
+        }
+    }
+}
+
 impl From<ProviderStatus> for ProviderView {
     fn from(status: ProviderStatus) -> Self {
         Self {
             provider: status.kind.into(),
             registered: status.registered,
             healthy: status.healthy,
+            quarantine: status.quarantine,
             reason: status.message,
             warnings: status.warnings,
             capabilities: status.capabilities.map(Into::into),

@@ -80,6 +80,8 @@ impl Api {
             kind: ContainerKind::AgentWorkspace,
             provider: ProviderKind::Gvisor,
             provider_requested: None,
+            passed_over: Vec::new(),
+            warm: None,
             image: "base:test".parse().unwrap(),
             limits: limits(),
             network: NetworkPolicy::None,
@@ -149,6 +151,9 @@ fn config(enabled: bool) -> CoreConfig {
     CoreConfig {
         enabled,
         default_provider: Some(ProviderKind::Gvisor),
+        deployment_mode: emergent_core::DeploymentMode::default(),
+        warm_pool_size: 0,
+        warm_pool_images: Vec::new(),
         max_concurrent: 10,
         default_ttl: chrono::Duration::days(30),
         cleanup_interval: Duration::from_secs(3600),

@@ -8,6 +8,9 @@ fn config() -> CoreConfig {
     CoreConfig {
         enabled: true,
         default_provider: None,
+        deployment_mode: crate::DeploymentMode::default(),
+        warm_pool_size: 0,
+        warm_pool_images: Vec::new(),
         max_concurrent: 10,
         default_ttl: TimeDelta::days(30),
         cleanup_interval: Duration::from_secs(3600),

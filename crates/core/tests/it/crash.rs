@@ -26,8 +26,9 @@ fn after_create(step: CreateStep) -> Aftermath {
         | CreateStep::ImagePresent
         | CreateStep::VolumeCreated
         | CreateStep::SandboxCreated
-        | CreateStep::SandboxStarted => Aftermath { state: StateWord::Error, engine: None },
-        CreateStep::GuestAnswered | CreateStep::ReadyRecorded => {
+        | CreateStep::SandboxStarted
+        | CreateStep::GuestAnswered => Aftermath { state: StateWord::Error, engine: None },
+        CreateStep::HandedOver | CreateStep::ReadyRecorded => {
             Aftermath { state: StateWord::Ready, engine: Some(EngineState::Running) }
         }
     }

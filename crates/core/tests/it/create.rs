@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use emergent_core::{ErrorReason, NewWorkspace, NewWorkspaceError, ProjectId, StateWord, WorkspaceState};
+use emergent_core::{ErrorReason, NewWorkspace, NewWorkspaceError, ProjectId, StateWord, Unavailable, WorkspaceState};
 use emergent_provider::{Isolation, ProviderKind};
 
 use crate::support::{Fixture, config, eventually};
@@ -99,10 +99,8 @@ async fn a_provider_that_is_not_there_is_refused_with_the_reason() {
     let fixture = Fixture::start().await;
     let request = NewWorkspace { provider: Some(ProviderKind::E2b), ..NewWorkspace::default() };
     let refused = fixture.service.create(fixture.project, request, None).await;
-    let Err(NewWorkspaceError::ProviderAbsent { provider: ProviderKind::E2b, reason }) = refused else {
-        panic!("{refused:?}")
-    };
-    assert!(!reason.is_empty());
+    let Err(NewWorkspaceError::NoProvider { reasons, .. }) = refused else { panic!("{refused:?}") };
+    assert!(matches!(reasons[..], [(ProviderKind::E2b, Unavailable::Absent(_))]), "{reasons:?}");
     assert!(fixture.all().await.is_empty());
 }
 

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use chrono::Utc;
 use emergent_provider::{
     ByteStream, Capabilities, ChannelError, Channels, ContainerKind, CreateError, CreateStep, Created, DestroyStep,
-    EngineEvent, EngineEventKind, EngineState, ExitReason, Health, Inventory, Isolation, Lifecycle, Observed,
-    OperationError, Provider, ProviderKind, SandboxSpec, ServerId, StepObserver, WorkspaceId,
+    EngineEvent, EngineEventKind, EngineState, ExitReason, Health, ImageRef, Inventory, Isolation, Lifecycle, Observed,
+    OperationError, Provider, ProviderKind, ResourceLimits, SandboxSpec, ServerId, StepObserver, WorkspaceId,
 };
 use futures::stream::{BoxStream, StreamExt as _};
 use tokio::sync::{broadcast, watch};
@@ -39,6 +39,8 @@ struct Shared {
     calls: Mutex<Vec<(&'static str, WorkspaceId)>>,
     short_lived: Mutex<bool>,
     weak: Mutex<bool>,
+    image_id: Mutex<String>,
+    kind: ProviderKind,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +50,11 @@ struct Told;
 impl FakeEngine {
     /// The engine whose sandboxes are in `directory`; those that it makes belong to `server`.
     pub(crate) fn new(directory: &Path, server: ServerId) -> Self {
+        Self::of_kind(ProviderKind::Gvisor, directory, server)
+    }
+
+    /// The same as another provider.
+    pub(crate) fn of_kind(kind: ProviderKind, directory: &Path, server: ServerId) -> Self {
         fs::create_dir_all(directory).unwrap();
         let shared = Shared {
             directory: directory.to_owned(),
@@ -60,6 +67,8 @@ impl FakeEngine {
             calls: Mutex::default(),
             short_lived: Mutex::default(),
             weak: Mutex::default(),
+            image_id: Mutex::default(),
+            kind,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -95,6 +104,11 @@ impl FakeEngine {
     /// Whether the engine can neither pause nor keep files.
     pub(crate) fn set_weak(&self, weak: bool) {
         *self.shared.weak.lock().unwrap() = weak;
+    }
+
+    /// What every image reference stands for from now on.
+    pub(crate) fn set_image(&self, image_id: &str) {
+        image_id.clone_into(&mut self.shared.image_id.lock().unwrap());
     }
 
     /// How often an operation was asked for.
@@ -163,7 +177,9 @@ impl FakeEngine {
 
     /// The guest of a workspace.
     pub(crate) fn guest(&self, workspace: WorkspaceId) -> FakeGuest {
-        self.shared.guests.lock().unwrap().entry(workspace).or_default().clone()
+        let kept = self.shared.directory.with_extension("guests").join(workspace.to_string());
+        let mut guests = self.shared.guests.lock().unwrap();
+        guests.entry(workspace).or_insert_with(|| FakeGuest::kept_in(kept)).clone()
     }
 
     fn file(&self, workspace: WorkspaceId) -> PathBuf {
@@ -239,6 +255,7 @@ impl Lifecycle for FakeEngine {
                 CreateStep::IntentRecorded
                 | CreateStep::ImagePresent
                 | CreateStep::GuestAnswered
+                | CreateStep::HandedOver
                 | CreateStep::ReadyRecorded => {}
             }
             observer.created(id, step);
@@ -279,6 +296,10 @@ impl Lifecycle for FakeEngine {
             self.touch(workspace, Some(EngineState::Running));
         }
         Ok(())
+    }
+
+    async fn update_limits(&self, workspace: WorkspaceId, _: ResourceLimits) -> Result<(), OperationError> {
+        self.enter("update_limits", workspace).await
     }
 
     async fn destroy(&self, workspace: WorkspaceId, observer: &dyn StepObserver) -> Result<(), OperationError> {
@@ -323,6 +344,11 @@ impl Inventory for FakeEngine {
         Ok(self.sandboxes().into_iter().filter_map(|id| self.observe(id)).collect())
     }
 
+    async fn image_id(&self, _: &ImageRef) -> Result<Option<String>, OperationError> {
+        self.answers()?;
+        Ok(Some(self.shared.image_id.lock().unwrap().clone()))
+    }
+
     async fn events(&self) -> Result<BoxStream<'static, EngineEvent>, OperationError> {
         self.answers()?;
         let mut away = self.shared.away.subscribe();
@@ -335,7 +361,7 @@ impl Inventory for FakeEngine {
 #[async_trait]
 impl Provider for FakeEngine {
     fn kind(&self) -> ProviderKind {
-        ProviderKind::Gvisor
+        self.shared.kind
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -21,8 +21,8 @@ async fn creates_fail_at_once_with_the_reason_and_work_again_when_it_is_back() {
     let began = Instant::now();
     let refused = fixture.service.create(fixture.project, NewWorkspace::default(), None).await;
     assert!(began.elapsed() < Duration::from_secs(5));
-    let Err(NewWorkspaceError::ProviderUnavailable { reason, .. }) = refused else { panic!("{refused:?}") };
-    assert!(reason.contains("away"), "{reason}");
+    let Err(error @ NewWorkspaceError::NoProvider { .. }) = refused else { panic!("{refused:?}") };
+    assert!(error.to_string().contains("away"), "{error}");
     assert!(fixture.all().await.is_empty());
 
     fixture.engine.set_away(false);

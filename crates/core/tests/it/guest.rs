@@ -1,9 +1,9 @@
 //! A guest of a few lines: it greets, and has one execution whose output a test writes.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, path::PathBuf, sync::Arc};
 
 use emergent_guest_proto::{
-    Execution, ExecutionId, ExecutionState, Hello, Outcome, Stream as OutputStream, frame::Frame, routes,
+    Execution, ExecutionId, ExecutionState, GENERATION, Hello, Outcome, Stream as OutputStream, frame::Frame, routes,
 };
 use emergent_provider::ByteStream;
 use futures::{StreamExt as _, stream};
@@ -21,10 +21,13 @@ use tokio::{sync::watch, task::JoinSet};
 pub(crate) const EXECUTION: &str = "one";
 
 /// A guest. Clones are the same one.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct FakeGuest {
     output: Arc<watch::Sender<Output>>,
     connections: Arc<std::sync::Mutex<JoinSet<()>>>,
+    /// There once it has been given what belongs to the workspace: it outlives the process.
+    handed_over: PathBuf,
+    refuses_hand_over: Arc<std::sync::Mutex<bool>>,
 }
 
 #[derive(Clone, Default)]
@@ -34,6 +37,12 @@ struct Output {
 }
 
 impl FakeGuest {
+    /// A guest that keeps its one mark at this path.
+    pub(crate) fn kept_in(handed_over: PathBuf) -> Self {
+        std::fs::create_dir_all(handed_over.parent().unwrap()).unwrap();
+        Self { output: Arc::default(), connections: Arc::default(), refuses_hand_over: Arc::default(), handed_over }
+    }
+
     /// Serves one more connection.
     pub(crate) fn connect(&self) -> ByteStream {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
@@ -52,6 +61,16 @@ impl FakeGuest {
     /// Breaks all connections, as an engine that loses its streams does.
     pub(crate) fn cut(&self) {
         self.connections.lock().unwrap().abort_all();
+    }
+
+    /// Whether it takes what belongs to the workspace.
+    pub(crate) fn refuse_hand_over(&self, refuses: bool) {
+        *self.refuses_hand_over.lock().unwrap() = refuses;
+    }
+
+    /// Whether it has been given what belongs to the workspace.
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.handed_over.exists()
     }
 
     /// Ends with its sandbox.
@@ -73,9 +92,25 @@ impl FakeGuest {
         let id = ExecutionId::new(EXECUTION).unwrap();
         let path = request.uri().path();
         if path == routes::HELLO {
-            let hello = Hello { generation: 1, version: "0".into(), boot_id: "boot".into(), kernel: "none".into() };
+            let hello = Hello {
+                generation: GENERATION,
+                version: "0".into(),
+                boot_id: "boot".into(),
+                kernel: "none".into(),
+                handed_over: self.is_handed_over(),
+            };
             let body = Full::new(serde_json::to_vec(&hello).unwrap().into());
             return Response::new(body.boxed_unsync());
+        }
+        if path == routes::HAND_OVER {
+            let mut response = Response::new(Full::default().boxed_unsync());
+            let refuses = *self.refuses_hand_over.lock().unwrap();
+            if !refuses {
+                std::fs::write(&self.handed_over, "").unwrap();
+            }
+            let status = if refuses { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::NO_CONTENT };
+            *response.status_mut() = status;
+            return response;
         }
         if path == routes::with_id(routes::OUTPUT, &id) {
             let query = request.uri().query().unwrap_or_default();

@@ -30,6 +30,9 @@ pub(crate) fn config() -> CoreConfig {
     CoreConfig {
         enabled: true,
         default_provider: Some(emergent_provider::ProviderKind::Gvisor),
+        deployment_mode: emergent_core::DeploymentMode::default(),
+        warm_pool_size: 0,
+        warm_pool_images: Vec::new(),
         max_concurrent: 10,
         default_ttl: chrono::TimeDelta::days(30),
         cleanup_interval: Duration::from_millis(100),

@@ -31,6 +31,8 @@ impl TestStore {
             kind: ContainerKind::AgentWorkspace,
             provider: ProviderKind::Gvisor,
             provider_requested: None,
+            passed_over: Vec::new(),
+            warm: None,
             image: "ubuntu:22.04".parse().unwrap(),
             limits: ResourceLimits { cpu: 0.5, memory_bytes: 4 << 30, disk_bytes: 10 << 30, pids: 1024 },
             network: NetworkPolicy::Outbound,

@@ -90,6 +90,7 @@ fn body(arguments: &CreateArgs) -> Result<CreateWorkspace, ClientError> {
         network: word(arguments.network.as_ref())?,
         environment: arguments.env.iter().cloned().collect(),
         allow_root: arguments.allow_root,
+        requirements: None,
         ttl_days: arguments.ttl_days,
         expires_in_seconds: None,
     })

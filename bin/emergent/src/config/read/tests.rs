@@ -111,7 +111,19 @@ fn a_file_gives_settings_that_the_environment_overrides() {
 #[test]
 fn settings_without_effect_are_known() {
     let config = read(&[("WORKSPACE_WARM_POOL_SIZE", "2"), ("E2B_API_KEY", "e2b_1")]).unwrap();
-    assert_eq!(config.without_effect, ["E2B_API_KEY", "WORKSPACE_WARM_POOL_SIZE"]);
+    assert_eq!(config.without_effect, ["E2B_API_KEY"]);
+}
+
+#[test]
+fn the_default_image_is_pooled_unless_others_are_named() {
+    let images = |list| {
+        let config = read(&[("WORKSPACE_WARM_POOL_IMAGES", list), ("WORKSPACE_DEFAULT_IMAGE", "a:1")]).unwrap();
+        config.core.warm_pool_images.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(images(""), ["a:1"]);
+    assert_eq!(images("b:1, c:1,b:1"), ["b:1", "c:1"]);
+    let refusal = read(&[("WORKSPACE_WARM_POOL_IMAGES", "-x")]).unwrap_err();
+    assert!(refusal.contains("WORKSPACE_WARM_POOL_IMAGES"), "{refusal}");
 }
 
 #[test]

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use emergent_core::{Cursor, LimitsRequest, ListFilter, NewWorkspace, PageRequest, StateWord, Ttl};
+use emergent_core::{Cursor, LimitsRequest, ListFilter, NewWorkspace, PageRequest, Requirements, StateWord, Ttl};
 use emergent_provider::{ContainerKind, ImageRef, ProviderKind};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::view::{ContainerType, Network};
+use super::view::{ContainerType, IsolationName, Network};
 use crate::{
     check::{Check, Faults},
     problem::{ProblemKind, Refusal},
@@ -37,6 +37,9 @@ pub struct CreateWorkspace {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<RequestedProvider>)]
     pub provider: Option<RequestedProvider>,
+    /// What the provider must be able to do; a provider that lacks any of it is not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requirements: Option<RequirementsRequest>,
     /// An image such as `ubuntu:22.04`; left out: the server's default image, which has git and the usual tools.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 255, example = "ubuntu:22.04")]
@@ -75,6 +78,24 @@ pub enum RequestedProvider {
     Firecracker,
     /// E2B's cloud.
     E2b,
+}
+
+/// What a provider must be able to do. What is left out is not asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schema(as = Requirements)]
+pub struct RequirementsRequest {
+    /// The weakest isolation that is taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<IsolationName>,
+    /// Files survive stop and resume.
+    pub persistence: bool,
+    /// Processes survive pause and resume.
+    pub pause: bool,
+    /// The state can be copied into a new workspace.
+    pub snapshots: bool,
+    /// The disk limit is enforced rather than watched.
+    pub disk_quota: bool,
 }
 
 /// What a workspace is to use at most.
@@ -192,8 +213,16 @@ impl CreateWorkspace {
             network: self.network.map(Into::into),
             environment: self.environment,
             allow_root: self.allow_root,
+            requirements: self.requirements.map_or_else(Requirements::default, Into::into),
             ttl: ttl_days.or_else(|| self.expires_in_seconds.map(|seconds| Ttl::After(Duration::from_secs(seconds)))),
         }
+    }
+}
+
+impl From<RequirementsRequest> for Requirements {
+    fn from(request: RequirementsRequest) -> Self {
+        let RequirementsRequest { isolation, persistence, pause, snapshots, disk_quota } = request;
+        Self { isolation: isolation.map(Into::into), persistence, pause, snapshots, disk_quota }
     }
 }
 

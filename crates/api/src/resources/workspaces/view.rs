@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use emergent_core::{StateWord, Workspace, WorkspaceState};
+use emergent_core::{PassedOver, StateWord, Workspace, WorkspaceState};
 use emergent_provider::{ContainerKind, Isolation, NetworkPolicy, ProviderKind, PullProgress};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -128,6 +128,12 @@ pub struct WorkspaceView {
     pub provider: ProviderName,
     /// Which provider was asked for; null when the server chose.
     pub provider_requested: Option<ProviderName>,
+    /// The providers that came before this one in the order of choice, and why they were passed over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<PassedOverView>,
+    /// It was made ahead of need: the create was a hand-over.
+    #[serde(default)]
+    pub warm: bool,
     /// What runs it, such as `runsc`; null until it runs.
     pub runtime: Option<String>,
     /// The isolation that it really has; null until it runs.
@@ -155,6 +161,16 @@ pub struct WorkspaceView {
     pub last_used_at: Option<DateTime<Utc>>,
     /// When it may be destroyed; null for never.
     pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// A provider that would have been preferred.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = PassedOver)]
+pub struct PassedOverView {
+    /// Which provider.
+    pub provider: ProviderName,
+    /// Why it was not used.
+    pub reason: String,
 }
 
 /// What went wrong with a workspace.
@@ -192,6 +208,12 @@ pub struct PullView {
     pub status: String,
 }
 
+impl From<PassedOver> for PassedOverView {
+    fn from(PassedOver { provider, reason }: PassedOver) -> Self {
+        Self { provider: provider.into(), reason }
+    }
+}
+
 impl From<Workspace> for WorkspaceView {
     fn from(workspace: Workspace) -> Self {
         let state = workspace.state.word().into();
@@ -210,6 +232,8 @@ impl From<Workspace> for WorkspaceView {
             error,
             provider: workspace.provider.into(),
             provider_requested: workspace.provider_requested.map(Into::into),
+            passed_over: workspace.passed_over.into_iter().map(Into::into).collect(),
+            warm: workspace.warm,
             runtime: workspace.runtime,
             isolation: workspace.isolation.map(Into::into),
             base_image: workspace.image.to_string(),

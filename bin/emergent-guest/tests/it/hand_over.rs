@@ -1,0 +1,46 @@
+//! A sandbox becomes somebody's workspace.
+
+use std::os::unix::fs::MetadataExt as _;
+
+use emergent_guest_proto::{ErrorCode, Hello};
+use serde_json::{Value, json};
+
+use crate::support::Guest;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_new_sandbox_is_nobodys() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    let hello: Hello = client.get("/v1/hello").await.unwrap();
+    assert!(!hello.handed_over);
+    let refused = client.tool::<Value>("bash", json!({"command": "id", "user": "root"})).await.unwrap_err();
+    assert_eq!((refused.code, refused.field.as_deref()), (ErrorCode::PermissionDenied, Some("user")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_was_handed_over_reaches_every_process_and_outlives_the_guest() {
+    let Some(mut guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    client.hand_over(json!({"environment": {"GREETING": "grüße", "PATH": "/opt/bin:/usr/bin:/bin"}})).await;
+    let environ = "tr '\\0' '\\n' </proc/self/environ | grep -aE '^(GREETING|PATH|HOME)=' | sort";
+    let expected = |shown: &str| shown.contains("GREETING=grüße\n") && shown.contains("PATH=/opt/bin:/usr/bin:/bin\n");
+    assert!(expected(&client.sh(environ).await));
+    guest.restart_after_kill().await;
+    let client = guest.client().await;
+    assert!(client.get::<Hello>("/v1/hello").await.unwrap().handed_over);
+    assert!(expected(&client.sh(environ).await));
+    let kept = std::fs::metadata(guest.state().join("hand-over.json")).unwrap();
+    assert_eq!((kept.mode() & 0o777, kept.uid()), (0o600, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_cannot_be_an_environment_is_refused_and_changes_nothing() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    for environment in [json!({"A=B": "c"}), json!({"": "c"}), json!({"A": "c\0d"})] {
+        let body = json!({"environment": environment, "allow_root": true});
+        let refused = client.post::<Value>("/v1/hand-over", &body).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::InvalidRequest, "{refused:?}");
+    }
+    assert!(!client.get::<Hello>("/v1/hello").await.unwrap().handed_over);
+}

@@ -1,0 +1,227 @@
+//! The members of one image: how many there are, which fit a need, and what has become of them.
+
+use std::{
+    collections::{BTreeMap, HashSet, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use emergent_provider::{ContainerKind, ImageRef, ResourceLimits, WorkspaceId};
+use tokio::sync::Notify;
+
+use super::{Member, NETWORK, Need, PoolStatus};
+use crate::telemetry;
+
+/// The members of one image.
+pub(crate) struct Shelf {
+    image: ImageRef,
+    target: u32,
+    limits: ResourceLimits,
+    stock: Mutex<Stock>,
+    /// Told when members are missing.
+    pub(crate) wanting: Notify,
+}
+
+#[derive(Default)]
+struct Stock {
+    ready: VecDeque<Member>,
+    making: HashSet<WorkspaceId>,
+    taken_at: Option<Instant>,
+    hits: u64,
+    misses: BTreeMap<&'static str, u64>,
+    failure: Option<String>,
+}
+
+/// Why a create of a pooled image was not a hand-over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Miss {
+    /// It is not an agent's workspace.
+    Kind,
+    /// It is for another provider.
+    Provider,
+    /// It is for another network.
+    Network,
+    /// It is for other limits, and the engine cannot change them.
+    Limits,
+    /// No member was there.
+    Empty,
+    /// The member that was there could not be handed over.
+    HandOver,
+}
+
+// === impl Miss ===
+
+impl Miss {
+    /// The word for it in metrics and JSON.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Kind => "kind",
+            Self::Provider => "provider",
+            Self::Network => "network",
+            Self::Limits => "limits",
+            Self::Empty => "empty",
+            Self::HandOver => "hand_over",
+        }
+    }
+}
+
+// === impl Shelf ===
+
+impl Shelf {
+    pub(super) fn new(image: ImageRef, target: u32, limits: ResourceLimits) -> Self {
+        Self { image, target, limits, stock: Mutex::default(), wanting: Notify::new() }
+    }
+
+    pub(crate) fn image(&self) -> &ImageRef {
+        &self.image
+    }
+
+    /// What its members may use.
+    pub(crate) fn limits(&self) -> ResourceLimits {
+        self.limits
+    }
+
+    pub(super) fn take(&self, need: &Need<'_>) -> Result<Member, Miss> {
+        let mut stock = self.lock();
+        let at = stock.ready.iter().position(|member| member.provider == need.provider);
+        fits(need, &self.limits)?;
+        let Some(member) = at.and_then(|at| stock.ready.remove(at)) else {
+            return Err(if stock.ready.is_empty() { Miss::Empty } else { Miss::Provider });
+        };
+        stock.taken_at = Some(Instant::now());
+        drop(stock);
+        self.wanting.notify_one();
+        Ok(member)
+    }
+
+    pub(super) fn put(&self, member: Member) {
+        self.lock().ready.push_front(member);
+    }
+
+    pub(super) fn has(&self, id: WorkspaceId) -> bool {
+        let stock = self.lock();
+        stock.making.contains(&id) || stock.ready.iter().any(|member| member.id == id)
+    }
+
+    /// Keeps the members of which `keep` is true; answers the others.
+    pub(crate) fn retain(&self, keep: impl Fn(&Member) -> bool) -> Vec<Member> {
+        let mut stock = self.lock();
+        let (kept, gone): (Vec<_>, Vec<_>) = stock.ready.drain(..).partition(keep);
+        stock.ready = kept.into();
+        drop(stock);
+        if !gone.is_empty() {
+            self.wanting.notify_one();
+        }
+        gone
+    }
+
+    /// Ids for as many members as are missing, at most `at_once` being made together.
+    pub(crate) fn order(&self, at_once: usize) -> Vec<WorkspaceId> {
+        let mut stock = self.lock();
+        let missing = (self.target as usize).saturating_sub(stock.ready.len() + stock.making.len());
+        let ids = (0..missing.min(at_once.saturating_sub(stock.making.len())))
+            .map(|_| WorkspaceId::generate())
+            .collect::<Vec<_>>();
+        stock.making.extend(&ids);
+        ids
+    }
+
+    /// What was ordered has come.
+    pub(crate) fn deliver(&self, member: Member) {
+        let mut stock = self.lock();
+        stock.making.remove(&member.id);
+        stock.failure = None;
+        stock.ready.push_back(member);
+    }
+
+    /// What was ordered will not come.
+    pub(crate) fn cancel(&self, id: WorkspaceId, failure: String) {
+        let mut stock = self.lock();
+        stock.making.remove(&id);
+        stock.failure = Some(failure);
+    }
+
+    /// How long it is since the last member was taken.
+    pub(crate) fn quiet_for(&self) -> Duration {
+        self.lock().taken_at.map_or(Duration::MAX, |at| at.elapsed())
+    }
+
+    pub(super) fn note_hit(&self) {
+        self.lock().hits += 1;
+        telemetry::pool_hit(&self.image);
+    }
+
+    pub(super) fn note_miss(&self, miss: Miss) {
+        tracing::info!(image = %self.image, reason = miss.as_str(), "no member of the warm pool fits; starting cold");
+        *self.lock().misses.entry(miss.as_str()).or_default() += 1;
+        telemetry::pool_miss(&self.image, miss.as_str());
+    }
+
+    pub(super) fn status(&self) -> PoolStatus {
+        let stock = self.lock();
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        PoolStatus {
+            image: self.image.clone(),
+            target: self.target,
+            ready: count(stock.ready.len()),
+            making: count(stock.making.len()),
+            hits: stock.hits,
+            misses: stock.misses.clone(),
+            failure: stock.failure.clone(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stock> {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a member with these limits can become what is needed.
+fn fits(need: &Need<'_>, limits: &ResourceLimits) -> Result<(), Miss> {
+    match () {
+        () if need.kind != ContainerKind::AgentWorkspace => Err(Miss::Kind),
+        () if need.network != NETWORK => Err(Miss::Network),
+        () if need.limits != limits && !need.live_limits => Err(Miss::Limits),
+        () => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use emergent_provider::{NetworkPolicy, ProviderKind};
+
+    use super::*;
+
+    const LIMITS: ResourceLimits = ResourceLimits { cpu: 1.0, memory_bytes: 1 << 30, disk_bytes: 1 << 30, pids: 64 };
+
+    fn shelf() -> Shelf {
+        Shelf::new("image:1".parse().unwrap(), 3, LIMITS)
+    }
+
+    #[test]
+    fn only_what_a_running_sandbox_can_become_fits() {
+        let image = "image:1".parse().unwrap();
+        let other = ResourceLimits { cpu: 2.0, ..LIMITS };
+        let kind = ContainerKind::AgentWorkspace;
+        let (provider, network) = (ProviderKind::Gvisor, NETWORK);
+        let need = Need { kind, provider, image: &image, network, limits: &LIMITS, live_limits: false };
+        assert_eq!(fits(&need, &LIMITS), Ok(()));
+        assert_eq!(fits(&Need { kind: ContainerKind::McpServer, ..need }, &LIMITS), Err(Miss::Kind));
+        assert_eq!(fits(&Need { network: NetworkPolicy::None, ..need }, &LIMITS), Err(Miss::Network));
+        assert_eq!(fits(&Need { limits: &other, ..need }, &LIMITS), Err(Miss::Limits));
+        assert_eq!(fits(&Need { limits: &other, live_limits: true, ..need }, &LIMITS), Ok(()));
+    }
+
+    #[test]
+    fn never_more_are_ordered_than_are_missing() {
+        let shelf = shelf();
+        let first = shelf.order(2);
+        assert_eq!(first.len(), 2);
+        assert_eq!(shelf.order(2).len(), 0);
+        assert_eq!(shelf.order(8).len(), 1);
+        assert_eq!(shelf.order(8).len(), 0);
+        shelf.cancel(first[0], "it failed".to_owned());
+        assert_eq!(shelf.order(8).len(), 1);
+        assert!(shelf.has(first[1]) && !shelf.has(first[0]));
+    }
+}

@@ -1,0 +1,130 @@
+//! Several providers: which one makes a workspace, and what is told when none can.
+
+use std::sync::Arc;
+
+use emergent_core::{
+    CoreConfig, ErrorReason, NewWorkspace, NewWorkspaceError, Requirements, StateWord, Unavailable, Workspace,
+    WorkspaceState, Workspaces,
+};
+use emergent_provider::{Isolation, Provider, ProviderKind};
+use emergent_store::{ProjectId, Store};
+
+use crate::{
+    engine::FakeEngine,
+    support::{config, eventually, store_and_engine},
+};
+
+/// A service with two engines: the first is preferred.
+struct Two {
+    service: Workspaces,
+    first: FakeEngine,
+    second: FakeEngine,
+    project: ProjectId,
+    _directory: tempfile::TempDir,
+    _store: Store,
+}
+
+impl Two {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, second) = store_and_engine(directory.path()).await;
+        let first = FakeEngine::of_kind(ProviderKind::Firecracker, &directory.path().join("first"), store.server_id());
+        let providers: Vec<Arc<dyn Provider>> = vec![Arc::new(second.clone()), Arc::new(first.clone())];
+        let config = CoreConfig { default_provider: None, ..config() };
+        let service = Workspaces::start(config, store.clone(), providers).await.unwrap();
+        let project = store.default_project();
+        Self { service, first, second, project, _directory: directory, _store: store }
+    }
+
+    async fn create(&self, request: NewWorkspace) -> Workspace {
+        let id = self.service.create(self.project, request, None).await.unwrap().id;
+        self.service.settle(self.project, id, std::time::Duration::from_secs(20)).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn the_preferred_provider_makes_it_while_it_works() {
+    let two = Two::start().await;
+    let made = two.create(NewWorkspace::default()).await;
+    assert_eq!((made.provider, made.passed_over.len()), (ProviderKind::Firecracker, 0));
+}
+
+#[tokio::test]
+async fn a_provider_that_fails_is_passed_over_recorded_and_left_out_for_a_while() {
+    let two = Two::start().await;
+    two.first.refuse("create.sandbox_created");
+    let made = two.create(NewWorkspace::default()).await;
+    assert_eq!((made.state.word(), made.provider), (StateWord::Ready, ProviderKind::Gvisor));
+    assert_eq!(made.passed_over.iter().map(|it| it.provider).collect::<Vec<_>>(), [ProviderKind::Firecracker]);
+    assert!(made.passed_over[0].reason.contains("told to"), "{:?}", made.passed_over);
+    assert!(two.first.sandboxes().is_empty(), "what it began is removed");
+
+    two.first.accept("create.sandbox_created");
+    let creates = two.first.count("create");
+    let made = two.create(NewWorkspace::default()).await;
+    assert_eq!((made.provider, two.first.count("create")), (ProviderKind::Gvisor, creates));
+    assert!(made.passed_over[0].reason.contains("left out"), "{:?}", made.passed_over);
+    let status = two.service.providers().await;
+    let status = status.iter().find(|it| it.kind == ProviderKind::Firecracker).unwrap();
+    assert!(status.healthy && status.quarantine.is_some());
+
+    // Whoever names it gets it all the same.
+    let named = NewWorkspace { provider: Some(ProviderKind::Firecracker), ..NewWorkspace::default() };
+    assert_eq!(two.create(named).await.provider, ProviderKind::Firecracker);
+}
+
+#[tokio::test]
+async fn a_named_provider_never_falls_back() {
+    let two = Two::start().await;
+    two.first.refuse("create.sandbox_created");
+    let named = NewWorkspace { provider: Some(ProviderKind::Firecracker), ..NewWorkspace::default() };
+    let failed = two.create(named).await;
+    assert!(matches!(failed.state, WorkspaceState::Error { reason: ErrorReason::CreateFailed, .. }), "{failed:?}");
+    assert_eq!((failed.provider, two.second.count("create")), (ProviderKind::Firecracker, 0));
+}
+
+#[tokio::test]
+async fn when_every_provider_fails_each_ones_reason_is_told() {
+    let two = Two::start().await;
+    two.first.refuse("create.sandbox_created");
+    two.second.refuse("create.sandbox_created");
+    let failed = two.create(NewWorkspace::default()).await;
+    let WorkspaceState::Error { message, .. } = failed.state else { panic!("{failed:?}") };
+    for provider in ProviderKind::ALL {
+        assert!(message.contains(&format!("{provider}: ")), "{message}");
+    }
+    let refused = two.service.create(two.project, NewWorkspace::default(), None).await;
+    let Err(NewWorkspaceError::NoProvider { reasons, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!(reasons.len(), 3);
+    assert!(matches!(&reasons[2], (ProviderKind::E2b, Unavailable::Absent(_))), "{reasons:?}");
+}
+
+#[tokio::test]
+async fn what_an_engine_keeps_of_a_workspace_that_another_made_is_removed_when_it_is_back() {
+    let two = Two::start().await;
+    two.first.hold("create.sandbox_created");
+    let id = two.service.create(two.project, NewWorkspace::default(), None).await.unwrap().id;
+    eventually("the first has begun", async || two.first.state(id).is_some()).await;
+    two.first.set_away(true);
+    two.first.release("create.sandbox_created");
+    let made = two.service.settle(two.project, id, std::time::Duration::from_secs(20)).await.unwrap();
+    assert_eq!((made.state.word(), made.provider), (StateWord::Ready, ProviderKind::Gvisor));
+    two.first.set_away(false);
+    eventually("the remains are gone", async || two.first.sandboxes().is_empty()).await;
+    assert!(two.second.state(id).is_some());
+}
+
+#[tokio::test]
+async fn requirements_choose_and_are_named_where_nobody_meets_them() {
+    let two = Two::start().await;
+    two.first.set_weak(true);
+    let pause = Requirements { pause: true, ..Requirements::default() };
+    let made = two.create(NewWorkspace { requirements: pause, ..NewWorkspace::default() }).await;
+    assert_eq!(made.provider, ProviderKind::Gvisor);
+    assert!(made.passed_over[0].reason.contains("pause"), "{:?}", made.passed_over);
+    let hardware = Requirements { isolation: Some(Isolation::Hardware), ..Requirements::default() };
+    let request = NewWorkspace { requirements: hardware, ..NewWorkspace::default() };
+    let refused = two.service.create(two.project, request, None).await;
+    let Err(NewWorkspaceError::NoProvider { reasons, .. }) = refused else { panic!("{refused:?}") };
+    assert!(reasons.iter().all(|(_, why)| !matches!(why, Unavailable::Unhealthy(_))), "{reasons:?}");
+}
