@@ -3,6 +3,7 @@
 pub mod measure;
 pub mod row;
 pub mod rows;
+mod warm;
 
 pub use measure::Samples;
 pub use row::{Row, Target, print_table, write_json};

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use bollard::{
+    Docker,
     models::{ContainerCreateBody, HostConfig},
     query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions},
 };
@@ -17,6 +18,7 @@ use serde_json::json;
 use super::{
     Row, Samples, Target,
     measure::{millis, repeat},
+    warm,
 };
 use crate::{Runtime, Server, ServerOptions, api::WORKSPACES, engine};
 
@@ -66,12 +68,7 @@ impl Subject {
             self.row("upload of 256 MB", "MB/s", Target::AtLeast(1.0), self.upload().await),
             self.row("download of 256 MB", "MB/s", Target::AtLeast(1.0), self.download().await),
         ];
-        let warm_target = if self.runtime == Runtime::Runc { 1.0 / 30.0 } else { 1.0 / 12.0 };
-        let no_pool = "this build has no warm pool";
-        let missing = |name, target| Row::missing(name, self.runtime.name(), "ms", target, no_pool);
-        rows.push(missing("warm create to first bash", Target::AtMost(warm_target)));
-        rows.push(missing("burst of 20 creates: first read p95", Target::AtMost(3.0)));
-        rows.push(missing("burst of 20 creates: first bash", Target::AtMost(1.3)));
+        rows.extend(warm::measured(self.runtime).await);
         if self.runtime == Runtime::Runc {
             rows.push(self.row("server memory, idle", "MB", Target::OursAtMost(40.0), self.memory_idle().await));
             rows.push(self.row("server memory, 200 known", "MB", Target::OursAtMost(120.0), self.memory_known().await));
@@ -132,38 +129,8 @@ impl Subject {
                 ours.push(took);
             }
         }
-        let mut baseline = Vec::new();
-        for round in 0..11 {
-            let name = format!("emergent-bench-{}-{round}", std::process::id());
-            let took = millis(|| self.bare_create_and_start(&name, baseline_network)).await;
-            let remove = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-            let docker = self.server.engine.docker();
-            docker.remove_container(&name, Some(remove)).await.context("removing a container")?;
-            // A volume that has a name does not go with its container.
-            docker.remove_volume(&name, None::<RemoveVolumeOptions>).await.context("removing a volume")?;
-            if round > 0 {
-                baseline.push(took?);
-            }
-        }
-        Ok((Samples::new(ours)?, Some(Samples::new(baseline)?)))
-    }
-
-    async fn bare_create_and_start(&self, name: &str, network: &str) -> anyhow::Result<()> {
-        let docker = self.server.engine.docker();
-        let body = ContainerCreateBody {
-            image: Some(IMAGE.to_owned()),
-            cmd: Some(vec!["sleep".to_owned(), "1000".to_owned()]),
-            host_config: Some(HostConfig {
-                runtime: Some(self.runtime.name().to_owned()),
-                binds: Some(vec![format!("{name}:/workspace")]),
-                network_mode: Some(network.to_owned()),
-                ..HostConfig::default()
-            }),
-            ..ContainerCreateBody::default()
-        };
-        let options = CreateContainerOptionsBuilder::default().name(name).build();
-        docker.create_container(Some(options), body).await.context("creating a container")?;
-        docker.start_container(name, None).await.context("starting a container")
+        let baseline = bare_create_and_starts(&self.server, self.runtime, baseline_network).await?;
+        Ok((Samples::new(ours)?, Some(baseline)))
     }
 
     async fn parallel_calls(&self) -> Measured {
@@ -254,8 +221,47 @@ impl Subject {
     }
 }
 
+/// What the engine itself takes to make and start a container with a volume.
+pub(super) async fn bare_create_and_starts(
+    server: &Server,
+    runtime: Runtime,
+    network: &str,
+) -> anyhow::Result<Samples> {
+    let docker = server.engine.docker();
+    let mut samples = Vec::new();
+    for round in 0..11 {
+        let name = format!("emergent-bench-{}-{round}", std::process::id());
+        let took = millis(|| bare_create_and_start(docker, runtime, &name, network)).await;
+        let remove = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        docker.remove_container(&name, Some(remove)).await.context("removing a container")?;
+        // A volume that has a name does not go with its container.
+        docker.remove_volume(&name, None::<RemoveVolumeOptions>).await.context("removing a volume")?;
+        if round > 0 {
+            samples.push(took?);
+        }
+    }
+    Samples::new(samples)
+}
+
+async fn bare_create_and_start(docker: &Docker, runtime: Runtime, name: &str, network: &str) -> anyhow::Result<()> {
+    let body = ContainerCreateBody {
+        image: Some(IMAGE.to_owned()),
+        cmd: Some(vec!["sleep".to_owned(), "1000".to_owned()]),
+        host_config: Some(HostConfig {
+            runtime: Some(runtime.name().to_owned()),
+            binds: Some(vec![format!("{name}:/workspace")]),
+            network_mode: Some(network.to_owned()),
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
+    };
+    let options = CreateContainerOptionsBuilder::default().name(name).build();
+    docker.create_container(Some(options), body).await.context("creating a container")?;
+    docker.start_container(name, None).await.context("starting a container")
+}
+
 /// Runs Docker's own command line, as its user would.
-async fn docker(arguments: &[&str]) -> anyhow::Result<()> {
+pub(super) async fn docker(arguments: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("docker");
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
     let status = tokio::process::Command::from(command).status().await.context("running docker")?;

@@ -72,7 +72,7 @@ async fn a_hand_over_gives_what_was_asked_for(runtime: Runtime) -> anyhow::Resul
     ensure!(workspace["name"] == "mine" && workspace["labels"]["team"] == "a", "{workspace}");
     ensure!(workspace["runtime"] == runtime.name() && workspace["expires_at"].is_string(), "{workspace}");
 
-    let environ = "tr '\\0' '\\n' </proc/self/environ";
+    let environ = "cat /proc/self/environ | tr '\\0' '\\n'";
     ensure!(server.api.bash(id, environ).await?.contains(&format!("TOKEN={secret}\n")));
     let root = json!({ "command": "id -u", "user": "root" });
     ensure!(server.api.tool(id, "bash", root).await?.success()?["stdout"] == "0\n");

@@ -22,13 +22,15 @@ async fn what_was_handed_over_reaches_every_process_and_outlives_the_guest() {
     let Some(mut guest) = Guest::start().await else { return };
     let client = guest.client().await;
     client.hand_over(json!({"environment": {"GREETING": "grüße", "PATH": "/opt/bin:/usr/bin:/bin"}})).await;
-    let environ = "tr '\\0' '\\n' </proc/self/environ | grep -aE '^(GREETING|PATH|HOME)=' | sort";
+    let environ = "cat /proc/self/environ | tr '\\0' '\\n' | grep -aE '^(GREETING|PATH|HOME)=' | sort";
     let expected = |shown: &str| shown.contains("GREETING=grüße\n") && shown.contains("PATH=/opt/bin:/usr/bin:/bin\n");
-    assert!(expected(&client.sh(environ).await));
+    let shown = client.sh(environ).await;
+    assert!(expected(&shown), "{shown}");
     guest.restart_after_kill().await;
     let client = guest.client().await;
     assert!(client.get::<Hello>("/v1/hello").await.unwrap().handed_over);
-    assert!(expected(&client.sh(environ).await));
+    let shown = client.sh(environ).await;
+    assert!(expected(&shown), "{shown}");
     let kept = std::fs::metadata(guest.state().join("hand-over.json")).unwrap();
     assert_eq!((kept.mode() & 0o777, kept.uid()), (0o600, 0));
 }
