@@ -15,6 +15,7 @@ use crate::{
     executions::Executions,
     hand_over::HandedOver,
     rights,
+    usage::tree::Tree,
 };
 
 /// The daemon: one per workspace.
@@ -32,6 +33,8 @@ pub struct Guest {
     pub started: Instant,
     /// Drawn at random at the start.
     pub boot_id: String,
+    /// How much the files of the workspace take.
+    pub tree: Tree,
     /// Told when the guest is to end.
     pub shutdown: Notify,
     /// Tells the channels to finish what they have begun; each keeps a receiver until it has.

@@ -28,6 +28,7 @@ use crate::{
     http,
     process::{launch::Launcher, mark::Marks, reaper::Reaper, spawn::Limit},
     resolver,
+    usage::tree::Tree,
 };
 
 /// Threads for blocking jobs. Few, as they count against the workspace's limit on processes.
@@ -100,6 +101,7 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
     let mut interrupt = signal(SignalKind::interrupt()).map_err(setup("take signals"))?;
     let guest = Arc::new(Guest {
         boot_id,
+        tree: Tree::default(),
         started: Instant::now(),
         shutdown: Notify::new(),
         closing: watch::Sender::new(()),

@@ -1,5 +1,7 @@
 //! What the workspace uses now: from its control group where that can be read, from `/proc` elsewhere.
 
+pub mod tree;
+
 use std::{fs, path::Path};
 
 use emergent_guest_proto::{GuestError, Usage};
@@ -18,6 +20,7 @@ const NO_LIMIT: u64 = 1 << 60;
 pub async fn measure(guest: &Guest) -> Result<Usage, GuestError> {
     let workspace = guest.workspace().to_owned();
     let uptime_ms = u64::try_from(guest.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let workspace_bytes = guest.tree.bytes(&workspace).await;
     rights::blocking(move || {
         let disk =
             rustix::fs::statvfs(&workspace).map_err(|error| failure::at(&workspace, "measure", &error.into()))?;
@@ -40,6 +43,7 @@ pub async fn measure(guest: &Guest) -> Result<Usage, GuestError> {
             processes: from_group("pids.current", "pids/pids.current").or(processes.count),
             disk_used_bytes: Some((disk.f_blocks - disk.f_bfree).saturating_mul(disk.f_frsize)),
             disk_total_bytes: Some(disk.f_blocks.saturating_mul(disk.f_frsize)),
+            workspace_bytes,
             uptime_ms,
         })
     })

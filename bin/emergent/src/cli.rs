@@ -1,14 +1,18 @@
 //! The command line.
 
+mod project;
 mod serve;
 mod token;
 mod workspace;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use project::{ProjectCommand, QuotaArgs};
 pub(crate) use serve::ServeArgs;
 pub(crate) use token::{TokenCommand, TokenCreateArgs};
-pub(crate) use workspace::{CopyArgs, CreateArgs, ExecArgs, ListArgs, LogsArgs, RemoveArgs, User, WorkspaceCommand};
+pub(crate) use workspace::{
+    AuditArgs, CopyArgs, CreateArgs, ExecArgs, ListArgs, LogsArgs, RemoveArgs, User, WorkspaceCommand,
+};
 
 /// Isolated workspaces for AI agents: the server, and the command line that speaks to it.
 #[derive(Debug, Parser)]
@@ -39,6 +43,9 @@ pub(crate) enum Command {
     /// Make, list, rotate and revoke access tokens.
     #[command(subcommand_required = true)]
     Token(WithServer<TokenCommand>),
+    /// List projects, and show and set how much each may have.
+    #[command(subcommand_required = true)]
+    Project(WithServer<ProjectCommand>),
     /// Print the API's OpenAPI document.
     Openapi,
 }

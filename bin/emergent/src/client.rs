@@ -65,6 +65,11 @@ impl Client {
         self.answer(self.request(Method::POST, path)?.json(body)).await
     }
 
+    /// PUT of JSON, answered with JSON.
+    pub(crate) async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+        self.answer(self.request(Method::PUT, path)?.json(body)).await
+    }
+
     /// POST without a body, answered with JSON.
     pub(crate) async fn post_nothing<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.answer(self.request(Method::POST, path)?).await

@@ -1,6 +1,7 @@
 //! The commands: each turns its part of the command line into calls and prints what comes of them.
 
 mod doctor;
+mod project;
 mod serve;
 mod token;
 mod workspace;
@@ -19,6 +20,7 @@ pub(crate) async fn run(cli: Cli) -> ExitStatus {
         Command::Doctor(arguments) => doctor::run(&arguments).await,
         Command::Workspace(arguments) => workspace::run(arguments).await,
         Command::Token(arguments) => ended(token::run(arguments).await),
+        Command::Project(arguments) => ended(project::run(arguments).await),
         Command::Openapi => match emergent_api::openapi_json() {
             Ok(document) => {
                 print::out(&document);

@@ -77,6 +77,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     if tokio::time::timeout(CORE_GRACE, workspaces.shutdown()).await.is_err() {
         tracing::warn!("gave up waiting for operations under way; the next start sorts them out");
     }
+    workspaces.close_audit().await;
     upkeep.abort();
     tracing::info!("stopped");
     served

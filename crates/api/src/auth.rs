@@ -21,6 +21,7 @@ pub use scope::{NeedsRead, NeedsWrite, Requirement, ScopeName};
 pub use secret::TokenSecret;
 
 use crate::{
+    audit::Note,
     problem::{ProblemKind, Refusal},
     state::ApiState,
 };
@@ -29,6 +30,7 @@ use crate::{
 /// nothing of a request is looked at before its token is.
 pub struct Caller<R> {
     token: Arc<Token>,
+    note: Note,
     requirement: PhantomData<fn() -> R>,
 }
 
@@ -41,6 +43,11 @@ impl<R> Caller<R> {
     /// What the caller may do.
     pub fn scopes(&self) -> &[Scope] {
         &self.token.scopes
+    }
+
+    /// Tells the audit of this call.
+    pub(crate) fn note(&self) -> &Note {
+        &self.note
     }
 
     /// Refuses a caller without this scope.
@@ -70,7 +77,9 @@ impl<R: Requirement> FromRequestParts<ApiState> for Caller<R> {
             .find(&secret)
             .await?
             .ok_or_else(|| unauthorized("the token is not known, has expired or was revoked"))?;
-        let caller = Self { token, requirement: PhantomData };
+        let note = parts.extensions.get::<Note>().cloned().unwrap_or_default();
+        note.caller(&token);
+        let caller = Self { token, note, requirement: PhantomData };
         caller.require(R::SCOPE)?;
         Ok(caller)
     }

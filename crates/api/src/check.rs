@@ -10,7 +10,10 @@ use emergent_guest_proto::{
     tools::{BashRequest, EditRequest, GlobRequest, GrepRequest, ReadRequest, WriteRequest},
 };
 
-use crate::problem::{FieldError, ProblemKind, Refusal};
+use crate::{
+    audit::Arguments,
+    problem::{FieldError, ProblemKind, Refusal},
+};
 
 /// The longest command line that Linux takes as one argument, in bytes.
 const MAX_COMMAND: usize = 128 * 1024;
@@ -19,6 +22,9 @@ const MAX_COMMAND: usize = 128 * 1024;
 pub trait Check {
     /// Notes every value that makes no sense.
     fn check(&self, faults: &mut Faults);
+
+    /// Notes what the audit may keep of them; nothing unless said. Never contents, nor what may be a secret.
+    fn arguments(&self, _: &mut Arguments) {}
 }
 
 /// The values that make no sense.
@@ -89,6 +95,12 @@ impl Check for BashRequest {
         faults.range("timeout_ms", self.timeout_ms, 1..=MAX_TIMEOUT_MS);
         faults.environment("env", &self.env);
     }
+
+    fn arguments(&self, kept: &mut Arguments) {
+        kept.command("command", &self.command);
+        kept.optional("workdir", self.workdir.as_ref());
+        kept.optional("execution_id", self.execution_id.as_ref());
+    }
 }
 
 impl Check for ReadRequest {
@@ -96,10 +108,18 @@ impl Check for ReadRequest {
         faults.range("offset", self.offset, 1..=u64::MAX);
         faults.range("limit", self.limit, 1..=100_000);
     }
+
+    fn arguments(&self, kept: &mut Arguments) {
+        kept.name("file_path", &self.file_path);
+    }
 }
 
 impl Check for WriteRequest {
     fn check(&self, _: &mut Faults) {}
+
+    fn arguments(&self, kept: &mut Arguments) {
+        kept.name("file_path", &self.file_path);
+    }
 }
 
 impl Check for EditRequest {
@@ -109,11 +129,20 @@ impl Check for EditRequest {
             faults.add("new_string", "it is the same as old_string; there is nothing to change");
         }
     }
+
+    fn arguments(&self, kept: &mut Arguments) {
+        kept.name("file_path", &self.file_path);
+    }
 }
 
 impl Check for GlobRequest {
     fn check(&self, faults: &mut Faults) {
         faults.not_empty("pattern", &self.pattern);
+    }
+
+    fn arguments(&self, kept: &mut Arguments) {
+        kept.private("pattern", &self.pattern);
+        kept.optional("path", self.path.as_ref());
     }
 }
 
@@ -122,22 +151,44 @@ impl Check for GrepRequest {
         faults.not_empty("pattern", &self.pattern);
         faults.range("limit", self.limit, 1..=10_000);
     }
+
+    fn arguments(&self, kept: &mut Arguments) {
+        kept.private("pattern", &self.pattern);
+        kept.optional("path", self.path.as_ref());
+    }
 }
 
 impl Check for SignalRequest {
     fn check(&self, faults: &mut Faults) {
         faults.not_empty("signal", &self.signal);
     }
+
+    fn arguments(&self, kept: &mut Arguments) {
+        kept.name("signal", &self.signal);
+    }
 }
 
 impl Check for PathRequest {
     fn check(&self, _: &mut Faults) {}
+
+    fn arguments(&self, kept: &mut Arguments) {
+        kept.name("path", &self.path);
+    }
 }
 
 impl Check for MoveRequest {
     fn check(&self, _: &mut Faults) {}
+
+    fn arguments(&self, kept: &mut Arguments) {
+        kept.name("from", &self.from);
+        kept.name("to", &self.to);
+    }
 }
 
 impl Check for RemoveRequest {
     fn check(&self, _: &mut Faults) {}
+
+    fn arguments(&self, kept: &mut Arguments) {
+        kept.name("path", &self.path);
+    }
 }

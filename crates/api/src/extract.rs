@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
 use crate::{
+    audit::Note,
     check::{Check, Faults},
     problem::{ProblemKind, Refusal},
 };
@@ -35,6 +36,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Check> FromRequest<S> for JsonBody<T>
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
         require_json(request.headers())?;
+        let note = request.extensions().get::<Note>().cloned().unwrap_or_default();
         let body = read_all(request.into_body()).await?;
         // A list would be read as an object's values in order, which no caller means.
         if body.trim_ascii_start().first() != Some(&b'{') {
@@ -45,6 +47,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Check> FromRequest<S> for JsonBody<T>
         reader
             .end()
             .map_err(|error| Refusal::new(ProblemKind::MalformedRequest, format!("after the JSON: {error}")))?;
+        note.arguments_of(&value);
         checked(value).map(Self)
     }
 }
@@ -70,6 +73,9 @@ impl<S: Send + Sync, T: DeserializeOwned + Check> FromRequestParts<S> for Query<
             let field = error.path().to_string();
             form_refusal(&field, &error.into_inner().to_string())
         })?;
+        if let Some(note) = parts.extensions.get::<Note>() {
+            note.arguments_of(&value);
+        }
         checked(value).map(Self)
     }
 }
@@ -91,6 +97,9 @@ impl<S: Send + Sync> FromRequestParts<S> for ExecutionPath {
         let execution = path_parameter(parts, state, "execution_id").await?;
         let execution = ExecutionId::new(&execution)
             .map_err(|error| Refusal::of_field(ProblemKind::InvalidRequest, "execution_id", error.to_string()))?;
+        if let Some(note) = parts.extensions.get::<Note>() {
+            note.execution(&execution);
+        }
         Ok(Self(workspace, execution))
     }
 }

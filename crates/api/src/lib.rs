@@ -9,9 +9,11 @@ mod hosts;
 mod observe;
 mod pages;
 mod params;
+mod span;
 mod sse;
 mod state;
 
+pub mod audit;
 pub mod auth;
 pub mod check;
 pub mod problem;

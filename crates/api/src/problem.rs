@@ -128,6 +128,8 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = (self.kind.status(), Json(self.problem)).into_response();
+        // For the layers around the handler, such as the audit.
+        response.extensions_mut().insert(self.kind);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if self.kind == ProblemKind::Unauthorized {

@@ -1,8 +1,10 @@
 //! The REST resources, one file each.
 
+pub mod audit;
 pub mod files;
 pub mod health;
 pub mod processes;
+pub mod projects;
 pub mod providers;
 pub mod tokens;
 pub mod tools;

@@ -20,9 +20,9 @@ use utoipa::{
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    hosts, observe, pages,
+    audit, hosts, observe, pages,
     problem::{Problem, ProblemKind, Refusal},
-    resources::{files, health, processes, providers, tokens, tools, usage, workspaces},
+    resources::{self, files, health, processes, projects, providers, tokens, tools, usage, workspaces},
     state::ApiState,
 };
 
@@ -42,6 +42,8 @@ use crate::{
         (name = "tools", description = "What an agent does in a workspace."),
         (name = "processes", description = "Executions that outlive the caller's connection."),
         (name = "files", description = "Raw files of any size and kind."),
+        (name = "audit", description = "What was done, by whom, and how it ended."),
+        (name = "projects", description = "How much each project may have."),
         (name = "providers", description = "Ways of making workspaces."),
         (name = "tokens", description = "Who may call."),
         (name = "server", description = "How the server is."),
@@ -71,6 +73,8 @@ fn routes() -> OpenApiRouter<ApiState> {
         .merge(processes::routes())
         .merge(files::routes())
         .merge(usage::routes())
+        .merge(resources::audit::routes())
+        .merge(projects::routes())
         .merge(tokens::routes())
         .merge(health::routes())
 }
@@ -104,6 +108,7 @@ pub fn router(state: ApiState) -> Result<Router, serde_json::Error> {
         .route("/problems/{slug}", get(pages::problem))
         .fallback(no_such_route)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(state.clone(), audit::audit))
         .layer(middleware::from_fn_with_state(state.clone(), hosts::check))
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(middleware::from_fn(observe::observe))

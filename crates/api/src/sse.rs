@@ -24,7 +24,7 @@ use utoipa::ToSchema;
 
 pub(crate) use position::Position;
 
-use crate::problem::Refusal;
+use crate::{audit::Note, problem::Refusal};
 
 use self::decode::{Decoder, Piece};
 
@@ -60,8 +60,15 @@ pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
 }
 
 /// The output of an execution from a position on: `execution` first, then the output, then `result` when it has ended
-/// or `status` when it goes on and `follow` was not asked for. A failure is the event `error`, with a problem.
-pub(crate) fn response(guest: GuestSession, execution: Execution, from: Position, follow: bool) -> Response {
+/// or `status` when it goes on and `follow` was not asked for. A failure is the event `error`, with a problem, and
+/// the audit is told of it, as the answer's status cannot be.
+pub(crate) fn response(
+    guest: GuestSession,
+    execution: Execution,
+    from: Position,
+    follow: bool,
+    note: Note,
+) -> Response {
     let events = async_stream::stream! {
         let mut position = from;
         yield event("execution", &execution, &position);
@@ -80,6 +87,7 @@ pub(crate) fn response(guest: GuestSession, execution: Execution, from: Position
                 Ok(Frame::Status(execution)) => last = Some(execution),
                 Ok(Frame::KeepAlive) => {}
                 Err(error) => {
+                    note.failed();
                     yield event("error", Refusal::from(error).problem(), &position);
                     return;
                 }
@@ -93,8 +101,14 @@ pub(crate) fn response(guest: GuestSession, execution: Execution, from: Position
         match last {
             Some(execution) if !execution.state.has_ended() => yield event("status", &execution, &position),
             _ => yield match guest.wait(&position.execution).await {
-                Ok(result) => event("result", &result, &position),
-                Err(error) => event("error", Refusal::from(error).problem(), &position),
+                Ok(result) => {
+                    note.ran(&result);
+                    event("result", &result, &position)
+                }
+                Err(error) => {
+                    note.failed();
+                    event("error", Refusal::from(error).problem(), &position)
+                }
             },
         }
     };

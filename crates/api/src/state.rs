@@ -6,7 +6,7 @@ use emergent_core::Workspaces;
 use emergent_store::Store;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::{auth::Tokens, hosts::Hosts};
+use crate::{audit::Actions, auth::Tokens, hosts::Hosts};
 
 /// What the API is made of.
 pub struct ApiParts {
@@ -27,6 +27,7 @@ pub struct ApiState(Arc<Inner>);
 struct Inner {
     workspaces: Workspaces,
     tokens: Tokens,
+    actions: Actions,
     metrics: PrometheusHandle,
     hosts: Hosts,
     started: Instant,
@@ -36,7 +37,8 @@ impl ApiState {
     /// Puts the parts together.
     pub fn new(parts: ApiParts) -> Self {
         let ApiParts { workspaces, store, metrics, hosts } = parts;
-        Self(Arc::new(Inner { workspaces, tokens: Tokens::new(store), metrics, hosts, started: Instant::now() }))
+        let (tokens, actions) = (Tokens::new(store), Actions::of(&crate::openapi()));
+        Self(Arc::new(Inner { workspaces, tokens, actions, metrics, hosts, started: Instant::now() }))
     }
 
     pub(crate) fn workspaces(&self) -> &Workspaces {
@@ -45,6 +47,10 @@ impl ApiState {
 
     pub(crate) fn tokens(&self) -> &Tokens {
         &self.0.tokens
+    }
+
+    pub(crate) fn actions(&self) -> &Actions {
+        &self.0.actions
     }
 
     pub(crate) fn metrics(&self) -> &PrometheusHandle {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use emergent_provider::{ImageRef, ProviderKind, RegistryCredentials, ResourceLimits};
 
-use crate::{DeploymentMode, Fault};
+use crate::{AuditConfig, DeploymentMode, Fault};
 
 /// The settings of the core, checked by whoever reads them.
 #[derive(Debug, Clone)]
@@ -35,6 +35,8 @@ pub struct CoreConfig {
     pub allowed_images: Vec<String>,
     /// How to log in to registries, by host.
     pub registries: Vec<(String, RegistryCredentials)>,
+    /// What is kept of what was done and used.
+    pub audit: AuditConfig,
     /// Where the process kills itself, for tests of crashes (`EMERGENT_FAULT`).
     pub fault: Option<Fault>,
 }

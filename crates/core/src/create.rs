@@ -21,6 +21,7 @@ use tracing::Instrument as _;
 
 use crate::{
     IdempotencyKey, NewWorkspace, NewWorkspaceError, Ttl, Workspace,
+    audit::{Ending, inherit},
     inner::{Core, chain, propagate},
     pool::{Member, Need},
     providers::{Choice, Registered, Wanted},
@@ -75,6 +76,24 @@ impl Core {
         request: NewWorkspace,
         key: Option<IdempotencyKey>,
     ) -> Result<Workspace, NewWorkspaceError> {
+        let mut act = self.audit.begin(project, None, "create");
+        let result = self.take_in(project, request, key).await;
+        match &result {
+            Ok(workspace) => {
+                act.about(workspace.id);
+                act.end(Ending::OK);
+            }
+            Err(error) => act.end(error),
+        }
+        result
+    }
+
+    async fn take_in(
+        self: &Arc<Self>,
+        project: ProjectId,
+        request: NewWorkspace,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Workspace, NewWorkspaceError> {
         if !self.config.enabled {
             return Err(NewWorkspaceError::Disabled);
         }
@@ -94,7 +113,7 @@ impl Core {
         })?;
         let core = Arc::clone(self);
         let admit = async move { core.admit(project, request, checked, choice, key).await };
-        self.tasks.spawn(admit.in_current_span()).await.unwrap_or_else(|error| propagate(error))
+        self.tasks.spawn(inherit(admit.in_current_span())).await.unwrap_or_else(|error| propagate(error))
     }
 
     async fn admit(
@@ -124,6 +143,9 @@ impl Core {
                     }
                     Admission::KeyTaken => Err(NewWorkspaceError::IdempotencyMismatch),
                     Admission::Full => Err(NewWorkspaceError::LimitReached { limit, retry_after: RETRY_AFTER }),
+                    Admission::OverQuota(reached) => {
+                        Err(NewWorkspaceError::OverQuota { reached, retry_after: RETRY_AFTER })
+                    }
                 };
             }
         };
@@ -133,7 +155,7 @@ impl Core {
         let hand_over = HandOver { environment: request.environment, allow_root: request.allow_root };
         let order = Order { spec: self.spec(&row), hand_over, choice, member };
         let core = Arc::clone(&self);
-        self.tasks.spawn(async move { core.drive(entry, turn, order).await }.instrument(span));
+        self.tasks.spawn(inherit(async move { core.drive(entry, turn, order).await }.instrument(span)));
         Ok(Workspace::new(row, None))
     }
 
@@ -172,18 +194,22 @@ impl Core {
         let began = Instant::now();
         self.steps.created(entry.id, CreateStep::IntentRecorded);
         let warm = order.member.is_some();
+        let act = self.audit.begin(entry.project, Some(entry.id), "ready").with("warm", warm);
         let result = self.make(&entry, order).await;
         let took = began.elapsed();
         let outcome = match result {
             Ok(()) => {
                 tracing::info!(provider = %entry.provider(), warm, ms = took.as_millis(), "workspace is ready");
+                act.end(Ending::OK);
                 "ready"
             }
             Err(Unmade::Unwanted) => {
+                act.forget();
                 self.leave(&entry).await;
                 "given_up"
             }
             Err(Unmade::Failed(reason, message)) => {
+                act.forget();
                 if let Err(error) = self.fail(&entry, reason, message).await {
                     tracing::error!(reason = chain(&error), "the failure could not be recorded");
                 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use emergent_guest_client::GuestCallError;
 use emergent_guest_proto::GuestError;
 use emergent_provider::{ImageRef, OperationError, ProviderKind};
-use emergent_store::{StateWord, StoreError};
+use emergent_store::{QuotaReached, StateWord, StoreError};
 
 use crate::Unavailable;
 
@@ -50,6 +50,14 @@ pub enum NewWorkspaceError {
     LimitReached {
         /// How many there may be.
         limit: u32,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The project may not have that much more.
+    #[error("the project's quota is reached: {reached}; stop or destroy one, or ask an administrator for more")]
+    OverQuota {
+        /// Which quota.
+        reached: QuotaReached,
         /// When to try again.
         retry_after: Duration,
     },
@@ -127,6 +135,14 @@ pub enum TransitionError {
     LimitReached {
         /// How many there may be.
         limit: u32,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The project may not have that much more.
+    #[error("the project's quota is reached: {reached}; stop or destroy one, or ask an administrator for more")]
+    OverQuota {
+        /// Which quota.
+        reached: QuotaReached,
         /// When to try again.
         retry_after: Duration,
     },

@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     CoreConfig, LookupError, StartError,
+    audit::Audit,
     pool::Pool,
     providers::Providers,
     registry::{Entry, Registry},
@@ -34,6 +35,7 @@ pub(crate) struct Core {
     pub(crate) pool: Pool,
     pub(crate) registry: Arc<Registry>,
     pub(crate) steps: Steps,
+    pub(crate) audit: Audit,
     pub(crate) allowed_images: AllowedImages,
     /// Every task of the service.
     pub(crate) tasks: TaskTracker,
@@ -102,6 +104,7 @@ impl Core {
         let registry = Arc::<Registry>::default();
         let core = Self {
             allowed_images: AllowedImages::new(&config.allowed_images)?,
+            audit: Audit::start(store.clone()),
             steps: Steps::new(config.fault, Arc::clone(&registry)),
             providers: Providers::new(providers, config.deployment_mode),
             pool: Pool::new(config.warm_pool_size, &config.warm_pool_images, config.default_limits),
@@ -163,7 +166,7 @@ impl Core {
         self.store.workspaces_get(project, id).await?.ok_or(LookupError::NotFound)
     }
 
-    fn check_enabled(&self) -> Result<(), LookupError> {
+    pub(crate) fn check_enabled(&self) -> Result<(), LookupError> {
         if self.config.enabled { Ok(()) } else { Err(LookupError::Disabled) }
     }
 

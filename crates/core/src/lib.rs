@@ -4,7 +4,9 @@
 //! `verdict` what a difference between row and engine means, `select` which providers may make a workspace.
 //! Everything else carries them out: the row first, the engine second, the row's success last.
 
+mod audit;
 mod call;
+mod capacity;
 mod config;
 mod create;
 mod decide;
@@ -18,6 +20,7 @@ mod providers;
 mod reconcile;
 mod registry;
 mod request;
+mod retention;
 mod select;
 mod service;
 mod situation;
@@ -25,12 +28,15 @@ mod status;
 mod steps;
 mod telemetry;
 mod upkeep;
+mod usage;
 mod validate;
 mod verdict;
 mod watch;
 mod workspace;
 
+pub use audit::{ArgumentLevel, Audit, AuditConfig, Ending, Origin};
 pub use call::GuestSession;
+pub use capacity::Capacity;
 pub use config::CoreConfig;
 pub use error::{CallError, ListError, LookupError, NewWorkspaceError, StartError, TransitionError};
 pub use fault::{Fault, UnknownStep};
@@ -39,10 +45,12 @@ pub use request::{IdempotencyKey, InvalidIdempotencyKey, LimitsRequest, NewWorks
 pub use select::{DeploymentMode, Requirements, Unavailable};
 pub use service::Workspaces;
 pub use status::{ProviderStatus, Readiness};
+pub use usage::UsageHistory;
 pub use workspace::Workspace;
 
 pub use emergent_provider::{ServerId, WorkspaceId};
 pub use emergent_store::{
-    Cursor, ErrorReason, InvalidCursor, ListFilter, Page, PageRequest, PassedOver, ProjectId, StateWord, StoreError,
-    TokenId, UnknownState, WorkspaceState,
+    Actor, AuditFilter, AuditId, AuditKind, AuditOutcome, AuditRow, Cursor, ErrorReason, InvalidCursor, ListFilter,
+    Page, PageRequest, PassedOver, ProjectId, Quota, QuotaReached, QuotaUse, StateWord, StoreError, TokenId,
+    UnknownState, UsageSample, UsageTotals, WorkspaceState,
 };

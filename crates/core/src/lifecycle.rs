@@ -10,6 +10,7 @@ use tracing::Instrument as _;
 
 use crate::{
     TransitionError,
+    audit::inherit,
     create::{FIRST_ANSWER, RETRY_AFTER, first_answer},
     decide::{Decision, Operation, decide},
     inner::{Core, Found, chain, propagate},
@@ -64,19 +65,26 @@ impl Core {
         let span = tracing::info_span!("operation", workspace = %entry.id, operation = operation.as_str());
         let core = Arc::clone(self);
         let task = async move {
+            let act = core.audit.begin_operation(&entry, operation);
             let _turn = entry.turn().await;
+            let decision = decide(operation, entry.situation());
             let result = core.perform(&entry, operation).await;
+            act.end_operation(operation, decision, &result);
             telemetry::operated(operation.as_str(), result.is_ok());
             match &result {
                 Ok(()) => {}
-                Err(error @ (TransitionError::WrongState { .. } | TransitionError::LimitReached { .. })) => {
+                Err(
+                    error @ (TransitionError::WrongState { .. }
+                    | TransitionError::LimitReached { .. }
+                    | TransitionError::OverQuota { .. }),
+                ) => {
                     tracing::debug!(reason = chain(error), "operation refused");
                 }
                 Err(error) => tracing::warn!(reason = chain(error), "operation failed"),
             }
             result
         };
-        self.tasks.spawn(task.instrument(span)).await.unwrap_or_else(|error| propagate(error))
+        self.tasks.spawn(inherit(task.instrument(span))).await.unwrap_or_else(|error| propagate(error))
     }
 
     /// Carries out an operation; the caller has the turn.
@@ -143,6 +151,9 @@ impl Core {
         let limit = self.config.max_concurrent;
         match self.store.claim_start(entry.id, limit).await? {
             StartClaim::Claimed => entry.set_phase(Phase::Starting),
+            StartClaim::OverQuota(reached) => {
+                return Err(TransitionError::OverQuota { reached, retry_after: RETRY_AFTER });
+            }
             StartClaim::Full => return Err(TransitionError::LimitReached { limit, retry_after: RETRY_AFTER }),
         }
         let first = match registered.provider.start(entry.id).await {
@@ -224,6 +235,7 @@ impl Core {
     pub(crate) async fn fail(&self, entry: &Entry, reason: ErrorReason, message: String) -> Result<(), StoreError> {
         tracing::warn!(%reason, detail = message, "workspace is in error");
         telemetry::ended(reason.as_str());
+        self.audit.note_end(entry, reason);
         entry.set_phase(Phase::Failed(reason));
         let recorded = self.record(entry.id, &WorkspaceState::Error { reason, message }).await;
         entry.made.cancel();

@@ -13,6 +13,7 @@ use tracing::Instrument as _;
 
 use crate::{
     TransitionError,
+    audit::Ending,
     create::first_answer,
     inner::{Core, chain, propagate},
     providers::Registered,
@@ -103,6 +104,20 @@ impl Core {
     }
 
     async fn carry_out(&self, entry: &Entry, registered: &Registered, verdict: Verdict) -> Result<(), TransitionError> {
+        let act = self.audit.begin_verdict(entry, &verdict);
+        let result = self.carry_out_untold(entry, registered, verdict).await;
+        if let Some(act) = act {
+            act.end(&result);
+        }
+        result
+    }
+
+    async fn carry_out_untold(
+        &self,
+        entry: &Entry,
+        registered: &Registered,
+        verdict: Verdict,
+    ) -> Result<(), TransitionError> {
         match verdict {
             Verdict::Agree => Ok(()),
             Verdict::Adopt => self.adopt(entry, registered).await,
@@ -167,7 +182,11 @@ impl Core {
         }
         let guest = self.new_guest(entry.provider(), entry.id, None);
         match first_answer(registered, entry.id, &guest, ADOPTION).await {
-            Ok(hello) if hello.handed_over => self.becomes_ready(entry, Some(guest)).await,
+            Ok(hello) if hello.handed_over => {
+                self.becomes_ready(entry, Some(guest)).await?;
+                self.audit.note(entry, "ready", Ending::OK);
+                Ok(())
+            }
             Ok(_) => {
                 tracing::info!("it was never handed over: it lacks its environment");
                 self.abandon(entry, registered).await

@@ -17,7 +17,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use emergent_guest_client::Guest;
-use emergent_provider::{ProviderKind, PullProgress, WorkspaceId};
+use emergent_provider::{ProviderKind, PullProgress, ResourceLimits, WorkspaceId};
 use emergent_store::{ErrorReason, ProjectId, WorkspaceRow, WorkspaceState};
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
@@ -51,6 +51,7 @@ pub(crate) struct Entry {
     /// Changes only while it is being made.
     provider: Mutex<ProviderKind>,
     pub(crate) memory_bytes: u64,
+    pub(crate) limits: ResourceLimits,
     pub(crate) phase: watch::Sender<Phase>,
     /// Cancelled when somebody wants it destroyed, or the service goes down: a create then stops pulling.
     pub(crate) unwanted: CancellationToken,
@@ -119,6 +120,7 @@ impl Entry {
             project: row.project,
             provider: Mutex::new(row.provider),
             memory_bytes: row.limits.memory_bytes,
+            limits: row.limits,
             phase: watch::Sender::new(Phase::of(Situation::of(row), guest)),
             unwanted: CancellationToken::new(),
             made,

@@ -8,13 +8,14 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use emergent_provider::{Provider, ProviderKind, WorkspaceId};
-use emergent_store::{ListFilter, Page, PageRequest, ProjectId, Store};
+use emergent_store::{AuditFilter, AuditRow, ListFilter, Page, PageRequest, ProjectId, Store};
 use tokio::time::timeout;
 
 use crate::{
-    CallError, CoreConfig, GuestSession, IdempotencyKey, ListError, LookupError, NewWorkspace, NewWorkspaceError,
-    PoolStatus, ProviderStatus, Readiness, StartError, TransitionError, Workspace,
+    Audit, CallError, Capacity, CoreConfig, GuestSession, IdempotencyKey, ListError, LookupError, NewWorkspace,
+    NewWorkspaceError, PoolStatus, ProviderStatus, Readiness, StartError, TransitionError, UsageHistory, Workspace,
     decide::Operation,
     inner::{Core, chain},
     providers::why_absent,
@@ -62,6 +63,7 @@ impl Workspaces {
         core.tasks.spawn(Arc::clone(&core).keep_clean());
         core.tasks.spawn(Arc::clone(&core).keep_recording_use());
         core.tasks.spawn(Arc::clone(&core).keep_counting());
+        core.tasks.spawn(Arc::clone(&core).keep_sampling());
         Ok(Self { core })
     }
 
@@ -76,6 +78,12 @@ impl Workspaces {
             tracing::warn!("operations were still under way; the next start takes them up again");
         }
         self.core.record_use().await;
+        self.core.audit.close().await;
+    }
+
+    /// Writes what was done until now to the store, also after a [`shutdown`](Self::shutdown) that was not waited for.
+    pub async fn close_audit(&self) {
+        self.core.audit.close().await;
     }
 
     /// Whether calls are taken. The store is not asked.
@@ -201,6 +209,50 @@ impl Workspaces {
     /// How the warm pool stands, image by image.
     pub fn pool(&self) -> Vec<PoolStatus> {
         self.core.pool.status()
+    }
+
+    /// Takes rows of what is done through other faces than this one.
+    pub fn audit(&self) -> &Audit {
+        &self.core.audit
+    }
+
+    /// A page of what was done in a project, or with one workspace of it, newest first. Destroyed workspaces are
+    /// among it; what was done in the last second may not be yet.
+    ///
+    /// # Errors
+    /// [`ListError`] when the page cannot be.
+    pub async fn audit_list(
+        &self,
+        project: ProjectId,
+        filter: AuditFilter,
+        page: PageRequest,
+    ) -> Result<Page<AuditRow>, ListError> {
+        if !(1..=PageRequest::MOST).contains(&page.limit) {
+            return Err(ListError::BadLimit { most: PageRequest::MOST });
+        }
+        Ok(self.core.store.audit_list(project, &filter, page).await?)
+    }
+
+    /// What a workspace used in a span of time; a destroyed one's is kept as long as samples are.
+    ///
+    /// # Errors
+    /// [`LookupError`] when it is not there.
+    pub async fn usage_history(
+        &self,
+        project: ProjectId,
+        id: WorkspaceId,
+        since: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<UsageHistory, LookupError> {
+        self.core.usage_history(project, id, since, until).await
+    }
+
+    /// How much is in use of what may be, on the whole and by one project.
+    ///
+    /// # Errors
+    /// [`LookupError`] when the store fails, or workspaces are switched off.
+    pub async fn capacity(&self, project: ProjectId) -> Result<Capacity, LookupError> {
+        self.core.capacity(project).await
     }
 
     /// How each provider is, as last asked: all three, always.

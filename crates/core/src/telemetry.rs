@@ -49,3 +49,24 @@ pub(crate) fn pool_hit(image: &ImageRef) {
 pub(crate) fn pool_miss(image: &ImageRef, reason: &'static str) {
     counter!("emergent_warm_pool_misses_total", "image" => image.to_string(), "reason" => reason).increment(1);
 }
+
+/// What is in use of what may be, and whether that is near the limit.
+pub(crate) fn capacity(active: u64, limit: u32, near: bool) {
+    gauge!("emergent_workspaces_in_use").set(u32::try_from(active).unwrap_or(u32::MAX));
+    gauge!("emergent_workspaces_limit").set(limit);
+    gauge!("emergent_workspaces_near_limit").set(u8::from(near));
+}
+
+pub(crate) fn sampled(answered: bool) {
+    let outcome = if answered { "ok" } else { "silent" };
+    counter!("emergent_usage_samples_total", "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn crossed_disk_limit(over: bool) {
+    let direction = if over { "over" } else { "below" };
+    counter!("emergent_workspaces_disk_limit_crossings_total", "direction" => direction).increment(1);
+}
+
+pub(crate) fn over_disk_limit(workspaces: usize) {
+    gauge!("emergent_workspaces_over_disk_limit").set(u32::try_from(workspaces).unwrap_or(u32::MAX));
+}

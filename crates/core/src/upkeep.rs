@@ -6,6 +6,7 @@ use chrono::Utc;
 use tokio::time::{Interval, interval};
 
 use crate::{
+    capacity::is_near,
     decide::Operation,
     inner::{Core, chain},
     providers::Registered,
@@ -37,6 +38,7 @@ impl Core {
             if self.config.enabled {
                 self.destroy_expired().await;
             }
+            self.forget_old().await;
         }
     }
 
@@ -57,21 +59,22 @@ impl Core {
             match self.store.workspaces_active().await {
                 Ok(active) => {
                     telemetry::active(&active);
-                    warned = self.warn_near_limit(active.iter().map(|(_, active)| active).sum(), warned);
+                    let active = active.iter().map(|(_, active)| active).sum();
+                    let near = is_near(active, self.config.max_concurrent, self.config.alert_threshold_pct);
+                    self.warn_near_limit(active, near && !warned);
+                    warned = near;
                 }
                 Err(error) => tracing::warn!(reason = chain(&error), "active workspaces could not be counted"),
             }
         }
     }
 
-    /// Warns once each time the threshold is reached; answers whether it is.
-    fn warn_near_limit(&self, active: u64, warned: bool) -> bool {
+    fn warn_near_limit(&self, active: u64, near_now: bool) {
         let (limit, threshold_pct) = (self.config.max_concurrent, self.config.alert_threshold_pct);
-        let near = active > 0 && active * 100 >= u64::from(limit) * u64::from(threshold_pct);
-        if near && !warned {
+        telemetry::capacity(active, limit, is_near(active, limit, threshold_pct));
+        if near_now {
             tracing::warn!(active, limit, threshold_pct, "active workspaces come near WORKSPACE_MAX_CONCURRENT");
         }
-        near
     }
 
     /// Records when workspaces were last used, as far as that is not recorded yet.
@@ -103,7 +106,7 @@ impl Core {
     }
 
     /// Waits for the next tick, the first being now; false when the service goes down.
-    async fn goes_on(&self, ticks: &mut Interval) -> bool {
+    pub(crate) async fn goes_on(&self, ticks: &mut Interval) -> bool {
         tokio::select! {
             _ = ticks.tick() => true,
             () = self.going_down.cancelled() => false,

@@ -79,7 +79,7 @@ impl Workspace {
             limits: row.limits,
             network: row.network,
             allow_root: row.allow_root,
-            warnings: row.warnings,
+            warnings: row.warnings.into_iter().chain(row.disk_warning).collect(),
             pull,
             created_at: row.created_at,
             ready_at: row.ready_at,

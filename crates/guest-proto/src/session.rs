@@ -58,6 +58,9 @@ pub struct Usage {
     pub disk_used_bytes: Option<u64>,
     /// Size in bytes of the file system that holds `/workspace`.
     pub disk_total_bytes: Option<u64>,
+    /// Bytes that the files in `/workspace` take, as last counted; absent until they were counted once.
+    #[serde(default)]
+    pub workspace_bytes: Option<u64>,
     /// Milliseconds since the guest started.
     pub uptime_ms: u64,
 }

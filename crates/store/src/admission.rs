@@ -7,19 +7,20 @@ use emergent_provider::{ContainerKind, ImageRef, NetworkPolicy, ProviderKind, Re
 use sea_orm::{
     ActiveModelTrait as _,
     ActiveValue::{self, Set},
-    ColumnTrait as _, ConnectionTrait as _, DatabaseTransaction, DbErr, EntityTrait as _, Iterable as _,
-    QueryFilter as _,
+    ColumnTrait as _, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait as _, Iterable as _, QueryFilter as _,
     sea_query::{Asterisk, Expr, ExprTrait as _, Func, Query},
 };
 
 use crate::{
-    MadeSandbox, PassedOver, ProjectId, StartClaim, StateWord, Store, StoreError, WorkspaceRow, WorkspaceState,
+    MadeSandbox, PassedOver, ProjectId, QuotaReached, StartClaim, StateWord, Store, StoreError, WorkspaceRow,
+    WorkspaceState,
     entity::{
         idempotency_key,
         workspace::{self, Column},
     },
     error::Doing as _,
     installation::now,
+    quotas,
     row::new_values,
 };
 
@@ -83,6 +84,8 @@ pub enum Admission {
     KeyTaken,
     /// There is no room. Nothing was made.
     Full,
+    /// The project may not have that much more. Nothing was made.
+    OverQuota(QuotaReached),
 }
 
 // === impl Store ===
@@ -108,7 +111,8 @@ impl Store {
         let row = new.into_row();
         if !insert_if_room(&transaction, &row, limit).await? {
             // Dropping the transaction takes the key back, too.
-            return Ok(Admission::Full);
+            let reached = over_quota(&transaction, row.project, &row.limits, true).await?;
+            return Ok(reached.map_or(Admission::Full, Admission::OverQuota));
         }
         transaction.commit().await.doing("admit a workspace")?;
         Ok(Admission::Admitted(Box::new(row)))
@@ -120,16 +124,21 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database fails.
     pub async fn claim_start(&self, id: WorkspaceId, limit: u32) -> Result<StartClaim, StoreError> {
+        let Some(row) = self.workspaces_find(id).await? else { return Ok(StartClaim::Full) };
         let kind = Column::Kind.ne(ContainerKind::AgentWorkspace.as_str());
-        let room = kind.or(Column::Starting.eq(true)).or(places_taken().lt(limit));
+        let place = places_taken().lt(limit).and(quotas::has_room(row.project, &row.limits, false));
+        let room = kind.or(Column::Starting.eq(true)).or(place);
         let claim = workspace::Entity::update_many()
             .filter(Column::Id.eq(id.as_uuid()))
             .filter(Column::State.is_in([StateWord::Stopped.as_str(), StateWord::Error.as_str()]))
             .filter(room)
             .col_expr(Column::Starting, Expr::value(true))
             .exec(self.writer.connection());
-        let claimed = claim.await.doing("claim a place")?.rows_affected > 0;
-        Ok(if claimed { StartClaim::Claimed } else { StartClaim::Full })
+        if claim.await.doing("claim a place")?.rows_affected > 0 {
+            return Ok(StartClaim::Claimed);
+        }
+        let reached = over_quota(self.reader.connection(), row.project, &row.limits, false).await?;
+        Ok(reached.map_or(StartClaim::Full, StartClaim::OverQuota))
     }
 }
 
@@ -146,6 +155,17 @@ fn places_taken() -> Expr {
     Expr::SubQuery(None, Box::new(count.into()))
 }
 
+/// Which of the project's quotas has no room for one more active workspace.
+async fn over_quota(
+    connection: &impl ConnectionTrait,
+    project: ProjectId,
+    wanted: &ResourceLimits,
+    is_new: bool,
+) -> Result<Option<QuotaReached>, StoreError> {
+    let quota = quotas::quota_of(connection, project).await?;
+    Ok(quota.reached(&quotas::used_by(connection, project).await?, wanted, is_new))
+}
+
 /// One conditional insert, so that nothing can come between the question and the row.
 async fn insert_if_room(transaction: &DatabaseTransaction, row: &WorkspaceRow, limit: u32) -> Result<bool, StoreError> {
     let values = new_values(row);
@@ -158,7 +178,7 @@ async fn insert_if_room(transaction: &DatabaseTransaction, row: &WorkspaceRow, l
         }
     }
     if row.kind == ContainerKind::AgentWorkspace {
-        source.and_where(places_taken().lt(limit));
+        source.and_where(places_taken().lt(limit)).and_where(quotas::has_room(row.project, &row.limits, true));
     }
     let mut insert = Query::insert();
     insert.into_table(workspace::Entity).columns(columns).returning_col(Column::Id);
@@ -231,6 +251,7 @@ impl NewWorkspaceRow {
             allow_root: self.allow_root,
             environment_keys: self.environment_keys,
             warnings,
+            disk_warning: None,
             created_at: now(),
             ready_at: None,
             last_used_at: None,

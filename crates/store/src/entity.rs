@@ -3,6 +3,9 @@
 //! No entity names a schema: SQLite has none, and PostgreSQL finds the tables by its search path.
 #![expect(unreachable_pub, reason = "the derives demand public structs, and these stay in here")]
 
+pub(crate) mod audit;
+pub(crate) mod usage;
+
 pub(crate) mod idempotency_key {
     //! Which request an idempotency key stands for.
 
@@ -31,7 +34,7 @@ pub(crate) mod project {
 
     use sea_orm::entity::prelude::*;
 
-    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
     #[sea_orm(table_name = "projects")]
     pub struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
@@ -39,6 +42,10 @@ pub(crate) mod project {
         #[sea_orm(unique)]
         pub name: String,
         pub created_at: DateTimeUtc,
+        pub quota_max_active: Option<i32>,
+        pub quota_max_total: Option<i32>,
+        pub quota_max_cpu: Option<f64>,
+        pub quota_max_memory_bytes: Option<i64>,
     }
 
     #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
@@ -132,6 +139,7 @@ pub(crate) mod workspace {
         pub last_used_at: Option<DateTimeUtc>,
         pub expires_at: Option<DateTimeUtc>,
         pub destroyed_at: Option<DateTimeUtc>,
+        pub disk_warning: Option<String>,
     }
 
     #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

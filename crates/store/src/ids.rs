@@ -8,3 +8,7 @@ emergent_provider::uuid_newtype!(
     /// Names an access token; not a secret.
     TokenId
 );
+emergent_provider::uuid_newtype!(
+    /// Names something that was done.
+    AuditId
+);

@@ -11,21 +11,27 @@ mod row;
 mod words;
 
 pub mod admission;
+pub mod audit;
 pub mod error;
 pub mod ids;
 pub mod installation;
 pub mod open;
 pub mod page;
 pub mod projects;
+pub mod quotas;
 pub mod state;
 pub mod tokens;
+pub mod usage;
 pub mod workspaces;
 
 pub use admission::{Admission, IdempotencyClaim, NewWorkspaceRow};
+pub use audit::{Actor, AuditFilter, AuditKind, AuditOutcome, AuditRow, UnknownAuditWord};
 pub use error::{OpenError, StoreError};
-pub use ids::{ProjectId, TokenId};
+pub use ids::{AuditId, ProjectId, TokenId};
 pub use open::{DatabaseUrl, InvalidDatabaseUrl, Store};
 pub use page::{Cursor, InvalidCursor, Page, PageRequest};
+pub use quotas::{Project, Quota, QuotaReached, QuotaUse};
 pub use state::{ErrorReason, StateWord, UnknownState, WorkspaceState};
 pub use tokens::{NewToken, Scope, Token, UnknownScope};
+pub use usage::{UsageSample, UsageTotals};
 pub use workspaces::{ListFilter, MadeSandbox, PassedOver, StartClaim, WorkspaceRow, is_label_key};

@@ -13,6 +13,7 @@ pub(crate) async fn find_or_make(connection: &impl ConnectionTrait, name: &str) 
         id: Set(ProjectId::generate().as_uuid()),
         name: Set(name.to_owned()),
         created_at: Set(now()),
+        ..project::ActiveModel::default()
     };
     let unless_there = OnConflict::column(project::Column::Name).do_nothing().to_owned();
     let insert = project::Entity::insert(new).on_conflict(unless_there);

@@ -48,6 +48,7 @@ pub(crate) fn new_values(row: &WorkspaceRow) -> ActiveModel {
         last_used_at: Set(None),
         expires_at: Set(row.expires_at),
         destroyed_at: Set(None),
+        disk_warning: Set(None),
     }
 }
 
@@ -98,6 +99,7 @@ impl TryFrom<Model> for WorkspaceRow {
             allow_root: row.allow_root,
             environment_keys: from_json("environment_keys", row.environment_keys)?,
             warnings: from_json("warnings", row.warnings)?,
+            disk_warning: row.disk_warning,
             created_at: row.created_at,
             ready_at: row.ready_at,
             last_used_at: row.last_used_at,

@@ -13,7 +13,7 @@ use sea_orm::{
 };
 
 use crate::{
-    Cursor, Page, PageRequest, ProjectId, StateWord, Store, StoreError, WorkspaceState,
+    Cursor, Page, PageRequest, ProjectId, QuotaReached, StateWord, Store, StoreError, WorkspaceState,
     entity::workspace::{Column, Entity},
     error::Doing as _,
     installation::now,
@@ -64,6 +64,8 @@ pub struct WorkspaceRow {
     pub environment_keys: Vec<String>,
     /// What is weaker than asked for.
     pub warnings: Vec<String>,
+    /// What is said while it is over its disk limit.
+    pub disk_warning: Option<String>,
     /// When it was asked for.
     pub created_at: DateTime<Utc>,
     /// When its guest first answered.
@@ -103,12 +105,14 @@ pub struct ListFilter {
 }
 
 /// Whether a workspace that does not run may be started.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum StartClaim {
     /// It holds a place now.
     Claimed,
     /// There is no room.
     Full,
+    /// The project may not have that much more.
+    OverQuota(QuotaReached),
 }
 
 /// What the provider said of a sandbox that it has made.
@@ -287,6 +291,21 @@ impl Store {
             .col_expr(Column::PassedOver, Expr::value(passed_over_json(passed_over)));
         update.exec(self.writer.connection()).await.doing("record a provider")?;
         Ok(())
+    }
+
+    /// Records what is said of a workspace that is over its disk limit, or that it no longer is. Answers whether that
+    /// is news, to one caller alone.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn workspaces_disk_warning(&self, id: WorkspaceId, warning: Option<&str>) -> Result<bool, StoreError> {
+        let is_news = if warning.is_some() { Column::DiskWarning.is_null() } else { Column::DiskWarning.is_not_null() };
+        let update = Entity::update_many()
+            .filter(Column::Id.eq(id.as_uuid()))
+            .filter(is_news)
+            .col_expr(Column::DiskWarning, Expr::value(warning));
+        let updated = update.exec(self.writer.connection()).await.doing("record a warning")?;
+        Ok(updated.rows_affected > 0)
     }
 
     /// Records when workspaces were last called.

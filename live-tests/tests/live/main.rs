@@ -1,5 +1,6 @@
 //! The live suites. Every case runs on runc and on gVisor; where one is missing its cases are skipped, and say why.
 
+mod audit;
 mod durability;
 mod faults;
 mod images;
@@ -21,5 +22,6 @@ fn main() -> ExitCode {
         images::cases,
         selection::cases,
         warm::cases,
+        audit::cases,
     ])
 }

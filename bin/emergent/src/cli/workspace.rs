@@ -19,6 +19,8 @@ pub(crate) enum WorkspaceCommand {
     Cp(CopyArgs),
     /// Show the output of an execution, from its beginning.
     Logs(LogsArgs),
+    /// Show what was done in and with a workspace, newest first.
+    Audit(AuditArgs),
     /// Stop workspaces: processes end, files stay.
     Stop(WorkspacesArgs),
     /// Freeze workspaces with their processes.
@@ -193,6 +195,34 @@ pub(crate) struct LogsArgs {
     /// Only this stream.
     #[arg(long, value_parser = stream)]
     pub(crate) stream: Option<Stream>,
+}
+
+/// Which of what was done to show.
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// Id, beginning of an id, or name; the id of a destroyed one too. Left out: all workspaces of the project.
+    pub(crate) workspace: Option<String>,
+    /// Of this kind.
+    #[arg(long, value_parser = ["tool", "lifecycle"])]
+    pub(crate) kind: Option<String>,
+    /// Of this action, such as bash or destroy.
+    #[arg(long)]
+    pub(crate) action: Option<String>,
+    /// With this outcome.
+    #[arg(long, value_parser = ["ok", "refused", "failed", "timed_out", "abandoned"])]
+    pub(crate) outcome: Option<String>,
+    /// Under this session.
+    #[arg(long)]
+    pub(crate) session: Option<String>,
+    /// Begun at this time or later, such as 2026-11-21T10:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Begun before this time.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// How many at most.
+    #[arg(long, default_value_t = 50, value_name = "COUNT")]
+    pub(crate) limit: usize,
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

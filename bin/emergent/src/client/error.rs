@@ -43,6 +43,9 @@ pub(crate) enum ClientError {
     /// No workspace is meant.
     #[error("no workspace has an id that begins with {0:?}, or that name; `emergent workspace ls` lists them")]
     NoSuchWorkspace(String),
+    /// No project is meant.
+    #[error("you see no project {0}; `emergent project ls` lists them")]
+    NoSuchProject(String),
     /// More than one workspace may be meant.
     #[error("{given:?} may mean {}; give more of the id", .candidates.join(" or "))]
     Ambiguous {

@@ -1,5 +1,6 @@
 //! `emergent workspace …`.
 
+mod audit;
 mod copy;
 mod create;
 mod exec;
@@ -38,6 +39,7 @@ pub(super) async fn run(arguments: WithServer<WorkspaceCommand>) -> ExitStatus {
         WorkspaceCommand::Exec(exec) => exec::run(&client, &exec, json).await,
         WorkspaceCommand::Cp(copy) => ended(copy::run(&client, &copy).await),
         WorkspaceCommand::Logs(logs) => logs::run(&client, &logs, json).await,
+        WorkspaceCommand::Audit(which) => ended(audit::run(&client, &which, json).await),
         WorkspaceCommand::Stop(which) => change(&client, &which.workspaces, "stop", "stopping", json).await,
         WorkspaceCommand::Pause(which) => change(&client, &which.workspaces, "pause", "pausing", json).await,
         WorkspaceCommand::Resume(which) => change(&client, &which.workspaces, "resume", "resuming", json).await,

@@ -59,8 +59,17 @@ variables! {
     Server WORKSPACE_DEFAULT_TTL_DAYS = "30", "a number of days above 0, at most 3650";
     /// Minutes between looks for expired workspaces and orphans.
     Server WORKSPACE_CLEANUP_INTERVAL_MIN = "60", "a whole number of minutes from 1 to 10080";
-    /// Warns in the log when more than this share of WORKSPACE_MAX_CONCURRENT is in use.
+    /// Warns, in the log, a metric and `GET …/capacity`, when this share of WORKSPACE_MAX_CONCURRENT is in use.
     Server WORKSPACE_ALERT_THRESHOLD_PCT = "80", "a whole number of percent from 1 to 100";
+    /// How much of a call's arguments the audit keeps: nothing; names of programs and paths, and lengths; or also how
+    /// command lines and searches begin, with whatever secrets callers write into them.
+    Server WORKSPACE_AUDIT_ARGUMENTS = "names", "none, names or commands";
+    /// Days that the audit's rows are kept.
+    Server WORKSPACE_AUDIT_RETENTION_DAYS = "90", "a whole number of days from 1 to 3650";
+    /// Seconds between samples of what each workspace uses.
+    Server WORKSPACE_USAGE_INTERVAL_SEC = "60", "a whole number of seconds from 1 to 86400";
+    /// Days that samples of use are kept.
+    Server WORKSPACE_USAGE_RETENTION_DAYS = "14", "a whole number of days from 1 to 3650";
     /// CPU cores of a workspace, when the request does not say.
     Server WORKSPACE_DEFAULT_CPU = "2", "a number of cores from 0.01 to 1024, such as 2 or 0.5";
     /// Memory of a workspace, when the request does not say.

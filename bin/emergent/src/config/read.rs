@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use emergent_api::size::ByteSize;
-use emergent_core::{CoreConfig, DeploymentMode, Fault as FaultPoint};
+use emergent_core::{ArgumentLevel, AuditConfig, CoreConfig, DeploymentMode, Fault as FaultPoint};
 use emergent_provider::{ImageRef, Isolation, ProviderKind, ResourceLimits};
 use emergent_provider_docker::IpNet;
 use emergent_store::DatabaseUrl;
@@ -116,6 +116,7 @@ impl Reading<'_> {
             default_image,
             allowed_images: self.list(env_vars::WORKSPACE_ALLOWED_IMAGES),
             registries: self.registries(),
+            audit: self.audit(),
             fault: self.optional(env_vars::EMERGENT_FAULT, |text| {
                 text.parse::<FaultPoint>().map_err(|error| error.to_string())
             }),
@@ -133,6 +134,21 @@ impl Reading<'_> {
             }
         }
         if images.is_empty() { vec![default_image.clone()] } else { images }
+    }
+
+    fn audit(&mut self) -> AuditConfig {
+        let levels =
+            [("none", ArgumentLevel::None), ("names", ArgumentLevel::Names), ("commands", ArgumentLevel::Commands)];
+        AuditConfig {
+            arguments: self.word(env_vars::WORKSPACE_AUDIT_ARGUMENTS, &levels),
+            retention: self.days(env_vars::WORKSPACE_AUDIT_RETENTION_DAYS),
+            usage_interval: Duration::from_secs(self.whole(env_vars::WORKSPACE_USAGE_INTERVAL_SEC, 1, 86_400)),
+            usage_retention: self.days(env_vars::WORKSPACE_USAGE_RETENTION_DAYS),
+        }
+    }
+
+    fn days(&mut self, variable: &'static Variable) -> Duration {
+        Duration::from_secs(24 * 60 * 60 * self.whole::<u64>(variable, 1, 3650))
     }
 
     /// Unset is gVisor; empty or `auto` chooses by itself.

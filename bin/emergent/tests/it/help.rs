@@ -4,13 +4,15 @@ use crate::harness::{assert_snapshot, emergent, run};
 
 #[test]
 fn help_teaches() {
-    let commands: [&[&str]; 17] = [
+    let commands: [&[&str]; 20] = [
         &[],
         &["serve"],
         &["doctor"],
         &["openapi"],
         &["token"],
         &["token", "create"],
+        &["project"],
+        &["project", "quota"],
         &["workspace"],
         &["workspace", "create"],
         &["workspace", "ls"],
@@ -18,6 +20,7 @@ fn help_teaches() {
         &["workspace", "exec"],
         &["workspace", "cp"],
         &["workspace", "logs"],
+        &["workspace", "audit"],
         &["workspace", "stop"],
         &["workspace", "pause"],
         &["workspace", "resume"],

@@ -29,6 +29,10 @@ fn limit_reached(error: &dyn std::error::Error, retry_after: Duration) -> Refusa
     Refusal::new(ProblemKind::LimitReached, error.to_string()).retry_after(retry_after.as_secs().max(1))
 }
 
+fn quota_reached(error: &dyn std::error::Error, retry_after: Duration) -> Refusal {
+    Refusal::new(ProblemKind::QuotaReached, error.to_string()).retry_after(retry_after.as_secs().max(1))
+}
+
 fn wrong_state(error: &dyn std::error::Error, state: StateWord) -> Refusal {
     let refusal = Refusal::new(ProblemKind::WrongState, error.to_string());
     match state {
@@ -61,6 +65,7 @@ impl From<NewWorkspaceError> for Refusal {
                 Self::of_field(ProblemKind::ImageNotAllowed, "base_image", chain(&error))
             }
             NewWorkspaceError::LimitReached { retry_after, .. } => limit_reached(&error, retry_after),
+            NewWorkspaceError::OverQuota { retry_after, .. } => quota_reached(&error, retry_after),
             NewWorkspaceError::NoProvider { named, ref reasons } => no_provider(&error, named, reasons),
             NewWorkspaceError::IdempotencyMismatch => Self::new(
                 ProblemKind::IdempotencyMismatch,
@@ -132,6 +137,7 @@ impl From<TransitionError> for Refusal {
             TransitionError::NotFound => not_found(),
             TransitionError::WrongState { state, .. } => wrong_state(&error, state),
             TransitionError::LimitReached { retry_after, .. } => limit_reached(&error, retry_after),
+            TransitionError::OverQuota { retry_after, .. } => quota_reached(&error, retry_after),
             TransitionError::NoProvider(_) => Self::new(ProblemKind::NoProvider, error.to_string()),
             TransitionError::Engine { ref source, .. } => Self::new(engine_kind(source), chain(&error)),
             TransitionError::Guest(_) => Self::new(ProblemKind::WorkspaceUnreachable, chain(&error)).retry_after(SOON),

@@ -58,6 +58,8 @@ kinds! {
     NoSuchRoute = "no-such-route", NOT_FOUND, "There is nothing at this path";
     /// No workspace of your project has this id. Destroyed ones stay listed with `include_destroyed=true`.
     WorkspaceNotFound = "workspace-not-found", NOT_FOUND, "There is no such workspace";
+    /// There is no project of this id.
+    ProjectNotFound = "project-not-found", NOT_FOUND, "There is no such project";
     /// No token of your project has this id.
     TokenNotFound = "token-not-found", NOT_FOUND, "There is no such token";
     /// Nothing stands at that path in the workspace.
@@ -116,6 +118,9 @@ kinds! {
     GitFailed = "git-failed", UNPROCESSABLE_ENTITY, "git refused";
     /// As many workspaces as `WORKSPACE_MAX_CONCURRENT` allows are in use. Destroy or stop one, or try again later.
     LimitReached = "limit-reached", TOO_MANY_REQUESTS, "The limit on workspaces is reached";
+    /// Your project has as much as its quota allows. `detail` names the quota and its figure. Destroy or stop a
+    /// workspace, or ask an administrator of the server for more.
+    QuotaReached = "quota-reached", TOO_MANY_REQUESTS, "The project's quota is reached";
     /// The workspace has reached its limit on processes or memory.
     ResourceLimit = "resource-limit", TOO_MANY_REQUESTS, "The workspace has reached a resource limit";
     /// A defect of the server. The log has it under the request id of the answer's `x-request-id` header.

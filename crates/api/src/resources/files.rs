@@ -20,6 +20,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::range::{ByteRange, Wanted};
 use crate::{
+    audit::Arguments,
     auth::{Caller, NeedsRead, NeedsWrite},
     check::{Check, Faults},
     extract::{JsonBody, Query, WorkspacePath},
@@ -303,6 +304,10 @@ async fn remove_file(
 
 impl Check for FileQuery {
     fn check(&self, _: &mut Faults) {}
+
+    fn arguments(&self, kept: &mut Arguments) {
+        kept.name("path", &self.path);
+    }
 }
 
 impl FileQuery {
@@ -320,6 +325,10 @@ impl Check for TargetQuery {
         if self.mode.as_deref().is_some_and(|mode| !is_octal(mode)) {
             faults.add("mode", "it takes three or four octal digits, such as 644 or 0755");
         }
+    }
+
+    fn arguments(&self, kept: &mut Arguments) {
+        kept.name("path", &self.path);
     }
 }
 

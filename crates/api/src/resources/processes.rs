@@ -22,6 +22,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    audit::Arguments,
     auth::{Caller, NeedsRead, NeedsWrite},
     check::{Check, Faults},
     extract::{ExecutionPath, JsonBody, Query, WorkspacePath},
@@ -260,6 +261,18 @@ impl Check for StartProcess {
         }
         faults.range("timeout_ms", self.timeout_ms, 1..=MAX_TIMEOUT_MS);
         faults.environment("env", &self.env);
+    }
+
+    fn arguments(&self, kept: &mut Arguments) {
+        if let Some(command) = &self.command {
+            kept.command("command", command);
+        }
+        if let Some(argv) = &self.argv {
+            kept.optional("program", argv.first());
+            kept.number("arguments", argv.len().saturating_sub(1) as u64);
+        }
+        kept.optional("workdir", self.workdir.as_ref());
+        kept.optional("execution_id", self.execution_id.as_ref());
     }
 }
 

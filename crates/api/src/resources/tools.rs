@@ -107,9 +107,11 @@ async fn run(
 ) -> Result<Response, Refusal> {
     let guest = state.workspaces().guest(caller.project(), id).await?;
     if query.stream.unwrap_or_else(|| sse::is_wanted(&headers)) {
-        return stream::bash(guest, request, &headers).await;
+        return stream::bash(guest, request, &headers, caller.note().clone()).await;
     }
-    Ok(Json(guest.bash(request).await?).into_response())
+    let result = guest.bash(request).await?;
+    caller.note().ran(&result);
+    Ok(Json(result).into_response())
 }
 
 /// Shows a text file with numbered lines, lists a directory, or tells what a binary file is.

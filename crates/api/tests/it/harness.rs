@@ -162,6 +162,7 @@ fn config(enabled: bool) -> CoreConfig {
         default_image: "base:test".parse().unwrap(),
         allowed_images: vec!["base:*".to_owned()],
         registries: Vec::new(),
+        audit: emergent_core::AuditConfig::default(),
         fault: None,
     }
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "an unwrap that fails is a failed test")]
 
+mod audit;
 mod auth;
 mod harness;
 mod lists;
@@ -10,3 +11,4 @@ mod openapi;
 mod pages;
 mod problems;
 mod projects;
+mod quotas;

@@ -27,13 +27,15 @@ async fn no_operation_finds_a_workspace_or_a_token_of_another_project() {
     let workspace = api.new_row("a", &[]).await;
     let shown = api.get(&format!("{WORKSPACES}/{workspace}")).await.text;
     let token = api.get("/api/v1/tokens").await.json()["items"][0]["id"].as_str().unwrap().to_owned();
+    let project = api.store.default_project().to_string();
 
     let document = serde_json::to_value(emergent_api::openapi()).unwrap();
     let mut tried = 0;
     for operation in operations().into_iter().filter(|operation| operation.path.contains("{id}")) {
-        let (id, slug) = match operation.path.starts_with(WORKSPACES) {
-            true => (workspace.to_string(), "workspace-not-found"),
-            false => (token.clone(), "token-not-found"),
+        let (id, slug) = match operation.path.as_str() {
+            path if path.starts_with(WORKSPACES) => (workspace.to_string(), "workspace-not-found"),
+            path if path.starts_with("/api/v1/projects") => (project.clone(), "project-not-found"),
+            _ => (token.clone(), "token-not-found"),
         };
         let (method, path) = (operation.method.as_str(), operation.path_of(&id));
         let body = operation.smallest_body(&document);

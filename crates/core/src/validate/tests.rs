@@ -19,6 +19,7 @@ fn config() -> CoreConfig {
         default_image: "emergent/workspace:latest".parse().unwrap(),
         allowed_images: Vec::new(),
         registries: Vec::new(),
+        audit: crate::AuditConfig::default(),
         fault: None,
     }
 }

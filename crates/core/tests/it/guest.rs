@@ -3,7 +3,8 @@
 use std::{convert::Infallible, path::PathBuf, sync::Arc};
 
 use emergent_guest_proto::{
-    Execution, ExecutionId, ExecutionState, GENERATION, Hello, Outcome, Stream as OutputStream, frame::Frame, routes,
+    Execution, ExecutionId, ExecutionState, GENERATION, Hello, Outcome, Stream as OutputStream, Usage, frame::Frame,
+    routes,
 };
 use emergent_provider::ByteStream;
 use futures::{StreamExt as _, stream};
@@ -28,6 +29,7 @@ pub(crate) struct FakeGuest {
     /// There once it has been given what belongs to the workspace: it outlives the process.
     handed_over: PathBuf,
     refuses_hand_over: Arc<std::sync::Mutex<bool>>,
+    usage: Arc<std::sync::Mutex<Option<Usage>>>,
 }
 
 #[derive(Clone, Default)]
@@ -40,7 +42,8 @@ impl FakeGuest {
     /// A guest that keeps its one mark at this path.
     pub(crate) fn kept_in(handed_over: PathBuf) -> Self {
         std::fs::create_dir_all(handed_over.parent().unwrap()).unwrap();
-        Self { output: Arc::default(), connections: Arc::default(), refuses_hand_over: Arc::default(), handed_over }
+        let (output, connections, usage) = (Arc::default(), Arc::default(), Arc::default());
+        Self { output, connections, usage, refuses_hand_over: Arc::default(), handed_over }
     }
 
     /// Serves one more connection.
@@ -50,7 +53,12 @@ impl FakeGuest {
         self.connections.lock().unwrap().spawn(async move {
             let serve = service_fn(move |request| {
                 let guest = guest.clone();
-                async move { Ok::<_, Infallible>(guest.answer(&request)) }
+                async move {
+                    if request.uri().path() == routes::USAGE {
+                        return Ok(guest.usage().await);
+                    }
+                    Ok::<_, Infallible>(guest.answer(&request))
+                }
             });
             // The client goes away whenever it likes.
             http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(ours), serve).await.ok();
@@ -76,6 +84,19 @@ impl FakeGuest {
     /// Ends with its sandbox.
     pub(crate) fn restart(&self) {
         self.cut();
+    }
+
+    /// What it says it uses from now on; until then it does not answer such a question.
+    pub(crate) fn uses(&self, usage: Usage) {
+        *self.usage.lock().unwrap() = Some(usage);
+    }
+
+    async fn usage(&self) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
+        let usage = self.usage.lock().unwrap().clone();
+        match usage {
+            Some(usage) => Response::new(Full::new(serde_json::to_vec(&usage).unwrap().into()).boxed_unsync()),
+            None => std::future::pending().await,
+        }
     }
 
     /// The execution writes to its standard output.

@@ -1,6 +1,7 @@
 //! The service against an engine of files and a guest of a few lines: states, races, crashes.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails by panicking, as the test itself does")]
 
+mod audit;
 mod calls;
 mod crash;
 mod create;
@@ -15,3 +16,4 @@ mod races;
 mod reconcile;
 mod support;
 mod upkeep;
+mod usage;

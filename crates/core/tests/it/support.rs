@@ -1,10 +1,15 @@
 //! A service of its own for each test.
 
-use std::{future::Future, path::Path, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use emergent_core::{
-    CoreConfig, ListFilter, NewWorkspace, PageRequest, ProjectId, Readiness, StateWord, Workspace, WorkspaceId,
-    Workspaces,
+    AuditFilter, AuditRow, CoreConfig, ListFilter, NewWorkspace, PageRequest, ProjectId, Readiness, StateWord,
+    Workspace, WorkspaceId, Workspaces,
 };
 use emergent_provider::{Provider, ResourceLimits};
 use emergent_store::{DatabaseUrl, Store};
@@ -41,6 +46,7 @@ pub(crate) fn config() -> CoreConfig {
         default_image: "emergent/workspace:latest".parse().unwrap(),
         allowed_images: Vec::new(),
         registries: Vec::new(),
+        audit: emergent_core::AuditConfig::default(),
         fault: None,
     }
 }
@@ -107,6 +113,19 @@ impl Fixture {
     pub(crate) async fn becomes(&self, id: WorkspaceId, state: StateWord) -> Workspace {
         eventually(state.as_str(), async || self.get(id).await.state.word() == state).await;
         self.get(id).await
+    }
+
+    /// What the audit knows of the project, oldest first.
+    pub(crate) async fn told(&self, filter: AuditFilter) -> Vec<AuditRow> {
+        let page = PageRequest { limit: PageRequest::MOST, cursor: None };
+        let mut rows = self.service.audit_list(self.project, filter, page).await.unwrap().items;
+        rows.reverse();
+        rows
+    }
+
+    /// Where its rows are.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.directory.path().join("rows.db")
     }
 
     /// All workspaces that are not destroyed.

@@ -2,9 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails by panicking, as the test itself does")]
 
 mod admission;
+mod audit;
 mod installation;
 mod lists;
 mod projects;
+mod quotas;
 mod support;
 mod tokens;
+mod usage;
 mod workspaces;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 
 use crate::{
+    audit::Arguments,
     auth::{Caller, NeedsRead},
     check::{Check, Faults},
     extract::{JsonBody, WorkspacePath},
@@ -84,6 +85,24 @@ impl Check for Strict {
             | GitAction::Pull { .. }
             | GitAction::Branch { .. } => {}
         }
+    }
+
+    fn arguments(&self, kept: &mut Arguments) {
+        kept.name("action", word(&self.0.action));
+        kept.optional("path", self.0.path.as_ref());
+    }
+}
+
+fn word(action: &GitAction) -> &'static str {
+    match action {
+        GitAction::Status {} => "status",
+        GitAction::Diff { .. } => "diff",
+        GitAction::Commit { .. } => "commit",
+        GitAction::Push { .. } => "push",
+        GitAction::Pull { .. } => "pull",
+        GitAction::Checkout { .. } => "checkout",
+        GitAction::Log { .. } => "log",
+        GitAction::Branch { .. } => "branch",
     }
 }
 

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::{
+    audit::Note,
     check::{Check, Faults},
     problem::Refusal,
     sse::{self, Position},
@@ -30,14 +31,19 @@ impl Check for StreamQuery {
 }
 
 /// Starts the command, or reattaches to the execution that `Last-Event-ID` names, and follows it.
-pub(super) async fn bash(guest: GuestSession, request: BashRequest, headers: &HeaderMap) -> Result<Response, Refusal> {
+pub(super) async fn bash(
+    guest: GuestSession,
+    request: BashRequest,
+    headers: &HeaderMap,
+    note: Note,
+) -> Result<Response, Refusal> {
     if let Some(position) = Position::from_headers(headers)? {
         let execution = guest.execution(&position.execution).await?;
-        return Ok(sse::response(guest, execution, position, true));
+        return Ok(sse::response(guest, execution, position, true, note));
     }
     let execution = guest.start(in_background(request)).await?;
     let position = Position::start(execution.execution_id.clone());
-    Ok(sse::response(guest, execution, position, true))
+    Ok(sse::response(guest, execution, position, true, note))
 }
 
 fn in_background(request: BashRequest) -> StartRequest {

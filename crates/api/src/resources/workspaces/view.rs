@@ -39,6 +39,8 @@ macro_rules! words {
     };
 }
 
+pub(crate) use words;
+
 words! {
     /// What a workspace is for.
     ContainerType("what a workspace is for.") = ContainerKind {

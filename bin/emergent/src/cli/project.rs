@@ -1,0 +1,66 @@
+//! `emergent project …`.
+
+use clap::{Args, Subcommand};
+use emergent_api::size::ByteSize;
+
+/// What to do with projects. A project is named by its id or its name.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProjectCommand {
+    /// List the projects that you see, with their quotas.
+    Ls,
+    /// Show how much a project may have and has, or set it.
+    Quota(QuotaArgs),
+}
+
+/// How much a project may have.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without options it shows the quota and its use. An option changes one figure and leaves the others; \
+    `none` takes a limit away. Quotas are set with a token of the project `default`.\n\n\
+    Examples:\n  emergent project quota research\n  emergent project quota research --max-active 5 --max-memory 16G"
+)]
+pub(crate) struct QuotaArgs {
+    /// The project's id or name.
+    pub(crate) project: String,
+    /// Workspaces that are creating, ready or paused.
+    #[arg(long, value_name = "COUNT", value_parser = limit::<u32>)]
+    pub(crate) max_active: Option<Limit<u32>>,
+    /// Workspaces that are not destroyed, stopped ones too.
+    #[arg(long, value_name = "COUNT", value_parser = limit::<u32>)]
+    pub(crate) max_total: Option<Limit<u32>>,
+    /// CPU cores of the active workspaces together.
+    #[arg(long, value_name = "CORES", value_parser = limit::<f64>)]
+    pub(crate) max_cpu: Option<Limit<f64>>,
+    /// Memory of the active workspaces together, such as 16G.
+    #[arg(long, value_name = "SIZE", value_parser = limit::<ByteSize>)]
+    pub(crate) max_memory: Option<Limit<ByteSize>>,
+}
+
+/// A figure of a quota.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Limit<T> {
+    /// No more than this.
+    Most(T),
+    /// As much as there is.
+    None,
+}
+
+impl<T> Limit<T> {
+    /// The figure, if there is one.
+    pub(crate) fn figure(self) -> Option<T> {
+        match self {
+            Self::Most(figure) => Some(figure),
+            Self::None => None,
+        }
+    }
+}
+
+fn limit<T: std::str::FromStr>(text: &str) -> Result<Limit<T>, String>
+where
+    T::Err: std::fmt::Display,
+{
+    if text == "none" {
+        return Ok(Limit::None);
+    }
+    text.parse().map(Limit::Most).map_err(|error: T::Err| format!("{error}; give a figure, or none"))
+}

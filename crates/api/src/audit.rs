@@ -1,0 +1,90 @@
+//! What the audit learns of a request: one layer around every handler that reaches into a workspace or changes one.
+//!
+//! Which routes those are, and what they are called, is taken from the OpenAPI document ([`actions`]): nobody has to
+//! remember the audit when a route is added. A row is recorded when the answer has been given to the end, so that
+//! streams count for as long as they last; one whose caller went away is recorded as abandoned when it is dropped.
+//!
+//! | what | who says so |
+//! | --- | --- |
+//! | who calls | the extractor of the token |
+//! | arguments | the extractors of bodies and queries, through [`Check::arguments`](crate::check::Check::arguments) |
+//! | problem | [`Refusal`](crate::problem::Refusal), with the answer |
+//! | time-out of a command | the handlers of commands |
+
+mod actions;
+mod arguments;
+mod body;
+mod note;
+mod pending;
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use axum::{
+    body::{Body, HttpBody as _},
+    extract::{MatchedPath, Request, State},
+    http::{HeaderName, header},
+    middleware::Next,
+    response::Response,
+};
+use emergent_core::{AuditKind, Origin};
+use uuid::Uuid;
+
+pub(crate) use actions::Actions;
+pub use arguments::Arguments;
+pub(crate) use note::Note;
+
+use self::{
+    body::{Counted, Watched},
+    pending::Pending,
+};
+use crate::{observe::RequestId, problem::ProblemKind, state::ApiState};
+
+/// Under which session the caller works.
+const SESSION: HeaderName = HeaderName::from_static("emergent-session");
+
+/// The layer.
+pub(crate) async fn audit(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>();
+    let action = route.and_then(|route| state.actions().find(request.method(), route.as_str()));
+    let Some((kind, action)) = action else { return next.run(request).await };
+    let id = request.extensions().get::<RequestId>().map(|id| id.0.clone());
+    let origin = Origin::request(id, session(&request));
+    let workspaces = state.workspaces();
+    let note = Note::new(origin.clone(), workspaces.config().audit.arguments);
+    let bytes_in = Arc::new(AtomicU64::new(0));
+    let workspace = workspace(request.uri().path());
+    let audit = workspaces.audit().clone();
+    let mut pending = Pending::new(audit, origin.clone(), note.clone(), kind, action, workspace, Arc::clone(&bytes_in));
+    request.extensions_mut().insert(note);
+    let request = request.map(|body| Body::new(Counted::new(body, bytes_in)));
+    let response = origin.clone().scope(next.run(request)).await;
+
+    pending.answered(response.status(), response.extensions().get::<ProblemKind>().copied());
+    // The core has noted what it did itself, and knows better.
+    if kind == AuditKind::Lifecycle && origin.is_noted() {
+        pending.forget();
+        return response;
+    }
+    // Whoever sends the answer asks for no more of its body than its head has promised: for nothing, if that is nothing.
+    let promised = response.headers().get(header::CONTENT_LENGTH);
+    let promised: Option<u64> = promised.and_then(|length| length.to_str().ok()?.parse().ok());
+    match response.body().size_hint().exact().or(promised.filter(|bytes| *bytes == 0)) {
+        Some(length) => {
+            pending.sent(length);
+            pending.complete();
+            response
+        }
+        None => response.map(|body| Body::new(Watched::new(body, promised, pending))),
+    }
+}
+
+/// The session that the caller names. What is no session id is refused elsewhere.
+fn session(request: &Request) -> Option<String> {
+    let text = request.headers().get(SESSION)?.to_str().ok()?;
+    Uuid::try_parse(text).ok().map(|id| id.to_string())
+}
+
+/// The workspace that a path names.
+fn workspace(path: &str) -> Option<emergent_core::WorkspaceId> {
+    path.strip_prefix(actions::WORKSPACES)?.split('/').find(|part| !part.is_empty())?.parse().ok()
+}

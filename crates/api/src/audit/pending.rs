@@ -1,0 +1,146 @@
+//! A call that is under way. However it ends, it leaves one row.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use axum::http::StatusCode;
+use chrono::{DateTime, SubsecRound as _, Utc};
+use emergent_core::{Audit, AuditId, AuditKind, AuditOutcome, AuditRow, Ending, Origin, WorkspaceId};
+
+use super::Note;
+use crate::problem::ProblemKind;
+
+/// A call that is under way.
+pub(super) struct Pending {
+    audit: Audit,
+    origin: Origin,
+    note: Note,
+    kind: AuditKind,
+    action: Arc<str>,
+    workspace: Option<WorkspaceId>,
+    at: DateTime<Utc>,
+    began: Instant,
+    bytes_in: Arc<AtomicU64>,
+    bytes_out: u64,
+    /// How the call would end if its answer were complete.
+    answer: Option<Ending>,
+    progress: Progress,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    UnderWay,
+    Complete,
+    Broken,
+    Forgotten,
+}
+
+// === impl Pending ===
+
+impl Pending {
+    pub(super) fn new(
+        audit: Audit,
+        origin: Origin,
+        note: Note,
+        kind: AuditKind,
+        action: Arc<str>,
+        workspace: Option<WorkspaceId>,
+        bytes_in: Arc<AtomicU64>,
+    ) -> Self {
+        Self {
+            audit,
+            origin,
+            note,
+            kind,
+            action,
+            workspace,
+            at: Utc::now().trunc_subsecs(6),
+            began: Instant::now(),
+            bytes_in,
+            bytes_out: 0,
+            answer: None,
+            progress: Progress::UnderWay,
+        }
+    }
+
+    /// The answer has begun.
+    pub(super) fn answered(&mut self, status: StatusCode, problem: Option<ProblemKind>) {
+        self.answer = Some(ending(status, problem));
+    }
+
+    /// So many bytes of the answer were given away.
+    pub(super) fn sent(&mut self, bytes: u64) {
+        self.bytes_out = self.bytes_out.saturating_add(bytes);
+    }
+
+    /// All of the answer was given away.
+    pub(super) fn complete(&mut self) {
+        self.progress = Progress::Complete;
+    }
+
+    /// The answer could not go on.
+    pub(super) fn broken(&mut self) {
+        self.progress = Progress::Broken;
+    }
+
+    /// Leaves no row.
+    pub(super) fn forget(mut self) {
+        self.progress = Progress::Forgotten;
+    }
+
+    fn ending(&mut self) -> Ending {
+        let ending = match (self.answer.take(), self.progress) {
+            (Some(answer), Progress::Complete) => answer,
+            (Some(answer), _) if answer.outcome != AuditOutcome::Ok => answer,
+            (_, Progress::Broken) => Ending::failed(ProblemKind::CallInterrupted.slug()),
+            _ if thread::panicking() => Ending::failed(ProblemKind::Internal.slug()),
+            _ => Ending { outcome: AuditOutcome::Abandoned, problem: None },
+        };
+        match self.note.outcome() {
+            Some(outcome) if ending.outcome == AuditOutcome::Ok => Ending { outcome, ..ending },
+            Some(_) | None => ending,
+        }
+    }
+}
+
+fn ending(status: StatusCode, problem: Option<ProblemKind>) -> Ending {
+    let outcome = match problem {
+        Some(ProblemKind::CallTimedOut) => AuditOutcome::TimedOut,
+        _ if status.is_server_error() => AuditOutcome::Failed,
+        _ if status.is_client_error() => AuditOutcome::Refused,
+        _ => AuditOutcome::Ok,
+    };
+    Ending { outcome, problem: problem.map(|problem| problem.slug().into()) }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        // Nobody's call is in nobody's audit; the metrics count it.
+        let Some(project) = self.note.project().filter(|_| self.progress != Progress::Forgotten) else { return };
+        let Ending { outcome, problem } = self.ending();
+        let origin = &self.origin;
+        self.audit.record(AuditRow {
+            id: AuditId::generate(),
+            project,
+            workspace: self.workspace,
+            at: self.at,
+            actor: origin.actor(),
+            session: origin.session().map(str::to_owned),
+            kind: self.kind,
+            action: self.action.to_string(),
+            outcome,
+            problem: problem.map(Into::into),
+            duration_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            arguments: self.note.take_arguments(),
+            bytes_in: self.bytes_in.load(Ordering::Relaxed),
+            bytes_out: self.bytes_out,
+            request_id: origin.id().map(str::to_owned),
+        });
+    }
+}

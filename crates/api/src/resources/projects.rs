@@ -1,0 +1,299 @@
+//! Projects and how much each may have; and how much is in use on the whole.
+//!
+//! A token sees its own project. The holders of tokens of the `default` project are the server's administrators: they
+//! see every project, and they alone set quotas.
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, State},
+    http::request::Parts,
+};
+use chrono::{DateTime, Utc};
+use emergent_core::{Capacity, ProjectId, Quota, QuotaUse};
+use emergent_store::Project;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use crate::{
+    auth::{Caller, NeedsRead, NeedsWrite},
+    check::{Check, Faults},
+    extract::{JsonBody, path_parameter},
+    problem::{ProblemKind, Refusal, Usual},
+    size::ByteSize,
+    state::ApiState,
+};
+
+/// The largest number of workspaces that a quota can name.
+const MOST_WORKSPACES: u32 = 1_000_000;
+/// The largest number of cores that a quota can name.
+const MOST_CPU: f64 = 1_000_000.0;
+/// The largest amount of memory that a quota can name: 1 EiB.
+const MOST_MEMORY: u64 = 1 << 60;
+
+/// The projects that the caller sees.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ProjectList {
+    /// The projects, by name.
+    pub items: Vec<ProjectView>,
+}
+
+/// A project.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Project)]
+pub struct ProjectView {
+    /// Names it.
+    pub id: Uuid,
+    /// What people call it.
+    pub name: String,
+    /// When it was first named.
+    pub created_at: DateTime<Utc>,
+    /// How much it may have.
+    pub quota: QuotaView,
+}
+
+/// How much a project may have; null is as much as there is. Active workspaces are those that are creating, ready or
+/// paused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Quota)]
+#[serde(deny_unknown_fields)]
+pub struct QuotaView {
+    /// Active workspaces.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 1_000_000)]
+    pub max_active: Option<u32>,
+    /// Workspaces that are not destroyed, stopped ones too.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 1_000_000)]
+    pub max_total: Option<u32>,
+    /// CPU cores of the active workspaces together.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 1_000_000)]
+    pub max_cpu: Option<f64>,
+    /// Memory of the active workspaces together.
+    #[serde(default)]
+    pub max_memory: Option<ByteSize>,
+}
+
+/// How much a project has.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = QuotaUse)]
+pub struct QuotaUseView {
+    /// Active workspaces.
+    pub active: u64,
+    /// Workspaces that are not destroyed.
+    pub total: u64,
+    /// CPU cores of the active workspaces together.
+    pub cpu: f64,
+    /// Memory of the active workspaces together, in bytes.
+    pub memory: u64,
+}
+
+/// How much a project may have, and has.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ProjectQuota {
+    /// How much it may have.
+    pub quota: QuotaView,
+    /// How much it has.
+    pub used: QuotaUseView,
+}
+
+/// How much is in use of what may be.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Capacity)]
+pub struct CapacityView {
+    /// Active workspaces of all projects, on all servers.
+    pub active: u64,
+    /// How many there may be (`WORKSPACE_MAX_CONCURRENT`).
+    pub limit: u32,
+    /// The share of them that is in use, in percent.
+    pub used_pct: u64,
+    /// The share from which on the server warns (`WORKSPACE_ALERT_THRESHOLD_PCT`).
+    pub threshold_pct: u8,
+    /// The server warns.
+    pub near_limit: bool,
+    /// How much your project may have.
+    pub quota: QuotaView,
+    /// How much it has.
+    pub used: QuotaUseView,
+}
+
+/// The project that the path names.
+struct ProjectPath(ProjectId);
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct ProjectParam {
+    /// The project's id.
+    id: Uuid,
+}
+
+pub(crate) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(list_projects))
+        .routes(routes!(get_quota, set_quota))
+        .routes(routes!(get_capacity))
+}
+
+/// Lists the projects that you see: your own, or all if your token is of the default project.
+#[utoipa::path(
+    get,
+    path = "/api/v1/projects",
+    tag = "projects",
+    security(("token" = ["admin:read"])),
+    responses((status = 200, description = "The projects.", body = ProjectList), Usual)
+)]
+async fn list_projects(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Json<ProjectList>, Refusal> {
+    let store = state.tokens().store();
+    let sees_all = caller.project() == store.default_project();
+    let mut projects = store.projects_list().await?;
+    projects.retain(|project| sees_all || project.id == caller.project());
+    Ok(Json(ProjectList { items: projects.into_iter().map(Into::into).collect() }))
+}
+
+/// Tells how much a project may have, and has.
+#[utoipa::path(
+    get,
+    path = "/api/v1/projects/{id}/quota",
+    tag = "projects",
+    security(("token" = ["admin:read"])),
+    params(ProjectParam),
+    responses(
+        (status = 200, description = "The quota and its use.", body = ProjectQuota),
+        (status = 404, description = "You see no such project.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        Usual,
+    )
+)]
+async fn get_quota(
+    caller: Caller<NeedsRead>,
+    State(state): State<ApiState>,
+    ProjectPath(id): ProjectPath,
+) -> Result<Json<ProjectQuota>, Refusal> {
+    Ok(Json(quota_of(&state, caller.project(), id).await?))
+}
+
+/// Sets how much a project may have: all of it, what is left out being without a limit.
+///
+/// Takes a token of the server's `default` project. What the project has already stays.
+#[utoipa::path(
+    put,
+    path = "/api/v1/projects/{id}/quota",
+    tag = "projects",
+    security(("token" = ["admin:write"])),
+    params(ProjectParam),
+    request_body = QuotaView,
+    responses(
+        (status = 200, description = "The quota and its use.", body = ProjectQuota),
+        (status = 404, description = "You see no such project.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        Usual,
+    )
+)]
+async fn set_quota(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    ProjectPath(id): ProjectPath,
+    JsonBody(quota): JsonBody<QuotaView>,
+) -> Result<Json<ProjectQuota>, Refusal> {
+    let store = state.tokens().store();
+    if caller.project() != store.default_project() {
+        if caller.project() != id {
+            return Err(no_such_project());
+        }
+        return Err(Refusal::new(
+            ProblemKind::ProjectNotAllowed,
+            "quotas are set with a token of the server's default project, whose holders are its administrators",
+        ));
+    }
+    store.projects_set_quota(id, quota.into()).await?.ok_or_else(no_such_project)?;
+    Ok(Json(quota_of(&state, caller.project(), id).await?))
+}
+
+/// Tells how many workspaces are in use of how many there may be, on the whole and in your project.
+#[utoipa::path(
+    get,
+    path = "/api/v1/agent/capacity",
+    tag = "projects",
+    security(("token" = ["admin:read"])),
+    responses((status = 200, description = "What is in use.", body = CapacityView), Usual)
+)]
+async fn get_capacity(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Json<CapacityView>, Refusal> {
+    Ok(Json(state.workspaces().capacity(caller.project()).await?.into()))
+}
+
+async fn quota_of(state: &ApiState, caller: ProjectId, id: ProjectId) -> Result<ProjectQuota, Refusal> {
+    let store = state.tokens().store();
+    let sees_it = caller == id || caller == store.default_project();
+    let known = sees_it && store.projects_list().await?.iter().any(|project| project.id == id);
+    if !known {
+        return Err(no_such_project());
+    }
+    let (quota, used) = store.projects_quota(id).await?;
+    Ok(ProjectQuota { quota: quota.into(), used: used.into() })
+}
+
+fn no_such_project() -> Refusal {
+    Refusal::new(ProblemKind::ProjectNotFound, "you see no project of this id; list them with GET /api/v1/projects")
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ProjectPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let text = path_parameter(parts, state, "id").await?;
+        text.parse().map(Self).map_err(|_| no_such_project())
+    }
+}
+
+impl Check for QuotaView {
+    fn check(&self, faults: &mut Faults) {
+        faults.range("max_active", self.max_active, 0..=MOST_WORKSPACES);
+        faults.range("max_total", self.max_total, 0..=MOST_WORKSPACES);
+        faults.range("max_cpu", self.max_cpu, 0.0..=MOST_CPU);
+        faults.range("max_memory", self.max_memory, ByteSize(0)..=ByteSize(MOST_MEMORY));
+    }
+}
+
+impl From<Project> for ProjectView {
+    fn from(project: Project) -> Self {
+        let Project { id, name, created_at, quota } = project;
+        Self { id: id.as_uuid(), name, created_at, quota: quota.into() }
+    }
+}
+
+impl From<Quota> for QuotaView {
+    fn from(quota: Quota) -> Self {
+        let Quota { max_active, max_total, max_cpu, max_memory_bytes } = quota;
+        Self { max_active, max_total, max_cpu, max_memory: max_memory_bytes.map(ByteSize) }
+    }
+}
+
+impl From<QuotaView> for Quota {
+    fn from(quota: QuotaView) -> Self {
+        let QuotaView { max_active, max_total, max_cpu, max_memory } = quota;
+        Self { max_active, max_total, max_cpu, max_memory_bytes: max_memory.map(|size| size.0) }
+    }
+}
+
+impl From<QuotaUse> for QuotaUseView {
+    fn from(used: QuotaUse) -> Self {
+        let QuotaUse { active, total, cpu, memory_bytes } = used;
+        Self { active, total, cpu, memory: memory_bytes }
+    }
+}
+
+impl From<Capacity> for CapacityView {
+    fn from(capacity: Capacity) -> Self {
+        let Capacity { active, limit, threshold_pct, near_limit, quota, used } = capacity;
+        Self {
+            active,
+            limit,
+            used_pct: active * 100 / u64::from(limit.max(1)),
+            threshold_pct,
+            near_limit,
+            quota: quota.into(),
+            used: used.into(),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! How something ended, in the words of the audit. A problem has the name that it has in the API.
+
+use std::borrow::Cow;
+
+use emergent_provider::OperationError;
+use emergent_store::AuditOutcome;
+
+use crate::{NewWorkspaceError, TransitionError};
+
+/// How something ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// In a word.
+    pub outcome: AuditOutcome,
+    /// The problem that it ended with.
+    pub problem: Option<Cow<'static, str>>,
+}
+
+// === impl Ending ===
+
+impl Ending {
+    /// It was done.
+    pub const OK: Self = Self { outcome: AuditOutcome::Ok, problem: None };
+
+    /// It was not done, and that is nobody's failure.
+    pub fn refused(problem: impl Into<Cow<'static, str>>) -> Self {
+        Self { outcome: AuditOutcome::Refused, problem: Some(problem.into()) }
+    }
+
+    /// It went wrong.
+    pub fn failed(problem: impl Into<Cow<'static, str>>) -> Self {
+        Self { outcome: AuditOutcome::Failed, problem: Some(problem.into()) }
+    }
+}
+
+impl<T> From<&Result<T, TransitionError>> for Ending {
+    fn from(result: &Result<T, TransitionError>) -> Self {
+        match result {
+            Ok(_) => Self::OK,
+            Err(error) => error.into(),
+        }
+    }
+}
+
+impl From<&TransitionError> for Ending {
+    fn from(error: &TransitionError) -> Self {
+        match error {
+            TransitionError::Disabled => Self::refused("workspaces-disabled"),
+            TransitionError::NotFound => Self::refused("workspace-not-found"),
+            TransitionError::WrongState { .. } => Self::refused("wrong-state"),
+            TransitionError::LimitReached { .. } => Self::refused("limit-reached"),
+            TransitionError::OverQuota { .. } => Self::refused("quota-reached"),
+            TransitionError::NoProvider(_) => Self::failed("no-provider"),
+            TransitionError::Engine { source, .. } => match source {
+                OperationError::EngineUnavailable { .. } => Self::failed("engine-unavailable"),
+                OperationError::Gone => Self::failed("wrong-state"),
+                OperationError::Unsupported { .. } => Self::refused("unsupported-operation"),
+                OperationError::Refused { .. } => Self::failed("engine-refused"),
+            },
+            TransitionError::Guest(_) => Self::failed("workspace-unreachable"),
+            TransitionError::ShuttingDown => Self::refused("not-ready"),
+            TransitionError::Store(_) => Self::failed("store-unavailable"),
+        }
+    }
+}
+
+impl From<&NewWorkspaceError> for Ending {
+    fn from(error: &NewWorkspaceError) -> Self {
+        match error {
+            NewWorkspaceError::Disabled => Self::refused("workspaces-disabled"),
+            NewWorkspaceError::Invalid { .. } => Self::refused("invalid-value"),
+            NewWorkspaceError::ImageNotAllowed { .. } => Self::refused("image-not-allowed"),
+            NewWorkspaceError::LimitReached { .. } => Self::refused("limit-reached"),
+            NewWorkspaceError::OverQuota { .. } => Self::refused("quota-reached"),
+            NewWorkspaceError::NoProvider { .. } => Self::failed("no-provider"),
+            NewWorkspaceError::IdempotencyMismatch => Self::refused("idempotency-mismatch"),
+            NewWorkspaceError::ShuttingDown => Self::refused("not-ready"),
+            NewWorkspaceError::Store(_) => Self::failed("store-unavailable"),
+        }
+    }
+}

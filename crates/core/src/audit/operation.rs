@@ -1,0 +1,69 @@
+//! What the audit calls what is done to workspaces.
+
+use emergent_store::ErrorReason;
+
+use super::{Act, Audit, Ending, Origin};
+use crate::{
+    TransitionError,
+    decide::{Decision, Operation},
+    registry::Entry,
+    verdict::Verdict,
+};
+
+impl Audit {
+    /// Begins an operation on a workspace.
+    pub(crate) fn begin_operation(&self, entry: &Entry, operation: Operation) -> Act {
+        let step = match operation {
+            Operation::Stop | Operation::Resume | Operation::Pause | Operation::Destroy => operation.as_str(),
+            Operation::Call => "restarted",
+        };
+        let act = self.begin(entry.project, Some(entry.id), step);
+        match operation {
+            // Nobody but the server destroys what nobody asks it to.
+            Operation::Destroy if Origin::current().is_some() => act.with("reason", "requested"),
+            Operation::Destroy => act.with("reason", "expired"),
+            Operation::Stop | Operation::Resume | Operation::Pause | Operation::Call => act,
+        }
+    }
+
+    /// Notes that a workspace has ended by itself, or was never made.
+    pub(crate) fn note_end(&self, entry: &Entry, reason: ErrorReason) {
+        let step = match reason {
+            ErrorReason::Oom | ErrorReason::Killed => reason.as_str(),
+            ErrorReason::CreateFailed
+            | ErrorReason::EngineUnavailable
+            | ErrorReason::CreateInterrupted
+            | ErrorReason::StartFailed
+            | ErrorReason::EngineLost => "failed",
+        };
+        self.note(entry, step, Ending::failed(reason.as_str()));
+    }
+
+    /// Begins to make row and engine agree; `None` where there is nothing to tell, or whoever does it tells it.
+    pub(crate) fn begin_verdict(&self, entry: &Entry, verdict: &Verdict) -> Option<Act> {
+        let step = match verdict {
+            Verdict::Agree
+            | Verdict::Adopt
+            | Verdict::Abandon
+            | Verdict::Ended(_)
+            | Verdict::NotStarted
+            | Verdict::Lost => return None,
+            Verdict::Runs => "resume",
+            Verdict::IsPaused => "pause",
+            Verdict::IsStopped | Verdict::FinishStop => "stop",
+            Verdict::FinishDestroy => "destroy",
+        };
+        Some(self.begin(entry.project, Some(entry.id), step).with("reason", "reconciled"))
+    }
+}
+
+impl Act {
+    /// Ends an operation.
+    pub(crate) fn end_operation(self, operation: Operation, decision: Decision, result: &Result<(), TransitionError>) {
+        match (operation, decision) {
+            // The call itself is what was done, or refused.
+            (Operation::Call, Decision::Nothing | Decision::Refuse(_)) => self.forget(),
+            _ => self.end(result),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The one task that writes rows.
+//!
+//! ```text
+//!            first row          quarter of a second, or a full batch
+//!   waiting ───────────► gathering ───────────► writing ──► waiting
+//!                                                │   ▲
+//!                                                └───┘ while the store fails; the queue fills up meanwhile
+//! ```
+
+use std::time::Duration;
+
+use chrono::{SubsecRound as _, Utc};
+use emergent_store::{Actor, AuditId, AuditKind, AuditOutcome, AuditRow, ProjectId, Store};
+use metrics::counter;
+use serde_json::{Map, Value};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::Lost;
+use crate::inner::chain;
+
+/// How many rows are written in one statement.
+const BATCH: usize = 500;
+/// How long a row waits for others to be written with.
+const LINGER: Duration = Duration::from_millis(250);
+const FIRST_BACKOFF: Duration = Duration::from_millis(250);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+/// How long a failing store is tried again once the service goes down.
+const LAST_TRIES: Duration = Duration::from_secs(5);
+/// The action of a row that says how many rows were lost.
+const LOST: &str = "audit_lost";
+/// Under which name it says so.
+const LOST_ROWS: &str = "lost_rows";
+
+pub(super) struct Writer {
+    store: Store,
+    queue: mpsc::Receiver<AuditRow>,
+    lost: Lost,
+    closing: CancellationToken,
+    /// When a failing store is no longer tried.
+    give_up_at: Option<Instant>,
+}
+
+// === impl Writer ===
+
+impl Writer {
+    pub(super) fn new(store: Store, queue: mpsc::Receiver<AuditRow>, lost: Lost, closing: CancellationToken) -> Self {
+        Self { store, queue, lost, closing, give_up_at: None }
+    }
+
+    /// Writes until the service goes down and the queue is empty.
+    pub(super) async fn run(mut self) {
+        while let Some(batch) = self.next_batch().await {
+            self.write(batch).await;
+        }
+        let last = self.lost_rows();
+        if !last.is_empty() {
+            self.write(last).await;
+        }
+    }
+
+    /// The rows to write next; `None` when there will be none.
+    async fn next_batch(&mut self) -> Option<Vec<AuditRow>> {
+        let mut batch = Vec::new();
+        let mut received = tokio::select! {
+            received = self.queue.recv_many(&mut batch, BATCH) => received,
+            () = self.closing.cancelled(), if !self.queue.is_closed() => {
+                self.queue.close();
+                self.queue.recv_many(&mut batch, BATCH).await
+            }
+        };
+        let until = Instant::now() + LINGER;
+        while received > 0 && batch.len() < BATCH && !self.closing.is_cancelled() {
+            let room = BATCH - batch.len();
+            let more = timeout_at(until, self.queue.recv_many(&mut batch, room));
+            received = tokio::select! {
+                received = more => received.unwrap_or(0),
+                () = self.closing.cancelled() => 0,
+            };
+        }
+        if batch.is_empty() {
+            return None;
+        }
+        batch.extend(self.lost_rows());
+        Some(batch)
+    }
+
+    /// Writes a batch, as often as it takes.
+    async fn write(&mut self, batch: Vec<AuditRow>) {
+        let (mut backoff, mut failed) = (FIRST_BACKOFF, false);
+        while !self.has_given_up() {
+            let Err(error) = self.store.audit_append(&batch).await else {
+                if failed {
+                    tracing::info!("audit rows are recorded again");
+                }
+                counter!("emergent_audit_rows_total", "outcome" => "written").increment(batch.len() as u64);
+                return;
+            };
+            counter!("emergent_audit_failures_total").increment(1);
+            if !failed {
+                tracing::warn!(reason = chain(&error), "audit rows could not be recorded; they wait");
+            }
+            failed = true;
+            if self.closing.is_cancelled() {
+                self.give_up_at.get_or_insert_with(|| Instant::now() + LAST_TRIES);
+                sleep(FIRST_BACKOFF).await;
+            } else {
+                tokio::select! {
+                    () = sleep(backoff) => {}
+                    () = self.closing.cancelled() => {}
+                }
+                backoff = (backoff * 2).min(LONGEST_BACKOFF);
+            }
+        }
+        for row in &batch {
+            // A row that tells of others stands for them.
+            let rows = row.arguments.get(LOST_ROWS).and_then(Value::as_u64).unwrap_or(1);
+            counter!("emergent_audit_rows_total", "outcome" => "lost").increment(1);
+            self.lost.add(row.project, rows);
+        }
+    }
+
+    fn has_given_up(&self) -> bool {
+        self.give_up_at.is_some_and(|at| Instant::now() >= at)
+    }
+
+    /// A row for each project of which rows were lost since the last time.
+    fn lost_rows(&self) -> Vec<AuditRow> {
+        let lost = self.lost.take();
+        for (project, lost) in &lost {
+            tracing::warn!(%project, lost, "audit rows were lost: more was done than could be recorded");
+        }
+        lost.into_iter().map(|(project, lost)| lost_row(project, lost)).collect()
+    }
+}
+
+fn lost_row(project: ProjectId, lost: u64) -> AuditRow {
+    AuditRow {
+        id: AuditId::generate(),
+        project,
+        workspace: None,
+        at: Utc::now().trunc_subsecs(6),
+        actor: Actor::Server,
+        session: None,
+        kind: AuditKind::Lifecycle,
+        action: LOST.to_owned(),
+        outcome: AuditOutcome::Failed,
+        problem: None,
+        duration_ms: 0,
+        arguments: Map::from_iter([(LOST_ROWS.to_owned(), Value::from(lost))]),
+        bytes_in: 0,
+        bytes_out: 0,
+        request_id: None,
+    }
+}

@@ -1,0 +1,52 @@
+//! How much is in use of what may be: of the whole installation, and of one project.
+
+use emergent_store::{ProjectId, Quota, QuotaUse};
+
+use crate::{LookupError, inner::Core};
+
+/// How much is in use.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Capacity {
+    /// Agent workspaces that are creating, ready or paused, on all servers.
+    pub active: u64,
+    /// How many there may be.
+    pub limit: u32,
+    /// The share of the limit, in percent, from which on it is near.
+    pub threshold_pct: u8,
+    /// It is reached.
+    pub near_limit: bool,
+    /// What the project may have.
+    pub quota: Quota,
+    /// What it has.
+    pub used: QuotaUse,
+}
+
+/// Whether so many are near the limit: none never are.
+pub(crate) fn is_near(active: u64, limit: u32, threshold_pct: u8) -> bool {
+    active > 0 && active * 100 >= u64::from(limit) * u64::from(threshold_pct)
+}
+
+// === impl Core ===
+
+impl Core {
+    pub(crate) async fn capacity(&self, project: ProjectId) -> Result<Capacity, LookupError> {
+        self.check_enabled()?;
+        let active = self.store.workspaces_active().await?.iter().map(|(_, active)| active).sum();
+        let (quota, used) = self.store.projects_quota(project).await?;
+        let (limit, threshold_pct) = (self.config.max_concurrent, self.config.alert_threshold_pct);
+        let near_limit = is_near(active, limit, threshold_pct);
+        Ok(Capacity { active, limit, threshold_pct, near_limit, quota, used })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_threshold_counts_from_the_first_workspace_on() {
+        for (active, limit, expected) in [(0, 1, false), (7, 10, false), (8, 10, true), (1, 1, true), (12, 10, true)] {
+            assert_eq!(is_near(active, limit, 80), expected, "{active} of {limit}");
+        }
+    }
+}

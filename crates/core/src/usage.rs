@@ -1,0 +1,171 @@
+//! Samples of what workspaces use, and the watch over their disks.
+//!
+//! Every guest is asked at every interval, many at a time, and none for long: one that does not answer holds up
+//! nobody, and is asked after the others the next time.
+
+mod figures;
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, SubsecRound as _, Utc};
+use emergent_guest_proto::Usage;
+use emergent_provider::WorkspaceId;
+use emergent_store::{ProjectId, UsageSample, UsageTotals};
+use futures::{StreamExt as _, stream};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use self::figures::{Before, figures};
+use crate::{
+    LookupError,
+    audit::Ending,
+    inner::{Core, chain},
+    registry::Entry,
+    telemetry,
+};
+
+/// How many guests are asked together.
+const TOGETHER: usize = 64;
+/// How long a guest may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How many samples are written in one statement.
+const BATCH: usize = 500;
+/// How many samples a history shows, at most.
+const MOST_SAMPLES: u64 = 10_000;
+
+/// What a workspace used over a span of time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UsageHistory {
+    /// The samples, newest first; the newest ones where there are more than are shown.
+    pub samples: Vec<UsageSample>,
+    /// What all of them add up to.
+    pub totals: UsageTotals,
+}
+
+/// What is known of a workspace from one round to the next.
+#[derive(Default)]
+struct Known {
+    before: Option<(Before, Instant)>,
+    is_silent: bool,
+    is_over: Option<bool>,
+}
+
+// === impl Core ===
+
+impl Core {
+    /// Samples what workspaces use, for the life of the service.
+    pub(crate) async fn keep_sampling(self: Arc<Self>) {
+        let mut known = HashMap::new();
+        let mut ticks = interval(self.config.audit.usage_interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self.goes_on(&mut ticks).await {
+            self.sample_all(&mut known).await;
+        }
+    }
+
+    async fn sample_all(&self, known: &mut HashMap<WorkspaceId, Known>) {
+        let mut entries = self.registry.all();
+        let ids = entries.iter().map(|entry| entry.id).collect::<std::collections::HashSet<_>>();
+        known.retain(|id, _| ids.contains(id));
+        entries.retain(|entry| entry.ready_guest().is_some());
+        entries.sort_by_key(|entry| known.get(&entry.id).is_some_and(|known| known.is_silent));
+        let asked = stream::iter(entries).map(async |entry| (ask(&entry).await, entry)).buffer_unordered(TOGETHER);
+        let mut answers = std::pin::pin!(asked);
+        let mut samples = Vec::new();
+        while let Some((said, entry)) = answers.next().await {
+            let known = known.entry(entry.id).or_default();
+            known.is_silent = said.is_none();
+            telemetry::sampled(said.is_some());
+            if let Some(said) = said {
+                let sample = self.sample(&entry, known, &said);
+                self.watch_disk(&entry, known, sample.disk_bytes).await;
+                samples.push(sample);
+            }
+        }
+        telemetry::over_disk_limit(known.values().filter(|known| known.is_over == Some(true)).count());
+        for batch in samples.chunks(BATCH) {
+            if let Err(error) = self.store.usage_append(batch).await {
+                tracing::warn!(reason = chain(&error), "what workspaces use could not be recorded");
+            }
+        }
+    }
+
+    fn sample(&self, entry: &Entry, known: &mut Known, said: &Usage) -> UsageSample {
+        let now = Instant::now();
+        let before = known.before.map(|(before, at)| (before, now - at));
+        let read = figures(said, before, self.config.audit.usage_interval, &entry.limits);
+        known.before = Some((Before { cpu_ms: said.cpu_ms.unwrap_or(0), uptime_ms: said.uptime_ms }, now));
+        UsageSample {
+            workspace: entry.id,
+            project: entry.project,
+            at: Utc::now().trunc_subsecs(6),
+            seconds: read.seconds,
+            cpu_seconds: read.cpu_seconds,
+            memory_bytes: read.memory_bytes,
+            disk_bytes: read.disk_bytes,
+            processes: read.processes,
+        }
+    }
+
+    /// Warns of a workspace that holds more than its disk limit, and takes the warning back; once each.
+    async fn watch_disk(&self, entry: &Entry, known: &mut Known, used: Option<u64>) {
+        let Some(used) = used else { return };
+        let limit = entry.limits.disk_bytes;
+        let is_over = used > limit;
+        if known.is_over == Some(is_over) {
+            return;
+        }
+        let warning = is_over.then(|| {
+            format!(
+                "/workspace holds more than the disk limit of {} MiB, which is watched and not enforced; remove files, \
+                 or make a workspace with a larger limit",
+                limit >> 20
+            )
+        });
+        match self.store.workspaces_disk_warning(entry.id, warning.as_deref()).await {
+            Ok(is_news) => {
+                known.is_over = Some(is_over);
+                if is_news {
+                    self.tell_crossing(entry, is_over, used);
+                }
+            }
+            Err(error) => tracing::warn!(reason = chain(&error), "a warning could not be recorded"),
+        }
+    }
+
+    fn tell_crossing(&self, entry: &Entry, is_over: bool, used: u64) {
+        let limit = entry.limits.disk_bytes;
+        telemetry::crossed_disk_limit(is_over);
+        let step = if is_over {
+            tracing::warn!(workspace = %entry.id, used, limit, "workspace is over its disk limit");
+            "disk_over_limit"
+        } else {
+            tracing::info!(workspace = %entry.id, used, limit, "workspace is below its disk limit again");
+            "disk_below_limit"
+        };
+        let act = self.audit.begin(entry.project, Some(entry.id), step);
+        act.with("used_bytes", used).with("limit_bytes", limit).end(Ending::OK);
+    }
+
+    pub(crate) async fn usage_history(
+        &self,
+        project: ProjectId,
+        id: WorkspaceId,
+        since: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<UsageHistory, LookupError> {
+        let row = self.row(project, id).await?;
+        let totals = self.store.usage_totals(row.id, since, until).await?;
+        let samples = self.store.usage_list(row.id, since, until, MOST_SAMPLES).await?;
+        Ok(UsageHistory { samples, totals })
+    }
+}
+
+/// What a guest says it uses, if it says so in time. Being asked is no use of the workspace.
+async fn ask(entry: &Entry) -> Option<Usage> {
+    let guest = entry.ready_guest()?;
+    timeout(ANSWER, guest.usage()).await.ok()?.ok()
+}

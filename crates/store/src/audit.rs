@@ -1,0 +1,303 @@
+//! What was done in workspaces and with them: written in batches, read newest first, deleted when it is old.
+
+use std::{fmt, str::FromStr};
+
+use chrono::{DateTime, Utc};
+use emergent_provider::WorkspaceId;
+use sea_orm::{
+    ActiveValue::Set,
+    ColumnTrait as _, Condition, EntityTrait as _, JsonValue, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    QueryTrait as _,
+    sea_query::{ExprTrait as _, OnConflict},
+};
+use serde_json::{Map, Value};
+
+use crate::{
+    AuditId, Cursor, Page, PageRequest, ProjectId, Store, StoreError, TokenId,
+    entity::audit::{ActiveModel, Column, Entity, Model},
+    error::Doing as _,
+    words::{Word, from_integer, from_json, from_word},
+};
+
+/// Something that was done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuditRow {
+    /// Names it; later ones are greater.
+    pub id: AuditId,
+    /// Whose it is.
+    pub project: ProjectId,
+    /// In or with which workspace; `None` where none was made or named.
+    pub workspace: Option<WorkspaceId>,
+    /// When it began.
+    pub at: DateTime<Utc>,
+    /// Who did it.
+    pub actor: Actor,
+    /// Under which session, where the caller has said so.
+    pub session: Option<String>,
+    /// A call or a step of a workspace's life.
+    pub kind: AuditKind,
+    /// What, such as `bash` or `stop`.
+    pub action: String,
+    /// How it ended.
+    pub outcome: AuditOutcome,
+    /// The problem that it ended with.
+    pub problem: Option<String>,
+    /// How long it took.
+    pub duration_ms: u64,
+    /// What it was asked, in few words; never contents, output or values of an environment.
+    pub arguments: Map<String, Value>,
+    /// Bytes that the caller sent.
+    pub bytes_in: u64,
+    /// Bytes that the caller was sent.
+    pub bytes_out: u64,
+    /// The request that asked for it.
+    pub request_id: Option<String>,
+}
+
+/// Who did something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    /// The server, by itself.
+    Server,
+    /// Whoever holds this token.
+    Token(TokenId),
+}
+
+/// What kind of thing was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditKind {
+    /// A call that reaches into a workspace.
+    Tool,
+    /// A step of a workspace's life.
+    Lifecycle,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditOutcome {
+    /// It was done.
+    Ok,
+    /// It was not done, for a reason that lies in the request or in the workspace.
+    Refused,
+    /// It went wrong.
+    Failed,
+    /// Its time was up.
+    TimedOut,
+    /// The caller went away before the end. What was begun may go on.
+    Abandoned,
+}
+
+/// A word that names no kind or outcome.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is none of {1}")]
+pub struct UnknownAuditWord(String, String);
+
+/// Which rows to list. Every part narrows the list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// About this workspace.
+    pub workspace: Option<WorkspaceId>,
+    /// Of this kind.
+    pub kind: Option<AuditKind>,
+    /// Of this action.
+    pub action: Option<String>,
+    /// With this outcome.
+    pub outcome: Option<AuditOutcome>,
+    /// Under this session.
+    pub session: Option<String>,
+    /// Begun at this time or later.
+    pub since: Option<DateTime<Utc>>,
+    /// Begun before this time.
+    pub until: Option<DateTime<Utc>>,
+}
+
+impl Word for AuditKind {
+    const ALL: &'static [Self] = &[Self::Tool, Self::Lifecycle];
+
+    fn word(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Word for AuditOutcome {
+    const ALL: &'static [Self] = &[Self::Ok, Self::Refused, Self::Failed, Self::TimedOut, Self::Abandoned];
+
+    fn word(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+macro_rules! readable {
+    ($type:ty) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = UnknownAuditWord;
+
+            fn from_str(text: &str) -> Result<Self, UnknownAuditWord> {
+                let words = || Self::ALL.iter().map(|value| value.word()).collect::<Vec<_>>().join(", ");
+                let known = Self::ALL.iter().copied().find(|value| value.word() == text);
+                known.ok_or_else(|| UnknownAuditWord(text.to_owned(), words()))
+            }
+        }
+    };
+}
+
+readable!(AuditKind);
+readable!(AuditOutcome);
+
+// === impl AuditKind ===
+
+impl AuditKind {
+    /// The word for it in rows and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tool => "tool",
+            Self::Lifecycle => "lifecycle",
+        }
+    }
+}
+
+// === impl AuditOutcome ===
+
+impl AuditOutcome {
+    /// The word for it in rows and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Records rows, in one statement. A row that is there already is left alone, so that a batch can be tried again.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails; then none of them was recorded.
+    pub async fn audit_append(&self, rows: &[AuditRow]) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let again = OnConflict::column(Column::Id).do_nothing().to_owned();
+        let insert = Entity::insert_many(rows.iter().map(ActiveModel::from)).on_conflict(again);
+        insert.exec_without_returning(self.writer.connection()).await.doing("record what was done")?;
+        Ok(())
+    }
+
+    /// A page of what was done in a project, newest first. `page.limit` is taken as it is.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn audit_list(
+        &self,
+        project: ProjectId,
+        filter: &AuditFilter,
+        page: PageRequest,
+    ) -> Result<Page<AuditRow>, StoreError> {
+        let mut select = Entity::find().filter(Column::ProjectId.eq(project.as_uuid())).filter(filter.condition());
+        if let Some(Cursor { created_at, id }) = page.cursor {
+            let same_instant = Column::At.eq(created_at).and(Column::Id.lt(id));
+            select = select.filter(Column::At.lt(created_at).or(same_instant));
+        }
+        let one_more = u64::from(page.limit) + 1;
+        let newest_first = select.order_by_desc(Column::At).order_by_desc(Column::Id).limit(one_more);
+        let rows = newest_first.all(self.reader.connection()).await.doing("list what was done")?;
+        let more = rows.len() as u64 == one_more;
+        let mut items = rows.into_iter().map(AuditRow::try_from).collect::<Result<Vec<_>, _>>()?;
+        if more {
+            items.pop();
+        }
+        let last = items.last().filter(|_| more);
+        let next = last.map(|row| Cursor { created_at: row.at, id: row.id.as_uuid() });
+        Ok(Page { items, next })
+    }
+
+    /// Deletes at most `most` rows that are older than `before`; answers how many.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn audit_purge(&self, before: DateTime<Utc>, most: u64) -> Result<u64, StoreError> {
+        let old = Entity::find().select_only().column(Column::Id).filter(Column::At.lt(before)).limit(most);
+        let delete = Entity::delete_many().filter(Column::Id.in_subquery(old.into_query()));
+        let deleted = delete.exec(self.writer.connection()).await.doing("delete what is old")?;
+        Ok(deleted.rows_affected)
+    }
+}
+
+// === impl AuditFilter ===
+
+impl AuditFilter {
+    fn condition(&self) -> Condition {
+        Condition::all()
+            .add_option(self.workspace.map(|id| Column::WorkspaceId.eq(id.as_uuid())))
+            .add_option(self.kind.map(|kind| Column::Kind.eq(kind.as_str())))
+            .add_option(self.action.as_deref().map(|action| Column::Action.eq(action)))
+            .add_option(self.outcome.map(|outcome| Column::Outcome.eq(outcome.as_str())))
+            .add_option(self.session.as_deref().map(|session| Column::Session.eq(session)))
+            .add_option(self.since.map(|since| Column::At.gte(since)))
+            .add_option(self.until.map(|until| Column::At.lt(until)))
+    }
+}
+
+// === impl AuditRow ===
+
+impl From<&AuditRow> for ActiveModel {
+    fn from(row: &AuditRow) -> Self {
+        // Nothing takes 292 million years, or has 8 EiB: the largest number says as much.
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        Self {
+            id: Set(row.id.as_uuid()),
+            project_id: Set(row.project.as_uuid()),
+            workspace_id: Set(row.workspace.map(WorkspaceId::as_uuid)),
+            at: Set(row.at),
+            actor: Set(match row.actor {
+                Actor::Server => None,
+                Actor::Token(token) => Some(token.as_uuid()),
+            }),
+            session: Set(row.session.clone()),
+            kind: Set(row.kind.as_str().to_owned()),
+            action: Set(row.action.clone()),
+            outcome: Set(row.outcome.as_str().to_owned()),
+            problem: Set(row.problem.clone()),
+            duration_ms: Set(signed(row.duration_ms)),
+            arguments: Set(JsonValue::Object(row.arguments.clone())),
+            bytes_in: Set(signed(row.bytes_in)),
+            bytes_out: Set(signed(row.bytes_out)),
+            request_id: Set(row.request_id.clone()),
+        }
+    }
+}
+
+impl TryFrom<Model> for AuditRow {
+    type Error = StoreError;
+
+    fn try_from(row: Model) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: row.id.into(),
+            project: row.project_id.into(),
+            workspace: row.workspace_id.map(Into::into),
+            at: row.at,
+            actor: row.actor.map_or(Actor::Server, |token| Actor::Token(token.into())),
+            session: row.session,
+            kind: from_word("kind", &row.kind)?,
+            action: row.action,
+            outcome: from_word("outcome", &row.outcome)?,
+            problem: row.problem,
+            duration_ms: from_integer("duration_ms", row.duration_ms)?,
+            arguments: from_json("arguments", row.arguments)?,
+            bytes_in: from_integer("bytes_in", row.bytes_in)?,
+            bytes_out: from_integer("bytes_out", row.bytes_out)?,
+            request_id: row.request_id,
+        })
+    }
+}
