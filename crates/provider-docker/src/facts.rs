@@ -24,7 +24,8 @@ pub(crate) struct Facts {
 pub(crate) enum Runtime {
     /// gVisor, under the name that it is registered by.
     Gvisor(String),
-    /// The engine's own default, since gVisor is not registered.
+    /// One that shares the host's kernel: the engine's default, since gVisor is not registered, or what was named in
+    /// gVisor's place.
     Standard(String),
 }
 
@@ -33,10 +34,12 @@ pub(crate) enum Runtime {
 impl Facts {
     /// Puts together what the engine says, with the name that gVisor would have.
     pub(crate) fn new(version: SystemVersion, info: SystemInfo, gvisor: &str) -> Self {
-        let has_gvisor = info.runtimes.is_some_and(|runtimes| runtimes.contains_key(gvisor));
-        let runtime = match has_gvisor {
-            true => Runtime::Gvisor(gvisor.to_owned()),
-            false => Runtime::Standard(info.default_runtime.unwrap_or_else(|| "runc".to_owned())),
+        let runtime = match info.runtimes.as_ref().and_then(|runtimes| runtimes.get(gvisor)) {
+            Some(named) if is_standard(gvisor) || named.path.as_deref().is_some_and(is_standard) => {
+                Runtime::Standard(gvisor.to_owned())
+            }
+            Some(_) => Runtime::Gvisor(gvisor.to_owned()),
+            None => Runtime::Standard(info.default_runtime.unwrap_or_else(|| "runc".to_owned())),
         };
         Self {
             version: version.version.unwrap_or_default(),
@@ -78,6 +81,10 @@ impl Runtime {
     pub(crate) fn warning(&self, gvisor: &str) -> Option<String> {
         match self {
             Self::Gvisor(_) => None,
+            Self::Standard(name) if name == gvisor => Some(format!(
+                "security: WORKSPACE_GVISOR_RUNTIME names {name:?}, which is not gVisor: workspaces share the host's \
+                 kernel; install gVisor (`runsc install`, then restart Docker) and unset it"
+            )),
             Self::Standard(name) => Some(format!(
                 "security: Docker has no runtime called {gvisor:?}, so workspaces share the host's kernel under \
                  {name:?}; install gVisor (`runsc install`, then restart Docker), or set \
@@ -85,6 +92,12 @@ impl Runtime {
             )),
         }
     }
+}
+
+/// Whether a runtime's name or program is known to share the host's kernel, whatever it is registered as.
+fn is_standard(name: &str) -> bool {
+    let program = name.rsplit_once('/').map_or(name, |(_, program)| program);
+    ["runc", "crun", "youki"].contains(&program)
 }
 
 #[cfg(test)]
@@ -95,6 +108,21 @@ mod tests {
         let runtime = Runtime::Standard("runc".to_owned());
         let text = String::new();
         Facts { version: text.clone(), api_version: api_version.to_owned(), architecture: text, runtime }
+    }
+
+    #[test]
+    fn what_is_named_in_gvisors_place_is_not_taken_for_gvisor() {
+        let of = |name: &str, path: &str| {
+            let runtime = bollard::models::Runtime { path: Some(path.to_owned()), ..Default::default() };
+            let info = SystemInfo { runtimes: Some([(name.to_owned(), runtime)].into()), ..SystemInfo::default() };
+            Facts::new(SystemVersion::default(), info, name).runtime
+        };
+        assert_eq!(of("runsc", "/usr/bin/runsc"), Runtime::Gvisor("runsc".to_owned()));
+        for (name, path) in [("runc", "runc"), ("gvisor", "/usr/sbin/runc"), ("crun", "/usr/bin/crun")] {
+            let runtime = of(name, path);
+            assert_eq!(runtime, Runtime::Standard(name.to_owned()));
+            assert!(runtime.warning(name).is_some_and(|warning| warning.contains("WORKSPACE_GVISOR_RUNTIME")));
+        }
     }
 
     #[test]
