@@ -2,6 +2,7 @@
 
 mod project;
 mod serve;
+mod session;
 mod token;
 mod workspace;
 
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use project::{ProjectCommand, QuotaArgs};
 pub(crate) use serve::ServeArgs;
+pub(crate) use session::{AttachArgs, DetachArgs, IdleArgs, SessionsArgs, SetArgs};
 pub(crate) use token::{TokenCommand, TokenCreateArgs};
 pub(crate) use workspace::{
     AuditArgs, CopyArgs, CreateArgs, ExecArgs, ListArgs, LogsArgs, RemoveArgs, User, WorkspaceCommand,
@@ -74,6 +76,9 @@ pub(crate) struct ClientArgs {
     /// A PEM file with the certificates of a private authority, trusted besides the system's own, for https.
     #[arg(long, global = true, env = "EMERGENT_CA_FILE", value_name = "FILE")]
     pub(crate) ca: Option<std::ffi::OsString>,
+    /// The session to call for: refused once another one holds the workspace.
+    #[arg(long, global = true, env = "EMERGENT_SESSION", value_name = "UUID")]
+    pub(crate) session: Option<uuid::Uuid>,
     /// The server's data directory, to find the first token in.
     #[arg(long, global = true, env = "EMERGENT_DATA_DIR", value_name = "DIR", hide = true)]
     pub(crate) data_dir: Option<std::path::PathBuf>,

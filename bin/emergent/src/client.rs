@@ -24,6 +24,7 @@ pub(crate) struct Client {
     http: reqwest::Client,
     server: Url,
     token: Option<String>,
+    session: Option<uuid::Uuid>,
 }
 
 impl Client {
@@ -43,7 +44,7 @@ impl Client {
             http = http.tls_certs_merge(authorities(Path::new(file))?);
         }
         let http = http.build().map_err(ClientError::Setup)?;
-        Ok(Self { http, server, token })
+        Ok(Self { http, server, token, session: arguments.session })
     }
 
     /// GET, answered with JSON.
@@ -114,7 +115,10 @@ impl Client {
     /// A request, to be completed.
     pub(crate) fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, ClientError> {
         let url = self.server.join(path).map_err(|_| ClientError::BadServer(self.server.to_string()))?;
-        let request = self.http.request(method, url);
+        let mut request = self.http.request(method, url);
+        if let Some(session) = self.session {
+            request = request.header("emergent-session", session.to_string());
+        }
         Ok(match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,

@@ -7,6 +7,7 @@
 mod cache;
 mod scope;
 mod secret;
+mod session;
 
 use std::{marker::PhantomData, sync::Arc};
 
@@ -19,6 +20,7 @@ use emergent_store::{ProjectId, Scope, Token};
 pub use cache::Tokens;
 pub use scope::{NeedsRead, NeedsWrite, Requirement, ScopeName};
 pub use secret::TokenSecret;
+pub(crate) use session::document as document_sessions;
 
 use crate::{
     audit::Note,
@@ -81,6 +83,7 @@ impl<R: Requirement> FromRequestParts<ApiState> for Caller<R> {
         note.caller(&token);
         let caller = Self { token, note, requirement: PhantomData };
         caller.require(R::SCOPE)?;
+        session::check(parts, state, caller.project()).await?;
         Ok(caller)
     }
 }

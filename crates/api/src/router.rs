@@ -20,7 +20,9 @@ use utoipa::{
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    audit, hosts, observe, pages,
+    audit,
+    auth::document_sessions,
+    hosts, observe, pages,
     problem::{Problem, ProblemKind, Refusal},
     resources::{self, files, health, processes, projects, providers, tokens, tools, usage, workspaces},
     state::ApiState,
@@ -68,6 +70,7 @@ impl Modify for BearerToken {
 fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(workspaces::routes())
+        .merge(workspaces::sessions::routes())
         .merge(providers::routes())
         .merge(tools::routes())
         .merge(processes::routes())
@@ -81,7 +84,9 @@ fn routes() -> OpenApiRouter<ApiState> {
 
 /// The OpenAPI document of this release.
 pub fn openapi() -> OpenApi {
-    routes().into_openapi()
+    let mut document = routes().into_openapi();
+    document_sessions(&mut document);
+    document
 }
 
 /// The OpenAPI document as it is committed and served: indented JSON.

@@ -5,12 +5,13 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 use emergent_guest_client::Guest;
 use emergent_provider::WorkspaceId;
 use emergent_store::{ProjectId, StateWord};
+use futures::{Stream, StreamExt as _};
 
 use crate::{
     CallError, LookupError, TransitionError,
     decide::{Decision, Operation, decide},
     inner::{Core, Found},
-    registry::Entry,
+    registry::{CallGuard, Entry},
     situation::Situation,
 };
 
@@ -23,6 +24,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub struct GuestSession {
     guest: Guest,
     pub(crate) entry: Arc<Entry>,
+    /// The workspace is not brought to rest while this or a clone of it is kept.
+    under_way: Arc<CallGuard>,
 }
 
 // === impl GuestSession ===
@@ -31,6 +34,14 @@ impl GuestSession {
     /// The guest.
     pub fn guest(&self) -> &Guest {
         &self.guest
+    }
+
+    /// A stream out of the workspace, which counts as a call under way until it ends or is dropped.
+    pub fn keep_under_way<S: Stream>(&self, stream: S) -> impl Stream<Item = S::Item> + use<S> {
+        let under_way = Arc::clone(&self.under_way);
+        stream.inspect(move |_| {
+            let _ = &under_way;
+        })
     }
 }
 
@@ -67,27 +78,30 @@ impl Core {
 
     /// The guest of a workspace, started again first if it had ended by itself.
     pub(crate) async fn session(self: &Arc<Self>, entry: Arc<Entry>) -> Result<GuestSession, CallError> {
-        let guest = match entry.ready_guest() {
-            Some(guest) => guest,
-            None => self.awaken(&entry).await?,
-        };
-        entry.note_use();
-        Ok(GuestSession { guest, entry })
+        loop {
+            if let Some((guest, under_way)) = entry.begin_call() {
+                entry.note_use();
+                return Ok(GuestSession { guest, entry, under_way: Arc::new(under_way) });
+            }
+            // It may be brought to rest again before the call has begun; each time round, an operation has ended.
+            self.awaken(&entry).await?;
+        }
     }
 
-    async fn awaken(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Guest, CallError> {
+    async fn awaken(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<(), CallError> {
         let situation = entry.situation();
         match decide(Operation::Call, situation) {
             Decision::Refuse(_) => return Err(refusal(situation)),
             Decision::Nothing
+            | Decision::Keep
             | Decision::Start
-            | Decision::Stop
+            | Decision::Stop(_)
             | Decision::Unpause
-            | Decision::Pause
-            | Decision::Destroy => {}
+            | Decision::Pause(_)
+            | Decision::Destroy(_) => {}
         }
         match self.operate_on(Arc::clone(entry), Operation::Call).await {
-            Ok(()) => entry.ready_guest().ok_or_else(|| refusal(entry.situation())),
+            Ok(()) => Ok(()),
             Err(TransitionError::WrongState { .. }) => Err(refusal(entry.situation())),
             Err(error) => Err(CallError::Restart(Box::new(error))),
         }
@@ -101,11 +115,12 @@ pub(crate) fn refusal(situation: Situation) -> CallError {
         Decision::Refuse(_) if state == StateWord::Creating => CallError::Creating { retry_after: RETRY_AFTER },
         Decision::Refuse(advice) => CallError::WrongState { state, advice },
         Decision::Nothing
+        | Decision::Keep
         | Decision::Start
-        | Decision::Stop
+        | Decision::Stop(_)
         | Decision::Unpause
-        | Decision::Pause
-        | Decision::Destroy => CallError::WrongState { state, advice: "it changes just now; try again" },
+        | Decision::Pause(_)
+        | Decision::Destroy(_) => CallError::WrongState { state, advice: "it changes just now; try again" },
     }
 }
 

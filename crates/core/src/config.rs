@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use emergent_provider::{ImageRef, ProviderKind, RegistryCredentials, ResourceLimits};
+use emergent_store::IdlePolicy;
 
 use crate::{AuditConfig, DeploymentMode, Fault};
 
@@ -25,6 +26,13 @@ pub struct CoreConfig {
     pub default_ttl: chrono::Duration,
     /// How often expired workspaces and orphans are looked for (`WORKSPACE_CLEANUP_INTERVAL_MIN`).
     pub cleanup_interval: Duration,
+    /// How old what the engine has must be before it is taken for an orphan (`WORKSPACE_ORPHAN_GRACE_SEC`).
+    pub orphan_grace: chrono::Duration,
+    /// How long the row of a destroyed workspace is kept (`WORKSPACE_DESTROYED_RETENTION_DAYS`).
+    pub destroyed_retention: chrono::Duration,
+    /// What happens to a workspace that nobody uses, when the request does not say (`WORKSPACE_IDLE_ACTION`,
+    /// `WORKSPACE_IDLE_AFTER_MIN`).
+    pub default_idle: IdlePolicy,
     /// The share of `max_concurrent`, in percent, above which the log warns (`WORKSPACE_ALERT_THRESHOLD_PCT`).
     pub alert_threshold_pct: u8,
     /// What a workspace may use when the request does not say (`WORKSPACE_DEFAULT_CPU`, `_MEMORY`, `_DISK`).

@@ -12,8 +12,8 @@ use emergent_provider::{
     ServerId, StepObserver as _, WorkspaceId,
 };
 use emergent_store::{
-    Admission, ErrorReason, IdempotencyClaim, MadeSandbox, NewWorkspaceRow, PassedOver, ProjectId, StateWord,
-    StoreError, WorkspaceRow, WorkspaceState,
+    Admission, DestroyReason, ErrorReason, IdempotencyClaim, IdleAction, MadeSandbox, NewWorkspaceRow, PassedOver,
+    ProjectId, StateWord, StoreError, WorkspaceRow, WorkspaceState,
 };
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -111,6 +111,8 @@ impl Core {
             let named = request.provider.is_some();
             NewWorkspaceError::NoProvider { named, reasons }
         })?;
+        let idle = self.idle_policy(checked.idle, request.idle, choice.provider)?;
+        let checked = Checked { idle, ..checked };
         let core = Arc::clone(self);
         let admit = async move { core.admit(project, request, checked, choice, key).await };
         self.tasks.spawn(inherit(admit.in_current_span())).await.unwrap_or_else(|error| propagate(error))
@@ -338,10 +340,18 @@ impl Core {
 
     /// Removes what there is of a sandbox.
     async fn undo(&self, entry: &Entry) {
-        if let Some(registered) = self.providers.get(entry.provider())
-            && let Err(error) = registered.provider.destroy(entry.id, &Undoing).await
-        {
-            tracing::warn!(reason = chain(&error), "what is left of the workspace goes with the next reconciliation");
+        let Some(registered) = self.providers.get(entry.provider()) else { return };
+        match registered.provider.destroy(entry.id, &Undoing).await {
+            Ok(()) => {
+                telemetry::destroyed(DestroyReason::FailedCreate);
+                tracing::info!(reason = %DestroyReason::FailedCreate, "what was left of a create is destroyed");
+            }
+            Err(error) => {
+                tracing::warn!(
+                    reason = chain(&error),
+                    "what is left of the workspace goes with the next reconciliation"
+                );
+            }
         }
     }
 }
@@ -404,6 +414,7 @@ fn new_row(
         allow_root: request.allow_root,
         environment_keys: request.environment.keys().cloned().collect(),
         expires_at: checked.expires_at,
+        idle: checked.idle,
     }
 }
 
@@ -426,6 +437,10 @@ fn request_hash(request: &NewWorkspace) -> [u8; 32] {
         request.allow_root,
         ttl,
         format!("{:?}", request.requirements),
+        [
+            json!(request.idle.action.map(IdleAction::as_str)),
+            json!(request.idle.after.map(|after| after.as_millis().to_string()))
+        ],
     ]);
     Sha256::digest(canonical.to_string()).into()
 }

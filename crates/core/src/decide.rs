@@ -3,9 +3,9 @@
 //! It is asked by whoever has the workspace's turn. `Stopping`, `Starting` and `Destroying` are then what an
 //! operation has left that did not come to its end, and mean that it is taken up again.
 
-use emergent_store::ErrorReason;
+use emergent_store::{DestroyReason, ErrorReason, IdleAction};
 
-use crate::situation::Situation;
+use crate::situation::{Rest, Situation};
 
 /// What can be asked of a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +13,9 @@ pub(crate) enum Operation {
     Stop,
     Resume,
     Pause,
-    Destroy,
+    Destroy(DestroyReason),
+    /// Let it rest, since nobody uses it.
+    Idle(IdleAction),
     /// Make it ready for a call if that needs no decision of a person.
     Call,
 }
@@ -23,25 +25,36 @@ pub(crate) enum Operation {
 pub(crate) enum Decision {
     /// It is so already.
     Nothing,
-    Stop,
+    /// It rests already, and from now on by somebody's will: a call no longer resumes it.
+    Keep,
+    Stop(Rest),
     Start,
     Unpause,
-    Pause,
-    Destroy,
+    Pause(Rest),
+    Destroy(DestroyReason),
     /// It makes no sense; the text says what to do instead.
     Refuse(&'static str),
 }
 
 const WAIT: &str = "wait until it is ready, or destroy it";
 const RESUME_FIRST: &str = "resume it first";
-const GONE: &str = "create another";
+pub(crate) const GONE: &str = "create another";
 const GOING: &str = "it is being destroyed; create another";
 const NEVER_MADE: &str = "it was never made; destroy it and create another";
 const LOST: &str = "the engine no longer has it; destroy it and create another";
 
 impl Operation {
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 5] = [Self::Stop, Self::Resume, Self::Pause, Self::Destroy, Self::Call];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Stop,
+        Self::Resume,
+        Self::Pause,
+        Self::Destroy(DestroyReason::Requested),
+        Self::Idle(IdleAction::None),
+        Self::Idle(IdleAction::Pause),
+        Self::Idle(IdleAction::Stop),
+        Self::Call,
+    ];
 
     /// The word for it in messages and metrics.
     pub(crate) fn as_str(self) -> &'static str {
@@ -49,7 +62,8 @@ impl Operation {
             Self::Stop => "stop",
             Self::Resume => "resume",
             Self::Pause => "pause",
-            Self::Destroy => "destroy",
+            Self::Destroy(_) => "destroy",
+            Self::Idle(_) => "idle",
             Self::Call => "call",
         }
     }
@@ -61,7 +75,8 @@ pub(crate) fn decide(operation: Operation, situation: Situation) -> Decision {
         Operation::Stop => stop(situation),
         Operation::Resume => resume(situation),
         Operation::Pause => pause(situation),
-        Operation::Destroy => destroy(situation),
+        Operation::Destroy(reason) => destroy(reason, situation),
+        Operation::Idle(action) => idle(action, situation),
         Operation::Call => call(situation),
     }
 }
@@ -69,12 +84,15 @@ pub(crate) fn decide(operation: Operation, situation: Situation) -> Decision {
 fn stop(situation: Situation) -> Decision {
     match situation {
         Situation::Creating => Decision::Refuse(WAIT),
-        Situation::Ready | Situation::Paused | Situation::Stopping | Situation::Starting => Decision::Stop,
-        Situation::Stopped => Decision::Nothing,
+        Situation::Ready | Situation::Paused(_) | Situation::Stopping(_) | Situation::Starting => {
+            Decision::Stop(Rest::Asked)
+        }
+        Situation::Stopped(Rest::Asked) => Decision::Nothing,
+        Situation::Stopped(Rest::Idle) => Decision::Keep,
         Situation::Destroying => Decision::Refuse(GOING),
         Situation::Destroyed => Decision::Refuse(GONE),
         Situation::Failed(reason) => match fate(reason) {
-            Fate::Kept => Decision::Stop,
+            Fate::Kept => Decision::Stop(Rest::Asked),
             Fate::NeverMade => Decision::Refuse(NEVER_MADE),
             Fate::Lost => Decision::Refuse(LOST),
         },
@@ -85,8 +103,8 @@ fn resume(situation: Situation) -> Decision {
     match situation {
         Situation::Creating => Decision::Refuse(WAIT),
         Situation::Ready => Decision::Nothing,
-        Situation::Paused => Decision::Unpause,
-        Situation::Stopping | Situation::Stopped | Situation::Starting => Decision::Start,
+        Situation::Paused(_) => Decision::Unpause,
+        Situation::Stopping(_) | Situation::Stopped(_) | Situation::Starting => Decision::Start,
         Situation::Destroying => Decision::Refuse(GOING),
         Situation::Destroyed => Decision::Refuse(GONE),
         Situation::Failed(reason) => start_again(reason),
@@ -96,9 +114,10 @@ fn resume(situation: Situation) -> Decision {
 fn pause(situation: Situation) -> Decision {
     match situation {
         Situation::Creating => Decision::Refuse(WAIT),
-        Situation::Ready => Decision::Pause,
-        Situation::Paused => Decision::Nothing,
-        Situation::Stopping | Situation::Stopped | Situation::Starting => Decision::Refuse(RESUME_FIRST),
+        Situation::Ready => Decision::Pause(Rest::Asked),
+        Situation::Paused(Rest::Asked) => Decision::Nothing,
+        Situation::Paused(Rest::Idle) => Decision::Keep,
+        Situation::Stopping(_) | Situation::Stopped(_) | Situation::Starting => Decision::Refuse(RESUME_FIRST),
         Situation::Destroying => Decision::Refuse(GOING),
         Situation::Destroyed => Decision::Refuse(GONE),
         Situation::Failed(reason) => match fate(reason) {
@@ -109,17 +128,37 @@ fn pause(situation: Situation) -> Decision {
     }
 }
 
-fn destroy(situation: Situation) -> Decision {
+fn destroy(reason: DestroyReason, situation: Situation) -> Decision {
     match situation {
         Situation::Creating
         | Situation::Ready
-        | Situation::Paused
-        | Situation::Stopping
-        | Situation::Stopped
+        | Situation::Paused(_)
+        | Situation::Stopping(_)
+        | Situation::Stopped(_)
         | Situation::Starting
         | Situation::Destroying
-        | Situation::Failed(_) => Decision::Destroy,
+        | Situation::Failed(_) => Decision::Destroy(reason),
         Situation::Destroyed => Decision::Nothing,
+    }
+}
+
+/// Only what runs is brought to rest.
+fn idle(action: IdleAction, situation: Situation) -> Decision {
+    match (situation, action) {
+        (Situation::Ready, IdleAction::Pause) => Decision::Pause(Rest::Idle),
+        (Situation::Ready, IdleAction::Stop) => Decision::Stop(Rest::Idle),
+        (Situation::Ready, IdleAction::None)
+        | (
+            Situation::Creating
+            | Situation::Paused(_)
+            | Situation::Stopping(_)
+            | Situation::Stopped(_)
+            | Situation::Starting
+            | Situation::Destroying
+            | Situation::Destroyed
+            | Situation::Failed(_),
+            IdleAction::None | IdleAction::Pause | IdleAction::Stop,
+        ) => Decision::Nothing,
     }
 }
 
@@ -127,8 +166,11 @@ fn call(situation: Situation) -> Decision {
     match situation {
         Situation::Creating => Decision::Refuse(WAIT),
         Situation::Ready => Decision::Nothing,
-        Situation::Paused | Situation::Stopping | Situation::Stopped => Decision::Refuse(RESUME_FIRST),
-        Situation::Starting => Decision::Start,
+        Situation::Paused(Rest::Asked) | Situation::Stopping(Rest::Asked) | Situation::Stopped(Rest::Asked) => {
+            Decision::Refuse(RESUME_FIRST)
+        }
+        Situation::Paused(Rest::Idle) => Decision::Unpause,
+        Situation::Stopping(Rest::Idle) | Situation::Stopped(Rest::Idle) | Situation::Starting => Decision::Start,
         Situation::Destroying => Decision::Refuse(GOING),
         Situation::Destroyed => Decision::Refuse(GONE),
         Situation::Failed(reason) => start_again(reason),
@@ -173,11 +215,20 @@ mod tests {
     fn after(decision: Decision, situation: Situation) -> Situation {
         match decision {
             Decision::Nothing | Decision::Refuse(_) => situation,
-            Decision::Stop => Situation::Stopped,
+            Decision::Keep => match situation {
+                Situation::Paused(_) => Situation::Paused(Rest::Asked),
+                Situation::Stopped(_) => Situation::Stopped(Rest::Asked),
+                other => panic!("{other:?} is no rest"),
+            },
+            Decision::Stop(rest) => Situation::Stopped(rest),
             Decision::Start | Decision::Unpause => Situation::Ready,
-            Decision::Pause => Situation::Paused,
-            Decision::Destroy => Situation::Destroyed,
+            Decision::Pause(rest) => Situation::Paused(rest),
+            Decision::Destroy(_) => Situation::Destroyed,
         }
+    }
+
+    fn rests_by(will: Rest, situation: Situation) -> bool {
+        matches!(situation, Situation::Paused(rest) | Situation::Stopping(rest) | Situation::Stopped(rest) if rest == will)
     }
 
     proptest! {
@@ -196,7 +247,41 @@ mod tests {
         fn a_call_never_undoes_what_a_person_has_decided(situation in situation()) {
             let changes = !matches!(decide(Operation::Call, situation), Decision::Nothing | Decision::Refuse(_));
             let broke_by_itself = matches!(situation, Situation::Failed(_) | Situation::Starting);
-            prop_assert!(!changes || broke_by_itself);
+            prop_assert!(!changes || broke_by_itself || rests_by(Rest::Idle, situation));
+            prop_assert!(!(changes && rests_by(Rest::Asked, situation)));
+        }
+
+        #[test]
+        fn what_rests_because_nobody_used_it_is_resumed_by_a_call(situation in situation()) {
+            if rests_by(Rest::Idle, situation) {
+                prop_assert_eq!(after(decide(Operation::Call, situation), situation), Situation::Ready);
+            }
+        }
+
+        #[test]
+        fn what_somebody_brings_to_rest_stays_there_whoever_calls(
+            operation in select(vec![Operation::Stop, Operation::Pause]),
+            situation in situation(),
+        ) {
+            let decision = decide(operation, situation);
+            if !matches!(decision, Decision::Refuse(_)) {
+                let rests = after(decision, situation);
+                prop_assert!(rests_by(Rest::Asked, rests));
+                prop_assert!(matches!(decide(Operation::Call, rests), Decision::Refuse(_)));
+            }
+        }
+
+        #[test]
+        fn idling_touches_only_what_runs(
+            action in select(vec![IdleAction::None, IdleAction::Pause, IdleAction::Stop]),
+            situation in situation(),
+        ) {
+            let decision = decide(Operation::Idle(action), situation);
+            if situation == Situation::Ready && action != IdleAction::None {
+                prop_assert!(rests_by(Rest::Idle, after(decision, situation)));
+            } else {
+                prop_assert_eq!(decision, Decision::Nothing);
+            }
         }
 
         #[test]
@@ -205,7 +290,7 @@ mod tests {
             start in situation(),
         ) {
             let end = operations.into_iter().fold(start, |at, operation| after(decide(operation, at), at));
-            prop_assert_eq!(after(decide(Operation::Destroy, end), end), Situation::Destroyed);
+            prop_assert_eq!(after(decide(Operation::Destroy(DestroyReason::Requested), end), end), Situation::Destroyed);
         }
 
         #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use emergent_guest_client::GuestCallError;
 use emergent_guest_proto::GuestError;
 use emergent_provider::{ImageRef, OperationError, ProviderKind};
-use emergent_store::{QuotaReached, StateWord, StoreError};
+use emergent_store::{QuotaReached, SessionRow, StateWord, StoreError};
 
 use crate::Unavailable;
 
@@ -169,6 +169,65 @@ pub enum TransitionError {
     Store(#[from] StoreError),
 }
 
+/// Why a workspace was not attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// Somebody else holds it.
+    #[error("the workspace is attached by {:?} since {}", .0.holder, .0.attached_at)]
+    Held(Box<SessionRow>),
+    /// The session's id, chosen by the caller, names another session or one that has ended.
+    #[error("this session id names another session, or one that has ended")]
+    IdTaken,
+    /// There is no such workspace, or it could not be made ready.
+    #[error(transparent)]
+    Workspace(#[from] TransitionError),
+}
+
+/// Why something could not be done with a session, or on behalf of one.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The workspace was not found.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// The workspace has had no such session.
+    #[error("the workspace has had no such session")]
+    NoSuchSession,
+    /// Another session is attached.
+    #[error("the workspace is attached by {:?} since {}", .0.holder, .0.attached_at)]
+    Held(Box<SessionRow>),
+    /// The session is not attached, and no other one is.
+    #[error("this session is not attached")]
+    NotAttached,
+    /// The store failed.
+    #[error("the session could not be looked up or recorded")]
+    Store(#[from] StoreError),
+}
+
+/// Why a workspace was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The workspace was not found.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// The workspace is destroyed, or on its way there.
+    #[error("a workspace in state {state} cannot be changed; create another")]
+    Gone {
+        /// Its state.
+        state: StateWord,
+    },
+    /// It would become something that cannot be.
+    #[error("{field}: {message}")]
+    Invalid {
+        /// The field that is to blame, such as `labels`.
+        field: String,
+        /// What it takes.
+        message: String,
+    },
+    /// The store failed.
+    #[error("the change could not be recorded")]
+    Store(#[from] StoreError),
+}
+
 /// Why a call to a workspace failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -193,7 +252,7 @@ pub enum CallError {
         retry_after: Duration,
     },
     /// It had to be started again first, and was not.
-    #[error("the workspace had ended and could not be started again")]
+    #[error("the workspace was not running and could not be started again")]
     Restart(#[source] Box<TransitionError>),
     /// The guest answered, and refused.
     #[error(transparent)]

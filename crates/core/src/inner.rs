@@ -23,9 +23,20 @@ use crate::{
     pool::Pool,
     providers::Providers,
     registry::{Entry, Registry},
+    situation::Rest,
     steps::Steps,
     validate::AllowedImages,
 };
+
+const NOT_DESTROYED: [StateWord; 7] = [
+    StateWord::Creating,
+    StateWord::Ready,
+    StateWord::Paused,
+    StateWord::Stopping,
+    StateWord::Stopped,
+    StateWord::Destroying,
+    StateWord::Error,
+];
 
 /// The service behind the facade. Each concern adds its methods in a file of its own.
 pub(crate) struct Core {
@@ -170,17 +181,14 @@ impl Core {
         if self.config.enabled { Ok(()) } else { Err(LookupError::Disabled) }
     }
 
+    /// Records that a workspace rests, and answers whose will that is.
+    pub(crate) async fn record_rest(&self, id: WorkspaceId, state: &WorkspaceState) -> Result<Rest, StoreError> {
+        let row = self.store.workspaces_record(id, &NOT_DESTROYED, state).await?;
+        Ok(row.as_ref().map_or(Rest::Asked, Rest::of))
+    }
+
     /// Records a state whatever it was before, unless the workspace is destroyed.
     pub(crate) async fn record(&self, id: WorkspaceId, state: &WorkspaceState) -> Result<(), StoreError> {
-        const NOT_DESTROYED: [StateWord; 7] = [
-            StateWord::Creating,
-            StateWord::Ready,
-            StateWord::Paused,
-            StateWord::Stopping,
-            StateWord::Stopped,
-            StateWord::Destroying,
-            StateWord::Error,
-        ];
         self.store.workspaces_record(id, &NOT_DESTROYED, state).await?;
         Ok(())
     }

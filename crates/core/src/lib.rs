@@ -4,14 +4,18 @@
 //! `verdict` what a difference between row and engine means, `select` which providers may make a workspace.
 //! Everything else carries them out: the row first, the engine second, the row's success last.
 
+mod activity;
+mod attached;
 mod audit;
 mod call;
 mod capacity;
+mod change;
 mod config;
 mod create;
 mod decide;
 mod error;
 mod fault;
+mod idle;
 mod inner;
 mod lifecycle;
 mod output;
@@ -23,6 +27,7 @@ mod request;
 mod retention;
 mod select;
 mod service;
+mod sessions;
 mod situation;
 mod status;
 mod steps;
@@ -37,20 +42,26 @@ mod workspace;
 pub use audit::{ArgumentLevel, Audit, AuditConfig, Ending, Origin};
 pub use call::GuestSession;
 pub use capacity::Capacity;
+pub use change::{Expiry, WorkspaceUpdate};
 pub use config::CoreConfig;
-pub use error::{CallError, ListError, LookupError, NewWorkspaceError, StartError, TransitionError};
+pub use error::{
+    AttachError, CallError, ChangeError, ListError, LookupError, NewWorkspaceError, SessionError, StartError,
+    TransitionError,
+};
 pub use fault::{Fault, UnknownStep};
 pub use pool::PoolStatus;
-pub use request::{IdempotencyKey, InvalidIdempotencyKey, LimitsRequest, NewWorkspace, Ttl};
+pub use request::{IdempotencyKey, IdleRequest, InvalidIdempotencyKey, LimitsRequest, NewWorkspace, Ttl};
 pub use select::{DeploymentMode, Requirements, Unavailable};
 pub use service::Workspaces;
+pub use sessions::AttachRequest;
 pub use status::{ProviderStatus, Readiness};
 pub use usage::UsageHistory;
 pub use workspace::Workspace;
 
 pub use emergent_provider::{ServerId, WorkspaceId};
 pub use emergent_store::{
-    Actor, AuditFilter, AuditId, AuditKind, AuditOutcome, AuditRow, Cursor, ErrorReason, InvalidCursor, ListFilter,
-    Page, PageRequest, PassedOver, ProjectId, Quota, QuotaReached, QuotaUse, StateWord, StoreError, TokenId,
-    UnknownState, UsageSample, UsageTotals, WorkspaceState,
+    Actor, AuditFilter, AuditId, AuditKind, AuditOutcome, AuditRow, Cursor, DestroyReason, ErrorReason, IdleAction,
+    IdlePolicy, InvalidCursor, ListFilter, Page, PageRequest, PassedOver, ProjectId, Quota, QuotaReached, QuotaUse,
+    SessionEnd, SessionId, SessionRow, StateWord, StoreError, TokenId, UnknownState, UsageSample, UsageTotals,
+    WorkspaceState,
 };

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use chrono::Utc;
 use emergent_guest_client::Guest;
 use emergent_provider::{DestroyStep, OperationError, StepObserver as _, StopStep, WorkspaceId};
-use emergent_store::{ErrorReason, ProjectId, StartClaim, StoreError, WorkspaceState};
+use emergent_store::{DestroyReason, ErrorReason, ProjectId, SessionEnd, StartClaim, StoreError, WorkspaceState};
 use tracing::Instrument as _;
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     inner::{Core, Found, chain, propagate},
     providers::Registered,
     registry::{Entry, Phase},
-    situation::Situation,
+    situation::{Rest, Situation},
     telemetry,
 };
 
@@ -35,11 +36,12 @@ impl Core {
             Found::Destroyed => match decide(operation, Situation::Destroyed) {
                 Decision::Refuse(advice) => Err(refusal(operation, Situation::Destroyed, advice)),
                 Decision::Nothing
-                | Decision::Stop
+                | Decision::Keep
+                | Decision::Stop(_)
                 | Decision::Start
                 | Decision::Unpause
-                | Decision::Pause
-                | Decision::Destroy => Ok(()),
+                | Decision::Pause(_)
+                | Decision::Destroy(_) => Ok(()),
             },
         }
     }
@@ -54,9 +56,9 @@ impl Core {
         }
         let situation = entry.situation();
         match operation {
-            Operation::Destroy => entry.unwanted.cancel(),
+            Operation::Destroy(_) => entry.unwanted.cancel(),
             // A create may take as long as the pull of its image; nobody waits for its turn only to be refused.
-            Operation::Stop | Operation::Resume | Operation::Pause | Operation::Call => {
+            Operation::Stop | Operation::Resume | Operation::Pause | Operation::Idle(_) | Operation::Call => {
                 if let (Situation::Creating, Decision::Refuse(advice)) = (situation, decide(operation, situation)) {
                     return Err(refusal(operation, situation, advice));
                 }
@@ -88,32 +90,48 @@ impl Core {
     }
 
     /// Carries out an operation; the caller has the turn.
-    async fn perform(&self, entry: &Entry, operation: Operation) -> Result<(), TransitionError> {
+    pub(crate) async fn perform(&self, entry: &Entry, operation: Operation) -> Result<(), TransitionError> {
         let situation = entry.situation();
         match decide(operation, situation) {
             Decision::Nothing => Ok(()),
             Decision::Refuse(advice) => Err(refusal(operation, situation, advice)),
-            Decision::Stop => self.stop(entry).await,
+            Decision::Keep => self.keep_at_rest(entry, situation).await,
+            Decision::Stop(rest) => self.stop(entry, rest).await,
             Decision::Start => self.start(entry, situation).await,
             Decision::Unpause => self.unpause(entry).await,
-            Decision::Pause => self.pause(entry).await,
-            Decision::Destroy => self.destroy(entry).await,
+            Decision::Pause(rest) => self.pause(entry, rest).await,
+            Decision::Destroy(reason) => self.destroy(entry, reason).await,
         }
     }
 
-    async fn pause(&self, entry: &Entry) -> Result<(), TransitionError> {
+    /// What rests because nobody used it now rests by somebody's will.
+    async fn keep_at_rest(&self, entry: &Entry, situation: Situation) -> Result<(), TransitionError> {
+        self.store.workspaces_note_idled(entry.id, false).await?;
+        // Not within the match: the phase cannot be changed while it is borrowed.
+        let guest = entry.phase.borrow().guest().cloned();
+        match (situation, guest) {
+            (Situation::Paused(_), Some(guest)) => entry.set_phase(Phase::Paused { guest, rest: Rest::Asked }),
+            _ => entry.set_phase(Phase::Stopped(Rest::Asked)),
+        }
+        Ok(())
+    }
+
+    async fn pause(&self, entry: &Entry, rest: Rest) -> Result<(), TransitionError> {
         let registered = self.provider_of(entry)?;
         require(registered.provider.capabilities().pause, "pause")?;
-        let Some(guest) = entry.ready_guest() else { return Ok(()) };
         // No new calls first: one that came in between would find a connection that does not answer.
-        entry.set_phase(Phase::Paused { guest: guest.clone() });
+        let Some(guest) = entry.go_to_rest(rest, |guest| Phase::Paused { guest, rest }) else { return Ok(()) };
+        if let Err(error) = self.store.workspaces_note_idled(entry.id, rest == Rest::Idle).await {
+            entry.set_phase(Phase::Ready { guest });
+            return Err(error.into());
+        }
         guest.suspend();
         if let Err(error) = registered.provider.pause(entry.id).await {
             entry.set_phase(Phase::Ready { guest });
             return self.engine_failed(entry, "pause", error).await;
         }
         self.record(entry.id, &WorkspaceState::Paused).await?;
-        tracing::info!("workspace is paused");
+        tracing::info!(?rest, "workspace is paused");
         Ok(())
     }
 
@@ -125,11 +143,16 @@ impl Core {
         self.becomes_ready(entry, None).await
     }
 
-    async fn stop(&self, entry: &Entry) -> Result<(), TransitionError> {
+    async fn stop(&self, entry: &Entry, rest: Rest) -> Result<(), TransitionError> {
         let registered = self.provider_of(entry)?;
         require(registered.provider.capabilities().persistence, "stop")?;
+        if rest == Rest::Idle && entry.situation() == Situation::Ready {
+            let Some(guest) = entry.go_to_rest(rest, |_| Phase::Stopping(rest)) else { return Ok(()) };
+            guest.close();
+        }
+        self.store.workspaces_note_idled(entry.id, rest == Rest::Idle).await?;
         self.record(entry.id, &WorkspaceState::Stopping).await?;
-        entry.set_phase(Phase::Stopping);
+        entry.set_phase(Phase::Stopping(rest));
         self.steps.stopped(entry.id, StopStep::IntentRecorded);
         if let Err(error) = registered.provider.stop(entry.id).await {
             return self.engine_failed(entry, "stop", error).await;
@@ -137,16 +160,16 @@ impl Core {
         self.steps.stopped(entry.id, StopStep::SandboxStopped);
         self.record(entry.id, &WorkspaceState::Stopped).await?;
         self.steps.stopped(entry.id, StopStep::StoppedRecorded);
-        entry.set_phase(Phase::Stopped);
-        tracing::info!("workspace is stopped");
+        entry.set_phase(Phase::Stopped(rest));
+        tracing::info!(?rest, "workspace is stopped");
         Ok(())
     }
 
     async fn start(&self, entry: &Entry, situation: Situation) -> Result<(), TransitionError> {
         let registered = self.provider_of(entry)?;
-        if situation == Situation::Stopping {
+        if let Situation::Stopping(rest) = situation {
             // A stop that was cut short comes to its end first.
-            self.stop(entry).await?;
+            self.stop(entry, rest).await?;
         }
         let limit = self.config.max_concurrent;
         match self.store.claim_start(entry.id, limit).await? {
@@ -179,13 +202,13 @@ impl Core {
     /// A start failed: what was stopped is stopped again, and what had failed says why it still does.
     async fn could_not_start(&self, entry: &Entry, before: Situation, why: String) -> Result<(), TransitionError> {
         match before {
-            Situation::Stopped | Situation::Stopping => {
+            Situation::Stopped(rest) | Situation::Stopping(rest) => {
                 self.record(entry.id, &WorkspaceState::Stopped).await?;
-                entry.set_phase(Phase::Stopped);
+                entry.set_phase(Phase::Stopped(rest));
             }
             Situation::Creating
             | Situation::Ready
-            | Situation::Paused
+            | Situation::Paused(_)
             | Situation::Starting
             | Situation::Destroying
             | Situation::Destroyed
@@ -197,10 +220,17 @@ impl Core {
         Ok(())
     }
 
-    pub(crate) async fn destroy(&self, entry: &Entry) -> Result<(), TransitionError> {
+    pub(crate) async fn destroy(&self, entry: &Entry, reason: DestroyReason) -> Result<(), TransitionError> {
         let registered = self.provider_of(entry)?;
-        self.record(entry.id, &WorkspaceState::Destroying).await?;
+        let if_expired_at = (reason == DestroyReason::Expired).then(Utc::now);
+        let row = self.store.workspaces_begin_destroy(entry.id, reason, if_expired_at).await?;
+        if row.is_none() && if_expired_at.is_some() {
+            // Its end was put off since it was found to have come.
+            return Ok(());
+        }
+        let reason = row.and_then(|row| row.destroy_reason).unwrap_or(reason);
         entry.set_phase(Phase::Destroying);
+        self.end_session(entry, SessionEnd::Destroyed).await?;
         self.steps.destroyed(entry.id, DestroyStep::IntentRecorded);
         let destroyed = registered.provider.destroy(entry.id, &self.steps).await;
         match destroyed {
@@ -212,7 +242,8 @@ impl Core {
         entry.set_phase(Phase::Destroyed);
         entry.made.cancel();
         self.registry.remove(entry.id);
-        tracing::info!("workspace is destroyed");
+        telemetry::destroyed(reason);
+        tracing::info!(%reason, "workspace is destroyed");
         Ok(())
     }
 

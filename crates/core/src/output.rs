@@ -29,8 +29,9 @@ impl GuestSession {
         id: ExecutionId,
         from: OutputQuery,
     ) -> impl Stream<Item = Result<Frame, CallError>> + Send + use<> {
-        let entry = Arc::clone(&self.entry);
+        let (entry, under_way) = (Arc::clone(&self.entry), self.clone());
         async_stream::stream! {
+            let _under_way = under_way;
             let mut phase = entry.phase.subscribe();
             let mut wanted = from;
             let mut progress_at = Instant::now();
@@ -85,7 +86,7 @@ fn is_final(error: &GuestCallError) -> bool {
 /// The guest, as soon as the workspace takes calls. A workspace that has ended is not started for the sake of a
 /// stream: its executions are lost.
 async fn awake(phase: &mut watch::Receiver<Phase>) -> Result<Guest, CallError> {
-    let is_settled = |phase: &Phase| !matches!(phase.situation(), Situation::Paused | Situation::Starting);
+    let is_settled = |phase: &Phase| !matches!(phase.situation(), Situation::Paused(_) | Situation::Starting);
     // The sender lives in the entry, which this stream holds.
     let settled = phase.wait_for(is_settled).await.map_err(|_| refusal(Situation::Destroyed))?;
     if let Phase::Ready { guest } = &*settled { Ok(guest.clone()) } else { Err(refusal(settled.situation())) }

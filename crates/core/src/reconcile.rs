@@ -5,9 +5,9 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use chrono::{TimeDelta, Utc};
+use chrono::Utc;
 use emergent_provider::{ExitReason, Observed, OperationError, ProviderKind};
-use emergent_store::{ErrorReason, StateWord, WorkspaceState};
+use emergent_store::{DestroyReason, ErrorReason, StateWord, WorkspaceState};
 use futures::{StreamExt as _, stream};
 use tracing::Instrument as _;
 
@@ -20,6 +20,7 @@ use crate::{
     registry::{Entry, Phase},
     situation::Situation,
     steps::Undoing,
+    telemetry,
     verdict::{Verdict, verdict},
 };
 
@@ -29,8 +30,6 @@ const TOGETHER: usize = 8;
 const ADOPTION: Duration = Duration::from_secs(10);
 /// What is said of a workspace whose create did not outlive the server.
 pub(crate) const CUT_SHORT: &str = "the server was stopped while this workspace was being made; create it again";
-/// How old a sandbox without a row has to be before it is taken for an orphan.
-const ORPHAN_AGE: TimeDelta = TimeDelta::seconds(60);
 
 // === impl Core ===
 
@@ -124,20 +123,21 @@ impl Core {
             Verdict::Abandon => self.abandon(entry, registered).await,
             Verdict::Runs => self.becomes_ready(entry, None).await,
             Verdict::IsPaused => {
-                self.record(entry.id, &WorkspaceState::Paused).await?;
+                let rest = self.record_rest(entry.id, &WorkspaceState::Paused).await?;
                 let known = entry.phase.borrow().guest().cloned();
                 let guest = known.unwrap_or_else(|| self.new_guest(entry.provider(), entry.id, None));
                 guest.suspend();
-                entry.set_phase(Phase::Paused { guest });
+                entry.set_phase(Phase::Paused { guest, rest });
                 Ok(())
             }
             Verdict::IsStopped => {
-                self.record(entry.id, &WorkspaceState::Stopped).await?;
-                entry.set_phase(Phase::Stopped);
+                let rest = self.record_rest(entry.id, &WorkspaceState::Stopped).await?;
+                entry.set_phase(Phase::Stopped(rest));
                 Ok(())
             }
             Verdict::FinishStop => self.finish_stop(entry, registered).await,
-            Verdict::FinishDestroy => self.destroy(entry).await,
+            // Its row knows the reason, unless an earlier release has written it.
+            Verdict::FinishDestroy => self.destroy(entry, DestroyReason::Requested).await,
             Verdict::Ended(reason) => {
                 let (reason, message) = ending(entry, &reason);
                 Ok(self.fail(entry, reason, message).await?)
@@ -159,8 +159,8 @@ impl Core {
     async fn finish_stop(&self, entry: &Entry, registered: &Registered) -> Result<(), TransitionError> {
         match registered.provider.stop(entry.id).await {
             Ok(()) => {
-                self.record(entry.id, &WorkspaceState::Stopped).await?;
-                entry.set_phase(Phase::Stopped);
+                let rest = self.record_rest(entry.id, &WorkspaceState::Stopped).await?;
+                entry.set_phase(Phase::Stopped(rest));
                 Ok(())
             }
             Err(source @ (OperationError::EngineUnavailable { .. } | OperationError::Gone)) => {
@@ -201,6 +201,8 @@ impl Core {
     async fn abandon(&self, entry: &Entry, registered: &Registered) -> Result<(), TransitionError> {
         let destroyed = registered.provider.destroy(entry.id, &Undoing).await;
         destroyed.map_err(|source| TransitionError::Engine { operation: "remove", source })?;
+        telemetry::destroyed(DestroyReason::FailedCreate);
+        tracing::info!(reason = %DestroyReason::FailedCreate, "what was left of a create is destroyed");
         if entry.situation() == Situation::Creating {
             self.fail(entry, ErrorReason::CreateInterrupted, CUT_SHORT.to_owned()).await?;
         }
@@ -213,7 +215,10 @@ impl Core {
         let id = orphan.workspace;
         let unwanted = match self.store.workspaces_find(id).await {
             Ok(Some(row)) => row.state.word() == StateWord::Destroyed || row.provider != registered.provider.kind(),
-            Ok(None) => orphan.created_at < self.started_at || Utc::now() - orphan.created_at > ORPHAN_AGE,
+            Ok(None) => {
+                let age = Utc::now() - orphan.created_at;
+                orphan.created_at < self.started_at || age > self.config.orphan_grace
+            }
             Err(error) => {
                 tracing::warn!(workspace = %id, reason = chain(&error), "a sandbox's row could not be read");
                 false
@@ -223,7 +228,10 @@ impl Core {
             return;
         }
         match registered.provider.destroy(id, &Undoing).await {
-            Ok(()) => tracing::warn!(workspace = %id, "removed a sandbox that had no workspace"),
+            Ok(()) => {
+                telemetry::destroyed(DestroyReason::Orphan);
+                tracing::warn!(workspace = %id, reason = %DestroyReason::Orphan, "removed a sandbox that had no workspace");
+            }
             Err(error) => tracing::warn!(workspace = %id, reason = chain(&error), "an orphan could not be removed"),
         }
     }

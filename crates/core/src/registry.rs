@@ -22,7 +22,11 @@ use emergent_store::{ErrorReason, ProjectId, WorkspaceRow, WorkspaceState};
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::situation::Situation;
+use crate::{
+    activity::Activity,
+    attached::Attached,
+    situation::{Rest, Situation},
+};
 
 /// How long after an out-of-memory event the end of its sandbox is put down to it.
 const OOM_MEMORY: Duration = Duration::from_secs(10);
@@ -35,9 +39,9 @@ pub(crate) type Turn = OwnedMutexGuard<()>;
 pub(crate) enum Phase {
     Creating { pull: Option<PullProgress>, image_present: bool },
     Ready { guest: Guest },
-    Paused { guest: Guest },
-    Stopping,
-    Stopped,
+    Paused { guest: Guest, rest: Rest },
+    Stopping(Rest),
+    Stopped(Rest),
     Starting,
     Destroying,
     Destroyed,
@@ -57,11 +61,18 @@ pub(crate) struct Entry {
     pub(crate) unwanted: CancellationToken,
     /// Cancelled when the create has come to its end, whichever, and its row says so.
     pub(crate) made: CancellationToken,
+    /// What calls are under way, and since when there is none.
+    pub(crate) activity: Activity,
+    /// Who holds it.
+    pub(crate) attached: Attached,
     turn: Arc<tokio::sync::Mutex<()>>,
     /// When it was last called, in microseconds since 1970; 0 when that is recorded.
     used_at: AtomicI64,
     out_of_memory_at: Mutex<Option<Instant>>,
 }
+
+/// One call that is under way, for as long as this is kept.
+pub(crate) struct CallGuard(Arc<Entry>);
 
 /// All entries, by id.
 #[derive(Default)]
@@ -76,9 +87,9 @@ impl Phase {
         match self {
             Self::Creating { .. } => Situation::Creating,
             Self::Ready { .. } => Situation::Ready,
-            Self::Paused { .. } => Situation::Paused,
-            Self::Stopping => Situation::Stopping,
-            Self::Stopped => Situation::Stopped,
+            Self::Paused { rest, .. } => Situation::Paused(*rest),
+            Self::Stopping(rest) => Situation::Stopping(*rest),
+            Self::Stopped(rest) => Situation::Stopped(*rest),
             Self::Starting => Situation::Starting,
             Self::Destroying => Situation::Destroying,
             Self::Destroyed => Situation::Destroyed,
@@ -91,9 +102,9 @@ impl Phase {
         match situation {
             Situation::Creating => Self::Creating { pull: None, image_present: false },
             Situation::Ready => Self::Ready { guest: guest() },
-            Situation::Paused => Self::Paused { guest: guest() },
-            Situation::Stopping => Self::Stopping,
-            Situation::Stopped => Self::Stopped,
+            Situation::Paused(rest) => Self::Paused { guest: guest(), rest },
+            Situation::Stopping(rest) => Self::Stopping(rest),
+            Situation::Stopped(rest) => Self::Stopped(rest),
             Situation::Starting => Self::Starting,
             Situation::Destroying => Self::Destroying,
             Situation::Destroyed => Self::Destroyed,
@@ -103,7 +114,7 @@ impl Phase {
 
     /// The guest of a workspace that has processes.
     pub(crate) fn guest(&self) -> Option<&Guest> {
-        if let Self::Ready { guest } | Self::Paused { guest } = self { Some(guest) } else { None }
+        if let Self::Ready { guest } | Self::Paused { guest, .. } = self { Some(guest) } else { None }
     }
 }
 
@@ -124,6 +135,8 @@ impl Entry {
             phase: watch::Sender::new(Phase::of(Situation::of(row), guest)),
             unwanted: CancellationToken::new(),
             made,
+            activity: Activity::new(row.idle),
+            attached: Attached::default(),
             turn: Arc::default(),
             used_at: AtomicI64::new(0),
             out_of_memory_at: Mutex::new(None),
@@ -154,9 +167,41 @@ impl Entry {
         if let Phase::Creating { pull, image_present: false } = &*self.phase.borrow() { pull.clone() } else { None }
     }
 
+    /// The guest, if the workspace takes calls, which from now on has one more under way until the guard is dropped.
+    ///
+    /// Whoever brings the workspace to rest looks at the calls while nobody can look at the phase, and this
+    /// counts while nobody can change the phase: one of the two sees the other.
+    pub(crate) fn begin_call(self: &Arc<Self>) -> Option<(Guest, CallGuard)> {
+        let phase = self.phase.borrow();
+        let Phase::Ready { guest } = &*phase else { return None };
+        self.activity.begin();
+        Some((guest.clone(), CallGuard(Arc::clone(self))))
+    }
+
+    /// Leaves `ready` for rest; answers the guest, which is left open. `None`: it is not ready, or it was to rest
+    /// because nobody uses it and somebody does. Nothing was changed then.
+    pub(crate) fn go_to_rest(&self, rest: Rest, into: impl FnOnce(Guest) -> Phase) -> Option<Guest> {
+        let mut left = None;
+        self.phase.send_if_modified(|phase| {
+            let Phase::Ready { guest } = &*phase else { return false };
+            // Not only while a call is under way: one that has come and gone may have started a process.
+            if rest == Rest::Idle && !self.activity.is_unused() {
+                return false;
+            }
+            let guest = guest.clone();
+            left = Some(guest.clone());
+            *phase = into(guest);
+            true
+        });
+        left
+    }
+
     /// Goes over to another phase. The guest of the phase before is closed unless the new one keeps it.
     pub(crate) fn set_phase(&self, phase: Phase) {
         let keeps_guest = phase.guest().is_some();
+        if matches!(phase, Phase::Ready { .. }) {
+            self.activity.note();
+        }
         let before = self.phase.send_replace(phase);
         if let Some(guest) = before.guest().filter(|_| !keeps_guest) {
             guest.close();
@@ -201,6 +246,15 @@ impl Entry {
     pub(crate) fn was_out_of_memory(&self) -> bool {
         let at = *self.out_of_memory_at.lock().unwrap_or_else(PoisonError::into_inner);
         at.is_some_and(|at| at.elapsed() < OOM_MEMORY)
+    }
+}
+
+// === impl CallGuard ===
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        self.0.note_use();
+        self.0.activity.end();
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use emergent_provider::{ContainerKind, ImageRef, NetworkPolicy, ProviderKind};
+use emergent_store::IdleAction;
 
 use crate::Requirements;
 
@@ -31,6 +32,8 @@ pub struct NewWorkspace {
     pub ttl: Option<Ttl>,
     /// What the provider must be able to do.
     pub requirements: Requirements,
+    /// What happens to it when nobody uses it.
+    pub idle: IdleRequest,
 }
 
 /// The limits that a caller asks for.
@@ -44,6 +47,15 @@ pub struct LimitsRequest {
     pub disk_bytes: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u32>,
+}
+
+/// What a caller asks for when nobody uses the workspace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct IdleRequest {
+    /// What is done.
+    pub action: Option<IdleAction>,
+    /// After how long.
+    pub after: Option<Duration>,
 }
 
 /// How long a workspace lives.
@@ -80,6 +92,7 @@ impl Default for NewWorkspace {
             allow_root: false,
             ttl: None,
             requirements: Requirements::default(),
+            idle: IdleRequest::default(),
         }
     }
 }
@@ -87,8 +100,20 @@ impl Default for NewWorkspace {
 impl fmt::Debug for NewWorkspace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Taken apart, so that a new field cannot be forgotten.
-        let Self { name, labels, kind, provider, image, limits, network, environment, allow_root, ttl, requirements } =
-            self;
+        let Self {
+            name,
+            labels,
+            kind,
+            provider,
+            image,
+            limits,
+            network,
+            environment,
+            allow_root,
+            ttl,
+            requirements,
+            idle,
+        } = self;
         f.debug_struct("NewWorkspace")
             .field("name", name)
             .field("labels", labels)
@@ -101,6 +126,7 @@ impl fmt::Debug for NewWorkspace {
             .field("allow_root", allow_root)
             .field("ttl", ttl)
             .field("requirements", requirements)
+            .field("idle", idle)
             .finish()
     }
 }

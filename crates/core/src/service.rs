@@ -1,6 +1,7 @@
 //! The facade.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -10,12 +11,15 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use emergent_provider::{Provider, ProviderKind, WorkspaceId};
-use emergent_store::{AuditFilter, AuditRow, ListFilter, Page, PageRequest, ProjectId, Store};
+use emergent_store::{
+    AuditFilter, AuditRow, DestroyReason, ListFilter, Page, PageRequest, ProjectId, SessionId, SessionRow, Store,
+};
 use tokio::time::timeout;
 
 use crate::{
-    Audit, CallError, Capacity, CoreConfig, GuestSession, IdempotencyKey, ListError, LookupError, NewWorkspace,
-    NewWorkspaceError, PoolStatus, ProviderStatus, Readiness, StartError, TransitionError, UsageHistory, Workspace,
+    AttachError, AttachRequest, Audit, CallError, Capacity, ChangeError, CoreConfig, GuestSession, IdempotencyKey,
+    ListError, LookupError, NewWorkspace, NewWorkspaceError, PoolStatus, ProviderStatus, Readiness, SessionError,
+    StartError, TransitionError, UsageHistory, Workspace, WorkspaceUpdate,
     decide::Operation,
     inner::{Core, chain},
     providers::why_absent,
@@ -64,6 +68,7 @@ impl Workspaces {
         core.tasks.spawn(Arc::clone(&core).keep_recording_use());
         core.tasks.spawn(Arc::clone(&core).keep_counting());
         core.tasks.spawn(Arc::clone(&core).keep_sampling());
+        core.tasks.spawn(Arc::clone(&core).keep_idle_at_rest());
         Ok(Self { core })
     }
 
@@ -139,7 +144,8 @@ impl Workspaces {
     pub async fn get(&self, project: ProjectId, id: WorkspaceId) -> Result<Workspace, LookupError> {
         let row = self.core.row(project, id).await?;
         let pull = self.core.registry.get(id).and_then(|entry| entry.pull());
-        Ok(Workspace::new(row, pull))
+        let attached = self.core.store.sessions_open(&[id]).await.map_err(LookupError::Store)?.into_iter().next();
+        Ok(Workspace { attached, ..Workspace::new(row, pull) })
     }
 
     /// A page of the project's workspaces, newest first.
@@ -159,9 +165,19 @@ impl Workspaces {
             return Err(ListError::BadLimit { most: PageRequest::MOST });
         }
         let rows = self.core.store.workspaces_list(project, &filter, page).await?;
+        let ids: Vec<_> = rows.items.iter().map(|row| row.id).collect();
+        let mut open: HashMap<_, _> = self
+            .core
+            .store
+            .sessions_open(&ids)
+            .await?
+            .into_iter()
+            .map(|session| (session.workspace, session))
+            .collect();
         Ok(rows.map(|row| {
             let pull = self.core.registry.get(row.id).and_then(|entry| entry.pull());
-            Workspace::new(row, pull)
+            let attached = open.remove(&row.id);
+            Workspace { attached, ..Workspace::new(row, pull) }
         }))
     }
 
@@ -171,7 +187,7 @@ impl Workspaces {
     /// # Errors
     /// [`TransitionError`]; the workspace stays `destroying` if the engine failed, and is destroyed when it is back.
     pub async fn destroy(&self, project: ProjectId, id: WorkspaceId) -> Result<(), TransitionError> {
-        self.core.operate(project, id, Operation::Destroy).await
+        self.core.operate(project, id, Operation::Destroy(DestroyReason::Requested)).await
     }
 
     /// Stops a workspace; its files are kept.
@@ -198,7 +214,75 @@ impl Workspaces {
         self.change(project, id, Operation::Pause).await
     }
 
-    /// The guest of a workspace, for one call. A workspace that had ended by itself is started again first.
+    /// Changes what can be changed of a workspace while it lives.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing was changed then.
+    pub async fn update(
+        &self,
+        project: ProjectId,
+        id: WorkspaceId,
+        update: WorkspaceUpdate,
+    ) -> Result<Workspace, ChangeError> {
+        self.core.update(project, id, update).await?;
+        Ok(self.get(project, id).await?)
+    }
+
+    /// Attaches a holder to a workspace, which is then ready: what is paused or stopped is resumed.
+    ///
+    /// # Errors
+    /// [`AttachError`]; nobody else was detached then.
+    pub async fn attach(
+        &self,
+        project: ProjectId,
+        id: WorkspaceId,
+        request: AttachRequest,
+    ) -> Result<SessionRow, AttachError> {
+        self.core.attach(project, id, request).await
+    }
+
+    /// Ends a session and answers it as it ended, now or before.
+    ///
+    /// # Errors
+    /// [`SessionError`] when there is no such session.
+    pub async fn detach(
+        &self,
+        project: ProjectId,
+        id: WorkspaceId,
+        session: SessionId,
+    ) -> Result<SessionRow, SessionError> {
+        self.core.detach(project, id, session).await
+    }
+
+    /// A page of a workspace's sessions, newest first. `page.limit` is taken as it is.
+    ///
+    /// # Errors
+    /// [`SessionError`] when there is no such workspace.
+    pub async fn sessions(
+        &self,
+        project: ProjectId,
+        id: WorkspaceId,
+        page: PageRequest,
+    ) -> Result<Page<SessionRow>, SessionError> {
+        self.core.sessions(project, id, page).await
+    }
+
+    /// Refuses a call on behalf of a session that does not hold its workspace, and notes that one that does lives.
+    /// No row is read, and few calls write one.
+    ///
+    /// # Errors
+    /// [`SessionError`] names who holds it.
+    pub async fn check_session(
+        &self,
+        project: ProjectId,
+        id: WorkspaceId,
+        session: SessionId,
+    ) -> Result<(), SessionError> {
+        self.core.check_session(project, id, session).await
+    }
+
+    /// The guest of a workspace, for one call. A workspace that had ended by itself is started again first, and one that
+    /// rests because nobody used it is resumed.
     ///
     /// # Errors
     /// [`CallError`] says what to do.

@@ -2,14 +2,23 @@
 
 use emergent_store::{ErrorReason, StateWord, WorkspaceRow, WorkspaceState};
 
+/// Whose will it is that a workspace rests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// Somebody's, who will resume it.
+    Asked,
+    /// Nobody's: it was not used for a while, and the next call resumes it.
+    Idle,
+}
+
 /// Where a workspace stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Situation {
     Creating,
     Ready,
-    Paused,
-    Stopping,
-    Stopped,
+    Paused(Rest),
+    Stopping(Rest),
+    Stopped(Rest),
     /// Out of `stopped` or `error`, on its way to `ready`; its row still shows where it comes from.
     Starting,
     Destroying,
@@ -17,15 +26,21 @@ pub(crate) enum Situation {
     Failed(ErrorReason),
 }
 
+impl Rest {
+    pub(crate) fn of(row: &WorkspaceRow) -> Self {
+        if row.idled { Self::Idle } else { Self::Asked }
+    }
+}
+
 impl Situation {
     pub(crate) fn of(row: &WorkspaceRow) -> Self {
         match &row.state {
             WorkspaceState::Creating => Self::Creating,
             WorkspaceState::Ready => Self::Ready,
-            WorkspaceState::Paused => Self::Paused,
-            WorkspaceState::Stopping => Self::Stopping,
+            WorkspaceState::Paused => Self::Paused(Rest::of(row)),
+            WorkspaceState::Stopping => Self::Stopping(Rest::of(row)),
             WorkspaceState::Stopped | WorkspaceState::Error { .. } if row.starting => Self::Starting,
-            WorkspaceState::Stopped => Self::Stopped,
+            WorkspaceState::Stopped => Self::Stopped(Rest::of(row)),
             WorkspaceState::Destroying => Self::Destroying,
             WorkspaceState::Destroyed => Self::Destroyed,
             WorkspaceState::Error { reason, .. } => Self::Failed(*reason),
@@ -37,9 +52,9 @@ impl Situation {
         match self {
             Self::Creating => StateWord::Creating,
             Self::Ready => StateWord::Ready,
-            Self::Paused => StateWord::Paused,
-            Self::Stopping => StateWord::Stopping,
-            Self::Stopped | Self::Starting => StateWord::Stopped,
+            Self::Paused(_) => StateWord::Paused,
+            Self::Stopping(_) => StateWord::Stopping,
+            Self::Stopped(_) | Self::Starting => StateWord::Stopped,
             Self::Destroying => StateWord::Destroying,
             Self::Destroyed => StateWord::Destroyed,
             Self::Failed(_) => StateWord::Error,
@@ -51,9 +66,12 @@ impl Situation {
         let plain = [
             Self::Creating,
             Self::Ready,
-            Self::Paused,
-            Self::Stopping,
-            Self::Stopped,
+            Self::Paused(Rest::Asked),
+            Self::Paused(Rest::Idle),
+            Self::Stopping(Rest::Asked),
+            Self::Stopping(Rest::Idle),
+            Self::Stopped(Rest::Asked),
+            Self::Stopped(Rest::Idle),
             Self::Starting,
             Self::Destroying,
             Self::Destroyed,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use emergent_provider::{ImageRef, ProviderKind};
+use emergent_store::DestroyReason;
 use metrics::{counter, gauge, histogram};
 
 use crate::pool::PoolStatus;
@@ -17,6 +18,10 @@ pub(crate) fn created(provider: ProviderKind, outcome: &'static str, took: Durat
 pub(crate) fn operated(operation: &'static str, ok: bool) {
     let outcome = if ok { "ok" } else { "error" };
     counter!("emergent_workspace_operations_total", "operation" => operation, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn destroyed(reason: DestroyReason) {
+    counter!("emergent_workspaces_destroyed_total", "reason" => reason.as_str()).increment(1);
 }
 
 pub(crate) fn ended(reason: &'static str) {

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::Utc;
+use emergent_store::DestroyReason;
 use tokio::time::{Interval, interval};
 
 use crate::{
@@ -17,6 +18,10 @@ use crate::{
 const HEALTH: Duration = Duration::from_secs(30);
 /// How often use is recorded.
 const USE: Duration = Duration::from_secs(5);
+/// How long what only an older release needed is kept, for servers of that release that start again meanwhile.
+const UNUSED: Duration = Duration::from_secs(24 * 60 * 60);
+/// How many rows of destroyed workspaces are removed at once.
+const FORGET: u64 = 200;
 /// How often active workspaces are counted.
 const COUNT: Duration = Duration::from_secs(15);
 
@@ -31,12 +36,25 @@ impl Core {
         }
     }
 
-    /// Destroys what has expired, for the life of the service.
+    /// Destroys what has expired, and removes what is left of what is long gone, for the life of the service.
     pub(crate) async fn keep_clean(self: Arc<Self>) {
         let mut ticks = interval(self.config.cleanup_interval);
         while self.goes_on(&mut ticks).await {
             if self.config.enabled {
                 self.destroy_expired().await;
+                self.forget_destroyed().await;
+                self.tidy_engines().await;
+            }
+        }
+    }
+
+    async fn tidy_engines(&self) {
+        for registered in self.providers.iter() {
+            let kind = registered.provider.kind();
+            match registered.provider.tidy(UNUSED).await {
+                Ok(removed) if removed.is_empty() => {}
+                Ok(removed) => tracing::info!(provider = %kind, ?removed, "removed what nobody uses any more"),
+                Err(error) => tracing::debug!(provider = %kind, reason = chain(&error), "the engine was not tidied"),
             }
             self.forget_old().await;
         }
@@ -101,7 +119,30 @@ impl Core {
             let Some(entry) = self.registry.get(row.id) else { continue };
             tracing::info!(workspace = %row.id, expired_at = ?row.expires_at, "destroying an expired workspace");
             // A failure is logged where it happens; the next round tries again.
-            self.operate_on(entry, Operation::Destroy).await.ok();
+            self.operate_on(entry, Operation::Destroy(DestroyReason::Expired)).await.ok();
+        }
+    }
+
+    /// Removes the rows of workspaces that were destroyed long ago, a few at a time so that nobody waits for it.
+    async fn forget_destroyed(&self) {
+        let Some(before) = Utc::now().checked_sub_signed(self.config.destroyed_retention) else { return };
+        let mut forgotten = 0;
+        loop {
+            match self.store.workspaces_forget(before, FORGET).await {
+                Ok(gone) => {
+                    forgotten += gone;
+                    if gone < FORGET || self.is_going_down() {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(reason = chain(&error), "rows of destroyed workspaces could not be removed");
+                    break;
+                }
+            }
+        }
+        if forgotten > 0 {
+            tracing::info!(rows = forgotten, "removed the rows of workspaces that were destroyed long ago");
         }
     }
 

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use emergent_provider::{ContainerKind, ImageRef, ResourceLimits};
-use emergent_store::is_label_key;
+use emergent_store::{IdlePolicy, is_label_key};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-use crate::{CoreConfig, LimitsRequest, NewWorkspace, NewWorkspaceError, StartError, Ttl};
+use crate::{ChangeError, CoreConfig, IdleRequest, LimitsRequest, NewWorkspace, NewWorkspaceError, StartError, Ttl};
 
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
@@ -24,10 +24,18 @@ const MEMORY: RangeInclusive<u64> = 64 * MIB..=16 * TIB;
 const DISK: RangeInclusive<u64> = 64 * MIB..=1024 * TIB;
 const PIDS: RangeInclusive<u32> = 64..=1_000_000;
 const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10 * 365 * 24 * 60 * 60);
+const IDLE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The images that may be used.
 pub(crate) struct AllowedImages {
     patterns: Option<GlobSet>,
+}
+
+/// A field that asks for something that cannot be, and what it takes.
+#[derive(Debug)]
+pub(crate) struct InvalidField {
+    pub(crate) field: String,
+    pub(crate) message: String,
 }
 
 /// What the request leaves open, decided.
@@ -35,6 +43,7 @@ pub(crate) struct Checked {
     pub(crate) image: ImageRef,
     pub(crate) limits: ResourceLimits,
     pub(crate) expires_at: Option<DateTime<Utc>>,
+    pub(crate) idle: IdlePolicy,
 }
 
 /// Checks a request and decides what it leaves open.
@@ -56,10 +65,20 @@ pub(crate) fn check(
         None => config.default_image.clone(),
     };
     let limits = limits(request.limits, config.default_limits)?;
-    Ok(Checked { image, limits, expires_at: expiry(request, config)? })
+    let idle = idle(request.idle, config.default_idle)?;
+    Ok(Checked { image, limits, expires_at: expiry(request, config)?, idle })
 }
 
-fn name_is_fine(name: &str) -> Result<(), NewWorkspaceError> {
+/// A policy with what is asked for in place of what it was.
+pub(crate) fn idle(asked: IdleRequest, before: IdlePolicy) -> Result<IdlePolicy, InvalidField> {
+    if asked.after.is_some_and(|after| !IDLE.contains(&after)) {
+        let rule = format!("takes {} to {} seconds", IDLE.start().as_secs(), IDLE.end().as_secs());
+        return Err(invalid("idle.after", rule));
+    }
+    Ok(IdlePolicy { action: asked.action.unwrap_or(before.action), after: asked.after.unwrap_or(before.after) })
+}
+
+pub(crate) fn name_is_fine(name: &str) -> Result<(), InvalidField> {
     let characters = name.chars().count();
     if (1..=NAME).contains(&characters) && !name.chars().any(char::is_control) {
         return Ok(());
@@ -67,7 +86,7 @@ fn name_is_fine(name: &str) -> Result<(), NewWorkspaceError> {
     Err(invalid("name", format!("takes 1 to {NAME} characters, none of them a control character")))
 }
 
-fn labels_are_fine(labels: &BTreeMap<String, String>) -> Result<(), NewWorkspaceError> {
+pub(crate) fn labels_are_fine(labels: &BTreeMap<String, String>) -> Result<(), InvalidField> {
     if labels.len() > LABELS {
         return Err(invalid("labels", format!("takes {LABELS} labels at most")));
     }
@@ -85,7 +104,7 @@ fn labels_are_fine(labels: &BTreeMap<String, String>) -> Result<(), NewWorkspace
 }
 
 /// The messages name variables, never their values.
-fn environment_is_fine(environment: &BTreeMap<String, String>) -> Result<(), NewWorkspaceError> {
+fn environment_is_fine(environment: &BTreeMap<String, String>) -> Result<(), InvalidField> {
     if environment.len() > VARIABLES {
         return Err(invalid("environment", format!("takes {VARIABLES} variables at most")));
     }
@@ -111,7 +130,7 @@ fn environment_is_fine(environment: &BTreeMap<String, String>) -> Result<(), New
     Ok(())
 }
 
-fn limits(asked: LimitsRequest, default: ResourceLimits) -> Result<ResourceLimits, NewWorkspaceError> {
+fn limits(asked: LimitsRequest, default: ResourceLimits) -> Result<ResourceLimits, InvalidField> {
     let within = |field: &str, value: Option<u64>, range: RangeInclusive<u64>, default: u64| match value {
         Some(value) if !range.contains(&value) => {
             Err(invalid(format!("limits.{field}"), format!("takes {} to {}", range.start(), range.end())))
@@ -136,7 +155,7 @@ fn limits(asked: LimitsRequest, default: ResourceLimits) -> Result<ResourceLimit
     })
 }
 
-fn expiry(request: &NewWorkspace, config: &CoreConfig) -> Result<Option<DateTime<Utc>>, NewWorkspaceError> {
+fn expiry(request: &NewWorkspace, config: &CoreConfig) -> Result<Option<DateTime<Utc>>, InvalidField> {
     let life = match (request.ttl, request.kind) {
         (Some(Ttl::Never), _) | (None, ContainerKind::McpServer) => return Ok(None),
         (Some(Ttl::After(life)), _) if !TTL.contains(&life) => {
@@ -149,12 +168,24 @@ fn expiry(request: &NewWorkspace, config: &CoreConfig) -> Result<Option<DateTime
     Ok(Utc::now().checked_add_signed(life))
 }
 
-fn invalid(field: impl Into<String>, message: impl Into<String>) -> NewWorkspaceError {
-    NewWorkspaceError::Invalid { field: field.into(), message: message.into() }
+fn invalid(field: impl Into<String>, message: impl Into<String>) -> InvalidField {
+    InvalidField { field: field.into(), message: message.into() }
 }
 
 fn shortened(text: &str) -> String {
     text.chars().take(64).collect()
+}
+
+impl From<InvalidField> for NewWorkspaceError {
+    fn from(InvalidField { field, message }: InvalidField) -> Self {
+        Self::Invalid { field, message }
+    }
+}
+
+impl From<InvalidField> for ChangeError {
+    fn from(InvalidField { field, message }: InvalidField) -> Self {
+        Self::Invalid { field, message }
+    }
 }
 
 // === impl AllowedImages ===

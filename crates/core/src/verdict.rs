@@ -46,18 +46,18 @@ pub(crate) fn verdict(situation: Situation, engine: Option<&EngineState>) -> Ver
             // A sandbox that was ready and now was never started was made anew by a stranger.
             Some(EngineState::Created | EngineState::Remains) | None => Verdict::Lost,
         },
-        Situation::Paused => match engine {
+        Situation::Paused(_) => match engine {
             Some(EngineState::Running) => Verdict::Runs,
             Some(EngineState::Paused) => Verdict::Agree,
             Some(EngineState::Exited(reason)) => Verdict::Ended(reason.clone()),
             Some(EngineState::Created | EngineState::Remains) | None => Verdict::Lost,
         },
-        Situation::Stopping => match engine {
+        Situation::Stopping(_) => match engine {
             Some(EngineState::Running | EngineState::Paused) => Verdict::FinishStop,
             Some(EngineState::Exited(_) | EngineState::Created) => Verdict::IsStopped,
             Some(EngineState::Remains) | None => Verdict::Lost,
         },
-        Situation::Stopped => match engine {
+        Situation::Stopped(_) => match engine {
             Some(EngineState::Running) => Verdict::Runs,
             Some(EngineState::Paused) => Verdict::IsPaused,
             Some(EngineState::Exited(_) | EngineState::Created) => Verdict::Agree,
@@ -118,6 +118,7 @@ fn failed(reason: ErrorReason, engine: Option<&EngineState>) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::situation::Rest;
 
     fn engine_states() -> [Option<EngineState>; 7] {
         [
@@ -137,9 +138,9 @@ mod tests {
             Verdict::Agree => (situation, engine),
             Verdict::Adopt | Verdict::Runs => (Situation::Ready, engine),
             Verdict::Abandon => (Situation::Failed(ErrorReason::CreateInterrupted), None),
-            Verdict::IsPaused => (Situation::Paused, engine),
-            Verdict::IsStopped => (Situation::Stopped, engine),
-            Verdict::FinishStop => (Situation::Stopped, Some(EngineState::Exited(ExitReason::Code(0)))),
+            Verdict::IsPaused => (Situation::Paused(Rest::Asked), engine),
+            Verdict::IsStopped => (Situation::Stopped(Rest::Asked), engine),
+            Verdict::FinishStop => (Situation::Stopped(Rest::Asked), Some(EngineState::Exited(ExitReason::Code(0)))),
             Verdict::FinishDestroy => (Situation::Destroyed, None),
             Verdict::Ended(_) => (Situation::Failed(ErrorReason::Killed), engine),
             Verdict::NotStarted => (Situation::Failed(ErrorReason::StartFailed), engine),
@@ -167,14 +168,14 @@ mod tests {
                 Verdict::Abandon | Verdict::FinishStop | Verdict::FinishDestroy
             );
             let wanted = match situation {
-                Situation::Stopping | Situation::Destroying | Situation::Destroyed => true,
+                Situation::Stopping(_) | Situation::Destroying | Situation::Destroyed => true,
                 Situation::Failed(
                     ErrorReason::CreateFailed | ErrorReason::EngineUnavailable | ErrorReason::CreateInterrupted,
                 ) => true,
                 Situation::Creating
                 | Situation::Ready
-                | Situation::Paused
-                | Situation::Stopped
+                | Situation::Paused(_)
+                | Situation::Stopped(_)
                 | Situation::Starting
                 | Situation::Failed(_) => false,
             };

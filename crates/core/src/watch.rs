@@ -119,10 +119,10 @@ fn differs(situation: Situation, event: &EngineEventKind) -> bool {
     };
     match situation {
         // It is to end, and whoever ends it sees how.
-        Situation::Stopping | Situation::Destroying | Situation::Destroyed => false,
+        Situation::Stopping(_) | Situation::Destroying | Situation::Destroyed => false,
         // It is to run: only an end is news.
         Situation::Creating | Situation::Starting => state != Some(EngineState::Running),
-        Situation::Ready | Situation::Paused | Situation::Stopped | Situation::Failed(_) => {
+        Situation::Ready | Situation::Paused(_) | Situation::Stopped(_) | Situation::Failed(_) => {
             verdict(situation, state.as_ref()) != Verdict::Agree
         }
     }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use emergent_provider::{
     ContainerKind, ImageRef, Isolation, NetworkPolicy, ProviderKind, PullProgress, ResourceLimits, WorkspaceId,
 };
-use emergent_store::{PassedOver, ProjectId, WorkspaceRow, WorkspaceState};
+use emergent_store::{DestroyReason, IdlePolicy, PassedOver, ProjectId, SessionRow, WorkspaceRow, WorkspaceState};
 
 /// A workspace, with what only this process knows of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +55,14 @@ pub struct Workspace {
     pub last_used_at: Option<DateTime<Utc>>,
     /// When it may be destroyed; `None` for never.
     pub expires_at: Option<DateTime<Utc>>,
+    /// What happens to it when nobody uses it.
+    pub idle: IdlePolicy,
+    /// It is paused or stopped because nobody used it: the next call resumes it by itself.
+    pub idled: bool,
+    /// Who holds it.
+    pub attached: Option<SessionRow>,
+    /// Why it is being destroyed, or was.
+    pub destroy_reason: Option<DestroyReason>,
     /// How long it took from the request to the guest's first answer, in milliseconds.
     pub ready_in_ms: Option<u64>,
 }
@@ -85,6 +93,10 @@ impl Workspace {
             ready_at: row.ready_at,
             last_used_at: row.last_used_at,
             expires_at: row.expires_at,
+            idle: row.idle,
+            idled: row.idled,
+            attached: None,
+            destroy_reason: row.destroy_reason,
             ready_in_ms: ready_in.and_then(|time| u64::try_from(time.num_milliseconds()).ok()),
         }
     }

@@ -82,13 +82,18 @@ impl GuestVolume {
         *whole_since = None;
         let request = VolumeCreateRequest {
             name: Some(self.name()),
-            labels: Some([(labels::SHARED.to_owned(), "guest".to_owned())].into()),
+            labels: Some([(labels::SHARED.to_owned(), labels::GUEST.to_owned())].into()),
             ..VolumeCreateRequest::default()
         };
         let volume = bounded(docker.create_volume(request)).await?;
         self.fill(engine).await?;
         *whole_since = volume.created_at;
         Ok(())
+    }
+
+    /// Whether this is the volume's name.
+    pub(crate) fn is(&self, name: &str) -> bool {
+        name == self.name()
     }
 
     fn name(&self) -> String {

@@ -1,6 +1,9 @@
 //! What the engine has, and what happens to it.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bollard::{
@@ -19,6 +22,7 @@ use crate::{
     DockerProvider, channel,
     engine::{EngineError, bounded, found},
     labels::{self, Owner, name_of},
+    tidy,
 };
 
 /// What a process that SIGKILL ended leaves.
@@ -88,6 +92,11 @@ impl Inventory for DockerProvider {
             Ok(found(bounded(docker.inspect_image(image.as_str())).await)?.and_then(|image| image.id))
         };
         inspected.await.map_err(|error| self.parts.engine.operation_error("inspect the image", error))
+    }
+
+    async fn tidy(&self, older_than: Duration) -> Result<Vec<String>, OperationError> {
+        let removed = tidy::guest_volumes(&self.parts.engine, &self.parts.guest, older_than).await;
+        removed.map_err(|error| self.parts.engine.operation_error("tidy", error))
     }
 
     async fn events(&self) -> Result<BoxStream<'static, EngineEvent>, OperationError> {

@@ -12,6 +12,8 @@ pub(crate) const KIND: &str = "emergent.kind";
 pub(crate) const SERVER: &str = "emergent.server";
 /// Marks what belongs to all workspaces: networks, the guest's volume, its carrier.
 pub(crate) const SHARED: &str = "emergent.shared";
+/// What a volume with a build of the guest is marked with.
+pub(crate) const GUEST: &str = "guest";
 
 /// The owner of an engine's object, as its labels say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

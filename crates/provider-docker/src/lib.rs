@@ -22,6 +22,7 @@ mod lifecycle;
 mod network;
 mod removal;
 mod root_probe;
+mod tidy;
 
 pub mod config;
 pub mod provider;

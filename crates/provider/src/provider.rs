@@ -3,7 +3,7 @@
 //! Operations are idempotent towards the state that they lead to (starting what runs is no error), and cancelling one
 //! by dropping its future may leave the engine between two steps: callers that care drive it to its end in a task.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -95,6 +95,12 @@ pub trait Inventory: Send + Sync {
 
     /// What an image reference stands for on the engine now, such as a digest; `None` when it is not there.
     async fn image_id(&self, image: &ImageRef) -> Result<Option<String>, OperationError>;
+
+    /// Removes what belongs to no workspace, is of no use to this server, was made longer ago than that, and that nobody
+    /// uses, such as an older build of the guest; answers what it removed. Most providers have nothing of the kind.
+    async fn tidy(&self, _older_than: Duration) -> Result<Vec<String>, OperationError> {
+        Ok(Vec::new())
+    }
 
     /// What happens from now on. Ends when the engine goes away; the caller asks again, and lists to catch up.
     async fn events(&self) -> Result<BoxStream<'static, EngineEvent>, OperationError>;

@@ -12,8 +12,8 @@ use sea_orm::{
 };
 
 use crate::{
-    MadeSandbox, PassedOver, ProjectId, QuotaReached, StartClaim, StateWord, Store, StoreError, WorkspaceRow,
-    WorkspaceState,
+    IdlePolicy, MadeSandbox, PassedOver, ProjectId, QuotaReached, StartClaim, StateWord, Store, StoreError,
+    WorkspaceRow, WorkspaceState,
     entity::{
         idempotency_key,
         workspace::{self, Column},
@@ -62,6 +62,8 @@ pub struct NewWorkspaceRow {
     pub environment_keys: Vec<String>,
     /// When it may be destroyed; `None` for never.
     pub expires_at: Option<DateTime<Utc>>,
+    /// What happens to it when nobody uses it.
+    pub idle: IdlePolicy,
 }
 
 /// A caller's word that two requests with the same key are one.
@@ -257,6 +259,9 @@ impl NewWorkspaceRow {
             last_used_at: None,
             expires_at: self.expires_at.map(|expiry| expiry.trunc_subsecs(6)),
             destroyed_at: None,
+            idle: self.idle,
+            idled: false,
+            destroy_reason: None,
         }
     }
 }

@@ -100,6 +100,31 @@ pub(crate) mod token {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
+pub(crate) mod session {
+    //! Who held a workspace when.
+
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "workspace_sessions")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub workspace_id: Uuid,
+        pub holder: String,
+        pub attached_at: DateTimeUtc,
+        pub lease_ms: Option<i64>,
+        pub expires_at: Option<DateTimeUtc>,
+        pub ended_at: Option<DateTimeUtc>,
+        pub end_reason: Option<String>,
+    }
+
+    #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
 pub(crate) mod workspace {
     //! Workspaces.
 
@@ -140,6 +165,10 @@ pub(crate) mod workspace {
         pub expires_at: Option<DateTimeUtc>,
         pub destroyed_at: Option<DateTimeUtc>,
         pub disk_warning: Option<String>,
+        pub idle_action: String,
+        pub idle_after_ms: i64,
+        pub idled: bool,
+        pub destroy_reason: Option<String>,
     }
 
     #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

@@ -12,3 +12,7 @@ emergent_provider::uuid_newtype!(
     /// Names something that was done.
     AuditId
 );
+emergent_provider::uuid_newtype!(
+    /// Names one attachment of an agent to a workspace; not a secret.
+    SessionId
+);

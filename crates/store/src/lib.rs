@@ -1,6 +1,6 @@
 //! The rows: what this installation knows and keeps.
 //!
-//! [`Store`] is the whole public face, its methods grouped by concern in [`workspaces`], [`tokens`],
+//! [`Store`] is the whole public face, its methods grouped by concern in [`workspaces`], [`sessions`], [`tokens`],
 //! [`projects`] and [`installation`]. Rows are plain structs; the entities behind them stay in here. One set of queries and migrations
 //! serves every database, SQLite being the only one yet.
 
@@ -12,13 +12,18 @@ mod words;
 
 pub mod admission;
 pub mod audit;
+pub mod change;
+pub mod destruction;
 pub mod error;
+pub mod idle;
 pub mod ids;
 pub mod installation;
 pub mod open;
 pub mod page;
 pub mod projects;
 pub mod quotas;
+pub mod retention;
+pub mod sessions;
 pub mod state;
 pub mod tokens;
 pub mod usage;
@@ -26,11 +31,15 @@ pub mod workspaces;
 
 pub use admission::{Admission, IdempotencyClaim, NewWorkspaceRow};
 pub use audit::{Actor, AuditFilter, AuditKind, AuditOutcome, AuditRow, UnknownAuditWord};
+pub use change::WorkspaceChange;
+pub use destruction::DestroyReason;
 pub use error::{OpenError, StoreError};
-pub use ids::{AuditId, ProjectId, TokenId};
+pub use idle::{IdleAction, IdlePolicy};
+pub use ids::{AuditId, ProjectId, SessionId, TokenId};
 pub use open::{DatabaseUrl, InvalidDatabaseUrl, Store};
 pub use page::{Cursor, InvalidCursor, Page, PageRequest};
 pub use quotas::{Project, Quota, QuotaReached, QuotaUse};
+pub use sessions::{Attachment, NewSession, SessionEnd, SessionRow};
 pub use state::{ErrorReason, StateWord, UnknownState, WorkspaceState};
 pub use tokens::{NewToken, Scope, Token, UnknownScope};
 pub use usage::{UsageSample, UsageTotals};

@@ -6,6 +6,7 @@ use sea_orm_migration::prelude::*;
 mod m2026_11_21_000001_installation;
 mod m2026_11_21_000002_agent_workspaces;
 mod m2026_11_21_000003_selection;
+mod m2026_11_21_000005_sessions_and_idle;
 mod m2026_11_21_000006_audit;
 
 pub(crate) struct Migrator;
@@ -17,6 +18,7 @@ impl MigratorTrait for Migrator {
             Box::new(m2026_11_21_000001_installation::Migration),
             Box::new(m2026_11_21_000002_agent_workspaces::Migration),
             Box::new(m2026_11_21_000003_selection::Migration),
+            Box::new(m2026_11_21_000005_sessions_and_idle::Migration),
             Box::new(m2026_11_21_000006_audit::Migration),
         ]
     }

@@ -53,6 +53,15 @@ impl Default for PageRequest {
 // === impl Page ===
 
 impl<T> Page<T> {
+    /// A page of rows that were read with one more than `limit`, so that it is known whether another page follows.
+    pub(crate) fn cut(mut rows: Vec<T>, limit: u32, place: impl Fn(&T) -> Cursor) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = rows.last().filter(|_| more).map(place);
+        Self { items: rows, next }
+    }
+
     /// The same page with each item turned into something else.
     pub fn map<U>(self, into: impl FnMut(T) -> U) -> Page<U> {
         Page { items: self.items.into_iter().map(into).collect(), next: self.next }

@@ -7,7 +7,7 @@ use sea_orm::{ActiveValue::Set, JsonValue};
 use serde_json::json;
 
 use crate::{
-    ErrorReason, PassedOver, StateWord, StoreError, WorkspaceRow, WorkspaceState,
+    ErrorReason, IdlePolicy, PassedOver, StateWord, StoreError, WorkspaceRow, WorkspaceState,
     entity::workspace::{ActiveModel, Model},
     words::{Word as _, from_integer, from_json, from_word, parse, unknown},
 };
@@ -49,6 +49,10 @@ pub(crate) fn new_values(row: &WorkspaceRow) -> ActiveModel {
         expires_at: Set(row.expires_at),
         destroyed_at: Set(None),
         disk_warning: Set(None),
+        idle_action: Set(row.idle.action.as_str().to_owned()),
+        idle_after_ms: Set(row.idle.after_ms()),
+        idled: Set(false),
+        destroy_reason: Set(None),
     }
 }
 
@@ -105,6 +109,9 @@ impl TryFrom<Model> for WorkspaceRow {
             last_used_at: row.last_used_at,
             expires_at: row.expires_at,
             destroyed_at: row.destroyed_at,
+            idle: IdlePolicy::of_columns(&row.idle_action, row.idle_after_ms)?,
+            idled: row.idled,
+            destroy_reason: row.destroy_reason.map(|word| from_word("destroy_reason", &word)).transpose()?,
         })
     }
 }

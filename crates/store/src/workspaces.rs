@@ -13,7 +13,8 @@ use sea_orm::{
 };
 
 use crate::{
-    Cursor, Page, PageRequest, ProjectId, QuotaReached, StateWord, Store, StoreError, WorkspaceState,
+    Cursor, DestroyReason, IdlePolicy, Page, PageRequest, ProjectId, QuotaReached, StateWord, Store, StoreError,
+    WorkspaceState,
     entity::workspace::{Column, Entity},
     error::Doing as _,
     installation::now,
@@ -76,6 +77,12 @@ pub struct WorkspaceRow {
     pub expires_at: Option<DateTime<Utc>>,
     /// When it was destroyed.
     pub destroyed_at: Option<DateTime<Utc>>,
+    /// What happens to it when nobody uses it.
+    pub idle: IdlePolicy,
+    /// It is paused or stopped because nobody used it: the next call resumes it by itself.
+    pub idled: bool,
+    /// Why it is being destroyed, or was.
+    pub destroy_reason: Option<DestroyReason>,
 }
 
 /// A provider that would have been better and could not be used.
@@ -170,14 +177,8 @@ impl Store {
         let one_more = u64::from(page.limit) + 1;
         let newest_first = select.order_by_desc(Column::CreatedAt).order_by_desc(Column::Id).limit(one_more);
         let rows = newest_first.all(self.reader.connection()).await.doing("list workspaces")?;
-        let more = rows.len() as u64 == one_more;
-        let mut items = rows.into_iter().map(WorkspaceRow::try_from).collect::<Result<Vec<_>, _>>()?;
-        if more {
-            items.pop();
-        }
-        let last = items.last().filter(|_| more);
-        let next = last.map(|row| Cursor { created_at: row.created_at, id: row.id.as_uuid() });
-        Ok(Page { items, next })
+        let rows = rows.into_iter().map(WorkspaceRow::try_from).collect::<Result<Vec<_>, _>>()?;
+        Ok(Page::cut(rows, page.limit, |row| Cursor { created_at: row.created_at, id: row.id.as_uuid() }))
     }
 
     /// Every workspace that a server drives and that is not destroyed.
@@ -247,6 +248,10 @@ impl Store {
             .col_expr(Column::Starting, Expr::value(false))
             .col_expr(Column::ErrorReason, Expr::value(reason))
             .col_expr(Column::ErrorMessage, Expr::value(message));
+        // At rest it stays somebody's will or nobody's; whatever else it becomes, it no longer rests.
+        if !matches!(to, WorkspaceState::Paused | WorkspaceState::Stopping | WorkspaceState::Stopped) {
+            update = update.col_expr(Column::Idled, Expr::value(false));
+        }
         if *to == WorkspaceState::Ready {
             let first = Func::coalesce([Expr::col(Column::ReadyAt), Expr::value(now())]);
             update = update.col_expr(Column::ReadyAt, first.into());

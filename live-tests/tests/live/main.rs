@@ -3,10 +3,12 @@
 mod audit;
 mod durability;
 mod faults;
+mod idle;
 mod images;
 mod isolation;
 mod lifecycle;
 mod selection;
+mod sessions;
 mod tools;
 mod warm;
 
@@ -15,6 +17,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     emergent_live_tests::case::run(&[
         lifecycle::cases,
+        sessions::cases,
+        idle::cases,
         tools::cases,
         durability::cases,
         faults::cases,

@@ -4,6 +4,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use emergent_api::size::ByteSize;
 use emergent_guest_proto::{ExecutionId, Stream};
 
+use super::session::{AttachArgs, DetachArgs, IdleArgs, SessionsArgs, SetArgs};
+
 /// What to do with workspaces. A workspace is named by its id, by the beginning of its id, or by its name.
 #[derive(Debug, Subcommand)]
 pub(crate) enum WorkspaceCommand {
@@ -21,6 +23,14 @@ pub(crate) enum WorkspaceCommand {
     Logs(LogsArgs),
     /// Show what was done in and with a workspace, newest first.
     Audit(AuditArgs),
+    /// Change a workspace: its name, its labels, its end, what happens when nobody uses it.
+    Set(SetArgs),
+    /// Hold a workspace: one agent at a time.
+    Attach(AttachArgs),
+    /// Let a workspace go.
+    Detach(DetachArgs),
+    /// List who held a workspace when.
+    Sessions(SessionsArgs),
     /// Stop workspaces: processes end, files stay.
     Stop(WorkspacesArgs),
     /// Freeze workspaces with their processes.
@@ -89,6 +99,9 @@ pub(crate) struct CreateArgs {
     /// Days until it may be destroyed; 0 for never.
     #[arg(long, value_name = "DAYS")]
     pub(crate) ttl_days: Option<f64>,
+    /// What happens to it when nobody uses it.
+    #[command(flatten)]
+    pub(crate) idle: IdleArgs,
     /// A word that makes repeated requests one, for 24 hours.
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
@@ -225,7 +238,7 @@ pub(crate) struct AuditArgs {
     pub(crate) limit: usize,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
     pair.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| "write it as NAME=VALUE".to_owned())
 }

@@ -7,6 +7,8 @@ mod exec;
 mod find;
 mod follow;
 mod logs;
+mod sessions;
+mod set;
 mod show;
 
 use emergent_api::resources::workspaces::{WorkspaceList, view::WorkspaceView};
@@ -40,6 +42,10 @@ pub(super) async fn run(arguments: WithServer<WorkspaceCommand>) -> ExitStatus {
         WorkspaceCommand::Cp(copy) => ended(copy::run(&client, &copy).await),
         WorkspaceCommand::Logs(logs) => logs::run(&client, &logs, json).await,
         WorkspaceCommand::Audit(which) => ended(audit::run(&client, &which, json).await),
+        WorkspaceCommand::Set(set) => ended(set::run(&client, &set, json).await),
+        WorkspaceCommand::Attach(attach) => ended(sessions::attach(&client, &attach, json).await),
+        WorkspaceCommand::Detach(detach) => ended(sessions::detach(&client, &detach, json).await),
+        WorkspaceCommand::Sessions(which) => ended(sessions::list(&client, &which, json).await),
         WorkspaceCommand::Stop(which) => change(&client, &which.workspaces, "stop", "stopping", json).await,
         WorkspaceCommand::Pause(which) => change(&client, &which.workspaces, "pause", "pausing", json).await,
         WorkspaceCommand::Resume(which) => change(&client, &which.workspaces, "resume", "resuming", json).await,

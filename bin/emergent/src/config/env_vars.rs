@@ -59,6 +59,14 @@ variables! {
     Server WORKSPACE_DEFAULT_TTL_DAYS = "30", "a number of days above 0, at most 3650";
     /// Minutes between looks for expired workspaces and orphans.
     Server WORKSPACE_CLEANUP_INTERVAL_MIN = "60", "a whole number of minutes from 1 to 10080";
+    /// Seconds for which the engine may have something that no row knows before it is removed as an orphan.
+    Server WORKSPACE_ORPHAN_GRACE_SEC = "60", "a whole number of seconds from 10 to 86400";
+    /// Days for which the row of a destroyed workspace is kept, with the history of its sessions.
+    Server WORKSPACE_DESTROYED_RETENTION_DAYS = "30", "a number of days above 0, at most 3650";
+    /// What happens to a workspace that nobody uses, when the request does not say. The next call resumes it.
+    Server WORKSPACE_IDLE_ACTION = "none", "none, pause or stop";
+    /// Minutes without calls and running processes after which that happens, when the request does not say.
+    Server WORKSPACE_IDLE_AFTER_MIN = "30", "a number of minutes from 0.02 to 525600";
     /// Warns, in the log, a metric and `GET …/capacity`, when this share of WORKSPACE_MAX_CONCURRENT is in use.
     Server WORKSPACE_ALERT_THRESHOLD_PCT = "80", "a whole number of percent from 1 to 100";
     /// How much of a call's arguments the audit keeps: nothing; names of programs and paths, and lengths; or also how
@@ -140,6 +148,8 @@ variables! {
     Client EMERGENT_SERVER = "http://127.0.0.1:7070", "a URL";
     /// A private authority's certificates, which the client commands trust besides the system's own.
     Client EMERGENT_CA_FILE = "", "the path of a PEM file";
+    /// The session that the client commands call for: refused once another one holds the workspace.
+    Client EMERGENT_SESSION = "", "a session id that `workspace attach` printed";
     /// The token that the client commands send. Empty: the one in the data directory's `bootstrap-token`.
     Client EMERGENT_TOKEN(secret) = "", "a token of the server";
 }

@@ -6,7 +6,7 @@ use emergent_api::size::ByteSize;
 use emergent_core::{ArgumentLevel, AuditConfig, CoreConfig, DeploymentMode, Fault as FaultPoint};
 use emergent_provider::{ImageRef, Isolation, ProviderKind, ResourceLimits};
 use emergent_provider_docker::IpNet;
-use emergent_store::DatabaseUrl;
+use emergent_store::{DatabaseUrl, IdleAction, IdlePolicy};
 
 use super::{
     Config, ConfigError, DockerSettings, HttpConfig, LogConfig, Settings, TlsFiles, default_data_dir,
@@ -106,6 +106,18 @@ impl Reading<'_> {
             cleanup_interval: Duration::from_secs(
                 60 * self.whole::<u64>(env_vars::WORKSPACE_CLEANUP_INTERVAL_MIN, 1, 10_080),
             ),
+            orphan_grace: chrono::Duration::seconds(self.whole(env_vars::WORKSPACE_ORPHAN_GRACE_SEC, 10, 86_400)),
+            destroyed_retention: chrono::Duration::from_std(Duration::from_secs_f64(
+                self.number(env_vars::WORKSPACE_DESTROYED_RETENTION_DAYS, 0.001, 3650.0) * SECONDS_OF_A_DAY,
+            ))
+            .unwrap_or(chrono::Duration::MAX),
+            default_idle: IdlePolicy {
+                action: self.word(
+                    env_vars::WORKSPACE_IDLE_ACTION,
+                    &[("none", IdleAction::None), ("pause", IdleAction::Pause), ("stop", IdleAction::Stop)],
+                ),
+                after: Duration::from_secs_f64(60.0 * self.number(env_vars::WORKSPACE_IDLE_AFTER_MIN, 0.02, 525_600.0)),
+            },
             alert_threshold_pct: self.whole(env_vars::WORKSPACE_ALERT_THRESHOLD_PCT, 1, 100),
             default_limits: ResourceLimits {
                 cpu: self.number(env_vars::WORKSPACE_DEFAULT_CPU, 0.01, 1024.0),

@@ -4,7 +4,7 @@ use crate::harness::{assert_snapshot, emergent, run};
 
 #[test]
 fn help_teaches() {
-    let commands: [&[&str]; 20] = [
+    let commands: [&[&str]; 24] = [
         &[],
         &["serve"],
         &["doctor"],
@@ -21,6 +21,10 @@ fn help_teaches() {
         &["workspace", "cp"],
         &["workspace", "logs"],
         &["workspace", "audit"],
+        &["workspace", "set"],
+        &["workspace", "attach"],
+        &["workspace", "detach"],
+        &["workspace", "sessions"],
         &["workspace", "stop"],
         &["workspace", "pause"],
         &["workspace", "resume"],

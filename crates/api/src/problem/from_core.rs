@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use chrono::SecondsFormat;
 use emergent_core::{
-    CallError, ErrorReason, ListError, LookupError, NewWorkspaceError, StateWord, StoreError, TransitionError,
-    Unavailable, Workspace, WorkspaceState,
+    AttachError, CallError, ChangeError, ErrorReason, ListError, LookupError, NewWorkspaceError, SessionError,
+    SessionRow, StateWord, StoreError, TransitionError, Unavailable, Workspace, WorkspaceState,
 };
 use emergent_guest_client::GuestCallError;
 use emergent_provider::{OperationError, ProviderKind};
@@ -98,6 +99,7 @@ fn public_field(field: &str) -> String {
     match field {
         "image" => "base_image".to_owned(),
         "ttl" => "expires_in_seconds".to_owned(),
+        "idle.after" => "idle.after_minutes".to_owned(),
         "kind" => "container_type".to_owned(),
         "limits.memory_bytes" => "resource_limits.memory".to_owned(),
         "limits.disk_bytes" => "resource_limits.disk".to_owned(),
@@ -168,12 +170,67 @@ impl From<CallError> for Refusal {
             CallError::Restart(source) => {
                 let mut refusal = Self::from(*source);
                 let detail = &mut refusal.problem.detail;
-                *detail = format!("the workspace had ended and could not be started again: {detail}");
+                *detail = format!("the workspace was not running and could not be started again: {detail}");
                 refusal
             }
             CallError::Guest(refusal) => refusal.into(),
             CallError::Channel(source) => source.into(),
             CallError::Store(source) => source.into(),
+        }
+    }
+}
+
+impl From<AttachError> for Refusal {
+    fn from(error: AttachError) -> Self {
+        match error {
+            AttachError::Held(session) => held(&session),
+            AttachError::IdTaken => {
+                let detail =
+                    "this session_id names another session, or one that has ended; use a new one, or leave it out";
+                Self::new(ProblemKind::SessionIdTaken, detail)
+            }
+            AttachError::Workspace(source) => source.into(),
+        }
+    }
+}
+
+impl From<SessionError> for Refusal {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Lookup(source) => source.into(),
+            SessionError::NoSuchSession => Self::new(
+                ProblemKind::SessionNotFound,
+                "the workspace has had no session of this id; GET …/sessions lists all that it had",
+            ),
+            SessionError::Held(session) => held(&session),
+            SessionError::NotAttached => Self::new(
+                ProblemKind::SessionEnded,
+                "this session is not attached to the workspace, and nobody else is; attach again with POST …/attach",
+            ),
+            SessionError::Store(source) => source.into(),
+        }
+    }
+}
+
+fn held(session: &SessionRow) -> Refusal {
+    let SessionRow { holder, attached_at, .. } = session;
+    let since = attached_at.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let detail = format!(
+        "the workspace is attached by {holder:?} since {since}; wait until it detaches, or take the workspace over with \
+         POST …/attach and \"take_over\": true"
+    );
+    Refusal::new(ProblemKind::WorkspaceAttached, detail)
+}
+
+impl From<ChangeError> for Refusal {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Lookup(source) => source.into(),
+            ChangeError::Gone { state } => wrong_state(&error, state),
+            ChangeError::Invalid { field, message } => {
+                Self::of_field(ProblemKind::InvalidValue, public_field(&field), message)
+            }
+            ChangeError::Store(source) => source.into(),
         }
     }
 }

@@ -62,6 +62,8 @@ kinds! {
     ProjectNotFound = "project-not-found", NOT_FOUND, "There is no such project";
     /// No token of your project has this id.
     TokenNotFound = "token-not-found", NOT_FOUND, "There is no such token";
+    /// The workspace has had no session of this id. `GET …/sessions` lists all that it had.
+    SessionNotFound = "session-not-found", NOT_FOUND, "There is no such session";
     /// Nothing stands at that path in the workspace.
     FileNotFound = "file-not-found", NOT_FOUND, "There is no such file or directory";
     /// The workspace knows no execution of this id. Its own list is at `…/processes`.
@@ -72,6 +74,13 @@ kinds! {
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "The path does not take this method";
     /// The workspace is not in a state that allows this. `detail` says which state it is in and what leads out of it.
     WrongState = "wrong-state", CONFLICT, "The workspace is in another state";
+    /// Another session holds the workspace. `detail` names its holder. Wait until it detaches, or attach with
+    /// `"take_over": true`.
+    WorkspaceAttached = "workspace-attached", CONFLICT, "The workspace is attached by somebody else";
+    /// The session has ended, and no other one is attached. Attach again.
+    SessionEnded = "session-ended", CONFLICT, "The session is not attached";
+    /// The session id names another session, or one that has ended. Use a new one, or leave it out.
+    SessionIdTaken = "session-id-taken", CONFLICT, "The session id is taken";
     /// Another execution of the workspace has this id. Use another one, or reattach to that execution.
     ExecutionExists = "execution-exists", CONFLICT, "The execution id is taken";
     /// The process has ended, or was started without standard input.

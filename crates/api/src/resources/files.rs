@@ -107,7 +107,7 @@ async fn download_file(
         }
     };
     let file = guest.download(&query, range).await?;
-    let mut answer = Body::from_stream(file.body.map_err(std::io::Error::other)).into_response();
+    let mut answer = Body::from_stream(guest.keep_under_way(file.body).map_err(std::io::Error::other)).into_response();
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -180,7 +180,7 @@ async fn download_archive(
     let guest = state.workspaces().guest(caller.project(), id).await?;
     let archive = guest.archive_download(&query.into_guest()).await?;
     let headers = [(header::CONTENT_TYPE, "application/x-tar"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
-    Ok((headers, Body::from_stream(archive.map_err(std::io::Error::other))).into_response())
+    Ok((headers, Body::from_stream(guest.keep_under_way(archive).map_err(std::io::Error::other))).into_response())
 }
 
 /// Unpacks an uncompressed tar below a directory, which is made if it is not there.

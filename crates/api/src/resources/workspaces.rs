@@ -1,6 +1,9 @@
 //! Workspaces: made, shown, listed, destroyed, and brought from one state to another.
 
+pub mod idle;
 pub mod request;
+pub mod sessions;
+pub mod update;
 pub mod view;
 
 use axum::{
@@ -40,7 +43,7 @@ pub struct WorkspaceList {
 pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(create_workspace, list_workspaces))
-        .routes(routes!(get_workspace, destroy_workspace))
+        .routes(routes!(get_workspace, update::update_workspace, destroy_workspace))
         .routes(routes!(stop_workspace))
         .routes(routes!(resume_workspace))
         .routes(routes!(pause_workspace))

@@ -88,6 +88,7 @@ impl Api {
             allow_root: false,
             environment_keys: Vec::new(),
             expires_at: None,
+            idle: emergent_store::IdlePolicy::default(),
         };
         match self.store.admit(row, 1000, None).await.unwrap() {
             Admission::Admitted(row) => row.id,
@@ -157,6 +158,9 @@ fn config(enabled: bool) -> CoreConfig {
         max_concurrent: 10,
         default_ttl: chrono::Duration::days(30),
         cleanup_interval: Duration::from_secs(3600),
+        orphan_grace: chrono::TimeDelta::seconds(60),
+        destroyed_retention: chrono::TimeDelta::days(30),
+        default_idle: emergent_store::IdlePolicy::default(),
         alert_threshold_pct: 80,
         default_limits: limits(),
         default_image: "base:test".parse().unwrap(),

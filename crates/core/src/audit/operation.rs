@@ -2,7 +2,7 @@
 
 use emergent_store::ErrorReason;
 
-use super::{Act, Audit, Ending, Origin};
+use super::{Act, Audit, Ending};
 use crate::{
     TransitionError,
     decide::{Decision, Operation},
@@ -14,14 +14,14 @@ impl Audit {
     /// Begins an operation on a workspace.
     pub(crate) fn begin_operation(&self, entry: &Entry, operation: Operation) -> Act {
         let step = match operation {
-            Operation::Stop | Operation::Resume | Operation::Pause | Operation::Destroy => operation.as_str(),
+            Operation::Stop | Operation::Resume | Operation::Pause | Operation::Destroy(_) => operation.as_str(),
+            Operation::Idle(action) => action.as_str(),
             Operation::Call => "restarted",
         };
         let act = self.begin(entry.project, Some(entry.id), step);
         match operation {
-            // Nobody but the server destroys what nobody asks it to.
-            Operation::Destroy if Origin::current().is_some() => act.with("reason", "requested"),
-            Operation::Destroy => act.with("reason", "expired"),
+            Operation::Destroy(reason) => act.with("reason", reason.as_str()),
+            Operation::Idle(_) => act.with("reason", "idle"),
             Operation::Stop | Operation::Resume | Operation::Pause | Operation::Call => act,
         }
     }

@@ -3,8 +3,8 @@
 use std::{convert::Infallible, path::PathBuf, sync::Arc};
 
 use emergent_guest_proto::{
-    Execution, ExecutionId, ExecutionState, GENERATION, Hello, Outcome, Stream as OutputStream, Usage, frame::Frame,
-    routes,
+    Execution, ExecutionId, ExecutionState, GENERATION, Hello, Outcome, Stream as OutputStream, Usage,
+    execution::ExecutionList, frame::Frame, routes,
 };
 use emergent_provider::ByteStream;
 use futures::{StreamExt as _, stream};
@@ -36,6 +36,7 @@ pub(crate) struct FakeGuest {
 struct Output {
     written: Vec<u8>,
     ended: bool,
+    runs: bool,
 }
 
 impl FakeGuest {
@@ -104,9 +105,14 @@ impl FakeGuest {
         self.output.send_modify(|output| output.written.extend_from_slice(bytes));
     }
 
+    /// The execution runs.
+    pub(crate) fn run(&self) {
+        self.output.send_modify(|output| output.runs = true);
+    }
+
     /// The execution ends.
     pub(crate) fn end(&self) {
-        self.output.send_modify(|output| output.ended = true);
+        self.output.send_modify(|output| (output.ended, output.runs) = (true, false));
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
@@ -132,6 +138,11 @@ impl FakeGuest {
             let status = if refuses { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::NO_CONTENT };
             *response.status_mut() = status;
             return response;
+        }
+        if path == routes::EXECUTIONS {
+            let running = self.output.borrow().runs.then(|| Execution { state: ExecutionState::Running, ..ended(0) });
+            let list = ExecutionList { executions: running.into_iter().collect() };
+            return Response::new(Full::new(serde_json::to_vec(&list).unwrap().into()).boxed_unsync());
         }
         if path == routes::with_id(routes::OUTPUT, &id) {
             let query = request.uri().query().unwrap_or_default();

@@ -3,17 +3,20 @@
 
 mod audit;
 mod calls;
+mod change;
 mod crash;
 mod create;
 mod engine;
 mod engine_away;
 mod fallback;
 mod guest;
+mod idle;
 mod lifecycle;
 mod output;
 mod pool;
 mod races;
 mod reconcile;
+mod sessions;
 mod support;
 mod upkeep;
 mod usage;

@@ -4,9 +4,11 @@
 mod admission;
 mod audit;
 mod installation;
+mod keeping;
 mod lists;
 mod projects;
 mod quotas;
+mod sessions;
 mod support;
 mod tokens;
 mod usage;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::Deref};
 
 use emergent_provider::{ContainerKind, NetworkPolicy, ProviderKind, ResourceLimits, WorkspaceId};
-use emergent_store::{Admission, DatabaseUrl, NewWorkspaceRow, Store, WorkspaceRow};
+use emergent_store::{Admission, DatabaseUrl, IdlePolicy, NewWorkspaceRow, Store, WorkspaceRow};
 use tempfile::TempDir;
 
 /// A store in a directory that goes with it.
@@ -39,6 +39,7 @@ impl TestStore {
             allow_root: true,
             environment_keys: vec!["TOKEN".to_owned()],
             expires_at: None,
+            idle: IdlePolicy::default(),
         }
     }
 

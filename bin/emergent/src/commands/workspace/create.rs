@@ -13,7 +13,7 @@ use indicatif::ProgressBar;
 use reqwest::Method;
 use serde_json::Value;
 
-use super::{find::WORKSPACES, show};
+use super::{find::WORKSPACES, set, show};
 use crate::{
     cli::CreateArgs,
     client::{Client, ClientError},
@@ -93,6 +93,7 @@ fn body(arguments: &CreateArgs) -> Result<CreateWorkspace, ClientError> {
         requirements: None,
         ttl_days: arguments.ttl_days,
         expires_in_seconds: None,
+        idle: set::idle(&arguments.idle),
     })
 }
 

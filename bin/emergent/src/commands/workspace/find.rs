@@ -63,7 +63,8 @@ mod tests {
             "provider": "gvisor", "provider_requested": null, "runtime": null, "isolation": null, "base_image": "i",
             "resource_limits": { "cpu": 1.0, "memory": 1, "disk": 1, "pids": 1 }, "network": "none",
             "allow_root": false, "warnings": [], "created_at": "2026-01-01T00:00:00Z", "ready_at": null,
-            "ready_in_ms": null, "last_used_at": null, "expires_at": null
+            "ready_in_ms": null, "last_used_at": null, "expires_at": null,
+            "idle": { "action": "none", "after_minutes": 30.0, "resting": false }, "attached": null
         }))
         .unwrap()
     }

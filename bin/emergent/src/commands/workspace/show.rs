@@ -2,7 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use emergent_api::{
-    resources::workspaces::view::{State, WorkspaceView},
+    resources::workspaces::{
+        idle::IdleActionName,
+        view::{State, WorkspaceView},
+    },
     size::ByteSize,
 };
 
@@ -43,6 +46,8 @@ pub(super) fn one(workspace: &WorkspaceView) {
     let time = |at: Option<DateTime<Utc>>| {
         at.map_or_else(|| "never".to_owned(), |at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string())
     };
+    let attached =
+        workspace.attached.as_ref().map(|attached| format!("{} since {}", attached.holder, time(Some(attached.since))));
     let rows = [
         ("id", workspace.id.to_string()),
         ("name", workspace.name.clone().unwrap_or_default()),
@@ -66,6 +71,9 @@ pub(super) fn one(workspace: &WorkspaceView) {
         ("ready", workspace.ready_in_ms.map(|ms| format!("after {ms} ms")).unwrap_or_default()),
         ("last used", time(workspace.last_used_at)),
         ("expires", time(workspace.expires_at)),
+        ("idle", idle(workspace)),
+        ("attached", attached.unwrap_or_default()),
+        ("destroyed", workspace.destroy_reason.clone().unwrap_or_default()),
     ];
     for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
         print::line(&format!("{name:<10} {}", printable(value)));
@@ -73,6 +81,17 @@ pub(super) fn one(workspace: &WorkspaceView) {
     for warning in &workspace.warnings {
         print::line(&format!("{:<10} {}", "warning", printable(warning)));
     }
+}
+
+/// What happens when nobody uses it, and whether it did.
+fn idle(workspace: &WorkspaceView) -> String {
+    let after = workspace.idle.after_minutes;
+    let policy = match workspace.idle.action {
+        IdleActionName::None => return String::new(),
+        IdleActionName::Pause => format!("paused after {after} min"),
+        IdleActionName::Stop => format!("stopped after {after} min"),
+    };
+    if workspace.idle.resting { format!("{policy}; it is, and the next call resumes it") } else { policy }
 }
 
 /// What is weaker than asked for, on standard error.

@@ -7,7 +7,10 @@ use emergent_provider::{ContainerKind, ImageRef, ProviderKind};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::view::{ContainerType, IsolationName, Network};
+use super::{
+    idle::RequestedIdle,
+    view::{ContainerType, IsolationName, Network},
+};
 use crate::{
     check::{Check, Faults},
     problem::{ProblemKind, Refusal},
@@ -64,6 +67,9 @@ pub struct CreateWorkspace {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 315_360_000)]
     pub expires_in_seconds: Option<u64>,
+    /// What happens to it when nobody uses it; each part that is left out is the server's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<RequestedIdle>,
 }
 
 /// Which provider is to make a workspace.
@@ -185,6 +191,9 @@ impl Check for CreateWorkspace {
         faults.environment("environment", &self.environment);
         faults.range("ttl_days", self.ttl_days, 0.0..=MOST_TTL_DAYS);
         faults.range("expires_in_seconds", self.expires_in_seconds, 1..=MOST_TTL_SECONDS);
+        if let Some(idle) = &self.idle {
+            idle.check(faults);
+        }
         if self.ttl_days.is_some() && self.expires_in_seconds.is_some() {
             faults.add("expires_in_seconds", "give either ttl_days or expires_in_seconds, not both");
         }
@@ -215,6 +224,7 @@ impl CreateWorkspace {
             allow_root: self.allow_root,
             requirements: self.requirements.map_or_else(Requirements::default, Into::into),
             ttl: ttl_days.or_else(|| self.expires_in_seconds.map(|seconds| Ttl::After(Duration::from_secs(seconds)))),
+            idle: self.idle.map(RequestedIdle::into_core).unwrap_or_default(),
         }
     }
 }

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::idle::IdleView;
+
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident($schema:literal) = $core:ty { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$doc])*
@@ -163,6 +165,25 @@ pub struct WorkspaceView {
     pub last_used_at: Option<DateTime<Utc>>,
     /// When it may be destroyed; null for never.
     pub expires_at: Option<DateTime<Utc>>,
+    /// What happens to it when nobody uses it.
+    pub idle: IdleView,
+    /// Who holds it; null when nobody does.
+    pub attached: Option<AttachedView>,
+    /// Why it is being destroyed, or was: `requested` or `expired`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destroy_reason: Option<String>,
+}
+
+/// Who holds a workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Attached)]
+pub struct AttachedView {
+    /// The session.
+    pub session_id: Uuid,
+    /// Who holds it.
+    pub holder: String,
+    /// Since when.
+    pub since: DateTime<Utc>,
 }
 
 /// A provider that would have been preferred.
@@ -258,6 +279,13 @@ impl From<Workspace> for WorkspaceView {
             ready_in_ms: workspace.ready_in_ms,
             last_used_at: workspace.last_used_at,
             expires_at: workspace.expires_at,
+            idle: IdleView::new(workspace.idle, workspace.idled),
+            attached: workspace.attached.map(|session| AttachedView {
+                session_id: session.id.as_uuid(),
+                holder: session.holder,
+                since: session.attached_at,
+            }),
+            destroy_reason: workspace.destroy_reason.map(|reason| reason.as_str().to_owned()),
         }
     }
 }

@@ -1,0 +1,102 @@
+//! `emergent workspace set | attach | detach | sessions`.
+
+use clap::{Args, ValueEnum};
+use emergent_api::resources::workspaces::idle::IdleActionName;
+use uuid::Uuid;
+
+use super::workspace::pair;
+
+/// What happens to a workspace that nobody uses.
+#[derive(Debug, Args)]
+pub(crate) struct IdleArgs {
+    /// What happens when nobody uses it; the next call resumes it.
+    #[arg(long, value_enum, value_name = "ACTION")]
+    pub(crate) idle: Option<Idle>,
+    /// Minutes without calls and running processes after which that happens.
+    #[arg(long, value_name = "MINUTES")]
+    pub(crate) idle_after: Option<f64>,
+}
+
+/// What is done with a workspace that nobody uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Idle {
+    /// Nothing.
+    None,
+    /// It is paused.
+    Pause,
+    /// It is stopped.
+    Stop,
+}
+
+/// What to change of a workspace.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct SetArgs {
+    /// Id, beginning of an id, or name.
+    pub(crate) workspace: String,
+    /// Its name; empty takes it away.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// A label to set.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) label: Vec<(String, String)>,
+    /// A label to take away.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) unlabel: Vec<String>,
+    /// Days until it may be destroyed, from its creation; 0 for never.
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) ttl_days: Option<f64>,
+    /// Seconds until it may be destroyed, from now; 0 for at once.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "ttl_days")]
+    pub(crate) expires_in: Option<u64>,
+    /// What happens to it when nobody uses it.
+    #[command(flatten)]
+    pub(crate) idle: IdleArgs,
+}
+
+/// Who wants to hold a workspace.
+#[derive(Debug, Args)]
+#[command(after_help = "Prints the session's id. Calls that carry it (--session, EMERGENT_SESSION) are refused once \
+    another session holds the workspace; calls without it are an operator's.")]
+pub(crate) struct AttachArgs {
+    /// Id, beginning of an id, or name.
+    pub(crate) workspace: String,
+    /// Who it is, for people and other agents.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) holder: String,
+    /// The session's id, so that the command can be repeated.
+    #[arg(long, value_name = "UUID")]
+    pub(crate) session_id: Option<Uuid>,
+    /// End the session when no call carries it for so many seconds; never by default.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) expires_in: Option<u64>,
+    /// Take the workspace over from whoever holds it.
+    #[arg(long)]
+    pub(crate) take_over: bool,
+}
+
+/// Which session is to end.
+#[derive(Debug, Args)]
+pub(crate) struct DetachArgs {
+    /// Id, beginning of an id, or name.
+    pub(crate) workspace: String,
+    /// What `attach` printed.
+    pub(crate) session_id: Uuid,
+}
+
+/// Whose sessions to list.
+#[derive(Debug, Args)]
+pub(crate) struct SessionsArgs {
+    /// Id, beginning of an id, or name.
+    pub(crate) workspace: String,
+}
+
+impl From<Idle> for IdleActionName {
+    fn from(idle: Idle) -> Self {
+        match idle {
+            Idle::None => Self::None,
+            Idle::Pause => Self::Pause,
+            Idle::Stop => Self::Stop,
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! `emergent workspace attach | detach | sessions`.
+
+use emergent_api::resources::workspaces::sessions::{Attach, Detach, SessionList, SessionView};
+
+use super::find::{self, WORKSPACES};
+use crate::{
+    cli::{AttachArgs, DetachArgs, SessionsArgs},
+    client::{Client, ClientError},
+    print,
+};
+
+/// Attaches, and prints the session's id.
+pub(super) async fn attach(client: &Client, arguments: &AttachArgs, json: bool) -> Result<(), ClientError> {
+    let id = find::workspace(client, &arguments.workspace).await?;
+    let request = Attach {
+        holder: arguments.holder.clone(),
+        session_id: arguments.session_id,
+        expires_in_seconds: arguments.expires_in,
+        take_over: arguments.take_over,
+    };
+    let session: SessionView = client.post(&format!("{WORKSPACES}/{id}/attach"), &request).await?;
+    if json {
+        print::json(&session);
+    } else {
+        print::line(&session.session_id.to_string());
+    }
+    Ok(())
+}
+
+/// Detaches.
+pub(super) async fn detach(client: &Client, arguments: &DetachArgs, json: bool) -> Result<(), ClientError> {
+    let id = find::workspace(client, &arguments.workspace).await?;
+    let request = Detach { session_id: arguments.session_id };
+    let session: SessionView = client.post(&format!("{WORKSPACES}/{id}/detach"), &request).await?;
+    if json {
+        print::json(&session);
+    } else {
+        let reason = session.end_reason.as_deref().unwrap_or_default();
+        print::line(&format!("{} {}", session.session_id, print::printable(reason)));
+    }
+    Ok(())
+}
+
+/// Lists who held a workspace when.
+pub(super) async fn list(client: &Client, arguments: &SessionsArgs, json: bool) -> Result<(), ClientError> {
+    let id = find::workspace(client, &arguments.workspace).await?;
+    let mut sessions = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut query = vec![("limit", "200")];
+        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+        let page: SessionList = client.get_with(&format!("{WORKSPACES}/{id}/sessions"), &query).await?;
+        sessions.extend(page.items);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    if json {
+        print::json(&SessionList { items: sessions, next_cursor: None });
+        return Ok(());
+    }
+    print::table(
+        ["session", "holder", "attached", "ended", "why"],
+        sessions.into_iter().map(|session| {
+            let time = |at: chrono::DateTime<chrono::Utc>| at.format("%Y-%m-%d %H:%M:%S UTC").to_string();
+            [
+                session.session_id.to_string(),
+                session.holder,
+                time(session.attached_at),
+                session.ended_at.map(time).unwrap_or_default(),
+                session.end_reason.unwrap_or_default(),
+            ]
+        }),
+    );
+    Ok(())
+}

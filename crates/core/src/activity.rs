@@ -1,0 +1,107 @@
+//! Whether a workspace is used: how many calls are under way, and since when there is none.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use emergent_store::IdlePolicy;
+
+/// The use of one workspace, and what follows when there is none.
+pub(crate) struct Activity {
+    calls: AtomicUsize,
+    quiet: Mutex<Quiet>,
+}
+
+struct Quiet {
+    policy: IdlePolicy,
+    /// When it was last seen to be used.
+    since: Instant,
+}
+
+// === impl Activity ===
+
+impl Activity {
+    pub(crate) fn new(policy: IdlePolicy) -> Self {
+        Self { calls: AtomicUsize::new(0), quiet: Mutex::new(Quiet { policy, since: Instant::now() }) }
+    }
+
+    /// What is to happen when nobody uses it, as decided last.
+    pub(crate) fn policy(&self) -> IdlePolicy {
+        self.quiet.lock().unwrap_or_else(PoisonError::into_inner).policy
+    }
+
+    pub(crate) fn set_policy(&self, policy: IdlePolicy) {
+        self.quiet.lock().unwrap_or_else(PoisonError::into_inner).policy = policy;
+    }
+
+    /// How long it has been without calls; nothing while there are some.
+    pub(crate) fn quiet_for(&self) -> Duration {
+        if self.is_called() {
+            return Duration::ZERO;
+        }
+        self.quiet.lock().unwrap_or_else(PoisonError::into_inner).since.elapsed()
+    }
+
+    /// Whether it has been without calls for as long as its policy says, up to now.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.quiet_for() >= self.policy().after
+    }
+
+    fn is_called(&self) -> bool {
+        self.calls.load(Ordering::Acquire) > 0
+    }
+
+    /// It is used right now.
+    pub(crate) fn note(&self) {
+        self.quiet.lock().unwrap_or_else(PoisonError::into_inner).since = Instant::now();
+    }
+
+    /// It was last used so long ago.
+    pub(crate) fn note_ago(&self, ago: Duration) {
+        let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+        quiet.since = Instant::now().checked_sub(ago).unwrap_or(quiet.since);
+    }
+
+    /// A call begins.
+    pub(crate) fn begin(&self) {
+        self.calls.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A call ends. The clock is set before the call is taken off, so that nobody sees an old quiet without calls.
+    pub(crate) fn end(&self) {
+        self.note();
+        self.calls.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use emergent_store::IdleAction;
+
+    use super::*;
+
+    fn quiet(after: Duration, ago: Duration) -> Activity {
+        let activity = Activity::new(IdlePolicy { action: IdleAction::Pause, after });
+        activity.note_ago(ago);
+        activity
+    }
+
+    #[test]
+    fn a_workspace_is_unused_after_its_time_without_calls() {
+        assert!(!quiet(Duration::from_secs(60), Duration::from_secs(59)).is_unused());
+        assert!(quiet(Duration::from_secs(60), Duration::from_secs(60)).is_unused());
+    }
+
+    #[test]
+    fn a_call_under_way_and_one_that_has_come_and_gone_are_use() {
+        let activity = quiet(Duration::from_secs(60), Duration::from_secs(61));
+        activity.begin();
+        assert!(!activity.is_unused());
+        activity.end();
+        assert!(!activity.is_unused());
+    }
+}

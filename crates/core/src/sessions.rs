@@ -1,0 +1,180 @@
+//! Attaching to workspaces and letting them go: one holder at a time.
+//!
+//! The store decides who holds a workspace, in one statement. Holding is an agreement among agents: a call that names
+//! no session is an operator's, and is not held back.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::Utc;
+use emergent_provider::WorkspaceId;
+use emergent_store::{
+    Attachment, NewSession, Page, PageRequest, ProjectId, SessionEnd, SessionId, SessionRow, StoreError,
+};
+use tracing::Instrument as _;
+
+use crate::{
+    AttachError, SessionError, TransitionError,
+    attached::{Known, Standing},
+    decide::{Decision, GONE, Operation, decide},
+    inner::{Core, Found, chain, propagate},
+    registry::Entry,
+    situation::Situation,
+};
+
+/// Who wants to hold a workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachRequest {
+    /// Who it is, in its own words: what others are told while it holds the workspace.
+    pub holder: String,
+    /// The session's id, chosen by the caller, so that a request whose answer was lost can be repeated; `None` makes one.
+    pub session: Option<SessionId>,
+    /// How long it holds the workspace without a call; `None`: until it detaches.
+    pub lease: Option<Duration>,
+    /// Take the workspace over from whoever holds it.
+    pub take_over: bool,
+}
+
+// === impl Core ===
+
+impl Core {
+    /// Attaches a holder, and makes the workspace ready for it. Dropping the future does not end it.
+    pub(crate) async fn attach(
+        self: &Arc<Self>,
+        project: ProjectId,
+        id: WorkspaceId,
+        request: AttachRequest,
+    ) -> Result<SessionRow, AttachError> {
+        let found = self.find(project, id).await.map_err(TransitionError::from)?;
+        if self.is_going_down() {
+            return Err(TransitionError::ShuttingDown.into());
+        }
+        let entry = match found {
+            Found::Entry(entry) => entry,
+            Found::Destroyed => return Err(not_usable(Situation::Destroyed, GONE).into()),
+        };
+        // A create may take as long as the pull of its image: nobody waits for its turn only to be refused.
+        can_be_used(entry.situation())?;
+        let span = tracing::info_span!("attach", workspace = %id);
+        let core = Arc::clone(self);
+        let task = async move {
+            let _turn = entry.turn().await;
+            can_be_used(entry.situation())?;
+            core.attach_to(&entry, request).await
+        };
+        self.tasks.spawn(task.instrument(span)).await.unwrap_or_else(|error| propagate(error))
+    }
+
+    /// Attaches a holder; the caller has the turn.
+    async fn attach_to(&self, entry: &Entry, request: AttachRequest) -> Result<SessionRow, AttachError> {
+        let AttachRequest { holder, session, lease, take_over } = request;
+        let id = session.unwrap_or_else(SessionId::generate);
+        let new = NewSession { id, workspace: entry.id, holder, lease };
+        let mut known = entry.attached.lock().await;
+        let (row, is_new) = match self.store.sessions_attach(new, take_over).await.map_err(TransitionError::from)? {
+            Attachment::Attached(row) => (row, true),
+            Attachment::Renewed(row) => (row, false),
+            Attachment::Held(row) => {
+                *known = Known::By(row.clone());
+                return Err(AttachError::Held(Box::new(row)));
+            }
+            Attachment::IdTaken => return Err(AttachError::IdTaken),
+        };
+        *known = Known::By(row.clone());
+        drop(known);
+        if let Err(error) = self.perform(entry, Operation::Resume).await {
+            // Nobody holds what cannot be used; one who held it before goes on holding it.
+            if is_new && let Err(error) = self.end_session(entry, SessionEnd::Unusable).await {
+                tracing::warn!(reason = chain(&error), "a session that came to nothing could not be ended");
+            }
+            return Err(error.into());
+        }
+        if is_new {
+            tracing::info!(session = %row.id, holder = row.holder, "attached");
+        }
+        Ok(row)
+    }
+
+    /// Ends a session. Ending one that has ended changes nothing.
+    pub(crate) async fn detach(
+        &self,
+        project: ProjectId,
+        id: WorkspaceId,
+        session: SessionId,
+    ) -> Result<SessionRow, SessionError> {
+        self.row(project, id).await?;
+        if let Some(entry) = self.registry.get(id) {
+            let mut known = entry.attached.lock().await;
+            let ended = self.store.sessions_end(id, Some(session), SessionEnd::Detached).await?;
+            if let Some(ended) = ended {
+                *known = Known::Free;
+                tracing::info!(workspace = %id, %session, holder = ended.holder, "detached");
+                return Ok(ended);
+            }
+        }
+        self.store.sessions_get(id, session).await?.ok_or(SessionError::NoSuchSession)
+    }
+
+    /// A page of a workspace's sessions, newest first.
+    pub(crate) async fn sessions(
+        &self,
+        project: ProjectId,
+        id: WorkspaceId,
+        page: PageRequest,
+    ) -> Result<Page<SessionRow>, SessionError> {
+        self.row(project, id).await?;
+        Ok(self.store.sessions_list(id, page).await?)
+    }
+
+    /// Refuses a session that is not the attached one. Whether there is such a workspace is not this question.
+    pub(crate) async fn check_session(
+        &self,
+        project: ProjectId,
+        id: WorkspaceId,
+        session: SessionId,
+    ) -> Result<(), SessionError> {
+        let entry = self.registry.get(id).filter(|entry| entry.project == project);
+        let Some(entry) = entry else { return Ok(()) };
+        let mut known = entry.attached.lock().await;
+        if *known == Known::Nothing {
+            *known = Known::of(self.store.sessions_open(&[id]).await?.into_iter().next());
+        }
+        match known.standing(session, Utc::now()) {
+            Standing::Holds => Ok(()),
+            Standing::HoldsAndRenews(until) => {
+                self.store.sessions_renew(session, until).await?;
+                if let Known::By(open) = &mut *known {
+                    open.expires_at = Some(until);
+                }
+                Ok(())
+            }
+            Standing::Other(open) => Err(SessionError::Held(Box::new(open))),
+            Standing::Free => Err(SessionError::NotAttached),
+        }
+    }
+
+    /// Ends whatever session of a workspace is open.
+    pub(crate) async fn end_session(&self, entry: &Entry, reason: SessionEnd) -> Result<(), StoreError> {
+        let mut known = entry.attached.lock().await;
+        self.store.sessions_end(entry.id, None, reason).await?;
+        *known = Known::Free;
+        Ok(())
+    }
+}
+
+/// Refuses to attach to what cannot be made ready.
+fn can_be_used(situation: Situation) -> Result<(), TransitionError> {
+    match decide(Operation::Resume, situation) {
+        Decision::Refuse(advice) => Err(not_usable(situation, advice)),
+        Decision::Nothing
+        | Decision::Keep
+        | Decision::Stop(_)
+        | Decision::Start
+        | Decision::Unpause
+        | Decision::Pause(_)
+        | Decision::Destroy(_) => Ok(()),
+    }
+}
+
+fn not_usable(situation: Situation, advice: &'static str) -> TransitionError {
+    TransitionError::WrongState { state: situation.word(), operation: "be attached", advice }
+}

@@ -1,0 +1,77 @@
+//! What can be changed of a workspace while it lives.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, SubsecRound as _, Utc};
+use emergent_provider::WorkspaceId;
+use sea_orm::{
+    ActiveModelTrait as _, ActiveValue::Set, ColumnTrait as _, EntityTrait as _, IntoActiveModel as _, JsonValue,
+    QueryFilter as _, QuerySelect as _,
+};
+
+use crate::{
+    IdlePolicy, ProjectId, StateWord, Store, StoreError, WorkspaceRow,
+    entity::workspace::{Column, Entity},
+    error::Doing as _,
+};
+
+/// What to change of a workspace; what is `None` stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WorkspaceChange {
+    /// Its name; `Some(None)` takes it away.
+    pub name: Option<Option<String>>,
+    /// All its labels.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// When it may be destroyed; `Some(None)` for never.
+    pub expires_at: Option<Option<DateTime<Utc>>>,
+    /// What happens to it when nobody uses it.
+    pub idle: Option<IdlePolicy>,
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Changes a workspace of a project, unless it is destroyed or being destroyed. `change` is worked out from the row
+    /// as it is, and nobody else changes the row meanwhile. `None`: there is no such workspace to change.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails, or the error of `change`; nothing was changed then.
+    pub async fn workspaces_change<E: From<StoreError>>(
+        &self,
+        project: ProjectId,
+        id: WorkspaceId,
+        change: impl FnOnce(&WorkspaceRow) -> Result<WorkspaceChange, E>,
+    ) -> Result<Option<WorkspaceRow>, E> {
+        let transaction = self.writer.begin("begin changing a workspace").await?;
+        let gone = [StateWord::Destroying, StateWord::Destroyed].map(StateWord::as_str);
+        let found = Entity::find_by_id(id.as_uuid())
+            .filter(Column::ProjectId.eq(project.as_uuid()))
+            .filter(Column::State.is_not_in(gone))
+            // Where others write at the same time, they wait; SQLite has one writer and knows no such lock.
+            .lock_exclusive();
+        let Some(model) = found.one(&transaction).await.doing("read a workspace")? else { return Ok(None) };
+        let row = WorkspaceRow::try_from(model.clone())?;
+        let change = change(&row)?;
+        if change == WorkspaceChange::default() {
+            return Ok(Some(row));
+        }
+        let mut model = model.into_active_model();
+        if let Some(name) = change.name {
+            model.name = Set(name);
+        }
+        if let Some(labels) = change.labels {
+            let labels = labels.into_iter().map(|(key, value)| (key, JsonValue::from(value))).collect();
+            model.labels = Set(JsonValue::Object(labels));
+        }
+        if let Some(expires_at) = change.expires_at {
+            model.expires_at = Set(expires_at.map(|at| at.trunc_subsecs(6)));
+        }
+        if let Some(idle) = change.idle {
+            model.idle_action = Set(idle.action.as_str().to_owned());
+            model.idle_after_ms = Set(idle.after_ms());
+        }
+        let changed = model.update(&transaction).await.doing("change a workspace")?;
+        transaction.commit().await.doing("change a workspace")?;
+        Ok(Some(WorkspaceRow::try_from(changed)?))
+    }
+}

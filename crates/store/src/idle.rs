@@ -1,0 +1,100 @@
+//! What happens to a workspace that nobody uses.
+
+use std::{fmt, time::Duration};
+
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, sea_query::Expr};
+
+use crate::{
+    Store, StoreError,
+    entity::workspace::{Column, Entity},
+    error::Doing as _,
+    words::{Word, from_integer, from_word},
+};
+use emergent_provider::WorkspaceId;
+
+/// What is done with a workspace that nobody has used for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum IdleAction {
+    /// Nothing: it runs on.
+    #[default]
+    None,
+    /// It is paused, and goes on with the next call.
+    Pause,
+    /// It is stopped, and is started by the next call.
+    Stop,
+}
+
+/// What happens to a workspace that nobody uses, and after how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdlePolicy {
+    /// What is done.
+    pub action: IdleAction,
+    /// How long nobody must have used it.
+    pub after: Duration,
+}
+
+// === impl IdleAction ===
+
+impl IdleAction {
+    /// The word for it in rows, settings and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Pause => "pause",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+impl Word for IdleAction {
+    const ALL: &'static [Self] = &[Self::None, Self::Pause, Self::Stop];
+
+    fn word(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl fmt::Display for IdleAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+// === impl IdlePolicy ===
+
+impl IdlePolicy {
+    /// How long a workspace may be unused when nobody says.
+    pub const DEFAULT_AFTER: Duration = Duration::from_secs(30 * 60);
+
+    pub(crate) fn of_columns(action: &str, after_ms: i64) -> Result<Self, StoreError> {
+        let after = Duration::from_millis(from_integer("idle_after_ms", after_ms)?);
+        Ok(Self { action: from_word("idle_action", action)?, after })
+    }
+
+    /// The number in its column. Nobody waits for 290 million years: the largest says as much.
+    pub(crate) fn after_ms(self) -> i64 {
+        i64::try_from(self.after.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+impl Default for IdlePolicy {
+    fn default() -> Self {
+        Self { action: IdleAction::None, after: Self::DEFAULT_AFTER }
+    }
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Records why a workspace rests, or is about to: because nobody used it, or because somebody asked for it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn workspaces_note_idled(&self, id: WorkspaceId, idled: bool) -> Result<(), StoreError> {
+        let update = Entity::update_many()
+            .filter(Column::Id.eq(id.as_uuid()))
+            .col_expr(Column::Idled, Expr::value(idled))
+            .exec(self.writer.connection());
+        update.await.doing("record why a workspace rests").map(drop)
+    }
+}
