@@ -76,7 +76,7 @@ async fn every_step_is_told_once_with_who_asked_for_it() {
 #[tokio::test]
 async fn what_happens_by_itself_is_told_of_the_server() {
     let fixture = Fixture::start().await;
-    let brief = NewWorkspace { ttl: Some(Ttl::After(Duration::from_secs(2))), ..NewWorkspace::default() };
+    let brief = NewWorkspace { ttl: Some(Ttl::After(Duration::from_secs(5))), ..NewWorkspace::default() };
     let id = fixture.service.create(fixture.project, brief, None).await.unwrap().id;
     fixture.becomes(id, StateWord::Ready).await;
     fixture.engine.touch(id, Some(EngineState::Exited(ExitReason::Code(137))));
