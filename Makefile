@@ -35,13 +35,17 @@ build:
 setup:
 	scripts/install-engine.sh
 
-# Formatting, lints, house rules, licences, documentation, and the tests that need no engine.
+# Formatting, lints, house rules, licences, documentation, and the tests that need no engine but a database.
 check:
+	scripts/install-packages.sh postgresql
 	cargo xtask prepush
 
-# The suites against real engines, with the release programs.
+# The suites against real engines, with the release programs and both databases.
 live: build setup .cache/docker-registry/usr/bin/docker-registry
+	scripts/install-packages.sh postgresql
 	LIVE_REGISTRY=$(CURDIR)/.cache/docker-registry/usr/bin/docker-registry LIVE_BIN_DIR=$(BIN) cargo test --locked -p emergent-live-tests -- --test-threads=4
+	# Once more with the rows in PostgreSQL, on one runtime: which one it is makes no difference to a row.
+	LIVE_POSTGRES=1 LIVE_REGISTRY=$(CURDIR)/.cache/docker-registry/usr/bin/docker-registry LIVE_BIN_DIR=$(BIN) cargo test --locked -p emergent-live-tests --test live -- --test-threads=4 runc::
 
 # Unpacked rather than installed, so that no registry is left running on the host.
 .cache/docker-registry/usr/bin/docker-registry:

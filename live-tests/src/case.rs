@@ -62,13 +62,18 @@ impl Case {
 
 /// Runs the suites on every runtime, as the arguments of the process ask: the `main` of a test program.
 pub fn run(suites: &[fn() -> Vec<Case>]) -> ExitCode {
+    run_on(&Runtime::ALL, suites)
+}
+
+/// The same, on these runtimes: for what does not depend on them.
+pub fn run_on(runtimes: &[Runtime], suites: &[fn() -> Vec<Case>]) -> ExitCode {
     let arguments = Arguments::from_args();
     let on = |runtime| {
         let missing = why_missing(runtime);
         let cases = suites.iter().flat_map(|suite| suite());
         cases.map(move |case| case.on(runtime, missing.as_deref())).collect::<Vec<_>>()
     };
-    libtest_mimic::run(&arguments, Runtime::ALL.into_iter().flat_map(on).collect()).exit_code()
+    libtest_mimic::run(&arguments, runtimes.iter().copied().flat_map(on).collect()).exit_code()
 }
 
 fn why_missing(runtime: Runtime) -> Option<String> {

@@ -14,6 +14,9 @@ use tempfile::TempDir;
 
 use crate::{Api, Engine, Runtime};
 
+/// Where the other servers on its database reach a server.
+const ADVERTISED: &str = "EMERGENT_ADVERTISE_URL";
+
 /// How a server is started.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
@@ -21,12 +24,29 @@ pub struct ServerOptions {
     pub runtime: Runtime,
     /// Variables beyond those that every case needs.
     pub environment: Vec<(String, String)>,
+    /// A token that it knows already, because another server on its database has made the first.
+    pub token: Option<String>,
 }
 
 impl ServerOptions {
     /// A server whose workspaces run on `runtime`.
     pub fn on(runtime: Runtime) -> Self {
-        Self { runtime, environment: Vec::new() }
+        Self { runtime, environment: Vec::new(), token: None }
+    }
+
+    /// A server on a database that is another server's, too, reached by the others if `advertised`.
+    #[must_use]
+    pub fn beside(other: &Server, advertised: bool) -> Self {
+        let mut options = other.options.clone();
+        options.environment.retain(|(name, _)| name != ADVERTISED);
+        options.token = Some(other.api.token().to_owned());
+        if advertised { options.advertised() } else { options }
+    }
+
+    /// The same, reached by the other servers on its database.
+    #[must_use]
+    pub fn advertised(self) -> Self {
+        self.with(ADVERTISED, "")
     }
 
     /// The same with a variable.
@@ -34,6 +54,17 @@ impl ServerOptions {
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.environment.push((name.to_owned(), value.into()));
         self
+    }
+}
+
+impl ServerOptions {
+    /// Puts the rows into a PostgreSQL database where the suite is run with `LIVE_POSTGRES=1`.
+    async fn use_postgres_if_asked_for(&mut self) -> anyhow::Result<()> {
+        let asked_for = std::env::var_os("LIVE_POSTGRES").is_some_and(|value| value == "1");
+        if asked_for && !self.environment.iter().any(|(name, _)| name == "DATABASE_URL") {
+            self.environment.push(("DATABASE_URL".to_owned(), emergent_test_postgres::database().await?));
+        }
+        Ok(())
     }
 }
 
@@ -55,7 +86,8 @@ impl Server {
     ///
     /// # Errors
     /// When it does not become ready; the error holds its log.
-    pub async fn start(options: ServerOptions) -> anyhow::Result<Self> {
+    pub async fn start(mut options: ServerOptions) -> anyhow::Result<Self> {
+        options.use_postgres_if_asked_for().await?;
         let data = tempfile::Builder::new().prefix("emergent-live-").tempdir().context("making a data directory")?;
         let port = free_port()?;
         let child = spawn(&options, &data, port)?;
@@ -88,8 +120,7 @@ impl Server {
     /// # Errors
     /// When it does not end within 20 s.
     pub async fn terminate(&mut self) -> anyhow::Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("the server's process id")?;
-        kill_process(pid, Signal::TERM).context("signalling the server")?;
+        self.signal(Signal::TERM)?;
         self.await_exit(Duration::from_secs(20)).await
     }
 
@@ -134,7 +165,10 @@ impl Server {
             eprint_log(&self.log());
         }
         ready?;
-        let token = std::fs::read_to_string(self.data.path().join("bootstrap-token")).context("the bootstrap token")?;
+        let token = match &self.options.token {
+            Some(token) => token.clone(),
+            None => std::fs::read_to_string(self.data.path().join("bootstrap-token")).context("the bootstrap token")?,
+        };
         self.api = self.api.with_token(token.trim());
         let log = self.log();
         let id = log.split_once(" server=").and_then(|(_, rest)| rest.split_whitespace().next());
@@ -155,6 +189,15 @@ impl Server {
             })
         })
         .await
+    }
+
+    /// Sends the process a signal.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("the server's process id")?;
+        kill_process(pid, signal).context("signalling the server")
     }
 
     /// The id that the engine's labels carry.
@@ -223,12 +266,17 @@ fn spawn(options: &ServerOptions, data: &TempDir, port: u16) -> anyhow::Result<C
         .env("EMERGENT_DATA_DIR", data.path())
         .env("EMERGENT_LISTEN", format!("127.0.0.1:{port}"))
         .env("WORKSPACE_GVISOR_RUNTIME", options.runtime.name())
-        .envs(options.environment.iter().map(|(name, value)| (name, value)))
+        .envs(options.environment.iter().map(|(name, value)| (name, value_of(name, value, port))))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()
         .context("starting the server")
+}
+
+/// The value of a variable; the address that others reach the server at is known only now.
+fn value_of(name: &str, value: &str, port: u16) -> String {
+    if name == ADVERTISED { format!("http://127.0.0.1:{port}") } else { value.to_owned() }
 }
 
 fn try_wait(child: &Mutex<&mut Child>) -> anyhow::Result<Option<ExitStatus>> {

@@ -1,15 +1,19 @@
 //! The command line.
 
+mod backup;
 mod project;
 mod serve;
+mod server;
 mod session;
 mod token;
 mod workspace;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use backup::BackupArgs;
 pub(crate) use project::{ProjectCommand, QuotaArgs};
 pub(crate) use serve::ServeArgs;
+pub(crate) use server::ServerCommand;
 pub(crate) use session::{AttachArgs, DetachArgs, IdleArgs, SessionsArgs, SetArgs};
 pub(crate) use token::{TokenCommand, TokenCreateArgs};
 pub(crate) use workspace::{
@@ -48,6 +52,11 @@ pub(crate) enum Command {
     /// List projects, and show and set how much each may have.
     #[command(subcommand_required = true)]
     Project(WithServer<ProjectCommand>),
+    /// List the servers that share a database, and drain one for maintenance.
+    #[command(subcommand_required = true)]
+    Server(WithServer<ServerCommand>),
+    /// Copy the rows of a server on SQLite into a file, whether it runs or not.
+    Backup(BackupArgs),
     /// Print the API's OpenAPI document.
     Openapi,
 }

@@ -81,6 +81,11 @@ impl Client {
         self.send(self.request(Method::DELETE, path)?).await.map(drop)
     }
 
+    /// DELETE, answered with JSON.
+    pub(crate) async fn delete_answered<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.answer(self.request(Method::DELETE, path)?).await
+    }
+
     /// Bytes to a path, as they come.
     pub(crate) async fn send_bytes(
         &self,

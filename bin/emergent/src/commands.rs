@@ -1,8 +1,10 @@
 //! The commands: each turns its part of the command line into calls and prints what comes of them.
 
+mod backup;
 mod doctor;
 mod project;
 mod serve;
+mod server;
 mod token;
 mod workspace;
 
@@ -21,6 +23,8 @@ pub(crate) async fn run(cli: Cli) -> ExitStatus {
         Command::Workspace(arguments) => workspace::run(arguments).await,
         Command::Token(arguments) => ended(token::run(arguments).await),
         Command::Project(arguments) => ended(project::run(arguments).await),
+        Command::Server(arguments) => ended(server::run(arguments).await),
+        Command::Backup(arguments) => backup::run(&arguments).await,
         Command::Openapi => match emergent_api::openapi_json() {
             Ok(document) => {
                 print::out(&document);

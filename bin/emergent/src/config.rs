@@ -55,6 +55,10 @@ pub(crate) struct HttpConfig {
     pub(crate) tls: Option<TlsFiles>,
     /// Hosts that a reverse proxy passes on.
     pub(crate) allowed_hosts: Vec<String>,
+    /// Where the servers that share the database reach this one.
+    pub(crate) advertise_url: Option<String>,
+    /// Certificates that it trusts of theirs, besides the system's own.
+    pub(crate) peer_ca: Option<PathBuf>,
 }
 
 /// Certificate and key.

@@ -5,6 +5,7 @@
 //! ```
 
 mod bootstrap;
+mod identity;
 mod listener;
 mod signals;
 
@@ -12,7 +13,7 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use emergent_api::{ApiParts, ApiState, Hosts};
+use emergent_api::{ApiParts, ApiState, Hosts, Peers};
 use emergent_core::{ServerId, Workspaces};
 use emergent_provider::Provider;
 use emergent_provider_docker::{DockerConfig, DockerProvider};
@@ -20,7 +21,7 @@ use emergent_store::Store;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
-use self::signals::StopSignals;
+use self::{identity::DataLock, signals::StopSignals};
 use crate::{
     config::{Config, DockerSettings, LogConfig},
     guest_binary,
@@ -48,7 +49,10 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let signals = StopSignals::listen()?;
     let listener = listener::bind(config.http.listen)?;
     let guest_binary = guest_binary(&config).await?;
-    let store = Store::open(&config.database).await?;
+    let lock = DataLock::take(&config.data_dir)?;
+    let server_id = identity::server_id(&config.database, &config.data_dir)?;
+    let identity = lock.identity(config.http.advertise_url.clone());
+    let store = Store::open_as(&config.database, server_id, &identity).await?;
     let providers = match guest_binary {
         Some(guest_binary) => providers(&config.docker, guest_binary, store.server_id())?,
         None => Vec::new(),
@@ -60,7 +64,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let hosts = Hosts::for_listener(address, config.http.allowed_hosts);
     let server = store.server_id();
-    let state = ApiState::new(ApiParts { workspaces: workspaces.clone(), store, metrics: metrics.clone(), hosts });
+    let peers = peers(config.http.peer_ca.as_deref())?;
+    let parts = ApiParts { workspaces: workspaces.clone(), store, metrics: metrics.clone(), hosts, peers };
+    let state = ApiState::new(parts);
     let router = emergent_api::router(state)?;
     let upkeep = tokio::spawn(async move {
         let mut ticks = tokio::time::interval(METRICS_UPKEEP);
@@ -90,6 +96,13 @@ async fn guest_binary(config: &Config) -> anyhow::Result<Option<Bytes>> {
         return Ok(None);
     }
     Ok(Some(guest_binary::read(config.guest_path.as_deref()).await?))
+}
+
+/// How other servers are reached, trusting the authority in a file besides the system's own.
+fn peers(authority: Option<&Path>) -> anyhow::Result<Peers> {
+    let Some(path) = authority else { return Ok(Peers::default()) };
+    let trusted = std::fs::read(path).map_err(anyhow::Error::from).and_then(|pem| Ok(Peers::trusting(&pem)?));
+    trusted.with_context(|| format!("EMERGENT_PEER_CA_FILE is {}, which cannot be used", path.display()))
 }
 
 /// The providers of this release.

@@ -73,12 +73,7 @@ impl<R: Requirement> FromRequestParts<ApiState> for Caller<R> {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Refusal> {
-        let secret = bearer(&parts.headers)?;
-        let token = state
-            .tokens()
-            .find(&secret)
-            .await?
-            .ok_or_else(|| unauthorized("the token is not known, has expired or was revoked"))?;
+        let token = token_of(&parts.headers, state).await?;
         let note = parts.extensions.get::<Note>().cloned().unwrap_or_default();
         note.caller(&token);
         let caller = Self { token, note, requirement: PhantomData };
@@ -86,6 +81,12 @@ impl<R: Requirement> FromRequestParts<ApiState> for Caller<R> {
         session::check(parts, state, caller.project()).await?;
         Ok(caller)
     }
+}
+
+/// The valid token that a request carries.
+pub(crate) async fn token_of(headers: &HeaderMap, state: &ApiState) -> Result<Arc<Token>, Refusal> {
+    let token = state.tokens().find(&bearer(headers)?).await?;
+    token.ok_or_else(|| unauthorized("the token is not known, has expired or was revoked"))
 }
 
 fn bearer(headers: &HeaderMap) -> Result<TokenSecret, Refusal> {

@@ -5,6 +5,7 @@
 //! [`problem`]; who may call is decided in [`auth`].
 
 mod extract;
+mod forward;
 mod hosts;
 mod observe;
 mod pages;
@@ -21,6 +22,7 @@ pub mod resources;
 pub mod router;
 pub mod size;
 
+pub use forward::{Peers, UnusableAuthority};
 pub use hosts::Hosts;
 pub use router::{openapi, openapi_json, router};
 pub use state::{ApiParts, ApiState};

@@ -6,6 +6,7 @@ pub mod health;
 pub mod processes;
 pub mod projects;
 pub mod providers;
+pub mod servers;
 pub mod tokens;
 pub mod tools;
 pub mod usage;

@@ -22,9 +22,9 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::{
     audit,
     auth::document_sessions,
-    hosts, observe, pages,
+    forward, hosts, observe, pages,
     problem::{Problem, ProblemKind, Refusal},
-    resources::{self, files, health, processes, projects, providers, tokens, tools, usage, workspaces},
+    resources::{self, files, health, processes, projects, providers, servers, tokens, tools, usage, workspaces},
     state::ApiState,
 };
 
@@ -79,6 +79,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .merge(resources::audit::routes())
         .merge(projects::routes())
         .merge(tokens::routes())
+        .merge(servers::routes())
         .merge(health::routes())
 }
 
@@ -114,6 +115,7 @@ pub fn router(state: ApiState) -> Result<Router, serde_json::Error> {
         .fallback(no_such_route)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(state.clone(), audit::audit))
+        .layer(middleware::from_fn_with_state(state.clone(), forward::route))
         .layer(middleware::from_fn_with_state(state.clone(), hosts::check))
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(middleware::from_fn(observe::observe))

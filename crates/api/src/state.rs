@@ -6,7 +6,7 @@ use emergent_core::Workspaces;
 use emergent_store::Store;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::{audit::Actions, auth::Tokens, hosts::Hosts};
+use crate::{audit::Actions, auth::Tokens, forward::Peers, hosts::Hosts};
 
 /// What the API is made of.
 pub struct ApiParts {
@@ -18,6 +18,8 @@ pub struct ApiParts {
     pub metrics: PrometheusHandle,
     /// Which hosts the server answers for.
     pub hosts: Hosts,
+    /// How other servers are reached.
+    pub peers: Peers,
 }
 
 /// What the handlers share. Clones are cheap.
@@ -30,15 +32,16 @@ struct Inner {
     actions: Actions,
     metrics: PrometheusHandle,
     hosts: Hosts,
+    peers: Peers,
     started: Instant,
 }
 
 impl ApiState {
     /// Puts the parts together.
     pub fn new(parts: ApiParts) -> Self {
-        let ApiParts { workspaces, store, metrics, hosts } = parts;
+        let ApiParts { workspaces, store, metrics, hosts, peers } = parts;
         let (tokens, actions) = (Tokens::new(store), Actions::of(&crate::openapi()));
-        Self(Arc::new(Inner { workspaces, tokens, actions, metrics, hosts, started: Instant::now() }))
+        Self(Arc::new(Inner { workspaces, tokens, actions, metrics, hosts, peers, started: Instant::now() }))
     }
 
     pub(crate) fn workspaces(&self) -> &Workspaces {
@@ -59,6 +62,10 @@ impl ApiState {
 
     pub(crate) fn hosts(&self) -> &Hosts {
         &self.0.hosts
+    }
+
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.0.peers
     }
 
     pub(crate) fn started(&self) -> Instant {

@@ -13,7 +13,7 @@ use emergent_provider::{
 };
 use emergent_store::{
     Admission, DestroyReason, ErrorReason, IdempotencyClaim, IdleAction, MadeSandbox, NewWorkspaceRow, PassedOver,
-    ProjectId, StateWord, StoreError, WorkspaceRow, WorkspaceState,
+    ProjectId, StoreError, WorkspaceRow, WorkspaceState,
 };
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -100,6 +100,10 @@ impl Core {
         if self.is_going_down() {
             return Err(NewWorkspaceError::ShuttingDown);
         }
+        if self.lease.is_draining() {
+            return Err(NewWorkspaceError::Draining { others: self.names_of_others().await });
+        }
+        self.may_act().await?;
         let checked = check(&request, &self.config, &self.allowed_images)?;
         let wanted = Wanted {
             named: request.provider.or(self.config.default_provider),
@@ -210,6 +214,10 @@ impl Core {
                 self.leave(&entry).await;
                 "given_up"
             }
+            Err(Unmade::Moved) => {
+                tracing::warn!("create left to the server that has taken the workspace over");
+                "given_up"
+            }
             Err(Unmade::Failed(reason, message)) => {
                 act.forget();
                 if let Err(error) = self.fail(&entry, reason, message).await {
@@ -232,6 +240,7 @@ impl Core {
                     self.pool.note_hit(&spec.image);
                     return Ok(());
                 }
+                Err(Unready::Store(StoreError::Moved(_))) => return Err(Unmade::Moved),
                 // It may have part of what belongs to somebody: nobody else gets it.
                 Err(error) => {
                     tracing::warn!(reason = chain(&error), "a member of the warm pool could not be handed over");
@@ -244,6 +253,7 @@ impl Core {
             let error = match self.make_cold(entry, &spec, &hand_over).await {
                 Ok(()) => return Ok(()),
                 Err(Unready::Unwanted) => return Err(Unmade::Unwanted),
+                Err(Unready::Store(StoreError::Moved(_))) => return Err(Unmade::Moved),
                 Err(error) => error,
             };
             let (message, reason) = (chain(&error), self.blame(entry, &error));
@@ -300,7 +310,7 @@ impl Core {
         guest.hand_over(hand_over).await.map_err(Unready::HandOver)?;
         self.steps.created(entry.id, CreateStep::HandedOver);
         entry.set_phase(Phase::Ready { guest });
-        self.store.workspaces_record(entry.id, &[StateWord::Creating], &WorkspaceState::Ready).await?;
+        self.record(entry.id, &WorkspaceState::Ready).await?;
         self.steps.created(entry.id, CreateStep::ReadyRecorded);
         entry.made.cancel();
         Ok(())
@@ -340,6 +350,10 @@ impl Core {
 
     /// Removes what there is of a sandbox.
     async fn undo(&self, entry: &Entry) {
+        if let Err(error) = self.may_act_on(entry).await {
+            // It may be another server's by now, and in use. The next reconciliation sees to it.
+            return tracing::warn!(reason = chain(&error), "what is left of the workspace is not touched");
+        }
         let Some(registered) = self.providers.get(entry.provider()) else { return };
         match registered.provider.destroy(entry.id, &Undoing).await {
             Ok(()) => {
@@ -359,6 +373,8 @@ impl Core {
 /// Why there is no workspace in the end.
 enum Unmade {
     Unwanted,
+    /// Another server has taken the workspace over.
+    Moved,
     Failed(ErrorReason, String),
 }
 

@@ -28,6 +28,12 @@ pub enum StartError {
 /// Why no workspace was made. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
 pub enum NewWorkspaceError {
+    /// The server takes no new workspaces.
+    #[error("this server is draining and takes no new workspaces; {}", where_else(.others))]
+    Draining {
+        /// The servers that do.
+        others: Vec<String>,
+    },
     /// Workspaces are switched off.
     #[error("workspaces are switched off; set ENABLE_AGENT_WORKSPACES=true")]
     Disabled,
@@ -264,6 +270,13 @@ pub enum CallError {
     /// The store failed.
     #[error("the workspace could not be looked up")]
     Store(#[from] StoreError),
+}
+
+fn where_else(others: &[String]) -> String {
+    match others {
+        [] => "no other server is there; end it with `emergent server undrain`".to_owned(),
+        others => format!("ask {}", others.join(" or ")),
+    }
 }
 
 fn told(reasons: &[(ProviderKind, Unavailable)]) -> String {

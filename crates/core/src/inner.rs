@@ -20,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     CoreConfig, LookupError, StartError,
     audit::Audit,
+    lease::Lease,
     pool::Pool,
     providers::Providers,
     registry::{Entry, Registry},
@@ -45,6 +46,7 @@ pub(crate) struct Core {
     pub(crate) providers: Providers,
     pub(crate) pool: Pool,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) lease: Lease,
     pub(crate) steps: Steps,
     pub(crate) audit: Audit,
     pub(crate) allowed_images: AllowedImages,
@@ -113,6 +115,7 @@ impl Core {
         providers: Vec<Arc<dyn Provider>>,
     ) -> Result<Self, StartError> {
         let registry = Arc::<Registry>::default();
+        let server = store.servers_find(store.server_id()).await?;
         let core = Self {
             allowed_images: AllowedImages::new(&config.allowed_images)?,
             audit: Audit::start(store.clone()),
@@ -122,6 +125,7 @@ impl Core {
             tasks: TaskTracker::new(),
             going_down: CancellationToken::new(),
             reconciled: AtomicBool::new(false),
+            lease: Lease::new(server.as_ref()),
             started_at: Utc::now(),
             config,
             store,
@@ -183,13 +187,24 @@ impl Core {
 
     /// Records that a workspace rests, and answers whose will that is.
     pub(crate) async fn record_rest(&self, id: WorkspaceId, state: &WorkspaceState) -> Result<Rest, StoreError> {
-        let row = self.store.workspaces_record(id, &NOT_DESTROYED, state).await?;
+        let row = self.record_row(id, state).await?;
         Ok(row.as_ref().map_or(Rest::Asked, Rest::of))
     }
 
-    /// Records a state whatever it was before, unless the workspace is destroyed.
+    /// Records a state whatever it was before, unless the workspace is destroyed or another server's.
     pub(crate) async fn record(&self, id: WorkspaceId, state: &WorkspaceState) -> Result<(), StoreError> {
-        self.store.workspaces_record(id, &NOT_DESTROYED, state).await?;
+        self.record_row(id, state).await?;
         Ok(())
+    }
+
+    async fn record_row(&self, id: WorkspaceId, state: &WorkspaceState) -> Result<Option<WorkspaceRow>, StoreError> {
+        let recorded = self.store.workspaces_record(id, &NOT_DESTROYED, state).await?;
+        if recorded.is_none()
+            && let Some(row) = self.store.workspaces_find(id).await?
+            && row.server != self.store.server_id()
+        {
+            return Err(StoreError::Moved(id));
+        }
+        Ok(recorded)
     }
 }

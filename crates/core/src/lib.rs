@@ -17,8 +17,11 @@ mod error;
 mod fault;
 mod idle;
 mod inner;
+mod lease;
 mod lifecycle;
 mod output;
+mod ownership;
+mod peers;
 mod pool;
 mod providers;
 mod reconcile;
@@ -49,6 +52,7 @@ pub use error::{
     TransitionError,
 };
 pub use fault::{Fault, UnknownStep};
+pub use peers::{Peer, Whereabouts};
 pub use pool::PoolStatus;
 pub use request::{IdempotencyKey, IdleRequest, InvalidIdempotencyKey, LimitsRequest, NewWorkspace, Ttl};
 pub use select::{DeploymentMode, Requirements, Unavailable};
@@ -62,6 +66,6 @@ pub use emergent_provider::{ServerId, WorkspaceId};
 pub use emergent_store::{
     Actor, AuditFilter, AuditId, AuditKind, AuditOutcome, AuditRow, Cursor, DestroyReason, ErrorReason, IdleAction,
     IdlePolicy, InvalidCursor, ListFilter, Page, PageRequest, PassedOver, ProjectId, Quota, QuotaReached, QuotaUse,
-    SessionEnd, SessionId, SessionRow, StateWord, StoreError, TokenId, UnknownState, UsageSample, UsageTotals,
-    WorkspaceState,
+    ServerRow, SessionEnd, SessionId, SessionRow, StateWord, StoreError, TokenId, UnknownState, UsageSample,
+    UsageTotals, WorkspaceState,
 };

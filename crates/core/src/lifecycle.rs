@@ -91,6 +91,7 @@ impl Core {
 
     /// Carries out an operation; the caller has the turn.
     pub(crate) async fn perform(&self, entry: &Entry, operation: Operation) -> Result<(), TransitionError> {
+        self.may_act_on(entry).await?;
         let situation = entry.situation();
         match decide(operation, situation) {
             Decision::Nothing => Ok(()),

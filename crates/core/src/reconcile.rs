@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::Utc;
-use emergent_provider::{ExitReason, Observed, OperationError, ProviderKind};
+use emergent_provider::{ExitReason, Observed, OperationError, ProviderKind, WorkspaceId};
 use emergent_store::{DestroyReason, ErrorReason, StateWord, WorkspaceState};
 use futures::{StreamExt as _, stream};
 use tracing::Instrument as _;
@@ -16,6 +16,7 @@ use crate::{
     audit::Ending,
     create::first_answer,
     inner::{Core, chain, propagate},
+    ownership::{self, Claim, Maker, Makers, Orphan},
     providers::Registered,
     registry::{Entry, Phase},
     situation::Situation,
@@ -41,8 +42,8 @@ impl Core {
     pub(crate) async fn reconcile(self: &Arc<Self>, registered: &Arc<Registered>) -> Result<(), OperationError> {
         let kind = registered.provider.kind();
         let listed = registered.provider.list().await?;
-        let ours = listed.into_iter().filter(|observed| observed.server == self.store.server_id());
-        let observed = ours.map(|observed| (observed.workspace, observed)).collect::<HashMap<_, _>>();
+        // Whatever server made it: what was taken over still carries its maker's label.
+        let observed = listed.into_iter().map(|observed| (observed.workspace, observed)).collect::<HashMap<_, _>>();
         let entries = self.registry.all().into_iter().filter(|entry| entry.provider() == kind).collect::<Vec<_>>();
         let differing = entries.into_iter().filter(|entry| {
             let state = observed.get(&entry.id).map(|observed| &observed.state);
@@ -59,10 +60,11 @@ impl Core {
         });
         looks.await;
         self.remove_all(self.pool.take_not_running(&observed)).await;
-        for orphan in observed.into_values().filter(|observed| self.is_nobodys(kind, observed)) {
+        let strangers = observed.into_values().filter(|observed| self.is_nobodys(kind, observed)).collect::<Vec<_>>();
+        if !strangers.is_empty() {
             let (core, registered) = (Arc::clone(self), Arc::clone(registered));
-            let removal = self.tasks.spawn(async move { core.remove_orphan(&registered, &orphan).await });
-            removal.await.unwrap_or_else(|error| propagate(error));
+            let removals = self.tasks.spawn(async move { core.remove_orphans(&registered, &strangers).await });
+            removals.await.unwrap_or_else(|error| propagate(error));
         }
         Ok(())
     }
@@ -73,6 +75,17 @@ impl Core {
         !known && !self.pool.has(observed.workspace)
     }
 
+    /// Compares some workspaces with the engine, each in a task of its own.
+    pub(crate) async fn look_again_at_all(self: &Arc<Self>, ids: impl Iterator<Item = WorkspaceId>) {
+        let entries = ids.filter_map(|id| self.registry.get(id)).collect::<Vec<_>>();
+        let looks = stream::iter(entries).for_each_concurrent(TOGETHER, |entry| {
+            let core = Arc::clone(self);
+            let task = self.tasks.spawn(async move { core.look_again(&entry, Wait::ForTurn).await });
+            async { task.await.unwrap_or_else(|error| propagate(error)) }
+        });
+        looks.await;
+    }
+
     /// Compares one workspace with the engine and makes them agree.
     pub(crate) async fn look_again(&self, entry: &Entry, wait: Wait) {
         let turn = match wait {
@@ -81,6 +94,9 @@ impl Core {
             Wait::No => entry.free_turn(),
         };
         if turn.is_none() {
+            return;
+        }
+        if self.may_act_on(entry).await.is_err() {
             return;
         }
         let span = tracing::info_span!("reconcile", workspace = %entry.id);
@@ -209,23 +225,41 @@ impl Core {
         Ok(())
     }
 
-    /// A sandbox of ours that no entry knows. It goes if its row says that it is destroyed or elsewhere, or if it has
-    /// none and is not so young that its row could be on its way; what was there before this process has none coming.
-    async fn remove_orphan(&self, registered: &Registered, orphan: &Observed) {
-        let id = orphan.workspace;
-        let unwanted = match self.store.workspaces_find(id).await {
-            Ok(Some(row)) => row.state.word() == StateWord::Destroyed || row.provider != registered.provider.kind(),
-            Ok(None) => {
-                let age = Utc::now() - orphan.created_at;
-                orphan.created_at < self.started_at || age > self.config.orphan_grace
+    /// Removes those of the sandboxes that no entry knows which nobody wants any more.
+    async fn remove_orphans(&self, registered: &Registered, strangers: &[Observed]) {
+        let servers = match self.may_act().await {
+            Ok(()) => self.store.servers_list().await,
+            Err(error) => Err(error),
+        };
+        match servers {
+            Ok(servers) => {
+                let makers = Makers::new(self.store.server_id(), &servers);
+                for stranger in strangers {
+                    self.remove_orphan(registered, stranger, makers.of(stranger.server)).await;
+                }
             }
+            Err(error) => tracing::warn!(reason = chain(&error), "orphans could not be told from others' sandboxes"),
+        }
+    }
+
+    async fn remove_orphan(&self, registered: &Registered, orphan: &Observed, maker: Maker) {
+        let id = orphan.workspace;
+        let claim = match self.store.workspaces_find(id).await {
+            Ok(Some(row)) if row.state.word() == StateWord::Destroyed => Claim::Nothing,
+            Ok(Some(row)) if row.provider != registered.provider.kind() => Claim::Nothing,
+            Ok(Some(_)) => Claim::Wanted,
+            Ok(None) => Claim::NoRow,
             Err(error) => {
                 tracing::warn!(workspace = %id, reason = chain(&error), "a sandbox's row could not be read");
-                false
+                return;
             }
         };
-        if !unwanted {
-            return;
+        // What this server made before this process began has no row coming.
+        let is_young = Utc::now() - orphan.created_at <= self.config.orphan_grace;
+        let row_may_come = is_young && (maker != Maker::Own || orphan.created_at >= self.started_at);
+        match ownership::orphan(maker, row_may_come, claim) {
+            Orphan::Leave => return,
+            Orphan::Remove => {}
         }
         match registered.provider.destroy(id, &Undoing).await {
             Ok(()) => {

@@ -69,6 +69,8 @@ pub(crate) struct Entry {
     /// When it was last called, in microseconds since 1970; 0 when that is recorded.
     used_at: AtomicI64,
     out_of_memory_at: Mutex<Option<Instant>>,
+    /// Cancelled when another server has taken it over: this one does nothing more to it.
+    moved: CancellationToken,
 }
 
 /// One call that is under way, for as long as this is kept.
@@ -140,6 +142,7 @@ impl Entry {
             turn: Arc::default(),
             used_at: AtomicI64::new(0),
             out_of_memory_at: Mutex::new(None),
+            moved: CancellationToken::new(),
         }
     }
 
@@ -225,6 +228,19 @@ impl Entry {
         if matches!(&*self.phase.borrow(), Phase::Creating { image_present: true, .. }) {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Lets go of a workspace that another server drives from now on.
+    pub(crate) fn let_go(&self) {
+        self.moved.cancel();
+        self.made.cancel();
+        if let Some(guest) = self.phase.borrow().guest() {
+            guest.close();
+        }
+    }
+
+    pub(crate) fn is_moved(&self) -> bool {
+        self.moved.is_cancelled()
     }
 
     pub(crate) fn note_use(&self) {

@@ -10,16 +10,17 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{Provider, ProviderKind, WorkspaceId};
+use emergent_provider::{Provider, ProviderKind, ServerId, WorkspaceId};
 use emergent_store::{
-    AuditFilter, AuditRow, DestroyReason, ListFilter, Page, PageRequest, ProjectId, SessionId, SessionRow, Store,
+    AuditFilter, AuditRow, DestroyReason, ListFilter, Page, PageRequest, ProjectId, ServerRow, SessionId, SessionRow,
+    Store, StoreError,
 };
 use tokio::time::timeout;
 
 use crate::{
     AttachError, AttachRequest, Audit, CallError, Capacity, ChangeError, CoreConfig, GuestSession, IdempotencyKey,
     ListError, LookupError, NewWorkspace, NewWorkspaceError, PoolStatus, ProviderStatus, Readiness, SessionError,
-    StartError, TransitionError, UsageHistory, Workspace, WorkspaceUpdate,
+    StartError, TransitionError, UsageHistory, Whereabouts, Workspace, WorkspaceUpdate,
     decide::Operation,
     inner::{Core, chain},
     providers::why_absent,
@@ -64,6 +65,7 @@ impl Workspaces {
             }
         }
         core.tasks.spawn(take_calls_in_the_end(Arc::clone(&core)));
+        core.tasks.spawn(Arc::clone(&core).keep_lease());
         core.tasks.spawn(Arc::clone(&core).keep_clean());
         core.tasks.spawn(Arc::clone(&core).keep_recording_use());
         core.tasks.spawn(Arc::clone(&core).keep_counting());
@@ -95,6 +97,8 @@ impl Workspaces {
     pub fn is_ready(&self) -> Readiness {
         if self.core.is_going_down() {
             Readiness::ShuttingDown
+        } else if self.core.lease.is_draining() {
+            Readiness::Draining
         } else if self.core.is_reconciled() {
             Readiness::Ready
         } else {
@@ -105,6 +109,48 @@ impl Workspaces {
     /// The settings.
     pub fn config(&self) -> &CoreConfig {
         &self.core.config
+    }
+
+    /// This server's id.
+    pub fn server_id(&self) -> ServerId {
+        self.core.server_id()
+    }
+
+    /// Every server that shares the store, this one among them, the oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    pub async fn servers(&self) -> Result<Vec<ServerRow>, StoreError> {
+        self.core.store.servers_list().await
+    }
+
+    /// Lets this server take no new workspaces, or take them again; it stays so over restarts.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    pub async fn set_draining(&self, draining: bool) -> Result<(), StoreError> {
+        self.core.set_draining(draining).await
+    }
+
+    /// Whether this server takes no new workspaces. The store is not asked.
+    pub fn is_draining(&self) -> bool {
+        self.core.lease.is_draining()
+    }
+
+    /// The live servers besides this one that take new workspaces.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    pub async fn others_that_take_new(&self) -> Result<Vec<ServerRow>, StoreError> {
+        self.core.others_that_take_new().await
+    }
+
+    /// Where a request about a workspace belongs. Of a workspace that this server drives no row is read.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    pub async fn whereabouts(&self, id: WorkspaceId) -> Result<Whereabouts, StoreError> {
+        self.core.whereabouts(id).await
     }
 
     /// Records a workspace as `creating` and returns; a task of the service makes it.

@@ -9,6 +9,8 @@ pub enum Readiness {
     Reconciling,
     /// It takes calls.
     Ready,
+    /// It takes calls to the workspaces that it has, and no new ones.
+    Draining,
     /// It is going down.
     ShuttingDown,
 }

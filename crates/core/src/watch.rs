@@ -16,6 +16,8 @@ use crate::{
 
 /// How often rows and engine are compared even if no event says that they differ.
 const COMPARE: Duration = Duration::from_secs(60);
+/// How soon that is tried again while the store does not let it.
+const RETRY: Duration = Duration::from_secs(5);
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -57,6 +59,11 @@ impl Core {
         let follow = self.follow(events);
         let compare = async {
             loop {
+                if let Err(error) = self.may_act().await {
+                    tracing::warn!(reason = chain(&error), "rows and engine are not compared without a lease");
+                    sleep(RETRY).await;
+                    continue;
+                }
                 match self.reconcile(registered).await {
                     Ok(()) => {
                         caught_up();

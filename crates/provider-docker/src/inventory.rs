@@ -99,6 +99,14 @@ impl Inventory for DockerProvider {
         removed.map_err(|error| self.parts.engine.operation_error("tidy", error))
     }
 
+    async fn engine_id(&self) -> Result<Option<String>, OperationError> {
+        let asked = async { bounded(self.parts.engine.client().await?.info()).await };
+        let info = asked.await.map_err(|error| self.parts.engine.operation_error("ask", error))?;
+        // Machines made from one image may have engines of one id; they do not have the same name.
+        let id = info.id.filter(|id| !id.is_empty());
+        Ok(id.map(|id| format!("{id}@{}", info.name.unwrap_or_default())))
+    }
+
     async fn events(&self) -> Result<BoxStream<'static, EngineEvent>, OperationError> {
         let docker = self.parts.engine.client().await;
         let docker = docker.map_err(|error| self.parts.engine.operation_error("watch", error))?.clone();

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The providers that this server knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProviderKind {
     /// Containers of the Docker Engine, under gVisor where it is installed.
     Gvisor,
@@ -100,6 +100,12 @@ pub trait Inventory: Send + Sync {
     /// uses, such as an older build of the guest; answers what it removed. Most providers have nothing of the kind.
     async fn tidy(&self, _older_than: Duration) -> Result<Vec<String>, OperationError> {
         Ok(Vec::new())
+    }
+
+    /// Which engine this is, by an id that no other has: two servers that are answered the same drive the same one.
+    /// `None` where the engine has no such id, or where nobody else could drive what this one has.
+    async fn engine_id(&self) -> Result<Option<String>, OperationError> {
+        Ok(None)
     }
 
     /// What happens from now on. Ends when the engine goes away; the caller asks again, and lists to catch up.

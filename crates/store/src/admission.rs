@@ -14,6 +14,7 @@ use sea_orm::{
 use crate::{
     IdlePolicy, MadeSandbox, PassedOver, ProjectId, QuotaReached, StartClaim, StateWord, Store, StoreError,
     WorkspaceRow, WorkspaceState,
+    connection::Alone,
     entity::{
         idempotency_key,
         workspace::{self, Column},
@@ -104,7 +105,7 @@ impl Store {
         limit: u32,
         claim: Option<IdempotencyClaim>,
     ) -> Result<Admission, StoreError> {
-        let transaction = self.writer.begin("begin admitting a workspace").await?;
+        let transaction = self.writer.begin_alone(Alone::Places, "begin admitting a workspace").await?;
         if let Some(claim) = claim
             && let Some(earlier) = claim_key(&transaction, &new, &claim).await?
         {
@@ -130,13 +131,17 @@ impl Store {
         let kind = Column::Kind.ne(ContainerKind::AgentWorkspace.as_str());
         let place = places_taken().lt(limit).and(quotas::has_room(row.project, &row.limits, false));
         let room = kind.or(Column::Starting.eq(true)).or(place);
+        let transaction = self.writer.begin_alone(Alone::Places, "begin claiming a place").await?;
         let claim = workspace::Entity::update_many()
             .filter(Column::Id.eq(id.as_uuid()))
+            .filter(Column::ServerId.eq(self.server_id().as_uuid()))
             .filter(Column::State.is_in([StateWord::Stopped.as_str(), StateWord::Error.as_str()]))
             .filter(room)
             .col_expr(Column::Starting, Expr::value(true))
-            .exec(self.writer.connection());
-        if claim.await.doing("claim a place")?.rows_affected > 0 {
+            .exec(&transaction);
+        let claimed = claim.await.doing("claim a place")?.rows_affected > 0;
+        transaction.commit().await.doing("claim a place")?;
+        if claimed {
             return Ok(StartClaim::Claimed);
         }
         let reached = over_quota(self.reader.connection(), row.project, &row.limits, false).await?;
@@ -144,8 +149,8 @@ impl Store {
     }
 }
 
-/// How many agent workspaces count, as a subquery. It is part of the statement that takes a place, and writers take
-/// turns, so that no two can see the same last place.
+/// How many agent workspaces count, as a subquery. It is part of the statement that takes a place, and those who take
+/// places take turns ([`Alone::Places`]), so that no two can see the same last place.
 fn places_taken() -> Expr {
     let counted = StateWord::COUNTED.map(StateWord::as_str);
     let mut count = Query::select();

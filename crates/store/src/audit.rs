@@ -16,7 +16,7 @@ use crate::{
     AuditId, Cursor, Page, PageRequest, ProjectId, Store, StoreError, TokenId,
     entity::audit::{ActiveModel, Column, Entity, Model},
     error::Doing as _,
-    words::{Word, from_integer, from_json, from_word},
+    words::{Word, from_integer, from_json, from_word, storable, storable_json},
 };
 
 /// Something that was done.
@@ -264,13 +264,13 @@ impl From<&AuditRow> for ActiveModel {
                 Actor::Server => None,
                 Actor::Token(token) => Some(token.as_uuid()),
             }),
-            session: Set(row.session.clone()),
+            session: Set(row.session.as_deref().map(storable)),
             kind: Set(row.kind.as_str().to_owned()),
             action: Set(row.action.clone()),
             outcome: Set(row.outcome.as_str().to_owned()),
             problem: Set(row.problem.clone()),
             duration_ms: Set(signed(row.duration_ms)),
-            arguments: Set(JsonValue::Object(row.arguments.clone())),
+            arguments: Set(storable_json(JsonValue::Object(row.arguments.clone()))),
             bytes_in: Set(signed(row.bytes_in)),
             bytes_out: Set(signed(row.bytes_out)),
             request_id: Set(row.request_id.clone()),

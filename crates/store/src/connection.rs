@@ -1,31 +1,22 @@
-//! Connections to the database: one that writes, several that read.
+//! Connections to the database: those that write, and those that only read.
 //!
-//! SQLite lets one connection write at a time. Writers that queue for our one connection wait their turn in memory;
-//! writers with connections of their own would meet `SQLITE_BUSY`. Reads never wait for a write (WAL).
+//! What SQLite needs is in [`sqlite`], what PostgreSQL needs in [`postgres`]; the queries are the same on both. What
+//! one writer alone must decide, on all servers together, begins with [`Writer::begin_alone`].
 
-use std::{
-    fs,
-    io::{self, ErrorKind},
-    path::Path,
-    time::Duration,
-};
+pub(crate) mod postgres;
+pub(crate) mod sqlite;
 
 use sea_orm::{
-    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode,
+    ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, Statement,
     TransactionOptions, TransactionTrait as _,
 };
-use sea_orm_migration::MigratorTrait as _;
 
 use crate::{
     error::{Doing as _, OpenError, StoreError},
-    migration::Migrator,
+    open::{DatabaseUrl, Location},
 };
 
-/// How long a statement waits while another process, such as the command line, writes.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-const READERS: u32 = 4;
-
-/// Sees rows and cannot change them.
+/// Sees rows. On SQLite it cannot change them.
 #[derive(Clone)]
 pub(crate) struct Reader(DatabaseConnection);
 
@@ -33,13 +24,34 @@ pub(crate) struct Reader(DatabaseConnection);
 #[derive(Clone)]
 pub(crate) struct Writer(DatabaseConnection);
 
+/// What is decided by one transaction at a time, whichever server it comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Alone {
+    /// The schema.
+    Schema = 1,
+    /// What an installation has once: its first server and token, its default project.
+    Installation = 2,
+    /// Who gets the places that are left, and whose an idempotency key is.
+    Places = 3,
+}
+
+/// Opens the database, made where SQLite's file is missing.
+pub(crate) async fn open(url: &DatabaseUrl) -> Result<(Reader, Writer), OpenError> {
+    match &url.location {
+        Location::Sqlite(path) => {
+            let writer = sqlite::writer(path).await?;
+            Ok((Reader(sqlite::reader(path).await?), Writer(writer)))
+        }
+        Location::Postgres(address) => {
+            let pool = postgres::pool(address).await?;
+            Ok((Reader(pool.clone()), Writer(pool)))
+        }
+    }
+}
+
 // === impl Reader ===
 
 impl Reader {
-    pub(crate) async fn open(path: &Path) -> Result<Self, OpenError> {
-        connect(path, READERS, true).await.map(Self).map_err(OpenError::Connect)
-    }
-
     pub(crate) fn connection(&self) -> &DatabaseConnection {
         &self.0
     }
@@ -48,21 +60,11 @@ impl Reader {
 // === impl Writer ===
 
 impl Writer {
-    /// Opens the file, made with its directories where there is none.
-    pub(crate) async fn open(path: &Path) -> Result<Self, OpenError> {
-        make_private(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
-        connect(path, 1, false).await.map(Self).map_err(OpenError::Connect)
-    }
-
-    pub(crate) async fn migrate(&self) -> Result<(), OpenError> {
-        Migrator::up(&self.0, None).await.map_err(OpenError::Migrate)
-    }
-
     pub(crate) fn connection(&self) -> &DatabaseConnection {
         &self.0
     }
 
-    /// Begins a transaction that holds the right to write from its beginning, so that what it reads stays true.
+    /// Begins a transaction. SQLite's holds the right to write from its beginning, so that what it reads stays true.
     pub(crate) async fn begin(&self, action: &'static str) -> Result<DatabaseTransaction, StoreError> {
         let immediate = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
@@ -70,55 +72,30 @@ impl Writer {
         };
         self.0.begin_with_options(immediate).await.doing(action)
     }
-}
 
-async fn connect(path: &Path, connections: u32, read_only: bool) -> Result<DatabaseConnection, DbErr> {
-    let path = path.to_owned();
-    let mut options = ConnectOptions::new("sqlite::memory:");
-    options
-        .min_connections(1)
-        .max_connections(connections)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .acquire_timeout(Duration::from_secs(10))
-        .test_before_acquire(false)
-        .sqlx_logging(false)
-        .map_sqlx_sqlite_opts(move |options| {
-            options
-                .filename(&path)
-                .in_memory(false)
-                .shared_cache(false)
-                .create_if_missing(false)
-                .read_only(read_only)
-                .busy_timeout(BUSY_TIMEOUT)
-                .foreign_keys(true)
-                .pragma("journal_mode", "WAL")
-                .pragma("synchronous", "NORMAL")
-        });
-    Database::connect(options).await
-}
-
-/// Makes the file and its directories. SQLite gives the files beside it (`-wal`, `-shm`) the same permissions.
-fn make_private(path: &Path) -> io::Result<()> {
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
-    }
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => restrict(path),
-        Err(error) => Err(error),
+    /// Begins a transaction that no other of its kind runs beside, so that what it reads stays true. PostgreSQL shows
+    /// each statement what was committed before *it* began: the lock comes first, in a statement of its own.
+    pub(crate) async fn begin_alone(
+        &self,
+        kind: Alone,
+        action: &'static str,
+    ) -> Result<DatabaseTransaction, StoreError> {
+        let transaction = self.begin(action).await?;
+        if transaction.get_database_backend() == DbBackend::Postgres {
+            let lock = "SELECT pg_advisory_xact_lock($1)";
+            let lock = Statement::from_sql_and_values(DbBackend::Postgres, lock, [kind.key().into()]);
+            transaction.execute_raw(lock).await.doing(action)?;
+        }
+        Ok(transaction)
     }
 }
 
-/// Takes away what others may do with a file that an older hand has made.
-fn restrict(path: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    #[cfg(not(unix))]
-    let _ = path;
-    Ok(())
+// === impl Alone ===
+
+impl Alone {
+    /// The number of its lock in PostgreSQL, where others may have locks in the same database.
+    fn key(self) -> i64 {
+        const OURS: i64 = i64::from_be_bytes(*b"emergent");
+        OURS + self as i64
+    }
 }

@@ -65,6 +65,13 @@ pub(crate) mod server {
         #[sea_orm(primary_key, auto_increment = false)]
         pub id: Uuid,
         pub created_at: DateTimeUtc,
+        pub name: Option<String>,
+        pub url: Option<String>,
+        pub holder: Option<String>,
+        pub process_id: Option<Uuid>,
+        pub engine_ids: Option<Json>,
+        pub lease_expires_at: Option<DateTimeUtc>,
+        pub draining: bool,
     }
 
     #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use emergent_provider::{ServerId, WorkspaceId};
 use sea_orm::DbErr;
 
 /// Why a query failed.
@@ -16,6 +17,15 @@ pub enum StoreError {
         #[source]
         source: DbErr,
     },
+    /// Another server drives the workspace: it has taken it over.
+    #[error("another server drives the workspace {0} now")]
+    Moved(WorkspaceId),
+    /// Another process runs as this server.
+    #[error("another process runs as this server; stop one of the two")]
+    Usurped,
+    /// The database did not answer a moment ago, and this server's lease may have run out since.
+    #[error("the database does not answer, so that this server cannot tell whether its workspaces are still its own")]
+    InDoubt,
     /// A row holds a value that this release does not know; a newer release has written it.
     #[error("column {column} holds {value:?}, which this release does not know")]
     UnknownValue {
@@ -41,9 +51,34 @@ pub enum OpenError {
     /// No connection.
     #[error("the database could not be opened")]
     Connect(#[source] DbErr),
+    /// The address of a PostgreSQL database cannot be used.
+    #[error("DATABASE_URL cannot be used: {reason}")]
+    Address {
+        /// Why not, without repeating it.
+        reason: String,
+    },
+    /// No connection to PostgreSQL.
+    #[error("{url} could not be connected to: {reason}; {advice}")]
+    Unreachable {
+        /// Where, without secrets.
+        url: String,
+        /// The driver's or the server's words.
+        reason: String,
+        /// What to do.
+        advice: &'static str,
+    },
     /// A migration failed; nothing of it is kept.
     #[error("the database could not be brought to this release's schema")]
     Migrate(#[source] DbErr),
+    /// Another process runs as this server.
+    #[error(
+        "the server {server} is running already. If its data directory was copied, remove server-id from the copy; if \
+         that server has just died elsewhere, start this one again in 30 s"
+    )]
+    ServerInUse {
+        /// The server's id.
+        server: ServerId,
+    },
     /// The rows that every installation has could not be made.
     #[error("the database could not be prepared")]
     Prepare(#[source] StoreError),

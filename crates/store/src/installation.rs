@@ -2,16 +2,20 @@
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use emergent_provider::ServerId;
-use sea_orm::{ActiveValue::Set, ConnectionTrait as _, EntityTrait as _, QueryOrder as _};
+use sea_orm::ConnectionTrait as _;
+use uuid::Uuid;
 
-use crate::{ProjectId, Store, StoreError, connection::Writer, entity::server, error::Doing as _, projects};
+use crate::{
+    OpenError, ProjectId, ServerIdentity, Store, StoreError, connection::Writer, error::Doing as _, projects, servers,
+};
 
 const DEFAULT_PROJECT: &str = "default";
 
-/// Made once, with the database, and then kept.
+/// Made once, with the database, and then kept; the process, anew each time it is opened.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Installation {
     server: ServerId,
+    process: Uuid,
     default_project: ProjectId,
 }
 
@@ -23,25 +27,16 @@ pub(crate) fn now() -> DateTime<Utc> {
 // === impl Installation ===
 
 impl Installation {
-    pub(crate) async fn load_or_make(writer: &Writer) -> Result<Self, StoreError> {
-        let transaction = writer.begin("begin preparing").await?;
-        let server = server::Entity::find()
-            .order_by_asc(server::Column::CreatedAt)
-            .one(&transaction)
-            .await
-            .doing("find itself")?;
-        let server = match server {
-            Some(server) => server.id,
-            None => {
-                let id = ServerId::generate().as_uuid();
-                let row = server::ActiveModel { id: Set(id), created_at: Set(now()) };
-                server::Entity::insert(row).exec_without_returning(&transaction).await.doing("record the server")?;
-                id
-            }
-        };
-        let default_project = projects::find_or_make(&transaction, DEFAULT_PROJECT).await?;
-        transaction.commit().await.doing("finish preparing")?;
-        Ok(Self { server: server.into(), default_project })
+    pub(crate) async fn load_or_make(
+        writer: &Writer,
+        server: Option<ServerId>,
+        identity: &ServerIdentity,
+    ) -> Result<Self, OpenError> {
+        let process = Uuid::new_v4();
+        let default_project = projects::find_or_make(writer.connection(), DEFAULT_PROJECT).await;
+        let default_project = default_project.map_err(OpenError::Prepare)?;
+        let server = servers::claim(writer, server, process, identity).await?;
+        Ok(Self { server, process, default_project })
     }
 }
 
@@ -51,6 +46,11 @@ impl Store {
     /// The id that this installation's engine resources carry.
     pub fn server_id(&self) -> ServerId {
         self.installation.server
+    }
+
+    /// Tells this process from others that claim to be the same server.
+    pub(crate) fn process_id(&self) -> Uuid {
+        self.installation.process
     }
 
     /// The project that rows belong to unless a token says otherwise, and that the server's administrators are in.

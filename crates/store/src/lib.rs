@@ -2,7 +2,7 @@
 //!
 //! [`Store`] is the whole public face, its methods grouped by concern in [`workspaces`], [`sessions`], [`tokens`],
 //! [`projects`] and [`installation`]. Rows are plain structs; the entities behind them stay in here. One set of queries and migrations
-//! serves every database, SQLite being the only one yet.
+//! serves both databases, SQLite and PostgreSQL.
 
 mod connection;
 mod entity;
@@ -12,6 +12,7 @@ mod words;
 
 pub mod admission;
 pub mod audit;
+pub mod backup;
 pub mod change;
 pub mod destruction;
 pub mod error;
@@ -23,6 +24,7 @@ pub mod page;
 pub mod projects;
 pub mod quotas;
 pub mod retention;
+pub mod servers;
 pub mod sessions;
 pub mod state;
 pub mod tokens;
@@ -31,6 +33,7 @@ pub mod workspaces;
 
 pub use admission::{Admission, IdempotencyClaim, NewWorkspaceRow};
 pub use audit::{Actor, AuditFilter, AuditKind, AuditOutcome, AuditRow, UnknownAuditWord};
+pub use backup::{BackupError, backup};
 pub use change::WorkspaceChange;
 pub use destruction::DestroyReason;
 pub use error::{OpenError, StoreError};
@@ -39,6 +42,7 @@ pub use ids::{AuditId, ProjectId, SessionId, TokenId};
 pub use open::{DatabaseUrl, InvalidDatabaseUrl, Store};
 pub use page::{Cursor, InvalidCursor, Page, PageRequest};
 pub use quotas::{Project, Quota, QuotaReached, QuotaUse};
+pub use servers::{Engines, LEASE, Renewal, ServerIdentity, ServerRow};
 pub use sessions::{Attachment, NewSession, SessionEnd, SessionRow};
 pub use state::{ErrorReason, StateWord, UnknownState, WorkspaceState};
 pub use tokens::{NewToken, Scope, Token, UnknownScope};

@@ -1,13 +1,20 @@
 //! The schema, in small linear steps. A step that has been released is never changed; a mistake gets a step of its own.
 #![expect(elided_lifetimes_in_paths, reason = "the trait's own signature, which an implementation has to repeat")]
 
+use sea_orm::{DatabaseTransaction, DbBackend, Statement};
 use sea_orm_migration::prelude::*;
+
+use crate::{
+    connection::{Alone, Writer, postgres::SCHEMAS},
+    error::{Doing as _, OpenError},
+};
 
 mod m2026_11_21_000001_installation;
 mod m2026_11_21_000002_agent_workspaces;
 mod m2026_11_21_000003_selection;
 mod m2026_11_21_000005_sessions_and_idle;
 mod m2026_11_21_000006_audit;
+mod m2026_11_21_000007_servers;
 
 pub(crate) struct Migrator;
 
@@ -20,6 +27,37 @@ impl MigratorTrait for Migrator {
             Box::new(m2026_11_21_000003_selection::Migration),
             Box::new(m2026_11_21_000005_sessions_and_idle::Migration),
             Box::new(m2026_11_21_000006_audit::Migration),
+            Box::new(m2026_11_21_000007_servers::Migration),
         ]
+    }
+}
+
+/// Brings the database to this release's schema: wholly, or not at all. Of servers that start at once, one does it.
+pub(crate) async fn run(writer: &Writer) -> Result<(), OpenError> {
+    let transaction = writer.begin_alone(Alone::Schema, "begin its migration").await.map_err(OpenError::Prepare)?;
+    if transaction.get_database_backend() == DbBackend::Postgres {
+        make_schemas(&transaction).await.map_err(OpenError::Migrate)?;
+    }
+    Migrator::up(&transaction, None).await.map_err(OpenError::Migrate)?;
+    transaction.commit().await.doing("finish its migration").map_err(OpenError::Prepare)
+}
+
+/// Makes the schemas that are missing. Whoever may not make any can have them made by somebody who may.
+async fn make_schemas(transaction: &DatabaseTransaction) -> Result<(), DbErr> {
+    for schema in SCHEMAS {
+        let there = "SELECT 1 FROM pg_namespace WHERE nspname = $1";
+        let there = Statement::from_sql_and_values(DbBackend::Postgres, there, [schema.into()]);
+        if transaction.query_one_raw(there).await?.is_none() {
+            transaction.execute_unprepared(&format!("CREATE SCHEMA {schema}")).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The name of a table in schema `core`. Other tables need none: they go into `kb`, and all are found without.
+fn in_core(manager: &SchemaManager, table: &'static str) -> TableRef {
+    match manager.get_database_backend() {
+        DbBackend::Postgres => ("core", table).into_table_ref(),
+        _ => table.into_table_ref(),
     }
 }

@@ -2,22 +2,39 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
+use emergent_provider::ServerId;
+
 use crate::{
-    connection::{Reader, Writer},
+    ServerIdentity,
+    connection::{self, Reader, Writer, postgres},
     error::OpenError,
     installation::Installation,
+    migration,
 };
 
-/// Where the rows are.
+/// Where the rows are. Its texts never show a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl {
-    path: PathBuf,
+    pub(crate) location: Location,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Location {
+    /// A SQLite file.
+    Sqlite(PathBuf),
+    /// A PostgreSQL database, by an address that has been read once without an error.
+    Postgres(String),
 }
 
 /// A text that is not a [`DatabaseUrl`]. Does not repeat it: it may hold a password.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a database is given as sqlite:///absolute/path/of/file.db")]
-pub struct InvalidDatabaseUrl;
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a database is given as sqlite:///absolute/path/of/file.db or postgres://user:password@host:5432/database{}",
+    .reason.as_ref().map(|reason| format!("; {reason}")).unwrap_or_default()
+)]
+pub struct InvalidDatabaseUrl {
+    reason: Option<String>,
+}
 
 /// All rows. Clones share the connections.
 #[derive(Clone)]
@@ -32,7 +49,12 @@ pub struct Store {
 impl DatabaseUrl {
     /// A SQLite file.
     pub fn sqlite(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { location: Location::Sqlite(path.into()) }
+    }
+
+    /// Whether several servers can share the database.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.location, Location::Postgres(_))
     }
 }
 
@@ -40,14 +62,25 @@ impl FromStr for DatabaseUrl {
     type Err = InvalidDatabaseUrl;
 
     fn from_str(text: &str) -> Result<Self, InvalidDatabaseUrl> {
-        let path = text.strip_prefix("sqlite://").map(PathBuf::from).ok_or(InvalidDatabaseUrl)?;
-        if path.is_absolute() && path.file_name().is_some() { Ok(Self { path }) } else { Err(InvalidDatabaseUrl) }
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            postgres::read(text).map_err(|reason| InvalidDatabaseUrl { reason: Some(reason) })?;
+            return Ok(Self { location: Location::Postgres(text.to_owned()) });
+        }
+        let path = text.strip_prefix("sqlite://").map(PathBuf::from);
+        let path = path.filter(|path| path.is_absolute() && path.file_name().is_some());
+        path.map(Self::sqlite).ok_or(InvalidDatabaseUrl { reason: None })
     }
 }
 
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sqlite://{}", self.path.display())
+        match &self.location {
+            Location::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+            Location::Postgres(address) => match postgres::read(address) {
+                Ok(options) => f.write_str(&postgres::describe(&options)),
+                Err(_) => f.write_str("postgres://"),
+            },
+        }
     }
 }
 
@@ -60,16 +93,27 @@ impl fmt::Debug for DatabaseUrl {
 // === impl Store ===
 
 impl Store {
-    /// Opens the database, makes it where there is none (the file readable by its owner only), and brings it to this
-    /// release's schema.
+    /// Opens the database as the server that it was made by; it is made where there is none (SQLite's file readable
+    /// by its owner only), and brought to this release's schema.
     ///
     /// # Errors
     /// [`OpenError`] says which of these failed; a failed migration leaves the schema as it was.
     pub async fn open(url: &DatabaseUrl) -> Result<Self, OpenError> {
-        let writer = Writer::open(&url.path).await?;
-        writer.migrate().await?;
-        let reader = Reader::open(&url.path).await?;
-        let installation = Installation::load_or_make(&writer).await.map_err(OpenError::Prepare)?;
+        Self::open_as(url, None, &ServerIdentity::default()).await
+    }
+
+    /// The same, as one of several servers: `None` for the one that the database was made by.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`OpenError::ServerInUse`] while another process is this server.
+    pub async fn open_as(
+        url: &DatabaseUrl,
+        server: Option<ServerId>,
+        identity: &ServerIdentity,
+    ) -> Result<Self, OpenError> {
+        let (reader, writer) = connection::open(url).await?;
+        migration::run(&writer).await?;
+        let installation = Installation::load_or_make(&writer, server, identity).await?;
         Ok(Self { reader, writer, installation })
     }
 }

@@ -5,13 +5,14 @@ use sea_orm::{
     sea_query::OnConflict,
 };
 
-use crate::{ProjectId, Store, StoreError, entity::project, error::Doing as _, installation::now};
+use crate::{ProjectId, Store, StoreError, entity::project, error::Doing as _, installation::now, words::storable};
 
 /// Finds a project by its name, which is made if there is none: by one caller alone, whoever else asks at that moment.
 pub(crate) async fn find_or_make(connection: &impl ConnectionTrait, name: &str) -> Result<ProjectId, StoreError> {
+    let name = &storable(name);
     let new = project::ActiveModel {
         id: Set(ProjectId::generate().as_uuid()),
-        name: Set(name.to_owned()),
+        name: Set(name.clone()),
         created_at: Set(now()),
         ..project::ActiveModel::default()
     };

@@ -5,16 +5,17 @@ use std::{fmt, str::FromStr};
 use chrono::{DateTime, SubsecRound as _, Utc};
 use sea_orm::{
     ActiveValue::Set,
-    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, UpdateMany,
+    ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _, QueryOrder as _, UpdateMany,
     sea_query::{Expr, Func},
 };
 
 use crate::{
     ProjectId, Store, StoreError, TokenId,
+    connection::Alone,
     entity::token,
     error::Doing as _,
     installation::now,
-    words::{from_json, parse},
+    words::{from_json, parse, storable},
 };
 
 /// What a token allows.
@@ -113,31 +114,22 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database fails, also when the hash is there already.
     pub async fn tokens_create(&self, new: NewToken) -> Result<Token, StoreError> {
-        let token = Token {
-            id: TokenId::generate(),
-            project: new.project,
-            name: new.name,
-            scopes: new.scopes,
-            created_at: now(),
-            rotated_at: None,
-            expires_at: new.expires_at.map(|expiry| expiry.trunc_subsecs(6)),
-            revoked_at: None,
-        };
-        let scopes = token.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>();
-        let row = token::ActiveModel {
-            id: Set(token.id.as_uuid()),
-            project_id: Set(token.project.as_uuid()),
-            name: Set(token.name.clone()),
-            scopes: Set(scopes.into()),
-            hash: Set(new.hash.to_vec()),
-            created_at: Set(token.created_at),
-            rotated_at: Set(None),
-            expires_at: Set(token.expires_at),
-            revoked_at: Set(None),
-        };
-        let insert = token::Entity::insert(row).exec_without_returning(self.writer.connection());
-        insert.await.doing("record a token")?;
-        Ok(token)
+        insert(self.writer.connection(), new).await
+    }
+
+    /// Makes the first token there ever is. `None`: there has been one, and nothing was made. Of servers that ask at
+    /// once, one makes it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn tokens_create_first(&self, new: NewToken) -> Result<Option<Token>, StoreError> {
+        let transaction = self.writer.begin_alone(Alone::Installation, "begin recording the first token").await?;
+        if token::Entity::find().one(&transaction).await.doing("look for tokens")?.is_some() {
+            return Ok(None);
+        }
+        let token = insert(&transaction, new).await?;
+        transaction.commit().await.doing("record the first token")?;
+        Ok(Some(token))
     }
 
     /// The tokens of a project, newest first, revoked ones too.
@@ -208,6 +200,34 @@ impl Store {
         let changed = change.exec_with_returning(self.writer.connection()).await.doing(action)?;
         changed.into_iter().next().map(Token::try_from).transpose()
     }
+}
+
+async fn insert(connection: &impl ConnectionTrait, new: NewToken) -> Result<Token, StoreError> {
+    let token = Token {
+        id: TokenId::generate(),
+        project: new.project,
+        name: storable(&new.name),
+        scopes: new.scopes,
+        created_at: now(),
+        rotated_at: None,
+        expires_at: new.expires_at.map(|expiry| expiry.trunc_subsecs(6)),
+        revoked_at: None,
+    };
+    let scopes = token.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>();
+    let row = token::ActiveModel {
+        id: Set(token.id.as_uuid()),
+        project_id: Set(token.project.as_uuid()),
+        name: Set(token.name.clone()),
+        scopes: Set(scopes.into()),
+        hash: Set(new.hash.to_vec()),
+        created_at: Set(token.created_at),
+        rotated_at: Set(None),
+        expires_at: Set(token.expires_at),
+        revoked_at: Set(None),
+    };
+    let insert = token::Entity::insert(row).exec_without_returning(connection);
+    insert.await.doing("record a token")?;
+    Ok(token)
 }
 
 fn one(project: ProjectId, id: TokenId) -> UpdateMany<token::Entity> {

@@ -41,6 +41,23 @@ impl Word for Isolation {
     }
 }
 
+/// A text as every database keeps it: PostgreSQL takes all characters but NUL.
+pub(crate) fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// JSON as every database keeps it.
+pub(crate) fn storable_json(json: JsonValue) -> JsonValue {
+    match json {
+        JsonValue::String(text) => JsonValue::String(storable(&text)),
+        JsonValue::Array(items) => JsonValue::Array(items.into_iter().map(storable_json).collect()),
+        JsonValue::Object(fields) => {
+            JsonValue::Object(fields.into_iter().map(|(key, value)| (storable(&key), storable_json(value))).collect())
+        }
+        JsonValue::Null | JsonValue::Bool(_) | JsonValue::Number(_) => json,
+    }
+}
+
 /// The enum that a column's word stands for.
 pub(crate) fn from_word<T: Word>(column: &'static str, word: &str) -> Result<T, StoreError> {
     let known = T::ALL.iter().copied().find(|value| value.word() == word);

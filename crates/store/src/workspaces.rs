@@ -19,7 +19,7 @@ use crate::{
     error::Doing as _,
     installation::now,
     row::passed_over_json,
-    words::{Word as _, from_integer, parse},
+    words::{Word as _, from_integer, parse, storable},
 };
 
 /// A workspace, as the store has it.
@@ -221,7 +221,8 @@ impl Store {
         counts.into_iter().map(count).collect()
     }
 
-    /// Records a state, if the workspace is in one of `from` now. `None`: it is not, and nothing was changed.
+    /// Records a state, if the workspace is this server's and in one of `from` now. `None`: it is not, and nothing was
+    /// changed.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -232,7 +233,7 @@ impl Store {
         to: &WorkspaceState,
     ) -> Result<Option<WorkspaceRow>, StoreError> {
         let (reason, message) = match to {
-            WorkspaceState::Error { reason, message } => (Some(reason.as_str()), Some(message.as_str())),
+            WorkspaceState::Error { reason, message } => (Some(reason.as_str()), Some(storable(message))),
             WorkspaceState::Creating
             | WorkspaceState::Ready
             | WorkspaceState::Paused
@@ -243,6 +244,7 @@ impl Store {
         };
         let mut update = Entity::update_many()
             .filter(Column::Id.eq(id.as_uuid()))
+            .filter(Column::ServerId.eq(self.server_id().as_uuid()))
             .filter(Column::State.is_in(from.iter().map(|state| state.as_str())))
             .col_expr(Column::State, Expr::value(to.word().as_str()))
             .col_expr(Column::Starting, Expr::value(false))
@@ -272,6 +274,7 @@ impl Store {
     pub async fn workspaces_record_made(&self, id: WorkspaceId, made: &MadeSandbox) -> Result<(), StoreError> {
         let update = Entity::update_many()
             .filter(Column::Id.eq(id.as_uuid()))
+            .filter(Column::ServerId.eq(self.server_id().as_uuid()))
             .col_expr(Column::Warm, Expr::value(false))
             .col_expr(Column::Runtime, Expr::value(made.runtime.as_str()))
             .col_expr(Column::Isolation, Expr::value(made.isolation.word()))
@@ -355,7 +358,7 @@ impl ListFilter {
             condition = condition.add(Column::Provider.eq(provider.as_str()));
         }
         if let Some(name) = &self.name {
-            condition = condition.add(Column::Name.eq(name.as_str()));
+            condition = condition.add(Column::Name.eq(storable(name)));
         }
         if let Some((key, value)) = &self.label {
             condition = condition.add(has_label(key, value));
@@ -376,5 +379,5 @@ fn has_label(key: &str, value: &str) -> Expr {
     if !is_label_key(key) {
         return Expr::value(false);
     }
-    Expr::col(Column::Labels).binary(BinOper::Custom("->>"), Expr::value(key)).eq(value)
+    Expr::col(Column::Labels).binary(BinOper::Custom("->>"), Expr::value(key)).eq(storable(value))
 }

@@ -116,12 +116,16 @@ variables! {
     Server DOCKER_HOST = "unix:///var/run/docker.sock", "unix:///path or tcp://host:port";
     /// Docker's wish for TLS. This release speaks plain HTTP to Docker and refuses to start rather than send that over TCP.
     Server DOCKER_TLS_VERIFY = "", "any text; empty or 0 for no TLS";
-    /// Where rows are kept.
-    Server DATABASE_URL(secret) = "sqlite://$EMERGENT_DATA_DIR/emergent.sqlite", "sqlite:///absolute/path";
+    /// Where rows are kept. Several servers can share a PostgreSQL database.
+    Server DATABASE_URL(secret) = "sqlite://$EMERGENT_DATA_DIR/emergent.sqlite", "sqlite:///absolute/path or postgres://user:password@host:5432/database?sslmode=verify-full";
     /// Where the server keeps its files. For root /var/lib/emergent-workspaces, else in the user's own data directory.
     Server EMERGENT_DATA_DIR = "", "the absolute path of a directory";
     /// The address to listen on. One that is not loopback needs TLS or EMERGENT_ALLOW_PLAINTEXT.
     Server EMERGENT_LISTEN = "127.0.0.1:7070", "an address and a port, such as 127.0.0.1:7070";
+    /// Where the other servers on the same PostgreSQL database reach this one, to pass requests on for its workspaces.
+    Server EMERGENT_ADVERTISE_URL = "", "a URL such as https://10.1.2.3:7070";
+    /// A private authority's certificates, by which this server trusts the others besides the system's own.
+    Server EMERGENT_PEER_CA_FILE = "", "the path of a PEM file";
     /// Hosts that a reverse proxy passes on; a server on a loopback address answers for loopback names and these only.
     Server EMERGENT_ALLOWED_HOSTS = "", "host names separated by commas";
     /// The server's certificates, for TLS.

@@ -77,7 +77,13 @@ impl Reading<'_> {
                  that has TLS, or set EMERGENT_ALLOW_PLAINTEXT=true if the network is trusted"
             ));
         }
-        HttpConfig { listen, tls, allowed_hosts: self.list(env_vars::EMERGENT_ALLOWED_HOSTS) }
+        HttpConfig {
+            listen,
+            tls,
+            allowed_hosts: self.list(env_vars::EMERGENT_ALLOWED_HOSTS),
+            advertise_url: self.optional(env_vars::EMERGENT_ADVERTISE_URL, advertise_url),
+            peer_ca: self.path(env_vars::EMERGENT_PEER_CA_FILE),
+        }
     }
 
     fn log(&mut self) -> LogConfig {
@@ -320,6 +326,16 @@ impl Reading<'_> {
     fn conflict(&mut self, reason: String) {
         self.faults.push(Fault::Conflict(reason));
     }
+}
+
+/// An address that others can send requests to, without anything after the host and port.
+fn advertise_url(text: &str) -> Result<String, String> {
+    let url: reqwest::Url = text.parse().map_err(|error| format!("{error}"))?;
+    let plain = url.path() == "/" && url.query().is_none() && url.username().is_empty() && url.password().is_none();
+    if matches!(url.scheme(), "http" | "https") && url.has_host() && plain {
+        return Ok(text.trim_end_matches('/').to_owned());
+    }
+    Err("it is not http or https, a host and perhaps a port".to_owned())
 }
 
 #[cfg(test)]

@@ -22,8 +22,8 @@ pub(super) async fn ensure_first_token(store: &Store, data_dir: &Path) -> anyhow
     let path = bootstrap_token_file(data_dir);
     // The file first: a crash in between leaves a file that the next start replaces, never a token that nobody knows.
     write_private(&path, secret.expose()).with_context(|| format!("{} cannot be written", path.display()))?;
-    store
-        .tokens_create(NewToken {
+    let made = store
+        .tokens_create_first(NewToken {
             project: store.default_project(),
             name: "bootstrap".to_owned(),
             scopes: Scope::ALL.to_vec(),
@@ -31,6 +31,10 @@ pub(super) async fn ensure_first_token(store: &Store, data_dir: &Path) -> anyhow
             expires_at: None,
         })
         .await?;
+    if made.is_none() {
+        // Another server on the same database was first; its token opens this one, too.
+        return fs::remove_file(&path).with_context(|| format!("{} cannot be removed", path.display()));
+    }
     print::notice(&format!(
         "\nThe first token, shown this once and kept in {}:\n\n    {}\n\n",
         path.display(),

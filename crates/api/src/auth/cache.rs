@@ -10,9 +10,13 @@ use chrono::Utc;
 use emergent_store::{Store, StoreError, Token, TokenId};
 
 use super::TokenSecret;
+use crate::problem::chain;
 
 /// How long a token is believed without asking the store: what another server on the same store may revoke meanwhile.
 const BELIEVED: Duration = Duration::from_secs(30);
+
+/// How long a token is believed that the store does not answer for: calls go on while the database is away.
+const BELIEVED_AWAY: Duration = Duration::from_secs(600);
 
 /// How many tokens are kept; more than that and the cache begins anew.
 const MOST: usize = 10_000;
@@ -26,9 +30,18 @@ pub struct Tokens {
 
 #[derive(Default)]
 struct Found {
-    tokens: HashMap<[u8; 32], (Arc<Token>, Instant)>,
+    tokens: HashMap<[u8; 32], Known>,
     /// Counts what was forgotten: a lookup that was under way then must not bring back what it read before.
     generation: u64,
+}
+
+#[derive(Clone)]
+struct Known {
+    token: Arc<Token>,
+    /// When the store has last said so.
+    confirmed: Instant,
+    /// When the store was last asked, whether it answered or not.
+    asked: Instant,
 }
 
 impl Tokens {
@@ -50,12 +63,22 @@ impl Tokens {
         let hash = secret.hash();
         let (known, generation) = self.recall(&hash);
         let token = match known {
-            Some(token) => token,
-            None => {
-                let Some(token) = self.store.tokens_find_by_hash(&hash).await?.map(Arc::new) else { return Ok(None) };
-                self.remember(hash, &token, generation);
-                token
-            }
+            Some(known) if known.asked.elapsed() < BELIEVED => known.token,
+            stale => match (self.store.tokens_find_by_hash(&hash).await, stale) {
+                (Ok(Some(token)), _) => {
+                    let (token, now) = (Arc::new(token), Instant::now());
+                    self.remember(hash, Known { token: Arc::clone(&token), confirmed: now, asked: now }, generation);
+                    token
+                }
+                (Ok(None), _) => return Ok(None),
+                (Err(error), Some(known)) if known.confirmed.elapsed() < BELIEVED_AWAY => {
+                    tracing::warn!(error = chain(&error), "a token is believed although the store does not answer");
+                    let token = Arc::clone(&known.token);
+                    self.remember(hash, Known { asked: Instant::now(), ..known }, generation);
+                    token
+                }
+                (Err(error), _) => return Err(error),
+            },
         };
         Ok(token.is_valid(Utc::now()).then_some(token))
     }
@@ -64,22 +87,21 @@ impl Tokens {
     pub fn forget(&self, id: TokenId) {
         let mut found = self.lock();
         found.generation += 1;
-        found.tokens.retain(|_, (token, _)| token.id != id);
+        found.tokens.retain(|_, known| known.token.id != id);
     }
 
-    fn recall(&self, hash: &[u8; 32]) -> (Option<Arc<Token>>, u64) {
+    fn recall(&self, hash: &[u8; 32]) -> (Option<Known>, u64) {
         let found = self.lock();
-        let fresh = found.tokens.get(hash).filter(|(_, since)| since.elapsed() < BELIEVED);
-        (fresh.map(|(token, _)| Arc::clone(token)), found.generation)
+        (found.tokens.get(hash).cloned(), found.generation)
     }
 
-    fn remember(&self, hash: [u8; 32], token: &Arc<Token>, generation: u64) {
+    fn remember(&self, hash: [u8; 32], known: Known, generation: u64) {
         let mut found = self.lock();
         if found.generation == generation {
             if found.tokens.len() >= MOST {
                 found.tokens.clear();
             }
-            found.tokens.insert(hash, (Arc::clone(token), Instant::now()));
+            found.tokens.insert(hash, known);
         }
     }
 

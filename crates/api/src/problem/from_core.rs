@@ -48,6 +48,10 @@ fn shutting_down(error: &dyn std::error::Error) -> Refusal {
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
+        if let StoreError::Moved(_) = error {
+            let detail = format!("{error}; ask again");
+            return Self::new(ProblemKind::ServerAway, detail).retry_after(1);
+        }
         // The chain may show paths and queries: it is for the log. The caller learns that it is not the request's fault.
         tracing::error!(error = chain(&error), "the store failed");
         let detail = "the server's store failed; try again, and look into the server's log if it goes on";
@@ -59,6 +63,9 @@ impl From<NewWorkspaceError> for Refusal {
     fn from(error: NewWorkspaceError) -> Self {
         match error {
             NewWorkspaceError::Disabled => disabled(),
+            NewWorkspaceError::Draining { .. } => {
+                Self::new(ProblemKind::ServerDraining, error.to_string()).retry_after(SOON)
+            }
             NewWorkspaceError::Invalid { field, message } => {
                 Self::of_field(ProblemKind::InvalidValue, public_field(&field), message)
             }

@@ -97,6 +97,9 @@ kinds! {
     /// for loopback names only, so that web pages cannot reach it by DNS rebinding; behind a reverse proxy, name the
     /// public host in `EMERGENT_ALLOWED_HOSTS`.
     HostNotAllowed = "host-not-allowed", MISDIRECTED_REQUEST, "This server does not answer for that host";
+    /// Another server of the installation drives this workspace, and this one cannot pass the request on: `detail` names
+    /// it. Ask that server, or set `EMERGENT_ADVERTISE_URL` there to where this one reaches it.
+    WorkspaceElsewhere = "workspace-elsewhere", MISDIRECTED_REQUEST, "Another server has the workspace";
     /// A field has the right type and a value that makes no sense or is out of range. `errors` names it and what it
     /// takes.
     InvalidValue = "invalid-value", UNPROCESSABLE_ENTITY, "A value is out of range";
@@ -141,6 +144,11 @@ kinds! {
     /// The connection to the workspace broke in the middle of the call, which may have happened all the same. Look
     /// before you repeat it; an execution goes on and can be reattached to.
     CallInterrupted = "call-interrupted", BAD_GATEWAY, "The call was interrupted";
+    /// The server that drives the workspace does not answer. Another one that shares its engine takes over within a
+    /// minute; where there is none, start it again.
+    ServerAway = "server-away", SERVICE_UNAVAILABLE, "The workspace's server does not answer";
+    /// This server is being drained for maintenance: the workspaces that it has go on, and it takes no new ones.
+    ServerDraining = "server-draining", SERVICE_UNAVAILABLE, "The server takes no new workspaces";
     /// Workspaces are switched off on this server. Set `ENABLE_AGENT_WORKSPACES=true` and start it again.
     WorkspacesDisabled = "workspaces-disabled", SERVICE_UNAVAILABLE, "Workspaces are switched off";
     /// No provider can make this workspace now. `detail` says why; `emergent doctor` says how to mend it.

@@ -24,10 +24,10 @@ const USUAL: &[(u16, &str)] = &[
     (403, "The token lacks the scope, or the server or the workspace does not allow this."),
     (413, "The body is larger than this call takes."),
     (415, "The body's media type is not taken here."),
-    (421, "The server does not answer for the host named."),
+    (421, "The server does not answer for the host named, or another server has the workspace."),
     (422, "A value makes no sense or is out of range."),
     (500, "The server failed; the request id finds the reason in its log."),
-    (503, "The store does not answer, or the server is shutting down."),
+    (503, "The store does not answer, or the server is shutting down or draining."),
 ];
 
 const ON_WORKSPACE: &[(u16, &str)] = &[

@@ -102,6 +102,7 @@ async fn ready(State(state): State<ApiState>) -> Result<Json<Ready>, Refusal> {
     let wait = match state.workspaces().is_ready() {
         Readiness::Ready => None,
         Readiness::Reconciling => Some("the server is sorting out what an earlier process left; try again shortly"),
+        Readiness::Draining => Some("the server is draining: calls to its workspaces go on, and it takes no new ones"),
         Readiness::ShuttingDown => Some("the server is shutting down"),
     };
     if let Some(detail) = wait {

@@ -7,7 +7,7 @@ use axum::{
     body::Body,
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
-use emergent_api::{ApiParts, ApiState, Hosts, auth::TokenSecret, problem::Problem};
+use emergent_api::{ApiParts, ApiState, Hosts, Peers, auth::TokenSecret, problem::Problem};
 use emergent_core::{CoreConfig, Readiness, WorkspaceId, Workspaces};
 use emergent_provider::{ContainerKind, NetworkPolicy, ProviderKind, ResourceLimits};
 use emergent_store::{Admission, DatabaseUrl, NewToken, NewWorkspaceRow, Scope, Store};
@@ -48,7 +48,8 @@ impl Api {
         }
         let hosts = Hosts::for_listener(([127, 0, 0, 1], 7070).into(), vec!["agents.example".to_owned()]);
         let metrics = PrometheusBuilder::new().build_recorder().handle();
-        let state = ApiState::new(ApiParts { workspaces, store: store.clone(), metrics, hosts });
+        let state =
+            ApiState::new(ApiParts { workspaces, store: store.clone(), metrics, hosts, peers: Peers::default() });
         let router = emergent_api::router(state).unwrap();
         let mut api = Self { store, token: String::new(), router, _directory: directory };
         api.token = api.new_token(&Scope::ALL).await;

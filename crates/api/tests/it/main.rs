@@ -12,3 +12,4 @@ mod pages;
 mod problems;
 mod projects;
 mod quotas;
+mod servers;

@@ -68,6 +68,7 @@ impl From<&NewWorkspaceError> for Ending {
     fn from(error: &NewWorkspaceError) -> Self {
         match error {
             NewWorkspaceError::Disabled => Self::refused("workspaces-disabled"),
+            NewWorkspaceError::Draining { .. } => Self::refused("server-draining"),
             NewWorkspaceError::Invalid { .. } => Self::refused("invalid-value"),
             NewWorkspaceError::ImageNotAllowed { .. } => Self::refused("image-not-allowed"),
             NewWorkspaceError::LimitReached { .. } => Self::refused("limit-reached"),

@@ -2,22 +2,27 @@
 
 use sea_orm_migration::{prelude::*, schema::*};
 
+use super::in_core;
+
 #[derive(DeriveMigrationName)]
 pub(super) struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let servers =
-            Table::create().table("servers").col(pk_uuid("id")).col(timestamp_with_time_zone("created_at")).to_owned();
+        let servers = Table::create()
+            .table(in_core(manager, "servers"))
+            .col(pk_uuid("id"))
+            .col(timestamp_with_time_zone("created_at"))
+            .to_owned();
         let projects = Table::create()
-            .table("projects")
+            .table(in_core(manager, "projects"))
             .col(pk_uuid("id"))
             .col(text_uniq("name"))
             .col(timestamp_with_time_zone("created_at"))
             .to_owned();
         let tokens = Table::create()
-            .table("tokens")
+            .table(in_core(manager, "tokens"))
             .col(pk_uuid("id"))
             .col(uuid("project_id"))
             .col(text("name"))

@@ -1,8 +1,10 @@
 //! Room, races for it, and idempotency.
 
+use std::collections::BTreeSet;
+
 use emergent_provider::{ContainerKind, WorkspaceId};
-use emergent_store::{Admission, IdempotencyClaim, StartClaim, StateWord, WorkspaceState};
-use sea_orm::{ConnectionTrait as _, Database};
+use emergent_store::{Admission, IdempotencyClaim, StartClaim, StateWord, Store, WorkspaceState};
+use tokio::task::JoinSet;
 
 use crate::support::TestStore;
 
@@ -10,17 +12,22 @@ fn claim(key: &str, request: u8) -> Option<IdempotencyClaim> {
     Some(IdempotencyClaim { key: key.to_owned(), request_hash: [request; 32] })
 }
 
+/// The same store as another server sees it, through connections of its own.
+async fn two_servers(first: &TestStore) -> [Store; 2] {
+    [first.store.clone(), Store::open(&first.url).await.unwrap()]
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_hundred_parallel_creates_never_exceed_the_limit() {
+async fn a_hundred_parallel_creates_on_two_servers_never_exceed_the_limit() {
     let store = TestStore::open().await;
-    let creates = (0..100).map(|_| {
-        let (store, new) = (store.store.clone(), store.new_row());
-        tokio::spawn(async move { store.admit(new, 10, None).await.unwrap() })
+    let servers = two_servers(&store).await;
+    let creates = (0..100).map(|turn| {
+        let (server, new) = (servers[turn % 2].clone(), store.new_row());
+        async move { server.admit(new, 10, None).await.unwrap() }
     });
-    let creates = creates.collect::<Vec<_>>();
     let mut admitted = 0;
-    for create in creates {
-        match create.await.unwrap() {
+    for admission in creates.collect::<JoinSet<_>>().join_all().await {
+        match admission {
             Admission::Admitted(_) => admitted += 1,
             Admission::Full => {}
             other => panic!("{other:?}"),
@@ -28,6 +35,24 @@ async fn a_hundred_parallel_creates_never_exceed_the_limit() {
     }
     assert_eq!(admitted, 10);
     assert_eq!(store.workspaces_of(store.server_id()).await.unwrap().len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn parallel_starts_on_two_servers_never_exceed_the_limit() {
+    let store = TestStore::open().await;
+    let servers = two_servers(&store).await;
+    let mut stopped = Vec::new();
+    for _ in 0..30 {
+        let id = store.admitted(store.new_row()).await.id;
+        store.workspaces_record(id, &[StateWord::Creating], &WorkspaceState::Stopped).await.unwrap().unwrap();
+        stopped.push(id);
+    }
+    let starts = stopped.into_iter().enumerate().map(|(turn, id)| {
+        let server = servers[turn % 2].clone();
+        async move { server.claim_start(id, 10).await.unwrap() }
+    });
+    let claims = starts.collect::<JoinSet<_>>().join_all().await;
+    assert_eq!(claims.into_iter().filter(|claim| *claim == StartClaim::Claimed).count(), 10);
 }
 
 #[tokio::test]
@@ -107,14 +132,14 @@ async fn a_key_whose_request_found_no_room_is_free_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn parallel_repetitions_of_a_request_make_one_workspace() {
     let store = TestStore::open().await;
-    let requests = (0..20).map(|_| {
-        let (store, new) = (store.store.clone(), store.new_row());
-        tokio::spawn(async move { store.admit(new, 100, claim("same", 1)).await.unwrap() })
+    let servers = two_servers(&store).await;
+    let requests = (0..20).map(|turn| {
+        let (server, new) = (servers[turn % 2].clone(), store.new_row());
+        async move { server.admit(new, 100, claim("same", 1)).await.unwrap() }
     });
-    let requests = requests.collect::<Vec<_>>();
-    let mut ids = std::collections::BTreeSet::<WorkspaceId>::new();
-    for request in requests {
-        match request.await.unwrap() {
+    let mut ids = BTreeSet::<WorkspaceId>::new();
+    for admission in requests.collect::<JoinSet<_>>().join_all().await {
+        match admission {
             Admission::Admitted(row) | Admission::Repeated(row) => ids.insert(row.id),
             other => panic!("{other:?}"),
         };
@@ -126,10 +151,8 @@ async fn parallel_repetitions_of_a_request_make_one_workspace() {
 async fn a_key_is_forgotten_after_a_day() {
     let store = TestStore::open().await;
     assert!(matches!(store.admit(store.new_row(), 9, claim("a", 1)).await.unwrap(), Admission::Admitted(_)));
-    let file = store.url.to_string().replace("sqlite://", "sqlite:");
-    let database = Database::connect(file).await.unwrap();
     let back_then = chrono::Utc::now() - chrono::TimeDelta::hours(25);
     let sql = format!("UPDATE idempotency_keys SET created_at = '{}'", back_then.to_rfc3339());
-    database.execute_unprepared(&sql).await.unwrap();
+    store.execute(&sql).await;
     assert!(matches!(store.admit(store.new_row(), 9, claim("a", 2)).await.unwrap(), Admission::Admitted(_)));
 }

@@ -3,13 +3,15 @@
 
 mod admission;
 mod audit;
+mod backup;
 mod installation;
 mod keeping;
 mod lists;
 mod projects;
 mod quotas;
+mod servers;
 mod sessions;
-mod support;
+pub(crate) mod support;
 mod tokens;
 mod usage;
 mod workspaces;

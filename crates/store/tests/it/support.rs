@@ -1,23 +1,49 @@
-//! A store of its own for each test.
+//! A store of its own for each test, on the engine that the test program is for.
 
 use std::{collections::BTreeMap, ops::Deref};
 
 use emergent_provider::{ContainerKind, NetworkPolicy, ProviderKind, ResourceLimits, WorkspaceId};
 use emergent_store::{Admission, DatabaseUrl, IdlePolicy, NewWorkspaceRow, Store, WorkspaceRow};
+use sea_orm::{ConnectionTrait as _, Database};
 use tempfile::TempDir;
 
 /// A store in a directory that goes with it.
 pub(crate) struct TestStore {
     pub(crate) store: Store,
     pub(crate) url: DatabaseUrl,
-    pub(crate) directory: TempDir,
+    _directory: TempDir,
+}
+
+/// Whether this is the program that runs the suite on PostgreSQL.
+pub(crate) fn on_postgres() -> bool {
+    env!("CARGO_CRATE_NAME") == "postgres"
+}
+
+/// Where a database can be made, and what has to outlive it.
+pub(crate) async fn new_database() -> (TempDir, DatabaseUrl) {
+    let directory = tempfile::tempdir().unwrap();
+    let url = if on_postgres() {
+        emergent_test_postgres::database().await.unwrap().parse().unwrap()
+    } else {
+        DatabaseUrl::sqlite(directory.path().join("emergent.db"))
+    };
+    (directory, url)
 }
 
 impl TestStore {
     pub(crate) async fn open() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let url = DatabaseUrl::sqlite(directory.path().join("deep/er/emergent.db"));
-        Self { store: Store::open(&url).await.unwrap(), url, directory }
+        let (directory, url) = new_database().await;
+        Self { store: Store::open(&url).await.unwrap(), url, _directory: directory }
+    }
+
+    /// Changes rows behind the store's back.
+    pub(crate) async fn execute(&self, sql: &str) {
+        // Neither address holds a secret, so that its text is whole.
+        let url = self.url.to_string().replace("sqlite://", "sqlite:");
+        let database = Database::connect(url).await.unwrap();
+        let found = if on_postgres() { "SET search_path = kb, core; " } else { "" };
+        database.execute_unprepared(&format!("{found}{sql}")).await.unwrap();
+        database.close().await.unwrap();
     }
 
     /// A workspace of the default project.

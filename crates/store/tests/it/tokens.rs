@@ -66,3 +66,15 @@ async fn two_tokens_never_share_a_hash() {
     store.tokens_create(new_token(&store, 1)).await.unwrap();
     assert!(store.tokens_create(new_token(&store, 1)).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_servers_that_start_at_once_one_makes_the_first_token() {
+    let store = TestStore::open().await;
+    let asks = (0..8).map(|turn| {
+        let (server, new) = (store.store.clone(), new_token(&store, turn));
+        async move { server.tokens_create_first(new).await.unwrap() }
+    });
+    let made = asks.collect::<tokio::task::JoinSet<_>>().join_all().await;
+    assert_eq!(made.iter().flatten().count(), 1);
+    assert_eq!(store.tokens_list(store.default_project()).await.unwrap().len(), 1);
+}

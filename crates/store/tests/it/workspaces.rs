@@ -2,7 +2,7 @@
 
 use chrono::{TimeDelta, Utc};
 use emergent_provider::{Isolation, ServerId, WorkspaceId};
-use emergent_store::{ErrorReason, MadeSandbox, ProjectId, StateWord, WorkspaceState};
+use emergent_store::{ErrorReason, ListFilter, MadeSandbox, PageRequest, ProjectId, StateWord, WorkspaceState};
 
 use crate::support::TestStore;
 
@@ -82,4 +82,23 @@ async fn use_is_recorded_for_many_at_once() {
     for id in [one, two] {
         assert_eq!(store.workspaces_find(id).await.unwrap().unwrap().last_used_at, Some(used_at));
     }
+}
+
+#[tokio::test]
+async fn a_text_with_any_character_is_kept_or_found_by_every_database() {
+    let store = TestStore::open().await;
+    let id = store.admitted(store.new_row()).await.id;
+    let error = WorkspaceState::Error { reason: ErrorReason::Killed, message: "a\0b\u{1}\u{1F600}".into() };
+    let failed = store.workspaces_record(id, &StateWord::ALL, &error).await.unwrap().unwrap();
+    let WorkspaceState::Error { message, .. } = failed.state else { panic!("{:?}", failed.state) };
+    assert_eq!(message, "a\u{fffd}b\u{1}\u{1F600}");
+    let filters = [
+        ListFilter { name: Some("\0".into()), ..ListFilter::default() },
+        ListFilter { label: Some(("team".into(), "\0".into())), ..ListFilter::default() },
+    ];
+    for filter in filters {
+        let page = store.workspaces_list(store.default_project(), &filter, PageRequest::default()).await.unwrap();
+        assert!(page.items.is_empty());
+    }
+    store.projects_ensure("a\0b").await.unwrap();
 }

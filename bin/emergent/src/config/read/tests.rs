@@ -59,7 +59,7 @@ fn every_malformed_value_is_named_with_what_it_takes() {
         ("WORKSPACE_REGISTRY_AUTH_FILE", "/does/not/exist"),
         ("WORKSPACE_REQUIRE_ISOLATION", "strong"),
         ("WORKSPACE_DEPLOYMENT_MODE", "cloud"),
-        ("DATABASE_URL", "postgres://user:secret@host/db"),
+        ("DATABASE_URL", "mysql://user:secret@host/db"),
         ("EMERGENT_DATA_DIR", "relative/path"),
         ("EMERGENT_LISTEN", "localhost"),
         ("EMERGENT_LOG_FORMAT", "xml"),

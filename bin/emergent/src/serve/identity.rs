@@ -1,0 +1,88 @@
+//! Which server this process is, and that no other process is the same one.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, ErrorKind, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+
+use anyhow::{Context as _, bail};
+use emergent_core::ServerId;
+use emergent_store::{DatabaseUrl, ServerIdentity};
+
+/// The lock on the data directory. It is let go when the process ends, however it ends.
+pub(super) struct DataLock {
+    _file: File,
+    /// The same text for every process that held the same lock, and no other.
+    holder: String,
+}
+
+// === impl DataLock ===
+
+impl DataLock {
+    /// Takes the data directory for this process.
+    pub(super) fn take(data_dir: &Path) -> anyhow::Result<Self> {
+        let path = data_dir.join("server.lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = file.with_context(|| format!("{} cannot be opened", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!(
+                "another server uses the data directory {}; stop it, or set EMERGENT_DATA_DIR to another directory",
+                data_dir.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("{} cannot be locked", path.display()));
+            }
+        }
+        // A copy of the directory is another file; a copy of the whole machine has been started by itself.
+        let file_of = file.metadata().with_context(|| format!("{} cannot be examined", path.display()))?;
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_else(|_| host_name());
+        let holder = format!("{}:{}:{}", boot.trim(), file_of.dev(), file_of.ino());
+        Ok(Self { _file: file, holder })
+    }
+
+    /// What the store is told of this process.
+    pub(super) fn identity(&self, url: Option<String>) -> ServerIdentity {
+        ServerIdentity { name: Some(host_name()), url, holder: self.holder.clone() }
+    }
+}
+
+/// The server's id where several servers share the database: it is kept in the data directory. `None`: it is kept in
+/// the database, which has this one server.
+pub(super) fn server_id(database: &DatabaseUrl, data_dir: &Path) -> anyhow::Result<Option<ServerId>> {
+    if !database.is_shared() {
+        return Ok(None);
+    }
+    let path = data_dir.join("server-id");
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let id = ServerId::generate();
+            write_new(&path, &id.to_string()).with_context(|| format!("{} cannot be written", path.display()))?;
+            return Ok(Some(id));
+        }
+        Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
+    };
+    let id = text.trim().parse().with_context(|| {
+        format!(
+            "{} holds no server id; put the id back, or remove the file to make this another server",
+            path.display()
+        )
+    })?;
+    Ok(Some(id))
+}
+
+/// Writes a file whole or not at all.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()?;
+    fs::rename(new, path)
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

@@ -1,0 +1,116 @@
+//! The servers that share the database, and whether this one takes new workspaces.
+
+use axum::{Json, extract::State};
+use chrono::{DateTime, Utc};
+use emergent_core::{ServerId, ServerRow};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use crate::{
+    auth::{Caller, NeedsRead, NeedsWrite},
+    problem::{ProblemKind, Refusal, Usual},
+    state::ApiState,
+};
+
+/// A server.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ServerView {
+    /// Names it, here and in the labels of what it made.
+    pub id: Uuid,
+    /// For people.
+    pub name: Option<String>,
+    /// Where the other servers reach it (`EMERGENT_ADVERTISE_URL`).
+    pub url: Option<String>,
+    /// It is the one that answers.
+    pub this: bool,
+    /// It was heard of in the last 30 s.
+    pub alive: bool,
+    /// It takes no new workspaces.
+    pub draining: bool,
+    /// When it first started.
+    pub created_at: DateTime<Utc>,
+}
+
+/// The servers.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ServerList {
+    /// The oldest first, dead ones too.
+    pub items: Vec<ServerView>,
+}
+
+pub(crate) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(list_servers)).routes(routes!(drain, undrain))
+}
+
+/// Lists the servers that share the database. Needs a token of the default project.
+#[utoipa::path(
+    get,
+    path = "/api/v1/admin/servers",
+    tag = "server",
+    security(("token" = ["admin:read"])),
+    responses((status = 200, description = "The servers.", body = ServerList), Usual)
+)]
+async fn list_servers(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Json<ServerList>, Refusal> {
+    require_administrator(&caller, &state)?;
+    let this = state.workspaces().server_id();
+    let servers = state.workspaces().servers().await?;
+    Ok(Json(ServerList { items: servers.into_iter().map(|server| view(server, this)).collect() }))
+}
+
+/// Makes the server that answers take no new workspaces, for maintenance. Those that it has go on. Needs a token of the
+/// default project.
+#[utoipa::path(
+    post,
+    path = "/api/v1/admin/drain",
+    tag = "server",
+    security(("token" = ["admin:write"])),
+    responses((status = 200, description = "The server, draining.", body = ServerView), Usual)
+)]
+async fn drain(caller: Caller<NeedsWrite>, State(state): State<ApiState>) -> Result<Json<ServerView>, Refusal> {
+    switch(&caller, &state, true).await
+}
+
+/// Makes the server that answers take new workspaces again. Needs a token of the default project.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/admin/drain",
+    tag = "server",
+    security(("token" = ["admin:write"])),
+    responses((status = 200, description = "The server, no longer draining.", body = ServerView), Usual)
+)]
+async fn undrain(caller: Caller<NeedsWrite>, State(state): State<ApiState>) -> Result<Json<ServerView>, Refusal> {
+    switch(&caller, &state, false).await
+}
+
+async fn switch(caller: &Caller<NeedsWrite>, state: &ApiState, draining: bool) -> Result<Json<ServerView>, Refusal> {
+    require_administrator(caller, state)?;
+    state.workspaces().set_draining(draining).await?;
+    let this = state.workspaces().server_id();
+    let mut servers = state.workspaces().servers().await?.into_iter();
+    let server = servers.find(|server| server.id == this);
+    server.map(|server| Json(view(server, this))).ok_or_else(|| {
+        Refusal::new(ProblemKind::Internal, "the server's own row is missing; start it again to have it made anew")
+    })
+}
+
+fn require_administrator<R>(caller: &Caller<R>, state: &ApiState) -> Result<(), Refusal> {
+    if caller.project() == state.tokens().store().default_project() {
+        return Ok(());
+    }
+    let detail = "only a token of the default project, whose holders are the server's administrators, may do this";
+    Err(Refusal::new(ProblemKind::ProjectNotAllowed, detail))
+}
+
+fn view(server: ServerRow, this: ServerId) -> ServerView {
+    ServerView {
+        id: server.id.as_uuid(),
+        name: server.name,
+        url: server.url,
+        this: server.id == this,
+        alive: server.alive,
+        draining: server.draining,
+        created_at: server.created_at,
+    }
+}
