@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use bollard::{
     Docker,
     query_parameters::{
-        InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder, ListVolumesOptionsBuilder,
+        InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
+        ListVolumesOptionsBuilder,
     },
 };
 
@@ -47,12 +48,35 @@ impl Engine {
         self.labelled(&format!("emergent.workspace={workspace}")).await
     }
 
-    /// Names of all containers and volumes that a server has made for workspaces.
+    /// Names of all containers, volumes and images that a server has made.
     ///
     /// # Errors
     /// When the engine does not answer.
     pub async fn resources_of_server(&self, server: &str) -> anyhow::Result<Vec<String>> {
-        self.labelled(&format!("emergent.server={server}")).await
+        let label = format!("emergent.server={server}");
+        let mut names = self.labelled(&label).await?;
+        names.extend(self.images(&label).await?);
+        Ok(names)
+    }
+
+    /// Names of the volume and the image of a snapshot.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn resources_of_snapshot(&self, snapshot: &str) -> anyhow::Result<Vec<String>> {
+        let filters = HashMap::from([("label", vec![format!("emergent.snapshot={snapshot}")])]);
+        let volumes = ListVolumesOptionsBuilder::default().filters(&filters).build();
+        let volumes = self.docker.list_volumes(Some(volumes)).await.context("listing volumes")?;
+        let mut names = volumes.volumes.into_iter().flatten().map(|volume| volume.name).collect::<Vec<_>>();
+        names.extend(self.images(&format!("emergent.snapshot={snapshot}")).await?);
+        Ok(names)
+    }
+
+    async fn images(&self, label: &str) -> anyhow::Result<Vec<String>> {
+        let filters = HashMap::from([("label", vec![label])]);
+        let images = ListImagesOptionsBuilder::default().filters(&filters).build();
+        let images = self.docker.list_images(Some(images)).await.context("listing images")?;
+        Ok(images.into_iter().map(|image| image.repo_tags.into_iter().next().unwrap_or(image.id)).collect())
     }
 
     async fn labelled(&self, label: &str) -> anyhow::Result<Vec<String>> {
@@ -93,9 +117,11 @@ pub fn container(workspace: &str) -> String {
 /// Removes everything that a server has made. For clean-up after a case, where nothing can be awaited any more.
 pub(crate) fn remove_all_of(server: &str) {
     let label = format!("label=emergent.server={server}");
-    for (list, remove) in
-        [(["ps", "--all", "--quiet"].as_slice(), ["rm", "--force"]), (&["volume", "ls", "--quiet"], ["volume", "rm"])]
-    {
+    for (list, remove) in [
+        (["ps", "--all", "--quiet"].as_slice(), ["rm", "--force"]),
+        (&["volume", "ls", "--quiet"], ["volume", "rm"]),
+        (&["images", "--quiet"], ["rmi", "--force"]),
+    ] {
         let Ok(listing) = Command::new("docker").args(list).args(["--filter", &label]).output() else { return };
         let ids = String::from_utf8_lossy(&listing.stdout);
         if !ids.trim().is_empty() {

@@ -5,7 +5,7 @@ use std::{ffi::OsString, net::IpAddr, path::PathBuf};
 /// The command line in short.
 pub const USAGE: &str = "usage: emergent-guest serve [--state-dir DIR] [--workspace DIR] [--socket PATH] [--stdio] \
     [--nproc N] [--output-budget BYTES] \
-    [--nameserver ADDRESS]... | connect [--socket PATH] | --version";
+    [--nameserver ADDRESS]... [--workspace-id ID] | connect [--socket PATH] | copy-tree FROM TO | --version";
 
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,6 +16,13 @@ pub enum Command {
     Connect {
         /// The daemon's socket.
         socket: PathBuf,
+    },
+    /// Copy all that is in a directory into an empty one.
+    CopyTree {
+        /// The directory to copy.
+        from: PathBuf,
+        /// The empty one.
+        to: PathBuf,
     },
     /// Say which release this is.
     Version,
@@ -38,6 +45,8 @@ pub struct Settings {
     pub output_budget: u64,
     /// Name servers for where Docker's own cannot be reached.
     pub name_servers: Vec<IpAddr>,
+    /// Which workspace this is; what another has executed here is forgotten.
+    pub workspace_id: Option<String>,
 }
 
 /// The command line cannot be understood.
@@ -55,6 +64,9 @@ pub enum ArgsError {
     /// A value that is not a number.
     #[error("{0} needs a whole number, not {1:?}")]
     NotANumber(&'static str, OsString),
+    /// A value that is not text.
+    #[error("{0} needs text, not {1:?}")]
+    NotText(&'static str, OsString),
     /// A value that is not an address.
     #[error("{0} needs an IP address, not {1:?}")]
     NotAnAddress(&'static str, OsString),
@@ -71,6 +83,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, ArgsE
     match arguments.next().as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("serve") => serve(arguments).map(Command::Serve),
         Some("connect") => connect(arguments),
+        Some("copy-tree") => copy_tree(arguments),
         Some("--version" | "-V") => Ok(Command::Version),
         _ => Err(ArgsError::NoCommand),
     }
@@ -88,6 +101,7 @@ fn serve(mut arguments: impl Iterator<Item = OsString>) -> Result<Settings, Args
             Some("--nproc") => settings.nproc = Some(number("--nproc", &mut arguments)?),
             Some("--output-budget") => settings.output_budget = number("--output-budget", &mut arguments)?,
             Some("--nameserver") => settings.name_servers.push(address("--nameserver", &mut arguments)?),
+            Some("--workspace-id") => settings.workspace_id = Some(text("--workspace-id", &mut arguments)?),
             _ => return Err(ArgsError::UnknownFlag(flag)),
         }
     }
@@ -106,8 +120,18 @@ fn connect(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, Arg
     Ok(Command::Connect { socket })
 }
 
+fn copy_tree(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, ArgsError> {
+    let from = value("copy-tree", &mut arguments)?.into();
+    let to = value("copy-tree", &mut arguments)?.into();
+    arguments.next().map_or(Ok(Command::CopyTree { from, to }), |more| Err(ArgsError::UnknownFlag(more)))
+}
+
 fn value(flag: &'static str, arguments: &mut impl Iterator<Item = OsString>) -> Result<OsString, ArgsError> {
     arguments.next().ok_or(ArgsError::NoValue(flag))
+}
+
+fn text(flag: &'static str, arguments: &mut impl Iterator<Item = OsString>) -> Result<String, ArgsError> {
+    value(flag, arguments)?.into_string().map_err(|text| ArgsError::NotText(flag, text))
 }
 
 fn address(flag: &'static str, arguments: &mut impl Iterator<Item = OsString>) -> Result<IpAddr, ArgsError> {
@@ -132,6 +156,7 @@ impl Default for Settings {
             nproc: None,
             output_budget: DEFAULT_OUTPUT_BUDGET,
             name_servers: Vec::new(),
+            workspace_id: None,
         }
     }
 }
@@ -158,6 +183,8 @@ mod tests {
         assert_eq!(parsed("serve --nope"), Err(ArgsError::UnknownFlag("--nope".into())));
         assert_eq!(parsed("serve --nproc"), Err(ArgsError::NoValue("--nproc")));
         assert_eq!(parsed("serve --nproc x"), Err(ArgsError::NotANumber("--nproc", "x".into())));
+        assert_eq!(parsed("copy-tree /a"), Err(ArgsError::NoValue("copy-tree")));
+        assert_eq!(parsed("copy-tree /a /b /c"), Err(ArgsError::UnknownFlag("/c".into())));
         assert_eq!(parsed("serve --nameserver x"), Err(ArgsError::NotAnAddress("--nameserver", "x".into())));
         assert_eq!(parsed(""), Err(ArgsError::NoCommand));
     }

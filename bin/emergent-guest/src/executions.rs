@@ -42,6 +42,9 @@ use crate::{
     rights,
 };
 
+/// What executions keep in the state directory: the journal, and their output.
+pub const STATE: [&str; 2] = ["executions.jsonl", "output"];
+
 /// How long a killed process may take to be gone before it is given up.
 const GIVE_UP: Duration = Duration::from_secs(10);
 
@@ -87,8 +90,9 @@ impl Executions {
     /// # Errors
     /// When the state directory cannot be used.
     pub fn open(state_dir: &Path, launcher: Launcher, budget: u64) -> io::Result<Arc<Self>> {
-        let directory = state_dir.join("output");
-        let (journal, mut runs) = Journal::open(&state_dir.join("executions.jsonl"))?;
+        let [journal, output] = STATE.map(|name| state_dir.join(name));
+        let directory = output;
+        let (journal, mut runs) = Journal::open(&journal)?;
         for run in &mut runs {
             run.take_sizes(&directory);
         }

@@ -8,18 +8,22 @@
 //! - [`executions`]: commands, their output and their end; [`process`]: spawning, reaping and killing.
 //! - [`tools`]: read, write, edit, glob, grep and git; [`files`]: raw contents and archives.
 //! - [`hand_over`]: what belongs to the workspace rather than to its sandbox.
+//! - [`owner`]: whose state directory it is, where a workspace is a copy of another.
 //! - [`resolver`]: name servers, where Docker's cannot be reached.
+//! - [`copy`]: a whole tree with all that it has, for snapshots; a thing the program does by itself.
 //! - [`account`] and [`rights`]: who the agent is, and seeing the file system as the agent does.
 
 pub mod account;
 pub mod args;
 pub mod connect;
+pub mod copy;
 pub mod executions;
 pub mod failure;
 pub mod files;
 pub mod guest;
 pub mod hand_over;
 pub mod http;
+pub mod owner;
 pub mod process;
 pub mod resolver;
 pub mod rights;

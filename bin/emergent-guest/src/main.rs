@@ -1,8 +1,8 @@
 //! The `emergent-guest` program: reads the command line and does what it says.
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
-use emergent_guest::{args, connect, serve};
+use emergent_guest::{args, connect, copy, serve};
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).with_ansi(false).init();
@@ -19,8 +19,10 @@ fn run() -> anyhow::Result<()> {
     match args::parse(std::env::args_os().skip(1))? {
         args::Command::Serve(settings) => serve::run(settings)?,
         args::Command::Connect { socket } => connect::run(&socket)?,
+        args::Command::CopyTree { from, to } => {
+            copy::when_told(&from, &to, std::io::stdin().lock(), std::io::stdout())?
+        }
         args::Command::Version => {
-            use std::io::Write as _;
             writeln!(std::io::stdout(), "emergent-guest {}", env!("CARGO_PKG_VERSION"))?;
         }
     }

@@ -25,7 +25,7 @@ use crate::{
     executions::{Executions, random_name},
     guest::Guest,
     hand_over::HandedOver,
-    http,
+    http, owner,
     process::{launch::Launcher, mark::Marks, reaper::Reaper, spawn::Limit},
     resolver,
     usage::tree::Tree,
@@ -182,6 +182,10 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
 }
 
 fn prepare_directories(settings: &Settings) -> io::Result<()> {
+    if let Some(workspace) = &settings.workspace_id {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(&settings.state_dir)?;
+        owner::take_over(&settings.state_dir, workspace)?;
+    }
     let output = settings.state_dir.join("output");
     fs::DirBuilder::new().recursive(true).mode(0o755).create(&output)?;
     for directory in [&settings.state_dir, &output] {

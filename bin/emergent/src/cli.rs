@@ -5,6 +5,7 @@ mod project;
 mod serve;
 mod server;
 mod session;
+mod snapshot;
 mod token;
 mod workspace;
 
@@ -15,9 +16,10 @@ pub(crate) use project::{ProjectCommand, QuotaArgs};
 pub(crate) use serve::ServeArgs;
 pub(crate) use server::ServerCommand;
 pub(crate) use session::{AttachArgs, DetachArgs, IdleArgs, SessionsArgs, SetArgs};
+pub(crate) use snapshot::{SnapshotCommand, SnapshotCreateArgs, SnapshotListArgs};
 pub(crate) use token::{TokenCommand, TokenCreateArgs};
 pub(crate) use workspace::{
-    AuditArgs, CopyArgs, CreateArgs, ExecArgs, ListArgs, LogsArgs, RemoveArgs, User, WorkspaceCommand,
+    AuditArgs, CopyArgs, CreateArgs, ExecArgs, ForkArgs, ListArgs, LogsArgs, RemoveArgs, User, WorkspaceCommand,
 };
 
 /// Isolated workspaces for AI agents: the server, and the command line that speaks to it.
@@ -46,6 +48,9 @@ pub(crate) enum Command {
     /// Make workspaces and work in them.
     #[command(alias = "ws", subcommand_required = true)]
     Workspace(WithServer<WorkspaceCommand>),
+    /// Keep the state of workspaces, and make others from it.
+    #[command(subcommand_required = true)]
+    Snapshot(WithServer<SnapshotCommand>),
     /// Make, list, rotate and revoke access tokens.
     #[command(subcommand_required = true)]
     Token(WithServer<TokenCommand>),

@@ -5,6 +5,7 @@ mod doctor;
 mod project;
 mod serve;
 mod server;
+mod snapshot;
 mod token;
 mod workspace;
 
@@ -21,6 +22,7 @@ pub(crate) async fn run(cli: Cli) -> ExitStatus {
         Command::Serve(arguments) => serve::run(&arguments).await,
         Command::Doctor(arguments) => doctor::run(&arguments).await,
         Command::Workspace(arguments) => workspace::run(arguments).await,
+        Command::Snapshot(arguments) => snapshot::run(arguments).await,
         Command::Token(arguments) => ended(token::run(arguments).await),
         Command::Project(arguments) => ended(project::run(arguments).await),
         Command::Server(arguments) => ended(server::run(arguments).await),

@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderMap, header, request::Parts},
 };
 use emergent_guest_proto::ExecutionId;
-use emergent_provider::WorkspaceId;
+use emergent_provider::{SnapshotId, WorkspaceId};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
@@ -27,6 +27,9 @@ pub(crate) struct Query<T>(pub(crate) T);
 
 /// The workspace that the path names.
 pub(crate) struct WorkspacePath(pub(crate) WorkspaceId);
+
+/// The snapshot that the path names.
+pub(crate) struct SnapshotPath(pub(crate) SnapshotId);
 
 /// The workspace and the execution that the path names.
 pub(crate) struct ExecutionPath(pub(crate) WorkspaceId, pub(crate) ExecutionId);
@@ -86,6 +89,19 @@ impl<S: Send + Sync> FromRequestParts<S> for WorkspacePath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let text = path_parameter(parts, state, "id").await?;
         workspace_id(&text).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SnapshotPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let text = path_parameter(parts, state, "id").await?;
+        text.parse().map(Self).map_err(|_| {
+            let detail =
+                "what stands in the path is not a snapshot id, which is a UUID; find the id in the list of snapshots";
+            Refusal::new(ProblemKind::SnapshotNotFound, detail)
+        })
     }
 }
 

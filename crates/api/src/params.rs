@@ -12,6 +12,15 @@ pub(crate) struct WorkspaceParam {
     id: Uuid,
 }
 
+/// The snapshot in a path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(crate) struct SnapshotParam {
+    /// The snapshot's id.
+    id: Uuid,
+}
+
 /// The workspace and the execution in a path.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]

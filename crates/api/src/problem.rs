@@ -13,9 +13,9 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub(crate) use from_core::of_failed_create;
+pub(crate) use from_core::{of_failed_create, of_failed_snapshot};
 pub use kind::ProblemKind;
-pub use responses::{OnGuest, OnWorkspace, Usual};
+pub use responses::{OnGuest, OnSnapshot, OnWorkspace, Usual};
 
 /// The media type of a problem.
 pub const PROBLEM_JSON: &str = "application/problem+json";

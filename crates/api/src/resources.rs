@@ -7,6 +7,7 @@ pub mod processes;
 pub mod projects;
 pub mod providers;
 pub mod servers;
+pub mod snapshots;
 pub mod tokens;
 pub mod tools;
 pub mod usage;

@@ -24,7 +24,9 @@ use crate::{
     auth::document_sessions,
     forward, hosts, observe, pages,
     problem::{Problem, ProblemKind, Refusal},
-    resources::{self, files, health, processes, projects, providers, servers, tokens, tools, usage, workspaces},
+    resources::{
+        self, files, health, processes, projects, providers, servers, snapshots, tokens, tools, usage, workspaces,
+    },
     state::ApiState,
 };
 
@@ -41,6 +43,7 @@ use crate::{
     components(schemas(Problem)),
     tags(
         (name = "workspaces", description = "Isolated environments and their states."),
+        (name = "snapshots", description = "Copies of a workspace's state, and workspaces made from them."),
         (name = "tools", description = "What an agent does in a workspace."),
         (name = "processes", description = "Executions that outlive the caller's connection."),
         (name = "files", description = "Raw files of any size and kind."),
@@ -71,6 +74,7 @@ fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(workspaces::routes())
         .merge(workspaces::sessions::routes())
+        .merge(snapshots::routes())
         .merge(providers::routes())
         .merge(tools::routes())
         .merge(processes::routes())

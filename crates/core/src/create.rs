@@ -1,6 +1,7 @@
 //! Makes workspaces: the row, the sandbox, the guest's first answer, and `ready` last.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,6 +28,7 @@ use crate::{
     providers::{Choice, Registered, Wanted},
     reconcile::CUT_SHORT,
     registry::{Entry, Phase, Turn},
+    snapshots::Basis,
     steps::Undoing,
     telemetry,
     validate::{Checked, check},
@@ -40,7 +42,7 @@ const DEFAULT_REGISTRY: &str = "docker.io";
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// A workspace to make, admitted.
-struct Order {
+pub(crate) struct Order {
     spec: SandboxSpec,
     hand_over: HandOver,
     choice: Choice,
@@ -104,6 +106,7 @@ impl Core {
             return Err(NewWorkspaceError::Draining { others: self.names_of_others().await });
         }
         self.may_act().await?;
+        let (request, basis) = self.basis_of(project, request).await?;
         let checked = check(&request, &self.config, &self.allowed_images)?;
         let wanted = Wanted {
             named: request.provider.or(self.config.default_provider),
@@ -118,7 +121,7 @@ impl Core {
         let idle = self.idle_policy(checked.idle, request.idle, choice.provider)?;
         let checked = Checked { idle, ..checked };
         let core = Arc::clone(self);
-        let admit = async move { core.admit(project, request, checked, choice, key).await };
+        let admit = async move { core.admit(project, request, checked, choice, key, basis).await };
         self.tasks.spawn(inherit(admit.in_current_span())).await.unwrap_or_else(|error| propagate(error))
     }
 
@@ -129,11 +132,17 @@ impl Core {
         checked: Checked,
         choice: Choice,
         key: Option<IdempotencyKey>,
+        basis: Option<Basis>,
     ) -> Result<Workspace, NewWorkspaceError> {
         let claim =
             key.map(|key| IdempotencyClaim { key: key.as_str().to_owned(), request_hash: request_hash(&request) });
-        let member = self.take_member(&request, &checked, choice.provider);
-        let row = new_row(project, self.store.server_id(), &request, &checked, &choice, member.as_ref());
+        // The pool's members begin with an image, and with nothing else.
+        let member = match basis {
+            Some(_) => None,
+            None => self.take_member(&request, &checked, choice.provider),
+        };
+        let server = self.store.server_id();
+        let row = new_row(project, server, &request, &checked, &choice, member.as_ref(), basis.as_ref());
         let limit = self.config.max_concurrent;
         let admission = self.store.admit(row, limit, claim).await;
         let row = match admission {
@@ -158,10 +167,15 @@ impl Core {
         let entry = self.enter(&row);
         let turn = entry.turn().await;
         let span = tracing::info_span!("create", workspace = %row.id);
-        let hand_over = HandOver { environment: request.environment, allow_root: request.allow_root };
+        let hand_over = HandOver { environment: request.environment, allow_root: row.allow_root };
         let order = Order { spec: self.spec(&row), hand_over, choice, member };
         let core = Arc::clone(&self);
-        self.tasks.spawn(inherit(async move { core.drive(entry, turn, order).await }.instrument(span)));
+        let drive = async move {
+            core.drive(entry, turn, order).await;
+            // Until now nobody could delete the snapshot.
+            drop(basis);
+        };
+        self.tasks.spawn(inherit(drive.instrument(span)));
         Ok(Workspace::new(row, None))
     }
 
@@ -177,11 +191,18 @@ impl Core {
         })
     }
 
+    /// A workspace that is to be made by its provider and no other, out of nothing that is there.
+    pub(crate) fn order(&self, row: &WorkspaceRow, environment: BTreeMap<String, String>) -> Order {
+        let hand_over = HandOver { environment, allow_root: row.allow_root };
+        Order { spec: self.spec(row), hand_over, choice: Choice::only(row.provider), member: None }
+    }
+
     fn spec(&self, row: &WorkspaceRow) -> SandboxSpec {
         SandboxSpec {
             workspace: row.id,
             kind: row.kind,
             image: row.image.clone(),
+            snapshot: row.origin.map(|origin| origin.snapshot),
             registry: self.registry_login(&row.image),
             limits: row.limits,
             network: row.network,
@@ -196,7 +217,7 @@ impl Core {
     }
 
     /// Drives a create to its end, whatever that is, and lets the turn go.
-    async fn drive(self: Arc<Self>, entry: Arc<Entry>, turn: Turn, order: Order) {
+    pub(crate) async fn drive(self: Arc<Self>, entry: Arc<Entry>, turn: Turn, order: Order) {
         let began = Instant::now();
         self.steps.created(entry.id, CreateStep::IntentRecorded);
         let warm = order.member.is_some();
@@ -339,7 +360,12 @@ impl Core {
                 registered.quarantine(chain(error));
                 ErrorReason::CreateFailed
             }
-            Unready::Create(CreateError::ImageUnavailable { .. } | CreateError::StartFailed { .. })
+            Unready::Create(
+                CreateError::ImageUnavailable { .. }
+                | CreateError::StartFailed { .. }
+                | CreateError::SnapshotMissing { .. }
+                | CreateError::CopyFailed { .. },
+            )
             | Unready::Guest(_)
             | Unready::HandOver(_)
             | Unready::Limits(_)
@@ -405,14 +431,17 @@ pub(crate) async fn first_answer(
     }
 }
 
-fn new_row(
+pub(crate) fn new_row(
     project: ProjectId,
     server: ServerId,
     request: &NewWorkspace,
     checked: &Checked,
     choice: &Choice,
     member: Option<&Member>,
+    basis: Option<&Basis>,
 ) -> NewWorkspaceRow {
+    let inherited = basis.map(|basis| basis.environment_keys.as_slice()).unwrap_or_default();
+    let keys = request.environment.keys().chain(inherited).cloned().collect::<BTreeSet<_>>();
     NewWorkspaceRow {
         id: member.map_or_else(WorkspaceId::generate, |member| member.id),
         project,
@@ -427,15 +456,16 @@ fn new_row(
         image: checked.image.clone(),
         limits: checked.limits,
         network: request.network.unwrap_or_default(),
-        allow_root: request.allow_root,
-        environment_keys: request.environment.keys().cloned().collect(),
+        allow_root: request.allow_root.unwrap_or(false),
+        environment_keys: keys.into_iter().collect(),
         expires_at: checked.expires_at,
         idle: checked.idle,
+        origin: basis.map(|basis| basis.origin),
     }
 }
 
 /// The same for the same request, and for no other.
-fn request_hash(request: &NewWorkspace) -> [u8; 32] {
+pub(crate) fn request_hash(request: &NewWorkspace) -> [u8; 32] {
     let ttl = request.ttl.map(|ttl| match ttl {
         Ttl::Never => json!("never"),
         Ttl::After(life) => json!(life.as_millis().to_string()),
@@ -447,6 +477,7 @@ fn request_hash(request: &NewWorkspace) -> [u8; 32] {
         request.kind.as_str(),
         request.provider.map(ProviderKind::as_str),
         request.image.as_ref().map(|image| image.as_str()),
+        request.snapshot.map(|snapshot| snapshot.to_string()),
         [json!(limits.cpu), json!(limits.memory_bytes), json!(limits.disk_bytes), json!(limits.pids)],
         request.network.map(|network| network.as_str()),
         request.environment,

@@ -177,6 +177,22 @@ fn call(situation: Situation) -> Decision {
     }
 }
 
+/// Whether a workspace in this situation can be copied; the error says what to do instead.
+pub(crate) fn copy(situation: Situation) -> Result<(), &'static str> {
+    match situation {
+        Situation::Ready | Situation::Paused(_) | Situation::Stopped(_) => Ok(()),
+        Situation::Creating | Situation::Starting => Err(WAIT),
+        Situation::Stopping(_) => Err("wait until it is stopped"),
+        Situation::Destroying => Err(GOING),
+        Situation::Destroyed => Err(GONE),
+        Situation::Failed(reason) => match fate(reason) {
+            Fate::Kept => Ok(()),
+            Fate::NeverMade => Err(NEVER_MADE),
+            Fate::Lost => Err(LOST),
+        },
+    }
+}
+
 fn start_again(reason: ErrorReason) -> Decision {
     match fate(reason) {
         Fate::Kept => Decision::Start,

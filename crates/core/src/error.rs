@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use emergent_guest_client::GuestCallError;
 use emergent_guest_proto::GuestError;
-use emergent_provider::{ImageRef, OperationError, ProviderKind};
-use emergent_store::{QuotaReached, SessionRow, StateWord, StoreError};
+use emergent_provider::{ImageRef, OperationError, ProviderKind, ServerId};
+use emergent_store::{QuotaReached, SessionRow, SnapshotStateWord, StateWord, StoreError};
 
 use crate::Unavailable;
 
@@ -75,6 +75,9 @@ pub enum NewWorkspaceError {
         /// Each provider, and why not.
         reasons: Vec<(ProviderKind, Unavailable)>,
     },
+    /// The snapshot that it is to be made from cannot be used.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotUnusable),
     /// Another request came before with the same idempotency key.
     #[error("this Idempotency-Key was used for a different request in the last 24 hours")]
     IdempotencyMismatch,
@@ -83,6 +86,40 @@ pub enum NewWorkspaceError {
     ShuttingDown,
     /// The store failed.
     #[error("the workspace could not be recorded")]
+    Store(#[from] StoreError),
+}
+
+/// Why nothing can be made from a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotUnusable {
+    /// The project has no such snapshot.
+    #[error("there is no such snapshot")]
+    NotFound,
+    /// It is not ready.
+    #[error("the snapshot is in state {0}; only one that is ready can be used")]
+    NotReady(SnapshotStateWord),
+    /// Another server keeps it.
+    #[error("server {0} of this installation keeps the snapshot; ask that one")]
+    Elsewhere(ServerId),
+}
+
+/// Why a snapshot was not taken, shown or deleted, or a workspace not forked.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The workspace is not there, or cannot be copied now.
+    #[error(transparent)]
+    Workspace(#[from] TransitionError),
+    /// The request asks for something that cannot be; nothing was made.
+    #[error(transparent)]
+    Request(#[from] NewWorkspaceError),
+    /// The snapshot is not there, or not here.
+    #[error(transparent)]
+    Unusable(#[from] SnapshotUnusable),
+    /// The engine could not delete it.
+    #[error("the engine could not delete the snapshot")]
+    Delete(#[source] OperationError),
+    /// The store failed.
+    #[error("the snapshot could not be recorded or looked up")]
     Store(#[from] StoreError),
 }
 
@@ -295,6 +332,20 @@ impl From<GuestCallError> for CallError {
             GuestCallError::Refused(refusal) => Self::Guest(refusal),
             other => Self::Channel(other),
         }
+    }
+}
+
+// === impl SnapshotError ===
+
+impl From<crate::validate::InvalidField> for SnapshotError {
+    fn from(error: crate::validate::InvalidField) -> Self {
+        Self::Request(error.into())
+    }
+}
+
+impl From<LookupError> for SnapshotError {
+    fn from(error: LookupError) -> Self {
+        Self::Workspace(error.into())
     }
 }
 

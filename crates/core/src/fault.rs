@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use emergent_provider::{CreateStep, DestroyStep, StopStep};
+use emergent_provider::{CreateStep, DestroyStep, SnapshotStep, StopStep};
 
 /// The step that kills the process once it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,8 @@ impl Fault {
         let create = CreateStep::ALL.iter().map(|step| step.name());
         let stop = StopStep::ALL.iter().map(|step| step.name());
         let destroy = DestroyStep::ALL.iter().map(|step| step.name());
-        create.chain(stop).chain(destroy)
+        let snapshot = SnapshotStep::ALL.iter().map(|step| step.name());
+        create.chain(stop).chain(destroy).chain(snapshot)
     }
 
     /// Kills this process if `step` is the one, as abruptly as a crash or the kernel would: nothing is unwound,

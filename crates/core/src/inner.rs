@@ -25,6 +25,7 @@ use crate::{
     providers::Providers,
     registry::{Entry, Registry},
     situation::Rest,
+    snapshots::Locks,
     steps::Steps,
     validate::AllowedImages,
 };
@@ -49,6 +50,7 @@ pub(crate) struct Core {
     pub(crate) lease: Lease,
     pub(crate) steps: Steps,
     pub(crate) audit: Audit,
+    pub(crate) snapshot_locks: Locks,
     pub(crate) allowed_images: AllowedImages,
     /// Every task of the service.
     pub(crate) tasks: TaskTracker,
@@ -122,6 +124,7 @@ impl Core {
             steps: Steps::new(config.fault, Arc::clone(&registry)),
             providers: Providers::new(providers, config.deployment_mode),
             pool: Pool::new(config.warm_pool_size, &config.warm_pool_images, config.default_limits),
+            snapshot_locks: Locks::default(),
             tasks: TaskTracker::new(),
             going_down: CancellationToken::new(),
             reconciled: AtomicBool::new(false),

@@ -2,6 +2,7 @@
 //!
 //! Start reading at [`Workspaces`], the facade. The rules are pure: `decide` says what an operation means in each state,
 //! `verdict` what a difference between row and engine means, `select` which providers may make a workspace.
+//! (What a difference between a snapshot's row and the engine means is in `snapshots/verdict`.)
 //! Everything else carries them out: the row first, the engine second, the row's success last.
 
 mod activity;
@@ -32,6 +33,8 @@ mod select;
 mod service;
 mod sessions;
 mod situation;
+mod snapshot;
+mod snapshots;
 mod status;
 mod steps;
 mod telemetry;
@@ -48,8 +51,8 @@ pub use capacity::Capacity;
 pub use change::{Expiry, WorkspaceUpdate};
 pub use config::CoreConfig;
 pub use error::{
-    AttachError, CallError, ChangeError, ListError, LookupError, NewWorkspaceError, SessionError, StartError,
-    TransitionError,
+    AttachError, CallError, ChangeError, ListError, LookupError, NewWorkspaceError, SessionError, SnapshotError,
+    SnapshotUnusable, StartError, TransitionError,
 };
 pub use fault::{Fault, UnknownStep};
 pub use peers::{Peer, Whereabouts};
@@ -58,14 +61,15 @@ pub use request::{IdempotencyKey, IdleRequest, InvalidIdempotencyKey, LimitsRequ
 pub use select::{DeploymentMode, Requirements, Unavailable};
 pub use service::Workspaces;
 pub use sessions::AttachRequest;
+pub use snapshot::{NewForks, NewSnapshot, Snapshot};
 pub use status::{ProviderStatus, Readiness};
 pub use usage::UsageHistory;
 pub use workspace::Workspace;
 
-pub use emergent_provider::{ServerId, WorkspaceId};
+pub use emergent_provider::{ServerId, SnapshotId, WorkspaceId};
 pub use emergent_store::{
     Actor, AuditFilter, AuditId, AuditKind, AuditOutcome, AuditRow, Cursor, DestroyReason, ErrorReason, IdleAction,
-    IdlePolicy, InvalidCursor, ListFilter, Page, PageRequest, PassedOver, ProjectId, Quota, QuotaReached, QuotaUse,
-    ServerRow, SessionEnd, SessionId, SessionRow, StateWord, StoreError, TokenId, UnknownState, UsageSample,
-    UsageTotals, WorkspaceState,
+    IdlePolicy, InvalidCursor, ListFilter, MadeFrom, Page, PageRequest, PassedOver, ProjectId, Quota, QuotaReached,
+    QuotaUse, ServerRow, SessionEnd, SessionId, SessionRow, SnapshotFilter, SnapshotState, SnapshotStateWord,
+    StateWord, StoreError, TokenId, UnknownSnapshotState, UnknownState, UsageSample, UsageTotals, WorkspaceState,
 };

@@ -308,6 +308,6 @@ fn require(capability: bool, operation: &'static str) -> Result<(), TransitionEr
     Err(TransitionError::Engine { operation, source: OperationError::Unsupported { operation, reason } })
 }
 
-fn refusal(operation: Operation, situation: Situation, advice: &'static str) -> TransitionError {
+pub(crate) fn refusal(operation: Operation, situation: Situation, advice: &'static str) -> TransitionError {
     TransitionError::WrongState { state: situation.word(), operation: operation.as_str(), advice }
 }

@@ -75,6 +75,11 @@ pub(crate) fn why_absent(kind: ProviderKind) -> &'static str {
 // === impl Choice ===
 
 impl Choice {
+    /// One provider, whatever else there is.
+    pub(crate) fn only(provider: ProviderKind) -> Self {
+        Self { provider, passed_over: Vec::new(), rest: Vec::new(), requirements: Requirements::default() }
+    }
+
     /// Whether no other provider comes or came into question.
     pub(crate) fn is_alone(&self) -> bool {
         self.passed_over.is_empty() && self.rest.is_empty()

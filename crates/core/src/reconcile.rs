@@ -41,6 +41,8 @@ impl Core {
     /// When the engine cannot say what it has; nothing was changed then.
     pub(crate) async fn reconcile(self: &Arc<Self>, registered: &Arc<Registered>) -> Result<(), OperationError> {
         let kind = registered.provider.kind();
+        // First: it lets go of what stands still only because a snapshot of it was being taken.
+        self.recover_snapshots(registered).await?;
         let listed = registered.provider.list().await?;
         // Whatever server made it: what was taken over still carries its maker's label.
         let observed = listed.into_iter().map(|observed| (observed.workspace, observed)).collect::<HashMap<_, _>>();

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
-use emergent_provider::{ContainerKind, ImageRef, NetworkPolicy, ProviderKind};
+use emergent_provider::{ContainerKind, ImageRef, NetworkPolicy, ProviderKind, SnapshotId};
 use emergent_store::IdleAction;
 
 use crate::Requirements;
@@ -20,14 +20,17 @@ pub struct NewWorkspace {
     pub provider: Option<ProviderKind>,
     /// What it runs.
     pub image: Option<ImageRef>,
+    /// The snapshot that it is made from. What the request leaves open is then as it was in the snapshot's workspace,
+    /// and the image cannot be chosen.
+    pub snapshot: Option<SnapshotId>,
     /// What it may use.
     pub limits: LimitsRequest,
     /// What it may reach.
     pub network: Option<NetworkPolicy>,
     /// Its environment, besides the image's own. Values may be secrets: they reach the engine and nothing else.
     pub environment: BTreeMap<String, String>,
-    /// Calls may run commands as root inside.
-    pub allow_root: bool,
+    /// Calls may run commands as root inside; they may not when nothing is said.
+    pub allow_root: Option<bool>,
     /// How long it lives, from its creation.
     pub ttl: Option<Ttl>,
     /// What the provider must be able to do.
@@ -86,10 +89,11 @@ impl Default for NewWorkspace {
             kind: ContainerKind::AgentWorkspace,
             provider: None,
             image: None,
+            snapshot: None,
             limits: LimitsRequest::default(),
             network: None,
             environment: BTreeMap::new(),
-            allow_root: false,
+            allow_root: None,
             ttl: None,
             requirements: Requirements::default(),
             idle: IdleRequest::default(),
@@ -106,6 +110,7 @@ impl fmt::Debug for NewWorkspace {
             kind,
             provider,
             image,
+            snapshot,
             limits,
             network,
             environment,
@@ -120,6 +125,7 @@ impl fmt::Debug for NewWorkspace {
             .field("kind", kind)
             .field("provider", provider)
             .field("image", image)
+            .field("snapshot", snapshot)
             .field("limits", limits)
             .field("network", network)
             .field("environment", &environment.keys())

@@ -10,17 +10,18 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{Provider, ProviderKind, ServerId, WorkspaceId};
+use emergent_provider::{Provider, ProviderKind, ServerId, SnapshotId, WorkspaceId};
 use emergent_store::{
     AuditFilter, AuditRow, DestroyReason, ListFilter, Page, PageRequest, ProjectId, ServerRow, SessionId, SessionRow,
-    Store, StoreError,
+    SnapshotFilter, Store, StoreError,
 };
 use tokio::time::timeout;
 
 use crate::{
     AttachError, AttachRequest, Audit, CallError, Capacity, ChangeError, CoreConfig, GuestSession, IdempotencyKey,
-    ListError, LookupError, NewWorkspace, NewWorkspaceError, PoolStatus, ProviderStatus, Readiness, SessionError,
-    StartError, TransitionError, UsageHistory, Whereabouts, Workspace, WorkspaceUpdate,
+    ListError, LookupError, NewForks, NewSnapshot, NewWorkspace, NewWorkspaceError, PoolStatus, ProviderStatus,
+    Readiness, SessionError, Snapshot, SnapshotError, StartError, TransitionError, UsageHistory, Whereabouts,
+    Workspace, WorkspaceUpdate,
     decide::Operation,
     inner::{Core, chain},
     providers::why_absent,
@@ -334,6 +335,77 @@ impl Workspaces {
     /// [`CallError`] says what to do.
     pub async fn guest(&self, project: ProjectId, id: WorkspaceId) -> Result<GuestSession, CallError> {
         self.core.guest(project, id).await
+    }
+
+    /// Records a snapshot of a workspace as `creating` and returns; a task of the service takes it.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]; nothing was recorded then.
+    pub async fn take_snapshot(
+        &self,
+        project: ProjectId,
+        id: WorkspaceId,
+        request: NewSnapshot,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Snapshot, SnapshotError> {
+        self.core.take_snapshot(project, id, request, key).await
+    }
+
+    /// Waits until a snapshot is no longer `creating`, for so long at most, and returns it as it is then.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] when it is not there.
+    pub async fn settle_snapshot(
+        &self,
+        project: ProjectId,
+        id: SnapshotId,
+        at_most: Duration,
+    ) -> Result<Snapshot, SnapshotError> {
+        self.core.settle_snapshot(project, id, at_most).await
+    }
+
+    /// One snapshot.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] when it is not there.
+    pub async fn snapshot(&self, project: ProjectId, id: SnapshotId) -> Result<Snapshot, SnapshotError> {
+        self.core.snapshot(project, id).await
+    }
+
+    /// A page of the project's snapshots, newest first.
+    ///
+    /// # Errors
+    /// [`ListError`] when the page cannot be.
+    pub async fn snapshots(
+        &self,
+        project: ProjectId,
+        filter: SnapshotFilter,
+        page: PageRequest,
+    ) -> Result<Page<Snapshot>, ListError> {
+        self.core.snapshots(project, filter, page).await
+    }
+
+    /// Deletes a snapshot. Workspaces that are being made from it are waited for; those that were made go on.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]; the snapshot stays `deleting` if the engine failed, and goes when it is back.
+    pub async fn delete_snapshot(&self, project: ProjectId, id: SnapshotId) -> Result<(), SnapshotError> {
+        self.core.delete_snapshot(project, id).await
+    }
+
+    /// Records copies of a workspace as `creating` and returns; a task of the service makes them. They are let in all,
+    /// or none is.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]; nothing was made then.
+    pub async fn fork(
+        &self,
+        project: ProjectId,
+        id: WorkspaceId,
+        request: NewForks,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Vec<Workspace>, SnapshotError> {
+        self.core.fork(project, id, request, key).await
     }
 
     /// How the warm pool stands, image by image.

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use emergent_provider::{CreateStep, DestroyStep, PullProgress, StepObserver, StopStep, WorkspaceId};
+use emergent_provider::{
+    CreateStep, DestroyStep, PullProgress, SnapshotId, SnapshotStep, StepObserver, StopStep, WorkspaceId,
+};
 
 use crate::{
     Fault,
@@ -27,6 +29,10 @@ impl Steps {
 
     fn pass(&self, workspace: WorkspaceId, step: &'static str) {
         tracing::debug!(%workspace, step, "step done");
+        self.strike(step);
+    }
+
+    fn strike(&self, step: &'static str) {
         if let Some(fault) = self.fault {
             fault.strike(step);
         }
@@ -55,6 +61,11 @@ impl StepObserver for Steps {
         self.pass(workspace, step.name());
     }
 
+    fn snapshot_taken(&self, snapshot: SnapshotId, step: SnapshotStep) {
+        tracing::debug!(%snapshot, step = step.name(), "step done");
+        self.strike(step.name());
+    }
+
     fn pulling(&self, workspace: WorkspaceId, progress: PullProgress) {
         self.progress(workspace, |pull, _| *pull = Some(progress));
     }
@@ -66,5 +77,6 @@ pub(crate) struct Undoing;
 impl StepObserver for Undoing {
     fn created(&self, _: WorkspaceId, _: CreateStep) {}
     fn destroyed(&self, _: WorkspaceId, _: DestroyStep) {}
+    fn snapshot_taken(&self, _: SnapshotId, _: SnapshotStep) {}
     fn pulling(&self, _: WorkspaceId, _: PullProgress) {}
 }

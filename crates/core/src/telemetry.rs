@@ -24,6 +24,13 @@ pub(crate) fn destroyed(reason: DestroyReason) {
     counter!("emergent_workspaces_destroyed_total", "reason" => reason.as_str()).increment(1);
 }
 
+pub(crate) fn snapshot_taken(outcome: &'static str, took: Duration) {
+    counter!("emergent_snapshots_taken_total", "outcome" => outcome).increment(1);
+    if outcome == "ready" {
+        histogram!("emergent_snapshot_seconds").record(took);
+    }
+}
+
 pub(crate) fn ended(reason: &'static str) {
     counter!("emergent_workspaces_ended_total", "reason" => reason).increment(1);
 }

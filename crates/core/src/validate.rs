@@ -168,7 +168,7 @@ fn expiry(request: &NewWorkspace, config: &CoreConfig) -> Result<Option<DateTime
     Ok(Utc::now().checked_add_signed(life))
 }
 
-fn invalid(field: impl Into<String>, message: impl Into<String>) -> InvalidField {
+pub(crate) fn invalid(field: impl Into<String>, message: impl Into<String>) -> InvalidField {
     InvalidField { field: field.into(), message: message.into() }
 }
 

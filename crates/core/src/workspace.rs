@@ -6,7 +6,9 @@ use chrono::{DateTime, Utc};
 use emergent_provider::{
     ContainerKind, ImageRef, Isolation, NetworkPolicy, ProviderKind, PullProgress, ResourceLimits, WorkspaceId,
 };
-use emergent_store::{DestroyReason, IdlePolicy, PassedOver, ProjectId, SessionRow, WorkspaceRow, WorkspaceState};
+use emergent_store::{
+    DestroyReason, IdlePolicy, MadeFrom, PassedOver, ProjectId, SessionRow, WorkspaceRow, WorkspaceState,
+};
 
 /// A workspace, with what only this process knows of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +65,8 @@ pub struct Workspace {
     pub attached: Option<SessionRow>,
     /// Why it is being destroyed, or was.
     pub destroy_reason: Option<DestroyReason>,
+    /// What it was made from, where that is not its image alone.
+    pub origin: Option<MadeFrom>,
     /// How long it took from the request to the guest's first answer, in milliseconds.
     pub ready_in_ms: Option<u64>,
 }
@@ -97,6 +101,7 @@ impl Workspace {
             idled: row.idled,
             attached: None,
             destroy_reason: row.destroy_reason,
+            origin: row.origin,
             ready_in_ms: ready_in.and_then(|time| u64::try_from(time.num_milliseconds()).ok()),
         }
     }

@@ -1,10 +1,10 @@
 //! Making a sandbox: each stage consumes the last, and undoes exactly what exists when it fails.
 //!
 //! ```text
-//!   image, guest and network ready ──► Prepared (volume) ──► Made (container) ──► started
-//!                                          │ fails               │ fails
-//!                                          ▼                     ▼
-//!                                    volume removed    container, then volume removed
+//!   image, guest and network ready ──► Prepared (volume, filled) ──► Made (container) ──► started
+//!                                          │ fails                      │ fails
+//!                                          ▼                            ▼
+//!                                    volume removed           container, then volume removed
 //! ```
 
 use std::{collections::HashMap, time::Duration};
@@ -12,19 +12,22 @@ use std::{collections::HashMap, time::Duration};
 use bollard::{
     models::{
         ContainerCreateBody, ContainerUpdateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
-        ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, VolumeCreateRequest,
+        MountVolumeOptions, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, VolumeCreateRequest,
     },
     query_parameters::CreateContainerOptionsBuilder,
 };
 use emergent_guest_proto::{GUEST_BINARY, WORKSPACE_DIR};
-use emergent_provider::{ByteStream, CreateError, CreateStep, Created, ResourceLimits, SandboxSpec, StepObserver};
+use emergent_provider::{
+    ByteStream, CreateError, CreateStep, Created, ResourceLimits, SandboxSpec, SnapshotId, StepObserver,
+};
 
 use crate::{
     channel,
+    copy::{self, CopyError},
     engine::{EngineError, bounded, within},
     facts::Runtime,
     image,
-    labels::{Owner, name_of},
+    labels::{self, Owner, name_of},
     network::Attachment,
     provider::Parts,
     removal,
@@ -77,6 +80,8 @@ pub(crate) async fn create(
 
     let prepared = Prepared::new(parts, spec).await?;
     observer.created(spec.workspace, CreateStep::VolumeCreated);
+    let prepared = prepared.fill().await?;
+    observer.created(spec.workspace, CreateStep::VolumeFilled);
     let made = prepared.make(&runtime, &attachment).await?;
     observer.created(spec.workspace, CreateStep::SandboxCreated);
     let first_channel = made.start().await?;
@@ -97,6 +102,8 @@ enum Failure {
     Step(&'static str, EngineError),
     /// The container cannot be started.
     Start(EngineError),
+    /// The files of the snapshot.
+    Copy(SnapshotId, CopyError),
 }
 
 // === impl Prepared ===
@@ -114,6 +121,16 @@ impl<'a> Prepared<'a> {
             Ok(_) => Ok(prepared),
             // It may have been made all the same when the answer did not come.
             Err(error) => Err(prepared.fail(Failure::Step("make the volume", error)).await),
+        }
+    }
+
+    /// Copies the snapshot's files, where it is made from one.
+    async fn fill(self) -> Result<Self, CreateError> {
+        let Some(snapshot) = self.spec.snapshot else { return Ok(self) };
+        let (from, id) = (labels::name_of_snapshot(snapshot), self.spec.workspace.as_uuid());
+        match copy::between_volumes(self.parts, id, &from, &self.name).await {
+            Ok(_) => Ok(self),
+            Err(error) => Err(self.fail(Failure::Copy(snapshot, error)).await),
         }
     }
 
@@ -149,11 +166,19 @@ impl<'a> Prepared<'a> {
                 let reason: String = error.message().chars().take(1000).collect();
                 CreateError::StartFailed { image: self.spec.image.clone(), reason }
             }
+            Failure::Copy(_, CopyError::Engine(error)) => self.parts.engine.create_error("copy the snapshot", error),
+            Failure::Copy(snapshot, error) => CreateError::CopyFailed { snapshot, reason: error.to_string() },
         }
     }
 
     async fn undo(&self) {
-        let removed = async { removal::volume(self.parts.engine.client().await?, &self.name).await };
+        let removed = async {
+            let docker = self.parts.engine.client().await?;
+            if self.spec.snapshot.is_some() {
+                copy::clear(docker, self.spec.workspace.as_uuid()).await?;
+            }
+            removal::volume(docker, &self.name).await
+        };
         if let Err(error) = removed.await {
             tracing::warn!(%error, volume = self.name, "a volume is left over; cleanup will find it by its label");
         }
@@ -165,7 +190,8 @@ impl<'a> Prepared<'a> {
 
     fn container(&self, runtime: &Runtime, attachment: &Attachment) -> ContainerCreateBody {
         let spec = self.spec;
-        let mut command = vec!["serve".to_owned(), "--stdio".to_owned()];
+        let mut command = ["serve", "--stdio", "--workspace-id"].map(str::to_owned).to_vec();
+        command.push(spec.workspace.to_string());
         if let Runtime::Gvisor(_) = runtime {
             // Under gVisor a fork bomb that reaches the limit of the cgroup ends the whole sandbox.
             let processes = spec.limits.pids.saturating_sub(RESERVED_PIDS).max(1);
@@ -187,7 +213,7 @@ impl<'a> Prepared<'a> {
             cmd: Some(command),
             // The image's own check would cost an exec each time, of a program that does not run here.
             healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
-            image: Some(spec.image.as_str().to_owned()),
+            image: Some(image::name_for(spec)),
             working_dir: Some("/".to_owned()),
             stop_signal: Some("SIGTERM".to_owned()),
             labels: Some(self.owner().to_labels()),
@@ -197,7 +223,8 @@ impl<'a> Prepared<'a> {
     }
 
     fn host_config(&self, runtime: &Runtime, attachment: &Attachment) -> HostConfig {
-        let limits = &self.spec.limits;
+        let spec = self.spec;
+        let limits = &spec.limits;
         let ContainerUpdateBody { nano_cpus, memory, memory_swap, pids_limit, .. } = cgroup_limits(limits);
         // Not for open files: the engine's own limit holds, and one above it makes the start fail.
         let no_core_dumps = ResourcesUlimits { name: Some("core".to_owned()), soft: Some(0), hard: Some(0) };
@@ -206,6 +233,8 @@ impl<'a> Prepared<'a> {
             target: Some(WORKSPACE_DIR.to_owned()),
             source: Some(self.name.clone()),
             typ: Some(MountType::VOLUME),
+            // An empty volume would be given what the image has there: a snapshot's stays as it was copied.
+            volume_options: spec.snapshot.map(|_| MountVolumeOptions { no_copy: Some(true), ..Default::default() }),
             ..Mount::default()
         };
         HostConfig {

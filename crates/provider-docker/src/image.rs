@@ -7,7 +7,10 @@ use emergent_provider::{CreateError, ImageRef, PullProgress, SandboxSpec, StepOb
 use futures::StreamExt as _;
 use tokio::time::timeout;
 
-use crate::engine::{Engine, EngineError, bounded, found};
+use crate::{
+    engine::{Engine, EngineError, bounded, found},
+    labels, snapshots,
+};
 
 /// How long a registry may take for its first sign of life.
 const FIRST_SIGN: Duration = Duration::from_secs(9);
@@ -18,12 +21,19 @@ const MOST_LAYERS: usize = 1_000;
 /// The default registry, by the name that its credentials go by.
 const DEFAULT_REGISTRY: &str = "https://index.docker.io/v1/";
 
-/// Makes sure that the image is on the engine, pulling it if it is not.
+/// Makes sure that what a sandbox is made from is on the engine: the image, pulled if it is not, or the snapshot.
 pub(crate) async fn ensure(
     engine: &Engine,
     spec: &SandboxSpec,
     observer: &dyn StepObserver,
 ) -> Result<(), CreateError> {
+    if let Some(snapshot) = spec.snapshot {
+        let whole = snapshots::is_whole(engine, snapshot).await;
+        return match whole.map_err(|error| engine.create_error("look for the snapshot", error))? {
+            true => Ok(()),
+            false => Err(CreateError::SnapshotMissing { snapshot }),
+        };
+    }
     if is_present(engine, &spec.image).await.map_err(|error| engine.create_error("look for the image", error))? {
         return Ok(());
     }
@@ -33,6 +43,11 @@ pub(crate) async fn ensure(
             CreateError::ImageUnavailable { image: spec.image.clone(), reason: explain(&spec.image, &error.message()) }
         }
     })
+}
+
+/// The image that a sandbox is made from.
+pub(crate) fn name_for(spec: &SandboxSpec) -> String {
+    spec.snapshot.map_or_else(|| spec.image.to_string(), labels::name_of_snapshot)
 }
 
 async fn is_present(engine: &Engine, image: &ImageRef) -> Result<bool, EngineError> {

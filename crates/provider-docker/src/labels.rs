@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use emergent_provider::{ContainerKind, ServerId, WorkspaceId};
+use emergent_provider::{ContainerKind, ServerId, SnapshotId, WorkspaceId};
 
 /// Whose container or volume it is.
 pub(crate) const WORKSPACE: &str = "emergent.workspace";
@@ -10,6 +10,8 @@ pub(crate) const WORKSPACE: &str = "emergent.workspace";
 pub(crate) const KIND: &str = "emergent.kind";
 /// Which server made it.
 pub(crate) const SERVER: &str = "emergent.server";
+/// Which snapshot a volume or an image is. A container has it from its image: it was made from that snapshot.
+pub(crate) const SNAPSHOT: &str = "emergent.snapshot";
 /// Marks what belongs to all workspaces: networks, the guest's volume, its carrier.
 pub(crate) const SHARED: &str = "emergent.shared";
 /// What a volume with a build of the guest is marked with.
@@ -50,6 +52,11 @@ impl Owner {
 /// The name of a workspace's container, and of its volume.
 pub(crate) fn name_of(workspace: WorkspaceId) -> String {
     format!("emergent-{workspace}")
+}
+
+/// The name of a snapshot's volume, and of its image's repository.
+pub(crate) fn name_of_snapshot(snapshot: SnapshotId) -> String {
+    format!("emergent-snapshot-{snapshot}")
 }
 
 /// The filter that finds what carries a label.

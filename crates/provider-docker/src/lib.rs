@@ -3,12 +3,13 @@
 //! [`DockerProvider`] implements the provider traits, one file for each concern: `lifecycle` makes and ends
 //! containers, `inventory` says what there is, `health` says whether the engine works. Below them, `engine` is the
 //! bounded way to the API, `image` pulls, `guest_volume` brings the guest binary in, and `network` with `firewall`
-//! decide what guests reach.
+//! decide what guests reach. `snapshots` keeps copies of workspaces, whose files `copy` brings from volume to volume.
 //!
 //! Engine calls have deadlines, and nothing here waits for a container's life or needs the server to have been alive
 //! when the container was made: whatever must be known later is in names and labels.
 
 mod channel;
+mod copy;
 mod create;
 mod engine;
 mod facts;
@@ -22,6 +23,7 @@ mod lifecycle;
 mod network;
 mod removal;
 mod root_probe;
+mod snapshots;
 mod tidy;
 
 pub mod config;

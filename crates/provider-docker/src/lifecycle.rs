@@ -10,10 +10,10 @@ use emergent_provider::{
 };
 
 use crate::{
-    DockerProvider, channel, create,
+    DockerProvider, channel, copy, create,
     engine::{EngineError, bounded, found, within},
     labels::name_of,
-    removal,
+    removal, snapshots,
 };
 
 /// How long the guest has to end its processes.
@@ -99,16 +99,23 @@ impl Lifecycle for DockerProvider {
         let name = name_of(workspace);
         let failed = |error| self.parts.engine.operation_error("remove", error);
         let docker = self.parts.engine.client().await.map_err(failed)?;
+        let container =
+            found(bounded(docker.inspect_container(&name, None)).await).map_err(failed)?.unwrap_or_default();
         // gVisor does not end a frozen sandbox when it is killed: the engine would wait for 10 s.
-        if found(is_paused(docker, &name).await).map_err(failed)? == Some(true)
+        if container.state.unwrap_or_default().paused == Some(true)
             && let Err(error) = bounded(docker.unpause_container(&name)).await
         {
             tracing::debug!(%error, name, "a paused container is removed as it is");
         }
         removal::container(docker, &name).await.map_err(failed)?;
+        // What fills its volume, where it was to be made from a snapshot.
+        copy::clear(docker, workspace.as_uuid()).await.map_err(failed)?;
         observer.destroyed(workspace, DestroyStep::SandboxRemoved);
         removal::volume(docker, &name).await.map_err(failed)?;
         observer.destroyed(workspace, DestroyStep::VolumesRemoved);
+        if let Some(snapshot) = container.config.and_then(|config| snapshots::of_labels(&config.labels?)) {
+            snapshots::let_go(docker, snapshot).await;
+        }
         Ok(())
     }
 }

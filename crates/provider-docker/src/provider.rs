@@ -74,7 +74,7 @@ impl Provider for DockerProvider {
             isolation: runtime.map_or(Isolation::Container, |runtime| runtime.isolation()),
             persistence: self.parts.root_probe.keeps_root(),
             pause: true,
-            snapshots: false,
+            snapshots: self.parts.root_probe.keeps_root(),
             warm_pool: true,
             live_limits: !is_gvisor,
             disk_quota: false,

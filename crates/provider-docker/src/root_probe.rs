@@ -66,6 +66,21 @@ impl RootProbe {
         !matches!(*self.lock(), State::Lost)
     }
 
+    /// Whether files outside `/workspace` survive under this runtime, found out if need be; `None` when that fails.
+    pub(crate) async fn found_out(&self, parts: &Arc<Parts>, runtime: &Runtime) -> Option<bool> {
+        let deadline = Instant::now() + PATIENCE * 2;
+        loop {
+            self.warning(parts, runtime).await;
+            match *self.lock() {
+                State::Kept => return Some(true),
+                State::Lost => return Some(false),
+                State::Unknown | State::Asking(_) if Instant::now() >= deadline => return None,
+                State::Unknown | State::Asking(_) => {}
+            }
+            sleep(POLL).await;
+        }
+    }
+
     /// What is to be said of it, once it is known; asks if nobody has.
     pub(crate) async fn warning(&self, parts: &Arc<Parts>, runtime: &Runtime) -> Option<String> {
         let Runtime::Gvisor(runtime) = runtime else { return None };

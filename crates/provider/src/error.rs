@@ -1,6 +1,6 @@
 //! Why a provider could not do what it was asked. Display never repeats the cause; print the chain.
 
-use crate::ImageRef;
+use crate::{ImageRef, SnapshotId};
 
 /// The engine's own error, whatever its type.
 pub type EngineCause = Box<dyn std::error::Error + Send + Sync>;
@@ -34,6 +34,20 @@ pub enum CreateError {
         /// Which image.
         image: ImageRef,
         /// The engine's words, and what to do.
+        reason: String,
+    },
+    /// The snapshot that it is to be made from is not on the engine, or not whole.
+    #[error("snapshot {snapshot} is not on the engine any more; take another")]
+    SnapshotMissing {
+        /// Which snapshot.
+        snapshot: SnapshotId,
+    },
+    /// The files of the snapshot could not be copied.
+    #[error("the files of snapshot {snapshot} could not be copied: {reason}")]
+    CopyFailed {
+        /// Which snapshot.
+        snapshot: SnapshotId,
+        /// What went wrong, and what to do.
         reason: String,
     },
     /// The provider is too weak for `WORKSPACE_REQUIRE_ISOLATION`.

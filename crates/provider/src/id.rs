@@ -48,6 +48,10 @@ uuid_newtype!(
     WorkspaceId
 );
 uuid_newtype!(
+    /// Names a snapshot of a workspace.
+    SnapshotId
+);
+uuid_newtype!(
     /// Names an installation of the server: whose containers are whose on a Docker host that several share.
     ServerId
 );

@@ -10,16 +10,18 @@ pub mod error;
 pub mod id;
 pub mod observed;
 pub mod provider;
+pub mod snapshots;
 pub mod spec;
 pub mod step;
 
 pub use capabilities::{Capabilities, Health, Isolation};
 pub use channel::{ByteStream, Duplex};
 pub use error::{ChannelError, CreateError, OperationError};
-pub use id::{ServerId, WorkspaceId};
+pub use id::{ServerId, SnapshotId, WorkspaceId};
 pub use observed::{EngineEvent, EngineEventKind, EngineState, ExitReason, Observed};
 pub use provider::{Channels, Created, Inventory, Lifecycle, Provider, ProviderKind};
+pub use snapshots::{ObservedSnapshot, SnapshotSpec, Snapshots, TakeError, Taken};
 pub use spec::{
     ContainerKind, ImageRef, InvalidImage, NetworkPolicy, RegistryCredentials, ResourceLimits, SandboxSpec,
 };
-pub use step::{CreateStep, DestroyStep, PullProgress, StepObserver, StopStep};
+pub use step::{CreateStep, DestroyStep, PullProgress, SnapshotStep, StepObserver, StopStep};

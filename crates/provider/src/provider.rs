@@ -10,7 +10,7 @@ use futures::stream::BoxStream;
 
 use crate::{
     ByteStream, Capabilities, ChannelError, CreateError, EngineEvent, Health, ImageRef, Observed, OperationError,
-    ResourceLimits, SandboxSpec, StepObserver, WorkspaceId,
+    ResourceLimits, SandboxSpec, Snapshots, StepObserver, WorkspaceId,
 };
 
 /// The providers that this server knows.
@@ -26,7 +26,7 @@ pub enum ProviderKind {
 
 /// A way of making workspaces.
 #[async_trait]
-pub trait Provider: Lifecycle + Channels + Inventory {
+pub trait Provider: Lifecycle + Channels + Inventory + Snapshots {
     /// Which one it is.
     fn kind(&self) -> ProviderKind;
 
@@ -52,8 +52,8 @@ pub struct Created {
 /// Makes and ends sandboxes.
 #[async_trait]
 pub trait Lifecycle: Send + Sync {
-    /// Makes a sandbox and starts it; the guest may not answer yet. Passes [`CreateStep`](crate::CreateStep)s
-    /// `ImagePresent` to `SandboxStarted`. On an error nothing is left behind.
+    /// Makes a sandbox, from its image or from a snapshot, and starts it; the guest may not answer yet. Passes
+    /// [`CreateStep`](crate::CreateStep)s `ImagePresent` to `SandboxStarted`. On an error nothing is left behind.
     async fn create(&self, spec: &SandboxSpec, observer: &dyn StepObserver) -> Result<Created, CreateError>;
 
     /// Starts a stopped sandbox, with a first channel where the engine can.

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::WorkspaceId;
+use crate::{SnapshotId, WorkspaceId};
 
 /// One sandbox to make. What belongs to the workspace rather than to the sandbox (its environment, whether root is
 /// allowed) is handed over to the guest once it answers, so that no engine shows it.
@@ -14,6 +14,9 @@ pub struct SandboxSpec {
     pub kind: ContainerKind,
     /// What it runs.
     pub image: ImageRef,
+    /// The snapshot whose files it begins with, those outside `/workspace` too; `None` begins with the image's. The
+    /// snapshot is of a sandbox that ran the same image, and stays while the sandbox is being made.
+    pub snapshot: Option<SnapshotId>,
     /// How to log in to the image's registry, where that is needed.
     pub registry: Option<RegistryCredentials>,
     /// What it may use.

@@ -1,6 +1,6 @@
 //! The steps of the operations that leave something in the engine, named so that a crash can be tested at each.
 
-use crate::WorkspaceId;
+use crate::{SnapshotId, WorkspaceId};
 
 macro_rules! steps {
     ($(#[$doc:meta])* $name:ident, $operation:literal { $($(#[$step_doc:meta])* $step:ident = $word:literal,)+ }) => {
@@ -33,6 +33,8 @@ steps! {
         ImagePresent = "image_present",
         /// The volume for `/workspace` exists.
         VolumeCreated = "volume_created",
+        /// The volume has the files that it begins with: none, or the snapshot's.
+        VolumeFilled = "volume_filled",
         /// The sandbox exists and is not started.
         SandboxCreated = "sandbox_created",
         /// The sandbox runs.
@@ -72,6 +74,24 @@ steps! {
     }
 }
 
+steps! {
+    /// What has been done when the taking of a snapshot passes a point.
+    SnapshotStep, "snapshot" {
+        /// The row says that the snapshot is wanted.
+        IntentRecorded = "intent_recorded",
+        /// There is a place for the files of `/workspace`.
+        VolumeCreated = "volume_created",
+        /// No process of the sandbox runs: it is frozen, or was not running anyway.
+        SandboxFrozen = "sandbox_frozen",
+        /// The files are copied, those of `/workspace` and those outside.
+        FilesCopied = "files_copied",
+        /// The sandbox is as it was before.
+        SandboxThawed = "sandbox_thawed",
+        /// The row says ready.
+        ReadyRecorded = "ready_recorded",
+    }
+}
+
 /// How far the pull of an image is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PullProgress {
@@ -89,6 +109,8 @@ pub trait StepObserver: Send + Sync {
     fn created(&self, workspace: WorkspaceId, step: CreateStep);
     /// A step of a destroy is done.
     fn destroyed(&self, workspace: WorkspaceId, step: DestroyStep);
+    /// A step of the taking of a snapshot is done.
+    fn snapshot_taken(&self, snapshot: SnapshotId, step: SnapshotStep);
     /// A pull has got further.
     fn pulling(&self, workspace: WorkspaceId, progress: PullProgress);
 }

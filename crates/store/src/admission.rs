@@ -10,9 +10,10 @@ use sea_orm::{
     ColumnTrait as _, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait as _, Iterable as _, QueryFilter as _,
     sea_query::{Asterisk, Expr, ExprTrait as _, Func, Query},
 };
+use uuid::Uuid;
 
 use crate::{
-    IdlePolicy, MadeSandbox, PassedOver, ProjectId, QuotaReached, StartClaim, StateWord, Store, StoreError,
+    IdlePolicy, MadeFrom, MadeSandbox, PassedOver, ProjectId, QuotaReached, StartClaim, StateWord, Store, StoreError,
     WorkspaceRow, WorkspaceState,
     connection::Alone,
     entity::{
@@ -65,6 +66,8 @@ pub struct NewWorkspaceRow {
     pub expires_at: Option<DateTime<Utc>>,
     /// What happens to it when nobody uses it.
     pub idle: IdlePolicy,
+    /// What it is made from, where that is not its image alone.
+    pub origin: Option<MadeFrom>,
 }
 
 /// A caller's word that two requests with the same key are one.
@@ -107,7 +110,7 @@ impl Store {
     ) -> Result<Admission, StoreError> {
         let transaction = self.writer.begin_alone(Alone::Places, "begin admitting a workspace").await?;
         if let Some(claim) = claim
-            && let Some(earlier) = claim_key(&transaction, &new, &claim).await?
+            && let Some(earlier) = claim_key(&transaction, new.project, new.id.as_uuid(), &claim).await?
         {
             return earlier_request(&transaction, &claim, earlier).await;
         }
@@ -163,7 +166,7 @@ fn places_taken() -> Expr {
 }
 
 /// Which of the project's quotas has no room for one more active workspace.
-async fn over_quota(
+pub(crate) async fn over_quota(
     connection: &impl ConnectionTrait,
     project: ProjectId,
     wanted: &ResourceLimits,
@@ -174,7 +177,11 @@ async fn over_quota(
 }
 
 /// One conditional insert, so that nothing can come between the question and the row.
-async fn insert_if_room(transaction: &DatabaseTransaction, row: &WorkspaceRow, limit: u32) -> Result<bool, StoreError> {
+pub(crate) async fn insert_if_room(
+    transaction: &DatabaseTransaction,
+    row: &WorkspaceRow,
+    limit: u32,
+) -> Result<bool, StoreError> {
     let values = new_values(row);
     let mut source = Query::select();
     let mut columns = Vec::new();
@@ -193,23 +200,24 @@ async fn insert_if_room(transaction: &DatabaseTransaction, row: &WorkspaceRow, l
     Ok(transaction.query_one(&insert).await.doing("record a workspace")?.is_some())
 }
 
-/// Takes the key for this request. `Some` is the request of the last 24 hours that has it already.
-async fn claim_key(
+/// Takes the key for this request, which makes `made`. `Some` is the request of the last 24 hours that has it already.
+pub(crate) async fn claim_key(
     transaction: &DatabaseTransaction,
-    new: &NewWorkspaceRow,
+    project: ProjectId,
+    made: Uuid,
     claim: &IdempotencyClaim,
 ) -> Result<Option<idempotency_key::Model>, StoreError> {
     use idempotency_key::{ActiveModel, Column, Entity};
     let expired = Column::CreatedAt.lt(now() - KEY_LIFE);
     Entity::delete_many().filter(expired).exec(transaction).await.doing("forget old idempotency keys")?;
-    let key = (new.project.as_uuid(), claim.key.clone());
+    let key = (project.as_uuid(), claim.key.clone());
     let earlier = Entity::find_by_id(key).one(transaction).await.doing("look up an idempotency key")?;
     if earlier.is_none() {
         let row = ActiveModel {
-            project_id: Set(new.project.as_uuid()),
+            project_id: Set(project.as_uuid()),
             key: Set(claim.key.clone()),
             request_hash: Set(claim.request_hash.to_vec()),
-            workspace_id: Set(new.id.as_uuid()),
+            workspace_id: Set(made),
             created_at: Set(now()),
         };
         Entity::insert(row).exec_without_returning(transaction).await.doing("record an idempotency key")?;
@@ -232,7 +240,7 @@ async fn earlier_request(
 // === impl NewWorkspaceRow ===
 
 impl NewWorkspaceRow {
-    fn into_row(self) -> WorkspaceRow {
+    pub(crate) fn into_row(self) -> WorkspaceRow {
         let (runtime, isolation, warnings) = match self.warm.clone() {
             Some(MadeSandbox { runtime, isolation, warnings }) => (Some(runtime), Some(isolation), warnings),
             None => (None, None, Vec::new()),
@@ -267,6 +275,7 @@ impl NewWorkspaceRow {
             idle: self.idle,
             idled: false,
             destroy_reason: None,
+            origin: self.origin,
         }
     }
 }

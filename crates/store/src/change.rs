@@ -13,6 +13,7 @@ use crate::{
     IdlePolicy, ProjectId, StateWord, Store, StoreError, WorkspaceRow,
     entity::workspace::{Column, Entity},
     error::Doing as _,
+    words::storable,
 };
 
 /// What to change of a workspace; what is `None` stays as it is.
@@ -57,7 +58,7 @@ impl Store {
         }
         let mut model = model.into_active_model();
         if let Some(name) = change.name {
-            model.name = Set(name);
+            model.name = Set(name.as_deref().map(storable));
         }
         if let Some(labels) = change.labels {
             let labels = labels.into_iter().map(|(key, value)| (key, JsonValue::from(value))).collect();

@@ -80,6 +80,46 @@ pub(crate) mod server {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
+pub(crate) mod snapshot {
+    //! Snapshots of workspaces.
+
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "snapshots")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub project_id: Uuid,
+        pub server_id: Uuid,
+        pub workspace_id: Uuid,
+        pub provider: String,
+        pub name: Option<String>,
+        pub labels: Json,
+        pub temporary: bool,
+        pub state: String,
+        pub error_message: Option<String>,
+        pub kind: String,
+        pub image: String,
+        pub cpu: f64,
+        pub memory_bytes: i64,
+        pub disk_bytes: i64,
+        pub pids: i64,
+        pub network: String,
+        pub allow_root: bool,
+        pub environment_keys: Json,
+        pub root_bytes: Option<i64>,
+        pub workspace_bytes: Option<i64>,
+        pub created_at: DateTimeUtc,
+        pub ready_at: Option<DateTimeUtc>,
+    }
+
+    #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
 pub(crate) mod token {
     //! Who may call.
 
@@ -176,6 +216,8 @@ pub(crate) mod workspace {
         pub idle_after_ms: i64,
         pub idled: bool,
         pub destroy_reason: Option<String>,
+        pub snapshot_id: Option<Uuid>,
+        pub source_workspace_id: Option<Uuid>,
     }
 
     #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

@@ -1,6 +1,6 @@
 //! The rows: what this installation knows and keeps.
 //!
-//! [`Store`] is the whole public face, its methods grouped by concern in [`workspaces`], [`sessions`], [`tokens`],
+//! [`Store`] is the whole public face, its methods grouped by concern in [`workspaces`], [`sessions`], [`snapshots`], [`tokens`],
 //! [`projects`] and [`installation`]. Rows are plain structs; the entities behind them stay in here. One set of queries and migrations
 //! serves both databases, SQLite and PostgreSQL.
 
@@ -8,6 +8,7 @@ mod connection;
 mod entity;
 mod migration;
 mod row;
+mod snapshot_row;
 mod words;
 
 pub mod admission;
@@ -16,6 +17,7 @@ pub mod backup;
 pub mod change;
 pub mod destruction;
 pub mod error;
+pub mod forks;
 pub mod idle;
 pub mod ids;
 pub mod installation;
@@ -26,6 +28,7 @@ pub mod quotas;
 pub mod retention;
 pub mod servers;
 pub mod sessions;
+pub mod snapshots;
 pub mod state;
 pub mod tokens;
 pub mod usage;
@@ -37,6 +40,7 @@ pub use backup::{BackupError, backup};
 pub use change::WorkspaceChange;
 pub use destruction::DestroyReason;
 pub use error::{OpenError, StoreError};
+pub use forks::ForkAdmission;
 pub use idle::{IdleAction, IdlePolicy};
 pub use ids::{AuditId, ProjectId, SessionId, TokenId};
 pub use open::{DatabaseUrl, InvalidDatabaseUrl, Store};
@@ -44,7 +48,11 @@ pub use page::{Cursor, InvalidCursor, Page, PageRequest};
 pub use quotas::{Project, Quota, QuotaReached, QuotaUse};
 pub use servers::{Engines, LEASE, Renewal, ServerIdentity, ServerRow};
 pub use sessions::{Attachment, NewSession, SessionEnd, SessionRow};
+pub use snapshots::{
+    NewSnapshotRow, SnapshotAdmission, SnapshotFilter, SnapshotRow, SnapshotState, SnapshotStateWord,
+    UnknownSnapshotState,
+};
 pub use state::{ErrorReason, StateWord, UnknownState, WorkspaceState};
 pub use tokens::{NewToken, Scope, Token, UnknownScope};
 pub use usage::{UsageSample, UsageTotals};
-pub use workspaces::{ListFilter, MadeSandbox, PassedOver, StartClaim, WorkspaceRow, is_label_key};
+pub use workspaces::{ListFilter, MadeFrom, MadeSandbox, PassedOver, StartClaim, WorkspaceRow, is_label_key};

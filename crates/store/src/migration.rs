@@ -12,6 +12,7 @@ use crate::{
 mod m2026_11_21_000001_installation;
 mod m2026_11_21_000002_agent_workspaces;
 mod m2026_11_21_000003_selection;
+mod m2026_11_21_000004_snapshots;
 mod m2026_11_21_000005_sessions_and_idle;
 mod m2026_11_21_000006_audit;
 mod m2026_11_21_000007_servers;
@@ -25,6 +26,7 @@ impl MigratorTrait for Migrator {
             Box::new(m2026_11_21_000001_installation::Migration),
             Box::new(m2026_11_21_000002_agent_workspaces::Migration),
             Box::new(m2026_11_21_000003_selection::Migration),
+            Box::new(m2026_11_21_000004_snapshots::Migration),
             Box::new(m2026_11_21_000005_sessions_and_idle::Migration),
             Box::new(m2026_11_21_000006_audit::Migration),
             Box::new(m2026_11_21_000007_servers::Migration),

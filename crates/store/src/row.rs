@@ -7,22 +7,19 @@ use sea_orm::{ActiveValue::Set, JsonValue};
 use serde_json::json;
 
 use crate::{
-    ErrorReason, IdlePolicy, PassedOver, StateWord, StoreError, WorkspaceRow, WorkspaceState,
+    ErrorReason, IdlePolicy, MadeFrom, PassedOver, StateWord, StoreError, WorkspaceRow, WorkspaceState,
     entity::workspace::{ActiveModel, Model},
-    words::{Word as _, from_integer, from_json, from_word, parse, unknown},
+    words::{Word as _, from_integer, from_json, from_word, parse, signed, storable, to_json, unknown},
 };
 
 /// The columns of a row that is new: in state `creating`.
 pub(crate) fn new_values(row: &WorkspaceRow) -> ActiveModel {
-    let labels = row.labels.iter().map(|(key, value)| (key.clone(), JsonValue::from(value.as_str()))).collect();
-    // No engine has 8 EiB: the largest number says as much.
-    let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     ActiveModel {
         id: Set(row.id.as_uuid()),
         project_id: Set(row.project.as_uuid()),
         server_id: Set(row.server.as_uuid()),
-        name: Set(row.name.clone()),
-        labels: Set(JsonValue::Object(labels)),
+        name: Set(row.name.as_deref().map(storable)),
+        labels: Set(to_json(&row.labels)),
         kind: Set(row.kind.as_str().to_owned()),
         state: Set(StateWord::Creating.as_str().to_owned()),
         starting: Set(false),
@@ -53,6 +50,8 @@ pub(crate) fn new_values(row: &WorkspaceRow) -> ActiveModel {
         idle_after_ms: Set(row.idle.after_ms()),
         idled: Set(false),
         destroy_reason: Set(None),
+        snapshot_id: Set(row.origin.map(|origin| origin.snapshot.as_uuid())),
+        source_workspace_id: Set(row.origin.map(|origin| origin.workspace.as_uuid())),
     }
 }
 
@@ -112,6 +111,10 @@ impl TryFrom<Model> for WorkspaceRow {
             idle: IdlePolicy::of_columns(&row.idle_action, row.idle_after_ms)?,
             idled: row.idled,
             destroy_reason: row.destroy_reason.map(|word| from_word("destroy_reason", &word)).transpose()?,
+            origin: row
+                .snapshot_id
+                .zip(row.source_workspace_id)
+                .map(|(snapshot, workspace)| MadeFrom { snapshot: snapshot.into(), workspace: workspace.into() }),
         })
     }
 }

@@ -32,7 +32,7 @@ use crate::{
     connection::{Alone, Writer},
     entity::{
         server::{ActiveModel, Column, Entity, Model},
-        workspace,
+        snapshot, workspace,
     },
     error::Doing as _,
     installation::now,
@@ -204,8 +204,8 @@ impl Store {
         Ok(())
     }
 
-    /// Takes a server's workspaces of these providers over, if its lease has run out; returns those that are this
-    /// server's now. Of servers that try at once each workspace goes to one. A server that renews its lease at this
+    /// Takes a server's workspaces and snapshots of these providers over, if its lease has run out; returns the
+    /// workspaces that are this server's now. Of servers that try at once each workspace goes to one. A server that renews its lease at this
     /// moment either keeps all of them, or finds that it had lost it.
     ///
     /// # Errors
@@ -233,6 +233,11 @@ impl Store {
             .filter(workspace::Column::State.ne(StateWord::Destroyed.as_str()))
             .col_expr(workspace::Column::ServerId, Expr::value(self.server_id().as_uuid()));
         let taken = take.exec_with_returning(&transaction).await.doing(ACTION)?;
+        let take = snapshot::Entity::update_many()
+            .filter(snapshot::Column::ServerId.eq(dead.as_uuid()))
+            .filter(snapshot::Column::Provider.is_in(providers.iter().map(|provider| provider.as_str())))
+            .col_expr(snapshot::Column::ServerId, Expr::value(self.server_id().as_uuid()));
+        take.exec(&transaction).await.doing(ACTION)?;
         transaction.commit().await.doing(ACTION)?;
         taken.into_iter().map(WorkspaceRow::try_from).collect()
     }

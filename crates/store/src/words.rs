@@ -1,5 +1,7 @@
 //! Words and JSON in columns, as the types that they stand for.
 
+use std::collections::BTreeMap;
+
 use emergent_provider::{ContainerKind, Isolation, NetworkPolicy};
 use sea_orm::JsonValue;
 use serde::de::DeserializeOwned;
@@ -72,6 +74,16 @@ pub(crate) fn parse<T: std::str::FromStr>(column: &'static str, text: &str) -> R
 /// The value that a column's JSON stands for.
 pub(crate) fn from_json<T: DeserializeOwned>(column: &'static str, json: JsonValue) -> Result<T, StoreError> {
     T::deserialize(&json).map_err(|_| unknown(column, &json.to_string()))
+}
+
+/// A map of texts as a column's JSON.
+pub(crate) fn to_json(map: &BTreeMap<String, String>) -> JsonValue {
+    JsonValue::Object(map.iter().map(|(key, value)| (key.clone(), JsonValue::from(storable(value)))).collect())
+}
+
+/// A number of bytes as a column has it. No engine has 8 EiB: the largest number says as much.
+pub(crate) fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// A number that a column holds as a signed one.

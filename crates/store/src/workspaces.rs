@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use emergent_provider::{
-    ContainerKind, ImageRef, Isolation, NetworkPolicy, ProviderKind, ResourceLimits, ServerId, WorkspaceId,
+    ContainerKind, ImageRef, Isolation, NetworkPolicy, ProviderKind, ResourceLimits, ServerId, SnapshotId, WorkspaceId,
 };
 use sea_orm::{
     ColumnTrait as _, Condition, EntityTrait as _, JsonValue, QueryFilter as _, QueryOrder as _, QuerySelect as _,
     Select,
-    sea_query::{BinOper, Expr, ExprTrait as _, Func},
+    sea_query::{BinOper, Expr, ExprTrait as _, Func, IntoIden},
 };
 
 use crate::{
@@ -83,6 +83,17 @@ pub struct WorkspaceRow {
     pub idled: bool,
     /// Why it is being destroyed, or was.
     pub destroy_reason: Option<DestroyReason>,
+    /// What it was made from, where that is not its image alone.
+    pub origin: Option<MadeFrom>,
+}
+
+/// What a workspace was made from. Both may be gone by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MadeFrom {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The workspace that the snapshot was taken of.
+    pub workspace: WorkspaceId,
 }
 
 /// A provider that would have been better and could not be used.
@@ -361,7 +372,7 @@ impl ListFilter {
             condition = condition.add(Column::Name.eq(storable(name)));
         }
         if let Some((key, value)) = &self.label {
-            condition = condition.add(has_label(key, value));
+            condition = condition.add(label_is(Column::Labels, key, value));
         }
         select.filter(condition)
     }
@@ -375,9 +386,10 @@ pub fn is_label_key(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte))
 }
 
-fn has_label(key: &str, value: &str) -> Expr {
+/// Whether a column of labels has this one.
+pub(crate) fn label_is(labels: impl IntoIden, key: &str, value: &str) -> Expr {
     if !is_label_key(key) {
         return Expr::value(false);
     }
-    Expr::col(Column::Labels).binary(BinOper::Custom("->>"), Expr::value(key)).eq(storable(value))
+    Expr::col(labels.into_iden()).binary(BinOper::Custom("->>"), Expr::value(key)).eq(storable(value))
 }

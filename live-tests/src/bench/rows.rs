@@ -1,5 +1,7 @@
 //! The rows, one function each.
 
+mod snapshots;
+
 use std::{
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -69,6 +71,7 @@ impl Subject {
             self.row("download of 256 MB", "MB/s", Target::AtLeast(1.0), self.download().await),
         ];
         rows.extend(warm::measured(self.runtime).await);
+        rows.extend(self.snapshot_rows().await);
         if self.runtime == Runtime::Runc {
             rows.push(self.row("server memory, idle", "MB", Target::OursAtMost(40.0), self.memory_idle().await));
             rows.push(self.row("server memory, 200 known", "MB", Target::OursAtMost(120.0), self.memory_known().await));

@@ -10,7 +10,7 @@ use emergent_provider::{CreateStep, DestroyStep, StopStep};
 use serde_json::{Value, json};
 
 /// How long a restarted server has to put things in order.
-const IN_ORDER_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const IN_ORDER_WITHIN: Duration = Duration::from_secs(30);
 
 pub(crate) fn cases() -> Vec<Case> {
     let create = CreateStep::ALL.iter().map(|step| step.name()).map(|step| case(step, Operation::Create));
@@ -81,13 +81,14 @@ async fn killed_at(runtime: Runtime, step: &'static str, operation: Operation) -
     server.await_nothing_left().await
 }
 
-async fn list(server: &Server) -> anyhow::Result<Vec<Value>> {
+pub(crate) async fn list(server: &Server) -> anyhow::Result<Vec<Value>> {
     let listed = server.api.get(&format!("{WORKSPACES}?limit=200")).await?.success()?;
     listed["items"].as_array().cloned().context("a list without items")
 }
 
-/// No row is between two states, every live row has its container and volume, and nothing else is in the engine.
-async fn agreement(server: &Server) -> anyhow::Result<Result<(), String>> {
+/// No row is between two states, every live row has its container and volume, every snapshot its volume and image,
+/// and nothing else is in the engine.
+pub(crate) async fn agreement(server: &Server) -> anyhow::Result<Result<(), String>> {
     let rows = list(server).await?;
     let mut engine = server.engine.resources_of_server(server.id()).await?;
     engine.retain(|name| !name.contains("emergent-probe"));
@@ -106,6 +107,22 @@ async fn agreement(server: &Server) -> anyhow::Result<Result<(), String>> {
             between => return Ok(Err(format!("{id} is {between}"))),
         }
     }
+    let snapshots = server.api.get("/api/v1/agent/snapshots").await?.success()?;
+    for row in snapshots["items"].as_array().context("a list without items")? {
+        let (id, state) = (row["id"].as_str().context("no id")?, row["state"].as_str().context("no state")?);
+        let parts = server.engine.resources_of_snapshot(id).await?;
+        match state {
+            "ready" if parts.len() == 2 => expected.extend(parts),
+            "error" if parts.is_empty() => {}
+            between => return Ok(Err(format!("snapshot {id} is {between} with {parts:?}"))),
+        }
+    }
+    // What forks are made from stays as long as they do.
+    for row in rows.iter().filter(|row| row["snapshot_id"].is_string() && row["state"] == "ready") {
+        let parts = server.engine.resources_of_snapshot(row["snapshot_id"].as_str().unwrap_or_default()).await?;
+        expected.extend(parts.into_iter().filter(|part| part.ends_with(":latest")));
+    }
     expected.sort();
+    expected.dedup();
     Ok(if engine == expected { Ok(()) } else { Err(format!("engine {engine:?}, rows {expected:?}")) })
 }

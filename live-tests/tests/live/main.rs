@@ -9,6 +9,8 @@ mod isolation;
 mod lifecycle;
 mod selection;
 mod sessions;
+mod snapshot_faults;
+mod snapshots;
 mod tools;
 mod warm;
 
@@ -22,6 +24,8 @@ fn main() -> ExitCode {
         tools::cases,
         durability::cases,
         faults::cases,
+        snapshots::cases,
+        snapshot_faults::cases,
         isolation::cases,
         images::cases,
         selection::cases,

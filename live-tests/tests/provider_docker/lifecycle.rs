@@ -7,7 +7,7 @@ use emergent_guest_proto::RunAs;
 use emergent_live_tests::{Case, Runtime, until};
 use emergent_provider::{
     Channels as _, CreateStep, DestroyStep, EngineState, ExitReason, Inventory as _, Isolation, Lifecycle as _,
-    NetworkPolicy, Provider as _, PullProgress, StepObserver, WorkspaceId,
+    NetworkPolicy, Provider as _, PullProgress, SnapshotId, SnapshotStep, StepObserver, WorkspaceId,
 };
 use futures::future::try_join_all;
 use sha2::{Digest as _, Sha256};
@@ -108,6 +108,7 @@ impl StepObserver for Steps {
         self.0.lock().unwrap().push(step.name());
     }
 
+    fn snapshot_taken(&self, _: SnapshotId, _: SnapshotStep) {}
     fn pulling(&self, _: WorkspaceId, _: PullProgress) {}
 }
 
@@ -117,7 +118,7 @@ async fn steps_in_order(runtime: Runtime) -> anyhow::Result<()> {
     let steps = Steps::default();
     bench.provider.create(&spec, &steps).await.map_err(full)?;
     bench.provider.destroy(spec.workspace, &steps).await.map_err(full)?;
-    let create = &CreateStep::ALL[1..5];
+    let create = &CreateStep::ALL[1..6];
     let destroy = &DestroyStep::ALL[1..3];
     let expected: Vec<_> =
         create.iter().map(|step| step.name()).chain(destroy.iter().map(|step| step.name())).collect();

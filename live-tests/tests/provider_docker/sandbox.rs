@@ -13,7 +13,8 @@ use emergent_guest_proto::{
 use emergent_live_tests::{Engine, Runtime};
 use emergent_provider::{
     ByteStream, ChannelError, Channels as _, ContainerKind, CreateError, CreateStep, Created, DestroyStep, Isolation,
-    Lifecycle as _, NetworkPolicy, PullProgress, ResourceLimits, SandboxSpec, ServerId, StepObserver, WorkspaceId,
+    Lifecycle as _, NetworkPolicy, PullProgress, ResourceLimits, SandboxSpec, ServerId, SnapshotId, SnapshotStep,
+    StepObserver, WorkspaceId,
 };
 use emergent_provider_docker::{DockerConfig, DockerProvider};
 
@@ -115,6 +116,7 @@ impl Open for Opener {
 impl StepObserver for Unobserved {
     fn created(&self, _: WorkspaceId, _: CreateStep) {}
     fn destroyed(&self, _: WorkspaceId, _: DestroyStep) {}
+    fn snapshot_taken(&self, _: SnapshotId, _: SnapshotStep) {}
     fn pulling(&self, _: WorkspaceId, _: PullProgress) {}
 }
 
@@ -137,6 +139,7 @@ pub(crate) fn spec(network: NetworkPolicy) -> anyhow::Result<SandboxSpec> {
         workspace: WorkspaceId::generate(),
         kind: ContainerKind::AgentWorkspace,
         image: image.parse().context("EMERGENT_TEST_IMAGE")?,
+        snapshot: None,
         registry: None,
         limits: ResourceLimits { cpu: 1.0, memory_bytes: 512 << 20, disk_bytes: 1 << 30, pids: 256 },
         network,

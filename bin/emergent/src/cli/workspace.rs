@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use emergent_api::size::ByteSize;
 use emergent_guest_proto::{ExecutionId, Stream};
+use uuid::Uuid;
 
 use super::session::{AttachArgs, DetachArgs, IdleArgs, SessionsArgs, SetArgs};
 
@@ -31,6 +32,8 @@ pub(crate) enum WorkspaceCommand {
     Detach(DetachArgs),
     /// List who held a workspace when.
     Sessions(SessionsArgs),
+    /// Make copies of a workspace, each with its files of this moment.
+    Fork(ForkArgs),
     /// Stop workspaces: processes end, files stay.
     Stop(WorkspacesArgs),
     /// Freeze workspaces with their processes.
@@ -69,6 +72,9 @@ pub(crate) struct CreateArgs {
     /// What it runs; the server's default image when left out.
     #[arg(long, value_name = "REFERENCE")]
     pub(crate) image: Option<String>,
+    /// The snapshot that it is made from.
+    #[arg(long, value_name = "ID", conflicts_with = "image")]
+    pub(crate) snapshot: Option<Uuid>,
     /// Which provider makes it; a named one never falls back to another.
     #[arg(long, value_parser = ["auto", "gvisor", "firecracker", "e2b"])]
     pub(crate) provider: Option<String>,
@@ -107,6 +113,31 @@ pub(crate) struct CreateArgs {
     pub(crate) idempotency_key: Option<String>,
     /// Seconds to wait for it to be ready; 0 does not wait.
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub(crate) wait: u64,
+}
+
+/// Copies to make.
+#[derive(Debug, Args)]
+pub(crate) struct ForkArgs {
+    /// Id, beginning of an id, or name of the workspace.
+    pub(crate) workspace: String,
+    /// How many copies.
+    #[arg(long, short = 'n', default_value_t = 1, value_name = "COUNT")]
+    pub(crate) count: u32,
+    /// Their name; several have their numbers after it.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// A label, in place of the workspace's.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) label: Vec<(String, String)>,
+    /// An environment variable, besides the workspace's.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Days until they may be destroyed; 0 for never.
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) ttl_days: Option<f64>,
+    /// Seconds to wait for them to be ready; 0 does not wait.
+    #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=600))]
     pub(crate) wait: u64,
 }
 

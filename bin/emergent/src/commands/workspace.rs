@@ -4,12 +4,13 @@ mod audit;
 mod copy;
 mod create;
 mod exec;
-mod find;
+pub(super) mod find;
 mod follow;
+mod fork;
 mod logs;
 mod sessions;
 mod set;
-mod show;
+pub(super) mod show;
 
 use emergent_api::resources::workspaces::{WorkspaceList, view::WorkspaceView};
 use futures::StreamExt as _;
@@ -46,6 +47,7 @@ pub(super) async fn run(arguments: WithServer<WorkspaceCommand>) -> ExitStatus {
         WorkspaceCommand::Attach(attach) => ended(sessions::attach(&client, &attach, json).await),
         WorkspaceCommand::Detach(detach) => ended(sessions::detach(&client, &detach, json).await),
         WorkspaceCommand::Sessions(which) => ended(sessions::list(&client, &which, json).await),
+        WorkspaceCommand::Fork(copies) => fork::run(&client, &copies, json).await,
         WorkspaceCommand::Stop(which) => change(&client, &which.workspaces, "stop", "stopping", json).await,
         WorkspaceCommand::Pause(which) => change(&client, &which.workspaces, "pause", "pausing", json).await,
         WorkspaceCommand::Resume(which) => change(&client, &which.workspaces, "resume", "resuming", json).await,
@@ -139,7 +141,7 @@ async fn ids_to_remove(client: &Client, which: &RemoveArgs) -> Result<Vec<Uuid>,
     Ok(ids)
 }
 
-fn report(failures: impl Iterator<Item = ClientError>) -> ExitStatus {
+pub(super) fn report(failures: impl Iterator<Item = ClientError>) -> ExitStatus {
     let mut status = ExitStatus::Success;
     for failure in failures {
         status = ended(Err(failure));

@@ -5,7 +5,8 @@ use std::time::Duration;
 use chrono::SecondsFormat;
 use emergent_core::{
     AttachError, CallError, ChangeError, ErrorReason, ListError, LookupError, NewWorkspaceError, SessionError,
-    SessionRow, StateWord, StoreError, TransitionError, Unavailable, Workspace, WorkspaceState,
+    SessionRow, Snapshot, SnapshotError, SnapshotState, SnapshotStateWord, SnapshotUnusable, StateWord, StoreError,
+    TransitionError, Unavailable, Workspace, WorkspaceState,
 };
 use emergent_guest_client::GuestCallError;
 use emergent_provider::{OperationError, ProviderKind};
@@ -79,6 +80,7 @@ impl From<NewWorkspaceError> for Refusal {
                 ProblemKind::IdempotencyMismatch,
                 "this Idempotency-Key came with a different request in the last 24 hours; use a new key",
             ),
+            NewWorkspaceError::Snapshot(source) => source.into(),
             NewWorkspaceError::ShuttingDown => shutting_down(&error),
             NewWorkspaceError::Store(source) => source.into(),
         }
@@ -105,6 +107,7 @@ fn no_provider(error: &NewWorkspaceError, named: bool, reasons: &[(ProviderKind,
 fn public_field(field: &str) -> String {
     match field {
         "image" => "base_image".to_owned(),
+        "snapshot" => "snapshot_id".to_owned(),
         "ttl" => "expires_in_seconds".to_owned(),
         "idle.after" => "idle.after_minutes".to_owned(),
         "kind" => "container_type".to_owned(),
@@ -154,6 +157,42 @@ impl From<TransitionError> for Refusal {
             TransitionError::Store(source) => source.into(),
         }
     }
+}
+
+impl From<SnapshotUnusable> for Refusal {
+    fn from(error: SnapshotUnusable) -> Self {
+        match error {
+            SnapshotUnusable::NotFound => {
+                let detail = "your project has no snapshot of this id; list them with GET /api/v1/agent/snapshots";
+                Self::new(ProblemKind::SnapshotNotFound, detail)
+            }
+            SnapshotUnusable::NotReady(SnapshotStateWord::Creating) => {
+                Self::new(ProblemKind::SnapshotUnusable, error.to_string()).retry_after(1)
+            }
+            SnapshotUnusable::NotReady(_) | SnapshotUnusable::Elsewhere(_) => {
+                Self::new(ProblemKind::SnapshotUnusable, error.to_string())
+            }
+        }
+    }
+}
+
+impl From<SnapshotError> for Refusal {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Workspace(source) => source.into(),
+            SnapshotError::Request(source) => source.into(),
+            SnapshotError::Unusable(source) => source.into(),
+            SnapshotError::Delete(ref source) => Self::new(engine_kind(source), chain(&error)),
+            SnapshotError::Store(source) => source.into(),
+        }
+    }
+}
+
+/// What the taking of a snapshot answers when it has failed.
+pub(crate) fn of_failed_snapshot(snapshot: &Snapshot) -> Option<Refusal> {
+    let SnapshotState::Error { message } = &snapshot.state else { return None };
+    let detail = format!("snapshot {} was not taken: {message}", snapshot.id);
+    Some(Refusal::new(ProblemKind::SnapshotFailed, detail))
 }
 
 fn engine_kind(error: &OperationError) -> ProblemKind {

@@ -60,6 +60,8 @@ kinds! {
     WorkspaceNotFound = "workspace-not-found", NOT_FOUND, "There is no such workspace";
     /// There is no project of this id.
     ProjectNotFound = "project-not-found", NOT_FOUND, "There is no such project";
+    /// No snapshot of your project has this id. List them with `GET /api/v1/agent/snapshots`.
+    SnapshotNotFound = "snapshot-not-found", NOT_FOUND, "There is no such snapshot";
     /// No token of your project has this id.
     TokenNotFound = "token-not-found", NOT_FOUND, "There is no such token";
     /// The workspace has had no session of this id. `GET …/sessions` lists all that it had.
@@ -107,6 +109,12 @@ kinds! {
     IdempotencyMismatch = "idempotency-mismatch", UNPROCESSABLE_ENTITY, "The idempotency key was used for another request";
     /// The workspace could not be made; nothing of it is left. `detail` is the reason.
     WorkspaceFailed = "workspace-failed", UNPROCESSABLE_ENTITY, "The workspace could not be made";
+    /// The snapshot could not be taken; `detail` says why. The workspace is as it was, and nothing of the snapshot is
+    /// left but its row, for you to read and to delete.
+    SnapshotFailed = "snapshot-failed", UNPROCESSABLE_ENTITY, "The snapshot could not be taken";
+    /// The snapshot is still being taken, is being deleted, was not taken, or is kept by another server of the
+    /// installation. `detail` says which.
+    SnapshotUnusable = "snapshot-unusable", CONFLICT, "The snapshot cannot be used";
     /// The provider of this workspace cannot do this at all; `GET …/providers` lists what each can.
     UnsupportedOperation = "unsupported-operation", UNPROCESSABLE_ENTITY, "The provider cannot do this";
     /// The path is a directory and this needs a file.

@@ -15,6 +15,9 @@ pub struct Usual;
 /// What a call about one workspace can answer, besides.
 pub struct OnWorkspace;
 
+/// What a call about one snapshot can answer, besides.
+pub struct OnSnapshot;
+
 /// What a call that reaches into a workspace can answer, besides.
 pub struct OnGuest;
 
@@ -37,6 +40,13 @@ const ON_WORKSPACE: &[(u16, &str)] = &[
     (503, "Workspaces are switched off, or the engine, the workspace or the store does not answer."),
 ];
 
+const ON_SNAPSHOT: &[(u16, &str)] = &[
+    (404, "Your project has no such snapshot."),
+    (409, "The snapshot is in a state that does not allow this."),
+    (502, "The engine refused."),
+    (503, "Workspaces are switched off, or the engine or the store does not answer."),
+];
+
 const ON_GUEST: &[(u16, &str)] = &[
     (404, "There is no such workspace, execution, file or directory."),
     (409, "The workspace, the execution or the path is in a state that does not allow this."),
@@ -56,6 +66,12 @@ impl IntoResponses for Usual {
 impl IntoResponses for OnWorkspace {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         problems(&[USUAL, ON_WORKSPACE])
+    }
+}
+
+impl IntoResponses for OnSnapshot {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&[USUAL, ON_SNAPSHOT])
     }
 }
 

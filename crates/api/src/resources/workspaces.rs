@@ -92,7 +92,7 @@ async fn create_workspace(
     Ok((status, [(header::LOCATION, location(&workspace)?)], Json(WorkspaceView::from(workspace))).into_response())
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Refusal> {
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Refusal> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let text = String::from_utf8_lossy(value.as_bytes());
     let key = text.parse::<IdempotencyKey>();

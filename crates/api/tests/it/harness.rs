@@ -8,9 +8,9 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
 use emergent_api::{ApiParts, ApiState, Hosts, Peers, auth::TokenSecret, problem::Problem};
-use emergent_core::{CoreConfig, Readiness, WorkspaceId, Workspaces};
+use emergent_core::{CoreConfig, Readiness, SnapshotId, WorkspaceId, Workspaces};
 use emergent_provider::{ContainerKind, NetworkPolicy, ProviderKind, ResourceLimits};
-use emergent_store::{Admission, DatabaseUrl, NewToken, NewWorkspaceRow, Scope, Store};
+use emergent_store::{Admission, DatabaseUrl, NewSnapshotRow, NewToken, NewWorkspaceRow, Scope, Store};
 use http_body_util::BodyExt as _;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::Value;
@@ -70,6 +70,29 @@ impl Api {
         secret.expose().to_owned()
     }
 
+    /// A row of a snapshot that nothing drives on, in the state `creating`.
+    pub(crate) async fn new_snapshot(&self, workspace: WorkspaceId) -> SnapshotId {
+        let row = NewSnapshotRow {
+            id: SnapshotId::generate(),
+            project: self.store.default_project(),
+            server: self.store.server_id(),
+            workspace,
+            provider: ProviderKind::Gvisor,
+            name: None,
+            labels: Default::default(),
+            temporary: false,
+            kind: ContainerKind::AgentWorkspace,
+            image: "base:test".parse().unwrap(),
+            limits: limits(),
+            network: NetworkPolicy::None,
+            allow_root: false,
+            environment_keys: Vec::new(),
+        };
+        let id = row.id;
+        self.store.snapshots_admit(row, None).await.unwrap();
+        id
+    }
+
     /// A row of a workspace that nothing drives on, in the state `creating`.
     pub(crate) async fn new_row(&self, name: &str, labels: &[(&str, &str)]) -> WorkspaceId {
         let row = NewWorkspaceRow {
@@ -90,6 +113,7 @@ impl Api {
             environment_keys: Vec::new(),
             expires_at: None,
             idle: emergent_store::IdlePolicy::default(),
+            origin: None,
         };
         match self.store.admit(row, 1000, None).await.unwrap() {
             Admission::Admitted(row) => row.id,

@@ -28,12 +28,14 @@ async fn no_operation_finds_a_workspace_or_a_token_of_another_project() {
     let shown = api.get(&format!("{WORKSPACES}/{workspace}")).await.text;
     let token = api.get("/api/v1/tokens").await.json()["items"][0]["id"].as_str().unwrap().to_owned();
     let project = api.store.default_project().to_string();
+    let snapshot = api.new_snapshot(workspace).await.to_string();
 
     let document = serde_json::to_value(emergent_api::openapi()).unwrap();
     let mut tried = 0;
     for operation in operations().into_iter().filter(|operation| operation.path.contains("{id}")) {
         let (id, slug) = match operation.path.as_str() {
             path if path.starts_with(WORKSPACES) => (workspace.to_string(), "workspace-not-found"),
+            path if path.starts_with("/api/v1/agent/snapshots") => (snapshot.clone(), "snapshot-not-found"),
             path if path.starts_with("/api/v1/projects") => (project.clone(), "project-not-found"),
             _ => (token.clone(), "token-not-found"),
         };
@@ -46,10 +48,11 @@ async fn no_operation_finds_a_workspace_or_a_token_of_another_project() {
     }
     assert!(tried > 30, "{tried}");
 
-    for list in [WORKSPACES, "/api/v1/tokens"] {
+    for list in [WORKSPACES, "/api/v1/agent/snapshots", "/api/v1/tokens"] {
         let listed = api.call("GET", list, Some(&stranger), None).await;
         assert_eq!(listed.status, 200, "{}", listed.text);
-        assert!(!listed.text.contains(&workspace.to_string()) && !listed.text.contains(&token), "{}", listed.text);
+        let others = [&workspace.to_string(), &token, &snapshot];
+        assert!(!others.iter().any(|id| listed.text.contains(*id)), "{}", listed.text);
     }
     assert_eq!(api.get(&format!("{WORKSPACES}/{workspace}")).await.text, shown);
 }

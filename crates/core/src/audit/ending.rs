@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use emergent_provider::OperationError;
 use emergent_store::AuditOutcome;
 
-use crate::{NewWorkspaceError, TransitionError};
+use crate::{NewWorkspaceError, SnapshotError, SnapshotUnusable, TransitionError};
 
 /// How something ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,28 @@ impl From<&TransitionError> for Ending {
     }
 }
 
+impl From<&SnapshotUnusable> for Ending {
+    fn from(error: &SnapshotUnusable) -> Self {
+        match error {
+            SnapshotUnusable::NotFound => Self::refused("snapshot-not-found"),
+            SnapshotUnusable::NotReady(_) | SnapshotUnusable::Elsewhere(_) => Self::refused("snapshot-unusable"),
+        }
+    }
+}
+
+impl<T> From<&Result<T, SnapshotError>> for Ending {
+    fn from(result: &Result<T, SnapshotError>) -> Self {
+        match result {
+            Ok(_) => Self::OK,
+            Err(SnapshotError::Workspace(error)) => error.into(),
+            Err(SnapshotError::Request(error)) => error.into(),
+            Err(SnapshotError::Unusable(error)) => error.into(),
+            Err(SnapshotError::Delete(_)) => Self::failed("engine-refused"),
+            Err(SnapshotError::Store(_)) => Self::failed("store-unavailable"),
+        }
+    }
+}
+
 impl From<&NewWorkspaceError> for Ending {
     fn from(error: &NewWorkspaceError) -> Self {
         match error {
@@ -74,6 +96,7 @@ impl From<&NewWorkspaceError> for Ending {
             NewWorkspaceError::LimitReached { .. } => Self::refused("limit-reached"),
             NewWorkspaceError::OverQuota { .. } => Self::refused("quota-reached"),
             NewWorkspaceError::NoProvider { .. } => Self::failed("no-provider"),
+            NewWorkspaceError::Snapshot(error) => error.into(),
             NewWorkspaceError::IdempotencyMismatch => Self::refused("idempotency-mismatch"),
             NewWorkspaceError::ShuttingDown => Self::refused("not-ready"),
             NewWorkspaceError::Store(_) => Self::failed("store-unavailable"),

@@ -122,6 +122,7 @@ impl Core {
             workspace: id,
             kind: ContainerKind::AgentWorkspace,
             image: image.clone(),
+            snapshot: None,
             registry: self.registry_login(image),
             limits: shelf.limits(),
             network: NETWORK,

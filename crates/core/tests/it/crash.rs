@@ -5,8 +5,10 @@
 
 use std::{env, os::unix::process::ExitStatusExt as _, path::Path, process::Command, time::Duration};
 
-use emergent_core::{CoreConfig, ErrorReason, Fault, NewWorkspace, StateWord, WorkspaceState};
-use emergent_provider::{CreateStep, DestroyStep, EngineState, ExitReason, StopStep};
+use emergent_core::{
+    CoreConfig, ErrorReason, Fault, NewSnapshot, NewWorkspace, SnapshotStateWord, StateWord, WorkspaceState,
+};
+use emergent_provider::{CreateStep, DestroyStep, EngineState, ExitReason, SnapshotStep, StopStep};
 
 use crate::support::{Fixture, config, store_and_engine};
 
@@ -25,6 +27,7 @@ fn after_create(step: CreateStep) -> Aftermath {
         CreateStep::IntentRecorded
         | CreateStep::ImagePresent
         | CreateStep::VolumeCreated
+        | CreateStep::VolumeFilled
         | CreateStep::SandboxCreated
         | CreateStep::SandboxStarted
         | CreateStep::GuestAnswered => Aftermath { state: StateWord::Error, engine: None },
@@ -100,6 +103,35 @@ async fn crash_and_check(step: &'static str, expected: Aftermath) {
     }
 }
 
+#[tokio::test]
+async fn after_a_crash_at_any_step_of_a_snapshot_the_workspace_goes_on_and_nothing_is_half_made() {
+    for step in SnapshotStep::ALL {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_owned();
+        let status = tokio::task::spawn_blocking(move || crash(&path, step.name())).await.unwrap();
+        assert_eq!(status.signal(), Some(SIGKILL), "{step:?}: {status}");
+
+        let (store, engine) = store_and_engine(directory.path()).await;
+        let fixture = Fixture::start_in(directory, config(), store, engine).await;
+        fixture.reconciled().await;
+        let workspace = fixture.all().await.pop().unwrap();
+        assert_eq!(workspace.state, WorkspaceState::Ready, "{step:?}");
+        assert_eq!(fixture.engine.state(workspace.id), Some(EngineState::Running), "{step:?}");
+        fixture.service.guest(fixture.project, workspace.id).await.unwrap().hello().await.unwrap();
+        let rows = fixture.service.snapshots(fixture.project, Default::default(), Default::default()).await.unwrap();
+        let (left, state) = (fixture.engine.snapshots().len(), rows.items[0].state.word());
+        let expected = match step {
+            SnapshotStep::ReadyRecorded => (1, SnapshotStateWord::Ready),
+            SnapshotStep::IntentRecorded
+            | SnapshotStep::VolumeCreated
+            | SnapshotStep::SandboxFrozen
+            | SnapshotStep::FilesCopied
+            | SnapshotStep::SandboxThawed => (0, SnapshotStateWord::Error),
+        };
+        assert_eq!((left, state), expected, "{step:?}");
+    }
+}
+
 fn crash(directory: &Path, step: &str) -> std::process::ExitStatus {
     Command::new(env::current_exe().unwrap())
         .args(["--exact", "crash::child", "--ignored", "--quiet"])
@@ -122,6 +154,9 @@ async fn child() {
     fixture.service.settle(fixture.project, id, Duration::from_secs(10)).await.unwrap();
     if step.starts_with("stop.") {
         fixture.service.stop(fixture.project, id).await.unwrap();
+    } else if step.starts_with("snapshot.") {
+        let taken = fixture.service.take_snapshot(fixture.project, id, NewSnapshot::default(), None).await.unwrap();
+        fixture.service.settle_snapshot(fixture.project, taken.id, Duration::from_secs(10)).await.unwrap();
     } else {
         fixture.service.destroy(fixture.project, id).await.unwrap();
     }

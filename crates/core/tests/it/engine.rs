@@ -13,7 +13,8 @@ use chrono::Utc;
 use emergent_provider::{
     ByteStream, Capabilities, ChannelError, Channels, ContainerKind, CreateError, CreateStep, Created, DestroyStep,
     EngineEvent, EngineEventKind, EngineState, ExitReason, Health, ImageRef, Inventory, Isolation, Lifecycle, Observed,
-    OperationError, Provider, ProviderKind, ResourceLimits, SandboxSpec, ServerId, StepObserver, WorkspaceId,
+    ObservedSnapshot, OperationError, Provider, ProviderKind, ResourceLimits, SandboxSpec, ServerId, SnapshotId,
+    SnapshotSpec, SnapshotStep, Snapshots, StepObserver, TakeError, Taken, WorkspaceId,
 };
 use futures::stream::{BoxStream, StreamExt as _};
 use tokio::sync::{broadcast, watch};
@@ -56,6 +57,7 @@ impl FakeEngine {
     /// The same as another provider.
     pub(crate) fn of_kind(kind: ProviderKind, directory: &Path, server: ServerId) -> Self {
         fs::create_dir_all(directory).unwrap();
+        fs::create_dir_all(directory.with_extension("snapshots")).unwrap();
         let shared = Shared {
             directory: directory.to_owned(),
             server,
@@ -133,6 +135,21 @@ impl FakeEngine {
     pub(crate) fn sandboxes(&self) -> BTreeSet<WorkspaceId> {
         let names = fs::read_dir(&self.shared.directory).unwrap().map(|entry| entry.unwrap().file_name());
         names.map(|name| name.to_str().unwrap().parse().unwrap()).collect()
+    }
+
+    /// Every snapshot that there is, whole or not.
+    pub(crate) fn snapshots(&self) -> BTreeSet<SnapshotId> {
+        let names = fs::read_dir(self.snapshot_directory()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.map(|name| name.to_str().unwrap().parse().unwrap()).collect()
+    }
+
+    /// Removes a snapshot behind the server's back.
+    pub(crate) fn lose_snapshot(&self, snapshot: SnapshotId) {
+        fs::remove_file(self.snapshot_directory().join(snapshot.to_string())).unwrap();
+    }
+
+    fn snapshot_directory(&self) -> PathBuf {
+        self.shared.directory.with_extension("snapshots")
     }
 
     /// Changes a sandbox behind the server's back, and says so.
@@ -235,6 +252,7 @@ impl Lifecycle for FakeEngine {
         for step in [
             CreateStep::ImagePresent,
             CreateStep::VolumeCreated,
+            CreateStep::VolumeFilled,
             CreateStep::SandboxCreated,
             CreateStep::SandboxStarted,
         ] {
@@ -254,6 +272,7 @@ impl Lifecycle for FakeEngine {
                 CreateStep::SandboxStarted => self.touch(id, Some(EngineState::Running)),
                 CreateStep::IntentRecorded
                 | CreateStep::ImagePresent
+                | CreateStep::VolumeFilled
                 | CreateStep::GuestAnswered
                 | CreateStep::HandedOver
                 | CreateStep::ReadyRecorded => {}
@@ -359,6 +378,56 @@ impl Inventory for FakeEngine {
 }
 
 #[async_trait]
+impl Snapshots for FakeEngine {
+    async fn take(&self, spec: &SnapshotSpec, observer: &dyn StepObserver) -> Result<Taken, TakeError> {
+        self.enter("take", spec.workspace).await?;
+        let freezes = self.state(spec.workspace) == Some(EngineState::Running);
+        for step in [
+            SnapshotStep::VolumeCreated,
+            SnapshotStep::SandboxFrozen,
+            SnapshotStep::FilesCopied,
+            SnapshotStep::SandboxThawed,
+        ] {
+            self.pass(step.name()).await;
+            self.answers()?;
+            match step {
+                SnapshotStep::VolumeCreated => {
+                    fs::write(self.snapshot_directory().join(spec.snapshot.to_string()), "").unwrap();
+                }
+                SnapshotStep::SandboxFrozen if freezes => self.touch(spec.workspace, Some(EngineState::Paused)),
+                SnapshotStep::SandboxThawed if freezes => self.touch(spec.workspace, Some(EngineState::Running)),
+                SnapshotStep::IntentRecorded
+                | SnapshotStep::SandboxFrozen
+                | SnapshotStep::FilesCopied
+                | SnapshotStep::SandboxThawed
+                | SnapshotStep::ReadyRecorded => {}
+            }
+            observer.snapshot_taken(spec.snapshot, step);
+        }
+        if self.shared.refused.lock().unwrap().contains("copy") {
+            self.lose_snapshot(spec.snapshot);
+            return Err(TakeError::CopyFailed("told to".to_owned()));
+        }
+        Ok(Taken { root_bytes: 1, workspace_bytes: 2 })
+    }
+
+    async fn delete(&self, snapshot: SnapshotId) -> Result<(), OperationError> {
+        self.enter("delete", WorkspaceId::generate()).await?;
+        if self.snapshots().contains(&snapshot) {
+            self.lose_snapshot(snapshot);
+        }
+        Ok(())
+    }
+
+    async fn list_snapshots(&self) -> Result<Vec<ObservedSnapshot>, OperationError> {
+        self.answers()?;
+        let (server, created_at) = (self.shared.server, Utc::now());
+        let all = self.snapshots().into_iter();
+        Ok(all.map(|snapshot| ObservedSnapshot { snapshot, server, created_at }).collect())
+    }
+}
+
+#[async_trait]
 impl Provider for FakeEngine {
     fn kind(&self) -> ProviderKind {
         self.shared.kind
@@ -370,7 +439,7 @@ impl Provider for FakeEngine {
             isolation: Isolation::Container,
             persistence: strong,
             pause: strong,
-            snapshots: false,
+            snapshots: strong,
             warm_pool: false,
             live_limits: false,
             disk_quota: false,

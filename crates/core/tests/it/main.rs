@@ -17,6 +17,7 @@ mod pool;
 mod races;
 mod reconcile;
 mod sessions;
+mod snapshots;
 mod support;
 mod upkeep;
 mod usage;

@@ -11,6 +11,7 @@ mod projects;
 mod quotas;
 mod servers;
 mod sessions;
+mod snapshots;
 pub(crate) mod support;
 mod tokens;
 mod usage;

@@ -66,6 +66,7 @@ impl TestStore {
             environment_keys: vec!["TOKEN".to_owned()],
             expires_at: None,
             idle: IdlePolicy::default(),
+            origin: None,
         }
     }
 

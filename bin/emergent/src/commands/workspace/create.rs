@@ -65,7 +65,7 @@ async fn make(client: &Client, arguments: &CreateArgs, progress: &ProgressBar) -
     }
 }
 
-fn not_ready(workspace: &WorkspaceView, reason: String) -> ClientError {
+pub(super) fn not_ready(workspace: &WorkspaceView, reason: String) -> ClientError {
     ClientError::NotReady { id: workspace.id.to_string(), state: workspace.state.as_str(), reason }
 }
 
@@ -86,10 +86,11 @@ fn body(arguments: &CreateArgs) -> Result<CreateWorkspace, ClientError> {
         container_type: None,
         provider: word(arguments.provider.as_ref())?,
         base_image: arguments.image.clone(),
+        snapshot_id: arguments.snapshot,
         resource_limits: (limits != RequestedLimits::default()).then_some(limits),
         network: word(arguments.network.as_ref())?,
         environment: arguments.env.iter().cloned().collect(),
-        allow_root: arguments.allow_root,
+        allow_root: arguments.allow_root.then_some(true),
         requirements: None,
         ttl_days: arguments.ttl_days,
         expires_in_seconds: None,

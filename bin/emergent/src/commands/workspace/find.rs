@@ -6,11 +6,11 @@ use uuid::Uuid;
 use crate::client::{Client, ClientError};
 
 /// Where workspaces are in the API.
-pub(super) const WORKSPACES: &str = "/api/v1/agent/workspaces";
+pub(crate) const WORKSPACES: &str = "/api/v1/agent/workspaces";
 
 /// The workspace that is meant by an id, the beginning of an id, or a name. A whole id is not looked up: the call that
 /// follows tells whether it is there.
-pub(super) async fn workspace(client: &Client, given: &str) -> Result<Uuid, ClientError> {
+pub(crate) async fn workspace(client: &Client, given: &str) -> Result<Uuid, ClientError> {
     if let Ok(id) = Uuid::try_parse(given) {
         return Ok(id);
     }

@@ -61,6 +61,8 @@ pub(super) fn one(workspace: &WorkspaceView) {
         ("runtime", workspace.runtime.clone().unwrap_or_default()),
         ("isolation", workspace.isolation.map(|isolation| isolation.as_str().to_owned()).unwrap_or_default()),
         ("image", workspace.base_image.clone()),
+        ("copy of", workspace.source_workspace_id.map(|id| id.to_string()).unwrap_or_default()),
+        ("snapshot", workspace.snapshot_id.map(|id| id.to_string()).unwrap_or_default()),
         ("cpu", limits.cpu.to_string()),
         ("memory", ByteSize(limits.memory).to_string()),
         ("disk", ByteSize(limits.disk).to_string()),
@@ -102,7 +104,7 @@ pub(super) fn warnings(workspace: &WorkspaceView) {
 }
 
 /// A time span in its largest unit.
-fn span(span: chrono::TimeDelta) -> String {
+pub(crate) fn span(span: chrono::TimeDelta) -> String {
     match span.num_seconds().max(0) {
         seconds @ ..120 => format!("{seconds}s"),
         seconds @ ..7_200 => format!("{}m", seconds / 60),

@@ -6,6 +6,7 @@ use emergent_core::{Cursor, LimitsRequest, ListFilter, NewWorkspace, PageRequest
 use emergent_provider::{ContainerKind, ImageRef, ProviderKind};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
 use super::{
     idle::RequestedIdle,
@@ -47,6 +48,10 @@ pub struct CreateWorkspace {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 255, example = "ubuntu:22.04")]
     pub base_image: Option<String>,
+    /// The snapshot that it is made from. Then `base_image` is left out, and labels, limits, network and root are the
+    /// copied workspace's where they are left out; its environment comes along.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_id: Option<Uuid>,
     /// What it may use; each limit that is left out is the server's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_limits: Option<RequestedLimits>,
@@ -57,8 +62,8 @@ pub struct CreateWorkspace {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
     /// Let calls run commands as root inside (`"user": "root"`).
-    #[serde(default)]
-    pub allow_root: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_root: Option<bool>,
     /// Days until it may be destroyed, from its creation; 0 for never. Left out: the server's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 3650)]
@@ -202,7 +207,7 @@ impl Check for CreateWorkspace {
 
 impl CreateWorkspace {
     /// The core's words for it. To be called on what was checked.
-    pub(super) fn into_core(self) -> NewWorkspace {
+    pub(crate) fn into_core(self) -> NewWorkspace {
         let limits = self.resource_limits.unwrap_or_default();
         let ttl_days = self.ttl_days.map(|days| {
             if days == 0.0 { Ttl::Never } else { Ttl::After(Duration::from_secs_f64(days * 24.0 * 60.0 * 60.0)) }
@@ -213,6 +218,7 @@ impl CreateWorkspace {
             kind: self.container_type.map_or(ContainerKind::AgentWorkspace, Into::into),
             provider: self.provider.and_then(RequestedProvider::named),
             image: self.base_image.and_then(|text| text.parse().ok()),
+            snapshot: self.snapshot_id.map(Into::into),
             limits: LimitsRequest {
                 cpu: limits.cpu,
                 memory_bytes: limits.memory.map(|size| size.0),
@@ -256,7 +262,7 @@ impl Check for WaitQuery {
 }
 
 impl WaitQuery {
-    pub(super) fn wait(&self) -> Duration {
+    pub(crate) fn wait(&self) -> Duration {
         Duration::from_secs(self.wait_seconds.unwrap_or(DEFAULT_WAIT))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use emergent_core::{PassedOver, StateWord, Workspace, WorkspaceState};
-use emergent_provider::{ContainerKind, Isolation, NetworkPolicy, ProviderKind, PullProgress};
+use emergent_provider::{ContainerKind, Isolation, NetworkPolicy, ProviderKind, PullProgress, ResourceLimits};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -155,6 +155,12 @@ pub struct WorkspaceView {
     /// How far the pull of its image is, while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull: Option<PullView>,
+    /// The snapshot that it was made from, which may be gone by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_id: Option<Uuid>,
+    /// The workspace that it is a copy of, which may be gone by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_workspace_id: Option<Uuid>,
     /// When it was asked for.
     pub created_at: DateTime<Utc>,
     /// When it first answered.
@@ -237,6 +243,12 @@ impl From<PassedOver> for PassedOverView {
     }
 }
 
+impl From<ResourceLimits> for LimitsView {
+    fn from(limits: ResourceLimits) -> Self {
+        Self { cpu: limits.cpu, memory: limits.memory_bytes, disk: limits.disk_bytes, pids: limits.pids }
+    }
+}
+
 impl From<Workspace> for WorkspaceView {
     fn from(workspace: Workspace) -> Self {
         let state = workspace.state.word().into();
@@ -260,12 +272,7 @@ impl From<Workspace> for WorkspaceView {
             runtime: workspace.runtime,
             isolation: workspace.isolation.map(Into::into),
             base_image: workspace.image.to_string(),
-            resource_limits: LimitsView {
-                cpu: workspace.limits.cpu,
-                memory: workspace.limits.memory_bytes,
-                disk: workspace.limits.disk_bytes,
-                pids: workspace.limits.pids,
-            },
+            resource_limits: workspace.limits.into(),
             network: workspace.network.into(),
             allow_root: workspace.allow_root,
             warnings: workspace.warnings,
@@ -274,6 +281,8 @@ impl From<Workspace> for WorkspaceView {
                 total_bytes,
                 status,
             }),
+            snapshot_id: workspace.origin.map(|origin| origin.snapshot.as_uuid()),
+            source_workspace_id: workspace.origin.map(|origin| origin.workspace.as_uuid()),
             created_at: workspace.created_at,
             ready_at: workspace.ready_at,
             ready_in_ms: workspace.ready_in_ms,

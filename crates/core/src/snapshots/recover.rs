@@ -1,0 +1,132 @@
+//! Makes the rows of snapshots and the engine agree, after a crash and after the engine was away.
+
+use std::{collections::HashSet, sync::Arc};
+
+use chrono::Utc;
+use emergent_provider::{ObservedSnapshot, OperationError, ProviderKind, SnapshotId};
+use emergent_store::{SnapshotRow, SnapshotState};
+
+use super::verdict::{SnapshotVerdict, verdict};
+use crate::{
+    SnapshotError, TransitionError,
+    inner::{Core, chain},
+    providers::Registered,
+    situation::Situation,
+};
+
+/// What is said of a snapshot whose taking did not outlive the server or the engine.
+const CUT_SHORT: &str = "the server or the engine was stopped while this snapshot was being taken; take it again";
+const LOST: &str = "the engine no longer has this snapshot: something other than this server removed it; delete it";
+
+// === impl Core ===
+
+impl Core {
+    /// Makes all rows of a provider's snapshots agree with its engine, and removes what no row knows.
+    ///
+    /// # Errors
+    /// When the engine cannot say what it has; nothing was changed then.
+    pub(crate) async fn recover_snapshots(&self, registered: &Arc<Registered>) -> Result<(), OperationError> {
+        if let Err(error) = self.may_act().await {
+            tracing::warn!(reason = chain(&error), "snapshots are left alone");
+            return Ok(());
+        }
+        let asked_at = Utc::now();
+        // Whatever server made it: what was taken over still carries its maker's label.
+        let observed = registered.provider.list_snapshots().await?;
+        // After the engine was asked: what is made meanwhile has a row, and no row is missed.
+        let rows = match self.store.snapshots_of(self.store.server_id()).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::warn!(reason = chain(&error), "the rows of snapshots could not be read");
+                return Ok(());
+            }
+        };
+        let known = rows.iter().map(|row| row.new.id).collect::<HashSet<_>>();
+        let present = observed.iter().map(|observed| observed.snapshot).collect::<HashSet<_>>();
+        // What was taken while the engine was listing says nothing against its row.
+        let settled = |row: &&SnapshotRow| row.ready_at.is_none_or(|ready_at| ready_at < asked_at);
+        let ours = rows.iter().filter(|row| row.new.provider == registered.provider.kind());
+        for row in ours.filter(settled) {
+            if let Err(error) = self.recover_snapshot(row, present.contains(&row.new.id)).await {
+                tracing::warn!(snapshot = %row.new.id, reason = chain(&error), "snapshot could not be reconciled");
+            }
+        }
+        let own = observed.iter().filter(|observed| observed.server == self.store.server_id());
+        for orphan in own.filter(|observed| !known.contains(&observed.snapshot)) {
+            self.remove_orphan_snapshot(registered, orphan).await;
+        }
+        Ok(())
+    }
+
+    async fn recover_snapshot(&self, row: &SnapshotRow, in_engine: bool) -> Result<(), SnapshotError> {
+        let id = row.new.id;
+        // Whoever has it is bringing it to where it belongs.
+        let Ok(_alone) = self.snapshot_locks.of(id).try_write_owned() else { return Ok(()) };
+        // It may have got there since it was listed.
+        let Some(row) = self.store.snapshots_find(id).await?.filter(|now| now.state == row.state) else {
+            return Ok(());
+        };
+        let verdict = verdict(row.state.word(), row.new.temporary, in_engine);
+        if verdict != SnapshotVerdict::Agree {
+            tracing::info!(snapshot = %id, state = %row.state.word(), in_engine, ?verdict, "reconciling a snapshot");
+        }
+        match verdict {
+            SnapshotVerdict::Agree => Ok(()),
+            SnapshotVerdict::Abandon => {
+                self.thaw_source(&row).await;
+                self.abandon_snapshot(row.new.provider, id, CUT_SHORT.to_owned()).await
+            }
+            SnapshotVerdict::FinishDelete => self.remove_snapshot(&row).await,
+            SnapshotVerdict::Clear => self.clear_snapshot(row.new.provider, id).await,
+            SnapshotVerdict::Lost => {
+                self.store.snapshots_record(id, &SnapshotState::Error { message: LOST.to_owned() }).await?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets a workspace go on that stands still only because it was being copied: its row says that it runs.
+    async fn thaw_source(&self, row: &SnapshotRow) {
+        let Some(entry) = self.registry.get(row.new.workspace) else { return };
+        let _turn = entry.turn().await;
+        if entry.situation() != Situation::Ready {
+            return;
+        }
+        let Some(registered) = self.providers.get(entry.provider()) else { return };
+        if let Err(error) = registered.provider.unpause(entry.id).await {
+            tracing::info!(workspace = %entry.id, reason = chain(&error), "the copied workspace does not go on");
+        }
+    }
+
+    /// Removes what there is of a snapshot that was not taken, and says why in its row.
+    pub(super) async fn abandon_snapshot(
+        &self,
+        provider: ProviderKind,
+        id: SnapshotId,
+        message: String,
+    ) -> Result<(), SnapshotError> {
+        let cleared = self.clear_snapshot(provider, id).await;
+        // Whatever is left is found again: the engine has something of a snapshot in error.
+        self.store.snapshots_record(id, &SnapshotState::Error { message }).await?;
+        cleared
+    }
+
+    async fn clear_snapshot(&self, provider: ProviderKind, id: SnapshotId) -> Result<(), SnapshotError> {
+        let registered = self.providers.get(provider).ok_or(TransitionError::NoProvider(provider))?;
+        registered.provider.delete(id).await.map_err(SnapshotError::Delete)
+    }
+
+    /// A snapshot of ours that no row knows goes, unless it is so young that its row could be on its way.
+    async fn remove_orphan_snapshot(&self, registered: &Registered, orphan: &ObservedSnapshot) {
+        let age = Utc::now() - orphan.created_at;
+        if orphan.created_at >= self.started_at && age <= self.config.orphan_grace {
+            return;
+        }
+        match registered.provider.delete(orphan.snapshot).await {
+            Ok(()) => tracing::warn!(snapshot = %orphan.snapshot, "removed a snapshot that no row knows"),
+            Err(error) => {
+                tracing::warn!(snapshot = %orphan.snapshot, reason = chain(&error), "an orphan could not be removed");
+            }
+        }
+    }
+}

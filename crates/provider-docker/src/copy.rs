@@ -1,0 +1,168 @@
+//! Copying the files of one volume into another.
+//!
+//! The guest's own program does it, in a container without an image, a network or a name for anything but the two
+//! volumes: what is in them is the agent's, and the server's host never looks at it.
+
+use std::{collections::HashMap, time::Duration};
+
+use bollard::{
+    Docker,
+    models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions},
+    query_parameters::{CreateContainerOptionsBuilder, WaitContainerOptions},
+};
+use emergent_guest_proto::GUEST_BINARY;
+use emergent_provider::ByteStream;
+use futures::StreamExt as _;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    time::timeout,
+};
+use uuid::Uuid;
+
+use crate::{
+    channel,
+    engine::{CALL_DEADLINE, EngineError, bounded, within},
+    guest_volume, labels,
+    provider::Parts,
+    removal,
+};
+
+/// How long the copying of a volume may take.
+pub(crate) const COPY_DEADLINE: Duration = Duration::from_secs(15 * 60);
+/// Making and starting containers may take longer than other calls on a busy host.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// The runtime that every Docker Engine has. What runs is our own program, and it is quickest here.
+const RUNTIME: &str = "runc";
+/// Reading what others own, and giving copies their owners and modes; nothing else.
+const CAPABILITIES: [&str; 5] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD"];
+/// Room for the table of hard links of a tree with millions of files.
+const MEMORY_BYTES: i64 = 512 << 20;
+const PIDS: i64 = 16;
+const FROM: &str = "/from";
+const TO: &str = "/to";
+/// How much of the program's answer is read.
+const ANSWER_BYTES: u64 = 4096;
+
+/// Why files were not copied.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CopyError {
+    /// The engine did not do it.
+    #[error("the engine failed")]
+    Engine(#[from] EngineError),
+    /// The program says why.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A container that copies as soon as it is told to. Its program ends when this is dropped and has not been told.
+pub(crate) struct Copy {
+    container: String,
+    program: ByteStream,
+}
+
+/// Copies all files of the volume `from` into the empty volume `to`, and says how many bytes they have. `id` tells
+/// this copying from others.
+pub(crate) async fn between_volumes(parts: &Parts, id: Uuid, from: &str, to: &str) -> Result<u64, CopyError> {
+    let docker = parts.engine.client().await?;
+    let copy = Copy::prepare(parts, id, from, to).await?;
+    let bytes = copy.run(docker).await?;
+    clear(docker, id).await?;
+    Ok(bytes)
+}
+
+/// Removes the container that copies, finished or not.
+pub(crate) async fn clear(docker: &Docker, id: Uuid) -> Result<(), EngineError> {
+    removal::container(docker, &name(id)).await
+}
+
+fn name(id: Uuid) -> String {
+    format!("emergent-copy-{id}")
+}
+
+// === impl Copy ===
+
+impl Copy {
+    /// Makes and starts the container, so that nothing is left to do but to copy. It is to be [`clear`]ed in any case.
+    pub(crate) async fn prepare(parts: &Parts, id: Uuid, from: &str, to: &str) -> Result<Self, EngineError> {
+        let docker = parts.engine.client().await?;
+        parts.guest.ensure(&parts.engine).await?;
+        let body = ContainerCreateBody {
+            image: Some(guest_volume::carrier_image()),
+            user: Some("0:0".to_owned()),
+            attach_stdin: Some(true),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            open_stdin: Some(true),
+            stdin_once: Some(true),
+            entrypoint: Some(vec![GUEST_BINARY.to_owned(), "copy-tree".to_owned(), FROM.to_owned(), TO.to_owned()]),
+            labels: Some(HashMap::from([
+                (labels::SHARED.to_owned(), "copy".to_owned()),
+                (labels::SERVER.to_owned(), parts.server.to_string()),
+            ])),
+            host_config: Some(HostConfig {
+                runtime: Some(RUNTIME.to_owned()),
+                network_mode: Some("none".to_owned()),
+                cap_drop: Some(vec!["ALL".to_owned()]),
+                cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
+                security_opt: Some(vec!["no-new-privileges".to_owned()]),
+                readonly_rootfs: Some(true),
+                memory: Some(MEMORY_BYTES),
+                pids_limit: Some(PIDS),
+                log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: Some(HashMap::new()) }),
+                mounts: Some(vec![volume(from, FROM, true), volume(to, TO, false), parts.guest.mount()]),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        };
+        let options = CreateContainerOptionsBuilder::default().name(&name(id)).build();
+        let container = within(START_DEADLINE, docker.create_container(Some(options), body)).await?.id;
+        let program = channel::attach(docker, &container).await?;
+        within(START_DEADLINE, docker.start_container(&container, None)).await?;
+        Ok(Self { container, program })
+    }
+
+    /// Copies, and says how many bytes.
+    pub(crate) async fn run(mut self, docker: &Docker) -> Result<u64, CopyError> {
+        let copying = async {
+            // A program that has ended does not hear it, and says nothing.
+            self.program.write_all(b"now\n").await.ok();
+            self.program.flush().await.ok();
+            let mut said = String::new();
+            BufReader::new(self.program.take(ANSWER_BYTES)).read_line(&mut said).await.ok();
+            said
+        };
+        let Ok(said) = timeout(COPY_DEADLINE, copying).await else {
+            return Err(EngineError::Silent(COPY_DEADLINE).into());
+        };
+        match (said.trim().parse(), said.trim()) {
+            (Ok(bytes), _) => Ok(bytes),
+            (Err(_), "") => Err(silent_end(docker, &self.container).await?),
+            (Err(_), why) => Err(CopyError::Failed(why.to_owned())),
+        }
+    }
+}
+
+/// What is said of a program that has ended without a word.
+async fn silent_end(docker: &Docker, container: &str) -> Result<CopyError, EngineError> {
+    let mut ended = Box::pin(docker.wait_container(container, None::<WaitContainerOptions>));
+    // Whatever comes of it, the container is looked at.
+    timeout(CALL_DEADLINE, ended.next()).await.ok();
+    let state = bounded(docker.inspect_container(container, None)).await?.state.unwrap_or_default();
+    let why = match (state.oom_killed, state.exit_code) {
+        (Some(true), _) => "there are more hard links than fit into the memory for copying".to_owned(),
+        (_, Some(code)) => format!("the copying ended with code {code}"),
+        (_, None) => "the copying ended".to_owned(),
+    };
+    Ok(CopyError::Failed(why))
+}
+
+fn volume(name: &str, target: &str, read_only: bool) -> Mount {
+    Mount {
+        target: Some(target.to_owned()),
+        source: Some(name.to_owned()),
+        typ: Some(MountType::VOLUME),
+        read_only: Some(read_only),
+        volume_options: Some(MountVolumeOptions { no_copy: Some(true), ..MountVolumeOptions::default() }),
+        ..Mount::default()
+    }
+}

@@ -1,0 +1,161 @@
+//! Snapshots: the root file system as an image layer, and `/workspace` as a volume.
+//!
+//! ```text
+//!   volume made ──► copy prepared ──► sandbox frozen ──► files copied, layer committed ──► sandbox thawed
+//!        │ fails          │ fails          │ fails                    │ fails
+//!        ▼                ▼                ▼                          ▼
+//!   what there is of the snapshot is removed; a sandbox that was frozen is thawed first
+//! ```
+//!
+//! Volume and image have one name. A snapshot is deleted by removing its volume; its image goes too, unless containers
+//! were made from it: then it stays, and the destruction of the last of them takes it along. An image without its
+//! volume is therefore one that nobody wants any more.
+
+mod take;
+
+use std::collections::{HashMap, HashSet};
+
+use async_trait::async_trait;
+use bollard::{
+    Docker,
+    models::{ImageSummary, Volume},
+    query_parameters::{
+        ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListVolumesOptionsBuilder, RemoveImageOptionsBuilder,
+    },
+};
+use chrono::{DateTime, Utc};
+use emergent_provider::{
+    ObservedSnapshot, OperationError, ServerId, SnapshotId, SnapshotSpec, Snapshots, StepObserver, TakeError, Taken,
+};
+
+use crate::{
+    DockerProvider, copy,
+    engine::{Engine, EngineError, bounded, found, within},
+    labels::{self, name_of_snapshot},
+    removal,
+};
+
+#[async_trait]
+impl Snapshots for DockerProvider {
+    async fn take(&self, spec: &SnapshotSpec, observer: &dyn StepObserver) -> Result<Taken, TakeError> {
+        take::take(&self.parts, spec, observer).await
+    }
+
+    async fn delete(&self, snapshot: SnapshotId) -> Result<(), OperationError> {
+        let removed = async { remove(self.parts.engine.client().await?, snapshot).await };
+        removed.await.map_err(|error| self.parts.engine.operation_error("delete a snapshot of", error))
+    }
+
+    async fn list_snapshots(&self) -> Result<Vec<ObservedSnapshot>, OperationError> {
+        let listed = async { list(self.parts.engine.client().await?).await };
+        listed.await.map_err(|error| self.parts.engine.operation_error("list the snapshots of", error))
+    }
+}
+
+/// Whether both parts of a snapshot are there.
+pub(crate) async fn is_whole(engine: &Engine, snapshot: SnapshotId) -> Result<bool, EngineError> {
+    let (docker, name) = (engine.client().await?, name_of_snapshot(snapshot));
+    let (volume, image) = tokio::join!(bounded(docker.inspect_volume(&name)), bounded(docker.inspect_image(&name)));
+    Ok(found(volume)?.is_some() && found(image)?.is_some())
+}
+
+/// The snapshot that labels name.
+pub(crate) fn of_labels(labels: &HashMap<String, String>) -> Option<SnapshotId> {
+    labels.get(labels::SNAPSHOT)?.parse().ok()
+}
+
+/// Removes the image of a snapshot that was deleted while a container that is now gone used it. What fails here is
+/// found again by its label.
+pub(crate) async fn let_go(docker: &Docker, snapshot: SnapshotId) {
+    let released = async {
+        match found(bounded(docker.inspect_volume(&name_of_snapshot(snapshot))).await)? {
+            Some(_) => Ok(()),
+            None => remove_image(docker, snapshot).await,
+        }
+    };
+    if let Err(error) = released.await {
+        tracing::debug!(%error, %snapshot, "the image of a deleted snapshot stays for now");
+    }
+}
+
+/// Removes all that there is of a snapshot and that nobody uses.
+async fn remove(docker: &Docker, snapshot: SnapshotId) -> Result<(), EngineError> {
+    copy::clear(docker, snapshot.as_uuid()).await?;
+    removal::volume(docker, &name_of_snapshot(snapshot)).await?;
+    remove_image(docker, snapshot).await
+}
+
+/// Removes a snapshot's image unless containers use it.
+async fn remove_image(docker: &Docker, snapshot: SnapshotId) -> Result<(), EngineError> {
+    // By its label: a commit whose end nobody saw may have made an image that has no name yet.
+    for image in images(docker, &format!("{}={snapshot}", labels::SNAPSHOT)).await? {
+        let named = image.repo_tags.into_iter().find(|tag| tag.starts_with(&name_of_snapshot(snapshot)));
+        let options = RemoveImageOptionsBuilder::default().force(false).build();
+        // Forced, the image would be taken from under containers that are stopped, and they could not be copied again.
+        let name = named.unwrap_or(image.id);
+        match found(within(copy::COPY_DEADLINE, docker.remove_image(&name, Some(options), None)).await) {
+            Ok(_) => {}
+            Err(error) if error.is_conflict() => tracing::debug!(%snapshot, "the snapshot's image is still used"),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+async fn list(docker: &Docker) -> Result<Vec<ObservedSnapshot>, EngineError> {
+    let filters = labels::having(labels::SNAPSHOT);
+    // Volumes first: they are the first to be made.
+    let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
+    let volumes = bounded(docker.list_volumes(Some(options))).await?.volumes.unwrap_or_default();
+    let images = images(docker, labels::SNAPSHOT).await?;
+    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    let containers = bounded(docker.list_containers(Some(options))).await?;
+    let used = containers.iter().filter_map(|container| of_labels(container.labels.as_ref()?)).collect::<HashSet<_>>();
+    let mut observed = volumes.iter().filter_map(of_volume).collect::<Vec<_>>();
+    let known = observed.iter().map(|snapshot| snapshot.snapshot).collect::<HashSet<_>>();
+    let remains = images.iter().filter_map(of_image);
+    observed.extend(remains.filter(|left| !known.contains(&left.snapshot) && !used.contains(&left.snapshot)));
+    Ok(observed)
+}
+
+async fn images(docker: &Docker, label: &str) -> Result<Vec<ImageSummary>, EngineError> {
+    let filters = labels::having(label);
+    let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+    bounded(docker.list_images(Some(options))).await
+}
+
+fn of_volume(volume: &Volume) -> Option<ObservedSnapshot> {
+    let created_at = volume.created_at.as_deref().and_then(|text| text.parse().ok());
+    observed(&volume.labels, created_at)
+}
+
+fn of_image(image: &ImageSummary) -> Option<ObservedSnapshot> {
+    observed(&image.labels, DateTime::from_timestamp(image.created, 0))
+}
+
+fn observed(labels: &HashMap<String, String>, created_at: Option<DateTime<Utc>>) -> Option<ObservedSnapshot> {
+    let server: ServerId = labels.get(labels::SERVER)?.parse().ok()?;
+    // What has no date that can be read is new, so that nobody takes it for abandoned.
+    Some(ObservedSnapshot { snapshot: of_labels(labels)?, server, created_at: created_at.unwrap_or_else(Utc::now) })
+}
+
+/// The labels of a snapshot's volume and image.
+fn labels_of(snapshot: SnapshotId, server: ServerId) -> HashMap<String, String> {
+    HashMap::from([
+        (labels::SNAPSHOT.to_owned(), snapshot.to_string()),
+        (labels::SERVER.to_owned(), server.to_string()),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_name_their_snapshot_again() {
+        let (snapshot, server) = (SnapshotId::generate(), ServerId::generate());
+        let seen = observed(&labels_of(snapshot, server), None);
+        assert!(seen.is_some_and(|seen| seen.snapshot == snapshot && seen.server == server));
+        assert_eq!(observed(&HashMap::new(), None), None);
+    }
+}

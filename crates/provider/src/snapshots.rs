@@ -1,0 +1,65 @@
+//! Copies of a sandbox's state, from which other sandboxes are made.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use crate::{OperationError, ServerId, SnapshotId, StepObserver, WorkspaceId};
+
+/// Takes, lists and deletes snapshots. A provider that cannot says so in its capabilities, and each of these answers
+/// [`OperationError::Unsupported`] then.
+#[async_trait]
+pub trait Snapshots: Send + Sync {
+    /// Copies what a sandbox has: its files in `/workspace`, and all that it has changed outside. A running sandbox is
+    /// frozen while it is copied, once, so that all files are of one moment; one that is paused or stopped stays so.
+    /// Passes [`SnapshotStep`](crate::SnapshotStep)s `VolumeCreated` to `SandboxThawed`. On an error nothing of the
+    /// snapshot is left behind and the sandbox is as it was, unless the engine went away in the middle.
+    async fn take(&self, spec: &SnapshotSpec, observer: &dyn StepObserver) -> Result<Taken, TakeError>;
+
+    /// Removes a snapshot, or what there is of one; removing what is gone succeeds. Sandboxes that were made from it
+    /// run on. What only they still use goes with the last of them.
+    async fn delete(&self, snapshot: SnapshotId) -> Result<(), OperationError>;
+
+    /// Every snapshot, and every remainder of one, that carries our labels, whichever server made it. What a deleted
+    /// one has left because a sandbox uses it is not listed.
+    async fn list_snapshots(&self) -> Result<Vec<ObservedSnapshot>, OperationError>;
+}
+
+/// One snapshot to take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotSpec {
+    /// Names it; names and labels in the engine follow from it.
+    pub snapshot: SnapshotId,
+    /// Of which sandbox.
+    pub workspace: WorkspaceId,
+}
+
+/// What a taken snapshot holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// Bytes of the files outside `/workspace` that differ from the image's.
+    pub root_bytes: u64,
+    /// Bytes of the files in `/workspace`.
+    pub workspace_bytes: u64,
+}
+
+/// A snapshot as the engine has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedSnapshot {
+    /// Which one, from its label.
+    pub snapshot: SnapshotId,
+    /// Which server made it, from its label.
+    pub server: ServerId,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Why no snapshot was taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// The engine refused, did not answer, or cannot do this.
+    #[error(transparent)]
+    Operation(#[from] OperationError),
+    /// The files could not be copied.
+    #[error("the workspace's files could not be copied: {0}")]
+    CopyFailed(String),
+}

@@ -1,0 +1,82 @@
+//! A snapshot's row, from and to its columns.
+
+use emergent_provider::{ResourceLimits, Taken};
+use sea_orm::ActiveValue::Set;
+
+use crate::{
+    NewSnapshotRow, SnapshotRow, SnapshotState, SnapshotStateWord, StoreError,
+    entity::snapshot::{ActiveModel, Model},
+    words::{from_integer, from_json, from_word, parse, signed, storable, to_json},
+};
+
+/// The columns of a row that is new: in state `creating`.
+pub(crate) fn new_values(row: &SnapshotRow) -> ActiveModel {
+    let new = &row.new;
+    ActiveModel {
+        id: Set(new.id.as_uuid()),
+        project_id: Set(new.project.as_uuid()),
+        server_id: Set(new.server.as_uuid()),
+        workspace_id: Set(new.workspace.as_uuid()),
+        provider: Set(new.provider.as_str().to_owned()),
+        name: Set(new.name.as_deref().map(storable)),
+        labels: Set(to_json(&new.labels)),
+        temporary: Set(new.temporary),
+        state: Set(SnapshotStateWord::Creating.as_str().to_owned()),
+        error_message: Set(None),
+        kind: Set(new.kind.as_str().to_owned()),
+        image: Set(new.image.to_string()),
+        cpu: Set(new.limits.cpu),
+        memory_bytes: Set(signed(new.limits.memory_bytes)),
+        disk_bytes: Set(signed(new.limits.disk_bytes)),
+        pids: Set(new.limits.pids.into()),
+        network: Set(new.network.as_str().to_owned()),
+        allow_root: Set(new.allow_root),
+        environment_keys: Set(new.environment_keys.clone().into()),
+        root_bytes: Set(None),
+        workspace_bytes: Set(None),
+        created_at: Set(row.created_at),
+        ready_at: Set(None),
+    }
+}
+
+impl TryFrom<Model> for SnapshotRow {
+    type Error = StoreError;
+
+    fn try_from(row: Model) -> Result<Self, StoreError> {
+        let state = match parse("state", &row.state)? {
+            SnapshotStateWord::Creating => SnapshotState::Creating,
+            SnapshotStateWord::Ready => SnapshotState::Ready,
+            SnapshotStateWord::Deleting => SnapshotState::Deleting,
+            SnapshotStateWord::Error => SnapshotState::Error { message: row.error_message.unwrap_or_default() },
+        };
+        let taken = match (row.root_bytes, row.workspace_bytes) {
+            (Some(root), Some(workspace)) => Some(Taken {
+                root_bytes: from_integer("root_bytes", root)?,
+                workspace_bytes: from_integer("workspace_bytes", workspace)?,
+            }),
+            _ => None,
+        };
+        let new = NewSnapshotRow {
+            id: row.id.into(),
+            project: row.project_id.into(),
+            server: row.server_id.into(),
+            workspace: row.workspace_id.into(),
+            provider: parse("provider", &row.provider)?,
+            name: row.name,
+            labels: from_json("labels", row.labels)?,
+            temporary: row.temporary,
+            kind: from_word("kind", &row.kind)?,
+            image: parse("image", &row.image)?,
+            limits: ResourceLimits {
+                cpu: row.cpu,
+                memory_bytes: from_integer("memory_bytes", row.memory_bytes)?,
+                disk_bytes: from_integer("disk_bytes", row.disk_bytes)?,
+                pids: from_integer("pids", row.pids)?,
+            },
+            network: from_word("network", &row.network)?,
+            allow_root: row.allow_root,
+            environment_keys: from_json("environment_keys", row.environment_keys)?,
+        };
+        Ok(Self { new, state, taken, created_at: row.created_at, ready_at: row.ready_at })
+    }
+}

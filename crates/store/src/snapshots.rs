@@ -1,0 +1,328 @@
+//! The rows of snapshots.
+//!
+//! ```text
+//!   creating ──► ready ──► deleting ──► (no row)
+//!      │                      ▲
+//!      └───► error ───────────┘
+//! ```
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use chrono::{DateTime, Utc};
+use emergent_provider::{
+    ContainerKind, ImageRef, NetworkPolicy, ProviderKind, ResourceLimits, ServerId, SnapshotId, Taken, WorkspaceId,
+};
+use sea_orm::{
+    ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    sea_query::{Expr, ExprTrait as _},
+};
+
+use crate::{
+    Cursor, IdempotencyClaim, Page, PageRequest, ProjectId, Store, StoreError,
+    admission::claim_key,
+    connection::Alone,
+    entity::snapshot::{Column, Entity},
+    error::Doing as _,
+    installation::now,
+    snapshot_row::new_values,
+    words::signed,
+    workspaces::label_is,
+};
+
+/// A snapshot, as the store has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SnapshotRow {
+    /// What was known of it from the beginning.
+    pub new: NewSnapshotRow,
+    /// Its state.
+    pub state: SnapshotState,
+    /// How large it is; known once it is ready.
+    pub taken: Option<Taken>,
+    /// When it was asked for.
+    pub created_at: DateTime<Utc>,
+    /// When it was taken.
+    pub ready_at: Option<DateTime<Utc>>,
+}
+
+/// A snapshot to record, with what its workspace was then: workspaces that are made from it are the same unless they
+/// are asked to be otherwise.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewSnapshotRow {
+    /// Names it.
+    pub id: SnapshotId,
+    /// Whose it is.
+    pub project: ProjectId,
+    /// Which server keeps it.
+    pub server: ServerId,
+    /// Of which workspace it is.
+    pub workspace: WorkspaceId,
+    /// Which provider has it.
+    pub provider: ProviderKind,
+    /// For people.
+    pub name: Option<String>,
+    /// For people and programs.
+    pub labels: BTreeMap<String, String>,
+    /// Made for a fork, and to go with its end: nobody sees it.
+    pub temporary: bool,
+    /// What the workspace was for.
+    pub kind: ContainerKind,
+    /// What the workspace ran.
+    pub image: ImageRef,
+    /// What it might use.
+    pub limits: ResourceLimits,
+    /// What it might reach.
+    pub network: NetworkPolicy,
+    /// Calls might run commands as root inside.
+    pub allow_root: bool,
+    /// Names of its environment variables, without their values.
+    pub environment_keys: Vec<String>,
+}
+
+/// The state of a snapshot, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SnapshotStateWord {
+    /// Being taken.
+    Creating,
+    /// Workspaces can be made from it.
+    Ready,
+    /// On its way to be gone.
+    Deleting,
+    /// Not taken because something went wrong; nothing of it is in the engine.
+    Error,
+}
+
+/// The state of a snapshot, with what belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SnapshotState {
+    /// Being taken.
+    Creating,
+    /// Workspaces can be made from it.
+    Ready,
+    /// On its way to be gone.
+    Deleting,
+    /// Not taken because something went wrong; nothing of it is in the engine.
+    Error {
+        /// What went wrong and what to do; for people and agents.
+        message: String,
+    },
+}
+
+/// A word that names no state of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no state of a snapshot is called {0:?}; there are creating, ready, deleting and error")]
+pub struct UnknownSnapshotState(String);
+
+/// Which snapshots of a project to list. Every part narrows the list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SnapshotFilter {
+    /// In this state.
+    pub state: Option<SnapshotStateWord>,
+    /// Of this workspace.
+    pub workspace: Option<WorkspaceId>,
+    /// With exactly this name.
+    pub name: Option<String>,
+    /// With this label.
+    pub label: Option<(String, String)>,
+}
+
+/// Whether a snapshot was recorded.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SnapshotAdmission {
+    /// It was; its row says `creating`.
+    Admitted(Box<SnapshotRow>),
+    /// The same request came before and made this one.
+    Repeated(SnapshotId),
+    /// Another request came before with the same key. Nothing was recorded.
+    KeyTaken,
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Records a snapshot as `creating`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails; nothing was recorded then.
+    pub async fn snapshots_admit(
+        &self,
+        new: NewSnapshotRow,
+        claim: Option<IdempotencyClaim>,
+    ) -> Result<SnapshotAdmission, StoreError> {
+        let transaction = self.writer.begin_alone(Alone::Places, "begin recording a snapshot").await?;
+        if let Some(claim) = claim
+            && let Some(earlier) = claim_key(&transaction, new.project, new.id.as_uuid(), &claim).await?
+        {
+            let same = earlier.request_hash == claim.request_hash;
+            let repeated = SnapshotAdmission::Repeated(earlier.workspace_id.into());
+            return Ok(if same { repeated } else { SnapshotAdmission::KeyTaken });
+        }
+        let row = SnapshotRow { new, state: SnapshotState::Creating, taken: None, created_at: now(), ready_at: None };
+        Entity::insert(new_values(&row)).exec_without_returning(&transaction).await.doing("record a snapshot")?;
+        transaction.commit().await.doing("record a snapshot")?;
+        Ok(SnapshotAdmission::Admitted(Box::new(row)))
+    }
+
+    /// One snapshot of a project.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn snapshots_get(&self, project: ProjectId, id: SnapshotId) -> Result<Option<SnapshotRow>, StoreError> {
+        let row = self.snapshots_find(id).await?;
+        Ok(row.filter(|row| row.new.project == project))
+    }
+
+    /// One snapshot of whatever project.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn snapshots_find(&self, id: SnapshotId) -> Result<Option<SnapshotRow>, StoreError> {
+        let row = Entity::find_by_id(id.as_uuid()).one(self.reader.connection()).await.doing("read a snapshot")?;
+        row.map(SnapshotRow::try_from).transpose()
+    }
+
+    /// A page of a project's snapshots, newest first, without temporary ones. `page.limit` is taken as it is.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn snapshots_list(
+        &self,
+        project: ProjectId,
+        filter: &SnapshotFilter,
+        page: PageRequest,
+    ) -> Result<Page<SnapshotRow>, StoreError> {
+        let mut select = Entity::find()
+            .filter(Column::ProjectId.eq(project.as_uuid()))
+            .filter(Column::Temporary.eq(false))
+            .filter(filter.condition());
+        if let Some(Cursor { created_at, id }) = page.cursor {
+            let same_instant = Column::CreatedAt.eq(created_at).and(Column::Id.lt(id));
+            select = select.filter(Column::CreatedAt.lt(created_at).or(same_instant));
+        }
+        let one_more = u64::from(page.limit) + 1;
+        let newest_first = select.order_by_desc(Column::CreatedAt).order_by_desc(Column::Id).limit(one_more);
+        let rows = newest_first.all(self.reader.connection()).await.doing("list snapshots")?;
+        let more = rows.len() as u64 == one_more;
+        let mut items = rows.into_iter().map(SnapshotRow::try_from).collect::<Result<Vec<_>, _>>()?;
+        if more {
+            items.pop();
+        }
+        let last = items.last().filter(|_| more);
+        let next = last.map(|row| Cursor { created_at: row.created_at, id: row.new.id.as_uuid() });
+        Ok(Page { items, next })
+    }
+
+    /// Every snapshot that a server keeps.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn snapshots_of(&self, server: ServerId) -> Result<Vec<SnapshotRow>, StoreError> {
+        let rows = Entity::find().filter(Column::ServerId.eq(server.as_uuid())).all(self.reader.connection());
+        rows.await.doing("list a server's snapshots")?.into_iter().map(SnapshotRow::try_from).collect()
+    }
+
+    /// Records a state. False when there is no such row (any more).
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn snapshots_record(&self, id: SnapshotId, to: &SnapshotState) -> Result<bool, StoreError> {
+        let message = if let SnapshotState::Error { message } = to { Some(message.as_str()) } else { None };
+        let update = Entity::update_many()
+            .filter(Column::Id.eq(id.as_uuid()))
+            .col_expr(Column::State, Expr::value(to.word().as_str()))
+            .col_expr(Column::ErrorMessage, Expr::value(message));
+        let changed = update.exec(self.writer.connection()).await.doing("record a snapshot's state")?;
+        Ok(changed.rows_affected > 0)
+    }
+
+    /// Records that a snapshot is taken, and how large it is.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn snapshots_record_taken(&self, id: SnapshotId, taken: Taken) -> Result<(), StoreError> {
+        let update = Entity::update_many()
+            .filter(Column::Id.eq(id.as_uuid()))
+            .filter(Column::State.eq(SnapshotStateWord::Creating.as_str()))
+            .col_expr(Column::State, Expr::value(SnapshotStateWord::Ready.as_str()))
+            .col_expr(Column::RootBytes, Expr::value(signed(taken.root_bytes)))
+            .col_expr(Column::WorkspaceBytes, Expr::value(signed(taken.workspace_bytes)))
+            .col_expr(Column::ReadyAt, Expr::value(now()));
+        update.exec(self.writer.connection()).await.doing("record a snapshot")?;
+        Ok(())
+    }
+
+    /// Forgets a snapshot of which nothing is left.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn snapshots_forget(&self, id: SnapshotId) -> Result<(), StoreError> {
+        let delete = Entity::delete_by_id(id.as_uuid()).exec(self.writer.connection());
+        delete.await.doing("forget a snapshot")?;
+        Ok(())
+    }
+}
+
+// === impl SnapshotFilter ===
+
+impl SnapshotFilter {
+    fn condition(&self) -> Condition {
+        let mut condition = Condition::all();
+        if let Some(state) = self.state {
+            condition = condition.add(Column::State.eq(state.as_str()));
+        }
+        if let Some(workspace) = self.workspace {
+            condition = condition.add(Column::WorkspaceId.eq(workspace.as_uuid()));
+        }
+        if let Some(name) = &self.name {
+            condition = condition.add(Column::Name.eq(name.as_str()));
+        }
+        if let Some((key, value)) = &self.label {
+            condition = condition.add(label_is(Column::Labels, key, value));
+        }
+        condition
+    }
+}
+
+// === impl SnapshotStateWord ===
+
+impl SnapshotStateWord {
+    /// All states.
+    pub const ALL: [Self; 4] = [Self::Creating, Self::Ready, Self::Deleting, Self::Error];
+
+    /// The word for it in rows and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Ready => "ready",
+            Self::Deleting => "deleting",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl fmt::Display for SnapshotStateWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for SnapshotStateWord {
+    type Err = UnknownSnapshotState;
+
+    fn from_str(text: &str) -> Result<Self, UnknownSnapshotState> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| UnknownSnapshotState(text.to_owned()))
+    }
+}
+
+// === impl SnapshotState ===
+
+impl SnapshotState {
+    /// The state without what belongs to it.
+    pub fn word(&self) -> SnapshotStateWord {
+        match self {
+            Self::Creating => SnapshotStateWord::Creating,
+            Self::Ready => SnapshotStateWord::Ready,
+            Self::Deleting => SnapshotStateWord::Deleting,
+            Self::Error { .. } => SnapshotStateWord::Error,
+        }
+    }
+}
