@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr};
+use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr, sqlx::Connection as _};
 
 use crate::error::OpenError;
 
@@ -51,6 +51,11 @@ async fn connect(path: &Path, connections: u32, read_only: bool) -> Result<Datab
                 .foreign_keys(true)
                 .pragma("journal_mode", "WAL")
                 .pragma("synchronous", "NORMAL")
+        })
+        .map_sqlx_sqlite_pool_opts(|options| {
+            // A commit that fails, as with a full disk, leaves its connection in the transaction. All that is written
+            // on it afterwards would seem to succeed, be seen by nobody, and be lost with the process.
+            options.after_release(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
         });
     Database::connect(options).await
 }
