@@ -132,7 +132,9 @@ fn make_private_directory(path: &Path) -> io::Result<()> {
 
 fn log_to_stderr(config: &LogConfig) -> anyhow::Result<()> {
     let filter: EnvFilter = config.filter.parse()?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A line that cannot be written, as when the disk of the log is full, is dropped. To complain about it on the same
+    // stream would panic, in the middle of whatever was to be logged.
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
     let installed = if config.json {
         builder.json().flatten_event(true).try_init()
     } else {
