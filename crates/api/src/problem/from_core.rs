@@ -151,7 +151,15 @@ impl From<TransitionError> for Refusal {
             TransitionError::LimitReached { retry_after, .. } => limit_reached(&error, retry_after),
             TransitionError::OverQuota { retry_after, .. } => quota_reached(&error, retry_after),
             TransitionError::NoProvider(_) => Self::new(ProblemKind::NoProvider, error.to_string()),
-            TransitionError::Engine { ref source, .. } => Self::new(engine_kind(source), chain(&error)),
+            TransitionError::Engine { ref source, .. } => {
+                let refusal = Self::new(engine_kind(source), chain(&error));
+                match source {
+                    OperationError::EngineUnavailable { .. } => refusal.retry_after(SOON),
+                    OperationError::Gone | OperationError::Unsupported { .. } | OperationError::Refused { .. } => {
+                        refusal
+                    }
+                }
+            }
             TransitionError::Guest(_) => Self::new(ProblemKind::WorkspaceUnreachable, chain(&error)).retry_after(SOON),
             TransitionError::ShuttingDown => shutting_down(&error),
             TransitionError::Store(source) => source.into(),
