@@ -20,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     CoreConfig, LookupError, StartError,
     audit::Audit,
+    doubts::Doubts,
     lease::Lease,
     pool::Pool,
     providers::Providers,
@@ -27,6 +28,7 @@ use crate::{
     situation::Rest,
     snapshots::Locks,
     steps::Steps,
+    unrecorded::Unrecorded,
     validate::AllowedImages,
 };
 
@@ -58,6 +60,8 @@ pub(crate) struct Core {
     pub(crate) going_down: CancellationToken,
     pub(crate) reconciled: AtomicBool,
     pub(crate) started_at: DateTime<Utc>,
+    pub(crate) doubts: Arc<Doubts>,
+    pub(crate) unrecorded: Unrecorded,
 }
 
 /// Where a workspace was found.
@@ -72,13 +76,20 @@ pub(crate) enum Found {
 struct Opener {
     provider: Option<Arc<dyn Provider>>,
     workspace: WorkspaceId,
+    doubts: Arc<Doubts>,
 }
 
 #[async_trait]
 impl Open for Opener {
     async fn open(&self) -> Result<ByteStream, ChannelError> {
         match &self.provider {
-            Some(provider) => provider.open(self.workspace).await,
+            Some(provider) => {
+                let opened = provider.open(self.workspace).await;
+                if matches!(opened, Err(ChannelError::NotRunning)) {
+                    self.doubts.raise(self.workspace);
+                }
+                opened
+            }
             None => Err(ChannelError::NotRunning),
         }
     }
@@ -130,6 +141,8 @@ impl Core {
             reconciled: AtomicBool::new(false),
             lease: Lease::new(server.as_ref()),
             started_at: Utc::now(),
+            doubts: Arc::default(),
+            unrecorded: Unrecorded::default(),
             config,
             store,
             registry,
@@ -151,7 +164,7 @@ impl Core {
     /// A client for a workspace's guest, which has no connection yet.
     pub(crate) fn new_guest(&self, provider: ProviderKind, workspace: WorkspaceId, first: Option<ByteStream>) -> Guest {
         let provider = self.providers.get(provider).map(|registered| Arc::clone(&registered.provider));
-        Guest::new(Arc::new(Opener { provider, workspace }), first)
+        Guest::new(Arc::new(Opener { provider, workspace, doubts: Arc::clone(&self.doubts) }), first)
     }
 
     pub(crate) fn is_going_down(&self) -> bool {
@@ -196,12 +209,16 @@ impl Core {
 
     /// Records a state whatever it was before, unless the workspace is destroyed or another server's.
     pub(crate) async fn record(&self, id: WorkspaceId, state: &WorkspaceState) -> Result<(), StoreError> {
-        self.record_row(id, state).await?;
-        Ok(())
+        self.record_row(id, state).await.map(drop)
     }
 
     async fn record_row(&self, id: WorkspaceId, state: &WorkspaceState) -> Result<Option<WorkspaceRow>, StoreError> {
-        let recorded = self.store.workspaces_record(id, &NOT_DESTROYED, state).await?;
+        let recorded = self.store.workspaces_record(id, &NOT_DESTROYED, state).await;
+        match &recorded {
+            Ok(_) => self.unrecorded.forget(id),
+            Err(_) => self.unrecorded.note(id, state),
+        }
+        let recorded = recorded?;
         if recorded.is_none()
             && let Some(row) = self.store.workspaces_find(id).await?
             && row.server != self.store.server_id()

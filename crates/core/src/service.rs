@@ -67,6 +67,7 @@ impl Workspaces {
         }
         core.tasks.spawn(take_calls_in_the_end(Arc::clone(&core)));
         core.tasks.spawn(Arc::clone(&core).keep_lease());
+        core.tasks.spawn(Arc::clone(&core).keep_settling_doubts());
         core.tasks.spawn(Arc::clone(&core).keep_clean());
         core.tasks.spawn(Arc::clone(&core).keep_recording_use());
         core.tasks.spawn(Arc::clone(&core).keep_counting());

@@ -60,10 +60,11 @@ impl Core {
         }
     }
 
-    /// Records when workspaces were used, for the life of the service.
+    /// Records when workspaces were used, and what could not be recorded before, for the life of the service.
     pub(crate) async fn keep_recording_use(self: Arc<Self>) {
         let mut ticks = interval(USE);
         while self.goes_on(&mut ticks).await {
+            self.record_again().await;
             self.record_use().await;
         }
     }

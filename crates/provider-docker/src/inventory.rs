@@ -11,7 +11,7 @@ use bollard::{
     models::{ContainerState, ContainerStateStatusEnum, ContainerSummaryStateEnum, EventMessage, Volume},
     query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder, ListVolumesOptionsBuilder},
 };
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use emergent_provider::{
     ByteStream, ChannelError, Channels, EngineEvent, EngineEventKind, EngineState, ExitReason, ImageRef, Inventory,
     Observed, OperationError, WorkspaceId,
@@ -25,6 +25,9 @@ use crate::{
     tidy,
 };
 
+/// Events so old are asked for, too: the engine lists a container as running for a moment after it has told its end.
+/// To hear of an event twice does no harm.
+const OVERLAP: TimeDelta = TimeDelta::seconds(15);
 /// What a process that SIGKILL ended leaves.
 const KILLED: i64 = 137;
 
@@ -113,7 +116,7 @@ impl Inventory for DockerProvider {
         // Asked for from the engine's own present, since the request goes out only when the stream is first read.
         let info = bounded(docker.info()).await;
         let since = info.map_err(|error| self.parts.engine.operation_error("watch", error))?.system_time;
-        let since = since.as_deref().and_then(parse_time).unwrap_or_else(Utc::now);
+        let since = since.as_deref().and_then(parse_time).unwrap_or_else(Utc::now) - OVERLAP;
         let since = format!("{}.{:09}", since.timestamp(), since.timestamp_subsec_nanos());
         let filters = HashMap::from([
             ("type".to_owned(), vec!["container".to_owned()]),

@@ -53,6 +53,16 @@ async fn a_workspace_that_was_killed_says_so_and_the_next_call_starts_it_again()
 }
 
 #[tokio::test]
+async fn a_call_that_finds_its_sandbox_ended_need_not_wait_for_the_engine_to_say_so() {
+    let fixture = Fixture::start().await;
+    let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
+    fixture.engine.touch_silently(id, Some(EngineState::Exited(ExitReason::Code(137))));
+    assert!(service.guest(project, id).await.unwrap().hello().await.is_err());
+    fixture.becomes(id, StateWord::Error).await;
+    service.guest(project, id).await.unwrap().hello().await.unwrap();
+}
+
+#[tokio::test]
 async fn an_end_right_after_memory_ran_out_is_put_down_to_it() {
     let fixture = Fixture::start().await;
     let id = fixture.ready().await;
