@@ -4,6 +4,7 @@
 #   make serve   a server on loopback, until Ctrl-C
 #   make test    every check and every test, live suites included
 #   make bench   the performance table, and target/bench/bench.json
+#   make soak    agents at random while everything beneath is broken on purpose: twice SOAK_MINUTES (10), two seeds
 #   make build   the two programs, optimised
 #   make setup   what the others need: Docker, gVisor, the base image
 
@@ -12,7 +13,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 BIN := $(CARGO_TARGET_DIR)/release
 
-.PHONY: demo serve test bench build setup check live fuzz clean
+.PHONY: demo serve test bench soak soak-leak build setup check live fuzz clean
 
 demo: build setup
 	scripts/demo.sh $(BIN)
@@ -24,6 +25,13 @@ test: setup check build live fuzz
 
 bench: build setup
 	LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet -p emergent-live-tests --bin bench
+
+soak: build setup
+	LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet -p emergent-live-tests --bin soak
+
+# A short one that plants every kind of leak at the end, and fails unless each is named.
+soak-leak: build setup
+	SOAK_SEED=1 SOAK_MINUTES=1 LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet -p emergent-live-tests --bin soak -- --prove
 
 # The guest must run in any image, even an empty one: static, and built apart so that its flags stay its own.
 build:

@@ -7,7 +7,7 @@ use bollard::{
     Docker,
     query_parameters::{
         InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
-        ListVolumesOptionsBuilder,
+        ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder,
     },
 };
 
@@ -97,6 +97,31 @@ impl Engine {
     pub async fn kill(&self, workspace: &str) -> anyhow::Result<()> {
         let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
         self.docker.kill_container(&container(workspace), Some(options)).await.context("killing a container")
+    }
+
+    /// Removes a workspace's container by force, behind the server's back. Its volume stays.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub async fn remove(&self, workspace: &str) -> anyhow::Result<()> {
+        let options = RemoveContainerOptionsBuilder::default().force(true).build();
+        self.docker.remove_container(&container(workspace), Some(options)).await.context("removing a container")
+    }
+
+    /// Freezes a workspace's container behind the server's back.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub async fn pause(&self, workspace: &str) -> anyhow::Result<()> {
+        self.docker.pause_container(&container(workspace)).await.context("pausing a container")
+    }
+
+    /// Thaws a workspace's container behind the server's back.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub async fn unpause(&self, workspace: &str) -> anyhow::Result<()> {
+        self.docker.unpause_container(&container(workspace)).await.context("unpausing a container")
     }
 
     /// A workspace's container as the engine describes it.

@@ -12,6 +12,7 @@ pub mod poll;
 pub mod proxy;
 pub mod registry;
 pub mod server;
+pub mod soak;
 
 pub use api::{Api, Reply};
 pub use case::{Case, Runtime};

@@ -1,0 +1,34 @@
+//! The soak: agents at random work on real servers while everything beneath them is broken on purpose, and every
+//! answer they get is held against a model of what it may be.
+//!
+//! ```text
+//!  soak                     outside: saves the image, makes namespaces, removes everything at the end    lab
+//!   └ unshare ─ soak init   PID 1 inside: mounts, reaps                                                  lab::inside
+//!      └ soak run           the run itself                                                               run
+//!         ├ dockerd         an engine of its own, on a disk of its own                                   dockerd
+//!         ├ emergent × 2    the servers under test: one on runc, one on gVisor, on one engine            ground
+//!         ├ workers         agents; each owns its workspaces, so it knows what an answer must be         worker
+//!         └ injector        what strikes everyone: engine, servers, disk                                 injector
+//! ```
+//!
+//! A worker's plan follows from the seed alone; when it meets a fault does not. That is why each answer is judged by
+//! what went on while it was awaited ([`weather`]) and by where its workspace may stand ([`phase`]).
+
+pub mod agreement;
+pub mod answer;
+pub mod dockerd;
+pub mod fault;
+pub mod files;
+pub mod footprint;
+pub mod ground;
+pub mod injector;
+pub mod lab;
+pub mod leak;
+pub mod phase;
+pub mod plan;
+pub mod report;
+pub mod run;
+pub mod settings;
+pub mod weather;
+pub mod worker;
+pub mod workspace;

@@ -1,0 +1,107 @@
+//! The kinds of faults, and which refusals each excuses while it lasts.
+
+use super::answer::Answer;
+
+macro_rules! faults {
+    ($($(#[doc = $doc:literal])+ $kind:ident = $name:literal;)+) => {
+        /// Something that is broken on purpose.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Fault {
+            $($(#[doc = $doc])+ $kind,)+
+        }
+
+        impl Fault {
+            /// All kinds.
+            pub const ALL: &'static [Self] = &[$(Self::$kind,)+];
+
+            /// Its name in the summary.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$kind => $name,)+ }
+            }
+        }
+    };
+}
+
+faults! {
+    /// `docker kill` of a workspace's container, behind the server's back.
+    ContainerKilled = "docker kill";
+    /// `docker rm --force` of a workspace's container.
+    ContainerRemoved = "docker rm --force";
+    /// `docker pause` of a workspace's container.
+    PausedBehind = "docker pause";
+    /// `docker unpause` of a paused workspace's container.
+    UnpausedBehind = "docker unpause";
+    /// A command in the workspace asks for more memory than its limit.
+    OutOfMemory = "guest out of memory";
+    /// A client that follows output goes away in the middle.
+    StreamCut = "output stream cut";
+    /// A client that uploads goes away in the middle.
+    UploadCut = "upload cut";
+    /// SIGKILL of dockerd, and a new one started.
+    EngineKilled = "dockerd SIGKILL";
+    /// SIGKILL of a server, and a new one started.
+    ServerKilled = "server SIGKILL";
+    /// SIGTERM of a server, and a new one started.
+    ServerTerminated = "server SIGTERM";
+    /// SIGSTOP of a server, and SIGCONT some seconds later.
+    ServerFrozen = "server SIGSTOP";
+    /// The disk that the engine and the servers share has no space left.
+    DiskFull = "disk full";
+}
+
+/// What a call may be refused with while its workspace's sandbox is going down.
+const SANDBOX_ENDS: &[(u16, &str)] = &[
+    (502, "call-interrupted"),
+    (502, "engine-refused"),
+    (503, "workspace-unreachable"),
+    (504, "call-timed-out"),
+    (409, "wrong-state"),
+];
+
+// === impl Fault ===
+
+impl Fault {
+    /// Whether this answer is no worse than the fault explains. What it left of the operation is then unknown.
+    pub fn excuses(self, answer: &Answer) -> bool {
+        let refusals: &[(u16, &str)] = match self {
+            Self::ContainerKilled | Self::ContainerRemoved | Self::OutOfMemory => SANDBOX_ENDS,
+            Self::PausedBehind | Self::UnpausedBehind => &[
+                (409, "wrong-state"),
+                (503, "workspace-unreachable"),
+                (504, "call-timed-out"),
+                (502, "call-interrupted"),
+            ],
+            Self::StreamCut | Self::UploadCut => &[],
+            Self::EngineKilled => &[
+                (503, "engine-unavailable"),
+                (503, "no-provider"),
+                (503, "workspace-unreachable"),
+                (502, "call-interrupted"),
+                (502, "engine-refused"),
+                (504, "call-timed-out"),
+                (422, "workspace-failed"),
+                (409, "wrong-state"),
+            ],
+            // A new server takes calls as soon as it has put in order what the old one left.
+            Self::ServerKilled | Self::ServerTerminated => {
+                if matches!(answer, Answer::Nothing(_)) {
+                    return true;
+                }
+                &[(503, "not-ready"), (503, "workspace-unreachable"), (502, "call-interrupted"), (409, "wrong-state")]
+            }
+            // It answers late, that is all.
+            Self::ServerFrozen => &[],
+            Self::DiskFull => &[
+                (507, "disk-full"),
+                (503, "store-unavailable"),
+                (503, "workspace-unreachable"),
+                (502, "engine-refused"),
+                (502, "call-interrupted"),
+                (422, "workspace-failed"),
+                (409, "wrong-state"),
+            ],
+        };
+        let Answer::Reply { status, problem: Some(problem), .. } = answer else { return false };
+        refusals.iter().any(|(code, slug)| code == status && slug == problem)
+    }
+}

@@ -1,0 +1,129 @@
+//! What all parts of a run share: the servers, the engine, the weather, and what is counted and found.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex as SyncMutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use super::{report::Report, weather::Weather};
+use crate::{Api, Engine, Runtime, Server, ServerOptions, api::WORKSPACES};
+
+/// `WORKSPACE_MAX_CONCURRENT` of each server: less than its workers would have, so that it is met.
+pub const LIMIT: usize = 5;
+
+/// What all parts of a run share.
+pub struct Ground {
+    /// The run's seed.
+    pub seed: u64,
+    /// When the load ends.
+    pub deadline: Instant,
+    /// The engine, as its administrator sees it.
+    pub engine: Engine,
+    /// The servers under test.
+    pub subjects: Vec<Subject>,
+    /// What goes on around everybody.
+    pub weather: Weather,
+    /// What is counted and found.
+    pub report: Report,
+}
+
+/// A server under test.
+pub struct Subject {
+    /// What its workspaces run on.
+    pub runtime: Runtime,
+    /// Its process.
+    pub server: Mutex<Server>,
+    /// A client with its first token.
+    pub api: Api,
+    /// The id that its labels carry.
+    pub id: String,
+    /// Workspaces that may count towards its limit.
+    pub census: Census,
+}
+
+/// Workspaces that may be creating, ready or paused, over time.
+#[derive(Debug, Default)]
+pub struct Census(SyncMutex<Counted>);
+
+#[derive(Debug, Default)]
+struct Counted {
+    active: BTreeSet<String>,
+    /// How many there were, each time that changed.
+    history: Vec<(Instant, usize)>,
+}
+
+// === impl Ground ===
+
+impl Ground {
+    /// Whether workers go on.
+    pub fn goes_on(&self) -> bool {
+        Instant::now() < self.deadline && !self.report.has_enough()
+    }
+
+    /// The share of the load that has passed.
+    pub fn progress(&self, length: Duration) -> f64 {
+        1.0 - self.deadline.saturating_duration_since(Instant::now()).as_secs_f64() / length.as_secs_f64()
+    }
+}
+
+// === impl Subject ===
+
+impl Subject {
+    /// Starts a server.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn start(runtime: Runtime) -> anyhow::Result<Self> {
+        let options = ServerOptions::on(runtime)
+            .with("WORKSPACE_MAX_CONCURRENT", LIMIT.to_string())
+            .with("WORKSPACE_CLEANUP_INTERVAL_MIN", "1")
+            .with("EMERGENT_LOG", "info,emergent_core=debug")
+            .with("WORKSPACE_DEFAULT_CPU", "1")
+            .with("WORKSPACE_DEFAULT_MEMORY", "256M");
+        let server = Server::start(options).await?;
+        let (api, id) = (server.api.clone(), server.id().to_owned());
+        Ok(Self { runtime, server: Mutex::new(server), api, id, census: Census::default() })
+    }
+
+    /// The workspaces that the API lists, destroyed ones left out.
+    ///
+    /// # Errors
+    /// When it does not list them.
+    pub async fn rows(&self) -> anyhow::Result<Vec<Value>> {
+        let mut rows = Vec::new();
+        let mut path = format!("{WORKSPACES}?limit=200");
+        loop {
+            let page = self.api.get(&path).await?.success()?;
+            rows.extend(page["items"].as_array().cloned().unwrap_or_default());
+            match page["next_cursor"].as_str() {
+                Some(cursor) => path = format!("{WORKSPACES}?limit=200&cursor={cursor}"),
+                None => return Ok(rows),
+            }
+        }
+    }
+}
+
+// === impl Census ===
+
+impl Census {
+    /// A workspace may count, or certainly does not.
+    pub fn set(&self, id: &str, may_be_active: bool) {
+        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = if may_be_active { counted.active.insert(id.to_owned()) } else { counted.active.remove(id) };
+        if changed {
+            let now = counted.active.len();
+            counted.history.push((Instant::now(), now));
+        }
+    }
+
+    /// The most that there may have been at a time since then.
+    pub fn most_since(&self, from: Instant) -> usize {
+        let counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = counted.history.partition_point(|(when, _)| *when < from).saturating_sub(1);
+        counted.history.iter().skip(first).map(|(_, count)| *count).max().unwrap_or(0)
+    }
+}

@@ -1,0 +1,183 @@
+//! Faults that strike everyone: the engine, the servers, the disk. One at a time, each until all is well again.
+
+use std::{
+    fs::File,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use bollard::{models::ContainerSummaryStateEnum, query_parameters::ListContainersOptionsBuilder};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use rustix::{
+    fs::{FallocateFlags, fallocate, fstatvfs},
+    process::{Pid, Signal, kill_process},
+};
+use tokio::time::sleep;
+
+use super::{
+    dockerd::Dockerd,
+    fault::Fault,
+    ground::{Ground, Subject},
+    lab::inside,
+};
+use crate::until;
+
+/// How long it may take until all is well after a fault is over.
+const RECOVERY: Duration = Duration::from_secs(120);
+/// How long a disk stays full.
+const FULL: Duration = Duration::from_secs(4);
+/// How long a server may take to record what the store did not take: it tries again every five seconds.
+const RECORDED: Duration = Duration::from_secs(8);
+/// After this share of the load no server is started again, so that what the last ones leak has time to show.
+const LAST_RESTART: f64 = 0.6;
+/// What strikes everyone.
+const KINDS: [Fault; 5] =
+    [Fault::EngineKilled, Fault::ServerKilled, Fault::ServerTerminated, Fault::ServerFrozen, Fault::DiskFull];
+
+/// What makes the faults.
+pub struct Injector {
+    ground: Arc<Ground>,
+    length: Duration,
+    random: StdRng,
+    dockerd: Dockerd,
+}
+
+impl Injector {
+    /// With random numbers of its own.
+    pub fn new(ground: Arc<Ground>, length: Duration, dockerd: Dockerd) -> Self {
+        let random = StdRng::seed_from_u64(ground.seed);
+        Self { ground, length, random, dockerd }
+    }
+
+    /// Makes faults until the load ends; every kind once before any twice. Hands the engine back.
+    pub async fn work(mut self) -> Dockerd {
+        let mut bag = Vec::new();
+        while self.ground.goes_on() {
+            let gap = self.random.random_range(1_500..6_000);
+            sleep(Duration::from_millis(gap)).await;
+            if bag.is_empty() {
+                bag = KINDS.to_vec();
+                bag.shuffle(&mut self.random);
+            }
+            let Some(fault) = bag.pop() else { continue };
+            let restarts = matches!(fault, Fault::ServerKilled | Fault::ServerTerminated);
+            if restarts && self.ground.progress(self.length) > LAST_RESTART && self.ground.report.times(fault) > 0 {
+                continue;
+            }
+            if self.ground.goes_on() {
+                self.strike(fault).await;
+            }
+        }
+        self.dockerd
+    }
+
+    /// Makes one fault, and waits until all is well again.
+    async fn strike(&mut self, fault: Fault) {
+        let ground = Arc::clone(&self.ground);
+        let struck = self.random.random_range(0..ground.subjects.len());
+        let one = matches!(fault, Fault::ServerKilled | Fault::ServerTerminated | Fault::ServerFrozen);
+        ground.report.struck(fault);
+        ground.weather.strikes(fault, one.then_some(struck));
+        let subject = &ground.subjects[struck];
+        let done = match fault {
+            Fault::EngineKilled => self.kill_engine().await,
+            Fault::ServerKilled => kill_server(subject).await,
+            Fault::ServerTerminated => terminate_server(subject).await,
+            Fault::ServerFrozen => self.freeze_server(subject).await,
+            _ => fill_disk().await,
+        };
+        let over = Instant::now();
+        let well = match done {
+            Ok(()) => all_is_well(&ground).await,
+            Err(error) => Err(error),
+        };
+        match well {
+            Ok(()) => {
+                ground.report.recovered(fault, over.elapsed());
+                ground.report.seen(fault, "recovered");
+            }
+            Err(error) => ground.report.finding(format!("after {}: {error:#}", fault.name())),
+        }
+        ground.weather.ended(fault);
+    }
+
+    async fn kill_engine(&mut self) -> anyhow::Result<()> {
+        let orphans = self.dockerd.kill().await?;
+        self.ground.report.seen(Fault::EngineKilled, &format!("{orphans} sandboxes ran"));
+        let away = self.random.random_range(500..5_000);
+        sleep(Duration::from_millis(away)).await;
+        self.dockerd.restart().await
+    }
+
+    async fn freeze_server(&mut self, subject: &Subject) -> anyhow::Result<()> {
+        let pid = subject.server.lock().await.pid();
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("the server's process id")?;
+        kill_process(pid, Signal::STOP).context("stopping the server")?;
+        let frozen = self.random.random_range(1_000..6_000);
+        sleep(Duration::from_millis(frozen)).await;
+        kill_process(pid, Signal::CONT).context("continuing the server")
+    }
+}
+
+async fn kill_server(subject: &Subject) -> anyhow::Result<()> {
+    let mut server = subject.server.lock().await;
+    server.kill()?;
+    server.restart(|_| {}).await
+}
+
+async fn terminate_server(subject: &Subject) -> anyhow::Result<()> {
+    let mut server = subject.server.lock().await;
+    server.terminate().await?;
+    server.restart(|_| {}).await
+}
+
+/// Takes all space of the disk that the engine and the servers share, for a while.
+async fn fill_disk() -> anyhow::Result<()> {
+    let path = inside::disk()?.join("ballast");
+    let ballast = File::create(&path).context("making a file")?;
+    let space = fstatvfs(&ballast).context("asking for the disk's space")?;
+    let (mut offset, mut piece) = (0, space.f_bavail * space.f_frsize);
+    while piece >= space.f_frsize {
+        // What does not fit is tried in smaller pieces, until not a block is left.
+        match fallocate(&ballast, FallocateFlags::empty(), offset, piece) {
+            Ok(()) => offset += piece,
+            Err(_) => piece /= 2,
+        }
+    }
+    sleep(FULL).await;
+    std::fs::remove_file(&path).context("emptying the disk")?;
+    // Nothing shows from outside which states the servers have yet to record.
+    sleep(RECORDED).await;
+    Ok(())
+}
+
+/// Waits until every server is ready, has a healthy provider, and shows nothing as ready that does not run.
+async fn all_is_well(ground: &Ground) -> anyhow::Result<()> {
+    for subject in &ground.subjects {
+        until(&format!("the server on {} recovers", subject.runtime.name()), RECOVERY, || async {
+            Ok(is_well(ground, subject).await.map_err(|error| format!("{error:#}")))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+async fn is_well(ground: &Ground, subject: &Subject) -> anyhow::Result<()> {
+    subject.api.get("/ready").await?.success()?;
+    let health = subject.api.get("/health").await?.success()?;
+    ensure!(health["status"] == "ok", "{health}");
+    let options = ListContainersOptionsBuilder::default().all(true).build();
+    let containers = ground.engine.docker().list_containers(Some(options)).await?;
+    let runs = |id: &str| {
+        let name = format!("/emergent-{id}");
+        let mine = |names: &Vec<String>| names.contains(&name);
+        let container = containers.iter().find(|container| container.names.as_ref().is_some_and(mine));
+        container.is_some_and(|container| container.state == Some(ContainerSummaryStateEnum::RUNNING))
+    };
+    for row in subject.rows().await? {
+        let id = row["id"].as_str().unwrap_or_default();
+        ensure!(row["state"] != "ready" || runs(id), "{id} is shown as ready and does not run");
+    }
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! What can be left behind, and leaving it behind on purpose: a check that finds nothing proves nothing until it has
+//! found what was planted.
+
+use std::{fmt, process::Stdio, str::FromStr};
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::json;
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::TcpStream,
+    process::{Child, Command},
+};
+
+use super::ground::Ground;
+use crate::api::WORKSPACES;
+
+macro_rules! leaks {
+    ($($(#[doc = $doc:literal])+ $kind:ident = $name:literal;)+) => {
+        /// Something that can be left behind.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Leak {
+            $($(#[doc = $doc])+ $kind,)+
+        }
+
+        impl Leak {
+            /// All kinds.
+            pub const ALL: &'static [Self] = &[$(Self::$kind,)+];
+
+            /// Its name in `SOAK_LEAK` and in findings.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$kind => $name,)+ }
+            }
+        }
+    };
+}
+
+leaks! {
+    /// A container that no row has.
+    Container = "container";
+    /// A volume that no row has.
+    Volume = "volume";
+    /// A network that nobody needs.
+    Network = "network";
+    /// A process that nobody needs.
+    Process = "process";
+    /// Descriptors of a server.
+    Descriptor = "fd";
+    /// A row that its owner does not know.
+    Row = "row";
+    /// A file in a server's data directory.
+    File = "file";
+    /// Threads of a server. Cannot be planted from outside.
+    Thread = "thread";
+    /// Memory of a server. Cannot be planted from outside.
+    Memory = "memory";
+    /// Store, engine and API differ.
+    Disagreement = "disagreement";
+}
+
+/// Something that was left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What kind of thing.
+    pub leak: Leak,
+    /// Which one.
+    pub what: String,
+}
+
+/// A planted leak, held until it is to go.
+pub enum Planted {
+    /// Removed by a command of the engine's client.
+    Engine(Vec<String>),
+    /// Ended when dropped.
+    Process(Child),
+    /// Closed when dropped.
+    Connections(Vec<TcpStream>),
+    /// Destroyed through the API.
+    Row(String),
+    /// Removed from the disk.
+    File(std::path::PathBuf),
+}
+
+// === impl Leak ===
+
+impl Leak {
+    /// Those that the harness can plant from outside.
+    pub fn plantable() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|leak| !matches!(leak, Self::Thread | Self::Memory | Self::Disagreement))
+    }
+
+    /// Leaves it behind.
+    ///
+    /// # Errors
+    /// When that does not work, or it cannot be planted from outside.
+    pub async fn plant(self, ground: &Ground) -> anyhow::Result<Planted> {
+        let subject = ground.subjects.first().context("there is no server")?;
+        match self {
+            Self::Container => {
+                docker(&["create", "--name", "emergent-leaked", "emergent-guest-carrier:1", "none"]).await?;
+                Ok(Planted::Engine(vec!["rm".to_owned(), "emergent-leaked".to_owned()]))
+            }
+            Self::Volume => {
+                docker(&["volume", "create", "emergent-leaked"]).await?;
+                Ok(Planted::Engine(["volume", "rm", "emergent-leaked"].map(str::to_owned).to_vec()))
+            }
+            Self::Network => {
+                docker(&["network", "create", "emergent-leaked"]).await?;
+                Ok(Planted::Engine(["network", "rm", "emergent-leaked"].map(str::to_owned).to_vec()))
+            }
+            Self::Process => {
+                let sleeper = Command::new("sleep").arg("86400").stdin(Stdio::null()).kill_on_drop(true).spawn();
+                Ok(Planted::Process(sleeper.context("starting a process")?))
+            }
+            Self::Descriptor => {
+                let address = subject.api.base().trim_start_matches("http://").to_owned();
+                let mut connections = Vec::new();
+                for _ in 0..40 {
+                    let mut connection = TcpStream::connect(&address).await.context("connecting to a server")?;
+                    // A request that never ends.
+                    connection.write_all(b"GET /health HTTP/1.1\r\n").await.context("writing to a server")?;
+                    connections.push(connection);
+                }
+                Ok(Planted::Connections(connections))
+            }
+            Self::Row => {
+                let body = json!({ "name": "leaked", "network": "none" });
+                let made = subject.api.post(WORKSPACES, body).await?.success()?;
+                Ok(Planted::Row(made["id"].as_str().context("no id")?.to_owned()))
+            }
+            Self::File => {
+                let path = subject.server.lock().await.data_dir().join("leaked.tmp");
+                std::fs::write(&path, "leaked").context("writing a file")?;
+                Ok(Planted::File(path))
+            }
+            Self::Thread | Self::Memory | Self::Disagreement => bail!("{self} cannot be planted from outside"),
+        }
+    }
+}
+
+impl fmt::Display for Leak {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Leak {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let names: Vec<_> = Self::plantable().map(Self::name).collect();
+        let found = Self::plantable().find(|leak| leak.name() == text);
+        found.with_context(|| format!("SOAK_LEAK takes {}, not {text:?}", names.join(", ")))
+    }
+}
+
+// === impl Finding ===
+
+impl Finding {
+    /// A finding.
+    pub fn new(leak: Leak, what: impl Into<String>) -> Self {
+        Self { leak, what: what.into() }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "left behind ({}): {}", self.leak, self.what)
+    }
+}
+
+// === impl Planted ===
+
+impl Planted {
+    /// Removes it again.
+    ///
+    /// # Errors
+    /// When that does not work.
+    pub async fn remove(self, ground: &Ground) -> anyhow::Result<()> {
+        match self {
+            Self::Engine(arguments) => docker(&arguments).await,
+            Self::Process(mut child) => child.kill().await.context("ending a process"),
+            Self::Connections(connections) => {
+                drop(connections);
+                Ok(())
+            }
+            Self::Row(id) => {
+                let subject = ground.subjects.first().context("there is no server")?;
+                subject.api.delete(&format!("{WORKSPACES}/{id}")).await?.refusal(204).map(drop)
+            }
+            Self::File(path) => std::fs::remove_file(path).context("removing a file"),
+        }
+    }
+}
+
+async fn docker(arguments: &[impl AsRef<std::ffi::OsStr>]) -> anyhow::Result<()> {
+    let output = Command::new("docker").args(arguments).output().await.context("running docker")?;
+    ensure!(output.status.success(), "docker: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! What goes on around everybody: which faults were at work when.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
+
+use super::fault::Fault;
+
+/// Faults that strike more than one workspace, with their times. A fault is over when the harness has seen that all is
+/// well again, so a call that begins after it has nothing to be excused with.
+#[derive(Debug, Default)]
+pub struct Weather(Mutex<Vec<Incident>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Incident {
+    fault: Fault,
+    /// The server that it strikes; all when absent.
+    server: Option<usize>,
+    from: Instant,
+    until: Option<Instant>,
+}
+
+// === impl Weather ===
+
+impl Weather {
+    /// A fault is about to strike. To be ended by [`Weather::ended`].
+    pub fn strikes(&self, fault: Fault, server: Option<usize>) {
+        let incident = Incident { fault, server, from: Instant::now(), until: None };
+        self.incidents(|all| all.push(incident));
+    }
+
+    /// All is well again after the fault of this kind.
+    pub fn ended(&self, fault: Fault) {
+        let now = Instant::now();
+        self.incidents(|all| {
+            for incident in all.iter_mut().filter(|incident| incident.fault == fault) {
+                incident.until.get_or_insert(now);
+            }
+        });
+    }
+
+    /// The faults that were at work on a server at any time since then.
+    pub fn since(&self, server: usize, from: Instant) -> BTreeSet<Fault> {
+        self.incidents(|all| {
+            let here = all.iter().filter(|incident| incident.server.is_none_or(|struck| struck == server));
+            here.filter(|incident| incident.until.is_none_or(|until| until >= from))
+                .map(|incident| incident.fault)
+                .collect()
+        })
+    }
+
+    /// The faults that have begun on a server since then.
+    pub fn begun_since(&self, server: usize, from: Instant) -> BTreeSet<Fault> {
+        self.incidents(|all| {
+            let here = all.iter().filter(|incident| incident.server.is_none_or(|struck| struck == server));
+            here.filter(|incident| incident.from >= from).map(|incident| incident.fault).collect()
+        })
+    }
+
+    fn incidents<T>(&self, look: impl FnOnce(&mut Vec<Incident>) -> T) -> T {
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_counts_for_whatever_overlaps_it() {
+        let weather = Weather::default();
+        let before = Instant::now();
+        weather.strikes(Fault::ServerKilled, Some(1));
+        assert!(weather.since(1, Instant::now()).contains(&Fault::ServerKilled));
+        assert!(weather.since(0, before).is_empty(), "another server's fault");
+        weather.ended(Fault::ServerKilled);
+        assert!(weather.since(1, before).contains(&Fault::ServerKilled));
+        assert!(weather.since(1, Instant::now()).is_empty(), "it is over");
+    }
+}

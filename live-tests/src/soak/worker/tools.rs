@@ -1,0 +1,323 @@
+//! The tools and the raw files: every result is compared with what must come out.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use futures::future::join_all;
+use rand::RngExt as _;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{Asked, Worker, life::text};
+use crate::soak::{
+    answer::Answer,
+    files::{File, sum},
+    phase::Op,
+    workspace::{Commits, Known},
+};
+
+/// Where a worker's files are.
+const FOLDER: &str = "files";
+/// How many calls go out at once in a burst.
+const BURST: usize = 8;
+
+// === impl Worker ===
+
+impl Worker {
+    /// Some path of a few.
+    fn some_path(&mut self) -> String {
+        let (folder, name) = (self.random.random_range(0..3), self.random.random_range(0..4));
+        format!("{FOLDER}/d{folder}/f{name}.txt")
+    }
+
+    /// A text whose first line is like no other.
+    fn some_text(&mut self, known: &mut Known) -> String {
+        let first = known.fresh("line");
+        let rest = self.random.random_range(0..60);
+        let lines = (0..rest).map(|_| format!("{:016x}\n", self.random.random::<u64>()));
+        [format!("{first}\n")].into_iter().chain(lines).collect()
+    }
+
+    fn some_certain_text(&mut self, known: &Known) -> Option<(String, String)> {
+        let texts: Vec<_> = known.files.certain_texts().collect();
+        let index = self.random.random_range(0..texts.len().max(1));
+        texts.get(index).map(|(path, text)| ((*path).to_owned(), (*text).to_owned()))
+    }
+
+    pub(super) async fn write(&mut self, known: &mut Known) {
+        let (path, content) = (self.some_path(), self.some_text(known));
+        self.write_at(known, &path, content).await;
+    }
+
+    async fn write_at(&mut self, known: &mut Known, path: &str, content: String) {
+        let file = Some(File::text(content.clone()));
+        match self.call(known, "write", json!({ "file_path": path, "content": content })).await {
+            Asked::Done(answer) if answer.is_success() => {
+                let written = &answer.json()["bytes_written"];
+                if *written != content.len() {
+                    self.finding(known, "write", &format!("{} bytes, and {written} are said to be", content.len()));
+                }
+                known.files.changed(path, file);
+            }
+            Asked::Done(answer) => self.refused_by_guest(known, "write", &answer),
+            Asked::Open | Asked::Wrong => known.files.may_have_changed(path, file),
+            Asked::Refused => {}
+        }
+    }
+
+    /// The guest said no where it should not have. A disk that is full explains it, and nothing has changed then.
+    fn refused_by_guest(&self, known: &Known, name: &str, answer: &Answer) {
+        let explained = self.ground.weather.since(self.server, known.looked - std::time::Duration::from_secs(5));
+        if answer.problem() != Some("disk-full") || !explained.iter().any(|fault| fault.excuses(answer)) {
+            self.finding(known, name, &format!("it should succeed; got {}", answer.shown()));
+        }
+    }
+
+    pub(super) async fn read_one(&mut self, known: &mut Known) {
+        let Some((path, _)) = self.some_certain_text(known) else { return };
+        let asked = self.call(known, "read", json!({ "file_path": path })).await;
+        self.compare_read(known, &path, asked);
+    }
+
+    fn compare_read(&self, known: &mut Known, path: &str, asked: Asked) {
+        let Asked::Done(answer) = asked else { return };
+        let seen = match answer.problem() {
+            Some("file-not-found") => None,
+            Some(_) => return self.refused_by_guest(known, "read", &answer),
+            None => Some(File::text(without_numbers(text(&answer.json(), "content")))),
+        };
+        if let Err(wrong) = known.files.saw(path, seen) {
+            self.finding(known, "read", &wrong);
+        }
+    }
+
+    pub(super) async fn edit(&mut self, known: &mut Known) {
+        let Some((path, old)) = self.some_certain_text(known) else { return };
+        let Some(first) = old.lines().next().map(str::to_owned) else { return };
+        let fresh = known.fresh("edited");
+        let edited = Some(File::text(old.replacen(&first, &fresh, 1)));
+        let body = json!({ "file_path": path, "old_string": format!("{first}\n"), "new_string": format!("{fresh}\n") });
+        match self.call(known, "edit", body).await {
+            Asked::Done(answer) if answer.is_success() => known.files.changed(&path, edited),
+            Asked::Done(answer) => self.refused_by_guest(known, "edit", &answer),
+            Asked::Open | Asked::Wrong => known.files.may_have_changed(&path, edited),
+            Asked::Refused => {}
+        }
+    }
+
+    pub(super) async fn glob(&mut self, known: &mut Known) {
+        let asked = self.call(known, "glob", json!({ "pattern": format!("{FOLDER}/**/*.txt") })).await;
+        let Asked::Done(answer) = asked else { return };
+        let result = answer.json();
+        let Some(found) = result["files"].as_array() else {
+            return self.refused_by_guest(known, "glob", &answer);
+        };
+        let found = found.iter().filter_map(|path| path.as_str()?.strip_prefix("/workspace/"));
+        self.compare_paths(known, "glob", found.map(str::to_owned).collect());
+    }
+
+    /// What is certain must be among them, and nothing else than what may be.
+    fn compare_paths(&self, known: &Known, name: &str, found: BTreeSet<String>) {
+        if let Some((missing, _)) = known.files.certain().find(|(path, _)| !found.contains(*path)) {
+            self.finding(known, name, &format!("{missing} was not found"));
+        }
+        if let Some(stranger) = found.iter().find(|path| !known.files.may_be(path)) {
+            self.finding(known, name, &format!("{stranger} was found, and should not be there"));
+        }
+    }
+
+    pub(super) async fn grep(&mut self, known: &mut Known) {
+        let Some((path, text)) = self.some_certain_text(known) else { return };
+        let Some(first) = text.lines().next() else { return };
+        let asked = self.call(known, "grep", json!({ "pattern": format!("^{first}$"), "path": FOLDER })).await;
+        let Asked::Done(answer) = asked else { return };
+        let result = answer.json();
+        let matches = result["matches"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let is_it = |found: &Value| found["file_path"] == format!("/workspace/{path}") && found["line_number"] == 1;
+        if !matches.iter().any(is_it) {
+            self.finding(known, "grep", &format!("{first} is line 1 of {path}; got {}", answer.shown()));
+        }
+    }
+
+    pub(super) async fn remove(&mut self, known: &mut Known) {
+        let Some((path, _)) = self.some_certain_text(known) else { return };
+        let request = self.post(known, "/files/remove", &json!({ "path": path }));
+        match self.ask(known, Op::Call, "remove", request).await {
+            Asked::Done(answer) if answer.is_success() => known.files.changed(&path, None),
+            Asked::Done(answer) => self.refused_by_guest(known, "remove", &answer),
+            Asked::Open | Asked::Wrong => known.files.may_have_changed(&path, None),
+            Asked::Refused => {}
+        }
+    }
+
+    /// A command that says who and where it is, and sums a file.
+    pub(super) async fn bash(&mut self, known: &mut Known) {
+        let code = self.random.random_range(0..5);
+        let word = format!("{:08x}", self.random.random::<u32>());
+        let certain = known.files.certain().next().map(|(path, file)| (path.to_owned(), file.sha256.clone()));
+        let look = certain.as_ref().map_or_else(String::new, |(path, _)| format!("sha256sum < {path} | cut -c1-64;"));
+        let command = format!("echo $WORD; id -u; {look} echo oops >&2; exit {code}");
+        let asked = self.call(known, "bash", json!({ "command": command, "env": { "WORD": word } })).await;
+        let Asked::Done(answer) = asked else { return };
+        let result = answer.json();
+        let sum = certain.map_or_else(String::new, |(_, sum)| format!("{sum}\n"));
+        let expected = format!("{word}\n1000\n{sum}");
+        let said = text(&result, "stdout") == expected && text(&result, "stderr") == "oops\n";
+        if !(said && result["exit_code"] == code || self.lost_with_reason(known, &result)) {
+            self.finding(
+                known,
+                "bash",
+                &format!("{command:?} should exit {code} with {expected:?}; got {}", answer.shown()),
+            );
+        }
+    }
+
+    /// Whether a result is that of an execution whose sandbox ended under it, as a fault explains.
+    fn lost_with_reason(&self, known: &Known, result: &Value) -> bool {
+        let struck = known.struck.is_some() || known.lingering().is_some() || known.has_expired();
+        let stormy = !self.ground.weather.since(self.server, known.looked).is_empty();
+        stormy || struck && result["outcome"] == "lost"
+    }
+
+    pub(super) async fn bash_timeout(&mut self, known: &mut Known) {
+        let from = Instant::now();
+        let asked = self.call(known, "bash", json!({ "command": "echo up; sleep 60", "timeout_ms": 800 })).await;
+        let Asked::Done(answer) = asked else { return };
+        let (result, took) = (answer.json(), from.elapsed());
+        let as_expected = result["timed_out"] == true && text(&result, "stdout") == "up\n";
+        if !as_expected && !self.lost_with_reason(known, &result) {
+            self.finding(known, "bash", &format!("a timeout of 0.8 s; after {took:?} got {}", answer.shown()));
+        }
+    }
+
+    pub(super) async fn upload(&mut self, known: &mut Known) {
+        let len = self.random.random_range(0..600_000);
+        let mut bytes = vec![0_u8; len];
+        self.random.fill(&mut bytes[..]);
+        let path = self.some_path();
+        let file = Some(File::blob(&bytes));
+        let request = self.request(Method::PUT, known, &format!("/files/content?path={path}")).body(bytes);
+        match self.ask(known, Op::Call, "upload", request).await {
+            Asked::Done(answer) if answer.is_success() => known.files.changed(&path, file),
+            Asked::Done(answer) => self.refused_by_guest(known, "upload", &answer),
+            Asked::Open | Asked::Wrong => known.files.may_have_changed(&path, file),
+            Asked::Refused => {}
+        }
+    }
+
+    pub(super) async fn download_one(&mut self, known: &mut Known) {
+        let paths: Vec<_> = known.files.paths().map(str::to_owned).collect();
+        let index = self.random.random_range(0..paths.len().max(1));
+        let Some(path) = paths.get(index) else { return };
+        self.download(known, path).await;
+    }
+
+    /// Downloads what may be at a path, and compares.
+    pub(super) async fn download(&mut self, known: &mut Known, path: &str) {
+        let request = self.request(Method::GET, known, &format!("/files/content?path={path}"));
+        let Asked::Done(answer) = self.ask(known, Op::Call, "download", request).await else { return };
+        let seen = match answer.problem() {
+            Some("file-not-found") => None,
+            Some(_) => return self.refused_by_guest(known, "download", &answer),
+            None => Some(File::blob(answer.body())),
+        };
+        if let Err(wrong) = known.files.saw(path, seen) {
+            self.finding(known, "download", &wrong);
+        }
+    }
+
+    pub(super) async fn burst(&mut self, known: &mut Known) {
+        let Some((path, expected)) = self.some_certain_text(known) else { return };
+        let from = Instant::now();
+        let expected = sum(expected.as_bytes());
+        let requests = (0..BURST).map(|_| self.post(known, "/read", &json!({ "file_path": path })));
+        self.subject().census.set(&known.id, true);
+        let answers = join_all(requests.map(Answer::to)).await;
+        for answer in answers {
+            let Asked::Done(answer) = self.judge(known, Op::Call, "read in a burst", from, answer).await else {
+                continue;
+            };
+            let content = without_numbers(text(&answer.json(), "content"));
+            if sum(content.as_bytes()) != expected {
+                self.finding(known, "burst", &format!("{path} has other contents: {}", answer.shown()));
+            }
+        }
+    }
+
+    pub(super) async fn commit(&mut self, known: &mut Known) {
+        if known.commits.is_none() && !self.make_repository(known).await {
+            return;
+        }
+        let message = known.fresh("commit");
+        let write = json!({ "file_path": format!("repository/{message}"), "content": message });
+        let Asked::Done(written) = self.call(known, "write", write).await else { return };
+        if !written.is_success() {
+            return self.refused_by_guest(known, "write", &written);
+        }
+        let body = json!({ "action": "commit", "path": "repository", "message": message });
+        let asked = self.call(known, "git", body).await;
+        let Some(commits) = &mut known.commits else { return };
+        match asked {
+            Asked::Done(answer) if answer.is_success() => {
+                // What was in doubt is known to be there or not: it was staged with this one otherwise.
+                commits.certain.push(message);
+            }
+            Asked::Done(answer) => {
+                commits.doubtful = Some(message);
+                self.git_refused(known, &answer);
+            }
+            Asked::Open | Asked::Wrong => commits.doubtful = Some(message),
+            Asked::Refused => {}
+        }
+        if known.commits.as_ref().is_some_and(|commits| commits.doubtful.is_some()) {
+            // What a commit that broke off has left behind is for its owner to mend.
+            let mend = json!({ "command": "rm -f .git/*.lock .git/refs/heads/*.lock", "workdir": "repository" });
+            self.call(known, "bash", mend).await;
+            self.log(known).await;
+        }
+    }
+
+    fn git_refused(&self, known: &Known, answer: &Answer) {
+        let stormy =
+            !self.ground.weather.since(self.server, known.looked - std::time::Duration::from_secs(10)).is_empty();
+        if !stormy {
+            self.finding(known, "git", &format!("it should succeed; got {}", answer.shown()));
+        }
+    }
+
+    async fn make_repository(&mut self, known: &mut Known) -> bool {
+        let command = "rm -rf repository && git init -q -b main repository && sync -f repository";
+        let Asked::Done(answer) = self.call(known, "bash", json!({ "command": command })).await else { return false };
+        let made = answer.json()["exit_code"] == 0;
+        if made {
+            known.commits = Some(Commits::default());
+        }
+        made
+    }
+
+    /// The history must have every commit that was acknowledged, in order, and no other.
+    pub(super) async fn log(&mut self, known: &mut Known) {
+        if known.commits.as_ref().is_none_or(|commits| commits.certain.is_empty()) {
+            return;
+        }
+        let body = json!({ "action": "log", "path": "repository", "limit": 1000 });
+        let Asked::Done(answer) = self.call(known, "git", body).await else { return };
+        let result = answer.json();
+        let Some(shown) = result["commits"].as_array() else { return self.git_refused(known, &answer) };
+        let shown: Vec<String> = shown.iter().rev().map(|commit| text(commit, "subject").to_owned()).collect();
+        let Some(commits) = &mut known.commits else { return };
+        let mut with_doubtful = commits.certain.clone();
+        with_doubtful.extend(commits.doubtful.take());
+        if shown != commits.certain && shown != with_doubtful {
+            let expected = commits.certain.clone();
+            commits.certain = shown.clone();
+            self.finding(known, "git", &format!("the history should be {expected:?}, and is {shown:?}"));
+        } else {
+            commits.certain = shown;
+        }
+    }
+}
+
+/// The text of lines as `read` shows them, `N: text`.
+fn without_numbers(content: &str) -> String {
+    content.lines().map(|line| format!("{}\n", line.split_once(": ").map_or(line, |(_, text)| text))).collect()
+}
