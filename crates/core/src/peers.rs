@@ -60,6 +60,7 @@ impl Core {
     pub(crate) async fn set_draining(self: &Arc<Self>, draining: bool) -> Result<(), StoreError> {
         self.store.servers_set_draining(draining).await?;
         self.lease.set_draining(draining);
+        self.pool.look_again();
         tracing::info!(draining, "draining was switched");
         Ok(())
     }

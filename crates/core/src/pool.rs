@@ -135,6 +135,13 @@ impl Pool {
         self.shelves.iter().flat_map(|shelf| shelf.retain(runs)).collect()
     }
 
+    /// Has every shelf looked at now.
+    pub(crate) fn look_again(&self) {
+        for shelf in &self.shelves {
+            shelf.wanting.notify_one();
+        }
+    }
+
     pub(crate) fn status(&self) -> Vec<PoolStatus> {
         self.shelves.iter().map(|shelf| shelf.status()).collect()
     }

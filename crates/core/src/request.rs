@@ -27,7 +27,7 @@ pub struct NewWorkspace {
     pub limits: LimitsRequest,
     /// What it may reach.
     pub network: Option<NetworkPolicy>,
-    /// Its environment, besides the image's own. Values may be secrets: they reach the engine and nothing else.
+    /// Its environment, besides the image's own. Values may be secrets: they reach the guest and nothing else.
     pub environment: BTreeMap<String, String>,
     /// Calls may run commands as root inside; they may not when nothing is said.
     pub allow_root: Option<bool>,

@@ -72,7 +72,8 @@ impl Core {
         known.retain(|id, _| ids.contains(id));
         entries.retain(|entry| entry.ready_guest().is_some());
         entries.sort_by_key(|entry| known.get(&entry.id).is_some_and(|known| known.is_silent));
-        let asked = stream::iter(entries).map(async |entry| (ask(&entry).await, entry)).buffer_unordered(TOGETHER);
+        let ask_one = |entry: Arc<Entry>| async move { (ask(&entry).await, entry) };
+        let asked = stream::iter(entries).map(ask_one).buffer_unordered(TOGETHER);
         let mut answers = std::pin::pin!(asked);
         let mut samples = Vec::new();
         while let Some((said, entry)) = answers.next().await {

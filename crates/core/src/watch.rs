@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use emergent_provider::{EngineEvent, EngineEventKind, EngineState};
 use futures::{StreamExt as _, stream::BoxStream};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 
 use crate::{
     inner::{Core, chain},
@@ -55,8 +58,13 @@ impl Core {
                 return;
             }
         };
-        // Events wait in the stream while the catch-up runs; both mean "look again", in whatever order.
-        let follow = self.follow(events);
+        // Events wait in the stream while the catch-up runs. It goes first: it alone knows which workspaces stand still
+        // only because a snapshot of them was cut short.
+        let compared = Notify::new();
+        let follow = async {
+            compared.notified().await;
+            self.follow(events).await;
+        };
         let compare = async {
             loop {
                 if let Err(error) = self.may_act().await {
@@ -74,6 +82,7 @@ impl Core {
                         tracing::warn!(provider = %kind, reason = chain(&error), "the engine did not list its sandboxes");
                     }
                 }
+                compared.notify_one();
                 sleep(COMPARE).await;
             }
         };

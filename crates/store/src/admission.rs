@@ -29,7 +29,7 @@ use crate::{
 /// How long an idempotency key stands for its first request.
 const KEY_LIFE: TimeDelta = TimeDelta::hours(24);
 
-/// A workspace to let in. The values of its environment are not among it: they may be secrets, and only the engine needs them.
+/// A workspace to let in. The values of its environment are not among it: they may be secrets, and only the guest needs them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewWorkspaceRow {
     /// Names it.

@@ -67,6 +67,11 @@ impl Core {
 
     /// Makes members until none is missing, or one fails.
     async fn fill(self: &Arc<Self>, shelf: &Arc<Shelf>, together: usize) -> Result<(), String> {
+        if self.lease.is_draining() {
+            // Nobody is going to take them.
+            self.remove_all(shelf.retain(|_| false)).await;
+            return Ok(());
+        }
         let provider = self.pool_provider().await?;
         loop {
             let ordered = shelf.order(together);
