@@ -54,7 +54,10 @@ impl Api {
     pub fn new(base: impl Into<String>, token: impl Into<String>) -> anyhow::Result<Self> {
         // Another part of the process may have installed it already.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let http = reqwest::Client::builder().tcp_nodelay(true).build().context("building the HTTP client")?;
+        // Shorter than the server's own patience: a connection that a server has closed meanwhile is not used again.
+        let idle = Duration::from_secs(10);
+        let client = reqwest::Client::builder().tcp_nodelay(true).pool_idle_timeout(idle);
+        let http = client.build().context("building the HTTP client")?;
         Ok(Self { http, base: base.into(), token: token.into() })
     }
 

@@ -1,6 +1,6 @@
 //! What the audit learns of a request: one layer around every handler that reaches into a workspace or changes one.
 //!
-//! Which routes those are, and what they are called, is taken from the OpenAPI document ([`actions`]): nobody has to
+//! Which routes those are, and what they are called, is taken from the OpenAPI document (`actions`): nobody has to
 //! remember the audit when a route is added. A row is recorded when the answer has been given to the end, so that
 //! streams count for as long as they last; one whose caller went away is recorded as abandoned when it is dropped.
 //!

@@ -45,3 +45,30 @@ fn is_old_guest(volume: &Volume, ours: &GuestVolume, made_before: DateTime<Utc>)
         && !ours.is(&volume.name)
         && made_at.is_some_and(|made_at| made_at <= made_before)
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+    use emergent_provider::ServerId;
+
+    use super::*;
+
+    #[test]
+    fn only_old_volumes_of_other_builds_are_to_go() {
+        let ours = GuestVolume::new(ServerId::generate(), b"this build".as_slice().into());
+        let now = Utc::now();
+        let volume = |name: &str, what: &str, age: TimeDelta| Volume {
+            name: name.to_owned(),
+            labels: [(labels::SHARED.to_owned(), what.to_owned())].into(),
+            created_at: Some((now - age).to_rfc3339()),
+            ..Volume::default()
+        };
+        let (day, week) = (TimeDelta::days(1), TimeDelta::days(7));
+        let goes = |volume: &Volume| is_old_guest(volume, &ours, now - day);
+        assert!(goes(&volume("emergent-guest-other", labels::GUEST, week)));
+        assert!(!goes(&volume("emergent-guest-other", labels::GUEST, TimeDelta::hours(1))));
+        assert!(!goes(&volume("somebody-else", "not a guest", week)));
+        let undated = Volume { created_at: None, ..volume("emergent-guest-other", labels::GUEST, week) };
+        assert!(!goes(&undated));
+    }
+}

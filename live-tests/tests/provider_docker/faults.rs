@@ -30,7 +30,8 @@ async fn kill_is_told(runtime: Runtime) -> anyhow::Result<()> {
     bench.engine.kill(&sandbox.workspace.to_string()).await?;
     let exited = async {
         while let Some(event) = events.next().await {
-            if event.workspace == sandbox.workspace {
+            // What came a moment before is told once more.
+            if event.workspace == sandbox.workspace && event.kind != EngineEventKind::Started {
                 return Some(event.kind);
             }
         }

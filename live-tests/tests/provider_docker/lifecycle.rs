@@ -14,8 +14,6 @@ use sha2::{Digest as _, Sha256};
 
 use crate::sandbox::{Bench, Unobserved, full, guest_binary, spec};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("a_sandbox_lives_through_all_its_states_and_leaves_nothing", lives_through_all_states),
@@ -24,7 +22,6 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("files_outside_the_volume_survive_a_stop", root_survives),
         Case::new("a_dropped_channel_leaves_no_process_inside", dropped_channels),
         Case::new("a_carrier_that_a_dead_server_left_does_not_hold_up_its_next_life", carrier_left_behind),
-        Case::new("a_guest_volume_goes_when_no_container_uses_it_and_it_is_not_our_own", old_guest_volumes_go),
         Case::new("the_guest_volume_is_filled_once_by_ten_creates_at_once", filled_once),
     ]
 }
@@ -165,36 +162,6 @@ async fn dropped_channels(runtime: Runtime) -> anyhow::Result<()> {
         Ok(if now == before { Ok(()) } else { Err(format!("{now}, and {before} before")) })
     })
     .await
-}
-
-async fn old_guest_volumes_go(runtime: Runtime) -> anyhow::Result<()> {
-    let bench = Bench::new(runtime)?;
-    let (unused, used) = (WorkspaceId::generate(), WorkspaceId::generate());
-    let name = |id: WorkspaceId| format!("emergent-guest-{}", id.as_uuid().simple());
-    let docker = |arguments: &[&str]| std::process::Command::new("docker").args(arguments).output();
-    for id in [unused, used] {
-        let made = docker(&["volume", "create", "--label", "emergent.shared=guest", &name(id)])?;
-        ensure!(made.status.success(), "{made:?}");
-        // The engine takes the time of a volume's directory for the volume's own. So old are only these two: others
-        // test with guests of their own at the same time.
-        let shown = docker(&["volume", "inspect", "--format", "{{.Mountpoint}}", &name(id)])?;
-        let data = std::path::PathBuf::from(String::from_utf8(shown.stdout)?.trim());
-        let directory = data.parent().ok_or_else(|| anyhow::anyhow!("{} has no parent", data.display()))?;
-        let days = 10 * DAY;
-        std::fs::File::open(directory)?.set_modified(std::time::SystemTime::now() - days)?;
-    }
-    let mount = format!("{}:/guest", name(used));
-    let image = spec(NetworkPolicy::None)?.image.to_string();
-    let made = docker(&["create", "--name", &name(used), "--volume", &mount, &image, "true"])?;
-    ensure!(made.status.success(), "{made:?}");
-    let kept = bench.provider.tidy(20 * DAY).await.map_err(full);
-    let removed = bench.provider.tidy(9 * DAY).await.map_err(full);
-    docker(&["rm", &name(used)])?;
-    docker(&["volume", "rm", &name(used)])?;
-    let (kept, removed) = (kept?, removed?);
-    ensure!(!kept.contains(&name(unused)) && removed.contains(&name(unused)), "{kept:?}, then {removed:?}");
-    ensure!(!removed.contains(&name(used)), "a container uses it: {removed:?}");
-    Ok(())
 }
 
 async fn carrier_left_behind(runtime: Runtime) -> anyhow::Result<()> {
