@@ -54,7 +54,8 @@ fuzz --config-file "$data/inside.toml" run "$url/openapi.json" --include-path-re
 workspace=
 
 echo "Fuzzing every operation, with ids of its own finding"
-fuzz run "$url/openapi.json" --exclude-path-regex '/tokens/\{id\}'
+# A server that drains is not ready, which the fuzzer takes for a failure.
+fuzz run "$url/openapi.json" --exclude-path-regex '/tokens/\{id\}|/drain$'
 
 echo "Fuzzing what may take its own token away"
 fuzz run "$url/openapi.json" --include-path-regex '/tokens/\{id\}'

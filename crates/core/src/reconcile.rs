@@ -140,6 +140,7 @@ impl Core {
             Verdict::Adopt => self.adopt(entry, registered).await,
             Verdict::Abandon => self.abandon(entry, registered).await,
             Verdict::Runs => self.becomes_ready(entry, None).await,
+            Verdict::IsPaused if self.is_being_copied(entry).await? => self.thaw(entry, registered).await,
             Verdict::IsPaused => {
                 let rest = self.record_rest(entry.id, &WorkspaceState::Paused).await?;
                 let known = entry.phase.borrow().guest().cloned();

@@ -4,13 +4,15 @@ use std::{collections::HashSet, sync::Arc};
 
 use chrono::Utc;
 use emergent_provider::{ObservedSnapshot, OperationError, ProviderKind, SnapshotId};
-use emergent_store::{SnapshotRow, SnapshotState};
+use emergent_store::{SnapshotRow, SnapshotState, StoreError};
 
 use super::verdict::{SnapshotVerdict, verdict};
 use crate::{
     SnapshotError, TransitionError,
     inner::{Core, chain},
     providers::Registered,
+    reconcile::Wait,
+    registry::Entry,
     situation::Situation,
 };
 
@@ -85,17 +87,28 @@ impl Core {
         }
     }
 
-    /// Lets a workspace go on that stands still only because it was being copied: its row says that it runs.
+    /// Lets the workspace go on of which a snapshot was cut short, if it still stands still.
     async fn thaw_source(&self, row: &SnapshotRow) {
-        let Some(entry) = self.registry.get(row.new.workspace) else { return };
-        let _turn = entry.turn().await;
+        if let Some(entry) = self.registry.get(row.new.workspace) {
+            self.look_again(&entry, Wait::ForTurn).await;
+        }
+    }
+
+    /// Whether a workspace whose row says that it runs stands still only because it was being copied when somebody's
+    /// process ended. The caller has its turn: nobody is copying it now.
+    pub(crate) async fn is_being_copied(&self, entry: &Entry) -> Result<bool, StoreError> {
         if entry.situation() != Situation::Ready {
-            return;
+            return Ok(false);
         }
-        let Some(registered) = self.providers.get(entry.provider()) else { return };
-        if let Err(error) = registered.provider.unpause(entry.id).await {
-            tracing::info!(workspace = %entry.id, reason = chain(&error), "the copied workspace does not go on");
-        }
+        let snapshots = self.store.snapshots_of(self.store.server_id()).await?;
+        let cut_short = |row: &SnapshotRow| row.new.workspace == entry.id && row.state == SnapshotState::Creating;
+        Ok(snapshots.iter().any(cut_short))
+    }
+
+    /// Lets it go on.
+    pub(crate) async fn thaw(&self, entry: &Entry, registered: &Registered) -> Result<(), TransitionError> {
+        let thawed = registered.provider.unpause(entry.id).await;
+        thawed.map_err(|source| TransitionError::Engine { operation: "resume", source })
     }
 
     /// Removes what there is of a snapshot that was not taken, and says why in its row.
