@@ -26,8 +26,8 @@ const NETWORKS: [&str; 4] = ["host", "none", "emergent-outbound", "emergent-isol
 /// A channel for calls and one for bulk data.
 const CHANNELS: usize = 2;
 /// What every server has in its data directory.
-const DATA: [&str; 6] =
-    ["bootstrap-token", "emergent.sqlite", "emergent.sqlite-shm", "emergent.sqlite-wal", "log", "lock"];
+const DATA: [&str; 7] =
+    ["bootstrap-token", "emergent.sqlite", "emergent.sqlite-shm", "emergent.sqlite-wal", "log", "lock", "server.lock"];
 
 /// What the engine has.
 struct Had {

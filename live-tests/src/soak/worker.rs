@@ -253,7 +253,10 @@ impl Worker {
     /// 20.10 leaves a task behind then and stumbles over it ever after; no client of it can mend that.
     fn is_wedged(&self, known: &mut Known, answer: &Answer) -> bool {
         let killed = self.ground.weather.since(self.server, known.made).contains(&Fault::EngineKilled);
-        let stumbles = answer.problem() == Some("engine-refused") && answer.shown().contains(": already exists");
+        // The standard runtime's words, and gVisor's.
+        let words = [": already exists", ": id already in use"];
+        let shown = answer.shown();
+        let stumbles = answer.problem() == Some("engine-refused") && words.iter().any(|words| shown.contains(words));
         if killed && stumbles && !known.wedged {
             known.wedged = true;
             self.ground
