@@ -3,9 +3,8 @@
 #   make demo    a real workspace, end to end, and everything removed afterwards
 #   make serve   a server on loopback, until Ctrl-C
 #   make test    every check and every test, live suites included
-#   make soak    ten minutes of faults on each of two seeds (not part of make test)
 #   make bench   the performance table, and target/bench/bench.json
-#   make soak    agents at random while everything beneath is broken on purpose: twice SOAK_MINUTES (10), two seeds
+#   make soak    agents at random while everything beneath is broken on purpose: two seeds, SOAK_MINUTES (10) each
 #   make build   the two programs, optimised
 #   make setup   what the others need: Docker, gVisor, the base image
 
