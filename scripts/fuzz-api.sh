@@ -11,10 +11,18 @@ tools=${FUZZ_TOOLS_DIR:-$here/../.cache/fuzz}
 
 data=$(mktemp --directory)
 server=
+# What the fuzzer has made and not removed: copies, snapshots.
+remove_what_was_made() {
+    label="label=emergent.server=$(sed -n 's/.*listening on.* server=\([0-9a-f-]*\).*/\1/p' "$data/log" | head -n 1)"
+    docker ps --all --quiet --filter "$label" | xargs --no-run-if-empty docker rm --force >/dev/null 2>&1 || true
+    docker volume ls --quiet --filter "$label" | xargs --no-run-if-empty docker volume rm >/dev/null 2>&1 || true
+    docker images --quiet --filter "$label" | xargs --no-run-if-empty docker rmi --force >/dev/null 2>&1 || true
+}
 finish() {
     status=$?
     [ -z "${workspace:-}" ] || "$bin/emergent" workspace rm "$workspace" >/dev/null 2>&1 || true
     [ -z "$server" ] || { kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; }
+    remove_what_was_made
     [ "$status" -eq 0 ] || tail -n 40 "$data/log"
     rm -rf "$data"
     exit "$status"

@@ -72,10 +72,10 @@ pub(crate) async fn create(
         };
         tokio::try_join!(guest, network)
     };
-    let (attachment, ()) = tokio::try_join!(
-        async { shared.await.map(|((), attachment)| attachment) },
-        image::ensure(engine, spec, observer)
-    )?;
+    // Both to their end: the guest's volume, cut short while it is filled, would leave its carrier behind.
+    let (shared, image) = tokio::join!(shared, image::ensure(engine, spec, observer));
+    image?;
+    let ((), attachment) = shared?;
     observer.created(spec.workspace, CreateStep::ImagePresent);
 
     let prepared = Prepared::new(parts, spec).await?;
