@@ -78,7 +78,9 @@ impl<R: Requirement> FromRequestParts<ApiState> for Caller<R> {
         note.caller(&token);
         let caller = Self { token, note, requirement: PhantomData };
         caller.require(R::SCOPE)?;
-        session::check(parts, state, caller.project()).await?;
+        if let Some(call) = session::begin(parts, state, caller.project()).await? {
+            caller.note.keep(call);
+        }
         Ok(caller)
     }
 }

@@ -52,6 +52,12 @@ impl Known {
         open.map_or(Self::Free, Self::By)
     }
 
+    /// How long the holder may be silent; `None`: for as long as it likes, or there is none.
+    pub(crate) fn lease(&self) -> Option<std::time::Duration> {
+        let Self::By(open) = self else { return None };
+        open.lease
+    }
+
     /// How a session stands at this moment.
     pub(crate) fn standing(&self, session: SessionId, at: DateTime<Utc>) -> Standing {
         let Self::By(open) = self else { return Standing::Free };

@@ -62,7 +62,7 @@ pub use pool::PoolStatus;
 pub use request::{IdempotencyKey, IdleRequest, InvalidIdempotencyKey, LimitsRequest, NewWorkspace, Ttl};
 pub use select::{DeploymentMode, Requirements, Unavailable};
 pub use service::Workspaces;
-pub use sessions::AttachRequest;
+pub use sessions::{AttachRequest, SessionCall};
 pub use snapshot::{NewForks, NewSnapshot, Snapshot};
 pub use status::{ProviderStatus, Readiness};
 pub use usage::UsageHistory;

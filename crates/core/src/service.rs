@@ -20,8 +20,8 @@ use tokio::time::timeout;
 use crate::{
     AttachError, AttachRequest, Audit, CallError, Capacity, ChangeError, CoreConfig, GuestSession, IdempotencyKey,
     ListError, LookupError, NewForks, NewSnapshot, NewWorkspace, NewWorkspaceError, PoolStatus, ProviderStatus,
-    Readiness, SessionError, Snapshot, SnapshotError, StartError, TransitionError, UsageHistory, Whereabouts,
-    Workspace, WorkspaceUpdate,
+    Readiness, SessionCall, SessionError, Snapshot, SnapshotError, StartError, TransitionError, UsageHistory,
+    Whereabouts, Workspace, WorkspaceUpdate,
     decide::Operation,
     inner::{Core, chain},
     providers::why_absent,
@@ -315,18 +315,18 @@ impl Workspaces {
         self.core.sessions(project, id, page).await
     }
 
-    /// Refuses a call on behalf of a session that does not hold its workspace, and notes that one that does lives.
-    /// No row is read, and few calls write one.
+    /// Begins a call on behalf of a session that holds its workspace; its lease does not run out while what is answered
+    /// is kept. No row is read, and few calls write one.
     ///
     /// # Errors
     /// [`SessionError`] names who holds it.
-    pub async fn check_session(
+    pub async fn begin_session_call(
         &self,
         project: ProjectId,
         id: WorkspaceId,
         session: SessionId,
-    ) -> Result<(), SessionError> {
-        self.core.check_session(project, id, session).await
+    ) -> Result<SessionCall, SessionError> {
+        self.core.begin_session_call(project, id, session).await
     }
 
     /// The guest of a workspace, for one call. A workspace that had ended by itself is started again first, and one that

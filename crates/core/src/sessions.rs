@@ -5,11 +5,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use emergent_provider::WorkspaceId;
 use emergent_store::{
     Attachment, NewSession, Page, PageRequest, ProjectId, SessionEnd, SessionId, SessionRow, StoreError,
 };
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument as _;
 
 use crate::{
@@ -33,6 +34,16 @@ pub struct AttachRequest {
     /// Take the workspace over from whoever holds it.
     pub take_over: bool,
 }
+
+/// A call that is made on behalf of a session. While it is kept, the session's lease does not run out, however long
+/// the call takes.
+#[must_use = "the session's lease may run out once this is dropped"]
+pub struct SessionCall {
+    _heartbeat: Option<DropGuard>,
+}
+
+/// How many times a lease is put off in its own length by a call that goes on.
+const BEATS: u32 = 3;
 
 // === impl Core ===
 
@@ -125,31 +136,64 @@ impl Core {
         Ok(self.store.sessions_list(id, page).await?)
     }
 
-    /// Refuses a session that is not the attached one. Whether there is such a workspace is not this question.
-    pub(crate) async fn check_session(
-        &self,
+    /// Begins a call on behalf of a session; refuses one that is not the attached one. Whether there is such a
+    /// workspace is not this question.
+    pub(crate) async fn begin_session_call(
+        self: &Arc<Self>,
         project: ProjectId,
         id: WorkspaceId,
         session: SessionId,
-    ) -> Result<(), SessionError> {
+    ) -> Result<SessionCall, SessionError> {
         let entry = self.registry.get(id).filter(|entry| entry.project == project);
-        let Some(entry) = entry else { return Ok(()) };
+        let Some(entry) = entry else { return Ok(SessionCall { _heartbeat: None }) };
+        let lease = self.renew_session(&entry, session, Utc::now()).await?;
+        let heartbeat = lease.map(|lease| {
+            let end = CancellationToken::new();
+            let beating = Arc::clone(self).keep_session(entry, session, lease / BEATS);
+            let (going_down, ended) = (self.going_down.clone(), end.clone());
+            self.tasks.spawn(async move { going_down.run_until_cancelled(ended.run_until_cancelled(beating)).await });
+            end.drop_guard()
+        });
+        Ok(SessionCall { _heartbeat: heartbeat })
+    }
+
+    /// Puts a session's lease off again and again, until another one holds the workspace.
+    async fn keep_session(self: Arc<Self>, entry: Arc<Entry>, session: SessionId, every: Duration) {
+        loop {
+            tokio::time::sleep(every).await;
+            match self.renew_session(&entry, session, Utc::now()).await {
+                Ok(_) => {}
+                Err(SessionError::Store(error)) => {
+                    tracing::warn!(workspace = %entry.id, reason = chain(&error), "a session could not be renewed");
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Notes that a session lives, and answers how long it may be silent from now on.
+    async fn renew_session(
+        &self,
+        entry: &Entry,
+        session: SessionId,
+        at: DateTime<Utc>,
+    ) -> Result<Option<Duration>, SessionError> {
         let mut known = entry.attached.lock().await;
         if *known == Known::Nothing {
-            *known = Known::of(self.store.sessions_open(&[id]).await?.into_iter().next());
+            *known = Known::of(self.store.sessions_open(&[entry.id]).await?.into_iter().next());
         }
-        match known.standing(session, Utc::now()) {
-            Standing::Holds => Ok(()),
+        match known.standing(session, at) {
+            Standing::Holds => {}
             Standing::HoldsAndRenews(until) => {
                 self.store.sessions_renew(session, until).await?;
                 if let Known::By(open) = &mut *known {
                     open.expires_at = Some(until);
                 }
-                Ok(())
             }
-            Standing::Other(open) => Err(SessionError::Held(Box::new(open))),
-            Standing::Free => Err(SessionError::NotAttached),
+            Standing::Other(open) => return Err(SessionError::Held(Box::new(open))),
+            Standing::Free => return Err(SessionError::NotAttached),
         }
+        Ok(known.lease())
     }
 
     /// Ends whatever session of a workspace is open.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use emergent_core::{ArgumentLevel, AuditOutcome, Origin, ProjectId};
+use emergent_core::{ArgumentLevel, AuditOutcome, Origin, ProjectId, SessionCall};
 use emergent_guest_proto::{ExecutionId, tools::BashResult};
 use emergent_store::Token;
 use serde_json::{Map, Value};
@@ -22,6 +22,8 @@ struct Known {
     arguments: Mutex<Map<String, Value>>,
     /// Says more than the status of the answer.
     outcome: OnceLock<AuditOutcome>,
+    /// Kept until the answer has been given to the end.
+    session: OnceLock<SessionCall>,
 }
 
 // === impl Note ===
@@ -29,7 +31,7 @@ struct Known {
 impl Note {
     pub(super) fn new(origin: Origin, level: ArgumentLevel) -> Self {
         let (project, arguments, outcome) = (OnceLock::new(), Mutex::default(), OnceLock::new());
-        Self(Some(Arc::new(Known { origin, level, project, arguments, outcome })))
+        Self(Some(Arc::new(Known { origin, level, project, arguments, outcome, session: OnceLock::new() })))
     }
 
     /// Who calls.
@@ -37,6 +39,13 @@ impl Note {
         if let Some(known) = &self.0 {
             known.origin.is_by(token.id);
             known.project.get_or_init(|| token.project);
+        }
+    }
+
+    /// The session that the call is made for lasts at least as long as the call.
+    pub(crate) fn keep(&self, call: SessionCall) {
+        if let Some(known) = &self.0 {
+            known.session.get_or_init(|| call);
         }
     }
 

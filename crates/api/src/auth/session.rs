@@ -7,7 +7,7 @@ use axum::{
     extract::MatchedPath,
     http::{Method, request::Parts},
 };
-use emergent_core::{ProjectId, SessionId};
+use emergent_core::{ProjectId, SessionCall, SessionId};
 use emergent_provider::WorkspaceId;
 use utoipa::openapi::{
     KnownFormat, ObjectBuilder, OpenApi, RefOr, SchemaFormat,
@@ -26,20 +26,25 @@ const WORKSPACE: &str = "/api/v1/agent/workspaces/{id}";
 /// What is below a workspace and asks for no session.
 const FREE: [&str; 3] = ["/attach", "/detach", "/sessions"];
 
-/// Refuses a call on behalf of a session that does not hold the workspace in the path.
-pub(super) async fn check(parts: &mut Parts, state: &ApiState, project: ProjectId) -> Result<(), Refusal> {
-    let Some(value) = parts.headers.get(HEADER) else { return Ok(()) };
+/// Refuses a call on behalf of a session that does not hold the workspace in the path. What it answers keeps the
+/// session from running out while the call goes on.
+pub(super) async fn begin(
+    parts: &mut Parts,
+    state: &ApiState,
+    project: ProjectId,
+) -> Result<Option<SessionCall>, Refusal> {
+    let Some(value) = parts.headers.get(HEADER) else { return Ok(None) };
     let path = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str).unwrap_or_default();
     if !is_bound(path, &parts.method) {
-        return Ok(());
+        return Ok(None);
     }
     let session = value.to_str().ok().and_then(|text| text.parse::<SessionId>().ok()).ok_or_else(|| {
         let message = "it is not a session id, which is the UUID that POST …/attach answered";
         Refusal::of_field(ProblemKind::InvalidRequest, "Emergent-Session", message)
     })?;
     // What is no id is refused where the path is read.
-    let Ok(id) = path_parameter(parts, state, "id").await?.parse::<WorkspaceId>() else { return Ok(()) };
-    Ok(state.workspaces().check_session(project, id, session).await?)
+    let Ok(id) = path_parameter(parts, state, "id").await?.parse::<WorkspaceId>() else { return Ok(None) };
+    Ok(Some(state.workspaces().begin_session_call(project, id, session).await?))
 }
 
 fn is_bound(path: &str, method: &Method) -> bool {

@@ -40,17 +40,17 @@ async fn a_call_for_a_session_is_refused_while_another_one_is_attached() {
     let fixture = Fixture::start().await;
     let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
     let first = service.attach(project, id, by("a")).await.unwrap();
-    service.check_session(project, id, first.id).await.unwrap();
+    drop(service.begin_session_call(project, id, first.id).await.unwrap());
     let second = service.attach(project, id, AttachRequest { take_over: true, ..by("b") }).await.unwrap();
-    let refused = service.check_session(project, id, first.id).await;
+    let refused = service.begin_session_call(project, id, first.id).await.map(drop);
     assert!(matches!(&refused, Err(SessionError::Held(session)) if session.holder == "b"), "{refused:?}");
-    service.check_session(project, id, second.id).await.unwrap();
+    drop(service.begin_session_call(project, id, second.id).await.unwrap());
 
     for _ in 0..2 {
         let ended = service.detach(project, id, second.id).await.unwrap();
         assert_eq!(ended.ended.map(|(_, reason)| reason), Some(SessionEnd::Detached));
     }
-    let refused = service.check_session(project, id, second.id).await;
+    let refused = service.begin_session_call(project, id, second.id).await.map(drop);
     assert!(matches!(refused, Err(SessionError::NotAttached)), "{refused:?}");
     let unknown = service.detach(project, id, SessionId::generate()).await;
     assert!(matches!(unknown, Err(SessionError::NoSuchSession)), "{unknown:?}");
@@ -93,18 +93,37 @@ async fn a_holder_that_is_not_heard_of_loses_the_workspace_and_one_that_calls_ke
     let caller = service.attach(project, id, AttachRequest { lease, ..by("caller") }).await.unwrap();
     let first_end = caller.expires_at.unwrap();
     eventually("the lease is put off twice", async || {
-        service.check_session(project, id, caller.id).await.unwrap();
+        drop(service.begin_session_call(project, id, caller.id).await.unwrap());
         let end = fixture.get(id).await.attached.unwrap().expires_at.unwrap();
         end - first_end > chrono::TimeDelta::milliseconds(600)
     })
     .await;
     eventually("the lease is over", async || fixture.get(id).await.attached.is_none()).await;
-    let refused = service.check_session(project, id, caller.id).await;
+    let refused = service.begin_session_call(project, id, caller.id).await.map(drop);
     assert!(matches!(refused, Err(SessionError::NotAttached)), "{refused:?}");
     service.attach(project, id, by("next")).await.unwrap();
     let history = service.sessions(project, id, PageRequest::default()).await.unwrap().items;
     let reasons: Vec<_> = history.iter().map(|session| session.ended.map(|(_, reason)| reason)).collect();
     assert_eq!(reasons, [None, Some(SessionEnd::Expired)]);
+}
+
+#[tokio::test]
+async fn a_call_that_takes_longer_than_the_lease_keeps_the_workspace_until_it_ends() {
+    let fixture = Fixture::start().await;
+    let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
+    let lease = Some(Duration::from_millis(300));
+    let caller = service.attach(project, id, AttachRequest { lease, ..by("caller") }).await.unwrap();
+    let first_end = caller.expires_at.unwrap();
+    let call = service.begin_session_call(project, id, caller.id).await.unwrap();
+    eventually("three leases have passed", async || {
+        chrono::Utc::now() - first_end > chrono::TimeDelta::milliseconds(900)
+    })
+    .await;
+    let refused = service.attach(project, id, by("next")).await;
+    assert!(matches!(refused, Err(AttachError::Held(_))), "{refused:?}");
+    drop(call);
+    eventually("the lease is over", async || fixture.get(id).await.attached.is_none()).await;
+    service.attach(project, id, by("next")).await.unwrap();
 }
 
 #[tokio::test]
@@ -115,8 +134,8 @@ async fn the_holder_survives_a_restart_and_ends_with_the_workspace() {
     let fixture = fixture.restart().await;
     fixture.reconciled().await;
     let (service, project) = (&fixture.service, fixture.project);
-    service.check_session(project, id, session.id).await.unwrap();
-    let refused = service.check_session(project, id, SessionId::generate()).await;
+    drop(service.begin_session_call(project, id, session.id).await.unwrap());
+    let refused = service.begin_session_call(project, id, SessionId::generate()).await.map(drop);
     assert!(matches!(refused, Err(SessionError::Held(_))), "{refused:?}");
     service.destroy(project, id).await.unwrap();
     let history = service.sessions(project, id, PageRequest::default()).await.unwrap().items;
