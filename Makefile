@@ -12,8 +12,10 @@ SHELL := /bin/bash
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 BIN := $(CARGO_TARGET_DIR)/release
+# What the tests run: the server unoptimised, which `cargo test` has made already and which checks itself more.
+TEST_BIN := $(CARGO_TARGET_DIR)/live
 
-.PHONY: demo serve test bench soak soak-leak build setup check live fuzz clean
+.PHONY: demo serve test bench soak soak-leak build guest test-programs setup check live fuzz clean
 
 demo: build setup
 	scripts/demo.sh $(BIN)
@@ -21,7 +23,7 @@ demo: build setup
 serve: build setup
 	scripts/serve.sh $(BIN)
 
-test: setup check build live fuzz
+test: setup check live fuzz
 
 bench: build setup
 	LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet -p emergent-live-tests --bin bench
@@ -33,12 +35,20 @@ soak: build setup
 soak-leak: build setup
 	SOAK_SEED=1 SOAK_MINUTES=1 LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet -p emergent-live-tests --bin soak -- --prove
 
-# The guest must run in any image, even an empty one: static, and built apart so that its flags stay its own.
-build:
+build: guest
 	scripts/install-packages.sh gcc libc6-dev
 	cargo build --release --locked -p emergent
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked -p emergent-guest --target $(TARGET)
 	install -m 0755 $(CARGO_TARGET_DIR)/$(TARGET)/release/emergent-guest $(BIN)/emergent-guest
+
+# It must run in any image, even an empty one: static, and built apart so that its flags stay its own.
+guest:
+	scripts/install-packages.sh gcc libc6-dev
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked -p emergent-guest --target $(TARGET)
+
+test-programs: guest
+	cargo test --workspace --locked --no-run
+	mkdir -p $(TEST_BIN)
+	install -m 0755 $(CARGO_TARGET_DIR)/debug/emergent $(CARGO_TARGET_DIR)/$(TARGET)/release/emergent-guest $(TEST_BIN)
 
 setup:
 	scripts/install-engine.sh
@@ -48,12 +58,16 @@ check:
 	scripts/install-packages.sh postgresql
 	cargo xtask prepush
 
-# The suites against real engines, with the release programs and both databases.
-live: build setup .cache/docker-registry/usr/bin/docker-registry
+# The suites against real engines, with both databases.
+live: export LIVE_BIN_DIR := $(TEST_BIN)
+live: export LIVE_REGISTRY := $(CURDIR)/.cache/docker-registry/usr/bin/docker-registry
+live: export LIVE_FIRST_GUEST := $(CURDIR)/.cache/first-guest/emergent-guest
+live: test-programs setup .cache/docker-registry/usr/bin/docker-registry
 	scripts/install-packages.sh postgresql
-	LIVE_REGISTRY=$(CURDIR)/.cache/docker-registry/usr/bin/docker-registry LIVE_BIN_DIR=$(BIN) cargo test --locked -p emergent-live-tests -- --test-threads=4
+	scripts/first-guest.sh $(TARGET) $(LIVE_FIRST_GUEST)
+	cargo test --workspace --locked --test live --test provider_docker --test servers -- --test-threads=4
 	# Once more with the rows in PostgreSQL, on one runtime: which one it is makes no difference to a row.
-	LIVE_POSTGRES=1 LIVE_REGISTRY=$(CURDIR)/.cache/docker-registry/usr/bin/docker-registry LIVE_BIN_DIR=$(BIN) cargo test --locked -p emergent-live-tests --test live -- --test-threads=4 runc::
+	LIVE_POSTGRES=1 cargo test --workspace --locked --test live -- --test-threads=4 runc::
 
 # Unpacked rather than installed, so that no registry is left running on the host.
 .cache/docker-registry/usr/bin/docker-registry:
@@ -61,8 +75,8 @@ live: build setup .cache/docker-registry/usr/bin/docker-registry
 	cd .cache && apt-get download --quiet docker-registry && dpkg -x docker-registry_*.deb docker-registry
 
 # The OpenAPI document against the server that it describes.
-fuzz: build setup
-	scripts/fuzz-api.sh $(BIN)
+fuzz: test-programs setup
+	scripts/fuzz-api.sh $(TEST_BIN)
 
 clean:
 	cargo clean

@@ -37,6 +37,7 @@ type Run = Box<dyn Fn(Runtime) -> Pin<Box<dyn Future<Output = anyhow::Result<()>
 /// A behaviour that holds on every runtime.
 pub struct Case {
     name: &'static str,
+    missing: Option<String>,
     run: Run,
 }
 
@@ -46,14 +47,21 @@ impl Case {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        Self { name, run: Box::new(move |runtime| Box::pin(run(runtime))) }
+        Self { name, missing: None, run: Box::new(move |runtime| Box::pin(run(runtime))) }
+    }
+
+    /// The same; skipped where something that it needs is missing, which is said.
+    #[must_use]
+    pub fn skipped_because(self, missing: Option<String>) -> Self {
+        Self { missing, ..self }
     }
 
     /// The case as a test on one runtime. Where the runtime is not there it is listed as ignored, with the reason in
     /// its kind.
     fn on(self, runtime: Runtime, missing: Option<&str>) -> Trial {
-        let kind = missing.map_or_else(String::new, |reason| format!("skipped: {reason}"));
-        let Self { name, run } = self;
+        let Self { name, missing: own, run } = self;
+        let missing = missing.map(str::to_owned).or(own);
+        let kind = missing.as_ref().map_or_else(String::new, |reason| format!("skipped: {reason}"));
         Trial::test(format!("{}::{name}", runtime.name()), move || block_on(run(runtime)))
             .with_ignored_flag(missing.is_some())
             .with_kind(kind)

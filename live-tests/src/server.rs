@@ -1,4 +1,4 @@
-//! A server process: the release program, as a user would start it.
+//! A server process: the program, started as a user would start it.
 
 use std::{
     net::TcpListener,

@@ -1,15 +1,27 @@
 //! Backup, restore, and upgrade.
 
-use std::{fs, io::Write as _, process::Command, time::Duration};
+use std::{fs, io::Write as _, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use emergent_live_tests::{Case, Runtime, Server, api::WORKSPACES, server::program, until};
+use bollard::{
+    models::{ContainerCreateBody, Mount, MountType},
+    query_parameters::{CreateContainerOptionsBuilder, RemoveVolumeOptions, StartContainerOptions},
+};
+use emergent_live_tests::{Case, Runtime, Server, api::WORKSPACES, engine, server::program, until};
+use serde_json::json;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("a_restored_backup_is_made_to_agree_with_what_docker_has", restored),
         Case::new("a_workspace_outlives_the_upgrade_of_the_server_and_its_guest", upgraded),
+        Case::new("a_workspace_with_a_guest_of_the_first_generation_goes_on", first_generation)
+            .skipped_because(first_guest().is_none().then(|| "LIVE_FIRST_GUEST names no program".to_owned())),
     ]
+}
+
+/// The guest of the release before generation 2, as `scripts/first-guest.sh` builds it.
+fn first_guest() -> Option<PathBuf> {
+    std::env::var_os("LIVE_FIRST_GUEST").map(PathBuf::from).filter(|path| path.exists())
 }
 
 async fn restored(runtime: Runtime) -> anyhow::Result<()> {
@@ -73,6 +85,107 @@ async fn upgraded(runtime: Runtime) -> anyhow::Result<()> {
         server.api.delete(&format!("{WORKSPACES}/{id}")).await?.refusal(204)?;
     }
     server.await_nothing_left().await
+}
+
+/// Every tool, pause, stop, hold and snapshot of a workspace that a release of before has left.
+async fn first_generation(runtime: Runtime) -> anyhow::Result<()> {
+    let mut server = Server::on(runtime).await?;
+    let old = server.api.create_default().await?;
+    server.api.bash(&old, "git init -q . && echo kept > file").await?;
+    server.terminate().await?;
+    let volume = as_the_first_release_made_it(&server, &old).await?;
+    server.restart(|_| {}).await?;
+
+    let path = format!("{WORKSPACES}/{old}");
+    ensure!(server.api.bash(&old, "cat file; (sleep 1000 & echo $! > pid) >/dev/null 2>&1").await? == "kept\n");
+    for (tool, body) in [
+        ("read", json!({ "file_path": "file" })),
+        ("write", json!({ "file_path": "new", "content": "first\n" })),
+        ("edit", json!({ "file_path": "new", "old_string": "first", "new_string": "second" })),
+        ("glob", json!({ "pattern": "*" })),
+        ("grep", json!({ "pattern": "second" })),
+        ("git", json!({ "action": "status" })),
+    ] {
+        server.api.post(&format!("{path}/{tool}"), body).await?.success().with_context(|| format!("calling {tool}"))?;
+    }
+    let held = server.api.post(&format!("{path}/attach"), json!({ "holder": "agent" })).await?.success()?;
+    server.api.post(&format!("{path}/detach"), json!({ "session_id": held["session_id"] })).await?.success()?;
+    for step in ["pause", "resume"] {
+        server.api.post(&format!("{path}/{step}"), json!({})).await?.success()?;
+    }
+    ensure!(server.api.bash(&old, "kill -0 $(cat pid) && echo alive").await? == "alive\n");
+    for step in ["stop", "resume"] {
+        server.api.post(&format!("{path}/{step}"), json!({})).await?.success()?;
+    }
+    ensure!(server.api.bash(&old, "cat file new").await? == "kept\nsecond\n");
+    let snapshot = server.api.post(&format!("{path}/snapshots"), json!({})).await?.success()?;
+    let copy = server.api.create(json!({ "snapshot_id": snapshot["id"] })).await?;
+    ensure!(server.api.bash(&copy, "cat file new").await? == "kept\nsecond\n");
+
+    for id in [&old, &copy] {
+        server.api.delete(&format!("{WORKSPACES}/{id}")).await?.refusal(204)?;
+    }
+    let snapshot = snapshot["id"].as_str().context("the snapshot's id")?;
+    server.api.delete(&format!("/api/v1/agent/snapshots/{snapshot}")).await?.refusal(204)?;
+    server
+        .engine
+        .docker()
+        .remove_volume(&volume, None::<RemoveVolumeOptions>)
+        .await
+        .context("removing the first guest's volume")?;
+    server.await_nothing_left().await
+}
+
+/// Puts in place of a workspace's container the one that the first release would have made: the same but for the guest
+/// and what it is told. Answers the name of the volume that the guest comes from.
+async fn as_the_first_release_made_it(server: &Server, id: &str) -> anyhow::Result<String> {
+    let volume = format!("emergent-first-guest-{id}");
+    let guest = first_guest().context("LIVE_FIRST_GUEST")?;
+    let fill = "cat > /to/emergent-guest && chmod 755 /to/emergent-guest";
+    let filled = Command::new("docker")
+        .args(["run", "--rm", "--interactive", "--network=none", "--volume", &format!("{volume}:/to")])
+        .args(["emergent/workspace:latest", "sh", "-c", fill])
+        .stdin(fs::File::open(guest)?)
+        .output()?;
+    ensure!(filled.status.success(), "{}", String::from_utf8_lossy(&filled.stderr));
+
+    let made = server.engine.inspect(id).await?;
+    let (config, mut host) = (made.config.context("config")?, made.host_config.context("host config")?);
+    for mount in host.mounts.iter_mut().flatten().filter(|mount| mount.target.as_deref() == Some("/.emergent")) {
+        *mount = Mount {
+            target: mount.target.take(),
+            source: Some(volume.clone()),
+            typ: Some(MountType::VOLUME),
+            read_only: Some(true),
+            ..Mount::default()
+        };
+    }
+    let first = ContainerCreateBody {
+        hostname: config.hostname,
+        user: config.user,
+        attach_stdin: config.attach_stdin,
+        attach_stdout: config.attach_stdout,
+        attach_stderr: config.attach_stderr,
+        open_stdin: config.open_stdin,
+        stdin_once: config.stdin_once,
+        entrypoint: config.entrypoint,
+        cmd: Some(["serve", "--stdio"].map(str::to_owned).to_vec()),
+        image: config.image,
+        working_dir: config.working_dir,
+        labels: config.labels,
+        host_config: Some(host),
+        ..ContainerCreateBody::default()
+    };
+    server.engine.remove(id).await?;
+    let name = engine::container(id);
+    let options = CreateContainerOptionsBuilder::default().name(&name).build();
+    let docker = server.engine.docker();
+    docker.create_container(Some(options), first).await.context("making the first release's container")?;
+    docker
+        .start_container(&name, None::<StartContainerOptions>)
+        .await
+        .context("starting the first release's container")?;
+    Ok(volume)
 }
 
 /// The volume that a workspace's guest comes from.
