@@ -31,6 +31,11 @@ use crate::{
 const TOGETHER: usize = 64;
 /// How long a guest may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How many samples of a workspace lie between two counts of what it keeps outside `/workspace`: they cost the engine
+/// more than a question costs a guest.
+const OUTSIDE_EVERY: u32 = 5;
+/// How long the engine may take to count it.
+const COUNT: Duration = Duration::from_secs(5);
 /// How many samples are written in one statement.
 const BATCH: usize = 500;
 /// How many samples a history shows, at most.
@@ -49,6 +54,8 @@ pub struct UsageHistory {
 #[derive(Default)]
 struct Known {
     before: Option<(Before, Instant)>,
+    /// What is kept outside `/workspace`, in bytes, and when that was asked.
+    outside: Option<(u64, Instant)>,
     is_silent: bool,
     is_over: Option<bool>,
 }
@@ -81,7 +88,9 @@ impl Core {
             known.is_silent = said.is_none();
             telemetry::sampled(said.is_some());
             if let Some(said) = said {
-                let sample = self.sample(&entry, known, &said);
+                let mut sample = self.sample(&entry, known, &said);
+                let outside = self.outside(&entry, known).await;
+                sample.disk_bytes = sample.disk_bytes.map(|bytes| bytes.saturating_add(outside));
                 self.watch_disk(&entry, known, sample.disk_bytes).await;
                 samples.push(sample);
             }
@@ -111,6 +120,22 @@ impl Core {
         }
     }
 
+    /// What a workspace keeps outside `/workspace`, as last counted. One after the other, so that a burst of counts does
+    /// not keep the engine from other work.
+    async fn outside(&self, entry: &Entry, known: &mut Known) -> u64 {
+        let last = known.outside.map_or(0, |(bytes, _)| bytes);
+        let every = self.config.audit.usage_interval * OUTSIDE_EVERY;
+        if known.outside.is_some_and(|(_, at)| at.elapsed() < every) {
+            return last;
+        }
+        let Some(registered) = self.providers.get(entry.provider()) else { return last };
+        let counted = timeout(COUNT, registered.provider.written_outside(entry.id)).await;
+        // An engine that does not say is asked again in time.
+        let bytes = counted.ok().and_then(Result::ok).flatten().unwrap_or(last);
+        known.outside = Some((bytes, Instant::now()));
+        bytes
+    }
+
     /// Warns of a workspace that holds more than its disk limit, and takes the warning back; once each.
     async fn watch_disk(&self, entry: &Entry, known: &mut Known, used: Option<u64>) {
         let Some(used) = used else { return };
@@ -121,8 +146,8 @@ impl Core {
         }
         let warning = is_over.then(|| {
             format!(
-                "/workspace holds more than the disk limit of {} MiB, which is watched and not enforced; remove files, \
-                 or make a workspace with a larger limit",
+                "its files take more than the disk limit of {} MiB, which is watched and not enforced; remove some, in \
+                 /workspace or outside, or make a workspace with a larger limit",
                 limit >> 20
             )
         });

@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use bollard::{
     Docker,
     models::{ContainerState, ContainerStateStatusEnum, ContainerSummaryStateEnum, EventMessage, Volume},
-    query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder, ListVolumesOptionsBuilder},
+    query_parameters::{
+        EventsOptionsBuilder, InspectContainerOptionsBuilder, ListContainersOptionsBuilder, ListVolumesOptionsBuilder,
+    },
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use emergent_provider::{
@@ -52,6 +54,16 @@ impl Inventory for DockerProvider {
             Ok(volume.as_ref().and_then(remains))
         };
         observed.await.map_err(|error| self.parts.engine.operation_error("inspect", error))
+    }
+
+    async fn written_outside(&self, workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
+        let sized = async {
+            let docker = self.parts.engine.client().await?;
+            let options = InspectContainerOptionsBuilder::default().size(true).build();
+            found(bounded(docker.inspect_container(&name_of(workspace), Some(options))).await)
+        };
+        let container = sized.await.map_err(|error| self.parts.engine.operation_error("measure", error))?;
+        Ok(container.and_then(|container| container.size_rw).and_then(|bytes| u64::try_from(bytes).ok()))
     }
 
     async fn list(&self) -> Result<Vec<Observed>, OperationError> {

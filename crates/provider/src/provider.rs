@@ -93,6 +93,12 @@ pub trait Inventory: Send + Sync {
     /// Every sandbox, and every remainder of one, that carries our labels, whichever server made it.
     async fn list(&self) -> Result<Vec<Observed>, OperationError>;
 
+    /// How many bytes a sandbox keeps outside `/workspace` beyond its image's, as the engine counts them; `None` where it
+    /// does not. Costs the engine a walk through them.
+    async fn written_outside(&self, _workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
+        Ok(None)
+    }
+
     /// What an image reference stands for on the engine now, such as a digest; `None` when it is not there.
     async fn image_id(&self, image: &ImageRef) -> Result<Option<String>, OperationError>;
 
