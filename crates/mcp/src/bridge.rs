@@ -13,6 +13,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use futures::future::join_all;
 use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use serde_json::value::RawValue;
 use tokio::{
     sync::broadcast,
     time::{Instant, MissedTickBehavior, interval},
@@ -31,7 +32,7 @@ use crate::{
     note::{Note, SessionNote},
     rpc,
     session::Session,
-    warm::Slot,
+    warm::{Initialized, Slot},
 };
 
 /// How often idle sessions and late answers are looked for.
@@ -65,7 +66,7 @@ pub(crate) struct Inner {
     /// The child of sessionless requests.
     pub(crate) modern: Slot<Modern>,
     /// The child of plain calls to a server of the older era; the shared one, where sessions share.
-    pub(crate) warm: Slot<crate::warm::Initialized>,
+    pub(crate) warm: Slot<Initialized>,
 }
 
 /// A place among the sessions, given back when it is dropped.
@@ -97,7 +98,7 @@ impl Bridge {
                 _ => Serves::Requests,
             };
             let Some(link) = Link::start(&inner.context, child, serves, true) else { continue };
-            inner.adopt(&link, note).await;
+            inner.adopt(&link, note);
         }
         let (weak, stop) = (Arc::downgrade(&inner), inner.context.stop.clone());
         let sweeping = async move {
@@ -287,7 +288,7 @@ impl Inner {
         self.sessions().values().filter(|s| s.link.serves == Serves::Sessions).map(|s| s.id.to_string()).collect()
     }
 
-    async fn adopt(&self, link: &Arc<Link>, note: Option<Note>) {
+    fn adopt(&self, link: &Arc<Link>, note: Option<Note>) {
         let of_session = |id: &str, version: &str| {
             let limits = self.context.limits(link.serves == Serves::Sessions);
             self.add(Session::new(id, version, link, None, limits));
@@ -297,18 +298,19 @@ impl Inner {
                 of_session(&id, &version);
             }
             Some(Note::Shared(shared)) if self.context.config.sharing == Sharing::Shared => {
+                let Ok(result) = RawValue::from_string(shared.result) else { return link.end_soon() };
                 for id in &shared.sessions {
                     of_session(id, &shared.version);
                 }
-                self.warm.put(Arc::clone(link), crate::warm::Initialized::of(shared.version, shared.result));
+                self.warm.put(Arc::clone(link), Initialized::of(shared.version, result));
             }
             Some(Note::Modern { versions }) => {
                 self.set_era(Era::Modern);
                 self.modern.put(Arc::clone(link), Modern::of(versions));
             }
             Some(Note::Calls { version }) if self.context.config.sharing == Sharing::PerSession => {
-                let nothing = serde_json::value::RawValue::NULL.to_owned();
-                self.warm.put(Arc::clone(link), crate::warm::Initialized::of(version, nothing));
+                let nothing = RawValue::NULL.to_owned();
+                self.warm.put(Arc::clone(link), Initialized::of(version, nothing));
             }
             _ => link.end_soon(),
         }

@@ -216,7 +216,7 @@ impl Inner {
     async fn note_shared(&self) {
         if let Some((link, known)) = self.warm.alive() {
             let sessions = self.shared_sessions();
-            let (version, result) = (known.version.clone(), known.result.clone());
+            let (version, result) = (known.version.clone(), known.result.get().to_owned());
             link.note(&Note::Shared(SharedNote { version, result, sessions })).await;
         }
     }

@@ -1,7 +1,6 @@
 //! What a bridge writes into a child's note, to know the child again after a restart.
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use crate::child::ChildNote;
 
@@ -33,8 +32,8 @@ pub(crate) struct SessionNote {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SharedNote {
     pub(crate) version: String,
-    /// The result of `initialize`, for the sessions to come.
-    pub(crate) result: Box<RawValue>,
+    /// The result of `initialize` as JSON, for the sessions to come.
+    pub(crate) result: String,
     pub(crate) sessions: Vec<String>,
 }
 
@@ -60,11 +59,11 @@ mod tests {
 
     #[test]
     fn notes_come_back_as_they_were() {
-        let result = RawValue::from_string("{\"a\": 1.0}".to_owned()).expect("JSON");
+        let result = "{\"a\": 1.0}".to_owned();
         let note =
             Note::Shared(SharedNote { version: "2025-11-25".to_owned(), result, sessions: vec!["one".to_owned()] });
         match Note::from_child(&note.to_child()) {
-            Some(Note::Shared(shared)) => assert_eq!(shared.result.get(), "{\"a\": 1.0}"),
+            Some(Note::Shared(shared)) => assert_eq!(shared.result, "{\"a\": 1.0}"),
             other => panic!("{other:?}"),
         }
     }

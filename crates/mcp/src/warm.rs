@@ -213,7 +213,7 @@ impl Inner {
         let initialized = rpc::notification("notifications/initialized", "{}");
         link.send(initialized).await.map_err(|_| StartError::Exited(link.exit().unwrap_or_default()))?;
         link.note(&if shared {
-            Note::Shared(SharedNote { version: version.clone(), result: result.clone(), sessions: Vec::new() })
+            Note::Shared(SharedNote { version: version.clone(), result: result.get().to_owned(), sessions: Vec::new() })
         } else {
             Note::Calls { version: version.clone() }
         })
