@@ -233,6 +233,11 @@ impl Inner {
         }
     }
 
+    /// Takes the server for one of the older era, until the next restart.
+    pub(crate) fn assume_legacy(&self) {
+        *self.era.lock().unwrap_or_else(PoisonError::into_inner) = Some(Era::Legacy);
+    }
+
     /// The session of this name, if its child lives.
     pub(crate) fn session(&self, id: &str) -> Option<Arc<Session>> {
         let session = self.sessions().get(id).cloned()?;

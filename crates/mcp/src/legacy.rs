@@ -246,6 +246,7 @@ impl Inner {
                 let (status, code) = match error {
                     AskError::Gone => (StatusCode::NOT_FOUND, rpc::TIMED_OUT),
                     AskError::Busy => (StatusCode::TOO_MANY_REQUESTS, rpc::REFUSED),
+                    AskError::Deaf => (StatusCode::GATEWAY_TIMEOUT, rpc::TIMED_OUT),
                     AskError::SameId => (StatusCode::BAD_REQUEST, rpc::INVALID_REQUEST),
                 };
                 if one {
@@ -254,15 +255,16 @@ impl Inner {
                 outlet.push_now(rpc::error(message.raw_id(), code, &error.to_string()), true);
             }
         }
-        let streams = answer::accepts(headers, EVENTS);
-        let answer = self.answer(reader, one, streams).await;
+        let takes = |kind| answer::accepts(headers, kind);
+        let answer = self.answer(reader, one, takes("application/json"), takes(EVENTS)).await;
         with_session(answer, session)
     }
 
     /// The answer as JSON when it is there soon and alone, else as a stream.
-    async fn answer(&self, mut reader: Reader, one: bool, streams: bool) -> Answer {
+    async fn answer(&self, mut reader: Reader, one: bool, json: bool, streams: bool) -> Answer {
         let wait = timeout(self.context.config.json_within, reader.only_one()).await;
         if one
+            && json
             && wait == Ok(true)
             && let Some(event) = reader.next().await
         {
@@ -301,12 +303,10 @@ impl Inner {
             }
             _ => Some(message.line.clone()),
         };
-        if let Some(line) = line
-            && session.link.send(line).await.is_err()
-        {
-            return not_found(None);
+        match line {
+            Some(line) => sent(session, line).await,
+            None => with_session(answer::empty(StatusCode::ACCEPTED), session),
         }
-        with_session(answer::empty(StatusCode::ACCEPTED), session)
     }
 
     fn session_of(&self, headers: &HeaderMap, id: Option<&str>) -> Result<Arc<Session>, Box<Answer>> {
@@ -346,10 +346,19 @@ impl<E: Into<StartError>> From<E> for Refused {
 
 /// An answer to what the child has asked.
 async fn answered(session: &Arc<Session>, message: &Message) -> Answer {
-    if session.link.was_asked(session, message) && session.link.send(message.line.clone()).await.is_err() {
-        return not_found(None);
+    if session.link.was_asked(session, message) {
+        return sent(session, message.line.clone()).await;
     }
     with_session(answer::empty(StatusCode::ACCEPTED), session)
+}
+
+/// Passes on what has no answer.
+async fn sent(session: &Arc<Session>, line: Bytes) -> Answer {
+    match session.link.send(line).await {
+        Ok(()) => with_session(answer::empty(StatusCode::ACCEPTED), session),
+        Err(AskError::Gone) => not_found(None),
+        Err(error) => answer::error(StatusCode::GATEWAY_TIMEOUT, None, rpc::TIMED_OUT, &error.to_string()),
+    }
 }
 
 /// Keeps account of subscriptions, where several sessions share a child; `false` when there are too many.

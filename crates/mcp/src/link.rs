@@ -23,7 +23,10 @@ use std::{
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{
+        mpsc::{self, error::SendTimeoutError},
+        watch,
+    },
     time::{Instant, timeout},
 };
 
@@ -91,6 +94,8 @@ pub(crate) enum AskError {
     Gone,
     #[error("too many requests are in flight")]
     Busy,
+    #[error("the server does not read what it is sent")]
+    Deaf,
     #[error("this id is in use by a request that was not answered yet")]
     SameId,
 }
@@ -214,7 +219,9 @@ impl Link {
     /// Sends a request; its answer, and what belongs to it, goes to the outlet. Answers by what the child knows the
     /// request. Cancel-safe: the request was sent, or it was not.
     pub(crate) async fn ask(&self, ask: Ask<'_>) -> Result<IdKey, AskError> {
-        let permit = self.lines.reserve().await.map_err(|_| AskError::Gone)?;
+        let patience = ask.patience.unwrap_or(self.context.config.call_timeout);
+        let permit = timeout(patience, self.lines.reserve()).await.map_err(|_| AskError::Deaf)?;
+        let permit = permit.map_err(|_| AskError::Gone)?;
         let message = ask.message;
         let (Some(id), Kind::Request(method)) = (message.raw_id(), &message.kind) else {
             return Err(AskError::SameId);
@@ -274,7 +281,12 @@ impl Link {
 
     /// Sends something that has no answer.
     pub(crate) async fn send(&self, line: Bytes) -> Result<(), AskError> {
-        self.lines.send(framed(&line)).await.map_err(|_| AskError::Gone)
+        let patience = self.context.config.call_timeout;
+        match self.lines.send_timeout(framed(&line), patience).await {
+            Ok(()) => Ok(()),
+            Err(SendTimeoutError::Timeout(_)) => Err(AskError::Deaf),
+            Err(SendTimeoutError::Closed(_)) => Err(AskError::Gone),
+        }
     }
 
     /// A client's word that a request of its own is no longer wanted; `None` when there is no such request.

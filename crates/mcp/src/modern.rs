@@ -36,6 +36,9 @@ const STATUS_WITHIN: Duration = Duration::from_secs(2);
 /// How long a server has to say that it does not know `server/discover`.
 const DISCOVER_WITHIN: Duration = Duration::from_secs(20);
 
+/// How long calls wait for a child to list its tools.
+const RULES_WITHIN: Duration = Duration::from_secs(5);
+
 const EVENTS: &str = "text/event-stream";
 
 /// What is known of the warm child.
@@ -136,6 +139,9 @@ impl Inner {
                 let text = "the server's process has just ended; try again";
                 return answer::error(StatusCode::BAD_GATEWAY, id, rpc::INTERNAL_ERROR, text);
             }
+            Err(error @ AskError::Deaf) => {
+                return answer::error(StatusCode::GATEWAY_TIMEOUT, id, rpc::TIMED_OUT, &error.to_string());
+            }
             Err(error) => return answer::busy(StatusCode::TOO_MANY_REQUESTS, id, &error.to_string()),
         }
         self.answer_once(reader, answer::accepts(headers, EVENTS)).await
@@ -161,10 +167,16 @@ impl Inner {
         let asking = self.ask_self(&link, "server/discover", &params);
         let said = match timeout(DISCOVER_WITHIN, asking).await {
             Ok(Ok(said)) => said,
-            // A server that ends, or says nothing, when it is asked something before `initialize` is no modern one;
-            // but it may also be broken, so this is not remembered.
             Ok(Err(error)) if self.era() == Some(Era::Modern) => return Err(error),
-            Ok(Err(_)) | Err(_) => return Err(StartError::NotModern),
+            Err(_) if self.era() == Some(Era::Modern) => return Err(StartError::Late(DISCOVER_WITHIN.as_secs())),
+            // A server that ends when it is asked something before `initialize` is no modern one; but it may also be
+            // broken, so this is not remembered.
+            Ok(Err(StartError::Exited(_))) => return Err(StartError::NotModern),
+            // One that says nothing is not asked again; but it may only have been slow, so nobody is told.
+            Ok(Err(_)) | Err(_) => {
+                self.assume_legacy();
+                return Err(StartError::NotModern);
+            }
         };
         let versions = match said.kind {
             Kind::Error { code: rpc::UNSUPPORTED_VERSION } => {
@@ -215,16 +227,21 @@ impl Inner {
         let changed = link.tools_changed.swap(false, std::sync::atomic::Ordering::AcqRel);
         let mut rules = modern.rules.lock().await;
         if changed || rules.as_ref().is_none_or(Rules::is_old) {
-            *rules = Some(self.rules(link, modern).await);
+            *rules = Some(self.rules_soon(link, modern).await);
         }
         let verdict = |rules: &Option<Rules>| {
             rules.as_ref().map_or(Ok(()), |rules| rules.check(headers, &tool, params.arguments))
         };
         if verdict(&rules).is_err() && !changed {
             // A tool may have changed without a word: nobody is refused for what was once true.
-            *rules = Some(self.rules(link, modern).await);
+            *rules = Some(self.rules_soon(link, modern).await);
         }
         verdict(&rules)
+    }
+
+    /// The rules, or none where the child does not tell: it checks what it needs itself.
+    async fn rules_soon(&self, link: &Link, modern: &Modern) -> Rules {
+        timeout(RULES_WITHIN, self.rules(link, modern)).await.unwrap_or_default()
     }
 
     /// Asks the child for its tools.

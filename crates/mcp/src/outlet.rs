@@ -244,9 +244,6 @@ impl Reader {
             let changed = outlet.changed.notified();
             if let Some(found) = self.take() {
                 outlet.changed.notify_waiters();
-                if found.is_none() {
-                    self.left = None;
-                }
                 return found;
             }
             changed.await;

@@ -154,6 +154,9 @@ impl Drop for EndUnlessKept {
 impl Inner {
     /// A child that was just started.
     pub(crate) async fn launch(&self, serves: Serves) -> Result<(Arc<Link>, EndUnlessKept), StartError> {
+        if self.context.tasks.is_closed() {
+            return Err(LaunchError::Unavailable { reason: "it is shutting down".to_owned() }.into());
+        }
         let launching = self.context.launcher.launch(Note::Starting.to_child());
         let limit = self.context.config.start_timeout;
         let child = timeout(limit, launching).await.map_err(|_| StartError::Late(limit.as_secs()))??;
