@@ -1,0 +1,80 @@
+//! What the owner of a bridge can set.
+
+use std::time::Duration;
+
+/// Settings of one bridge; [`Default`] suits a hosted server.
+#[derive(Clone, Debug)]
+pub struct BridgeConfig {
+    /// Who shares a child.
+    pub sharing: Sharing,
+    /// The most sessions at once. One more takes the place of the one that was not used for the longest time, if that
+    /// is a minute or more; else it is refused with 429.
+    pub max_sessions: usize,
+    /// A session that nobody has used for so long ends, and its child with it.
+    pub idle_after: Duration,
+    /// The most calls that one child may have in flight; one more is refused.
+    pub max_in_flight: usize,
+    /// The longest request body, in bytes.
+    pub body_limit: usize,
+    /// The longest line that a child may write; a longer one is dropped up to its end.
+    pub line_limit: usize,
+    /// How long a call waits for its answer, from the last sign of progress. Nothing is restarted after it.
+    pub call_timeout: Duration,
+    /// How long the first answer of a fresh child may take.
+    pub start_timeout: Duration,
+    /// How long a child has between the end of its stdin and SIGKILL.
+    pub grace: Duration,
+    /// How much a session keeps to replay to a client that lost its connection, in bytes.
+    pub replay_bytes: usize,
+    /// How long a connected client that does not read may hold its child up.
+    pub stall_after: Duration,
+    /// The pause between comments on silent streams.
+    pub keep_alive: Duration,
+    /// What a client is told to wait before it connects a lost stream again.
+    pub retry: Duration,
+    /// An answer that comes within this time is sent as plain JSON, a later one as a stream.
+    pub json_within: Duration,
+    /// `Origin` values that are let in beside those of this machine (scheme, host and port, as a browser sends them).
+    /// `None` lets every origin in.
+    pub allowed_origins: Option<Vec<String>>,
+    /// `Host` names (without port) that are let in beside those of this machine. `None` lets every host in.
+    pub allowed_hosts: Option<Vec<String>>,
+    /// The era of the server, where the owner knows it from before (see [`BridgeEvent::Era`](crate::BridgeEvent)).
+    pub era: Option<crate::Era>,
+}
+
+/// Who shares a child.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Sharing {
+    /// Each session has a child of its own; sessionless requests share a warm one.
+    #[default]
+    PerSession,
+    /// One child for all, with ids and progress tokens rewritten.
+    Shared,
+}
+
+// === impl BridgeConfig ===
+
+impl Default for BridgeConfig {
+    fn default() -> Self {
+        Self {
+            sharing: Sharing::PerSession,
+            max_sessions: 32,
+            idle_after: Duration::from_secs(30 * 60),
+            max_in_flight: 128,
+            body_limit: 8 << 20,
+            line_limit: 16 << 20,
+            call_timeout: Duration::from_secs(300),
+            start_timeout: Duration::from_secs(60),
+            grace: Duration::from_secs(30),
+            replay_bytes: 1 << 20,
+            stall_after: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(15),
+            retry: Duration::from_secs(1),
+            json_within: Duration::from_millis(50),
+            allowed_origins: Some(Vec::new()),
+            allowed_hosts: Some(Vec::new()),
+            era: None,
+        }
+    }
+}

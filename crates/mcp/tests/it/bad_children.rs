@@ -1,0 +1,130 @@
+//! Servers that do what they should not.
+
+use std::time::{Duration, Instant};
+
+use emergent_mcp::{BridgeConfig, BridgeEvent, ProcessLauncher};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::support::{
+    Client, all_gone, bridge, bridge_over, fixture, initialize, modern_tool, pids, post, quick, whole,
+};
+
+#[tokio::test]
+async fn each_misdeed_harms_only_its_caller() {
+    let bridge = bridge(BridgeConfig { line_limit: 1 << 20, ..quick() }).await;
+    let (bad, good) = (Client::connect(&bridge).await, Client::connect(&bridge).await);
+    for (tool, arguments, error) in [
+        ("twice", json!({ "text": "t" }), None),
+        ("stranger", json!({ "text": "t" }), None),
+        ("long_line", json!({ "bytes": 100 << 20 }), Some(-32603)),
+        ("long_line", json!({ "bytes": 1 << 19 }), None),
+    ] {
+        let message = bad.call(tool, arguments).await;
+        assert_eq!(message["error"]["code"].as_i64(), error, "{tool}: {}", message["error"]);
+        assert!(!message["result"].is_null() || error.is_some());
+        assert_eq!(good.text("echo", json!({ "text": tool })).await, tool);
+        assert_eq!(bad.text("echo", json!({ "text": tool })).await, tool);
+    }
+    assert_eq!(bridge.status().sessions, 2);
+}
+
+#[tokio::test]
+async fn answer_that_never_comes_is_given_up_and_the_session_goes_on() {
+    let bridge = bridge(BridgeConfig { call_timeout: Duration::from_millis(700), ..quick() }).await;
+    let mut events = bridge.events();
+    let client = Client::connect(&bridge).await;
+    let message = client.call("hang", json!({})).await;
+    assert_eq!(message["error"]["code"], -32001, "{message}");
+    assert_eq!(client.text("test_tool_with_progress", json!({})).await, "done");
+    assert!(matches!(events.recv().await, Ok(BridgeEvent::Started { .. })));
+    assert!(matches!(events.recv().await, Ok(BridgeEvent::TimedOut { .. })));
+}
+
+#[tokio::test]
+async fn rubbish_on_stdout_is_told_once_and_skipped() {
+    let bridge = bridge_over(fixture(&["--rubbish"]), quick()).await;
+    let mut events = bridge.events();
+    let client = Client::connect(&bridge).await;
+    assert_eq!(client.text("echo", json!({ "text": "x" })).await, "x");
+    assert!(matches!(events.recv().await, Ok(BridgeEvent::Started { .. })));
+    assert!(matches!(events.recv().await, Ok(BridgeEvent::Rubbish { .. })));
+    assert!(events.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn crash_fails_what_is_in_flight_at_once_and_the_session_is_gone() {
+    let bridge = bridge(quick()).await;
+    let mut events = bridge.events();
+    let (crashing, other) = (Client::connect(&bridge).await, Client::connect(&bridge).await);
+    let begun = Instant::now();
+    let (hangs, ends) = (json!("hangs"), json!("ends"));
+    let (nothing, code) = (json!({}), json!({ "code": 7 }));
+    let (one, two) = tokio::join!(crashing.start(&hangs, "hang", &nothing), crashing.start(&ends, "exit", &code));
+    for answer in [one, two] {
+        let message = whole(answer).await;
+        assert_eq!((&message["error"]["code"], &message["error"]["data"]["exit_code"]), (&json!(-32603), &json!(7)));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    let answer = crashing.post(&json!({ "jsonrpc": "2.0", "id": 9, "method": "ping" })).await;
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+    assert_eq!(other.text("count", json!({})).await, "1");
+    assert_eq!(Client::connect(&bridge).await.text("count", json!({})).await, "1");
+    loop {
+        if let BridgeEvent::Crashed { exit, .. } = events.recv().await.expect("an event") {
+            assert_eq!(exit.code, Some(7));
+            assert!(exit.stderr.contains("last words"));
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn warm_child_that_crashed_is_started_again_by_the_next_request() {
+    let bridge = bridge(quick()).await;
+    let message = whole(modern_tool(&bridge, &json!(1), "exit", json!({ "code": 1 })).await).await;
+    assert_eq!(message["error"]["code"], -32603);
+    let message = whole(modern_tool(&bridge, &json!(2), "count", json!({})).await).await;
+    assert_eq!(message["result"]["content"][0]["text"], "1");
+}
+
+#[tokio::test]
+async fn server_that_never_gets_ready_is_given_up() {
+    let config = BridgeConfig { start_timeout: Duration::from_millis(300), ..quick() };
+    let bridge = bridge_over(fixture(&["--never-ready"]), config).await;
+    let answer = post(&bridge, &[], &initialize("c", "2025-11-25")).await;
+    assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
+    assert!(whole(answer).await["error"]["message"].as_str().unwrap_or_default().contains("not ready"));
+    bridge.shut_down(Duration::from_millis(300)).await;
+    assert!(bridge.status().children.is_empty());
+}
+
+#[tokio::test]
+async fn program_that_is_not_there_is_named() {
+    for (command, expected) in [("/no/such/program", "/no/such/program"), ("false", "exited with code 1")] {
+        let bridge = bridge_over(ProcessLauncher::new([command]), quick()).await;
+        let answer = post(&bridge, &[], &initialize("c", "2025-11-25")).await;
+        assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
+        let message: Value = whole(answer).await;
+        assert!(message["error"]["message"].as_str().unwrap_or_default().contains(expected), "{message}");
+        assert_eq!(message["id"], "init");
+    }
+}
+
+#[tokio::test]
+async fn child_that_ignores_its_end_is_killed_after_the_grace() {
+    let deaf = ProcessLauncher::new(
+        ["sh", "-c", "trap '' TERM; \"$0\" --deaf-to-term & wait; wait"]
+            .map(String::from)
+            .into_iter()
+            .chain([env!("CARGO_BIN_EXE_emergent-mcp-fixture").to_owned()]),
+    );
+    // Background children of a shell have no stdin of their own: this one only has to stay.
+    let config = BridgeConfig { start_timeout: Duration::from_millis(200), ..quick() };
+    let bridge = bridge_over(deaf, config).await;
+    post(&bridge, &[], &initialize("c", "2025-11-25")).await;
+    let before = pids(&bridge);
+    assert_eq!(before.len(), 1);
+    bridge.shut_down(Duration::from_millis(600)).await;
+    all_gone(&before).await;
+}

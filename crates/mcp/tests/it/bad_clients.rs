@@ -1,0 +1,109 @@
+//! Clients that do what they should not.
+
+use bytes::Bytes;
+use emergent_mcp::BridgeConfig;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use serde_json::json;
+
+use crate::support::{Client, bridge, initialize, post, quick, request, text, until};
+
+#[tokio::test]
+async fn each_malformed_request_has_its_answer() {
+    let bridge = bridge(BridgeConfig { body_limit: 1000, ..quick() }).await;
+    let client = Client::connect(&bridge).await;
+    let session = ("mcp-session-id", client.session.as_str());
+    let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    let long = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{}"}}"#, "x".repeat(1000));
+    for (headers, body, status, code) in [
+        (vec![session], "", 400, "-32700"),
+        (vec![session], "{", 400, "-32700"),
+        (vec![session], "{\"id\":1}", 400, "-32600"),
+        (vec![session], "null", 400, "-32600"),
+        (vec![session], "[]", 400, "-32600"),
+        (vec![session], "[1]", 400, "-32600"),
+        (vec![], "[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\"}]", 400, "-32600"),
+        (vec![session], &long, 413, "1000"),
+        (vec![], ping, 400, "Mcp-Session-Id"),
+        (vec![("mcp-session-id", "no-such-session")], ping, 404, "initialize"),
+        (vec![session, ("mcp-protocol-version", "1999-01-01")], ping, 400, ""),
+        (vec![session, ("host", "evil.example.com")], ping, 403, ""),
+        (vec![session, ("origin", "http://evil.example.com")], ping, 403, ""),
+    ] {
+        let mut request = request(&[]);
+        for (name, value) in &headers {
+            request.headers_mut().expect("headers").insert(
+                http::HeaderName::from_bytes(name.as_bytes()).expect("a name"),
+                value.parse().expect("a value"),
+            );
+        }
+        let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("a request");
+        let answer = bridge.handle(request).await;
+        let (got, said) = (answer.status().as_u16(), text(answer).await);
+        assert!(got == status && said.contains(code), "{headers:?} {body}: {got} {said}");
+    }
+    for (name, value, status) in [("content-type", "text/plain", 415), ("accept", "text/html", 406)] {
+        let request = Request::post("http://localhost/mcp")
+            .header("content-type", "application/json")
+            .header("mcp-session-id", &client.session);
+        let mut request = request.body(Full::new(Bytes::from_static(ping.as_bytes()))).expect("a request");
+        request.headers_mut().insert(name, value.parse().expect("a value"));
+        assert_eq!(bridge.handle(request).await.status().as_u16(), status);
+    }
+    let request = Request::put("http://localhost/mcp").body(Full::<Bytes>::default()).expect("a request");
+    assert_eq!(bridge.handle(request).await.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(client.text("echo", json!({ "text": "still here" })).await, "still here");
+}
+
+#[tokio::test]
+async fn id_in_use_is_refused_and_the_first_goes_on() {
+    let bridge = bridge(quick()).await;
+    let client = Client::connect(&bridge).await;
+    let (id, arguments) = (json!(1), json!({ "ms": 300 }));
+    let first = client.start(&id, "slow", &arguments).await;
+    let second = client.start(&json!(1.0), "echo", &json!({})).await;
+    assert_eq!(second.status(), StatusCode::BAD_REQUEST);
+    assert!(text(first).await.contains("at last"));
+}
+
+#[tokio::test]
+async fn one_session_too_many_is_refused_and_a_place_is_given_back() {
+    let bridge = bridge(BridgeConfig { max_sessions: 2, ..quick() }).await;
+    let first = Client::connect(&bridge).await;
+    let _second = Client::connect(&bridge).await;
+    let refused = post(&bridge, &[], &initialize("third", "2025-11-25")).await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(refused.headers().contains_key("retry-after"));
+    first.delete().await;
+    Client::connect(&bridge).await;
+}
+
+#[tokio::test]
+async fn flood_is_bounded_and_others_are_served() {
+    let bridge = bridge(BridgeConfig { max_in_flight: 10, ..quick() }).await;
+    let (flooding, other) = (Client::connect(&bridge).await, Client::connect(&bridge).await);
+    let calls = (0..30).map(|id| {
+        let flooding = &flooding;
+        async move { flooding.start(&json!(id), "slow", &json!({ "ms": 1000 })).await.status() }
+    });
+    let statuses = futures::future::join_all(calls).await;
+    assert_eq!(statuses.iter().filter(|status| **status == StatusCode::TOO_MANY_REQUESTS).count(), 20, "{statuses:?}");
+    assert_eq!(other.text("echo", json!({ "text": "x" })).await, "x");
+}
+
+#[tokio::test]
+async fn clients_that_vanish_leave_nothing_in_flight() {
+    let bridge = bridge(BridgeConfig { replay_bytes: 64 << 10, ..quick() }).await;
+    let client = Client::connect(&bridge).await;
+    for id in 0..20 {
+        // The stream is dropped at once; 4 MB of logs have nobody to go to.
+        drop(client.start(&json!(id), "flood", &json!({ "count": 2000, "text": "x".repeat(100) })).await);
+    }
+    until("the floods end", || async { bridge.status().children.iter().all(|(_, n)| *n == 0) }).await;
+    assert_eq!(client.text("echo", json!({ "text": "x" })).await, "x");
+    // Initializing and going away leaves no child.
+    let request = request(&[]).body(Full::new(Bytes::from(initialize("gone", "2025-11-25")))).expect("a request");
+    let handling = bridge.handle(request);
+    let _ = tokio::time::timeout(std::time::Duration::from_millis(3), handling).await;
+    until("its child ends", || async { bridge.status().children.len() <= bridge.status().sessions }).await;
+}

@@ -1,0 +1,13 @@
+//! The bridge over real children, through the same call that an HTTP server makes.
+
+mod bad_children;
+mod bad_clients;
+mod calls;
+mod isolation;
+mod keeping;
+mod leaks;
+mod legacy;
+mod modern;
+mod reattach;
+mod shared;
+mod support;
