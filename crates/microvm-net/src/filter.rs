@@ -160,8 +160,11 @@ fn standing(pool: AddressPool, allow: &[Ipv4Net], resolvers: &[Ipv4Addr]) -> Str
     )
 }
 
+/// What is over a limit is dropped. The kernel's bucket for bytes holds what it calls the burst and a second's worth
+/// besides, so a burst of less than that cannot be had.
 fn over(limit: RateLimit) -> String {
-    let (rate, burst) = (limit.bytes_per_second(), limit.burst_bytes());
+    let rate = limit.bytes_per_second();
+    let burst = limit.burst_bytes().saturating_sub(rate);
     format!("limit rate over {rate} bytes/second burst {burst} bytes counter drop")
 }
 

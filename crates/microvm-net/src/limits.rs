@@ -15,7 +15,8 @@ pub struct NetworkLimits {
     pub to_guest: Option<RateLimit>,
 }
 
-/// A rate, and how much may go at once after a pause.
+/// A rate, and how much may go at once after a pause. The packet filter lets a second's worth go at once where the
+/// burst is less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Figures", into = "Figures")]
 pub struct RateLimit {
