@@ -51,13 +51,10 @@ pub(super) async fn install(arguments: &SetupArgs) -> Finding {
     match fetch_and_install(arguments, release, &checksum).await {
         Ok(()) => Finding::new(name, State::Done, format!("installed {release} into {shown}, with jailer")),
         Err(error) => {
-            let advice = match arguments.from {
-                Some(_) => {
-                    "see that it is the archive of this release, and that the directory can be written".to_owned()
-                }
-                None => {
-                    format!("download {} elsewhere and name the file with --from, or run this as root", url(release))
-                }
+            let advice = if arguments.from.is_some() {
+                "see that it is the archive of this release, and that the directory can be written"
+            } else {
+                "download it elsewhere and name the file with --from; writing into the directory may take root"
             };
             Finding::missing(name, format!("{error:#}"), advice)
         }
@@ -110,9 +107,10 @@ async fn download(url: &str) -> anyhow::Result<Vec<u8>> {
     let downloading = || format!("downloading {url}");
     let client = reqwest::Client::builder().https_only(true).timeout(DOWNLOAD).build()?;
     let answer = client.get(url).send().await.and_then(reqwest::Response::error_for_status);
-    let mut answer = answer.with_context(downloading)?;
+    // The error would name the address once more.
+    let mut answer = answer.map_err(reqwest::Error::without_url).with_context(downloading)?;
     let mut bytes = Vec::new();
-    while let Some(chunk) = answer.chunk().await.with_context(downloading)? {
+    while let Some(chunk) = answer.chunk().await.map_err(reqwest::Error::without_url).with_context(downloading)? {
         bytes.extend_from_slice(&chunk);
         ensure!(bytes.len() as u64 <= LARGEST_ARCHIVE, "{url} is larger than any release");
     }
