@@ -1,6 +1,6 @@
 //! What the host has: KVM, devices, programs.
 
-use std::path::Path;
+use std::{os::unix::fs::MetadataExt as _, path::Path};
 
 use anyhow::Context as _;
 use tokio::process::Command;
@@ -9,9 +9,10 @@ use super::finding::{Finding, State};
 use crate::cli::SetupArgs;
 
 const KVM: &str = "/dev/kvm";
+const TUN: &str = "/dev/net/tun";
 /// Devices, the module that brings each, and what is not possible without it.
 const DEVICES: [(&str, &str, Option<&str>); 2] = [
-    ("/dev/net/tun", "tun", None),
+    (TUN, "tun", None),
     (
         "/dev/vhost-vsock",
         "vhost_vsock",
@@ -27,44 +28,55 @@ const PROGRAMS: [(&str, &str, Option<&str>); 3] = [
 
 /// Lets the manager's user open the device of the kernel's virtualization.
 pub(super) async fn kvm(arguments: &SetupArgs) -> Finding {
-    let name = "kvm";
-    if !Path::new(KVM).exists() {
-        let advice = "turn virtualization on in the firmware, load kvm_intel or kvm_amd, or, in a virtual machine, let \
-                      it nest; without it the QEMU driver emulates, slowly";
-        return Finding::missing(name, format!("there is no {KVM}"), advice);
+    if Path::new(KVM).exists() {
+        return access("kvm", KVM, arguments).await;
     }
+    let advice = "turn virtualization on in the firmware, load kvm_intel or kvm_amd, or, in a virtual machine, let it \
+                  nest; without it the QEMU driver emulates, slowly";
+    Finding::missing("kvm", format!("there is no {KVM}"), advice)
+}
+
+/// Lets the manager's user open a device that is there.
+async fn access(name: &str, device: &str, arguments: &SetupArgs) -> Finding {
     let Some(user) = &arguments.user else {
-        let detail = format!("{KVM} is there; name the manager's user with --user to let it in");
+        let detail = format!("{device} is there; name the manager's user with --user to let it in");
         return Finding::new(name, State::Present, detail);
     };
-    if has_access(user).await {
-        return Finding::new(name, State::Present, format!("{user} may open {KVM}"));
+    if has_access(user, device).await {
+        return Finding::new(name, State::Present, format!("{user} may open {device}"));
     }
     if arguments.dry_run {
-        return Finding::new(name, State::Would, format!("let {user} open {KVM}"));
+        return Finding::new(name, State::Would, format!("let {user} open {device}"));
     }
-    match run("setfacl", &["-m", &format!("u:{user}:rw"), KVM]).await {
+    match run("setfacl", &["-m", &format!("u:{user}:rw"), device]).await {
         Ok(_) => Finding {
-            advice: format!("until the next boot; for good: usermod --append --groups kvm {user}"),
-            ..Finding::new(name, State::Done, format!("{user} may open {KVM}"))
+            advice: "until the next boot; for good, say it in a rule of udev, or, for kvm, in the group of that name"
+                .to_owned(),
+            ..Finding::new(name, State::Done, format!("{user} may open {device}"))
         },
         Err(error) => {
-            Finding::missing(name, format!("{user} may not open {KVM}: {error:#}"), "install acl, and run this as root")
+            let advice = "install acl, and run this as root";
+            Finding::missing(name, format!("{user} may not open {device}: {error:#}"), advice)
         }
     }
 }
 
-/// Whether the access list names the user. Membership of a group is not looked at: to say it twice does no harm.
-async fn has_access(user: &str) -> bool {
-    let listed = run("getfacl", &["--absolute-names", "--omit-header", KVM]).await.unwrap_or_default();
-    listed.lines().any(|line| line.starts_with(&format!("user:{user}:rw")))
+/// Whether everybody may open the device, or its access list names the user. Membership of a group is not looked at: to
+/// say it twice does no harm.
+async fn has_access(user: &str, device: &str) -> bool {
+    let listed = run("getfacl", &["--absolute-names", "--omit-header", device]).await.unwrap_or_default();
+    let is_open = std::fs::metadata(device).is_ok_and(|metadata| metadata.mode() & 0o006 == 0o006);
+    is_open || listed.lines().any(|line| line.starts_with(&format!("user:{user}:rw")))
 }
 
 /// Loads what can be loaded.
 pub(super) async fn devices(arguments: &SetupArgs) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (device, module, done_without) in DEVICES {
-        findings.push(self::device(device, module, done_without, arguments.dry_run).await);
+        let found = self::device(device, module, done_without, arguments.dry_run).await;
+        // Every VMM opens it itself, as the manager's user or one of its own.
+        let is_for_vmms = device == TUN && matches!(found.state, State::Present | State::Done);
+        findings.push(if is_for_vmms { access(module, device, arguments).await } else { found });
     }
     findings
 }
