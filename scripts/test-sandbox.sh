@@ -11,7 +11,7 @@ call() {
     local method=$1 path=$2
     shift 2
     curl --silent --show-error --fail-with-body --max-time 300 --request "$method" \
-        --config <([ -z "${WORKSPACE_FIRECRACKER_TOKEN:-}" ] || printf 'header = "Authorization: Bearer %s"\n' "$WORKSPACE_FIRECRACKER_TOKEN") \
+        --header @<([ -z "${WORKSPACE_FIRECRACKER_TOKEN:-}" ] || printf 'Authorization: Bearer %s\n' "$WORKSPACE_FIRECRACKER_TOKEN") \
         --header 'Content-Type: application/json' "$@" "$url$path"
 }
 finish() {
