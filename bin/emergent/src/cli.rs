@@ -1,6 +1,7 @@
 //! The command line.
 
 mod backup;
+mod firecracker;
 mod project;
 mod serve;
 mod server;
@@ -12,6 +13,7 @@ mod workspace;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use backup::BackupArgs;
+pub(crate) use firecracker::{FirecrackerCommand, NetHelperArgs, SetupArgs};
 pub(crate) use project::{ProjectCommand, QuotaArgs};
 pub(crate) use serve::ServeArgs;
 pub(crate) use server::ServerCommand;
@@ -62,6 +64,9 @@ pub(crate) enum Command {
     Server(WithServer<ServerCommand>),
     /// Copy the rows of a server on SQLite into a file, whether it runs or not.
     Backup(BackupArgs),
+    /// Prepare this host for microVMs, and run the helper that makes their networks.
+    #[command(subcommand)]
+    Firecracker(FirecrackerCommand),
     /// Print the API's OpenAPI document.
     Openapi,
 }
