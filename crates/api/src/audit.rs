@@ -40,7 +40,7 @@ use self::{
 use crate::{observe::RequestId, problem::ProblemKind, state::ApiState};
 
 /// Under which session the caller works.
-const SESSION: HeaderName = HeaderName::from_static("emergent-session");
+pub(crate) const SESSION: HeaderName = HeaderName::from_static("emergent-session");
 
 /// The layer.
 pub(crate) async fn audit(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {

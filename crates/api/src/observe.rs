@@ -31,7 +31,10 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
     let span =
         tracing::info_span!("request", id = %id.to_str().unwrap_or_default(), method, path = request.uri().path());
     let mut response = next.run(request).instrument(span.clone()).await;
-    response = as_problem(response);
+    // Endpoints of MCP fail in that protocol's own words.
+    if !route.ends_with("/mcp") {
+        response = as_problem(response);
+    }
     let status = response.status();
     response.headers_mut().insert(REQUEST_ID, id);
 

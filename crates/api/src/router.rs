@@ -111,7 +111,11 @@ pub fn router(state: ApiState) -> Result<Router, serde_json::Error> {
     let docs: Arc<str> = pages::docs(&serde_json::from_str(&json)?).into_string().into();
     let serve_json = move || async move { ([(header::CONTENT_TYPE, "application/json")], json.to_string()) };
     let serve_docs = move || async move { pages::html(docs.to_string()) };
+    // What a call of a tool through MCP passes: it has come through the other layers already.
+    let called = middleware::from_fn_with_state(state.clone(), audit::audit);
+    let called = Router::from(routes()).layer(called).with_state(state.clone());
     Ok(Router::from(routes())
+        .route("/api/v1/agent/workspaces/{id}/mcp", tools::mcp::route(called, &openapi()))
         .route("/openapi.json", get(serve_json))
         .route("/docs", get(serve_docs))
         .route("/problems", get(pages::problems))

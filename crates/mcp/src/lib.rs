@@ -25,6 +25,7 @@ pub mod child;
 pub mod config;
 pub mod event;
 pub mod process;
+pub mod tools;
 
 pub use answer::BridgeBody;
 pub use bridge::{Bridge, BridgeStatus};
@@ -33,3 +34,4 @@ pub use child::{Child, ChildError, ChildId, ChildNote, ChildReader, ChildWriter,
 pub use config::{BridgeConfig, Sharing};
 pub use event::{BridgeEvent, Era};
 pub use process::ProcessLauncher;
+pub use tools::Tools;

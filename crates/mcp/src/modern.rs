@@ -280,8 +280,13 @@ impl Inner {
     }
 }
 
+/// Whether headers and body of a request agree; the error's code and text where they do not.
+pub(crate) fn judge(headers: &HeaderMap, message: &Message, method: &str) -> Result<(), (i64, String)> {
+    headers::check(headers, message, method).map_err(|mismatch| (mismatch.code(), mismatch.to_string()))
+}
+
 /// An answer of the child as the whole response.
-fn json(line: Bytes) -> Answer {
+pub(crate) fn json(line: Bytes) -> Answer {
     let kind = Message::parse(line.clone()).map(|message| message.kind);
     let status = match kind {
         Ok(Kind::Error { code: rpc::METHOD_NOT_FOUND }) => StatusCode::NOT_FOUND,

@@ -1,6 +1,7 @@
 //! The seven tools. Their requests and answers are the guest's own, unchanged.
 
 mod git;
+pub(crate) mod mcp;
 mod stream;
 
 use axum::{

@@ -7,6 +7,7 @@ mod audit;
 mod auth;
 mod harness;
 mod lists;
+mod mcp;
 mod openapi;
 mod pages;
 mod problems;

@@ -1,0 +1,97 @@
+//! A workspace as an MCP server.
+
+use axum::{
+    body::Body,
+    http::{Request, header},
+};
+use emergent_store::Scope;
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, Api, WORKSPACES};
+
+const MODERN: &str = "2026-07-28";
+
+async fn post(api: &Api, token: &str, path: &str, headers: &[(&str, &str)], message: Value) -> Answer {
+    let mut request = Request::post(path)
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::ACCEPT, "application/json, text/event-stream");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    api.send(request.body(Body::from(message.to_string())).unwrap()).await
+}
+
+fn json(answer: &Answer) -> Value {
+    serde_json::from_str(&answer.text).unwrap_or_else(|_| panic!("{}", answer.text))
+}
+
+#[tokio::test]
+async fn client_of_the_older_era_finds_the_seven_tools() {
+    let api = Api::start().await;
+    let path = format!("{WORKSPACES}/{}/mcp", api.new_row("a", &[]).await);
+    let params =
+        json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "c", "version": "1" } });
+    let initialize = json!({ "jsonrpc": "2.0", "id": "i", "method": "initialize", "params": params });
+    let answer = post(&api, &api.token, &path, &[], initialize).await;
+    let result = json(&answer);
+    assert_eq!((&result["id"], &result["result"]["protocolVersion"]), (&json!("i"), &json!("2025-06-18")), "{result}");
+    assert!(!answer.headers.contains_key("mcp-session-id"));
+    let told = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+    assert_eq!(post(&api, &api.token, &path, &[], told).await.status, 202);
+    let list = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" });
+    let tools = json(&post(&api, &api.token, &path, &[], list).await);
+    let names: Vec<_> =
+        tools["result"]["tools"].as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["bash", "read", "write", "edit", "glob", "grep", "git"]);
+    let unknown = json!({ "jsonrpc": "2.0", "id": 2, "method": "resources/list" });
+    let answer = post(&api, &api.token, &path, &[], unknown).await;
+    assert_eq!((answer.status.as_u16(), &json(&answer)["error"]["code"]), (200, &json!(-32601)));
+}
+
+#[tokio::test]
+async fn client_of_the_newer_era_needs_no_session_and_its_headers_are_checked() {
+    let api = Api::start().await;
+    let path = format!("{WORKSPACES}/{}/mcp", api.new_row("a", &[]).await);
+    let meta = |version: &str| json!({ "io.modelcontextprotocol/protocolVersion": version, "io.modelcontextprotocol/clientCapabilities": {} });
+    let discover = |version: &str| json!({ "jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": { "_meta": meta(version) } });
+    let headers = [("mcp-protocol-version", MODERN), ("mcp-method", "server/discover")];
+    let result = json(&post(&api, &api.token, &path, &headers, discover(MODERN)).await);
+    assert_eq!(result["result"]["supportedVersions"], json!([MODERN]), "{result}");
+    assert_eq!(result["result"]["resultType"], "complete");
+    let newer = [("mcp-protocol-version", "2099-01-01"), ("mcp-method", "server/discover")];
+    let answer = post(&api, &api.token, &path, &newer, discover("2099-01-01")).await;
+    assert_eq!((answer.status.as_u16(), &json(&answer)["error"]["code"]), (400, &json!(-32022)));
+    // The protocol's own words arrive as they are, not as a problem.
+    let answer = post(&api, &api.token, &path, &headers[..1], discover(MODERN)).await;
+    assert_eq!((answer.status.as_u16(), &json(&answer)["error"]["code"]), (400, &json!(-32020)));
+    assert_eq!(api.call("GET", &path, Some(&api.token), None).await.status, 405);
+}
+
+#[tokio::test]
+async fn calls_have_the_scopes_checks_and_problems_of_their_routes() {
+    let api = Api::start().await;
+    let path = format!("{WORKSPACES}/{}/mcp", api.new_row("a", &[]).await);
+    let read = api.new_token(&[Scope::AdminRead]).await;
+    let call = |name: &str, arguments: Value| json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": name, "arguments": arguments } });
+    for (token, message, expected) in [
+        (&read, call("bash", json!({ "command": "true" })), "admin:write"),
+        (&read, call("git", json!({ "action": "commit", "message": "m" })), "admin:write"),
+        (&api.token, call("read", json!({ "file_path": "a", "colour": "red" })), "colour"),
+        (&api.token, call("read", json!({})), "file_path"),
+    ] {
+        let result = json(&post(&api, token, &path, &[], message).await);
+        assert_eq!(result["result"]["isError"], true, "{result}");
+        assert!(result["result"]["content"][0]["text"].as_str().unwrap().contains(expected), "{result}");
+    }
+    let unknown = json(&post(&api, &api.token, &path, &[], call("rm", json!({}))).await);
+    assert_eq!(unknown["error"]["code"], -32602);
+    let list = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" });
+    post(&api, "emt_none", &path, &[], list.clone()).await.problem(401, "unauthorized");
+    let write = api.new_token(&[Scope::AdminWrite]).await;
+    post(&api, &write, &path, &[], list).await.problem(403, "missing-scope");
+    // Nobody connects to what is not there.
+    let nowhere = format!("{WORKSPACES}/{}/mcp", emergent_core::WorkspaceId::generate());
+    let initialize = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {} });
+    assert_eq!(json(&post(&api, &api.token, &nowhere, &[], initialize).await)["error"]["code"], -32603);
+}
