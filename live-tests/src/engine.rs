@@ -72,6 +72,17 @@ impl Engine {
         Ok(names)
     }
 
+    /// Whether there is a volume of this name.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn has_volume(&self, name: &str) -> anyhow::Result<bool> {
+        let filters = HashMap::from([("name", vec![format!("^{name}$")])]);
+        let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
+        let listed = self.docker.list_volumes(Some(options)).await.context("listing volumes")?;
+        Ok(listed.volumes.is_some_and(|volumes| volumes.iter().any(|volume| volume.name == name)))
+    }
+
     async fn images(&self, label: &str) -> anyhow::Result<Vec<String>> {
         let filters = HashMap::from([("label", vec![label])]);
         let images = ListImagesOptionsBuilder::default().filters(&filters).build();

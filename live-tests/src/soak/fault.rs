@@ -47,6 +47,8 @@ faults! {
     ServerFrozen = "server SIGSTOP";
     /// The disk that the engine and the servers share has no space left.
     DiskFull = "disk full";
+    /// PostgreSQL stopped, and started again some seconds later.
+    DatabaseStopped = "PostgreSQL stopped";
 }
 
 /// What a call may be refused with while its workspace's sandbox is going down.
@@ -55,6 +57,7 @@ const SANDBOX_ENDS: &[(u16, &str)] = &[
     (502, "engine-refused"),
     (503, "workspace-unreachable"),
     (504, "call-timed-out"),
+    (422, "snapshot-failed"),
     (409, "wrong-state"),
 ];
 
@@ -80,6 +83,8 @@ impl Fault {
                 (502, "engine-refused"),
                 (504, "call-timed-out"),
                 (422, "workspace-failed"),
+                (422, "snapshot-failed"),
+                (409, "snapshot-unusable"),
                 (409, "wrong-state"),
             ],
             // A new server takes calls as soon as it has put in order what the old one left.
@@ -98,6 +103,14 @@ impl Fault {
                 (502, "engine-refused"),
                 (502, "call-interrupted"),
                 (422, "workspace-failed"),
+                (422, "snapshot-failed"),
+                (409, "wrong-state"),
+            ],
+            Self::DatabaseStopped => &[
+                (503, "store-unavailable"),
+                (503, "not-ready"),
+                (422, "workspace-failed"),
+                (422, "snapshot-failed"),
                 (409, "wrong-state"),
             ],
         };
