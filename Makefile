@@ -27,10 +27,12 @@ bench: build setup
 	LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet -p emergent-live-tests --bin bench
 
 soak: build setup
+	scripts/install-packages.sh postgresql
 	LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet -p emergent-live-tests --bin soak
 
 # A short one that plants every kind of leak at the end, and fails unless each is named.
 soak-leak: build setup
+	scripts/install-packages.sh postgresql
 	SOAK_SEED=1 SOAK_MINUTES=1 LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet -p emergent-live-tests --bin soak -- --prove
 
 # The guest must run in any image, even an empty one: static, and built apart so that its flags stay its own.

@@ -87,7 +87,7 @@ pub(super) fn image_of_snapshot(id: &str) -> String {
 
 /// The state of a workspace's row against the state of its container, and whether the volume is there.
 pub(super) fn workspace(row: &Value, name: &str, had: &Had) -> Option<Finding> {
-    use ContainerSummaryStateEnum::{CREATED, EXITED, PAUSED, RUNNING};
+    use ContainerSummaryStateEnum::{CREATED, DEAD, EXITED, PAUSED, RUNNING};
     let container = had.containers.get(name).map(|container| &container.state);
     let volume = had.volumes.contains(name);
     let agree = match (row["state"].as_str()?, row["error"]["reason"].as_str().unwrap_or_default()) {
@@ -96,8 +96,8 @@ pub(super) fn workspace(row: &Value, name: &str, had: &Had) -> Option<Finding> {
         ("stopped", _) | ("error", "killed" | "oom" | "start_failed") => {
             matches!(container, Some(EXITED | CREATED)) && volume
         }
-        // What somebody else removed stays removed; the volume goes with the workspace.
-        ("error", "engine_lost") => container.is_none(),
+        // What somebody else removed stays removed, or half removed; the volume goes with the workspace.
+        ("error", "engine_lost") => matches!(container, None | Some(DEAD)),
         ("error", _) => container.is_none() && !volume,
         // Nobody is doing anything any more.
         _ => false,

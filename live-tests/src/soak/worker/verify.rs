@@ -13,12 +13,16 @@ use crate::soak::{
     workspace::{Holder, Known},
 };
 
+/// Workers that take over have numbers from here on.
+const TAKES_OVER: usize = 100;
+
 // === impl Worker ===
 
 impl Worker {
     /// A worker that has nothing yet, for what others have left on a server.
     pub fn taking_over(ground: Arc<Ground>, server: usize) -> Self {
-        Self::new(ground, 0, server)
+        // What it makes must not be called like what they have made.
+        Self::new(ground, TAKES_OVER + server, server)
     }
 
     /// Compares every file, the history, every process and the holder with what was known, and destroys it. One after
