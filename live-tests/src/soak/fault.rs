@@ -64,6 +64,11 @@ const SANDBOX_ENDS: &[(u16, &str)] = &[
 // === impl Fault ===
 
 impl Fault {
+    /// Whether rows may be behind what has happened while it lasts: what the store did not take is recorded later.
+    pub fn delays_rows(self) -> bool {
+        matches!(self, Self::DiskFull | Self::DatabaseStopped)
+    }
+
     /// Whether this answer is no worse than the fault explains. What it left of the operation is then unknown.
     pub fn excuses(self, answer: &Answer) -> bool {
         let refusals: &[(u16, &str)] = match self {

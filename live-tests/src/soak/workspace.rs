@@ -42,8 +42,6 @@ pub struct Known {
     pub made: Instant,
     /// The engine cannot start its container any more, since it was killed in the middle of that.
     pub wedged: bool,
-    /// Names what it makes.
-    pub counter: u32,
 }
 
 /// What is in a workspace, and comes along into snapshots and copies.
@@ -53,6 +51,8 @@ pub struct Contents {
     pub files: Files,
     /// The messages of the commits in `/workspace/repository`, oldest first; `None` before there is one.
     pub commits: Option<Commits>,
+    /// Names what is made in it: a copy must not call anything as its origin has.
+    pub counter: u32,
 }
 
 /// Who holds a workspace.
@@ -112,7 +112,6 @@ impl Known {
             lingers: None,
             made: Instant::now(),
             wedged: false,
-            counter: 0,
         }
     }
 
@@ -126,8 +125,8 @@ impl Known {
 
     /// A new name for something in it.
     pub fn fresh(&mut self, what: &str) -> String {
-        self.counter += 1;
-        format!("{what}-{}", self.counter)
+        self.contents.counter += 1;
+        format!("{what}-{}", self.contents.counter)
     }
 
     /// Its sandbox may have ended, and with it what ran in it.

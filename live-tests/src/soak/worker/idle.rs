@@ -28,7 +28,8 @@ impl Worker {
                 // Its time runs from when all is well.
                 deadline = Instant::now() + RESTS;
             }
-            match Phase::shown(&answer.json()).filter(|_| answer.is_success()) {
+            let is_behind = self.ground.weather.since(self.server, asked).iter().any(|fault| fault.delays_rows());
+            match Phase::shown(&answer.json()).filter(|_| answer.is_success() && !is_behind) {
                 None | Some(Phase::Ready) => {}
                 Some(phase) => {
                     self.take_in(known, phase, &answer, asked);

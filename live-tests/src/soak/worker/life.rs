@@ -12,7 +12,6 @@ use crate::{
     api::WORKSPACES,
     soak::{
         answer::Answer,
-        fault::Fault,
         ground::LIMIT,
         phase::{Circumstances, Op, Phase, Phases},
         snapshot::{Kept, Use},
@@ -24,8 +23,6 @@ use crate::{
 const NO_IMAGE: &str = "localhost:1/nobody/nothing:1";
 /// Two seconds: a worker is often away for as long.
 const IDLE_MINUTES: f64 = 0.034;
-/// While these are at work, how an operation ended may wait to be recorded.
-const UNRECORDED: [Fault; 2] = [Fault::DiskFull, Fault::DatabaseStopped];
 
 /// A workspace to be made.
 pub(super) struct Order {
@@ -104,7 +101,7 @@ impl Worker {
         self.count(&format!("{name}{warm}"), &answer, &around.faults, asked);
         let as_expected = match (answer.status(), answer.problem()) {
             // How it ended could not be recorded yet.
-            (Some(202), _) => UNRECORDED.iter().any(|fault| around.faults.contains(fault)),
+            (Some(202), _) => around.faults.iter().any(|fault| fault.delays_rows()),
             (_, Some("workspace-failed")) => bad,
             (_, Some("limit-reached")) => around.limit_may_be_reached,
             _ => !bad && answer.status() == Some(201),
@@ -204,7 +201,8 @@ impl Worker {
         let answer = Answer::to(self.request(Method::GET, known, "")).await;
         let around = self.circumstances(known, from);
         self.count("look", &answer, &around.faults, from);
-        match Phase::shown(&answer.json()).filter(|_| answer.is_success()) {
+        let is_behind = around.faults.iter().any(|fault| fault.delays_rows());
+        match Phase::shown(&answer.json()).filter(|_| answer.is_success() && !is_behind) {
             Some(phase) => self.take_in(known, phase, &answer, from),
             None if !around.faults.is_empty() || around.expiring => self.settle(known).await,
             None => self.finding(known, "look", &format!("it should be {}; got {}", known.phases, answer.shown())),

@@ -82,7 +82,9 @@ impl Worker {
                 self.finding(known, "look", &format!("{rule}; got {}", answer.shown()));
                 return;
             }
+            let is_behind = faults.iter().any(|fault| fault.delays_rows());
             if answer.is_success()
+                && !is_behind
                 && let Some(phase) = Phase::shown(&answer.json())
             {
                 self.take_in(known, phase, &answer, from);
