@@ -101,6 +101,26 @@ impl Engine {
         Ok(containers.chain(volumes).collect())
     }
 
+    /// All containers, each as the engine describes it by itself: when its disk is full, Docker's list may go on saying
+    /// what was true before.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn containers(&self) -> anyhow::Result<Vec<bollard::models::ContainerInspectResponse>> {
+        let options = ListContainersOptionsBuilder::default().all(true).build();
+        let listed = self.docker.list_containers(Some(options)).await.context("listing containers")?;
+        let mut containers = Vec::new();
+        for id in listed.into_iter().filter_map(|container| container.id) {
+            match self.docker.inspect_container(&id, None::<InspectContainerOptions>).await {
+                Ok(container) => containers.push(container),
+                // It has gone meanwhile.
+                Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {}
+                Err(error) => return Err(error).context("inspecting a container"),
+            }
+        }
+        Ok(containers)
+    }
+
     /// Ends a workspace's container with SIGKILL, behind the server's back.
     ///
     /// # Errors

@@ -6,7 +6,6 @@ mod store;
 
 use std::{collections::BTreeSet, fs};
 
-use bollard::query_parameters::InspectContainerOptions;
 use serde_json::Value;
 
 use self::engine::Had;
@@ -100,7 +99,7 @@ pub async fn findings(ground: &Ground, expected: &Expected, own: Own) -> anyhow:
     findings.extend(strangers(Leak::Row, "workspace", &known.cloned().collect(), &workspaces));
     findings.extend(strangers(Leak::Snapshot, "snapshot", &expected.snapshots, &snapshots));
     findings.extend(had.strangers(&accounted));
-    findings.extend(channels(ground, &had).await);
+    findings.extend(channels(&had));
     if workspaces.is_empty() {
         findings.extend(leftover_processes(own, &had)?);
     }
@@ -126,16 +125,10 @@ async fn files(subject: &Subject) -> Vec<Finding> {
 }
 
 /// Standing connections into containers beyond those that the server needs.
-async fn channels(ground: &Ground, had: &Had) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for name in had.containers.keys() {
-        let inspected = ground.engine.docker().inspect_container(name, None::<InspectContainerOptions>).await;
-        let standing = inspected.ok().and_then(|container| container.exec_ids).map_or(0, |ids| ids.len());
-        if standing > CHANNELS {
-            findings.push(Finding::new(Leak::Process, format!("{standing} standing execs in {name}")));
-        }
-    }
-    findings
+fn channels(had: &Had) -> Vec<Finding> {
+    let too_many = had.containers.iter().filter(|(_, container)| container.channels > CHANNELS);
+    let shown = too_many.map(|(name, container)| format!("{} standing execs in {name}", container.channels));
+    shown.map(|what| Finding::new(Leak::Process, what)).collect()
 }
 
 /// Processes that are neither the run's own nor its servers' nor its engine's nor in a container that is accounted for.

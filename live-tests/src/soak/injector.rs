@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use bollard::{models::ContainerSummaryStateEnum, query_parameters::ListContainersOptionsBuilder};
+use bollard::models::ContainerStateStatusEnum;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use rustix::{
     fs::{FallocateFlags, fallocate, fstatvfs},
@@ -187,13 +187,12 @@ async fn is_well(ground: &Ground, subject: &Subject) -> anyhow::Result<()> {
     subject.api.get("/ready").await?.success()?;
     let health = subject.api.get("/health").await?.success()?;
     ensure!(health["status"] == "ok", "{health}");
-    let options = ListContainersOptionsBuilder::default().all(true).build();
-    let containers = ground.engine.docker().list_containers(Some(options)).await?;
+    let containers = ground.engine.containers().await?;
     let runs = |id: &str| {
         let name = format!("/emergent-{id}");
-        let mine = |names: &Vec<String>| names.contains(&name);
-        let container = containers.iter().find(|container| container.names.as_ref().is_some_and(mine));
-        container.is_some_and(|container| container.state == Some(ContainerSummaryStateEnum::RUNNING))
+        let container = containers.iter().find(|container| container.name.as_ref() == Some(&name));
+        let state = container.and_then(|container| container.state.as_ref()).and_then(|state| state.status);
+        state == Some(ContainerStateStatusEnum::RUNNING)
     };
     for row in subject.workspaces().await? {
         let id = row["id"].as_str().unwrap_or_default();

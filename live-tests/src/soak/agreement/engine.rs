@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use bollard::{
-    models::ContainerSummaryStateEnum,
-    query_parameters::{ListContainersOptionsBuilder, ListImagesOptions, ListNetworksOptions, ListVolumesOptions},
+    models::ContainerStateStatusEnum,
+    query_parameters::{ListImagesOptions, ListNetworksOptions, ListVolumesOptions},
 };
 use serde_json::Value;
 
@@ -28,9 +28,11 @@ pub(super) struct Had {
 /// A container.
 pub(super) struct Container {
     pub(super) id: String,
-    pub(super) state: ContainerSummaryStateEnum,
+    pub(super) state: ContainerStateStatusEnum,
     /// The server that has made it, by its label.
     pub(super) server: Option<String>,
+    /// Standing connections into it.
+    pub(super) channels: usize,
 }
 
 // === impl Had ===
@@ -38,12 +40,11 @@ pub(super) struct Container {
 impl Had {
     pub(super) async fn look(ground: &Ground) -> anyhow::Result<Self> {
         let docker = ground.engine.docker();
-        let options = ListContainersOptionsBuilder::default().all(true).build();
-        let containers = docker.list_containers(Some(options)).await.context("listing containers")?;
-        let containers = containers.into_iter().filter_map(|container| {
-            let name = container.names?.first()?.trim_start_matches('/').to_owned();
-            let server = container.labels.and_then(|mut labels| labels.remove("emergent.server"));
-            Some((name, Container { id: container.id?, state: container.state?, server }))
+        let containers = ground.engine.containers().await?.into_iter().filter_map(|container| {
+            let name = container.name?.trim_start_matches('/').to_owned();
+            let server = container.config.and_then(|config| config.labels?.remove("emergent.server"));
+            let channels = container.exec_ids.map_or(0, |ids| ids.len());
+            Some((name, Container { id: container.id?, state: container.state?.status?, server, channels }))
         });
         let volumes = docker.list_volumes(None::<ListVolumesOptions>).await.context("listing volumes")?;
         let volumes = volumes.volumes.into_iter().flatten().map(|volume| volume.name).collect();
@@ -87,7 +88,7 @@ pub(super) fn image_of_snapshot(id: &str) -> String {
 
 /// The state of a workspace's row against the state of its container, and whether the volume is there.
 pub(super) fn workspace(row: &Value, name: &str, had: &Had) -> Option<Finding> {
-    use ContainerSummaryStateEnum::{CREATED, DEAD, EXITED, PAUSED, RUNNING};
+    use ContainerStateStatusEnum::{CREATED, DEAD, EXITED, PAUSED, RUNNING};
     let container = had.containers.get(name).map(|container| &container.state);
     let volume = had.volumes.contains(name);
     let agree = match (row["state"].as_str()?, row["error"]["reason"].as_str().unwrap_or_default()) {

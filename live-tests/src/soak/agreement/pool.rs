@@ -1,6 +1,6 @@
 //! The warm pool: its members have no rows, so they are told from what was left behind by their number.
 
-use bollard::models::ContainerSummaryStateEnum;
+use bollard::models::ContainerStateStatusEnum;
 
 use super::{Accounted, engine::Had};
 use crate::soak::{
@@ -18,7 +18,7 @@ pub(super) async fn findings(subject: &Subject, had: &Had, accounted: &mut Accou
         container.server.as_ref() == Some(&subject.id) && !accounted.containers.contains(*name)
     };
     let members: Vec<_> = had.containers.keys().filter(is_member).cloned().collect();
-    let run = members.iter().all(|name| had.containers[name].state == ContainerSummaryStateEnum::RUNNING);
+    let run = members.iter().all(|name| had.containers[name].state == ContainerStateStatusEnum::RUNNING);
     if members.len() == ready && run {
         accounted.containers.extend(members.iter().cloned());
         accounted.volumes.extend(members);
