@@ -29,10 +29,12 @@ bench: build setup
 	LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet -p emergent-live-tests --bin bench
 
 soak: build setup
+	scripts/install-packages.sh postgresql
 	LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet -p emergent-live-tests --bin soak
 
 # A short one that plants every kind of leak at the end, and fails unless each is named.
 soak-leak: build setup
+	scripts/install-packages.sh postgresql
 	SOAK_SEED=1 SOAK_MINUTES=1 LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet -p emergent-live-tests --bin soak -- --prove
 
 build: guest

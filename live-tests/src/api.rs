@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 /// Where workspaces live in the API.
 pub const WORKSPACES: &str = "/api/v1/agent/workspaces";
 
+/// Where snapshots live in the API.
+pub const SNAPSHOTS: &str = "/api/v1/agent/snapshots";
+
 /// A server's address and a token for it.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -120,6 +123,23 @@ impl Api {
     /// As [`Api::send`].
     pub async fn delete(&self, path: &str) -> anyhow::Result<Reply> {
         self.send(self.request(Method::DELETE, path)).await
+    }
+
+    /// All that a list has, over all of its pages.
+    ///
+    /// # Errors
+    /// When a page does not come.
+    pub async fn list(&self, path: &str) -> anyhow::Result<Vec<Value>> {
+        let mut items = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let page = self.get(&format!("{path}?limit=200{cursor}")).await?.success()?;
+            items.extend(page["items"].as_array().cloned().unwrap_or_default());
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return Ok(items),
+            }
+        }
     }
 
     /// Creates a workspace and waits until it is ready; answers its id.

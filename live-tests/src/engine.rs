@@ -72,6 +72,17 @@ impl Engine {
         Ok(names)
     }
 
+    /// Whether there is a volume of this name.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn has_volume(&self, name: &str) -> anyhow::Result<bool> {
+        let filters = HashMap::from([("name", vec![format!("^{name}$")])]);
+        let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
+        let listed = self.docker.list_volumes(Some(options)).await.context("listing volumes")?;
+        Ok(listed.volumes.is_some_and(|volumes| volumes.iter().any(|volume| volume.name == name)))
+    }
+
     async fn images(&self, label: &str) -> anyhow::Result<Vec<String>> {
         let filters = HashMap::from([("label", vec![label])]);
         let images = ListImagesOptionsBuilder::default().filters(&filters).build();
@@ -88,6 +99,26 @@ impl Engine {
         let containers = containers.into_iter().filter_map(|container| container.names).flatten();
         let volumes = volumes.volumes.into_iter().flatten().map(|volume| volume.name);
         Ok(containers.chain(volumes).collect())
+    }
+
+    /// All containers, each as the engine describes it by itself: when its disk is full, Docker's list may go on saying
+    /// what was true before.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn containers(&self) -> anyhow::Result<Vec<bollard::models::ContainerInspectResponse>> {
+        let options = ListContainersOptionsBuilder::default().all(true).build();
+        let listed = self.docker.list_containers(Some(options)).await.context("listing containers")?;
+        let mut containers = Vec::new();
+        for id in listed.into_iter().filter_map(|container| container.id) {
+            match self.docker.inspect_container(&id, None::<InspectContainerOptions>).await {
+                Ok(container) => containers.push(container),
+                // It has gone meanwhile.
+                Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {}
+                Err(error) => return Err(error).context("inspecting a container"),
+            }
+        }
+        Ok(containers)
     }
 
     /// Ends a workspace's container with SIGKILL, behind the server's back.

@@ -6,9 +6,10 @@
 //!   └ unshare ─ soak init   PID 1 inside: mounts, reaps                                                  lab::inside
 //!      └ soak run           the run itself                                                               run
 //!         ├ dockerd         an engine of its own, on a disk of its own                                   dockerd
+//!         ├ PostgreSQL      a database of its own for the second server                                  database
 //!         ├ emergent × 2    the servers under test: one on runc, one on gVisor, on one engine            ground
 //!         ├ workers         agents; each owns its workspaces, so it knows what an answer must be         worker
-//!         └ injector        what strikes everyone: engine, servers, disk                                 injector
+//!         └ injector        what strikes everyone: engine, servers, disk, rows                           injector
 //! ```
 //!
 //! A worker's plan follows from the seed alone; when it meets a fault does not. That is why each answer is judged by
@@ -16,6 +17,7 @@
 
 pub mod agreement;
 pub mod answer;
+pub mod database;
 pub mod dockerd;
 pub mod fault;
 pub mod files;
@@ -26,9 +28,12 @@ pub mod lab;
 pub mod leak;
 pub mod phase;
 pub mod plan;
+pub mod possible;
+pub mod reckoning;
 pub mod report;
 pub mod run;
 pub mod settings;
+pub mod snapshot;
 pub mod weather;
 pub mod worker;
 pub mod workspace;

@@ -18,7 +18,7 @@ use bollard::{
     errors::Error,
     models::{ContainerCreateBody, HostConfig, Mount, MountType, MountVolumeOptions, VolumeCreateRequest},
     query_parameters::{
-        ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder, CreateImageOptionsBuilder,
+        ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder, ImportImageOptionsBuilder,
         UploadToContainerOptionsBuilder,
     },
 };
@@ -60,7 +60,7 @@ pub(crate) struct GuestVolume {
 
 impl GuestVolume {
     pub(crate) fn new(server: ServerId, binary: Bytes) -> Self {
-        let hash = Sha256::digest(&binary).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex(&Sha256::digest(&binary));
         Self { server, binary, hash, whole_since: Mutex::new(None) }
     }
 
@@ -195,17 +195,9 @@ impl GuestVolume {
     /// The binary, and after it the marker that says that the binary is whole.
     fn archive(&self) -> std::io::Result<Bytes> {
         let mut archive = tar::Builder::new(Vec::with_capacity(self.binary.len() + 4096));
-        let mut append = |path: &str, mode: u32, contents: &[u8]| {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(contents.len() as u64);
-            header.set_mode(mode);
-            header.set_uid(0);
-            header.set_gid(0);
-            archive.append_data(&mut header, path, contents)
-        };
         let name = GUEST_BINARY.trim_start_matches(GUEST_MOUNT).trim_start_matches('/');
-        append(name, 0o755, &self.binary)?;
-        append(&self.marker(), 0o444, b"")?;
+        append(&mut archive, name, 0o755, &self.binary)?;
+        append(&mut archive, &self.marker(), 0o444, b"")?;
         archive.into_inner().map(Bytes::from)
     }
 }
@@ -215,9 +207,55 @@ pub(crate) fn carrier_image() -> String {
     format!("{CARRIER_IMAGE}:{CARRIER_TAG}")
 }
 
+/// Gives the engine the image. It is the same image whoever makes it, so that of several who do so at the same time
+/// none leaves one behind without a name, as `docker import` would.
 async fn import_carrier_image(engine: &Engine) -> Result<(), EngineError> {
     let docker = engine.client().await?;
-    let options = CreateImageOptionsBuilder::default().from_src("-").repo(CARRIER_IMAGE).tag(CARRIER_TAG).build();
-    let empty_tar = body_full(Bytes::from_static(&[0; 1024]));
-    bounded(docker.create_image(Some(options), Some(empty_tar), None).try_collect::<Vec<_>>()).await.map(drop)
+    let architecture = bounded(docker.version()).await?.arch.unwrap_or_default();
+    let archive = carrier_archive(&architecture).map_err(|error| EngineError::Docker(Error::from(error)))?;
+    let options = ImportImageOptionsBuilder::default().quiet(true).build();
+    bounded(docker.import_image(options, body_full(archive), None).try_collect::<Vec<_>>()).await.map(drop)
+}
+
+/// An image with one empty layer, in the form that `docker load` takes.
+fn carrier_archive(architecture: &str) -> std::io::Result<Bytes> {
+    const LAYER: [u8; 1024] = [0; 1024];
+    let layer = hex(&Sha256::digest(LAYER));
+    let config =
+        format!(r#"{{"architecture":"{architecture}","os":"linux","config":{{}},"created":"1970-01-01T00:00:00Z","#)
+            + &format!(r#""rootfs":{{"type":"layers","diff_ids":["sha256:{layer}"]}},"history":[{{}}]}}"#);
+    let config_name = format!("{}.json", hex(&Sha256::digest(&config)));
+    let manifest =
+        format!(r#"[{{"Config":"{config_name}","RepoTags":["{}"],"Layers":["layer.tar"]}}]"#, carrier_image());
+    let mut archive = tar::Builder::new(Vec::new());
+    append(&mut archive, &config_name, 0o444, config.as_bytes())?;
+    append(&mut archive, "layer.tar", 0o444, &LAYER)?;
+    append(&mut archive, "manifest.json", 0o444, manifest.as_bytes())?;
+    archive.into_inner().map(Bytes::from)
+}
+
+fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32, contents: &[u8]) -> std::io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(contents.len() as u64);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    archive.append_data(&mut header, path, contents)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_carrier_is_the_same_image_whoever_makes_it() {
+        let first = carrier_archive("amd64").unwrap();
+        assert_eq!(first, carrier_archive("amd64").unwrap());
+        let text = String::from_utf8_lossy(&first).into_owned();
+        assert!(text.contains(r#""architecture":"amd64""#) && text.contains("emergent-guest-carrier:1"));
+    }
 }

@@ -178,6 +178,8 @@ fn state_of(state: ContainerState) -> EngineState {
         Some(ContainerStateStatusEnum::CREATED) => EngineState::Created,
         Some(ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::RESTARTING) => EngineState::Running,
         Some(ContainerStateStatusEnum::PAUSED) => EngineState::Paused,
+        // Somebody has begun to remove it: the engine will never start it again.
+        Some(ContainerStateStatusEnum::DEAD | ContainerStateStatusEnum::REMOVING) => EngineState::Remains,
         _ => EngineState::Exited(exit_reason(&state)),
     }
 }
@@ -212,5 +214,20 @@ async fn how_it_died(docker: &Docker, workspace: WorkspaceId, attributes: &HashM
     match container(docker, &name_of(workspace)).await {
         Ok(Some(Observed { state: EngineState::Exited(ExitReason::OutOfMemory), .. })) => ExitReason::OutOfMemory,
         _ => ExitReason::Code(code),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_engine_has_begun_to_remove_is_not_taken_for_stopped() {
+        for status in [ContainerStateStatusEnum::DEAD, ContainerStateStatusEnum::REMOVING] {
+            let state = ContainerState { status: Some(status), exit_code: Some(137), ..ContainerState::default() };
+            assert_eq!(state_of(state), EngineState::Remains);
+        }
+        let state = ContainerState { status: Some(ContainerStateStatusEnum::EXITED), ..ContainerState::default() };
+        assert_eq!(state_of(state), EngineState::Exited(ExitReason::Code(0)));
     }
 }

@@ -30,7 +30,8 @@ pub enum EngineState {
     Paused,
     /// Not running.
     Exited(ExitReason),
-    /// Only something of it is left, such as its volume: what an interrupted create or destroy leaves.
+    /// Only something of it is left, such as its volume or what can never be started again: what an interrupted create
+    /// or destroy leaves.
     Remains,
 }
 

@@ -1,7 +1,7 @@
 //! One PostgreSQL cluster, and its end.
 
 use std::{
-    fs,
+    env, fs,
     io::{BufRead as _, BufReader, Lines, Write as _},
     os::unix::{fs as unix_fs, process::CommandExt as _},
     path::{Path, PathBuf},
@@ -53,8 +53,16 @@ impl Cluster {
     /// # Errors
     /// When PostgreSQL is not installed or does not start: the message says what to do.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_in(&env::temp_dir())
+    }
+
+    /// The same, with its directory in this one, which everybody must be able to pass through.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn start_in(parent: &Path) -> anyhow::Result<Self> {
         let programs = programs()?;
-        let directory = tempfile::Builder::new().prefix("emergent-pg-").tempdir()?.keep();
+        let directory = tempfile::Builder::new().prefix("emergent-pg-").tempdir_in(parent)?.keep();
         let mut keeper = Command::new("/bin/sh");
         keeper.args(["-c", KEEPER, "keeper"]).arg(programs).arg(&directory).current_dir(&directory);
         if fs::metadata("/proc/self").is_ok_and(|this| std::os::unix::fs::MetadataExt::uid(&this) == 0) {
@@ -86,6 +94,16 @@ impl Cluster {
     /// When its keeper is gone.
     pub fn start_again(&self) -> anyhow::Result<()> {
         self.command("start")
+    }
+
+    /// The process ids of its keeper and of PostgreSQL itself, whose other processes are below it.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pids(&self) -> anyhow::Result<[u32; 2]> {
+        let file = fs::read_to_string(self.directory.join("data/postmaster.pid")).context("PostgreSQL does not run")?;
+        let server = file.lines().next().and_then(|line| line.trim().parse().ok());
+        Ok([self.keeper.id(), server.context("no process id in postmaster.pid")?])
     }
 
     fn command(&self, command: &str) -> anyhow::Result<()> {

@@ -94,21 +94,15 @@ impl Dockerd {
         self.await_answer().await
     }
 
-    /// The process ids of dockerd, its containerd, and the shims that it has lost, with what runs below these.
-    ///
-    /// # Errors
-    /// When `/proc` cannot be read.
-    pub fn pids(&self) -> anyhow::Result<BTreeSet<u32>> {
+    /// The process ids of dockerd and its containerd.
+    pub fn pids(&self) -> BTreeSet<u32> {
         let containerd = containerd().and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok());
-        let mut pids = self.bereaved.clone();
-        for (pid, process) in processes()? {
-            // Children have higher numbers than their parents, until these start anew.
-            if pids.contains(&process.parent) {
-                pids.insert(pid);
-            }
-        }
-        pids.extend(self.child.id().into_iter().chain(containerd));
-        Ok(pids)
+        self.child.id().into_iter().chain(containerd).collect()
+    }
+
+    /// Those of the shims that it has lost; what runs below them is nobody's, too.
+    pub fn bereaved(&self) -> BTreeSet<u32> {
+        self.bereaved.clone()
     }
 
     async fn await_answer(&mut self) -> anyhow::Result<()> {

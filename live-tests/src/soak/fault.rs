@@ -47,6 +47,8 @@ faults! {
     ServerFrozen = "server SIGSTOP";
     /// The disk that the engine and the servers share has no space left.
     DiskFull = "disk full";
+    /// PostgreSQL stopped, and started again some seconds later.
+    DatabaseStopped = "PostgreSQL stopped";
 }
 
 /// What a call may be refused with while its workspace's sandbox is going down.
@@ -55,12 +57,18 @@ const SANDBOX_ENDS: &[(u16, &str)] = &[
     (502, "engine-refused"),
     (503, "workspace-unreachable"),
     (504, "call-timed-out"),
+    (422, "snapshot-failed"),
     (409, "wrong-state"),
 ];
 
 // === impl Fault ===
 
 impl Fault {
+    /// Whether rows may be behind what has happened while it lasts: what the store did not take is recorded later.
+    pub fn delays_rows(self) -> bool {
+        matches!(self, Self::DiskFull | Self::DatabaseStopped)
+    }
+
     /// Whether this answer is no worse than the fault explains. What it left of the operation is then unknown.
     pub fn excuses(self, answer: &Answer) -> bool {
         let refusals: &[(u16, &str)] = match self {
@@ -80,6 +88,8 @@ impl Fault {
                 (502, "engine-refused"),
                 (504, "call-timed-out"),
                 (422, "workspace-failed"),
+                (422, "snapshot-failed"),
+                (409, "snapshot-unusable"),
                 (409, "wrong-state"),
             ],
             // A new server takes calls as soon as it has put in order what the old one left.
@@ -98,6 +108,14 @@ impl Fault {
                 (502, "engine-refused"),
                 (502, "call-interrupted"),
                 (422, "workspace-failed"),
+                (422, "snapshot-failed"),
+                (409, "wrong-state"),
+            ],
+            Self::DatabaseStopped => &[
+                (503, "store-unavailable"),
+                (503, "not-ready"),
+                (422, "workspace-failed"),
+                (422, "snapshot-failed"),
                 (409, "wrong-state"),
             ],
         };

@@ -1,7 +1,11 @@
 //! What a process holds: descriptors, threads, memory, children. A server that has nothing to do any more must be back
 //! near where it began.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use anyhow::Context as _;
 
@@ -90,6 +94,18 @@ pub fn processes() -> anyhow::Result<BTreeMap<u32, Process>> {
         }
     }
     Ok(all)
+}
+
+/// These, and all that is below them.
+pub fn with_descendants(mut pids: BTreeSet<u32>, all: &BTreeMap<u32, Process>) -> BTreeSet<u32> {
+    loop {
+        let before = pids.len();
+        let children = all.iter().filter(|(_, process)| pids.contains(&process.parent)).map(|(pid, _)| *pid);
+        pids.extend(children.collect::<Vec<_>>());
+        if pids.len() == before {
+            return pids;
+        }
+    }
 }
 
 #[cfg(test)]

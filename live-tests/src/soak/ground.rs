@@ -9,11 +9,16 @@ use std::{
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-use super::{report::Report, weather::Weather};
-use crate::{Api, Engine, Runtime, Server, ServerOptions, api::WORKSPACES};
+use super::{database::Rows, report::Report, weather::Weather};
+use crate::{
+    Api, Engine, Runtime, Server, ServerOptions,
+    api::{SNAPSHOTS, WORKSPACES},
+};
 
 /// `WORKSPACE_MAX_CONCURRENT` of each server: less than its workers would have, so that it is met.
-pub const LIMIT: usize = 5;
+pub const LIMIT: usize = 6;
+/// How many sandboxes each server keeps ready.
+const POOL: usize = 1;
 
 /// What all parts of a run share.
 pub struct Ground {
@@ -23,6 +28,8 @@ pub struct Ground {
     pub deadline: Instant,
     /// The engine, as its administrator sees it.
     pub engine: Engine,
+    /// Where the servers keep their rows that do not keep them in a file.
+    pub rows: Rows,
     /// The servers under test.
     pub subjects: Vec<Subject>,
     /// What goes on around everybody.
@@ -31,10 +38,21 @@ pub struct Ground {
     pub report: Report,
 }
 
+/// Where a server keeps its rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// In a file of its own.
+    Sqlite,
+    /// In [`Ground::rows`].
+    Postgres,
+}
+
 /// A server under test.
 pub struct Subject {
-    /// What its workspaces run on.
-    pub runtime: Runtime,
+    /// What it is called in findings: what its workspaces run on, where there is one server for each.
+    pub name: &'static str,
+    /// Where its rows are.
+    pub store: Store,
     /// Its process.
     pub server: Mutex<Server>,
     /// A client with its first token.
@@ -77,33 +95,44 @@ impl Subject {
     ///
     /// # Errors
     /// When it does not become ready.
-    pub async fn start(runtime: Runtime) -> anyhow::Result<Self> {
-        let options = ServerOptions::on(runtime)
+    pub async fn start(name: &'static str, runtime: Runtime, store: Store, rows: &Rows) -> anyhow::Result<Self> {
+        let mut options = ServerOptions::on(runtime)
             .with("WORKSPACE_MAX_CONCURRENT", LIMIT.to_string())
+            .with("WORKSPACE_WARM_POOL_SIZE", POOL.to_string())
             .with("WORKSPACE_CLEANUP_INTERVAL_MIN", "1")
             .with("EMERGENT_LOG", "info,emergent_core=debug")
             .with("WORKSPACE_DEFAULT_CPU", "1")
             .with("WORKSPACE_DEFAULT_MEMORY", "256M");
+        if store == Store::Postgres {
+            options = options.with("DATABASE_URL", rows.address.as_str());
+        }
         let server = Server::start(options).await?;
         let (api, id) = (server.api.clone(), server.id().to_owned());
-        Ok(Self { runtime, server: Mutex::new(server), api, id, census: Census::default() })
+        Ok(Self { name, store, server: Mutex::new(server), api, id, census: Census::default() })
     }
 
     /// The workspaces that the API lists, destroyed ones left out.
     ///
     /// # Errors
     /// When it does not list them.
-    pub async fn rows(&self) -> anyhow::Result<Vec<Value>> {
-        let mut rows = Vec::new();
-        let mut path = format!("{WORKSPACES}?limit=200");
-        loop {
-            let page = self.api.get(&path).await?.success()?;
-            rows.extend(page["items"].as_array().cloned().unwrap_or_default());
-            match page["next_cursor"].as_str() {
-                Some(cursor) => path = format!("{WORKSPACES}?limit=200&cursor={cursor}"),
-                None => return Ok(rows),
-            }
-        }
+    pub async fn workspaces(&self) -> anyhow::Result<Vec<Value>> {
+        self.api.list(WORKSPACES).await
+    }
+
+    /// The snapshots that the API lists.
+    ///
+    /// # Errors
+    /// When it does not list them.
+    pub async fn snapshots(&self) -> anyhow::Result<Vec<Value>> {
+        self.api.list(SNAPSHOTS).await
+    }
+
+    /// How its warm pool stands.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub async fn pool(&self) -> anyhow::Result<Value> {
+        Ok(self.api.get("/api/v1/agent/warm-pool").await?.success()?["items"][0].take())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Faults that strike everyone: the engine, the servers, the disk. One at a time, each until all is well again.
+//! Faults that strike everyone: the engine, the servers, the disk, the rows. One at a time, each until all is well again.
 
 use std::{
     fs::File,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use bollard::{models::ContainerSummaryStateEnum, query_parameters::ListContainersOptionsBuilder};
+use bollard::models::ContainerStateStatusEnum;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use rustix::{
     fs::{FallocateFlags, fallocate, fstatvfs},
@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use super::{
     dockerd::Dockerd,
     fault::Fault,
-    ground::{Ground, Subject},
+    ground::{Ground, Store, Subject},
     lab::inside,
 };
 use crate::until;
@@ -32,8 +32,14 @@ const RECORDED: Duration = Duration::from_secs(8);
 /// After this share of the load no server is started again, so that what the last ones leak has time to show.
 const LAST_RESTART: f64 = 0.6;
 /// What strikes everyone.
-const KINDS: [Fault; 5] =
-    [Fault::EngineKilled, Fault::ServerKilled, Fault::ServerTerminated, Fault::ServerFrozen, Fault::DiskFull];
+const KINDS: [Fault; 6] = [
+    Fault::EngineKilled,
+    Fault::ServerKilled,
+    Fault::ServerTerminated,
+    Fault::ServerFrozen,
+    Fault::DiskFull,
+    Fault::DatabaseStopped,
+];
 
 /// What makes the faults.
 pub struct Injector {
@@ -75,16 +81,21 @@ impl Injector {
     /// Makes one fault, and waits until all is well again.
     async fn strike(&mut self, fault: Fault) {
         let ground = Arc::clone(&self.ground);
-        let struck = self.random.random_range(0..ground.subjects.len());
-        let one = matches!(fault, Fault::ServerKilled | Fault::ServerTerminated | Fault::ServerFrozen);
+        let some = self.random.random_range(0..ground.subjects.len());
+        let struck = match fault {
+            Fault::ServerKilled | Fault::ServerTerminated | Fault::ServerFrozen => Some(some),
+            Fault::DatabaseStopped => ground.subjects.iter().position(|subject| subject.store == Store::Postgres),
+            _ => None,
+        };
         ground.report.struck(fault);
-        ground.weather.strikes(fault, one.then_some(struck));
-        let subject = &ground.subjects[struck];
+        ground.weather.strikes(fault, struck);
+        let subject = &ground.subjects[some];
         let done = match fault {
             Fault::EngineKilled => self.kill_engine().await,
             Fault::ServerKilled => kill_server(subject).await,
             Fault::ServerTerminated => terminate_server(subject).await,
             Fault::ServerFrozen => self.freeze_server(subject).await,
+            Fault::DatabaseStopped => self.stop_database().await,
             _ => fill_disk().await,
         };
         let over = Instant::now();
@@ -108,6 +119,15 @@ impl Injector {
         let away = self.random.random_range(500..5_000);
         sleep(Duration::from_millis(away)).await;
         self.dockerd.restart().await
+    }
+
+    async fn stop_database(&mut self) -> anyhow::Result<()> {
+        self.ground.rows.stop()?;
+        let away = self.random.random_range(500..6_000);
+        sleep(Duration::from_millis(away)).await;
+        self.ground.rows.start_again()?;
+        sleep(RECORDED).await;
+        Ok(())
     }
 
     async fn freeze_server(&mut self, subject: &Subject) -> anyhow::Result<()> {
@@ -155,7 +175,7 @@ async fn fill_disk() -> anyhow::Result<()> {
 /// Waits until every server is ready, has a healthy provider, and shows nothing as ready that does not run.
 async fn all_is_well(ground: &Ground) -> anyhow::Result<()> {
     for subject in &ground.subjects {
-        until(&format!("the server on {} recovers", subject.runtime.name()), RECOVERY, || async {
+        until(&format!("the server on {} recovers", subject.name), RECOVERY, || async {
             Ok(is_well(ground, subject).await.map_err(|error| format!("{error:#}")))
         })
         .await?;
@@ -167,15 +187,14 @@ async fn is_well(ground: &Ground, subject: &Subject) -> anyhow::Result<()> {
     subject.api.get("/ready").await?.success()?;
     let health = subject.api.get("/health").await?.success()?;
     ensure!(health["status"] == "ok", "{health}");
-    let options = ListContainersOptionsBuilder::default().all(true).build();
-    let containers = ground.engine.docker().list_containers(Some(options)).await?;
+    let containers = ground.engine.containers().await?;
     let runs = |id: &str| {
         let name = format!("/emergent-{id}");
-        let mine = |names: &Vec<String>| names.contains(&name);
-        let container = containers.iter().find(|container| container.names.as_ref().is_some_and(mine));
-        container.is_some_and(|container| container.state == Some(ContainerSummaryStateEnum::RUNNING))
+        let container = containers.iter().find(|container| container.name.as_ref() == Some(&name));
+        let state = container.and_then(|container| container.state.as_ref()).and_then(|state| state.status);
+        state == Some(ContainerStateStatusEnum::RUNNING)
     };
-    for row in subject.rows().await? {
+    for row in subject.workspaces().await? {
         let id = row["id"].as_str().unwrap_or_default();
         ensure!(row["state"] != "ready" || runs(id), "{id} is shown as ready and does not run");
     }

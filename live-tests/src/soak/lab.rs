@@ -1,6 +1,6 @@
 //! A place of its own for each run: namespaces, a disk, and their removal.
 //!
-//! Network, process and mount namespaces hold all that a run makes: when their first process ends, for whatever reason,
+//! Network, process, mount and IPC namespaces hold all that a run makes: when their first process ends, for whatever reason,
 //! the kernel ends every process, unmounts every mount, and drops every bridge and packet filter. What is left then is
 //! a folder and empty cgroups, which the process outside removes.
 
@@ -116,7 +116,7 @@ impl Lab {
 
     fn enter(&self, seed: u64, arguments: &[String]) -> anyhow::Result<Child> {
         Command::new("unshare")
-            .args(["--net", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc", "--"])
+            .args(["--net", "--pid", "--mount", "--ipc", "--fork", "--kill-child", "--mount-proc", "--"])
             .arg(std::env::current_exe().context("finding this program")?)
             .arg("init")
             .args(arguments)

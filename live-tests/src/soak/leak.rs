@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::ground::Ground;
-use crate::api::WORKSPACES;
+use crate::api::{SNAPSHOTS, WORKSPACES};
 
 macro_rules! leaks {
     ($($(#[doc = $doc:literal])+ $kind:ident = $name:literal;)+) => {
@@ -41,6 +41,10 @@ leaks! {
     Volume = "volume";
     /// A network that nobody needs.
     Network = "network";
+    /// An image that nobody needs.
+    Image = "image";
+    /// A snapshot that its owner does not know.
+    Snapshot = "snapshot";
     /// A process that nobody needs.
     Process = "process";
     /// Descriptors of a server.
@@ -74,7 +78,7 @@ pub enum Planted {
     Process(Child),
     /// Closed when dropped.
     Connections(Vec<TcpStream>),
-    /// Destroyed through the API.
+    /// Deleted through the API, at this path.
     Row(String),
     /// Removed from the disk.
     File(std::path::PathBuf),
@@ -122,10 +126,20 @@ impl Leak {
                 }
                 Ok(Planted::Connections(connections))
             }
+            Self::Image => {
+                docker(&["tag", "emergent/workspace:latest", "emergent-leaked:1"]).await?;
+                Ok(Planted::Engine(["rmi", "emergent-leaked:1"].map(str::to_owned).to_vec()))
+            }
             Self::Row => {
-                let body = json!({ "name": "leaked", "network": "none" });
-                let made = subject.api.post(WORKSPACES, body).await?.success()?;
-                Ok(Planted::Row(made["id"].as_str().context("no id")?.to_owned()))
+                let id = subject.api.create(json!({ "name": "leaked", "network": "none" })).await?;
+                Ok(Planted::Row(format!("{WORKSPACES}/{id}")))
+            }
+            Self::Snapshot => {
+                let source = subject.api.create(json!({ "name": "leaked", "network": "none" })).await?;
+                let source = format!("{WORKSPACES}/{source}");
+                let taken = subject.api.post(&format!("{source}/snapshots"), json!({})).await?.success()?;
+                subject.api.delete(&source).await?.refusal(204)?;
+                Ok(Planted::Row(format!("{SNAPSHOTS}/{}", taken["id"].as_str().context("no id")?)))
             }
             Self::File => {
                 let path = subject.server.lock().await.data_dir().join("leaked.tmp");
@@ -183,9 +197,9 @@ impl Planted {
                 drop(connections);
                 Ok(())
             }
-            Self::Row(id) => {
+            Self::Row(path) => {
                 let subject = ground.subjects.first().context("there is no server")?;
-                subject.api.delete(&format!("{WORKSPACES}/{id}")).await?.refusal(204).map(drop)
+                subject.api.delete(&path).await?.refusal(204).map(drop)
             }
             Self::File(path) => std::fs::remove_file(path).context("removing a file"),
         }

@@ -3,11 +3,12 @@
 //! A fault can leave it open whether an operation happened, so the model is a set of phases. An answer that fits none
 //! of them is a finding; one that fits some narrows the set.
 
-use std::{collections::BTreeSet, fmt};
+use std::collections::BTreeSet;
 
 use super::{
-    answer::{Answer, is_of_guest},
+    answer::Answer,
     fault::Fault,
+    possible::{Outcome, Possible, Stage},
 };
 
 /// Where a workspace stands, as its owner may know.
@@ -19,6 +20,10 @@ pub enum Phase {
     Paused,
     /// Stopped; files kept.
     Stopped,
+    /// Paused since nobody used it: the next call resumes it.
+    Dozing,
+    /// Stopped since nobody used it: the next call starts it.
+    Asleep,
     /// Its sandbox has ended by itself; files kept, and the next call starts it again.
     Broken,
     /// The engine no longer has it.
@@ -42,15 +47,14 @@ pub enum Op {
     Pause,
     /// Destroy it.
     Destroy,
-}
-
-/// What an operation answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is done; a call has reached the workspace.
-    Done,
-    /// 409: it makes no sense in this phase.
-    WrongState,
+    /// Copy its files, into a snapshot.
+    Copy,
+    /// Make other workspaces of its files.
+    Fork,
+    /// Attach to it, or call it, for a session that does not hold it.
+    Contend,
+    /// What has nothing to do with its sandbox.
+    Aside,
 }
 
 /// How an answer fits the model.
@@ -65,8 +69,7 @@ pub enum Fit {
 }
 
 /// The phases in which a workspace may be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Phases(BTreeSet<Phase>);
+pub type Phases = Possible<Phase>;
 
 /// What may explain an answer besides the phase.
 #[derive(Debug, Clone, Default)]
@@ -81,38 +84,57 @@ pub struct Circumstances {
 
 // === impl Phase ===
 
-impl Phase {
-    /// What an operation answers in this phase, and what phase follows.
-    pub fn expects(self, op: Op) -> (Outcome, Self) {
-        use Outcome::{Done, WrongState};
+impl Stage for Phase {
+    type Op = Op;
+
+    fn expects(self, op: Op) -> (Outcome, Self) {
+        use Outcome::{Barred, Done, WrongState};
         match (op, self) {
-            (Op::Call, Self::Ready | Self::Broken) => (Done, Self::Ready),
-            (Op::Stop, Self::Ready | Self::Paused | Self::Stopped | Self::Broken) => (Done, Self::Stopped),
-            (Op::Resume, Self::Ready | Self::Paused | Self::Stopped | Self::Broken) => (Done, Self::Ready),
-            (Op::Pause, Self::Ready | Self::Paused) => (Done, Self::Paused),
             (Op::Destroy, _) => (Done, Self::Destroyed),
-            (Op::Call, Self::Paused | Self::Stopped)
-            | (Op::Pause, Self::Stopped | Self::Broken)
-            | (_, Self::Lost | Self::Unmade | Self::Destroyed) => (WrongState, self),
+            (Op::Aside, _) => (Done, self),
+            (_, Self::Lost | Self::Unmade | Self::Destroyed) => (WrongState, self),
+            (Op::Call, Self::Ready | Self::Broken | Self::Dozing | Self::Asleep) | (Op::Resume, _) => {
+                (Done, Self::Ready)
+            }
+            (Op::Stop, _) => (Done, Self::Stopped),
+            (Op::Pause, Self::Ready | Self::Paused | Self::Dozing) => (Done, Self::Paused),
+            (Op::Call, Self::Paused | Self::Stopped) | (Op::Pause, Self::Stopped | Self::Broken | Self::Asleep) => {
+                (WrongState, self)
+            }
+            (Op::Copy | Op::Fork, _) => (Done, self),
+            (Op::Contend, _) => (Barred, self),
         }
     }
+}
 
-    /// The word for it in the API.
-    pub fn state(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Paused => "paused",
-            Self::Stopped => "stopped",
-            Self::Broken | Self::Lost | Self::Unmade => "error",
-            Self::Destroyed => "destroyed",
-        }
+impl Phase {
+    /// Whether a call is answered, after a start if need be.
+    pub fn takes_calls(self) -> bool {
+        self.expects(Op::Call).0 == Outcome::Done
+    }
+
+    /// Whether there are files, to be called for or copied.
+    pub fn has_files(self) -> bool {
+        self.expects(Op::Copy).0 == Outcome::Done
+    }
+
+    /// Whether it has to be started before it can be called, which takes a place among those that may be in use.
+    pub fn needs_start(self) -> bool {
+        matches!(self, Self::Stopped | Self::Broken | Self::Asleep)
+    }
+
+    /// Whether it counts among the workspaces that may be in use.
+    pub fn is_active(self) -> bool {
+        matches!(self, Self::Ready | Self::Paused | Self::Dozing)
     }
 
     /// The phase that a workspace's JSON shows; `None` while it is between two.
     pub fn shown(workspace: &serde_json::Value) -> Option<Self> {
         match workspace["state"].as_str()? {
             "ready" => Some(Self::Ready),
+            "paused" if workspace["idle"]["resting"] == true => Some(Self::Dozing),
             "paused" => Some(Self::Paused),
+            "stopped" if workspace["idle"]["resting"] == true => Some(Self::Asleep),
             "stopped" => Some(Self::Stopped),
             "destroyed" => Some(Self::Destroyed),
             "error" => match workspace["error"]["reason"].as_str()? {
@@ -128,38 +150,18 @@ impl Phase {
 // === impl Phases ===
 
 impl Phases {
-    /// Certainly this one.
-    pub fn only(phase: Phase) -> Self {
-        Self(BTreeSet::from([phase]))
-    }
-
-    /// Whether it may be this one.
-    pub fn may_be(&self, phase: Phase) -> bool {
-        self.0.contains(&phase)
-    }
-
-    /// Whether it is certainly this one.
-    pub fn is(&self, phase: Phase) -> bool {
-        self.0.len() == 1 && self.may_be(phase)
-    }
-
-    /// Adds what may have become of it.
-    pub fn or(&mut self, phase: Phase) {
-        self.0.insert(phase);
-    }
-
     /// The engine has died: what ran may have ended.
     pub fn engine_died(&mut self) {
-        if self.may_be(Phase::Ready) || self.may_be(Phase::Paused) {
+        if self.some(Phase::is_active) {
             self.or(Phase::Broken);
         }
     }
 
-    /// Takes note of a phase that was shown; false when it could not be.
-    pub fn see(&mut self, phase: Phase) -> bool {
-        let possible = self.may_be(phase);
-        *self = Self::only(phase);
-        possible
+    /// Nobody may have used it for long enough to come to rest in this phase.
+    pub fn may_rest(&mut self, rest: Phase) {
+        if self.may_be(Phase::Ready) {
+            self.or(rest);
+        }
     }
 
     /// Holds an answer against the model, and narrows or widens the set by it.
@@ -167,50 +169,33 @@ impl Phases {
     /// # Errors
     /// What was expected.
     pub fn judge(&mut self, op: Op, answer: &Answer, around: &Circumstances) -> Result<Fit, String> {
-        let fitting = |outcome: Outcome| {
-            let expected = self.0.iter().map(|phase| phase.expects(op));
-            expected.filter(|(expected, _)| *expected == outcome).map(|(_, next)| next).collect::<BTreeSet<_>>()
-        };
-        if let Some(outcome) = outcome_of(answer) {
-            let next = fitting(outcome);
-            if !next.is_empty() {
-                self.0 = next;
-                return Ok(Fit::As(outcome));
-            }
+        if let Some(outcome) = Outcome::of(answer).filter(|outcome| self.narrow(op, *outcome)) {
+            return Ok(Fit::As(outcome));
         }
-        let starts = matches!(op, Op::Call | Op::Resume) && (self.may_be(Phase::Stopped) || self.may_be(Phase::Broken));
-        if starts && around.limit_may_be_reached && answer.problem() == Some("limit-reached") {
+        let starts = matches!(op, Op::Call | Op::Resume) && self.some(Phase::needs_start);
+        if (starts || op == Op::Fork) && around.limit_may_be_reached && answer.problem() == Some("limit-reached") {
             return Ok(Fit::LimitReached);
         }
-        let is_destroyed_meanwhile = around.expiring && Fault::ContainerRemoved.excuses(answer);
-        if is_destroyed_meanwhile || around.faults.iter().any(|fault| fault.excuses(answer)) {
-            let after: Vec<Phase> = self.0.iter().map(|phase| phase.expects(op).1).collect();
-            self.0.extend(after);
+        if around.excuse(answer) {
+            self.widen(op);
             // What an operation that broke off has left may need a start that did not succeed.
             if starts || matches!(op, Op::Resume) {
                 self.or(Phase::Broken);
             }
             return Ok(Fit::Excused);
         }
-        let expected: Vec<_> = self.0.iter().map(|phase| format!("{:?} in {phase:?}", phase.expects(op).0)).collect();
-        Err(format!("{op:?} should be {}", expected.join(" or ")))
+        Err(self.expected(op))
     }
 }
 
-impl fmt::Display for Phases {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words: Vec<_> = self.0.iter().map(|phase| format!("{phase:?}")).collect();
-        f.write_str(&words.join("|"))
-    }
-}
+// === impl Circumstances ===
 
-/// What an answer says about the operation, where it says anything.
-fn outcome_of(answer: &Answer) -> Option<Outcome> {
-    match answer.problem() {
-        None if answer.is_success() => Some(Outcome::Done),
-        Some("wrong-state") => Some(Outcome::WrongState),
-        Some(problem) if is_of_guest(problem) => Some(Outcome::Done),
-        _ => None,
+impl Circumstances {
+    /// Whether an answer is no worse than they explain.
+    pub fn excuse(&self, answer: &Answer) -> bool {
+        // With the workspace, its session ends.
+        let is_destroyed = || Fault::ContainerRemoved.excuses(answer) || answer.problem() == Some("session-ended");
+        (self.expiring && is_destroyed()) || self.faults.iter().any(|fault| fault.excuses(answer))
     }
 }
 
@@ -252,8 +237,29 @@ mod tests {
     }
 
     #[test]
+    fn what_rests_by_itself_is_resumed_by_a_call_and_what_its_owner_stopped_is_not() {
+        let mut phases = Phases::only(Phase::Ready);
+        phases.may_rest(Phase::Asleep);
+        phases.judge(Op::Stop, &example(StatusCode::OK, None), &calm()).unwrap();
+        phases.may_rest(Phase::Asleep);
+        assert!(phases.judge(Op::Call, &example(StatusCode::OK, None), &calm()).is_err());
+        let mut phases = Phases::only(Phase::Dozing);
+        phases.judge(Op::Call, &example(StatusCode::OK, None), &calm()).unwrap();
+        assert!(phases.is(Phase::Ready));
+    }
+
+    #[test]
+    fn whoever_does_not_hold_a_workspace_must_be_told_so() {
+        let mut phases = Phases::only(Phase::Paused);
+        assert!(phases.judge(Op::Contend, &example(StatusCode::OK, None), &calm()).is_err());
+        let refusal = example(StatusCode::CONFLICT, Some("workspace-attached"));
+        assert_eq!(phases.judge(Op::Contend, &refusal, &calm()), Ok(Fit::As(Outcome::Barred)));
+        assert!(phases.judge(Op::Call, &refusal, &calm()).is_err(), "its holder is let in");
+    }
+
+    #[test]
     fn what_is_destroyed_takes_nothing_but_another_destroy() {
-        for op in [Op::Call, Op::Stop, Op::Resume, Op::Pause] {
+        for op in [Op::Call, Op::Stop, Op::Resume, Op::Pause, Op::Copy, Op::Fork, Op::Contend] {
             assert_eq!(Phase::Destroyed.expects(op), (Outcome::WrongState, Phase::Destroyed));
         }
         assert_eq!(Phase::Destroyed.expects(Op::Destroy), (Outcome::Done, Phase::Destroyed));

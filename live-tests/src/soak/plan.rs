@@ -2,7 +2,11 @@
 
 use rand::{RngExt as _, rngs::StdRng};
 
-use super::{phase::Phase, workspace::Known};
+use super::{
+    phase::Phase,
+    snapshot::{Kept, State},
+    workspace::Known,
+};
 
 macro_rules! steps {
     ($($(#[doc = $doc:literal])+ $step:ident = $weight:literal, $when:ident;)+) => {
@@ -16,6 +20,19 @@ macro_rules! steps {
     };
 }
 
+/// Something that a worker does with a snapshot that it has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeptStep {
+    /// Look at it.
+    Look,
+    /// List all snapshots and find it among them.
+    List,
+    /// Make a workspace from it.
+    MakeFrom,
+    /// Delete it.
+    Delete,
+}
+
 /// In which situations a step makes sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum When {
@@ -27,9 +44,17 @@ enum When {
     HasText,
     /// It takes calls and has a background process.
     HasProcess,
-    /// It is certainly ready.
+    /// It has files that can be copied.
+    HasFiles,
+    /// It is certainly ready, and comes to rest by itself when nothing goes on in it.
+    Idles,
+    /// It takes calls, and nobody is known to hold it.
+    Free,
+    /// It takes calls, and one of its owner's sessions holds it.
+    Held,
+    /// It is certainly ready, and stays so.
     Ready,
-    /// It is certainly paused.
+    /// It is certainly paused, and stays so.
     Paused,
     /// It is paused, stopped or broken.
     Resting,
@@ -88,6 +113,20 @@ steps! {
     Cancel = 1, HasProcess;
     /// Many calls at once.
     Burst = 3, HasText;
+    /// Leave it alone until it comes to rest.
+    AwaitRest = 6, Idles;
+    /// Attach to it.
+    Attach = 4, Free;
+    /// Attach and call for somebody who does not hold it.
+    Contend = 3, Held;
+    /// Take it over for another session.
+    TakeOver = 1, Held;
+    /// Detach.
+    Detach = 3, Held;
+    /// Take a snapshot.
+    Snapshot = 4, HasFiles;
+    /// Make copies of it.
+    Fork = 2, HasFiles;
     /// `docker kill`.
     StrikeKill = 2, Ready;
     /// `docker rm --force`.
@@ -116,21 +155,38 @@ pub fn next(random: &mut StdRng, known: &Known) -> Step {
     Step::Look
 }
 
+/// What the next step with this snapshot is.
+pub fn next_with_snapshot(random: &mut StdRng, kept: &Kept) -> KeptStep {
+    match random.random_range(0..10) {
+        _ if !kept.states.may_be(State::Whole) => KeptStep::Delete,
+        0..=1 => KeptStep::Look,
+        2 => KeptStep::List,
+        3..=6 => KeptStep::MakeFrom,
+        _ => KeptStep::Delete,
+    }
+}
+
 // === impl When ===
 
 impl When {
     fn holds(self, known: &Known) -> bool {
-        let may_be = |phase| known.phases.may_be(phase);
-        let takes = may_be(Phase::Ready) || may_be(Phase::Broken);
+        let phases = &known.phases;
+        let may_be = |phase| phases.may_be(phase);
+        let takes = !known.wedged && phases.some(Phase::takes_calls);
+        let stays = known.rests.is_none();
         match self {
             Self::Always => true,
-            Self::Takes => takes && !known.wedged,
-            Self::HasText => takes && !known.wedged && known.files.certain_texts().next().is_some(),
-            Self::HasProcess => takes && !known.wedged && !known.processes.is_empty(),
-            Self::Ready => known.phases.is(Phase::Ready),
-            Self::Paused => known.phases.is(Phase::Paused),
+            Self::Takes => takes,
+            Self::HasText => takes && known.contents.files.certain_texts().next().is_some(),
+            Self::HasProcess => takes && !known.processes.is_empty(),
+            Self::HasFiles => !known.wedged && phases.all(Phase::has_files),
+            Self::Idles => phases.is(Phase::Ready) && !stays && known.processes.is_empty(),
+            Self::Free => takes && known.session().is_none(),
+            Self::Held => takes && phases.all(Phase::has_files) && known.session().is_some(),
+            Self::Ready => stays && phases.is(Phase::Ready),
+            Self::Paused => stays && phases.is(Phase::Paused),
             Self::Resting => may_be(Phase::Paused) || may_be(Phase::Stopped) || may_be(Phase::Broken),
-            Self::Useless => known.wedged || !takes && !may_be(Phase::Paused) && !may_be(Phase::Stopped),
+            Self::Useless => known.wedged || !phases.some(Phase::has_files),
         }
     }
 }

@@ -1,9 +1,14 @@
 //! A worker: an agent with workspaces of its own. It asks, and holds every answer against what it knows.
 
+mod idle;
 mod life;
 mod processes;
+mod seeing;
+mod sessions;
+mod snapshots;
 mod strikes;
 mod tools;
+mod verify;
 
 use std::{
     collections::BTreeSet,
@@ -15,19 +20,26 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 use tokio::time::sleep;
+use uuid::Uuid;
 
 use super::{
     answer::Answer,
     fault::Fault,
-    ground::{Ground, LIMIT, Subject},
-    phase::{Circumstances, Fit, Op, Outcome, Phase},
-    plan::{self, Step},
+    ground::{Ground, Subject},
+    phase::{Fit, Op, Phase},
+    plan::{self, KeptStep, Step},
+    possible::Outcome,
+    snapshot::Kept,
     workspace::Known,
 };
 use crate::api::WORKSPACES;
 
-/// How many workspaces a worker has.
+/// How many workspaces a worker makes anew.
 const OWNED: usize = 2;
+/// How many it has at most, with the copies that it makes of them.
+const MOST: usize = 4;
+/// How many snapshots it keeps at most.
+const MOST_KEPT: usize = 2;
 /// How long the server may take to bring a workspace out of a state between two: the time of its regular comparison
 /// of rows and engine, and what that then does.
 const SETTLES: Duration = Duration::from_secs(60 + 60);
@@ -39,7 +51,17 @@ pub struct Worker {
     server: usize,
     random: StdRng,
     owned: Vec<Known>,
+    kept: Vec<Kept>,
     made: u32,
+}
+
+/// What a worker leaves at the end of the load.
+#[derive(Default)]
+pub struct Left {
+    /// Its workspaces.
+    pub workspaces: Vec<Known>,
+    /// Its snapshots.
+    pub snapshots: Vec<Kept>,
 }
 
 /// What came of asking.
@@ -60,60 +82,33 @@ impl Worker {
     /// A worker of one server, with random numbers of its own.
     pub fn new(ground: Arc<Ground>, number: usize, server: usize) -> Self {
         let random = StdRng::seed_from_u64(ground.seed.wrapping_mul(1_000_003).wrapping_add(number as u64));
-        Self { ground, number, server, random, owned: Vec::new(), made: 0 }
+        Self { ground, number, server, random, owned: Vec::new(), kept: Vec::new(), made: 0 }
     }
 
-    /// A worker that has just this workspace.
-    pub fn taking_over(ground: Arc<Ground>, known: Known) -> Self {
-        let mut worker = Self::new(ground, 0, known.server);
-        worker.owned.push(known);
-        worker
-    }
-
-    /// Brings what it has back to work, and compares every file, the history and every process with what it knows.
-    pub async fn verify(mut self) {
-        while let Some(mut known) = self.owned.pop() {
-            self.settle(&mut known).await;
-            if known.phases.may_be(Phase::Paused) || known.phases.may_be(Phase::Stopped) {
-                self.resume(&mut known).await;
-            }
-            if known.wedged || !(known.phases.is(Phase::Ready) || known.phases.is(Phase::Broken)) {
-                continue;
-            }
-            let paths: Vec<_> = known.files.paths().map(str::to_owned).collect();
-            for path in paths {
-                self.download(&mut known, &path).await;
-            }
-            self.glob(&mut known).await;
-            self.log(&mut known).await;
-            // One that still runs is waited for again.
-            for _ in 0..3 * known.processes.len() {
-                if !known.processes.is_empty() {
-                    self.finish(&mut known).await;
-                }
-            }
-        }
-    }
-
-    /// Works until the load ends; answers what it knows of the workspaces that it leaves.
-    pub async fn work(mut self) -> Vec<Known> {
+    /// Works until the load ends; answers what it knows of what it leaves.
+    pub async fn work(mut self) -> Left {
         while self.ground.goes_on() {
             self.step().await;
             let pause = self.random.random_range(0..60);
             sleep(Duration::from_millis(pause)).await;
         }
-        self.owned
+        Left { workspaces: self.owned, snapshots: self.kept }
     }
 
     /// Does the next thing.
     async fn step(&mut self) {
+        if !self.kept.is_empty() && self.random.random_ratio(1, 10) {
+            self.step_with_snapshot().await;
+            return;
+        }
         if self.owned.is_empty() || (self.owned.len() < OWNED && self.random.random_ratio(1, 6)) {
             self.create().await;
             return;
         }
         let index = self.random.random_range(0..self.owned.len());
         let mut known = self.owned.swap_remove(index);
-        let step = plan::next(&mut self.random, &known);
+        let is_crowded = self.owned.len() >= OWNED && self.random.random_ratio(1, 6);
+        let step = if is_crowded { Step::Destroy } else { plan::next(&mut self.random, &known) };
         self.carry_out(step, &mut known).await;
         if known.is_overdue() && !known.phases.is(Phase::Destroyed) {
             self.look_if_overdue(&mut known).await;
@@ -122,6 +117,18 @@ impl Worker {
         if !known.phases.is(Phase::Destroyed) {
             self.owned.push(known);
         }
+    }
+
+    async fn step_with_snapshot(&mut self) {
+        let index = self.random.random_range(0..self.kept.len());
+        let mut kept = self.kept.swap_remove(index);
+        match plan::next_with_snapshot(&mut self.random, &kept) {
+            KeptStep::Look => self.look_at_snapshot(&mut kept).await,
+            KeptStep::List => self.list_snapshots(&mut kept).await,
+            KeptStep::MakeFrom => self.make_from(&mut kept).await,
+            KeptStep::Delete => self.delete_snapshot(&mut kept).await,
+        }
+        self.keep(kept);
     }
 
     async fn carry_out(&mut self, step: Step, known: &mut Known) {
@@ -150,6 +157,13 @@ impl Worker {
             Step::Finish => self.finish(known).await,
             Step::Cancel => self.cancel(known).await,
             Step::Burst => self.burst(known).await,
+            Step::AwaitRest => self.await_rest(known).await,
+            Step::Attach => self.attach(known).await,
+            Step::Contend => self.contend(known).await,
+            Step::TakeOver => self.take_over(known).await,
+            Step::Detach => self.detach(known).await,
+            Step::Snapshot => self.take_snapshot(known).await,
+            Step::Fork => self.fork(known).await,
             Step::StrikeKill => self.strike_kill(known).await,
             Step::StrikeRemove => self.strike_remove(known).await,
             Step::StrikePause => self.strike_pause(known).await,
@@ -163,8 +177,17 @@ impl Worker {
         &self.ground.subjects[self.server]
     }
 
+    /// A request for the session that holds the workspace, if one does.
     fn request(&self, method: Method, known: &Known, rest: &str) -> RequestBuilder {
-        self.subject().api.request(method, &format!("{WORKSPACES}/{}{rest}", known.id))
+        self.request_for(known.session(), method, known, rest)
+    }
+
+    fn request_for(&self, session: Option<Uuid>, method: Method, known: &Known, rest: &str) -> RequestBuilder {
+        let request = self.subject().api.request(method, &format!("{WORKSPACES}/{}{rest}", known.id));
+        match session {
+            Some(id) => request.header("Emergent-Session", id.to_string()),
+            None => request,
+        }
     }
 
     fn post(&self, known: &Known, rest: &str, body: &Value) -> RequestBuilder {
@@ -204,8 +227,10 @@ impl Worker {
             known.sandbox_may_have_ended();
         }
         match fit {
-            Ok(Fit::As(Outcome::Done)) => Asked::Done(answer),
-            Ok(Fit::As(Outcome::WrongState) | Fit::LimitReached) => Asked::Refused,
+            Ok(Fit::As(Outcome::Done | Outcome::Barred)) => Asked::Done(answer),
+            Ok(Fit::As(Outcome::WrongState | Outcome::Unusable | Outcome::Missing) | Fit::LimitReached) => {
+                Asked::Refused
+            }
             Ok(Fit::Excused) => {
                 self.settle(known).await;
                 Asked::Open
@@ -221,109 +246,20 @@ impl Worker {
         }
     }
 
-    /// What may explain an answer to a request that was sent then, with what it means for the workspace.
-    fn circumstances(&self, known: &mut Known, from: Instant) -> Circumstances {
-        let mut faults = self.ground.weather.since(self.server, from);
-        if self.ground.weather.since(self.server, known.looked).contains(&Fault::EngineKilled) {
-            known.phases.engine_died();
-            known.sandbox_may_have_ended();
-        }
-        if self.ground.weather.since(self.server, known.looked).contains(&Fault::DiskFull) {
-            // What they wrote meanwhile is lost, as it is for any program that does not look.
-            known.processes.clear();
-        }
-        if known.has_expired() {
-            known.phases.or(Phase::Destroyed);
-            known.sandbox_may_have_ended();
-        }
-        faults.extend(known.struck);
-        if let Some(fault) = known.lingering() {
-            faults.insert(fault);
-            known.sandbox_may_have_ended();
-            if known.phases.may_be(Phase::Ready) {
-                known.phases.or(Phase::Broken);
-            }
-        }
-        let expiring = known.has_expired();
-        let limit_may_be_reached = self.subject().census.most_since(from) > LIMIT;
-        Circumstances { faults, limit_may_be_reached, expiring }
-    }
-
-    /// Whether the engine says that it cannot start the container, since it was killed in the middle of that. Docker
-    /// 20.10 leaves a task behind then and stumbles over it ever after; no client of it can mend that.
-    fn is_wedged(&self, known: &mut Known, answer: &Answer) -> bool {
-        let killed = self.ground.weather.since(self.server, known.made).contains(&Fault::EngineKilled);
-        // The standard runtime's words, and gVisor's.
-        let words = [": already exists", ": id already in use"];
-        let shown = answer.shown();
-        let stumbles = answer.problem() == Some("engine-refused") && words.iter().any(|words| shown.contains(words));
-        if killed && stumbles && !known.wedged {
-            known.wedged = true;
-            self.ground
-                .report
-                .seen(Fault::EngineKilled, "Docker could not start a container again: task already exists");
-        }
-        killed && stumbles
-    }
-
     fn count(&self, name: &str, answer: &Answer, faults: &BTreeSet<Fault>, from: Instant) {
         let report = &self.ground.report;
-        report.answered(&format!("{name} ({})", self.subject().runtime.name()), answer, from.elapsed());
+        report.answered(&format!("{name} ({})", self.subject().name), answer, from.elapsed());
         for fault in faults {
             report.answered_under(*fault, answer);
         }
     }
 
-    /// Looks until the workspace stands somewhere, and holds that against what it may be.
-    async fn settle(&mut self, known: &mut Known) {
-        let from = Instant::now();
-        let mut last = String::new();
-        let mut deadline = from + SETTLES;
-        while Instant::now() < deadline {
-            let asked = Instant::now();
-            let answer = Answer::to(self.request(Method::GET, known, "")).await;
-            let faults = self.ground.weather.since(self.server, asked);
-            if !faults.is_empty() {
-                // Its time runs from when all is well.
-                deadline = Instant::now() + SETTLES;
-            }
-            if let Some(rule) = answer.broken_rule() {
-                self.finding(known, "look", &format!("{rule}; got {}", answer.shown()));
-                return;
-            }
-            if answer.is_success()
-                && let Some(phase) = Phase::shown(&answer.json())
-            {
-                self.take_in(known, phase, &answer, from);
-                return;
-            }
-            last = answer.shown();
-            sleep(Duration::from_millis(250)).await;
-        }
-        self.finding(known, "look", &format!("it stays between two states for {SETTLES:?}: {last}"));
-    }
-
-    /// A look showed this phase.
-    fn take_in(&self, known: &mut Known, phase: Phase, answer: &Answer, from: Instant) {
-        self.circumstances(known, from);
-        let before = known.phases.to_string();
-        if phase == Phase::Broken {
-            known.sandbox_may_have_ended();
-        }
-        if !known.phases.see(phase) {
-            self.finding(known, "look", &format!("it should be {before}, and is shown as {}", answer.shown()));
-        }
-        known.looked = Instant::now();
-        self.note_census(known);
-    }
-
     fn note_census(&self, known: &Known) {
-        let may_be_active = [Phase::Ready, Phase::Paused].into_iter().any(|phase| known.phases.may_be(phase));
-        self.subject().census.set(&known.id, may_be_active);
+        self.subject().census.set(&known.id, known.phases.some(Phase::is_active));
     }
 
     fn finding(&self, known: &Known, name: &str, what: &str) {
-        let (worker, runtime) = (self.number, self.subject().runtime.name());
-        self.ground.report.finding(format!("worker {worker} on {runtime}, {name} of {}: {what}", known.id));
+        let (worker, server) = (self.number, self.subject().name);
+        self.ground.report.finding(format!("worker {worker} on {server}, {name} of {}: {what}", known.id));
     }
 }

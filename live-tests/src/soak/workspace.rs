@@ -2,7 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::{fault::Fault, files::Files, phase::Phases};
+use uuid::Uuid;
+
+use super::{
+    fault::Fault,
+    files::Files,
+    phase::{Phase, Phases},
+};
 
 /// How long after its expiry a workspace may still be there: a round of clean-up, and the time it takes.
 pub const CLEANUP: Duration = Duration::from_secs(60 + 45);
@@ -16,14 +22,16 @@ pub struct Known {
     pub server: usize,
     /// Where it may stand.
     pub phases: Phases,
-    /// Its files, below `/workspace/files`.
-    pub files: Files,
-    /// The messages of the commits in `/workspace/repository`, oldest first; `None` before there is one.
-    pub commits: Option<Commits>,
+    /// What is in it.
+    pub contents: Contents,
     /// Its background processes that are worth looking at.
     pub processes: Vec<Process>,
     /// When it expires.
     pub expires: Option<Instant>,
+    /// Where it comes to rest when nobody uses it.
+    pub rests: Option<Phase>,
+    /// Who holds it.
+    pub holder: Holder,
     /// Until when the phase takes everything into account.
     pub looked: Instant,
     /// A fault of its own is at work, and which.
@@ -34,8 +42,29 @@ pub struct Known {
     pub made: Instant,
     /// The engine cannot start its container any more, since it was killed in the middle of that.
     pub wedged: bool,
-    /// Names what it makes.
+}
+
+/// What is in a workspace, and comes along into snapshots and copies.
+#[derive(Debug, Clone, Default)]
+pub struct Contents {
+    /// Its files, below `/workspace/files` and outside.
+    pub files: Files,
+    /// The messages of the commits in `/workspace/repository`, oldest first; `None` before there is one.
+    pub commits: Option<Commits>,
+    /// Names what is made in it: a copy must not call anything as its origin has.
     pub counter: u32,
+}
+
+/// Who holds a workspace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Holder {
+    /// Nobody.
+    #[default]
+    Nobody,
+    /// The session with this id.
+    Session(Uuid),
+    /// An attachment or its end was not acknowledged.
+    Doubtful,
 }
 
 /// A history.
@@ -67,10 +96,37 @@ pub struct Process {
 // === impl Known ===
 
 impl Known {
+    /// One that has just been made, with what is in it.
+    pub fn new(id: String, server: usize, phases: Phases, contents: Contents) -> Self {
+        Self {
+            id,
+            server,
+            phases,
+            contents,
+            processes: Vec::new(),
+            expires: None,
+            rests: None,
+            holder: Holder::Nobody,
+            looked: Instant::now(),
+            struck: None,
+            lingers: None,
+            made: Instant::now(),
+            wedged: false,
+        }
+    }
+
+    /// The session that holds it, where that is certain.
+    pub fn session(&self) -> Option<Uuid> {
+        match self.holder {
+            Holder::Session(id) => Some(id),
+            Holder::Nobody | Holder::Doubtful => None,
+        }
+    }
+
     /// A new name for something in it.
     pub fn fresh(&mut self, what: &str) -> String {
-        self.counter += 1;
-        format!("{what}-{}", self.counter)
+        self.contents.counter += 1;
+        format!("{what}-{}", self.contents.counter)
     }
 
     /// Its sandbox may have ended, and with it what ran in it.

@@ -17,6 +17,8 @@ const NOT_FOUND: &str = "your project has no workspace of this id; list them wit
 
 /// After how many seconds it is worth trying again when an engine or a workspace does not answer.
 const SOON: u64 = 5;
+/// The same when no provider works: that is looked into as often.
+const NOT_SO_SOON: u64 = 30;
 
 fn disabled() -> Refusal {
     let detail = "workspaces are switched off on this server; set ENABLE_AGENT_WORKSPACES=true and start it again";
@@ -99,7 +101,7 @@ fn no_provider(error: &NewWorkspaceError, named: bool, reasons: &[(ProviderKind,
             Refusal::of_field(ProblemKind::RequirementsUnmet, "requirements", error.to_string())
         }
         _ => Refusal::new(ProblemKind::NoProvider, format!("{error}; `emergent doctor` says how to mend it"))
-            .retry_after(30),
+            .retry_after(NOT_SO_SOON),
     }
 }
 
@@ -150,16 +152,10 @@ impl From<TransitionError> for Refusal {
             TransitionError::WrongState { state, .. } => wrong_state(&error, state),
             TransitionError::LimitReached { retry_after, .. } => limit_reached(&error, retry_after),
             TransitionError::OverQuota { retry_after, .. } => quota_reached(&error, retry_after),
-            TransitionError::NoProvider(_) => Self::new(ProblemKind::NoProvider, error.to_string()),
-            TransitionError::Engine { ref source, .. } => {
-                let refusal = Self::new(engine_kind(source), chain(&error));
-                match source {
-                    OperationError::EngineUnavailable { .. } => refusal.retry_after(SOON),
-                    OperationError::Gone | OperationError::Unsupported { .. } | OperationError::Refused { .. } => {
-                        refusal
-                    }
-                }
+            TransitionError::NoProvider(_) => {
+                Self::new(ProblemKind::NoProvider, error.to_string()).retry_after(NOT_SO_SOON)
             }
+            TransitionError::Engine { ref source, .. } => of_engine(source, chain(&error)),
             TransitionError::Guest(_) => Self::new(ProblemKind::WorkspaceUnreachable, chain(&error)).retry_after(SOON),
             TransitionError::ShuttingDown => shutting_down(&error),
             TransitionError::Store(source) => source.into(),
@@ -190,7 +186,7 @@ impl From<SnapshotError> for Refusal {
             SnapshotError::Workspace(source) => source.into(),
             SnapshotError::Request(source) => source.into(),
             SnapshotError::Unusable(source) => source.into(),
-            SnapshotError::Delete(ref source) => Self::new(engine_kind(source), chain(&error)),
+            SnapshotError::Delete(ref source) => of_engine(source, chain(&error)),
             SnapshotError::Store(source) => source.into(),
         }
     }
@@ -203,12 +199,15 @@ pub(crate) fn of_failed_snapshot(snapshot: &Snapshot) -> Option<Refusal> {
     Some(Refusal::new(ProblemKind::SnapshotFailed, detail))
 }
 
-fn engine_kind(error: &OperationError) -> ProblemKind {
+/// Only what the engine may do in a while is worth trying again.
+fn of_engine(error: &OperationError, detail: String) -> Refusal {
     match error {
-        OperationError::EngineUnavailable { .. } => ProblemKind::EngineUnavailable,
-        OperationError::Gone => ProblemKind::WrongState,
-        OperationError::Unsupported { .. } => ProblemKind::UnsupportedOperation,
-        OperationError::Refused { .. } => ProblemKind::EngineRefused,
+        OperationError::EngineUnavailable { .. } => {
+            Refusal::new(ProblemKind::EngineUnavailable, detail).retry_after(SOON)
+        }
+        OperationError::Gone => Refusal::new(ProblemKind::WrongState, detail),
+        OperationError::Unsupported { .. } => Refusal::new(ProblemKind::UnsupportedOperation, detail),
+        OperationError::Refused { .. } => Refusal::new(ProblemKind::EngineRefused, detail),
     }
 }
 
@@ -339,6 +338,25 @@ mod tests {
             let retry = response.headers().contains_key(header::RETRY_AFTER);
             let expected = if reason == ErrorReason::EngineUnavailable { (503, true) } else { (422, false) };
             assert_eq!((response.status().as_u16(), retry), expected, "{reason}");
+        }
+    }
+
+    #[test]
+    fn whatever_an_absent_engine_cannot_do_says_when_to_try_again() {
+        let unavailable = || OperationError::EngineUnavailable {
+            engine: "Docker".to_owned(),
+            advice: "start it".to_owned(),
+            source: "no answer".into(),
+        };
+        let refusals = [
+            Refusal::from(SnapshotError::Delete(unavailable())),
+            Refusal::from(TransitionError::Engine { operation: "stop", source: unavailable() }),
+            Refusal::from(TransitionError::NoProvider(ProviderKind::Gvisor)),
+        ];
+        for refusal in refusals {
+            let response = refusal.into_response();
+            let retry = response.headers().contains_key(header::RETRY_AFTER);
+            assert_eq!((response.status().as_u16(), retry), (503, true));
         }
     }
 }

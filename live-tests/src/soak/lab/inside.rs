@@ -63,6 +63,8 @@ fn prepare(folder: &Path) -> anyhow::Result<()> {
     perform("ip", &["link", "set", "lo", "up"])?;
     // What engines keep in /run, and the devices in /sys, are then those of this namespace.
     perform("mount", &["-t", "tmpfs", "tmpfs", "/run"])?;
+    // PostgreSQL shares memory by files there.
+    perform("mount", &["-t", "tmpfs", "tmpfs", "/dev/shm"])?;
     let sys = folder.join("sys");
     std::fs::create_dir_all(&sys).context("making a folder")?;
     let sys = sys.to_str().context("the folder's path is not UTF-8")?;

@@ -12,123 +12,172 @@ use crate::{
     api::WORKSPACES,
     soak::{
         answer::Answer,
-        fault::Fault,
-        files::Files,
         ground::LIMIT,
-        phase::{Op, Phase, Phases},
-        workspace::Known,
+        phase::{Circumstances, Op, Phase, Phases},
+        snapshot::{Kept, Use},
+        workspace::{Contents, Known},
     },
 };
 
 /// An image that is nowhere.
 const NO_IMAGE: &str = "localhost:1/nobody/nothing:1";
+/// Two seconds: a worker is often away for as long.
+const IDLE_MINUTES: f64 = 0.034;
+
+/// A workspace to be made.
+pub(super) struct Order {
+    /// What it is found by, whatever was answered.
+    mark: String,
+    pub(super) body: Value,
+    /// Its image is nowhere.
+    bad: bool,
+    expires: Option<Duration>,
+    /// Where it comes to rest when nobody uses it.
+    rests: Option<Phase>,
+}
+
+/// What a workspace has from the beginning.
+#[derive(Default)]
+pub(super) struct New {
+    /// What is in it.
+    pub(super) contents: Contents,
+    /// When it expires.
+    pub(super) expires: Option<Instant>,
+    /// Where it comes to rest when nobody uses it.
+    pub(super) rests: Option<Phase>,
+}
 
 // === impl Worker ===
 
 impl Worker {
     /// Makes a workspace, sometimes from an image that is not there.
     pub(super) async fn create(&mut self) {
-        self.made += 1;
-        let mark = format!("s{}w{}n{}", self.ground.seed, self.number, self.made);
-        let bad = self.random.random_ratio(1, 12);
-        let network = ["none", "none", "isolated", "outbound"][self.random.random_range(0..4)];
-        let mut body = json!({
-            "name": mark,
-            "labels": { "soak": mark },
-            "network": network,
-            "environment": { "SOAK": mark },
-            "resource_limits": { "memory": "256M" },
-        });
-        if bad {
-            body["base_image"] = json!(NO_IMAGE);
+        let mut order = self.order();
+        // Of these, the pool has those that may reach the internet.
+        let network = ["none", "isolated", "outbound", "outbound"][self.random.random_range(0..4)];
+        order.body["network"] = json!(network);
+        order.body["resource_limits"] = json!({ "memory": "256M" });
+        order.bad = self.random.random_ratio(1, 12);
+        if order.bad {
+            order.body["base_image"] = json!(NO_IMAGE);
         }
+        self.make("create", order, None).await;
+    }
+
+    /// A workspace with a mark of its own, that sometimes expires or comes to rest.
+    pub(super) fn order(&mut self) -> Order {
+        let mark = self.mark();
+        let mut body = json!({ "name": mark, "labels": { "soak": mark }, "environment": { "SOAK": mark } });
         let mut expires = None;
         if self.random.random_ratio(1, 10) {
             let seconds = self.random.random_range(10..40);
             body["expires_in_seconds"] = json!(seconds);
             expires = Some(Duration::from_secs(seconds));
         }
+        let mut rests = None;
+        if self.random.random_ratio(1, 4) {
+            let (action, rest) = [("pause", Phase::Dozing), ("stop", Phase::Asleep)][self.random.random_range(0..2)];
+            body["idle"] = json!({ "action": action, "after_minutes": IDLE_MINUTES });
+            rests = Some(rest);
+        }
+        Order { mark, body, bad: false, expires, rests }
+    }
+
+    /// A word that nothing else is called by.
+    pub(super) fn mark(&mut self) -> String {
+        self.made += 1;
+        format!("s{}w{}n{}", self.ground.seed, self.number, self.made)
+    }
+
+    /// Makes what was ordered, from a snapshot where one is given.
+    pub(super) async fn make(&mut self, name: &str, order: Order, mut from: Option<&mut Kept>) {
+        let Order { mark, body, bad, expires, rests } = order;
         let request = self.subject().api.request(Method::POST, WORKSPACES).header("Idempotency-Key", &mark).json(&body);
-        let from = Instant::now();
+        let asked = Instant::now();
         self.subject().census.set(&mark, true);
         let answer = Answer::to(request).await;
-        let around = self.ground.weather.since(self.server, from);
-        self.count("create", &answer, &around, from);
-        let crowd = self.subject().census.most_since(from);
-        let expected = match (answer.status(), answer.problem()) {
-            (Some(201), _) => !bad,
+        let warm = if answer.json()["warm"] == true { " from the warm pool" } else { "" };
+        let around = self.ground_since(asked);
+        self.count(&format!("{name}{warm}"), &answer, &around.faults, asked);
+        let as_expected = match (answer.status(), answer.problem()) {
             // How it ended could not be recorded yet.
-            (Some(202), _) => around.contains(&Fault::DiskFull),
+            (Some(202), _) => around.faults.iter().any(|fault| fault.delays_rows()),
             (_, Some("workspace-failed")) => bad,
-            (_, Some("limit-reached")) => crowd > LIMIT,
-            _ => false,
+            (_, Some("limit-reached")) => around.limit_may_be_reached,
+            _ => !bad && answer.status() == Some(201),
         };
-        let excused = around.iter().any(|fault| fault.excuses(&answer));
-        let wrong = answer.broken_rule().is_some() || !(expected || excused);
-        if wrong {
-            let wanted = if bad { "422 workspace-failed" } else { "201" };
-            self.ground.report.finding(format!("create {mark} should be {wanted}; got {}", answer.shown()));
+        let excused = around.excuse(&answer);
+        let fits = match &mut from {
+            Some(kept) if !as_expected || answer.is_success() => {
+                kept.states.judge(Use::MakeFrom, &answer, &around).map(drop)
+            }
+            _ if as_expected || excused => Ok(()),
+            _ => Err(format!("it should be {}", if bad { "422 workspace-failed" } else { "201" })),
+        };
+        let fits = fits.and(answer.broken_rule().map_or(Ok(()), |rule| Err(rule.to_owned())));
+        if let Err(expected) = fits {
+            self.ground.report.finding(format!(
+                "{name} {mark} on {}: {expected}; got {}",
+                self.subject().name,
+                answer.shown()
+            ));
         }
-        let expires = expires.map(|after| from + after);
-        self.adopt(&mark, &answer, expires, excused || answer.status() == Some(202)).await;
+        let contents = from.map(|kept| kept.contents.clone()).unwrap_or_default();
+        let new = New { contents, expires: expires.map(|after| asked + after), rests };
+        self.adopt(&mark, &answer, new, excused || answer.status() == Some(202)).await;
         self.subject().census.set(&mark, false);
     }
 
+    /// What may explain an answer, besides what is a workspace's own, to a request that was sent then.
+    pub(super) fn ground_since(&self, from: Instant) -> Circumstances {
+        let faults = self.ground.weather.since(self.server, from);
+        let limit_may_be_reached = self.subject().census.most_since(from) > LIMIT;
+        Circumstances { faults, limit_may_be_reached, expiring: false }
+    }
+
     /// Takes over what a create has left, whatever it answered.
-    async fn adopt(&mut self, mark: &str, answer: &Answer, expires: Option<Instant>, open: bool) {
-        let phases = match answer.status() {
-            Some(201) => Phases::only(Phase::Ready),
-            _ => {
-                let mut phases = Phases::only(Phase::Unmade);
-                if open {
-                    phases.or(Phase::Ready);
-                    phases.or(Phase::Broken);
-                }
-                phases
-            }
-        };
-        if answer.problem() == Some("limit-reached") {
+    async fn adopt(&mut self, mark: &str, answer: &Answer, new: New, open: bool) {
+        let is_made = answer.status() == Some(201);
+        // What was refused before it began has left nothing to look for.
+        if matches!(answer.problem(), Some("limit-reached" | "snapshot-unusable" | "snapshot-not-found")) {
             return;
         }
         let ids = match answer.json()["id"].as_str() {
-            Some(id) if answer.status() == Some(201) => vec![id.to_owned()],
-            _ => self.find(mark).await,
+            Some(id) if is_made => vec![id.to_owned()],
+            _ => self.find(WORKSPACES, mark).await,
         };
         if ids.len() > 1 {
             self.ground.report.finding(format!("create {mark} has left {} workspaces: {ids:?}", ids.len()));
         }
+        let phases = match (is_made, open) {
+            (true, _) => Phases::only(Phase::Ready),
+            (false, false) => Phases::only(Phase::Unmade),
+            (false, true) => Phases::any([Phase::Unmade, Phase::Ready, Phase::Broken]),
+        };
         for id in ids {
-            let mut known = Known {
-                id,
-                server: self.server,
-                phases: phases.clone(),
-                files: Files::default(),
-                commits: None,
-                processes: Vec::new(),
-                expires,
-                looked: Instant::now(),
-                struck: None,
-                lingers: None,
-                made: Instant::now(),
-                wedged: false,
-                counter: 0,
-            };
-            self.note_census(&known);
-            if answer.status() != Some(201) {
-                self.settle(&mut known).await;
-            }
-            if !known.phases.is(Phase::Destroyed) {
-                self.owned.push(known);
-            }
+            self.take_on(id, phases.clone(), !is_made, &new).await;
         }
     }
 
-    /// The ids of the workspaces with a mark, once the server can say.
-    async fn find(&self, mark: &str) -> Vec<String> {
+    /// Owns a workspace from now on, which is looked at first if it is not clear where it stands.
+    pub(super) async fn take_on(&mut self, id: String, phases: Phases, look: bool, new: &New) {
+        let mut known = Known::new(id, self.server, phases, new.contents.clone());
+        (known.expires, known.rests) = (new.expires, new.rests);
+        self.note_census(&known);
+        if look {
+            self.settle(&mut known).await;
+        }
+        if !known.phases.is(Phase::Destroyed) {
+            self.owned.push(known);
+        }
+    }
+
+    /// The ids of what has a mark, once the server can say.
+    pub(super) async fn find(&self, list: &str, mark: &str) -> Vec<String> {
         let mut deadline = Instant::now() + SETTLES;
         loop {
             let asked = Instant::now();
-            let request = self.subject().api.request(Method::GET, &format!("{WORKSPACES}?label=soak:{mark}"));
+            let request = self.subject().api.request(Method::GET, &format!("{list}?label=soak:{mark}"));
             let answer = Answer::to(request).await;
             if !self.ground.weather.since(self.server, asked).is_empty() {
                 deadline = Instant::now() + SETTLES;
@@ -152,7 +201,8 @@ impl Worker {
         let answer = Answer::to(self.request(Method::GET, known, "")).await;
         let around = self.circumstances(known, from);
         self.count("look", &answer, &around.faults, from);
-        match Phase::shown(&answer.json()).filter(|_| answer.is_success()) {
+        let is_behind = around.faults.iter().any(|fault| fault.delays_rows());
+        match Phase::shown(&answer.json()).filter(|_| answer.is_success() && !is_behind) {
             Some(phase) => self.take_in(known, phase, &answer, from),
             None if !around.faults.is_empty() || around.expiring => self.settle(known).await,
             None => self.finding(known, "look", &format!("it should be {}; got {}", known.phases, answer.shown())),

@@ -153,7 +153,7 @@ impl Worker {
 
     /// An upload that breaks off leaves what was there.
     pub(super) async fn strike_upload(&mut self, known: &mut Known) {
-        let Some(path) = known.files.paths().next().map(str::to_owned) else { return };
+        let Some(path) = known.contents.files.paths().next().map(str::to_owned) else { return };
         let from = Instant::now();
         let piece = Ok(Bytes::from(vec![b'x'; 100_000]));
         let broken = Err(std::io::Error::other("the client goes away"));

@@ -1,6 +1,6 @@
 //! The tools and the raw files: every result is compared with what must come out.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{collections::BTreeSet, path::Path, time::Instant};
 
 use futures::future::join_all;
 use rand::RngExt as _;
@@ -15,8 +15,10 @@ use crate::soak::{
     workspace::{Commits, Known},
 };
 
-/// Where a worker's files are.
+/// Where most of a worker's files are.
 const FOLDER: &str = "files";
+/// Where the others are: not on the workspace's volume, so that a snapshot keeps them in its other half.
+const OUTSIDE: &str = "/var/tmp";
 /// How many calls go out at once in a burst.
 const BURST: usize = 8;
 
@@ -25,8 +27,8 @@ const BURST: usize = 8;
 impl Worker {
     /// Some path of a few.
     fn some_path(&mut self) -> String {
-        let (folder, name) = (self.random.random_range(0..3), self.random.random_range(0..4));
-        format!("{FOLDER}/d{folder}/f{name}.txt")
+        let (folder, name) = (self.random.random_range(0..4), self.random.random_range(0..4));
+        if folder == 3 { format!("{OUTSIDE}/f{name}.txt") } else { format!("{FOLDER}/d{folder}/f{name}.txt") }
     }
 
     /// A text whose first line is like no other.
@@ -38,7 +40,7 @@ impl Worker {
     }
 
     fn some_certain_text(&mut self, known: &Known) -> Option<(String, String)> {
-        let texts: Vec<_> = known.files.certain_texts().collect();
+        let texts: Vec<_> = known.contents.files.certain_texts().collect();
         let index = self.random.random_range(0..texts.len().max(1));
         texts.get(index).map(|(path, text)| ((*path).to_owned(), (*text).to_owned()))
     }
@@ -56,10 +58,10 @@ impl Worker {
                 if *written != content.len() {
                     self.finding(known, "write", &format!("{} bytes, and {written} are said to be", content.len()));
                 }
-                known.files.changed(path, file);
+                known.contents.files.changed(path, file);
             }
             Asked::Done(answer) => self.refused_by_guest(known, "write", &answer),
-            Asked::Open | Asked::Wrong => known.files.may_have_changed(path, file),
+            Asked::Open | Asked::Wrong => known.contents.files.may_have_changed(path, file),
             Asked::Refused => {}
         }
     }
@@ -85,7 +87,7 @@ impl Worker {
             Some(_) => return self.refused_by_guest(known, "read", &answer),
             None => Some(File::text(without_numbers(text(&answer.json(), "content")))),
         };
-        if let Err(wrong) = known.files.saw(path, seen) {
+        if let Err(wrong) = known.contents.files.saw(path, seen) {
             self.finding(known, "read", &wrong);
         }
     }
@@ -97,9 +99,9 @@ impl Worker {
         let edited = Some(File::text(old.replacen(&first, &fresh, 1)));
         let body = json!({ "file_path": path, "old_string": format!("{first}\n"), "new_string": format!("{fresh}\n") });
         match self.call(known, "edit", body).await {
-            Asked::Done(answer) if answer.is_success() => known.files.changed(&path, edited),
+            Asked::Done(answer) if answer.is_success() => known.contents.files.changed(&path, edited),
             Asked::Done(answer) => self.refused_by_guest(known, "edit", &answer),
-            Asked::Open | Asked::Wrong => known.files.may_have_changed(&path, edited),
+            Asked::Open | Asked::Wrong => known.contents.files.may_have_changed(&path, edited),
             Asked::Refused => {}
         }
     }
@@ -117,10 +119,11 @@ impl Worker {
 
     /// What is certain must be among them, and nothing else than what may be.
     fn compare_paths(&self, known: &Known, name: &str, found: BTreeSet<String>) {
-        if let Some((missing, _)) = known.files.certain().find(|(path, _)| !found.contains(*path)) {
+        let mut certain = known.contents.files.certain().filter(|(path, _)| path.starts_with(FOLDER));
+        if let Some((missing, _)) = certain.find(|(path, _)| !found.contains(*path)) {
             self.finding(known, name, &format!("{missing} was not found"));
         }
-        if let Some(stranger) = found.iter().find(|path| !known.files.may_be(path)) {
+        if let Some(stranger) = found.iter().find(|path| !known.contents.files.may_be(path)) {
             self.finding(known, name, &format!("{stranger} was found, and should not be there"));
         }
     }
@@ -128,11 +131,13 @@ impl Worker {
     pub(super) async fn grep(&mut self, known: &mut Known) {
         let Some((path, text)) = self.some_certain_text(known) else { return };
         let Some(first) = text.lines().next() else { return };
-        let asked = self.call(known, "grep", json!({ "pattern": format!("^{first}$"), "path": FOLDER })).await;
+        let folder = if path.starts_with(FOLDER) { FOLDER } else { OUTSIDE };
+        let asked = self.call(known, "grep", json!({ "pattern": format!("^{first}$"), "path": folder })).await;
         let Asked::Done(answer) = asked else { return };
         let result = answer.json();
         let matches = result["matches"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let is_it = |found: &Value| found["file_path"] == format!("/workspace/{path}") && found["line_number"] == 1;
+        let full = Path::new("/workspace").join(&path);
+        let is_it = |found: &Value| found["file_path"] == *full.to_string_lossy() && found["line_number"] == 1;
         if !matches.iter().any(is_it) {
             self.finding(known, "grep", &format!("{first} is line 1 of {path}; got {}", answer.shown()));
         }
@@ -142,9 +147,9 @@ impl Worker {
         let Some((path, _)) = self.some_certain_text(known) else { return };
         let request = self.post(known, "/files/remove", &json!({ "path": path }));
         match self.ask(known, Op::Call, "remove", request).await {
-            Asked::Done(answer) if answer.is_success() => known.files.changed(&path, None),
+            Asked::Done(answer) if answer.is_success() => known.contents.files.changed(&path, None),
             Asked::Done(answer) => self.refused_by_guest(known, "remove", &answer),
-            Asked::Open | Asked::Wrong => known.files.may_have_changed(&path, None),
+            Asked::Open | Asked::Wrong => known.contents.files.may_have_changed(&path, None),
             Asked::Refused => {}
         }
     }
@@ -153,7 +158,7 @@ impl Worker {
     pub(super) async fn bash(&mut self, known: &mut Known) {
         let code = self.random.random_range(0..5);
         let word = format!("{:08x}", self.random.random::<u32>());
-        let certain = known.files.certain().next().map(|(path, file)| (path.to_owned(), file.sha256.clone()));
+        let certain = known.contents.files.certain().next().map(|(path, file)| (path.to_owned(), file.sha256.clone()));
         let look = certain.as_ref().map_or_else(String::new, |(path, _)| format!("sha256sum < {path} | cut -c1-64;"));
         let command = format!("echo $WORD; id -u; {look} echo oops >&2; exit {code}");
         let asked = self.call(known, "bash", json!({ "command": command, "env": { "WORD": word } })).await;
@@ -197,15 +202,15 @@ impl Worker {
         let file = Some(File::blob(&bytes));
         let request = self.request(Method::PUT, known, &format!("/files/content?path={path}")).body(bytes);
         match self.ask(known, Op::Call, "upload", request).await {
-            Asked::Done(answer) if answer.is_success() => known.files.changed(&path, file),
+            Asked::Done(answer) if answer.is_success() => known.contents.files.changed(&path, file),
             Asked::Done(answer) => self.refused_by_guest(known, "upload", &answer),
-            Asked::Open | Asked::Wrong => known.files.may_have_changed(&path, file),
+            Asked::Open | Asked::Wrong => known.contents.files.may_have_changed(&path, file),
             Asked::Refused => {}
         }
     }
 
     pub(super) async fn download_one(&mut self, known: &mut Known) {
-        let paths: Vec<_> = known.files.paths().map(str::to_owned).collect();
+        let paths: Vec<_> = known.contents.files.paths().map(str::to_owned).collect();
         let index = self.random.random_range(0..paths.len().max(1));
         let Some(path) = paths.get(index) else { return };
         self.download(known, path).await;
@@ -220,7 +225,7 @@ impl Worker {
             Some(_) => return self.refused_by_guest(known, "download", &answer),
             None => Some(File::blob(answer.body())),
         };
-        if let Err(wrong) = known.files.saw(path, seen) {
+        if let Err(wrong) = known.contents.files.saw(path, seen) {
             self.finding(known, "download", &wrong);
         }
     }
@@ -244,7 +249,7 @@ impl Worker {
     }
 
     pub(super) async fn commit(&mut self, known: &mut Known) {
-        if known.commits.is_none() && !self.make_repository(known).await {
+        if known.contents.commits.is_none() && !self.make_repository(known).await {
             return;
         }
         let message = known.fresh("commit");
@@ -255,7 +260,7 @@ impl Worker {
         }
         let body = json!({ "action": "commit", "path": "repository", "message": message });
         let asked = self.call(known, "git", body).await;
-        let Some(commits) = &mut known.commits else { return };
+        let Some(commits) = &mut known.contents.commits else { return };
         match asked {
             Asked::Done(answer) if answer.is_success() => {
                 // What was in doubt is known to be there or not: it was staged with this one otherwise.
@@ -268,7 +273,7 @@ impl Worker {
             Asked::Open | Asked::Wrong => commits.doubtful = Some(message),
             Asked::Refused => {}
         }
-        if known.commits.as_ref().is_some_and(|commits| commits.doubtful.is_some()) {
+        if known.contents.commits.as_ref().is_some_and(|commits| commits.doubtful.is_some()) {
             // What a commit that broke off has left behind is for its owner to mend.
             let mend = json!({ "command": "rm -f .git/*.lock .git/refs/heads/*.lock", "workdir": "repository" });
             self.call(known, "bash", mend).await;
@@ -289,14 +294,14 @@ impl Worker {
         let Asked::Done(answer) = self.call(known, "bash", json!({ "command": command })).await else { return false };
         let made = answer.json()["exit_code"] == 0;
         if made {
-            known.commits = Some(Commits::default());
+            known.contents.commits = Some(Commits::default());
         }
         made
     }
 
     /// The history must have every commit that was acknowledged, in order, and no other.
     pub(super) async fn log(&mut self, known: &mut Known) {
-        if known.commits.as_ref().is_none_or(|commits| commits.certain.is_empty()) {
+        if known.contents.commits.as_ref().is_none_or(|commits| commits.certain.is_empty()) {
             return;
         }
         let body = json!({ "action": "log", "path": "repository", "limit": 1000 });
@@ -304,7 +309,7 @@ impl Worker {
         let result = answer.json();
         let Some(shown) = result["commits"].as_array() else { return self.git_refused(known, &answer) };
         let shown: Vec<String> = shown.iter().rev().map(|commit| text(commit, "subject").to_owned()).collect();
-        let Some(commits) = &mut known.commits else { return };
+        let Some(commits) = &mut known.contents.commits else { return };
         let mut with_doubtful = commits.certain.clone();
         with_doubtful.extend(commits.doubtful.take());
         if shown != commits.certain && shown != with_doubtful {

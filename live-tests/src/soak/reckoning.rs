@@ -1,0 +1,157 @@
+//! After the load: everything comes to rest, is compared with what its owners know, and goes; then nothing is left.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use futures::future::join_all;
+use tokio::time::sleep;
+
+use super::{
+    agreement::{self, Expected, Own},
+    dockerd::Dockerd,
+    footprint::Footprint,
+    ground::Ground,
+    lab::inside,
+    leak::{Finding, Leak, Planted},
+    report::say,
+    settings::Settings,
+    worker::{Left, Worker},
+};
+
+/// How long everything may take to come to rest when nothing is asked any more: more than a minute, after which the
+/// servers compare rows and engine.
+const REST: Duration = Duration::from_secs(150);
+
+/// What is to be reckoned with.
+pub struct Reckoning {
+    /// What all parts of the run share.
+    pub ground: Arc<Ground>,
+    /// The engine.
+    pub dockerd: Dockerd,
+    /// What each server held before the load.
+    pub baselines: Vec<Footprint>,
+}
+
+// === impl Reckoning ===
+
+impl Reckoning {
+    /// Compares what the workers have left with what there is, and says what was found in all of the run.
+    ///
+    /// # Errors
+    /// When something could not be looked at.
+    pub async fn reckon(self, left: Vec<Left>, settings: &Settings) -> anyhow::Result<ExitCode> {
+        let report = &self.ground.report;
+        report.note("the load has ended; comparing store, engine and API");
+        // Now already, should the reckoning be interrupted.
+        self.keep_logs().await?;
+        self.settle(&expected(&left), false).await?;
+        report.note("comparing every file, history, process and session with what its owner knows, and destroying it");
+        join_all(self.by_server(left).into_iter().enumerate().map(|(server, left)| {
+            let mut worker = Worker::taking_over(Arc::clone(&self.ground), server);
+            async move { worker.verify(left).await }
+        }))
+        .await;
+        report.note("all is destroyed; looking for what is left");
+        self.settle(&Expected::default(), true).await?;
+        if settings.prove && report.findings().is_empty() {
+            self.prove().await?;
+        }
+        say(&report.summary());
+        for (subject, baseline) in self.ground.subjects.iter().zip(&self.baselines) {
+            let now = Footprint::of(subject.server.lock().await.pid())?;
+            let name = subject.name;
+            say(&format!("server on {name}: at first {baseline:?}, at the end {now:?}"));
+            say(&format!("warm pool on {name}, since its last start: {}", subject.pool().await?));
+        }
+        self.keep_logs().await?;
+        let findings = report.findings();
+        say(&format!("seed {}: {} findings", self.ground.seed, findings.len()));
+        Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// What there is on each server.
+    fn by_server(&self, left: Vec<Left>) -> Vec<Left> {
+        let mut sorted: Vec<Left> = self.ground.subjects.iter().map(|_| Left::default()).collect();
+        for Left { workspaces, snapshots } in left {
+            workspaces.into_iter().for_each(|known| sorted[known.server].workspaces.push(known));
+            snapshots.into_iter().for_each(|kept| sorted[kept.server].snapshots.push(kept));
+        }
+        sorted
+    }
+
+    /// The disk goes with the namespace; what was logged on it stays.
+    async fn keep_logs(&self) -> anyhow::Result<()> {
+        let folder = PathBuf::from(format!("target/soak/seed-{}", self.ground.seed));
+        fs::create_dir_all(&folder).context("making a folder for the logs")?;
+        for subject in &self.ground.subjects {
+            let name = format!("server-{}.log", subject.name.replace(' ', "-"));
+            fs::write(folder.join(name), subject.server.lock().await.log()).context("keeping a log")?;
+        }
+        fs::copy(inside::folder()?.join("dockerd.log"), folder.join("dockerd.log")).context("keeping a log")?;
+        say(&format!("logs: {}", folder.display()));
+        Ok(())
+    }
+
+    /// Looks until nothing is left that should not be; what stays is a finding.
+    async fn settle(&self, expected: &Expected, at_rest: bool) -> anyhow::Result<()> {
+        let deadline = Instant::now() + REST;
+        loop {
+            let findings = self.findings(expected, at_rest).await?;
+            if findings.is_empty() || Instant::now() > deadline {
+                findings.into_iter().for_each(|finding| self.ground.report.finding(finding.to_string()));
+                return Ok(());
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn findings(&self, expected: &Expected, at_rest: bool) -> anyhow::Result<Vec<Finding>> {
+        let mut pids = Vec::new();
+        for subject in &self.ground.subjects {
+            pids.push(subject.server.lock().await.pid());
+        }
+        let mut own = Own { pids: self.dockerd.pids(), trees: self.dockerd.bereaved() };
+        own.pids.extend([1, std::process::id()].iter().chain(&pids));
+        own.trees.extend(self.ground.rows.pids()?);
+        let mut findings = agreement::findings(&self.ground, expected, own).await?;
+        if at_rest {
+            for ((subject, baseline), pid) in self.ground.subjects.iter().zip(&self.baselines).zip(pids) {
+                findings.extend(Footprint::of(pid)?.grown_since(baseline, &format!("the server on {}", subject.name)));
+            }
+        }
+        Ok(findings)
+    }
+
+    /// Plants every kind of leak, one after the other, and sees each named; then none.
+    async fn prove(&self) -> anyhow::Result<()> {
+        let (report, none) = (&self.ground.report, Expected::default());
+        for leak in Leak::plantable() {
+            let planted: Planted = leak.plant(&self.ground).await.with_context(|| format!("planting: {leak}"))?;
+            let findings = self.findings(&none, true).await?;
+            planted.remove(&self.ground).await.with_context(|| format!("removing what was planted: {leak}"))?;
+            match findings.iter().find(|finding| finding.leak == leak) {
+                Some(finding) => report.note(&format!("planted a leak: {finding}")),
+                None => report.finding(format!("a planted leak was not named: {leak}")),
+            }
+        }
+        self.settle(&none, true).await
+    }
+}
+
+/// What the workers know of.
+fn expected(left: &[Left]) -> Expected {
+    let workspaces = || left.iter().flat_map(|left| &left.workspaces);
+    let expired = workspaces().filter(|known| known.expires.is_some());
+    let snapshots = left.iter().flat_map(|left| &left.snapshots);
+    Expected {
+        workspaces: workspaces().map(|known| known.id.clone()).collect(),
+        expired: expired.map(|known| known.id.clone()).collect(),
+        snapshots: snapshots.map(|kept| kept.id.clone()).collect(),
+    }
+}

@@ -1,0 +1,112 @@
+//! Seeing where a workspace stands, and what may explain it.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use tokio::time::sleep;
+
+use super::{SETTLES, Worker};
+use crate::soak::{
+    answer::Answer,
+    fault::Fault,
+    ground::LIMIT,
+    phase::{Circumstances, Phase},
+    workspace::Known,
+};
+
+// === impl Worker ===
+
+impl Worker {
+    /// What may explain an answer to a request that was sent then, with what it means for the workspace.
+    pub(super) fn circumstances(&self, known: &mut Known, from: Instant) -> Circumstances {
+        let mut faults = self.ground.weather.since(self.server, from);
+        if self.ground.weather.since(self.server, known.looked).contains(&Fault::EngineKilled) {
+            known.phases.engine_died();
+            known.sandbox_may_have_ended();
+        }
+        if self.ground.weather.since(self.server, known.looked).contains(&Fault::DiskFull) {
+            // What they wrote meanwhile is lost, as it is for any program that does not look.
+            known.processes.clear();
+        }
+        if let Some(rest) = known.rests {
+            known.phases.may_rest(rest);
+        }
+        if known.has_expired() {
+            known.phases.or(Phase::Destroyed);
+            known.sandbox_may_have_ended();
+        }
+        faults.extend(known.struck);
+        if let Some(fault) = known.lingering() {
+            faults.insert(fault);
+            known.sandbox_may_have_ended();
+            if known.phases.may_be(Phase::Ready) {
+                known.phases.or(Phase::Broken);
+            }
+        }
+        let expiring = known.has_expired();
+        let limit_may_be_reached = self.subject().census.most_since(from) > LIMIT;
+        Circumstances { faults, limit_may_be_reached, expiring }
+    }
+
+    /// Whether the engine says that it cannot start the container, since it was killed in the middle of that. Docker
+    /// 20.10 leaves a task behind then and stumbles over it ever after; no client of it can mend that.
+    pub(super) fn is_wedged(&self, known: &mut Known, answer: &Answer) -> bool {
+        let killed = self.ground.weather.since(self.server, known.made).contains(&Fault::EngineKilled);
+        // The standard runtime's words, and gVisor's.
+        let words = [": already exists", ": id already in use"];
+        let shown = answer.shown();
+        let stumbles = answer.problem() == Some("engine-refused") && words.iter().any(|words| shown.contains(words));
+        if killed && stumbles && !known.wedged {
+            known.wedged = true;
+            self.ground
+                .report
+                .seen(Fault::EngineKilled, "Docker could not start a container again: task already exists");
+        }
+        killed && stumbles
+    }
+
+    /// Looks until the workspace stands somewhere, and holds that against what it may be.
+    pub(super) async fn settle(&mut self, known: &mut Known) {
+        let from = Instant::now();
+        let mut last = String::new();
+        let mut deadline = from + SETTLES;
+        while Instant::now() < deadline {
+            let asked = Instant::now();
+            let answer = Answer::to(self.request(Method::GET, known, "")).await;
+            let faults = self.ground.weather.since(self.server, asked);
+            if !faults.is_empty() {
+                // Its time runs from when all is well.
+                deadline = Instant::now() + SETTLES;
+            }
+            if let Some(rule) = answer.broken_rule() {
+                self.finding(known, "look", &format!("{rule}; got {}", answer.shown()));
+                return;
+            }
+            let is_behind = faults.iter().any(|fault| fault.delays_rows());
+            if answer.is_success()
+                && !is_behind
+                && let Some(phase) = Phase::shown(&answer.json())
+            {
+                self.take_in(known, phase, &answer, from);
+                return;
+            }
+            last = answer.shown();
+            sleep(Duration::from_millis(250)).await;
+        }
+        self.finding(known, "look", &format!("it stays between two states for {SETTLES:?}: {last}"));
+    }
+
+    /// A look showed this phase.
+    pub(super) fn take_in(&self, known: &mut Known, phase: Phase, answer: &Answer, from: Instant) {
+        self.circumstances(known, from);
+        let before = known.phases.to_string();
+        if phase == Phase::Broken {
+            known.sandbox_may_have_ended();
+        }
+        if !known.phases.see(phase) {
+            self.finding(known, "look", &format!("it should be {before}, and is shown as {}", answer.shown()));
+        }
+        known.looked = Instant::now();
+        self.note_census(known);
+    }
+}

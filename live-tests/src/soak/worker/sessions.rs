@@ -1,0 +1,106 @@
+//! Attaching to workspaces, and letting them go: one session holds a workspace, and every other one is told who does.
+
+use rand::RngExt as _;
+use reqwest::Method;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{Asked, Worker};
+use crate::soak::{
+    phase::Op,
+    workspace::{Holder, Known},
+};
+
+// === impl Worker ===
+
+impl Worker {
+    /// Attaches a session to it, which makes it ready.
+    pub(super) async fn attach(&mut self, known: &mut Known) {
+        // Whoever is not sure whether an earlier attachment has come about takes it over.
+        let take_over = known.holder == Holder::Doubtful;
+        self.attach_as(known, "attach", take_over).await;
+    }
+
+    /// Takes it over from its own session: that one is then refused.
+    pub(super) async fn take_over(&mut self, known: &mut Known) {
+        let before = known.session();
+        self.attach_as(known, "take over", true).await;
+        if let Some(before) = before.filter(|before| known.session().is_some_and(|now| now != *before)) {
+            self.call_for(known, before, "workspace-attached").await;
+        }
+    }
+
+    async fn attach_as(&mut self, known: &mut Known, name: &str, take_over: bool) {
+        let session = self.some_session();
+        let body = json!({ "holder": holder(session), "session_id": session, "take_over": take_over });
+        let request = self.post(known, "/attach", &body);
+        match self.ask(known, Op::Resume, name, request).await {
+            Asked::Done(answer) => {
+                known.holder = Holder::Session(session);
+                if answer.json()["session_id"] != session.to_string() {
+                    self.finding(known, name, &format!("it should be session {session}; got {}", answer.shown()));
+                }
+            }
+            Asked::Open | Asked::Wrong => known.holder = Holder::Doubtful,
+            // One who cannot be given the workspace does not take it from anybody either, or ends with it.
+            Asked::Refused if take_over => known.holder = Holder::Doubtful,
+            Asked::Refused => {}
+        }
+    }
+
+    /// Attaches and calls for others, who must be told who holds it.
+    pub(super) async fn contend(&mut self, known: &mut Known) {
+        let (Some(held_by), stranger) = (known.session(), self.some_session()) else { return };
+        let body = json!({ "holder": holder(stranger), "session_id": stranger });
+        let request = self.post(known, "/attach", &body);
+        if let Asked::Done(answer) = self.ask(known, Op::Contend, "attach in vain", request).await {
+            let refused = answer.problem() == Some("workspace-attached");
+            if !(refused && answer.shown().contains(&holder(held_by)) || known.has_expired()) {
+                let what = format!("it should be refused, naming {}; got {}", holder(held_by), answer.shown());
+                self.finding(known, "attach in vain", &what);
+            }
+        }
+        if known.session() == Some(held_by) {
+            self.call_for(known, stranger, "workspace-attached").await;
+        }
+    }
+
+    /// Calls for a session that does not hold it.
+    async fn call_for(&mut self, known: &mut Known, session: Uuid, refusal: &str) {
+        let request = self.request_for(Some(session), Method::POST, known, "/bash").json(&json!({ "command": "true" }));
+        if let Asked::Done(answer) = self.ask(known, Op::Contend, "call in vain", request).await
+            && answer.problem() != Some(refusal)
+            && !known.has_expired()
+        {
+            self.finding(known, "call in vain", &format!("it should be {refusal}; got {}", answer.shown()));
+        }
+    }
+
+    /// Detaches; who was attached is then refused.
+    pub(super) async fn detach(&mut self, known: &mut Known) {
+        let Some(session) = known.session() else { return };
+        let request = self.post(known, "/detach", &json!({ "session_id": session }));
+        match self.ask(known, Op::Aside, "detach", request).await {
+            Asked::Done(answer) => {
+                known.holder = Holder::Nobody;
+                let ended = &answer.json()["end_reason"];
+                if *ended != "detached" && !(known.has_expired() && *ended == "destroyed") {
+                    self.finding(known, "detach", &format!("it should have ended; got {}", answer.shown()));
+                }
+                if self.random.random_bool(0.5) {
+                    self.call_for(known, session, "session-ended").await;
+                }
+            }
+            Asked::Open | Asked::Wrong | Asked::Refused => known.holder = Holder::Doubtful,
+        }
+    }
+
+    fn some_session(&mut self) -> Uuid {
+        Uuid::from_u128(self.random.random())
+    }
+}
+
+/// The name of a session's holder.
+fn holder(session: Uuid) -> String {
+    format!("holder of {session}")
+}
