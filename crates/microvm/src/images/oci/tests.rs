@@ -13,6 +13,8 @@ fn layer(files: &[(&str, &str)]) -> Vec<u8> {
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);
         header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
         archive.append_data(&mut header, name, text.as_bytes()).unwrap();
     }
     archive.into_inner().unwrap().finish().unwrap()
