@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{MachineSpec, RestoreError, SaveError, VmmKind};
+use crate::{MachineSpec, RestoreError, SaveError, VmmError, VmmKind, identity::Identity};
 
 const FILE: &str = "manifest.json";
 
@@ -43,18 +43,22 @@ pub(crate) struct Shape {
     network: bool,
 }
 
+/// That the disk is full, if that is what lies behind `error`.
+pub(crate) fn no_room(error: VmmError, into: &Path) -> SaveError {
+    /// Less than this, and the next piece of memory does not fit.
+    const NOTHING: u64 = 4 << 20;
+    let left = rustix::fs::statvfs(into).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    match left {
+        Ok(left) if left < NOTHING => SaveError::NoRoom { into: into.to_owned(), source: error.into() },
+        _ => SaveError::Control(error),
+    }
+}
+
 // === impl Manifest ===
 
 impl Manifest {
     /// Writes the manifest of what is in `into`, after the files themselves have reached the disk.
-    pub(crate) fn write(
-        into: &Path,
-        vmm: VmmKind,
-        version: &str,
-        processor: &str,
-        shape: Shape,
-        files: &[&str],
-    ) -> Result<(), SaveError> {
+    pub(crate) fn write(into: &Path, vmm: VmmKind, identity: &Identity, files: &[&str]) -> Result<(), SaveError> {
         let failed = |action, name: &str| {
             let path = into.join(name);
             move |source| SaveError::File { action, path, source }
@@ -68,9 +72,9 @@ impl Manifest {
         let manifest = Self {
             format: FORMAT,
             vmm: vmm.to_string(),
-            version: version.to_owned(),
-            processor: processor.to_owned(),
-            shape,
+            version: identity.version.clone(),
+            processor: identity.processor.clone(),
+            shape: identity.shape.clone(),
             files: lengths,
         };
         let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::from).map_err(failed("write", FILE))?;
@@ -98,14 +102,7 @@ impl Manifest {
     }
 
     /// Refuses what another monitor, version or processor has saved, or a machine of another shape.
-    pub(crate) fn fits(
-        &self,
-        from: &Path,
-        vmm: VmmKind,
-        version: &str,
-        processor: &str,
-        spec: &MachineSpec,
-    ) -> Result<(), RestoreError> {
+    pub(crate) fn fits(&self, from: &Path, vmm: VmmKind, identity: &Identity) -> Result<(), RestoreError> {
         let foreign = |reason| Err(RestoreError::Foreign { from: from.to_owned(), reason });
         let vmm = vmm.to_string();
         if self.format != FORMAT {
@@ -113,14 +110,14 @@ impl Manifest {
         }
         let differences = [
             ("monitor", &self.vmm, vmm.as_str()),
-            ("version", &self.version, version),
-            ("processor", &self.processor, processor),
+            ("version", &self.version, identity.version.as_str()),
+            ("processor", &self.processor, identity.processor.as_str()),
         ];
         if let Some((what, saved, here)) = differences.into_iter().find(|(_, saved, here)| saved != here) {
             return foreign(format!("its {what} is {saved}, and here it is {here}; boot the machine anew"));
         }
-        let shape = Shape::of(spec);
-        if self.shape != shape {
+        let shape = &identity.shape;
+        if self.shape != *shape {
             return foreign(format!("it was saved as {:?}, and {shape:?} is wanted", self.shape));
         }
         Ok(())

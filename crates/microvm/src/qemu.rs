@@ -27,10 +27,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::{command::Start, qmp::Qmp, save::Identity};
+use self::{command::Start, qmp::Qmp};
 use crate::{
     Acceleration, BootError, GoneReason, Kernel, MachineSpec, MachineState, Probe, RestoreError, SaveError, Vmm,
     VmmError, VmmKind,
+    identity::Identity,
     ports::{self, Port},
     process::Process,
 };
@@ -218,7 +219,7 @@ impl Vmm for Qemu {
     async fn probe(&self) -> Probe {
         let Some(kernel) = &self.settings.probe_kernel else {
             // Not remembered: one may be imported.
-            return Probe::Fails { reason: probe::NO_KERNEL.to_owned() };
+            return Probe::Fails { reason: crate::NO_KERNEL.to_owned() };
         };
         self.probed.get_or_init(|| probe::probe(self, kernel)).await.clone()
     }

@@ -105,7 +105,7 @@ impl Machine {
     /// A machine that comes from what was saved of another, with clones of that one's disks.
     pub(crate) async fn restored(from: &Path, disks_of: &MachineSpec, copy: bool) -> anyhow::Result<Self> {
         let (root, data) = (disks_of.root.clone(), disks_of.data.clone().context("no data disk")?);
-        let machine = Self::prepared(|folder| {
+        let machine = Self::prepared(move |folder| {
             Ok((disks::clone(&root, &folder.join("root"))?.0, disks::clone(&data, &folder.join("data"))?.0))
         })
         .await?;

@@ -16,8 +16,6 @@ const INTERVAL: Duration = Duration::from_millis(20);
 /// Enough for a kernel and its initial file system.
 const MEMORY_MIB: u32 = 192;
 
-pub(super) const NO_KERNEL: &str = "there is no kernel to boot; import one with `emergent kernel import`";
-
 /// Tries what is wanted, or KVM first and emulation then.
 pub(super) async fn probe(qemu: &Qemu, kernel: &Kernel) -> Probe {
     let version = match version(&qemu.settings.program).await {

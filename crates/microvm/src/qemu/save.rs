@@ -4,18 +4,18 @@ use std::{
     fs::{self, File},
     io,
     os::fd::AsFd as _,
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{Qemu, command::Start, qmp::Qmp};
 use crate::{
-    Acceleration, MachineSpec, MachineState, RestoreError, SaveError, Vmm as _, VmmError, VmmKind,
-    manifest::{Manifest, Shape},
+    MachineSpec, MachineState, RestoreError, SaveError, Vmm as _, VmmError, VmmKind,
+    identity::Identity,
+    manifest::{Manifest, no_room},
 };
 
 /// Memory and devices.
@@ -29,47 +29,6 @@ const INTERVAL: Duration = Duration::from_millis(5);
 
 /// As fast as it goes; QEMU's own default is meant for networks.
 const BYTES_PER_SECOND: u64 = 1 << 40;
-
-/// What a machine is, kept in its directory for the time that it is saved.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Identity {
-    version: String,
-    processor: String,
-    shape: Shape,
-}
-
-// === impl Identity ===
-
-impl Identity {
-    /// The identity of a machine that is about to be started.
-    pub(super) fn new(spec: &MachineSpec, acceleration: Acceleration, version: &str) -> Self {
-        let processor = match acceleration {
-            Acceleration::Emulated => "emulated".to_owned(),
-            Acceleration::Kvm => host_processor(),
-        };
-        Self { version: version.to_owned(), processor, shape: Shape::of(spec) }
-    }
-
-    /// Where it is kept.
-    pub(super) fn file(dir: &Path) -> PathBuf {
-        dir.join("identity.json")
-    }
-
-    pub(super) fn write(&self, dir: &Path) -> io::Result<()> {
-        fs::write(Self::file(dir), serde_json::to_vec(self)?)
-    }
-
-    fn read(dir: &Path) -> io::Result<Self> {
-        Ok(serde_json::from_slice(&fs::read(Self::file(dir))?)?)
-    }
-}
-
-/// The processor, as the kernel names it.
-fn host_processor() -> String {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
-}
 
 pub(super) async fn save(qemu: &Qemu, dir: &Path, into: &Path) -> Result<(), SaveError> {
     match qemu.state(dir).await? {
@@ -94,32 +53,18 @@ async fn write(qemu: &Qemu, dir: &Path, into: &Path, identity: &Identity) -> Res
     qmp.hand_file(FILE, file.as_fd()).await?;
     limitless(&mut qmp).await?;
     qmp.command("save the machine", "migrate", json!({"uri": format!("fd:{FILE}")})).await?;
-    migrated(&mut qmp, "save the machine").await.map_err(|error| no_room(error, into, &file))?;
+    migrated(&mut qmp, "save the machine").await.map_err(|error| no_room(error, into))?;
     drop(qmp);
-    let (into, version, processor) = (into.to_owned(), identity.version.clone(), identity.processor.clone());
-    let shape = identity.shape.clone();
-    let written = tokio::task::spawn_blocking(move || {
-        Manifest::write(&into, VmmKind::Qemu, &version, &processor, shape, &[SNAPSHOT])
-    });
+    let (into, identity) = (into.to_owned(), identity.clone());
+    let written = tokio::task::spawn_blocking(move || Manifest::write(&into, VmmKind::Qemu, &identity, &[SNAPSHOT]));
     written.await.map_err(|error| SaveError::Control(VmmError::from(io::Error::other(error))))?
-}
-
-/// That the disk is full, if that is what lies behind `error`.
-fn no_room(error: VmmError, into: &Path, file: &File) -> SaveError {
-    /// Less than this, and the next piece of memory does not fit.
-    const NOTHING: u64 = 4 << 20;
-    let left = rustix::fs::fstatvfs(file).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-    match left {
-        Ok(left) if left < NOTHING => SaveError::NoRoom { into: into.to_owned(), source: error.into() },
-        _ => SaveError::Control(error),
-    }
 }
 
 pub(super) async fn restore(qemu: &Qemu, spec: &MachineSpec, from: &Path) -> Result<(), RestoreError> {
     let manifest = Manifest::read(from)?;
     let (acceleration, version) = qemu.usable().await?;
     let identity = Identity::new(spec, acceleration, &version);
-    manifest.fits(from, VmmKind::Qemu, &identity.version, &identity.processor, spec)?;
+    manifest.fits(from, VmmKind::Qemu, &identity)?;
     let path = from.join(SNAPSHOT);
     let file = File::open(&path)
         .map_err(|error| RestoreError::Damaged { from: from.to_owned(), reason: error.to_string() })?;
