@@ -1,0 +1,224 @@
+//! What machines are made of here, made once and kept, and a machine that goes with its case.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, ensure};
+use async_trait::async_trait;
+use base64::Engine as _;
+use emergent_guest_client::{Guest, Open};
+use emergent_guest_proto::{machine::Restored, tools::BashRequest};
+use emergent_microvm::{
+    Acceleration, Disk, Kernel, Layout, MachineId, MachineSpec, Qemu, QemuSettings, Vmm, VmmKind, disks, images,
+    kernels::{self, KernelSource},
+};
+use emergent_provider::{ByteStream, ChannelError};
+use tokio::time::Instant;
+
+const NAME: &str = "live";
+const ROOT_BYTES: u64 = 2 << 30;
+const MEMORY_MIB: u32 = 256;
+
+/// How long an emulated machine may take to answer, on a busy host.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Why no machine can be made here.
+pub(crate) fn why_missing() -> Option<String> {
+    if std::env::var_os("LIVE_MICROVM").is_none() {
+        return Some("LIVE_MICROVM does not name a directory with a kernel package; run `make live`".to_owned());
+    }
+    let found = std::process::Command::new("qemu-system-x86_64").arg("--version").output();
+    found.err().map(|error| format!("qemu-system-x86_64 does not start: {error}"))
+}
+
+/// The kernel and the root file system, made the first time.
+struct Ground {
+    layout: Layout,
+    kernel: Kernel,
+}
+
+fn ground() -> anyhow::Result<&'static Ground> {
+    static GROUND: OnceLock<Result<Ground, String>> = OnceLock::new();
+    let ground = GROUND.get_or_init(|| prepare().map_err(|error| format!("{error:#}")));
+    ground.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+fn prepare() -> anyhow::Result<Ground> {
+    let directory = PathBuf::from(std::env::var_os("LIVE_MICROVM").context("LIVE_MICROVM")?);
+    let guest = Path::new(&std::env::var_os("LIVE_BIN_DIR").context("LIVE_BIN_DIR")?).join("emergent-guest");
+    let layout = Layout::new(&directory);
+    let package = fs::read_dir(&directory)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .context("no kernel package; run scripts/install-microvm.sh")?;
+    // Always anew: the guest in it may be another one.
+    kernels::import(&layout, NAME, &KernelSource::Package(package), &guest)?;
+    let source = images::ImageSource::Docker("emergent/workspace:latest".to_owned());
+    images::build(&layout, NAME, &source, ROOT_BYTES, &guest)?;
+    Ok(Ground { kernel: kernels::find(&layout, NAME)?, layout })
+}
+
+/// The driver that all cases share, emulating: the probe of KVM has a case of its own.
+pub(crate) fn qemu() -> anyhow::Result<Arc<Qemu>> {
+    static QEMU: OnceLock<Arc<Qemu>> = OnceLock::new();
+    let kernel = ground()?.kernel.clone();
+    Ok(Arc::clone(QEMU.get_or_init(|| {
+        let acceleration = Some(Acceleration::Emulated);
+        Arc::new(Qemu::new(QemuSettings { probe_kernel: Some(kernel), acceleration, ..QemuSettings::default() }))
+    })))
+}
+
+/// The kernel, for drivers of a case's own.
+pub(crate) fn kernel() -> anyhow::Result<Kernel> {
+    Ok(ground()?.kernel.clone())
+}
+
+/// A machine and its guest. It ends when it is dropped.
+pub(crate) struct Machine {
+    pub(crate) vmm: Arc<Qemu>,
+    pub(crate) spec: MachineSpec,
+    pub(crate) guest: Guest,
+    _folder: tempfile::TempDir,
+}
+
+impl Machine {
+    /// A machine that boots, with a root of its own and a data disk.
+    pub(crate) async fn boot() -> anyhow::Result<Self> {
+        let machine = Self::prepared(|folder| {
+            let ground = ground()?;
+            let root = disks::from_image(&images::root(&ground.layout, NAME), &folder.join("root"), VmmKind::Qemu)?.0;
+            let data = disks::empty(&folder.join("data"), 1 << 30)?;
+            Ok((root, data))
+        })
+        .await?;
+        let began = Instant::now();
+        machine.vmm.boot(&machine.spec).await.context("booting")?;
+        machine.answers().await?;
+        println!("boot to the first answer: {:?}", began.elapsed());
+        Ok(machine)
+    }
+
+    /// A machine that comes from what was saved of another, with clones of that one's disks.
+    pub(crate) async fn restored(from: &Path, disks_of: &MachineSpec, copy: bool) -> anyhow::Result<Self> {
+        let (root, data) = (disks_of.root.clone(), disks_of.data.clone().context("no data disk")?);
+        let machine = Self::prepared(move |folder| {
+            Ok((disks::clone(&root, &folder.join("root"))?.0, disks::clone(&data, &folder.join("data"))?.0))
+        })
+        .await?;
+        machine.restore(from, copy).await?;
+        Ok(machine)
+    }
+
+    async fn prepared(
+        disks: impl FnOnce(&Path) -> anyhow::Result<(Disk, Disk)> + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().to_owned();
+        let (vmm, kernel, (root, data)) =
+            tokio::task::spawn_blocking(move || anyhow::Ok((qemu()?, kernel()?, disks(&path)?))).await??;
+        let dir = folder.path().join("vm");
+        fs::create_dir(&dir)?;
+        let spec = MachineSpec {
+            id: MachineId::generate(),
+            dir: dir.clone(),
+            kernel,
+            root,
+            data: Some(data),
+            memory_mib: MEMORY_MIB,
+            vcpus: 1,
+            network: None,
+        };
+        let guest = Guest::new(Arc::new(Opener { vmm: Arc::clone(&vmm), dir }), None);
+        Ok(Self { vmm, spec, guest, _folder: folder })
+    }
+
+    /// Restores this machine, and tells the guest.
+    pub(crate) async fn restore(&self, from: &Path, copy: bool) -> anyhow::Result<()> {
+        let began = Instant::now();
+        self.vmm.restore(&self.spec, from).await.context("restoring")?;
+        let entropy: [u8; 64] = rand::random();
+        let now_ms = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
+        let entropy = base64::engine::general_purpose::STANDARD.encode(entropy);
+        self.answers().await?;
+        let restored = Restored { now_ms, entropy, copy, host_name: None, network: None };
+        self.guest.restored(&restored).await.context("telling the guest")?;
+        self.sh("true").await?;
+        println!("restore to the first command done: {:?}", began.elapsed());
+        Ok(())
+    }
+
+    /// Brings the machine to disk, ends its process, and makes it go on in another.
+    pub(crate) async fn pass_through_disk(&self, into: &Path) -> anyhow::Result<()> {
+        self.save(into).await?;
+        self.vmm.end(&self.spec.dir).await?;
+        self.restore(into, false).await
+    }
+
+    /// Freezes and saves.
+    pub(crate) async fn save(&self, into: &Path) -> anyhow::Result<()> {
+        self.guest.suspend();
+        self.vmm.freeze(&self.spec.dir).await.context("freezing")?;
+        fs::create_dir_all(into)?;
+        let began = Instant::now();
+        self.vmm.save(&self.spec.dir, into).await.context("saving")?;
+        println!("saved in {:?}", began.elapsed());
+        Ok(())
+    }
+
+    /// Runs a command as the agent; what it wrote, without the white space around it.
+    pub(crate) async fn sh(&self, command: &str) -> anyhow::Result<String> {
+        let request: BashRequest = serde_json::from_value(serde_json::json!({ "command": command }))?;
+        let result = self.guest.bash(request).await.with_context(|| format!("running {command}"))?;
+        ensure!(result.exit_code == Some(0), "{command}: {result:?}");
+        Ok(result.stdout.trim().to_owned())
+    }
+
+    async fn answers(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.guest.hello().await {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() > deadline => return Err(error).context("the guest does not answer"),
+                Err(_) => {
+                    let state = self.vmm.state(&self.spec.dir).await?;
+                    ensure!(
+                        !matches!(state, emergent_microvm::MachineState::Gone(_)),
+                        "the machine is gone: {state:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let (vmm, dir) = (Arc::clone(&self.vmm), self.spec.dir.clone());
+        // A case that failed has said so already.
+        let end = std::thread::spawn(move || {
+            let executor = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            executor.map(|executor| executor.block_on(vmm.end(&dir))).ok()
+        });
+        drop(end.join());
+    }
+}
+
+struct Opener {
+    vmm: Arc<Qemu>,
+    dir: PathBuf,
+}
+
+#[async_trait]
+impl Open for Opener {
+    async fn open(&self) -> Result<ByteStream, ChannelError> {
+        let opened = self.vmm.open(&self.dir).await;
+        opened.map_err(|error| match error {
+            emergent_microvm::VmmError::Gone(_) => ChannelError::NotRunning,
+            error => ChannelError::Refused { engine: "qemu".to_owned(), source: error.into() },
+        })
+    }
+}

@@ -1,0 +1,38 @@
+//! MicroVMs that really boot: QEMU, a Debian kernel, the workspace image, and the guest as the first process.
+
+mod boot;
+mod ground;
+mod loss;
+mod saving;
+
+use std::{future::Future, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// No case takes longer, emulated on a busy machine; one that does is hung.
+const CASE_TIMEOUT: Duration = Duration::from_secs(240);
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let missing = ground::why_missing();
+    if let Some(reason) = &missing {
+        println!("the microVM suite is skipped: {reason}");
+    }
+    let cases = [boot::cases(), saving::cases(), loss::cases()].into_iter().flatten();
+    let cases = cases.map(|case| case.with_ignored_flag(missing.is_some())).collect();
+    libtest_mimic::run(&arguments, cases).exit_code()
+}
+
+/// A case, in a runtime of its own.
+fn case<F>(name: &str, run: impl FnOnce() -> F + Send + 'static) -> Trial
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    Trial::test(name, move || {
+        let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        executor
+            .block_on(async { tokio::time::timeout(CASE_TIMEOUT, run()).await.context("the case hung")? })
+            .map_err(|error| Failed::from(format!("{error:#}")))
+    })
+}
