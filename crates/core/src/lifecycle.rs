@@ -147,11 +147,18 @@ impl Core {
     async fn stop(&self, entry: &Entry, rest: Rest) -> Result<(), TransitionError> {
         let registered = self.provider_of(entry)?;
         require(registered.provider.capabilities().persistence, "stop")?;
+        let noted = || self.store.workspaces_note_idled(entry.id, rest == Rest::Idle);
         if rest == Rest::Idle && entry.situation() == Situation::Ready {
             let Some(guest) = entry.go_to_rest(rest, |_| Phase::Stopping(rest)) else { return Ok(()) };
+            // Before anything is done: a row that does not say why it rests is taken for somebody's will.
+            if let Err(error) = noted().await {
+                entry.set_phase(Phase::Ready { guest });
+                return Err(error.into());
+            }
             guest.close();
+        } else {
+            noted().await?;
         }
-        self.store.workspaces_note_idled(entry.id, rest == Rest::Idle).await?;
         self.record(entry.id, &WorkspaceState::Stopping).await?;
         entry.set_phase(Phase::Stopping(rest));
         self.steps.stopped(entry.id, StopStep::IntentRecorded);

@@ -6,7 +6,10 @@ use emergent_core::{
     CallError, CoreConfig, IdleAction, IdlePolicy, IdleRequest, NewWorkspace, NewWorkspaceError, StateWord,
     TransitionError, WorkspaceId,
 };
+use emergent_provider::{EngineState, ExitReason};
+use emergent_store::DatabaseUrl;
 use futures::future::join_all;
+use sea_orm::{ConnectionTrait as _, Database};
 
 use crate::support::{Fixture, config, eventually};
 
@@ -44,6 +47,28 @@ async fn what_a_restarted_server_finds_at_rest_is_resumed_by_a_call_all_the_same
     for id in [paused, stopped] {
         fixture.service.guest(fixture.project, id).await.unwrap().hello().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_rest_that_cannot_be_recorded_is_not_begun() {
+    let fixture = Fixture::start().await;
+    let id = made(&fixture, IdleAction::Stop).await;
+    let url = DatabaseUrl::sqlite(fixture.database()).to_string().replace("sqlite://", "sqlite:");
+    let other = Database::connect(url).await.unwrap();
+    let never = format!(
+        "CREATE TRIGGER never BEFORE UPDATE OF idled ON agent_workspaces WHEN NEW.idled AND NEW.id = x'{}' \
+         BEGIN SELECT RAISE(ABORT, 'not now'); END",
+        id.to_string().replace('-', "")
+    );
+    other.execute_unprepared(&never).await.unwrap();
+    // Another, of which nothing is used either, shows that the time was up.
+    let unused = made(&fixture, IdleAction::Stop).await;
+    fixture.becomes(unused, StateWord::Stopped).await;
+    // What ends it then is nobody's will.
+    fixture.engine.touch(id, Some(EngineState::Exited(ExitReason::Code(0))));
+    fixture.becomes(id, StateWord::Error).await;
+    other.execute_unprepared("DROP TRIGGER never").await.unwrap();
+    fixture.service.guest(fixture.project, id).await.unwrap().hello().await.unwrap();
 }
 
 #[tokio::test]
