@@ -65,7 +65,7 @@ impl Core {
         }
     }
 
-    /// Makes members until none is missing, or one fails.
+    /// Makes members until none is missing, or one fails, and removes those that are too many.
     async fn fill(self: &Arc<Self>, shelf: &Arc<Shelf>, together: usize) -> Result<(), String> {
         if self.lease.is_draining() {
             // Nobody is going to take them.
@@ -74,6 +74,7 @@ impl Core {
         }
         let provider = self.pool_provider().await?;
         loop {
+            self.remove_all(shelf.surplus()).await;
             let ordered = shelf.order(together);
             if ordered.is_empty() || self.is_going_down() {
                 ordered.into_iter().for_each(|id| shelf.cancel(id, "the server goes down".to_owned()));

@@ -94,8 +94,17 @@ impl Shelf {
         Ok(member)
     }
 
+    /// Takes back what was taken. Its replacement may be under way, which makes one too many.
     pub(super) fn put(&self, member: Member) {
         self.lock().ready.push_front(member);
+        self.wanting.notify_one();
+    }
+
+    /// Takes out the members that are beyond the target, the youngest first.
+    pub(crate) fn surplus(&self) -> Vec<Member> {
+        let mut stock = self.lock();
+        let kept = stock.ready.len().min(self.target as usize);
+        stock.ready.split_off(kept).into()
     }
 
     pub(super) fn has(&self, id: WorkspaceId) -> bool {
@@ -188,9 +197,29 @@ fn fits(need: &Need<'_>, limits: &ResourceLimits) -> Result<(), Miss> {
 
 #[cfg(test)]
 mod tests {
-    use emergent_provider::{NetworkPolicy, ProviderKind};
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use emergent_guest_client::{Guest, Open};
+    use emergent_provider::{ByteStream, ChannelError, Isolation, NetworkPolicy, ProviderKind};
+    use emergent_store::MadeSandbox;
 
     use super::*;
+
+    struct Nowhere;
+
+    #[async_trait]
+    impl Open for Nowhere {
+        async fn open(&self) -> Result<ByteStream, ChannelError> {
+            Err(ChannelError::NotRunning)
+        }
+    }
+
+    fn member(id: WorkspaceId) -> Member {
+        let made = MadeSandbox { runtime: "runc".to_owned(), isolation: Isolation::Container, warnings: Vec::new() };
+        let guest = Guest::new(Arc::new(Nowhere), None);
+        Member { id, provider: ProviderKind::Gvisor, image_id: None, guest, made, limits: LIMITS }
+    }
 
     const LIMITS: ResourceLimits = ResourceLimits { cpu: 1.0, memory_bytes: 1 << 30, disk_bytes: 1 << 30, pids: 64 };
 
@@ -223,5 +252,19 @@ mod tests {
         shelf.cancel(first[0], "it failed".to_owned());
         assert_eq!(shelf.order(8).len(), 1);
         assert!(shelf.has(first[1]) && !shelf.has(first[0]));
+    }
+
+    #[test]
+    fn what_is_given_back_after_its_replacement_was_ordered_is_one_too_many() {
+        let shelf = Shelf::new("image:1".parse().unwrap(), 1, LIMITS);
+        let first = shelf.order(8)[0];
+        shelf.deliver(member(first));
+        let taken = shelf.retain(|_| false).pop().unwrap();
+        let replacement = shelf.order(8)[0];
+        shelf.put(taken);
+        assert!(shelf.surplus().is_empty());
+        shelf.deliver(member(replacement));
+        let surplus: Vec<_> = shelf.surplus().into_iter().map(|member| member.id).collect();
+        assert_eq!((surplus, shelf.status().ready), (vec![replacement], 1));
     }
 }
