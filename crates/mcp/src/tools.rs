@@ -26,6 +26,10 @@ use crate::{
 /// How long clients of the newer era may believe a list.
 const LIST_TTL_MS: u64 = 60_000;
 
+/// Nothing comes before an answer, so a stream is of use only where silence would be taken for a lost connection; an
+/// answer of its own has a status that says more.
+const STREAM_AFTER: Duration = Duration::from_secs(5);
+
 /// Tools, and who offers them.
 #[async_trait]
 pub trait Tools: Send + Sync + 'static {
@@ -124,7 +128,7 @@ async fn answered(
     // The task belongs to this answer: it ends with its client.
     let working = working.abort_handle();
     reader.on_leaving(move || working.abort());
-    if timeout(config.json_within, reader.only_one()).await == Ok(true)
+    if timeout(STREAM_AFTER, reader.only_one()).await == Ok(true)
         && let Some(event) = reader.next().await
     {
         return if modern { modern::json(event.line) } else { answer::json(StatusCode::OK, event.line) };
