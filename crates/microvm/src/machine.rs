@@ -1,0 +1,160 @@
+//! What a machine is made of. Plain data: nothing here touches the system.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    str::FromStr,
+};
+
+emergent_provider::uuid_newtype!(
+    /// Names a machine, in its directory, its network interface and its process.
+    MachineId
+);
+
+/// All that a driver needs to boot a machine, or to restore one.
+///
+/// A machine is restored with the `memory_mib`, `vcpus` and number of disks that it was saved with; what differs is its
+/// id, its directory, and the paths of its disks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineSpec {
+    /// Which machine.
+    pub id: MachineId,
+    /// The machine's own directory. It exists, and nobody else puts anything into it but the disks. Kept short: a Unix
+    /// socket's path may have 107 bytes, and the driver adds up to 30.
+    pub dir: PathBuf,
+    /// What it boots. A restored machine has its kernel in its memory; then this is not used.
+    pub kernel: Kernel,
+    /// The disk with the root file system.
+    pub root: Disk,
+    /// The disk that is mounted at `/workspace`, if it is one of its own.
+    pub data: Option<Disk>,
+    /// Memory, in MiB.
+    pub memory_mib: u32,
+    /// Virtual CPUs, at least one.
+    pub vcpus: u8,
+    /// The network interface; none means no network at all.
+    pub network: Option<TapInterface>,
+}
+
+/// A kernel, and what it starts with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// What the driver loads: a bzImage for QEMU, an uncompressed ELF image for Firecracker.
+    pub image: PathBuf,
+    /// The initial file system: the guest as `/init`, and the kernel's modules. `None` where the kernel has all that it
+    /// needs built in, and the guest is in the root file system.
+    pub initramfs: Option<PathBuf>,
+    /// More words for the kernel's command line, after the driver's own.
+    pub command_line: Vec<String>,
+}
+
+/// A disk image on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// The image.
+    pub path: PathBuf,
+    /// What is in it.
+    pub format: DiskFormat,
+    /// The guest may only read it.
+    pub read_only: bool,
+    /// At most so many bytes a second, in both directions together.
+    pub bandwidth: Option<RateLimit>,
+    /// At most so many operations a second.
+    pub operations: Option<RateLimit>,
+}
+
+/// How a disk image is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DiskFormat {
+    /// Byte for byte, with holes. Every driver takes it.
+    Raw,
+    /// QEMU's format, for an overlay over a shared image where files cannot be cloned. Firecracker does not take it.
+    Qcow2,
+}
+
+/// A token bucket: what may be used at once, and how fast it fills again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Units that come back each second.
+    pub per_second: u64,
+    /// Units that a rested machine may use at once, besides.
+    pub burst: u64,
+}
+
+/// A TAP interface that exists on the host, and how the guest is to use it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TapInterface {
+    /// The interface's name on the host.
+    pub name: String,
+    /// The guest's hardware address.
+    pub mac: MacAddress,
+    /// The guest's address.
+    pub address: Ipv4Addr,
+    /// How many bits of it are the network's.
+    pub prefix: u8,
+    /// Where everything else is sent.
+    pub gateway: Ipv4Addr,
+    /// Name servers for the guest, the first one first.
+    pub name_servers: Vec<IpAddr>,
+    /// At most so many bytes a second into the guest.
+    pub receive: Option<RateLimit>,
+    /// At most so many bytes a second out of the guest.
+    pub send: Option<RateLimit>,
+}
+
+/// A hardware address, as `02:00:0a:00:00:02`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MacAddress(pub [u8; 6]);
+
+/// A text that is no hardware address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a hardware address; write six pairs of hexadecimal digits, as in 02:00:0a:00:00:02")]
+pub struct InvalidMac(String);
+
+// === impl Disk ===
+
+impl Disk {
+    /// A raw image that the guest may write to, as fast as it can.
+    pub fn raw(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), format: DiskFormat::Raw, read_only: false, bandwidth: None, operations: None }
+    }
+}
+
+// === impl MacAddress ===
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl FromStr for MacAddress {
+    type Err = InvalidMac;
+
+    fn from_str(text: &str) -> Result<Self, InvalidMac> {
+        let invalid = || InvalidMac(text.to_owned());
+        let mut bytes = [0; 6];
+        let mut pairs = text.split(':');
+        for byte in &mut bytes {
+            let pair = pairs.next().filter(|pair| pair.len() == 2).ok_or_else(invalid)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| invalid())?;
+        }
+        pairs.next().map_or(Ok(Self(bytes)), |_| Err(invalid()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hardware_addresses_are_written_as_they_are_read() {
+        let text = "02:00:0a:ff:00:02";
+        assert_eq!(text.parse::<MacAddress>().unwrap().to_string(), text);
+        for wrong in ["", "02:00:0a:ff:00", "02:00:0a:ff:00:02:03", "2:00:0a:ff:00:02", "02:00:0a:ff:00:xx"] {
+            assert!(wrong.parse::<MacAddress>().is_err(), "{wrong}");
+        }
+    }
+}

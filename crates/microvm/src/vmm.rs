@@ -1,0 +1,199 @@
+//! The seam between a machine's life and the monitor that runs it.
+//!
+//! ```text
+//!   boot ────► Running ◄──── thaw ────┐
+//!   restore ─►    │                   │         save
+//!                 └───── freeze ──► Frozen ────────────► files, from which any number are restored
+//!                 │                   │
+//!                 └──── end, exit, ───┴──► Gone
+//!                       kill, panic
+//! ```
+//!
+//! A driver keeps what it has to know of a machine in the machine's directory, never in its own memory: whoever calls
+//! with the same directory, in whatever process, goes on with the same machine. Calls on one machine are made one after
+//! the other by whoever owns it; [`Vmm::open`] and [`Vmm::state`] may come at any time.
+
+use std::{fmt, path::Path};
+
+use async_trait::async_trait;
+use emergent_provider::ByteStream;
+
+use crate::{BootError, MachineSpec, RestoreError, SaveError, VmmError};
+
+/// Runs machines with one kind of monitor.
+#[async_trait]
+pub trait Vmm: Send + Sync {
+    /// Which monitor.
+    fn kind(&self) -> VmmKind;
+
+    /// Whether machines can be run here. Boots a machine of its own the first time, which may take seconds, and
+    /// remembers what came of it for the life of the driver; callers that come meanwhile wait for the same one.
+    async fn probe(&self) -> Probe;
+
+    /// Starts a machine, in a process of its own that outlives ours. It runs when this returns; that the guest inside
+    /// answers is for [`Vmm::open`] to show. A caller that goes away may leave a process behind, which [`Vmm::end`] on
+    /// the same directory ends.
+    ///
+    /// # Errors
+    /// [`BootError`]; nothing runs then.
+    async fn boot(&self, spec: &MachineSpec) -> Result<(), BootError>;
+
+    /// How the machine of a directory is. That it is gone is an answer, also where there never was one.
+    ///
+    /// # Errors
+    /// [`VmmError`] when a process that is there does not say.
+    async fn state(&self, dir: &Path) -> Result<MachineState, VmmError>;
+
+    /// Opens one more channel to the guest; several may be open at once. Dropping the stream closes it. Waits for a
+    /// guest that is just booting, for as long as the caller does.
+    ///
+    /// # Errors
+    /// [`VmmError`]; [`VmmError::Gone`] when there is no machine, also when it goes while this waits.
+    async fn open(&self, dir: &Path) -> Result<ByteStream, VmmError>;
+
+    /// Stops the virtual CPUs. Memory stays where it is. Repeatable.
+    ///
+    /// # Errors
+    /// [`VmmError`].
+    async fn freeze(&self, dir: &Path) -> Result<(), VmmError>;
+
+    /// Lets the virtual CPUs go on. Repeatable.
+    ///
+    /// # Errors
+    /// [`VmmError`].
+    async fn thaw(&self, dir: &Path) -> Result<(), VmmError>;
+
+    /// Writes a frozen machine's memory and devices into the directory `into`, which exists and is empty. The machine
+    /// stays frozen: the caller ends it, or lets it go on. Disks are not copied; whoever saves a machine to restore it
+    /// later keeps its disks as they are, or clones them while it is frozen.
+    ///
+    /// # Errors
+    /// [`SaveError`]; then nothing is left in `into`, and the machine is as it was.
+    async fn save(&self, dir: &Path, into: &Path) -> Result<(), SaveError>;
+
+    /// Starts a machine, in a process of its own, from what [`Vmm::save`] wrote. It runs when this returns. What was
+    /// saved is only read, so many may come of it. The host then tells the guest that it was restored, before it counts
+    /// as ready: its clock stands in the past, its random numbers are those of its siblings, and its network is that of
+    /// the machine that was saved.
+    ///
+    /// # Errors
+    /// [`RestoreError`]; nothing runs then. What is cut short, changed, or of another monitor, version or processor is
+    /// refused.
+    async fn restore(&self, spec: &MachineSpec, from: &Path) -> Result<(), RestoreError>;
+
+    /// Ends the machine at once and removes what the driver keeps in its directory, but for the disks. Repeatable.
+    ///
+    /// # Errors
+    /// [`VmmError`] when the process could not be ended.
+    async fn end(&self, dir: &Path) -> Result<(), VmmError>;
+}
+
+/// A kind of monitor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum VmmKind {
+    /// Firecracker, on KVM.
+    Firecracker,
+    /// QEMU's `microvm` machine, on KVM, or emulated where there is none.
+    Qemu,
+}
+
+/// Whether machines can be run here, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// A machine has been seen to boot.
+    Works {
+        /// What carries it out.
+        acceleration: Acceleration,
+        /// The monitor's version, as it says it.
+        version: String,
+        /// What is weaker than it could be, for people: why it is emulated, for one.
+        warnings: Vec<String>,
+    },
+    /// No machine can be run.
+    Fails {
+        /// Why, and what to do about it.
+        reason: String,
+    },
+}
+
+/// What carries out a guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Acceleration {
+    /// The processor's virtualization, by KVM.
+    Kvm,
+    /// A program. Slow, and no isolation by hardware.
+    Emulated,
+}
+
+/// How a machine is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MachineState {
+    /// Its virtual CPUs run.
+    Running,
+    /// They are stopped, and its memory is there.
+    Frozen,
+    /// There is no process, or none that can go on.
+    Gone(GoneReason),
+}
+
+/// Why a machine is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GoneReason {
+    /// The driver knows of none in this directory.
+    NeverBooted,
+    /// The guest turned itself off, or the monitor ended by itself.
+    Exited,
+    /// The monitor's process vanished without a word: killed, or out of memory.
+    Killed,
+    /// The guest's kernel panicked.
+    Panicked {
+        /// What the kernel said, cut to one line. A guest can write what it likes here.
+        message: String,
+    },
+}
+
+// === impl VmmKind ===
+
+impl fmt::Display for VmmKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Firecracker => "firecracker",
+            Self::Qemu => "qemu",
+        })
+    }
+}
+
+// === impl Acceleration ===
+
+impl fmt::Display for Acceleration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "KVM",
+            Self::Emulated => "emulated",
+        })
+    }
+}
+
+// === impl GoneReason ===
+
+impl fmt::Display for GoneReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeverBooted => f.write_str("there is no machine"),
+            Self::Exited => f.write_str("the machine ended by itself"),
+            Self::Killed => f.write_str("the machine's process was killed"),
+            Self::Panicked { message } => write!(f, "the guest's kernel panicked: {message}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_can_be_chosen_at_run_time() {
+        fn takes(_: Option<&dyn Vmm>) {}
+        takes(None);
+    }
+}
