@@ -4,10 +4,9 @@ use std::io;
 
 use emergent_guest_client::GuestCallError;
 use emergent_microvm::{BootError, RestoreError, SaveError, VmmError};
-use emergent_microvm_net::NetworkError;
 use emergent_provider::{ChannelError, SnapshotId};
 
-use crate::{SandboxId, admission::NoRoom, record::Phase};
+use crate::{SandboxId, admission::NoRoom, network::NetworkError, record::Phase};
 
 /// Why something could not be done with a sandbox.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +99,9 @@ pub enum SandboxError {
 
 fn way_out(phase: Phase) -> &'static str {
     match phase {
-        Phase::Creating | Phase::Pausing | Phase::Resuming | Phase::Stopping | Phase::Starting => "wait until it is done",
+        Phase::Creating | Phase::Pausing | Phase::Resuming | Phase::Stopping | Phase::Starting => {
+            "wait until it is done"
+        }
         Phase::Ready => "pause it first",
         Phase::Paused | Phase::Stopped => "resume it first",
         Phase::Destroying => "it is going; make another one",

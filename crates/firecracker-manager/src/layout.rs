@@ -6,7 +6,7 @@
 //!   ├── rootfs/default-rootfs.ext4 …           templates
 //!   ├── sandboxes/{sandbox_id}/
 //!   │   ├── state.json                         what is wanted and what is: written first, replaced atomically
-//!   │   ├── rootfs.ext4, workspace.ext4        the sandbox's own disks
+//!   │   ├── rootfs.ext4, data.ext4             the sandbox's own disks; data is mounted at /workspace
 //!   │   └── firecracker.sock, vsock.sock …     the driver's
 //!   └── snapshots/
 //!       ├── {sandbox_id}/snapshot, memory      a paused sandbox's state
@@ -25,7 +25,7 @@ const PARTIAL: &str = "partial";
 /// The directories below one base.
 #[derive(Debug, Clone)]
 pub struct Layout {
-    base: PathBuf,
+    microvm: emergent_microvm::Layout,
 }
 
 // === impl Layout ===
@@ -33,12 +33,12 @@ pub struct Layout {
 impl Layout {
     /// The layout below `base`, which need not be there yet.
     pub fn new(base: impl Into<PathBuf>) -> Self {
-        Self { base: base.into() }
+        Self { microvm: emergent_microvm::Layout::new(base) }
     }
 
     /// The base itself.
     pub fn base(&self) -> &Path {
-        &self.base
+        self.microvm.base()
     }
 
     /// Makes what is missing, for its owner alone where it holds what belongs to sandboxes.
@@ -58,17 +58,17 @@ impl Layout {
 
     /// Kernel images.
     pub fn kernels(&self) -> PathBuf {
-        self.base.join("kernels")
+        self.microvm.kernels()
     }
 
     /// Base root file systems.
     pub fn templates(&self) -> PathBuf {
-        self.base.join("rootfs")
+        self.microvm.rootfs()
     }
 
     /// All sandboxes.
     pub fn sandboxes(&self) -> PathBuf {
-        self.base.join("sandboxes")
+        self.microvm.sandboxes()
     }
 
     /// One sandbox.
@@ -87,13 +87,13 @@ impl Layout {
     }
 
     /// A sandbox's disk for `/workspace`.
-    pub fn workspace_disk(&self, id: SandboxId) -> PathBuf {
-        self.sandbox(id).join("workspace.ext4")
+    pub fn data_disk(&self, id: SandboxId) -> PathBuf {
+        self.sandbox(id).join("data.ext4")
     }
 
     /// The states of paused sandboxes.
     pub fn snapshots(&self) -> PathBuf {
-        self.base.join("snapshots")
+        self.microvm.snapshots()
     }
 
     /// The state of a paused sandbox; there only when it is whole.

@@ -1,0 +1,72 @@
+//! Templates: root file systems that sandboxes begin with, and the kernels that they boot.
+
+use std::path::PathBuf;
+
+use emergent_microvm::{Kernel, VmmKind};
+
+use crate::{SandboxError, layout::Layout};
+
+/// The template of requests that name none.
+pub const DEFAULT: &str = "default";
+/// How the file of a template ends.
+const ROOT_SUFFIX: &str = "-rootfs.ext4";
+/// The longest name.
+const NAME_LIMIT: usize = 128;
+
+/// A template.
+#[derive(Debug, Clone)]
+pub struct Template {
+    /// Its root file system, only ever copied.
+    pub root: PathBuf,
+    /// What it boots.
+    pub kernel: Kernel,
+}
+
+/// The names of all templates, sorted.
+pub fn names(layout: &Layout) -> Vec<String> {
+    let entries = std::fs::read_dir(layout.templates()).into_iter().flatten().flatten();
+    let named = entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(ROOT_SUFFIX)?.to_owned()));
+    let mut names: Vec<_> = named.collect();
+    names.sort();
+    names
+}
+
+/// Finds a template.
+///
+/// # Errors
+/// [`SandboxError::Invalid`] for what can be no name, [`SandboxError::TemplateMissing`] for one that is not there, or
+/// that has no kernel.
+pub fn find(layout: &Layout, name: &str, vmm: VmmKind) -> Result<Template, SandboxError> {
+    let well_formed = (1..=NAME_LIMIT).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        && !name.starts_with(['.', '-']);
+    if !well_formed {
+        let message = "a template's name has letters, digits, dots, dashes and underscores, 128 at most".to_owned();
+        return Err(SandboxError::Invalid { field: "template", message });
+    }
+    let missing = |advice| SandboxError::TemplateMissing { name: name.to_owned(), advice };
+    let root = layout.templates().join(format!("{name}{ROOT_SUFFIX}"));
+    if !root.is_file() {
+        let known = match names(layout) {
+            names if names.is_empty() => "there is none yet".to_owned(),
+            names => format!("there are {}", names.join(", ")),
+        };
+        return Err(missing(format!("{known}; make one with `emergent image build --name {name}`")));
+    }
+    let kernel = kernel(layout, name, vmm).or_else(|| kernel(layout, DEFAULT, vmm));
+    let kernel = kernel.ok_or_else(|| {
+        missing(format!("no kernel for {vmm} is in {}; run `emergent kernel import`", layout.kernels().display()))
+    })?;
+    Ok(Template { root, kernel })
+}
+
+/// The kernel of this name in the form that the VMM loads.
+fn kernel(layout: &Layout, name: &str, vmm: VmmKind) -> Option<Kernel> {
+    let form = match vmm {
+        VmmKind::Firecracker => "vmlinux.bin",
+        VmmKind::Qemu => "bzimage",
+    };
+    let image = layout.kernels().join(format!("{name}-{form}"));
+    let initramfs = Some(layout.kernels().join(format!("{name}-initramfs.cpio"))).filter(|path| path.is_file());
+    image.is_file().then(|| Kernel { image, initramfs, command_line: Vec::new() })
+}
