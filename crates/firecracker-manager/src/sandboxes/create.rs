@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use chrono::Utc;
 use emergent_microvm::MachineState;
 
-use super::{Inner, Sandboxes, copy::Basis, entry::Entry, fresh_directory, remove_directory};
+use super::{Inner, Sandboxes, copy::Basis, entry::{Entry, Turn}, fresh_directory, remove_directory};
 use crate::{
     SandboxError, SandboxId, chain, disk,
     record::{NetworkWord, Phase, Record},
@@ -16,8 +16,9 @@ use crate::{
 
 /// What a create came to.
 enum Place {
-    /// A new sandbox is to be made here.
-    New(Arc<Entry>),
+    /// A new sandbox is to be made here. Its turn is taken before anybody else sees it, so that nobody takes one that is
+    /// being made for one that was left half-made.
+    New(Arc<Entry>, Turn),
     /// There is one of this name.
     Known(SandboxId),
 }
@@ -37,13 +38,13 @@ impl Sandboxes {
             None => None,
         };
         let record = self.0.plan(&new, basis.as_ref())?;
-        let entry = match self.0.enter(record)? {
+        let (entry, turn) = match self.0.enter(record)? {
             Place::Known(id) => return self.resume(id).await.map(|record| (record, false)),
-            Place::New(entry) => entry,
+            Place::New(entry, turn) => (entry, turn),
         };
         let inner = Arc::clone(&self.0);
         let made = self.run(async move {
-            let _turn = entry.turn().await;
+            let _turn = turn;
             match inner.make(&entry, basis.as_ref()).await {
                 Ok(()) => Ok(entry.record()),
                 Err(error) => {
@@ -121,9 +122,10 @@ impl Inner {
             return Err(SandboxError::Taken(format!("there is a sandbox {id} already")));
         }
         let entry = Arc::new(Entry::new(record, Arc::clone(&self.vmm), self.layout.sandbox(id)));
+        let turn = entry.try_turn().expect("nobody else has seen it");
         self.take_place(&entry)?;
         entries.insert(id, Arc::clone(&entry));
-        Ok(Place::New(entry))
+        Ok(Place::New(entry, turn))
     }
 
     async fn make(&self, entry: &Entry, basis: Option<&Basis>) -> Result<(), SandboxError> {
