@@ -2,16 +2,18 @@
 
 use std::{ffi::OsString, net::IpAddr, path::PathBuf};
 
+use crate::machine::settings::MachineSettings;
+
 /// The command line in short.
 pub const USAGE: &str = "usage: emergent-guest serve [--state-dir DIR] [--workspace DIR] [--socket PATH] [--stdio] \
     [--nproc N] [--output-budget BYTES] \
-    [--nameserver ADDRESS]... [--workspace-id ID] | connect [--socket PATH] | copy-tree FROM TO | --version";
+    [--nameserver ADDRESS]... [--workspace-id ID] | connect [--socket PATH] | copy-tree FROM TO | init | --version";
 
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     /// Be the workspace's daemon.
-    Serve(Settings),
+    Serve(Box<Settings>),
     /// Join standard input and output to the daemon's socket.
     Connect {
         /// The daemon's socket.
@@ -24,6 +26,8 @@ pub enum Command {
         /// The empty one.
         to: PathBuf,
     },
+    /// Be the first process of a virtual machine.
+    Init,
     /// Say which release this is.
     Version,
 }
@@ -47,6 +51,8 @@ pub struct Settings {
     pub name_servers: Vec<IpAddr>,
     /// Which workspace this is; what another has executed here is forgotten.
     pub workspace_id: Option<String>,
+    /// What the host wants of the machine, where the daemon is the first process of one.
+    pub machine: Option<MachineSettings>,
 }
 
 /// The command line cannot be understood.
@@ -81,9 +87,11 @@ const DEFAULT_OUTPUT_BUDGET: u64 = 2 << 30;
 pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, ArgsError> {
     let mut arguments = arguments;
     match arguments.next().as_deref().and_then(std::ffi::OsStr::to_str) {
-        Some("serve") => serve(arguments).map(Command::Serve),
+        Some("serve") => serve(arguments).map(|settings| Command::Serve(Box::new(settings))),
         Some("connect") => connect(arguments),
         Some("copy-tree") => copy_tree(arguments),
+        // The kernel hands over words of its command line that it does not know.
+        Some("init") => Ok(Command::Init),
         Some("--version" | "-V") => Ok(Command::Version),
         _ => Err(ArgsError::NoCommand),
     }
@@ -157,6 +165,7 @@ impl Default for Settings {
             output_budget: DEFAULT_OUTPUT_BUDGET,
             name_servers: Vec::new(),
             workspace_id: None,
+            machine: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::Instant,
 };
 
@@ -14,6 +14,7 @@ use crate::{
     args::Settings,
     executions::Executions,
     hand_over::HandedOver,
+    machine::restored::Machine,
     rights,
     usage::tree::Tree,
 };
@@ -31,8 +32,10 @@ pub struct Guest {
     pub executions: Arc<Executions>,
     /// When it was started.
     pub started: Instant,
-    /// Drawn at random at the start.
-    pub boot_id: String,
+    /// Drawn at random at the start, and again when the machine turns out to be a copy.
+    pub boot_id: RwLock<String>,
+    /// The virtual machine, where the guest is its first process.
+    pub machine: Option<Machine>,
     /// How much the files of the workspace take.
     pub tree: Tree,
     /// Told when the guest is to end.
@@ -47,7 +50,7 @@ impl Guest {
         Hello {
             generation: GENERATION,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            boot_id: self.boot_id.clone(),
+            boot_id: self.boot_id.read().unwrap_or_else(PoisonError::into_inner).clone(),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             handed_over: self.handed_over.is_complete(),
         }

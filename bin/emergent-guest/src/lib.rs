@@ -11,6 +11,7 @@
 //! - [`owner`]: whose state directory it is, where a workspace is a copy of another.
 //! - [`resolver`]: name servers, where Docker's cannot be reached.
 //! - [`copy`]: a whole tree with all that it has, for snapshots; a thing the program does by itself.
+//! - [`machine`]: being the first process of a virtual machine.
 //! - [`account`] and [`rights`]: who the agent is, and seeing the file system as the agent does.
 
 pub mod account;
@@ -23,6 +24,7 @@ pub mod files;
 pub mod guest;
 pub mod hand_over;
 pub mod http;
+pub mod machine;
 pub mod owner;
 pub mod process;
 pub mod resolver;

@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, process::ExitCode};
 
-use emergent_guest::{args, connect, copy, serve};
+use emergent_guest::{args, connect, copy, machine::init, serve};
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).with_ansi(false).init();
@@ -16,8 +16,15 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
-    match args::parse(std::env::args_os().skip(1))? {
-        args::Command::Serve(settings) => serve::run(settings)?,
+    // The kernel starts it as `/init`, with words of its command line that mean nothing here.
+    let mut arguments = std::env::args_os();
+    if arguments.next().is_some_and(|name| name == "/init") {
+        init::run();
+        return Ok(());
+    }
+    match args::parse(arguments)? {
+        args::Command::Init => init::run(),
+        args::Command::Serve(settings) => serve::run(*settings)?,
         args::Command::Connect { socket } => connect::run(&socket)?,
         args::Command::CopyTree { from, to } => {
             copy::when_told(&from, &to, std::io::stdin().lock(), std::io::stdout())?

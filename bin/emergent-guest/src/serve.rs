@@ -25,7 +25,9 @@ use crate::{
     executions::{Executions, random_name},
     guest::Guest,
     hand_over::HandedOver,
-    http, owner,
+    http,
+    machine::{ports, restored::Machine, vsock},
+    owner,
     process::{launch::Launcher, mark::Marks, reaper::Reaper, spawn::Limit},
     resolver,
     usage::tree::Tree,
@@ -100,7 +102,8 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
     let mut terminate = signal(SignalKind::terminate()).map_err(setup("take signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(setup("take signals"))?;
     let guest = Arc::new(Guest {
-        boot_id,
+        boot_id: boot_id.into(),
+        machine: settings.machine.as_ref().map(Machine::new),
         tree: Tree::default(),
         started: Instant::now(),
         shutdown: Notify::new(),
@@ -117,6 +120,10 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
     let name_servers = guest.settings.name_servers.clone();
     tokio::task::spawn_blocking(move || resolver::mend(&name_servers));
     tokio::spawn(accept(listener, Arc::clone(&guest)));
+    if guest.machine.is_some() {
+        ports::serve_all(&guest);
+        tokio::spawn(vsock::serve(Arc::clone(&guest)));
+    }
     tokio::select! {
         () = guest.shutdown.notified() => {}
         _ = terminate.recv() => {}

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use emergent_guest_proto::{
-    HandOver, Hello, Usage, routes,
+    HandOver, Hello, Usage,
+    machine::Restored,
+    routes,
     tools::{
         EditRequest, EditResult, GitRequest, GitResult, GlobRequest, GlobResult, GrepRequest, GrepResult, ReadRequest,
         ReadResult, WriteRequest, WriteResult,
@@ -78,6 +80,15 @@ impl Guest {
     /// As for every call here; the sandbox must not be given away then.
     pub async fn hand_over(&self, hand_over: &HandOver) -> Result<(), GuestCallError> {
         Call::post(routes::HAND_OVER).json(hand_over)?.repeatable().within(QUICK).for_nothing(&self.calls).await
+    }
+
+    /// Tells the guest of a machine that was restored, before anything else is asked of it. Its `boot_id` is another one
+    /// afterwards if the machine is a copy.
+    ///
+    /// # Errors
+    /// As for every call here; the machine must not be used then.
+    pub async fn restored(&self, restored: &Restored) -> Result<Hello, GuestCallError> {
+        Call::post(routes::RESTORED).json(restored)?.repeatable().within(QUICK).for_json(&self.calls).await
     }
 
     /// Ends all processes in order and then the guest itself.

@@ -1,7 +1,7 @@
 //! What the server and the guest say to each other.
 //!
-//! The guest serves HTTP/2 on every channel that is opened to it (its own stdio, and its Unix socket behind
-//! `emergent-guest connect`). Requests and answers are JSON of the types in this crate, except raw file contents and
+//! The guest serves HTTP/2 on every channel that is opened to it: its own stdio, its Unix socket behind `emergent-guest
+//! connect`, and in a virtual machine vsock and the [`port`]s of a serial bus. Requests and answers are JSON of the types in this crate, except raw file contents and
 //! the [`frame`]s of an execution's output. The tool types are also the public API's tool types: there is one
 //! vocabulary for a tool, from the agent down to the process.
 //!
@@ -12,7 +12,9 @@ pub mod error;
 pub mod execution;
 pub mod files;
 pub mod frame;
+pub mod machine;
 pub mod path;
+pub mod port;
 pub mod routes;
 pub mod session;
 pub mod tools;
@@ -23,13 +25,19 @@ pub use path::GuestPath;
 pub use session::{HandOver, Hello, Usage};
 
 /// The protocol generation that this build speaks. A peer may speak an older one.
-pub const GENERATION: u32 = 2;
+pub const GENERATION: u32 = 3;
+
+/// Since this generation a guest that is PID 1 of a machine takes [`routes::RESTORED`].
+pub const RESTORED_SINCE: u32 = 3;
 
 /// Where the shared read-only volume with the guest binary is mounted in a container.
 pub const GUEST_MOUNT: &str = "/.emergent";
 
 /// The guest binary inside the container.
 pub const GUEST_BINARY: &str = "/.emergent/emergent-guest";
+
+/// The environment that the image of a machine's root file system gives to commands: JSON, a list of names and values.
+pub const IMAGE_ENVIRONMENT: &str = "/.emergent/environment.json";
 
 /// Where the guest keeps its socket and the output of executions: outside `/workspace`, on the root file system.
 pub const STATE_DIR: &str = "/var/lib/emergent";

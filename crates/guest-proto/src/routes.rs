@@ -6,6 +6,9 @@ pub const HELLO: &str = "/v1/hello";
 pub const USAGE: &str = "/v1/usage";
 /// POST [`HandOver`](crate::HandOver) → 204, when it is kept.
 pub const HAND_OVER: &str = "/v1/hand-over";
+/// POST [`Restored`](crate::machine::Restored) → [`Hello`](crate::Hello), when the guest has taken note of it. Only where it
+/// is PID 1 of a virtual machine.
+pub const RESTORED: &str = "/v1/machine/restored";
 /// POST: end all processes in order and then the guest itself.
 pub const SHUTDOWN: &str = "/v1/shutdown";
 

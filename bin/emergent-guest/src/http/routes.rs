@@ -18,6 +18,7 @@ use crate::{
     failure::{self, invalid},
     files,
     guest::Guest,
+    machine::restored,
     process::{launch, signal},
     tools, usage,
 };
@@ -31,6 +32,7 @@ pub(super) async fn answer(guest: Arc<Guest>, request: Request<Incoming>) -> Rep
     let answered = match segments.as_slice() {
         ["hello"] if get => Ok(ok(&guest.hello())),
         ["usage"] if get => usage::measure(&guest).await.map(|usage| ok(&usage)),
+        ["machine", "restored"] if post => machine_restored(&guest, request).await,
         ["hand-over"] if post => hand_over(&guest, request).await,
         ["shutdown"] if post => {
             guest.shutdown.notify_one();
@@ -42,6 +44,11 @@ pub(super) async fn answer(guest: Arc<Guest>, request: Request<Incoming>) -> Rep
         _ => Err(unsupported(&request)),
     };
     answered.unwrap_or_else(|error| failed(&error))
+}
+
+async fn machine_restored(guest: &Guest, request: Request<Incoming>) -> Result<Reply, GuestError> {
+    restored::restored(guest, json(request).await?).await?;
+    Ok(ok(&guest.hello()))
 }
 
 async fn hand_over(guest: &Guest, request: Request<Incoming>) -> Result<Reply, GuestError> {

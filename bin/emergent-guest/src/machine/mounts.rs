@@ -1,0 +1,101 @@
+//! The file systems of a machine.
+
+use std::{
+    ffi::CStr,
+    fs, io,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+};
+
+use rustix::{
+    io::Errno,
+    mount::{MountFlags, mount, mount_move},
+};
+
+const KERNELS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+const DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
+const TEMPORARY: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
+
+/// What the kernel shows of itself: needed before anything else can be found.
+///
+/// # Errors
+/// When one of them cannot be mounted; that it is there already is none.
+pub fn kernel() -> io::Result<()> {
+    attach("devtmpfs", "/dev", MountFlags::NOSUID, c"mode=0755")?;
+    attach("proc", "/proc", KERNELS, c"")?;
+    attach("sysfs", "/sys", KERNELS, c"")
+}
+
+/// What programs expect besides, once the root file system is in place. `/tmp` stays on the disk: it outlives a stop
+/// as it does in a container, and large builds there do not eat memory.
+///
+/// # Errors
+/// When one of them cannot be mounted.
+pub fn programs() -> io::Result<()> {
+    attach("devpts", "/dev/pts", DEVICES, c"mode=0620,gid=5,ptmxmode=0666")?;
+    attach("tmpfs", "/dev/shm", TEMPORARY, c"mode=1777")?;
+    attach("tmpfs", "/run", TEMPORARY, c"mode=0755")?;
+    attach("cgroup2", "/sys/fs/cgroup", KERNELS, c"")?;
+    fs::create_dir_all("/tmp")?;
+    fs::set_permissions("/tmp", fs::Permissions::from_mode(0o1777))?;
+    for (link, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ] {
+        match symlink(target, Path::new("/dev").join(link)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Mounts a disk's ext4 file system.
+///
+/// # Errors
+/// When there is none, or the directory cannot be made.
+pub fn disk(device: &Path, directory: &Path, read_only: bool) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let flags = if read_only { MountFlags::RDONLY } else { MountFlags::empty() };
+    Ok(mount(device, directory, "ext4", flags | MountFlags::NOATIME, c"")?)
+}
+
+/// Makes the file system that is mounted at `root` the root, with what [`kernel`] has mounted.
+///
+/// # Errors
+/// When the kernel refuses one of the moves.
+pub fn become_root(root: &Path) -> io::Result<()> {
+    for directory in ["dev", "proc", "sys"] {
+        let target = root.join(directory);
+        fs::create_dir_all(&target)?;
+        mount_move(Path::new("/").join(directory), target)?;
+    }
+    rustix::process::chdir(root)?;
+    mount_move(".", "/")?;
+    rustix::process::chroot(".")?;
+    Ok(rustix::process::chdir("/")?)
+}
+
+/// Has everything that was written on the disks.
+pub fn flush() {
+    rustix::fs::sync();
+    for directory in ["/workspace", "/"] {
+        // A file system that is still busy stays writable; it has been flushed all the same.
+        let _ = rustix::mount::mount_remount(directory, MountFlags::RDONLY, c"");
+    }
+    rustix::fs::sync();
+}
+
+fn attach(kind: &str, directory: &str, flags: MountFlags, options: &CStr) -> io::Result<()> {
+    match fs::create_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    match mount(kind, directory, kind, flags, options) {
+        // The kernel mounts some of them by itself.
+        Ok(()) | Err(Errno::BUSY) => Ok(()),
+        Err(error) => Err(io::Error::other(format!("{kind} on {directory}: {error}"))),
+    }
+}

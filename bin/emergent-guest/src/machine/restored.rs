@@ -1,0 +1,110 @@
+//! What has to change when the machine comes back from a snapshot: its clock stands in the past, its random numbers are
+//! those of every other machine that comes from the same snapshot, and its network is that of the machine that was
+//! saved.
+
+#![expect(unsafe_code, reason = "the kernel takes entropy by ioctl(2) only")]
+
+use std::{
+    fs::File,
+    io,
+    os::fd::AsRawFd as _,
+    sync::{Mutex, PoisonError},
+};
+
+use base64::Engine as _;
+use emergent_guest_proto::{
+    ErrorCode, GuestError,
+    machine::{ENTROPY_BYTES, NetworkSettings, Restored},
+};
+use rustix::time::{ClockId, Timespec, clock_settime};
+
+use super::{network, settings::MachineSettings};
+use crate::{executions::random_name, failure::invalid, guest::Guest, rights};
+
+/// `_IOW('R', 3, int[2])` and `_IO('R', 7)` of random(4).
+const ADD_ENTROPY: libc::c_ulong = 0x4008_5203;
+const RESEED: libc::c_ulong = 0x5207;
+
+/// What the guest remembers of the machine.
+#[derive(Debug)]
+pub struct Machine {
+    /// The network as it was last set up.
+    pub network: Mutex<Option<NetworkSettings>>,
+}
+
+impl Machine {
+    /// The machine as the host has set it up.
+    pub fn new(settings: &MachineSettings) -> Self {
+        Self { network: Mutex::new(settings.network.clone()) }
+    }
+}
+
+/// Takes note of a restore. Repeatable.
+///
+/// # Errors
+/// Says what could not be done; the machine must not be used then.
+pub async fn restored(guest: &Guest, restored: Restored) -> Result<(), GuestError> {
+    let Some(machine) = &guest.machine else {
+        let message = "only a guest that is PID 1 of a virtual machine can be restored";
+        return Err(GuestError::new(ErrorCode::Unsupported, message));
+    };
+    let entropy = base64::engine::general_purpose::STANDARD.decode(&restored.entropy);
+    let entropy = entropy.ok().filter(|bytes| ENTROPY_BYTES.contains(&bytes.len()));
+    let entropy = entropy.ok_or_else(|| invalid("entropy", "between 32 and 512 bytes as base64 are needed"))?;
+    let seconds = i64::try_from(restored.now_ms / 1000).map_err(|_| invalid("now_ms", "the time is out of range"))?;
+    let now = Timespec { tv_sec: seconds, tv_nsec: i64::try_from(restored.now_ms % 1000).unwrap_or(0) * 1_000_000 };
+    let before = machine.network.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let (host_name, network) = (restored.host_name, restored.network.clone());
+    rights::blocking(move || {
+        reseed(&entropy).map_err(|error| failed("reseed its random numbers", &error))?;
+        clock_settime(ClockId::Realtime, now).map_err(|error| failed("set its clock", &error.into()))?;
+        if let Some(name) = host_name {
+            rustix::system::sethostname(name.as_bytes()).map_err(|error| failed("set its name", &error.into()))?;
+        }
+        match network {
+            Some(network) => {
+                network::configure(&network, before.as_ref()).map_err(|error| failed("set up its network", &error))
+            }
+            None => Ok(()),
+        }
+    })
+    .await?;
+    if restored.network.is_some() {
+        *machine.network.lock().unwrap_or_else(PoisonError::into_inner) = restored.network;
+    }
+    if restored.copy {
+        let identity = random_name().map_err(|error| failed("draw random numbers", &error))?;
+        *guest.boot_id.write().unwrap_or_else(PoisonError::into_inner) = identity;
+    }
+    Ok(())
+}
+
+fn failed(step: &str, error: &io::Error) -> GuestError {
+    GuestError::new(ErrorCode::Internal, format!("the restored machine cannot {step}: {error}"))
+}
+
+/// Mixes bytes into the kernel's random numbers and makes it use them at once.
+fn reseed(entropy: &[u8]) -> io::Result<()> {
+    /// `struct rand_pool_info` with room for the most that is taken.
+    #[repr(C)]
+    struct Pool {
+        bits: libc::c_int,
+        length: libc::c_int,
+        bytes: [u8; *ENTROPY_BYTES.end()],
+    }
+    let random = File::options().write(true).open("/dev/urandom")?;
+    let mut pool = Pool { bits: 0, length: 0, bytes: [0; *ENTROPY_BYTES.end()] };
+    pool.length = libc::c_int::try_from(entropy.len()).map_err(io::Error::other)?;
+    pool.bits = pool.length.saturating_mul(8);
+    let room = pool.bytes.get_mut(..entropy.len()).ok_or(io::ErrorKind::InvalidInput)?;
+    room.copy_from_slice(entropy);
+    // SAFETY: the kernel reads the header and `length` bytes after it, all of which `pool` has.
+    if unsafe { libc::ioctl(random.as_raw_fd(), ADD_ENTROPY, &raw const pool) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: this request has no argument.
+    if unsafe { libc::ioctl(random.as_raw_fd(), RESEED) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
