@@ -12,6 +12,7 @@ pub mod admission;
 pub mod config;
 mod disk;
 pub mod error;
+pub mod http;
 pub mod id;
 pub mod layout;
 pub mod network;

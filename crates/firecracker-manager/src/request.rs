@@ -66,7 +66,7 @@ impl NewSandbox {
     pub fn check(&self) -> Result<(), SandboxError> {
         let invalid = |field, message: &str| Err(SandboxError::Invalid { field, message: message.to_owned() });
         if let Some(name) = &self.workspace_id
-            && !((1..=LABEL_LIMIT).contains(&name.len()) && !name.chars().any(char::is_control))
+            && (!(1..=LABEL_LIMIT).contains(&name.len()) || name.chars().any(char::is_control))
         {
             return invalid("workspace_id", "it takes 1 to 256 characters, none of them a control character");
         }

@@ -135,6 +135,17 @@ impl Sandboxes {
         }
     }
 
+    /// Carries bytes between a caller and a guest until either goes away or the service stops.
+    pub(crate) fn spawn_relay(&self, relay: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.0.stop.clone();
+        self.0.tasks.spawn(async move {
+            tokio::select! {
+                () = relay => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
     /// How much room there is.
     pub fn capacity(&self) -> Capacity {
         let sandboxes = self.0.lock_entries().len();

@@ -2,7 +2,12 @@
 
 use std::{path::Path, time::Duration};
 
-use emergent_guest_proto::HandOver;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use emergent_guest_client::GuestCallError;
+use emergent_guest_proto::{
+    HandOver, Hello,
+    machine::{NetworkSettings, Restored},
+};
 use emergent_microvm::{Disk, MachineSpec, MachineState, TapInterface};
 use tokio::time::Instant;
 
@@ -57,16 +62,49 @@ impl Inner {
 
     /// Waits until the guest has answered once, as long as its machine is there.
     pub(super) async fn first_answer(&self, entry: &Entry) -> Result<(), SandboxError> {
+        self.until_answered(entry, || entry.guest().hello()).await
+    }
+
+    /// Tells a restored guest the time, random bytes of its own and its network, and waits until it knows.
+    pub(super) async fn wake(
+        &self,
+        entry: &Entry,
+        network: Option<&TapInterface>,
+        copy: bool,
+    ) -> Result<(), SandboxError> {
+        let network = network.map(|tap| NetworkSettings {
+            mac: Some(tap.mac.to_string()),
+            address: tap.address,
+            prefix: tap.prefix,
+            gateway: tap.gateway,
+            name_servers: tap.name_servers.clone(),
+        });
+        self.until_answered(entry, || {
+            let now_ms = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or(0);
+            // Other bytes at each try: those of a try that came to nothing may be known to a sibling.
+            let entropy = BASE64_STANDARD.encode(rand::random::<[u8; 64]>());
+            let restored = Restored { now_ms, entropy, copy, host_name: None, network: network.clone() };
+            async move { entry.guest().restored(&restored).await }
+        })
+        .await
+    }
+
+    /// Asks again until there is an answer, the machine is gone, or the time is over.
+    async fn until_answered<F>(&self, entry: &Entry, ask: impl Fn() -> F) -> Result<(), SandboxError>
+    where
+        F: Future<Output = Result<Hello, GuestCallError>>,
+    {
         let deadline = Instant::now() + self.config.boot_deadline;
         let directory = self.directory(entry);
         loop {
-            let error = match tokio::time::timeout_at(deadline, entry.guest().hello()).await {
+            let error = match tokio::time::timeout_at(deadline, ask()).await {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(error)) => Some(error),
                 Err(_) => None,
             };
             self.require_machine(&directory).await?;
             match error {
+                Some(GuestCallError::Refused(refusal)) => return Err(SandboxError::Guest(refusal.into())),
                 Some(error) if Instant::now() < deadline => {
                     tracing::debug!(sandbox = %entry.id, reason = crate::chain(&error), "the guest does not answer yet");
                     tokio::time::sleep(RETRY).await;
@@ -75,11 +113,6 @@ impl Inner {
                 None => return Err(SandboxError::Ended("it did not answer in time".to_owned())),
             }
         }
-    }
-
-    /// Tells a restored guest that it is another machine now, and waits until it knows.
-    pub(super) async fn wake(&self, entry: &Entry, _network: Option<&TapInterface>) -> Result<(), SandboxError> {
-        self.first_answer(entry).await
     }
 
     /// Makes the sandbox's guest the caller's, where the caller does not do so itself.

@@ -14,13 +14,16 @@ use serde::{Deserialize, Serialize};
 use super::{Inner, SYNC_DEADLINE, Sandboxes, entry::Entry, fresh_directory, pause::saving, place, remove_directory};
 use crate::{
     SandboxError, SandboxId, chain, disk,
-    record::{NetworkWord, Phase},
-    request::Origin,
+    record::{NetworkWord, Phase, Record},
+    request::{NewSandbox, Origin},
     step::CopyStep,
 };
 
 /// The version of the file's form.
 const VERSION: u32 = 1;
+
+/// Marks the snapshot of a fork that is being made: nobody else asked for it.
+const FORK_LABEL: &str = "emergent.fork";
 
 /// What is known of a snapshot: `snapshot.json` beside its disks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,6 +139,34 @@ impl Sandboxes {
             taken
         })
         .await
+    }
+
+    /// Makes another sandbox that begins where this one is, processes and all; this one goes on. What `new` leaves out is
+    /// as it is here.
+    ///
+    /// # Errors
+    /// [`SandboxError`]; nothing is left then.
+    pub async fn fork(&self, sandbox: SandboxId, new: NewSandbox) -> Result<Record, SandboxError> {
+        if new.origin.is_some() {
+            let message = "a fork begins with the sandbox that the path names; leave it out".to_owned();
+            return Err(SandboxError::Invalid { field: "snapshot_id", message });
+        }
+        new.check()?;
+        let labels = [(FORK_LABEL.to_owned(), sandbox.to_string())].into();
+        let taken = self.snapshot(sandbox, NewSnapshot { id: None, memory: true, labels }).await?;
+        let id = SnapshotId::from(taken.snapshot_id);
+        let origin = Some(Origin { snapshot: id, boot: false });
+        let made = self.create(NewSandbox { origin, ..new }).await;
+        if let Err(error) = self.delete_snapshot(id).await {
+            tracing::warn!(snapshot = %id, reason = chain(&error), "the snapshot of a fork is left; the next start removes it");
+        }
+        match made? {
+            (record, true) => Ok(record),
+            (record, false) => {
+                let taken = format!("the workspace_id is {}'s; a fork needs one of its own, or none", record.id());
+                Err(SandboxError::Taken(taken))
+            }
+        }
     }
 
     /// Every snapshot that was asked for, the oldest first.
@@ -313,10 +344,18 @@ impl Inner {
         }
     }
 
-    /// Removes what interrupted snapshots have left.
+    /// Removes what interrupted snapshots and forks have left.
     pub(super) async fn remove_partial_snapshots(&self) {
         let entries = std::fs::read_dir(self.layout.named_snapshots()).into_iter().flatten().flatten();
-        for entry in entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(".partial")) {
+        let of_fork = |name: &str| {
+            let info = name.parse().ok().and_then(|id| self.snapshot_info(id).ok());
+            info.is_some_and(|info| info.labels.contains_key(FORK_LABEL))
+        };
+        let left = entries.filter(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            name.ends_with(".partial") || of_fork(&name)
+        });
+        for entry in left {
             if let Err(error) = remove_directory(&entry.path()).await {
                 tracing::warn!(reason = chain(&error), "half a snapshot is left");
             }

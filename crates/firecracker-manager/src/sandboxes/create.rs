@@ -5,7 +5,12 @@ use std::{path::Path, sync::Arc};
 use chrono::Utc;
 use emergent_microvm::MachineState;
 
-use super::{Inner, Sandboxes, copy::Basis, entry::{Entry, Turn}, fresh_directory, remove_directory};
+use super::{
+    Inner, Sandboxes,
+    copy::Basis,
+    entry::{Entry, Turn},
+    fresh_directory, remove_directory,
+};
 use crate::{
     SandboxError, SandboxId, chain, disk,
     record::{NetworkWord, Phase, Record},
@@ -148,7 +153,7 @@ impl Inner {
         }
         self.pass(BootStep::DisksMade.name()).await;
         match basis.and_then(Basis::state) {
-            Some(state) => self.restore(entry, &state).await?,
+            Some(state) => self.restore(entry, &state, true).await?,
             None => return self.boot(entry).await,
         }
         self.record(entry, Phase::Ready, None)?;

@@ -53,15 +53,16 @@ impl Inner {
             return Err(error);
         }
         self.pass(ResumeStep::IntentRecorded.name()).await;
-        if let Err(error) = self.restore(entry, &self.layout.paused(entry.id)).await {
+        if let Err(error) = self.restore(entry, &self.layout.paused(entry.id), false).await {
             self.give_up_resume(entry).await?;
             return Err(error);
         }
         self.finish_resume(entry).await
     }
 
-    /// Makes a machine from a state, and waits for its guest. What fails leaves things as they are.
-    pub(super) async fn restore(&self, entry: &Entry, state: &Path) -> Result<(), SandboxError> {
+    /// Makes a machine from a state, and waits for its guest; `copy` says that the state is another sandbox's. What fails
+    /// leaves things as they are.
+    pub(super) async fn restore(&self, entry: &Entry, state: &Path, copy: bool) -> Result<(), SandboxError> {
         let record = entry.record();
         let kernel = template::find(&self.layout, &record.template, self.vmm.kind())?.kernel;
         let tap = self.network.attach(entry.id, record.network).await.map_err(SandboxError::Network)?;
@@ -69,7 +70,7 @@ impl Inner {
         let spec = self.spec(&record, kernel, tap);
         self.vmm.restore(&spec, state).await.map_err(SandboxError::Restore)?;
         self.pass(ResumeStep::MachineRestored.name()).await;
-        self.wake(entry, spec.network.as_ref()).await?;
+        self.wake(entry, spec.network.as_ref(), copy).await?;
         self.pass(ResumeStep::GuestAnswered.name()).await;
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! A manager that ends at any step leaves what the next one brings into order: nothing leaks, nothing alive is ended,
 //! nothing that was promised is lost.
 
+use std::time::Duration;
+
 use emergent_firecracker_manager::{
     NewSandbox, NewSnapshot, Phase, SandboxId,
     step::{BootStep, CopyStep, HaltStep, PauseStep, RemoveStep, ResumeStep},
@@ -13,7 +15,8 @@ const REMEMBERED: &str = "what only memory holds";
 
 /// A host with one sandbox that runs, and a manager that is about to be halted.
 async fn with_one(halt: &Halt) -> (Host, Process, SandboxId) {
-    let host = Host::new();
+    // Nobody looks after machines while a test does something to them.
+    let host = Host { watch_interval: Duration::from_secs(3600), ..Host::new() };
     let manager = host.start_process(halt).await;
     let new = NewSandbox { workspace_id: Some("mine".to_owned()), ..NewSandbox::default() };
     let (record, made) = manager.call(|it| async move { it.create(new).await }).await.unwrap();
@@ -28,7 +31,10 @@ async fn a_create_that_was_cut_short_leaves_nothing() {
         let (host, halt) = (Host::new(), Halt::nowhere());
         halt.at(step.name());
         let manager = host.start_process(&halt).await;
-        assert!(halt.reached_by(manager.call(|it| async move { it.create(NewSandbox::default()).await })).await, "{step:?} is not passed");
+        assert!(
+            halt.reached_by(manager.call(|it| async move { it.create(NewSandbox::default()).await })).await,
+            "{step:?} is not passed"
+        );
         manager.crash().await;
         let next = host.start().await;
         if *step == BootStep::ReadyRecorded {
@@ -47,7 +53,10 @@ async fn a_pause_that_was_cut_short_loses_no_process() {
         let halt = Halt::nowhere();
         let (host, manager, id) = with_one(&halt).await;
         halt.at(step.name());
-        assert!(halt.reached_by(manager.call(move |it| async move { it.pause(id).await })).await, "{step:?} is not passed");
+        assert!(
+            halt.reached_by(manager.call(move |it| async move { it.pause(id).await })).await,
+            "{step:?} is not passed"
+        );
         manager.crash().await;
         let next = host.start().await;
         let phase = next.get(id).unwrap().phase;
@@ -69,7 +78,10 @@ async fn a_resume_that_was_cut_short_loses_no_process() {
         manager.call(move |it| async move { it.pause(id).await }).await.unwrap();
         assert_eq!(host.monitor.alive(), 0);
         halt.at(step.name());
-        assert!(halt.reached_by(manager.call(move |it| async move { it.resume(id).await })).await, "{step:?} is not passed");
+        assert!(
+            halt.reached_by(manager.call(move |it| async move { it.resume(id).await })).await,
+            "{step:?} is not passed"
+        );
         manager.crash().await;
         let next = host.start().await;
         let ran = !matches!(step, ResumeStep::IntentRecorded | ResumeStep::NetworkAttached);
@@ -106,7 +118,10 @@ async fn a_stop_that_was_cut_short_comes_to_its_end() {
         let (host, manager, id) = with_one(&halt).await;
         halt.at(step.name());
         host.monitor.kill(&host.sandbox(id));
-        assert!(halt.reached_by(manager.call(move |it| async move { it.stop(id).await })).await, "{step:?} is not passed");
+        assert!(
+            halt.reached_by(manager.call(move |it| async move { it.stop(id).await })).await,
+            "{step:?} is not passed"
+        );
         manager.crash().await;
         let next = host.start().await;
         assert_eq!((next.get(id).unwrap().phase, host.monitor.alive()), (Phase::Stopped, 0), "{step:?}");
@@ -137,7 +152,10 @@ async fn a_removal_that_was_cut_short_comes_to_its_end() {
         let halt = Halt::nowhere();
         let (host, manager, id) = with_one(&halt).await;
         halt.at(step.name());
-        assert!(halt.reached_by(manager.call(move |it| async move { it.destroy(id).await })).await, "{step:?} is not passed");
+        assert!(
+            halt.reached_by(manager.call(move |it| async move { it.destroy(id).await })).await,
+            "{step:?} is not passed"
+        );
         manager.crash().await;
         let next = host.start().await;
         assert_eq!((next.list().len(), host.monitor.alive()), (0, 0), "{step:?}");

@@ -26,7 +26,7 @@ pub(crate) fn connect() -> ByteStream {
 
 fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
     match request.uri().path() {
-        routes::HELLO => json(&Hello {
+        routes::HELLO | routes::RESTORED => json(&Hello {
             generation: GENERATION,
             version: "0".into(),
             boot_id: "boot".into(),

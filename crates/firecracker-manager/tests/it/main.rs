@@ -4,4 +4,5 @@ mod crash;
 mod guest;
 mod lives;
 mod monitor;
+mod rest;
 mod service;

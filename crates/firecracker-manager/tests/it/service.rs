@@ -19,9 +19,11 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A base directory and the machines of its host.
 pub(crate) struct Host {
-    base: TempDir,
+    pub(crate) base: TempDir,
     pub(crate) monitor: Arc<Monitor>,
     pub(crate) budget: Budget,
+    /// How often machines are looked after.
+    pub(crate) watch_interval: Duration,
 }
 
 /// A manager on a runtime of its own, so that it can be ended as a process is.
@@ -45,7 +47,8 @@ impl Host {
             std::fs::create_dir_all(base.path().join(folder)).unwrap();
             std::fs::write(base.path().join(folder).join(file), "contents").unwrap();
         }
-        Self { base, monitor: Arc::default(), budget: Budget { machines: 64, memory_mib: 1 << 20 } }
+        let budget = Budget { machines: 64, memory_mib: 1 << 20 };
+        Self { base, monitor: Arc::default(), budget, watch_interval: Duration::from_millis(20) }
     }
 
     /// Starts a manager that nothing halts.
@@ -55,7 +58,7 @@ impl Host {
 
     pub(crate) async fn start_with(&self, checkpoint: Checkpoint) -> Sandboxes {
         let mut config = ManagerConfig::new(self.base.path());
-        (config.budget, config.watch_interval) = (self.budget, Duration::from_millis(20));
+        (config.budget, config.watch_interval) = (self.budget, self.watch_interval);
         let parts = Parts {
             vmm: Arc::new(Driver(Arc::clone(&self.monitor))),
             network: Arc::new(NoInterfaces { reason: "there is none in this test".to_owned() }),
