@@ -3,17 +3,26 @@
 //! - [`vmm`]: the seam. A [`Vmm`] boots, freezes, saves, restores and ends machines.
 //! - [`machine`]: what a machine is made of.
 //! - [`error`]: why an operation failed, one type for each.
+//! - [`qemu`]: the driver for QEMU.
+//! - [`kernels`]: taking kernels in.
 //! - [`layout`]: where kernels, images, machines and snapshots are kept.
 //!
 //! Everything about a machine that runs is in its directory, and no process of ours has to live for it to run: another
 //! one goes on with it. Who may have a machine, what it is called and who pays for it is decided above.
 
+mod manifest;
+mod ports;
+mod process;
+
 pub mod error;
+pub mod kernels;
 pub mod layout;
 pub mod machine;
+pub mod qemu;
 pub mod vmm;
 
 pub use error::{BootError, RestoreError, SaveError, VmmError};
 pub use layout::Layout;
 pub use machine::{Disk, DiskFormat, Kernel, MacAddress, MachineId, MachineSpec, RateLimit, TapInterface};
+pub use qemu::{Qemu, QemuSettings};
 pub use vmm::{Acceleration, GoneReason, MachineState, Probe, Vmm, VmmKind};

@@ -112,6 +112,27 @@ pub struct MacAddress(pub [u8; 6]);
 #[error("{0:?} is not a hardware address; write six pairs of hexadecimal digits, as in 02:00:0a:00:00:02")]
 pub struct InvalidMac(String);
 
+// === impl MachineSpec ===
+
+impl MachineSpec {
+    /// What the guest is told on the kernel's command line.
+    pub(crate) fn guest_words(&self) -> Vec<String> {
+        let mut words = vec!["emergent.root=/dev/vda".to_owned(), "emergent.host-name=workspace".to_owned()];
+        if self.root.read_only {
+            words.push("emergent.read-only".to_owned());
+        }
+        if self.data.is_some() {
+            words.push("emergent.data=/dev/vdb".to_owned());
+        }
+        if let Some(network) = &self.network {
+            words.push(format!("emergent.address={}/{}", network.address, network.prefix));
+            words.push(format!("emergent.gateway={}", network.gateway));
+            words.extend(network.name_servers.iter().map(|server| format!("emergent.name-server={server}")));
+        }
+        words
+    }
+}
+
 // === impl Disk ===
 
 impl Disk {

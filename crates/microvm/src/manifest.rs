@@ -1,0 +1,142 @@
+//! What was saved, so that nobody restores half of it, or something of another kind.
+//!
+//! The manifest is written last, after everything that it speaks of is on the disk.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write as _},
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{MachineSpec, RestoreError, SaveError, VmmKind};
+
+const FILE: &str = "manifest.json";
+
+/// Another number means other fields.
+const FORMAT: u32 = 1;
+
+/// What a machine was when it was saved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    format: u32,
+    /// Which monitor.
+    vmm: String,
+    /// Its version: the saved state of one is not promised to mean the same to another.
+    version: String,
+    /// What carried the machine out, and on which processor where that shows inside.
+    processor: String,
+    #[serde(flatten)]
+    shape: Shape,
+    /// The files and their lengths in bytes.
+    files: BTreeMap<String, u64>,
+}
+
+/// What has to be the same in the machine that is restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Shape {
+    memory_mib: u32,
+    vcpus: u8,
+    data_disk: bool,
+    network: bool,
+}
+
+// === impl Manifest ===
+
+impl Manifest {
+    /// Writes the manifest of what is in `into`, after the files themselves have reached the disk.
+    pub(crate) fn write(
+        into: &Path,
+        vmm: VmmKind,
+        version: &str,
+        processor: &str,
+        shape: Shape,
+        files: &[&str],
+    ) -> Result<(), SaveError> {
+        let failed = |action, name: &str| {
+            let path = into.join(name);
+            move |source| SaveError::File { action, path, source }
+        };
+        let mut lengths = BTreeMap::new();
+        for name in files {
+            let file = File::open(into.join(name)).map_err(failed("open", name))?;
+            file.sync_all().map_err(failed("write", name))?;
+            lengths.insert((*name).to_owned(), file.metadata().map_err(failed("look at", name))?.len());
+        }
+        let manifest = Self {
+            format: FORMAT,
+            vmm: vmm.to_string(),
+            version: version.to_owned(),
+            processor: processor.to_owned(),
+            shape,
+            files: lengths,
+        };
+        let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::from).map_err(failed("write", FILE))?;
+        let mut file = File::create_new(into.join(FILE)).map_err(failed("write", FILE))?;
+        file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed("write", FILE))
+    }
+
+    /// Reads a manifest and checks that what it speaks of is all there.
+    pub(crate) fn read(from: &Path) -> Result<Self, RestoreError> {
+        let damaged = |reason: String| RestoreError::Damaged { from: from.to_owned(), reason };
+        let text = fs::read(from.join(FILE)).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => damaged("it was not saved to the end; there is no manifest".to_owned()),
+            _ => damaged(format!("its manifest cannot be read: {error}")),
+        })?;
+        let manifest: Self =
+            serde_json::from_slice(&text).map_err(|error| damaged(format!("its manifest makes no sense: {error}")))?;
+        for (name, expected) in &manifest.files {
+            match fs::metadata(from.join(name)).map(|file| file.len()) {
+                Ok(length) if length == *expected => {}
+                Ok(length) => return Err(damaged(format!("{name} has {length} bytes instead of {expected}"))),
+                Err(error) => return Err(damaged(format!("{name}: {error}"))),
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// Refuses what another monitor, version or processor has saved, or a machine of another shape.
+    pub(crate) fn fits(
+        &self,
+        from: &Path,
+        vmm: VmmKind,
+        version: &str,
+        processor: &str,
+        spec: &MachineSpec,
+    ) -> Result<(), RestoreError> {
+        let foreign = |reason| Err(RestoreError::Foreign { from: from.to_owned(), reason });
+        let vmm = vmm.to_string();
+        if self.format != FORMAT {
+            return foreign(format!("it has format {}, and this release reads {FORMAT}", self.format));
+        }
+        let differences = [
+            ("monitor", &self.vmm, vmm.as_str()),
+            ("version", &self.version, version),
+            ("processor", &self.processor, processor),
+        ];
+        if let Some((what, saved, here)) = differences.into_iter().find(|(_, saved, here)| saved != here) {
+            return foreign(format!("its {what} is {saved}, and here it is {here}; boot the machine anew"));
+        }
+        let shape = Shape::of(spec);
+        if self.shape != shape {
+            return foreign(format!("it was saved as {:?}, and {shape:?} is wanted", self.shape));
+        }
+        Ok(())
+    }
+}
+
+// === impl Shape ===
+
+impl Shape {
+    /// The shape of a machine.
+    pub(crate) fn of(spec: &MachineSpec) -> Self {
+        Self {
+            memory_mib: spec.memory_mib,
+            vcpus: spec.vcpus,
+            data_disk: spec.data.is_some(),
+            network: spec.network.is_some(),
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Machines run by QEMU: its small `microvm` machine, on KVM where that works, emulated elsewhere.
+//!
+//! QEMU runs as a process of its own and knows nothing of us. Its directory has the number of its process, sockets for
+//! commands and channels, and nothing that it needs for good. When the guest ends by itself QEMU stays, so that it can
+//! be asked why; whoever asks first writes the reason down and ends it.
+
+mod command;
+mod probe;
+mod qmp;
+mod save;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use emergent_provider::ByteStream;
+use serde_json::json;
+use tokio::{process::Command, sync::OnceCell, time::timeout};
+
+use self::{command::Start, qmp::Qmp, save::Identity};
+use crate::{
+    Acceleration, BootError, GoneReason, Kernel, MachineSpec, MachineState, Probe, RestoreError, SaveError, Vmm,
+    VmmError, VmmKind,
+    ports::{self, Port},
+    process::Process,
+};
+
+/// How long QEMU may take to set itself up.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why the machine is gone, once somebody knows.
+const REASON: &str = "gone.json";
+
+/// How the driver is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QemuSettings {
+    /// The program.
+    pub program: PathBuf,
+    /// What is booted to see whether machines boot. Without one every probe fails, and says so.
+    pub probe_kernel: Option<Kernel>,
+    /// What carries machines out; `None`: what the probe finds, KVM before emulation.
+    pub acceleration: Option<Acceleration>,
+}
+
+/// The driver. Cheap: everything about machines is in their directories.
+#[derive(Debug)]
+pub struct Qemu {
+    settings: QemuSettings,
+    probed: OnceCell<Probe>,
+}
+
+// === impl QemuSettings ===
+
+impl Default for QemuSettings {
+    fn default() -> Self {
+        Self { program: program_of_this_machine(), probe_kernel: None, acceleration: None }
+    }
+}
+
+// === impl Qemu ===
+
+impl Qemu {
+    /// A driver. Does nothing yet.
+    pub fn new(settings: QemuSettings) -> Self {
+        Self { settings, probed: OnceCell::new() }
+    }
+
+    /// What carries machines out, and which QEMU it is.
+    async fn usable(&self) -> Result<(Acceleration, String), BootError> {
+        match self.probe().await {
+            Probe::Works { acceleration, version, .. } => Ok((acceleration, version)),
+            Probe::Fails { reason } => Err(BootError::Unsupported { vmm: VmmKind::Qemu, reason }),
+        }
+    }
+
+    /// Starts QEMU; it has made its sockets when this returns.
+    async fn start(
+        &self,
+        spec: &MachineSpec,
+        acceleration: Acceleration,
+        version: &str,
+        start: Start,
+    ) -> Result<(), BootError> {
+        if self.process(&spec.dir).is_ok_and(|process| process.is_some()) {
+            return Err(BootError::Occupied { dir: spec.dir.clone() });
+        }
+        clear(&spec.dir).map_err(|source| BootError::File { action: "clear", path: spec.dir.clone(), source })?;
+        let identity = Identity::new(spec, acceleration, version).write(&spec.dir);
+        identity.map_err(|source| BootError::File { action: "write", path: Identity::file(&spec.dir), source })?;
+        let mut command = Command::new(&self.settings.program);
+        command.args(command::arguments(spec, acceleration, start)).stdin(std::process::Stdio::null());
+        // It turns itself into a daemon once it is set up; until then it goes with the caller.
+        command.kill_on_drop(true);
+        let output = match timeout(START_PATIENCE, command.output()).await {
+            Ok(output) => output.map_err(|source| BootError::NoProgram {
+                program: self.settings.program.display().to_string(),
+                advice: "install qemu-system-x86, or name the program",
+                source,
+            })?,
+            Err(_) => {
+                let message = format!("it did not set itself up within {START_PATIENCE:?}");
+                return Err(BootError::Refused { vmm: VmmKind::Qemu, message });
+            }
+        };
+        if !output.status.success() {
+            let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            // What it has made so far means nothing.
+            let _ = clear(&spec.dir);
+            return Err(BootError::Refused { vmm: VmmKind::Qemu, message });
+        }
+        Ok(())
+    }
+
+    fn process(&self, dir: &Path) -> Result<Option<Process>, VmmError> {
+        let pid_file = command::pid_file(dir);
+        Process::find(&pid_file, dir).map_err(|source| VmmError::File { action: "read", path: pid_file, source })
+    }
+
+    /// Why there is no process.
+    fn reason(dir: &Path) -> GoneReason {
+        let noted = fs::read(dir.join(REASON)).ok().and_then(|text| serde_json::from_slice::<Noted>(&text).ok());
+        match noted {
+            Some(Noted { panic: Some(message) }) => GoneReason::Panicked { message },
+            Some(Noted { panic: None }) => GoneReason::Exited,
+            None if command::pid_file(dir).exists() => GoneReason::Killed,
+            None => GoneReason::NeverBooted,
+        }
+    }
+
+    /// An error that says that the machine is gone, if that is what is behind `error`.
+    async fn explain(&self, dir: &Path, error: VmmError) -> VmmError {
+        match self.process(dir) {
+            Ok(None) => VmmError::Gone(Self::reason(dir)),
+            _ => error,
+        }
+    }
+
+    async fn control(&self, dir: &Path) -> Result<Qmp, VmmError> {
+        match Qmp::connect(&command::control_socket(dir)).await {
+            Ok(qmp) => Ok(qmp),
+            Err(error) => Err(self.explain(dir, error).await),
+        }
+    }
+
+    async fn tell(&self, dir: &Path, action: &'static str, command: &str) -> Result<(), VmmError> {
+        match self.control(dir).await?.command(action, command, json!({})).await {
+            Ok(_) => Ok(()),
+            Err(error @ VmmError::Silent { .. }) => Err(self.explain(dir, error).await),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What QEMU says of the machine.
+    async fn ask_state(&self, dir: &Path) -> Result<MachineState, VmmError> {
+        let mut questions = Qmp::connect(&command::question_socket(dir)).await?;
+        let status = questions.command("say how the machine is", "query-status", json!({})).await?;
+        match status.get("status").and_then(serde_json::Value::as_str).unwrap_or_default() {
+            "running" => Ok(MachineState::Running),
+            "shutdown" | "guest-panicked" | "internal-error" => {
+                let reason = Noted { panic: panic_message(&console(&mut questions).await?) };
+                note(dir, &reason)?;
+                drop(questions);
+                self.end_process(dir).await?;
+                Ok(MachineState::Gone(Self::reason(dir)))
+            }
+            _ => Ok(MachineState::Frozen),
+        }
+    }
+
+    async fn end_process(&self, dir: &Path) -> Result<(), VmmError> {
+        let Some(process) = self.process(dir)? else { return Ok(()) };
+        let ended = tokio::task::spawn_blocking(move || process.end()).await;
+        let ended = ended.map_err(io::Error::other).and_then(|ended| ended);
+        ended.map_err(|source| VmmError::File { action: "end the process of", path: dir.to_owned(), source })
+    }
+}
+
+#[async_trait]
+impl Vmm for Qemu {
+    fn kind(&self) -> VmmKind {
+        VmmKind::Qemu
+    }
+
+    async fn probe(&self) -> Probe {
+        let Some(kernel) = &self.settings.probe_kernel else {
+            // Not remembered: one may be imported.
+            return Probe::Fails { reason: probe::NO_KERNEL.to_owned() };
+        };
+        self.probed.get_or_init(|| probe::probe(self, kernel)).await.clone()
+    }
+
+    async fn boot(&self, spec: &MachineSpec) -> Result<(), BootError> {
+        let (acceleration, version) = self.usable().await?;
+        self.start(spec, acceleration, &version, Start::Boot).await
+    }
+
+    async fn state(&self, dir: &Path) -> Result<MachineState, VmmError> {
+        if self.process(dir)?.is_none() {
+            return Ok(MachineState::Gone(Self::reason(dir)));
+        }
+        match self.ask_state(dir).await {
+            Err(error) => match self.explain(dir, error).await {
+                VmmError::Gone(reason) => Ok(MachineState::Gone(reason)),
+                error => Err(error),
+            },
+            state => state,
+        }
+    }
+
+    async fn open(&self, dir: &Path) -> Result<ByteStream, VmmError> {
+        let alive = || async {
+            match self.state(dir).await? {
+                MachineState::Gone(reason) => Err(VmmError::Gone(reason)),
+                MachineState::Running | MachineState::Frozen => Ok(()),
+            }
+        };
+        let port = match Port::take(dir).await {
+            Ok(port) => port.ok_or(VmmError::NoFreeChannel { limit: ports::PORTS })?,
+            Err(source) => {
+                alive().await?;
+                return Err(VmmError::Silent { vmm: VmmKind::Qemu, source: source.into() });
+            }
+        };
+        Ok(Box::new(port.agree(alive).await?))
+    }
+
+    async fn freeze(&self, dir: &Path) -> Result<(), VmmError> {
+        self.tell(dir, "freeze the machine", "stop").await
+    }
+
+    async fn thaw(&self, dir: &Path) -> Result<(), VmmError> {
+        self.tell(dir, "let the machine go on", "cont").await
+    }
+
+    async fn save(&self, dir: &Path, into: &Path) -> Result<(), SaveError> {
+        save::save(self, dir, into).await
+    }
+
+    async fn restore(&self, spec: &MachineSpec, from: &Path) -> Result<(), RestoreError> {
+        save::restore(self, spec, from).await
+    }
+
+    async fn end(&self, dir: &Path) -> Result<(), VmmError> {
+        self.end_process(dir).await?;
+        clear(dir).map_err(|source| VmmError::File { action: "clear", path: dir.to_owned(), source })
+    }
+}
+
+// === impl VmmError ===
+
+impl From<io::Error> for VmmError {
+    fn from(source: io::Error) -> Self {
+        Self::Silent { vmm: VmmKind::Qemu, source: source.into() }
+    }
+}
+
+/// Why a machine is gone, as it is written down.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Noted {
+    panic: Option<String>,
+}
+
+fn note(dir: &Path, reason: &Noted) -> Result<(), VmmError> {
+    let path = dir.join(REASON);
+    let aside = path.with_extension("new");
+    let written = serde_json::to_vec(reason).map_err(io::Error::from).and_then(|text| fs::write(&aside, text));
+    written.and_then(|()| fs::rename(&aside, &path)).map_err(|source| VmmError::File { action: "write", path, source })
+}
+
+/// The end of what the machine has written to its console. The guest can write anything there.
+async fn console(qmp: &mut Qmp) -> Result<String, VmmError> {
+    let arguments = json!({"device": command::CONSOLE, "size": command::CONSOLE_BYTES, "format": "utf8"});
+    let text = qmp.command("show the console", "ringbuf-read", arguments).await?;
+    Ok(text.as_str().unwrap_or_default().to_owned())
+}
+
+/// What the kernel said when it gave up, if it did.
+fn panic_message(console: &str) -> Option<String> {
+    const LONGEST: usize = 200;
+    let line = console.lines().rev().find_map(|line| Some(line.split_once("Kernel panic - not syncing: ")?.1))?;
+    Some(line.chars().filter(|character| !character.is_control()).take(LONGEST).collect())
+}
+
+/// Removes what the driver keeps in a machine's directory.
+fn clear(dir: &Path) -> io::Result<()> {
+    let ports = (0..ports::PORTS).flat_map(|number| [ports::socket(dir, number), ports::lock_file(dir, number)]);
+    let own = [command::pid_file(dir), command::control_socket(dir), command::question_socket(dir), dir.join(REASON)];
+    let own = own.into_iter().chain([Identity::file(dir)]);
+    for path in own.chain(ports) {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn program_of_this_machine() -> PathBuf {
+    format!("qemu-system-{}", std::env::consts::ARCH).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_panic_on_the_console_is_the_reason() {
+        let console = "booting\n[    1.0] Kernel panic - not syncing: sysrq triggered crash\u{1b}[0m\nrebooting";
+        assert_eq!(panic_message(console).as_deref(), Some("sysrq triggered crash[0m"));
+        assert_eq!(panic_message("[ 1.0] reboot: Power down"), None);
+    }
+}
