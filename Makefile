@@ -43,9 +43,10 @@ build:
 setup:
 	scripts/install-engine.sh
 
-# Formatting, lints, house rules, licences, documentation, and the tests that need no engine but a database.
+# Formatting, lints, house rules, licences, documentation, and the tests that need no engine but a database and, as
+# root, network namespaces.
 check:
-	scripts/install-packages.sh postgresql
+	scripts/install-packages.sh postgresql iproute2 iptables nftables
 	cargo xtask prepush
 
 # The suites against real engines, with the release programs and both databases.
