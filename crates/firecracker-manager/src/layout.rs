@@ -36,6 +36,11 @@ impl Layout {
         Self { microvm: emergent_microvm::Layout::new(base) }
     }
 
+    /// What the drivers know of it.
+    pub fn microvm(&self) -> &emergent_microvm::Layout {
+        &self.microvm
+    }
+
     /// The base itself.
     pub fn base(&self) -> &Path {
         self.microvm.base()

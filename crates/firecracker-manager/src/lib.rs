@@ -12,6 +12,7 @@ pub mod admission;
 pub mod config;
 mod disk;
 pub mod error;
+pub mod host;
 pub mod http;
 pub mod id;
 pub mod layout;
@@ -24,8 +25,9 @@ pub mod template;
 
 pub use config::ManagerConfig;
 pub use error::{SandboxError, chain};
+pub use host::{DriverChoice, Host, HostError, NetworkChoice};
 pub use id::SandboxId;
-pub use network::{Interfaces, NetworkError, NoInterfaces};
+pub use network::{HostInterfaces, Interfaces, NetworkError, NoInterfaces};
 pub use record::{NetworkWord, Phase, Record};
 pub use request::{NewSandbox, Origin};
 pub use sandboxes::{Capacity, NewSnapshot, Parts, Sandboxes, SnapshotInfo, StartError};

@@ -1,9 +1,12 @@
 //! Network interfaces of machines, as this service needs them: what makes them is put in from outside.
 
+mod host;
+
 use std::collections::HashSet;
 
 use async_trait::async_trait;
 use emergent_microvm::TapInterface;
+pub use host::HostInterfaces;
 
 use crate::{SandboxId, record::NetworkWord};
 

@@ -220,6 +220,16 @@ impl From<NetworkPolicy> for NetworkWord {
     }
 }
 
+impl From<NetworkWord> for NetworkPolicy {
+    fn from(word: NetworkWord) -> Self {
+        match word {
+            NetworkWord::None => Self::None,
+            NetworkWord::Isolated => Self::Isolated,
+            NetworkWord::Outbound => Self::Outbound,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

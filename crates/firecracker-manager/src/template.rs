@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use emergent_microvm::{Kernel, VmmKind};
+use emergent_microvm::{Kernel, kernels};
 
-use crate::{SandboxError, layout::Layout};
+use crate::{SandboxError, chain, layout::Layout};
 
 /// The template of requests that name none.
 pub const DEFAULT: &str = "default";
@@ -36,7 +36,7 @@ pub fn names(layout: &Layout) -> Vec<String> {
 /// # Errors
 /// [`SandboxError::Invalid`] for what can be no name, [`SandboxError::TemplateMissing`] for one that is not there, or
 /// that has no kernel.
-pub fn find(layout: &Layout, name: &str, vmm: VmmKind) -> Result<Template, SandboxError> {
+pub fn find(layout: &Layout, name: &str) -> Result<Template, SandboxError> {
     let well_formed = (1..=NAME_LIMIT).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
         && !name.starts_with(['.', '-']);
@@ -53,20 +53,8 @@ pub fn find(layout: &Layout, name: &str, vmm: VmmKind) -> Result<Template, Sandb
         };
         return Err(missing(format!("{known}; make one with `emergent image build --name {name}`")));
     }
-    let kernel = kernel(layout, name, vmm).or_else(|| kernel(layout, DEFAULT, vmm));
-    let kernel = kernel.ok_or_else(|| {
-        missing(format!("no kernel for {vmm} is in {}; run `emergent kernel import`", layout.kernels().display()))
-    })?;
+    // One kernel serves all templates, but for those that bring their own.
+    let kernel = kernels::find(layout.microvm(), name).or_else(|_| kernels::find(layout.microvm(), DEFAULT));
+    let kernel = kernel.map_err(|error| missing(format!("it has no kernel: {}", chain(&error))))?;
     Ok(Template { root, kernel })
-}
-
-/// The kernel of this name in the form that the VMM loads.
-fn kernel(layout: &Layout, name: &str, vmm: VmmKind) -> Option<Kernel> {
-    let form = match vmm {
-        VmmKind::Firecracker => "vmlinux.bin",
-        VmmKind::Qemu => "bzimage",
-    };
-    let image = layout.kernels().join(format!("{name}-{form}"));
-    let initramfs = Some(layout.kernels().join(format!("{name}-initramfs.cpio"))).filter(|path| path.is_file());
-    image.is_file().then(|| Kernel { image, initramfs, command_line: Vec::new() })
 }

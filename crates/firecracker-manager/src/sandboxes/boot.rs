@@ -27,7 +27,7 @@ impl Inner {
     /// they are, for the caller to undo.
     pub(super) async fn boot(&self, entry: &Entry) -> Result<(), SandboxError> {
         let record = entry.record();
-        let kernel = template::find(&self.layout, &record.template, self.vmm.kind())?.kernel;
+        let kernel = template::find(&self.layout, &record.template)?.kernel;
         let tap = self.network.attach(entry.id, record.network).await.map_err(SandboxError::Network)?;
         self.pass(BootStep::NetworkAttached.name()).await;
         let spec = self.spec(&record, kernel, tap);

@@ -245,11 +245,8 @@ impl Inner {
     async fn copy(&self, entry: &Entry, id: SnapshotId, new: &NewSnapshot) -> Result<SnapshotInfo, SandboxError> {
         let phase = entry.phase();
         match (phase, new.memory) {
-            (Phase::Ready, _) | (Phase::Paused, true) | (Phase::Stopped, false) => {}
-            // What a paused sandbox wrote last is in its state, not on its disks: without the state it would be missed.
-            (Phase::Paused, false) => {
-                return Err(SandboxError::WrongState { operation: "be copied without its memory", phase });
-            }
+            // A sandbox wrote what it held to its disks before it was paused.
+            (Phase::Ready | Phase::Paused, _) | (Phase::Stopped, false) => {}
             (phase, _) => return Err(SandboxError::WrongState { operation: "be copied", phase }),
         }
         let taking = self.layout.taking(id);
@@ -306,7 +303,7 @@ impl Inner {
     }
 
     /// Has the guest write what it holds in memory to its disks: a copy of the disks alone would miss it.
-    async fn sync(&self, entry: &Entry) -> Result<(), SandboxError> {
+    pub(super) async fn sync(&self, entry: &Entry) -> Result<(), SandboxError> {
         let request = BashRequest {
             command: "sync".to_owned(),
             timeout_ms: Some(u64::try_from(SYNC_DEADLINE.as_millis()).unwrap_or(u64::MAX)),

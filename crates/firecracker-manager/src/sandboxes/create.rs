@@ -71,7 +71,7 @@ impl Inner {
         let inherited = basis.map(Basis::info);
         let name = new.template.clone().or_else(|| inherited.map(|it| it.template.clone()));
         let name = name.unwrap_or_else(|| template::DEFAULT.to_owned());
-        template::find(&self.layout, &name, self.vmm.kind())?;
+        template::find(&self.layout, &name)?;
         let id = new.id.unwrap_or_else(SandboxId::generate);
         let mut record = Record::new(id, name, Utc::now());
         record.workspace_id.clone_from(&new.workspace_id);
@@ -145,7 +145,7 @@ impl Inner {
                 copy_disk(&basis.data(), &data).await?;
             }
             None => {
-                let template = template::find(&self.layout, &record.template, self.vmm.kind())?;
+                let template = template::find(&self.layout, &record.template)?;
                 copy_disk(&template.root, &root).await?;
                 let made = disk::make_empty(&data, record.disk_mb).await;
                 made.map_err(SandboxError::io("the making of the disk for /workspace", &data))?;

@@ -44,6 +44,10 @@ impl Inner {
     async fn pause(&self, entry: &Entry) -> Result<(), SandboxError> {
         self.record(entry, Phase::Pausing, None)?;
         self.pass(PauseStep::IntentRecorded.name()).await;
+        // So that its disks alone can be copied while it is paused. Its state has all of it in any case.
+        if let Err(error) = self.sync(entry).await {
+            tracing::warn!(sandbox = %entry.id, reason = chain(&error), "a guest is paused with what it has not written");
+        }
         entry.guest().suspend();
         if let Err(error) = self.save(entry).await {
             self.go_on(entry).await?;

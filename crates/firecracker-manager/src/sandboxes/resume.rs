@@ -64,7 +64,7 @@ impl Inner {
     /// leaves things as they are.
     pub(super) async fn restore(&self, entry: &Entry, state: &Path, copy: bool) -> Result<(), SandboxError> {
         let record = entry.record();
-        let kernel = template::find(&self.layout, &record.template, self.vmm.kind())?.kernel;
+        let kernel = template::find(&self.layout, &record.template)?.kernel;
         let tap = self.network.attach(entry.id, record.network).await.map_err(SandboxError::Network)?;
         self.pass(ResumeStep::NetworkAttached.name()).await;
         let spec = self.spec(&record, kernel, tap);

@@ -43,7 +43,13 @@ pub(crate) struct Halt {
 impl Host {
     pub(crate) fn new() -> Self {
         let base = tempfile::tempdir().unwrap();
-        for (folder, file) in [("kernels", "default-bzimage"), ("rootfs", "default-rootfs.ext4")] {
+        let files = [
+            ("kernels", "default-kernel.json"),
+            ("kernels", "default-vmlinux.bin"),
+            ("kernels", "default-initramfs.cpio"),
+            ("rootfs", "default-rootfs.ext4"),
+        ];
+        for (folder, file) in files {
             std::fs::create_dir_all(base.path().join(folder)).unwrap();
             std::fs::write(base.path().join(folder).join(file), "contents").unwrap();
         }
