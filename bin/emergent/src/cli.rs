@@ -1,6 +1,7 @@
 //! The command line.
 
 mod backup;
+mod firecracker_manager;
 mod project;
 mod serve;
 mod server;
@@ -12,6 +13,7 @@ mod workspace;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use backup::BackupArgs;
+pub(crate) use firecracker_manager::FirecrackerManagerArgs;
 pub(crate) use project::{ProjectCommand, QuotaArgs};
 pub(crate) use serve::ServeArgs;
 pub(crate) use server::ServerCommand;
@@ -43,6 +45,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the server.
     Serve(ServeArgs),
+    /// Run a manager of microVMs: a REST API of its own, for agents and for servers elsewhere.
+    FirecrackerManager(FirecrackerManagerArgs),
     /// Tell what this host can and can't do, and how to mend it.
     Doctor(DoctorArgs),
     /// Make workspaces and work in them.

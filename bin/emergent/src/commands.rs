@@ -2,6 +2,7 @@
 
 mod backup;
 mod doctor;
+mod firecracker_manager;
 mod project;
 mod serve;
 mod server;
@@ -20,6 +21,7 @@ use crate::{
 pub(crate) async fn run(cli: Cli) -> ExitStatus {
     match cli.command {
         Command::Serve(arguments) => serve::run(&arguments).await,
+        Command::FirecrackerManager(arguments) => firecracker_manager::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(&arguments).await,
         Command::Workspace(arguments) => workspace::run(arguments).await,
         Command::Snapshot(arguments) => snapshot::run(arguments).await,

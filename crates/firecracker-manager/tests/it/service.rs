@@ -7,7 +7,8 @@ use std::{
 };
 
 use emergent_firecracker_manager::{
-    ManagerConfig, NoInterfaces, Parts, SandboxError, SandboxId, Sandboxes, admission::Budget, step::Checkpoint,
+    ManagerConfig, NoInterfaces, Parts, SandboxError, SandboxId, Sandboxes, StartError, admission::Budget,
+    step::Checkpoint,
 };
 use tempfile::TempDir;
 use tokio::{runtime::Runtime, sync::Notify};
@@ -65,12 +66,21 @@ impl Host {
     pub(crate) async fn start_with(&self, checkpoint: Checkpoint) -> Sandboxes {
         let mut config = ManagerConfig::new(self.base.path());
         (config.budget, config.watch_interval) = (self.budget, self.watch_interval);
-        let parts = Parts {
-            vmm: Arc::new(Driver(Arc::clone(&self.monitor))),
-            network: Arc::new(NoInterfaces { reason: "there is none in this test".to_owned() }),
-            checkpoint,
+        let start = async {
+            loop {
+                let parts = Parts {
+                    vmm: Arc::new(Driver(Arc::clone(&self.monitor))),
+                    network: Arc::new(NoInterfaces { reason: "there is none in this test".to_owned() }),
+                    checkpoint: Arc::clone(&checkpoint),
+                };
+                match Sandboxes::start(config.clone(), parts).await {
+                    // A program that another test is just starting has the lock of one that ended, until it is executed.
+                    Err(StartError::Taken(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
+                    started => return started.unwrap(),
+                }
+            }
         };
-        Sandboxes::start(config, parts).await.unwrap()
+        tokio::time::timeout(DEADLINE, start).await.expect("the directory is not given free")
     }
 
     /// Starts a manager that can be ended at any time.
