@@ -5,6 +5,7 @@
 //! - [`error`]: why an operation failed, one type for each.
 //! - [`qemu`]: the driver for QEMU.
 //! - [`kernels`]: taking kernels in.
+//! - [`images`] and [`disks`]: root file systems, and what machines write on.
 //! - [`layout`]: where kernels, images, machines and snapshots are kept.
 //!
 //! Everything about a machine that runs is in its directory, and no process of ours has to live for it to run: another
@@ -14,7 +15,9 @@ mod manifest;
 mod ports;
 mod process;
 
+pub mod disks;
 pub mod error;
+pub mod images;
 pub mod kernels;
 pub mod layout;
 pub mod machine;

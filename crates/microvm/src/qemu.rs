@@ -4,6 +4,8 @@
 //! commands and channels, and nothing that it needs for good. When the guest ends by itself QEMU stays, so that it can
 //! be asked why; whoever asks first writes the reason down and ends it.
 
+#[cfg(target_arch = "x86_64")]
+mod clock;
 mod command;
 mod probe;
 mod qmp;
@@ -12,13 +14,18 @@ mod save;
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    process::Stdio,
     time::Duration,
 };
 
 use async_trait::async_trait;
 use emergent_provider::ByteStream;
 use serde_json::json;
-use tokio::{process::Command, sync::OnceCell, time::timeout};
+use tokio::{
+    process::{Child, Command},
+    sync::OnceCell,
+    time::{sleep, timeout},
+};
 
 use self::{command::Start, qmp::Qmp, save::Identity};
 use crate::{
@@ -30,6 +37,7 @@ use crate::{
 
 /// How long QEMU may take to set itself up.
 const START_PATIENCE: Duration = Duration::from_secs(30);
+const START_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Why the machine is gone, once somebody knows.
 const REASON: &str = "gone.json";
@@ -90,28 +98,51 @@ impl Qemu {
         clear(&spec.dir).map_err(|source| BootError::File { action: "clear", path: spec.dir.clone(), source })?;
         let identity = Identity::new(spec, acceleration, version).write(&spec.dir);
         identity.map_err(|source| BootError::File { action: "write", path: Identity::file(&spec.dir), source })?;
+        let file = |action, path: PathBuf| move |source| BootError::File { action, path, source };
+        let log = log_file(&spec.dir);
+        let output = fs::File::create(&log).map_err(file("make", log))?;
         let mut command = Command::new(&self.settings.program);
-        command.args(command::arguments(spec, acceleration, start)).stdin(std::process::Stdio::null());
-        // It turns itself into a daemon once it is set up; until then it goes with the caller.
-        command.kill_on_drop(true);
-        let output = match timeout(START_PATIENCE, command.output()).await {
-            Ok(output) => output.map_err(|source| BootError::NoProgram {
-                program: self.settings.program.display().to_string(),
-                advice: "install qemu-system-x86, or name the program",
-                source,
-            })?,
-            Err(_) => {
-                let message = format!("it did not set itself up within {START_PATIENCE:?}");
-                return Err(BootError::Refused { vmm: VmmKind::Qemu, message });
+        command.args(command::arguments(spec, acceleration, start));
+        // Signals that are meant for us and our terminal are not meant for machines.
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
+        let mut child = command.spawn().map_err(|source| BootError::NoProgram {
+            program: self.settings.program.display().to_string(),
+            advice: "install qemu-system-x86, or name the program",
+            source,
+        })?;
+        // Before anything is waited for: from here on the process is found again.
+        let pid_file = command::pid_file(&spec.dir);
+        let number = child.id().unwrap_or_default().to_string();
+        let started = match fs::write(&pid_file, number) {
+            Ok(()) => self.is_set_up(spec, &mut child).await,
+            Err(error) => Err(file("write", pid_file)(error)),
+        };
+        if started.is_err() {
+            // What it has made so far means nothing; that it could not be killed means that it has ended.
+            let _ = child.kill().await;
+            let _ = clear(&spec.dir);
+        }
+        // It is waited for by the runtime when it ends, and by nobody else.
+        started
+    }
+
+    /// Waits until QEMU answers, or ends.
+    async fn is_set_up(&self, spec: &MachineSpec, child: &mut Child) -> Result<(), BootError> {
+        let refused = |message| BootError::Refused { vmm: VmmKind::Qemu, message };
+        let answers = async {
+            while Qmp::connect(&command::question_socket(&spec.dir)).await.is_err() {
+                sleep(START_INTERVAL).await;
             }
         };
-        if !output.status.success() {
-            let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            // What it has made so far means nothing.
-            let _ = clear(&spec.dir);
-            return Err(BootError::Refused { vmm: VmmKind::Qemu, message });
+        tokio::select! {
+            _ = child.wait() => {
+                let said = fs::read_to_string(log_file(&spec.dir)).unwrap_or_default();
+                Err(refused(if said.trim().is_empty() { "it ended at once".to_owned() } else { said.trim().to_owned() }))
+            }
+            answered = timeout(START_PATIENCE, answers) => {
+                answered.map_err(|_| refused(format!("it did not set itself up within {START_PATIENCE:?}")))
+            }
         }
-        Ok(())
     }
 
     fn process(&self, dir: &Path) -> Result<Option<Process>, VmmError> {
@@ -288,7 +319,7 @@ fn panic_message(console: &str) -> Option<String> {
 fn clear(dir: &Path) -> io::Result<()> {
     let ports = (0..ports::PORTS).flat_map(|number| [ports::socket(dir, number), ports::lock_file(dir, number)]);
     let own = [command::pid_file(dir), command::control_socket(dir), command::question_socket(dir), dir.join(REASON)];
-    let own = own.into_iter().chain([Identity::file(dir)]);
+    let own = own.into_iter().chain([Identity::file(dir), log_file(dir)]);
     for path in own.chain(ports) {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -296,6 +327,11 @@ fn clear(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What QEMU says when it cannot start.
+fn log_file(dir: &Path) -> PathBuf {
+    dir.join("vmm.log")
 }
 
 fn program_of_this_machine() -> PathBuf {

@@ -19,7 +19,7 @@ pub(super) enum Start {
     Incoming,
 }
 
-/// Where QEMU writes its process's number.
+/// Where the number of QEMU's process is kept.
 pub(super) fn pid_file(dir: &Path) -> PathBuf {
     dir.join("vmm.pid")
 }
@@ -41,8 +41,7 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, start: S
         Acceleration::Kvm => ("kvm", "host"),
         Acceleration::Emulated => ("tcg,thread=multi", "max"),
     };
-    line.words(&["-nodefaults", "-no-user-config", "-display", "none", "-daemonize"]);
-    line.words(&["-pidfile", &text(&pid_file(&spec.dir))]);
+    line.words(&["-nodefaults", "-no-user-config", "-display", "none"]);
     // No new programs, no other rights, nothing that a monitor has no need of once it runs.
     line.words(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
     line.words(&["-M", "microvm,pcie=on,acpi=on,rtc=on,memory-backend=memory"]);
@@ -55,7 +54,7 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, start: S
     if let Some(initramfs) = &spec.kernel.initramfs {
         line.words(&["-initrd", &text(initramfs)]);
     }
-    line.words(&["-append", &kernel_command_line(spec)]);
+    line.words(&["-append", &kernel_command_line(spec, acceleration)]);
     line.words(&["-chardev", &format!("ringbuf,id={CONSOLE},size={CONSOLE_BYTES}")]);
     line.words(&["-serial", &format!("chardev:{CONSOLE}")]);
     for (name, path) in [("qmp", control_socket(&spec.dir)), ("questions", question_socket(&spec.dir))] {
@@ -84,7 +83,7 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, start: S
     line.0
 }
 
-fn kernel_command_line(spec: &MachineSpec) -> String {
+fn kernel_command_line(spec: &MachineSpec, acceleration: Acceleration) -> String {
     let mut words = vec![
         "console=ttyS0".to_owned(),
         "quiet".to_owned(),
@@ -96,6 +95,12 @@ fn kernel_command_line(spec: &MachineSpec) -> String {
         "i8042.nokbd".to_owned(),
         "random.trust_cpu=on".to_owned(),
     ];
+    #[cfg(target_arch = "x86_64")]
+    if acceleration == Acceleration::Emulated {
+        // And nothing to check it against either.
+        words.push("tsc=reliable".to_owned());
+        words.push(format!("tsc_early_khz={}", super::clock::kilohertz()));
+    }
     words.extend(spec.guest_words());
     words.extend(spec.kernel.command_line.iter().cloned());
     words.join(" ")
