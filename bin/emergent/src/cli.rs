@@ -1,6 +1,7 @@
 //! The command line.
 
 mod backup;
+mod firecracker;
 mod firecracker_manager;
 mod project;
 mod serve;
@@ -13,6 +14,7 @@ mod workspace;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use backup::BackupArgs;
+pub(crate) use firecracker::{FirecrackerCommand, NetHelperArgs, SetupArgs};
 pub(crate) use firecracker_manager::FirecrackerManagerArgs;
 pub(crate) use project::{ProjectCommand, QuotaArgs};
 pub(crate) use serve::ServeArgs;
@@ -66,6 +68,9 @@ pub(crate) enum Command {
     Server(WithServer<ServerCommand>),
     /// Copy the rows of a server on SQLite into a file, whether it runs or not.
     Backup(BackupArgs),
+    /// Prepare this host for microVMs, and run the helper that makes their networks.
+    #[command(subcommand)]
+    Firecracker(FirecrackerCommand),
     /// Print the API's OpenAPI document.
     Openapi,
 }

@@ -2,6 +2,7 @@
 
 mod backup;
 mod doctor;
+mod firecracker;
 mod firecracker_manager;
 mod project;
 mod serve;
@@ -17,6 +18,14 @@ use crate::{
     print,
 };
 
+/// Does what has to be done before the process has a second thread.
+pub(crate) fn prepare(cli: &mut Cli) -> Result<(), ExitStatus> {
+    match &mut cli.command {
+        Command::Firecracker(command) => firecracker::prepare(command),
+        _ => Ok(()),
+    }
+}
+
 /// Runs what the command line says.
 pub(crate) async fn run(cli: Cli) -> ExitStatus {
     match cli.command {
@@ -29,6 +38,7 @@ pub(crate) async fn run(cli: Cli) -> ExitStatus {
         Command::Project(arguments) => ended(project::run(arguments).await),
         Command::Server(arguments) => ended(server::run(arguments).await),
         Command::Backup(arguments) => backup::run(&arguments).await,
+        Command::Firecracker(command) => firecracker::run(command).await,
         Command::Openapi => match emergent_api::openapi_json() {
             Ok(document) => {
                 print::out(&document);

@@ -16,10 +16,13 @@ use clap::Parser as _;
 use crate::{cli::Cli, exit::ExitStatus};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return exit::of_usage(&error).into(),
     };
+    if let Err(status) = commands::prepare(&mut cli) {
+        return status.into();
+    }
     // One choice of cryptography for the whole process, made before anything needs it. Installing it twice is the
     // only way to fail.
     rustls::crypto::ring::default_provider().install_default().ok();

@@ -24,7 +24,7 @@ use tracing_subscriber::EnvFilter;
 
 use self::{identity::DataLock, signals::StopSignals};
 use crate::{
-    config::{Config, FirecrackerSettings, LogConfig, env_vars},
+    config::{Config, FirecrackerSettings, env_vars},
     guest_binary,
 };
 
@@ -39,7 +39,7 @@ const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 
 /// Builds the server and runs it until it is told to stop.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
-    log_to_stderr(&config.log)?;
+    log_to_stderr(&config.log.filter, config.log.json)?;
     for name in &config.without_effect {
         tracing::warn!("{name} has no effect in this release");
     }
@@ -151,12 +151,13 @@ fn make_private_directory(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-pub(crate) fn log_to_stderr(config: &LogConfig) -> anyhow::Result<()> {
-    let filter: EnvFilter = config.filter.parse()?;
+/// Logs from now on.
+pub(crate) fn log_to_stderr(directives: &str, json: bool) -> anyhow::Result<()> {
+    let filter: EnvFilter = directives.parse()?;
     // A line that cannot be written, as when the disk of the log is full, is dropped. To complain about it on the same
     // stream would panic, in the middle of whatever was to be logged.
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
-    let installed = if config.json {
+    let installed = if json {
         builder.json().flatten_event(true).try_init()
     } else {
         builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init()

@@ -3,7 +3,7 @@
 use std::io;
 
 use emergent_guest_client::GuestCallError;
-use emergent_microvm::{BootError, RestoreError, SaveError, VmmError};
+use emergent_microvm::{BootError, RestoreError, SaveError, VmmError, disks::DiskError};
 use emergent_provider::{ChannelError, SnapshotId};
 
 use crate::{SandboxId, admission::NoRoom, network::NetworkError, record::Phase};
@@ -62,6 +62,9 @@ pub enum SandboxError {
         #[source]
         source: io::Error,
     },
+    /// A disk could not be made or copied.
+    #[error("the sandbox's disks could not be made")]
+    Disk(#[source] DiskError),
     /// The machine did not boot.
     #[error("the machine did not boot")]
     Boot(#[source] BootError),

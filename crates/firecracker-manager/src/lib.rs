@@ -10,7 +10,6 @@
 
 pub mod admission;
 pub mod config;
-mod disk;
 pub mod error;
 pub mod host;
 pub mod http;

@@ -18,6 +18,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use emergent_microvm::DiskFormat;
 use emergent_provider::NetworkPolicy;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -43,6 +44,9 @@ pub struct Record {
     pub vcpu_count: u8,
     /// Size of the disk for `/workspace`, in MiB.
     pub disk_mb: u64,
+    /// How its root disk is written.
+    #[serde(default)]
+    pub root_format: RootFormat,
     /// What it may reach.
     pub network: NetworkWord,
     /// Whether the creator hands the guest over, and not this service.
@@ -100,6 +104,17 @@ pub enum NetworkWord {
     Outbound,
 }
 
+/// [`DiskFormat`], as it is written in records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RootFormat {
+    /// Byte for byte.
+    #[default]
+    Raw,
+    /// An overlay over its template.
+    Qcow2,
+}
+
 /// A record that was found.
 #[derive(Debug)]
 pub enum Found {
@@ -141,6 +156,7 @@ impl Record {
             memory_mb: 512,
             vcpu_count: 1,
             disk_mb: 1024,
+            root_format: RootFormat::default(),
             network: NetworkWord::default(),
             hand_over_later: false,
             labels: BTreeMap::new(),
@@ -216,6 +232,26 @@ impl From<NetworkPolicy> for NetworkWord {
             NetworkPolicy::None => Self::None,
             NetworkPolicy::Isolated => Self::Isolated,
             NetworkPolicy::Outbound => Self::Outbound,
+        }
+    }
+}
+
+// === impl RootFormat ===
+
+impl From<DiskFormat> for RootFormat {
+    fn from(format: DiskFormat) -> Self {
+        match format {
+            DiskFormat::Raw => Self::Raw,
+            DiskFormat::Qcow2 => Self::Qcow2,
+        }
+    }
+}
+
+impl From<RootFormat> for DiskFormat {
+    fn from(format: RootFormat) -> Self {
+        match format {
+            RootFormat::Raw => Self::Raw,
+            RootFormat::Qcow2 => Self::Qcow2,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Templates: root file systems that sandboxes begin with, and the kernels that they boot.
 
-use std::path::PathBuf;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use emergent_microvm::{Kernel, kernels};
 
@@ -24,7 +27,7 @@ pub struct Template {
 
 /// The names of all templates, sorted.
 pub fn names(layout: &Layout) -> Vec<String> {
-    let entries = std::fs::read_dir(layout.templates()).into_iter().flatten().flatten();
+    let entries = fs::read_dir(layout.templates()).into_iter().flatten().flatten();
     let named = entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(ROOT_SUFFIX)?.to_owned()));
     let mut names: Vec<_> = named.collect();
     names.sort();
@@ -57,4 +60,33 @@ pub fn find(layout: &Layout, name: &str) -> Result<Template, SandboxError> {
     let kernel = kernels::find(layout.microvm(), name).or_else(|_| kernels::find(layout.microvm(), DEFAULT));
     let kernel = kernel.map_err(|error| missing(format!("it has no kernel: {}", chain(&error))))?;
     Ok(Template { root, kernel })
+}
+
+/// The same root file system under a name that it keeps: disks may be overlays over it, and the template of its name may be
+/// built anew meanwhile.
+///
+/// # Errors
+/// When the second name cannot be made.
+pub fn pinned(layout: &Layout, root: &Path) -> io::Result<PathBuf> {
+    use std::os::unix::fs::MetadataExt as _;
+    let root = fs::canonicalize(root)?;
+    let (metadata, bases) = (fs::metadata(&root)?, bases(layout));
+    fs::create_dir_all(&bases)?;
+    let pinned = bases.join(format!("{}-{}", metadata.ino(), metadata.mtime()));
+    match fs::hard_link(&root, &pinned) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(pinned),
+        // A link to another file system: whoever set that up sees to it that the file stays.
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => Ok(root),
+        linked => linked.map(|()| pinned),
+    }
+}
+
+/// Lets go of root file systems that were pinned, when there is no disk that could need one.
+pub(crate) fn unpin_all(layout: &Layout) {
+    // What cannot be removed takes space, and no more.
+    fs::remove_dir_all(bases(layout)).ok();
+}
+
+fn bases(layout: &Layout) -> PathBuf {
+    layout.templates().join(".bases")
 }

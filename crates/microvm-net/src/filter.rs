@@ -5,7 +5,7 @@
 //!                      │              isolated: nothing
 //!                      ├─▶ input   (to this host)  ─▶ reachable ─▶ refused
 //!                      └─▶ forward (to elsewhere)  ─▶ reachable ─▶ postrouting: masquerade
-//!  to a guest ───────────▶ forward: its rate; answers only
+//!  to a guest ───────────▶ forward: answers to its own connections only; its rate
 //! ```
 //!
 //! An interface that no chain knows passes nothing. The standing part carries a version in the name of an empty chain,
@@ -16,7 +16,7 @@ use std::{fmt::Write as _, net::Ipv4Addr};
 use emergent_provider::NetworkPolicy;
 use ipnet::Ipv4Net;
 
-use crate::{AddressPool, AttachedMachine, RateLimit, TAP_PREFIX, TapName};
+use crate::{AddressPool, AttachedMachine, RateLimit, TAP_PREFIX, TapName, kernel::Link};
 
 /// The table's name.
 pub(crate) const TABLE: &str = "emergent_microvm";
@@ -50,18 +50,22 @@ impl Filter {
     }
 
     /// The transaction that puts everything in place of whatever is there.
-    pub(crate) fn whole(&self, machines: &[(TapName, AttachedMachine)]) -> String {
+    pub(crate) fn whole(&self, links: &[Link]) -> String {
         let Self { standing, version } = self;
         let mut script = format!(
             "table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n  chain {version} {{ }}\n{standing}}}\n"
         );
-        machines.iter().for_each(|(name, machine)| script.push_str(&Self::add(name, machine)));
+        links.iter().for_each(|link| {
+            if let Some(machine) = &link.attachment.machine {
+                script.push_str(&Self::add(link, machine));
+            }
+        });
         script
     }
 
     /// The transaction that sets one machine's rules in place of what it had.
-    pub(crate) fn set(name: &TapName, machine: &AttachedMachine) -> String {
-        Self::unset(name) + &Self::add(name, machine)
+    pub(crate) fn set(link: &Link, machine: &AttachedMachine) -> String {
+        Self::unset(&link.attachment.name) + &Self::add(link, machine)
     }
 
     /// The transaction that removes one machine's rules. What is to be removed is added first, since removing what is
@@ -80,7 +84,11 @@ delete chain inet {TABLE} {name}_in
         )
     }
 
-    fn add(name: &TapName, machine: &AttachedMachine) -> String {
+    /// A connection carries the number of the interface that it began on, which is never given twice: what comes back
+    /// to an address that was another machine's before is not for this one.
+    fn add(link: &Link, machine: &AttachedMachine) -> String {
+        let Link { index, attachment } = link;
+        let name = &attachment.name;
         let mut script = format!("add chain inet {TABLE} {name}\nadd chain inet {TABLE} {name}_in\n");
         let mut rule = |chain: &str, text: &str| {
             // Writing into a string cannot fail.
@@ -96,7 +104,9 @@ delete chain inet {TABLE} {name}_in
                     rule(name.as_str(), &over(limit));
                 }
                 rule(name.as_str(), &format!("ct state new ct count over {MAX_CONNECTIONS} counter drop"));
+                rule(name.as_str(), &format!("ct state new ct mark set {index}"));
                 rule(name.as_str(), "counter accept");
+                rule(&format!("{name}_in"), &format!("ct mark != {index} counter drop"));
                 if let Some(limit) = machine.limits.to_guest {
                     rule(&format!("{name}_in"), &over(limit));
                 }

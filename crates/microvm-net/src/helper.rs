@@ -48,6 +48,7 @@ pub struct HelperConfig {
 }
 
 /// A socket that is listened on, not served yet.
+#[derive(Debug)]
 pub struct Helper {
     listener: std::os::unix::net::UnixListener,
     path: PathBuf,

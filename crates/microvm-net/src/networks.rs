@@ -116,7 +116,7 @@ impl Networks {
     }
 
     async fn set_all_rules(&self, links: &[Link]) -> Result<(), NetworkError> {
-        nft::apply("setting the packet filter for microVMs", &self.filter.whole(&described(links))).await
+        nft::apply("setting the packet filter for microVMs", &self.filter.whole(links)).await
     }
 
     async fn remove(&self, kernel: &Kernel, link: &Link) -> Result<(), NetworkError> {
@@ -179,7 +179,7 @@ impl Networks {
             }
         }
         self.ensure_rules(&links).await?;
-        nft::apply("setting a machine's rules", &Filter::set(&name, &machine)).await?;
+        nft::apply("setting a machine's rules", &Filter::set(&link, &machine)).await?;
         self.passed(NetworkStep::RulesSet);
         kernel.bring_up(link.index, machine.subnet, machine.mac).await?;
         self.passed(NetworkStep::TapUp);
@@ -238,9 +238,4 @@ impl MachineNetwork for Networks {
         let attached = u32::try_from(links.len()).unwrap_or(u32::MAX);
         Ok(NetworkStatus { warnings, capacity: self.config.pool.capacity(), attached })
     }
-}
-
-fn described(links: &[Link]) -> Vec<(TapName, AttachedMachine)> {
-    let named = links.iter().map(|link| (link.attachment.name.clone(), link.attachment.machine));
-    named.filter_map(|(name, machine)| Some((name, machine?))).collect()
 }

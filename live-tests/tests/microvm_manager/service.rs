@@ -41,7 +41,10 @@ impl Manager {
         let base = tempfile::Builder::new().prefix("emvm-").tempdir_in("/tmp").context("making a base directory")?;
         let images = images().context("LIVE_MICROVM is not set")?;
         for part in ["kernels", "rootfs"] {
-            symlink(images.join(part), base.path().join(part)).context("linking what machines boot")?;
+            fs::create_dir(base.path().join(part))?;
+            for file in fs::read_dir(images.join(part)).context("looking for what machines boot")?.flatten() {
+                symlink(file.path(), base.path().join(part).join(file.file_name()))?;
+            }
         }
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let client = Client::builder().timeout(Duration::from_secs(180)).build()?;

@@ -12,7 +12,7 @@ use emergent_firecracker_manager::{
 
 use crate::{
     cli::FirecrackerManagerArgs,
-    config::{LogConfig, env_vars},
+    config::env_vars,
     exit::ExitStatus,
     print,
     serve::{listener, log_to_stderr, signals::StopSignals},
@@ -33,7 +33,7 @@ pub(super) async fn run(arguments: FirecrackerManagerArgs) -> ExitStatus {
 }
 
 async fn serve(arguments: FirecrackerManagerArgs) -> anyhow::Result<()> {
-    log_to_stderr(&LogConfig { filter: arguments.log.clone(), json: false })?;
+    log_to_stderr(&arguments.log, false)?;
     let access = Access::new(arguments.listen, api_key(arguments.api_key_file.as_deref())?)?;
     // From here on a signal to stop is kept until it can be obeyed.
     let signals = StopSignals::listen()?;

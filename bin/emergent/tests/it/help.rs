@@ -4,10 +4,13 @@ use crate::harness::{assert_snapshot, emergent, run};
 
 #[test]
 fn help_teaches() {
-    let commands: [&[&str]; 24] = [
+    let commands: [&[&str]; 27] = [
         &[],
         &["serve"],
         &["doctor"],
+        &["firecracker"],
+        &["firecracker", "setup"],
+        &["firecracker", "net-helper"],
         &["openapi"],
         &["token"],
         &["token", "create"],

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "an unwrap that fails is a failed test")]
 
+mod firecracker;
 mod harness;
 mod help;
 mod server;

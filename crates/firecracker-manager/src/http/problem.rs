@@ -167,7 +167,7 @@ impl From<SandboxError> for Problem {
             SandboxError::NoRoom(_) => Kind::NoRoom,
             SandboxError::TemplateMissing { .. } => Kind::TemplateNotFound,
             SandboxError::DiskFull { .. } => Kind::DiskFull,
-            SandboxError::Io { .. } => Kind::Internal,
+            SandboxError::Io { .. } | SandboxError::Disk(_) => Kind::Internal,
             SandboxError::Boot(_)
             | SandboxError::Save(_)
             | SandboxError::Restore(_)

@@ -52,7 +52,7 @@ impl Inner {
             id: id.as_uuid().into(),
             dir: self.layout.sandbox(id),
             kernel,
-            root: Disk::raw(self.layout.root_disk(id)),
+            root: Disk { format: record.root_format.into(), ..Disk::raw(self.layout.root_disk(id)) },
             data: Some(Disk::raw(self.layout.data_disk(id))),
             memory_mib: record.memory_mb,
             vcpus: record.vcpu_count,

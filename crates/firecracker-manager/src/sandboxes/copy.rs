@@ -8,13 +8,17 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use emergent_guest_proto::{RunAs, tools::BashRequest};
+use emergent_microvm::Disk;
 use emergent_provider::SnapshotId;
 use serde::{Deserialize, Serialize};
 
-use super::{Inner, SYNC_DEADLINE, Sandboxes, entry::Entry, fresh_directory, pause::saving, place, remove_directory};
+use super::{
+    Inner, SYNC_DEADLINE, Sandboxes, create::copy_disk, entry::Entry, fresh_directory, pause::saving, place,
+    remove_directory,
+};
 use crate::{
-    SandboxError, SandboxId, chain, disk,
-    record::{NetworkWord, Phase, Record},
+    SandboxError, SandboxId, chain,
+    record::{NetworkWord, Phase, Record, RootFormat},
     request::{NewSandbox, Origin},
     step::CopyStep,
 };
@@ -47,6 +51,9 @@ pub struct SnapshotInfo {
     pub disk_mb: u64,
     /// What the sandbox may reach.
     pub network: NetworkWord,
+    /// How the root disk is written.
+    #[serde(default)]
+    pub root_format: RootFormat,
     /// What the taker wrote on it.
     #[serde(default)]
     pub labels: std::collections::BTreeMap<String, String>,
@@ -85,8 +92,9 @@ impl Basis {
         self.info.memory && !self.boot
     }
 
-    pub(super) fn root(&self) -> PathBuf {
-        self.directory().join("rootfs.ext4")
+    /// The root disk.
+    pub(super) fn disk(&self) -> Disk {
+        Disk { format: self.info.root_format.into(), ..Disk::raw(self.directory().join("rootfs.ext4")) }
     }
 
     pub(super) fn data(&self) -> PathBuf {
@@ -279,11 +287,9 @@ impl Inner {
 
     /// Copies what stands still.
     async fn copy_frozen(&self, entry: &Entry, into: &Path, phase: Phase, memory: bool) -> Result<(), SandboxError> {
-        let disks = [(self.layout.root_disk(entry.id), "rootfs.ext4"), (self.layout.data_disk(entry.id), "data.ext4")];
-        for (from, name) in disks {
-            let to = into.join(name);
-            disk::copy(&from, &to).await.map_err(SandboxError::io("the copying of a disk", &to))?;
-        }
+        let root = Disk { format: entry.record().root_format.into(), ..Disk::raw(self.layout.root_disk(entry.id)) };
+        copy_disk(root, into.join("rootfs.ext4")).await?;
+        copy_disk(Disk::raw(self.layout.data_disk(entry.id)), into.join("data.ext4")).await?;
         if !memory {
             return Ok(());
         }
@@ -296,8 +302,7 @@ impl Inner {
         let paused = self.layout.paused(entry.id);
         let files = std::fs::read_dir(&paused).map_err(SandboxError::io("the reading of a state", &paused))?;
         for file in files.flatten() {
-            let to = state.join(file.file_name());
-            disk::copy(&file.path(), &to).await.map_err(SandboxError::io("the copying of a state", &to))?;
+            copy_disk(Disk::raw(file.path()), state.join(file.file_name())).await?;
         }
         Ok(())
     }
@@ -334,6 +339,7 @@ impl Inner {
             vcpu_count: record.vcpu_count,
             disk_mb: record.disk_mb,
             network: record.network,
+            root_format: record.root_format,
             labels: new.labels.clone(),
             root_bytes: allocated(&directory.join("rootfs.ext4")),
             workspace_bytes: allocated(&directory.join("data.ext4")),
@@ -375,6 +381,7 @@ impl SnapshotInfo {
             vcpu_count: 0,
             disk_mb: 0,
             network: NetworkWord::None,
+            root_format: RootFormat::Raw,
             labels: std::collections::BTreeMap::new(),
             root_bytes: 0,
             workspace_bytes: 0,

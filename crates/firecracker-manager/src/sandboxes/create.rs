@@ -1,9 +1,15 @@
 //! Making a sandbox.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use chrono::Utc;
-use emergent_microvm::MachineState;
+use emergent_microvm::{
+    Disk, MachineState,
+    disks::{self, DiskError},
+};
 
 use super::{
     Inner, Sandboxes,
@@ -12,8 +18,8 @@ use super::{
     fresh_directory, remove_directory,
 };
 use crate::{
-    SandboxError, SandboxId, chain, disk,
-    record::{NetworkWord, Phase, Record},
+    SandboxError, SandboxId, chain,
+    record::{NetworkWord, Phase, Record, RootFormat},
     request::{DEFAULT_DISK_MB, DEFAULT_MEMORY_MB, DEFAULT_VCPUS, NewSandbox},
     step::BootStep,
     template,
@@ -137,20 +143,18 @@ impl Inner {
         fresh_directory(&self.directory(entry)).await?;
         self.record(entry, Phase::Creating, None)?;
         self.pass(BootStep::IntentRecorded.name()).await;
-        let record = entry.record();
-        let (root, data) = (self.layout.root_disk(entry.id), self.layout.data_disk(entry.id));
-        match basis {
+        let format = match basis {
             Some(basis) => {
-                copy_disk(&basis.root(), &root).await?;
-                copy_disk(&basis.data(), &data).await?;
+                copy_disk(basis.disk(), self.layout.root_disk(entry.id)).await?;
+                copy_disk(Disk::raw(basis.data()), self.layout.data_disk(entry.id)).await?;
+                basis.info().root_format
             }
-            None => {
-                let template = template::find(&self.layout, &record.template)?;
-                copy_disk(&template.root, &root).await?;
-                let made = disk::make_empty(&data, record.disk_mb).await;
-                made.map_err(SandboxError::io("the making of the disk for /workspace", &data))?;
-            }
-        }
+            None => self.make_disks(entry).await?,
+        };
+        let mut record = entry.record();
+        record.root_format = format;
+        entry.set_record(record);
+        self.record(entry, Phase::Creating, None)?;
         self.pass(BootStep::DisksMade.name()).await;
         match basis.and_then(Basis::state) {
             Some(state) => self.restore(entry, &state, true).await?,
@@ -159,6 +163,21 @@ impl Inner {
         self.record(entry, Phase::Ready, None)?;
         self.pass(BootStep::ReadyRecorded.name()).await;
         Ok(())
+    }
+
+    /// Makes the disks of a sandbox from its template; answers the form of the first.
+    async fn make_disks(&self, entry: &Entry) -> Result<RootFormat, SandboxError> {
+        let (record, vmm) = (entry.record(), self.vmm.kind());
+        let template = template::find(&self.layout, &record.template)?;
+        let (root, data) = (self.layout.root_disk(entry.id), self.layout.data_disk(entry.id));
+        let pinned = template::pinned(&self.layout, &template.root);
+        let pinned = pinned.map_err(SandboxError::io("the linking of the template", &template.root))?;
+        blocking(move || {
+            let (root, _) = disks::from_image(&pinned, &root, vmm)?;
+            disks::empty(&data, record.disk_mb << 20)?;
+            Ok(root.format.into())
+        })
+        .await
     }
 
     /// Removes what there is of a sandbox that could not be made, and forgets it. What cannot be removed now is tried
@@ -183,6 +202,19 @@ impl Inner {
     }
 }
 
-async fn copy_disk(from: &Path, to: &Path) -> Result<(), SandboxError> {
-    disk::copy(from, to).await.map_err(SandboxError::io("the copying of a disk", to))
+/// Clones a disk that nobody writes to.
+pub(super) async fn copy_disk(from: Disk, to: PathBuf) -> Result<(), SandboxError> {
+    blocking(move || disks::clone(&from, &to).map(drop)).await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DiskError> + Send + 'static,
+) -> Result<T, SandboxError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let done =
+        done.map_err(|error| SandboxError::Io { what: "work on a disk", source: std::io::Error::other(error) })?;
+    done.map_err(|error| match error {
+        DiskError::NoRoom(place) => SandboxError::DiskFull { place: place.display().to_string() },
+        error => SandboxError::Disk(error),
+    })
 }

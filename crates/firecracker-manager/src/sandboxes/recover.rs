@@ -35,6 +35,7 @@ use crate::{
     config::ManagerConfig,
     layout::Layout,
     record::{Found, Phase, Record},
+    template,
 };
 
 /// Why the manager could not start.
@@ -123,6 +124,10 @@ impl Inner {
         }
         self.remove_partial_snapshots().await;
         self.remove_stray_states().await?;
+        let nothing_named = std::fs::read_dir(self.layout.named_snapshots())?.next().is_none();
+        if std::fs::read_dir(self.layout.sandboxes())?.next().is_none() && nothing_named {
+            template::unpin_all(&self.layout);
+        }
         if let Err(error) = self.network.remove_strays(&self.known()).await {
             tracing::warn!(reason = chain(&error), "network interfaces of earlier sandboxes may be left");
         }

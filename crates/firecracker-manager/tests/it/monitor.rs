@@ -96,7 +96,7 @@ pub(crate) struct Driver(pub(crate) Arc<Monitor>);
 #[async_trait]
 impl Vmm for Driver {
     fn kind(&self) -> VmmKind {
-        VmmKind::Qemu
+        VmmKind::Firecracker
     }
 
     async fn probe(&self) -> Probe {

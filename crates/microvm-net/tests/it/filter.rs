@@ -1,14 +1,19 @@
 //! Who reaches what.
 
-use std::{net::UdpSocket, time::Duration};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
+use emergent_microvm_net::{AttachRequest, MachineNetwork as _};
 use emergent_provider::NetworkPolicy;
 
 use crate::{
     Case,
+    guest::Guest,
     space::Space,
-    world::{DENIED, HOST_AS_SEEN, INTERNET, Options, World, owner_of},
+    world::{DENIED, HOST_AS_SEEN, INTERNET, Options, USER, World, machine, owner_of},
 };
 
 pub(crate) const CASES: &[Case] = &[
@@ -18,6 +23,7 @@ pub(crate) const CASES: &[Case] = &[
     ("machines_do_not_reach_each_other", machines_do_not_reach_each_other),
     ("isolated_reaches_nothing_and_none_has_no_interface", isolated_reaches_nothing),
     ("packets_from_another_address_are_dropped", packets_from_another_address_are_dropped),
+    ("answers_to_a_machine_that_is_gone_are_not_given_to_the_next", answers_to_the_gone),
     ("the_policy_of_a_running_machine_changes", the_policy_changes),
     ("nobody_beyond_starts_a_connection_to_a_machine", nobody_calls_in),
 ];
@@ -27,7 +33,7 @@ fn outbound_reaches_the_internet() -> anyhow::Result<()> {
     let guest = world.boot(1, NetworkPolicy::Outbound)?;
     // The internet has no route to the pool: only a masqueraded packet is answered.
     ensure!(guest.reach(INTERNET)? == HOST_AS_SEEN);
-    ensure!(owner_of(&world.host, guest.tap.name.as_str())? == crate::world::USER.to_string());
+    ensure!(owner_of(&world.host, guest.tap.name.as_str())? == USER.to_string());
     drop(guest);
     world.detach(1)?;
     world.expect_nothing_left()
@@ -62,7 +68,8 @@ fn an_allowed_range_is_reached() -> anyhow::Result<()> {
 }
 
 fn machines_do_not_reach_each_other() -> anyhow::Result<()> {
-    let world = World::make(&Options::default())?;
+    // Not even where the pool's own range is allowed.
+    let world = World::make(&Options { allow: Some("10.0.0.0/8"), ..Options::default() })?;
     let (one, two) = (world.boot(1, NetworkPolicy::Outbound)?, world.boot(2, NetworkPolicy::Outbound)?);
     two.space.serve(7002)?;
     let address = format!("{}:7002", two.tap.subnet.guest());
@@ -137,6 +144,42 @@ fn packets_from_another_address_are_dropped() -> anyhow::Result<()> {
     guest.set_mac(&guest.tap.mac.to_string())?;
     say(&guest.space, own, "third")?;
     ensure!(inbox.next()? == "third");
+    Ok(())
+}
+
+fn answers_to_the_gone() -> anyhow::Result<()> {
+    let world = World::make(&Options::default())?;
+    let inbox = Inbox::open(&world.internet)?;
+    // From a port of its own a machine says something, and the other side knows where that came from.
+    let correspond = |guest: &Guest, port: u16| -> anyhow::Result<(UdpSocket, SocketAddr)> {
+        let address = guest.tap.subnet.guest();
+        let socket = guest.space.inside(move || {
+            let socket = UdpSocket::bind((address, port))?;
+            socket.send_to(b"hello", "198.51.100.7:7003").map(|_| socket)
+        })??;
+        let (_, from) = inbox.0.recv_from(&mut [0; 64]).context("nothing came")?;
+        Ok((socket, from))
+    };
+    let gone = world.boot(1, NetworkPolicy::Outbound)?;
+    let (_, from_gone) = correspond(&gone, 5555)?;
+    let address = gone.tap.subnet.guest();
+    drop(gone);
+    world.detach(1)?;
+
+    let request =
+        AttachRequest { guest_address: Some(address), ..AttachRequest::new(machine(2), NetworkPolicy::Outbound, USER) };
+    let tap = world.runtime.block_on(world.client.attach(&request))?.context("an interface")?;
+    let next = Guest::boot(&world.host, tap)?;
+    let eavesdropper = next.space.inside(move || UdpSocket::bind((address, 5555)))??;
+    eavesdropper.set_nonblocking(true)?;
+    let (own, from_own) = correspond(&next, 5556)?;
+    own.set_read_timeout(Some(Duration::from_secs(5)))?;
+    inbox.0.send_to(b"for the one that is gone", from_gone)?;
+    inbox.0.send_to(b"for the next", from_own)?;
+    let (length, _) = own.recv_from(&mut [0; 64]).context("its own answer did not come")?;
+    ensure!(length == b"for the next".len());
+    let heard = eavesdropper.recv_from(&mut [0; 64]);
+    ensure!(heard.is_err(), "the next machine heard {heard:?}");
     Ok(())
 }
 

@@ -1,0 +1,60 @@
+//! What one part of the set-up came to.
+
+use serde::Serialize;
+
+use crate::print::{self, printable};
+
+/// How a part is, after the set-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum State {
+    /// It was there.
+    Present,
+    /// It was made.
+    Done,
+    /// It would be made, were this no dry run.
+    Would,
+    /// It is not there, and microVMs do not need it.
+    Optional,
+    /// It is not there.
+    Missing,
+}
+
+/// One part.
+#[derive(Debug, Serialize)]
+pub(super) struct Finding {
+    pub(super) name: String,
+    pub(super) state: State,
+    /// What was seen or done.
+    pub(super) detail: String,
+    /// What to do; empty when there is nothing to do.
+    pub(super) advice: String,
+}
+
+impl Finding {
+    pub(super) fn new(name: &str, state: State, detail: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), state, detail: detail.into(), advice: String::new() }
+    }
+
+    pub(super) fn missing(name: &str, detail: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { advice: advice.into(), ..Self::new(name, State::Missing, detail) }
+    }
+
+    pub(super) fn optional(name: &str, detail: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { advice: advice.into(), ..Self::new(name, State::Optional, detail) }
+    }
+
+    pub(super) fn show(&self) {
+        let state = match self.state {
+            State::Present => "ok",
+            State::Done => "done",
+            State::Would => "would",
+            State::Optional => "none",
+            State::Missing => "MISSING",
+        };
+        print::line(&format!("{state:<8} {:<16} {}", printable(&self.name), printable(&self.detail)));
+        if !self.advice.is_empty() {
+            print::line(&format!("{:<25} → {}", "", printable(&self.advice)));
+        }
+    }
+}
