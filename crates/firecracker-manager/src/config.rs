@@ -38,7 +38,7 @@ impl ManagerConfig {
         Self {
             base: base.into(),
             budget: Budget { machines: DEFAULT_MACHINES, memory_mib },
-            boot_deadline: Duration::from_secs(60),
+            boot_deadline: Duration::from_secs(120),
             watch_interval: Duration::from_secs(1),
             default_ttl: None,
             warm: 0,

@@ -80,7 +80,7 @@ async fn pause_and_fork() -> anyhow::Result<()> {
         manager.done(&format!("POST /sandboxes/{id}/pause"), None).await?;
         println!("pause: {:?}", began.elapsed());
         ensure!(manager.machine(&id).is_none(), "the machine is there while its sandbox is paused");
-        ensure!(manager.path(&format!("snapshots/{id}/memory")).is_file(), "{:?}", manager.names("snapshots"));
+        ensure!(manager.path(&format!("snapshots/{id}/manifest.json")).is_file(), "{:?}", manager.names("snapshots"));
         let began = Instant::now();
         manager.done(&format!("POST /sandboxes/{id}/resume"), None).await?;
         let after = count(&manager, &id).await?;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// How long the manager may take to answer after its start: its first answer about health boots a machine.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_secs(120);
 
 /// Memory of the machines here, in MiB: small, since all of it goes to disk with a pause.
 const MEMORY_MB: u32 = 256;

@@ -36,7 +36,7 @@ pub(crate) struct FirecrackerManagerArgs {
     #[arg(long, env = "FIRECRACKER_DEFAULT_TTL_SECONDS", value_name = "SECONDS")]
     pub(crate) default_ttl_seconds: Option<NonZeroU64>,
     /// Seconds that a guest may take from its machine's start to its first answer.
-    #[arg(long, env = "FIRECRACKER_BOOT_SECONDS", default_value_t = 60, value_name = "SECONDS")]
+    #[arg(long, env = "FIRECRACKER_BOOT_SECONDS", default_value_t = 120, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=600))]
     pub(crate) boot_seconds: u16,
     /// What is logged.

@@ -177,7 +177,7 @@ variables! {
     /// Seconds until a sandbox is removed that was made without a time to live. Empty: never.
     Manager FIRECRACKER_DEFAULT_TTL_SECONDS = "", "a whole number of seconds";
     /// Seconds that a guest may take from its machine's start to its first answer.
-    Manager FIRECRACKER_BOOT_SECONDS = "60", "a whole number of seconds from 1 to 600";
+    Manager FIRECRACKER_BOOT_SECONDS = "120", "a whole number of seconds from 1 to 600";
     /// The server that the client commands speak to.
     Client EMERGENT_SERVER = "http://127.0.0.1:7070", "a URL";
     /// A private authority's certificates, which the client commands trust besides the system's own.
