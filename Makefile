@@ -52,7 +52,7 @@ check:
 # The suites against real engines, with the release programs and both databases.
 live: build setup .cache/docker-registry/usr/bin/docker-registry
 	scripts/install-packages.sh postgresql
-	LIVE_REGISTRY=$(CURDIR)/.cache/docker-registry/usr/bin/docker-registry LIVE_BIN_DIR=$(BIN) cargo test --locked -p emergent-live-tests -- --test-threads=4
+	LIVE_MICROVM=$(CURDIR)/.cache/microvm LIVE_REGISTRY=$(CURDIR)/.cache/docker-registry/usr/bin/docker-registry LIVE_BIN_DIR=$(BIN) cargo test --locked -p emergent-live-tests -- --test-threads=4
 	# Once more with the rows in PostgreSQL, on one runtime: which one it is makes no difference to a row.
 	LIVE_POSTGRES=1 LIVE_REGISTRY=$(CURDIR)/.cache/docker-registry/usr/bin/docker-registry LIVE_BIN_DIR=$(BIN) cargo test --locked -p emergent-live-tests --test live -- --test-threads=4 runc::
 
