@@ -67,12 +67,12 @@ live: export LIVE_REGISTRY := $(CURDIR)/.cache/docker-registry/usr/bin/docker-re
 live: export LIVE_FIRST_GUEST := $(CURDIR)/.cache/first-guest/emergent-guest
 live: export LIVE_MICROVM := $(CURDIR)/.cache/microvm
 live: test-programs setup .cache/docker-registry/usr/bin/docker-registry
-	scripts/install-packages.sh postgresql
+	scripts/install-packages.sh postgresql python3-venv
 	scripts/first-guest.sh $(TARGET) $(LIVE_FIRST_GUEST)
 	scripts/install-microvm.sh $(LIVE_MICROVM)
 	cargo test --workspace --locked --test live --test provider_docker --test servers -- --test-threads=4
 	# Emulated machines, where there is no usable KVM: two at a time fill two cores.
-	cargo test --workspace --locked --test microvm -- --test-threads=2
+	cargo test --workspace --locked --test microvm --test microvm_manager -- --test-threads=2
 	# Once more with the rows in PostgreSQL, on one runtime: which one it is makes no difference to a row.
 	LIVE_POSTGRES=1 cargo test --workspace --locked --test live -- --test-threads=4 runc::
 

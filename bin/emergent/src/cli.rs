@@ -2,6 +2,7 @@
 
 mod backup;
 mod firecracker;
+mod firecracker_manager;
 mod project;
 mod serve;
 mod server;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use backup::BackupArgs;
 pub(crate) use firecracker::{FirecrackerCommand, NetHelperArgs, SetupArgs};
+pub(crate) use firecracker_manager::FirecrackerManagerArgs;
 pub(crate) use project::{ProjectCommand, QuotaArgs};
 pub(crate) use serve::ServeArgs;
 pub(crate) use server::ServerCommand;
@@ -45,6 +47,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the server.
     Serve(ServeArgs),
+    /// Run a manager of microVMs: a REST API of its own, for agents and for servers elsewhere.
+    FirecrackerManager(FirecrackerManagerArgs),
     /// Tell what this host can and can't do, and how to mend it.
     Doctor(DoctorArgs),
     /// Make workspaces and work in them.

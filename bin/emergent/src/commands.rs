@@ -3,6 +3,7 @@
 mod backup;
 mod doctor;
 mod firecracker;
+mod firecracker_manager;
 mod project;
 mod serve;
 mod server;
@@ -29,6 +30,7 @@ pub(crate) fn prepare(cli: &mut Cli) -> Result<(), ExitStatus> {
 pub(crate) async fn run(cli: Cli) -> ExitStatus {
     match cli.command {
         Command::Serve(arguments) => serve::run(&arguments).await,
+        Command::FirecrackerManager(arguments) => firecracker_manager::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(&arguments).await,
         Command::Workspace(arguments) => workspace::run(arguments).await,
         Command::Snapshot(arguments) => snapshot::run(arguments).await,

@@ -13,9 +13,11 @@ use std::{
 };
 
 use emergent_core::CoreConfig;
+use emergent_firecracker_manager::Host;
 use emergent_provider::Isolation;
 use emergent_provider_docker::IpNet;
 use emergent_store::DatabaseUrl;
+use secrecy::SecretString;
 
 pub(crate) use error::ConfigError;
 pub(crate) use settings::Settings;
@@ -38,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) core: CoreConfig,
     /// The settings of the Docker provider.
     pub(crate) docker: DockerSettings,
+    /// The settings of the firecracker provider.
+    pub(crate) firecracker: FirecrackerSettings,
     /// The guest binary, where it was named.
     pub(crate) guest_path: Option<PathBuf>,
     /// How long calls under way get to end.
@@ -92,6 +96,22 @@ pub(crate) struct DockerSettings {
     pub(crate) network_name: Option<String>,
     /// What workspaces may reach although it is private.
     pub(crate) network_allow: Vec<IpNet>,
+}
+
+/// The settings of the firecracker provider.
+#[derive(Debug)]
+pub(crate) enum FirecrackerSettings {
+    /// There is none: neither a manager nor a directory is named.
+    Absent,
+    /// A manager elsewhere.
+    Remote {
+        /// Its address.
+        url: String,
+        /// Its API key.
+        token: Option<SecretString>,
+    },
+    /// Machines of this process's own.
+    Local(Box<Host>),
 }
 
 /// The data directory when none is named.

@@ -6,8 +6,8 @@
 
 mod bootstrap;
 mod identity;
-mod listener;
-mod signals;
+pub(crate) mod listener;
+pub(crate) mod signals;
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
@@ -17,13 +17,14 @@ use emergent_api::{ApiParts, ApiState, Hosts, Peers};
 use emergent_core::{ServerId, Workspaces};
 use emergent_provider::Provider;
 use emergent_provider_docker::{DockerConfig, DockerProvider};
+use emergent_provider_firecracker::{FirecrackerConfig, FirecrackerProvider, Where};
 use emergent_store::Store;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use self::{identity::DataLock, signals::StopSignals};
 use crate::{
-    config::{Config, DockerSettings},
+    config::{Config, FirecrackerSettings, env_vars},
     guest_binary,
 };
 
@@ -47,14 +48,14 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     })?;
     // From here on a signal to stop is kept until it can be obeyed.
     let signals = StopSignals::listen()?;
-    let listener = listener::bind(config.http.listen)?;
+    let listener = listener::bind(config.http.listen, env_vars::EMERGENT_LISTEN.name)?;
     let guest_binary = guest_binary(&config).await?;
     let lock = DataLock::take(&config.data_dir)?;
     let server_id = identity::server_id(&config.database, &config.data_dir)?;
     let identity = lock.identity(config.http.advertise_url.clone());
     let store = Store::open_as(&config.database, server_id, &identity).await?;
     let providers = match guest_binary {
-        Some(guest_binary) => providers(&config.docker, guest_binary, store.server_id())?,
+        Some(guest_binary) => providers(&config, guest_binary, store.server_id())?,
         None => Vec::new(),
     };
     bootstrap::ensure_first_token(&store, &config.data_dir).await?;
@@ -106,8 +107,9 @@ fn peers(authority: Option<&Path>) -> anyhow::Result<Peers> {
 }
 
 /// The providers of this release.
-fn providers(docker: &DockerSettings, guest_binary: Bytes, server: ServerId) -> anyhow::Result<Vec<Arc<dyn Provider>>> {
-    let provider = DockerProvider::connect(DockerConfig {
+fn providers(config: &Config, guest_binary: Bytes, server: ServerId) -> anyhow::Result<Vec<Arc<dyn Provider>>> {
+    let docker = &config.docker;
+    let gvisor = DockerProvider::connect(DockerConfig {
         host: docker.host.clone(),
         server,
         runtime: docker.runtime.clone(),
@@ -116,7 +118,26 @@ fn providers(docker: &DockerSettings, guest_binary: Bytes, server: ServerId) -> 
         network_allow: docker.network_allow.clone(),
         guest_binary,
     })?;
-    Ok(vec![Arc::new(provider)])
+    let mut providers: Vec<Arc<dyn Provider>> = vec![Arc::new(gvisor)];
+    providers.extend(firecracker(config, server)?);
+    Ok(providers)
+}
+
+/// The firecracker provider, where a manager or a directory is named.
+fn firecracker(config: &Config, server: ServerId) -> anyhow::Result<Option<Arc<dyn Provider>>> {
+    let place = match &config.firecracker {
+        FirecrackerSettings::Absent => return Ok(None),
+        FirecrackerSettings::Remote { url, token } => Where::Remote { url: url.clone(), token: token.clone() },
+        FirecrackerSettings::Local(host) => Where::Local(host.clone()),
+    };
+    let provider = FirecrackerProvider::new(FirecrackerConfig {
+        server,
+        require_isolation: config.docker.require_isolation,
+        default_image: config.core.default_image.clone(),
+        place,
+    });
+    let provider = provider.map_err(|error| anyhow::anyhow!("the firecracker provider cannot be made: {error}"))?;
+    Ok(Some(Arc::new(provider)))
 }
 
 fn record_metrics() -> anyhow::Result<PrometheusHandle> {

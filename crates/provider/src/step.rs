@@ -2,6 +2,8 @@
 
 use crate::{SnapshotId, WorkspaceId};
 
+/// The steps of one operation: an enum in their order, whose names are `operation.step`. For other crates' operations too.
+#[macro_export]
 macro_rules! steps {
     ($(#[$doc:meta])* $name:ident, $operation:literal { $($(#[$step_doc:meta])* $step:ident = $word:literal,)+ }) => {
         $(#[$doc])*

@@ -6,6 +6,8 @@
 pub(crate) enum Reader {
     /// `emergent serve`, from the environment, a file and flags.
     Server,
+    /// `emergent firecracker-manager`, from the environment and flags.
+    Manager,
     /// The client commands, from the environment and flags.
     Client,
 }
@@ -104,6 +106,16 @@ variables! {
     Server WORKSPACE_REQUIRE_ISOLATION = "any", "any, gvisor or hardware";
     /// Where the server runs; decides the order in which `auto` tries providers.
     Server WORKSPACE_DEPLOYMENT_MODE = "self-hosted", "self-hosted or managed";
+    /// The address of a manager of microVMs elsewhere, for the firecracker provider.
+    Server WORKSPACE_FIRECRACKER_URL = "", "a URL such as http://10.1.2.3:8080";
+    /// The API key of that manager.
+    Server WORKSPACE_FIRECRACKER_TOKEN(secret) = "", "an API key of at least 16 characters";
+    /// Where microVMs of this server's own are kept, for the firecracker provider without a manager elsewhere.
+    Server WORKSPACE_FIRECRACKER_DIR = "", "the absolute path of a directory";
+    /// What runs microVMs. `auto` is Firecracker where KVM works, else QEMU.
+    Server WORKSPACE_FIRECRACKER_DRIVER = "auto", "auto, firecracker or qemu";
+    /// What connects microVMs. `auto` is this process where it is root's, else nothing.
+    Server WORKSPACE_FIRECRACKER_NETWORK = "auto", "auto, none, or the absolute path of the network helper's socket";
     /// The key of E2B's cloud. This release has no E2B provider yet.
     Server E2B_API_KEY(secret) = "", "an API key of E2B";
     /// The domain of a self-hosted E2B.
@@ -148,6 +160,24 @@ variables! {
     Server EMERGENT_CONFIG = "", "the path of a TOML file";
     /// For tests of crashes: the server kills itself at this step.
     Server EMERGENT_FAULT = "", "the name of a step, such as create.sandbox_created";
+    /// The address that the manager listens on. One that is not loopback needs an API key.
+    Manager FIRECRACKER_LISTEN = "127.0.0.1:8080", "an address and a port";
+    /// The key that callers of the manager send. Empty: only programs on this machine may call.
+    Manager FIRECRACKER_API_KEY(secret) = "", "at least 16 printable characters";
+    /// Where the manager keeps kernels, templates, sandboxes and snapshots.
+    Manager FIRECRACKER_DIR = "/var/lib/firecracker-workspaces", "the absolute path of a directory";
+    /// What runs the manager's machines. `auto` is Firecracker where KVM works, else QEMU.
+    Manager FIRECRACKER_DRIVER = "auto", "auto, firecracker or qemu";
+    /// What connects the manager's machines. `auto` is this process where it is root's, else nothing.
+    Manager FIRECRACKER_NETWORK = "auto", "auto, none, or the absolute path of the network helper's socket";
+    /// How many machines may run at once.
+    Manager FIRECRACKER_MAX_RUNNING = "64", "a whole number from 1 to 10000";
+    /// Memory of all machines together, in MiB. Empty: nine tenths of the host's, less 1 GiB.
+    Manager FIRECRACKER_MEMORY_MB = "", "a whole number of MiB";
+    /// Seconds until a sandbox is removed that was made without a time to live. Empty: never.
+    Manager FIRECRACKER_DEFAULT_TTL_SECONDS = "", "a whole number of seconds";
+    /// Seconds that a guest may take from its machine's start to its first answer.
+    Manager FIRECRACKER_BOOT_SECONDS = "120", "a whole number of seconds from 1 to 600";
     /// The server that the client commands speak to.
     Client EMERGENT_SERVER = "http://127.0.0.1:7070", "a URL";
     /// A private authority's certificates, which the client commands trust besides the system's own.
@@ -186,15 +216,15 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CONFIGURATION.md");
         let text = std::fs::read_to_string(path).unwrap();
         let lines: Vec<_> = text.lines().map(str::to_owned).collect();
-        let mut tables = [table(Reader::Server), table(Reader::Client)].into_iter();
+        let mut tables = [table(Reader::Server), table(Reader::Manager), table(Reader::Client)].into_iter();
         let parts = lines.chunk_by(|one, next| one.starts_with('|') == next.starts_with('|'));
         let right: Vec<_> = parts
             .flat_map(|part| match part[0].starts_with('|') {
-                true => tables.next().expect("the page has two tables: the server's, then the client's"),
+                true => tables.next().expect("the page has three tables: the server's, the manager's, the client's"),
                 false => part.to_vec(),
             })
             .collect();
-        assert_eq!(tables.next(), None, "the page has two tables: the server's, then the client's");
+        assert_eq!(tables.next(), None, "the page has three tables: the server's, the manager's, the client's");
         if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
             std::fs::write(path, right.join("\n") + "\n").unwrap();
             return;

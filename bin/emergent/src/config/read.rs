@@ -4,12 +4,15 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use emergent_api::size::ByteSize;
 use emergent_core::{ArgumentLevel, AuditConfig, CoreConfig, DeploymentMode, Fault as FaultPoint};
+use emergent_firecracker_manager::{Host, ManagerConfig};
 use emergent_provider::{ImageRef, Isolation, ProviderKind, ResourceLimits};
 use emergent_provider_docker::IpNet;
 use emergent_store::{DatabaseUrl, IdleAction, IdlePolicy};
+use secrecy::SecretString;
 
 use super::{
-    Config, ConfigError, DockerSettings, HttpConfig, LogConfig, Settings, TlsFiles, default_data_dir,
+    Config, ConfigError, DockerSettings, FirecrackerSettings, HttpConfig, LogConfig, Settings, TlsFiles,
+    default_data_dir,
     env_vars::{self, Variable},
     error::Fault,
     registries,
@@ -51,6 +54,7 @@ impl Reading<'_> {
             log: self.log(),
             core: self.core(),
             docker: self.docker(),
+            firecracker: self.firecracker(),
             guest_path: self.path(env_vars::EMERGENT_GUEST_PATH),
             shutdown_grace: Duration::from_secs(self.whole(env_vars::EMERGENT_SHUTDOWN_GRACE_SECONDS, 0, 600)),
             without_effect: self.without_effect(),
@@ -167,6 +171,29 @@ impl Reading<'_> {
 
     fn days(&mut self, variable: &'static Variable) -> Duration {
         Duration::from_secs(24 * 60 * 60 * self.whole::<u64>(variable, 1, 3650))
+    }
+
+    fn firecracker(&mut self) -> FirecrackerSettings {
+        let url = self.optional(env_vars::WORKSPACE_FIRECRACKER_URL, advertise_url);
+        let token = self.text(env_vars::WORKSPACE_FIRECRACKER_TOKEN).map(SecretString::from);
+        let base = self.absolute(env_vars::WORKSPACE_FIRECRACKER_DIR);
+        let driver = self.parsed(env_vars::WORKSPACE_FIRECRACKER_DRIVER);
+        let network = self.parsed(env_vars::WORKSPACE_FIRECRACKER_NETWORK);
+        match (url, base) {
+            (Some(_), Some(_)) => {
+                self.conflict(
+                    "WORKSPACE_FIRECRACKER_URL names a manager elsewhere and WORKSPACE_FIRECRACKER_DIR machines of this \
+                     server's own; set one of them"
+                        .to_owned(),
+                );
+                FirecrackerSettings::Absent
+            }
+            (Some(url), None) => FirecrackerSettings::Remote { url, token },
+            (None, Some(base)) => {
+                FirecrackerSettings::Local(Box::new(Host { manager: ManagerConfig::new(base), driver, network }))
+            }
+            (None, None) => FirecrackerSettings::Absent,
+        }
     }
 
     /// Unset is gVisor; empty or `auto` chooses by itself.

@@ -20,17 +20,17 @@ use crate::config::TlsFiles;
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Binds the address.
-pub(super) fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+/// Binds the address, which `setting` names.
+pub(crate) fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address)
-        .with_context(|| format!("{address} cannot be listened on; set EMERGENT_LISTEN to another address"))?;
+        .with_context(|| format!("{address} cannot be listened on; set {setting} to another address"))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
 /// Serves until a signal says stop; then takes no more connections, and gives calls under way `grace` to end. A second
 /// signal ends them at once.
-pub(super) async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<TlsFiles>,
     router: Router,

@@ -4,11 +4,12 @@ use crate::harness::{assert_snapshot, emergent, run};
 
 #[test]
 fn help_teaches() {
-    let commands: [&[&str]; 27] = [
+    let commands: [&[&str]; 28] = [
         &[],
         &["serve"],
         &["doctor"],
         &["firecracker"],
+        &["firecracker-manager"],
         &["firecracker", "setup"],
         &["firecracker", "net-helper"],
         &["openapi"],

@@ -1,0 +1,48 @@
+//! `emergent firecracker-manager`.
+
+use std::{net::SocketAddr, num::NonZeroU64, path::PathBuf};
+
+use clap::Args;
+use emergent_firecracker_manager::{DriverChoice, Fault, NetworkChoice};
+
+/// How to run a manager of microVMs. A flag goes before the environment.
+#[derive(Debug, Args)]
+#[command(after_help = "A stop leaves machines running; the next start adopts them. `emergent kernel import` and \
+                        `emergent image build` make what machines boot.")]
+pub(crate) struct FirecrackerManagerArgs {
+    /// The address to listen on. One that is not loopback needs an API key.
+    #[arg(long, env = "FIRECRACKER_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
+    pub(crate) listen: SocketAddr,
+    /// The file with the key that callers send; else it is taken from FIRECRACKER_API_KEY.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
+    /// Where kernels, templates, sandboxes and snapshots are kept.
+    #[arg(long, env = "FIRECRACKER_DIR", default_value = "/var/lib/firecracker-workspaces", value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// What runs machines: auto, firecracker or qemu.
+    #[arg(long, env = "FIRECRACKER_DRIVER", default_value = "auto", value_name = "DRIVER")]
+    pub(crate) driver: DriverChoice,
+    /// What connects machines: auto, none, or the path of the network helper's socket.
+    #[arg(long, env = "FIRECRACKER_NETWORK", default_value = "auto", value_name = "NETWORK")]
+    pub(crate) network: NetworkChoice,
+    /// How many machines may run at once.
+    #[arg(long, env = "FIRECRACKER_MAX_RUNNING", default_value_t = 64, value_name = "COUNT")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub(crate) max_running: u16,
+    /// Memory of all machines together, in MiB; nine tenths of the host's, less 1 GiB, when it is not said.
+    #[arg(long, env = "FIRECRACKER_MEMORY_MB", value_name = "MIB")]
+    pub(crate) memory_mb: Option<NonZeroU64>,
+    /// Seconds until a sandbox is removed that was made without a time to live; never, when it is not said.
+    #[arg(long, env = "FIRECRACKER_DEFAULT_TTL_SECONDS", value_name = "SECONDS")]
+    pub(crate) default_ttl_seconds: Option<NonZeroU64>,
+    /// Seconds that a guest may take from its machine's start to its first answer.
+    #[arg(long, env = "FIRECRACKER_BOOT_SECONDS", default_value_t = 120, value_name = "SECONDS")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=600))]
+    pub(crate) boot_seconds: u16,
+    /// What is logged.
+    #[arg(long, env = "EMERGENT_LOG", default_value = "info", value_name = "DIRECTIVES")]
+    pub(crate) log: String,
+    /// For tests of crashes: the step at which the manager kills itself.
+    #[arg(long, env = "EMERGENT_FAULT", value_name = "STEP", hide = true)]
+    pub(crate) fault: Option<Fault>,
+}

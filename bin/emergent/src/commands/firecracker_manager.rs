@@ -1,0 +1,87 @@
+//! `emergent firecracker-manager`: puts the manager together and serves it until it is told to stop.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::Context as _;
+use emergent_firecracker_manager::{
+    Host, ManagerConfig,
+    admission::Budget,
+    http::{Access, ApiKey, HealthBody, router},
+    step,
+};
+
+use crate::{
+    cli::FirecrackerManagerArgs,
+    config::env_vars,
+    exit::ExitStatus,
+    print,
+    serve::{listener, log_to_stderr, signals::StopSignals},
+};
+
+/// How long calls under way get to end.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Runs the manager until it is told to stop.
+pub(super) async fn run(arguments: FirecrackerManagerArgs) -> ExitStatus {
+    match serve(arguments).await {
+        Ok(()) => ExitStatus::Success,
+        Err(error) => {
+            print::error(&format!("{error:#}"));
+            ExitStatus::Failure
+        }
+    }
+}
+
+async fn serve(arguments: FirecrackerManagerArgs) -> anyhow::Result<()> {
+    log_to_stderr(&arguments.log, false)?;
+    let access = Access::new(arguments.listen, api_key(arguments.api_key_file.as_deref())?)?;
+    // From here on a signal to stop is kept until it can be obeyed.
+    let signals = StopSignals::listen()?;
+    let listener = listener::bind(arguments.listen, env_vars::FIRECRACKER_LISTEN.name)?;
+    let address = listener.local_addr()?;
+    let checkpoint =
+        arguments.fault.map_or_else(step::unhindered, emergent_firecracker_manager::Fault::into_checkpoint);
+    let sandboxes = host(&arguments).open(checkpoint).await?;
+    let probed = sandboxes.clone();
+    // The first answer about health would otherwise wait for a machine to boot.
+    let probe = tokio::spawn(async move {
+        let health = HealthBody::of(&probed).await;
+        tracing::info!(
+            status = health.status,
+            driver = health.driver,
+            acceleration = health.acceleration,
+            reason = health.reason,
+            "machines were tried"
+        );
+    });
+    tracing::info!("listening on http://{address}");
+    let served = listener::serve(listener, None, router(sandboxes.clone(), access), signals, GRACE).await;
+    probe.abort();
+    sandboxes.shutdown().await;
+    tracing::info!("stopped; machines go on");
+    served
+}
+
+fn host(arguments: &FirecrackerManagerArgs) -> Host {
+    let mut manager = ManagerConfig::new(&arguments.dir);
+    manager.budget = Budget {
+        machines: usize::from(arguments.max_running),
+        memory_mib: arguments.memory_mb.map_or(manager.budget.memory_mib, std::num::NonZero::get),
+    };
+    manager.default_ttl = arguments.default_ttl_seconds.map(|seconds| Duration::from_secs(seconds.get()));
+    manager.boot_deadline = Duration::from_secs(arguments.boot_seconds.into());
+    Host { manager, driver: arguments.driver, network: arguments.network.clone() }
+}
+
+/// The key from its file, else from the environment: never from an argument, which everybody on the host can read.
+fn api_key(file: Option<&Path>) -> anyhow::Result<Option<ApiKey>> {
+    let text = match file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            Some(text.with_context(|| format!("the API key's file {} cannot be read", path.display()))?)
+        }
+        None => std::env::var(env_vars::FIRECRACKER_API_KEY.name).ok(),
+    };
+    let key = text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    Ok(key.map(|key| ApiKey::new(&key)).transpose()?)
+}

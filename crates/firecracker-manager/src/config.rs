@@ -1,0 +1,55 @@
+//! What the operator decides.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::admission::Budget;
+
+/// Memory of the host that sandboxes leave alone, in MiB.
+const HOST_RESERVE_MIB: u64 = 1024;
+/// The host's memory when it does not say, in MiB.
+const UNKNOWN_HOST_MIB: u64 = 4096;
+/// Machines at once, when nobody says.
+const DEFAULT_MACHINES: usize = 64;
+
+/// The settings of the manager, checked by whoever reads them.
+#[derive(Debug, Clone)]
+pub struct ManagerConfig {
+    /// The base directory.
+    pub base: PathBuf,
+    /// What machines may use in all.
+    pub budget: Budget,
+    /// How long a guest may take from the start of its machine to its first answer.
+    pub boot_deadline: Duration,
+    /// How often machines are looked after, and expired sandboxes looked for.
+    pub watch_interval: Duration,
+    /// How long a sandbox lives that says nothing of it; `None`: until it is deleted.
+    pub default_ttl: Option<Duration>,
+    /// Sandboxes of the default template that are restored ahead of need.
+    pub warm: usize,
+}
+
+// === impl ManagerConfig ===
+
+impl ManagerConfig {
+    /// The settings where nothing but the base directory is said: nine tenths of the host's memory less a reserve.
+    pub fn new(base: impl Into<PathBuf>) -> Self {
+        let host = memory_mib("MemTotal").unwrap_or(UNKNOWN_HOST_MIB);
+        let memory_mib = host.saturating_sub(HOST_RESERVE_MIB).max(host / 4) * 9 / 10;
+        Self {
+            base: base.into(),
+            budget: Budget { machines: DEFAULT_MACHINES, memory_mib },
+            boot_deadline: Duration::from_secs(120),
+            watch_interval: Duration::from_secs(1),
+            default_ttl: None,
+            warm: 0,
+        }
+    }
+}
+
+/// A figure of `/proc/meminfo`, in MiB.
+pub(crate) fn memory_mib(name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes / 1024)
+}

@@ -1,0 +1,145 @@
+//! Why something could not be done with a sandbox. Display never repeats the cause; print the chain.
+
+use std::io;
+
+use emergent_guest_client::GuestCallError;
+use emergent_microvm::{BootError, RestoreError, SaveError, VmmError, disks::DiskError};
+use emergent_provider::{ChannelError, SnapshotId};
+
+use crate::{SandboxId, admission::NoRoom, network::NetworkError, record::Phase};
+
+/// Why something could not be done with a sandbox.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// There is none of this id.
+    #[error("there is no sandbox {0}; GET /sandboxes lists them")]
+    NotFound(SandboxId),
+    /// There is no snapshot of this id.
+    #[error("there is no snapshot {0}; GET /snapshots lists them")]
+    SnapshotNotFound(SnapshotId),
+    /// A value makes no sense. Nothing was done.
+    #[error("{message}")]
+    Invalid {
+        /// The field that has it.
+        field: &'static str,
+        /// What is wrong with it and what it takes.
+        message: String,
+    },
+    /// There is something of this name already.
+    #[error("{0}")]
+    Taken(String),
+    /// It is in a state that does not allow this.
+    #[error("the sandbox is {}, and cannot {operation}; {}", phase.as_str(), way_out(*phase))]
+    WrongState {
+        /// What was asked.
+        operation: &'static str,
+        /// Its state.
+        phase: Phase,
+    },
+    /// There is no room for its machine.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+    /// The template is not there.
+    #[error("there is no template {name:?}; {advice}")]
+    TemplateMissing {
+        /// Which one.
+        name: String,
+        /// Those that there are, and how to make one.
+        advice: String,
+    },
+    /// The disk of the host is full. What was begun is undone.
+    #[error("no space is left in {place}; delete sandboxes or snapshots, or give it more space")]
+    DiskFull {
+        /// Where.
+        place: String,
+    },
+    /// A file of the host could not be used.
+    #[error("{what} failed")]
+    Io {
+        /// What was done.
+        what: &'static str,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// A disk could not be made or copied.
+    #[error("the sandbox's disks could not be made")]
+    Disk(#[source] DiskError),
+    /// The machine did not boot.
+    #[error("the machine did not boot")]
+    Boot(#[source] BootError),
+    /// The machine's state could not be written.
+    #[error("the machine's state could not be saved; it goes on")]
+    Save(#[source] SaveError),
+    /// No machine could be made from the state.
+    #[error("the machine could not be restored")]
+    Restore(#[source] RestoreError),
+    /// The VMM did not do what it was told.
+    #[error("the VMM could not {operation}")]
+    Vmm {
+        /// What it was told.
+        operation: &'static str,
+        /// Its error.
+        #[source]
+        source: VmmError,
+    },
+    /// The network interface could not be made.
+    #[error("the sandbox's network could not be set up")]
+    Network(#[source] NetworkError),
+    /// The machine runs and its guest does not answer.
+    #[error("the guest did not answer after the machine's start")]
+    Guest(#[source] GuestCallError),
+    /// The machine ended before its guest answered.
+    #[error("the machine ended before its guest answered: {0}")]
+    Ended(String),
+    /// No channel to the guest could be opened.
+    #[error("no channel to the guest could be opened")]
+    Channel(#[source] ChannelError),
+    /// The service is going down; what was begun is finished or undone by the next one.
+    #[error("the service is stopping; try again once it runs")]
+    Stopping,
+}
+
+fn way_out(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Creating | Phase::Pausing | Phase::Resuming | Phase::Stopping | Phase::Starting => {
+            "wait until it is done"
+        }
+        Phase::Ready => "pause it first",
+        Phase::Paused | Phase::Stopped => "resume it first",
+        Phase::Destroying => "it is going; make another one",
+    }
+}
+
+// === impl SandboxError ===
+
+impl SandboxError {
+    /// A failure with a file; a full disk is named as such.
+    pub(crate) fn io(what: &'static str, place: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+        let place = place.display().to_string();
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { place },
+            _ => Self::Io { what, source },
+        }
+    }
+
+    /// A failure of the VMM.
+    pub(crate) fn vmm(operation: &'static str) -> impl FnOnce(VmmError) -> Self {
+        move |source| Self::Vmm { operation, source }
+    }
+}
+
+/// An error and its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    line
+}

@@ -1,0 +1,139 @@
+//! Putting the parts together on this host: which driver runs machines, and what connects them.
+
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
+
+use emergent_microvm::{Qemu, QemuSettings, Vmm, VmmKind, kernels};
+use emergent_microvm_net::{NetworkClient, NetworkConfig, Networks, host_resolvers};
+
+use crate::{
+    HostInterfaces, Interfaces, ManagerConfig, NoInterfaces, Parts, Sandboxes, StartError, chain, layout::Layout,
+    step::Checkpoint, template,
+};
+
+/// What runs on this host.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// The settings of the manager.
+    pub manager: ManagerConfig,
+    /// What runs machines.
+    pub driver: DriverChoice,
+    /// What connects them.
+    pub network: NetworkChoice,
+}
+
+/// Which driver runs machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DriverChoice {
+    /// The best one that there is.
+    #[default]
+    Auto,
+    /// This one.
+    Only(VmmKind),
+}
+
+/// What connects machines.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum NetworkChoice {
+    /// This process where it is root's, else nothing.
+    #[default]
+    Auto,
+    /// Nothing.
+    None,
+    /// The privileged helper behind this socket.
+    Helper(PathBuf),
+}
+
+/// A text that chooses nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it takes {0}")]
+pub struct InvalidChoice(&'static str);
+
+/// Why the service cannot run on this host.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// There is no kernel to boot.
+    #[error("there is no kernel in {}; run `emergent kernel import`", .0.display())]
+    NoKernel(PathBuf),
+    /// The driver is not there.
+    #[error("{0}")]
+    NoDriver(String),
+    /// The manager cannot start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+// === impl Host ===
+
+impl Host {
+    /// Takes over the sandboxes of this host.
+    ///
+    /// # Errors
+    /// [`HostError`] says what is missing.
+    pub async fn open(self, checkpoint: Checkpoint) -> Result<Sandboxes, HostError> {
+        let layout = Layout::new(&self.manager.base);
+        let vmm = driver(self.driver, &layout)?;
+        let network = network(self.network);
+        Ok(Sandboxes::start(self.manager, Parts { vmm, network, checkpoint }).await?)
+    }
+}
+
+fn driver(choice: DriverChoice, layout: &Layout) -> Result<Arc<dyn Vmm>, HostError> {
+    let kernel = kernels::find(layout.microvm(), template::DEFAULT).map_err(|error| {
+        tracing::debug!(reason = chain(&error), "no kernel");
+        HostError::NoKernel(layout.kernels())
+    })?;
+    match choice {
+        DriverChoice::Auto | DriverChoice::Only(VmmKind::Qemu) => {
+            Ok(Arc::new(Qemu::new(QemuSettings { probe_kernel: Some(kernel), ..QemuSettings::default() })))
+        }
+        DriverChoice::Only(VmmKind::Firecracker) => {
+            Err(HostError::NoDriver("this build has no firecracker driver".to_owned()))
+        }
+    }
+}
+
+fn network(choice: NetworkChoice) -> Arc<dyn Interfaces> {
+    match choice {
+        NetworkChoice::Helper(socket) => Arc::new(HostInterfaces::new(Arc::new(NetworkClient::new(&socket)))),
+        NetworkChoice::Auto if rustix::process::geteuid().is_root() => {
+            let config = NetworkConfig { resolvers: host_resolvers(), ..NetworkConfig::default() };
+            Arc::new(HostInterfaces::new(Arc::new(Networks::new(config))))
+        }
+        NetworkChoice::Auto => {
+            let reason =
+                "this process may not make interfaces; run `emergent firecracker net-helper` and name its socket";
+            Arc::new(NoInterfaces { reason: reason.to_owned() })
+        }
+        NetworkChoice::None => Arc::new(NoInterfaces { reason: "networks are switched off".to_owned() }),
+    }
+}
+
+impl FromStr for DriverChoice {
+    type Err = InvalidChoice;
+
+    fn from_str(text: &str) -> Result<Self, InvalidChoice> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "firecracker" => Ok(Self::Only(VmmKind::Firecracker)),
+            "qemu" => Ok(Self::Only(VmmKind::Qemu)),
+            _ => Err(InvalidChoice("auto, firecracker or qemu")),
+        }
+    }
+}
+
+impl FromStr for NetworkChoice {
+    type Err = InvalidChoice;
+
+    fn from_str(text: &str) -> Result<Self, InvalidChoice> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "none" => Ok(Self::None),
+            path if Path::new(path).is_absolute() => Ok(Self::Helper(path.into())),
+            _ => Err(InvalidChoice("auto, none, or the absolute path of the network helper's socket")),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Reading requests: every failure is a problem that names what is to blame.
+
+use axum::{
+    body::{Body, Bytes, HttpBody as _},
+    extract::{FromRequest, FromRequestParts, RawPathParams, Request},
+    http::{HeaderMap, header, request::Parts},
+};
+use emergent_provider::SnapshotId;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use super::problem::{Kind, Problem};
+use crate::SandboxId;
+
+/// The longest JSON body that is taken, in bytes.
+const JSON_LIMIT: usize = 32 * 1024 * 1024;
+
+/// A JSON object; an empty body is an empty object.
+pub(crate) struct JsonBody<T>(pub(crate) T);
+
+/// A query string.
+pub(crate) struct Query<T>(pub(crate) T);
+
+/// The sandbox that the path names.
+pub(crate) struct SandboxPath(pub(crate) SandboxId);
+
+/// The snapshot that the path names.
+pub(crate) struct SnapshotPath(pub(crate) SnapshotId);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let empty = request.body().is_end_stream();
+        if !empty {
+            require_json(request.headers())?;
+        }
+        let body = read_all(request.into_body()).await?;
+        let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
+        // A list would be read as an object's values in order, which no caller means.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Problem::new(Kind::Malformed, "the body is not a JSON object"));
+        }
+        let mut reader = serde_json::Deserializer::from_slice(&body);
+        let value: T = serde_path_to_error::deserialize(&mut reader).map_err(refusal)?;
+        reader.end().map_err(|error| Problem::new(Kind::Malformed, format!("after the JSON: {error}")))?;
+        Ok(Self(value))
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        let reader = serde_urlencoded::Deserializer::new(pairs);
+        serde_path_to_error::deserialize(reader).map(Self).map_err(|error| {
+            let field = error.path().to_string();
+            Problem::of_field(Kind::InvalidRequest, &field, error.into_inner())
+        })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SandboxPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let detail = "what stands in the path is not a sandbox id, which is a UUID; GET /sandboxes lists them";
+        let id = path_id(parts, state).await;
+        id.map(Self).ok_or_else(|| Problem::new(Kind::SandboxNotFound, detail))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SnapshotPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let detail = "what stands in the path is not a snapshot id, which is a UUID; GET /snapshots lists them";
+        let id = path_id(parts, state).await;
+        id.map(Self).ok_or_else(|| Problem::new(Kind::SnapshotNotFound, detail))
+    }
+}
+
+async fn path_id<S: Send + Sync, T: std::str::FromStr>(parts: &mut Parts, state: &S) -> Option<T> {
+    let parameters = RawPathParams::from_request_parts(parts, state).await.ok()?;
+    parameters.iter().find(|(key, _)| *key == "id").and_then(|(_, value)| value.parse().ok())
+}
+
+fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = given.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let detail = format!("this call takes JSON; send Content-Type: application/json instead of {given:?}");
+    Err(Problem::new(Kind::UnsupportedMediaType, detail))
+}
+
+async fn read_all(body: Body) -> Result<Bytes, Problem> {
+    match Limited::new(body, JSON_LIMIT).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let detail = "a JSON body has at most 32 MiB; files/upload takes contents of any size";
+            Err(Problem::new(Kind::TooLarge, detail))
+        }
+        Err(error) => Err(Problem::new(Kind::Malformed, format!("the body could not be read: {error}"))),
+    }
+}
+
+fn refusal(error: serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    let path = error.path().to_string();
+    let inner = error.into_inner();
+    if !inner.is_data() {
+        return Problem::new(Kind::Malformed, format!("the body is not well-formed JSON: {inner}"));
+    }
+    let message = inner.to_string();
+    let message = message.split(" at line ").next().unwrap_or(&message);
+    let named = ["unknown field `", "missing field `"].iter().find_map(|beginning| message.strip_prefix(beginning));
+    match named.and_then(|rest| rest.split('`').next()) {
+        Some(field) => Problem::of_field(Kind::InvalidRequest, field, message),
+        None => Problem::of_field(Kind::InvalidRequest, &path, message),
+    }
+}

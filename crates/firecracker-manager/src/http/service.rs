@@ -1,0 +1,73 @@
+//! How the service itself is.
+
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use emergent_microvm::{Acceleration, Probe};
+use serde_json::{Value, json};
+
+use super::{CapacityBody, HealthBody, Shared};
+use crate::Sandboxes;
+
+/// `GET /health`
+pub(super) async fn health(State(shared): State<Shared>) -> Response {
+    let body = HealthBody::of(&shared.sandboxes).await;
+    let status = if body.is_healthy() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(body)).into_response()
+}
+
+/// `GET /capacity`
+pub(super) async fn capacity(State(shared): State<Shared>) -> Json<CapacityBody> {
+    Json(shared.sandboxes.capacity().into())
+}
+
+/// `GET /templates`
+pub(super) async fn templates(State(shared): State<Shared>) -> Json<Value> {
+    Json(json!({ "templates": shared.sandboxes.templates() }))
+}
+
+// === impl HealthBody ===
+
+impl HealthBody {
+    /// How a service is. The first time this may boot a machine.
+    pub async fn of(sandboxes: &Sandboxes) -> Self {
+        let (driver, network) = (sandboxes.vmm_kind().to_string(), sandboxes.network_unavailable());
+        let mut body = Self {
+            status: "healthy".to_owned(),
+            driver,
+            acceleration: None,
+            version: None,
+            reason: None,
+            warnings: Vec::new(),
+            network: network.is_none(),
+        };
+        match sandboxes.probe().await {
+            Probe::Works { acceleration, version, warnings } => {
+                let word = match acceleration {
+                    Acceleration::Kvm => "kvm",
+                    Acceleration::Emulated => "emulated",
+                };
+                (body.acceleration, body.version) = (Some(word.to_owned()), Some(version));
+                body.warnings = warnings;
+            }
+            Probe::Fails { reason } => {
+                (body.status, body.reason) = ("unhealthy".to_owned(), Some(reason));
+            }
+        }
+        body.warnings.extend(network.map(|reason| format!("sandboxes have no network: {reason}")));
+        body
+    }
+
+    /// Whether machines can be run.
+    pub fn is_healthy(&self) -> bool {
+        self.status == "healthy"
+    }
+
+    /// Whether the processor's virtualization carries machines out.
+    pub fn is_hardware(&self) -> bool {
+        self.acceleration.as_deref() == Some("kvm")
+    }
+}

@@ -1,0 +1,133 @@
+//! Booting a sandbox's machine from its disks, for the first time or again, until its guest answers.
+
+use std::{path::Path, time::Duration};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use emergent_guest_client::GuestCallError;
+use emergent_guest_proto::{
+    HandOver, Hello,
+    machine::{NetworkSettings, Restored},
+};
+use emergent_microvm::{Disk, MachineSpec, MachineState, TapInterface};
+use tokio::time::Instant;
+
+use super::{Inner, entry::Entry};
+use crate::{
+    SandboxError,
+    record::{Phase, Record},
+    step::BootStep,
+    template,
+};
+
+/// How long to wait between two tries to reach a guest.
+const RETRY: Duration = Duration::from_millis(20);
+
+impl Inner {
+    /// Boots the machine and waits for its guest. The sandbox has its disks and its place. What fails leaves things as
+    /// they are, for the caller to undo.
+    pub(super) async fn boot(&self, entry: &Entry) -> Result<(), SandboxError> {
+        let record = entry.record();
+        let kernel = template::find(&self.layout, &record.template)?.kernel;
+        let tap = self.network.attach(entry.id, record.network).await.map_err(SandboxError::Network)?;
+        self.pass(BootStep::NetworkAttached.name()).await;
+        let spec = self.spec(&record, kernel, tap);
+        self.vmm.boot(&spec).await.map_err(SandboxError::Boot)?;
+        self.pass(BootStep::MachineBooted.name()).await;
+        self.first_answer(entry).await?;
+        self.hand_over(entry).await?;
+        self.pass(BootStep::GuestAnswered.name()).await;
+        self.record(entry, Phase::Ready, None)?;
+        self.pass(BootStep::ReadyRecorded.name()).await;
+        Ok(())
+    }
+
+    pub(super) fn spec(
+        &self,
+        record: &Record,
+        kernel: emergent_microvm::Kernel,
+        network: Option<TapInterface>,
+    ) -> MachineSpec {
+        let id = record.id();
+        MachineSpec {
+            id: id.as_uuid().into(),
+            dir: self.layout.sandbox(id),
+            kernel,
+            root: Disk { format: record.root_format.into(), ..Disk::raw(self.layout.root_disk(id)) },
+            data: Some(Disk::raw(self.layout.data_disk(id))),
+            memory_mib: record.memory_mb,
+            vcpus: record.vcpu_count,
+            network,
+        }
+    }
+
+    /// Waits until the guest has answered once, as long as its machine is there.
+    pub(super) async fn first_answer(&self, entry: &Entry) -> Result<(), SandboxError> {
+        self.until_answered(entry, || entry.guest().hello()).await
+    }
+
+    /// Tells a restored guest the time, random bytes of its own and its network, and waits until it knows.
+    pub(super) async fn wake(
+        &self,
+        entry: &Entry,
+        network: Option<&TapInterface>,
+        copy: bool,
+    ) -> Result<(), SandboxError> {
+        let network = network.map(|tap| NetworkSettings {
+            mac: Some(tap.mac.to_string()),
+            address: tap.address,
+            prefix: tap.prefix,
+            gateway: tap.gateway,
+            name_servers: tap.name_servers.clone(),
+        });
+        self.until_answered(entry, || {
+            let now_ms = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or(0);
+            // Other bytes at each try: those of a try that came to nothing may be known to a sibling.
+            let entropy = BASE64_STANDARD.encode(rand::random::<[u8; 64]>());
+            let restored = Restored { now_ms, entropy, copy, host_name: None, network: network.clone() };
+            async move { entry.guest().restored(&restored).await }
+        })
+        .await
+    }
+
+    /// Asks again until there is an answer, the machine is gone, or the time is over.
+    async fn until_answered<F>(&self, entry: &Entry, ask: impl Fn() -> F) -> Result<(), SandboxError>
+    where
+        F: Future<Output = Result<Hello, GuestCallError>>,
+    {
+        let deadline = Instant::now() + self.config.boot_deadline;
+        let directory = self.directory(entry);
+        loop {
+            let error = match tokio::time::timeout_at(deadline, ask()).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(error)) => Some(error),
+                Err(_) => None,
+            };
+            self.require_machine(&directory).await?;
+            match error {
+                Some(GuestCallError::Refused(refusal)) => return Err(SandboxError::Guest(refusal.into())),
+                Some(error) if Instant::now() < deadline => {
+                    tracing::debug!(sandbox = %entry.id, reason = crate::chain(&error), "the guest does not answer yet");
+                    tokio::time::sleep(RETRY).await;
+                }
+                Some(error) => return Err(SandboxError::Guest(error)),
+                None => return Err(SandboxError::Ended("it did not answer in time".to_owned())),
+            }
+        }
+    }
+
+    /// Makes the sandbox's guest the caller's, where the caller does not do so itself.
+    pub(super) async fn hand_over(&self, entry: &Entry) -> Result<(), SandboxError> {
+        if entry.record().hand_over_later {
+            return Ok(());
+        }
+        let hand_over = HandOver { allow_root: true, ..HandOver::default() };
+        entry.guest().hand_over(&hand_over).await.map_err(SandboxError::Guest)
+    }
+
+    async fn require_machine(&self, directory: &Path) -> Result<(), SandboxError> {
+        match self.vmm.state(directory).await {
+            Ok(MachineState::Gone(reason)) => Err(SandboxError::Ended(reason.to_string())),
+            Ok(MachineState::Running | MachineState::Frozen) | Err(_) => Ok(()),
+        }
+    }
+}

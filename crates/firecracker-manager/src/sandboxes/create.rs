@@ -1,0 +1,220 @@
+//! Making a sandbox.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use chrono::Utc;
+use emergent_microvm::{
+    Disk, MachineState,
+    disks::{self, DiskError},
+};
+
+use super::{
+    Inner, Sandboxes,
+    copy::Basis,
+    entry::{Entry, Turn},
+    fresh_directory, remove_directory,
+};
+use crate::{
+    SandboxError, SandboxId, chain,
+    record::{NetworkWord, Phase, Record, RootFormat},
+    request::{DEFAULT_DISK_MB, DEFAULT_MEMORY_MB, DEFAULT_VCPUS, NewSandbox},
+    step::BootStep,
+    template,
+};
+
+/// What a create came to.
+enum Place {
+    /// A new sandbox is to be made here. Its turn is taken before anybody else sees it, so that nobody takes one that is
+    /// being made for one that was left half-made.
+    New(Arc<Entry>, Turn),
+    /// There is one of this name.
+    Known(SandboxId),
+}
+
+// === impl Sandboxes ===
+
+impl Sandboxes {
+    /// Makes a sandbox, or resumes the one of the same `workspace_id`; answers whether it made one. On an error nothing
+    /// is left behind.
+    ///
+    /// # Errors
+    /// [`SandboxError`].
+    pub async fn create(&self, new: NewSandbox) -> Result<(Record, bool), SandboxError> {
+        new.check()?;
+        let basis = match new.origin {
+            Some(origin) => Some(self.basis(origin)?),
+            None => None,
+        };
+        let record = self.0.plan(&new, basis.as_ref())?;
+        let (entry, turn) = match self.0.enter(record)? {
+            Place::Known(id) => return self.resume(id).await.map(|record| (record, false)),
+            Place::New(entry, turn) => (entry, turn),
+        };
+        let inner = Arc::clone(&self.0);
+        let made = self.run(async move {
+            let _turn = turn;
+            match inner.make(&entry, basis.as_ref()).await {
+                Ok(()) => Ok(entry.record()),
+                Err(error) => {
+                    tracing::warn!(sandbox = %entry.id, reason = chain(&error), "a sandbox could not be made");
+                    inner.undo(&entry).await;
+                    Err(error)
+                }
+            }
+        });
+        made.await.map(|record| (record, true))
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// The record of what is asked for.
+    fn plan(&self, new: &NewSandbox, basis: Option<&Basis>) -> Result<Record, SandboxError> {
+        let inherited = basis.map(Basis::info);
+        let name = new.template.clone().or_else(|| inherited.map(|it| it.template.clone()));
+        let name = name.unwrap_or_else(|| template::DEFAULT.to_owned());
+        template::find(&self.layout, &name)?;
+        let id = new.id.unwrap_or_else(SandboxId::generate);
+        let mut record = Record::new(id, name, Utc::now());
+        record.workspace_id.clone_from(&new.workspace_id);
+        record.memory_mb = new.memory_mb.or(inherited.map(|it| it.memory_mb)).unwrap_or(DEFAULT_MEMORY_MB);
+        record.vcpu_count = new.vcpu_count.or(inherited.map(|it| it.vcpu_count)).unwrap_or(DEFAULT_VCPUS);
+        record.disk_mb = inherited.map(|it| it.disk_mb).or(new.disk_mb).unwrap_or(DEFAULT_DISK_MB);
+        record.network = new.network.unwrap_or_else(|| match self.network.unavailable() {
+            Some(_) => NetworkWord::None,
+            None => inherited.map_or(NetworkWord::Outbound, |it| it.network),
+        });
+        if record.network != NetworkWord::None
+            && let Some(reason) = self.network.unavailable()
+        {
+            let message = format!("no sandbox can have a network here: {reason}; ask for \"none\"");
+            return Err(SandboxError::Invalid { field: "network", message });
+        }
+        if let Some(basis) = basis.filter(|basis| basis.has_state()) {
+            let info = basis.info();
+            if (record.memory_mb, record.vcpu_count) != (info.memory_mb, info.vcpu_count) {
+                let message = format!(
+                    "a snapshot with the state of processes goes on with its {} MiB and {} CPUs; leave memory_mb and \
+                     vcpu_count out, or set boot",
+                    info.memory_mb, info.vcpu_count
+                );
+                return Err(SandboxError::Invalid { field: "memory_mb", message });
+            }
+            if (record.network == NetworkWord::None) != (info.network == NetworkWord::None) {
+                let message =
+                    "a snapshot with the state of processes keeps its network interface, or the lack of one; \
+                               leave network out, or set boot"
+                        .to_owned();
+                return Err(SandboxError::Invalid { field: "network", message });
+            }
+        }
+        record.hand_over_later = new.hand_over_later;
+        record.labels.clone_from(&new.labels);
+        let ttl = new.ttl.or(self.config.default_ttl).and_then(|ttl| chrono::Duration::from_std(ttl).ok());
+        record.expires_at = ttl.and_then(|ttl| record.created_at.checked_add_signed(ttl));
+        Ok(record)
+    }
+
+    /// Enters a sandbox, with its place, unless there is one of the same name. One look under one lock: of two that come
+    /// at once with the same name or for the last place, one is first.
+    fn enter(&self, record: Record) -> Result<Place, SandboxError> {
+        let id = record.id();
+        let mut entries = self.lock_entries();
+        if let Some(name) = &record.workspace_id
+            && let Some(known) = entries.values().find(|entry| entry.record().workspace_id.as_ref() == Some(name))
+        {
+            return Ok(Place::Known(known.id));
+        }
+        if entries.contains_key(&id) {
+            return Err(SandboxError::Taken(format!("there is a sandbox {id} already")));
+        }
+        let entry = Arc::new(Entry::new(record, Arc::clone(&self.vmm), self.layout.sandbox(id)));
+        let turn = entry.try_turn().expect("nobody else has seen it");
+        self.take_place(&entry)?;
+        entries.insert(id, Arc::clone(&entry));
+        Ok(Place::New(entry, turn))
+    }
+
+    async fn make(&self, entry: &Entry, basis: Option<&Basis>) -> Result<(), SandboxError> {
+        fresh_directory(&self.directory(entry)).await?;
+        self.record(entry, Phase::Creating, None)?;
+        self.pass(BootStep::IntentRecorded.name()).await;
+        let format = match basis {
+            Some(basis) => {
+                copy_disk(basis.disk(), self.layout.root_disk(entry.id)).await?;
+                copy_disk(Disk::raw(basis.data()), self.layout.data_disk(entry.id)).await?;
+                basis.info().root_format
+            }
+            None => self.make_disks(entry).await?,
+        };
+        let mut record = entry.record();
+        record.root_format = format;
+        entry.set_record(record);
+        self.record(entry, Phase::Creating, None)?;
+        self.pass(BootStep::DisksMade.name()).await;
+        match basis.and_then(Basis::state) {
+            Some(state) => self.restore(entry, &state, true).await?,
+            None => return self.boot(entry).await,
+        }
+        self.record(entry, Phase::Ready, None)?;
+        self.pass(BootStep::ReadyRecorded.name()).await;
+        Ok(())
+    }
+
+    /// Makes the disks of a sandbox from its template; answers the form of the first.
+    async fn make_disks(&self, entry: &Entry) -> Result<RootFormat, SandboxError> {
+        let (record, vmm) = (entry.record(), self.vmm.kind());
+        let template = template::find(&self.layout, &record.template)?;
+        let (root, data) = (self.layout.root_disk(entry.id), self.layout.data_disk(entry.id));
+        let pinned = template::pinned(&self.layout, &template.root);
+        let pinned = pinned.map_err(SandboxError::io("the linking of the template", &template.root))?;
+        blocking(move || {
+            let (root, _) = disks::from_image(&pinned, &root, vmm)?;
+            disks::empty(&data, record.disk_mb << 20)?;
+            Ok(root.format.into())
+        })
+        .await
+    }
+
+    /// Removes what there is of a sandbox that could not be made, and forgets it. What cannot be removed now is tried
+    /// again by whoever looks after machines.
+    pub(super) async fn undo(&self, entry: &Arc<Entry>) {
+        if let Err(error) = self.remove(entry).await {
+            tracing::warn!(sandbox = %entry.id, reason = chain(&error), "what is left of a sandbox goes later");
+        }
+    }
+
+    /// Whether a machine of this sandbox runs or stands still.
+    pub(super) async fn has_machine(&self, entry: &Entry) -> Result<bool, SandboxError> {
+        let state =
+            self.vmm.state(&self.directory(entry)).await.map_err(SandboxError::vmm("say how the machine is"))?;
+        Ok(!matches!(state, MachineState::Gone(_)))
+    }
+
+    /// The directory of a sandbox that nobody knows goes, with the machine in it.
+    pub(super) async fn remove_remains(&self, directory: &Path) -> Result<(), SandboxError> {
+        self.vmm.end(directory).await.map_err(SandboxError::vmm("end a machine"))?;
+        remove_directory(directory).await
+    }
+}
+
+/// Clones a disk that nobody writes to.
+pub(super) async fn copy_disk(from: Disk, to: PathBuf) -> Result<(), SandboxError> {
+    blocking(move || disks::clone(&from, &to).map(drop)).await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DiskError> + Send + 'static,
+) -> Result<T, SandboxError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let done =
+        done.map_err(|error| SandboxError::Io { what: "work on a disk", source: std::io::Error::other(error) })?;
+    done.map_err(|error| match error {
+        DiskError::NoRoom(place) => SandboxError::DiskFull { place: place.display().to_string() },
+        error => SandboxError::Disk(error),
+    })
+}

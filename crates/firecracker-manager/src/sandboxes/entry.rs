@@ -1,0 +1,91 @@
+//! One sandbox in memory: its record, its guest, and whose turn it is.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use emergent_guest_client::{Guest, Open};
+use emergent_microvm::{Vmm, VmmError};
+use emergent_provider::{ByteStream, ChannelError};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::{
+    SandboxError, SandboxId,
+    record::{Phase, Record},
+};
+
+/// One sandbox.
+pub(super) struct Entry {
+    pub(super) id: SandboxId,
+    record: Mutex<Record>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+    guest: Guest,
+}
+
+/// The right to change a sandbox.
+pub(super) type Turn = OwnedMutexGuard<()>;
+
+/// Opens channels to one machine's guest.
+struct Opener {
+    vmm: Arc<dyn Vmm>,
+    directory: PathBuf,
+}
+
+// === impl Entry ===
+
+impl Entry {
+    pub(super) fn new(record: Record, vmm: Arc<dyn Vmm>, directory: PathBuf) -> Self {
+        let guest = Guest::new(Arc::new(Opener { vmm, directory }), None);
+        Self { id: record.id(), record: Mutex::new(record), turn: Arc::default(), guest }
+    }
+
+    /// Waits for the right to change it.
+    pub(super) async fn turn(&self) -> Turn {
+        Arc::clone(&self.turn).lock_owned().await
+    }
+
+    /// The right to change it, unless somebody is changing it.
+    pub(super) fn try_turn(&self) -> Option<Turn> {
+        Arc::clone(&self.turn).try_lock_owned().ok()
+    }
+
+    pub(super) fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    pub(super) fn record(&self) -> Record {
+        self.lock().clone()
+    }
+
+    pub(super) fn set_record(&self, record: Record) {
+        *self.lock() = record;
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.lock().phase
+    }
+
+    /// Refuses an operation in any phase but one.
+    pub(super) fn require(&self, wanted: Phase, operation: &'static str) -> Result<(), SandboxError> {
+        match self.phase() {
+            phase if phase == wanted => Ok(()),
+            phase => Err(SandboxError::WrongState { operation, phase }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Open for Opener {
+    async fn open(&self) -> Result<ByteStream, ChannelError> {
+        self.vmm.open(&self.directory).await.map_err(|error| match error {
+            VmmError::Gone(_) => ChannelError::NotRunning,
+            error => ChannelError::Refused { engine: self.vmm.kind().to_string(), source: Box::new(error) },
+        })
+    }
+}

@@ -1,0 +1,172 @@
+//! The steps of what leaves something on disk or running, named so that a crash can be tested at each.
+
+use std::{str::FromStr, sync::Arc};
+
+use futures::future::BoxFuture;
+
+emergent_provider::steps! {
+    /// What has been done when a create, or the start of a stopped sandbox, passes a point.
+    BootStep, "boot" {
+        /// The record says what is wanted.
+        IntentRecorded = "intent_recorded",
+        /// The sandbox has its disks.
+        DisksMade = "disks_made",
+        /// It has its network interface.
+        NetworkAttached = "network_attached",
+        /// The VMM runs.
+        MachineBooted = "machine_booted",
+        /// The guest answered.
+        GuestAnswered = "guest_answered",
+        /// The record says ready.
+        ReadyRecorded = "ready_recorded",
+    }
+}
+
+emergent_provider::steps! {
+    /// What has been done when a pause passes a point.
+    PauseStep, "pause" {
+        /// The record says that the sandbox is to be paused.
+        IntentRecorded = "intent_recorded",
+        /// The machine stands still.
+        MachineFrozen = "machine_frozen",
+        /// Its state is on disk.
+        StateSaved = "state_saved",
+        /// The state stands where it is looked for: from here on it is the truth.
+        StatePlaced = "state_placed",
+        /// The VMM is gone.
+        MachineEnded = "machine_ended",
+        /// The record says paused.
+        PausedRecorded = "paused_recorded",
+    }
+}
+
+emergent_provider::steps! {
+    /// What has been done when a resume passes a point.
+    ResumeStep, "resume" {
+        /// The record says that the sandbox is to go on.
+        IntentRecorded = "intent_recorded",
+        /// It has its network interface.
+        NetworkAttached = "network_attached",
+        /// A new VMM runs.
+        MachineRestored = "machine_restored",
+        /// The guest answered, and knows the time.
+        GuestAnswered = "guest_answered",
+        /// The record says ready.
+        ReadyRecorded = "ready_recorded",
+        /// The state on disk, of no use any more, is gone.
+        StateRemoved = "state_removed",
+    }
+}
+
+emergent_provider::steps! {
+    /// What has been done when a halt passes a point: the sandbox keeps its disks and nothing else.
+    HaltStep, "halt" {
+        /// The record says that the sandbox is to stop.
+        IntentRecorded = "intent_recorded",
+        /// The VMM is gone.
+        MachineEnded = "machine_ended",
+        /// The record says stopped.
+        StoppedRecorded = "stopped_recorded",
+    }
+}
+
+emergent_provider::steps! {
+    /// What has been done when the taking of a snapshot passes a point.
+    CopyStep, "copy" {
+        /// There is a place for it.
+        DirectoryMade = "directory_made",
+        /// The machine stands still.
+        MachineFrozen = "machine_frozen",
+        /// Its disks are copied, and its state where that was asked for.
+        Copied = "copied",
+        /// The machine goes on.
+        MachineThawed = "machine_thawed",
+        /// The snapshot stands where it is looked for.
+        SnapshotPlaced = "snapshot_placed",
+    }
+}
+
+emergent_provider::steps! {
+    /// What has been done when a removal passes a point.
+    RemoveStep, "remove" {
+        /// The record says that the sandbox is to go.
+        IntentRecorded = "intent_recorded",
+        /// The VMM is gone.
+        MachineEnded = "machine_ended",
+        /// The network interface is gone.
+        NetworkDetached = "network_detached",
+        /// The state on disk is gone.
+        StateRemoved = "state_removed",
+        /// Nothing is left.
+        FilesRemoved = "files_removed",
+    }
+}
+
+/// Asked at each step, once it is done; the operation goes on when the answer comes. Tests stop an operation here.
+pub type Checkpoint = Arc<dyn Fn(&'static str) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// The step at which the process kills itself (`EMERGENT_FAULT`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault(&'static str);
+
+/// A text that names no step.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no step is called {name:?}; there are {}", Fault::names().collect::<Vec<_>>().join(", "))]
+pub struct UnknownStep {
+    name: String,
+}
+
+// === impl Fault ===
+
+impl Fault {
+    /// The names of all steps, in order.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        let boot = BootStep::ALL.iter().map(|step| step.name());
+        let pause = PauseStep::ALL.iter().map(|step| step.name());
+        let resume = ResumeStep::ALL.iter().map(|step| step.name());
+        let halt = HaltStep::ALL.iter().map(|step| step.name());
+        let copy = CopyStep::ALL.iter().map(|step| step.name());
+        let remove = RemoveStep::ALL.iter().map(|step| step.name());
+        boot.chain(pause).chain(resume).chain(halt).chain(copy).chain(remove)
+    }
+
+    /// A checkpoint that ends this process at the step, as abruptly as a crash: nothing is unwound, nothing flushed.
+    pub fn into_checkpoint(self) -> Checkpoint {
+        Arc::new(move |step| {
+            if step == self.0 {
+                // Nothing can stop SIGKILL, and if it could not be sent the test that asked for it fails by itself.
+                rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).ok();
+            }
+            Box::pin(std::future::ready(()))
+        })
+    }
+}
+
+impl FromStr for Fault {
+    type Err = UnknownStep;
+
+    fn from_str(text: &str) -> Result<Self, UnknownStep> {
+        Self::names().find(|name| *name == text).map(Self).ok_or_else(|| UnknownStep { name: text.to_owned() })
+    }
+}
+
+/// A checkpoint that stops nobody.
+pub fn unhindered() -> Checkpoint {
+    Arc::new(|_| Box::pin(std::future::ready(())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_step_has_a_name_of_its_own_and_can_be_a_fault() {
+        let names: Vec<_> = Fault::names().collect();
+        assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
+        for name in names {
+            assert_eq!(name.parse(), Ok(Fault(name)));
+        }
+    }
+}

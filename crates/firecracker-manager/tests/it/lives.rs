@@ -1,0 +1,169 @@
+//! The usual course of things, and the ways in which it fails.
+
+use std::time::Duration;
+
+use emergent_firecracker_manager::{
+    NetworkWord, NewSandbox, NewSnapshot, Origin, Phase, SandboxError, Sandboxes, admission::NoRoom,
+};
+use futures::future::join_all;
+
+use crate::service::{DEADLINE, Host};
+
+/// Waits until something holds of all sandboxes.
+async fn until(manager: &Sandboxes, holds: impl Fn(&Sandboxes) -> bool) {
+    let wait = async {
+        while !holds(manager) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(DEADLINE, wait).await;
+    assert!(waited.is_ok(), "in vain, with {:?}", manager.list());
+}
+
+fn named(name: &str) -> NewSandbox {
+    NewSandbox { workspace_id: Some(name.to_owned()), ..NewSandbox::default() }
+}
+
+#[tokio::test]
+async fn the_same_workspace_id_leads_to_the_same_sandbox_in_whatever_state_it_is() {
+    let host = Host::new();
+    let manager = host.start().await;
+    let (first, made) = manager.create(named("mine")).await.unwrap();
+    assert!(made);
+    host.monitor.remember(&host.sandbox(first.id()), "this");
+    manager.pause(first.id()).await.unwrap();
+    let (again, made) = manager.create(named("mine")).await.unwrap();
+    assert_eq!((again.id(), again.phase, made), (first.id(), Phase::Ready, false));
+    assert_eq!(host.monitor.memory(&host.sandbox(first.id())).as_deref(), Some("this"));
+    host.monitor.kill(&host.sandbox(first.id()));
+    assert_eq!(manager.stop(first.id()).await.unwrap().phase, Phase::Stopped);
+    let (again, made) = manager.create(named("mine")).await.unwrap();
+    assert_eq!((again.id(), again.phase, made), (first.id(), Phase::Ready, false));
+}
+
+#[tokio::test]
+async fn of_many_creates_with_one_workspace_id_one_makes_it() {
+    let host = Host::new();
+    let manager = host.start().await;
+    let results = join_all((0..10).map(|_| manager.create(named("one")))).await;
+    let made = results.iter().filter(|result| result.as_ref().is_ok_and(|(_, made)| *made)).count();
+    assert_eq!((made, manager.list().len(), host.monitor.alive()), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn twenty_creates_at_once_take_no_more_than_there_is() {
+    let mut host = Host::new();
+    host.budget.machines = 7;
+    let manager = host.start().await;
+    let results = join_all((0..20).map(|_| manager.create(NewSandbox::default()))).await;
+    let (made, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    assert_eq!((made.len(), host.monitor.alive(), host.names("sandboxes").len()), (7, 7, 7));
+    let full = |error: &SandboxError| matches!(error, SandboxError::NoRoom(NoRoom::Machines { limit: 7 }));
+    assert!(refused.iter().all(|result| result.as_ref().err().is_some_and(full)));
+    let id = manager.list()[0].id();
+    manager.destroy(id).await.unwrap();
+    assert!(manager.create(NewSandbox::default()).await.is_ok(), "a place that was given back is not free");
+}
+
+#[tokio::test]
+async fn a_paused_sandbox_takes_no_memory_and_waits_for_some_to_go_on() {
+    let mut host = Host::new();
+    host.budget.memory_mib = 600;
+    let manager = host.start().await;
+    let (first, _) = manager.create(NewSandbox::default()).await.unwrap();
+    assert!(matches!(manager.create(NewSandbox::default()).await, Err(SandboxError::NoRoom(NoRoom::Memory { .. }))));
+    manager.pause(first.id()).await.unwrap();
+    let (second, _) = manager.create(NewSandbox::default()).await.unwrap();
+    assert!(matches!(manager.resume(first.id()).await, Err(SandboxError::NoRoom(_))));
+    assert_eq!(manager.get(first.id()).unwrap().phase, Phase::Paused);
+    manager.destroy(second.id()).await.unwrap();
+    assert_eq!(manager.resume(first.id()).await.unwrap().phase, Phase::Ready);
+}
+
+#[tokio::test]
+async fn a_full_disk_leaves_the_machine_running_and_nothing_behind() {
+    let host = Host::new();
+    let manager = host.start().await;
+    let (record, _) = manager.create(NewSandbox::default()).await.unwrap();
+    let id = record.id();
+    host.monitor.remember(&host.sandbox(id), "this");
+    host.monitor.fill_disk(true);
+    assert!(matches!(manager.pause(id).await, Err(SandboxError::DiskFull { .. })));
+    let memory = NewSnapshot { memory: true, ..NewSnapshot::default() };
+    assert!(matches!(manager.snapshot(id, memory.clone()).await, Err(SandboxError::DiskFull { .. })));
+    assert_eq!(manager.get(id).unwrap().phase, Phase::Ready);
+    assert_eq!(host.monitor.memory(&host.sandbox(id)).as_deref(), Some("this"));
+    assert_eq!(host.names("snapshots"), ["named"]);
+    assert!(host.names("snapshots/named").is_empty());
+    host.monitor.fill_disk(false);
+    assert_eq!(manager.pause(id).await.unwrap().phase, Phase::Paused);
+}
+
+#[tokio::test]
+async fn forks_begin_with_the_memory_of_a_snapshot_or_with_its_files_alone() {
+    let host = Host::new();
+    let manager = host.start().await;
+    let (parent, _) = manager.create(NewSandbox::default()).await.unwrap();
+    host.monitor.remember(&host.sandbox(parent.id()), "this");
+    std::fs::write(host.sandbox(parent.id()).join("data.ext4"), "files").unwrap();
+    let taken = NewSnapshot { memory: true, ..NewSnapshot::default() };
+    let taken = manager.snapshot(parent.id(), taken).await.unwrap();
+    for (boot, remembered) in [(false, "this"), (true, "")] {
+        let origin = Some(Origin { snapshot: taken.snapshot_id.into(), boot });
+        let (fork, _) = manager.create(NewSandbox { origin, ..NewSandbox::default() }).await.unwrap();
+        assert_eq!(host.monitor.memory(&host.sandbox(fork.id())).as_deref(), Some(remembered), "{boot}");
+        assert_eq!(std::fs::read_to_string(host.sandbox(fork.id()).join("data.ext4")).unwrap(), "files");
+    }
+    manager.delete_snapshot(taken.snapshot_id.into()).await.unwrap();
+    manager.delete_snapshot(taken.snapshot_id.into()).await.unwrap();
+    assert!(manager.snapshots().unwrap().is_empty());
+    assert_eq!(host.monitor.alive(), 3, "what was made from the snapshot goes on without it");
+}
+
+#[tokio::test]
+async fn a_machine_that_ends_by_itself_stops_its_sandbox_and_gives_its_place_back() {
+    let host = Host::new();
+    let manager = host.start().await;
+    let (record, _) = manager.create(NewSandbox::default()).await.unwrap();
+    host.monitor.kill(&host.sandbox(record.id()));
+    until(&manager, |manager| manager.list()[0].phase == Phase::Stopped).await;
+    assert!(manager.list()[0].reason.as_deref().is_some_and(|reason| reason.contains("killed")));
+    until(&manager, |manager| manager.capacity().running == 0).await;
+    assert_eq!(manager.resume(record.id()).await.unwrap().phase, Phase::Ready);
+}
+
+#[tokio::test]
+async fn a_life_that_is_over_ends() {
+    let host = Host::new();
+    let manager = host.start().await;
+    let short = NewSandbox { ttl: Some(Duration::from_millis(50)), ..NewSandbox::default() };
+    manager.create(short).await.unwrap();
+    until(&manager, |manager| manager.list().is_empty()).await;
+    assert!(host.names("sandboxes").is_empty());
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_changes_nothing() {
+    let host = Host::new();
+    let manager = host.start().await;
+    let missing = NewSandbox { template: Some("other".to_owned()), ..NewSandbox::default() };
+    assert!(matches!(manager.create(missing).await, Err(SandboxError::TemplateMissing { .. })));
+    let outside = NewSandbox { template: Some("../default".to_owned()), ..NewSandbox::default() };
+    assert!(matches!(manager.create(outside).await, Err(SandboxError::Invalid { field: "template", .. })));
+    let online = NewSandbox { network: Some(NetworkWord::Outbound), ..NewSandbox::default() };
+    assert!(matches!(manager.create(online).await, Err(SandboxError::Invalid { field: "network", .. })));
+    assert!(manager.list().is_empty() && host.names("sandboxes").is_empty());
+}
+
+#[tokio::test]
+async fn two_managers_do_not_share_a_directory() {
+    let host = Host::new();
+    let _manager = host.start().await;
+    let parts = emergent_firecracker_manager::Parts {
+        vmm: std::sync::Arc::new(crate::monitor::Driver(std::sync::Arc::clone(&host.monitor))),
+        network: std::sync::Arc::new(emergent_firecracker_manager::NoInterfaces { reason: String::new() }),
+        checkpoint: emergent_firecracker_manager::step::unhindered(),
+    };
+    let second = Sandboxes::start(emergent_firecracker_manager::ManagerConfig::new(host.path("")), parts).await;
+    assert!(matches!(second, Err(emergent_firecracker_manager::StartError::Taken(_))));
+}

@@ -1,0 +1,154 @@
+//! A monitor whose machines are rows in a table that outlives the manager, as processes do.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use async_trait::async_trait;
+use emergent_microvm::{
+    Acceleration, BootError, GoneReason, MachineSpec, MachineState, Probe, RestoreError, SaveError, Vmm, VmmError,
+    VmmKind,
+};
+use emergent_provider::ByteStream;
+
+use crate::guest;
+
+/// The host: its machines, and how it fails.
+#[derive(Default)]
+pub(crate) struct Monitor {
+    machines: Mutex<HashMap<PathBuf, Machine>>,
+    disk_full: Mutex<bool>,
+}
+
+struct Machine {
+    state: MachineState,
+    /// What its processes remember, which only its memory holds.
+    memory: String,
+}
+
+// === impl Monitor ===
+
+impl Monitor {
+    /// Machines that run or stand still.
+    pub(crate) fn alive(&self) -> usize {
+        self.lock().values().filter(|machine| !matches!(machine.state, MachineState::Gone(_))).count()
+    }
+
+    /// Machines that stand still.
+    pub(crate) fn frozen(&self) -> usize {
+        self.lock().values().filter(|machine| machine.state == MachineState::Frozen).count()
+    }
+
+    /// What the processes of a machine remember.
+    pub(crate) fn memory(&self, dir: &Path) -> Option<String> {
+        let machines = self.lock();
+        let machine = machines.get(dir).filter(|machine| machine.state == MachineState::Running)?;
+        Some(machine.memory.clone())
+    }
+
+    /// Has them remember something.
+    pub(crate) fn remember(&self, dir: &Path, what: &str) {
+        self.lock().get_mut(dir).expect("the machine runs").memory = what.to_owned();
+    }
+
+    /// The machine's process is killed.
+    pub(crate) fn kill(&self, dir: &Path) {
+        self.lock().get_mut(dir).expect("there is a machine").state = MachineState::Gone(GoneReason::Killed);
+    }
+
+    /// There is no more room to save machines in.
+    pub(crate) fn fill_disk(&self, full: bool) {
+        *self.disk_full.lock().unwrap() = full;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, Machine>> {
+        self.machines.lock().unwrap()
+    }
+
+    fn change(&self, dir: &Path, to: MachineState) -> Result<(), VmmError> {
+        match self.lock().get_mut(dir) {
+            Some(Machine { state: MachineState::Gone(reason), .. }) => Err(VmmError::Gone(reason.clone())),
+            Some(machine) => {
+                machine.state = to;
+                Ok(())
+            }
+            None => Err(VmmError::Gone(GoneReason::NeverBooted)),
+        }
+    }
+
+    fn add(&self, spec: &MachineSpec, memory: String) -> Result<(), BootError> {
+        let mut machines = self.lock();
+        assert!(spec.root.path.is_file() && spec.data.as_ref().is_some_and(|data| data.path.is_file()), "no disks");
+        if machines.get(&spec.dir).is_some_and(|machine| !matches!(machine.state, MachineState::Gone(_))) {
+            return Err(BootError::Occupied { dir: spec.dir.clone() });
+        }
+        machines.insert(spec.dir.clone(), Machine { state: MachineState::Running, memory });
+        Ok(())
+    }
+}
+
+/// The driver of one manager.
+pub(crate) struct Driver(pub(crate) Arc<Monitor>);
+
+#[async_trait]
+impl Vmm for Driver {
+    fn kind(&self) -> VmmKind {
+        VmmKind::Firecracker
+    }
+
+    async fn probe(&self) -> Probe {
+        Probe::Works { acceleration: Acceleration::Emulated, version: "0".into(), warnings: Vec::new() }
+    }
+
+    async fn boot(&self, spec: &MachineSpec) -> Result<(), BootError> {
+        self.0.add(spec, String::new())
+    }
+
+    async fn state(&self, dir: &Path) -> Result<MachineState, VmmError> {
+        let machines = self.0.lock();
+        Ok(machines.get(dir).map_or(MachineState::Gone(GoneReason::NeverBooted), |machine| machine.state.clone()))
+    }
+
+    async fn open(&self, dir: &Path) -> Result<ByteStream, VmmError> {
+        match self.state(dir).await? {
+            MachineState::Gone(reason) => Err(VmmError::Gone(reason)),
+            MachineState::Running | MachineState::Frozen => Ok(guest::connect()),
+        }
+    }
+
+    async fn freeze(&self, dir: &Path) -> Result<(), VmmError> {
+        self.0.change(dir, MachineState::Frozen)
+    }
+
+    async fn thaw(&self, dir: &Path) -> Result<(), VmmError> {
+        self.0.change(dir, MachineState::Running)
+    }
+
+    async fn save(&self, dir: &Path, into: &Path) -> Result<(), SaveError> {
+        let machines = self.0.lock();
+        let Some(machine) = machines.get(dir).filter(|machine| machine.state == MachineState::Frozen) else {
+            return Err(SaveError::NotFrozen);
+        };
+        assert_eq!(std::fs::read_dir(into).unwrap().count(), 0, "the directory is not empty");
+        if *self.0.disk_full.lock().unwrap() {
+            let source = Box::new(io::Error::from(io::ErrorKind::StorageFull));
+            return Err(SaveError::NoRoom { into: into.to_owned(), source });
+        }
+        std::fs::write(into.join("memory"), &machine.memory).unwrap();
+        Ok(())
+    }
+
+    async fn restore(&self, spec: &MachineSpec, from: &Path) -> Result<(), RestoreError> {
+        let memory = std::fs::read_to_string(from.join("memory"))
+            .map_err(|error| RestoreError::Damaged { from: from.to_owned(), reason: error.to_string() })?;
+        Ok(self.0.add(spec, memory)?)
+    }
+
+    async fn end(&self, dir: &Path) -> Result<(), VmmError> {
+        self.0.lock().remove(dir);
+        Ok(())
+    }
+}

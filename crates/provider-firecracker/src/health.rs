@@ -1,0 +1,110 @@
+//! Whether machines can be run, and how strong their walls are.
+
+use std::time::Duration;
+
+use emergent_firecracker_manager::{chain, http::HealthBody};
+use emergent_provider::{CreateError, Health, Isolation};
+
+use crate::{FirecrackerProvider, error, manager::ManagerError};
+
+/// Callers are promised an answer within 10 s; the first one boots a machine, and goes on without them.
+const DEADLINE: Duration = Duration::from_secs(9);
+
+/// What an emulated machine's walls are not.
+const EMULATED: &str = "machines are emulated, since KVM does not work here: they are slow, and the emulator is no \
+                        wall of hardware; run the manager on a host with a working /dev/kvm";
+
+/// Asks the manager.
+pub(crate) async fn check(provider: &FirecrackerProvider) -> Health {
+    let asked = tokio::time::timeout(DEADLINE, provider.manager.health()).await;
+    let unhealthy = |message| Health { healthy: false, message, warnings: Vec::new() };
+    match asked {
+        Ok(Ok(seen)) => {
+            provider.see(seen.clone());
+            describe(&seen)
+        }
+        Ok(Err(ManagerError::Down { advice, source })) => unhealthy(format!("{}; {advice}", chain(&*source))),
+        Ok(Err(error)) => unhealthy(chain(&error)),
+        Err(_) => unhealthy(format!(
+            "{} did not answer in time; it may be booting its first machine",
+            provider.manager.name()
+        )),
+    }
+}
+
+fn describe(seen: &HealthBody) -> Health {
+    if !seen.is_healthy() {
+        let reason = seen.reason.clone().unwrap_or_else(|| "no machine can be run".to_owned());
+        return Health { healthy: false, message: reason, warnings: seen.warnings.clone() };
+    }
+    let version = seen.version.as_deref().unwrap_or("of an unknown version");
+    let how = if seen.is_hardware() { "on KVM" } else { "emulated" };
+    let mut warnings = seen.warnings.clone();
+    warnings.extend(warning(seen));
+    Health { healthy: true, message: format!("{} {version}, {how}", seen.driver), warnings }
+}
+
+/// What is to be said of machines that are not of hardware.
+pub(crate) fn warning(seen: &HealthBody) -> Option<String> {
+    (!seen.is_hardware()).then(|| EMULATED.to_owned())
+}
+
+/// The isolation that machines have. An emulator makes no promise, so nothing is promised for it.
+pub(crate) fn isolation(seen: &HealthBody) -> Isolation {
+    if seen.is_hardware() { Isolation::Hardware } else { Isolation::Container }
+}
+
+/// How the manager is, asked for if nobody has, and refused where its machines are too weak.
+pub(crate) async fn strong_enough(provider: &FirecrackerProvider) -> Result<HealthBody, CreateError> {
+    let seen = match provider.seen() {
+        Some(seen) => seen,
+        None => {
+            let asked = provider.manager.health().await;
+            let seen = asked.map_err(|error| error::create_error(&*provider.manager, "say how it is", error))?;
+            provider.see(seen.clone());
+            seen
+        }
+    };
+    if isolation(&seen) >= provider.require_isolation {
+        return Ok(seen);
+    }
+    let required = match provider.require_isolation {
+        Isolation::Hardware => "hardware",
+        Isolation::Gvisor => "gvisor",
+        Isolation::Container => "any",
+    };
+    let offered = "an emulated machine";
+    let advice = "run the manager on a host with a working /dev/kvm".to_owned();
+    Err(CreateError::IsolationTooWeak { required, offered, advice })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(acceleration: Option<&str>) -> HealthBody {
+        HealthBody {
+            status: if acceleration.is_some() { "healthy" } else { "unhealthy" }.to_owned(),
+            driver: "qemu".to_owned(),
+            acceleration: acceleration.map(str::to_owned),
+            version: Some("9".to_owned()),
+            reason: Some("there is no kernel".to_owned()).filter(|_| acceleration.is_none()),
+            warnings: Vec::new(),
+            network: true,
+        }
+    }
+
+    #[test]
+    fn only_hardware_is_called_hardware() {
+        assert_eq!(isolation(&seen(Some("kvm"))), Isolation::Hardware);
+        assert!(isolation(&seen(Some("emulated"))) < Isolation::Gvisor);
+        let health = describe(&seen(Some("emulated")));
+        assert!(health.healthy && health.warnings.iter().any(|warning| warning.contains("emulated")), "{health:?}");
+        assert!(describe(&seen(Some("kvm"))).warnings.is_empty());
+    }
+
+    #[test]
+    fn why_no_machine_can_be_run_is_said() {
+        assert_eq!(describe(&seen(None)).message, "there is no kernel");
+    }
+}

@@ -1,0 +1,39 @@
+//! Images are templates here: root file systems that were built before.
+
+use emergent_provider::ImageRef;
+
+/// The template that stands for the default image.
+const DEFAULT: &str = "default";
+
+/// The name of an image's template, as `emergent image build --name` is to be given it.
+pub(crate) fn template_name(image: &ImageRef) -> String {
+    image.as_str().replace(['/', ':', '@'], "-")
+}
+
+/// The template for an image, of those that there are: its own, or for the default image the default one.
+pub(crate) fn template_for(image: &ImageRef, default_image: &ImageRef, templates: &[String]) -> Option<String> {
+    let own = template_name(image);
+    let fallback = (image == default_image).then_some(DEFAULT);
+    let wanted = [Some(own.as_str()), fallback];
+    wanted.into_iter().flatten().find(|name| templates.iter().any(|there| there == name)).map(str::to_owned)
+}
+
+/// What to do about an image that has no template.
+pub(crate) fn advice(image: &ImageRef) -> String {
+    format!("it has no template; make one with `emergent image build --name {} --from {image}`", template_name(image))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_has_its_own_template_or_the_default_one() {
+        let (default, other): (ImageRef, ImageRef) = ("a/b:1".parse().unwrap(), "c:2".parse().unwrap());
+        let there = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(template_for(&default, &default, &there(&["default"])).as_deref(), Some("default"));
+        assert_eq!(template_for(&default, &default, &there(&["default", "a-b-1"])).as_deref(), Some("a-b-1"));
+        assert_eq!(template_for(&other, &default, &there(&["default"])), None);
+        assert_eq!(template_for(&other, &default, &there(&["c-2"])).as_deref(), Some("c-2"));
+    }
+}

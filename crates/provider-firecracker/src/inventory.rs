@@ -1,0 +1,141 @@
+//! What the manager has, and what happens to it.
+
+use std::{collections::HashMap, time::Duration};
+
+use async_trait::async_trait;
+use emergent_firecracker_manager::{Phase, http::SandboxBody};
+use emergent_provider::{
+    ByteStream, ChannelError, Channels, EngineEvent, EngineEventKind, EngineState, ExitReason, ImageRef, Inventory,
+    Observed, OperationError, WorkspaceId,
+};
+use futures::{StreamExt as _, stream::BoxStream};
+
+use crate::{FirecrackerProvider, error, image, labels::Owner, manager::ManagerError};
+
+/// How often sandboxes are looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// What a process leaves that was killed.
+const KILLED: i64 = 137;
+
+#[async_trait]
+impl Channels for FirecrackerProvider {
+    async fn open(&self, workspace: WorkspaceId) -> Result<ByteStream, ChannelError> {
+        let opened = self.manager.open(workspace.as_uuid().into()).await;
+        opened.map_err(|failure| error::channel_error(&*self.manager, failure))
+    }
+}
+
+#[async_trait]
+impl Inventory for FirecrackerProvider {
+    async fn inspect(&self, workspace: WorkspaceId) -> Result<Option<Observed>, OperationError> {
+        match self.manager.get(workspace.as_uuid().into()).await {
+            Ok(sandbox) => Ok(observed(&sandbox)),
+            Err(ManagerError::NotFound(_)) => Ok(None),
+            Err(failure) => Err(error::operation_error(&*self.manager, "inspect", failure)),
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<Observed>, OperationError> {
+        let sandboxes = self.manager.list().await;
+        let sandboxes = sandboxes.map_err(|failure| error::operation_error(&*self.manager, "list", failure))?;
+        Ok(sandboxes.iter().filter_map(observed).collect())
+    }
+
+    async fn image_id(&self, image: &ImageRef) -> Result<Option<String>, OperationError> {
+        let templates = self.manager.templates().await;
+        let templates = templates.map_err(|failure| error::operation_error(&*self.manager, "list", failure))?;
+        Ok(image::template_for(image, &self.default_image, &templates))
+    }
+
+    async fn engine_id(&self) -> Result<Option<String>, OperationError> {
+        Ok(self.manager.shared_id())
+    }
+
+    async fn events(&self) -> Result<BoxStream<'static, EngineEvent>, OperationError> {
+        let manager = std::sync::Arc::clone(&self.manager);
+        let first = manager.list().await.map_err(|failure| error::operation_error(&*self.manager, "watch", failure))?;
+        let mut known = states(&first);
+        Ok(async_stream::stream! {
+            loop {
+                tokio::time::sleep(INTERVAL).await;
+                let Ok(sandboxes) = manager.list().await else { return };
+                let now = states(&sandboxes);
+                for event in changes(&known, &now) {
+                    yield event;
+                }
+                known = now;
+            }
+        }
+        .boxed())
+    }
+}
+
+/// A sandbox as it is; `None` when it is nobody's here.
+fn observed(sandbox: &SandboxBody) -> Option<Observed> {
+    let owner = Owner::from_labels(&sandbox.labels)?;
+    // The sandbox has its workspace's id; another's labels prove nothing.
+    (owner.workspace.as_uuid() == sandbox.sandbox_id).then(|| Observed {
+        workspace: owner.workspace,
+        server: owner.server,
+        kind: owner.kind,
+        created_at: sandbox.created_at,
+        state: state(sandbox),
+    })
+}
+
+fn state(sandbox: &SandboxBody) -> EngineState {
+    match sandbox.status {
+        Phase::Creating => EngineState::Created,
+        Phase::Ready | Phase::Pausing | Phase::Stopping => EngineState::Running,
+        Phase::Paused | Phase::Resuming => EngineState::Paused,
+        Phase::Stopped | Phase::Starting => {
+            // Nobody asked for it where there is a reason.
+            let code = if sandbox.reason.is_some() { KILLED } else { 0 };
+            EngineState::Exited(ExitReason::Code(code))
+        }
+        Phase::Destroying => EngineState::Remains,
+    }
+}
+
+fn states(sandboxes: &[SandboxBody]) -> HashMap<WorkspaceId, EngineState> {
+    sandboxes.iter().filter_map(observed).map(|it| (it.workspace, it.state)).collect()
+}
+
+/// What has happened between two looks.
+fn changes(before: &HashMap<WorkspaceId, EngineState>, now: &HashMap<WorkspaceId, EngineState>) -> Vec<EngineEvent> {
+    let removed = before.keys().filter(|workspace| !now.contains_key(workspace));
+    let removed = removed.map(|workspace| EngineEvent { workspace: *workspace, kind: EngineEventKind::Removed });
+    let changed = now.iter().filter_map(|(workspace, state)| {
+        let was = before.get(workspace);
+        if was == Some(state) {
+            return None;
+        }
+        let kind = match state {
+            EngineState::Running if was == Some(&EngineState::Paused) => EngineEventKind::Unpaused,
+            EngineState::Running => EngineEventKind::Started,
+            EngineState::Paused => EngineEventKind::Paused,
+            EngineState::Exited(reason) => EngineEventKind::Exited(reason.clone()),
+            EngineState::Created | EngineState::Remains => return None,
+        };
+        Some(EngineEvent { workspace: *workspace, kind })
+    });
+    removed.chain(changed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_changed_between_two_looks_is_an_event() {
+        let (one, two, three) = (WorkspaceId::generate(), WorkspaceId::generate(), WorkspaceId::generate());
+        let before = HashMap::from([(one, EngineState::Running), (two, EngineState::Paused)]);
+        let exited = EngineState::Exited(ExitReason::Code(KILLED));
+        let now = HashMap::from([(one, exited), (three, EngineState::Running)]);
+        let events = changes(&before, &now);
+        let has = |workspace, kind| events.contains(&EngineEvent { workspace, kind });
+        assert!(has(one, EngineEventKind::Exited(ExitReason::Code(KILLED))));
+        assert!(has(two, EngineEventKind::Removed) && has(three, EngineEventKind::Started));
+        assert_eq!((events.len(), changes(&now, &now).len()), (3, 0));
+    }
+}

@@ -1,0 +1,113 @@
+//! The manager in this process. It takes its directory over when it is first needed, and tries again while it cannot: the
+//! kernel may be imported after the server's start.
+
+use async_trait::async_trait;
+use emergent_firecracker_manager::{
+    Host, SandboxError, SandboxId, Sandboxes,
+    http::{CreateBody, HealthBody, SandboxBody, SnapshotBody, SnapshotRequestBody},
+    step,
+};
+use emergent_provider::{ByteStream, SnapshotId};
+use tokio::sync::Mutex;
+
+use super::{Action, Manager, ManagerError};
+
+/// The manager in this process.
+pub(crate) struct Local {
+    host: Host,
+    opened: Mutex<Option<Sandboxes>>,
+}
+
+// === impl Local ===
+
+impl Local {
+    pub(crate) fn new(host: Host) -> Self {
+        Self { host, opened: Mutex::new(None) }
+    }
+
+    async fn sandboxes(&self) -> Result<Sandboxes, ManagerError> {
+        let mut opened = self.opened.lock().await;
+        if let Some(sandboxes) = opened.as_ref() {
+            return Ok(sandboxes.clone());
+        }
+        let sandboxes = self.host.clone().open(step::unhindered()).await.map_err(|error| ManagerError::Down {
+            advice: "see docs/FIRECRACKER.md for what a host needs".to_owned(),
+            source: Box::new(error),
+        })?;
+        *opened = Some(sandboxes.clone());
+        Ok(sandboxes)
+    }
+}
+
+#[async_trait]
+impl Manager for Local {
+    fn name(&self) -> String {
+        format!("the microVMs in {}", self.host.manager.base.display())
+    }
+
+    fn shared_id(&self) -> Option<String> {
+        None
+    }
+
+    async fn health(&self) -> Result<HealthBody, ManagerError> {
+        Ok(HealthBody::of(&self.sandboxes().await?).await)
+    }
+
+    async fn templates(&self) -> Result<Vec<String>, ManagerError> {
+        Ok(self.sandboxes().await?.templates())
+    }
+
+    async fn create(&self, body: CreateBody) -> Result<SandboxBody, ManagerError> {
+        let (record, _) = self.sandboxes().await?.create(body.into()).await?;
+        Ok(record.into())
+    }
+
+    async fn get(&self, id: SandboxId) -> Result<SandboxBody, ManagerError> {
+        Ok(self.sandboxes().await?.get(id)?.into())
+    }
+
+    async fn list(&self) -> Result<Vec<SandboxBody>, ManagerError> {
+        Ok(self.sandboxes().await?.list().into_iter().map(Into::into).collect())
+    }
+
+    async fn act(&self, id: SandboxId, action: Action) -> Result<(), ManagerError> {
+        let sandboxes = self.sandboxes().await?;
+        match action {
+            Action::Pause => sandboxes.pause(id).await.map(drop)?,
+            Action::Resume => sandboxes.resume(id).await.map(drop)?,
+            Action::Stop => sandboxes.stop(id).await.map(drop)?,
+            Action::Destroy => sandboxes.destroy(id).await?,
+        }
+        Ok(())
+    }
+
+    async fn snapshot(&self, id: SandboxId, body: SnapshotRequestBody) -> Result<SnapshotBody, ManagerError> {
+        Ok(self.sandboxes().await?.snapshot(id, body.into()).await?.into())
+    }
+
+    async fn snapshots(&self) -> Result<Vec<SnapshotBody>, ManagerError> {
+        Ok(self.sandboxes().await?.snapshots()?.into_iter().map(Into::into).collect())
+    }
+
+    async fn delete_snapshot(&self, id: SnapshotId) -> Result<(), ManagerError> {
+        Ok(self.sandboxes().await?.delete_snapshot(id).await?)
+    }
+
+    async fn open(&self, id: SandboxId) -> Result<ByteStream, ManagerError> {
+        Ok(self.sandboxes().await?.open(id).await?)
+    }
+}
+
+impl From<SandboxError> for ManagerError {
+    fn from(error: SandboxError) -> Self {
+        let message = emergent_firecracker_manager::chain(&error);
+        match error {
+            SandboxError::NotFound(_) | SandboxError::SnapshotNotFound(_) => Self::NotFound(message),
+            SandboxError::WrongState { .. } => Self::WrongState(message),
+            SandboxError::Stopping => {
+                Self::Down { advice: "start the server again".to_owned(), source: Box::new(error) }
+            }
+            _ => Self::Refused(message),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The provider itself: what its parts share, and what it says of itself.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use emergent_firecracker_manager::http::HealthBody;
+use emergent_provider::{Capabilities, Health, ImageRef, Isolation, Provider, ProviderKind, ServerId};
+
+use crate::{
+    config::{FirecrackerConfig, Where},
+    health,
+    manager::{Local, Manager, Remote},
+};
+
+/// Workspaces as microVMs.
+pub struct FirecrackerProvider {
+    pub(crate) manager: Arc<dyn Manager>,
+    pub(crate) server: ServerId,
+    pub(crate) default_image: ImageRef,
+    pub(crate) require_isolation: Isolation,
+    seen: Mutex<Option<HealthBody>>,
+}
+
+// === impl FirecrackerProvider ===
+
+impl FirecrackerProvider {
+    /// A provider. Asks nobody anything yet: what runs machines may be down, and come.
+    ///
+    /// # Errors
+    /// When the client of a remote manager cannot be made.
+    pub fn new(config: FirecrackerConfig) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let manager: Arc<dyn Manager> = match config.place {
+            Where::Local(host) => Arc::new(Local::new(*host)),
+            Where::Remote { url, token } => Arc::new(Remote::new(url, token)?),
+        };
+        Ok(Self {
+            manager,
+            server: config.server,
+            default_image: config.default_image,
+            require_isolation: config.require_isolation,
+            seen: Mutex::new(None),
+        })
+    }
+
+    /// How the manager was when it was last asked.
+    pub(crate) fn seen(&self) -> Option<HealthBody> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn see(&self, health: HealthBody) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(health);
+    }
+}
+
+#[async_trait]
+impl Provider for FirecrackerProvider {
+    fn kind(&self) -> ProviderKind {
+        ProviderKind::Firecracker
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let seen = self.seen();
+        Capabilities {
+            isolation: seen.as_ref().map_or(Isolation::Container, health::isolation),
+            persistence: true,
+            pause: true,
+            snapshots: true,
+            warm_pool: true,
+            live_limits: false,
+            disk_quota: true,
+            network_filter: seen.is_none_or(|seen| seen.network),
+        }
+    }
+
+    async fn health(&self) -> Health {
+        health::check(self).await
+    }
+}

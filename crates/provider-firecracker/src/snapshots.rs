@@ -1,0 +1,48 @@
+//! Snapshots: copies of a machine's disks, written out first, while it stands still.
+
+use async_trait::async_trait;
+use emergent_firecracker_manager::http::SnapshotRequestBody;
+use emergent_provider::{
+    ObservedSnapshot, OperationError, SnapshotId, SnapshotSpec, SnapshotStep, Snapshots, StepObserver, TakeError, Taken,
+};
+
+use crate::{FirecrackerProvider, error, labels};
+
+#[async_trait]
+impl Snapshots for FirecrackerProvider {
+    async fn take(&self, spec: &SnapshotSpec, observer: &dyn StepObserver) -> Result<Taken, TakeError> {
+        let body = SnapshotRequestBody {
+            snapshot_id: Some(spec.snapshot.as_uuid()),
+            // Workspaces that begin with it may have other limits, which a machine's memory could not be given.
+            memory: Some(false),
+            labels: labels::of_snapshot(self.server),
+        };
+        let taken = self.manager.snapshot(spec.workspace.as_uuid().into(), body).await;
+        let taken = taken.map_err(|failure| error::operation_error(&*self.manager, "take a snapshot of", failure))?;
+        for step in [
+            SnapshotStep::VolumeCreated,
+            SnapshotStep::SandboxFrozen,
+            SnapshotStep::FilesCopied,
+            SnapshotStep::SandboxThawed,
+        ] {
+            observer.snapshot_taken(spec.snapshot, step);
+        }
+        Ok(Taken { root_bytes: taken.root_bytes, workspace_bytes: taken.workspace_bytes })
+    }
+
+    async fn delete(&self, snapshot: SnapshotId) -> Result<(), OperationError> {
+        let deleted = self.manager.delete_snapshot(snapshot).await;
+        deleted.map_err(|failure| error::operation_error(&*self.manager, "delete a snapshot of", failure))
+    }
+
+    async fn list_snapshots(&self) -> Result<Vec<ObservedSnapshot>, OperationError> {
+        let listed = self.manager.snapshots().await;
+        let listed =
+            listed.map_err(|failure| error::operation_error(&*self.manager, "list the snapshots of", failure))?;
+        let ours = listed.into_iter().filter_map(|snapshot| {
+            let server = labels::server_of(&snapshot.labels)?;
+            Some(ObservedSnapshot { snapshot: snapshot.snapshot_id.into(), server, created_at: snapshot.created_at })
+        });
+        Ok(ours.collect())
+    }
+}
