@@ -1,6 +1,7 @@
 //! The command line.
 
 mod backup;
+mod machine;
 mod project;
 mod serve;
 mod server;
@@ -12,6 +13,7 @@ mod workspace;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use backup::BackupArgs;
+pub(crate) use machine::{ImageBuildArgs, ImageCommand, KernelCommand, KernelImportArgs};
 pub(crate) use project::{ProjectCommand, QuotaArgs};
 pub(crate) use serve::ServeArgs;
 pub(crate) use server::ServerCommand;
@@ -62,6 +64,20 @@ pub(crate) enum Command {
     Server(WithServer<ServerCommand>),
     /// Copy the rows of a server on SQLite into a file, whether it runs or not.
     Backup(BackupArgs),
+    /// Take in the kernels that microVMs boot.
+    #[command(subcommand_required = true)]
+    Kernel {
+        /// What to do.
+        #[command(subcommand)]
+        command: KernelCommand,
+    },
+    /// Make the root file systems that microVMs run from.
+    #[command(subcommand_required = true)]
+    Image {
+        /// What to do.
+        #[command(subcommand)]
+        command: ImageCommand,
+    },
     /// Print the API's OpenAPI document.
     Openapi,
 }

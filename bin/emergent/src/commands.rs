@@ -2,6 +2,7 @@
 
 mod backup;
 mod doctor;
+mod machine;
 mod project;
 mod serve;
 mod server;
@@ -27,6 +28,8 @@ pub(crate) async fn run(cli: Cli) -> ExitStatus {
         Command::Project(arguments) => ended(project::run(arguments).await),
         Command::Server(arguments) => ended(server::run(arguments).await),
         Command::Backup(arguments) => backup::run(&arguments).await,
+        Command::Kernel { command } => machine::kernel(command).await,
+        Command::Image { command } => machine::image(command).await,
         Command::Openapi => match emergent_api::openapi_json() {
             Ok(document) => {
                 print::out(&document);
