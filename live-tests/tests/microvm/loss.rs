@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::ensure;
-use emergent_microvm::{GoneReason, MachineState, Vmm as _, VmmError};
+use emergent_microvm::{GoneReason, MachineState, VmmError};
 use libtest_mimic::Trial;
 
 use crate::{case, ground::Machine};
