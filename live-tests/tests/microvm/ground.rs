@@ -185,7 +185,8 @@ impl Machine {
         Ok(result.stdout.trim().to_owned())
     }
 
-    async fn answers(&self) -> anyhow::Result<()> {
+    /// Waits until the guest answers.
+    pub(crate) async fn answers(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.guest.hello().await {
