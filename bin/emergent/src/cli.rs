@@ -3,6 +3,7 @@
 mod backup;
 mod firecracker;
 mod firecracker_manager;
+mod machine;
 mod project;
 mod serve;
 mod server;
@@ -16,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 pub(crate) use backup::BackupArgs;
 pub(crate) use firecracker::{FirecrackerCommand, NetHelperArgs, SetupArgs};
 pub(crate) use firecracker_manager::FirecrackerManagerArgs;
+pub(crate) use machine::{ImageBuildArgs, ImageCommand, KernelCommand, KernelImportArgs};
 pub(crate) use project::{ProjectCommand, QuotaArgs};
 pub(crate) use serve::ServeArgs;
 pub(crate) use server::ServerCommand;
@@ -71,6 +73,20 @@ pub(crate) enum Command {
     /// Prepare this host for microVMs, and run the helper that makes their networks.
     #[command(subcommand)]
     Firecracker(FirecrackerCommand),
+    /// Take in the kernels that microVMs boot.
+    #[command(subcommand_required = true)]
+    Kernel {
+        /// What to do.
+        #[command(subcommand)]
+        command: KernelCommand,
+    },
+    /// Make the root file systems that microVMs run from.
+    #[command(subcommand_required = true)]
+    Image {
+        /// What to do.
+        #[command(subcommand)]
+        command: ImageCommand,
+    },
     /// Print the API's OpenAPI document.
     Openapi,
 }

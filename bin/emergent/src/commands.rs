@@ -4,6 +4,7 @@ mod backup;
 mod doctor;
 mod firecracker;
 mod firecracker_manager;
+mod machine;
 mod project;
 mod serve;
 mod server;
@@ -39,6 +40,8 @@ pub(crate) async fn run(cli: Cli) -> ExitStatus {
         Command::Server(arguments) => ended(server::run(arguments).await),
         Command::Backup(arguments) => backup::run(&arguments).await,
         Command::Firecracker(command) => firecracker::run(command).await,
+        Command::Kernel { command } => machine::kernel(command).await,
+        Command::Image { command } => machine::image(command).await,
         Command::Openapi => match emergent_api::openapi_json() {
             Ok(document) => {
                 print::out(&document);

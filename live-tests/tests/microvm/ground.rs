@@ -13,7 +13,7 @@ use base64::Engine as _;
 use emergent_guest_client::{Guest, Open};
 use emergent_guest_proto::{machine::Restored, tools::BashRequest};
 use emergent_microvm::{
-    Acceleration, Disk, Kernel, Layout, MachineId, MachineSpec, Qemu, QemuSettings, Vmm, VmmKind, disks, images,
+    Acceleration, Disk, Kernel, Layout, MachineId, MachineSpec, Qemu, QemuSettings, Vmm, disks, images,
     kernels::{self, KernelSource},
 };
 use emergent_provider::{ByteStream, ChannelError};
@@ -79,18 +79,25 @@ pub(crate) fn kernel() -> anyhow::Result<Kernel> {
 
 /// A machine and its guest. It ends when it is dropped.
 pub(crate) struct Machine {
-    pub(crate) vmm: Arc<Qemu>,
+    pub(crate) vmm: Arc<dyn Vmm>,
     pub(crate) spec: MachineSpec,
     pub(crate) guest: Guest,
     _folder: tempfile::TempDir,
 }
 
 impl Machine {
-    /// A machine that boots, with a root of its own and a data disk.
+    /// A machine that boots under QEMU, with a root of its own and a data disk.
     pub(crate) async fn boot() -> anyhow::Result<Self> {
-        let machine = Self::prepared(|folder| {
+        let vmm = tokio::task::spawn_blocking(qemu).await??;
+        Self::boot_on(vmm).await
+    }
+
+    /// The same under any monitor.
+    pub(crate) async fn boot_on(vmm: Arc<dyn Vmm>) -> anyhow::Result<Self> {
+        let kind = vmm.kind();
+        let machine = Self::prepared(vmm, move |folder| {
             let ground = ground()?;
-            let root = disks::from_image(&images::root(&ground.layout, NAME), &folder.join("root"), VmmKind::Qemu)?.0;
+            let root = disks::from_image(&images::root(&ground.layout, NAME), &folder.join("root"), kind)?.0;
             let data = disks::empty(&folder.join("data"), 1 << 30)?;
             Ok((root, data))
         })
@@ -103,23 +110,24 @@ impl Machine {
     }
 
     /// A machine that comes from what was saved of another, with clones of that one's disks.
-    pub(crate) async fn restored(from: &Path, disks_of: &MachineSpec, copy: bool) -> anyhow::Result<Self> {
-        let (root, data) = (disks_of.root.clone(), disks_of.data.clone().context("no data disk")?);
-        let machine = Self::prepared(move |folder| {
+    pub(crate) async fn restored(from: &Path, original: &Self) -> anyhow::Result<Self> {
+        let (root, data) = (original.spec.root.clone(), original.spec.data.clone().context("no data disk")?);
+        let machine = Self::prepared(Arc::clone(&original.vmm), move |folder| {
             Ok((disks::clone(&root, &folder.join("root"))?.0, disks::clone(&data, &folder.join("data"))?.0))
         })
         .await?;
-        machine.restore(from, copy).await?;
+        machine.restore(from, true).await?;
         Ok(machine)
     }
 
     async fn prepared(
+        vmm: Arc<dyn Vmm>,
         disks: impl FnOnce(&Path) -> anyhow::Result<(Disk, Disk)> + Send + 'static,
     ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().to_owned();
-        let (vmm, kernel, (root, data)) =
-            tokio::task::spawn_blocking(move || anyhow::Ok((qemu()?, kernel()?, disks(&path)?))).await??;
+        let (kernel, (root, data)) =
+            tokio::task::spawn_blocking(move || anyhow::Ok((kernel()?, disks(&path)?))).await??;
         let dir = folder.path().join("vm");
         fs::create_dir(&dir)?;
         let spec = MachineSpec {
@@ -177,7 +185,8 @@ impl Machine {
         Ok(result.stdout.trim().to_owned())
     }
 
-    async fn answers(&self) -> anyhow::Result<()> {
+    /// Waits until the guest answers.
+    pub(crate) async fn answers(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.guest.hello().await {
@@ -208,7 +217,7 @@ impl Drop for Machine {
 }
 
 struct Opener {
-    vmm: Arc<Qemu>,
+    vmm: Arc<dyn Vmm>,
     dir: PathBuf,
 }
 
@@ -218,7 +227,7 @@ impl Open for Opener {
         let opened = self.vmm.open(&self.dir).await;
         opened.map_err(|error| match error {
             emergent_microvm::VmmError::Gone(_) => ChannelError::NotRunning,
-            error => ChannelError::Refused { engine: "qemu".to_owned(), source: error.into() },
+            error => ChannelError::Refused { engine: "the monitor".to_owned(), source: error.into() },
         })
     }
 }

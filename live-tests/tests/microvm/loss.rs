@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::ensure;
-use emergent_microvm::{GoneReason, MachineState, Vmm as _, VmmError};
+use emergent_microvm::{GoneReason, MachineState, VmmError};
 use libtest_mimic::Trial;
 
 use crate::{case, ground::Machine};
@@ -25,6 +25,7 @@ async fn told_apart() -> anyhow::Result<()> {
 
     machine.vmm.boot(&machine.spec).await?;
     machine.guest.suspend();
+    machine.answers().await?;
     machine.guest.hand_over(&emergent_guest_proto::HandOver { allow_root: true, ..Default::default() }).await?;
     let request = serde_json::json!({"command": "echo c >/proc/sysrq-trigger", "user": "root"});
     // Its answer does not come.

@@ -1,6 +1,7 @@
 //! MicroVMs that really boot: QEMU, a Debian kernel, the workspace image, and the guest as the first process.
 
 mod boot;
+mod firecracker;
 mod ground;
 mod loss;
 mod saving;
@@ -19,8 +20,9 @@ fn main() -> ExitCode {
     if let Some(reason) = &missing {
         println!("the microVM suite is skipped: {reason}");
     }
-    let cases = [boot::cases(), saving::cases(), loss::cases()].into_iter().flatten();
-    let cases = cases.map(|case| case.with_ignored_flag(missing.is_some())).collect();
+    println!("{}", firecracker::about());
+    let cases = [boot::cases(), firecracker::cases(), saving::cases(), loss::cases()].into_iter().flatten();
+    let cases = cases.map(|case| if missing.is_some() { case.with_ignored_flag(true) } else { case }).collect();
     libtest_mimic::run(&arguments, cases).exit_code()
 }
 

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, ensure};
-use emergent_microvm::{MachineSpec, MachineState, RestoreError, SaveError, Vmm as _};
+use emergent_microvm::{MachineSpec, MachineState, RestoreError, SaveError};
 use libtest_mimic::Trial;
 
 use crate::{case, ground::Machine};
@@ -80,8 +80,8 @@ async fn forks() -> anyhow::Result<()> {
     let saved = folder.path().join("saved");
     original.save(&saved).await?;
     // From the disks as they are while the original is frozen.
-    let one = Machine::restored(&saved, &original.spec, true).await?;
-    let two = Machine::restored(&saved, &original.spec, true).await?;
+    let one = Machine::restored(&saved, &original).await?;
+    let two = Machine::restored(&saved, &original).await?;
     original.vmm.thaw(&original.spec.dir).await?;
     let mut drawn = Vec::new();
     for (name, machine) in [("one", &one), ("two", &two), ("original", &original)] {

@@ -53,6 +53,8 @@ pub fn run() {
 }
 
 fn begin() -> anyhow::Result<(MachineSettings, Result<(), serve::ServeError>)> {
+    // It is shown in lists of processes, where it would be named after the link that it was started by.
+    let _ = rustix::thread::set_name(c"emergent-guest");
     mounts::kernel()?;
     let settings = MachineSettings::read(&fs::read_to_string("/proc/cmdline")?);
     if Path::new(MODULES).is_dir() {
