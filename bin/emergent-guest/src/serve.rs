@@ -22,6 +22,7 @@ use tokio::{
 use crate::{
     account::Accounts,
     args::Settings,
+    children::Children,
     executions::{Executions, random_name},
     guest::Guest,
     hand_over::HandedOver,
@@ -109,6 +110,7 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
         handed_over,
         accounts,
         executions,
+        children: Children::default(),
     });
     if guest.settings.stdio {
         serve_stdio(&guest);
@@ -122,7 +124,7 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    guest.executions.shut_down().await;
+    tokio::join!(guest.executions.shut_down(), guest.children.shut_down());
     guest.closing.send_replace(());
     // A caller that does not read its answer is not waited for any longer.
     let _ = tokio::time::timeout(LAST_ANSWERS, guest.closing.closed()).await;
