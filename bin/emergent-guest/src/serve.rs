@@ -193,10 +193,12 @@ fn prepare_directories(settings: &Settings) -> io::Result<()> {
     for directory in [&settings.state_dir, &output] {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
     }
-    fs::create_dir_all(&settings.workspace)?;
-    if fs::metadata(&settings.workspace)?.uid() == 0 {
-        let agent = Some(emergent_guest_proto::AGENT_UID);
-        std::os::unix::fs::chown(&settings.workspace, agent, agent)?;
+    for directory in settings.owned.iter().chain([&settings.workspace]) {
+        fs::create_dir_all(directory)?;
+        if fs::metadata(directory)?.uid() == 0 {
+            let agent = Some(emergent_guest_proto::AGENT_UID);
+            std::os::unix::fs::chown(directory, agent, agent)?;
+        }
     }
     Ok(())
 }
