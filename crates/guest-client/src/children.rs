@@ -235,6 +235,14 @@ impl ChildInput {
         let ended = self.ended.wait_for(Option::is_some).await;
         Err(ended.ok().and_then(|why| why.clone()).unwrap_or_else(|| "its input is closed".to_owned()))
     }
+
+    /// Waits until the guest has all that was written, or takes no more.
+    pub async fn finish(self) {
+        let Self { lines, mut ended } = self;
+        drop(lines);
+        // The driver's end drops the sender.
+        while ended.changed().await.is_ok() {}
+    }
 }
 
 // === impl InputDriver ===

@@ -62,6 +62,9 @@ pub struct SpawnChild {
     /// Kept with it and shown with it; of no meaning to the guest.
     #[serde(default)]
     pub note: String,
+    /// Its standard output goes where its standard error goes: for a child that says nothing to a reader.
+    #[serde(default)]
+    pub stdout_to_stderr: bool,
     /// How many bytes of output are kept for a reader before the child is held up.
     #[serde(default = "default_buffer")]
     pub buffer: u64,

@@ -121,6 +121,10 @@ impl<'a> Prepared<'a> {
         let made = async {
             let docker = parts.engine.client().await?;
             bounded(docker.create_volume(request)).await?;
+            // Named volumes that are not wanted any more go. (No container of its is there.)
+            if spec.kind == ContainerKind::McpServer {
+                removal::volumes_besides(docker, spec).await?;
+            }
             for volume in &spec.volumes {
                 let own = (labels::VOLUME.to_owned(), volume.name.clone());
                 let request = VolumeCreateRequest {

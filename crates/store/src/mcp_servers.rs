@@ -199,6 +199,12 @@ impl McpServerId {
     }
 }
 
+impl From<WorkspaceId> for McpServerId {
+    fn from(sandbox: WorkspaceId) -> Self {
+        Self::from(sandbox.as_uuid())
+    }
+}
+
 // === impl McpServerState ===
 
 impl McpServerState {

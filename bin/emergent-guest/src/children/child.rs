@@ -130,6 +130,7 @@ impl ChildEnds {
         workdir: &Path,
         request: SpawnChild,
     ) -> Result<Made, GuestError> {
+        let Self([input, output, errors]) = self;
         let mark = launcher.marks.next();
         let mut variables = request.env.clone();
         variables.insert(ID_VARIABLE.into(), request.child_id.to_string());
@@ -139,7 +140,7 @@ impl ChildEnds {
             variables: &variables,
             user: request.user,
             mark,
-            stdio: self.0.each_ref().map(|end| end.as_fd()),
+            stdio: [input.as_fd(), if request.stdout_to_stderr { errors.as_fd() } else { output.as_fd() }, errors.as_fd()],
         })?;
         let variable = (request.user == RunAs::Root).then(|| format!("{ID_VARIABLE}={}", request.child_id));
         let family = Family { leader: Some(pid), mark, variable };

@@ -56,6 +56,7 @@ fn request(id: &str, script: &str) -> SpawnChild {
         env: [("GREETING".to_owned(), "hello".to_owned())].into(),
         user: RunAs::Agent,
         note: "first".to_owned(),
+        stdout_to_stderr: false,
         buffer: 64 * 1024,
     }
 }
