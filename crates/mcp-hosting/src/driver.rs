@@ -13,7 +13,7 @@ use std::{
 };
 
 use chrono::Utc;
-use emergent_mcp::{Bridge, BridgeConfig, BridgeEvent, Child, ChildNote, Era, Exit, Launcher as _, Sharing};
+use emergent_mcp::{Bridge, BridgeConfig, BridgeEvent, CallError, Child, ChildNote, Era, Exit, Launcher as _, Sharing};
 use emergent_provider::{DestroyStep, EngineState, ExitReason};
 use emergent_store::{McpServerExit, McpServerRow, McpServerState};
 use tokio::{
@@ -35,6 +35,8 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(30);
 /// How long the next attempt to bring a server up waits, after the first, second … failure.
 const RETRY: [u64; 5] = [5, 15, 45, 120, 300];
+/// How long a server may take for its first answer.
+const FIRST_ANSWER: Duration = Duration::from_secs(60);
 /// Where an HTTP server's endpoint is when nobody says otherwise.
 const DEFAULT_PATH: &str = "/mcp";
 /// The longest line that a server may write, and what the guest keeps of its output besides.
@@ -131,12 +133,11 @@ impl Driver {
                     self.phase = Phase::Waiting(Instant::now() + Duration::from_secs(RETRY[0]));
                 }
                 Event::Command(Command::Restart(reply)) => {
-                    let ended = self.end().await;
+                    self.end().await;
                     let stopped = match self.inner.provider() {
                         Ok(provider) => provider.stop(self.entry.id.sandbox()).await,
                         Err(_) => Ok(()),
                     };
-                    drop(ended);
                     if let Err(error) = stopped {
                         tracing::debug!(server = %self.entry.id, reason = chain(&error), "not stopped before its restart");
                     }
@@ -311,8 +312,10 @@ impl Driver {
         if let Endpoint::Bridge(_) = &*endpoint {
             let entry = Arc::clone(&self.entry);
             self.inner.tasks.spawn(async move {
+                // An answer that says no is an answer, too.
                 if let Endpoint::Bridge(bridge) = &*endpoint
-                    && let Err(error) = bridge.warm_up().await
+                    && let Err(error) = bridge.call("ping", None, FIRST_ANSWER).await
+                    && !matches!(error, CallError::Rpc { .. })
                 {
                     tracing::info!(server = %entry.id, reason = chain(&error), "an MCP server did not answer at its start");
                 }

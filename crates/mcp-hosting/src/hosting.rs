@@ -111,6 +111,22 @@ impl Hosting {
         self.get(project, id).await
     }
 
+    /// The server that a text names by its id or its name.
+    ///
+    /// # Errors
+    /// [`HostingError`] when there is none.
+    pub async fn find(&self, project: ProjectId, given: &str) -> Result<McpServerId, HostingError> {
+        self.check_enabled()?;
+        if let Ok(id) = given.parse() {
+            return Ok(id);
+        }
+        if let Some(id) = self.inner.named(project, given) {
+            return Ok(id);
+        }
+        let rows = self.inner.store.mcp_servers_list(project).await?;
+        rows.into_iter().find(|row| row.name == given).map(|row| row.id).ok_or(HostingError::NotFound)
+    }
+
     /// One server, by its id.
     ///
     /// # Errors
@@ -233,7 +249,7 @@ impl Hosting {
                 Duration::from_millis(row.ok_or(HostingError::NotFound)?.spec.call_timeout_ms)
             }
         };
-        let result = bridge.call(method, params, time).await?;
+        let result = bridge.call(method, params.as_deref(), time).await?;
         entry.responds();
         Ok(result)
     }
@@ -277,7 +293,7 @@ impl Hosting {
     }
 
     fn drive(&self, row: &McpServerRow) {
-        let (entry, commands) = self.inner.enter(row.id, row.project, row.state, row.message.clone());
+        let (entry, commands) = self.inner.enter(row);
         self.inner.tasks.spawn(Driver::new(Arc::clone(&self.inner), entry, commands).run());
     }
 

@@ -16,7 +16,7 @@ use emergent_provider::{
     ByteStream, ChannelError, CreateStep, DestroyStep, ImageRef, Provider, PullProgress, RegistryCredentials,
     SnapshotId, SnapshotStep, StepObserver, WorkspaceId,
 };
-use emergent_store::{McpServerId, McpServerState, ProjectId, Store};
+use emergent_store::{McpServerId, McpServerRow, McpServerState, ProjectId, Store};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -44,6 +44,7 @@ pub(crate) struct Inner {
 pub(crate) struct Entry {
     pub(crate) id: McpServerId,
     pub(crate) project: ProjectId,
+    name: String,
     pub(crate) guest: Guest,
     pub(crate) gate: watch::Sender<Gate>,
     /// Told when the sandbox may have ended.
@@ -104,6 +105,12 @@ impl Inner {
         self.servers.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
+    /// The server of this name, where this process drives it.
+    pub(crate) fn named(&self, project: ProjectId, name: &str) -> Option<McpServerId> {
+        let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+        servers.values().find(|entry| entry.project == project && entry.name == name).map(|entry| entry.id)
+    }
+
     pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
         self.servers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
@@ -113,24 +120,20 @@ impl Inner {
     }
 
     /// Makes the entry of a server, whose commands come out of the receiver.
-    pub(crate) fn enter(
-        &self,
-        id: McpServerId,
-        project: ProjectId,
-        state: McpServerState,
-        message: Option<String>,
-    ) -> (Arc<Entry>, mpsc::Receiver<Command>) {
+    pub(crate) fn enter(&self, row: &McpServerRow) -> (Arc<Entry>, mpsc::Receiver<Command>) {
+        let id = row.id;
         let doubt = Arc::new(Notify::new());
         let opener = Opener { provider: self.provider.clone(), sandbox: id.sandbox(), doubt: Arc::clone(&doubt) };
         let (commands, receiver) = mpsc::channel(16);
         let entry = Arc::new(Entry {
             id,
-            project,
+            project: row.project,
+            name: row.name.clone(),
             guest: Guest::new(Arc::new(opener), None),
             gate: watch::Sender::new(Gate::Opening),
             doubt,
             commands,
-            state: watch::Sender::new((state, message)),
+            state: watch::Sender::new((row.state, row.message.clone())),
             endpoint: Mutex::default(),
             timeouts: AtomicU32::new(0),
         });

@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    path::Path,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -99,7 +100,7 @@ impl Launcher for GuestLauncher {
         let request = SpawnChild {
             child_id,
             argv: program.argv.clone(),
-            workdir: program.workdir.as_deref().map(GuestPath::from),
+            workdir: program.workdir.as_deref().map(|path| GuestPath::from(Path::new(path))),
             env: program.environment.clone(),
             user: if program.as_root { RunAs::Root } else { RunAs::Agent },
             note: note.as_str().to_owned(),

@@ -92,7 +92,8 @@ impl Proxy {
         }
         let host = HeaderValue::try_from(format!("localhost:{}", self.port)).map_err(|error| error.to_string())?;
         head.headers.insert(header::HOST, host);
-        let body: EndpointBody = Limited::new(body, self.body_limit).boxed_unsync();
+        let body = Limited::new(body.map_err(std::io::Error::other).boxed_unsync(), self.body_limit);
+        let body = body.map_err(std::io::Error::other).boxed_unsync();
         let response = sender.send_request(Request::from_parts(head, body)).await.map_err(|error| chain(&error))?;
         let (mut head, body) = response.into_parts();
         for name in NOT_PASSED_ON {
@@ -103,7 +104,7 @@ impl Proxy {
             let _ = &sender;
             frame
         });
-        Ok(Response::from_parts(head, body.map_err(Into::into).boxed_unsync()))
+        Ok(Response::from_parts(head, body.map_err(|error| Box::new(error) as BodyError).boxed_unsync()))
     }
 }
 

@@ -2,15 +2,14 @@
 
 use crate::{ChildId, Exit};
 
-/// The era of a server's protocol: what its child can be asked.
+/// The era of a server's protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Era {
     /// 2025-11-25 and older: `initialize`, sessions.
     Legacy,
-    /// 2026-07-28 and newer only: `server/discover`, no sessions.
+    /// A child answers `server/discover` (2026-07-28 and newer). It may know `initialize` too; a child is asked
+    /// one or the other.
     Modern,
-    /// Either, decided by what a child is asked first.
-    Both,
 }
 
 /// Something that the owner may act on. Events are told in order; an owner that does not listen loses the oldest.

@@ -1,12 +1,34 @@
 //! A stdio MCP server as a Streamable HTTP endpoint, in both eras of the protocol.
 //!
-//! Start at [`child`]: what the owner brings. [`process`] is the simplest such owner: programs of this machine.
+//! Start at [`child`], which says what the owner brings ([`process`] is the simplest owner: programs of this machine),
+//! and at [`bridge`], the facade. A request comes in through `bridge`, is read in `envelope`, judged in `legacy` or
+//! `modern`, sent in `link`, and its answer finds its way in `link/route` to an `outlet`, which a response's body
+//! reads.
 
+mod answer;
+mod context;
+mod envelope;
+mod guard;
+mod legacy;
+mod lines;
+mod link;
+mod modern;
+mod note;
+mod outlet;
+mod rpc;
+mod session;
+mod warm;
+
+pub mod bridge;
+pub mod call;
 pub mod child;
 pub mod config;
 pub mod event;
 pub mod process;
 
+pub use answer::BridgeBody;
+pub use bridge::{Bridge, BridgeStatus};
+pub use call::CallError;
 pub use child::{Child, ChildError, ChildId, ChildNote, ChildReader, ChildWriter, Exit, LaunchError, Launcher};
 pub use config::{BridgeConfig, Sharing};
 pub use event::{BridgeEvent, Era};

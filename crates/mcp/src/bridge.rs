@@ -1,0 +1,334 @@
+//! The facade: one hosted server's children behind one HTTP endpoint.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use futures::future::join_all;
+use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use tokio::{
+    sync::broadcast,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use crate::{
+    answer::{self, Answer, BridgeBody},
+    child::{ChildId, LaunchError, Launcher},
+    config::{BridgeConfig, Sharing},
+    context::Context,
+    envelope::{Malformed, Message},
+    event::{BridgeEvent, Era},
+    guard,
+    link::{Link, Serves},
+    modern::Modern,
+    note::{Note, SessionNote},
+    rpc,
+    session::Session,
+    warm::Slot,
+};
+
+/// How often idle sessions and late answers are looked for.
+const SWEEP: Duration = Duration::from_millis(500);
+
+/// One hosted server, for any number of clients at once.
+pub struct Bridge {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What a bridge has now.
+#[derive(Clone, Debug)]
+pub struct BridgeStatus {
+    /// The server's era, once it is known.
+    pub era: Option<Era>,
+    /// Open sessions.
+    pub sessions: usize,
+    /// Children that run, with the requests that each has not answered.
+    pub children: Vec<(ChildId, usize)>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) context: Arc<Context>,
+    sessions: Mutex<HashMap<Box<str>, Arc<Session>>>,
+    /// Places of `max_sessions` that are taken by sessions which are being made.
+    starting: AtomicUsize,
+    era: Mutex<Option<Era>>,
+    /// The child of sessionless requests.
+    pub(crate) modern: Slot<Modern>,
+    /// The child of plain calls to a server of the older era; the shared one, where sessions share.
+    pub(crate) warm: Slot<crate::warm::Initialized>,
+}
+
+/// A place among the sessions, given back when it is dropped.
+pub(crate) struct Place<'a>(&'a AtomicUsize);
+
+// === impl Bridge ===
+
+impl Bridge {
+    /// Takes over the children that still run, and ends those that nobody can use any more.
+    ///
+    /// # Errors
+    /// When the launcher cannot tell which children run.
+    pub async fn start(launcher: Arc<dyn Launcher>, config: BridgeConfig) -> Result<Self, LaunchError> {
+        let children = launcher.adopt().await?;
+        let era = config.era;
+        let inner = Arc::new(Inner {
+            context: Arc::new(Context::new(launcher, config)),
+            sessions: Mutex::default(),
+            starting: AtomicUsize::new(0),
+            era: Mutex::new(era),
+            modern: Slot::default(),
+            warm: Slot::default(),
+        });
+        for child in children {
+            let note = Note::from_child(&child.note());
+            let serves = match note {
+                Some(Note::Session(_)) => Serves::Session,
+                Some(Note::Shared(_)) => Serves::Sessions,
+                _ => Serves::Requests,
+            };
+            let Some(link) = Link::start(&inner.context, child, serves, true) else { continue };
+            inner.adopt(&link, note).await;
+        }
+        let (weak, stop) = (Arc::downgrade(&inner), inner.context.stop.clone());
+        let sweeping = async move {
+            let mut tick = interval(SWEEP);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tick.tick().await;
+                let Some(inner) = weak.upgrade() else { break };
+                inner.sweep();
+            }
+        };
+        inner.context.tasks.spawn(async move { stop.run_until_cancelled(sweeping).await });
+        Ok(Self { inner })
+    }
+
+    /// Answers one request to the endpoint. The answer's body may stream for as long as the client reads it; dropping
+    /// the future or the body is how a client goes away.
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<BridgeBody>
+    where
+        B: http_body::Body + Send,
+        B::Data: Buf + Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (head, body) = request.into_parts();
+        let config = &self.inner.context.config;
+        if !guard::lets_in(config, &head.headers, &head.uri) {
+            let text = "this Host or Origin is not let in; see the server's allowed hosts and origins";
+            return answer::error(StatusCode::FORBIDDEN, None, rpc::REFUSED, text);
+        }
+        match head.method {
+            Method::POST => {}
+            Method::GET => return self.inner.get(&head.headers),
+            Method::DELETE => return self.inner.delete(&head.headers).await,
+            _ => return answer::not_allowed("GET, POST, DELETE"),
+        }
+        let json = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).is_some_and(|kind| {
+            kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+        });
+        if !json {
+            let text = "the Content-Type of a request is application/json";
+            return answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, None, rpc::REFUSED, text);
+        }
+        let body = match answer::read(&head.headers, body, config.body_limit).await {
+            Ok(body) => body,
+            Err(refused) => return *refused,
+        };
+        self.inner.post(&head.headers, body).await
+    }
+
+    /// What happens to the children. Who listens too slowly misses the oldest.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<BridgeEvent> {
+        self.inner.context.listen()
+    }
+
+    /// What there is now.
+    #[must_use]
+    pub fn status(&self) -> BridgeStatus {
+        let children = self.inner.context.links().iter().map(|link| (link.id().clone(), link.in_flight())).collect();
+        BridgeStatus { era: self.inner.era(), sessions: self.inner.sessions().len(), children }
+    }
+
+    /// Ends all children: what they have in flight fails, then each gets EOF, SIGTERM and, at the end of the grace,
+    /// SIGKILL. Requests that come later are refused.
+    pub async fn shut_down(&self, grace: Duration) {
+        self.inner.context.tasks.close();
+        loop {
+            // One that was being started when this began is there in the next round.
+            let links = self.inner.context.links();
+            if links.is_empty() {
+                break;
+            }
+            join_all(links.iter().map(|link| link.end(grace))).await;
+        }
+        self.inner.context.stop.cancel();
+        self.inner.context.tasks.wait().await;
+    }
+
+    /// Lets go of the children without ending them, for a bridge to come that adopts them.
+    pub async fn detach(&self) {
+        self.inner.context.tasks.close();
+        self.inner.context.stop.cancel();
+        self.inner.context.tasks.wait().await;
+        self.inner.sessions().clear();
+        self.inner.modern.clear();
+        self.inner.warm.clear();
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        self.inner.context.stop.cancel();
+    }
+}
+
+impl fmt::Debug for Bridge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bridge").field("status", &self.status()).finish()
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    async fn post(&self, headers: &http::HeaderMap, body: Bytes) -> Answer {
+        if self.context.stop.is_cancelled() || self.context.tasks.is_closed() {
+            return answer::busy(StatusCode::SERVICE_UNAVAILABLE, None, "the server is shutting down");
+        }
+        match Message::parse(body.clone()) {
+            Ok(message) if crate::modern::is_modern(headers, &message) => self.modern_post(headers, &message).await,
+            Ok(message) => self.legacy_post(headers, message).await,
+            Err(Malformed::Batch) => self.legacy_batch(headers, &body).await,
+            Err(Malformed::NotJson) => {
+                answer::error(StatusCode::BAD_REQUEST, None, rpc::PARSE_ERROR, "the request body is not JSON")
+            }
+            Err(Malformed::NotAMessage) => {
+                let text = "the request body is no JSON-RPC 2.0 message";
+                answer::error(StatusCode::BAD_REQUEST, None, rpc::INVALID_REQUEST, text)
+            }
+        }
+    }
+
+    pub(crate) fn era(&self) -> Option<Era> {
+        *self.era.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers what the server turned out to be.
+    pub(crate) fn set_era(&self, era: Era) {
+        let before = self.era.lock().unwrap_or_else(PoisonError::into_inner).replace(era);
+        if before != Some(era) {
+            self.context.tell(BridgeEvent::Era(era));
+        }
+    }
+
+    /// The session of this name, if its child lives.
+    pub(crate) fn session(&self, id: &str) -> Option<Arc<Session>> {
+        let session = self.sessions().get(id).cloned()?;
+        if session.link.is_alive() {
+            session.touch();
+            return Some(session);
+        }
+        self.sessions().remove(id);
+        None
+    }
+
+    /// A place for one more session, if there is one.
+    pub(crate) fn place(&self) -> Option<Place<'_>> {
+        let mut sessions = self.sessions();
+        sessions.retain(|_, session| session.link.is_alive());
+        let starting = self.starting.load(Ordering::Acquire);
+        if sessions.len() + starting >= self.context.config.max_sessions {
+            return None;
+        }
+        // Counted while the map is locked: two that come at once see each other.
+        self.starting.fetch_add(1, Ordering::AcqRel);
+        Some(Place(&self.starting))
+    }
+
+    /// Puts a session where it is found.
+    pub(crate) fn add(&self, session: Arc<Session>) {
+        self.sessions().insert(session.id.clone(), session);
+    }
+
+    /// Ends a session, and its child where it has one of its own.
+    pub(crate) fn end(&self, session: &Arc<Session>) {
+        self.sessions().remove(&session.id);
+        session.close();
+        if session.link.serves == Serves::Session {
+            session.link.end_soon();
+        } else {
+            session.link.leave(session);
+        }
+    }
+
+    /// The names of the sessions that share the child.
+    pub(crate) fn shared_sessions(&self) -> Vec<String> {
+        self.sessions().values().filter(|s| s.link.serves == Serves::Sessions).map(|s| s.id.to_string()).collect()
+    }
+
+    async fn adopt(&self, link: &Arc<Link>, note: Option<Note>) {
+        let of_session = |id: &str, version: &str| {
+            let limits = self.context.limits(link.serves == Serves::Sessions);
+            self.add(Session::new(id, version, link, None, limits));
+        };
+        match note {
+            Some(Note::Session(SessionNote { id, version })) if self.context.config.sharing == Sharing::PerSession => {
+                of_session(&id, &version);
+            }
+            Some(Note::Shared(shared)) if self.context.config.sharing == Sharing::Shared => {
+                for id in &shared.sessions {
+                    of_session(id, &shared.version);
+                }
+                self.warm.put(Arc::clone(link), crate::warm::Initialized::of(shared.version, shared.result));
+            }
+            Some(Note::Modern { versions }) => {
+                self.set_era(Era::Modern);
+                self.modern.put(Arc::clone(link), Modern::of(versions));
+            }
+            Some(Note::Calls { version }) if self.context.config.sharing == Sharing::PerSession => {
+                let nothing = serde_json::value::RawValue::NULL.to_owned();
+                self.warm.put(Arc::clone(link), crate::warm::Initialized::of(version, nothing));
+            }
+            _ => link.end_soon(),
+        }
+    }
+
+    /// Ends what is idle and answers what is late.
+    fn sweep(&self) {
+        let now = Instant::now();
+        for link in self.context.links() {
+            link.expire(now);
+        }
+        let idle_after = self.context.config.idle_after;
+        let mut idle = Vec::new();
+        self.sessions().retain(|_, session| {
+            let alive = session.link.is_alive();
+            if alive && now.saturating_duration_since(session.used()) >= idle_after && !session.link.waits(session) {
+                idle.push(Arc::clone(session));
+            }
+            alive
+        });
+        for session in idle {
+            tracing::info!(child = %session.link.id(), "an idle session ends");
+            self.end(&session);
+        }
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<Session>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

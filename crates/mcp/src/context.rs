@@ -1,0 +1,75 @@
+//! What all parts of one bridge have in common.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use tokio::sync::broadcast;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{child::Launcher, config::BridgeConfig, event::BridgeEvent, link::Link, outlet::Limits};
+
+/// The longest that a client may hold up a child that others use too.
+const SHARED_STALL: Duration = Duration::from_secs(2);
+
+/// Shared by all parts of one bridge.
+pub(crate) struct Context {
+    pub(crate) launcher: Arc<dyn Launcher>,
+    pub(crate) config: BridgeConfig,
+    events: broadcast::Sender<BridgeEvent>,
+    /// Owns every task.
+    pub(crate) tasks: TaskTracker,
+    /// Lets go of all children, without ending them.
+    pub(crate) stop: CancellationToken,
+    /// Every child that was taken over; those that are gone are dropped when one is added.
+    links: Mutex<Vec<Weak<Link>>>,
+    /// Tells the event ids of this bridge from those of one before it.
+    pub(crate) boot: String,
+}
+
+// === impl Context ===
+
+impl Context {
+    pub(crate) fn new(launcher: Arc<dyn Launcher>, config: BridgeConfig) -> Self {
+        let mut boot = uuid::Uuid::new_v4().simple().to_string();
+        boot.truncate(8);
+        let (events, stop) = (broadcast::Sender::new(256), CancellationToken::new());
+        Self { launcher, config, events, tasks: TaskTracker::new(), stop, links: Mutex::default(), boot }
+    }
+
+    /// Tells the owner.
+    pub(crate) fn tell(&self, event: BridgeEvent) {
+        tracing::debug!(?event, "bridge");
+        // Nobody may be listening.
+        let _ = self.events.send(event);
+    }
+
+    pub(crate) fn listen(&self) -> broadcast::Receiver<BridgeEvent> {
+        self.events.subscribe()
+    }
+
+    /// Remembers a child, until it is gone.
+    pub(crate) fn know(&self, link: &Arc<Link>) {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|link| link.strong_count() > 0);
+        links.push(Arc::downgrade(link));
+    }
+
+    /// The children that have not ended.
+    pub(crate) fn links(&self) -> Vec<Arc<Link>> {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.iter().filter_map(Weak::upgrade).filter(|link| link.exit().is_none()).collect()
+    }
+
+    /// Of a session's streams. Where others share the child, a client may not hold it up for long.
+    pub(crate) fn limits(&self, shared: bool) -> Limits {
+        let (replay, stall) = (self.config.replay_bytes, self.config.stall_after);
+        Limits { replay, unsent: replay, stall: if shared { stall.min(SHARED_STALL) } else { stall } }
+    }
+
+    /// Of streams that cannot be resumed.
+    pub(crate) fn limits_once(&self) -> Limits {
+        Limits { replay: 0, ..self.limits(true) }
+    }
+}

@@ -1,0 +1,383 @@
+//! The older era over HTTP (2025-11-25 and before): sessions, streams that can be resumed, requests to the client.
+//!
+//! ```text
+//!  initialize ──▶ session ──▶ POST requests, notifications, answers
+//!                    │   ──▶ GET the standing stream, or one that was lost
+//!                    └── DELETE, idleness, or the end of its child ──▶ 404 from then on
+//! ```
+
+use std::{collections::HashSet, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::timeout;
+
+use crate::{
+    answer::{self, Answer, Place, Resumable},
+    bridge::Inner,
+    config::Sharing,
+    envelope::{Kind, Message, string_of},
+    event::Era,
+    link::{Ask, AskError, Serves},
+    note::{Note, SessionNote, SharedNote},
+    outlet::{Outlet, Reader},
+    rpc,
+    session::Session,
+    warm::{StartError, initialized},
+};
+
+/// The versions of this era.
+pub(crate) const VERSIONS: [&str; 5] = ["2024-10-07", "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
+
+/// The only version with batches.
+const BATCHES: &str = "2025-03-26";
+
+/// The most messages of one batch.
+const BATCH_LIMIT: usize = 100;
+
+const EVENTS: &str = "text/event-stream";
+
+#[derive(Deserialize)]
+struct InitializeParams<'a> {
+    #[serde(borrow)]
+    capabilities: Option<std::collections::HashMap<String, &'a RawValue>>,
+}
+
+impl Inner {
+    /// One message of a client.
+    pub(crate) async fn legacy_post(&self, headers: &HeaderMap, message: Message) -> Answer {
+        let id = message.raw_id().map(str::to_owned);
+        let id = id.as_deref();
+        if !answer::accepts(headers, "application/json") && !answer::accepts(headers, EVENTS) {
+            let text = "a client accepts application/json and text/event-stream";
+            return answer::error(StatusCode::NOT_ACCEPTABLE, id, rpc::REFUSED, text);
+        }
+        let initialize = matches!(&message.kind, Kind::Request(method) if method.as_ref() == "initialize");
+        if initialize && answer::text(headers, &answer::SESSION).is_none() {
+            return self.initialize(&message).await;
+        }
+        let session = match self.session_of(headers, id) {
+            Ok(session) => session,
+            Err(refused) => return *refused,
+        };
+        match message.kind.clone() {
+            Kind::Request(method) => self.requests(headers, &session, vec![(message, method)]).await,
+            Kind::Notification(method) => self.notified(&session, &message, &method).await,
+            Kind::Result | Kind::Error { .. } => answered(&session, &message).await,
+        }
+    }
+
+    /// Several messages at once, which one version of the protocol knows.
+    pub(crate) async fn legacy_batch(&self, headers: &HeaderMap, body: &Bytes) -> Answer {
+        let refuse = |text: &str| answer::error(StatusCode::BAD_REQUEST, None, rpc::INVALID_REQUEST, text);
+        let session = match self.session_of(headers, None) {
+            Ok(session) if session.version.as_ref() == BATCHES => session,
+            Ok(_) => return refuse("this protocol version has no batches; send one message at a time"),
+            Err(refused) if refused.status() == StatusCode::NOT_FOUND => return *refused,
+            Err(_) => return refuse("batches are not possible here; send one message at a time"),
+        };
+        let messages = match Message::parse_batch(body) {
+            Ok(messages) if messages.is_empty() => return refuse("the batch is empty"),
+            Ok(messages) if messages.len() > BATCH_LIMIT => return refuse("the batch has more than 100 messages"),
+            Ok(messages) => messages,
+            Err(_) => return refuse("the batch has something that is no message"),
+        };
+        let mut requests = Vec::new();
+        for message in messages {
+            match message.kind.clone() {
+                Kind::Request(method) if method.as_ref() == "initialize" => return refuse("initialize comes alone"),
+                Kind::Request(method) => requests.push((message, method)),
+                Kind::Notification(method) => {
+                    self.notified(&session, &message, &method).await;
+                }
+                Kind::Result | Kind::Error { .. } => {
+                    answered(&session, &message).await;
+                }
+            }
+        }
+        if requests.is_empty() {
+            return with_session(answer::empty(StatusCode::ACCEPTED), &session);
+        }
+        self.requests(headers, &session, requests).await
+    }
+
+    /// The standing stream, or one that was lost.
+    pub(crate) fn get(&self, headers: &HeaderMap) -> Answer {
+        if is_newer(headers) {
+            return answer::not_allowed("POST");
+        }
+        if !answer::accepts(headers, EVENTS) {
+            return answer::error(StatusCode::NOT_ACCEPTABLE, None, rpc::REFUSED, "GET answers text/event-stream");
+        }
+        let session = match self.session_of(headers, None) {
+            Ok(session) => session,
+            Err(refused) => return *refused,
+        };
+        let reader = match answer::last_event(headers, &self.context.boot) {
+            Some(Place::At { stream, from }) => match session.resume(stream, from) {
+                Some(reader) => reader,
+                None => {
+                    let text = "this stream is no longer kept; send the request again";
+                    return answer::error(StatusCode::BAD_REQUEST, None, rpc::REFUSED, text);
+                }
+            },
+            Some(Place::Before) | None => session.standing.read_on(),
+        };
+        let events = answer::events(reader, Some(self.resumable()), self.context.config.keep_alive);
+        with_session(events, &session)
+    }
+
+    /// The end of a session, by its client.
+    pub(crate) async fn delete(&self, headers: &HeaderMap) -> Answer {
+        if is_newer(headers) {
+            return answer::not_allowed("POST");
+        }
+        match self.session_of(headers, None) {
+            Ok(session) => {
+                self.end(&session);
+                if session.link.serves == Serves::Sessions {
+                    self.note_shared().await;
+                }
+                answer::empty(StatusCode::NO_CONTENT)
+            }
+            Err(refused) => *refused,
+        }
+    }
+
+    /// A new session.
+    async fn initialize(&self, message: &Message) -> Answer {
+        let id = message.raw_id();
+        let Some(_place) = self.place() else {
+            let text = "too many sessions are open on this server; end one, or try again later";
+            return answer::busy(StatusCode::TOO_MANY_REQUESTS, id, text);
+        };
+        let made = match self.context.config.sharing {
+            Sharing::PerSession => self.initialize_own(message).await,
+            Sharing::Shared => self.initialize_shared(message).await,
+        };
+        match made {
+            Ok((session, line)) => with_session(answer::json(StatusCode::OK, line), &session),
+            Err(Refused::Start(error)) => error.answer(id),
+            Err(Refused::Server(line)) => answer::json(StatusCode::OK, line),
+        }
+    }
+
+    /// With a child of its own, which sees the client as it is.
+    async fn initialize_own(&self, message: &Message) -> Result<(Arc<Session>, Bytes), Refused> {
+        let (link, guard) = self.launch(Serves::Session).await?;
+        let limit = self.context.config.start_timeout;
+        let (outlet, mut reader) = Outlet::answering(0, 1, self.context.limits_once());
+        let ask = Ask { message, outlet: &outlet, session: None, patience: Some(limit) };
+        let gone = || StartError::Exited(link.exit().unwrap_or_default());
+        link.ask(ask).await.map_err(|_| gone())?;
+        let answer = loop {
+            let event = reader.next().await.ok_or_else(gone)?;
+            match Message::parse(event.line) {
+                Ok(message) if matches!(message.kind, Kind::Result | Kind::Error { .. }) => break message,
+                // Logs before the answer have no stream yet that they could go to.
+                _ => {}
+            }
+        };
+        if link.exit().is_some() {
+            return Err(gone().into());
+        }
+        match answer.kind {
+            Kind::Error { code: rpc::TIMED_OUT } => return Err(StartError::Late(limit.as_secs()).into()),
+            Kind::Error { .. } => return Err(Refused::Server(answer.line)),
+            _ => {}
+        }
+        let (version, _) = initialized(&answer)?;
+        let name = uuid::Uuid::new_v4().simple().to_string();
+        let session = Session::new(&name, &version, &link, None, self.context.limits(false));
+        link.note(&Note::Session(SessionNote { id: name, version })).await;
+        guard.keep();
+        self.add(Arc::clone(&session));
+        Ok((session, answer.line))
+    }
+
+    /// With the child that all share.
+    async fn initialize_shared(&self, message: &Message) -> Result<(Arc<Session>, Bytes), Refused> {
+        let (link, known) = self.warm_link().await?;
+        let params = message.params.clone().and_then(|place| std::str::from_utf8(message.line.get(place)?).ok());
+        let params = params.and_then(|params| serde_json::from_str::<InitializeParams<'_>>(params).ok());
+        let capabilities: HashSet<String> =
+            params.and_then(|params| params.capabilities).map(|all| all.into_keys().collect()).unwrap_or_default();
+        let name = uuid::Uuid::new_v4().simple().to_string();
+        let session = Session::new(&name, &known.version, &link, Some(capabilities), self.context.limits(true));
+        self.add(Arc::clone(&session));
+        self.note_shared().await;
+        let id = message.raw_id().unwrap_or("null");
+        Ok((session, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, known.result).into()))
+    }
+
+    /// Writes down who shares the child.
+    async fn note_shared(&self) {
+        if let Some((link, known)) = self.warm.alive() {
+            let sessions = self.shared_sessions();
+            let (version, result) = (known.version.clone(), known.result.clone());
+            link.note(&Note::Shared(SharedNote { version, result, sessions })).await;
+        }
+    }
+
+    /// Requests whose answers come on one stream.
+    async fn requests(
+        &self,
+        headers: &HeaderMap,
+        session: &Arc<Session>,
+        requests: Vec<(Message, Box<str>)>,
+    ) -> Answer {
+        let one = requests.len() == 1;
+        let (outlet, reader) = session.open(requests.len());
+        for (message, method) in &requests {
+            if session.link.serves == Serves::Sessions && !subscribed(session, message, method) {
+                let text = "this session has subscribed to too many resources";
+                outlet.push_now(rpc::error(message.raw_id(), rpc::INVALID_REQUEST, text), true);
+                continue;
+            }
+            if method.as_ref() == "resources/unsubscribe" && session.link.others_want(session, message) {
+                outlet.push_now(rpc::empty_result(message.raw_id().unwrap_or("null")), true);
+                continue;
+            }
+            let patience = Some(self.context.config.call_timeout);
+            let ask = Ask { message, outlet: &outlet, session: Some(session), patience };
+            if let Err(error) = session.link.ask(ask).await {
+                let (status, code) = match error {
+                    AskError::Gone => (StatusCode::NOT_FOUND, rpc::TIMED_OUT),
+                    AskError::Busy => (StatusCode::TOO_MANY_REQUESTS, rpc::REFUSED),
+                    AskError::SameId => (StatusCode::BAD_REQUEST, rpc::INVALID_REQUEST),
+                };
+                if one {
+                    return answer::error(status, message.raw_id(), code, &error.to_string());
+                }
+                outlet.push_now(rpc::error(message.raw_id(), code, &error.to_string()), true);
+            }
+        }
+        let streams = answer::accepts(headers, EVENTS);
+        let answer = self.answer(reader, one, streams).await;
+        with_session(answer, session)
+    }
+
+    /// The answer as JSON when it is there soon and alone, else as a stream.
+    async fn answer(&self, mut reader: Reader, one: bool, streams: bool) -> Answer {
+        let wait = timeout(self.context.config.json_within, reader.only_one()).await;
+        if one
+            && wait == Ok(true)
+            && let Some(event) = reader.next().await
+        {
+            return answer::json(StatusCode::OK, event.line);
+        }
+        if streams {
+            return answer::events(reader, Some(self.resumable()), self.context.config.keep_alive);
+        }
+        // The client takes no stream: it gets the last message, which is the answer (or all of a batch).
+        let mut lines = Vec::new();
+        while let Some(event) = reader.next().await {
+            match Message::parse(event.line) {
+                Ok(message) if matches!(message.kind, Kind::Result | Kind::Error { .. }) => lines.push(message.line),
+                _ => {}
+            }
+        }
+        match (one, lines.pop()) {
+            (true, Some(line)) => answer::json(StatusCode::OK, line),
+            (_, Some(last)) => {
+                lines.push(last);
+                answer::json(StatusCode::OK, [b"[".as_ref(), &lines.join(b",".as_ref()), b"]"].concat().into())
+            }
+            (_, None) => answer::empty(StatusCode::ACCEPTED),
+        }
+    }
+
+    async fn notified(&self, session: &Arc<Session>, message: &Message, method: &str) -> Answer {
+        let shared = session.link.serves == Serves::Sessions;
+        let line = match method {
+            // We have said so when we initialized the child; the others must not say it again.
+            "notifications/initialized" if shared => None,
+            "notifications/cancelled" => {
+                let own = session.link.cancel(message, Some(session));
+                // One that the bridge does not know may be known to a child from before a restart.
+                own.or_else(|| (!shared).then(|| message.line.clone()))
+            }
+            _ => Some(message.line.clone()),
+        };
+        if let Some(line) = line
+            && session.link.send(line).await.is_err()
+        {
+            return not_found(None);
+        }
+        with_session(answer::empty(StatusCode::ACCEPTED), session)
+    }
+
+    fn session_of(&self, headers: &HeaderMap, id: Option<&str>) -> Result<Arc<Session>, Box<Answer>> {
+        let Some(name) = answer::text(headers, &answer::SESSION) else {
+            let text = match self.era() {
+                Some(Era::Modern) => "send `initialize` first, or `server/discover` for the newer protocol",
+                _ => "send `initialize` first, then the Mcp-Session-Id of its answer with each request",
+            };
+            return Err(Box::new(answer::error(StatusCode::BAD_REQUEST, id, rpc::REFUSED, text)));
+        };
+        if let Some(version) = answer::text(headers, &answer::VERSION)
+            && !VERSIONS.contains(&version)
+        {
+            let text = format!("this protocol version is not that of a session; one of {VERSIONS:?} is");
+            return Err(Box::new(answer::error(StatusCode::BAD_REQUEST, id, rpc::REFUSED, &text)));
+        }
+        self.session(name).ok_or_else(|| Box::new(not_found(id)))
+    }
+
+    fn resumable(&self) -> Resumable {
+        Resumable { boot: self.context.boot.clone(), retry: self.context.config.retry }
+    }
+}
+
+/// Why there is no session.
+enum Refused {
+    Start(StartError),
+    /// The server's own error.
+    Server(Bytes),
+}
+
+impl<E: Into<StartError>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self::Start(error.into())
+    }
+}
+
+/// An answer to what the child has asked.
+async fn answered(session: &Arc<Session>, message: &Message) -> Answer {
+    if session.link.was_asked(session, message) && session.link.send(message.line.clone()).await.is_err() {
+        return not_found(None);
+    }
+    with_session(answer::empty(StatusCode::ACCEPTED), session)
+}
+
+/// Keeps account of subscriptions, where several sessions share a child; `false` when there are too many.
+fn subscribed(session: &Session, message: &Message, method: &str) -> bool {
+    let uri = || message.params().uri.and_then(string_of);
+    match method {
+        "resources/subscribe" => uri().is_none_or(|uri| session.subscribe(uri)),
+        "resources/unsubscribe" => {
+            uri().inspect(|uri| session.unsubscribe(uri));
+            true
+        }
+        _ => true,
+    }
+}
+
+fn not_found(id: Option<&str>) -> Answer {
+    let text = "there is no such session (any more); send `initialize` again";
+    answer::error(StatusCode::NOT_FOUND, id, rpc::TIMED_OUT, text)
+}
+
+fn with_session(mut answer: Answer, session: &Session) -> Answer {
+    if let Ok(value) = HeaderValue::from_str(&session.id) {
+        answer.headers_mut().insert(answer::SESSION, value);
+    }
+    answer
+}
+
+/// Whether the client speaks a newer protocol than this.
+fn is_newer(headers: &HeaderMap) -> bool {
+    answer::text(headers, &answer::VERSION).is_some_and(|version| !VERSIONS.contains(&version))
+}

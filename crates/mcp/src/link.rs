@@ -1,0 +1,481 @@
+//! One running child: its stdio, the requests it has not answered, and where its messages go.
+//!
+//! ```text
+//!  handlers ── ask ──▶ pending ── lines ──▶ writer task ──▶ stdin
+//!                        │
+//!  outlets ◀── route ────┴───────────────── reader task ◀── stdout
+//! ```
+//!
+//! The child of one session sees that session's ids untouched. Children that serve several clients see ids and
+//! progress tokens of ours, because two clients may choose the same.
+
+mod route;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, timeout},
+};
+
+use crate::{
+    child::{Child, ChildId, ChildReader, ChildWriter, Exit},
+    context::Context,
+    envelope::{IdKey, Kind, Message},
+    event::BridgeEvent,
+    lines::Lines,
+    note::Note,
+    outlet::Outlet,
+    rpc,
+    session::Session,
+};
+
+/// How many lines may wait for the child to read them.
+const WAITING_LINES: usize = 16;
+
+/// How long stdout is read on after the child's end, for what it wrote last.
+const DRAIN: Duration = Duration::from_millis(200);
+
+/// How long the answer to a cancelled request is waited for before its stream ends without one.
+const AFTER_CANCEL: Duration = Duration::from_secs(2);
+
+/// A running child.
+pub(crate) struct Link {
+    /// Whom it serves.
+    pub(crate) serves: Serves,
+    context: Arc<Context>,
+    child: Arc<dyn Child>,
+    lines: mpsc::Sender<Bytes>,
+    state: Mutex<State>,
+    ending: AtomicBool,
+    /// Whether the child has said so since this was last looked at.
+    pub(crate) tools_changed: AtomicBool,
+    gone: watch::Sender<Option<Exit>>,
+    /// Whether it was started by a bridge before this one.
+    adopted: bool,
+}
+
+/// Whom a child serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Serves {
+    /// One session, whose ids it sees.
+    Session,
+    /// Any number of sessions.
+    Sessions,
+    /// Requests that belong to none.
+    Requests,
+}
+
+/// A request that goes to the child.
+pub(crate) struct Ask<'a> {
+    pub(crate) message: &'a Message,
+    pub(crate) outlet: &'a Arc<Outlet>,
+    pub(crate) session: Option<&'a Arc<Session>>,
+    /// `None` waits for ever.
+    pub(crate) patience: Option<Duration>,
+}
+
+/// Why a request did not go to the child.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum AskError {
+    #[error("the server's process has ended")]
+    Gone,
+    #[error("too many requests are in flight")]
+    Busy,
+    #[error("this id is in use by a request that was not answered yet")]
+    SameId,
+}
+
+#[derive(Default)]
+struct State {
+    pending: HashMap<IdKey, Pending>,
+    /// Progress tokens as the child knows them, and whose they are.
+    tokens: HashMap<IdKey, IdKey>,
+    /// Requests of the child that a session was asked.
+    asked: HashMap<IdKey, Weak<Session>>,
+    sessions: Vec<Weak<Session>>,
+    rubbish: bool,
+}
+
+struct Pending {
+    /// The client's id as it was written.
+    id: Box<str>,
+    method: Box<str>,
+    outlet: Arc<Outlet>,
+    session: Option<Weak<Session>>,
+    /// The progress token, as the child and as the client know it.
+    token: Option<(IdKey, Box<str>)>,
+    /// Whether the request asked for log messages.
+    logs: bool,
+    patience: Option<Duration>,
+    until: Option<Instant>,
+    cancelled: bool,
+}
+
+// === impl Link ===
+
+impl Link {
+    /// Takes a child over. `None` when its stdio is already somebody's.
+    pub(crate) fn start(
+        context: &Arc<Context>,
+        mut child: Box<dyn Child>,
+        serves: Serves,
+        adopted: bool,
+    ) -> Option<Arc<Self>> {
+        let (reader, writer) = child.take_io()?;
+        let (lines, waiting) = mpsc::channel(WAITING_LINES);
+        let link = Arc::new(Self {
+            serves,
+            context: Arc::clone(context),
+            child: Arc::from(child),
+            lines,
+            state: Mutex::default(),
+            ending: AtomicBool::new(false),
+            tools_changed: AtomicBool::new(false),
+            gone: watch::Sender::new(None),
+            adopted,
+        });
+        context.know(&link);
+        if !adopted {
+            context.tell(BridgeEvent::Started { child: link.child.id().clone() });
+        }
+        let stop = context.stop.clone();
+        let writing = write(writer, waiting, link.gone.subscribe());
+        context.tasks.spawn(async move { stop.run_until_cancelled(writing).await });
+        let (stop, reading) = (context.stop.clone(), Arc::clone(&link).run(reader));
+        context.tasks.spawn(async move { stop.run_until_cancelled(reading).await });
+        Some(link)
+    }
+
+    /// The child's name.
+    pub(crate) fn id(&self) -> &ChildId {
+        self.child.id()
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn exit(&self) -> Option<Exit> {
+        self.gone.borrow().clone()
+    }
+
+    /// Whether it can be asked.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.gone.borrow().is_none() && !self.ending.load(Ordering::Acquire)
+    }
+
+    /// Requests without an answer.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.lock().pending.len()
+    }
+
+    /// Whether this session waits for an answer.
+    pub(crate) fn waits(&self, session: &Session) -> bool {
+        let of_session = |one: &Weak<Session>| std::ptr::eq(one.as_ptr(), session);
+        self.lock().pending.values().any(|pending| pending.session.as_ref().is_some_and(of_session))
+    }
+
+    /// Adds a session to those that it serves.
+    pub(crate) fn join(&self, session: &Arc<Session>) {
+        let mut state = self.lock();
+        state.sessions.retain(|session| session.strong_count() > 0);
+        state.sessions.push(Arc::downgrade(session));
+    }
+
+    /// Takes a session out, with what it has in flight.
+    pub(crate) fn leave(&self, session: &Arc<Session>) {
+        let of_session = |one: &Weak<Session>| one.as_ptr() == Arc::as_ptr(session);
+        let left: Vec<IdKey> = {
+            let mut state = self.lock();
+            state.sessions.retain(|one| !of_session(one));
+            state.asked.retain(|_, one| !of_session(one));
+            let left = state.pending.iter().filter(|(_, pending)| pending.session.as_ref().is_some_and(of_session));
+            left.map(|(key, _)| key.clone()).collect()
+        };
+        for key in left {
+            self.abandon(&key, "the client ended its session");
+        }
+    }
+
+    /// Remembers what the child is for.
+    pub(crate) async fn note(&self, note: &Note) {
+        if let Err(error) = self.child.set_note(note.to_child()).await {
+            tracing::warn!(child = %self.id(), %error, "the child's note could not be kept; a restart will end it");
+        }
+    }
+
+    /// Sends a request; its answer, and what belongs to it, goes to the outlet. Answers by what the child knows the
+    /// request. Cancel-safe: the request was sent, or it was not.
+    pub(crate) async fn ask(&self, ask: Ask<'_>) -> Result<IdKey, AskError> {
+        let permit = self.lines.reserve().await.map_err(|_| AskError::Gone)?;
+        let message = ask.message;
+        let (Some(id), Kind::Request(method)) = (message.raw_id(), &message.kind) else {
+            return Err(AskError::SameId);
+        };
+        let meta = message.params().meta();
+        let token = meta.as_ref().and_then(|meta| meta.progress_token);
+        let logs = meta.as_ref().is_some_and(|meta| meta.log_level.is_some());
+        let keep = self.serves == Serves::Session;
+
+        let mut edits = Vec::new();
+        let key = if keep {
+            IdKey::of(id)
+        } else {
+            let own = next_id();
+            edits.push((message.id.clone(), own.to_string()));
+            IdKey::of(&own.to_string())
+        };
+        let token = token.map(|token| {
+            if keep {
+                return (IdKey::of(token.get()), Box::from(token.get()));
+            }
+            let own = next_id().to_string();
+            edits.push((message.place(token), own.clone()));
+            (IdKey::of(&own), Box::from(token.get()))
+        });
+        let pending = Pending {
+            id: id.into(),
+            method: method.clone(),
+            outlet: Arc::clone(ask.outlet),
+            session: ask.session.map(Arc::downgrade),
+            token,
+            logs,
+            patience: ask.patience,
+            until: ask.patience.map(|patience| Instant::now() + patience),
+            cancelled: false,
+        };
+        {
+            // The end of the child is told before what is pending is failed, under this lock: no request stays behind.
+            let mut state = self.lock();
+            if !self.is_alive() {
+                return Err(AskError::Gone);
+            }
+            if state.pending.len() >= self.context.config.max_in_flight {
+                return Err(AskError::Busy);
+            }
+            if state.pending.contains_key(&key) {
+                return Err(AskError::SameId);
+            }
+            if let Some((token, _)) = &pending.token {
+                state.tokens.insert(token.clone(), key.clone());
+            }
+            state.pending.insert(key.clone(), pending);
+        }
+        permit.send(framed(&message.with(edits)));
+        Ok(key)
+    }
+
+    /// Sends something that has no answer.
+    pub(crate) async fn send(&self, line: Bytes) -> Result<(), AskError> {
+        self.lines.send(framed(&line)).await.map_err(|_| AskError::Gone)
+    }
+
+    /// A client's word that a request of its own is no longer wanted; `None` when there is no such request.
+    pub(crate) fn cancel(&self, message: &Message, session: Option<&Arc<Session>>) -> Option<Bytes> {
+        let params = message.params();
+        let wanted = params.request_id?;
+        let client = IdKey::of(wanted.get());
+        let mut state = self.lock();
+        let (key, pending) = state.pending.iter_mut().find(|(key, pending)| {
+            let same_session = match (&pending.session, session) {
+                (Some(one), Some(other)) => one.as_ptr() == Arc::as_ptr(other),
+                _ => false,
+            };
+            same_session
+                && if self.serves == Serves::Session { **key == client } else { IdKey::of(&pending.id) == client }
+        })?;
+        pending.cancelled = true;
+        pending.until = Some(Instant::now() + AFTER_CANCEL);
+        let own = key.written();
+        Some(message.with((self.serves != Serves::Session).then(|| (message.place(wanted), own))))
+    }
+
+    /// Gives a request up: nobody waits for its answer any more. Tells the child.
+    pub(crate) fn abandon(&self, key: &IdKey, reason: &str) {
+        let Some(pending) = self.lock().take(key) else { return };
+        pending.outlet.close();
+        let id = if self.serves == Serves::Session { pending.id.to_string() } else { key.written() };
+        // A child that reads nothing is not told; its answer will be nobody's.
+        let _ = self.lines.try_send(framed(&rpc::cancelled(&id, reason)));
+    }
+
+    /// Answers what has waited too long.
+    pub(crate) fn expire(&self, now: Instant) {
+        let mut expired = Vec::new();
+        {
+            let mut state = self.lock();
+            let keys: Vec<IdKey> = state
+                .pending
+                .iter()
+                .filter(|(_, p)| p.until.is_some_and(|at| at <= now))
+                .map(|(k, _)| k.clone())
+                .collect();
+            for key in keys {
+                expired.extend(state.take(&key).map(|pending| (key, pending)));
+            }
+        }
+        for (key, pending) in expired {
+            if pending.cancelled {
+                pending.outlet.close();
+                continue;
+            }
+            let seconds = pending.patience.unwrap_or_default().as_secs();
+            let text = format!("no answer from the server within {seconds} s; the request was cancelled");
+            pending.outlet.push_now(rpc::error(Some(&pending.id), rpc::TIMED_OUT, &text), true);
+            let id = if self.serves == Serves::Session { pending.id.to_string() } else { key.written() };
+            let _ = self.lines.try_send(framed(&rpc::cancelled(&id, "no answer in time")));
+            self.context.tell(BridgeEvent::TimedOut { child: self.id().clone(), method: pending.method.into() });
+        }
+    }
+
+    /// Ends the child and waits for its end.
+    pub(crate) async fn end(&self, grace: Duration) -> Exit {
+        self.ending.store(true, Ordering::Release);
+        let exit = self.child.end(grace).await;
+        self.finish(exit.clone());
+        exit
+    }
+
+    /// Ends the child in the background.
+    pub(crate) fn end_soon(self: &Arc<Self>) {
+        if !self.ending.swap(true, Ordering::AcqRel) {
+            let link = Arc::clone(self);
+            let grace = self.context.config.grace;
+            self.context.tasks.spawn(async move { link.end(grace).await });
+        }
+    }
+
+    /// Reads what the child writes until it ends.
+    async fn run(self: Arc<Self>, mut reader: Box<dyn ChildReader>) {
+        let mut lines = Lines::new(self.context.config.line_limit);
+        let mut exited = std::pin::pin!(self.child.exited());
+        let mut exit = None;
+        loop {
+            let read = if exit.is_some() {
+                timeout(DRAIN, reader.read()).await.unwrap_or(Ok(None))
+            } else {
+                tokio::select! {
+                    biased;
+                    read = reader.read() => read,
+                    ended = &mut exited => { exit = Some(ended); continue }
+                }
+            };
+            let Ok(Some(chunk)) = read else { break };
+            lines.push(&chunk);
+            drop(chunk);
+            while let Some((line, taken)) = lines.next() {
+                self.route(line).await;
+                reader.acknowledge(taken);
+            }
+        }
+        let exit = match exit {
+            Some(exit) => exit,
+            // Its stdout is closed: nothing more can come of it. Most have ended, or are about to.
+            None => match timeout(DRAIN, &mut exited).await {
+                Ok(exit) => exit,
+                Err(_) => self.child.end(self.context.config.grace).await,
+            },
+        };
+        self.finish(exit);
+    }
+
+    /// Fails what is in flight, once.
+    fn finish(&self, exit: Exit) {
+        let (pending, sessions) = {
+            let mut state = self.lock();
+            if self.gone.borrow().is_some() {
+                return;
+            }
+            self.gone.send_replace(Some(exit.clone()));
+            state.tokens.clear();
+            state.asked.clear();
+            (std::mem::take(&mut state.pending), std::mem::take(&mut state.sessions))
+        };
+        let child = self.id().clone();
+        let text = format!("the server's process {exit} before it answered");
+        let data = serde_json::json!({ "exit_code": exit.code, "signal": exit.signal });
+        for (_, pending) in pending {
+            let error = rpc::error_with(Some(&pending.id), rpc::INTERNAL_ERROR, &text, Some(&data));
+            pending.outlet.push_now(error, true);
+        }
+        for session in sessions.iter().filter_map(Weak::upgrade) {
+            session.close();
+        }
+        self.context.tell(if self.ending.load(Ordering::Acquire) {
+            BridgeEvent::Ended { child, exit }
+        } else {
+            BridgeEvent::Crashed { child, exit }
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("child", self.id()).field("serves", &self.serves).finish_non_exhaustive()
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// Takes a request out, with its progress token.
+    fn take(&mut self, key: &IdKey) -> Option<Pending> {
+        let pending = self.pending.remove(key)?;
+        if let Some((token, _)) = &pending.token
+            && self.tokens.get(token) == Some(key)
+        {
+            self.tokens.remove(token);
+        }
+        Some(pending)
+    }
+}
+
+/// The only one that writes.
+async fn write(
+    mut writer: Box<dyn ChildWriter>,
+    mut waiting: mpsc::Receiver<Bytes>,
+    mut gone: watch::Receiver<Option<Exit>>,
+) {
+    let writing = async {
+        while let Some(line) = waiting.recv().await {
+            if let Err(error) = writer.write(line).await {
+                tracing::debug!(%error, "a child's stdin cannot be written");
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = writing => {}
+        _ = gone.wait_for(Option::is_some) => {}
+    }
+}
+
+/// One line with its end.
+fn framed(line: &Bytes) -> Bytes {
+    let mut framed = BytesMut::with_capacity(line.len() + 1);
+    framed.put_slice(line);
+    framed.put_u8(b'\n');
+    framed.freeze()
+}
+
+/// An id that no child was given before, even by a bridge before this one: it counts on from the time of the start.
+/// Every serializer keeps it, since it is below 2^53.
+pub(crate) fn next_id() -> u64 {
+    static NEXT: OnceLock<AtomicU64> = OnceLock::new();
+    let start = || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+        AtomicU64::new(u64::try_from(now).unwrap_or(1) % (1 << 52))
+    };
+    NEXT.get_or_init(start).fetch_add(1, Ordering::Relaxed)
+}

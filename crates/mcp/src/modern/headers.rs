@@ -1,0 +1,251 @@
+//! What headers say of a request must be what its body says.
+//!
+//! `Mcp-Method`, `Mcp-Name` and `Mcp-Param-*` let proxies route without reading bodies; a request whose headers say
+//! something else would pass a proxy as one thing and reach the server as another.
+
+use std::{collections::HashMap, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::{HeaderMap, HeaderName};
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+use tokio::time::Instant;
+
+use crate::{
+    answer,
+    envelope::{Message, string_of},
+    rpc,
+};
+
+const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const NAME: HeaderName = HeaderName::from_static("mcp-name");
+
+/// The most pages of tools that are looked at.
+pub(super) const PAGES: usize = 50;
+
+/// How long what tools say of headers is believed.
+const BELIEVED: Duration = Duration::from_secs(60);
+
+/// How deep arguments are looked into.
+const DEPTH: usize = 8;
+
+/// What is wrong with a request.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(super) enum Mismatch {
+    #[error("params._meta lacks {0}")]
+    Meta(&'static str),
+    #[error("the header {header} is missing")]
+    Missing { header: String },
+    #[error("the header {header} does not say what the body says")]
+    Differs { header: String },
+    #[error("the header {header} has a value that cannot be read")]
+    Unreadable { header: String },
+}
+
+/// Which arguments of which tools are repeated in headers.
+#[derive(Debug)]
+pub(super) struct Rules {
+    asked: Instant,
+    tools: HashMap<String, Vec<Rule>>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    header: HeaderName,
+    path: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct ToolsResult {
+    #[serde(default)]
+    tools: Vec<Tool>,
+    #[serde(rename = "nextCursor")]
+    cursor: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Tool {
+    name: String,
+    #[serde(rename = "inputSchema", default)]
+    schema: Value,
+}
+
+// === impl Mismatch ===
+
+impl Mismatch {
+    pub(super) fn code(&self) -> i64 {
+        match self {
+            Self::Meta(_) => rpc::INVALID_PARAMS,
+            _ => rpc::HEADER_MISMATCH,
+        }
+    }
+}
+
+// === impl Rules ===
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { asked: Instant::now(), tools: HashMap::new() }
+    }
+}
+
+impl Rules {
+    pub(super) fn is_old(&self) -> bool {
+        self.asked.elapsed() > BELIEVED
+    }
+
+    /// Takes one page of tools; the cursor of the next, as JSON, if there is one.
+    pub(super) fn add(&mut self, result: &RawValue) -> Option<String> {
+        let page: ToolsResult = serde_json::from_str(result.get()).ok()?;
+        for tool in page.tools {
+            let mut rules = Vec::new();
+            collect(&tool.schema, &mut Vec::new(), &mut rules);
+            if !rules.is_empty() {
+                self.tools.insert(tool.name, rules);
+            }
+        }
+        page.cursor.filter(|cursor| !cursor.is_null()).map(|cursor| cursor.to_string())
+    }
+
+    /// Whether the headers of a call repeat its arguments.
+    pub(super) fn check(&self, headers: &HeaderMap, tool: &str, arguments: Option<&RawValue>) -> Result<(), Mismatch> {
+        let Some(rules) = self.tools.get(tool) else { return Ok(()) };
+        let arguments: Value =
+            arguments.and_then(|arguments| serde_json::from_str(arguments.get()).ok()).unwrap_or_default();
+        for rule in rules {
+            let value = rule.path.iter().try_fold(&arguments, |value, name| value.get(name));
+            let header = decoded(headers, &rule.header)?;
+            let name = || rule.header.to_string();
+            match (value.filter(|value| !value.is_null()), header) {
+                (None, None) => {}
+                (Some(_), None) => return Err(Mismatch::Missing { header: name() }),
+                (Some(value), Some(header)) if same(value, &header) => {}
+                (_, Some(_)) => return Err(Mismatch::Differs { header: name() }),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The headers that every request has.
+pub(super) fn check(headers: &HeaderMap, message: &Message, method: &str) -> Result<(), Mismatch> {
+    let params = message.params();
+    let meta = params.meta().ok_or(Mismatch::Meta("io.modelcontextprotocol/protocolVersion"))?;
+    let version = meta.version.and_then(string_of);
+    let version = version.ok_or(Mismatch::Meta("io.modelcontextprotocol/protocolVersion"))?;
+    if !meta.capabilities.is_some_and(|capabilities| capabilities.get().starts_with('{')) {
+        return Err(Mismatch::Meta("io.modelcontextprotocol/clientCapabilities"));
+    }
+    compare(headers, &answer::VERSION, &version)?;
+    check_method(headers, method)?;
+    let named = match method {
+        "tools/call" | "prompts/get" => params.name,
+        "resources/read" => params.uri,
+        _ => return Ok(()),
+    };
+    match named.and_then(string_of) {
+        Some(name) => compare(headers, &NAME, &name),
+        // The server says what is wrong with such parameters.
+        None => Ok(()),
+    }
+}
+
+/// The one header that notifications have too.
+pub(super) fn check_method(headers: &HeaderMap, method: &str) -> Result<(), Mismatch> {
+    compare(headers, &METHOD, method)
+}
+
+fn compare(headers: &HeaderMap, name: &HeaderName, expected: &str) -> Result<(), Mismatch> {
+    match decoded(headers, name)? {
+        Some(said) if said == expected => Ok(()),
+        Some(_) => Err(Mismatch::Differs { header: name.to_string() }),
+        None => Err(Mismatch::Missing { header: name.to_string() }),
+    }
+}
+
+/// A header's value: as it is, or as `=?base64?…?=`.
+fn decoded(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Mismatch> {
+    let unreadable = || Mismatch::Unreadable { header: name.to_string() };
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(unreadable());
+    }
+    let text = value.to_str().map_err(|_| unreadable())?.trim_matches([' ', '\t']);
+    let Some(inner) = text.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
+        return Ok(Some(text.to_owned()));
+    };
+    let bytes = STANDARD.decode(inner).map_err(|_| unreadable())?;
+    String::from_utf8(bytes).map(Some).map_err(|_| unreadable())
+}
+
+/// Whether a header says this argument.
+fn same(value: &Value, said: &str) -> bool {
+    match value {
+        Value::String(text) => text == said,
+        Value::Bool(value) => said == if *value { "true" } else { "false" },
+        Value::Number(number) => {
+            number.to_string() == said || said.parse::<f64>().is_ok_and(|said| number.as_f64() == Some(said))
+        }
+        Value::Null | Value::Array(_) | Value::Object(_) => false,
+    }
+}
+
+/// Finds what a schema says of headers.
+fn collect(schema: &Value, path: &mut Vec<String>, rules: &mut Vec<Rule>) {
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
+    if path.len() >= DEPTH {
+        return;
+    }
+    for (name, property) in properties {
+        path.push(name.clone());
+        let header = property.get("x-mcp-header").and_then(Value::as_str);
+        let header = header.and_then(|header| HeaderName::try_from(format!("mcp-param-{header}")).ok());
+        if let Some(header) = header {
+            rules.push(Rule { header, path: path.clone() });
+        }
+        collect(property, path, rules);
+        path.pop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&str, &str)| -> (HeaderName, http::HeaderValue) {
+            (name.parse().expect("a name"), value.parse().expect("a value"))
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn arguments_are_compared_with_their_headers() {
+        let schema = json!({ "properties": {
+            "region": { "type": "string", "x-mcp-header": "Region" },
+            "deep": { "properties": { "count": { "type": "integer", "x-mcp-header": "Count" } } },
+            "plain": { "type": "string" },
+        }});
+        let page = json!({ "tools": [{ "name": "t", "inputSchema": schema }], "nextCursor": "next" }).to_string();
+        let mut rules = Rules::default();
+        let raw: &RawValue = serde_json::from_str(&page).expect("JSON");
+        assert_eq!(rules.add(raw).as_deref(), Some("\"next\""));
+        let check = |arguments: Value, pairs: &[(&str, &str)]| {
+            let text = arguments.to_string();
+            rules.check(&headers(pairs), "t", serde_json::from_str(&text).ok())
+        };
+        assert_eq!(check(json!({}), &[]), Ok(()));
+        assert_eq!(check(json!({ "region": "eu" }), &[("Mcp-Param-Region", "eu")]), Ok(()));
+        assert_eq!(check(json!({ "region": "Zürich" }), &[("mcp-param-region", "=?base64?WsO8cmljaA==?=")]), Ok(()));
+        assert_eq!(check(json!({ "deep": { "count": 2 } }), &[("Mcp-Param-Count", "2")]), Ok(()));
+        assert!(matches!(check(json!({ "region": "eu" }), &[]), Err(Mismatch::Missing { .. })));
+        assert!(matches!(check(json!({}), &[("Mcp-Param-Region", "eu")]), Err(Mismatch::Differs { .. })));
+        let broken = check(json!({ "region": "eu" }), &[("Mcp-Param-Region", "=?base64?ZX!?=")]);
+        assert!(matches!(broken, Err(Mismatch::Unreadable { .. })));
+        let twice = [("Mcp-Param-Region", "eu"), ("Mcp-Param-Region", "us")];
+        assert!(matches!(check(json!({ "region": "eu" }), &twice), Err(Mismatch::Unreadable { .. })));
+    }
+}

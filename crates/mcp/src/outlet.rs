@@ -1,0 +1,377 @@
+//! The messages on their way to one stream of a client: written by a child's reader, read by a response's body.
+//!
+//! An outlet keeps what was not sent yet and, for clients that may come back, the last of what was. It has at most one
+//! [`Reader`]; a new one takes over from the old. A reader that does not keep up holds the writer up for a while,
+//! then it is cut off; without a reader the oldest messages make room.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
+
+/// One stream's messages.
+pub(crate) struct Outlet {
+    /// Its number among those of its session.
+    pub(crate) number: u64,
+    limits: Limits,
+    state: Mutex<State>,
+    /// Told with `notify_waiters` after each change; who waits makes the future before it looks at the state.
+    changed: Notify,
+}
+
+/// How much an outlet keeps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Of what was sent, in bytes.
+    pub(crate) replay: usize,
+    /// Of what was not, in bytes; the newest message always fits.
+    pub(crate) unsent: usize,
+    /// How long a reader may hold the writer up.
+    pub(crate) stall: Duration,
+}
+
+/// One message and where it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    /// Where to go on reading after it.
+    pub(crate) next: u64,
+    pub(crate) line: Bytes,
+}
+
+/// The right to read an outlet. Dropping it says that the client has gone.
+pub(crate) struct Reader {
+    outlet: Arc<Outlet>,
+    turn: u64,
+    at: u64,
+    left: Option<Box<dyn FnOnce() + Send + Sync>>,
+}
+
+#[derive(Debug)]
+struct State {
+    events: VecDeque<Bytes>,
+    /// The number of the first one in `events`.
+    first: u64,
+    /// The number of the first one that was not sent.
+    unsent: u64,
+    unsent_bytes: usize,
+    sent_bytes: usize,
+    /// Answers that are still to come; the stream ends with the last one.
+    awaited: Option<usize>,
+    closed: bool,
+    /// Counts readers; the last one reads, if it is still there.
+    turn: u64,
+    reading: bool,
+}
+
+// === impl Outlet ===
+
+impl Outlet {
+    /// For the answers to so many requests, with its first reader.
+    pub(crate) fn answering(number: u64, answers: usize, limits: Limits) -> (Arc<Self>, Reader) {
+        let outlet = Arc::new(Self::new(number, Some(answers), limits));
+        let reader = outlet.read(0);
+        (outlet, reader)
+    }
+
+    /// For messages that answer nothing; open until it is closed.
+    pub(crate) fn standing(number: u64, limits: Limits) -> Arc<Self> {
+        Arc::new(Self::new(number, None, limits))
+    }
+
+    fn new(number: u64, awaited: Option<usize>, limits: Limits) -> Self {
+        let state = State {
+            events: VecDeque::new(),
+            first: 0,
+            unsent: 0,
+            unsent_bytes: 0,
+            sent_bytes: 0,
+            awaited,
+            closed: false,
+            turn: 0,
+            reading: false,
+        };
+        Self { number, limits, state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    /// Adds a message and waits while a reader has too much before it.
+    pub(crate) async fn push(&self, line: Bytes, answer: bool) {
+        let until = Instant::now() + self.limits.stall;
+        loop {
+            let changed = self.changed.notified();
+            {
+                let mut state = self.lock();
+                let fits = state.unsent_bytes == 0 || state.unsent_bytes + line.len() <= self.limits.unsent;
+                if fits || !state.reading {
+                    break;
+                }
+                if Instant::now() >= until {
+                    tracing::debug!(outlet = self.number, "a client does not read; its stream is cut off");
+                    state.reading = false;
+                    break;
+                }
+            }
+            let _ = timeout_at(until, changed).await;
+        }
+        self.push_now(line, answer);
+    }
+
+    /// Adds a message without waiting.
+    pub(crate) fn push_now(&self, line: Bytes, answer: bool) {
+        {
+            let mut state = self.lock();
+            if state.closed {
+                return;
+            }
+            while state.unsent_bytes > 0 && state.unsent_bytes + line.len() > self.limits.unsent && !state.reading {
+                state.forget_oldest();
+            }
+            state.unsent_bytes += line.len();
+            state.events.push_back(line);
+            if answer && let Some(awaited) = &mut state.awaited {
+                *awaited = awaited.saturating_sub(1);
+                state.closed = *awaited == 0;
+            }
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Ends the stream after what it has.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_waiters();
+    }
+
+    /// Whether nothing will be added.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Whether a client reads it now.
+    pub(crate) fn is_read(&self) -> bool {
+        self.lock().reading
+    }
+
+    /// Bytes that it holds.
+    pub(crate) fn held(&self) -> usize {
+        let state = self.lock();
+        state.sent_bytes + state.unsent_bytes
+    }
+
+    /// Takes over reading from this place on, or from the oldest that is kept behind it.
+    pub(crate) fn read(self: &Arc<Self>, from: u64) -> Reader {
+        let turn = {
+            let mut state = self.lock();
+            state.turn += 1;
+            state.reading = true;
+            state.turn
+        };
+        self.changed.notify_waiters();
+        Reader { outlet: Arc::clone(self), turn, at: from, left: None }
+    }
+
+    /// Takes over reading behind what was sent.
+    pub(crate) fn read_on(self: &Arc<Self>) -> Reader {
+        let from = self.lock().unsent;
+        self.read(from)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn forget_oldest(&mut self) {
+        let Some(line) = self.events.pop_front() else { return };
+        if self.first < self.unsent {
+            self.sent_bytes -= line.len();
+        } else {
+            self.unsent_bytes -= line.len();
+            self.unsent += 1;
+        }
+        self.first += 1;
+    }
+}
+
+// === impl Reader ===
+
+impl Reader {
+    /// What to do when the client goes away before the stream has ended.
+    pub(crate) fn on_leaving(&mut self, left: impl FnOnce() + Send + Sync + 'static) {
+        self.left = Some(Box::new(left));
+    }
+
+    /// Where it stands.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// The stream's number.
+    pub(crate) fn stream(&self) -> u64 {
+        self.outlet.number
+    }
+
+    /// Waits until something can be read, and tells whether that is all there will be: one message and the end.
+    /// Cancel-safe.
+    pub(crate) async fn only_one(&self) -> bool {
+        loop {
+            let changed = self.outlet.changed.notified();
+            {
+                let state = self.outlet.lock();
+                let ready = (state.first + state.events.len() as u64).saturating_sub(self.at.max(state.first));
+                if ready > 0 || state.closed || state.turn != self.turn {
+                    return ready == 1 && state.closed;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// The next message; `None` at the end, or when another reader has taken over. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Option<Event> {
+        let outlet = Arc::clone(&self.outlet);
+        loop {
+            let changed = outlet.changed.notified();
+            if let Some(found) = self.take() {
+                outlet.changed.notify_waiters();
+                if found.is_none() {
+                    self.left = None;
+                }
+                return found;
+            }
+            changed.await;
+        }
+    }
+
+    /// `Some(None)` is the end.
+    fn take(&mut self) -> Option<Option<Event>> {
+        let replay = self.outlet.limits.replay;
+        let mut state = self.outlet.lock();
+        if state.turn != self.turn || !state.reading {
+            return Some(None);
+        }
+        self.at = self.at.max(state.first);
+        let index = usize::try_from(self.at - state.first).ok()?;
+        let Some(line) = state.events.get(index).cloned() else {
+            return state.closed.then_some(None);
+        };
+        self.at += 1;
+        if self.at > state.unsent {
+            state.unsent = self.at;
+            state.unsent_bytes -= line.len();
+            state.sent_bytes += line.len();
+        }
+        while state.sent_bytes > replay && state.first < state.unsent {
+            state.forget_oldest();
+        }
+        Some(Some(Event { next: self.at, line }))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        {
+            let mut state = self.outlet.lock();
+            if state.turn == self.turn {
+                state.reading = false;
+            }
+            if state.closed && state.unsent == state.first + state.events.len() as u64 {
+                self.left = None;
+            }
+        }
+        self.outlet.changed.notify_waiters();
+        if let Some(left) = self.left.take() {
+            left();
+        }
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("stream", &self.outlet.number).field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { replay: 20, unsent: 20, stall: Duration::from_millis(50) };
+
+    fn line(text: &'static str) -> Bytes {
+        Bytes::from_static(text.as_bytes())
+    }
+
+    #[tokio::test]
+    async fn stream_ends_with_its_last_answer() {
+        let (outlet, mut reader) = Outlet::answering(1, 2, LIMITS);
+        outlet.push(line("note"), false).await;
+        outlet.push(line("one"), true).await;
+        outlet.push(line("two"), true).await;
+        outlet.push(line("late"), true).await;
+        let mut seen = Vec::new();
+        while let Some(event) = reader.next().await {
+            seen.push(event.line);
+        }
+        assert_eq!(seen, ["note", "one", "two"]);
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_can_be_read_again_within_the_limit() {
+        let outlet = Outlet::standing(0, LIMITS);
+        let mut reader = outlet.read_on();
+        for text in ["aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc"] {
+            outlet.push(line(text), false).await;
+            assert_eq!(reader.next().await.map(|event| event.line), Some(line(text)));
+        }
+        let mut again = outlet.read(0);
+        assert_eq!(again.next().await.map(|event| (event.next, event.line)), Some((2, line("bbbbbbbbbb"))));
+        assert!(reader.next().await.is_none(), "the old reader goes on");
+        assert_eq!(again.next().await.map(|event| event.next), Some(3));
+        assert_eq!(outlet.held(), 20);
+    }
+
+    #[tokio::test]
+    async fn slow_reader_holds_the_writer_up_and_is_then_cut_off() {
+        let outlet = Outlet::standing(0, LIMITS);
+        let mut reader = outlet.read_on();
+        outlet.push(line("aaaaaaaaaaaaaaa"), false).await;
+        let slow = {
+            let outlet = Arc::clone(&outlet);
+            tokio::spawn(async move { outlet.push(line("bbbbbbbbbbbbbbb"), false).await })
+        };
+        tokio::task::yield_now().await;
+        assert!(!slow.is_finished());
+        assert_eq!(reader.next().await.map(|event| event.line), Some(line("aaaaaaaaaaaaaaa")));
+        slow.await.expect("the writer goes on");
+        outlet.push(line("ccccccccccccccc"), false).await;
+        assert!(!outlet.is_read(), "a reader that reads nothing keeps the stream");
+        assert!(outlet.held() <= 40);
+    }
+
+    #[tokio::test]
+    async fn leaving_is_told_only_before_the_end() {
+        for (answered, told) in [(true, false), (false, true)] {
+            let (outlet, mut reader) = Outlet::answering(1, 1, LIMITS);
+            let (tell, mut heard) = tokio::sync::oneshot::channel();
+            reader.on_leaving(move || tell.send(()).unwrap_or_default());
+            if answered {
+                outlet.push(line("one"), true).await;
+                assert!(reader.only_one().await);
+                reader.next().await;
+            }
+            drop(reader);
+            assert_eq!(heard.try_recv().is_ok(), told);
+        }
+    }
+}

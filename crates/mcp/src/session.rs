@@ -1,0 +1,167 @@
+//! One client's session in the older era: its child, its streams, what it has subscribed to.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    link::Link,
+    outlet::{Limits, Outlet, Reader},
+};
+
+/// The most streams that are kept for clients that come back.
+const ENDED_STREAMS: usize = 32;
+
+/// The most resources that one session may have subscribed to.
+const SUBSCRIPTIONS: usize = 10_000;
+
+/// A session.
+pub(crate) struct Session {
+    pub(crate) id: Box<str>,
+    /// The protocol version that was agreed on.
+    pub(crate) version: Box<str>,
+    pub(crate) link: Arc<Link>,
+    /// What the client can be asked, by name; `None` leaves that to the child to know.
+    capabilities: Option<HashSet<String>>,
+    /// For messages that belong to no request.
+    pub(crate) standing: Arc<Outlet>,
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+struct State {
+    used: Instant,
+    next: u64,
+    streams: BTreeMap<u64, Arc<Outlet>>,
+    subscribed: HashSet<String>,
+}
+
+// === impl Session ===
+
+impl Session {
+    pub(crate) fn new(
+        id: &str,
+        version: &str,
+        link: &Arc<Link>,
+        capabilities: Option<HashSet<String>>,
+        limits: Limits,
+    ) -> Arc<Self> {
+        let state = State { used: Instant::now(), next: 1, streams: BTreeMap::new(), subscribed: HashSet::new() };
+        let session = Arc::new(Self {
+            id: id.into(),
+            version: version.into(),
+            link: Arc::clone(link),
+            capabilities,
+            standing: Outlet::standing(0, limits),
+            limits,
+            state: Mutex::new(state),
+        });
+        link.join(&session);
+        session
+    }
+
+    /// Says that the client is there.
+    pub(crate) fn touch(&self) {
+        self.lock().used = Instant::now();
+    }
+
+    /// When the client was last there; now, while it is connected or waits for an answer.
+    pub(crate) fn used(&self) -> Instant {
+        if self.is_connected() {
+            self.touch();
+        }
+        self.lock().used
+    }
+
+    /// Whether the client has said that it can be asked this.
+    pub(crate) fn takes(&self, method: &str) -> bool {
+        let Some(capabilities) = &self.capabilities else { return true };
+        match method.split('/').next().unwrap_or_default() {
+            "ping" => true,
+            area => capabilities.contains(area),
+        }
+    }
+
+    /// Whether the client reads any of its streams.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.standing.is_read() || self.lock().streams.values().any(|stream| stream.is_read())
+    }
+
+    /// A stream for the answers to so many requests. Old ones make room.
+    pub(crate) fn open(&self, answers: usize) -> (Arc<Outlet>, Reader) {
+        let mut state = self.lock();
+        let number = state.next;
+        state.next += 1;
+        let (outlet, reader) = Outlet::answering(number, answers, self.limits);
+        state.streams.insert(number, Arc::clone(&outlet));
+        state.make_room(self.limits.replay);
+        (outlet, reader)
+    }
+
+    /// Goes on reading a stream that a client was cut off from.
+    pub(crate) fn resume(&self, stream: u64, from: u64) -> Option<Reader> {
+        if stream == self.standing.number {
+            return Some(self.standing.read(from));
+        }
+        let outlet = self.lock().streams.get(&stream).cloned();
+        outlet.map(|outlet| outlet.read(from))
+    }
+
+    /// Remembers a subscription; `false` when there are too many.
+    pub(crate) fn subscribe(&self, uri: String) -> bool {
+        let mut state = self.lock();
+        if state.subscribed.len() >= SUBSCRIPTIONS && !state.subscribed.contains(&uri) {
+            return false;
+        }
+        state.subscribed.insert(uri);
+        true
+    }
+
+    /// Forgets one.
+    pub(crate) fn unsubscribe(&self, uri: &str) {
+        self.lock().subscribed.remove(uri);
+    }
+
+    pub(crate) fn is_subscribed(&self, uri: &str) -> bool {
+        self.lock().subscribed.contains(uri)
+    }
+
+    /// Ends its streams after what they have.
+    pub(crate) fn close(&self) {
+        self.standing.close();
+        for stream in self.lock().streams.values() {
+            stream.close();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("link", &self.link).finish_non_exhaustive()
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// Forgets streams that have ended and are not read, the oldest first.
+    fn make_room(&mut self, budget: usize) {
+        let ended: Vec<u64> =
+            self.streams.iter().filter(|(_, s)| s.is_closed() && !s.is_read()).map(|(number, _)| *number).collect();
+        let mut held: usize = ended.iter().filter_map(|number| self.streams.get(number)).map(|s| s.held()).sum();
+        for (index, number) in ended.iter().enumerate() {
+            if ended.len() - index <= ENDED_STREAMS && held <= budget {
+                return;
+            }
+            held -= self.streams.remove(number).map_or(0, |stream| stream.held());
+        }
+    }
+}

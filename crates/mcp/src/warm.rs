@@ -1,0 +1,246 @@
+//! Children that are kept warm: started when they are first needed, and again after they ended.
+
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::timeout,
+};
+
+use crate::{
+    answer::{self, Answer},
+    bridge::Inner,
+    child::{Exit, LaunchError},
+    config::Sharing,
+    envelope::{Kind, Message},
+    link::{Ask, AskError, Link, Serves, next_id},
+    note::{Note, SharedNote},
+    outlet::Outlet,
+    rpc,
+};
+
+/// The protocol version that we ask servers of the older era for.
+const LEGACY_VERSION: &str = "2025-11-25";
+
+/// One warm child at most, with what is known of it.
+pub(crate) struct Slot<T> {
+    now: StdMutex<Option<(Arc<Link>, Arc<T>)>>,
+    /// Held by the one that starts it; the others wait and then find it.
+    starting: Mutex<()>,
+}
+
+/// What a server of the older era said to `initialize`.
+#[derive(Debug)]
+pub(crate) struct Initialized {
+    pub(crate) version: String,
+    pub(crate) result: Box<RawValue>,
+}
+
+/// Why there is no child that can be asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    #[error("the server's process {0} before it was ready")]
+    Exited(Exit),
+    #[error("the server was not ready within {0} s")]
+    Late(u64),
+    #[error("the server refused to start a session: {0}")]
+    Refused(String),
+    #[error("the server speaks MCP 2025-11-25 and older: send `initialize` first")]
+    NotModern,
+}
+
+/// Ends a child that nobody took over.
+pub(crate) struct EndUnlessKept(Option<Arc<Link>>);
+
+#[derive(Deserialize)]
+struct Response<'a> {
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct InitializeResult {
+    #[serde(rename = "protocolVersion")]
+    version: String,
+}
+
+// === impl Slot ===
+
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Self { now: StdMutex::new(None), starting: Mutex::new(()) }
+    }
+}
+
+impl<T> Slot<T> {
+    /// The child, if one lives.
+    pub(crate) fn alive(&self) -> Option<(Arc<Link>, Arc<T>)> {
+        let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        now.clone().filter(|(link, _)| link.is_alive())
+    }
+
+    /// The right to start one.
+    pub(crate) async fn start(&self) -> MutexGuard<'_, ()> {
+        self.starting.lock().await
+    }
+
+    /// Keeps a child that was started.
+    pub(crate) fn put(&self, link: Arc<Link>, known: T) -> (Arc<Link>, Arc<T>) {
+        let kept = (link, Arc::new(known));
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept.clone());
+        kept
+    }
+
+    /// Forgets the child.
+    pub(crate) fn clear(&self) {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+// === impl Initialized ===
+
+impl Initialized {
+    pub(crate) fn of(version: String, result: Box<RawValue>) -> Self {
+        Self { version, result }
+    }
+}
+
+// === impl StartError ===
+
+impl StartError {
+    /// As the answer to a request.
+    pub(crate) fn answer(&self, id: Option<&str>) -> Answer {
+        match self {
+            Self::Launch(LaunchError::Unavailable { .. }) => {
+                answer::busy(StatusCode::SERVICE_UNAVAILABLE, id, &self.to_string())
+            }
+            // Whoever tries the newer era first must be able to tell that this is none of its errors.
+            Self::NotModern => answer::error(StatusCode::BAD_REQUEST, id, rpc::REFUSED, &self.to_string()),
+            _ => answer::error(StatusCode::BAD_GATEWAY, id, rpc::INTERNAL_ERROR, &self.to_string()),
+        }
+    }
+}
+
+// === impl EndUnlessKept ===
+
+impl EndUnlessKept {
+    pub(crate) fn new(link: &Arc<Link>) -> Self {
+        Self(Some(Arc::clone(link)))
+    }
+
+    pub(crate) fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for EndUnlessKept {
+    fn drop(&mut self) {
+        if let Some(link) = self.0.take() {
+            link.end_soon();
+        }
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// A child that was just started.
+    pub(crate) async fn launch(&self, serves: Serves) -> Result<(Arc<Link>, EndUnlessKept), StartError> {
+        let launching = self.context.launcher.launch(Note::Starting.to_child());
+        let limit = self.context.config.start_timeout;
+        let child = timeout(limit, launching).await.map_err(|_| StartError::Late(limit.as_secs()))??;
+        let taken = || LaunchError::Unavailable { reason: "its stdio is in use".to_owned() };
+        let link = Link::start(&self.context, child, serves, false).ok_or_else(taken)?;
+        let guard = EndUnlessKept::new(&link);
+        Ok((link, guard))
+    }
+
+    /// Asks a child something for ourselves and gives back the whole answer.
+    pub(crate) async fn ask_self(&self, link: &Link, method: &str, params: &str) -> Result<Message, StartError> {
+        let request = rpc::request(&next_id().to_string(), method, params);
+        let request = Message::parse(request).map_err(|_| StartError::Refused("bad parameters".to_owned()))?;
+        let gone = || StartError::Exited(link.exit().unwrap_or_default());
+        let (outlet, mut reader) = Outlet::answering(0, 1, self.context.limits_once());
+        let limit = self.context.config.start_timeout;
+        let ask = Ask { message: &request, outlet: &outlet, session: None, patience: Some(limit) };
+        link.ask(ask).await.map_err(|error| match error {
+            AskError::Gone => gone(),
+            other => StartError::Refused(other.to_string()),
+        })?;
+        while let Some(event) = reader.next().await {
+            if let Ok(message) = Message::parse(event.line)
+                && matches!(message.kind, Kind::Result | Kind::Error { .. })
+            {
+                if link.exit().is_some() {
+                    return Err(gone());
+                }
+                if message.kind == (Kind::Error { code: rpc::TIMED_OUT }) {
+                    return Err(StartError::Late(limit.as_secs()));
+                }
+                return Ok(message);
+            }
+        }
+        Err(gone())
+    }
+
+    /// The warm child of the older era, initialized by us: for plain calls and, where sessions share it, for them.
+    pub(crate) async fn warm_link(&self) -> Result<(Arc<Link>, Arc<Initialized>), StartError> {
+        if let Some(alive) = self.warm.alive() {
+            return Ok(alive);
+        }
+        let _starting = self.warm.start().await;
+        if let Some(alive) = self.warm.alive() {
+            return Ok(alive);
+        }
+        let shared = self.context.config.sharing == Sharing::Shared;
+        let (link, guard) = self.launch(if shared { Serves::Sessions } else { Serves::Requests }).await?;
+        // Sessions that share a child may have any of these; a request goes to none that has not.
+        let capabilities =
+            if shared { r#"{"roots":{"listChanged":true},"sampling":{},"elicitation":{}}"# } else { "{}" };
+        let client = client_info();
+        let params =
+            format!(r#"{{"protocolVersion":"{LEGACY_VERSION}","capabilities":{capabilities},"clientInfo":{client}}}"#);
+        let message = self.ask_self(&link, "initialize", &params).await?;
+        let (version, result) = initialized(&message)?;
+        let initialized = rpc::notification("notifications/initialized", "{}");
+        link.send(initialized).await.map_err(|_| StartError::Exited(link.exit().unwrap_or_default()))?;
+        link.note(&if shared {
+            Note::Shared(SharedNote { version: version.clone(), result: result.clone(), sessions: Vec::new() })
+        } else {
+            Note::Calls { version: version.clone() }
+        })
+        .await;
+        guard.keep();
+        Ok(self.warm.put(link, Initialized::of(version, result)))
+    }
+}
+
+/// Version and result of an answer to `initialize`.
+pub(crate) fn initialized(message: &Message) -> Result<(String, Box<RawValue>), StartError> {
+    let result = result_of(&message.line).map_err(StartError::Refused)?;
+    let version = serde_json::from_str::<InitializeResult>(result.get()).map(|result| result.version);
+    let version = version.map_err(|_| StartError::Refused("its result has no protocolVersion".to_owned()))?;
+    Ok((version, result.to_owned()))
+}
+
+/// The result that an answer carries, or the error as text.
+pub(crate) fn result_of(line: &Bytes) -> Result<&RawValue, String> {
+    let response: Response<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    match (response.result, response.error) {
+        (Some(result), _) => Ok(result),
+        (None, error) => Err(error.map_or("null", RawValue::get).to_owned()),
+    }
+}
+
+/// How we introduce ourselves.
+pub(crate) fn client_info() -> String {
+    format!(r#"{{"name":"emergent","version":"{}"}}"#, env!("CARGO_PKG_VERSION"))
+}
