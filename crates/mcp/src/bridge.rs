@@ -37,6 +37,9 @@ use crate::{
 /// How often idle sessions and late answers are looked for.
 const SWEEP: Duration = Duration::from_millis(500);
 
+/// How long a session is left alone, however many others want its place.
+const LEFT_ALONE: Duration = Duration::from_secs(60);
+
 /// One hosted server, for any number of clients at once.
 pub struct Bridge {
     pub(crate) inner: Arc<Inner>,
@@ -240,16 +243,26 @@ impl Inner {
         None
     }
 
-    /// A place for one more session, if there is one.
+    /// A place for one more session, if there is one or can be made: many clients go away without a word.
     pub(crate) fn place(&self) -> Option<Place<'_>> {
         let mut sessions = self.sessions();
         sessions.retain(|_, session| session.link.is_alive());
         let starting = self.starting.load(Ordering::Acquire);
         if sessions.len() + starting >= self.context.config.max_sessions {
-            return None;
+            let unused = sessions.values().filter(|session| !session.link.waits(session));
+            let oldest = unused.min_by_key(|session| session.used()).cloned()?;
+            if oldest.used().elapsed() < LEFT_ALONE {
+                return None;
+            }
+            tracing::info!(child = %oldest.link.id(), "a session that is not used makes room");
+            sessions.remove(&oldest.id);
+            drop(sessions);
+            self.end(&oldest);
+            sessions = self.sessions();
         }
         // Counted while the map is locked: two that come at once see each other.
         self.starting.fetch_add(1, Ordering::AcqRel);
+        drop(sessions);
         Some(Place(&self.starting))
     }
 

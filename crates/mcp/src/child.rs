@@ -188,8 +188,11 @@ mod tests {
 
     #[test]
     fn seam_is_object_safe() {
-        fn takes(_: Option<(&dyn Launcher, &dyn Child, &dyn ChildReader, &dyn ChildWriter)>) {}
-        takes(None);
+        fn takes<T: ?Sized>() {}
+        takes::<dyn Launcher>();
+        takes::<dyn Child>();
+        takes::<dyn ChildReader>();
+        takes::<dyn ChildWriter>();
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::time::Duration;
 pub struct BridgeConfig {
     /// Who shares a child.
     pub sharing: Sharing,
-    /// The most sessions at once; one more is refused with 429.
+    /// The most sessions at once. One more takes the place of the one that was not used for the longest time, if that
+    /// is a minute or more; else it is refused with 429.
     pub max_sessions: usize,
     /// A session that nobody has used for so long ends, and its child with it.
     pub idle_after: Duration,

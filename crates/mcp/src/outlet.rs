@@ -223,7 +223,7 @@ impl Reader {
 
     /// Waits until something can be read, and tells whether that is all there will be: one message and the end.
     /// Cancel-safe.
-    pub(crate) async fn only_one(&self) -> bool {
+    pub(crate) async fn only_one(&mut self) -> bool {
         loop {
             let changed = self.outlet.changed.notified();
             {
