@@ -1,6 +1,7 @@
 //! The command line.
 
 mod backup;
+mod mcp;
 mod project;
 mod serve;
 mod server;
@@ -12,6 +13,7 @@ mod workspace;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use backup::BackupArgs;
+pub(crate) use mcp::{McpAddArgs, McpCommand};
 pub(crate) use project::{ProjectCommand, QuotaArgs};
 pub(crate) use serve::ServeArgs;
 pub(crate) use server::ServerCommand;
@@ -51,6 +53,9 @@ pub(crate) enum Command {
     /// Keep the state of workspaces, and make others from it.
     #[command(subcommand_required = true)]
     Snapshot(WithServer<SnapshotCommand>),
+    /// Host MCP servers and call them.
+    #[command(subcommand_required = true)]
+    Mcp(WithServer<McpCommand>),
     /// Make, list, rotate and revoke access tokens.
     #[command(subcommand_required = true)]
     Token(WithServer<TokenCommand>),

@@ -2,6 +2,7 @@
 
 mod backup;
 mod doctor;
+mod mcp;
 mod project;
 mod serve;
 mod server;
@@ -23,6 +24,7 @@ pub(crate) async fn run(cli: Cli) -> ExitStatus {
         Command::Doctor(arguments) => doctor::run(&arguments).await,
         Command::Workspace(arguments) => workspace::run(arguments).await,
         Command::Snapshot(arguments) => snapshot::run(arguments).await,
+        Command::Mcp(arguments) => mcp::run(arguments).await,
         Command::Token(arguments) => ended(token::run(arguments).await),
         Command::Project(arguments) => ended(project::run(arguments).await),
         Command::Server(arguments) => ended(server::run(arguments).await),
