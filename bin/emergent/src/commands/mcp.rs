@@ -128,10 +128,7 @@ async fn call(client: &Client, server: &str, method: &str, params: &str, timeout
             let name = serde_json::Value::from(method);
             ("tools/call".to_owned(), format!(r#"{{"name":{name},"arguments":{params}}}"#))
         };
-        let params = RawValue::from_string(params).map_err(|error| ClientError::BadArgument {
-            argument: "PARAMS",
-            reason: error.to_string(),
-        })?;
+        let params = RawValue::from_string(params).map_err(ClientError::BadParameters)?;
         let body = McpCall { method, params: Some(params), timeout_ms: timeout.map(|seconds| seconds * 1000) };
         client.answer::<McpAnswer>(client.request(Method::POST, &path(server, "/call"))?.json(&body)).await
     };
