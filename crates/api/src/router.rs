@@ -25,7 +25,8 @@ use crate::{
     forward, hosts, mcp, observe, pages,
     problem::{Problem, ProblemKind, Refusal},
     resources::{
-        self, files, health, mcp_servers, processes, projects, providers, servers, snapshots, tokens, tools, usage, workspaces,
+        self, files, health, mcp_servers, processes, projects, providers, servers, snapshots, tokens, tools, usage,
+        workspaces,
     },
     state::ApiState,
 };

@@ -149,7 +149,13 @@ impl Driver {
                 }
                 Event::Bridge(event) => self.on_bridge(event).await,
                 Event::Note(Note::StartFailed(reason)) => {
-                    let exit = McpServerExit { code: None, signal: None, reason: Some(reason), stderr: String::new(), at: Utc::now() };
+                    let exit = McpServerExit {
+                        code: None,
+                        signal: None,
+                        reason: Some(reason),
+                        stderr: String::new(),
+                        at: Utc::now(),
+                    };
                     self.on_crash(exit, false).await;
                 }
                 Event::Note(Note::Ended(exit)) => self.on_exit(exit).await,
@@ -246,7 +252,8 @@ impl Driver {
                 }
             }
         });
-        let launcher = GuestLauncher { guest: self.entry.guest.clone(), program, gate: self.entry.gate.subscribe(), failures };
+        let launcher =
+            GuestLauncher { guest: self.entry.guest.clone(), program, gate: self.entry.gate.subscribe(), failures };
         let endpoint = if row.spec.stdio_bridge {
             let era = row.era.as_deref().filter(|_| was_current).and_then(era_of);
             let bridge = Bridge::start(Arc::new(launcher), self.bridge_config(&row, era)).await?;
@@ -274,7 +281,9 @@ impl Driver {
             grace: GRACE,
             allowed_hosts: config.allowed_hosts.clone(),
             allowed_origins: config.allowed_hosts.clone().map(|hosts| {
-                let with = |scheme: &'static str| hosts.iter().map(move |host| format!("{scheme}://{host}")).collect::<Vec<_>>();
+                let with = |scheme: &'static str| {
+                    hosts.iter().map(move |host| format!("{scheme}://{host}")).collect::<Vec<_>>()
+                };
                 [with("http"), with("https")].concat()
             }),
             era,
@@ -384,7 +393,13 @@ impl Driver {
             Some(EngineState::Created | EngineState::Remains) | None => (None, "its sandbox was removed"),
         };
         self.phase = Phase::Down;
-        let exit = McpServerExit { code, signal: None, reason: Some(reason.to_owned()), stderr: String::new(), at: Utc::now() };
+        let exit = McpServerExit {
+            code,
+            signal: None,
+            reason: Some(reason.to_owned()),
+            stderr: String::new(),
+            at: Utc::now(),
+        };
         self.on_crash(exit, false).await;
     }
 
@@ -395,7 +410,8 @@ impl Driver {
         let is_down = matches!(self.phase, Phase::Down);
         let how = describe(&exit);
         let restarted = matches!(next, Next::Restart | Next::RestartAfter(_));
-        if next != Next::Nothing {
+        // How a sandbox ended says more than how its processes did.
+        if next != Next::Nothing || is_down {
             let recorded = self.inner.store.mcp_servers_record_exit(self.entry.id, &exit, restarted).await;
             recorded.unwrap_or_else(|error| tracing::warn!(reason = chain(&error), "an exit was not recorded"));
         }

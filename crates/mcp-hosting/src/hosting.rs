@@ -300,7 +300,9 @@ impl Hosting {
     fn endpoint(&self, entry: &Entry) -> Result<Arc<Endpoint>, HostingError> {
         let (state, message) = entry.state();
         match (state, entry.endpoint()) {
-            (McpServerState::Running | McpServerState::BackingOff | McpServerState::Stopped, Some(endpoint)) => Ok(endpoint),
+            (McpServerState::Running | McpServerState::BackingOff | McpServerState::Stopped, Some(endpoint)) => {
+                Ok(endpoint)
+            }
             _ => Err(HostingError::NotRunning { state, message }),
         }
     }
@@ -332,7 +334,8 @@ impl Hosting {
             return Ok((Vec::new(), None));
         }
         let key = self.inner.config.secret_key.as_ref().ok_or(HostingError::NoKey)?;
-        let sealed = key.seal(id, environment).map_err(|error| HostingError::invalid("environment", error.to_string()))?;
+        let sealed =
+            key.seal(id, environment).map_err(|error| HostingError::invalid("environment", error.to_string()))?;
         Ok((environment.keys().cloned().collect(), Some(sealed)))
     }
 

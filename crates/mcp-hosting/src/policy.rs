@@ -104,8 +104,17 @@ mod tests {
     fn the_fourth_crash_within_a_minute_is_held_back_and_each_further_one_longer() {
         let (mut history, mut now) = (History::default(), Instant::now());
         let after = |seconds| Next::RestartAfter(seconds * SECOND);
-        let expected =
-            [Next::Restart, Next::Restart, Next::Restart, after(5), after(15), after(45), after(120), after(300), after(300)];
+        let expected = [
+            Next::Restart,
+            Next::Restart,
+            Next::Restart,
+            after(5),
+            after(15),
+            after(45),
+            after(120),
+            after(300),
+            after(300),
+        ];
         for next in expected {
             assert_eq!(crash(&mut history, &mut now), next);
         }

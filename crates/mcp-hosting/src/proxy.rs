@@ -75,8 +75,7 @@ impl Proxy {
         B::Error: Into<BodyError>,
     {
         let tunnel = self.guest.tunnel(self.port).await.map_err(|error| chain(&error))?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(tunnel)).await.map_err(|error| chain(&error))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(tunnel)).await.map_err(|error| chain(&error))?;
         let over = self.over.clone();
         tokio::spawn(async move {
             // A connection that breaks is seen by whoever reads the answer.
@@ -84,7 +83,8 @@ impl Proxy {
         });
         let (mut head, body) = request.into_parts();
         let query = head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-        let uri: Uri = format!("{}{query}", self.path).parse().map_err(|error: http::uri::InvalidUri| error.to_string())?;
+        let uri: Uri =
+            format!("{}{query}", self.path).parse().map_err(|error: http::uri::InvalidUri| error.to_string())?;
         head.uri = uri;
         head.version = http::Version::HTTP_11;
         for name in NOT_PASSED_ON {

@@ -136,9 +136,7 @@ impl Inner {
                 .into_iter()
                 .find(|network| network.as_str() == spec.network)
                 .unwrap_or(NetworkPolicy::Outbound),
-            volumes: volumes
-                .map(|(name, path)| NamedVolume { name: name.to_owned(), path: path.to_owned() })
-                .collect(),
+            volumes: volumes.map(|(name, path)| NamedVolume { name: name.to_owned(), path: path.to_owned() }).collect(),
         })
     }
 

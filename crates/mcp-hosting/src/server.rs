@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use emergent_provider::{ImageRef, NetworkPolicy};
-use emergent_store::{McpPackage, McpServerExit, McpServerId, McpServerRow, McpServerSpec, McpServerState, RestartPolicy};
+use emergent_store::{
+    McpPackage, McpServerExit, McpServerId, McpServerRow, McpServerSpec, McpServerState, RestartPolicy,
+};
 
 /// A server to register. What is absent is the default's. Its `Debug` shows no value of the environment.
 #[derive(Clone, Default)]

@@ -92,7 +92,8 @@ pub(crate) fn apply(
 fn check(spec: &McpServerSpec) -> Result<(), HostingError> {
     let invalid = |field: &str, message: &str| Err(HostingError::invalid(field, message));
     let arguments = spec.cmd.iter().flatten();
-    if arguments.clone().map(String::len).sum::<usize>() > COMMAND || arguments.clone().any(|text| text.contains('\0')) {
+    if arguments.clone().map(String::len).sum::<usize>() > COMMAND || arguments.clone().any(|text| text.contains('\0'))
+    {
         return invalid("cmd", "it takes at most 128 KiB, without NUL bytes");
     }
     if spec.package.is_none() && spec.cmd.as_ref().is_some_and(|cmd| cmd.first().is_none_or(String::is_empty)) {

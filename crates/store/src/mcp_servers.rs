@@ -260,7 +260,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
-    pub async fn mcp_servers_get(&self, project: ProjectId, id: McpServerId) -> Result<Option<McpServerRow>, StoreError> {
+    pub async fn mcp_servers_get(
+        &self,
+        project: ProjectId,
+        id: McpServerId,
+    ) -> Result<Option<McpServerRow>, StoreError> {
         Ok(self.mcp_servers_find(id).await?.filter(|row| row.project == project))
     }
 
@@ -383,9 +387,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database fails.
     pub async fn mcp_servers_record_era(&self, id: McpServerId, era: &str) -> Result<(), StoreError> {
-        let update = Entity::update_many()
-            .filter(Column::Id.eq(id.as_uuid()))
-            .col_expr(Column::Era, Expr::value(era));
+        let update = Entity::update_many().filter(Column::Id.eq(id.as_uuid())).col_expr(Column::Era, Expr::value(era));
         update.exec(self.writer.connection()).await.doing("record an MCP server's era")?;
         Ok(())
     }

@@ -140,7 +140,11 @@ impl ChildEnds {
             variables: &variables,
             user: request.user,
             mark,
-            stdio: [input.as_fd(), if request.stdout_to_stderr { errors.as_fd() } else { output.as_fd() }, errors.as_fd()],
+            stdio: [
+                input.as_fd(),
+                if request.stdout_to_stderr { errors.as_fd() } else { output.as_fd() },
+                errors.as_fd(),
+            ],
         })?;
         let variable = (request.user == RunAs::Root).then(|| format!("{ID_VARIABLE}={}", request.child_id));
         let family = Family { leader: Some(pid), mark, variable };

@@ -31,9 +31,7 @@ pub(super) async fn run(arguments: WithServer<McpCommand>) -> ExitStatus {
         McpCommand::Add(new) => ended(add(&client, new, json).await),
         McpCommand::Ls => ended(ls(&client, json).await),
         McpCommand::Show { server: name } => ended(show(&client, &server, &name, json).await),
-        McpCommand::Call { server, method, params, timeout } => {
-            call(&client, &server, &method, &params, timeout).await
-        }
+        McpCommand::Call { server, method, params, timeout } => call(&client, &server, &method, &params, timeout).await,
         McpCommand::Logs { server } => ended(logs(&client, &server, json).await),
         McpCommand::Restart { server } => ended(restart(&client, &server, json).await),
         McpCommand::Rm { servers } => remove(&client, &servers, json).await,
@@ -46,8 +44,7 @@ async fn add(client: &Client, new: McpAddArgs, json: bool) -> Result<(), ClientE
         (Some(npm), _) => Some((RegistryName::Npm, npm)),
         (None, pypi) => pypi.map(|pypi| (RegistryName::Pypi, pypi)),
     };
-    let limits =
-        RequestedLimits { cpu: new.cpu, memory: new.memory, disk: new.disk, ..RequestedLimits::default() };
+    let limits = RequestedLimits { cpu: new.cpu, memory: new.memory, disk: new.disk, ..RequestedLimits::default() };
     let body = McpServerRequest {
         name: Some(new.name),
         image: new.image,
@@ -159,7 +156,9 @@ async fn logs(client: &Client, server: &str, json: bool) -> Result<(), ClientErr
         let how = match (exit.exit_code, exit.signal, &exit.reason) {
             (_, _, Some(reason)) => reason.clone(),
             (_, Some(signal), None) => format!("signal {signal}"),
-            (code, None, None) => format!("exit code {}", code.map_or_else(|| "unknown".to_owned(), |code| code.to_string())),
+            (code, None, None) => {
+                format!("exit code {}", code.map_or_else(|| "unknown".to_owned(), |code| code.to_string()))
+            }
         };
         print::notice(&format!("last ended at {}: {how}\n", exit.at));
         print::out(&exit.stderr);

@@ -96,9 +96,8 @@ impl Reading<'_> {
             Err(error) => Err(error.to_string()),
         });
         McpSettings {
-            secret_key: self.optional(env_vars::EMERGENT_SECRET_KEY, |text| {
-                SecretKey::from_hex(text).map_err(|_| String::new())
-            }),
+            secret_key: self
+                .optional(env_vars::EMERGENT_SECRET_KEY, |text| SecretKey::from_hex(text).map_err(|_| String::new())),
             body_limit: usize::try_from(body_limit).unwrap_or(usize::MAX),
             max_sessions: self.whole(env_vars::EMERGENT_MCP_MAX_SESSIONS, 1, 256),
             idle_after: Duration::from_secs_f64(60.0 * minutes),
@@ -258,12 +257,8 @@ impl Reading<'_> {
                 if is_key { Ok(()) } else { Err(String::new()) }
             });
         }
-        let only_checked = [
-            env_vars::E2B_API_KEY,
-            env_vars::E2B_DOMAIN,
-            env_vars::E2B_API_URL,
-            env_vars::GITHUB_APP_ENCRYPTION_KEY,
-        ];
+        let only_checked =
+            [env_vars::E2B_API_KEY, env_vars::E2B_DOMAIN, env_vars::E2B_API_URL, env_vars::GITHUB_APP_ENCRYPTION_KEY];
         let given = only_checked.into_iter().filter(|variable| self.value(variable).is_some());
         given.map(|variable| variable.name).collect()
     }

@@ -23,7 +23,8 @@ pub(crate) struct Actions(HashMap<(Method, String), (AuditKind, Arc<str>)>);
 impl Actions {
     /// Every call of a tool, and every other call that changes a workspace.
     pub(crate) fn of(document: &OpenApi) -> Self {
-        let routes = document.paths.paths.iter().filter(|(route, _)| route.starts_with(AGENT) || route.starts_with(MCP));
+        let routes =
+            document.paths.paths.iter().filter(|(route, _)| route.starts_with(AGENT) || route.starts_with(MCP));
         let known = routes.flat_map(|(route, item)| {
             operations(item).into_iter().filter_map(|(method, operation)| {
                 let action = action(&method, operation?)?;

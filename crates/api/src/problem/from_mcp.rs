@@ -18,14 +18,15 @@ impl From<HostingError> for Refusal {
                 Self::new(ProblemKind::WorkspacesDisabled, detail)
             }
             HostingError::NotFound => {
-                let detail = "your project has no MCP server of this id or name; list them with GET /api/v1/mcp/servers";
+                let detail =
+                    "your project has no MCP server of this id or name; list them with GET /api/v1/mcp/servers";
                 Self::new(ProblemKind::McpServerNotFound, detail)
             }
-            HostingError::NameTaken(_) => {
-                Self::of_field(ProblemKind::McpServerNameTaken, "name", error.to_string())
-            }
+            HostingError::NameTaken(_) => Self::of_field(ProblemKind::McpServerNameTaken, "name", error.to_string()),
             HostingError::Invalid { field, message } => Self::of_field(ProblemKind::InvalidValue, field, message),
-            HostingError::ImageNotAllowed(_) => Self::of_field(ProblemKind::ImageNotAllowed, "image", error.to_string()),
+            HostingError::ImageNotAllowed(_) => {
+                Self::of_field(ProblemKind::ImageNotAllowed, "image", error.to_string())
+            }
             HostingError::NoKey => Self::of_field(ProblemKind::NoSecretKey, "environment", error.to_string()),
             HostingError::Elsewhere => Self::new(ProblemKind::WorkspaceElsewhere, error.to_string()),
             HostingError::NotRunning { state, .. } => {

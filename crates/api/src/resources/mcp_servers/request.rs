@@ -168,8 +168,7 @@ impl McpServerRequest {
             return Err(Refusal::of_field(ProblemKind::InvalidValue, "name", "it cannot be changed"));
         }
         let image = self.image.as_deref().map(str::parse::<ImageRef>).transpose();
-        let image =
-            image.map_err(|error| Refusal::of_field(ProblemKind::InvalidValue, "image", error.to_string()))?;
+        let image = image.map_err(|error| Refusal::of_field(ProblemKind::InvalidValue, "image", error.to_string()))?;
         let limits = self.resource_limits.unwrap_or_default();
         Ok(ServerUpdate {
             image,
