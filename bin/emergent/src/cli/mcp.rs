@@ -57,7 +57,7 @@ pub(crate) enum McpCommand {
 /// A server to register.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    emergent mcp add clock --pypi mcp-server-time==2026.8.18\n  \
+    emergent mcp add clock --pypi mcp-server-time\n  \
     emergent mcp add files --npm @modelcontextprotocol/server-filesystem -- /workspace\n  \
     emergent mcp add own --image registry.example/own:1 --env TOKEN=…")]
 pub(crate) struct McpAddArgs {
