@@ -21,12 +21,14 @@ pub(crate) enum McpCommand {
     /// Show an MCP server, and how clients connect to it.
     Show {
         /// Its name or id.
-        server: String,
+        #[arg(value_name = "SERVER")]
+        name: String,
     },
     /// Call a method and print its result.
     Call {
         /// The server's name or id.
-        server: String,
+        #[arg(value_name = "SERVER")]
+        name: String,
         /// A method such as tools/list, or the name of a tool.
         method: String,
         /// Parameters, or the tool's arguments: a JSON object.
@@ -39,12 +41,14 @@ pub(crate) enum McpCommand {
     /// Show what a server has written on its standard error, and how it last ended.
     Logs {
         /// Its name or id.
-        server: String,
+        #[arg(value_name = "SERVER")]
+        name: String,
     },
     /// End a server's processes in order and start it again.
     Restart {
         /// Its name or id.
-        server: String,
+        #[arg(value_name = "SERVER")]
+        name: String,
     },
     /// Delete servers with their containers, volumes and secrets.
     Rm {

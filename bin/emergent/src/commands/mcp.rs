@@ -30,10 +30,10 @@ pub(super) async fn run(arguments: WithServer<McpCommand>) -> ExitStatus {
     match arguments.command {
         McpCommand::Add(new) => ended(add(&client, new, json).await),
         McpCommand::Ls => ended(ls(&client, json).await),
-        McpCommand::Show { server: name } => ended(show(&client, &server, &name, json).await),
-        McpCommand::Call { server, method, params, timeout } => call(&client, &server, &method, &params, timeout).await,
-        McpCommand::Logs { server } => ended(logs(&client, &server, json).await),
-        McpCommand::Restart { server } => ended(restart(&client, &server, json).await),
+        McpCommand::Show { name } => ended(show(&client, &server, &name, json).await),
+        McpCommand::Call { name, method, params, timeout } => call(&client, &name, &method, &params, timeout).await,
+        McpCommand::Logs { name } => ended(logs(&client, &name, json).await),
+        McpCommand::Restart { name } => ended(restart(&client, &name, json).await),
         McpCommand::Rm { servers } => remove(&client, &servers, json).await,
     }
 }
