@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     auth::{Caller, NeedsMcp},
+    observe::Verbatim,
     problem::{ProblemKind, Refusal},
     state::ApiState,
 };
@@ -45,7 +46,10 @@ async fn endpoint(State(state): State<ApiState>, Path(given): Path<String>, requ
         Ok::<_, Refusal>(hosting.handle(caller.project(), id, request).await?)
     };
     match answered.await {
-        Ok(response) => response.map(Body::new),
+        Ok(mut response) => {
+            response.extensions_mut().insert(Verbatim);
+            response.map(Body::new)
+        }
         Err(refusal) => refusal.into_response(),
     }
 }
