@@ -7,7 +7,8 @@ use crate::machine::settings::MachineSettings;
 /// The command line in short.
 pub const USAGE: &str = "usage: emergent-guest serve [--state-dir DIR] [--workspace DIR] [--socket PATH] [--stdio] \
     [--nproc N] [--output-budget BYTES] \
-    [--nameserver ADDRESS]... [--workspace-id ID] | connect [--socket PATH] | copy-tree FROM TO | init | --version";
+    [--nameserver ADDRESS]... [--own DIR]... [--workspace-id ID] | connect [--socket PATH] | copy-tree FROM TO | \
+    init | --version";
 
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub struct Settings {
     pub output_budget: u64,
     /// Name servers for where Docker's own cannot be reached.
     pub name_servers: Vec<IpAddr>,
+    /// Directories that are to be the agent's, where they are root's.
+    pub owned: Vec<PathBuf>,
     /// Which workspace this is; what another has executed here is forgotten.
     pub workspace_id: Option<String>,
     /// What the host wants of the machine, where the daemon is the first process of one.
@@ -109,6 +112,7 @@ fn serve(mut arguments: impl Iterator<Item = OsString>) -> Result<Settings, Args
             Some("--nproc") => settings.nproc = Some(number("--nproc", &mut arguments)?),
             Some("--output-budget") => settings.output_budget = number("--output-budget", &mut arguments)?,
             Some("--nameserver") => settings.name_servers.push(address("--nameserver", &mut arguments)?),
+            Some("--own") => settings.owned.push(value("--own", &mut arguments)?.into()),
             Some("--workspace-id") => settings.workspace_id = Some(text("--workspace-id", &mut arguments)?),
             _ => return Err(ArgsError::UnknownFlag(flag)),
         }
@@ -164,6 +168,7 @@ impl Default for Settings {
             nproc: None,
             output_budget: DEFAULT_OUTPUT_BUDGET,
             name_servers: Vec::new(),
+            owned: Vec::new(),
             workspace_id: None,
             machine: None,
         }

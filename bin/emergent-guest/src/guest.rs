@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use crate::{
     account::{Account, Accounts},
     args::Settings,
+    children::Children,
     executions::Executions,
     hand_over::HandedOver,
     machine::restored::Machine,
@@ -30,6 +31,8 @@ pub struct Guest {
     pub accounts: Arc<Accounts>,
     /// The commands of this workspace.
     pub executions: Arc<Executions>,
+    /// The processes that somebody talks to.
+    pub children: Children,
     /// When it was started.
     pub started: Instant,
     /// Drawn at random at the start, and again when the machine turns out to be a copy.

@@ -6,6 +6,7 @@
 //! - [`args`]: the command line; [`serve`] and [`connect`]: the two things the program does.
 //! - [`http`]: requests in, answers out; nothing else knows HTTP.
 //! - [`executions`]: commands, their output and their end; [`process`]: spawning, reaping and killing.
+//! - [`children`]: long-lived processes that somebody talks to, and tunnels to ports inside.
 //! - [`tools`]: read, write, edit, glob, grep and git; [`files`]: raw contents and archives.
 //! - [`hand_over`]: what belongs to the workspace rather than to its sandbox.
 //! - [`owner`]: whose state directory it is, where a workspace is a copy of another.
@@ -16,6 +17,7 @@
 
 pub mod account;
 pub mod args;
+pub mod children;
 pub mod connect;
 pub mod copy;
 pub mod executions;

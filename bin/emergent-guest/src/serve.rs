@@ -22,6 +22,7 @@ use tokio::{
 use crate::{
     account::Accounts,
     args::Settings,
+    children::Children,
     executions::{Executions, random_name},
     guest::Guest,
     hand_over::HandedOver,
@@ -112,6 +113,7 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
         handed_over,
         accounts,
         executions,
+        children: Children::default(),
     });
     if guest.settings.stdio {
         serve_stdio(&guest);
@@ -129,7 +131,7 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    guest.executions.shut_down().await;
+    tokio::join!(guest.executions.shut_down(), guest.children.shut_down());
     guest.closing.send_replace(());
     // A caller that does not read its answer is not waited for any longer.
     let _ = tokio::time::timeout(LAST_ANSWERS, guest.closing.closed()).await;
@@ -198,10 +200,12 @@ fn prepare_directories(settings: &Settings) -> io::Result<()> {
     for directory in [&settings.state_dir, &output] {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
     }
-    fs::create_dir_all(&settings.workspace)?;
-    if fs::metadata(&settings.workspace)?.uid() == 0 {
-        let agent = Some(emergent_guest_proto::AGENT_UID);
-        std::os::unix::fs::chown(&settings.workspace, agent, agent)?;
+    for directory in settings.owned.iter().chain([&settings.workspace]) {
+        fs::create_dir_all(directory)?;
+        if fs::metadata(directory)?.uid() == 0 {
+            let agent = Some(emergent_guest_proto::AGENT_UID);
+            std::os::unix::fs::chown(directory, agent, agent)?;
+        }
     }
     Ok(())
 }

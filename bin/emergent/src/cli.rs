@@ -4,6 +4,7 @@ mod backup;
 mod firecracker;
 mod firecracker_manager;
 mod machine;
+mod mcp;
 mod project;
 mod serve;
 mod server;
@@ -18,6 +19,7 @@ pub(crate) use backup::BackupArgs;
 pub(crate) use firecracker::{FirecrackerCommand, NetHelperArgs, SetupArgs};
 pub(crate) use firecracker_manager::FirecrackerManagerArgs;
 pub(crate) use machine::{ImageBuildArgs, ImageCommand, KernelCommand, KernelImportArgs};
+pub(crate) use mcp::{McpAddArgs, McpCommand};
 pub(crate) use project::{ProjectCommand, QuotaArgs};
 pub(crate) use serve::ServeArgs;
 pub(crate) use server::ServerCommand;
@@ -59,6 +61,9 @@ pub(crate) enum Command {
     /// Keep the state of workspaces, and make others from it.
     #[command(subcommand_required = true)]
     Snapshot(WithServer<SnapshotCommand>),
+    /// Host MCP servers and call them.
+    #[command(subcommand_required = true)]
+    Mcp(WithServer<McpCommand>),
     /// Make, list, rotate and revoke access tokens.
     #[command(subcommand_required = true)]
     Token(WithServer<TokenCommand>),

@@ -5,6 +5,7 @@ mod doctor;
 mod firecracker;
 mod firecracker_manager;
 mod machine;
+mod mcp;
 mod project;
 mod serve;
 mod server;
@@ -35,6 +36,7 @@ pub(crate) async fn run(cli: Cli) -> ExitStatus {
         Command::Doctor(arguments) => doctor::run(&arguments).await,
         Command::Workspace(arguments) => workspace::run(arguments).await,
         Command::Snapshot(arguments) => snapshot::run(arguments).await,
+        Command::Mcp(arguments) => mcp::run(arguments).await,
         Command::Token(arguments) => ended(token::run(arguments).await),
         Command::Project(arguments) => ended(project::run(arguments).await),
         Command::Server(arguments) => ended(server::run(arguments).await),

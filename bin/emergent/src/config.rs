@@ -14,6 +14,7 @@ use std::{
 
 use emergent_core::CoreConfig;
 use emergent_firecracker_manager::Host;
+use emergent_mcp_hosting::SecretKey;
 use emergent_provider::Isolation;
 use emergent_provider_docker::IpNet;
 use emergent_store::DatabaseUrl;
@@ -42,6 +43,8 @@ pub(crate) struct Config {
     pub(crate) docker: DockerSettings,
     /// The settings of the firecracker provider.
     pub(crate) firecracker: FirecrackerSettings,
+    /// How MCP servers are hosted.
+    pub(crate) mcp: McpSettings,
     /// The guest binary, where it was named.
     pub(crate) guest_path: Option<PathBuf>,
     /// How long calls under way get to end.
@@ -81,6 +84,21 @@ pub(crate) struct LogConfig {
     pub(crate) filter: String,
     /// As JSON, one object a line.
     pub(crate) json: bool,
+}
+
+/// How MCP servers are hosted.
+#[derive(Debug)]
+pub(crate) struct McpSettings {
+    /// Encrypts their environments.
+    pub(crate) secret_key: Option<SecretKey>,
+    /// The longest body, in bytes.
+    pub(crate) body_limit: usize,
+    /// How many sessions each has at most.
+    pub(crate) max_sessions: usize,
+    /// How long a session may idle.
+    pub(crate) idle_after: Duration,
+    /// Variables of the installation of packages.
+    pub(crate) install_environment: Vec<(String, String)>,
 }
 
 /// The settings of the Docker provider.

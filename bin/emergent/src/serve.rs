@@ -7,6 +7,7 @@
 mod bootstrap;
 mod identity;
 pub(crate) mod listener;
+mod secret;
 pub(crate) mod signals;
 
 use std::{io, path::Path, sync::Arc, time::Duration};
@@ -15,7 +16,8 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use emergent_api::{ApiParts, ApiState, Hosts, Peers};
 use emergent_core::{ServerId, Workspaces};
-use emergent_provider::Provider;
+use emergent_mcp_hosting::{Hosting, HostingConfig};
+use emergent_provider::{Provider, ProviderKind};
 use emergent_provider_docker::{DockerConfig, DockerProvider};
 use emergent_provider_firecracker::{FirecrackerConfig, FirecrackerProvider, Where};
 use emergent_store::Store;
@@ -60,13 +62,26 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     };
     bootstrap::ensure_first_token(&store, &config.data_dir).await?;
     let metrics = record_metrics()?;
+    let hosting_config = hosting_config(&config)?;
+    // Servers are hosted where they prefer to be: in containers.
+    let hosts_servers = providers.iter().find(|provider| provider.kind() == ProviderKind::Gvisor).cloned();
     let workspaces = Workspaces::start(config.core, store.clone(), providers).await?;
+    let hosting = Hosting::start(hosting_config, store.clone(), hosts_servers, workspaces.clone()).await?;
 
     let address = listener.local_addr()?;
     let hosts = Hosts::for_listener(address, config.http.allowed_hosts);
     let server = store.server_id();
     let peers = peers(config.http.peer_ca.as_deref())?;
-    let parts = ApiParts { workspaces: workspaces.clone(), store, metrics: metrics.clone(), hosts, peers };
+    let public_url = config.http.advertise_url;
+    let parts = ApiParts {
+        workspaces: workspaces.clone(),
+        hosting: hosting.clone(),
+        public_url,
+        store,
+        metrics: metrics.clone(),
+        hosts,
+        peers,
+    };
     let state = ApiState::new(parts);
     let router = emergent_api::router(state)?;
     let upkeep = tokio::spawn(async move {
@@ -81,6 +96,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let workspaces_enabled = workspaces.config().enabled;
     tracing::info!(workspaces_enabled, %server, "listening on {scheme}://{address}");
     let served = listener::serve(listener, config.http.tls, router, signals, config.shutdown_grace).await;
+    hosting.shutdown().await;
     if tokio::time::timeout(CORE_GRACE, workspaces.shutdown()).await.is_err() {
         tracing::warn!("gave up waiting for operations under way; the next start sorts them out");
     }
@@ -97,6 +113,31 @@ async fn guest_binary(config: &Config) -> anyhow::Result<Option<Bytes>> {
         return Ok(None);
     }
     Ok(Some(guest_binary::read(config.guest_path.as_deref()).await?))
+}
+
+/// How MCP servers are hosted. A key for their secrets is made where one server alone needs it.
+fn hosting_config(config: &Config) -> anyhow::Result<HostingConfig> {
+    let (core, mcp) = (&config.core, &config.mcp);
+    let secret_key = match &mcp.secret_key {
+        Some(key) => Some(key.clone()),
+        None if config.database.is_shared() => None,
+        None => Some(secret::key_of(&config.data_dir)?),
+    };
+    // On an address that others reach, whatever name they reach it by is as good as any.
+    let allowed_hosts = config.http.listen.ip().is_loopback().then(|| config.http.allowed_hosts.clone());
+    Ok(HostingConfig {
+        enabled: core.enabled,
+        default_image: core.default_image.clone(),
+        allowed_images: core.allowed_images.clone(),
+        registries: core.registries.clone(),
+        secret_key,
+        body_limit: mcp.body_limit,
+        max_sessions: mcp.max_sessions,
+        idle_after: mcp.idle_after,
+        allowed_hosts,
+        install_environment: mcp.install_environment.clone(),
+        fault: core.fault,
+    })
 }
 
 /// How other servers are reached, trusting the authority in a file besides the system's own.

@@ -18,7 +18,7 @@ use axum::{
 use emergent_store::{ProjectId, Scope, Token};
 
 pub use cache::Tokens;
-pub use scope::{NeedsRead, NeedsWrite, Requirement, ScopeName};
+pub use scope::{NeedsMcp, NeedsRead, NeedsWrite, Requirement, ScopeName};
 pub use secret::TokenSecret;
 pub(crate) use session::document as document_sessions;
 
@@ -57,7 +57,9 @@ impl<R> Caller<R> {
     /// # Errors
     /// A problem that names the scope.
     pub fn require(&self, scope: Scope) -> Result<(), Refusal> {
-        if self.token.scopes.contains(&scope) {
+        // Who may change everything may use what is there.
+        let implied = scope == Scope::McpUse && self.token.scopes.contains(&Scope::AdminWrite);
+        if implied || self.token.scopes.contains(&scope) {
             return Ok(());
         }
         let detail = format!(

@@ -43,6 +43,17 @@ impl Hosts {
     }
 }
 
+impl Hosts {
+    /// Whether pages of this host (and port) may use the server.
+    pub(crate) fn allows_origin(&self, host: &str) -> bool {
+        match self {
+            Self::LoopbackAnd(_) => self.allows(host),
+            // Tokens are not sent by browsers of themselves, but nobody has asked for pages either.
+            Self::Any => Self::LoopbackAnd(Vec::new()).allows(host),
+        }
+    }
+}
+
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => name,

@@ -7,6 +7,7 @@
 mod extract;
 mod forward;
 mod hosts;
+mod mcp;
 mod observe;
 mod pages;
 mod params;

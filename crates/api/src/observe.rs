@@ -20,6 +20,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug, Clone)]
 pub(crate) struct RequestId(pub(crate) String);
 
+/// Marks an answer whose errors are of another protocol: they are passed on as they are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Verbatim;
+
 /// The outermost layer.
 pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
@@ -31,8 +35,7 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
     let span =
         tracing::info_span!("request", id = %id.to_str().unwrap_or_default(), method, path = request.uri().path());
     let mut response = next.run(request).instrument(span.clone()).await;
-    // Endpoints of MCP fail in that protocol's own words.
-    if !route.ends_with("/mcp") {
+    if response.extensions().get::<Verbatim>().is_none() {
         response = as_problem(response);
     }
     let status = response.status();

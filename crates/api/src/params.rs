@@ -21,6 +21,15 @@ pub(crate) struct SnapshotParam {
     id: Uuid,
 }
 
+/// The hosted MCP server in a path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(crate) struct McpServerParam {
+    /// The server's id or name.
+    id: String,
+}
+
 /// The workspace and the execution in a path.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]

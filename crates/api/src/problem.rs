@@ -2,6 +2,7 @@
 
 mod from_core;
 mod from_guest;
+mod from_mcp;
 mod kind;
 mod responses;
 
@@ -15,7 +16,7 @@ use utoipa::ToSchema;
 
 pub(crate) use from_core::{of_failed_create, of_failed_snapshot};
 pub use kind::ProblemKind;
-pub use responses::{OnGuest, OnSnapshot, OnWorkspace, Usual};
+pub use responses::{OnGuest, OnMcpServer, OnSnapshot, OnWorkspace, Usual};
 
 /// The media type of a problem.
 pub const PROBLEM_JSON: &str = "application/problem+json";

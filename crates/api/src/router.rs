@@ -22,10 +22,11 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::{
     audit,
     auth::document_sessions,
-    forward, hosts, observe, pages,
+    forward, hosts, mcp, observe, pages,
     problem::{Problem, ProblemKind, Refusal},
     resources::{
-        self, files, health, processes, projects, providers, servers, snapshots, tokens, tools, usage, workspaces,
+        self, files, health, mcp_servers, processes, projects, providers, servers, snapshots, tokens, tools, usage,
+        workspaces,
     },
     state::ApiState,
 };
@@ -47,6 +48,7 @@ use crate::{
         (name = "tools", description = "What an agent does in a workspace."),
         (name = "processes", description = "Executions that outlive the caller's connection."),
         (name = "files", description = "Raw files of any size and kind."),
+        (name = "mcp", description = "Hosted MCP servers. Each is an MCP endpoint (Streamable HTTP) at `/api/v1/mcp/servers/{id}/mcp`."),
         (name = "audit", description = "What was done, by whom, and how it ended."),
         (name = "projects", description = "How much each project may have."),
         (name = "providers", description = "Ways of making workspaces."),
@@ -84,6 +86,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .merge(projects::routes())
         .merge(tokens::routes())
         .merge(servers::routes())
+        .merge(mcp_servers::routes())
         .merge(health::routes())
 }
 
@@ -116,6 +119,7 @@ pub fn router(state: ApiState) -> Result<Router, serde_json::Error> {
     let called = Router::from(routes()).layer(called).with_state(state.clone());
     Ok(Router::from(routes())
         .route("/api/v1/agent/workspaces/{id}/mcp", tools::mcp::route(called, &openapi()))
+        .merge(mcp::routes())
         .route("/openapi.json", get(serve_json))
         .route("/docs", get(serve_docs))
         .route("/problems", get(pages::problems))

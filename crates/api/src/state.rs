@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use emergent_core::Workspaces;
+use emergent_mcp_hosting::Hosting;
 use emergent_store::Store;
 use metrics_exporter_prometheus::PrometheusHandle;
 
@@ -12,6 +13,10 @@ use crate::{audit::Actions, auth::Tokens, forward::Peers, hosts::Hosts};
 pub struct ApiParts {
     /// The domain.
     pub workspaces: Workspaces,
+    /// Hosted MCP servers.
+    pub hosting: Hosting,
+    /// Where others reach this server, where that is known.
+    pub public_url: Option<String>,
     /// Where tokens are kept.
     pub store: Store,
     /// Renders the metrics that the process records.
@@ -28,6 +33,8 @@ pub struct ApiState(Arc<Inner>);
 
 struct Inner {
     workspaces: Workspaces,
+    hosting: Hosting,
+    public_url: Option<String>,
     tokens: Tokens,
     actions: Actions,
     metrics: PrometheusHandle,
@@ -39,13 +46,22 @@ struct Inner {
 impl ApiState {
     /// Puts the parts together.
     pub fn new(parts: ApiParts) -> Self {
-        let ApiParts { workspaces, store, metrics, hosts, peers } = parts;
+        let ApiParts { workspaces, hosting, public_url, store, metrics, hosts, peers } = parts;
         let (tokens, actions) = (Tokens::new(store), Actions::of(&crate::openapi()));
-        Self(Arc::new(Inner { workspaces, tokens, actions, metrics, hosts, peers, started: Instant::now() }))
+        let started = Instant::now();
+        Self(Arc::new(Inner { workspaces, hosting, public_url, tokens, actions, metrics, hosts, peers, started }))
     }
 
     pub(crate) fn workspaces(&self) -> &Workspaces {
         &self.0.workspaces
+    }
+
+    pub(crate) fn hosting(&self) -> &Hosting {
+        &self.0.hosting
+    }
+
+    pub(crate) fn public_url(&self) -> Option<&str> {
+        self.0.public_url.as_deref()
     }
 
     pub(crate) fn tokens(&self) -> &Tokens {

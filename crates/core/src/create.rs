@@ -206,6 +206,7 @@ impl Core {
             registry: self.registry_login(&row.image),
             limits: row.limits,
             network: row.network,
+            volumes: Vec::new(),
         }
     }
 

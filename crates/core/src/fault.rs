@@ -27,7 +27,7 @@ impl Fault {
 
     /// Kills this process if `step` is the one, as abruptly as a crash or the kernel would: nothing is unwound,
     /// nothing flushed.
-    pub(crate) fn strike(self, step: &'static str) {
+    pub fn strike(self, step: &'static str) {
         if self.0 == step {
             // Nothing can stop SIGKILL, and if it could not be sent the test that asked for it fails by itself.
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).ok();

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::Utc;
-use emergent_provider::{ExitReason, Observed, OperationError, ProviderKind, WorkspaceId};
+use emergent_provider::{ContainerKind, ExitReason, Observed, OperationError, ProviderKind, WorkspaceId};
 use emergent_store::{DestroyReason, ErrorReason, StateWord, WorkspaceState};
 use futures::{StreamExt as _, stream};
 use tracing::Instrument as _;
@@ -251,6 +251,15 @@ impl Core {
             Ok(Some(row)) if row.state.word() == StateWord::Destroyed => Claim::Nothing,
             Ok(Some(row)) if row.provider != registered.provider.kind() => Claim::Nothing,
             Ok(Some(_)) => Claim::Wanted,
+            Ok(None) if orphan.kind == ContainerKind::McpServer => match self.store.mcp_servers_find(id.into()).await {
+                // Whoever hosts it also sees to it that it goes.
+                Ok(Some(_)) => Claim::Wanted,
+                Ok(None) => Claim::NoRow,
+                Err(error) => {
+                    tracing::warn!(workspace = %id, reason = chain(&error), "a sandbox's row could not be read");
+                    return;
+                }
+            },
             Ok(None) => Claim::NoRow,
             Err(error) => {
                 tracing::warn!(workspace = %id, reason = chain(&error), "a sandbox's row could not be read");

@@ -118,6 +118,14 @@ impl Workspaces {
         self.core.server_id()
     }
 
+    /// Whether this server may change what it drives now: whoever works beside the service on the same lease asks first.
+    ///
+    /// # Errors
+    /// [`StoreError`] says why not.
+    pub async fn may_act(&self) -> Result<(), StoreError> {
+        self.core.may_act().await
+    }
+
     /// Every server that shares the store, this one among them, the oldest first.
     ///
     /// # Errors

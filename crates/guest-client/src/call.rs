@@ -81,6 +81,11 @@ impl Call {
         }
     }
 
+    /// A DELETE, which is not safe to repeat: what it removes is then gone.
+    pub(crate) fn delete(path: impl Into<String>) -> Self {
+        Self { method: Method::DELETE, ..Self::post(path) }
+    }
+
     /// With the fields of `query` in the query string.
     pub(crate) fn query(mut self, query: &impl Serialize) -> Result<Self, GuestCallError> {
         self.path_and_query = with_query(&self.path_and_query, query)?;

@@ -12,13 +12,16 @@ mod call;
 mod connection;
 mod link;
 
+pub mod children;
 pub mod error;
 pub mod executions;
 pub mod files;
 pub mod guest;
 pub mod open;
 pub mod output;
+pub mod tunnel;
 
+pub use children::{ChildInput, ChildOutput};
 pub use error::{GuestCallError, Interruption, OpenError};
 pub use files::{ByteBody, Download};
 pub use guest::Guest;

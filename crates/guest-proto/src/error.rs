@@ -49,11 +49,11 @@ pub enum ErrorCode {
     InvalidRequest,
     /// No such file or directory.
     NotFound,
-    /// No execution has this id.
+    /// No execution or child has this id.
     UnknownExecution,
-    /// Another execution has this id.
+    /// Another execution or child has this id.
     ExecutionExists,
-    /// The execution has ended, or never took standard input.
+    /// The execution or child has ended, or takes no standard input (any more).
     NotRunning,
     /// The path is a directory where a file is needed.
     IsDirectory,

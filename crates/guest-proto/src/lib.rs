@@ -8,6 +8,7 @@
 //! The protocol is append-only. Fields are added with defaults and never change meaning; [`GENERATION`] grows when a
 //! feature is added, and each side gates a feature on the older of the two.
 
+pub mod child;
 pub mod error;
 pub mod execution;
 pub mod files;
@@ -19,12 +20,18 @@ pub mod routes;
 pub mod session;
 pub mod tools;
 
+pub use child::{ChildExit, ChildId, ChildStatus};
 pub use error::{ErrorCode, GuestError};
 pub use execution::{Execution, ExecutionId, ExecutionState, InvalidExecutionId, Outcome, RunAs, Stream};
 pub use path::GuestPath;
 pub use session::{HandOver, Hello, Usage};
 
 /// The protocol generation that this build speaks. A peer may speak an older one.
+///
+/// | generation | adds |
+/// | --- | --- |
+/// | 2 | the hand-over |
+/// | 3 | children and tunnels; in a machine, [`routes::RESTORED`] |
 pub const GENERATION: u32 = 3;
 
 /// Since this generation a guest that is PID 1 of a machine takes [`routes::RESTORED`].

@@ -1,4 +1,5 @@
-//! The guest's HTTP routes. `{id}` stands for an [`ExecutionId`](crate::ExecutionId).
+//! The guest's HTTP routes. `{id}` stands for an [`ExecutionId`](crate::ExecutionId), or a
+//! [`ChildId`](crate::ChildId).
 
 /// GET → [`Hello`](crate::Hello): liveness and what the guest is.
 pub const HELLO: &str = "/v1/hello";
@@ -43,6 +44,30 @@ pub const CANCEL: &str = "/v1/executions/{id}/cancel";
 /// GET → [`BashResult`](crate::tools::BashResult), when the execution has ended. Repeatable.
 pub const WAIT: &str = "/v1/executions/{id}/wait";
 
+/// POST [`SpawnChild`](crate::child::SpawnChild) → [`ChildStatus`](crate::ChildStatus), when its program runs.
+/// GET → [`ChildList`](crate::child::ChildList).
+pub const CHILDREN: &str = "/v1/children";
+/// GET → [`ChildStatus`](crate::ChildStatus). DELETE → 204: a child that has ended is forgotten.
+pub const CHILD: &str = "/v1/children/{id}";
+/// POST [`NoteRequest`](crate::child::NoteRequest) → 204.
+pub const CHILD_NOTE: &str = "/v1/children/{id}/note";
+/// POST [`OffsetQuery`](crate::child::OffsetQuery) + acknowledged offsets → raw output; see [`child`](crate::child).
+pub const CHILD_STDOUT: &str = "/v1/children/{id}/stdout";
+/// POST raw input → offsets that the child has got to; see [`child`](crate::child).
+pub const CHILD_STDIN: &str = "/v1/children/{id}/stdin";
+/// POST → 204: the child reads the end of its input after what it has been given.
+pub const CHILD_CLOSE_STDIN: &str = "/v1/children/{id}/close-stdin";
+/// GET [`OffsetQuery`](crate::child::OffsetQuery) → raw bytes of standard error, those of its end that are kept.
+pub const CHILD_STDERR: &str = "/v1/children/{id}/stderr";
+/// POST [`SignalRequest`](crate::execution::SignalRequest) → 204.
+pub const CHILD_SIGNAL: &str = "/v1/children/{id}/signal";
+/// POST [`EndRequest`](crate::child::EndRequest) → [`ChildStatus`](crate::ChildStatus), when its whole tree is gone.
+pub const CHILD_END: &str = "/v1/children/{id}/end";
+/// GET → [`ChildStatus`](crate::ChildStatus), when it has ended. Repeatable.
+pub const CHILD_WAIT: &str = "/v1/children/{id}/wait";
+/// POST [`TunnelQuery`](crate::child::TunnelQuery) + raw bytes → raw bytes: one TCP connection.
+pub const TUNNEL: &str = "/v1/tunnel";
+
 /// GET [`PathQuery`](crate::files::PathQuery) → raw bytes; honours `Range: bytes=N-` and `bytes=N-M`.
 /// PUT [`UploadQuery`](crate::files::UploadQuery) + raw bytes → [`FileInfo`](crate::files::FileInfo), atomically.
 pub const FILE_CONTENT: &str = "/v1/files/content";
@@ -62,5 +87,10 @@ pub const FILE_REMOVE: &str = "/v1/files/remove";
 
 /// A route with its `{id}` filled in.
 pub fn with_id(route: &str, id: &crate::ExecutionId) -> String {
+    route.replace("{id}", id.as_str())
+}
+
+/// A route about a child with its `{id}` filled in.
+pub fn with_child(route: &str, id: &crate::ChildId) -> String {
     route.replace("{id}", id.as_str())
 }

@@ -51,7 +51,7 @@ pub(crate) struct Reader {
     outlet: Arc<Outlet>,
     turn: u64,
     at: u64,
-    left: Option<Box<dyn FnOnce() + Send>>,
+    left: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
 #[derive(Debug)]
@@ -207,7 +207,7 @@ impl State {
 
 impl Reader {
     /// What to do when the client goes away before the stream has ended.
-    pub(crate) fn on_leaving(&mut self, left: impl FnOnce() + Send + 'static) {
+    pub(crate) fn on_leaving(&mut self, left: impl FnOnce() + Send + Sync + 'static) {
         self.left = Some(Box::new(left));
     }
 

@@ -6,6 +6,8 @@
 //!                                          ▼                            ▼
 //!                                    volume removed           container, then volume removed
 //! ```
+//!
+//! (The volumes of an `mcp_server` outlive its sandboxes, and so are not removed.)
 
 use std::{collections::HashMap, time::Duration};
 
@@ -18,7 +20,7 @@ use bollard::{
 };
 use emergent_guest_proto::{GUEST_BINARY, WORKSPACE_DIR};
 use emergent_provider::{
-    ByteStream, CreateError, CreateStep, Created, ResourceLimits, SandboxSpec, SnapshotId, StepObserver,
+    ByteStream, ContainerKind, CreateError, CreateStep, Created, ResourceLimits, SandboxSpec, SnapshotId, StepObserver,
 };
 
 use crate::{
@@ -116,9 +118,26 @@ impl<'a> Prepared<'a> {
             labels: Some(prepared.owner().to_labels()),
             ..VolumeCreateRequest::default()
         };
-        let made = async { bounded(parts.engine.client().await?.create_volume(request)).await };
+        let made = async {
+            let docker = parts.engine.client().await?;
+            bounded(docker.create_volume(request)).await?;
+            // Named volumes that are not wanted any more go. (No container of its is there.)
+            if spec.kind == ContainerKind::McpServer {
+                removal::volumes_besides(docker, spec).await?;
+            }
+            for volume in &spec.volumes {
+                let own = (labels::VOLUME.to_owned(), volume.name.clone());
+                let request = VolumeCreateRequest {
+                    name: Some(labels::name_of_volume(spec.workspace, &volume.name)),
+                    labels: Some(prepared.owner().to_labels().into_iter().chain([own]).collect()),
+                    ..VolumeCreateRequest::default()
+                };
+                bounded(docker.create_volume(request)).await?;
+            }
+            Ok::<_, EngineError>(())
+        };
         match made.await {
-            Ok(_) => Ok(prepared),
+            Ok(()) => Ok(prepared),
             // It may have been made all the same when the answer did not come.
             Err(error) => Err(prepared.fail(Failure::Step("make the volume", error)).await),
         }
@@ -172,6 +191,10 @@ impl<'a> Prepared<'a> {
     }
 
     async fn undo(&self) {
+        // Its volumes may hold what an earlier sandbox of its has left, and go when the server is deleted.
+        if self.spec.kind == ContainerKind::McpServer {
+            return;
+        }
         let removed = async {
             let docker = self.parts.engine.client().await?;
             if self.spec.snapshot.is_some() {
@@ -192,6 +215,8 @@ impl<'a> Prepared<'a> {
         let spec = self.spec;
         let mut command = ["serve", "--stdio", "--workspace-id"].map(str::to_owned).to_vec();
         command.push(spec.workspace.to_string());
+        // The agent is to write there.
+        command.extend(spec.volumes.iter().flat_map(|volume| ["--own".to_owned(), volume.path.clone()]));
         if let Runtime::Gvisor(_) = runtime {
             // Under gVisor a fork bomb that reaches the limit of the cgroup ends the whole sandbox.
             let processes = spec.limits.pids.saturating_sub(RESERVED_PIDS).max(1);
@@ -237,6 +262,12 @@ impl<'a> Prepared<'a> {
             volume_options: spec.snapshot.map(|_| MountVolumeOptions { no_copy: Some(true), ..Default::default() }),
             ..Mount::default()
         };
+        let volumes = spec.volumes.iter().map(|volume| Mount {
+            target: Some(volume.path.clone()),
+            source: Some(labels::name_of_volume(spec.workspace, &volume.name)),
+            typ: Some(MountType::VOLUME),
+            ..Mount::default()
+        });
         HostConfig {
             runtime: Some(runtime.name().to_owned()),
             nano_cpus,
@@ -255,7 +286,7 @@ impl<'a> Prepared<'a> {
             network_mode: Some(attachment.mode.clone()),
             dns,
             dns_options,
-            mounts: Some(vec![workspace, self.parts.guest.mount()]),
+            mounts: Some([workspace, self.parts.guest.mount()].into_iter().chain(volumes).collect()),
             ..HostConfig::default()
         }
     }

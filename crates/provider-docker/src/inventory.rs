@@ -15,8 +15,8 @@ use bollard::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use emergent_provider::{
-    ByteStream, ChannelError, Channels, EngineEvent, EngineEventKind, EngineState, ExitReason, ImageRef, Inventory,
-    Observed, OperationError, WorkspaceId,
+    ByteStream, ChannelError, Channels, EngineEvent, EngineEventKind, EngineState, ExitReason, ImageCommand, ImageRef,
+    Inventory, Observed, OperationError, WorkspaceId,
 };
 use futures::{StreamExt as _, stream::BoxStream};
 
@@ -93,9 +93,9 @@ impl Inventory for DockerProvider {
                 };
                 observed.push(described(owner, created_at, state));
             }
-            let with_container: HashSet<WorkspaceId> = observed.iter().map(|observed| observed.workspace).collect();
-            let orphans = volumes.iter().filter_map(remains);
-            observed.extend(orphans.filter(|volume| !with_container.contains(&volume.workspace)));
+            // A sandbox may have several volumes, and is one remainder.
+            let mut known: HashSet<WorkspaceId> = observed.iter().map(|observed| observed.workspace).collect();
+            observed.extend(volumes.iter().filter_map(remains).filter(|volume| known.insert(volume.workspace)));
             Ok(observed)
         };
         listed.await.map_err(|error| self.parts.engine.operation_error("list", error))
@@ -105,6 +105,18 @@ impl Inventory for DockerProvider {
         let inspected = async {
             let docker = self.parts.engine.client().await?;
             Ok(found(bounded(docker.inspect_image(image.as_str())).await)?.and_then(|image| image.id))
+        };
+        inspected.await.map_err(|error| self.parts.engine.operation_error("inspect the image", error))
+    }
+
+    async fn image_command(&self, image: &ImageRef) -> Result<Option<ImageCommand>, OperationError> {
+        let inspected = async {
+            let docker = self.parts.engine.client().await?;
+            let image = found(bounded(docker.inspect_image(image.as_str())).await)?;
+            Ok(image.and_then(|image| image.config).map(|config| ImageCommand {
+                argv: [config.entrypoint, config.cmd].into_iter().flatten().flatten().collect(),
+                workdir: config.working_dir.filter(|path| path.starts_with('/')),
+            }))
         };
         inspected.await.map_err(|error| self.parts.engine.operation_error("inspect the image", error))
     }

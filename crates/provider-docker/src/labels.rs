@@ -12,6 +12,8 @@ pub(crate) const KIND: &str = "emergent.kind";
 pub(crate) const SERVER: &str = "emergent.server";
 /// Which snapshot a volume or an image is. A container has it from its image: it was made from that snapshot.
 pub(crate) const SNAPSHOT: &str = "emergent.snapshot";
+/// Which of a sandbox's named volumes a volume is.
+pub(crate) const VOLUME: &str = "emergent.volume";
 /// Marks what belongs to all workspaces: networks, the guest's volume, its carrier.
 pub(crate) const SHARED: &str = "emergent.shared";
 /// What a volume with a build of the guest is marked with.
@@ -54,9 +56,19 @@ pub(crate) fn name_of(workspace: WorkspaceId) -> String {
     format!("emergent-{workspace}")
 }
 
+/// The name of a sandbox's named volume.
+pub(crate) fn name_of_volume(workspace: WorkspaceId, volume: &str) -> String {
+    format!("emergent-{workspace}-{volume}")
+}
+
 /// The name of a snapshot's volume, and of its image's repository.
 pub(crate) fn name_of_snapshot(snapshot: SnapshotId) -> String {
     format!("emergent-snapshot-{snapshot}")
+}
+
+/// The filter that finds what a sandbox has.
+pub(crate) fn of(workspace: WorkspaceId) -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), vec![format!("{WORKSPACE}={workspace}")])])
 }
 
 /// The filter that finds what carries a label.

@@ -95,6 +95,11 @@ impl Lifecycle for DockerProvider {
         updated.await.map_err(|error| self.parts.engine.operation_error("change the limits of", error))
     }
 
+    async fn discard(&self, workspace: WorkspaceId) -> Result<(), OperationError> {
+        let removed = async { removal::container(self.parts.engine.client().await?, &name_of(workspace)).await };
+        removed.await.map_err(|error| self.parts.engine.operation_error("remove", error))
+    }
+
     async fn destroy(&self, workspace: WorkspaceId, observer: &dyn StepObserver) -> Result<(), OperationError> {
         let name = name_of(workspace);
         let failed = |error| self.parts.engine.operation_error("remove", error);
@@ -112,6 +117,7 @@ impl Lifecycle for DockerProvider {
         copy::clear(docker, workspace.as_uuid()).await.map_err(failed)?;
         observer.destroyed(workspace, DestroyStep::SandboxRemoved);
         removal::volume(docker, &name).await.map_err(failed)?;
+        removal::volumes_of(docker, workspace).await.map_err(failed)?;
         observer.destroyed(workspace, DestroyStep::VolumesRemoved);
         if let Some(snapshot) = container.config.and_then(|config| snapshots::of_labels(&config.labels?)) {
             snapshots::let_go(docker, snapshot).await;

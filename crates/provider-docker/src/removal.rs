@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use bollard::{
     Docker,
-    query_parameters::{RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder},
+    query_parameters::{ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder},
 };
+use emergent_provider::{SandboxSpec, WorkspaceId};
 use tokio::time::{Instant, sleep};
 
-use crate::engine::{EngineError, bounded, found, within};
+use crate::{
+    engine::{EngineError, bounded, found, within},
+    labels,
+};
 
 /// How long a removal that is under way, or a volume that is still in use, is waited for.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -38,4 +42,25 @@ pub(crate) async fn volume(docker: &Docker, name: &str) -> Result<(), EngineErro
             ended => return ended.map(drop),
         }
     }
+}
+
+/// Removes the named volumes of a sandbox that its spec does not name.
+pub(crate) async fn volumes_besides(docker: &Docker, spec: &SandboxSpec) -> Result<(), EngineError> {
+    let wanted = |name: &str| spec.volumes.iter().any(|volume| volume.name == name);
+    let options = ListVolumesOptionsBuilder::default().filters(&labels::of(spec.workspace)).build();
+    for found in bounded(docker.list_volumes(Some(options))).await?.volumes.unwrap_or_default() {
+        if found.labels.get(labels::VOLUME).is_some_and(|name| !wanted(name)) {
+            volume(docker, &found.name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes every volume that carries a sandbox's label.
+pub(crate) async fn volumes_of(docker: &Docker, workspace: WorkspaceId) -> Result<(), EngineError> {
+    let options = ListVolumesOptionsBuilder::default().filters(&labels::of(workspace)).build();
+    for found in bounded(docker.list_volumes(Some(options))).await?.volumes.unwrap_or_default() {
+        volume(docker, &found.name).await?;
+    }
+    Ok(())
 }

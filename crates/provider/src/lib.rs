@@ -22,6 +22,7 @@ pub use observed::{EngineEvent, EngineEventKind, EngineState, ExitReason, Observ
 pub use provider::{Channels, Created, Inventory, Lifecycle, Provider, ProviderKind};
 pub use snapshots::{ObservedSnapshot, SnapshotSpec, Snapshots, TakeError, Taken};
 pub use spec::{
-    ContainerKind, ImageRef, InvalidImage, NetworkPolicy, RegistryCredentials, ResourceLimits, SandboxSpec,
+    ContainerKind, ImageCommand, ImageRef, InvalidImage, NamedVolume, NetworkPolicy, RegistryCredentials,
+    ResourceLimits, SandboxSpec,
 };
 pub use step::{CreateStep, DestroyStep, PullProgress, SnapshotStep, StepObserver, StopStep};

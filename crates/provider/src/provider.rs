@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use crate::{
-    ByteStream, Capabilities, ChannelError, CreateError, EngineEvent, Health, ImageRef, Observed, OperationError,
-    ResourceLimits, SandboxSpec, Snapshots, StepObserver, WorkspaceId,
+    ByteStream, Capabilities, ChannelError, CreateError, EngineEvent, Health, ImageCommand, ImageRef, Observed,
+    OperationError, ResourceLimits, SandboxSpec, Snapshots, StepObserver, WorkspaceId,
 };
 
 /// The providers that this server knows.
@@ -72,6 +72,13 @@ pub trait Lifecycle: Send + Sync {
     /// limit is not the engine's.
     async fn update_limits(&self, workspace: WorkspaceId, limits: ResourceLimits) -> Result<(), OperationError>;
 
+    /// Removes a sandbox, in whatever state it is, and keeps its volumes, `/workspace` too: a create for the same id, of
+    /// kind `mcp_server`, finds them again. Removing what is gone succeeds.
+    async fn discard(&self, _workspace: WorkspaceId) -> Result<(), OperationError> {
+        let reason = "this provider keeps no files without their sandbox".to_owned();
+        Err(OperationError::Unsupported { operation: "discard", reason })
+    }
+
     /// Removes a sandbox and all that belongs to it, in whatever state it is; removing what is gone succeeds.
     /// Passes [`DestroyStep`](crate::DestroyStep)s `SandboxRemoved` and `VolumesRemoved`.
     async fn destroy(&self, workspace: WorkspaceId, observer: &dyn StepObserver) -> Result<(), OperationError>;
@@ -101,6 +108,11 @@ pub trait Inventory: Send + Sync {
 
     /// What an image reference stands for on the engine now, such as a digest; `None` when it is not there.
     async fn image_id(&self, image: &ImageRef) -> Result<Option<String>, OperationError>;
+
+    /// What an image runs by itself; `None` when it is not on the engine, or when the engine cannot tell.
+    async fn image_command(&self, _image: &ImageRef) -> Result<Option<ImageCommand>, OperationError> {
+        Ok(None)
+    }
 
     /// Removes what belongs to no workspace, is of no use to this server, was made longer ago than that, and that nobody
     /// uses, such as an older build of the guest; answers what it removed. Most providers have nothing of the kind.

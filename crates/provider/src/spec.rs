@@ -23,6 +23,26 @@ pub struct SandboxSpec {
     pub limits: ResourceLimits,
     /// What it may reach.
     pub network: NetworkPolicy,
+    /// Directories that outlive the sandbox, besides `/workspace`.
+    pub volumes: Vec<NamedVolume>,
+}
+
+/// A directory that outlives the sandbox: it goes when the sandbox is destroyed, not when it is discarded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedVolume {
+    /// Its name among the sandbox's volumes: 1 to 64 of `A-Z a-z 0-9 _ -`.
+    pub name: String,
+    /// Where it is inside: an absolute path.
+    pub path: String,
+}
+
+/// What an image runs by itself, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageCommand {
+    /// Its entry point and command; empty when it names neither.
+    pub argv: Vec<String>,
+    /// Its working directory.
+    pub workdir: Option<String>,
 }
 
 /// What a sandbox is for.

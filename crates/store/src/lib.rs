@@ -1,7 +1,7 @@
 //! The rows: what this installation knows and keeps.
 //!
 //! [`Store`] is the whole public face, its methods grouped by concern in [`workspaces`], [`sessions`], [`snapshots`], [`tokens`],
-//! [`projects`] and [`installation`]. Rows are plain structs; the entities behind them stay in here. One set of queries and migrations
+//! [`projects`], [`mcp_servers`](mod@mcp_servers) and [`installation`]. Rows are plain structs; the entities behind them stay in here. One set of queries and migrations
 //! serves both databases, SQLite and PostgreSQL.
 
 mod connection;
@@ -21,6 +21,7 @@ pub mod forks;
 pub mod idle;
 pub mod ids;
 pub mod installation;
+pub mod mcp_servers;
 pub mod open;
 pub mod page;
 pub mod projects;
@@ -43,6 +44,10 @@ pub use error::{OpenError, StoreError};
 pub use forks::ForkAdmission;
 pub use idle::{IdleAction, IdlePolicy};
 pub use ids::{AuditId, ProjectId, SessionId, TokenId};
+pub use mcp_servers::{
+    McpPackage, McpServerExit, McpServerId, McpServerRow, McpServerSpec, McpServerState, PackageRegistry,
+    RestartPolicy, UnknownMcpServerState,
+};
 pub use open::{DatabaseUrl, InvalidDatabaseUrl, Store};
 pub use page::{Cursor, InvalidCursor, Page, PageRequest};
 pub use quotas::{Project, Quota, QuotaReached, QuotaUse};

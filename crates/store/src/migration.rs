@@ -16,6 +16,7 @@ mod m2026_11_21_000004_snapshots;
 mod m2026_11_21_000005_sessions_and_idle;
 mod m2026_11_21_000006_audit;
 mod m2026_11_21_000007_servers;
+mod m2026_11_21_000008_mcp_servers;
 
 pub(crate) struct Migrator;
 
@@ -30,6 +31,7 @@ impl MigratorTrait for Migrator {
             Box::new(m2026_11_21_000005_sessions_and_idle::Migration),
             Box::new(m2026_11_21_000006_audit::Migration),
             Box::new(m2026_11_21_000007_servers::Migration),
+            Box::new(m2026_11_21_000008_mcp_servers::Migration),
         ]
     }
 }

@@ -25,11 +25,13 @@ pub enum Scope {
     AdminRead,
     /// Change everything of the project.
     AdminWrite,
+    /// Use the project's hosted MCP servers.
+    McpUse,
 }
 
 /// A word that names no scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no scope is called {0:?}; there are admin:read and admin:write")]
+#[error("no scope is called {0:?}; there are admin:read, admin:write and mcp:use")]
 pub struct UnknownScope(String);
 
 /// A token to make.
@@ -72,13 +74,14 @@ pub struct Token {
 
 impl Scope {
     /// All scopes.
-    pub const ALL: [Self; 2] = [Self::AdminRead, Self::AdminWrite];
+    pub const ALL: [Self; 3] = [Self::AdminRead, Self::AdminWrite, Self::McpUse];
 
     /// The word for it in rows and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AdminRead => "admin:read",
             Self::AdminWrite => "admin:write",
+            Self::McpUse => "mcp:use",
         }
     }
 }

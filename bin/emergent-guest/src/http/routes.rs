@@ -1,9 +1,10 @@
 //! Which request is answered by what.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use emergent_guest_proto::{
-    ErrorCode, ExecutionId, GuestError, HandOver, RunAs,
+    ChildId, ErrorCode, ExecutionId, GuestError, HandOver, MAX_TIMEOUT_MS, RunAs,
+    child::{ChildList, EndRequest, NoteRequest, OFFSET_HEADER, OffsetQuery},
     execution::{ExecutionList, OutputQuery, SignalRequest, StartRequest, StdinQuery},
     tools::{BashRequest, GitRequest},
 };
@@ -14,6 +15,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::message::{Reply, failed, json, no_content, ok, query, stream};
 use crate::{
+    children::{self, Children, attach, tunnel::tunnel},
     executions::{Order, follow::follow, not_running},
     failure::{self, invalid},
     files,
@@ -40,6 +42,8 @@ pub(super) async fn answer(guest: Arc<Guest>, request: Request<Incoming>) -> Rep
         }
         ["tools", tool] if post => tool_call(&guest, tool, request).await,
         ["executions", rest @ ..] => execution_call(&guest, rest, request).await,
+        ["children", rest @ ..] => child_call(&guest, rest, request).await,
+        ["tunnel"] if post => tunnel(request).await,
         ["files", operation] => files::answer(&guest, operation, request).await,
         _ => Err(unsupported(&request)),
     };
@@ -120,9 +124,7 @@ async fn execution_call(
         (&Method::POST, [id, "signal"]) => {
             let run = find(id)?;
             let SignalRequest { signal: name } = json(request).await?;
-            let number = signal::number(&name)
-                .ok_or_else(|| invalid("signal", format!("{name:?} is not a signal; use a name such as SIGINT")))?;
-            executions.signal(&run, number).map(|()| no_content())
+            executions.signal(&run, signal_number(&name)?).map(|()| no_content())
         }
         (&Method::POST, [id, "stdin"]) => {
             let run = find(id)?;
@@ -138,6 +140,70 @@ async fn execution_call(
         }
         _ => Err(unsupported(&request)),
     }
+}
+
+async fn child_call(guest: &Arc<Guest>, segments: &[&str], request: Request<Incoming>) -> Result<Reply, GuestError> {
+    let find = |id: &str| {
+        ChildId::new(id).map_err(|error| invalid("id", error.to_string())).and_then(|id| guest.children.get(&id))
+    };
+    match (request.method(), segments) {
+        (&Method::POST, []) => {
+            let child = Children::spawn(guest, json(request).await?).await?;
+            Ok(ok(&child.describe()))
+        }
+        (&Method::GET, []) => {
+            let children = guest.children.list().iter().map(|child| child.describe()).collect();
+            Ok(ok(&ChildList { children }))
+        }
+        (&Method::GET, [id]) => Ok(ok(&find(id)?.describe())),
+        (&Method::DELETE, [id]) => guest.children.forget(&find(id)?.id).map(|()| no_content()),
+        (&Method::POST, [id, "note"]) => {
+            let child = find(id)?;
+            let NoteRequest { note } = json(request).await?;
+            children::check_note(&note)?;
+            child.set_note(note);
+            Ok(no_content())
+        }
+        (&Method::POST, [id, "stdout"]) => attach::output(find(id)?, request),
+        (&Method::POST, [id, "stdin"]) => attach::input(find(id)?, request).await,
+        (&Method::POST, [id, "close-stdin"]) => {
+            find(id)?.close_stdin().await;
+            Ok(no_content())
+        }
+        (&Method::GET, [id, "stderr"]) => {
+            let OffsetQuery { offset } = query(request.uri())?;
+            let (begin, bytes) = find(id)?.stderr.from(offset.unwrap_or(0));
+            let mut reply = stream(futures::stream::once(async { Ok(bytes) }));
+            reply.headers_mut().insert(OFFSET_HEADER, begin.into());
+            Ok(reply)
+        }
+        (&Method::POST, [id, "signal"]) => {
+            let child = find(id)?;
+            let SignalRequest { signal: name } = json(request).await?;
+            child.signal(signal_number(&name)?).map(|()| no_content())
+        }
+        (&Method::POST, [id, "end"]) => {
+            let child = find(id)?;
+            let EndRequest { eof_ms, grace_ms } = json(request).await?;
+            let [after_eof, grace] = [eof_ms, grace_ms].map(|time| Duration::from_millis(time.min(MAX_TIMEOUT_MS)));
+            // A caller that vanishes has ended it all the same.
+            let target = Arc::clone(&child);
+            let ended = tokio::spawn(async move { target.end(after_eof, grace).await }).await;
+            ended.map_err(|error| GuestError::new(ErrorCode::Internal, error.to_string()))?;
+            Ok(ok(&child.describe()))
+        }
+        (&Method::GET, [id, "wait"]) => {
+            let child = find(id)?;
+            child.wait().await;
+            Ok(ok(&child.describe()))
+        }
+        _ => Err(unsupported(&request)),
+    }
+}
+
+fn signal_number(name: &str) -> Result<i32, GuestError> {
+    signal::number(name)
+        .ok_or_else(|| invalid("signal", format!("{name:?} is not a signal; use a name such as SIGINT")))
 }
 
 async fn start(guest: &Arc<Guest>, request: StartRequest) -> Result<Reply, GuestError> {

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 mod channel;
+mod children;
 mod executions;
 mod files;
 mod git;

@@ -29,7 +29,7 @@ pub(crate) struct TokenCreateArgs {
     /// What it is for.
     #[arg(long)]
     pub(crate) name: String,
-    /// What it allows; give it twice for both.
+    /// What it allows; give it again for more.
     #[arg(long = "scope", required = true, value_enum)]
     scopes: Vec<ScopeArg>,
     /// Seconds until it stops working; never by default.
@@ -49,6 +49,9 @@ enum ScopeArg {
     /// Change everything of the project.
     #[value(name = "admin:write")]
     AdminWrite,
+    /// Use the project's hosted MCP servers.
+    #[value(name = "mcp:use")]
+    McpUse,
 }
 
 impl TokenCreateArgs {
@@ -57,6 +60,7 @@ impl TokenCreateArgs {
         let name = |scope: &ScopeArg| match scope {
             ScopeArg::AdminRead => ScopeName::AdminRead,
             ScopeArg::AdminWrite => ScopeName::AdminWrite,
+            ScopeArg::McpUse => ScopeName::McpUse,
         };
         self.scopes.iter().map(name).collect()
     }

@@ -43,6 +43,9 @@ pub(crate) enum ClientError {
     /// No workspace is meant.
     #[error("no workspace has an id that begins with {0:?}, or that name; `emergent workspace ls` lists them")]
     NoSuchWorkspace(String),
+    /// The parameters of a call are no JSON.
+    #[error("the parameters are not a JSON object: {0}")]
+    BadParameters(#[source] serde_json::Error),
     /// No project is meant.
     #[error("you see no project {0}; `emergent project ls` lists them")]
     NoSuchProject(String),

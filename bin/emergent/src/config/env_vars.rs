@@ -146,8 +146,17 @@ variables! {
     Server EMERGENT_TLS_KEY = "", "the path of a PEM file";
     /// Lets the server listen on an address that others reach without TLS: tokens then travel in the clear.
     Server EMERGENT_ALLOW_PLAINTEXT = "false", "true or false";
-    /// Encrypts secrets in rows. Not needed yet: this release keeps none.
+    /// Encrypts secrets in rows, such as the environments of MCP servers. On SQLite one is made in the data directory's
+    /// `secret-key`; servers that share a PostgreSQL database need the same one.
     Server EMERGENT_SECRET_KEY(secret) = "", "64 hexadecimal digits, which are 32 bytes";
+    /// The longest body that the endpoint of an MCP server takes.
+    Server EMERGENT_MCP_BODY_LIMIT = "8M", "an amount of bytes of at least 16K, such as 8M";
+    /// Sessions that an MCP server has at most.
+    Server EMERGENT_MCP_MAX_SESSIONS = "32", "a whole number from 1 to 256";
+    /// Minutes after which a session of an MCP server that nobody uses ends, and its process with it.
+    Server EMERGENT_MCP_IDLE_MIN = "30", "a number of minutes from 0.02 to 525600";
+    /// Variables of the installation of packages in MCP servers, such as a mirror's address.
+    Server EMERGENT_MCP_INSTALL_ENV = "", "NAME=VALUE separated by commas, such as PIP_INDEX_URL=https://mirror.example/simple";
     /// The guest binary that is put into workspaces. Empty: `emergent-guest` beside this program.
     Server EMERGENT_GUEST_PATH = "", "the path of a static executable";
     /// What is logged.

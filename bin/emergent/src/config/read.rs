@@ -5,13 +5,14 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 use emergent_api::size::ByteSize;
 use emergent_core::{ArgumentLevel, AuditConfig, CoreConfig, DeploymentMode, Fault as FaultPoint};
 use emergent_firecracker_manager::{Host, ManagerConfig};
+use emergent_mcp_hosting::SecretKey;
 use emergent_provider::{ImageRef, Isolation, ProviderKind, ResourceLimits};
 use emergent_provider_docker::IpNet;
 use emergent_store::{DatabaseUrl, IdleAction, IdlePolicy};
 use secrecy::SecretString;
 
 use super::{
-    Config, ConfigError, DockerSettings, FirecrackerSettings, HttpConfig, LogConfig, Settings, TlsFiles,
+    Config, ConfigError, DockerSettings, FirecrackerSettings, HttpConfig, LogConfig, McpSettings, Settings, TlsFiles,
     default_data_dir,
     env_vars::{self, Variable},
     error::Fault,
@@ -55,6 +56,7 @@ impl Reading<'_> {
             core: self.core(),
             docker: self.docker(),
             firecracker: self.firecracker(),
+            mcp: self.mcp(),
             guest_path: self.path(env_vars::EMERGENT_GUEST_PATH),
             shutdown_grace: Duration::from_secs(self.whole(env_vars::EMERGENT_SHUTDOWN_GRACE_SECONDS, 0, 600)),
             without_effect: self.without_effect(),
@@ -87,6 +89,32 @@ impl Reading<'_> {
             allowed_hosts: self.list(env_vars::EMERGENT_ALLOWED_HOSTS),
             advertise_url: self.optional(env_vars::EMERGENT_ADVERTISE_URL, advertise_url),
             peer_ca: self.path(env_vars::EMERGENT_PEER_CA_FILE),
+        }
+    }
+
+    fn mcp(&mut self) -> McpSettings {
+        let minutes = self.number(env_vars::EMERGENT_MCP_IDLE_MIN, 0.02, 525_600.0);
+        let body_limit = self.required(env_vars::EMERGENT_MCP_BODY_LIMIT, |text| match text.parse::<ByteSize>() {
+            Ok(ByteSize(bytes)) if (16 << 10..=1 << 30).contains(&bytes) => Ok(bytes),
+            Ok(_) => Err("it is out of range".to_owned()),
+            Err(error) => Err(error.to_string()),
+        });
+        McpSettings {
+            secret_key: self
+                .optional(env_vars::EMERGENT_SECRET_KEY, |text| SecretKey::from_hex(text).map_err(|_| String::new())),
+            body_limit: usize::try_from(body_limit).unwrap_or(usize::MAX),
+            max_sessions: self.whole(env_vars::EMERGENT_MCP_MAX_SESSIONS, 1, 256),
+            idle_after: Duration::from_secs_f64(60.0 * minutes),
+            install_environment: self
+                .optional(env_vars::EMERGENT_MCP_INSTALL_ENV, |text| {
+                    let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+                    let read = |pair: &str| {
+                        let (name, value) = pair.split_once('=').filter(|(name, _)| !name.is_empty())?;
+                        Some((name.to_owned(), value.to_owned()))
+                    };
+                    pairs.map(|pair| read(pair).ok_or_else(|| format!("{pair:?} is not NAME=VALUE"))).collect()
+                })
+                .unwrap_or_default(),
         }
     }
 
@@ -250,19 +278,12 @@ impl Reading<'_> {
 
     /// Settings that this release only checks.
     fn without_effect(&mut self) -> Vec<&'static str> {
-        for variable in [env_vars::GITHUB_APP_ENCRYPTION_KEY, env_vars::EMERGENT_SECRET_KEY] {
-            self.optional(variable, |text| {
-                let is_key = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-                if is_key { Ok(()) } else { Err(String::new()) }
-            });
-        }
-        let only_checked = [
-            env_vars::E2B_API_KEY,
-            env_vars::E2B_DOMAIN,
-            env_vars::E2B_API_URL,
-            env_vars::GITHUB_APP_ENCRYPTION_KEY,
-            env_vars::EMERGENT_SECRET_KEY,
-        ];
+        self.optional(env_vars::GITHUB_APP_ENCRYPTION_KEY, |text| {
+            let is_key = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if is_key { Ok(()) } else { Err(String::new()) }
+        });
+        let only_checked =
+            [env_vars::E2B_API_KEY, env_vars::E2B_DOMAIN, env_vars::E2B_API_URL, env_vars::GITHUB_APP_ENCRYPTION_KEY];
         let given = only_checked.into_iter().filter(|variable| self.value(variable).is_some());
         given.map(|variable| variable.name).collect()
     }

@@ -8,6 +8,8 @@ use utoipa::openapi::{OpenApi, PathItem, path::Operation};
 
 /// Where everything is that has to do with workspaces.
 const AGENT: &str = "/api/v1/agent/";
+/// Where hosted MCP servers are.
+const MCP: &str = "/api/v1/mcp/";
 /// Where workspaces are.
 pub(super) const WORKSPACES: &str = "/api/v1/agent/workspaces";
 /// What these groups of calls have in common is that they reach into a workspace.
@@ -21,7 +23,8 @@ pub(crate) struct Actions(HashMap<(Method, String), (AuditKind, Arc<str>)>);
 impl Actions {
     /// Every call of a tool, and every other call that changes a workspace.
     pub(crate) fn of(document: &OpenApi) -> Self {
-        let routes = document.paths.paths.iter().filter(|(route, _)| route.starts_with(AGENT));
+        let routes =
+            document.paths.paths.iter().filter(|(route, _)| route.starts_with(AGENT) || route.starts_with(MCP));
         let known = routes.flat_map(|(route, item)| {
             operations(item).into_iter().filter_map(|(method, operation)| {
                 let action = action(&method, operation?)?;
@@ -40,6 +43,9 @@ impl Actions {
 
 fn action(method: &Method, operation: &Operation) -> Option<(AuditKind, Arc<str>)> {
     let id = operation.operation_id.as_deref()?;
+    if id == "call_mcp_server" {
+        return Some((AuditKind::Tool, id.into()));
+    }
     let tags = operation.tags.iter().flatten();
     if tags.into_iter().any(|tag| TOOLS.contains(&tag.as_str())) {
         return Some((AuditKind::Tool, id.into()));

@@ -16,6 +16,13 @@ pub struct NeedsRead;
 /// The handler changes something.
 pub struct NeedsWrite;
 
+/// The handler uses hosted MCP servers.
+pub struct NeedsMcp;
+
+impl Requirement for NeedsMcp {
+    const SCOPE: Scope = Scope::McpUse;
+}
+
 impl Requirement for NeedsRead {
     const SCOPE: Scope = Scope::AdminRead;
 }
@@ -34,6 +41,9 @@ pub enum ScopeName {
     /// Change everything of the project.
     #[serde(rename = "admin:write")]
     AdminWrite,
+    /// Use the project's hosted MCP servers.
+    #[serde(rename = "mcp:use")]
+    McpUse,
 }
 
 impl From<Scope> for ScopeName {
@@ -41,6 +51,7 @@ impl From<Scope> for ScopeName {
         match scope {
             Scope::AdminRead => Self::AdminRead,
             Scope::AdminWrite => Self::AdminWrite,
+            Scope::McpUse => Self::McpUse,
         }
     }
 }
@@ -50,6 +61,7 @@ impl From<ScopeName> for Scope {
         match name {
             ScopeName::AdminRead => Self::AdminRead,
             ScopeName::AdminWrite => Self::AdminWrite,
+            ScopeName::McpUse => Self::McpUse,
         }
     }
 }

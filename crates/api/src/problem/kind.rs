@@ -62,6 +62,25 @@ kinds! {
     ProjectNotFound = "project-not-found", NOT_FOUND, "There is no such project";
     /// No snapshot of your project has this id. List them with `GET /api/v1/agent/snapshots`.
     SnapshotNotFound = "snapshot-not-found", NOT_FOUND, "There is no such snapshot";
+    /// No hosted MCP server of your project has this id or name. List them with `GET /api/v1/mcp/servers`.
+    McpServerNotFound = "mcp-server-not-found", NOT_FOUND, "There is no such MCP server";
+    /// Another hosted MCP server of your project has this name. Choose another one, or change that server.
+    McpServerNameTaken = "mcp-server-name-taken", CONFLICT, "The name is taken";
+    /// The hosted MCP server does not run now, and `detail` says why. Look at it with `GET …/{id}`; restart it with
+    /// `POST …/{id}/restart`.
+    McpServerNotRunning = "mcp-server-not-running", SERVICE_UNAVAILABLE, "The MCP server does not run";
+    /// The hosted MCP server's process ended, or did not get ready, before it answered. It is started again as its
+    /// restart policy says; `GET …/{id}/logs` shows its last words.
+    McpServerFailed = "mcp-server-failed", BAD_GATEWAY, "The MCP server failed";
+    /// The hosted MCP server did not answer in time. Nothing was restarted; `POST …/{id}/restart` does so.
+    McpCallTimedOut = "mcp-call-timed-out", GATEWAY_TIMEOUT, "The MCP server did not answer in time";
+    /// More calls are under way at this hosted MCP server than it takes. Try again when some have ended.
+    McpServerBusy = "mcp-server-busy", TOO_MANY_REQUESTS, "The MCP server is busy";
+    /// An environment is kept encrypted, and the server has no key. Set `EMERGENT_SECRET_KEY` to 64 hexadecimal digits,
+    /// the same on every server of the database.
+    NoSecretKey = "no-secret-key", UNPROCESSABLE_ENTITY, "The server cannot keep secrets";
+    /// A page of another origin has called, as a browser says. Name its host in `EMERGENT_ALLOWED_HOSTS` if it may.
+    OriginNotAllowed = "origin-not-allowed", FORBIDDEN, "Pages of this origin may not call";
     /// No token of your project has this id.
     TokenNotFound = "token-not-found", NOT_FOUND, "There is no such token";
     /// The workspace has had no session of this id. `GET …/sessions` lists all that it had.

@@ -18,6 +18,9 @@ pub struct OnWorkspace;
 /// What a call about one snapshot can answer, besides.
 pub struct OnSnapshot;
 
+/// What a call about one hosted MCP server can answer, besides.
+pub struct OnMcpServer;
+
 /// What a call that reaches into a workspace can answer, besides.
 pub struct OnGuest;
 
@@ -47,6 +50,13 @@ const ON_SNAPSHOT: &[(u16, &str)] = &[
     (503, "Workspaces are switched off, or the engine or the store does not answer."),
 ];
 
+const ON_MCP_SERVER: &[(u16, &str)] = &[
+    (404, "Your project has no such MCP server."),
+    (429, "The MCP server has as many calls under way as it takes."),
+    (502, "The engine refused, or the MCP server failed."),
+    (503, "Workspaces are switched off, or the engine, the MCP server or the store does not answer."),
+];
+
 const ON_GUEST: &[(u16, &str)] = &[
     (404, "There is no such workspace, execution, file or directory."),
     (409, "The workspace, the execution or the path is in a state that does not allow this."),
@@ -60,6 +70,12 @@ const ON_GUEST: &[(u16, &str)] = &[
 impl IntoResponses for Usual {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         problems(&[USUAL])
+    }
+}
+
+impl IntoResponses for OnMcpServer {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&[USUAL, ON_MCP_SERVER])
     }
 }
 

@@ -9,6 +9,7 @@ use axum::{
 };
 use emergent_api::{ApiParts, ApiState, Hosts, Peers, auth::TokenSecret, problem::Problem};
 use emergent_core::{CoreConfig, Readiness, SnapshotId, WorkspaceId, Workspaces};
+use emergent_mcp_hosting::{Hosting, HostingConfig};
 use emergent_provider::{ContainerKind, NetworkPolicy, ProviderKind, ResourceLimits};
 use emergent_store::{Admission, DatabaseUrl, NewSnapshotRow, NewToken, NewWorkspaceRow, Scope, Store};
 use http_body_util::BodyExt as _;
@@ -48,8 +49,10 @@ impl Api {
         }
         let hosts = Hosts::for_listener(([127, 0, 0, 1], 7070).into(), vec!["agents.example".to_owned()]);
         let metrics = PrometheusBuilder::new().build_recorder().handle();
-        let state =
-            ApiState::new(ApiParts { workspaces, store: store.clone(), metrics, hosts, peers: Peers::default() });
+        let hosting = Hosting::start(hosting(enabled), store.clone(), None, workspaces.clone()).await.unwrap();
+        let (peers, public_url) = (Peers::default(), None);
+        let parts = ApiParts { workspaces, hosting, public_url, store: store.clone(), metrics, hosts, peers };
+        let state = ApiState::new(parts);
         let router = emergent_api::router(state).unwrap();
         let mut api = Self { store, token: String::new(), router, _directory: directory };
         api.token = api.new_token(&Scope::ALL).await;
@@ -170,6 +173,23 @@ impl Answer {
     /// The fields that a problem blames.
     pub(crate) fn blamed(&self, status: u16, slug: &str) -> Vec<String> {
         self.problem(status, slug).errors.into_iter().map(|error| error.field).collect()
+    }
+}
+
+/// Hosting without a provider.
+fn hosting(enabled: bool) -> HostingConfig {
+    HostingConfig {
+        enabled,
+        default_image: "base:test".parse().unwrap(),
+        allowed_images: Vec::new(),
+        registries: Vec::new(),
+        secret_key: None,
+        body_limit: 8 << 20,
+        max_sessions: 4,
+        idle_after: Duration::from_secs(60),
+        allowed_hosts: None,
+        install_environment: Vec::new(),
+        fault: None,
     }
 }
 

@@ -132,6 +132,7 @@ impl Core {
             registry: self.registry_login(image),
             limits: shelf.limits(),
             network: NETWORK,
+            volumes: Vec::new(),
         };
         let provider = registered.provider.as_ref();
         // Before, so that an image that changes meanwhile makes the member stale; after, where it had to be pulled.

@@ -27,7 +27,7 @@ use crate::{
     audit::SESSION,
     auth::{Caller, NeedsRead},
     extract::{JSON_LIMIT, WorkspacePath},
-    observe::RequestId,
+    observe::{RequestId, Verbatim},
 };
 
 /// The longest answer of a tool that is passed on, in bytes.
@@ -60,7 +60,9 @@ pub(crate) fn route(api: Router, document: &OpenApi) -> axum::routing::MethodRou
 async fn answer(_caller: Caller<NeedsRead>, of: OfWorkspace, request: Request) -> Response {
     // Which hosts the server answers for is asked before: only pages of others are to be kept away here.
     let config = BridgeConfig { allowed_hosts: None, body_limit: JSON_LIMIT, ..BridgeConfig::default() };
-    serve(Arc::new(of), &config, request).await.into_response()
+    let mut answer = serve(Arc::new(of), &config, request).await.into_response();
+    answer.extensions_mut().insert(Verbatim);
+    answer
 }
 
 // === impl OfWorkspace ===

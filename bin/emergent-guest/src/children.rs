@@ -1,0 +1,165 @@
+//! Children: long-lived processes whose standard input and output outlive whoever is attached to them.
+//!
+//! Each child has three tasks: one reads its output into memory, one its standard error, one waits for its end. Who
+//! writes and who reads comes and goes with the streams of [`attach`]; a newcomer takes the place of whoever was there.
+
+pub mod attach;
+pub mod child;
+pub mod ring;
+pub mod tunnel;
+pub mod unread;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use emergent_guest_proto::{
+    ChildId, ErrorCode, GuestError,
+    child::{MAX_BUFFER, MAX_CHILDREN, NOTE_LIMIT, SpawnChild},
+    execution::Program,
+};
+
+use self::child::Child;
+use crate::{executions::Executions, failure::invalid, guest::Guest, process::launch, rights};
+
+/// How long a child gets between SIGTERM and SIGKILL when the guest itself ends.
+const LAST_GRACE: Duration = Duration::from_secs(3);
+
+/// All children of the sandbox.
+#[derive(Debug, Default)]
+pub struct Children {
+    table: Mutex<BTreeMap<ChildId, Slot>>,
+}
+
+/// A place in the table. It is taken before the process is made, so that two calls never make two.
+#[derive(Debug)]
+enum Slot {
+    Starting,
+    Made(Arc<Child>),
+}
+
+impl Children {
+    /// Starts a child, and returns when its program runs.
+    ///
+    /// # Errors
+    /// What is wrong with the request, `execution_exists`, or why no process could be made.
+    pub async fn spawn(guest: &Arc<Guest>, request: SpawnChild) -> Result<Arc<Child>, GuestError> {
+        let program = Program::Argv(request.argv.clone());
+        launch::check(&program, &request.env)?;
+        check_note(&request.note)?;
+        if !(1..=MAX_BUFFER).contains(&request.buffer) {
+            return Err(invalid("buffer", format!("the buffer must be from 1 to {MAX_BUFFER} bytes")));
+        }
+        guest.permit(request.user)?;
+        guest.children.take_place(&request.child_id)?;
+        // A task of its own, so that a caller that vanishes leaves nothing half made.
+        let guest = Arc::clone(guest);
+        let made = tokio::spawn(async move {
+            let id = request.child_id.clone();
+            let made = Self::make(&guest, program, request).await;
+            let mut table = guest.children.table();
+            match &made {
+                Ok(child) => table.insert(id, Slot::Made(Arc::clone(child))),
+                Err(_) => table.remove(&id),
+            };
+            made
+        });
+        made.await.map_err(|error| GuestError::new(ErrorCode::Internal, error.to_string()))?
+    }
+
+    async fn make(guest: &Arc<Guest>, program: Program, request: SpawnChild) -> Result<Arc<Child>, GuestError> {
+        let executions: Arc<Executions> = Arc::clone(&guest.executions);
+        let workdir = guest.resolve_or_workspace(request.workdir.as_ref());
+        // The descriptors belong to this runtime, so they are registered here; only the launch blocks.
+        let (plan, inner) = child::Pipes::make().map_err(child::setup_failed)?;
+        let made = rights::blocking(move || inner.launch(executions.launcher(), &program, &workdir, request)).await?;
+        Ok(Child::begin(made, plan))
+    }
+
+    /// The child of this id.
+    ///
+    /// # Errors
+    /// `unknown_execution`.
+    pub fn get(&self, id: &ChildId) -> Result<Arc<Child>, GuestError> {
+        match self.table().get(id) {
+            Some(Slot::Made(child)) => Ok(Arc::clone(child)),
+            Some(Slot::Starting) | None => Err(unknown(id)),
+        }
+    }
+
+    /// All children, the oldest first.
+    pub fn list(&self) -> Vec<Arc<Child>> {
+        let mut children: Vec<_> = self.table().values().filter_map(Slot::child).collect();
+        children.sort_by_key(|child| child.started_at_ms);
+        children
+    }
+
+    /// Forgets a child that has ended.
+    ///
+    /// # Errors
+    /// `unknown_execution`, or `execution_exists` while it runs.
+    pub fn forget(&self, id: &ChildId) -> Result<(), GuestError> {
+        let mut table = self.table();
+        match table.get(id) {
+            None | Some(Slot::Starting) => Err(unknown(id)),
+            Some(Slot::Made(child)) if child.exit().is_none() => {
+                let message = format!("the child {id} runs; end it first");
+                Err(GuestError::new(ErrorCode::ExecutionExists, message))
+            }
+            Some(Slot::Made(_)) => {
+                table.remove(id);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends every child and waits for that.
+    pub async fn shut_down(&self) {
+        let ends = self.list().into_iter().map(|child| async move { child.end(Duration::ZERO, LAST_GRACE).await });
+        futures::future::join_all(ends).await;
+    }
+
+    fn take_place(&self, id: &ChildId) -> Result<(), GuestError> {
+        let mut table = self.table();
+        if table.contains_key(id) {
+            let message = format!("there is a child {id} already");
+            return Err(GuestError::new(ErrorCode::ExecutionExists, message).with_field("child_id"));
+        }
+        if table.len() >= MAX_CHILDREN {
+            let message = format!("there are {MAX_CHILDREN} children; end or forget some");
+            return Err(GuestError::new(ErrorCode::ResourceLimit, message));
+        }
+        table.insert(id.clone(), Slot::Starting);
+        Ok(())
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<ChildId, Slot>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Slot ===
+
+impl Slot {
+    fn child(&self) -> Option<Arc<Child>> {
+        if let Self::Made(child) = self { Some(Arc::clone(child)) } else { None }
+    }
+}
+
+/// Checks a note.
+///
+/// # Errors
+/// `too_large`.
+pub fn check_note(note: &str) -> Result<(), GuestError> {
+    if note.len() > NOTE_LIMIT {
+        let message = format!("a note has at most {NOTE_LIMIT} bytes");
+        return Err(GuestError::new(ErrorCode::TooLarge, message).with_field("note"));
+    }
+    Ok(())
+}
+
+fn unknown(id: &ChildId) -> GuestError {
+    GuestError::new(ErrorCode::UnknownExecution, format!("there is no child {id}"))
+}

@@ -1,0 +1,107 @@
+//! MCP endpoints: those of hosted servers, and what clients need to find out how to be let in (RFC 9728).
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{FromRequestParts as _, Path, Request, State},
+    http::{HeaderMap, HeaderValue, Uri, header},
+    response::{IntoResponse as _, Response},
+    routing::{any, get},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    auth::{Caller, NeedsMcp},
+    observe::Verbatim,
+    problem::{ProblemKind, Refusal},
+    state::ApiState,
+};
+
+/// Where clients look for what a resource asks of them.
+const METADATA: &str = "/.well-known/oauth-protected-resource";
+
+pub(crate) fn routes() -> Router<ApiState> {
+    Router::new()
+        .route("/api/v1/mcp/servers/{id}/mcp", any(endpoint))
+        .route(METADATA, get(metadata))
+        .route("/.well-known/oauth-protected-resource/{*resource}", get(metadata))
+}
+
+/// The endpoint of one server, named by its id or its name.
+async fn endpoint(State(state): State<ApiState>, Path(given): Path<String>, request: Request) -> Response {
+    let base = base_of(request.headers(), &state);
+    let path = request.uri().path().to_owned();
+    let (mut parts, body) = request.into_parts();
+    let caller = match Caller::<NeedsMcp>::from_request_parts(&mut parts, &state).await {
+        Ok(caller) => caller,
+        Err(refusal) => return challenge(refusal, &base, &path),
+    };
+    let answered = async {
+        check_origin(&parts.headers, &state)?;
+        let hosting = state.hosting();
+        let id = hosting.find(caller.project(), &given).await?;
+        let mut request = Request::from_parts(parts, body);
+        // What opens this server is nobody else's business.
+        request.headers_mut().remove(header::AUTHORIZATION);
+        Ok::<_, Refusal>(hosting.handle(caller.project(), id, request).await?)
+    };
+    match answered.await {
+        Ok(mut response) => {
+            response.extensions_mut().insert(Verbatim);
+            response.map(Body::new)
+        }
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// A page in a browser must not speak to the server behind its user's back.
+fn check_origin(headers: &HeaderMap, state: &ApiState) -> Result<(), Refusal> {
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let host = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok()).and_then(|origin| {
+        let authority = origin.authority()?;
+        Some(authority.as_str().to_owned())
+    });
+    if host.is_some_and(|host| state.hosts().allows_origin(&host)) {
+        return Ok(());
+    }
+    let detail = "pages of this origin may not use the server; name its host in EMERGENT_ALLOWED_HOSTS if they are to";
+    Err(Refusal::new(ProblemKind::OriginNotAllowed, detail))
+}
+
+/// What a resource asks of its clients: a bearer token. There is no authorization server that gives them out.
+async fn metadata(State(state): State<ApiState>, uri: Uri, headers: HeaderMap) -> Json<Value> {
+    let resource = uri.path().strip_prefix(METADATA).unwrap_or_default();
+    Json(json!({
+        "resource": format!("{}{resource}", base_of(&headers, &state)),
+        "resource_name": "Emergent Workspaces",
+        "bearer_methods_supported": ["header"],
+        "scopes_supported": ["mcp:use"],
+        "resource_documentation": format!("{}/docs", base_of(&headers, &state)),
+    }))
+}
+
+/// A refusal that says where to read what is asked for.
+fn challenge(refusal: Refusal, base: &str, path: &str) -> Response {
+    let error = match refusal.kind() {
+        ProblemKind::Unauthorized => "invalid_token",
+        ProblemKind::MissingScope => "insufficient_scope",
+        _ => return refusal.into_response(),
+    };
+    let value = format!(r#"Bearer resource_metadata="{base}{METADATA}{path}", error="{error}", scope="mcp:use""#);
+    let mut response = refusal.into_response();
+    if let Ok(value) = HeaderValue::try_from(value) {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+    }
+    response
+}
+
+/// How the caller reaches this server.
+fn base_of(headers: &HeaderMap, state: &ApiState) -> String {
+    if let Some(url) = state.public_url() {
+        return url.to_owned();
+    }
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    // Whatever a caller sends here is shown to nobody but that caller; what could break out of a header is left out.
+    let plain = host.filter(|host| host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte)));
+    format!("http://{}", plain.unwrap_or("localhost"))
+}

@@ -1,0 +1,73 @@
+//! What hosting refuses or fails at, as problems.
+
+use emergent_mcp::{CallError, LaunchError};
+use emergent_mcp_hosting::{HostingError, McpServerState, ServerCallError};
+use emergent_provider::OperationError;
+
+use super::{ProblemKind, Refusal, chain};
+
+/// After how many seconds it is worth trying again when a server does not run.
+const SOON: u64 = 5;
+
+impl From<HostingError> for Refusal {
+    fn from(error: HostingError) -> Self {
+        match error {
+            HostingError::Disabled => {
+                let detail =
+                    "workspaces are switched off on this server; set ENABLE_AGENT_WORKSPACES=true and start it again";
+                Self::new(ProblemKind::WorkspacesDisabled, detail)
+            }
+            HostingError::NotFound => {
+                let detail =
+                    "your project has no MCP server of this id or name; list them with GET /api/v1/mcp/servers";
+                Self::new(ProblemKind::McpServerNotFound, detail)
+            }
+            HostingError::NameTaken(_) => Self::of_field(ProblemKind::McpServerNameTaken, "name", error.to_string()),
+            HostingError::Invalid { field, message } => Self::of_field(ProblemKind::InvalidValue, field, message),
+            HostingError::ImageNotAllowed(_) => {
+                Self::of_field(ProblemKind::ImageNotAllowed, "image", error.to_string())
+            }
+            HostingError::NoKey => Self::of_field(ProblemKind::NoSecretKey, "environment", error.to_string()),
+            HostingError::Elsewhere => Self::new(ProblemKind::WorkspaceElsewhere, error.to_string()),
+            HostingError::NotRunning { state, .. } => {
+                let refusal = Self::new(ProblemKind::McpServerNotRunning, error.to_string());
+                match state {
+                    McpServerState::Starting | McpServerState::Running | McpServerState::BackingOff => {
+                        refusal.retry_after(SOON)
+                    }
+                    McpServerState::Stopped | McpServerState::Failed | McpServerState::Deleting => refusal,
+                }
+            }
+            HostingError::Engine { ref source, .. } => match source {
+                OperationError::EngineUnavailable { .. } => {
+                    Self::new(ProblemKind::EngineUnavailable, chain(&error)).retry_after(SOON)
+                }
+                _ => Self::new(ProblemKind::EngineRefused, chain(&error)),
+            },
+            HostingError::ShuttingDown => Self::new(ProblemKind::NotReady, error.to_string()).retry_after(SOON),
+            HostingError::Store(source) => source.into(),
+        }
+    }
+}
+
+impl From<ServerCallError> for Refusal {
+    fn from(error: ServerCallError) -> Self {
+        match error {
+            ServerCallError::Hosting(source) => source.into(),
+            ServerCallError::NotBridged => Self::new(ProblemKind::UnsupportedOperation, error.to_string()),
+            ServerCallError::Params(_) => Self::of_field(ProblemKind::InvalidValue, "params", chain(&error)),
+            ServerCallError::Call(ref call) => match call {
+                CallError::TimedOut { .. } => Self::new(ProblemKind::McpCallTimedOut, error.to_string()),
+                CallError::Busy => Self::new(ProblemKind::McpServerBusy, error.to_string()).retry_after(1),
+                CallError::Parameters => Self::of_field(ProblemKind::InvalidValue, "params", error.to_string()),
+                CallError::Launch(LaunchError::Unavailable { .. }) => {
+                    Self::new(ProblemKind::McpServerNotRunning, error.to_string()).retry_after(SOON)
+                }
+                CallError::Launch(LaunchError::Start { .. })
+                | CallError::Exited(_)
+                | CallError::NotReady { .. }
+                | CallError::Rpc { .. } => Self::new(ProblemKind::McpServerFailed, error.to_string()),
+            },
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! What a caller sends to register, change or call a hosted MCP server.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use emergent_mcp_hosting::{LimitsChange, McpPackage, NewServer, PackageRegistry, RestartPolicy, ServerUpdate};
+use emergent_provider::ImageRef;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    audit::Arguments,
+    check::{Check, Faults},
+    problem::{ProblemKind, Refusal},
+    resources::workspaces::{request::RequestedLimits, view::Network},
+};
+
+/// How long a call waits for the server to run when the caller does not say, in seconds.
+const DEFAULT_WAIT: u64 = 60;
+
+/// What a server is to be. Everything but the name of a new one may be left out: then it is the default, or stays as it
+/// is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct McpServerRequest {
+    /// Its name, which no other server of the project has: 1 to 63 of a-z, 0-9 and -. Cannot be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9][a-z0-9-]*$", example = "clock")]
+    pub name: Option<String>,
+    /// An image; the server's default image has Python, and packages of npm's and Python's registries run in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 255)]
+    pub image: Option<String>,
+    /// The program and its arguments; with a package, the arguments alone. Left out or empty: the image's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cmd: Option<Vec<String>>,
+    /// Where the program runs; left out: the image's own directory, or `/workspace`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// The program speaks MCP on its standard input and output (the default). If not, it listens on `port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdio_bridge: Option<bool>,
+    /// The port that an HTTP-based server listens on, on its own loopback interface or any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub port: Option<u16>,
+    /// The path of an HTTP-based server's MCP endpoint; `/mcp` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// A package that is installed first; the server then runs without a network unless `network` says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<PackageRequest>,
+    /// What happens when it ends by itself; `always` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_policy: Option<RestartPolicyName>,
+    /// Who shares a process; `per_session` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sharing: Option<SharingName>,
+    /// Its processes run as root inside rather than as uid 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_as_root: Option<bool>,
+    /// The environment of its processes, as a whole. Kept encrypted and never shown again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<BTreeMap<String, String>>,
+    /// Directories that survive restarts and changes, as a whole: each name with its path inside. One that is left out
+    /// of a change is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volumes: Option<BTreeMap<String, String>>,
+    /// What it may use; 0.5 CPU cores, 512 MiB of memory and 1 GiB of disk when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_limits: Option<RequestedLimits>,
+    /// What it may reach; `outbound` when left out, and `none` with a package.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// How long a call may take, in milliseconds; 30,000 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 3_600_000)]
+    pub call_timeout_ms: Option<u64>,
+}
+
+/// A package from a registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PackageRequest {
+    /// Which registry.
+    pub registry: RegistryName,
+    /// The package, best with its version: `@scope/name@1.2.3` for npm, `name==1.2.3` for Python.
+    #[schema(min_length = 1, max_length = 300)]
+    pub requirement: String,
+    /// Further requirements that pin what it depends on: `name==1.2.3` for Python (constraints), `name@1.2.3` for npm.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<String>,
+}
+
+/// Where packages come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RegistryName {
+    /// npm's.
+    Npm,
+    /// Python's.
+    Pypi,
+}
+
+/// What happens to a server that has ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicyName {
+    /// It is started again.
+    Always,
+    /// It is started again unless it ended with 0.
+    OnFailure,
+    /// It stays as it is.
+    Never,
+}
+
+/// Who shares a process of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SharingName {
+    /// Each session has one of its own.
+    PerSession,
+    /// One for all.
+    Shared,
+}
+
+/// A method to call.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct McpCall {
+    /// The method, such as `tools/call`.
+    #[schema(min_length = 1, max_length = 200, example = "tools/list")]
+    pub method: String,
+    /// Its parameters: an object, passed on as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub params: Option<Box<RawValue>>,
+    /// How long it may take, in milliseconds; the server's own limit when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 3_600_000)]
+    pub timeout_ms: Option<u64>,
+}
+
+/// How long to wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct McpWaitQuery {
+    /// Seconds to wait for the server to run, or to be known not to; 60 when left out, 0 does not wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 0, maximum = 900)]
+    pub wait_seconds: Option<u64>,
+}
+
+// === impl McpServerRequest ===
+
+impl McpServerRequest {
+    /// A server to register.
+    pub(super) fn into_new(mut self) -> Result<NewServer, Refusal> {
+        let name = self.name.take();
+        let name = name.ok_or_else(|| Refusal::of_field(ProblemKind::InvalidRequest, "name", "it is missing"))?;
+        Ok(NewServer { name, what: self.into_update()? })
+    }
+
+    /// A change of one that is there.
+    pub(super) fn into_update(self) -> Result<ServerUpdate, Refusal> {
+        if self.name.is_some() {
+            return Err(Refusal::of_field(ProblemKind::InvalidValue, "name", "it cannot be changed"));
+        }
+        let image = self.image.as_deref().map(str::parse::<ImageRef>).transpose();
+        let image = image.map_err(|error| Refusal::of_field(ProblemKind::InvalidValue, "image", error.to_string()))?;
+        let limits = self.resource_limits.unwrap_or_default();
+        Ok(ServerUpdate {
+            image,
+            cmd: self.cmd,
+            workdir: self.workdir,
+            stdio_bridge: self.stdio_bridge,
+            port: self.port,
+            path: self.path,
+            package: self.package.map(McpPackage::from),
+            restart_policy: self.restart_policy.map(RestartPolicy::from),
+            shared: self.sharing.map(|sharing| sharing == SharingName::Shared),
+            run_as_root: self.run_as_root,
+            environment: self.environment,
+            volumes: self.volumes,
+            limits: LimitsChange {
+                cpu: limits.cpu,
+                memory_bytes: limits.memory.map(|size| size.0),
+                disk_bytes: limits.disk.map(|size| size.0),
+                pids: limits.pids,
+            },
+            network: self.network.map(Into::into),
+            call_timeout: self.call_timeout_ms.map(Duration::from_millis),
+        })
+    }
+}
+
+impl Check for McpServerRequest {
+    fn check(&self, faults: &mut Faults) {
+        if let Some(environment) = &self.environment {
+            faults.environment("environment", environment);
+        }
+        for argument in self.cmd.iter().flatten() {
+            faults.argument("cmd", argument);
+        }
+        faults.range("call_timeout_ms", self.call_timeout_ms, 1..=3_600_000);
+    }
+
+    fn arguments(&self, kept: &mut Arguments) {
+        kept.optional("name", self.name.as_ref());
+        kept.optional("image", self.image.as_ref());
+        kept.optional("package", self.package.as_ref().map(|package| &package.requirement));
+    }
+}
+
+impl Check for McpCall {
+    fn check(&self, faults: &mut Faults) {
+        faults.not_empty("method", &self.method);
+        faults.range("timeout_ms", self.timeout_ms, 1..=3_600_000);
+    }
+
+    fn arguments(&self, kept: &mut Arguments) {
+        kept.name("method", &self.method);
+    }
+}
+
+impl Check for McpWaitQuery {
+    fn check(&self, faults: &mut Faults) {
+        faults.range("wait_seconds", self.wait_seconds, 0..=900);
+    }
+}
+
+impl McpWaitQuery {
+    /// The time.
+    pub(super) fn wait(self) -> Duration {
+        Duration::from_secs(self.wait_seconds.unwrap_or(DEFAULT_WAIT))
+    }
+}
+
+impl From<PackageRequest> for McpPackage {
+    fn from(package: PackageRequest) -> Self {
+        let registry = match package.registry {
+            RegistryName::Npm => PackageRegistry::Npm,
+            RegistryName::Pypi => PackageRegistry::Pypi,
+        };
+        Self { registry, requirement: package.requirement, constraints: package.constraints }
+    }
+}
+
+impl From<McpPackage> for PackageRequest {
+    fn from(package: McpPackage) -> Self {
+        let registry = match package.registry {
+            PackageRegistry::Npm => RegistryName::Npm,
+            PackageRegistry::Pypi => RegistryName::Pypi,
+        };
+        Self { registry, requirement: package.requirement, constraints: package.constraints }
+    }
+}
+
+impl From<RestartPolicyName> for RestartPolicy {
+    fn from(name: RestartPolicyName) -> Self {
+        match name {
+            RestartPolicyName::Always => Self::Always,
+            RestartPolicyName::OnFailure => Self::OnFailure,
+            RestartPolicyName::Never => Self::Never,
+        }
+    }
+}
+
+impl From<RestartPolicy> for RestartPolicyName {
+    fn from(policy: RestartPolicy) -> Self {
+        match policy {
+            RestartPolicy::Always => Self::Always,
+            RestartPolicy::OnFailure => Self::OnFailure,
+            RestartPolicy::Never => Self::Never,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! TCP connections to ports inside the sandbox, each on one stream of the connection to its guest.
+
+use std::io;
+
+use bytes::Bytes;
+use emergent_guest_proto::{child::TunnelQuery, routes};
+use emergent_provider::ByteStream;
+use futures::{SinkExt as _, StreamExt as _};
+use http::Request;
+use http_body_util::BodyExt as _;
+use tokio::{io::join, sync::mpsc, time::Instant};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{
+    io::{CopyToBytes, SinkWriter, StreamReader},
+    sync::PollSender,
+};
+
+use crate::{
+    Guest, GuestCallError, body,
+    call::{QUICK, accepted, send, with_query},
+};
+
+/// Pieces between the caller and the connection.
+const QUEUE: usize = 8;
+
+// === impl Guest ===
+
+impl Guest {
+    /// Connects to a TCP port on the sandbox's own loopback interface. It goes over the connection for bulk: what is
+    /// tunnelled may be large.
+    ///
+    /// # Errors
+    /// `not_running` from the guest when nothing listens there.
+    pub async fn tunnel(&self, port: u16) -> Result<ByteStream, GuestCallError> {
+        let path = with_query(routes::TUNNEL, &TunnelQuery { port })?;
+        let deadline = Instant::now() + QUICK;
+        let sender = std::sync::Mutex::new(None);
+        let request = || {
+            let (pieces, body) = mpsc::channel::<Bytes>(QUEUE);
+            if let Ok(mut sender) = sender.lock() {
+                *sender = Some(pieces);
+            }
+            Request::post(body::uri(&path)).body(body::streamed(ReceiverStream::new(body).map(Ok)))
+        };
+        let sent = tokio::time::timeout_at(deadline, send(&self.bulk, deadline, request)).await;
+        let sent = sent.map_err(|_| GuestCallError::Timeout { execution_id: None, after: QUICK })?;
+        let answer = accepted(sent?).await?;
+        let pieces = sender.into_inner().ok().flatten();
+        let pieces = pieces.ok_or_else(|| GuestCallError::Nonsense("a stream without a sender".to_owned()))?;
+        let connection = answer.connection;
+        let output = answer.response.into_body().into_data_stream().map(move |data| {
+            // Held so that the connection stays while the tunnel is used.
+            let _ = &connection;
+            data.map_err(io::Error::other)
+        });
+        let input = PollSender::new(pieces).sink_map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe));
+        Ok(Box::new(join(StreamReader::new(Box::pin(output)), SinkWriter::new(CopyToBytes::new(input)))))
+    }
+}

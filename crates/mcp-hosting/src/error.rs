@@ -1,0 +1,96 @@
+//! Why something was refused or failed. Display never repeats the cause; print the chain.
+
+use emergent_mcp::LaunchError;
+use emergent_provider::{ImageRef, OperationError};
+use emergent_store::{McpServerState, StoreError};
+
+/// Why a server was not registered, found or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum HostingError {
+    /// Workspaces, and so hosted servers, are switched off.
+    #[error("hosting is switched off; set ENABLE_AGENT_WORKSPACES=true")]
+    Disabled,
+    /// The project has no such server.
+    #[error("there is no such MCP server")]
+    NotFound,
+    /// The project has a server of this name.
+    #[error("there is an MCP server called {0:?} already; choose another name, or change that one")]
+    NameTaken(String),
+    /// The request asks for something that cannot be.
+    #[error("{field}: {message}")]
+    Invalid {
+        /// The field that is to blame, such as `resource_limits.cpu`.
+        field: String,
+        /// What it takes.
+        message: String,
+    },
+    /// The operator does not allow the image.
+    #[error("image {0} is not allowed here; WORKSPACE_ALLOWED_IMAGES says which are")]
+    ImageNotAllowed(ImageRef),
+    /// There is no key to encrypt an environment with.
+    #[error(
+        "an environment is kept encrypted, and there is no key; set EMERGENT_SECRET_KEY to 64 hexadecimal digits, the \
+         same on every server of this database, and start the server again"
+    )]
+    NoKey,
+    /// Another server of the installation drives it.
+    #[error("another server of this installation hosts it; ask that one")]
+    Elsewhere,
+    /// The server takes no calls now.
+    #[error("the MCP server is {state}{}", .message.as_deref().map(|message| format!(": {message}")).unwrap_or_default())]
+    NotRunning {
+        /// Where it is in its life.
+        state: McpServerState,
+        /// What is to be said of that.
+        message: Option<String>,
+    },
+    /// The engine failed.
+    #[error("the engine could not {operation} the MCP server")]
+    Engine {
+        /// What was asked.
+        operation: &'static str,
+        /// The engine's error.
+        #[source]
+        source: OperationError,
+    },
+    /// Going down.
+    #[error("the server is shutting down; try again shortly")]
+    ShuttingDown,
+    /// The store failed.
+    #[error("the MCP server could not be looked up or recorded")]
+    Store(#[from] StoreError),
+}
+
+/// Why a simple call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerCallError {
+    /// The server was not found, or does not run.
+    #[error(transparent)]
+    Hosting(#[from] HostingError),
+    /// HTTP-based servers are called at their endpoint.
+    #[error("this server is HTTP-based; call it at its MCP endpoint")]
+    NotBridged,
+    /// The parameters are not JSON.
+    #[error("params: {0}")]
+    Params(#[source] serde_json::Error),
+    /// The server, or the bridge before it, answered with an error.
+    #[error(transparent)]
+    Call(#[from] emergent_mcp::CallError),
+}
+
+impl HostingError {
+    pub(crate) fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), message: message.into() }
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// What a launch is refused with.
+pub(crate) fn unavailable(reason: impl Into<String>) -> LaunchError {
+    LaunchError::Unavailable { reason: reason.into() }
+}

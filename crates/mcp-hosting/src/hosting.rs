@@ -1,0 +1,395 @@
+//! The facade.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use chrono::Utc;
+use emergent_core::Workspaces;
+use emergent_guest_proto::ChildId as GuestChildId;
+use emergent_mcp::BridgeStatus;
+use emergent_provider::{EngineEventKind, Provider};
+use emergent_store::{McpServerId, McpServerRow, McpServerState, ProjectId, Store, StoreError};
+use futures::StreamExt as _;
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use serde_json::value::RawValue;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{sleep, timeout},
+};
+
+use crate::{
+    HostingConfig, HostingError, LogLines, NewServer, Server, ServerCallError, ServerUpdate,
+    driver::Driver,
+    error::chain,
+    inner::{Command, Endpoint, Entry, Inner, Reply},
+    proxy::{BodyError, EndpointBody},
+    validate,
+};
+
+/// How long a shutdown waits for drivers to let go.
+const GRACE: Duration = Duration::from_secs(10);
+/// The pause before events are asked for again.
+const EVENTS_AGAIN: Duration = Duration::from_millis(500);
+/// How often it is looked whether a sandbox has ended unseen.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// All hosted servers of this process. Clones are the same service.
+#[derive(Clone)]
+pub struct Hosting {
+    inner: Arc<Inner>,
+}
+
+impl Hosting {
+    /// Starts the service: every server that this process drives is brought up, all at once, in the background.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the rows cannot be read.
+    pub async fn start(
+        config: HostingConfig,
+        store: Store,
+        provider: Option<Arc<dyn Provider>>,
+        workspaces: Workspaces,
+    ) -> Result<Self, StoreError> {
+        let hosting = Self { inner: Arc::new(Inner::new(config, store, provider, workspaces)) };
+        let inner = &hosting.inner;
+        if inner.config.enabled {
+            for row in inner.store.mcp_servers_of(inner.store.server_id()).await? {
+                hosting.drive(&row);
+            }
+            inner.tasks.spawn(watch(Arc::clone(inner)));
+        }
+        Ok(hosting)
+    }
+
+    /// Lets go of all servers, which run on.
+    pub async fn shutdown(&self) {
+        self.inner.going_down.cancel();
+        self.inner.tasks.close();
+        if timeout(GRACE, self.inner.tasks.wait()).await.is_err() {
+            tracing::warn!("MCP servers were still being changed; the next start takes them up again");
+        }
+    }
+
+    /// Registers a server and begins to bring it up.
+    ///
+    /// # Errors
+    /// [`HostingError`]; nothing was registered then.
+    pub async fn create(&self, project: ProjectId, new: NewServer) -> Result<Server, HostingError> {
+        self.check_enabled()?;
+        validate::name(&new.name)?;
+        let inner = &self.inner;
+        let spec = validate::apply(validate::defaults(&inner.config), &new.what, &inner.config)?;
+        let id = McpServerId::generate();
+        let (environment_keys, environment_sealed) = self.seal(id, &new.what.environment.unwrap_or_default())?;
+        let now = Utc::now();
+        let row = McpServerRow {
+            id,
+            project,
+            server: inner.store.server_id(),
+            name: new.name,
+            spec,
+            environment_keys,
+            environment_sealed,
+            revision: 1,
+            made_revision: None,
+            state: McpServerState::Starting,
+            message: None,
+            last_exit: None,
+            restarts: 0,
+            era: None,
+            runtime: None,
+            warnings: Vec::new(),
+            created_at: now,
+            updated_at: now,
+        };
+        if !inner.store.mcp_servers_insert(&row).await? {
+            return Err(HostingError::NameTaken(row.name));
+        }
+        tracing::info!(server = %id, name = row.name, "an MCP server is registered");
+        self.drive(&row);
+        self.get(project, id).await
+    }
+
+    /// The server that a text names by its id or its name.
+    ///
+    /// # Errors
+    /// [`HostingError`] when there is none.
+    pub async fn find(&self, project: ProjectId, given: &str) -> Result<McpServerId, HostingError> {
+        self.check_enabled()?;
+        if let Ok(id) = given.parse() {
+            return Ok(id);
+        }
+        if let Some(id) = self.inner.named(project, given) {
+            return Ok(id);
+        }
+        let rows = self.inner.store.mcp_servers_list(project).await?;
+        rows.into_iter().find(|row| row.name == given).map(|row| row.id).ok_or(HostingError::NotFound)
+    }
+
+    /// One server, by its id.
+    ///
+    /// # Errors
+    /// [`HostingError`] when it is not there.
+    pub async fn get(&self, project: ProjectId, id: McpServerId) -> Result<Server, HostingError> {
+        self.check_enabled()?;
+        let row = self.inner.store.mcp_servers_get(project, id).await?.ok_or(HostingError::NotFound)?;
+        Ok(self.show(row))
+    }
+
+    /// A project's servers, by name.
+    ///
+    /// # Errors
+    /// [`HostingError`].
+    pub async fn list(&self, project: ProjectId) -> Result<Vec<Server>, HostingError> {
+        self.check_enabled()?;
+        let rows = self.inner.store.mcp_servers_list(project).await?;
+        Ok(rows.into_iter().map(|row| self.show(row)).collect())
+    }
+
+    /// Waits until a server is no longer on its way to running, for so long at most.
+    ///
+    /// # Errors
+    /// [`HostingError`] when it is not there.
+    pub async fn settle(&self, project: ProjectId, id: McpServerId, at_most: Duration) -> Result<Server, HostingError> {
+        if let Ok(entry) = self.entry(project, id).await {
+            let mut state = entry.watch_state();
+            // Whether it settles or the time is up, it is answered as it is.
+            let _ = timeout(at_most, state.wait_for(|(state, _)| *state != McpServerState::Starting)).await;
+        }
+        self.get(project, id).await
+    }
+
+    /// Changes what a server is: its processes are ended and its container is made anew; its volumes stay.
+    ///
+    /// # Errors
+    /// [`HostingError`]; nothing was changed then.
+    pub async fn update(
+        &self,
+        project: ProjectId,
+        id: McpServerId,
+        update: ServerUpdate,
+    ) -> Result<Server, HostingError> {
+        let entry = self.entry(project, id).await?;
+        let row = self.inner.store.mcp_servers_get(project, id).await?.ok_or(HostingError::NotFound)?;
+        let spec = validate::apply(row.spec, &update, &self.inner.config)?;
+        let (keys, sealed) = match &update.environment {
+            Some(environment) => self.seal(id, environment)?,
+            None => (row.environment_keys, row.environment_sealed),
+        };
+        let changed = self.inner.store.mcp_servers_change(id, &spec, &keys, sealed).await?;
+        changed.ok_or(HostingError::NotFound)?;
+        entry.say(McpServerState::Starting, None);
+        self.ask(&entry, Command::Update).await?;
+        self.get(project, id).await
+    }
+
+    /// Ends a server's processes in order and starts it afresh.
+    ///
+    /// # Errors
+    /// [`HostingError`].
+    pub async fn restart(&self, project: ProjectId, id: McpServerId) -> Result<Server, HostingError> {
+        let entry = self.entry(project, id).await?;
+        entry.say(McpServerState::Starting, None);
+        self.ask(&entry, Command::Restart).await?;
+        self.get(project, id).await
+    }
+
+    /// Removes a server with its container, its volumes and its secrets. When it returns nothing is left.
+    ///
+    /// # Errors
+    /// [`HostingError`]; the server stays `deleting` if the engine failed, and goes when it is back.
+    pub async fn delete(&self, project: ProjectId, id: McpServerId) -> Result<(), HostingError> {
+        let entry = self.entry(project, id).await?;
+        self.inner.store.mcp_servers_record(id, McpServerState::Deleting, None).await?;
+        entry.say(McpServerState::Deleting, None);
+        self.ask(&entry, Command::Delete).await
+    }
+
+    /// What a server's processes have written on their standard error, from an offset on for one of them.
+    ///
+    /// # Errors
+    /// [`HostingError`] when it is not there or does not run.
+    pub async fn logs(&self, project: ProjectId, id: McpServerId) -> Result<Vec<LogLines>, HostingError> {
+        let entry = self.entry(project, id).await?;
+        let unreachable = |error: emergent_guest_client::GuestCallError| {
+            let (state, _) = entry.state();
+            HostingError::NotRunning { state, message: Some(chain(&error)) }
+        };
+        let mut logs = Vec::new();
+        for child in entry.guest.children().await.map_err(unreachable)?.children {
+            let id: GuestChildId = child.child_id;
+            // One that has just ended is told of as the last exit.
+            if let Ok((offset, bytes)) = entry.guest.child_errors(&id, 0).await {
+                logs.push(LogLines { process: id.to_string(), offset, bytes });
+            }
+        }
+        Ok(logs)
+    }
+
+    /// Calls a method, once, with the handshake done by us, and answers its result as the server gave it.
+    ///
+    /// # Errors
+    /// [`ServerCallError`].
+    pub async fn call(
+        &self,
+        project: ProjectId,
+        id: McpServerId,
+        method: &str,
+        params: Option<Box<RawValue>>,
+        at_most: Option<Duration>,
+    ) -> Result<Box<RawValue>, ServerCallError> {
+        let entry = self.entry(project, id).await?;
+        let endpoint = self.endpoint(&entry)?;
+        let Endpoint::Bridge(bridge) = &*endpoint else { return Err(ServerCallError::NotBridged) };
+        let time = match at_most {
+            Some(time) => time,
+            None => {
+                let row = self.inner.store.mcp_servers_find(id).await.map_err(HostingError::from)?;
+                Duration::from_millis(row.ok_or(HostingError::NotFound)?.spec.call_timeout_ms)
+            }
+        };
+        let result = bridge.call(method, params.as_deref(), time).await?;
+        entry.responds();
+        Ok(result)
+    }
+
+    /// Answers one request to a server's endpoint.
+    ///
+    /// # Errors
+    /// [`HostingError`] when it is not there or takes no requests now.
+    pub async fn handle<B>(
+        &self,
+        project: ProjectId,
+        id: McpServerId,
+        request: Request<B>,
+    ) -> Result<Response<EndpointBody>, HostingError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BodyError>,
+    {
+        let entry = self.entry(project, id).await?;
+        let endpoint = self.endpoint(&entry)?;
+        Ok(match &*endpoint {
+            Endpoint::Bridge(bridge) => {
+                let response = bridge.handle(request).await;
+                if response.status().is_success() {
+                    entry.responds();
+                }
+                response.map(|body| body.map_err(Into::into).boxed_unsync())
+            }
+            Endpoint::Proxy(proxy) => proxy.handle(request).await,
+        })
+    }
+
+    /// The longest body that an endpoint takes, in bytes.
+    pub fn body_limit(&self) -> usize {
+        self.inner.config.body_limit
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &HostingConfig {
+        &self.inner.config
+    }
+
+    fn drive(&self, row: &McpServerRow) {
+        let (entry, commands) = self.inner.enter(row);
+        self.inner.tasks.spawn(Driver::new(Arc::clone(&self.inner), entry, commands).run());
+    }
+
+    fn endpoint(&self, entry: &Entry) -> Result<Arc<Endpoint>, HostingError> {
+        let (state, message) = entry.state();
+        match (state, entry.endpoint()) {
+            (McpServerState::Running | McpServerState::BackingOff | McpServerState::Stopped, Some(endpoint)) => {
+                Ok(endpoint)
+            }
+            _ => Err(HostingError::NotRunning { state, message }),
+        }
+    }
+
+    async fn entry(&self, project: ProjectId, id: McpServerId) -> Result<Arc<Entry>, HostingError> {
+        self.check_enabled()?;
+        if let Some(entry) = self.inner.get(id) {
+            return if entry.project == project { Ok(entry) } else { Err(HostingError::NotFound) };
+        }
+        match self.inner.store.mcp_servers_get(project, id).await? {
+            Some(_) => Err(HostingError::Elsewhere),
+            None => Err(HostingError::NotFound),
+        }
+    }
+
+    async fn ask(&self, entry: &Entry, command: impl FnOnce(Reply) -> Command) -> Result<(), HostingError> {
+        let (reply, answer) = oneshot::channel();
+        entry.commands.send(command(reply)).await.map_err(|_: mpsc::error::SendError<_>| HostingError::NotFound)?;
+        answer.await.unwrap_or(Err(HostingError::ShuttingDown))
+    }
+
+    fn seal(
+        &self,
+        id: McpServerId,
+        environment: &BTreeMap<String, String>,
+    ) -> Result<(Vec<String>, Option<Vec<u8>>), HostingError> {
+        validate::environment(environment)?;
+        if environment.is_empty() {
+            return Ok((Vec::new(), None));
+        }
+        let key = self.inner.config.secret_key.as_ref().ok_or(HostingError::NoKey)?;
+        let sealed =
+            key.seal(id, environment).map_err(|error| HostingError::invalid("environment", error.to_string()))?;
+        Ok((environment.keys().cloned().collect(), Some(sealed)))
+    }
+
+    fn show(&self, row: McpServerRow) -> Server {
+        let entry = self.inner.get(row.id);
+        let mut server = Server::of(row);
+        let Some(entry) = entry else { return server };
+        (server.state, server.message) = entry.state();
+        server.unresponsive = server.state == McpServerState::Running && entry.is_unresponsive();
+        if let Some(endpoint) = entry.endpoint()
+            && let Endpoint::Bridge(bridge) = &*endpoint
+        {
+            let BridgeStatus { sessions, children, .. } = bridge.status();
+            (server.sessions, server.processes) = (sessions, children.len());
+        }
+        server
+    }
+
+    fn check_enabled(&self) -> Result<(), HostingError> {
+        if self.inner.config.enabled { Ok(()) } else { Err(HostingError::Disabled) }
+    }
+}
+
+/// Tells drivers of sandboxes that may have ended: by the engine's events, and now and then in case one was missed.
+async fn watch(inner: Arc<Inner>) {
+    let doubt_all = || inner.all().iter().for_each(|entry| entry.doubt.notify_one());
+    let follow = async {
+        loop {
+            if let Some(provider) = &inner.provider
+                && let Ok(mut events) = provider.events().await
+            {
+                doubt_all();
+                while let Some(event) = events.next().await {
+                    let ended = matches!(
+                        event.kind,
+                        EngineEventKind::Exited(_) | EngineEventKind::Removed | EngineEventKind::Paused
+                    );
+                    if let Some(entry) = inner.get(event.workspace.into()).filter(|_| ended) {
+                        entry.doubt.notify_one();
+                    }
+                }
+            }
+            sleep(EVENTS_AGAIN).await;
+        }
+    };
+    let look = async {
+        loop {
+            sleep(LOOK).await;
+            doubt_all();
+        }
+    };
+    tokio::select! {
+        () = follow => {}
+        () = look => {}
+        () = inner.going_down.cancelled() => {}
+    }
+}

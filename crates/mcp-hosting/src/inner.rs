@@ -1,0 +1,229 @@
+//! What the drivers and the facade share.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use emergent_core::Workspaces;
+use emergent_guest_client::{Guest, Open};
+use emergent_mcp::Bridge;
+use emergent_provider::{
+    ByteStream, ChannelError, CreateStep, DestroyStep, ImageRef, Provider, PullProgress, RegistryCredentials,
+    SnapshotId, SnapshotStep, StepObserver, WorkspaceId,
+};
+use emergent_store::{McpServerId, McpServerRow, McpServerState, ProjectId, Store};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{HostingConfig, HostingError, launcher::Gate, proxy::Proxy};
+
+/// The registry of images that name none.
+const DEFAULT_REGISTRY: &str = "docker.io";
+/// So many calls in a row that time out mean that a server does not respond.
+const UNRESPONSIVE: u32 = 3;
+
+/// The service behind the facade.
+pub(crate) struct Inner {
+    pub(crate) config: HostingConfig,
+    pub(crate) store: Store,
+    pub(crate) provider: Option<Arc<dyn Provider>>,
+    /// Whose lease this works on.
+    pub(crate) workspaces: Workspaces,
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled when the service goes down: drivers let go of their servers, which run on.
+    pub(crate) going_down: CancellationToken,
+    servers: RwLock<HashMap<McpServerId, Arc<Entry>>>,
+}
+
+/// One server that this process drives.
+pub(crate) struct Entry {
+    pub(crate) id: McpServerId,
+    pub(crate) project: ProjectId,
+    name: String,
+    pub(crate) guest: Guest,
+    pub(crate) gate: watch::Sender<Gate>,
+    /// Told when the sandbox may have ended.
+    pub(crate) doubt: Arc<Notify>,
+    pub(crate) commands: mpsc::Sender<Command>,
+    state: watch::Sender<(McpServerState, Option<String>)>,
+    endpoint: Mutex<Option<Arc<Endpoint>>>,
+    /// Calls in a row that have timed out.
+    timeouts: AtomicU32,
+}
+
+/// What answers for a server.
+pub(crate) enum Endpoint {
+    Bridge(Bridge),
+    Proxy(Proxy),
+}
+
+/// What a driver is asked to do.
+pub(crate) enum Command {
+    /// Start it afresh.
+    Restart(Reply),
+    /// Bring it to what its row says.
+    Update(Reply),
+    /// Remove it.
+    Delete(Reply),
+}
+
+pub(crate) type Reply = oneshot::Sender<Result<(), HostingError>>;
+
+/// Opens channels to one server's sandbox.
+struct Opener {
+    provider: Option<Arc<dyn Provider>>,
+    sandbox: WorkspaceId,
+    doubt: Arc<Notify>,
+}
+
+// === impl Inner ===
+
+impl Inner {
+    pub(crate) fn new(
+        config: HostingConfig,
+        store: Store,
+        provider: Option<Arc<dyn Provider>>,
+        workspaces: Workspaces,
+    ) -> Self {
+        Self {
+            config,
+            store,
+            provider,
+            workspaces,
+            tasks: TaskTracker::new(),
+            going_down: CancellationToken::new(),
+            servers: RwLock::default(),
+        }
+    }
+
+    pub(crate) fn get(&self, id: McpServerId) -> Option<Arc<Entry>> {
+        self.servers.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// The server of this name, where this process drives it.
+    pub(crate) fn named(&self, project: ProjectId, name: &str) -> Option<McpServerId> {
+        let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+        servers.values().find(|entry| entry.project == project && entry.name == name).map(|entry| entry.id)
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
+        self.servers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    pub(crate) fn remove(&self, id: McpServerId) {
+        self.servers.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    /// Makes the entry of a server, whose commands come out of the receiver.
+    pub(crate) fn enter(&self, row: &McpServerRow) -> (Arc<Entry>, mpsc::Receiver<Command>) {
+        let id = row.id;
+        let doubt = Arc::new(Notify::new());
+        let opener = Opener { provider: self.provider.clone(), sandbox: id.sandbox(), doubt: Arc::clone(&doubt) };
+        let (commands, receiver) = mpsc::channel(16);
+        let entry = Arc::new(Entry {
+            id,
+            project: row.project,
+            name: row.name.clone(),
+            guest: Guest::new(Arc::new(opener), None),
+            gate: watch::Sender::new(Gate::Opening),
+            doubt,
+            commands,
+            state: watch::Sender::new((row.state, row.message.clone())),
+            endpoint: Mutex::default(),
+            timeouts: AtomicU32::new(0),
+        });
+        self.servers.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&entry));
+        (entry, receiver)
+    }
+
+    /// How to log in to an image's registry.
+    pub(crate) fn registry_login(&self, image: &ImageRef) -> Option<RegistryCredentials> {
+        let host = image.registry_host().unwrap_or(DEFAULT_REGISTRY);
+        let login = self.config.registries.iter().find(|(known, _)| known == host);
+        login.map(|(_, credentials)| credentials.clone())
+    }
+}
+
+impl StepObserver for Inner {
+    fn created(&self, _: WorkspaceId, step: CreateStep) {
+        self.pass(step.name());
+    }
+
+    fn destroyed(&self, _: WorkspaceId, step: DestroyStep) {
+        self.pass(step.name());
+    }
+
+    fn snapshot_taken(&self, _: SnapshotId, _: SnapshotStep) {}
+
+    fn pulling(&self, workspace: WorkspaceId, progress: PullProgress) {
+        if let Some(entry) = self.get(workspace.into()) {
+            let PullProgress { bytes, total_bytes, status } = progress;
+            entry.say(McpServerState::Starting, Some(format!("pulling its image: {status} {bytes} of {total_bytes}")));
+        }
+    }
+}
+
+impl Inner {
+    /// Passes a step of an operation.
+    pub(crate) fn pass(&self, step: &'static str) {
+        if let Some(fault) = self.config.fault {
+            fault.strike(step);
+        }
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    pub(crate) fn state(&self) -> (McpServerState, Option<String>) {
+        self.state.borrow().clone()
+    }
+
+    pub(crate) fn watch_state(&self) -> watch::Receiver<(McpServerState, Option<String>)> {
+        self.state.subscribe()
+    }
+
+    /// Says where it is in its life; the row follows.
+    pub(crate) fn say(&self, state: McpServerState, message: Option<String>) {
+        self.state.send_replace((state, message));
+    }
+
+    pub(crate) fn endpoint(&self) -> Option<Arc<Endpoint>> {
+        self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_endpoint(&self, endpoint: Option<Arc<Endpoint>>) {
+        *self.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = endpoint;
+    }
+
+    /// A call has timed out; answers whether the server counts as unresponsive from now on.
+    pub(crate) fn timed_out(&self) -> bool {
+        self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 == UNRESPONSIVE
+    }
+
+    /// A call was answered, or the server was started again.
+    pub(crate) fn responds(&self) {
+        self.timeouts.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_unresponsive(&self) -> bool {
+        self.timeouts.load(Ordering::Relaxed) >= UNRESPONSIVE
+    }
+}
+
+#[async_trait]
+impl Open for Opener {
+    async fn open(&self) -> Result<ByteStream, ChannelError> {
+        let provider = self.provider.as_ref().ok_or(ChannelError::NotRunning)?;
+        let opened = provider.open(self.sandbox).await;
+        if matches!(opened, Err(ChannelError::NotRunning)) {
+            self.doubt.notify_one();
+        }
+        opened
+    }
+}

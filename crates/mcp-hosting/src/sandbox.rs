@@ -1,0 +1,183 @@
+//! A server's sandbox, from wherever it is to running with its guest answering.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use emergent_guest_client::GuestCallError;
+use emergent_guest_proto::HandOver;
+use emergent_provider::{
+    ContainerKind, CreateError, CreateStep, EngineState, ImageRef, InvalidImage, NamedVolume, NetworkPolicy,
+    OperationError, Provider, ResourceLimits, SandboxSpec,
+};
+use emergent_store::{McpServerRow, StoreError};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    inner::{Entry, Inner},
+    install::{self, InstallError},
+    seal::SealError,
+};
+
+/// How long a guest may take for its first answer.
+const FIRST_ANSWER: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(50);
+
+/// Why a server does not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MakeError {
+    #[error("this server has no provider for it")]
+    NoProvider,
+    #[error("its image is no image reference")]
+    Image(#[from] InvalidImage),
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    #[error("the engine could not {operation} its sandbox")]
+    Engine {
+        operation: &'static str,
+        #[source]
+        source: OperationError,
+    },
+    #[error("nothing answers in its sandbox")]
+    Guest(#[from] GuestCallError),
+    #[error("its sandbox ended at once")]
+    Ended,
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    #[error("it has an environment, and there is no key to decrypt it with; set EMERGENT_SECRET_KEY")]
+    NoKey,
+    #[error("its image names no program; say which in `cmd`")]
+    NoProgram,
+    #[error("its row could not be read or recorded")]
+    Store(#[from] StoreError),
+    #[error("its children cannot be reached")]
+    Launch(#[from] emergent_mcp::LaunchError),
+}
+
+fn engine(operation: &'static str) -> impl FnOnce(OperationError) -> MakeError {
+    move |source| MakeError::Engine { operation, source }
+}
+
+impl Inner {
+    pub(crate) fn provider(&self) -> Result<&dyn Provider, MakeError> {
+        self.provider.as_deref().ok_or(MakeError::NoProvider)
+    }
+
+    /// Brings the sandbox to what its row says; one that is as it should be is left as it is, processes and all.
+    pub(crate) async fn ensure_sandbox(&self, entry: &Entry, row: &McpServerRow) -> Result<(), MakeError> {
+        let (provider, sandbox) = (self.provider()?, row.id.sandbox());
+        let observed = provider.inspect(sandbox).await.map_err(engine("inspect"))?;
+        let is_current = row.made_revision == Some(row.revision);
+        match observed.map(|observed| observed.state) {
+            Some(EngineState::Running) if is_current => {}
+            Some(EngineState::Paused) if is_current => provider.unpause(sandbox).await.map_err(engine("unpause"))?,
+            Some(EngineState::Exited(_)) if is_current => {
+                if let Some(channel) = provider.start(sandbox).await.map_err(engine("start"))? {
+                    entry.guest.set_first_channel(channel);
+                }
+            }
+            Some(_) => {
+                provider.discard(sandbox).await.map_err(engine("remove"))?;
+                return self.make_sandbox(entry, row).await;
+            }
+            None => return self.make_sandbox(entry, row).await,
+        }
+        self.first_answer(entry).await
+    }
+
+    async fn make_sandbox(&self, entry: &Entry, row: &McpServerRow) -> Result<(), MakeError> {
+        self.pass(CreateStep::IntentRecorded.name());
+        let (provider, sandbox) = (self.provider()?, row.id.sandbox());
+        if let Some(package) = &row.spec.package {
+            let spec = SandboxSpec { network: NetworkPolicy::Outbound, ..self.spec(row)? };
+            let created = provider.create(&spec, self).await?;
+            if let Some(channel) = created.first_channel {
+                entry.guest.set_first_channel(channel);
+            }
+            self.first_answer(entry).await?;
+            install::install(&entry.guest, package, &self.config.install_environment).await?;
+            entry.guest.suspend();
+            provider.discard(sandbox).await.map_err(engine("remove"))?;
+        }
+        let created = provider.create(&self.spec(row)?, self).await?;
+        if let Some(channel) = created.first_channel {
+            entry.guest.set_first_channel(channel);
+        }
+        self.first_answer(entry).await?;
+        self.pass(CreateStep::GuestAnswered.name());
+        // Its environment is given to each process when that is started, and kept nowhere inside.
+        let hand_over = HandOver { environment: BTreeMap::new(), allow_root: row.spec.run_as_root };
+        entry.guest.hand_over(&hand_over).await?;
+        self.pass(CreateStep::HandedOver.name());
+        self.store.mcp_servers_record_made(row.id, row.revision, &created.runtime, &created.warnings).await?;
+        self.pass(CreateStep::ReadyRecorded.name());
+        Ok(())
+    }
+
+    fn spec(&self, row: &McpServerRow) -> Result<SandboxSpec, MakeError> {
+        let spec = &row.spec;
+        let image: ImageRef = spec.image.parse()?;
+        let packages = spec.package.as_ref().map(|_| (install::VOLUME, install::DIRECTORY));
+        let own = spec.volumes.iter().map(|(name, path)| (name.as_str(), path.as_str()));
+        let volumes = packages.into_iter().chain(own);
+        Ok(SandboxSpec {
+            workspace: row.id.sandbox(),
+            kind: ContainerKind::McpServer,
+            registry: self.registry_login(&image),
+            image,
+            snapshot: None,
+            limits: ResourceLimits {
+                cpu: spec.cpu,
+                memory_bytes: spec.memory_bytes,
+                disk_bytes: spec.disk_bytes,
+                pids: spec.pids,
+            },
+            network: [NetworkPolicy::None, NetworkPolicy::Isolated]
+                .into_iter()
+                .find(|network| network.as_str() == spec.network)
+                .unwrap_or(NetworkPolicy::Outbound),
+            volumes: volumes.map(|(name, path)| NamedVolume { name: name.to_owned(), path: path.to_owned() }).collect(),
+        })
+    }
+
+    /// Waits for the guest's first answer; a sandbox that has ended is not waited for.
+    async fn first_answer(&self, entry: &Entry) -> Result<(), MakeError> {
+        let deadline = Instant::now() + FIRST_ANSWER;
+        loop {
+            let Err(error) = entry.guest.hello().await else { return Ok(()) };
+            if Instant::now() >= deadline {
+                return Err(error.into());
+            }
+            let observed = self.provider()?.inspect(entry.id.sandbox()).await.map_err(engine("inspect"))?;
+            if !matches!(observed.map(|observed| observed.state), Some(EngineState::Running)) {
+                return Err(MakeError::Ended);
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// The environment of a server's processes.
+    pub(crate) fn environment(&self, row: &McpServerRow) -> Result<BTreeMap<String, String>, MakeError> {
+        let Some(sealed) = &row.environment_sealed else { return Ok(BTreeMap::new()) };
+        let key = self.config.secret_key.as_ref().ok_or(MakeError::NoKey)?;
+        Ok(key.open(row.id, sealed)?)
+    }
+
+    /// What a server's processes run, and where.
+    pub(crate) async fn command(&self, row: &McpServerRow) -> Result<(Vec<String>, Option<String>), MakeError> {
+        let spec = &row.spec;
+        if spec.package.is_some() {
+            let program = std::iter::once(install::PROGRAM.to_owned());
+            return Ok((program.chain(spec.cmd.iter().flatten().cloned()).collect(), spec.workdir.clone()));
+        }
+        if let Some(cmd) = &spec.cmd {
+            return Ok((cmd.clone(), spec.workdir.clone()));
+        }
+        let image: ImageRef = spec.image.parse()?;
+        let own = self.provider()?.image_command(&image).await.map_err(engine("look into the image of"))?;
+        match own {
+            Some(own) if !own.argv.is_empty() => Ok((own.argv, spec.workdir.clone().or(own.workdir))),
+            _ => Err(MakeError::NoProgram),
+        }
+    }
+}

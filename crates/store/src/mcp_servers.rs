@@ -1,0 +1,465 @@
+//! The rows of hosted MCP servers.
+//!
+//! ```text
+//!   starting ──► running ⇄ backing_off
+//!      │  ▲         │
+//!      ▼  │         ▼
+//!    failed ◄──► stopped          any ──► deleting ──► (no row)
+//! ```
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use chrono::{DateTime, Utc};
+use emergent_provider::{ServerId, WorkspaceId, uuid_newtype};
+use sea_orm::{
+    ActiveValue::Set,
+    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+    sea_query::{Expr, ExprTrait as _, OnConflict},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ProjectId, Store, StoreError,
+    entity::mcp_server::{ActiveModel, Column, Entity, Model},
+    error::Doing as _,
+    installation::now,
+    words::{from_integer, from_json, parse, storable, storable_json},
+};
+
+uuid_newtype!(
+    /// Names a hosted MCP server; its sandbox carries it as its workspace.
+    McpServerId
+);
+
+/// A hosted MCP server, as the store has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct McpServerRow {
+    /// Names it.
+    pub id: McpServerId,
+    /// Whose it is.
+    pub project: ProjectId,
+    /// Which server drives it.
+    pub server: ServerId,
+    /// Its name, which no other of the project has.
+    pub name: String,
+    /// What it is.
+    pub spec: McpServerSpec,
+    /// Names of its environment variables.
+    pub environment_keys: Vec<String>,
+    /// The variables themselves, encrypted.
+    pub environment_sealed: Option<Vec<u8>>,
+    /// Grows with every change of what it is.
+    pub revision: u64,
+    /// The revision that its sandbox was made from.
+    pub made_revision: Option<u64>,
+    /// Where it is in its life.
+    pub state: McpServerState,
+    /// What is to be said of that.
+    pub message: Option<String>,
+    /// How it last ended by itself.
+    pub last_exit: Option<McpServerExit>,
+    /// How often it was started again.
+    pub restarts: u64,
+    /// What its protocol's era was found to be.
+    pub era: Option<String>,
+    /// What runs its sandbox.
+    pub runtime: Option<String>,
+    /// What is weaker than asked for.
+    pub warnings: Vec<String>,
+    /// When it was registered.
+    pub created_at: DateTime<Utc>,
+    /// When it was last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// What a hosted MCP server is. Kept as JSON: fields are added with defaults and never change meaning.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct McpServerSpec {
+    /// The image.
+    pub image: String,
+    /// The program and its arguments; absent: the image's own.
+    #[serde(default)]
+    pub cmd: Option<Vec<String>>,
+    /// Where the program runs; absent: the image's own directory, or `/workspace`.
+    #[serde(default)]
+    pub workdir: Option<String>,
+    /// The program speaks MCP on its standard input and output; else it listens on `port`.
+    pub stdio_bridge: bool,
+    /// Where an HTTP server listens inside.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// The path of an HTTP server's MCP endpoint.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// The package that is installed first.
+    #[serde(default)]
+    pub package: Option<McpPackage>,
+    /// What happens when it ends by itself.
+    pub restart_policy: RestartPolicy,
+    /// One process for all clients rather than one for each session.
+    #[serde(default)]
+    pub shared: bool,
+    /// Its processes run as root inside.
+    #[serde(default)]
+    pub run_as_root: bool,
+    /// Volumes by name, each with its path inside.
+    #[serde(default)]
+    pub volumes: BTreeMap<String, String>,
+    /// CPU cores.
+    pub cpu: f64,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// Bytes of disk.
+    pub disk_bytes: u64,
+    /// Processes and threads.
+    pub pids: u32,
+    /// What it may reach: `none`, `isolated` or `outbound`.
+    pub network: String,
+    /// How long a call may take, in milliseconds.
+    pub call_timeout_ms: u64,
+}
+
+/// A package from a registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct McpPackage {
+    /// Which registry.
+    pub registry: PackageRegistry,
+    /// The package with its version, in the registry's own words.
+    pub requirement: String,
+    /// Further requirements that pin what it depends on.
+    #[serde(default)]
+    pub constraints: Vec<String>,
+}
+
+/// Where packages come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PackageRegistry {
+    /// npm's.
+    Npm,
+    /// Python's.
+    Pypi,
+}
+
+/// What happens to a server that has ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// It is started again.
+    Always,
+    /// It is started again unless it ended with 0.
+    OnFailure,
+    /// It stays as it is.
+    Never,
+}
+
+/// How a hosted server ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct McpServerExit {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Why, where the sandbox as a whole ended.
+    pub reason: Option<String>,
+    /// The end of its standard error.
+    pub stderr: String,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
+/// Where a hosted server is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum McpServerState {
+    /// On its way to running.
+    Starting,
+    /// It takes calls.
+    Running,
+    /// It has crashed too often, and waits.
+    BackingOff,
+    /// It does not run, by somebody's will or its policy's.
+    Stopped,
+    /// It could not be made to run.
+    Failed,
+    /// On its way to be gone.
+    Deleting,
+}
+
+/// A word that names no state of a hosted server.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no state of an MCP server is called {0:?}")]
+pub struct UnknownMcpServerState(String);
+
+// === impl McpServerId ===
+
+impl McpServerId {
+    /// The id that its sandbox goes by.
+    pub fn sandbox(self) -> WorkspaceId {
+        self.as_uuid().into()
+    }
+}
+
+impl From<WorkspaceId> for McpServerId {
+    fn from(sandbox: WorkspaceId) -> Self {
+        Self::from(sandbox.as_uuid())
+    }
+}
+
+// === impl McpServerState ===
+
+impl McpServerState {
+    /// All states.
+    pub const ALL: [Self; 6] =
+        [Self::Starting, Self::Running, Self::BackingOff, Self::Stopped, Self::Failed, Self::Deleting];
+
+    /// The word for it in rows and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::BackingOff => "backing_off",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+            Self::Deleting => "deleting",
+        }
+    }
+}
+
+impl fmt::Display for McpServerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for McpServerState {
+    type Err = UnknownMcpServerState;
+
+    fn from_str(text: &str) -> Result<Self, UnknownMcpServerState> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| UnknownMcpServerState(text.to_owned()))
+    }
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Records a new server. False when the project has one of this name; nothing was recorded then.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn mcp_servers_insert(&self, row: &McpServerRow) -> Result<bool, StoreError> {
+        let conflict = OnConflict::columns([Column::ProjectId, Column::Name]).do_nothing().to_owned();
+        let inserted = Entity::insert(values(row)?)
+            .on_conflict(conflict)
+            .exec_without_returning(self.writer.connection())
+            .await
+            .doing("record an MCP server")?;
+        Ok(inserted > 0)
+    }
+
+    /// One server of a project.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn mcp_servers_get(
+        &self,
+        project: ProjectId,
+        id: McpServerId,
+    ) -> Result<Option<McpServerRow>, StoreError> {
+        Ok(self.mcp_servers_find(id).await?.filter(|row| row.project == project))
+    }
+
+    /// One server of whatever project.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn mcp_servers_find(&self, id: McpServerId) -> Result<Option<McpServerRow>, StoreError> {
+        let row = Entity::find_by_id(id.as_uuid()).one(self.reader.connection()).await.doing("read an MCP server")?;
+        row.map(McpServerRow::try_from).transpose()
+    }
+
+    /// A project's servers, by name.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn mcp_servers_list(&self, project: ProjectId) -> Result<Vec<McpServerRow>, StoreError> {
+        let select = Entity::find().filter(Column::ProjectId.eq(project.as_uuid())).order_by_asc(Column::Name);
+        let rows = select.all(self.reader.connection()).await.doing("list MCP servers")?;
+        rows.into_iter().map(McpServerRow::try_from).collect()
+    }
+
+    /// Every server that a server of ours drives.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn mcp_servers_of(&self, server: ServerId) -> Result<Vec<McpServerRow>, StoreError> {
+        let select = Entity::find().filter(Column::ServerId.eq(server.as_uuid()));
+        let rows = select.all(self.reader.connection()).await.doing("list a server's MCP servers")?;
+        rows.into_iter().map(McpServerRow::try_from).collect()
+    }
+
+    /// Records what a server is from now on, under its next revision; answers the row. `None`: it is not there, or on
+    /// its way to be gone.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn mcp_servers_change(
+        &self,
+        id: McpServerId,
+        spec: &McpServerSpec,
+        environment_keys: &[String],
+        environment_sealed: Option<Vec<u8>>,
+    ) -> Result<Option<McpServerRow>, StoreError> {
+        let update = Entity::update_many()
+            .filter(Column::Id.eq(id.as_uuid()))
+            .filter(Column::State.ne(McpServerState::Deleting.as_str()))
+            .col_expr(Column::Spec, Expr::value(spec_json(spec)?))
+            .col_expr(Column::EnvironmentKeys, Expr::value(keys_json(environment_keys)))
+            .col_expr(Column::EnvironmentSealed, Expr::value(environment_sealed))
+            .col_expr(Column::Revision, Expr::col(Column::Revision).add(1))
+            .col_expr(Column::UpdatedAt, Expr::value(now()));
+        update.exec(self.writer.connection()).await.doing("change an MCP server")?;
+        let row = Entity::find_by_id(id.as_uuid()).one(self.writer.connection()).await.doing("read an MCP server")?;
+        let row = row.map(McpServerRow::try_from).transpose()?;
+        Ok(row.filter(|row| row.state != McpServerState::Deleting))
+    }
+
+    /// Records where a server is in its life. One that is on its way to be gone stays there.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn mcp_servers_record(
+        &self,
+        id: McpServerId,
+        state: McpServerState,
+        message: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let update = Entity::update_many()
+            .filter(Column::Id.eq(id.as_uuid()))
+            .filter(Column::State.ne(McpServerState::Deleting.as_str()))
+            .col_expr(Column::State, Expr::value(state.as_str()))
+            .col_expr(Column::Message, Expr::value(message.map(storable)));
+        update.exec(self.writer.connection()).await.doing("record an MCP server's state")?;
+        Ok(())
+    }
+
+    /// Records that a server's sandbox is made, and from which revision.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn mcp_servers_record_made(
+        &self,
+        id: McpServerId,
+        revision: u64,
+        runtime: &str,
+        warnings: &[String],
+    ) -> Result<(), StoreError> {
+        let warnings = warnings.iter().map(|warning| storable(warning)).collect::<Vec<_>>();
+        let update = Entity::update_many()
+            .filter(Column::Id.eq(id.as_uuid()))
+            .col_expr(Column::MadeRevision, Expr::value(i64::try_from(revision).unwrap_or(i64::MAX)))
+            .col_expr(Column::Runtime, Expr::value(runtime))
+            .col_expr(Column::Warnings, Expr::value(serde_json::Value::from(warnings)));
+        update.exec(self.writer.connection()).await.doing("record an MCP server's sandbox")?;
+        Ok(())
+    }
+
+    /// Records how a server ended by itself, and whether it is started again.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn mcp_servers_record_exit(
+        &self,
+        id: McpServerId,
+        exit: &McpServerExit,
+        restarted: bool,
+    ) -> Result<(), StoreError> {
+        let json = serde_json::to_value(exit).map_err(|error| unwritable("last_exit", &error))?;
+        let update = Entity::update_many()
+            .filter(Column::Id.eq(id.as_uuid()))
+            .col_expr(Column::LastExit, Expr::value(storable_json(json)))
+            .col_expr(Column::Restarts, Expr::col(Column::Restarts).add(i64::from(restarted)));
+        update.exec(self.writer.connection()).await.doing("record an MCP server's end")?;
+        Ok(())
+    }
+
+    /// Records what the era of a server's protocol was found to be.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn mcp_servers_record_era(&self, id: McpServerId, era: &str) -> Result<(), StoreError> {
+        let update = Entity::update_many().filter(Column::Id.eq(id.as_uuid())).col_expr(Column::Era, Expr::value(era));
+        update.exec(self.writer.connection()).await.doing("record an MCP server's era")?;
+        Ok(())
+    }
+
+    /// Forgets a server of which nothing is left.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn mcp_servers_forget(&self, id: McpServerId) -> Result<(), StoreError> {
+        Entity::delete_by_id(id.as_uuid()).exec(self.writer.connection()).await.doing("forget an MCP server")?;
+        Ok(())
+    }
+}
+
+fn values(row: &McpServerRow) -> Result<ActiveModel, StoreError> {
+    Ok(ActiveModel {
+        id: Set(row.id.as_uuid()),
+        project_id: Set(row.project.as_uuid()),
+        server_id: Set(row.server.as_uuid()),
+        name: Set(storable(&row.name)),
+        spec: Set(spec_json(&row.spec)?),
+        environment_keys: Set(keys_json(&row.environment_keys)),
+        environment_sealed: Set(row.environment_sealed.clone()),
+        revision: Set(i64::try_from(row.revision).unwrap_or(i64::MAX)),
+        made_revision: Set(None),
+        state: Set(row.state.as_str().to_owned()),
+        message: Set(row.message.as_deref().map(storable)),
+        last_exit: Set(None),
+        restarts: Set(0),
+        era: Set(None),
+        runtime: Set(None),
+        warnings: Set(serde_json::json!([])),
+        created_at: Set(row.created_at),
+        updated_at: Set(row.updated_at),
+    })
+}
+
+fn spec_json(spec: &McpServerSpec) -> Result<serde_json::Value, StoreError> {
+    serde_json::to_value(spec).map(storable_json).map_err(|error| unwritable("spec", &error))
+}
+
+fn keys_json(keys: &[String]) -> serde_json::Value {
+    keys.iter().map(|key| storable(key)).collect::<Vec<_>>().into()
+}
+
+fn unwritable(column: &'static str, error: &serde_json::Error) -> StoreError {
+    StoreError::UnknownValue { column, value: error.to_string() }
+}
+
+impl TryFrom<Model> for McpServerRow {
+    type Error = StoreError;
+
+    fn try_from(row: Model) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: row.id.into(),
+            project: row.project_id.into(),
+            server: row.server_id.into(),
+            name: row.name,
+            spec: from_json("spec", row.spec)?,
+            environment_keys: from_json("environment_keys", row.environment_keys)?,
+            environment_sealed: row.environment_sealed,
+            revision: from_integer("revision", row.revision)?,
+            made_revision: row.made_revision.map(|number| from_integer("made_revision", number)).transpose()?,
+            state: parse("state", &row.state)?,
+            message: row.message,
+            last_exit: row.last_exit.map(|json| from_json("last_exit", json)).transpose()?,
+            restarts: from_integer("restarts", row.restarts)?,
+            era: row.era,
+            runtime: row.runtime,
+            warnings: from_json("warnings", row.warnings)?,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        })
+    }
+}

@@ -1,0 +1,13 @@
+//! Hosted MCP servers in real containers: the fixture of `crates/mcp` as the server that is hosted. Every case runs on
+//! runc and on gVisor.
+
+mod endpoint;
+mod host;
+mod lifecycle;
+mod secrets;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    emergent_live_tests::case::run(&[lifecycle::cases, endpoint::cases, secrets::cases])
+}
