@@ -121,11 +121,12 @@ http.server.ThreadingHTTPServer(('127.0.0.1', 8123), Echo).serve_forever()
     host(&server.api, json!({ "stdio_bridge": false, "port": 8123, "path": "/rpc", "cmd": ["python3", "-c", script] }))
         .await?;
     let body = json!({ "text": "x".repeat(3 << 20) });
+    let sent = body.to_string();
     emergent_live_tests::until("it listens", std::time::Duration::from_secs(20), || async {
         let answer = post(&server.api, &body).send().await?;
         let (status, path) = (answer.status(), answer.headers().get("x-path").cloned());
         let echo = answer.text().await?;
-        let right = status == 200 && path.is_some_and(|path| path == "/rpc") && echo == body.to_string();
+        let right = status == 200 && path.is_some_and(|path| path == "/rpc") && echo == sent;
         Ok(if right { Ok(()) } else { Err(format!("{status}: {}", &echo[..echo.len().min(300)])) })
     })
     .await

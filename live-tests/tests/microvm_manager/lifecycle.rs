@@ -27,12 +27,8 @@ const COUNTER: &str = "nohup bash -c 'n=0; while true; do n=$((n+1)); echo $n > 
 
 async fn use_it() -> anyhow::Result<()> {
     let manager = Manager::start(&[]).await?;
-    let began = Instant::now();
     let id = manager.create().await?;
-    println!("create to ready: {:?}", began.elapsed());
-    let began = Instant::now();
     ensure!(manager.run(&id, "echo $((6 * 7))").await? == "42");
-    println!("first exec: {:?}", began.elapsed());
     let path = "/workspace/deep/hello.py";
     let content = "print('Hello!')\n";
     manager
@@ -76,15 +72,11 @@ async fn pause_and_fork() -> anyhow::Result<()> {
     manager.run(&id, COUNTER).await?;
     let mut before = count(&manager, &id).await?;
     for round in 0..2 {
-        let began = Instant::now();
         manager.done(&format!("POST /sandboxes/{id}/pause"), None).await?;
-        println!("pause: {:?}", began.elapsed());
         ensure!(manager.machine(&id).is_none(), "the machine is there while its sandbox is paused");
         ensure!(manager.path(&format!("snapshots/{id}/manifest.json")).is_file(), "{:?}", manager.names("snapshots"));
-        let began = Instant::now();
         manager.done(&format!("POST /sandboxes/{id}/resume"), None).await?;
         let after = count(&manager, &id).await?;
-        println!("resume to first exec: {:?}", began.elapsed());
         ensure!(after >= before && after < before + 400, "round {round}: it counted from {before} to {after}");
         manager.run(&id, "kill -0 $(cat /tmp/counter.pid)").await?;
         before = after;

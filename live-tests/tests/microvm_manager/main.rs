@@ -18,10 +18,12 @@ use libtest_mimic::{Arguments, Failed, Trial};
 /// No case takes longer; one that does is hung.
 const CASE_TIMEOUT: Duration = Duration::from_secs(400);
 
+type Run = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>> + Send>;
+
 /// A behaviour.
 struct Case {
     name: &'static str,
-    run: Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>> + Send>,
+    run: Run,
 }
 
 impl Case {

@@ -167,7 +167,7 @@ impl Drop for Manager {
         drop(self.child.wait());
         for name in self.names("sandboxes").unwrap_or_default() {
             if let Some(process) = self.machine(&name) {
-                drop(kill_process(process, Signal::KILL));
+                kill_process(process, Signal::KILL).ok();
             }
         }
     }
