@@ -48,9 +48,11 @@ guest:
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked -p emergent-guest --target $(TARGET)
 
 test-programs: guest
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked -p emergent-mcp --bin emergent-mcp-fixture --target $(TARGET)
 	cargo test --workspace --locked --no-run
 	mkdir -p $(TEST_BIN)
-	install -m 0755 $(CARGO_TARGET_DIR)/debug/emergent $(CARGO_TARGET_DIR)/$(TARGET)/release/emergent-guest $(TEST_BIN)
+	install -m 0755 $(CARGO_TARGET_DIR)/debug/emergent $(TEST_BIN)
+	install -m 0755 $(addprefix $(CARGO_TARGET_DIR)/$(TARGET)/release/,emergent-guest emergent-mcp-fixture) $(TEST_BIN)
 
 setup:
 	scripts/install-engine.sh
@@ -70,7 +72,7 @@ live: test-programs setup .cache/docker-registry/usr/bin/docker-registry
 	scripts/install-packages.sh postgresql python3-venv
 	scripts/first-guest.sh $(TARGET) $(LIVE_FIRST_GUEST)
 	scripts/install-microvm.sh $(LIVE_MICROVM)
-	cargo test --workspace --locked --test live --test provider_docker --test servers -- --test-threads=4
+	cargo test --workspace --locked --test live --test provider_docker --test servers --test mcp -- --test-threads=4
 	# Emulated machines, where there is no usable KVM: two at a time fill two cores.
 	cargo test --workspace --locked --test microvm --test microvm_manager -- --test-threads=2
 	# Once more with the rows in PostgreSQL, on one runtime: which one it is makes no difference to a row.

@@ -60,7 +60,10 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::{
+        io::{Read as _, Write as _},
+        process::{Command, Stdio},
+    };
 
     use super::*;
 
@@ -73,7 +76,11 @@ mod tests {
         assert!(Process::find(&pid_file, dir.path()).unwrap().is_none());
 
         // It ends with the test, however that ends.
-        let mut child = Command::new("cat").arg("-").arg(dir.path()).stdin(Stdio::piped()).spawn().unwrap();
+        let mut cat = Command::new("cat");
+        let mut child = cat.arg("-").arg(dir.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // Before it runs, its command line is not there to be read.
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         fs::write(&pid_file, child.id().to_string()).unwrap();
         let process = Process::find(&pid_file, dir.path()).unwrap().expect("its command line names the directory");
         process.end().unwrap();

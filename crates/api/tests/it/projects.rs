@@ -29,6 +29,8 @@ async fn no_operation_finds_a_workspace_or_a_token_of_another_project() {
     let token = api.get("/api/v1/tokens").await.json()["items"][0]["id"].as_str().unwrap().to_owned();
     let project = api.store.default_project().to_string();
     let snapshot = api.new_snapshot(workspace).await.to_string();
+    let server = api.post("/api/v1/mcp/servers", r#"{"name": "own", "cmd": ["cat"]}"#).await;
+    let server = server.json()["id"].as_str().unwrap().to_owned();
 
     let document = serde_json::to_value(emergent_api::openapi()).unwrap();
     let mut tried = 0;
@@ -36,6 +38,7 @@ async fn no_operation_finds_a_workspace_or_a_token_of_another_project() {
         let (id, slug) = match operation.path.as_str() {
             path if path.starts_with(WORKSPACES) => (workspace.to_string(), "workspace-not-found"),
             path if path.starts_with("/api/v1/agent/snapshots") => (snapshot.clone(), "snapshot-not-found"),
+            path if path.starts_with("/api/v1/mcp/servers") => (server.clone(), "mcp-server-not-found"),
             path if path.starts_with("/api/v1/projects") => (project.clone(), "project-not-found"),
             _ => (token.clone(), "token-not-found"),
         };
@@ -48,10 +51,10 @@ async fn no_operation_finds_a_workspace_or_a_token_of_another_project() {
     }
     assert!(tried > 30, "{tried}");
 
-    for list in [WORKSPACES, "/api/v1/agent/snapshots", "/api/v1/tokens"] {
+    for list in [WORKSPACES, "/api/v1/agent/snapshots", "/api/v1/tokens", "/api/v1/mcp/servers"] {
         let listed = api.call("GET", list, Some(&stranger), None).await;
         assert_eq!(listed.status, 200, "{}", listed.text);
-        let others = [&workspace.to_string(), &token, &snapshot];
+        let others = [&workspace.to_string(), &token, &snapshot, &server];
         assert!(!others.iter().any(|id| listed.text.contains(*id)), "{}", listed.text);
     }
     assert_eq!(api.get(&format!("{WORKSPACES}/{workspace}")).await.text, shown);
