@@ -7,6 +7,9 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 pins=$root/scripts/mcp-clients
 cache=$root/.cache/mcp-clients
 
+command -v npm >/dev/null || "$root/scripts/install-packages.sh" nodejs npm
+"$root/scripts/install-packages.sh" python3 python3-venv git
+
 stamp=$(cat "$pins"/package-lock.json "$pins"/requirements-*.txt | sha256sum)
 if [ "$(cat "$cache/.installed" 2>/dev/null)" != "$stamp" ]; then
     mkdir -p "$cache"

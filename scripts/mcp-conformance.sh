@@ -4,13 +4,15 @@
 #   scripts/mcp-conformance.sh URL            all editions
 #   scripts/mcp-conformance.sh --local        starts the fixture behind the bridge on this machine, and stops it again
 #
-# Nothing is expected to fail. The suite is installed once, from its lockfile, into .cache/mcp-conformance.
+# MCP_AUTHORIZATION is sent with every request, where the endpoint asks for a token. Nothing is expected to fail. The suite is installed once, from its lockfile, into .cache/mcp-conformance.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 pins=$root/scripts/mcp-conformance
 cache=${MCP_CONFORMANCE_CACHE:-$root/.cache/mcp-conformance}
 url=${1:?usage: $0 URL | --local}
+
+command -v npm >/dev/null || "$root/scripts/install-packages.sh" nodejs npm
 
 if ! cmp -s "$pins/package-lock.json" "$cache/package-lock.json" || [ ! -e "$cache/.installed" ]; then
     mkdir -p "$cache"
@@ -45,7 +47,7 @@ run() {
     local name=$1 package=$2 expected=$3; shift 3
     local out=$cache/results/$name
     rm -rf "$out" && mkdir -p "$out"
-    "$node" "$cache/node_modules/$package/dist/index.js" server --url "$url" --suite all "$@" -o "$out" \
+    "$node" --import "$pins/authorize.mjs" "$cache/node_modules/$package/dist/index.js" server --url "$url" --suite all "$@" -o "$out" \
         >"$out/output.txt" 2>&1 || true
     local passed all
     passed=$(grep -c '^✓ ' "$out/output.txt" || true)

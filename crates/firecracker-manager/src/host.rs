@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use emergent_microvm::{Qemu, QemuSettings, Vmm, VmmKind, kernels};
+use emergent_microvm::{Firecracker, FirecrackerSettings, Probe, Qemu, QemuSettings, Vmm, VmmKind, kernels};
 use emergent_microvm_net::{NetworkClient, NetworkConfig, Networks, host_resolvers};
 
 use crate::{
@@ -58,9 +58,6 @@ pub enum HostError {
     /// There is no kernel to boot.
     #[error("there is no kernel in {}; run `emergent kernel import`", .0.display())]
     NoKernel(PathBuf),
-    /// The driver is not there.
-    #[error("{0}")]
-    NoDriver(String),
     /// The manager cannot start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -75,24 +72,31 @@ impl Host {
     /// [`HostError`] says what is missing.
     pub async fn open(self, checkpoint: Checkpoint) -> Result<Sandboxes, HostError> {
         let layout = Layout::new(&self.manager.base);
-        let vmm = driver(self.driver, &layout)?;
+        let vmm = driver(self.driver, &layout).await?;
         let network = network(self.network);
         Ok(Sandboxes::start(self.manager, Parts { vmm, network, checkpoint }).await?)
     }
 }
 
-fn driver(choice: DriverChoice, layout: &Layout) -> Result<Arc<dyn Vmm>, HostError> {
+/// Firecracker where machines boot under it, or where it was asked for; QEMU otherwise.
+async fn driver(choice: DriverChoice, layout: &Layout) -> Result<Arc<dyn Vmm>, HostError> {
     let kernel = kernels::find(layout.microvm(), template::DEFAULT).map_err(|error| {
         tracing::debug!(reason = chain(&error), "no kernel");
         HostError::NoKernel(layout.kernels())
     })?;
+    let qemu = QemuSettings { probe_kernel: Some(kernel.clone()), ..QemuSettings::default() };
+    let firecracker =
+        Firecracker::new(FirecrackerSettings { probe_kernel: Some(kernel), ..FirecrackerSettings::default() });
     match choice {
-        DriverChoice::Auto | DriverChoice::Only(VmmKind::Qemu) => {
-            Ok(Arc::new(Qemu::new(QemuSettings { probe_kernel: Some(kernel), ..QemuSettings::default() })))
-        }
-        DriverChoice::Only(VmmKind::Firecracker) => {
-            Err(HostError::NoDriver("this build has no firecracker driver".to_owned()))
-        }
+        DriverChoice::Only(VmmKind::Qemu) => Ok(Arc::new(Qemu::new(qemu))),
+        DriverChoice::Only(VmmKind::Firecracker) => Ok(Arc::new(firecracker)),
+        DriverChoice::Auto => match firecracker.probe().await {
+            Probe::Works { .. } => Ok(Arc::new(firecracker)),
+            Probe::Fails { reason } => {
+                tracing::info!(reason, "no machines under Firecracker; QEMU runs them");
+                Ok(Arc::new(Qemu::new(qemu)))
+            }
+        },
     }
 }
 

@@ -1,6 +1,7 @@
 //! Hosted MCP servers in real containers: the fixture of `crates/mcp` as the server that is hosted. Every case runs on
 //! runc and on gVisor.
 
+mod conformance;
 mod endpoint;
 mod host;
 mod lifecycle;
@@ -9,5 +10,5 @@ mod secrets;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    emergent_live_tests::case::run(&[lifecycle::cases, endpoint::cases, secrets::cases])
+    emergent_live_tests::case::run(&[lifecycle::cases, endpoint::cases, secrets::cases, conformance::cases])
 }

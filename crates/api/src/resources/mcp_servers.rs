@@ -1,4 +1,4 @@
-//! `/api/v1/mcp/servers`: hosted MCP servers. Their endpoints are in [`crate::mcp`].
+//! `/api/v1/mcp/servers`: hosted MCP servers. Their endpoints are in `mcp.rs`, beside the routes.
 
 pub mod request;
 pub mod view;

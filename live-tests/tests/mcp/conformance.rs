@@ -1,0 +1,32 @@
+//! The official conformance suite against a hosted server, through its container.
+
+use std::{path::Path, process::Command};
+
+use anyhow::{Context as _, ensure};
+use emergent_live_tests::{Case, Runtime, Server, ServerOptions};
+use serde_json::json;
+
+use crate::host::{SERVERS, host, image};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![Case::new("mcp::the_official_conformance_suite_passes", the_suite_passes)]
+}
+
+/// Every edition of the suite, with nothing expected to fail. It opens many sessions and ends none.
+async fn the_suite_passes(runtime: Runtime) -> anyhow::Result<()> {
+    let options =
+        ServerOptions::on(runtime).with("WORKSPACE_DEFAULT_IMAGE", image()?).with("EMERGENT_MCP_MAX_SESSIONS", "256");
+    let server = Server::start(options).await?;
+    let limits = json!({ "cpu": 2, "memory": "1G", "pids": 1024 });
+    host(&server.api, json!({ "resource_limits": limits })).await?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/mcp-conformance.sh");
+    let mut suite = Command::new(script);
+    suite
+        .arg(format!("{}{SERVERS}/fixture/mcp", server.api.base()))
+        .env("MCP_AUTHORIZATION", format!("Bearer {}", server.api.token()));
+    let ran = tokio::task::spawn_blocking(move || suite.output()).await?.context("starting the suite")?;
+    let (said, wrong) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    ensure!(ran.status.success(), "{said}{wrong}");
+    server.api.delete(&format!("{SERVERS}/fixture")).await?.refusal(204)?;
+    server.await_nothing_left().await
+}
