@@ -148,6 +148,11 @@ impl Client {
         Err(ClientError::of_answer(status, &body))
     }
 
+    /// Sends a request; whatever is answered is an answer.
+    pub(crate) async fn send_any(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        request.send().await.map_err(|source| self.failed(source))
+    }
+
     fn failed(&self, source: reqwest::Error) -> ClientError {
         ClientError::Unreachable { server: self.server.to_string(), source }
     }

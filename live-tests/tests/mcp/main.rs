@@ -6,9 +6,16 @@ mod endpoint;
 mod host;
 mod lifecycle;
 mod secrets;
+mod shim;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    emergent_live_tests::case::run(&[lifecycle::cases, endpoint::cases, secrets::cases, conformance::cases])
+    emergent_live_tests::case::run(&[
+        lifecycle::cases,
+        endpoint::cases,
+        secrets::cases,
+        shim::cases,
+        conformance::cases,
+    ])
 }

@@ -38,6 +38,17 @@ pub(crate) enum McpCommand {
         #[arg(long, value_name = "SECONDS")]
         timeout: Option<u64>,
     },
+    /// Speak MCP on standard input and output, for clients that know nothing else.
+    #[command(after_help = "In a client's settings:\n  \
+        {\"command\": \"emergent\", \"args\": [\"mcp\", \"connect\", \"--workspace\", \"my-workspace\"]}")]
+    Connect {
+        /// A hosted server's name or id.
+        #[arg(value_name = "SERVER", required_unless_present = "workspace", conflicts_with = "workspace")]
+        name: Option<String>,
+        /// A workspace instead, whose tools are a server, too: its id, the beginning of it, or its name.
+        #[arg(long, value_name = "WORKSPACE")]
+        workspace: Option<String>,
+    },
     /// Show what a server has written on its standard error, and how it last ended.
     Logs {
         /// Its name or id.

@@ -40,6 +40,9 @@ pub(crate) enum ClientError {
     /// The answer is not what this release knows.
     #[error("the server's answer is not what this release understands")]
     Nonsense(#[source] serde_json::Error),
+    /// A stream of events ended before its time.
+    #[error(transparent)]
+    Events(super::events::EventError),
     /// No workspace is meant.
     #[error("no workspace has an id that begins with {0:?}, or that name; `emergent workspace ls` lists them")]
     NoSuchWorkspace(String),
@@ -83,7 +86,7 @@ pub(crate) enum ClientError {
 
 impl ClientError {
     /// What an answer that is no success says.
-    pub(super) fn of_answer(status: u16, body: &[u8]) -> Self {
+    pub(crate) fn of_answer(status: u16, body: &[u8]) -> Self {
         match serde_json::from_slice::<Problem>(body) {
             Ok(problem) => Self::Problem(Box::new(problem)),
             Err(_) => Self::NotOurs { status },

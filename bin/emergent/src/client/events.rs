@@ -3,8 +3,9 @@
 use futures::{StreamExt as _, stream::BoxStream};
 use reqwest::Response;
 
-/// The longest line that is taken, in bytes; our server's are a third of a megabyte at most.
-const LONGEST_LINE: usize = 4 * 1024 * 1024;
+/// The longest line that is taken, in bytes. Of executions they are a third of a megabyte at most; a message of a hosted
+/// MCP server may have 16.
+const LONGEST_LINE: usize = 32 * 1024 * 1024;
 
 /// One event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,7 +46,7 @@ struct Parser {
 // === impl EventReader ===
 
 impl EventReader {
-    pub(super) fn new(response: Response) -> Self {
+    pub(crate) fn new(response: Response) -> Self {
         Self { bytes: response.bytes_stream().boxed(), parser: Parser::default() }
     }
 

@@ -1,5 +1,7 @@
 //! `emergent mcp …`.
 
+mod connect;
+
 use emergent_api::resources::{
     mcp_servers::{
         request::{McpCall, McpServerRequest, PackageRequest, RegistryName},
@@ -13,7 +15,10 @@ use serde_json::value::RawValue;
 use crate::{
     cli::{McpAddArgs, McpCommand, WithServer},
     client::{Client, ClientError},
-    commands::{ended, workspace::report},
+    commands::{
+        ended,
+        workspace::{find, report},
+    },
     exit::ExitStatus,
     print,
 };
@@ -32,10 +37,22 @@ pub(super) async fn run(arguments: WithServer<McpCommand>) -> ExitStatus {
         McpCommand::Ls => ended(ls(&client, json).await),
         McpCommand::Show { name } => ended(show(&client, &server, &name, json).await),
         McpCommand::Call { name, method, params, timeout } => call(&client, &name, &method, &params, timeout).await,
+        McpCommand::Connect { name, workspace } => ended(connect_to(client, name, workspace).await),
         McpCommand::Logs { name } => ended(logs(&client, &name, json).await),
         McpCommand::Restart { name } => ended(restart(&client, &name, json).await),
         McpCommand::Rm { servers } => remove(&client, &servers, json).await,
     }
+}
+
+async fn connect_to(client: Client, name: Option<String>, workspace: Option<String>) -> Result<(), ClientError> {
+    let path = match (name, workspace) {
+        (Some(name), _) => path(&name, "/mcp"),
+        (None, workspace) => {
+            let workspace = find::workspace(&client, &workspace.unwrap_or_default()).await?;
+            format!("/api/v1/agent/workspaces/{workspace}/mcp")
+        }
+    };
+    connect::connect(client, path).await
 }
 
 async fn add(client: &Client, new: McpAddArgs, json: bool) -> Result<(), ClientError> {

@@ -1,0 +1,266 @@
+//! `emergent mcp connect`: an endpoint of the server's as an MCP server on standard input and output, for clients that
+//! speak nothing else.
+//!
+//! ```text
+//!   client ──line──► POST ──► JSON, or a stream of events ──line──► client
+//!                    GET  ──► what the server says unasked ──line──► client     (sessions of 2025-11-25 and older)
+//! ```
+//!
+//! Messages pass as they are. Which era one belongs to is read from the message itself, as the server does.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Stdout, stdin, stdout},
+    sync::{Mutex, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use crate::client::{Client, ClientError, EventReader};
+
+/// How long answers may take after the client has gone away.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// How long after its end the standing stream is asked for again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// JSON-RPC's internal error.
+const INTERNAL: i32 = -32603;
+
+/// The connection between a client here and an endpoint there.
+struct Shim {
+    client: Client,
+    path: String,
+    out: Mutex<Stdout>,
+    session: watch::Sender<Option<Session>>,
+}
+
+/// A session of 2025-11-25 or older.
+#[derive(Debug, Clone)]
+struct Session {
+    /// `None` where the server keeps none.
+    id: Option<String>,
+    version: String,
+}
+
+/// What of a message decides how it is sent.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    method: Option<String>,
+    #[serde(default)]
+    params: Params,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Params {
+    #[serde(rename = "_meta")]
+    meta: Meta,
+    name: Option<String>,
+    uri: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Meta {
+    #[serde(rename = "io.modelcontextprotocol/protocolVersion")]
+    version: Option<String>,
+}
+
+/// Passes messages until standard input ends.
+pub(super) async fn connect(client: Client, path: String) -> Result<(), ClientError> {
+    let shim = Arc::new(Shim { client, path, out: Mutex::new(stdout()), session: watch::Sender::new(None) });
+    let standing = tokio::spawn(Arc::clone(&shim).listen());
+    let mut lines = BufReader::new(stdin()).lines();
+    let mut requests = JoinSet::new();
+    loop {
+        let line = match lines.next_line().await {
+            Ok(Some(line)) if line.trim().is_empty() => continue,
+            Ok(Some(line)) => line,
+            Ok(None) | Err(_) => break,
+        };
+        // What opens a session, and what is not answered, is passed in order; answers are not waited for.
+        match serde_json::from_str::<Envelope<'_>>(&line) {
+            Ok(Envelope { id: Some(_), method: Some(method), .. }) if method != "initialize" => {
+                let shim = Arc::clone(&shim);
+                requests.spawn(async move { shim.pass(line).await });
+            }
+            _ => shim.pass(line).await,
+        }
+        while requests.try_join_next().is_some() {}
+    }
+    let _ = timeout(LAST_ANSWERS, async { while requests.join_next().await.is_some() {} }).await;
+    standing.abort();
+    shim.end_session().await
+}
+
+// === impl Shim ===
+
+impl Shim {
+    /// Sends one message and writes what is answered. Whatever fails is told to the client as the protocol has it.
+    async fn pass(&self, line: String) {
+        let envelope = serde_json::from_str::<Envelope<'_>>(&line).ok();
+        let id = envelope.as_ref().and_then(|envelope| envelope.id).map(|id| id.get().to_owned());
+        let is_request = envelope.as_ref().is_none_or(|envelope| envelope.method.is_some() && id.is_some());
+        let opens = envelope.as_ref().is_some_and(|envelope| envelope.method.as_deref() == Some("initialize"));
+        let passed = match self.post(envelope.as_ref()) {
+            Ok(request) => self.answer(request.body(line.clone()), opens).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = passed {
+            tracing::debug!(%error, "a message was not answered");
+            if is_request {
+                let id = id.and_then(|id| serde_json::from_str::<Value>(&id).ok()).unwrap_or_default();
+                let error = json!({ "code": INTERNAL, "message": error.to_string() });
+                self.write(&json!({ "jsonrpc": "2.0", "id": id, "error": error }).to_string()).await;
+            }
+        }
+    }
+
+    fn post(&self, envelope: Option<&Envelope<'_>>) -> Result<RequestBuilder, ClientError> {
+        let mut request = self.client.request(Method::POST, &self.path)?;
+        request = request.header(header::CONTENT_TYPE, "application/json");
+        request = request.header(header::ACCEPT, "application/json, text/event-stream");
+        if let Some(Envelope { method: Some(method), params, .. }) = envelope
+            && let Some(version) = &params.meta.version
+        {
+            request = request.header("mcp-protocol-version", version).header("mcp-method", method);
+            let named = match method.as_str() {
+                "tools/call" | "prompts/get" => params.name.as_deref(),
+                "resources/read" => params.uri.as_deref(),
+                _ => None,
+            };
+            return Ok(named
+                .map(header_value)
+                .into_iter()
+                .fold(request, |request, name| request.header("mcp-name", name)));
+        }
+        Ok(match &*self.session.borrow() {
+            Some(session) => session.on(request),
+            None => request,
+        })
+    }
+
+    async fn answer(&self, request: RequestBuilder, opens: bool) -> Result<(), ClientError> {
+        let response = self.client.send_any(request).await?;
+        let session = response.headers().get("mcp-session-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+        let mut opened = opens.then_some(session);
+        let mut write = async |message: &str| {
+            if let Some(id) = opened.take() {
+                let initialized: Value = serde_json::from_str(message).unwrap_or_default();
+                if let Some(version) = initialized["result"]["protocolVersion"].as_str() {
+                    self.session.send_replace(Some(Session { id, version: version.to_owned() }));
+                }
+            }
+            self.write(message).await;
+        };
+        if is_stream(&response) {
+            let mut events = EventReader::new(response);
+            while let Some(event) = events.next().await.map_err(ClientError::Events)? {
+                write(&event.data).await;
+            }
+            return Ok(());
+        }
+        let status = response.status();
+        let body = response.text().await.unwrap_or_default();
+        let message = serde_json::from_str::<Value>(&body).ok().filter(|message| message["jsonrpc"] == "2.0");
+        match message {
+            Some(_) => write(&body).await,
+            None if status.is_success() => {}
+            None => return Err(ClientError::of_answer(status.as_u16(), body.as_bytes())),
+        }
+        Ok(())
+    }
+
+    /// Passes on what a session's server says without being asked, for as long as there is one.
+    async fn listen(self: Arc<Self>) {
+        let mut sessions = self.session.subscribe();
+        let mut last: Option<String> = None;
+        loop {
+            let Ok(session) = sessions.wait_for(Option::is_some).await.map(|session| session.clone()) else { return };
+            let Some(session) = session else { continue };
+            let Ok(request) = self.client.request(Method::GET, &self.path) else { return };
+            let mut request = session.on(request).header(header::ACCEPT, "text/event-stream");
+            if let Some(id) = &last {
+                request = request.header("last-event-id", id);
+            }
+            match self.client.send_any(request).await {
+                Ok(response) if is_stream(&response) => {
+                    let mut events = EventReader::new(response);
+                    while let Ok(Some(event)) = events.next().await {
+                        last = Some(event.id).filter(|id| !id.is_empty()).or(last);
+                        self.write(&event.data).await;
+                    }
+                }
+                // There is none to be had.
+                Ok(response) if matches!(response.status(), StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_FOUND) => {
+                    return;
+                }
+                Ok(_) | Err(_) => {}
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn end_session(&self) -> Result<(), ClientError> {
+        let session = self.session.borrow().clone();
+        if let Some(session) = session.filter(|session| session.id.is_some()) {
+            self.client.send_any(session.on(self.client.request(Method::DELETE, &self.path)?)).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes a message as one line. A client that does not listen any more ends this program by closing its input.
+    async fn write(&self, message: &str) {
+        // Between the tokens of JSON a line end is as good as a blank, and inside of them there is none.
+        let line = message.trim().replace(['\r', '\n'], " ") + "\n";
+        let mut out = self.out.lock().await;
+        let written = async {
+            out.write_all(line.as_bytes()).await?;
+            out.flush().await
+        };
+        if let Err(error) = written.await {
+            tracing::debug!(%error, "a message could not be written");
+        }
+    }
+}
+
+// === impl Session ===
+
+impl Session {
+    fn on(&self, request: RequestBuilder) -> RequestBuilder {
+        let request = request.header("mcp-protocol-version", &self.version);
+        match &self.id {
+            Some(id) => request.header("mcp-session-id", id),
+            None => request,
+        }
+    }
+}
+
+fn is_stream(response: &Response) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    response.status().is_success() && kind.is_some_and(|kind| kind.starts_with("text/event-stream"))
+}
+
+/// A name as a header can say it.
+fn header_value(name: &str) -> String {
+    let plain = name.bytes().all(|byte| (0x21..0x7f).contains(&byte)) && !name.starts_with("=?base64?");
+    if plain { name.to_owned() } else { format!("=?base64?{}?=", STANDARD.encode(name)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_no_header_can_say_is_encoded() {
+        assert_eq!(header_value("read_file"), "read_file");
+        assert_eq!(header_value("größe"), "=?base64?Z3LDtsOfZQ==?=");
+        assert_eq!(header_value("two words"), "=?base64?dHdvIHdvcmRz?=");
+    }
+}
