@@ -72,6 +72,8 @@ live: test-programs setup .cache/docker-registry/usr/bin/docker-registry
 	scripts/install-packages.sh postgresql python3-venv
 	scripts/first-guest.sh $(TARGET) $(LIVE_FIRST_GUEST)
 	scripts/install-microvm.sh $(LIVE_MICROVM)
+	$(TEST_BIN)/emergent kernel import --base $(LIVE_MICROVM) --from $(LIVE_MICROVM)/linux-image-*.deb
+	$(TEST_BIN)/emergent image build --base $(LIVE_MICROVM) --from emergent/workspace:latest --size 4
 	cargo test --workspace --locked --test live --test provider_docker --test servers --test mcp -- --test-threads=4
 	# Emulated machines, where there is no usable KVM: two at a time fill two cores.
 	cargo test --workspace --locked --test microvm --test microvm_manager -- --test-threads=2

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, Subcommand};
+use clap::{Args, Subcommand};
 
 /// Kernels of microVMs.
 #[derive(Debug, Subcommand)]
@@ -20,35 +20,26 @@ pub(crate) enum ImageCommand {
 
 /// Which kernel, and what it is called.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("source").required(true).args(["package", "vmlinux"]))]
 pub(crate) struct KernelImportArgs {
     /// What both commands share.
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
-    /// A Debian package with a kernel: `apt-get download linux-image-…-cloud-amd64`.
+    /// A Debian package with a kernel (linux-image-…-cloud-amd64_….deb), or a kernel image with its drivers built in,
+    /// compressed or not. Left out, Debian's package for clouds is downloaded by apt-get, and not installed.
     #[arg(long, value_name = "FILE")]
-    pub(crate) package: Option<PathBuf>,
-    /// A kernel image with its drivers built in, compressed or not.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) vmlinux: Option<PathBuf>,
+    pub(crate) from: Option<PathBuf>,
 }
 
 /// From what, and how large.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("source").required(true).args(["docker", "oci", "tree"]))]
 pub(crate) struct ImageBuildArgs {
     /// What both commands share.
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
-    /// An image of the local Docker engine.
-    #[arg(long, value_name = "IMAGE")]
-    pub(crate) docker: Option<String>,
-    /// An OCI image layout: a directory, or a tar of one.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) oci: Option<PathBuf>,
-    /// A directory with a whole root file system, as debootstrap makes it.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) tree: Option<PathBuf>,
+    /// An image of the local Docker engine; or the path (with a slash in front or a dot) of an OCI image layout, as a
+    /// directory or a tar, or of a directory with a whole root file system, as debootstrap makes it.
+    #[arg(long, value_name = "IMAGE|PATH")]
+    pub(crate) from: String,
     /// The size of the file system, in GiB. It takes room as it is written to.
     #[arg(long, value_name = "GIB", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub(crate) size: u64,
@@ -61,8 +52,8 @@ pub(crate) struct PlaceArgs {
     #[arg(long, default_value = "default", value_name = "NAME")]
     pub(crate) name: String,
     /// The base directory of kernels, root file systems, machines and snapshots.
-    #[arg(long, env = "WORKSPACE_FIRECRACKER_DIR", default_value = emergent_microvm::Layout::DEFAULT_BASE, value_name = "DIR")]
-    pub(crate) dir: PathBuf,
+    #[arg(long = "base", env = "WORKSPACE_FIRECRACKER_DIR", default_value = emergent_microvm::Layout::DEFAULT_BASE, value_name = "DIR")]
+    pub(crate) base: PathBuf,
     /// The static guest program; by default the one beside this program.
     #[arg(long, env = "EMERGENT_GUEST_PATH", value_name = "FILE")]
     pub(crate) guest: Option<PathBuf>,
