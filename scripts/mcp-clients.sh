@@ -22,7 +22,7 @@ if [ "$(cat "$cache/.installed" 2>/dev/null)" != "$stamp" ]; then
     echo "$stamp" >"$cache/.installed"
 fi
 cp "$pins"/*.mjs "$cache/"
-(cd "$root" && cargo build --quiet -p emergent-mcp --bins --examples)
+(cd "$root" && cargo build --quiet --locked --workspace --bin emergent-mcp-fixture --example serve)
 target=${CARGO_TARGET_DIR:-$root/target}/debug
 npm=$cache/node_modules/@modelcontextprotocol
 

@@ -28,7 +28,7 @@ server=
 cleanup() { [ -z "$server" ] || { kill -INT "$server" 2>/dev/null && wait "$server" || true; }; }
 trap cleanup EXIT
 if [ "$url" = --local ]; then
-    (cd "$root" && cargo build --quiet -p emergent-mcp --bins --examples)
+    (cd "$root" && cargo build --quiet --locked --workspace --bin emergent-mcp-fixture --example serve)
     log=$(mktemp)
     target=${CARGO_TARGET_DIR:-$root/target}/debug
     "$target/examples/serve" ${MCP_SHARING:-} 127.0.0.1:0 "$target/emergent-mcp-fixture" >"$log" 2>&1 &

@@ -96,8 +96,8 @@ async fn pause_and_fork() -> anyhow::Result<()> {
 async fn count(manager: &Manager, id: &str) -> anyhow::Result<u64> {
     let deadline = Instant::now() + std::time::Duration::from_secs(30);
     loop {
-        // The counter replaces the file at each step, so that now and then it is empty.
-        if let Ok(count) = manager.run(id, "cat /tmp/count").await?.parse() {
+        // The counter makes the file, and replaces it at each step, so that now and then it is not there or empty.
+        if let Ok(count) = manager.run(id, "cat /tmp/count 2>/dev/null || true").await?.parse() {
             return Ok(count);
         }
         ensure!(Instant::now() < deadline, "nothing counts");
