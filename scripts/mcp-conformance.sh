@@ -14,18 +14,24 @@ url=${1:?usage: $0 URL | --local}
 
 command -v npm >/dev/null || "$root/scripts/install-packages.sh" nodejs npm
 
+mkdir -p "$cache"
+# Several may run at once: one installs, and each has its own results.
+exec 9>"$cache/.lock"
+flock 9
 if ! cmp -s "$pins/package-lock.json" "$cache/package-lock.json" || [ ! -e "$cache/.installed" ]; then
     mkdir -p "$cache"
     cp "$pins/package.json" "$pins/package-lock.json" "$cache/"
     (cd "$cache" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
     touch "$cache/.installed"
 fi
+flock --unlock 9
+results=$(mktemp --directory)
 # The suite needs Node 22, which many machines do not have: it comes as a package, too.
 node=$(ls "$cache"/node_modules/node-linux-*/bin/node 2>/dev/null | head -1)
 node=${node:-node}
 
 server=
-cleanup() { [ -z "$server" ] || { kill -INT "$server" 2>/dev/null && wait "$server" || true; }; }
+cleanup() { rm -rf "$results"; [ -z "$server" ] || { kill -INT "$server" 2>/dev/null && wait "$server" || true; }; }
 trap cleanup EXIT
 if [ "$url" = --local ]; then
     (cd "$root" && cargo build --quiet --locked --workspace --bin emergent-mcp-fixture --example serve)
@@ -45,8 +51,8 @@ failed=0
 # edition, package, expected number of scenarios, further arguments
 run() {
     local name=$1 package=$2 expected=$3; shift 3
-    local out=$cache/results/$name
-    rm -rf "$out" && mkdir -p "$out"
+    local out=$results/$name
+    mkdir -p "$out"
     "$node" --import "$pins/authorize.mjs" "$cache/node_modules/$package/dist/index.js" server --url "$url" --suite all "$@" -o "$out" \
         >"$out/output.txt" 2>&1 || true
     local passed all

@@ -22,8 +22,9 @@ const IMAGES: [&str; 2] = ["emergent/workspace:latest", "emergent-guest-carrier:
 /// A channel for calls and one for bulk data.
 const CHANNELS: usize = 2;
 /// What servers have in their data directories.
-const DATA: [&str; 8] = [
+const DATA: [&str; 9] = [
     "bootstrap-token",
+    "secret-key",
     "emergent.sqlite",
     "emergent.sqlite-shm",
     "emergent.sqlite-wal",
