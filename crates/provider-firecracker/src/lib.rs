@@ -1,7 +1,7 @@
 //! The `firecracker` provider: workspaces as microVMs.
 //!
 //! A workspace's sandbox has the workspace's id, and carries whose it is as labels. What runs it is a manager, in this
-//! process ([`FirecrackerConfig::Local`]) or elsewhere behind its REST API ([`FirecrackerConfig::Remote`]); which of the
+//! process ([`Where::Local`]) or elsewhere behind its REST API ([`Where::Remote`]); which of the
 //! two makes no difference above `manager.rs`.
 
 mod config;
