@@ -24,8 +24,6 @@ pub struct ManagerConfig {
     pub watch_interval: Duration,
     /// How long a sandbox lives that says nothing of it; `None`: until it is deleted.
     pub default_ttl: Option<Duration>,
-    /// Sandboxes of the default template that are restored ahead of need.
-    pub warm: usize,
 }
 
 // === impl ManagerConfig ===
@@ -41,7 +39,6 @@ impl ManagerConfig {
             boot_deadline: Duration::from_secs(120),
             watch_interval: Duration::from_secs(1),
             default_ttl: None,
-            warm: 0,
         }
     }
 }
