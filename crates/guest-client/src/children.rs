@@ -161,30 +161,21 @@ impl Guest {
 
 impl ChildOutput {
     /// The next bytes, never none; `None` at the end of output. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the child is not there any more, or cannot be reached; a broken connection alone is taken up again.
     pub async fn next(&mut self) -> Result<Option<Bytes>, GuestCallError> {
         loop {
-            let Some(answer) = &mut self.answer else {
-                self.attach().await?;
-                continue;
-            };
-            match answer.response.body_mut().frame().await {
-                None => return Ok(None),
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) if !data.is_empty() => {
-                        self.tries = 0;
-                        self.position += data.len() as u64;
-                        return Ok(Some(data));
-                    }
-                    Ok(_) | Err(_) => {}
-                },
-                Some(Err(error)) => {
+            match self.next_of_one_answer().await {
+                Err(error @ GuestCallError::Interrupted { .. }) => {
                     self.answer = None;
                     self.tries += 1;
                     if self.tries >= TRIES {
-                        return Err(body::BodyError::Lost(error).into());
+                        return Err(error);
                     }
                     sleep(PAUSE * (self.tries - 1)).await;
                 }
+                ended => return ended,
             }
         }
     }
@@ -203,7 +194,25 @@ impl ChildOutput {
         });
     }
 
-    async fn attach(&mut self) -> Result<(), GuestCallError> {
+    /// The same, until the connection breaks.
+    async fn next_of_one_answer(&mut self) -> Result<Option<Bytes>, GuestCallError> {
+        loop {
+            let Some(answer) = &mut self.answer else {
+                self.answer = Some(self.attach().await?);
+                continue;
+            };
+            let Some(frame) = answer.response.body_mut().frame().await else { return Ok(None) };
+            if let Ok(data) = frame.map_err(body::BodyError::Lost)?.into_data()
+                && !data.is_empty()
+            {
+                self.tries = 0;
+                self.position += data.len() as u64;
+                return Ok(Some(data));
+            }
+        }
+    }
+
+    async fn attach(&self) -> Result<Answer, GuestCallError> {
         let path = routes::with_child(routes::CHILD_STDOUT, &self.id);
         let path = with_query(&path, &OffsetQuery { offset: Some(self.position) })?;
         let acknowledged = &self.acknowledged;
@@ -216,8 +225,7 @@ impl ChildOutput {
         if offset_of(&answer)? != self.position {
             return Err(nonsense("a child's output begins elsewhere than was asked for"));
         }
-        self.answer = Some(answer);
-        Ok(())
+        Ok(answer)
     }
 }
 

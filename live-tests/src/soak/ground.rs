@@ -149,6 +149,11 @@ impl Census {
         }
     }
 
+    /// What may count now: workspaces by their ids, and by their marks while they are made.
+    pub fn active(&self) -> BTreeSet<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).active.clone()
+    }
+
     /// The most that there may have been at a time since then.
     pub fn most_since(&self, from: Instant) -> usize {
         let counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -116,8 +116,9 @@ impl Worker {
         };
         let fits = fits.and(answer.broken_rule().map_or(Ok(()), |rule| Err(rule.to_owned())));
         if let Err(expected) = fits {
+            let counted = if answer.problem() == Some("limit-reached") { self.counted().await } else { String::new() };
             self.ground.report.finding(format!(
-                "{name} {mark} on {}: {expected}; got {}",
+                "{name} {mark} on {}: {expected}; got {}{counted}",
                 self.subject().name,
                 answer.shown()
             ));
@@ -126,6 +127,15 @@ impl Worker {
         let new = New { contents, expires: expires.map(|after| asked + after), rests };
         self.adopt(&mark, &answer, new, excused || answer.status() == Some(202)).await;
         self.subject().census.set(&mark, false);
+    }
+
+    /// What counts towards the limit now, as the model and as the server have it.
+    async fn counted(&self) -> String {
+        let listed = self.subject().workspaces().await.map(|items| {
+            let shown = |item: &Value| format!("{} {}", text(item, "id"), text(item, "state"));
+            items.iter().map(shown).collect::<Vec<_>>()
+        });
+        format!("; the model counts {:?}, the server lists {listed:?}", self.subject().census.active())
     }
 
     /// What may explain an answer, besides what is a workspace's own, to a request that was sent then.
