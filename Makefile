@@ -26,20 +26,20 @@ serve: build setup
 test: setup check live fuzz
 
 bench: build setup
-	LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet -p emergent-live-tests --bin bench
+	LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet --bin bench
 
 soak: build setup
 	scripts/install-packages.sh postgresql
-	LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet -p emergent-live-tests --bin soak
+	LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet --bin soak
 
 # A short one that plants every kind of leak at the end, and fails unless each is named.
 soak-leak: build setup
 	scripts/install-packages.sh postgresql
-	SOAK_SEED=1 SOAK_MINUTES=1 LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet -p emergent-live-tests --bin soak -- --prove
+	SOAK_SEED=1 SOAK_MINUTES=1 LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet --bin soak -- --prove
 
 build: guest
 	scripts/install-packages.sh gcc libc6-dev
-	cargo build --release --locked -p emergent
+	cargo build --release --locked --bin emergent
 	install -m 0755 $(CARGO_TARGET_DIR)/$(TARGET)/release/emergent-guest $(BIN)/emergent-guest
 
 # It must run in any image, even an empty one: static, and built apart so that its flags stay its own.
@@ -74,14 +74,16 @@ live: test-programs setup .cache/docker-registry/usr/bin/docker-registry
 	scripts/install-microvm.sh $(LIVE_MICROVM)
 	$(TEST_BIN)/emergent kernel import --base $(LIVE_MICROVM) --from $(LIVE_MICROVM)/linux-image-*.deb
 	$(TEST_BIN)/emergent image build --base $(LIVE_MICROVM) --from emergent/workspace:latest --size 4
-	cargo test --workspace --locked --test live --test provider_docker --test servers --test mcp -- --test-threads=4
+	# Every case runs on both runtimes, and with the rows in both databases. Which runtime it is makes no difference to a row,
+	# so each has its own.
+	cargo test --workspace --locked --test live -- --test-threads=4 runsc::
+	LIVE_POSTGRES=1 cargo test --workspace --locked --test live -- --test-threads=4 runc::
+	cargo test --workspace --locked --test provider_docker --test servers --test mcp -- --test-threads=4
 	# The official MCP clients against servers from npm and PyPI, behind the bridge.
 	scripts/mcp-clients.sh
 	# Emulated machines, where there is no usable KVM: two at a time fill two cores. The manager killed at every step of
 	# everything takes a quarter of an hour so, and is `make live-crashes`; the same steps are in `cargo test`, without machines.
 	cargo test --workspace --locked --test microvm --test microvm_manager -- --test-threads=2 --skip killed_at_any_step
-	# Once more with the rows in PostgreSQL, on one runtime: which one it is makes no difference to a row.
-	LIVE_POSTGRES=1 cargo test --workspace --locked --test live -- --test-threads=4 runc::
 
 live-crashes: export LIVE_BIN_DIR := $(TEST_BIN)
 live-crashes: export LIVE_MICROVM := $(CURDIR)/.cache/microvm

@@ -55,7 +55,7 @@ fn prepush() -> anyhow::Result<()> {
 
 fn deny() -> anyhow::Result<()> {
     if !Command::new("cargo").args(["deny", "--version"]).output().is_ok_and(|output| output.status.success()) {
-        cargo(&["install", "--locked", "--quiet", "cargo-deny"], &[]).context("installing cargo-deny")?;
+        cargo(&["install", "--locked", "--quiet", "--debug", "cargo-deny"], &[]).context("installing cargo-deny")?;
     }
     cargo(&["deny", "--log-level", "error", "check", "licenses", "bans", "sources"], &[])
 }
