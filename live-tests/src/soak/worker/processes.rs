@@ -107,7 +107,11 @@ impl Worker {
     }
 
     /// The guest refused: it does not know the process. Only one whose start was in doubt may be unknown.
+    /// One that a full disk has made forgotten meanwhile may be anything.
     fn forget_unknown(&self, known: &mut Known, index: usize, answer: &Answer) {
+        if index >= known.processes.len() {
+            return;
+        }
         let process = known.processes.swap_remove(index);
         if !(process.may_be_unknown && answer.problem() == Some("unknown-execution")) {
             self.process_refused(known, "process", answer);
@@ -178,7 +182,7 @@ impl Worker {
                 if answer.json()["status"] != "ended" {
                     self.finding(known, "cancel", &format!("it should have ended; got {}", answer.shown()));
                 }
-                known.processes.swap_remove(index);
+                known.processes.retain(|other| other.id != process.id);
             }
             Asked::Done(answer) => self.forget_unknown(known, index, &answer),
             Asked::Open | Asked::Wrong => {
