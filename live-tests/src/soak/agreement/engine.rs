@@ -1,6 +1,9 @@
 //! The engine's containers, volumes, networks and images against the rows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use anyhow::Context as _;
 use bollard::{
@@ -47,7 +50,10 @@ impl Had {
             Some((name, Container { id: container.id?, state: container.state?.status?, server, channels }))
         });
         let volumes = docker.list_volumes(None::<ListVolumesOptions>).await.context("listing volumes")?;
-        let volumes = volumes.volumes.into_iter().flatten().map(|volume| volume.name).collect();
+        // A create that found the disk full leaves a directory, which Docker calls a volume from its next start on. It can
+        // hold nothing, and no label tells whose it was.
+        let volumes = volumes.volumes.into_iter().flatten().filter(|volume| Path::new(&volume.mountpoint).is_dir());
+        let volumes = volumes.map(|volume| volume.name).collect();
         let networks = docker.list_networks(None::<ListNetworksOptions>).await.context("listing networks")?;
         let networks = networks.into_iter().filter_map(|network| network.name).collect();
         let images = docker.list_images(None::<ListImagesOptions>).await.context("listing images")?;

@@ -214,7 +214,8 @@ impl Worker {
         let is_behind = around.faults.iter().any(|fault| fault.delays_rows());
         match Phase::shown(&answer.json()).filter(|_| answer.is_success() && !is_behind) {
             Some(phase) => self.take_in(known, phase, &answer, from),
-            None if !around.faults.is_empty() || around.expiring => self.settle(known).await,
+            // It may be on its way to rest at this moment.
+            None if !around.faults.is_empty() || around.expiring || known.rests.is_some() => self.settle(known).await,
             None => self.finding(known, "look", &format!("it should be {}; got {}", known.phases, answer.shown())),
         }
     }
