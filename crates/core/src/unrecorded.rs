@@ -12,6 +12,7 @@ use emergent_store::WorkspaceState;
 
 use crate::{
     inner::{Core, chain},
+    reconcile::Wait,
     situation::Situation,
 };
 
@@ -48,9 +49,12 @@ impl Core {
                 continue;
             };
             // Whoever has the turn records what becomes of it.
-            let Some(_turn) = entry.free_turn() else { continue };
+            let Some(turn) = entry.free_turn() else { continue };
             if !is_still_true(&state, entry.situation()) {
+                // It was left on its way there: what the engine has shows how far it came.
                 self.unrecorded.forget(id);
+                drop(turn);
+                self.look_again(&entry, Wait::No).await;
             } else if let Err(error) = self.record(id, &state).await {
                 tracing::warn!(workspace = %id, reason = chain(&error), "a state could still not be recorded");
             }

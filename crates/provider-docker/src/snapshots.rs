@@ -13,7 +13,10 @@
 
 mod take;
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bollard::{
@@ -34,6 +37,10 @@ use crate::{
     labels::{self, name_of_snapshot},
     removal,
 };
+
+/// How long the engine may take to remove an image. It waits for the locks of all containers meanwhile, and never ends where
+/// one of them is stuck.
+const IMAGE_DEADLINE: Duration = Duration::from_secs(60);
 
 #[async_trait]
 impl Snapshots for DockerProvider {
@@ -93,7 +100,7 @@ async fn remove_image(docker: &Docker, snapshot: SnapshotId) -> Result<(), Engin
         let options = RemoveImageOptionsBuilder::default().force(false).build();
         // Forced, the image would be taken from under containers that are stopped, and they could not be copied again.
         let name = named.unwrap_or(image.id);
-        match found(within(copy::COPY_DEADLINE, docker.remove_image(&name, Some(options), None)).await) {
+        match found(within(IMAGE_DEADLINE, docker.remove_image(&name, Some(options), None)).await) {
             Ok(_) => {}
             Err(error) if error.is_conflict() => tracing::debug!(%snapshot, "the snapshot's image is still used"),
             Err(error) => return Err(error),

@@ -25,6 +25,8 @@ pub enum Answer {
     },
     /// The connection was refused or broke.
     Nothing(String),
+    /// It began as a success, and broke off: there is no other way to say that what was being read has gone.
+    Cut(String),
     /// Neither within [`PATIENCE`].
     Hung,
 }
@@ -33,26 +35,25 @@ impl Answer {
     /// Sends a request and reads the whole answer.
     pub async fn to(request: RequestBuilder) -> Self {
         let exchange = async {
-            let response = request.send().await?;
-            Self::of(response).await
+            match request.send().await {
+                Ok(response) => Self::of(response).await,
+                Err(error) => Self::Nothing(format!("{:#}", anyhow::Error::from(error))),
+            }
         };
-        match tokio::time::timeout(PATIENCE, exchange).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => Self::Nothing(format!("{:#}", anyhow::Error::from(error))),
-            Err(_) => Self::Hung,
-        }
+        tokio::time::timeout(PATIENCE, exchange).await.unwrap_or(Self::Hung)
     }
 
     /// Reads an answer that has begun.
-    ///
-    /// # Errors
-    /// When it breaks off.
-    pub async fn of(response: Response) -> reqwest::Result<Self> {
+    pub async fn of(response: Response) -> Self {
         let status = response.status();
         let retry_after = response.headers().contains_key(header::RETRY_AFTER);
-        let body = response.bytes().await?;
+        let body = match response.bytes().await {
+            Ok(body) => body,
+            Err(error) if status.is_success() => return Self::Cut(format!("{:#}", anyhow::Error::from(error))),
+            Err(error) => return Self::Nothing(format!("{:#}", anyhow::Error::from(error))),
+        };
         let problem = (status.is_client_error() || status.is_server_error()).then(|| slug(&body)).flatten();
-        Ok(Self::Reply { status: status.as_u16(), problem, retry_after, body })
+        Self::Reply { status: status.as_u16(), problem, retry_after, body }
     }
 
     /// The answer in a few words, for counting.
@@ -61,6 +62,7 @@ impl Answer {
             Self::Reply { status, problem: Some(problem), .. } => format!("{status} {problem}"),
             Self::Reply { status, .. } => status.to_string(),
             Self::Nothing(_) => "no answer".to_owned(),
+            Self::Cut(_) => "cut short".to_owned(),
             Self::Hung => "hung".to_owned(),
         }
     }
@@ -69,7 +71,7 @@ impl Answer {
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Reply { status, .. } => Some(*status),
-            Self::Nothing(_) | Self::Hung => None,
+            Self::Nothing(_) | Self::Cut(_) | Self::Hung => None,
         }
     }
 
@@ -77,7 +79,7 @@ impl Answer {
     pub fn problem(&self) -> Option<&str> {
         match self {
             Self::Reply { problem, .. } => problem.as_deref(),
-            Self::Nothing(_) | Self::Hung => None,
+            Self::Nothing(_) | Self::Cut(_) | Self::Hung => None,
         }
     }
 
@@ -95,14 +97,14 @@ impl Answer {
     pub fn body(&self) -> &[u8] {
         match self {
             Self::Reply { body, .. } => body,
-            Self::Nothing(_) | Self::Hung => &[],
+            Self::Nothing(_) | Self::Cut(_) | Self::Hung => &[],
         }
     }
 
     /// All of it, cut, for a finding.
     pub fn shown(&self) -> String {
         let detail: String = match self {
-            Self::Nothing(why) => why.chars().take(300).collect(),
+            Self::Nothing(why) | Self::Cut(why) => why.chars().take(300).collect(),
             Self::Hung => format!("nothing within {PATIENCE:?}"),
             Self::Reply { body, .. } => String::from_utf8_lossy(body).chars().take(600).collect(),
         };
@@ -113,7 +115,7 @@ impl Answer {
     pub fn broken_rule(&self) -> Option<&'static str> {
         match self {
             Self::Hung => Some("every request is answered in time"),
-            Self::Nothing(_) => None,
+            Self::Nothing(_) | Self::Cut(_) => None,
             Self::Reply { status: 500, .. } => Some("no request is answered with 500"),
             Self::Reply { status, problem: None, .. } if *status >= 400 => Some("a refusal is a problem with a type"),
             Self::Reply { status: 429 | 503, retry_after: false, .. } => Some("429 and 503 say when to try again"),

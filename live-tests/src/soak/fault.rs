@@ -69,8 +69,16 @@ impl Fault {
         matches!(self, Self::DiskFull | Self::DatabaseStopped)
     }
 
+    /// Whether what runs in a sandbox may end with it.
+    fn ends_sandboxes(self) -> bool {
+        matches!(self, Self::ContainerKilled | Self::ContainerRemoved | Self::OutOfMemory | Self::EngineKilled)
+    }
+
     /// Whether this answer is no worse than the fault explains. What it left of the operation is then unknown.
     pub fn excuses(self, answer: &Answer) -> bool {
+        if matches!(answer, Answer::Cut(_)) && self.ends_sandboxes() {
+            return true;
+        }
         let refusals: &[(u16, &str)] = match self {
             Self::ContainerKilled | Self::ContainerRemoved | Self::OutOfMemory => SANDBOX_ENDS,
             Self::PausedBehind | Self::UnpausedBehind => &[
@@ -94,7 +102,7 @@ impl Fault {
             ],
             // A new server takes calls as soon as it has put in order what the old one left.
             Self::ServerKilled | Self::ServerTerminated => {
-                if matches!(answer, Answer::Nothing(_)) {
+                if matches!(answer, Answer::Nothing(_) | Answer::Cut(_)) {
                     return true;
                 }
                 &[(503, "not-ready"), (503, "workspace-unreachable"), (502, "call-interrupted"), (409, "wrong-state")]

@@ -13,7 +13,10 @@ use rustix::{
     fs::{FallocateFlags, fallocate, fstatvfs},
     process::{Pid, Signal, kill_process},
 };
-use tokio::time::sleep;
+use tokio::{
+    sync::Mutex,
+    time::{sleep, timeout},
+};
 
 use super::{
     dockerd::Dockerd,
@@ -25,6 +28,8 @@ use crate::until;
 
 /// How long it may take until all is well after a fault is over.
 const RECOVERY: Duration = Duration::from_secs(120);
+/// After this time without an answer about its containers the engine stands still.
+const STANDS_STILL: Duration = Duration::from_secs(6);
 /// How long a disk stays full.
 const FULL: Duration = Duration::from_secs(4);
 /// How long a server may take to record what the store did not take: it tries again every five seconds.
@@ -46,18 +51,22 @@ pub struct Injector {
     ground: Arc<Ground>,
     length: Duration,
     random: StdRng,
-    dockerd: Dockerd,
+    dockerd: Arc<Mutex<Dockerd>>,
 }
 
 impl Injector {
     /// With random numbers of its own.
     pub fn new(ground: Arc<Ground>, length: Duration, dockerd: Dockerd) -> Self {
         let random = StdRng::seed_from_u64(ground.seed);
-        Self { ground, length, random, dockerd }
+        Self { ground, length, random, dockerd: Arc::new(Mutex::new(dockerd)) }
     }
 
     /// Makes faults until the load ends; every kind once before any twice. Hands the engine back.
-    pub async fn work(mut self) -> Dockerd {
+    ///
+    /// # Errors
+    /// When whoever watches the engine has panicked.
+    pub async fn work(mut self) -> anyhow::Result<Dockerd> {
+        let watch = tokio::spawn(keep_engine_going(Arc::clone(&self.ground), Arc::clone(&self.dockerd)));
         let mut bag = Vec::new();
         while self.ground.goes_on() {
             let gap = self.random.random_range(1_500..6_000);
@@ -75,7 +84,9 @@ impl Injector {
                 self.strike(fault).await;
             }
         }
-        self.dockerd
+        watch.await.context("the engine's watch panicked")?;
+        let dockerd = Arc::into_inner(self.dockerd).context("somebody still has the engine")?;
+        Ok(dockerd.into_inner())
     }
 
     /// Makes one fault, and waits until all is well again.
@@ -114,11 +125,12 @@ impl Injector {
     }
 
     async fn kill_engine(&mut self) -> anyhow::Result<()> {
-        let orphans = self.dockerd.kill().await?;
+        let mut dockerd = self.dockerd.lock().await;
+        let orphans = dockerd.kill().await?;
         self.ground.report.seen(Fault::EngineKilled, &format!("{orphans} sandboxes ran"));
         let away = self.random.random_range(500..5_000);
         sleep(Duration::from_millis(away)).await;
-        self.dockerd.restart().await
+        dockerd.restart().await
     }
 
     async fn stop_database(&mut self) -> anyhow::Result<()> {
@@ -138,6 +150,38 @@ impl Injector {
         sleep(Duration::from_millis(frozen)).await;
         kill_process(pid, Signal::CONT).context("continuing the server")
     }
+}
+
+/// dockerd 20.10 can hold a container's lock for ever, so that everyone who asks about it waits: whoever runs it has to
+/// restart it then. It counts as one more of its deaths.
+async fn keep_engine_going(ground: Arc<Ground>, dockerd: Arc<Mutex<Dockerd>>) {
+    while ground.goes_on() {
+        sleep(Duration::from_secs(1)).await;
+        if !stands_still(&ground).await {
+            continue;
+        }
+        ground.weather.strikes(Fault::EngineKilled, None);
+        let mut dockerd = dockerd.lock().await;
+        // It may have been restarted meanwhile.
+        if stands_still(&ground).await {
+            ground.report.seen(Fault::EngineKilled, "Docker stood still over a container, and was restarted");
+            let restarted = async {
+                dockerd.kill().await?;
+                dockerd.restart().await
+            };
+            if let Err(error) = restarted.await {
+                ground.report.finding(format!("Docker stood still, and could not be restarted: {error:#}"));
+            }
+        }
+        if let Err(error) = all_is_well(&ground).await {
+            ground.report.finding(format!("after Docker stood still: {error:#}"));
+        }
+        ground.weather.ended(Fault::EngineKilled);
+    }
+}
+
+async fn stands_still(ground: &Ground) -> bool {
+    timeout(STANDS_STILL, ground.engine.containers()).await.is_err()
 }
 
 async fn kill_server(subject: &Subject) -> anyhow::Result<()> {

@@ -69,7 +69,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
         Some(leak) => Some(leak.plant(&ground).await.context("planting a leak")?),
         None => None,
     };
-    let dockerd = injector.await.context("the injector panicked")?;
+    let dockerd = injector.await.context("the injector panicked")??;
     let left = join_all(workers).await.into_iter().collect::<Result<Vec<_>, _>>().context("a worker panicked")?;
     Reckoning { ground, dockerd, baselines }.reckon(left, settings).await
 }

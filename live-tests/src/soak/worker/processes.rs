@@ -69,8 +69,7 @@ impl Worker {
         let response = match self.request(Method::GET, known, &path).send().await {
             Ok(response) if response.status().is_success() => response,
             Ok(response) => {
-                let answer = Answer::of(response).await.unwrap_or_else(|error| Answer::Nothing(error.to_string()));
-                return self.no_output(known, index, from, answer).await;
+                return self.no_output(known, index, from, Answer::of(response).await).await;
             }
             Err(error) => return self.no_output(known, index, from, Answer::Nothing(error.to_string())).await,
         };
