@@ -107,8 +107,8 @@ impl Fault {
                 }
                 &[(503, "not-ready"), (503, "workspace-unreachable"), (502, "call-interrupted"), (409, "wrong-state")]
             }
-            // It answers late, that is all.
-            Self::ServerFrozen => &[],
+            // It answers late. Its clock went on meanwhile: a wait of a few seconds may be over when it goes on.
+            Self::ServerFrozen => &[(503, "store-unavailable")],
             Self::DiskFull => &[
                 (507, "disk-full"),
                 (503, "store-unavailable"),
