@@ -19,7 +19,7 @@ pub(crate) enum Situation {
     Paused(Rest),
     Stopping(Rest),
     Stopped(Rest),
-    /// Out of `stopped` or `error`, on its way to `ready`; its row still shows where it comes from.
+    /// Out of `stopped` or `error`, on its way to `ready`; its row keeps where it comes from.
     Starting,
     Destroying,
     Destroyed,
@@ -54,7 +54,8 @@ impl Situation {
             Self::Ready => StateWord::Ready,
             Self::Paused(_) => StateWord::Paused,
             Self::Stopping(_) => StateWord::Stopping,
-            Self::Stopped(_) | Self::Starting => StateWord::Stopped,
+            Self::Stopped(_) => StateWord::Stopped,
+            Self::Starting => StateWord::Starting,
             Self::Destroying => StateWord::Destroying,
             Self::Destroyed => StateWord::Destroyed,
             Self::Failed(_) => StateWord::Error,

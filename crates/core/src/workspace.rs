@@ -7,7 +7,7 @@ use emergent_provider::{
     ContainerKind, ImageRef, Isolation, NetworkPolicy, ProviderKind, PullProgress, ResourceLimits, WorkspaceId,
 };
 use emergent_store::{
-    DestroyReason, IdlePolicy, MadeFrom, PassedOver, ProjectId, SessionRow, WorkspaceRow, WorkspaceState,
+    DestroyReason, IdlePolicy, MadeFrom, PassedOver, ProjectId, SessionRow, StateWord, WorkspaceRow, WorkspaceState,
 };
 
 /// A workspace, with what only this process knows of it.
@@ -23,8 +23,10 @@ pub struct Workspace {
     pub labels: BTreeMap<String, String>,
     /// What it is for.
     pub kind: ContainerKind,
-    /// Its state.
+    /// Its state; while it is starting, where it comes from.
     pub state: WorkspaceState,
+    /// It is out of `stopped` or `error`, on its way to `ready`.
+    pub starting: bool,
     /// Which provider has it.
     pub provider: ProviderKind,
     /// Which provider was asked for.
@@ -72,6 +74,11 @@ pub struct Workspace {
 }
 
 impl Workspace {
+    /// Its state in one word.
+    pub fn word(&self) -> StateWord {
+        if self.starting { StateWord::Starting } else { self.state.word() }
+    }
+
     pub(crate) fn new(row: WorkspaceRow, pull: Option<PullProgress>) -> Self {
         let ready_in = row.ready_at.map(|ready_at| ready_at - row.created_at);
         Self {
@@ -81,6 +88,7 @@ impl Workspace {
             labels: row.labels,
             kind: row.kind,
             state: row.state,
+            starting: row.starting,
             provider: row.provider,
             provider_requested: row.provider_requested,
             passed_over: row.passed_over,

@@ -121,6 +121,8 @@ impl TryFrom<Model> for WorkspaceRow {
 
 fn state(row: &Model) -> Result<WorkspaceState, StoreError> {
     Ok(match parse("state", &row.state)? {
+        // It is a column of its own.
+        StateWord::Starting => return Err(unknown("state", &row.state)),
         StateWord::Creating => WorkspaceState::Creating,
         StateWord::Ready => WorkspaceState::Ready,
         StateWord::Paused => WorkspaceState::Paused,

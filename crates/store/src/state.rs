@@ -8,6 +8,9 @@
 //!      ▼           │
 //!    error ◄───────┘           any ──► destroying ──► destroyed
 //! ```
+//!
+//! From `stopped` and `error` a workspace is `starting` until it is `ready`. Its row keeps where it comes from meanwhile, for the
+//! case that the start fails.
 
 use std::{fmt, str::FromStr};
 
@@ -24,6 +27,8 @@ pub enum StateWord {
     Stopping,
     /// Not running; its files are kept.
     Stopped,
+    /// Out of stopped or error, on its way to ready.
+    Starting,
     /// On its way to destroyed.
     Destroying,
     /// Gone; only the row is left.
@@ -80,7 +85,8 @@ pub enum ErrorReason {
 /// A word that names no state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no state is called {0:?}; there are creating, ready, paused, stopping, stopped, destroying, destroyed and error"
+    "no state is called {0:?}; there are creating, ready, paused, stopping, stopped, starting, destroying, destroyed and \
+     error"
 )]
 pub struct UnknownState(String);
 
@@ -88,19 +94,20 @@ pub struct UnknownState(String);
 
 impl StateWord {
     /// All states.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Creating,
         Self::Ready,
         Self::Paused,
         Self::Stopping,
         Self::Stopped,
+        Self::Starting,
         Self::Destroying,
         Self::Destroyed,
         Self::Error,
     ];
 
     /// The states that count towards `WORKSPACE_MAX_CONCURRENT`.
-    pub const COUNTED: [Self; 3] = [Self::Creating, Self::Ready, Self::Paused];
+    pub const COUNTED: [Self; 4] = [Self::Creating, Self::Ready, Self::Paused, Self::Starting];
 
     /// The word for it in rows and JSON.
     pub fn as_str(self) -> &'static str {
@@ -110,6 +117,7 @@ impl StateWord {
             Self::Paused => "paused",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
+            Self::Starting => "starting",
             Self::Destroying => "destroying",
             Self::Destroyed => "destroyed",
             Self::Error => "error",

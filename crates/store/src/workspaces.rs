@@ -223,7 +223,7 @@ impl Store {
             .column(Column::Provider)
             .column_as(Column::Id.count(), "active")
             .filter(Column::Kind.eq(ContainerKind::AgentWorkspace.as_str()))
-            .filter(Column::State.is_in(counted))
+            .filter(Column::State.is_in(counted).or(Column::Starting.eq(true)))
             .group_by(Column::Provider)
             .into_tuple::<(String, i64)>();
         let counts = by_provider.all(self.reader.connection()).await.doing("count workspaces")?;
@@ -358,7 +358,10 @@ impl ListFilter {
     fn apply(&self, select: Select<Entity>) -> Select<Entity> {
         let mut condition = Condition::all();
         if !self.states.is_empty() {
-            condition = condition.add(Column::State.is_in(self.states.iter().map(|state| state.as_str())));
+            let rests =
+                Column::State.is_in(self.states.iter().map(|state| state.as_str())).and(Column::Starting.eq(false));
+            let starting = self.states.contains(&StateWord::Starting);
+            condition = condition.add(if starting { rests.or(Column::Starting.eq(true)) } else { rests });
         } else if !self.include_destroyed {
             condition = condition.add(Column::State.ne(StateWord::Destroyed.as_str()));
         }

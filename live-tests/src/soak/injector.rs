@@ -32,8 +32,9 @@ const RECOVERY: Duration = Duration::from_secs(120);
 const STANDS_STILL: Duration = Duration::from_secs(6);
 /// How long a disk stays full.
 const FULL: Duration = Duration::from_secs(4);
-/// How long a server may take to record what the store did not take: it tries again every five seconds.
-const RECORDED: Duration = Duration::from_secs(8);
+/// How long a server may take to record what the store did not take: it tries again every five seconds, and PostgreSQL that
+/// found the disk full has to recover first.
+const RECORDED: Duration = Duration::from_secs(14);
 /// After this share of the load no server is started again, so that what the last ones leak has time to show.
 const LAST_RESTART: f64 = 0.6;
 /// What strikes everyone.

@@ -40,7 +40,9 @@ fn quota_reached(error: &dyn std::error::Error, retry_after: Duration) -> Refusa
 fn wrong_state(error: &dyn std::error::Error, state: StateWord) -> Refusal {
     let refusal = Refusal::new(ProblemKind::WrongState, error.to_string());
     match state {
-        StateWord::Creating | StateWord::Stopping | StateWord::Destroying => refusal.retry_after(1),
+        StateWord::Creating | StateWord::Stopping | StateWord::Starting | StateWord::Destroying => {
+            refusal.retry_after(1)
+        }
         StateWord::Ready | StateWord::Paused | StateWord::Stopped | StateWord::Destroyed | StateWord::Error => refusal,
     }
 }

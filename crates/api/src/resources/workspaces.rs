@@ -85,7 +85,7 @@ async fn create_workspace(
     if let Some(refusal) = of_failed_create(&workspace) {
         return Err(refusal);
     }
-    let status = match workspace.state.word() {
+    let status = match workspace.word() {
         StateWord::Creating => StatusCode::ACCEPTED,
         _ => StatusCode::CREATED,
     };

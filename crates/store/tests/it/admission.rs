@@ -65,7 +65,7 @@ async fn states_that_hold_no_place_leave_room() {
             StateWord::Ready => WorkspaceState::Ready,
             StateWord::Paused => WorkspaceState::Paused,
             StateWord::Stopping => WorkspaceState::Stopping,
-            StateWord::Stopped => WorkspaceState::Stopped,
+            StateWord::Stopped | StateWord::Starting => WorkspaceState::Stopped,
             StateWord::Destroying => WorkspaceState::Destroying,
             StateWord::Destroyed => WorkspaceState::Destroyed,
             StateWord::Error => {
@@ -73,6 +73,9 @@ async fn states_that_hold_no_place_leave_room() {
             }
         };
         store.workspaces_record(row.id, &StateWord::ALL, &to).await.unwrap().unwrap();
+        if state == StateWord::Starting {
+            assert_eq!(store.claim_start(row.id, 1).await.unwrap(), StartClaim::Claimed);
+        }
         let full = store.admit(store.new_row(), 1, None).await.unwrap() == Admission::Full;
         assert_eq!(full, StateWord::COUNTED.contains(&state), "{state}");
         store.workspaces_record(row.id, &StateWord::ALL, &WorkspaceState::Destroyed).await.unwrap();

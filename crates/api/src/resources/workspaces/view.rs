@@ -102,6 +102,8 @@ words! {
         Stopping = "stopping",
         /// Not running; its files are kept.
         Stopped = "stopped",
+        /// Out of stopped or error, on its way to ready.
+        Starting = "starting",
         /// On its way to destroyed.
         Destroying = "destroying",
         /// Gone; only what is shown here is left.
@@ -251,9 +253,9 @@ impl From<ResourceLimits> for LimitsView {
 
 impl From<Workspace> for WorkspaceView {
     fn from(workspace: Workspace) -> Self {
-        let state = workspace.state.word().into();
+        let state = workspace.word().into();
         let error = match workspace.state {
-            WorkspaceState::Error { reason, message } => {
+            WorkspaceState::Error { reason, message } if state == State::Error => {
                 Some(WorkspaceFault { reason: reason.as_str().to_owned(), message })
             }
             _ => None,
