@@ -25,7 +25,9 @@ serve: build setup
 
 test: setup check live fuzz
 
+bench: export LIVE_MICROVM := $(CURDIR)/.cache/microvm
 bench: build setup
+	scripts/prepare-microvm.sh $(BIN) $(LIVE_MICROVM)
 	LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet --bin bench
 
 soak: build setup
@@ -69,21 +71,19 @@ live: export LIVE_REGISTRY := $(CURDIR)/.cache/docker-registry/usr/bin/docker-re
 live: export LIVE_FIRST_GUEST := $(CURDIR)/.cache/first-guest/emergent-guest
 live: export LIVE_MICROVM := $(CURDIR)/.cache/microvm
 live: test-programs setup .cache/docker-registry/usr/bin/docker-registry
-	scripts/install-packages.sh postgresql python3-venv
+	scripts/install-packages.sh postgresql python3-venv curl iproute2 iptables nftables
 	scripts/first-guest.sh $(TARGET) $(LIVE_FIRST_GUEST)
-	scripts/install-microvm.sh $(LIVE_MICROVM)
-	$(TEST_BIN)/emergent kernel import --base $(LIVE_MICROVM) --from $(LIVE_MICROVM)/linux-image-*.deb
-	$(TEST_BIN)/emergent image build --base $(LIVE_MICROVM) --from emergent/workspace:latest --size 4
+	scripts/prepare-microvm.sh $(TEST_BIN) $(LIVE_MICROVM)
 	# Every case runs on both runtimes, and with the rows in both databases. Which runtime it is makes no difference to a row,
 	# so each has its own.
-	cargo test --workspace --locked --test live -- --test-threads=4 runsc::
-	LIVE_POSTGRES=1 cargo test --workspace --locked --test live -- --test-threads=4 runc::
+	cargo test --workspace --locked --test live --test tools -- --test-threads=4 runsc::
+	LIVE_POSTGRES=1 cargo test --workspace --locked --test live --test tools -- --test-threads=4 runc::
 	cargo test --workspace --locked --test provider_docker --test servers --test mcp -- --test-threads=4
 	# The official MCP clients against servers from npm and PyPI, behind the bridge.
 	scripts/mcp-clients.sh
-	# Emulated machines, where there is no usable KVM: two at a time fill two cores. The manager killed at every step of
-	# everything takes a quarter of an hour so, and is `make live-crashes`; the same steps are in `cargo test`, without machines.
-	cargo test --workspace --locked --test microvm --test microvm_manager -- --test-threads=2 --skip killed_at_any_step
+	# Emulated machines: two at a time fill two cores. The manager killed at every step of everything takes minutes so, and
+	# is `make live-crashes`; the same steps are in `cargo test`, without machines.
+	cargo test --workspace --locked --test microvm --test microvm_manager --test tools -- --test-threads=2 --skip killed_at_any_step --skip runc:: --skip runsc::
 
 live-crashes: export LIVE_BIN_DIR := $(TEST_BIN)
 live-crashes: export LIVE_MICROVM := $(CURDIR)/.cache/microvm

@@ -1,6 +1,7 @@
 //! The performance table: what we do beside what the bare engine does, in one run.
 
 pub mod measure;
+pub mod microvm;
 pub mod row;
 pub mod rows;
 mod warm;

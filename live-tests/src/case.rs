@@ -5,29 +5,35 @@ use std::{future::Future, pin::Pin, process::ExitCode, time::Duration};
 use anyhow::Context as _;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use crate::Engine;
+use crate::{Engine, microvm};
 
-/// No case takes longer; one that does is hung.
+/// No case takes longer unless it says so; one that does is hung.
 const CASE_TIMEOUT: Duration = Duration::from_secs(240);
 
-/// An OCI runtime that workspaces run on.
+/// What runs workspaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Runtime {
-    /// The standard one: the host's kernel.
+    /// The standard OCI runtime: the host's kernel.
     Runc,
     /// gVisor.
     Runsc,
+    /// Emulated microVMs.
+    Qemu,
 }
 
 impl Runtime {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Runc, Self::Runsc];
+    /// All.
+    pub const ALL: [Self; 3] = [Self::Runc, Self::Runsc, Self::Qemu];
 
-    /// Its name in the Docker Engine.
+    /// Those of the Docker Engine.
+    pub const DOCKER: [Self; 2] = [Self::Runc, Self::Runsc];
+
+    /// Its name, as the Docker Engine and the API say it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Runc => "runc",
             Self::Runsc => "runsc",
+            Self::Qemu => "qemu",
         }
     }
 }
@@ -38,6 +44,7 @@ type Run = Box<dyn Fn(Runtime) -> Pin<Box<dyn Future<Output = anyhow::Result<()>
 pub struct Case {
     name: &'static str,
     missing: Option<String>,
+    timeout: Duration,
     run: Run,
 }
 
@@ -47,7 +54,7 @@ impl Case {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        Self { name, missing: None, run: Box::new(move |runtime| Box::pin(run(runtime))) }
+        Self { name, missing: None, timeout: CASE_TIMEOUT, run: Box::new(move |runtime| Box::pin(run(runtime))) }
     }
 
     /// The same; skipped where something that it needs is missing, which is said.
@@ -56,26 +63,34 @@ impl Case {
         Self { missing, ..self }
     }
 
+    /// The same, with another time after which it is taken for hung.
+    #[must_use]
+    pub fn within(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
     /// The case as a test on one runtime. Where the runtime is not there it is listed as ignored, with the reason in
     /// its kind.
     fn on(self, runtime: Runtime, missing: Option<&str>) -> Trial {
-        let Self { name, missing: own, run } = self;
+        let Self { name, missing: own, timeout, run } = self;
         let missing = missing.map(str::to_owned).or(own);
         let kind = missing.as_ref().map_or_else(String::new, |reason| format!("skipped: {reason}"));
-        Trial::test(format!("{}::{name}", runtime.name()), move || block_on(run(runtime)))
+        Trial::test(format!("{}::{name}", runtime.name()), move || block_on(timeout, run(runtime)))
             .with_ignored_flag(missing.is_some())
             .with_kind(kind)
     }
 }
 
-/// Runs the suites on every runtime, as the arguments of the process ask: the `main` of a test program.
+/// Runs the suites on Docker's runtimes, as the arguments of the process ask: the `main` of a test program.
 pub fn run(suites: &[fn() -> Vec<Case>]) -> ExitCode {
-    run_on(&Runtime::ALL, suites)
+    run_on(&Runtime::DOCKER, suites)
 }
 
-/// The same, on these runtimes: for what does not depend on them.
+/// The same, on these runtimes.
 pub fn run_on(runtimes: &[Runtime], suites: &[fn() -> Vec<Case>]) -> ExitCode {
     let arguments = Arguments::from_args();
+    // Before anything speaks TLS. Installing it twice is the only way to fail.
+    rustls::crypto::ring::default_provider().install_default().ok();
     let on = |runtime| {
         let missing = why_missing(runtime);
         let cases = suites.iter().flat_map(|suite| suite());
@@ -85,6 +100,9 @@ pub fn run_on(runtimes: &[Runtime], suites: &[fn() -> Vec<Case>]) -> ExitCode {
 }
 
 fn why_missing(runtime: Runtime) -> Option<String> {
+    if runtime == Runtime::Qemu {
+        return microvm::why_missing();
+    }
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
     match executor.block_on(async { Engine::connect()?.has_runtime(runtime.name()).await }) {
         Ok(true) => None,
@@ -94,9 +112,9 @@ fn why_missing(runtime: Runtime) -> Option<String> {
     }
 }
 
-fn block_on(run: Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>) -> Result<(), Failed> {
+fn block_on(timeout: Duration, run: Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>) -> Result<(), Failed> {
     let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     executor
-        .block_on(async { tokio::time::timeout(CASE_TIMEOUT, run).await.context("the case hung")? })
+        .block_on(async { tokio::time::timeout(timeout, run).await.context("the case hung")? })
         .map_err(|error| Failed::from(format!("{error:#}")))
 }

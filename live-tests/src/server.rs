@@ -1,6 +1,7 @@
 //! A server process: the program, started as a user would start it.
 
 use std::{
+    ffi::OsString,
     net::TcpListener,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
@@ -12,7 +13,7 @@ use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{Api, Engine, Runtime};
+use crate::{Api, Engine, Machines, Runtime, api::WORKSPACES};
 
 /// Where the other servers on its database reach a server.
 const ADVERTISED: &str = "EMERGENT_ADVERTISE_URL";
@@ -75,6 +76,8 @@ pub struct Server {
     port: u16,
     options: ServerOptions,
     id: String,
+    /// Where its machines are, if it runs any; they end with it.
+    machines: Option<Machines>,
     /// A client with the bootstrap token.
     pub api: Api,
     /// The engine beneath.
@@ -89,10 +92,12 @@ impl Server {
     pub async fn start(mut options: ServerOptions) -> anyhow::Result<Self> {
         options.use_postgres_if_asked_for().await?;
         let data = tempfile::Builder::new().prefix("emergent-live-").tempdir().context("making a data directory")?;
+        let machines = (options.runtime == Runtime::Qemu).then(Machines::new).transpose()?;
         let port = free_port()?;
-        let child = spawn(&options, &data, port)?;
+        let child = spawn(&options, machines.as_ref(), &data, port)?;
         let api = Api::new(format!("http://127.0.0.1:{port}"), "")?;
-        let mut server = Self { child, data, port, options, id: String::new(), api, engine: Engine::connect()? };
+        let engine = Engine::connect()?;
+        let mut server = Self { child, data, port, options, id: String::new(), machines, api, engine };
         server.await_ready().await?;
         Ok(server)
     }
@@ -151,7 +156,7 @@ impl Server {
     /// When it cannot be started.
     pub fn respawn(&mut self, change: impl FnOnce(&mut ServerOptions)) -> anyhow::Result<()> {
         change(&mut self.options);
-        self.child = spawn(&self.options, &self.data, self.port)?;
+        self.child = spawn(&self.options, self.machines.as_ref(), &self.data, self.port)?;
         Ok(())
     }
 
@@ -173,7 +178,18 @@ impl Server {
         let log = self.log();
         let id = log.split_once(" server=").and_then(|(_, rest)| rest.split_whitespace().next());
         self.id = id.context("no server id in the log")?.to_owned();
-        Ok(())
+        if self.machines.is_some() { self.await_machines().await } else { Ok(()) }
+    }
+
+    /// Waits until machines can be run: that is found out by booting one.
+    async fn await_machines(&self) -> anyhow::Result<()> {
+        crate::until("machines can be run", Duration::from_secs(90), || async {
+            let providers = self.api.get(&format!("{WORKSPACES}/providers")).await?.success()?;
+            let mut items = providers["items"].as_array().into_iter().flatten();
+            let works = items.any(|provider| provider["provider"] == "firecracker" && provider["healthy"] == true);
+            Ok(works.then_some(()).ok_or_else(|| providers.to_string()))
+        })
+        .await
     }
 
     async fn probe_ready(&mut self) -> anyhow::Result<()> {
@@ -258,14 +274,30 @@ pub(crate) fn program_or(variable: &str, name: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| PathBuf::from(name), PathBuf::from)
 }
 
-fn spawn(options: &ServerOptions, data: &TempDir, port: u16) -> anyhow::Result<Child> {
+/// What makes workspaces run on a runtime.
+fn variables_of(runtime: Runtime, machines: Option<&Machines>) -> Vec<(&'static str, OsString)> {
+    let Some(machines) = machines else { return vec![("WORKSPACE_GVISOR_RUNTIME", runtime.name().into())] };
+    vec![
+        ("WORKSPACE_DEFAULT_PROVIDER", "firecracker".into()),
+        ("WORKSPACE_FIRECRACKER_DIR", machines.base().into()),
+        ("WORKSPACE_FIRECRACKER_DRIVER", "qemu-tcg".into()),
+        // Interfaces are known by their names, so that a network namespace has room for one process that makes them.
+        ("WORKSPACE_FIRECRACKER_NETWORK", "none".into()),
+        // Small, as what emulates them is slow.
+        ("WORKSPACE_DEFAULT_CPU", "1".into()),
+        ("WORKSPACE_DEFAULT_MEMORY", "512M".into()),
+        ("WORKSPACE_DEFAULT_DISK", "1G".into()),
+    ]
+}
+
+fn spawn(options: &ServerOptions, machines: Option<&Machines>, data: &TempDir, port: u16) -> anyhow::Result<Child> {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(data.path().join("log"))?;
     Command::new(program("emergent")?)
         .arg("serve")
         .env("ENABLE_AGENT_WORKSPACES", "true")
         .env("EMERGENT_DATA_DIR", data.path())
         .env("EMERGENT_LISTEN", format!("127.0.0.1:{port}"))
-        .env("WORKSPACE_GVISOR_RUNTIME", options.runtime.name())
+        .envs(variables_of(options.runtime, machines))
         .envs(options.environment.iter().map(|(name, value)| (name, value_of(name, value, port))))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)

@@ -67,7 +67,10 @@ pub(crate) type Unselected = Vec<(ProviderKind, Unavailable)>;
 pub(crate) fn why_absent(kind: ProviderKind) -> &'static str {
     match kind {
         ProviderKind::Gvisor => "this server was started without it",
-        ProviderKind::Firecracker => "this release has no Firecracker driver; gvisor is available",
+        ProviderKind::Firecracker => {
+            "this server runs no microVMs; set WORKSPACE_FIRECRACKER_DIR, or WORKSPACE_FIRECRACKER_URL for a manager \
+             elsewhere"
+        }
         ProviderKind::E2b => "this release has no client for E2B's cloud; gvisor is available",
     }
 }

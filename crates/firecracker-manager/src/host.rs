@@ -6,7 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use emergent_microvm::{Firecracker, FirecrackerSettings, Probe, Qemu, QemuSettings, Vmm, VmmKind, kernels};
+use emergent_microvm::{
+    Acceleration, Firecracker, FirecrackerSettings, Probe, Qemu, QemuSettings, Vmm, VmmKind, kernels,
+};
 use emergent_microvm_net::{NetworkClient, NetworkConfig, Networks, host_resolvers};
 
 use crate::{
@@ -33,6 +35,8 @@ pub enum DriverChoice {
     Auto,
     /// This one.
     Only(VmmKind),
+    /// QEMU, which emulates even where there is a KVM: for tests, and for hosts whose KVM runs nothing.
+    Emulated,
 }
 
 /// What connects machines.
@@ -84,11 +88,22 @@ async fn driver(choice: DriverChoice, layout: &Layout) -> Result<Arc<dyn Vmm>, H
         tracing::debug!(reason = chain(&error), "no kernel");
         HostError::NoKernel(layout.kernels())
     })?;
-    let qemu = QemuSettings { probe_kernel: Some(kernel.clone()), ..QemuSettings::default() };
-    let firecracker =
-        Firecracker::new(FirecrackerSettings { probe_kernel: Some(kernel), ..FirecrackerSettings::default() });
+    let (probe_kernel, probes) = (Some(kernel), layout.probes());
+    let qemu = QemuSettings {
+        probe_kernel: probe_kernel.clone(),
+        probe_dir: Some(probes.join("qemu")),
+        ..QemuSettings::default()
+    };
+    let firecracker = Firecracker::new(FirecrackerSettings {
+        probe_kernel,
+        probe_dir: Some(probes.join("firecracker")),
+        ..FirecrackerSettings::default()
+    });
     match choice {
         DriverChoice::Only(VmmKind::Qemu) => Ok(Arc::new(Qemu::new(qemu))),
+        DriverChoice::Emulated => {
+            Ok(Arc::new(Qemu::new(QemuSettings { acceleration: Some(Acceleration::Emulated), ..qemu })))
+        }
         DriverChoice::Only(VmmKind::Firecracker) => Ok(Arc::new(firecracker)),
         DriverChoice::Auto => match firecracker.probe().await {
             Probe::Works { .. } => Ok(Arc::new(firecracker)),
@@ -124,7 +139,8 @@ impl FromStr for DriverChoice {
             "auto" => Ok(Self::Auto),
             "firecracker" => Ok(Self::Only(VmmKind::Firecracker)),
             "qemu" => Ok(Self::Only(VmmKind::Qemu)),
-            _ => Err(InvalidChoice("auto, firecracker or qemu")),
+            "qemu-tcg" => Ok(Self::Emulated),
+            _ => Err(InvalidChoice("auto, firecracker, qemu or qemu-tcg")),
         }
     }
 }

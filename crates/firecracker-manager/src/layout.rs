@@ -8,6 +8,7 @@
 //!   │   ├── state.json                         what is wanted and what is: written first, replaced atomically
 //!   │   ├── rootfs.ext4, data.ext4             the sandbox's own disks; data is mounted at /workspace
 //!   │   └── firecracker.sock, vsock.sock …     the driver's
+//!   ├── probes/qemu/ …                         the machine that shows whether machines boot
 //!   └── snapshots/
 //!       ├── {sandbox_id}/snapshot, memory      a paused sandbox's state
 //!       └── named/{snapshot_id}/               snapshots that were asked for, disks and all
@@ -69,6 +70,11 @@ impl Layout {
     /// Base root file systems.
     pub fn templates(&self) -> PathBuf {
         self.microvm.rootfs()
+    }
+
+    /// Machines that show whether machines boot, one for each driver.
+    pub fn probes(&self) -> PathBuf {
+        self.base().join("probes")
     }
 
     /// All sandboxes.

@@ -44,6 +44,9 @@ pub struct Record {
     pub vcpu_count: u8,
     /// Size of the disk for `/workspace`, in MiB.
     pub disk_mb: u64,
+    /// Processes and threads that its agent may have; absent: what the guest's kernel allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
     /// How its root disk is written.
     #[serde(default)]
     pub root_format: RootFormat,
@@ -156,6 +159,7 @@ impl Record {
             memory_mb: 512,
             vcpu_count: 1,
             disk_mb: 1024,
+            pids: None,
             root_format: RootFormat::default(),
             network: NetworkWord::default(),
             hand_over_later: false,

@@ -35,6 +35,8 @@ pub struct NewSandbox {
     pub vcpu_count: Option<u8>,
     /// Size of the disk for `/workspace`, in MiB.
     pub disk_mb: Option<u64>,
+    /// Processes and threads that its agent may have.
+    pub pids: Option<u32>,
     /// What it may reach; by default the internet where this service makes networks, else nothing.
     pub network: Option<NetworkWord>,
     /// How long it lives; the service's default when absent.
@@ -78,6 +80,9 @@ impl NewSandbox {
         }
         if self.disk_mb.is_some_and(|disk| !(16..=1_048_576).contains(&disk)) {
             return invalid("disk_mb", "it takes 16 to 1048576 MiB");
+        }
+        if self.pids.is_some_and(|pids| !(1..=4_194_304).contains(&pids)) {
+            return invalid("pids", "it takes 1 to 4194304");
         }
         if self.ttl.is_some_and(|ttl| ttl.is_zero() || ttl > TTL_LIMIT) {
             return invalid("ttl_seconds", "it takes 1 to 316224000 seconds");

@@ -11,6 +11,7 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
@@ -29,6 +30,7 @@ use self::api::Api;
 use crate::{
     Acceleration, BootError, Disk, DiskFormat, GoneReason, Kernel, MachineId, MachineSpec, MachineState, Probe,
     RestoreError, SaveError, Vmm, VmmError, VmmKind, identity::Identity, manifest::Manifest, process::Process,
+    vmm::ProbeDir,
 };
 
 /// What is written of a saved machine.
@@ -57,20 +59,23 @@ pub struct FirecrackerSettings {
     pub program: PathBuf,
     /// What is booted to see whether machines boot.
     pub probe_kernel: Option<Kernel>,
+    /// The directory of the machine that is booted for that, made if it is missing; `None` is one that is removed again.
+    /// What an earlier process has left there is ended.
+    pub probe_dir: Option<PathBuf>,
 }
 
-/// The driver. Cheap: everything about machines is in their directories.
-#[derive(Debug)]
+/// The driver. Cheap: everything about machines is in their directories. Clones are the same.
+#[derive(Debug, Clone)]
 pub struct Firecracker {
     settings: FirecrackerSettings,
-    probed: OnceCell<Probe>,
+    probed: Arc<OnceCell<Probe>>,
 }
 
 // === impl FirecrackerSettings ===
 
 impl Default for FirecrackerSettings {
     fn default() -> Self {
-        Self { program: "firecracker".into(), probe_kernel: None }
+        Self { program: "firecracker".into(), probe_kernel: None, probe_dir: None }
     }
 }
 
@@ -79,7 +84,7 @@ impl Default for FirecrackerSettings {
 impl Firecracker {
     /// A driver. Does nothing yet.
     pub fn new(settings: FirecrackerSettings) -> Self {
-        Self { settings, probed: OnceCell::new() }
+        Self { settings, probed: Arc::default() }
     }
 
     async fn usable(&self) -> Result<String, BootError> {
@@ -89,8 +94,14 @@ impl Firecracker {
         }
     }
 
-    /// Starts the monitor, which waits to be told what to do. Its console goes to `console`, or nowhere.
-    async fn start(&self, spec: &MachineSpec, version: &str, console: Option<fs::File>) -> Result<Api, BootError> {
+    /// Starts the monitor, which waits to be told what to do. Its console goes nowhere; a probe's goes to `console`, and
+    /// its process goes with the answer.
+    async fn start(
+        &self,
+        spec: &MachineSpec,
+        version: &str,
+        console: Option<fs::File>,
+    ) -> Result<(Api, Child), BootError> {
         if self.process(&spec.dir).is_ok_and(|process| process.is_some()) {
             return Err(BootError::Occupied { dir: spec.dir.clone() });
         }
@@ -109,7 +120,7 @@ impl Firecracker {
         let mut command = Command::new(&self.settings.program);
         command.arg("--api-sock").arg(socket(&spec.dir)).arg("--id").arg(spec.id.to_string());
         command.current_dir(&spec.dir).process_group(0).stdin(Stdio::null()).stderr(output);
-        command.stdout(console.map_or_else(Stdio::null, Stdio::from));
+        command.kill_on_drop(console.is_some()).stdout(console.map_or_else(Stdio::null, Stdio::from));
         let mut child = command.spawn().map_err(|source| BootError::NoProgram {
             program: self.settings.program.display().to_string(),
             advice: "install firecracker, or name the program",
@@ -125,7 +136,7 @@ impl Firecracker {
             let _ = child.kill().await;
             let _ = clear(&spec.dir);
         }
-        started
+        started.map(|api| (api, child))
     }
 
     /// Tells a new monitor what to do; ends it if it refuses.
@@ -173,7 +184,9 @@ impl Firecracker {
     async fn try_to_boot(&self, kernel: &Kernel, version: &str) -> Result<(), String> {
         let opened = fs::File::options().read(true).write(true).open("/dev/kvm");
         opened.map_err(|error| format!("/dev/kvm cannot be opened: {error}"))?;
-        let work = tempfile::tempdir().map_err(|error| format!("no directory for a probe: {error}"))?;
+        let work = ProbeDir::make(self.settings.probe_dir.as_deref());
+        let work = work.map_err(|error| format!("no directory for a probe: {error}"))?;
+        self.end(work.path()).await.map_err(|error| format!("a machine could not be ended: {error}"))?;
         let file = |error: io::Error| format!("no file for a probe: {error}");
         let (disk, console) = (work.path().join("disk"), work.path().join("console"));
         fs::File::create(&disk).and_then(|disk| disk.set_len(1 << 20)).map_err(file)?;
@@ -189,8 +202,10 @@ impl Firecracker {
             memory_mib: PROBE_MEMORY_MIB,
             vcpus: 1,
             network: None,
+            processes: None,
         };
-        let api = self.start(&spec, version, Some(output)).await.map_err(|error| error.to_string())?;
+        let started = self.start(&spec, version, Some(output)).await;
+        let (api, _process) = started.map_err(|error| error.to_string())?;
         let booted = async {
             requests::boot(&api, &spec, true).await.map_err(|error| format!("a machine does not start: {error}"))?;
             let deadline = Instant::now() + PROBE_PATIENCE;
@@ -215,16 +230,20 @@ impl Vmm for Firecracker {
     }
 
     async fn probe(&self) -> Probe {
-        let Some(kernel) = &self.settings.probe_kernel else {
+        let Some(kernel) = self.settings.probe_kernel.clone() else {
             // Not remembered: one may be imported.
             return Probe::Fails { reason: crate::NO_KERNEL.to_owned() };
         };
-        self.probed.get_or_init(|| self.probe_with(kernel)).await.clone()
+        let firecracker = self.clone();
+        crate::vmm::to_the_end(async move {
+            firecracker.probed.get_or_init(|| firecracker.probe_with(&kernel)).await.clone()
+        })
+        .await
     }
 
     async fn boot(&self, spec: &MachineSpec) -> Result<(), BootError> {
         let version = self.usable().await?;
-        let api = self.start(spec, &version, None).await?;
+        let (api, _) = self.start(spec, &version, None).await?;
         Ok(self.told(spec, requests::boot(&api, spec, false)).await?)
     }
 
@@ -300,7 +319,7 @@ impl Vmm for Firecracker {
         let identity = Identity::new(spec, Acceleration::Kvm, &version);
         manifest.fits(from, VmmKind::Firecracker, &identity)?;
         let [snapshot, memory] = [SNAPSHOT, MEMORY].map(|name| text(&from.join(name)));
-        let api = self.start(spec, &version, None).await?;
+        let (api, _) = self.start(spec, &version, None).await?;
         match self.told(spec, requests::load(&api, spec, &snapshot, &memory)).await {
             Err(VmmError::Refused { message, .. }) => {
                 Err(RestoreError::Damaged { from: from.to_owned(), reason: message })

@@ -8,6 +8,7 @@ mod tree;
 
 use std::{
     fs, io,
+    os::unix::fs::{MetadataExt as _, chown},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -118,6 +119,7 @@ pub fn build(
     if let (Some(content), Ok(template)) = (&content, find(layout, name))
         && template.content == *content
     {
+        hand_over(&root(layout, name), &directory)?;
         return Ok(template);
     }
     let work =
@@ -146,6 +148,7 @@ pub fn build(
         bytes,
         environment: unpacked.environment,
     };
+    hand_over(&image, &directory)?;
     let target = root(layout, name);
     fs::rename(&image, &target).map_err(failed("replace", &target))?;
     let note = serde_json::to_vec_pretty(&template).map_err(io::Error::from);
@@ -216,6 +219,16 @@ fn docker(step: &'static str, arguments: &[&str]) -> Result<String, ImageError> 
         true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         false => Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
     }
+}
+
+/// Gives a file that root has made to the owner of its directory: a manager that is somebody else may link only what is
+/// its own.
+fn hand_over(file: &Path, directory: &Path) -> Result<(), ImageError> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = fs::metadata(directory).map_err(failed("look at", directory))?;
+    chown(file, Some(owner.uid()), Some(owner.gid())).map_err(failed("hand over", file))
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ImageError {

@@ -35,6 +35,8 @@ pub struct MachineSpec {
     pub vcpus: u8,
     /// The network interface; none means no network at all.
     pub network: Option<TapInterface>,
+    /// Processes and threads that the agent may have; `None` is what the guest's kernel allows.
+    pub processes: Option<u32>,
 }
 
 /// A kernel, and what it starts with.
@@ -124,6 +126,7 @@ impl MachineSpec {
         if self.data.is_some() {
             words.push("emergent.data=/dev/vdb".to_owned());
         }
+        words.extend(self.processes.map(|processes| format!("emergent.nproc={processes}")));
         if let Some(network) = &self.network {
             words.push(format!("emergent.address={}/{}", network.address, network.prefix));
             words.push(format!("emergent.gateway={}", network.gateway));

@@ -15,6 +15,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
@@ -50,22 +51,26 @@ pub struct QemuSettings {
     pub program: PathBuf,
     /// What is booted to see whether machines boot. Without one every probe fails, and says so.
     pub probe_kernel: Option<Kernel>,
+    /// The directory of the machine that is booted for that, made if it is missing; `None` is one that is removed again.
+    /// What an earlier process has left there is ended.
+    pub probe_dir: Option<PathBuf>,
     /// What carries machines out; `None`: what the probe finds, KVM before emulation.
     pub acceleration: Option<Acceleration>,
 }
 
-/// The driver. Cheap: everything about machines is in their directories.
-#[derive(Debug)]
+/// The driver. Cheap: everything about machines is in their directories. Clones are the same.
+#[derive(Debug, Clone)]
 pub struct Qemu {
     settings: QemuSettings,
-    probed: OnceCell<Probe>,
+    version: Arc<OnceCell<String>>,
+    probed: Arc<OnceCell<Probe>>,
 }
 
 // === impl QemuSettings ===
 
 impl Default for QemuSettings {
     fn default() -> Self {
-        Self { program: program_of_this_machine(), probe_kernel: None, acceleration: None }
+        Self { program: program_of_this_machine(), probe_kernel: None, probe_dir: None, acceleration: None }
     }
 }
 
@@ -74,25 +79,38 @@ impl Default for QemuSettings {
 impl Qemu {
     /// A driver. Does nothing yet.
     pub fn new(settings: QemuSettings) -> Self {
-        Self { settings, probed: OnceCell::new() }
+        Self { settings, version: Arc::default(), probed: Arc::default() }
     }
 
     /// What carries machines out, and which QEMU it is.
     async fn usable(&self) -> Result<(Acceleration, String), BootError> {
+        let unsupported = |reason| BootError::Unsupported { vmm: VmmKind::Qemu, reason };
+        // Where there is nothing to choose, the machine that is wanted shows by itself whether it boots.
+        if let Some(acceleration) = self.settings.acceleration {
+            return Ok((acceleration, self.version().await.map_err(unsupported)?));
+        }
         match self.probe().await {
             Probe::Works { acceleration, version, .. } => Ok((acceleration, version)),
-            Probe::Fails { reason } => Err(BootError::Unsupported { vmm: VmmKind::Qemu, reason }),
+            Probe::Fails { reason } => Err(unsupported(reason)),
         }
     }
 
-    /// Starts QEMU; it has made its sockets when this returns.
+    /// What QEMU says that it is; an error is a sentence for people.
+    async fn version(&self) -> Result<String, String> {
+        let program = &self.settings.program;
+        let asked = self.version.get_or_try_init(|| probe::version(program)).await.cloned();
+        asked.map_err(|error| format!("{} does not start ({error}); install qemu-system-x86", program.display()))
+    }
+
+    /// Starts QEMU; it has made its sockets when this returns. The process lives on without the answer, unless it is a
+    /// probe's.
     async fn start(
         &self,
         spec: &MachineSpec,
         acceleration: Acceleration,
         version: &str,
         start: Start,
-    ) -> Result<(), BootError> {
+    ) -> Result<Child, BootError> {
         if self.process(&spec.dir).is_ok_and(|process| process.is_some()) {
             return Err(BootError::Occupied { dir: spec.dir.clone() });
         }
@@ -106,6 +124,7 @@ impl Qemu {
         command.args(command::arguments(spec, acceleration, start));
         // Signals that are meant for us and our terminal are not meant for machines.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
+        command.kill_on_drop(start == Start::Probe);
         let mut child = command.spawn().map_err(|source| BootError::NoProgram {
             program: self.settings.program.display().to_string(),
             advice: "install qemu-system-x86, or name the program",
@@ -124,7 +143,7 @@ impl Qemu {
             let _ = clear(&spec.dir);
         }
         // It is waited for by the runtime when it ends, and by nobody else.
-        started
+        started.map(|()| child)
     }
 
     /// Waits until QEMU answers, or ends.
@@ -217,16 +236,18 @@ impl Vmm for Qemu {
     }
 
     async fn probe(&self) -> Probe {
-        let Some(kernel) = &self.settings.probe_kernel else {
+        let Some(kernel) = self.settings.probe_kernel.clone() else {
             // Not remembered: one may be imported.
             return Probe::Fails { reason: crate::NO_KERNEL.to_owned() };
         };
-        self.probed.get_or_init(|| probe::probe(self, kernel)).await.clone()
+        let qemu = self.clone();
+        crate::vmm::to_the_end(async move { qemu.probed.get_or_init(|| probe::probe(&qemu, &kernel)).await.clone() })
+            .await
     }
 
     async fn boot(&self, spec: &MachineSpec) -> Result<(), BootError> {
         let (acceleration, version) = self.usable().await?;
-        self.start(spec, acceleration, &version, Start::Boot).await
+        self.start(spec, acceleration, &version, Start::Boot).await.map(drop)
     }
 
     async fn state(&self, dir: &Path) -> Result<MachineState, VmmError> {

@@ -13,10 +13,14 @@
 //! with the same directory, in whatever process, goes on with the same machine. Calls on one machine are made one after
 //! the other by whoever owns it; [`Vmm::open`] and [`Vmm::state`] may come at any time.
 
-use std::{fmt, path::Path};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
 
 use async_trait::async_trait;
 use emergent_provider::ByteStream;
+use tempfile::TempDir;
 
 use crate::{BootError, MachineSpec, RestoreError, SaveError, VmmError};
 
@@ -27,7 +31,8 @@ pub trait Vmm: Send + Sync {
     fn kind(&self) -> VmmKind;
 
     /// Whether machines can be run here. Boots a machine of its own the first time, which may take seconds, and
-    /// remembers what came of it for the life of the driver; callers that come meanwhile wait for the same one.
+    /// remembers what came of it for the life of the driver; callers that come meanwhile wait for the same one, and one
+    /// that goes away does not end it.
     async fn probe(&self) -> Probe;
 
     /// Starts a machine, in a process of its own that outlives ours. It runs when this returns; that the guest inside
@@ -185,6 +190,40 @@ impl fmt::Display for GoneReason {
             Self::Panicked { message } => write!(f, "the guest's kernel panicked: {message}"),
         }
     }
+}
+
+/// The directory of a probe's machine.
+#[derive(Debug)]
+pub(crate) enum ProbeDir {
+    /// Where the machine of a process that was killed is found by the next one.
+    Kept(PathBuf),
+    /// Where nobody looks for it.
+    Passing(TempDir),
+}
+
+// === impl ProbeDir ===
+
+impl ProbeDir {
+    pub(crate) fn make(kept: Option<&Path>) -> io::Result<Self> {
+        match kept {
+            Some(path) => fs::create_dir_all(path).map(|()| Self::Kept(path.to_owned())),
+            None => tempfile::tempdir().map(Self::Passing),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Kept(path) => path,
+            Self::Passing(directory) => directory.path(),
+        }
+    }
+}
+
+/// Runs a probe in a task of its own. A caller that goes away neither leaves its machine behind nor lets the next one
+/// begin again.
+pub(crate) async fn to_the_end(probe: impl Future<Output = Probe> + Send + 'static) -> Probe {
+    let ended = tokio::spawn(probe).await;
+    ended.unwrap_or_else(|error| Probe::Fails { reason: format!("the probe did not come to its end: {error}") })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use bollard::{
     query_parameters::{CreateContainerOptionsBuilder, WaitContainerOptions},
 };
 use emergent_guest_proto::GUEST_BINARY;
-use emergent_provider::ByteStream;
+use emergent_provider::{ByteStream, SERVER_LABEL};
 use futures::StreamExt as _;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -97,7 +97,7 @@ impl Copy {
             entrypoint: Some(vec![GUEST_BINARY.to_owned(), "copy-tree".to_owned(), FROM.to_owned(), TO.to_owned()]),
             labels: Some(HashMap::from([
                 (labels::SHARED.to_owned(), "copy".to_owned()),
-                (labels::SERVER.to_owned(), parts.server.to_string()),
+                (SERVER_LABEL.to_owned(), parts.server.to_string()),
             ])),
             host_config: Some(HostConfig {
                 runtime: Some(RUNTIME.to_owned()),

@@ -20,7 +20,8 @@ use bollard::{
 };
 use emergent_guest_proto::{GUEST_BINARY, WORKSPACE_DIR};
 use emergent_provider::{
-    ByteStream, ContainerKind, CreateError, CreateStep, Created, ResourceLimits, SandboxSpec, SnapshotId, StepObserver,
+    ByteStream, ContainerKind, CreateError, CreateStep, Created, Owner, ResourceLimits, SandboxSpec, SnapshotId,
+    StepObserver,
 };
 
 use crate::{
@@ -29,7 +30,7 @@ use crate::{
     engine::{EngineError, bounded, within},
     facts::Runtime,
     image,
-    labels::{self, Owner, name_of},
+    labels::{self, name_of},
     network::Attachment,
     provider::Parts,
     removal,
@@ -115,7 +116,7 @@ impl<'a> Prepared<'a> {
         let prepared = Self { parts, spec, name: name_of(spec.workspace) };
         let request = VolumeCreateRequest {
             name: Some(prepared.name.clone()),
-            labels: Some(prepared.owner().to_labels()),
+            labels: Some(prepared.owner().to_labels().into()),
             ..VolumeCreateRequest::default()
         };
         let made = async {
@@ -241,7 +242,7 @@ impl<'a> Prepared<'a> {
             image: Some(image::name_for(spec)),
             working_dir: Some("/".to_owned()),
             stop_signal: Some("SIGTERM".to_owned()),
-            labels: Some(self.owner().to_labels()),
+            labels: Some(self.owner().to_labels().into()),
             host_config: Some(self.host_config(runtime, attachment)),
             ..ContainerCreateBody::default()
         }

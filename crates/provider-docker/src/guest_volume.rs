@@ -25,7 +25,7 @@ use bollard::{
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use emergent_guest_proto::{GUEST_BINARY, GUEST_MOUNT};
-use emergent_provider::ServerId;
+use emergent_provider::{SERVER_LABEL, ServerId};
 use futures::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::{
@@ -149,7 +149,7 @@ impl GuestVolume {
                 labels: Some(
                     [
                         (labels::SHARED.to_owned(), "carrier".to_owned()),
-                        (labels::SERVER.to_owned(), self.server.to_string()),
+                        (SERVER_LABEL.to_owned(), self.server.to_string()),
                     ]
                     .into(),
                 ),
@@ -179,7 +179,7 @@ impl GuestVolume {
         let docker = engine.client().await?;
         let Some(carrier) = found(bounded(docker.inspect_container(name, None)).await)? else { return Ok(()) };
         let labels = carrier.config.and_then(|config| config.labels).unwrap_or_default();
-        let is_ours = labels.get(labels::SERVER) == Some(&self.server.to_string());
+        let is_ours = labels.get(SERVER_LABEL) == Some(&self.server.to_string());
         let made_at = carrier.created.as_deref().and_then(|text| text.parse::<DateTime<Utc>>().ok());
         let is_old = made_at.is_some_and(|made_at| Utc::now() - made_at > CARRIER_AGE);
         if let Some(id) = carrier.id

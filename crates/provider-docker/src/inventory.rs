@@ -16,14 +16,14 @@ use bollard::{
 use chrono::{DateTime, TimeDelta, Utc};
 use emergent_provider::{
     ByteStream, ChannelError, Channels, EngineEvent, EngineEventKind, EngineState, ExitReason, ImageCommand, ImageRef,
-    Inventory, Observed, OperationError, WorkspaceId,
+    Inventory, Observed, OperationError, Owner, WORKSPACE_LABEL, WorkspaceId,
 };
 use futures::{StreamExt as _, stream::BoxStream};
 
 use crate::{
     DockerProvider, channel,
     engine::{EngineError, bounded, found},
-    labels::{self, Owner, name_of},
+    labels::{self, name_of},
     tidy,
 };
 
@@ -69,7 +69,7 @@ impl Inventory for DockerProvider {
     async fn list(&self) -> Result<Vec<Observed>, OperationError> {
         let listed = async {
             let docker = self.parts.engine.client().await?;
-            let filters = labels::having(labels::WORKSPACE);
+            let filters = labels::having(WORKSPACE_LABEL);
             let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
             let containers = bounded(docker.list_containers(Some(options)));
             let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
@@ -144,7 +144,7 @@ impl Inventory for DockerProvider {
         let since = format!("{}.{:09}", since.timestamp(), since.timestamp_subsec_nanos());
         let filters = HashMap::from([
             ("type".to_owned(), vec!["container".to_owned()]),
-            ("label".to_owned(), vec![labels::WORKSPACE.to_owned()]),
+            ("label".to_owned(), vec![WORKSPACE_LABEL.to_owned()]),
             ("event".to_owned(), ["start", "die", "oom", "pause", "unpause", "destroy"].map(str::to_owned).to_vec()),
         ]);
         let options = EventsOptionsBuilder::default().since(&since).filters(&filters).build();

@@ -19,7 +19,7 @@ use bollard::{
 };
 use chrono::Utc;
 use emergent_guest_proto::{GUEST_BINARY, STATE_DIR};
-use emergent_provider::ServerId;
+use emergent_provider::{SERVER_LABEL, ServerId};
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
@@ -162,8 +162,7 @@ async fn ask_with(parts: &Parts, docker: &Docker, name: &str, runtime: &str) -> 
         user: Some("0:0".to_owned()),
         entrypoint: Some(vec![GUEST_BINARY.to_owned(), "serve".to_owned()]),
         labels: Some(
-            [(labels::SHARED.to_owned(), LABEL.to_owned()), (labels::SERVER.to_owned(), parts.server.to_string())]
-                .into(),
+            [(labels::SHARED.to_owned(), LABEL.to_owned()), (SERVER_LABEL.to_owned(), parts.server.to_string())].into(),
         ),
         host_config: Some(HostConfig {
             runtime: Some(runtime.to_owned()),

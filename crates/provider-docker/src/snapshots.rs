@@ -28,7 +28,8 @@ use bollard::{
 };
 use chrono::{DateTime, Utc};
 use emergent_provider::{
-    ObservedSnapshot, OperationError, ServerId, SnapshotId, SnapshotSpec, Snapshots, StepObserver, TakeError, Taken,
+    ObservedSnapshot, OperationError, SERVER_LABEL, ServerId, SnapshotId, SnapshotSpec, Snapshots, StepObserver,
+    TakeError, Taken,
 };
 
 use crate::{
@@ -141,17 +142,14 @@ fn of_image(image: &ImageSummary) -> Option<ObservedSnapshot> {
 }
 
 fn observed(labels: &HashMap<String, String>, created_at: Option<DateTime<Utc>>) -> Option<ObservedSnapshot> {
-    let server: ServerId = labels.get(labels::SERVER)?.parse().ok()?;
+    let server: ServerId = labels.get(SERVER_LABEL)?.parse().ok()?;
     // What has no date that can be read is new, so that nobody takes it for abandoned.
     Some(ObservedSnapshot { snapshot: of_labels(labels)?, server, created_at: created_at.unwrap_or_else(Utc::now) })
 }
 
 /// The labels of a snapshot's volume and image.
 fn labels_of(snapshot: SnapshotId, server: ServerId) -> HashMap<String, String> {
-    HashMap::from([
-        (labels::SNAPSHOT.to_owned(), snapshot.to_string()),
-        (labels::SERVER.to_owned(), server.to_string()),
-    ])
+    HashMap::from([(labels::SNAPSHOT.to_owned(), snapshot.to_string()), (SERVER_LABEL.to_owned(), server.to_string())])
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Making a workspace's sandbox.
 
 use emergent_firecracker_manager::http::CreateBody;
-use emergent_provider::{CreateError, CreateStep, Created, ResourceLimits, SandboxSpec, StepObserver};
+use emergent_provider::{CreateError, CreateStep, Created, Owner, ResourceLimits, SandboxSpec, StepObserver};
 
-use crate::{FirecrackerProvider, error, health, image, labels::Owner, manager::ManagerError};
+use crate::{FirecrackerProvider, error, health, image, manager::ManagerError};
 
 /// The least memory that a machine is given, in MiB.
 const LEAST_MEMORY: u32 = 128;
@@ -34,8 +34,9 @@ pub(crate) async fn create(
         memory_mb: Some(memory_mb(&spec.limits)),
         vcpu_count: Some(vcpus(spec.limits.cpu)),
         disk_mb: Some(disk_mb(&spec.limits)),
+        pids: Some(spec.limits.pids.max(1)),
         network: Some(spec.network.into()),
-        labels: owner.to_labels(),
+        labels: owner.to_labels().into(),
         snapshot_id: spec.snapshot.map(|snapshot| snapshot.as_uuid()),
         // What belongs to the workspace is given to a guest that knows of no other: files, and no processes.
         boot: spec.snapshot.is_some(),

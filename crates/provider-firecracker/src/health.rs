@@ -7,8 +7,8 @@ use emergent_provider::{CreateError, Health, Isolation};
 
 use crate::{FirecrackerProvider, error, manager::ManagerError};
 
-/// Callers are promised an answer within 10 s; the first one boots a machine, and goes on without them.
-const DEADLINE: Duration = Duration::from_secs(9);
+/// Callers want an answer within 8 s; the first one boots a machine, and goes on without them.
+const DEADLINE: Duration = Duration::from_secs(7);
 
 /// What an emulated machine's walls are not.
 const EMULATED: &str = "machines are emulated, since KVM does not work here: they are slow, and the emulator is no \
@@ -26,7 +26,7 @@ pub(crate) async fn check(provider: &FirecrackerProvider) -> Health {
         Ok(Err(ManagerError::Down { advice, source })) => unhealthy(format!("{}; {advice}", chain(&*source))),
         Ok(Err(error)) => unhealthy(chain(&error)),
         Err(_) => unhealthy(format!(
-            "{} did not answer in time; it may be booting its first machine",
+            "{} did not answer in time; it may be booting its first machine, so try again",
             provider.manager.name()
         )),
     }

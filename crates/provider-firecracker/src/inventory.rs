@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use emergent_firecracker_manager::{Phase, http::SandboxBody};
 use emergent_provider::{
     ByteStream, ChannelError, Channels, EngineEvent, EngineEventKind, EngineState, ExitReason, ImageRef, Inventory,
-    Observed, OperationError, WorkspaceId,
+    Observed, OperationError, Owner, WorkspaceId,
 };
 use futures::{StreamExt as _, stream::BoxStream};
 
-use crate::{FirecrackerProvider, error, image, labels::Owner, manager::ManagerError};
+use crate::{FirecrackerProvider, error, image, manager::ManagerError};
 
 /// How often sandboxes are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -9,6 +9,7 @@ pub mod channel;
 pub mod error;
 pub mod id;
 pub mod observed;
+pub mod owner;
 pub mod provider;
 pub mod snapshots;
 pub mod spec;
@@ -19,6 +20,7 @@ pub use channel::{ByteStream, Duplex};
 pub use error::{ChannelError, CreateError, OperationError};
 pub use id::{ServerId, SnapshotId, WorkspaceId};
 pub use observed::{EngineEvent, EngineEventKind, EngineState, ExitReason, Observed};
+pub use owner::{Owner, SERVER_LABEL, WORKSPACE_LABEL};
 pub use provider::{Channels, Created, Inventory, Lifecycle, Provider, ProviderKind};
 pub use snapshots::{ObservedSnapshot, SnapshotSpec, Snapshots, TakeError, Taken};
 pub use spec::{

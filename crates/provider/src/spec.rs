@@ -113,6 +113,9 @@ pub struct RegistryCredentials {
 // === impl ContainerKind ===
 
 impl ContainerKind {
+    /// All kinds.
+    pub const ALL: [Self; 2] = [Self::AgentWorkspace, Self::McpServer];
+
     /// The word for it in labels, rows and JSON.
     pub fn as_str(self) -> &'static str {
         match self {

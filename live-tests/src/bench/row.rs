@@ -99,14 +99,14 @@ pub fn write_json(rows: &[Row], path: &Path) -> anyhow::Result<()> {
 #[expect(clippy::print_stdout, reason = "the table is what the benchmark is run for")]
 pub fn print_table(rows: &[Row]) {
     println!(
-        "| {:<44} | {:<7} | {:>22} | {:>22} | {:<6} | {:>8} | {:<14} | ok |",
+        "| {:<44} | {:<11} | {:>22} | {:>22} | {:<6} | {:>8} | {:<14} | ok |",
         "what", "runtime", "ours p50 / p99", "baseline p50 / p99", "unit", "ratio", "target"
     );
     println!(
         "|{}|",
         [
             "-".repeat(46),
-            "-".repeat(9),
+            "-".repeat(13),
             "-".repeat(24),
             "-".repeat(24),
             "-".repeat(8),
@@ -123,7 +123,7 @@ pub fn print_table(rows: &[Row]) {
             Err(_) => ("-".to_owned(), "-".to_owned()),
         };
         println!(
-            "| {:<44} | {:<7} | {ours:>22} | {baseline:>22} | {:<6} | {:>8} | {:<14} | {} |",
+            "| {:<44} | {:<11} | {ours:>22} | {baseline:>22} | {:<6} | {:>8} | {:<14} | {} |",
             row.name,
             row.runtime,
             row.unit,

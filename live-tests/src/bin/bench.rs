@@ -4,14 +4,14 @@ use std::path::Path;
 
 use emergent_live_tests::{
     Engine, Runtime,
-    bench::{Row, Target, print_table, rows::Subject, write_json},
+    bench::{Row, Target, microvm, print_table, rows::Subject, write_json},
 };
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let engine = Engine::connect()?;
     let mut rows = Vec::new();
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::DOCKER {
         if engine.has_runtime(runtime.name()).await? {
             rows.extend(Subject::on(runtime).await?.rows().await);
         } else {
@@ -21,9 +21,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let not_built = "this build does not have it";
     rows.push(Row::missing("hosted MCP echo over direct stdio", "runc", "ms", Target::OursAtMost(1.0), not_built));
-    rows.push(Row::missing("microVM boot", "firecracker", "ms", Target::OursAtMost(125.0), not_built));
-    rows.push(Row::missing("microVM restore to exec", "firecracker", "ms", Target::OursAtMost(70.0), not_built));
-    rows.push(Row::missing("memory per VMM process", "firecracker", "MB", Target::OursAtMost(5.0), not_built));
+    rows.extend(microvm::rows().await);
     print_table(&rows);
     write_json(&rows, Path::new("target/bench/bench.json"))
 }

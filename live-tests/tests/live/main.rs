@@ -11,7 +11,6 @@ mod selection;
 mod sessions;
 mod snapshot_faults;
 mod snapshots;
-mod tools;
 mod warm;
 
 use std::process::ExitCode;
@@ -21,7 +20,6 @@ fn main() -> ExitCode {
         lifecycle::cases,
         sessions::cases,
         idle::cases,
-        tools::cases,
         durability::cases,
         faults::cases,
         snapshots::cases,

@@ -92,7 +92,8 @@ async fn a_hand_over_gives_what_was_asked_for(runtime: Runtime) -> anyhow::Resul
 async fn memory_limit(server: &Server, id: &str, runtime: Runtime) -> anyhow::Result<u64> {
     let command = match runtime {
         Runtime::Runc => "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes",
-        Runtime::Runsc => "awk '/^MemTotal/ { print $2 * 1024 }' /proc/meminfo",
+        // What has a kernel of its own is told by it.
+        Runtime::Runsc | Runtime::Qemu => "awk '/^MemTotal/ { print $2 * 1024 }' /proc/meminfo",
     };
     Ok(server.api.bash(id, command).await?.trim().parse()?)
 }

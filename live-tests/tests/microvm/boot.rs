@@ -1,18 +1,15 @@
 //! A machine boots, and a workspace in it is a workspace.
 
 use anyhow::{Context as _, ensure};
+use emergent_live_tests::Case;
 use emergent_microvm::{Acceleration, GoneReason, MachineState, Probe, Qemu, QemuSettings, Vmm as _};
-use libtest_mimic::Trial;
 
-use crate::{
-    case,
-    ground::{self, Machine},
-};
+use crate::ground::{self, Machine};
 
-pub(crate) fn cases() -> Vec<Trial> {
+pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case("boot::a_workspace_in_a_machine_has_its_disk_its_user_and_its_tools", workspace),
-        case("boot::the_probe_says_what_works_and_why_not", probe),
+        Case::new("a_workspace_in_a_machine_has_its_disk_its_user_and_its_tools", |_| workspace()),
+        Case::new("the_probe_says_what_works_and_why_not", |_| probe()),
     ]
 }
 

@@ -3,21 +3,14 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
+use emergent_live_tests::Case;
 use emergent_microvm::{Firecracker, FirecrackerSettings, MachineState, Probe, Vmm};
-use libtest_mimic::Trial;
 
-use crate::{
-    case,
-    ground::{self, Machine},
-};
+use crate::ground::{self, Machine};
 
-pub(crate) fn cases() -> Vec<Trial> {
-    vec![case("firecracker::a_machine_boots_and_comes_back_from_disk", machine).with_ignored_flag(!is_there())]
-}
-
-/// What is said about it before the cases.
-pub(crate) fn about() -> &'static str {
-    if is_there() { "firecracker is on PATH" } else { "the case of Firecracker is skipped: it is not on PATH" }
+pub(crate) fn cases() -> Vec<Case> {
+    let case = Case::new("a_machine_boots_and_comes_back_from_disk_under_firecracker", |_| machine());
+    vec![case.skipped_because((!is_there()).then(|| "firecracker is not on PATH".to_owned()))]
 }
 
 fn is_there() -> bool {

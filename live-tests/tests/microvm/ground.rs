@@ -1,4 +1,4 @@
-//! What machines are made of here, made once and kept, and a machine that goes with its case.
+//! What machines are made of here, and a machine that goes with its case.
 
 use std::{
     fs,
@@ -12,69 +12,35 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use emergent_guest_client::{Guest, Open};
 use emergent_guest_proto::{machine::Restored, tools::BashRequest};
+use emergent_live_tests::microvm;
 use emergent_microvm::{
-    Acceleration, Disk, Kernel, Layout, MachineId, MachineSpec, Qemu, QemuSettings, Vmm, disks, images,
-    kernels::{self, KernelSource},
+    Acceleration, Disk, Kernel, Layout, MachineId, MachineSpec, Qemu, QemuSettings, Vmm, disks, images, kernels,
 };
 use emergent_provider::{ByteStream, ChannelError};
 use tokio::time::Instant;
 
-const NAME: &str = "live";
-const ROOT_BYTES: u64 = 2 << 30;
+/// The kernel and the root file system that were made ready.
+const NAME: &str = "default";
 const MEMORY_MIB: u32 = 256;
 
 /// How long an emulated machine may take to answer, on a busy host.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Why no machine can be made here.
-pub(crate) fn why_missing() -> Option<String> {
-    if std::env::var_os("LIVE_MICROVM").is_none() {
-        return Some("LIVE_MICROVM does not name a directory with a kernel package; run `make live`".to_owned());
-    }
-    let found = std::process::Command::new("qemu-system-x86_64").arg("--version").output();
-    found.err().map(|error| format!("qemu-system-x86_64 does not start: {error}"))
-}
-
-/// The kernel and the root file system, made the first time.
-struct Ground {
-    layout: Layout,
-    kernel: Kernel,
-}
-
-fn ground() -> anyhow::Result<&'static Ground> {
-    static GROUND: OnceLock<Result<Ground, String>> = OnceLock::new();
-    let ground = GROUND.get_or_init(|| prepare().map_err(|error| format!("{error:#}")));
-    ground.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
-}
-
-fn prepare() -> anyhow::Result<Ground> {
-    let directory = PathBuf::from(std::env::var_os("LIVE_MICROVM").context("LIVE_MICROVM")?);
-    let guest = Path::new(&std::env::var_os("LIVE_BIN_DIR").context("LIVE_BIN_DIR")?).join("emergent-guest");
-    let layout = Layout::new(&directory);
-    let package = fs::read_dir(&directory)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("no kernel package; run scripts/install-microvm.sh")?;
-    // Always anew: the guest in it may be another one.
-    kernels::import(&layout, NAME, &KernelSource::Package(package), &guest)?;
-    let source = images::ImageSource::Docker("emergent/workspace:latest".to_owned());
-    images::build(&layout, NAME, &source, ROOT_BYTES, &guest)?;
-    Ok(Ground { kernel: kernels::find(&layout, NAME)?, layout })
+fn layout() -> anyhow::Result<Layout> {
+    Ok(Layout::new(microvm::prepared().context("LIVE_MICROVM is not set")?))
 }
 
 /// The driver that all cases share, emulating: the probe of KVM has a case of its own.
 pub(crate) fn qemu() -> anyhow::Result<Arc<Qemu>> {
     static QEMU: OnceLock<Arc<Qemu>> = OnceLock::new();
-    let kernel = ground()?.kernel.clone();
-    Ok(Arc::clone(QEMU.get_or_init(|| {
-        let acceleration = Some(Acceleration::Emulated);
-        Arc::new(Qemu::new(QemuSettings { probe_kernel: Some(kernel), acceleration, ..QemuSettings::default() }))
-    })))
+    let (probe_kernel, acceleration) = (Some(kernel()?), Some(Acceleration::Emulated));
+    let settings = QemuSettings { probe_kernel, acceleration, ..QemuSettings::default() };
+    Ok(Arc::clone(QEMU.get_or_init(|| Arc::new(Qemu::new(settings)))))
 }
 
-/// The kernel, for drivers of a case's own.
+/// What machines boot.
 pub(crate) fn kernel() -> anyhow::Result<Kernel> {
-    Ok(ground()?.kernel.clone())
+    Ok(kernels::find(&layout()?, NAME)?)
 }
 
 /// A machine and its guest. It ends when it is dropped.
@@ -96,8 +62,7 @@ impl Machine {
     pub(crate) async fn boot_on(vmm: Arc<dyn Vmm>) -> anyhow::Result<Self> {
         let kind = vmm.kind();
         let machine = Self::prepared(vmm, move |folder| {
-            let ground = ground()?;
-            let root = disks::from_image(&images::root(&ground.layout, NAME), &folder.join("root"), kind)?.0;
+            let root = disks::from_image(&images::root(&layout()?, NAME), &folder.join("root"), kind)?.0;
             let data = disks::empty(&folder.join("data"), 1 << 30)?;
             Ok((root, data))
         })
@@ -139,6 +104,7 @@ impl Machine {
             memory_mib: MEMORY_MIB,
             vcpus: 1,
             network: None,
+            processes: None,
         };
         let guest = Guest::new(Arc::new(Opener { vmm: Arc::clone(&vmm), dir }), None);
         Ok(Self { vmm, spec, guest, _folder: folder })

@@ -3,13 +3,13 @@
 use std::{fs, time::Duration};
 
 use anyhow::ensure;
+use emergent_live_tests::Case;
 use emergent_microvm::{GoneReason, MachineState, VmmError};
-use libtest_mimic::Trial;
 
-use crate::{case, ground::Machine};
+use crate::ground::Machine;
 
-pub(crate) fn cases() -> Vec<Trial> {
-    vec![case("loss::a_killed_monitor_and_a_panicked_kernel_are_told_apart", told_apart)]
+pub(crate) fn cases() -> Vec<Case> {
+    vec![Case::new("a_killed_monitor_and_a_panicked_kernel_are_told_apart", |_| told_apart())]
 }
 
 async fn told_apart() -> anyhow::Result<()> {

@@ -3,16 +3,16 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, ensure};
+use emergent_live_tests::Case;
 use emergent_microvm::{MachineSpec, MachineState, RestoreError, SaveError};
-use libtest_mimic::Trial;
 
-use crate::{case, ground::Machine};
+use crate::ground::Machine;
 
-pub(crate) fn cases() -> Vec<Trial> {
+pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case("saving::what_runs_goes_on_after_three_ways_through_the_disk", three_times),
-        case("saving::two_forks_of_one_machine_are_two", forks),
-        case("saving::what_is_damaged_or_foreign_is_refused", refused),
+        Case::new("what_runs_goes_on_after_three_ways_through_the_disk", |_| three_times()),
+        Case::new("two_forks_of_one_machine_are_two", |_| forks()),
+        Case::new("what_is_damaged_or_foreign_is_refused", |_| refused()),
     ]
 }
 

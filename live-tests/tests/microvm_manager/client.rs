@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
+use emergent_live_tests::{Case, Manager};
 use tokio::process::Command;
-
-use crate::{Case, service::Manager};
 
 /// What the client's user writes.
 const PROGRAM: &str = r#"
@@ -39,7 +38,7 @@ asyncio.run(main())
 "#;
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![Case::new("the_python_client_does_what_its_readme_shows", client)]
+    vec![Case::new("the_python_client_does_what_its_readme_shows", |_| client())]
 }
 
 async fn client() -> anyhow::Result<()> {

@@ -1,19 +1,15 @@
 //! The manager is killed at every step of what it does; the next one brings everything into order.
 
 use anyhow::{Context as _, ensure};
+use emergent_live_tests::{Case, Manager, manager::small};
 use serde_json::json;
-
-use crate::{
-    Case,
-    service::{Manager, small},
-};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        Case::new("killed_at_any_step_of_a_pause_or_resume_no_process_is_lost", pauses),
-        Case::new("killed_at_any_step_of_a_snapshot_the_machine_goes_on_and_nothing_is_left", snapshots),
-        Case::new("killed_at_any_step_of_a_create_nothing_is_left", creates),
-        Case::new("killed_at_any_step_of_a_removal_or_stop_it_comes_to_its_end", ends),
+        Case::new("killed_at_any_step_of_a_pause_or_resume_no_process_is_lost", |_| pauses()),
+        Case::new("killed_at_any_step_of_a_snapshot_the_machine_goes_on_and_nothing_is_left", |_| snapshots()),
+        Case::new("killed_at_any_step_of_a_create_nothing_is_left", |_| creates()),
+        Case::new("killed_at_any_step_of_a_removal_or_stop_it_comes_to_its_end", |_| ends()),
     ]
 }
 

@@ -3,21 +3,17 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
+use emergent_live_tests::{Case, Manager, manager::small};
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::{
-    Case,
-    service::{Manager, small},
-};
-
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        Case::new("a_sandbox_is_used_by_the_words_of_the_page", use_it),
-        Case::new("processes_survive_pauses_and_forks_go_their_own_ways", pause_and_fork),
-        Case::new("machines_outlive_the_manager_and_are_adopted", adopt),
-        Case::new("a_machine_that_is_killed_is_said_and_booted_again_with_its_files", killed),
-        Case::new("a_snapshot_of_files_is_booted_from", boot_from_snapshot),
+        Case::new("a_sandbox_is_used_by_the_words_of_the_page", |_| use_it()),
+        Case::new("processes_survive_pauses_and_forks_go_their_own_ways", |_| pause_and_fork()),
+        Case::new("machines_outlive_the_manager_and_are_adopted", |_| adopt()),
+        Case::new("a_machine_that_is_killed_is_said_and_booted_again_with_its_files", |_| killed()),
+        Case::new("a_snapshot_of_files_is_booted_from", |_| boot_from_snapshot()),
     ]
 }
 

@@ -1,18 +1,14 @@
 //! What there is no room for is refused, with the reason.
 
 use anyhow::ensure;
+use emergent_live_tests::{Case, Manager, manager::small};
 use futures::future::join_all;
 use serde_json::json;
 
-use crate::{
-    Case,
-    service::{Manager, small},
-};
-
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        Case::new("of_twenty_creates_at_once_as_many_succeed_as_there_is_room_for", twenty),
-        Case::new("memory_that_is_used_up_is_503", memory),
+        Case::new("of_twenty_creates_at_once_as_many_succeed_as_there_is_room_for", |_| twenty()),
+        Case::new("memory_that_is_used_up_is_503", |_| memory()),
     ]
 }
 

@@ -1,13 +1,11 @@
 //! Workspaces of the server as microVMs, behind a manager elsewhere.
 
 use anyhow::{Context as _, ensure};
-use emergent_live_tests::{Runtime, Server, ServerOptions, api::WORKSPACES};
+use emergent_live_tests::{Case, Manager, Runtime, Server, ServerOptions, api::WORKSPACES};
 use serde_json::{Value, json};
 
-use crate::{Case, service::Manager};
-
 pub(crate) fn cases() -> Vec<Case> {
-    vec![Case::new("a_workspace_of_the_server_is_a_microvm_with_the_same_tools", workspace)]
+    vec![Case::new("a_workspace_of_the_server_is_a_microvm_with_the_same_tools", |_| workspace())]
 }
 
 async fn workspace() -> anyhow::Result<()> {

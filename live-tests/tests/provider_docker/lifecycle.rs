@@ -75,10 +75,8 @@ async fn is_labelled(runtime: Runtime) -> anyhow::Result<()> {
     ensure!(labels.get("emergent.server") == Some(&bench.server.to_string()), "{labels:?}");
     ensure!(labels.get("emergent.kind").is_some_and(|kind| kind == "agent_workspace"), "{labels:?}");
     ensure!(sandbox.runtime == runtime.name());
-    let (isolation, warns) = match runtime {
-        Runtime::Runc => (Isolation::Container, true),
-        Runtime::Runsc => (Isolation::Gvisor, false),
-    };
+    let warns = runtime == Runtime::Runc;
+    let isolation = if warns { Isolation::Container } else { Isolation::Gvisor };
     ensure!(sandbox.isolation == isolation);
     let warned = sandbox.warnings.iter().any(|warning| warning.starts_with("security:"));
     ensure!(warned == warns, "{:?}", sandbox.warnings);

@@ -19,7 +19,7 @@ pub(crate) struct FirecrackerManagerArgs {
     /// Where kernels, templates, sandboxes and snapshots are kept.
     #[arg(long, env = "FIRECRACKER_DIR", default_value = "/var/lib/firecracker-workspaces", value_name = "DIR")]
     pub(crate) dir: PathBuf,
-    /// What runs machines: auto, firecracker or qemu.
+    /// What runs machines: auto, firecracker, qemu or qemu-tcg.
     #[arg(long, env = "FIRECRACKER_DRIVER", default_value = "auto", value_name = "DRIVER")]
     pub(crate) driver: DriverChoice,
     /// What connects machines: auto, none, or the path of the network helper's socket.

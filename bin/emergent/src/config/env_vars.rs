@@ -112,8 +112,8 @@ variables! {
     Server WORKSPACE_FIRECRACKER_TOKEN(secret) = "", "an API key of at least 16 characters";
     /// Where microVMs of this server's own are kept, for the firecracker provider without a manager elsewhere.
     Server WORKSPACE_FIRECRACKER_DIR = "", "the absolute path of a directory";
-    /// What runs microVMs. `auto` is Firecracker where KVM works, else QEMU.
-    Server WORKSPACE_FIRECRACKER_DRIVER = "auto", "auto, firecracker or qemu";
+    /// What runs microVMs. `auto` is Firecracker where KVM works, else QEMU; `qemu-tcg` emulates even where KVM works.
+    Server WORKSPACE_FIRECRACKER_DRIVER = "auto", "auto, firecracker, qemu or qemu-tcg";
     /// What connects microVMs. `auto` is this process where it is root's, else nothing.
     Server WORKSPACE_FIRECRACKER_NETWORK = "auto", "auto, none, or the absolute path of the network helper's socket";
     /// The key of E2B's cloud. This release has no E2B provider yet.
@@ -175,8 +175,9 @@ variables! {
     Manager FIRECRACKER_API_KEY(secret) = "", "at least 16 printable characters";
     /// Where the manager keeps kernels, templates, sandboxes and snapshots.
     Manager FIRECRACKER_DIR = "/var/lib/firecracker-workspaces", "the absolute path of a directory";
-    /// What runs the manager's machines. `auto` is Firecracker where KVM works, else QEMU.
-    Manager FIRECRACKER_DRIVER = "auto", "auto, firecracker or qemu";
+    /// What runs the manager's machines. `auto` is Firecracker where KVM works, else QEMU; `qemu-tcg` emulates even where
+    /// KVM works.
+    Manager FIRECRACKER_DRIVER = "auto", "auto, firecracker, qemu or qemu-tcg";
     /// What connects the manager's machines. `auto` is this process where it is root's, else nothing.
     Manager FIRECRACKER_NETWORK = "auto", "auto, none, or the absolute path of the network helper's socket";
     /// How many machines may run at once.

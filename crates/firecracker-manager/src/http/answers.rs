@@ -24,6 +24,9 @@ pub struct CreateBody {
     /// Size of the disk for `/workspace`, in MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_mb: Option<u64>,
+    /// Processes and threads that its agent may have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
     /// The caller's name for it; a create with the name of one that is there resumes that one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace_id: Option<String>,
@@ -167,6 +170,7 @@ impl From<CreateBody> for NewSandbox {
             memory_mb: body.memory_mb,
             vcpu_count: body.vcpu_count,
             disk_mb: body.disk_mb,
+            pids: body.pids,
             network: body.network,
             ttl: body.ttl_seconds.map(Duration::from_secs),
             labels: body.labels,

@@ -57,6 +57,7 @@ impl Inner {
             memory_mib: record.memory_mb,
             vcpus: record.vcpu_count,
             network,
+            processes: record.pids,
         }
     }
 

@@ -84,6 +84,7 @@ impl Inner {
         record.memory_mb = new.memory_mb.or(inherited.map(|it| it.memory_mb)).unwrap_or(DEFAULT_MEMORY_MB);
         record.vcpu_count = new.vcpu_count.or(inherited.map(|it| it.vcpu_count)).unwrap_or(DEFAULT_VCPUS);
         record.disk_mb = inherited.map(|it| it.disk_mb).or(new.disk_mb).unwrap_or(DEFAULT_DISK_MB);
+        record.pids = new.pids;
         record.network = new.network.unwrap_or_else(|| match self.network.unavailable() {
             Some(_) => NetworkWord::None,
             None => inherited.map_or(NetworkWord::Outbound, |it| it.network),

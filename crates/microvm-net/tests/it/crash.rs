@@ -3,11 +3,12 @@
 use anyhow::{Context as _, ensure};
 use emergent_microvm_net::{MachineNetwork as _, NetworkError, NetworkStep};
 use emergent_provider::NetworkPolicy;
+use emergent_test_netns::{HOST_AS_SEEN, INTERNET};
 
 use crate::{
     Case,
     guest::Guest,
-    world::{HOST_AS_SEEN, INTERNET, Options, World, machine},
+    world::{Options, World, machine},
 };
 
 pub(crate) const CASES: &[Case] = &[

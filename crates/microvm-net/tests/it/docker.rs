@@ -3,10 +3,11 @@
 use anyhow::ensure;
 use emergent_microvm_net::MachineNetwork as _;
 use emergent_provider::NetworkPolicy;
+use emergent_test_netns::{DENIED, HOST_AS_SEEN, INTERNET};
 
 use crate::{
     Case,
-    world::{DENIED, HOST_AS_SEEN, INTERNET, Options, World},
+    world::{Options, World},
 };
 
 pub(crate) const CASES: &[Case] = &[

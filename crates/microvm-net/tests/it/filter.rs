@@ -8,12 +8,12 @@ use std::{
 use anyhow::{Context as _, ensure};
 use emergent_microvm_net::{AttachRequest, MachineNetwork as _};
 use emergent_provider::NetworkPolicy;
+use emergent_test_netns::{DENIED, HOST_AS_SEEN, INTERNET, Space};
 
 use crate::{
     Case,
     guest::Guest,
-    space::Space,
-    world::{DENIED, HOST_AS_SEEN, INTERNET, Options, USER, World, machine, owner_of},
+    world::{Options, USER, World, machine, owner_of},
 };
 
 pub(crate) const CASES: &[Case] = &[

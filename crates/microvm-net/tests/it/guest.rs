@@ -13,9 +13,8 @@ use std::{
 };
 
 use emergent_microvm_net::{TapInterface, open_tap};
+use emergent_test_netns::Space;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-use crate::space::Space;
 
 const BUSY: Duration = Duration::from_secs(5);
 

@@ -13,10 +13,9 @@ mod guest;
 mod helper;
 mod pool;
 mod rate;
-mod space;
 mod world;
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -27,7 +26,7 @@ fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|word| word == world::HELPER) {
         return world::run_helper(&arguments[2..]);
     }
-    let missing = why_not();
+    let missing = emergent_test_netns::why_missing(&[("nft", "--version"), ("iptables", "--version")]);
     if let Some(reason) = &missing {
         println!("the cases in network namespaces are skipped: {reason}");
     }
@@ -37,16 +36,4 @@ fn main() -> ExitCode {
         Trial::test(name, run).with_ignored_flag(missing.is_some())
     });
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
-}
-
-fn why_not() -> Option<String> {
-    if !rustix::process::geteuid().is_root() {
-        return Some("they take root".to_owned());
-    }
-    for (program, argument) in [("ip", "-V"), ("nft", "--version"), ("iptables", "--version")] {
-        if Command::new(program).arg(argument).output().is_err() {
-            return Some(format!("there is no {program}"));
-        }
-    }
-    std::fs::metadata("/dev/net/tun").err().map(|error| format!("/dev/net/tun: {error}"))
 }

@@ -5,10 +5,11 @@ use std::collections::HashSet;
 use anyhow::{Context as _, ensure};
 use emergent_microvm_net::{AttachRequest, MacAddress, MachineNetwork as _, NetworkError};
 use emergent_provider::NetworkPolicy;
+use emergent_test_netns::{HOST_AS_SEEN, INTERNET};
 
 use crate::{
     Case,
-    world::{HOST_AS_SEEN, INTERNET, Options, USER, World, machine},
+    world::{Options, USER, World, machine},
 };
 
 pub(crate) const CASES: &[Case] = &[

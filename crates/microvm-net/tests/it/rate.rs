@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use emergent_microvm_net::{AttachRequest, MachineNetwork as _, NetworkLimits, RateLimit};
 use emergent_provider::NetworkPolicy;
+use emergent_test_netns::INTERNET;
 
 use crate::{
     Case,
     guest::Guest,
-    world::{INTERNET, Options, USER, World, machine},
+    world::{Options, USER, World, machine},
 };
 
 pub(crate) const CASES: &[Case] = &[("a_machine_is_held_to_its_rate", a_machine_is_held_to_its_rate)];

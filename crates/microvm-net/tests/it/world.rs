@@ -14,30 +14,16 @@ use emergent_microvm_net::{
     helper::{Helper, HelperConfig, keep_only_net_admin},
 };
 use emergent_provider::NetworkPolicy;
+use emergent_test_netns::{Site, Space, run};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::{
-    guest::Guest,
-    space::{Space, run},
-};
+use crate::guest::Guest;
 
 /// The word with which this program is the helper.
 pub(crate) const HELPER: &str = "act-as-helper";
 /// Whom the helper runs as and serves: nobody in particular.
 pub(crate) const USER: u32 = 64123;
-/// An address of the internet, its service's port, and its view of the host.
-pub(crate) const INTERNET: &str = "198.51.100.7:7000";
-pub(crate) const HOST_AS_SEEN: &str = "203.0.113.1";
-/// Addresses that the same service has, and that no guest is to reach.
-pub(crate) const DENIED: [&str; 6] = [
-    "10.99.0.1:7000",
-    "10.99.0.2:7000",
-    "172.20.0.1:7000",
-    "192.168.77.1:7000",
-    "169.254.169.254:7000",
-    "100.64.0.1:7000",
-];
 const START: Duration = Duration::from_secs(20);
 
 /// How the helper is started.
@@ -59,20 +45,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn make(options: &Options) -> anyhow::Result<Self> {
-        let (host, internet) = (Space::make("host")?, Space::make("internet")?);
-        host.ip(&format!("link add up0 type veth peer name up1 netns {}", internet.name))?;
-        host.ip(&format!("addr add {HOST_AS_SEEN}/24 dev up0"))?;
-        host.ip("link set up0 up")?;
-        internet.ip("addr add 203.0.113.2/24 dev up1")?;
-        internet.ip("link set up1 up")?;
-        for address in DENIED.iter().chain([&INTERNET]) {
-            let (address, _) = address.split_once(':').context("an address")?;
-            internet.ip(&format!("addr add {address}/32 dev lo"))?;
-        }
-        host.ip("route add default via 203.0.113.2")?;
-        internet.serve(7000)?;
-        host.serve(7001)?;
-
+        let Site { host, internet } = Site::make()?;
         let directory = tempfile::tempdir()?;
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))?;
         let client = NetworkClient::new(&directory.path().join("net.sock"));

@@ -15,6 +15,8 @@ pub(super) const CONSOLE: &str = "console";
 pub(super) enum Start {
     /// Boots its kernel.
     Boot,
+    /// Boots it, and goes with whoever waits for it.
+    Probe,
     /// Waits for what was saved.
     Incoming,
 }
@@ -164,6 +166,7 @@ mod tests {
             memory_mib: 256,
             vcpus: 1,
             network: None,
+            processes: None,
         }
     }
 
@@ -181,7 +184,7 @@ mod tests {
 
     #[test]
     fn every_machine_is_confined_and_has_nothing_that_it_was_not_given() {
-        for start in [Start::Boot, Start::Incoming] {
+        for start in [Start::Boot, Start::Probe, Start::Incoming] {
             let arguments = arguments(&spec(), Acceleration::Kvm, start);
             assert!(after(&arguments, "-sandbox")[0].starts_with("on,"));
             assert!(arguments.contains(&"-nodefaults".to_owned()));

@@ -6,7 +6,7 @@ use emergent_guest_proto::machine::PROBE_ANSWER;
 use tokio::{process::Command, time::Instant};
 
 use super::{Qemu, command, command::Start, console, qmp::Qmp};
-use crate::{Acceleration, BootError, Disk, Kernel, MachineId, MachineSpec, Probe, Vmm as _, VmmError};
+use crate::{Acceleration, BootError, Disk, Kernel, MachineId, MachineSpec, Probe, Vmm as _, VmmError, vmm::ProbeDir};
 
 /// How long a machine may take to say that it boots. A processor that cannot do it often says nothing at all.
 const KVM_PATIENCE: Duration = Duration::from_secs(10);
@@ -18,12 +18,9 @@ const MEMORY_MIB: u32 = 192;
 
 /// Tries what is wanted, or KVM first and emulation then.
 pub(super) async fn probe(qemu: &Qemu, kernel: &Kernel) -> Probe {
-    let version = match version(&qemu.settings.program).await {
+    let version = match qemu.version().await {
         Ok(version) => version,
-        Err(error) => {
-            let program = qemu.settings.program.display();
-            return Probe::Fails { reason: format!("{program} does not start ({error}); install qemu-system-x86") };
-        }
+        Err(reason) => return Probe::Fails { reason },
     };
     let mut warnings = Vec::new();
     for acceleration in [Acceleration::Kvm, Acceleration::Emulated] {
@@ -39,7 +36,7 @@ pub(super) async fn probe(qemu: &Qemu, kernel: &Kernel) -> Probe {
 }
 
 /// What QEMU says that it is.
-async fn version(program: &Path) -> io::Result<String> {
+pub(super) async fn version(program: &Path) -> io::Result<String> {
     let output = Command::new(program).arg("--version").kill_on_drop(true).output().await?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().next().unwrap_or_default();
@@ -57,7 +54,9 @@ async fn try_to_boot(qemu: &Qemu, kernel: &Kernel, acceleration: Acceleration, v
         let opened = fs::File::options().read(true).write(true).open("/dev/kvm");
         opened.map_err(|error| format!("/dev/kvm cannot be opened: {error}"))?;
     }
-    let work = tempfile::tempdir().map_err(|error| format!("no directory for a probe: {error}"))?;
+    let work = ProbeDir::make(qemu.settings.probe_dir.as_deref())
+        .map_err(|error| format!("no directory for a probe: {error}"))?;
+    qemu.end(work.path()).await.map_err(|error| format!("a machine could not be ended: {error}"))?;
     let spec = spec(work.path(), kernel).map_err(|error| format!("no disk for a probe: {error}"))?;
     let booted = boots(qemu, &spec, acceleration, version).await;
     let ended = qemu.end(&spec.dir).await;
@@ -86,6 +85,7 @@ fn spec(dir: &Path, kernel: &Kernel) -> io::Result<MachineSpec> {
         memory_mib: MEMORY_MIB,
         vcpus: 1,
         network: None,
+        processes: None,
     })
 }
 
@@ -94,8 +94,8 @@ async fn boots(qemu: &Qemu, spec: &MachineSpec, acceleration: Acceleration, vers
         Acceleration::Kvm => KVM_PATIENCE,
         Acceleration::Emulated => EMULATED_PATIENCE,
     };
-    let started = qemu.start(spec, acceleration, version, Start::Boot).await;
-    started.map_err(|error: BootError| format!("does not start: {error}"))?;
+    let started = qemu.start(spec, acceleration, version, Start::Probe).await;
+    let _process = started.map_err(|error: BootError| format!("does not start: {error}"))?;
     let silent = |error: VmmError| format!("does not answer: {error}");
     let mut qmp = Qmp::connect(&command::question_socket(&spec.dir)).await.map_err(silent)?;
     let deadline = Instant::now() + patience;

@@ -68,7 +68,7 @@ pub(super) async fn restore(qemu: &Qemu, spec: &MachineSpec, from: &Path) -> Res
     let path = from.join(SNAPSHOT);
     let file = File::open(&path)
         .map_err(|error| RestoreError::Damaged { from: from.to_owned(), reason: error.to_string() })?;
-    qemu.start(spec, acceleration, &version, Start::Incoming).await?;
+    drop(qemu.start(spec, acceleration, &version, Start::Incoming).await?);
     let read = read(qemu, spec, &file).await;
     if let Err(error) = read {
         // What is half restored is nothing.

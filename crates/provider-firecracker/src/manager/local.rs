@@ -1,41 +1,45 @@
 //! The manager in this process. It takes its directory over when it is first needed, and tries again while it cannot: the
 //! kernel may be imported after the server's start.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use emergent_firecracker_manager::{
-    Host, SandboxError, SandboxId, Sandboxes,
+    Host, HostError, SandboxError, SandboxId, Sandboxes,
     http::{CreateBody, HealthBody, SandboxBody, SnapshotBody, SnapshotRequestBody},
     step,
 };
 use emergent_provider::{ByteStream, SnapshotId};
-use tokio::sync::Mutex;
+use tokio::sync::OnceCell;
 
 use super::{Action, Manager, ManagerError};
 
 /// The manager in this process.
 pub(crate) struct Local {
     host: Host,
-    opened: Mutex<Option<Sandboxes>>,
+    opened: Arc<OnceCell<Sandboxes>>,
 }
 
 // === impl Local ===
 
 impl Local {
     pub(crate) fn new(host: Host) -> Self {
-        Self { host, opened: Mutex::new(None) }
+        Self { host, opened: Arc::default() }
     }
 
     async fn sandboxes(&self) -> Result<Sandboxes, ManagerError> {
-        let mut opened = self.opened.lock().await;
-        if let Some(sandboxes) = opened.as_ref() {
+        if let Some(sandboxes) = self.opened.get() {
             return Ok(sandboxes.clone());
         }
-        let sandboxes = self.host.clone().open(step::unhindered()).await.map_err(|error| ManagerError::Down {
+        let (host, opened) = (self.host.clone(), Arc::clone(&self.opened));
+        // In a task of its own: a caller whose patience ends does not make the next one begin again.
+        let opening =
+            tokio::spawn(async move { opened.get_or_try_init(|| host.open(step::unhindered())).await.cloned() });
+        let down = |source: Box<dyn std::error::Error + Send + Sync>| ManagerError::Down {
             advice: "see docs/FIRECRACKER.md for what a host needs".to_owned(),
-            source: Box::new(error),
-        })?;
-        *opened = Some(sandboxes.clone());
-        Ok(sandboxes)
+            source,
+        };
+        opening.await.map_err(|error| down(error.into()))?.map_err(|error: HostError| down(error.into()))
     }
 }
 

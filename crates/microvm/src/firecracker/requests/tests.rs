@@ -113,6 +113,7 @@ fn spec() -> MachineSpec {
         memory_mib: 256,
         vcpus: 2,
         network: None,
+        processes: None,
     }
 }
 

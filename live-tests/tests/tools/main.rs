@@ -1,0 +1,22 @@
+//! The tool interface, through the whole stack: the same cases in containers, under gVisor and in microVMs.
+//!
+//! None of them has a network: what carries a call is not one.
+
+mod bash;
+mod files;
+mod git;
+mod pressure;
+mod processes;
+mod search;
+mod subject;
+
+use std::process::ExitCode;
+
+use emergent_live_tests::{Runtime, case};
+
+fn main() -> ExitCode {
+    case::run_on(
+        &Runtime::ALL,
+        &[bash::cases, files::cases, search::cases, git::cases, processes::cases, pressure::cases],
+    )
+}
