@@ -15,7 +15,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 # What the tests run: the server unoptimised, which `cargo test` has made already and which checks itself more.
 TEST_BIN := $(CARGO_TARGET_DIR)/live
 
-.PHONY: demo serve test bench soak soak-leak build guest test-programs setup check live live-crashes fuzz clean
+.PHONY: demo serve test bench soak soak-leak build guest test-programs setup check live fuzz clean
 
 demo: build setup
 	scripts/demo.sh $(BIN)
@@ -81,14 +81,8 @@ live: test-programs setup .cache/docker-registry/usr/bin/docker-registry
 	cargo test --workspace --locked --test provider_docker --test servers --test mcp -- --test-threads=4
 	# The official MCP clients against servers from npm and PyPI, behind the bridge.
 	scripts/mcp-clients.sh
-	# Emulated machines: two at a time fill two cores. The manager killed at every step of everything takes minutes so, and
-	# is `make live-crashes`; the same steps are in `cargo test`, without machines.
-	cargo test --workspace --locked --test microvm --test microvm_manager --test tools -- --test-threads=2 --skip killed_at_any_step --skip runc:: --skip runsc::
-
-live-crashes: export LIVE_BIN_DIR := $(TEST_BIN)
-live-crashes: export LIVE_MICROVM := $(CURDIR)/.cache/microvm
-live-crashes:
-	cargo test --workspace --locked --test microvm_manager -- --test-threads=2 killed_at_any_step
+	# Emulated machines: two at a time fill two cores.
+	cargo test --workspace --locked --test microvm --test microvm_manager --test tools -- --test-threads=2 --skip runc:: --skip runsc::
 
 # Unpacked rather than installed, so that no registry is left running on the host.
 .cache/docker-registry/usr/bin/docker-registry:

@@ -1,16 +1,22 @@
 //! The manager is killed at every step of what it does; the next one brings everything into order.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, ensure};
 use emergent_live_tests::{Case, Manager, manager::small};
 use serde_json::json;
 
+/// Each boots or restores a machine at every step, which takes seconds where it is emulated.
+const PATIENCE: Duration = Duration::from_secs(400);
+
 pub(crate) fn cases() -> Vec<Case> {
-    vec![
+    let cases = [
         Case::new("killed_at_any_step_of_a_pause_or_resume_no_process_is_lost", |_| pauses()),
         Case::new("killed_at_any_step_of_a_snapshot_the_machine_goes_on_and_nothing_is_left", |_| snapshots()),
         Case::new("killed_at_any_step_of_a_create_nothing_is_left", |_| creates()),
         Case::new("killed_at_any_step_of_a_removal_or_stop_it_comes_to_its_end", |_| ends()),
-    ]
+    ];
+    cases.into_iter().map(|case| case.within(PATIENCE)).collect()
 }
 
 /// Makes a call during which the manager kills itself at a step, and starts it again.

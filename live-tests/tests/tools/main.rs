@@ -15,8 +15,8 @@ use std::process::ExitCode;
 use emergent_live_tests::{Runtime, case};
 
 fn main() -> ExitCode {
-    case::run_on(
-        &Runtime::ALL,
-        &[bash::cases, files::cases, search::cases, git::cases, processes::cases, pressure::cases],
-    )
+    let suites = [bash::cases, files::cases, search::cases, git::cases, processes::cases, pressure::cases];
+    let ended = case::run_on(&Runtime::ALL, &suites);
+    subject::end_servers();
+    ended
 }

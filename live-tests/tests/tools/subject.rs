@@ -1,16 +1,42 @@
-//! What every case has: a workspace of a server of its own.
+//! What every case has: a workspace of its own. The server is the same for all cases on a runtime, since one that runs
+//! machines boots one first to see that it can.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use emergent_live_tests::{Reply, Runtime, Server, api::WORKSPACES, until};
+use emergent_live_tests::{Api, Reply, Runtime, Server, api::WORKSPACES, until};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
-/// A workspace, and the server that made it. Both go when it is dropped.
+static SERVERS: Mutex<Vec<(Runtime, Arc<Server>)>> = Mutex::const_new(Vec::new());
+
+/// A workspace. It goes when it is dropped.
 pub(crate) struct Subject {
-    server: Server,
+    api: Api,
     id: String,
 }
+
+/// Ends the servers, when no case is left.
+pub(crate) fn end_servers() {
+    SERVERS.blocking_lock().clear();
+}
+
+/// A client of a runtime's server, which the first caller starts. Its connections are the caller's own.
+async fn api_on(runtime: Runtime) -> anyhow::Result<Api> {
+    let mut servers = SERVERS.lock().await;
+    let known = servers.iter().find(|(its, _)| *its == runtime).map(|(_, server)| Arc::clone(server));
+    let server = match known {
+        Some(server) => server,
+        None => {
+            let server = Arc::new(Server::on(runtime).await?);
+            servers.push((runtime, Arc::clone(&server)));
+            server
+        }
+    };
+    Api::new(server.api.base(), server.api.token())
+}
+
+// === impl Subject ===
 
 impl Subject {
     /// A workspace with nothing special.
@@ -21,29 +47,29 @@ impl Subject {
     /// A workspace as asked for.
     pub(crate) async fn with(runtime: Runtime, mut body: Value) -> anyhow::Result<Self> {
         body["network"] = json!("none");
-        let server = Server::on(runtime).await?;
-        let id = server.api.create(body).await?;
-        Ok(Self { server, id })
+        let api = api_on(runtime).await?;
+        let id = api.create(body).await?;
+        Ok(Self { api, id })
     }
 
     /// Calls a tool.
     pub(crate) async fn tool(&self, name: &str, body: Value) -> anyhow::Result<Reply> {
-        self.server.api.tool(&self.id, name, body).await
+        self.api.tool(&self.id, name, body).await
     }
 
     /// Runs a command that must succeed; answers its standard output.
     pub(crate) async fn bash(&self, command: &str) -> anyhow::Result<String> {
-        self.server.api.bash(&self.id, command).await
+        self.api.bash(&self.id, command).await
     }
 
     /// A request to something below the workspace, to be completed.
     pub(crate) fn request(&self, method: Method, below: &str) -> RequestBuilder {
-        self.server.api.request(method, &format!("{WORKSPACES}/{}/{below}", self.id))
+        self.api.request(method, &format!("{WORKSPACES}/{}/{below}", self.id))
     }
 
     /// Sends a request and reads the JSON answer.
     pub(crate) async fn send(&self, request: RequestBuilder) -> anyhow::Result<Reply> {
-        self.server.api.send(request).await
+        self.api.send(request).await
     }
 
     /// GET of something below the workspace.
@@ -63,5 +89,18 @@ impl Subject {
             Ok(if read.body["stdout"] == printed { Ok(()) } else { Err(read.body.to_string()) })
         })
         .await
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        let (base, token) = (self.api.base().to_owned(), self.api.token().to_owned());
+        let path = format!("{WORKSPACES}/{}", self.id);
+        // Where nothing can be awaited any more. What stays all the same goes with the server.
+        let removal = std::thread::spawn(move || {
+            let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            executor.block_on(async { Api::new(base, token)?.delete(&path).await.map(drop) })
+        });
+        drop(removal.join());
     }
 }
