@@ -8,6 +8,7 @@
 //!   │   ├── state.json                         what is wanted and what is: written first, replaced atomically
 //!   │   ├── rootfs.ext4, data.ext4             the sandbox's own disks; data is mounted at /workspace
 //!   │   └── firecracker.sock, vsock.sock …     the driver's
+//!   ├── template-snapshots/{key}/              machines that have just booted, for sandboxes to begin with
 //!   └── snapshots/
 //!       ├── {sandbox_id}/snapshot, memory      a paused sandbox's state
 //!       └── named/{snapshot_id}/               snapshots that were asked for, disks and all
@@ -55,7 +56,7 @@ impl Layout {
         for public in [self.kernels(), self.templates()] {
             std::fs::create_dir_all(public)?;
         }
-        for private in [self.sandboxes(), self.named_snapshots()] {
+        for private in [self.sandboxes(), self.named_snapshots(), self.template_snapshots()] {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(private)?;
         }
         Ok(())
@@ -109,6 +110,21 @@ impl Layout {
     /// The state of a sandbox that is being paused.
     pub fn pausing(&self, id: SandboxId) -> PathBuf {
         self.snapshots().join(format!("{id}.{PARTIAL}"))
+    }
+
+    /// Snapshots of templates: machines that have just booted, for sandboxes to begin with.
+    pub fn template_snapshots(&self) -> PathBuf {
+        self.base().join("template-snapshots")
+    }
+
+    /// One of them; there only when it is whole.
+    pub fn template_snapshot(&self, key: &str) -> PathBuf {
+        self.template_snapshots().join(key)
+    }
+
+    /// One that is being saved.
+    pub fn saving_template_snapshot(&self, key: &str) -> PathBuf {
+        self.template_snapshots().join(format!("{key}.{PARTIAL}"))
     }
 
     /// Snapshots that were asked for.

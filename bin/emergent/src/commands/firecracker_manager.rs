@@ -70,6 +70,7 @@ fn host(arguments: &FirecrackerManagerArgs) -> Host {
     };
     manager.default_ttl = arguments.default_ttl_seconds.map(|seconds| Duration::from_secs(seconds.get()));
     manager.boot_deadline = Duration::from_secs(arguments.boot_seconds.into());
+    manager.template_snapshots = arguments.template_snapshots;
     Host { manager, driver: arguments.driver, network: arguments.network.clone() }
 }
 

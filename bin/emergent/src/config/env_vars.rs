@@ -116,6 +116,8 @@ variables! {
     Server WORKSPACE_FIRECRACKER_DRIVER = "auto", "auto, firecracker or qemu";
     /// What connects microVMs. `auto` is this process where it is root's, else nothing.
     Server WORKSPACE_FIRECRACKER_NETWORK = "auto", "auto, none, or the absolute path of the network helper's socket";
+    /// How many snapshots of templates are kept, for microVMs to begin with instead of booting; 0 for none.
+    Server WORKSPACE_FIRECRACKER_TEMPLATE_SNAPSHOTS = "4", "a whole number from 0 to 1000";
     /// The key of E2B's cloud. This release has no E2B provider yet.
     Server E2B_API_KEY(secret) = "", "an API key of E2B";
     /// The domain of a self-hosted E2B.
@@ -187,6 +189,8 @@ variables! {
     Manager FIRECRACKER_DEFAULT_TTL_SECONDS = "", "a whole number of seconds";
     /// Seconds that a guest may take from its machine's start to its first answer.
     Manager FIRECRACKER_BOOT_SECONDS = "120", "a whole number of seconds from 1 to 600";
+    /// How many snapshots of templates are kept, for sandboxes to begin with instead of booting; 0 for none.
+    Manager FIRECRACKER_TEMPLATE_SNAPSHOTS = "4", "a whole number from 0 to 1000";
     /// The server that the client commands speak to.
     Client EMERGENT_SERVER = "http://127.0.0.1:7070", "a URL";
     /// A private authority's certificates, which the client commands trust besides the system's own.
