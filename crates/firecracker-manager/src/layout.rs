@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   base/
+//!   ├── driver                                 what runs machines, for as long as there are any
 //!   ├── kernels/default-vmlinux.bin …          what machines boot
 //!   ├── rootfs/default-rootfs.ext4 …           templates
 //!   ├── sandboxes/{sandbox_id}/
@@ -60,6 +61,11 @@ impl Layout {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(private)?;
         }
         Ok(())
+    }
+
+    /// The name of the driver that machines were run with last.
+    pub fn driver(&self) -> PathBuf {
+        self.base().join("driver")
     }
 
     /// Kernel images.

@@ -3,7 +3,9 @@
 use std::{net::SocketAddr, num::NonZeroU64, path::PathBuf};
 
 use clap::Args;
-use emergent_firecracker_manager::{DriverChoice, Fault, NetworkChoice, config::DEFAULT_TEMPLATE_SNAPSHOTS};
+use emergent_firecracker_manager::{
+    DriverChoice, Fault, JailChoice, NetworkChoice, config::DEFAULT_TEMPLATE_SNAPSHOTS,
+};
 
 /// How to run a manager of microVMs. A flag goes before the environment.
 #[derive(Debug, Args)]
@@ -22,6 +24,9 @@ pub(crate) struct FirecrackerManagerArgs {
     /// What runs machines: auto, firecracker or qemu.
     #[arg(long, env = "FIRECRACKER_DRIVER", default_value = "auto", value_name = "DRIVER")]
     pub(crate) driver: DriverChoice,
+    /// Whether Firecracker is put into jails: auto, none, or the path of the jailer.
+    #[arg(long, env = "FIRECRACKER_JAILER", default_value = "auto", value_name = "JAILER")]
+    pub(crate) jailer: JailChoice,
     /// What connects machines: auto, none, or the path of the network helper's socket.
     #[arg(long, env = "FIRECRACKER_NETWORK", default_value = "auto", value_name = "NETWORK")]
     pub(crate) network: NetworkChoice,

@@ -114,6 +114,8 @@ variables! {
     Server WORKSPACE_FIRECRACKER_DIR = "", "the absolute path of a directory";
     /// What runs microVMs. `auto` is Firecracker where KVM works, else QEMU.
     Server WORKSPACE_FIRECRACKER_DRIVER = "auto", "auto, firecracker or qemu";
+    /// Whether Firecracker is put into jails. `auto`: where the server is root's and there is a jailer on PATH.
+    Server WORKSPACE_FIRECRACKER_JAILER = "auto", "auto, none, or the absolute path of the jailer";
     /// What connects microVMs. `auto` is this process where it is root's, else nothing.
     Server WORKSPACE_FIRECRACKER_NETWORK = "auto", "auto, none, or the absolute path of the network helper's socket";
     /// How many snapshots of templates are kept, for microVMs to begin with instead of booting; 0 for none.
@@ -179,6 +181,8 @@ variables! {
     Manager FIRECRACKER_DIR = "/var/lib/firecracker-workspaces", "the absolute path of a directory";
     /// What runs the manager's machines. `auto` is Firecracker where KVM works, else QEMU.
     Manager FIRECRACKER_DRIVER = "auto", "auto, firecracker or qemu";
+    /// Whether Firecracker is put into jails. `auto`: where the manager is root's and there is a jailer on PATH.
+    Manager FIRECRACKER_JAILER = "auto", "auto, none, or the absolute path of the jailer";
     /// What connects the manager's machines. `auto` is this process where it is root's, else nothing.
     Manager FIRECRACKER_NETWORK = "auto", "auto, none, or the absolute path of the network helper's socket";
     /// How many machines may run at once.

@@ -33,7 +33,7 @@ impl Inner {
     pub(super) async fn boot_machine(&self, entry: &Entry) -> Result<(), SandboxError> {
         let record = entry.record();
         let kernel = template::find(&self.layout, &record.template)?.kernel;
-        let tap = self.network.attach(entry.id, record.network).await.map_err(SandboxError::Network)?;
+        let tap = self.attach(entry).await?;
         self.pass(BootStep::NetworkAttached.name()).await;
         let spec = self.spec(&record, kernel, tap);
         self.vmm.boot(&spec).await.map_err(SandboxError::Boot)?;
@@ -48,6 +48,12 @@ impl Inner {
         self.record(entry, Phase::Ready, None)?;
         self.pass(BootStep::ReadyRecorded.name()).await;
         Ok(())
+    }
+
+    /// Makes a sandbox's network interface, for whom its monitor runs as, or finds it again.
+    pub(super) async fn attach(&self, entry: &Entry) -> Result<Option<TapInterface>, SandboxError> {
+        let owner = self.vmm.user(entry.id.as_uuid().into());
+        self.network.attach(entry.id, entry.record().network, owner).await.map_err(SandboxError::Network)
     }
 
     pub(super) fn spec(

@@ -190,7 +190,7 @@ impl Inner {
     }
 
     async fn settle_resuming(&self, entry: &Entry) -> Result<(), SandboxError> {
-        let attached = self.network.attach(entry.id, entry.record().network).await.map_err(SandboxError::Network);
+        let attached = self.attach(entry).await;
         let woken = async { self.wake(entry, attached?.as_ref(), false).await };
         match woken.await {
             Ok(()) => self.finish_resume(entry).await,
