@@ -269,6 +269,9 @@ impl Vmm for Firecracker {
     }
 
     async fn probe(&self) -> Probe {
+        if let Some(known) = self.probed.get() {
+            return known.clone();
+        }
         let Some(kernel) = &self.settings.probe_kernel else {
             // Not remembered: one may be imported.
             return Probe::Fails { reason: crate::NO_KERNEL.to_owned() };

@@ -15,6 +15,9 @@ use rustix::{
 /// How long a killed process may take to be gone.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a process that is ending may take until the system says how.
+const STATUS_PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
 /// A process that is alive, held so that its number cannot become another's.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -31,8 +34,8 @@ pub(crate) enum Ending {
 }
 
 impl Ending {
-    /// How the process ended whose number is in `pid_file`; `None` when it lives, or is no child of this process. It can be
-    /// asked again until [`Ending::forget`].
+    /// How the process ended whose number is in `pid_file`, and which [`Process::find`] does not find; `None` when it is no
+    /// child of this process. It can be asked again until [`Ending::forget`].
     pub(crate) fn of(pid_file: &Path) -> Option<Self> {
         Self::wait(pid_file, WaitIdOptions::NOWAIT)
     }
@@ -44,8 +47,16 @@ impl Ending {
 
     fn wait(pid_file: &Path, how: WaitIdOptions) -> Option<Self> {
         let (_, handle) = open(pid_file).ok()??;
-        let waited = waitid(WaitId::PidFd(handle.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | how);
-        waited.ok()?.map(|status| if status.exited() { Self::Exited } else { Self::Killed })
+        let ask = || waitid(WaitId::PidFd(handle.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | how);
+        let status = match ask().ok()? {
+            Some(status) => status,
+            // A child that is just ending: it has no command line any more, and no status yet.
+            None => {
+                rustix::event::poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&STATUS_PATIENCE)).ok()?;
+                ask().ok()??
+            }
+        };
+        Some(if status.exited() { Self::Exited } else { Self::Killed })
     }
 }
 
@@ -125,6 +136,7 @@ mod tests {
         process.end().unwrap();
     }
 
+    #[expect(clippy::zombie_processes, reason = "that nobody has waited is what is tested; the last call does")]
     #[test]
     fn an_end_by_itself_is_told_from_one_by_a_signal_until_it_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();

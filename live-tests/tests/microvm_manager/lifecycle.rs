@@ -166,9 +166,7 @@ async fn boot_from_snapshot() -> anyhow::Result<()> {
 
 async fn template_snapshot() -> anyhow::Result<()> {
     let manager = Manager::start(&[]).await?;
-    let began = Instant::now();
     let first = manager.create().await?;
-    println!("booted and saved: {:?}", began.elapsed());
     manager.run(&first, "echo secret > /workspace/own; sync").await?;
     let snapshot = |manager: &Manager| -> anyhow::Result<_> {
         let names = manager.names("template-snapshots")?;
@@ -178,9 +176,7 @@ async fn template_snapshot() -> anyhow::Result<()> {
     let mut ids = vec![first];
     for _ in 0..2 {
         let used = snapshot(&manager)?.join("template.json").metadata()?.modified()?;
-        let began = Instant::now();
         ids.push(manager.create().await?);
-        println!("restored: {:?}", began.elapsed());
         ensure!(snapshot(&manager)?.join("template.json").metadata()?.modified()? > used, "{}", manager.log());
     }
     let mut drawn = Vec::new();
