@@ -1,11 +1,13 @@
 //! Being PID 1 of a virtual machine, rather than of a container: what an engine would have done before is done here.
 //!
 //! - [`init`]: from the kernel's first process to the workspace's daemon, and to the machine's end.
+//! - [`identity`]: what tells the machine from its copies.
 //! - [`settings`]: what the host says on the kernel's command line.
 //! - [`modules`], [`mounts`] and [`network`]: parts of the kernel, file systems, addresses.
 //! - [`ports`] and [`vsock`]: channels from the host.
 //! - [`restored`]: what has to change when the machine comes back from a snapshot.
 
+pub mod identity;
 pub mod init;
 pub mod modules;
 pub mod mounts;

@@ -10,6 +10,8 @@ const HOST_RESERVE_MIB: u64 = 1024;
 const UNKNOWN_HOST_MIB: u64 = 4096;
 /// Machines at once, when nobody says.
 const DEFAULT_MACHINES: usize = 64;
+/// Snapshots of templates that are kept, when nobody says.
+pub const DEFAULT_TEMPLATE_SNAPSHOTS: u16 = 4;
 
 /// The settings of the manager, checked by whoever reads them.
 #[derive(Debug, Clone)]
@@ -24,6 +26,8 @@ pub struct ManagerConfig {
     pub watch_interval: Duration,
     /// How long a sandbox lives that says nothing of it; `None`: until it is deleted.
     pub default_ttl: Option<Duration>,
+    /// How many snapshots of templates are kept, for sandboxes to begin with; with none, every sandbox boots.
+    pub template_snapshots: u16,
 }
 
 // === impl ManagerConfig ===
@@ -39,6 +43,7 @@ impl ManagerConfig {
             boot_deadline: Duration::from_secs(120),
             watch_interval: Duration::from_secs(1),
             default_ttl: None,
+            template_snapshots: DEFAULT_TEMPLATE_SNAPSHOTS,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use emergent_microvm::{
-    Acceleration, Firecracker, FirecrackerSettings, Probe, Qemu, QemuSettings, Vmm, VmmKind, kernels,
+    Acceleration, Firecracker, FirecrackerSettings, JailChoice, Probe, Qemu, QemuSettings, Vmm, VmmKind, kernels,
 };
 use emergent_microvm_net::{NetworkClient, NetworkConfig, Networks, host_resolvers};
 
@@ -23,6 +23,8 @@ pub struct Host {
     pub manager: ManagerConfig,
     /// What runs machines.
     pub driver: DriverChoice,
+    /// Whether Firecracker is put into jails.
+    pub jail: JailChoice,
     /// What connects them.
     pub network: NetworkChoice,
 }
@@ -30,7 +32,7 @@ pub struct Host {
 /// Which driver runs machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DriverChoice {
-    /// The best one that there is.
+    /// The one that the sandboxes and snapshots of this host have; where there are none, the best one that there is.
     #[default]
     Auto,
     /// This one.
@@ -76,14 +78,38 @@ impl Host {
     /// [`HostError`] says what is missing.
     pub async fn open(self, checkpoint: Checkpoint) -> Result<Sandboxes, HostError> {
         let layout = Layout::new(&self.manager.base);
-        let vmm = driver(self.driver, &layout).await?;
-        let network = network(self.network);
-        Ok(Sandboxes::start(self.manager, Parts { vmm, network, checkpoint }).await?)
+        let choice = match self.driver {
+            DriverChoice::Auto => in_use(&layout).map_or(DriverChoice::Auto, DriverChoice::Only),
+            named @ (DriverChoice::Only(_) | DriverChoice::Emulated) => named,
+        };
+        let vmm = driver(choice, self.jail, &layout).await?;
+        let (kind, network) = (vmm.kind(), network(self.network));
+        let sandboxes = Sandboxes::start(self.manager, Parts { vmm, network, checkpoint }).await?;
+        // Written by the process that has the directory to itself.
+        if let Err(error) = std::fs::write(layout.driver(), kind.to_string()) {
+            tracing::warn!(
+                reason = chain(&error),
+                "the driver cannot be noted; an automatic choice may be another next time"
+            );
+        }
+        Ok(sandboxes)
+    }
+}
+
+/// The driver of the sandboxes and snapshots that there are: what runs under one does not go on under another.
+fn in_use(layout: &Layout) -> Option<VmmKind> {
+    let is_empty = |directory| std::fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none());
+    if is_empty(layout.sandboxes()) && is_empty(layout.named_snapshots()) {
+        return None;
+    }
+    match std::fs::read_to_string(layout.driver()).ok()?.parse() {
+        Ok(DriverChoice::Only(kind)) => Some(kind),
+        Ok(DriverChoice::Auto | DriverChoice::Emulated) | Err(_) => None,
     }
 }
 
 /// Firecracker where machines boot under it, or where it was asked for; QEMU otherwise.
-async fn driver(choice: DriverChoice, layout: &Layout) -> Result<Arc<dyn Vmm>, HostError> {
+async fn driver(choice: DriverChoice, jail: JailChoice, layout: &Layout) -> Result<Arc<dyn Vmm>, HostError> {
     let kernel = kernels::find(layout.microvm(), template::DEFAULT).map_err(|error| {
         tracing::debug!(reason = chain(&error), "no kernel");
         HostError::NoKernel(layout.kernels())
@@ -95,6 +121,7 @@ async fn driver(choice: DriverChoice, layout: &Layout) -> Result<Arc<dyn Vmm>, H
         ..QemuSettings::default()
     };
     let firecracker = Firecracker::new(FirecrackerSettings {
+        jail,
         probe_kernel,
         probe_dir: Some(probes.join("firecracker")),
         ..FirecrackerSettings::default()
@@ -155,5 +182,29 @@ impl FromStr for NetworkChoice {
             path if Path::new(path).is_absolute() => Ok(Self::Helper(path.into())),
             _ => Err(InvalidChoice("auto, none, or the absolute path of the network helper's socket")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_is_kept_for_as_long_as_something_is_there_that_runs_under_it() {
+        let base = tempfile::tempdir().unwrap();
+        let layout = Layout::new(base.path());
+        assert_eq!(in_use(&layout), None);
+        layout.make().unwrap();
+        std::fs::write(layout.driver(), "qemu").unwrap();
+        assert_eq!(in_use(&layout), None, "nothing runs under it");
+        for directory in [layout.sandboxes(), layout.named_snapshots()] {
+            let one = directory.join("one");
+            std::fs::create_dir(&one).unwrap();
+            assert_eq!(in_use(&layout), Some(VmmKind::Qemu));
+            std::fs::remove_dir(&one).unwrap();
+        }
+        std::fs::create_dir(layout.sandboxes().join("one")).unwrap();
+        std::fs::write(layout.driver(), "another").unwrap();
+        assert_eq!(in_use(&layout), None);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   base/
+//!   ├── driver                                 what runs machines, for as long as there are any
 //!   ├── kernels/default-vmlinux.bin …          what machines boot
 //!   ├── rootfs/default-rootfs.ext4 …           templates
 //!   ├── sandboxes/{sandbox_id}/
@@ -9,6 +10,7 @@
 //!   │   ├── rootfs.ext4, data.ext4             the sandbox's own disks; data is mounted at /workspace
 //!   │   └── firecracker.sock, vsock.sock …     the driver's
 //!   ├── probes/qemu/ …                         the machine that shows whether machines boot
+//!   ├── template-snapshots/{key}/              machines that have just booted, for sandboxes to begin with
 //!   └── snapshots/
 //!       ├── {sandbox_id}/snapshot, memory      a paused sandbox's state
 //!       └── named/{snapshot_id}/               snapshots that were asked for, disks and all
@@ -56,10 +58,15 @@ impl Layout {
         for public in [self.kernels(), self.templates()] {
             std::fs::create_dir_all(public)?;
         }
-        for private in [self.sandboxes(), self.named_snapshots()] {
+        for private in [self.sandboxes(), self.named_snapshots(), self.template_snapshots()] {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(private)?;
         }
         Ok(())
+    }
+
+    /// The name of the driver that machines were run with last.
+    pub fn driver(&self) -> PathBuf {
+        self.base().join("driver")
     }
 
     /// Kernel images.
@@ -115,6 +122,21 @@ impl Layout {
     /// The state of a sandbox that is being paused.
     pub fn pausing(&self, id: SandboxId) -> PathBuf {
         self.snapshots().join(format!("{id}.{PARTIAL}"))
+    }
+
+    /// Snapshots of templates: machines that have just booted, for sandboxes to begin with.
+    pub fn template_snapshots(&self) -> PathBuf {
+        self.base().join("template-snapshots")
+    }
+
+    /// One of them; there only when it is whole.
+    pub fn template_snapshot(&self, key: &str) -> PathBuf {
+        self.template_snapshots().join(key)
+    }
+
+    /// One that is being saved.
+    pub fn saving_template_snapshot(&self, key: &str) -> PathBuf {
+        self.template_snapshots().join(format!("{key}.{PARTIAL}"))
     }
 
     /// Snapshots that were asked for.

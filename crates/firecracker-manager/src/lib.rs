@@ -23,6 +23,7 @@ pub mod step;
 pub mod template;
 
 pub use config::ManagerConfig;
+pub use emergent_microvm::JailChoice;
 pub use error::{SandboxError, chain};
 pub use host::{DriverChoice, Host, HostError, NetworkChoice};
 pub use id::SandboxId;

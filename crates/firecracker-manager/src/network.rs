@@ -16,11 +16,16 @@ pub trait Interfaces: Send + Sync {
     /// Why no sandbox can have an interface, where that is so; with what to do about it.
     fn unavailable(&self) -> Option<String>;
 
-    /// Makes a sandbox's interface, or finds it again with the same addresses; `None` for no network.
+    /// Makes a sandbox's interface for the user `owner`, or finds it again with the same addresses; `None` for no network.
     ///
     /// # Errors
     /// [`NetworkError`]; nothing is left then.
-    async fn attach(&self, id: SandboxId, policy: NetworkWord) -> Result<Option<TapInterface>, NetworkError>;
+    async fn attach(
+        &self,
+        id: SandboxId,
+        policy: NetworkWord,
+        owner: u32,
+    ) -> Result<Option<TapInterface>, NetworkError>;
 
     /// Removes a sandbox's interface; that there is none is no error.
     ///
@@ -59,7 +64,7 @@ impl Interfaces for NoInterfaces {
         Some(self.reason.clone())
     }
 
-    async fn attach(&self, _: SandboxId, policy: NetworkWord) -> Result<Option<TapInterface>, NetworkError> {
+    async fn attach(&self, _: SandboxId, policy: NetworkWord, _: u32) -> Result<Option<TapInterface>, NetworkError> {
         match policy {
             NetworkWord::None => Ok(None),
             NetworkWord::Isolated | NetworkWord::Outbound => Err(NetworkError::Unavailable(self.reason.clone())),

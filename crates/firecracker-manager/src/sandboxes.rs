@@ -13,6 +13,7 @@ mod pause;
 mod recover;
 mod remove;
 mod resume;
+mod template_snapshot;
 mod watch;
 
 use std::{
@@ -83,6 +84,8 @@ struct Inner {
     admission: Mutex<Admission>,
     /// Named snapshots that sandboxes are being made from.
     in_use: Mutex<HashMap<emergent_provider::SnapshotId, usize>>,
+    /// Keys of the snapshots of templates that are being taken.
+    saving: Mutex<HashSet<String>>,
     tasks: TaskTracker,
     stop: CancellationToken,
     _lock: std::fs::File,

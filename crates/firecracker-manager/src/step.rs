@@ -15,6 +15,8 @@ emergent_provider::steps! {
         NetworkAttached = "network_attached",
         /// The VMM runs.
         MachineBooted = "machine_booted",
+        /// The machine is saved for others of its template to begin with, and goes on.
+        SnapshotKept = "snapshot_kept",
         /// The guest answered.
         GuestAnswered = "guest_answered",
         /// The record says ready.

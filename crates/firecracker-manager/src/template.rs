@@ -6,6 +6,7 @@ use std::{
 };
 
 use emergent_microvm::{Kernel, kernels};
+use sha2::{Digest as _, Sha256};
 
 use crate::{SandboxError, chain, layout::Layout};
 
@@ -23,6 +24,8 @@ pub struct Template {
     pub root: PathBuf,
     /// What it boots.
     pub kernel: Kernel,
+    /// The note about the kernel and the initial file system, with the SHA-256 of both.
+    kernel_note: PathBuf,
 }
 
 /// The names of all templates, sorted.
@@ -57,9 +60,32 @@ pub fn find(layout: &Layout, name: &str) -> Result<Template, SandboxError> {
         return Err(missing(format!("{known}; make one with `emergent image build --name {name}`")));
     }
     // One kernel serves all templates, but for those that bring their own.
-    let kernel = kernels::find(layout.microvm(), name).or_else(|_| kernels::find(layout.microvm(), DEFAULT));
-    let kernel = kernel.map_err(|error| missing(format!("it has no kernel: {}", chain(&error))))?;
-    Ok(Template { root, kernel })
+    let named =
+        |name| kernels::find(layout.microvm(), name).map(|kernel| (kernel, kernels::note(layout.microvm(), name)));
+    let found = named(name).or_else(|_| named(DEFAULT));
+    let (kernel, kernel_note) = found.map_err(|error| missing(format!("it has no kernel: {}", chain(&error))))?;
+    Ok(Template { root, kernel, kernel_note })
+}
+
+// === impl Template ===
+
+impl Template {
+    /// SHA-256, in hexadecimal, of what tells this template from what had its name before: the kernel and the guest by
+    /// their contents, as the import of the kernel noted them, and the root file system by its file, its length and the
+    /// time of its last change.
+    ///
+    /// # Errors
+    /// When one of the files cannot be read.
+    pub fn fingerprint(&self) -> io::Result<String> {
+        use std::os::unix::fs::MetadataExt as _;
+        let root = fs::metadata(&self.root)?;
+        let mut hash = Sha256::new();
+        hash.update(fs::read(&self.kernel_note)?);
+        for number in [root.ino(), root.len(), root.mtime().cast_unsigned(), root.mtime_nsec().cast_unsigned()] {
+            hash.update(number.to_le_bytes());
+        }
+        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
 }
 
 /// The same root file system under a name that it keeps: disks may be overlays over it, and the template of its name may be

@@ -36,6 +36,9 @@ pub struct Restored {
     /// The host name from now on; absent, it stays.
     #[serde(default)]
     pub host_name: Option<String>,
+    /// What `/etc/machine-id` says from now on, as 32 hexadecimal digits; absent, it stays.
+    #[serde(default)]
+    pub machine_id: Option<String>,
     /// The network from now on; absent, it stays.
     #[serde(default)]
     pub network: Option<NetworkSettings>,
@@ -62,11 +65,12 @@ pub struct NetworkSettings {
 
 impl fmt::Debug for Restored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { now_ms, entropy: _, copy, host_name, network } = self;
+        let Self { now_ms, entropy: _, copy, host_name, machine_id, network } = self;
         f.debug_struct("Restored")
             .field("now_ms", now_ms)
             .field("copy", copy)
             .field("host_name", host_name)
+            .field("machine_id", machine_id)
             .field("network", network)
             .finish_non_exhaustive()
     }

@@ -140,7 +140,7 @@ fn overlay(image: &Path, target: &Path) -> Result<(), DiskError> {
 }
 
 /// Copies the parts that are not holes.
-fn copy(from: &Path, to: &Path) -> Result<(), DiskError> {
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), DiskError> {
     let source = File::open(from).map_err(failed("open", from))?;
     let target = OpenOptions::new().write(true).create_new(true).open(to).map_err(failed("make", to))?;
     let length = source.metadata().map_err(failed("look at", from))?.len();

@@ -1,16 +1,19 @@
 //! Machines run by Firecracker, on KVM.
 //!
-//! The monitor runs in the machine's directory and calls everything there by relative names, so that what is saved of
-//! one machine means the files of the machine that is restored from it. Its own filter of system calls stays on.
+//! The monitor runs in the machine's directory or in a jail below it, and calls everything there by relative names, so that
+//! what is saved of one machine means the files of the machine that is restored from it. Its own filter of system calls
+//! stays on.
 
 mod api;
+mod jail;
+mod memory;
+mod place;
 mod requests;
 
 use std::{
     fs, io,
-    os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Child, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -21,15 +24,23 @@ use emergent_provider::ByteStream;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
-    process::{Child, Command},
+    process::Command,
     sync::OnceCell,
     time::{Instant, sleep, timeout},
 };
 
-use self::api::Api;
+pub use self::jail::JailChoice;
+use self::{
+    api::Api,
+    jail::Jailer,
+    place::{Place, SAVING, clear},
+};
 use crate::{
     Acceleration, BootError, Disk, DiskFormat, GoneReason, Kernel, MachineId, MachineSpec, MachineState, Probe,
-    RestoreError, SaveError, Vmm, VmmError, VmmKind, identity::Identity, manifest::Manifest, process::Process,
+    RestoreError, SaveError, Vmm, VmmError, VmmKind, disks,
+    identity::Identity,
+    manifest::Manifest,
+    process::{Ending, Process},
     vmm::ProbeDir,
 };
 
@@ -57,6 +68,8 @@ const LONGEST_ANSWER: usize = 32;
 pub struct FirecrackerSettings {
     /// The program.
     pub program: PathBuf,
+    /// Whether it is put into a jail.
+    pub jail: JailChoice,
     /// What is booted to see whether machines boot.
     pub probe_kernel: Option<Kernel>,
     /// The directory of the machine that is booted for that, made if it is missing; `None` is one that is removed again.
@@ -75,7 +88,7 @@ pub struct Firecracker {
 
 impl Default for FirecrackerSettings {
     fn default() -> Self {
-        Self { program: "firecracker".into(), probe_kernel: None, probe_dir: None }
+        Self { program: "firecracker".into(), jail: JailChoice::Auto, probe_kernel: None, probe_dir: None }
     }
 }
 
@@ -87,6 +100,30 @@ impl Firecracker {
         Self { settings, probed: Arc::default() }
     }
 
+    /// A driver that takes it for granted that machines boot, under the given version. For its tests where the processor
+    /// runs no ordinary kernel: all but what is inside the machine is as elsewhere.
+    pub fn unprobed(settings: FirecrackerSettings, version: String) -> Self {
+        let works = Probe::Works { acceleration: Acceleration::Kvm, version, warnings: Vec::new() };
+        Self { settings, probed: Arc::new(OnceCell::new_with(Some(works))) }
+    }
+
+    /// How jails are made; `None` where there are to be none.
+    fn jailer(&self) -> Result<Option<Jailer>, BootError> {
+        match (self.settings.jail.jailer(), &self.settings.jail) {
+            (Ok(jailer), _) => Ok(Some(jailer)),
+            (Err(_), JailChoice::Auto | JailChoice::None) => Ok(None),
+            (Err(reason), JailChoice::Only(_)) => Err(BootError::Unsupported { vmm: VmmKind::Firecracker, reason }),
+        }
+    }
+
+    /// What is weaker than it could be.
+    fn warnings(&self) -> Vec<String> {
+        match self.settings.jail.jailer() {
+            Ok(jailer) => jailer.warning().into_iter().collect(),
+            Err(reason) => vec![format!("Firecracker runs without its jailer: {reason}")],
+        }
+    }
+
     async fn usable(&self) -> Result<String, BootError> {
         match self.probe().await {
             Probe::Works { version, .. } => Ok(version),
@@ -94,14 +131,13 @@ impl Firecracker {
         }
     }
 
-    /// Starts the monitor, which waits to be told what to do. Its console goes nowhere; a probe's goes to `console`, and
-    /// its process goes with the answer.
+    /// Starts the monitor, which waits to be told what to do. Its console goes to `console`, or nowhere.
     async fn start(
         &self,
         spec: &MachineSpec,
         version: &str,
         console: Option<fs::File>,
-    ) -> Result<(Api, Child), BootError> {
+    ) -> Result<(Api, Place), BootError> {
         if self.process(&spec.dir).is_ok_and(|process| process.is_some()) {
             return Err(BootError::Occupied { dir: spec.dir.clone() });
         }
@@ -109,34 +145,34 @@ impl Firecracker {
             let reason = "its disks must be raw images".to_owned();
             return Err(BootError::Unsupported { vmm: VmmKind::Firecracker, reason });
         }
-        prepare(spec, version).map_err(|source| BootError::File {
-            action: "prepare",
-            path: spec.dir.clone(),
-            source,
-        })?;
+        let jailer = self.jailer()?;
+        let program = jail::on_path(&self.settings.program).unwrap_or_else(|| self.settings.program.clone());
+        let prepared = Place::prepare(spec, version, &program, jailer.is_some());
+        let place = prepared.map_err(|source| BootError::File { action: "prepare", path: spec.dir.clone(), source })?;
         let file = |action, path: PathBuf| move |source| BootError::File { action, path, source };
         let log = log_file(&spec.dir);
         let output = fs::File::create(&log).map_err(file("make", log))?;
-        let mut command = Command::new(&self.settings.program);
-        command.arg("--api-sock").arg(socket(&spec.dir)).arg("--id").arg(spec.id.to_string());
-        command.current_dir(&spec.dir).process_group(0).stdin(Stdio::null()).stderr(output);
-        command.kill_on_drop(console.is_some()).stdout(console.map_or_else(Stdio::null, Stdio::from));
+        let mut command = place.command(spec, &program, jailer.as_ref()).into_std();
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        command.stdin(Stdio::null()).stderr(output).stdout(console.map_or_else(Stdio::null, Stdio::from));
+        // Not waited for but by whoever asks how it ended: that the system remembers until then.
         let mut child = command.spawn().map_err(|source| BootError::NoProgram {
-            program: self.settings.program.display().to_string(),
+            program: command.get_program().display().to_string(),
             advice: "install firecracker, or name the program",
             source,
         })?;
         let pid_file = pid_file(&spec.dir);
-        let number = child.id().unwrap_or_default().to_string();
-        let started = match fs::write(&pid_file, number) {
+        let started = match fs::write(&pid_file, child.id().to_string()) {
             Ok(()) => is_set_up(spec, &mut child).await,
             Err(error) => Err(file("write", pid_file)(error)),
         };
         if started.is_err() {
-            let _ = child.kill().await;
+            // That it could not be killed means that it has ended.
+            let _ = child.kill();
+            let _ = child.wait();
             let _ = clear(&spec.dir);
         }
-        started.map(|api| (api, child))
+        started.map(|api| (api, place))
     }
 
     /// Tells a new monitor what to do; ends it if it refuses.
@@ -155,7 +191,11 @@ impl Firecracker {
 
     fn process(&self, dir: &Path) -> Result<Option<Process>, VmmError> {
         let pid_file = pid_file(dir);
-        Process::find(&pid_file, dir).map_err(|source| VmmError::File { action: "read", path: pid_file, source })
+        Process::find(&pid_file, &Place::of(dir).mark()).map_err(|source| VmmError::File {
+            action: "read",
+            path: pid_file,
+            source,
+        })
     }
 
     /// The API of a machine that is there.
@@ -175,7 +215,7 @@ impl Firecracker {
             }
         };
         match self.try_to_boot(kernel, &version).await {
-            Ok(()) => Probe::Works { acceleration: Acceleration::Kvm, version, warnings: Vec::new() },
+            Ok(()) => Probe::Works { acceleration: Acceleration::Kvm, version, warnings: self.warnings() },
             Err(reason) => Probe::Fails { reason },
         }
     }
@@ -204,9 +244,9 @@ impl Firecracker {
             network: None,
             processes: None,
         };
-        let started = self.start(&spec, version, Some(output)).await;
-        let (api, _process) = started.map_err(|error| error.to_string())?;
+        let (api, place) = self.start(&spec, version, Some(output)).await.map_err(|error| error.to_string())?;
         let booted = async {
+            let spec = place.seen_from_inside(&spec).map_err(file)?;
             requests::boot(&api, &spec, true).await.map_err(|error| format!("a machine does not start: {error}"))?;
             let deadline = Instant::now() + PROBE_PATIENCE;
             while Instant::now() < deadline {
@@ -229,7 +269,17 @@ impl Vmm for Firecracker {
         VmmKind::Firecracker
     }
 
+    fn user(&self, machine: MachineId) -> u32 {
+        match self.settings.jail.jailer() {
+            Ok(_) => jail::user(machine),
+            Err(_) => rustix::process::geteuid().as_raw(),
+        }
+    }
+
     async fn probe(&self) -> Probe {
+        if let Some(known) = self.probed.get() {
+            return known.clone();
+        }
         let Some(kernel) = self.settings.probe_kernel.clone() else {
             // Not remembered: one may be imported.
             return Probe::Fails { reason: crate::NO_KERNEL.to_owned() };
@@ -243,8 +293,17 @@ impl Vmm for Firecracker {
 
     async fn boot(&self, spec: &MachineSpec) -> Result<(), BootError> {
         let version = self.usable().await?;
-        let (api, _) = self.start(spec, &version, None).await?;
-        Ok(self.told(spec, requests::boot(&api, spec, false)).await?)
+        let (api, place) = self.start(spec, &version, None).await?;
+        let telling = async {
+            let seen = place.seen_from_inside(spec);
+            let seen = seen.map_err(|source| VmmError::File {
+                action: "bring into the jail what belongs to",
+                path: spec.dir.clone(),
+                source,
+            })?;
+            requests::boot(&api, &seen, false).await
+        };
+        Ok(self.told(spec, telling).await?)
     }
 
     async fn state(&self, dir: &Path) -> Result<MachineState, VmmError> {
@@ -293,24 +352,13 @@ impl Vmm for Firecracker {
             path: Identity::file(dir),
             source,
         })?;
-        let [snapshot, memory] = [SNAPSHOT, MEMORY].map(|name| into.join(name));
-        let saved = requests::save(&self.api(dir)?, &text(&snapshot), &text(&memory)).await;
-        let written = match saved {
-            Ok(()) => {
-                let into = into.to_owned();
-                let written = tokio::task::spawn_blocking(move || {
-                    Manifest::write(&into, VmmKind::Firecracker, &identity, &[SNAPSHOT, MEMORY])
-                });
-                written.await.map_err(|error| SaveError::Control(silent(io::Error::other(error)))).flatten()
-            }
-            Err(error) => Err(crate::manifest::no_room(error, into)),
-        };
-        if written.is_err() {
-            for file in [snapshot, memory] {
+        let saved = save(&self.api(dir)?, &Place::of(dir), &identity, into).await;
+        if saved.is_err() {
+            for file in [SNAPSHOT, MEMORY].map(|name| into.join(name)) {
                 let _ = fs::remove_file(file);
             }
         }
-        written
+        saved
     }
 
     async fn restore(&self, spec: &MachineSpec, from: &Path) -> Result<(), RestoreError> {
@@ -318,9 +366,14 @@ impl Vmm for Firecracker {
         let version = self.usable().await?;
         let identity = Identity::new(spec, Acceleration::Kvm, &version);
         manifest.fits(from, VmmKind::Firecracker, &identity)?;
-        let [snapshot, memory] = [SNAPSHOT, MEMORY].map(|name| text(&from.join(name)));
-        let (api, _) = self.start(spec, &version, None).await?;
-        match self.told(spec, requests::load(&api, spec, &snapshot, &memory)).await {
+        let (api, place) = self.start(spec, &version, None).await?;
+        let telling = async {
+            let brought = place.bring_saved(&from.join(SNAPSHOT), &from.join(MEMORY));
+            let brought = brought.map_err(|source| VmmError::File { action: "read", path: from.to_owned(), source });
+            let [snapshot, memory] = brought?;
+            requests::load(&api, spec, snapshot, memory).await
+        };
+        match self.told(spec, telling).await {
             Err(VmmError::Refused { message, .. }) => {
                 Err(RestoreError::Damaged { from: from.to_owned(), reason: message })
             }
@@ -334,29 +387,69 @@ impl Vmm for Firecracker {
             let ended = ended.map_err(io::Error::other).flatten();
             ended.map_err(|source| VmmError::File { action: "end the process of", path: dir.to_owned(), source })?;
         }
+        Ending::forget(&pid_file(dir));
         clear(dir).map_err(|source| VmmError::File { action: "clear", path: dir.to_owned(), source })
     }
 }
 
 /// Waits until the monitor answers, or ends.
 async fn is_set_up(spec: &MachineSpec, child: &mut Child) -> Result<Api, BootError> {
-    let refused = |message| BootError::Refused { vmm: VmmKind::Firecracker, message };
+    let refused = |message| Err(BootError::Refused { vmm: VmmKind::Firecracker, message });
     let api = Api::new(&socket(&spec.dir));
-    let answers = async {
-        while api.describe().await.is_err() {
-            sleep(START_INTERVAL).await;
-        }
-    };
-    let answered = tokio::select! {
-        _ = child.wait() => {
+    let deadline = Instant::now() + START_PATIENCE;
+    while api.describe().await.is_err() {
+        if !matches!(child.try_wait(), Ok(None)) {
             let said = fs::read_to_string(log_file(&spec.dir)).unwrap_or_default();
-            Err(refused(if said.trim().is_empty() { "it ended at once".to_owned() } else { said.trim().to_owned() }))
+            return refused(if said.trim().is_empty() {
+                "it ended at once".to_owned()
+            } else {
+                said.trim().to_owned()
+            });
         }
-        answered = timeout(START_PATIENCE, answers) => {
-            answered.map_err(|_| refused(format!("it did not set itself up within {START_PATIENCE:?}")))
+        if Instant::now() > deadline {
+            return refused(format!("it did not set itself up within {START_PATIENCE:?}"));
         }
+        sleep(START_INTERVAL).await;
+    }
+    Ok(api)
+}
+
+/// Writes a frozen machine down where its monitor can write, and moves it to where it is kept.
+async fn save(api: &Api, place: &Place, identity: &Identity, into: &Path) -> Result<(), SaveError> {
+    let [snapshot, memory] = SAVING.map(|name| place.file(name));
+    let failed = |action| {
+        let path = memory.clone();
+        move |source| SaveError::File { action, path, source }
     };
-    answered.map(|()| api)
+    let forget = || SAVING.map(|name| fs::remove_file(place.file(name)).ok());
+    // Of one that came to nothing.
+    forget();
+    let saving = memory::begin(place, &memory, identity.shape.memory_mib()).map_err(failed("get ready to write"))?;
+    if let Err(error) = requests::save(api, saving, SAVING[0], SAVING[1]).await {
+        forget();
+        return Err(crate::manifest::no_room(error, into));
+    }
+    saving.done(place).map_err(failed("take note of"))?;
+    let (into, identity) = (into.to_owned(), identity.clone());
+    let written = tokio::task::spawn_blocking(move || {
+        for (from, name) in [(snapshot, SNAPSHOT), (memory, MEMORY)] {
+            let to = into.join(name);
+            keep(&from, &to).map_err(|source| SaveError::File { action: "write", path: to, source })?;
+        }
+        Manifest::write(&into, VmmKind::Firecracker, &identity, &[SNAPSHOT, MEMORY])
+    });
+    written.await.map_err(|error| SaveError::Control(silent(io::Error::other(error))))?
+}
+
+/// Moves a file, to another file system, too.
+fn keep(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            disks::copy(from, to).map_err(io::Error::other)?;
+            fs::remove_file(from)
+        }
+        moved => moved,
+    }
 }
 
 /// Calls the guest by the monitor's own handshake.
@@ -388,35 +481,14 @@ async fn version(program: &Path) -> io::Result<String> {
     }
 }
 
-/// Makes the machine's directory what the monitor expects.
-fn prepare(spec: &MachineSpec, version: &str) -> io::Result<()> {
-    clear(&spec.dir)?;
-    Identity::new(spec, Acceleration::Kvm, version).write(&spec.dir)?;
-    symlink(fs::canonicalize(&spec.root.path)?, spec.dir.join(requests::ROOT))?;
-    if let Some(data) = &spec.data {
-        symlink(fs::canonicalize(&data.path)?, spec.dir.join(requests::DATA))?;
-    }
-    Ok(())
-}
-
-/// Why there is no process. The monitor does not say whether the guest ended it.
+/// Why there is no process.
 fn reason(dir: &Path) -> GoneReason {
-    match pid_file(dir).exists() {
-        true => GoneReason::Killed,
-        false => GoneReason::NeverBooted,
+    match Ending::of(&pid_file(dir)) {
+        Some(Ending::Exited) => GoneReason::Exited,
+        Some(Ending::Killed) => GoneReason::Killed,
+        None if pid_file(dir).exists() => GoneReason::Unseen,
+        None => GoneReason::NeverBooted,
     }
-}
-
-/// Removes what the driver keeps in a machine's directory.
-fn clear(dir: &Path) -> io::Result<()> {
-    let links = [requests::ROOT, requests::DATA, requests::VSOCK].map(|name| dir.join(name));
-    for path in [pid_file(dir), socket(dir), log_file(dir), Identity::file(dir)].into_iter().chain(links) {
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 fn pid_file(dir: &Path) -> PathBuf {
@@ -429,10 +501,6 @@ fn socket(dir: &Path) -> PathBuf {
 
 fn log_file(dir: &Path) -> PathBuf {
     dir.join("vmm.log")
-}
-
-fn text(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
 }
 
 fn silent(error: io::Error) -> VmmError {

@@ -132,10 +132,15 @@ pub fn import(layout: &Layout, name: &str, source: &KernelSource, guest: &Path) 
 pub fn find(layout: &Layout, name: &str) -> Result<Kernel, KernelError> {
     check_name(name)?;
     let file = |suffix| layout.kernels().join(file_name(name, suffix));
-    if !file("kernel.json").is_file() {
+    if !note(layout, name).is_file() {
         return Err(KernelError::Missing(name.to_owned()));
     }
     Ok(Kernel { image: file("vmlinux.bin"), initramfs: Some(file("initramfs.cpio")), command_line: Vec::new() })
+}
+
+/// The file that says what the kernel of a name is: an [`ImportedKernel`] as JSON.
+pub fn note(layout: &Layout, name: &str) -> PathBuf {
+    layout.kernels().join(file_name(name, "kernel.json"))
 }
 
 /// Names of files are made of it, so it may not lead elsewhere.

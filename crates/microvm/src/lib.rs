@@ -27,7 +27,7 @@ pub mod qemu;
 pub mod vmm;
 
 pub use error::{BootError, RestoreError, SaveError, VmmError};
-pub use firecracker::{Firecracker, FirecrackerSettings};
+pub use firecracker::{Firecracker, FirecrackerSettings, JailChoice};
 pub use layout::Layout;
 pub use machine::{Disk, DiskFormat, Kernel, MacAddress, MachineId, MachineSpec, RateLimit, TapInterface};
 pub use qemu::{Qemu, QemuSettings};

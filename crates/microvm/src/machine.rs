@@ -7,6 +7,10 @@ use std::{
     str::FromStr,
 };
 
+use sha2::{Digest as _, Sha256};
+
+use crate::kernels::hexadecimal;
+
 emergent_provider::uuid_newtype!(
     /// Names a machine, in its directory, its network interface and its process.
     MachineId
@@ -114,12 +118,32 @@ pub struct MacAddress(pub [u8; 6]);
 #[error("{0:?} is not a hardware address; write six pairs of hexadecimal digits, as in 02:00:0a:00:00:02")]
 pub struct InvalidMac(String);
 
+// === impl MachineId ===
+
+impl MachineId {
+    /// What is in `/etc/machine-id` (machine-id(5)), the same for the machine's whole life. Nobody who knows it knows the
+    /// id that it is made from, which a copy could otherwise find in the memory that it began with.
+    pub fn machine_id(self) -> String {
+        let digest = Sha256::digest([b"emergent machine-id ".as_slice(), self.as_uuid().as_bytes()].concat());
+        hexadecimal(&digest[..16])
+    }
+
+    /// The machine's host name.
+    pub fn host_name(self) -> String {
+        format!("workspace-{}", &self.machine_id()[..8])
+    }
+}
+
 // === impl MachineSpec ===
 
 impl MachineSpec {
     /// What the guest is told on the kernel's command line.
     pub(crate) fn guest_words(&self) -> Vec<String> {
-        let mut words = vec!["emergent.root=/dev/vda".to_owned(), "emergent.host-name=workspace".to_owned()];
+        let mut words = vec![
+            "emergent.root=/dev/vda".to_owned(),
+            format!("emergent.host-name={}", self.id.host_name()),
+            format!("emergent.machine-id={}", self.id.machine_id()),
+        ];
         if self.root.read_only {
             words.push("emergent.read-only".to_owned());
         }
@@ -172,6 +196,15 @@ impl FromStr for MacAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_has_names_of_its_own_for_life() {
+        let (one, other) = (MachineId::generate(), MachineId::generate());
+        assert_eq!(one.machine_id(), one.machine_id());
+        assert_ne!(one.machine_id(), other.machine_id());
+        assert_ne!(one.host_name(), other.host_name());
+        assert!(one.machine_id().len() == 32 && !one.to_string().contains(&one.machine_id()[..8]));
+    }
 
     #[test]
     fn hardware_addresses_are_written_as_they_are_read() {

@@ -127,6 +127,11 @@ impl Manifest {
 // === impl Shape ===
 
 impl Shape {
+    /// Memory, in MiB.
+    pub(crate) fn memory_mib(&self) -> u32 {
+        self.memory_mib
+    }
+
     /// The shape of a machine.
     pub(crate) fn of(spec: &MachineSpec) -> Self {
         Self {

@@ -13,6 +13,7 @@ mod save;
 
 use std::{
     fs, io,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
@@ -167,7 +168,11 @@ impl Qemu {
 
     fn process(&self, dir: &Path) -> Result<Option<Process>, VmmError> {
         let pid_file = command::pid_file(dir);
-        Process::find(&pid_file, dir).map_err(|source| VmmError::File { action: "read", path: pid_file, source })
+        Process::find(&pid_file, dir.as_os_str().as_bytes()).map_err(|source| VmmError::File {
+            action: "read",
+            path: pid_file,
+            source,
+        })
     }
 
     /// Why there is no process.

@@ -22,13 +22,18 @@ use async_trait::async_trait;
 use emergent_provider::ByteStream;
 use tempfile::TempDir;
 
-use crate::{BootError, MachineSpec, RestoreError, SaveError, VmmError};
+use crate::{BootError, MachineId, MachineSpec, RestoreError, SaveError, VmmError};
 
 /// Runs machines with one kind of monitor.
 #[async_trait]
 pub trait Vmm: Send + Sync {
     /// Which monitor.
     fn kind(&self) -> VmmKind;
+
+    /// The user that the monitor of a machine runs as, whom its network interface has to be given to.
+    fn user(&self, _: MachineId) -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
 
     /// Whether machines can be run here. Boots a machine of its own the first time, which may take seconds, and
     /// remembers what came of it for the life of the driver; callers that come meanwhile wait for the same one, and one
@@ -150,6 +155,8 @@ pub enum GoneReason {
     Exited,
     /// The monitor's process vanished without a word: killed, or out of memory.
     Killed,
+    /// The monitor's process went while nobody looked after it: how is not known.
+    Unseen,
     /// The guest's kernel panicked.
     Panicked {
         /// What the kernel said, cut to one line. A guest can write what it likes here.
@@ -187,6 +194,7 @@ impl fmt::Display for GoneReason {
             Self::NeverBooted => f.write_str("there is no machine"),
             Self::Exited => f.write_str("the machine ended by itself"),
             Self::Killed => f.write_str("the machine's process was killed"),
+            Self::Unseen => f.write_str("the machine ended while nobody looked after it, by itself or killed"),
             Self::Panicked { message } => write!(f, "the guest's kernel panicked: {message}"),
         }
     }

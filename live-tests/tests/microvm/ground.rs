@@ -118,7 +118,9 @@ impl Machine {
         let now_ms = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
         let entropy = base64::engine::general_purpose::STANDARD.encode(entropy);
         self.answers().await?;
-        let restored = Restored { now_ms, entropy, copy, host_name: None, network: None };
+        let name = |name: String| copy.then_some(name);
+        let (host_name, machine_id) = (name(self.spec.id.host_name()), name(self.spec.id.machine_id()));
+        let restored = Restored { now_ms, entropy, copy, host_name, machine_id, network: None };
         self.guest.restored(&restored).await.context("telling the guest")?;
         self.sh("true").await?;
         println!("restore to the first command done: {:?}", began.elapsed());

@@ -14,6 +14,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("machines_outlive_the_manager_and_are_adopted", |_| adopt()),
         Case::new("a_machine_that_is_killed_is_said_and_booted_again_with_its_files", |_| killed()),
         Case::new("a_snapshot_of_files_is_booted_from", |_| boot_from_snapshot()),
+        Case::new("what_begins_with_a_templates_snapshot_is_nobody_elses", |_| template_snapshot()),
     ]
 }
 
@@ -156,5 +157,53 @@ async fn boot_from_snapshot() -> anyhow::Result<()> {
     let other = made["sandbox_id"].as_str().context("a sandbox has an id")?;
     ensure!(manager.run(other, "cat /workspace/file").await? == "kept");
     ensure!(manager.run(&id, "cat /workspace/file").await? == "later");
+    Ok(())
+}
+
+async fn template_snapshot() -> anyhow::Result<()> {
+    let manager = Manager::start(&[]).await?;
+    let first = manager.create().await?;
+    manager.run(&first, "echo secret > /workspace/own; sync").await?;
+    let snapshot = |manager: &Manager| -> anyhow::Result<_> {
+        let names = manager.names("template-snapshots")?;
+        ensure!(names.len() == 1, "{names:?}\n{}", manager.log());
+        Ok(manager.path("template-snapshots").join(&names[0]))
+    };
+    let mut ids = vec![first];
+    for _ in 0..2 {
+        let used = snapshot(&manager)?.join("template.json").metadata()?.modified()?;
+        ids.push(manager.create().await?);
+        ensure!(snapshot(&manager)?.join("template.json").metadata()?.modified()? > used, "{}", manager.log());
+    }
+    let mut drawn = Vec::new();
+    for id in &ids {
+        drawn.push(manager.run(id, "hostname").await?);
+        drawn.push(manager.run(id, "cat /etc/machine-id").await?);
+        drawn.push(manager.run(id, "head -c 16 /dev/urandom | od -An -tx1").await?);
+        drawn.push(manager.run(id, "cat /proc/sys/kernel/random/uuid").await?);
+        let seconds: i64 = manager.run(id, "date +%s").await?.parse()?;
+        let now = i64::try_from(std::time::UNIX_EPOCH.elapsed()?.as_secs())?;
+        ensure!((now - seconds).abs() <= 5, "the clock says {seconds} at {now}");
+    }
+    let mut distinct = drawn.clone();
+    distinct.sort();
+    distinct.dedup();
+    ensure!(distinct.len() == drawn.len(), "something is the same in two of them: {drawn:?}");
+    manager.run(&ids[1], "test ! -e /workspace/own && echo mine > /workspace/own && sync").await?;
+    manager.run(&ids[2], "test ! -e /workspace/own").await?;
+    // A life goes on as any other's.
+    manager.done(&format!("POST /sandboxes/{}/pause", ids[1]), None).await?;
+    manager.done(&format!("POST /sandboxes/{}/resume", ids[1]), None).await?;
+    ensure!(manager.run(&ids[1], "cat /workspace/own && hostname").await? == format!("mine\n{}", drawn[4]));
+    manager.done(&format!("POST /sandboxes/{}/stop", ids[1]), None).await?;
+    manager.done(&format!("POST /sandboxes/{}/resume", ids[1]), None).await?;
+    ensure!(manager.run(&ids[1], "hostname && cat /etc/machine-id").await? == format!("{}\n{}", drawn[4], drawn[5]));
+    let state = snapshot(&manager)?.join("state/snapshot");
+    let length = state.metadata()?.len();
+    std::fs::File::options().write(true).open(&state)?.set_len(length / 2)?;
+    let after_damage = manager.create().await?;
+    ensure!(manager.run(&after_damage, "echo here").await? == "here");
+    ensure!(manager.log().contains("is not good and is removed"), "{}", manager.log());
+    ensure!(snapshot(&manager)?.join("state/snapshot").metadata()?.len() > length / 2, "it was not taken anew");
     Ok(())
 }

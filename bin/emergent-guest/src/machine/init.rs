@@ -19,7 +19,7 @@ use std::{
 use emergent_guest_proto::{IMAGE_ENVIRONMENT, WORKSPACE_DIR, machine::PROBE_ANSWER};
 use rustix::system::{RebootCommand, reboot};
 
-use super::{modules, mounts, network, settings::MachineSettings};
+use super::{identity, modules, mounts, network, settings::MachineSettings};
 use crate::{args, serve};
 
 /// Where the initial file system keeps the modules. That it is there tells which stage this is.
@@ -69,8 +69,8 @@ fn begin() -> anyhow::Result<(MachineSettings, Result<(), serve::ServeError>)> {
     if let Some(data) = &settings.data {
         mounts::disk(data, Path::new(WORKSPACE_DIR), false)?;
     }
-    if let Some(name) = &settings.host_name {
-        rustix::system::sethostname(name.as_bytes())?;
+    if let Err(error) = identity::assume(settings.host_name.as_deref(), settings.machine_id.as_deref()) {
+        tracing::error!("the machine's identity cannot be set: {error}");
     }
     if let Err(error) = set_up_network(&settings) {
         // The host still reaches the guest, and can see why nothing else does.

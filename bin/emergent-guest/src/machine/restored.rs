@@ -18,7 +18,7 @@ use emergent_guest_proto::{
 };
 use rustix::time::{ClockId, Timespec, clock_settime};
 
-use super::{network, settings::MachineSettings};
+use super::{identity, network, settings::MachineSettings};
 use crate::{executions::random_name, failure::invalid, guest::Guest, rights};
 
 /// `_IOW('R', 3, int[2])` and `_IO('R', 7)` of random(4).
@@ -54,13 +54,15 @@ pub async fn restored(guest: &Guest, restored: Restored) -> Result<(), GuestErro
     let seconds = i64::try_from(restored.now_ms / 1000).map_err(|_| invalid("now_ms", "the time is out of range"))?;
     let now = Timespec { tv_sec: seconds, tv_nsec: i64::try_from(restored.now_ms % 1000).unwrap_or(0) * 1_000_000 };
     let before = machine.network.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let (host_name, network) = (restored.host_name, restored.network.clone());
+    if restored.machine_id.as_deref().is_some_and(|id| !identity::is_machine_id(id)) {
+        return Err(invalid("machine_id", "it takes 32 hexadecimal digits"));
+    }
+    let (host_name, machine_id, network) = (restored.host_name, restored.machine_id, restored.network.clone());
     rights::blocking(move || {
         reseed(&entropy).map_err(|error| failed("reseed its random numbers", &error))?;
         clock_settime(ClockId::Realtime, now).map_err(|error| failed("set its clock", &error.into()))?;
-        if let Some(name) = host_name {
-            rustix::system::sethostname(name.as_bytes()).map_err(|error| failed("set its name", &error.into()))?;
-        }
+        identity::assume(host_name.as_deref(), machine_id.as_deref())
+            .map_err(|error| failed("take its name", &error))?;
         match network {
             Some(network) => {
                 network::configure(&network, before.as_ref()).map_err(|error| failed("set up its network", &error))

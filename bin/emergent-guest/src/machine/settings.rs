@@ -7,6 +7,8 @@ use std::{
 
 use emergent_guest_proto::machine::NetworkSettings;
 
+use super::identity::is_machine_id;
+
 /// What the host wants of the machine. A word that cannot be understood is as if it was not there, but for a warning:
 /// the machine should come up, so that somebody can look.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub struct MachineSettings {
     pub restart_to_end: bool,
     /// The host name.
     pub host_name: Option<String>,
+    /// What `/etc/machine-id` says.
+    pub machine_id: Option<String>,
     /// At most so many processes of the agent's user.
     pub nproc: Option<u64>,
     /// The network interface, if there is one.
@@ -43,6 +47,7 @@ impl MachineSettings {
                 "data" => set(&mut settings.data, device(value).map(Some)),
                 "off" => set(&mut settings.restart_to_end, Some(value == "restart")),
                 "host-name" => set(&mut settings.host_name, Some(Some(value.to_owned()))),
+                "machine-id" => set(&mut settings.machine_id, is_machine_id(value).then(|| Some(value.to_owned()))),
                 "nproc" => set(&mut settings.nproc, value.parse().ok().map(Some)),
                 "address" => set(&mut address, with_prefix(value).map(Some)),
                 "gateway" => set(&mut gateway, value.parse().ok().map(Some)),
@@ -91,7 +96,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_understood_changes_nothing() {
-        let line = "emergent.address=10.1.2.3/33 emergent.root=vda emergent.nproc=-1 emergent.nonsense root=/dev/sda";
+        let line = "emergent.address=10.1.2.3/33 emergent.root=vda emergent.nproc=-1 emergent.nonsense \
+            emergent.machine-id=1 root=/dev/sda";
         assert_eq!(MachineSettings::read(line), MachineSettings::default());
     }
 }

@@ -3,7 +3,9 @@
 use std::{net::SocketAddr, num::NonZeroU64, path::PathBuf};
 
 use clap::Args;
-use emergent_firecracker_manager::{DriverChoice, Fault, NetworkChoice};
+use emergent_firecracker_manager::{
+    DriverChoice, Fault, JailChoice, NetworkChoice, config::DEFAULT_TEMPLATE_SNAPSHOTS,
+};
 
 /// How to run a manager of microVMs. A flag goes before the environment.
 #[derive(Debug, Args)]
@@ -22,6 +24,9 @@ pub(crate) struct FirecrackerManagerArgs {
     /// What runs machines: auto, firecracker, qemu or qemu-tcg.
     #[arg(long, env = "FIRECRACKER_DRIVER", default_value = "auto", value_name = "DRIVER")]
     pub(crate) driver: DriverChoice,
+    /// Whether Firecracker is put into jails: auto, none, or the path of the jailer.
+    #[arg(long, env = "FIRECRACKER_JAILER", default_value = "auto", value_name = "JAILER")]
+    pub(crate) jailer: JailChoice,
     /// What connects machines: auto, none, or the path of the network helper's socket.
     #[arg(long, env = "FIRECRACKER_NETWORK", default_value = "auto", value_name = "NETWORK")]
     pub(crate) network: NetworkChoice,
@@ -39,6 +44,10 @@ pub(crate) struct FirecrackerManagerArgs {
     #[arg(long, env = "FIRECRACKER_BOOT_SECONDS", default_value_t = 120, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=600))]
     pub(crate) boot_seconds: u16,
+    /// How many snapshots of templates are kept, for sandboxes to begin with instead of booting; 0 for none.
+    #[arg(long, env = "FIRECRACKER_TEMPLATE_SNAPSHOTS", default_value_t = DEFAULT_TEMPLATE_SNAPSHOTS, value_name = "COUNT")]
+    #[arg(value_parser = clap::value_parser!(u16).range(0..=1000))]
+    pub(crate) template_snapshots: u16,
     /// What is logged.
     #[arg(long, env = "EMERGENT_LOG", default_value = "info", value_name = "DIRECTIVES")]
     pub(crate) log: String,

@@ -70,7 +70,9 @@ fn host(arguments: &FirecrackerManagerArgs) -> Host {
     };
     manager.default_ttl = arguments.default_ttl_seconds.map(|seconds| Duration::from_secs(seconds.get()));
     manager.boot_deadline = Duration::from_secs(arguments.boot_seconds.into());
-    Host { manager, driver: arguments.driver, network: arguments.network.clone() }
+    manager.template_snapshots = arguments.template_snapshots;
+    let jail = arguments.jailer.clone();
+    Host { manager, driver: arguments.driver, jail, network: arguments.network.clone() }
 }
 
 /// The key from its file, else from the environment: never from an argument, which everybody on the host can read.

@@ -114,8 +114,12 @@ variables! {
     Server WORKSPACE_FIRECRACKER_DIR = "", "the absolute path of a directory";
     /// What runs microVMs. `auto` is Firecracker where KVM works, else QEMU; `qemu-tcg` emulates even where KVM works.
     Server WORKSPACE_FIRECRACKER_DRIVER = "auto", "auto, firecracker, qemu or qemu-tcg";
+    /// Whether Firecracker is put into jails. `auto`: where the server is root's and there is a jailer on PATH.
+    Server WORKSPACE_FIRECRACKER_JAILER = "auto", "auto, none, or the absolute path of the jailer";
     /// What connects microVMs. `auto` is this process where it is root's, else nothing.
     Server WORKSPACE_FIRECRACKER_NETWORK = "auto", "auto, none, or the absolute path of the network helper's socket";
+    /// How many snapshots of templates are kept, for microVMs to begin with instead of booting; 0 for none.
+    Server WORKSPACE_FIRECRACKER_TEMPLATE_SNAPSHOTS = "4", "a whole number from 0 to 1000";
     /// The key of E2B's cloud. This release has no E2B provider yet.
     Server E2B_API_KEY(secret) = "", "an API key of E2B";
     /// The domain of a self-hosted E2B.
@@ -178,6 +182,8 @@ variables! {
     /// What runs the manager's machines. `auto` is Firecracker where KVM works, else QEMU; `qemu-tcg` emulates even where
     /// KVM works.
     Manager FIRECRACKER_DRIVER = "auto", "auto, firecracker, qemu or qemu-tcg";
+    /// Whether Firecracker is put into jails. `auto`: where the manager is root's and there is a jailer on PATH.
+    Manager FIRECRACKER_JAILER = "auto", "auto, none, or the absolute path of the jailer";
     /// What connects the manager's machines. `auto` is this process where it is root's, else nothing.
     Manager FIRECRACKER_NETWORK = "auto", "auto, none, or the absolute path of the network helper's socket";
     /// How many machines may run at once.
@@ -188,6 +194,8 @@ variables! {
     Manager FIRECRACKER_DEFAULT_TTL_SECONDS = "", "a whole number of seconds";
     /// Seconds that a guest may take from its machine's start to its first answer.
     Manager FIRECRACKER_BOOT_SECONDS = "120", "a whole number of seconds from 1 to 600";
+    /// How many snapshots of templates are kept, for sandboxes to begin with instead of booting; 0 for none.
+    Manager FIRECRACKER_TEMPLATE_SNAPSHOTS = "4", "a whole number from 0 to 1000";
     /// The server that the client commands speak to.
     Client EMERGENT_SERVER = "http://127.0.0.1:7070", "a URL";
     /// A private authority's certificates, which the client commands trust besides the system's own.

@@ -206,7 +206,9 @@ impl Reading<'_> {
         let token = self.text(env_vars::WORKSPACE_FIRECRACKER_TOKEN).map(SecretString::from);
         let base = self.absolute(env_vars::WORKSPACE_FIRECRACKER_DIR);
         let driver = self.parsed(env_vars::WORKSPACE_FIRECRACKER_DRIVER);
+        let jail = self.parsed(env_vars::WORKSPACE_FIRECRACKER_JAILER);
         let network = self.parsed(env_vars::WORKSPACE_FIRECRACKER_NETWORK);
+        let template_snapshots = self.whole(env_vars::WORKSPACE_FIRECRACKER_TEMPLATE_SNAPSHOTS, 0, 1000);
         match (url, base) {
             (Some(_), Some(_)) => {
                 self.conflict(
@@ -218,7 +220,8 @@ impl Reading<'_> {
             }
             (Some(url), None) => FirecrackerSettings::Remote { url, token },
             (None, Some(base)) => {
-                FirecrackerSettings::Local(Box::new(Host { manager: ManagerConfig::new(base), driver, network }))
+                let manager = ManagerConfig { template_snapshots, ..ManagerConfig::new(base) };
+                FirecrackerSettings::Local(Box::new(Host { manager, driver, jail, network }))
             }
             (None, None) => FirecrackerSettings::Absent,
         }

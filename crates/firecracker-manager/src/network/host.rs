@@ -12,16 +12,14 @@ use crate::{SandboxId, record::NetworkWord};
 /// Interfaces of this host.
 pub struct HostInterfaces {
     network: Arc<dyn MachineNetwork>,
-    /// The user that monitors run as.
-    owner: u32,
 }
 
 // === impl HostInterfaces ===
 
 impl HostInterfaces {
-    /// Interfaces that `network` makes, for monitors that run as this process does.
+    /// Interfaces that `network` makes.
     pub fn new(network: Arc<dyn MachineNetwork>) -> Self {
-        Self { network, owner: rustix::process::geteuid().as_raw() }
+        Self { network }
     }
 }
 
@@ -31,8 +29,13 @@ impl Interfaces for HostInterfaces {
         None
     }
 
-    async fn attach(&self, id: SandboxId, policy: NetworkWord) -> Result<Option<TapInterface>, NetworkError> {
-        let request = AttachRequest::new(machine(id), policy.into(), self.owner);
+    async fn attach(
+        &self,
+        id: SandboxId,
+        policy: NetworkWord,
+        owner: u32,
+    ) -> Result<Option<TapInterface>, NetworkError> {
+        let request = AttachRequest::new(machine(id), policy.into(), owner);
         let tap = self.network.attach(&request).await.map_err(failed)?;
         Ok(tap.map(|tap| TapInterface {
             name: tap.name.as_str().to_owned(),

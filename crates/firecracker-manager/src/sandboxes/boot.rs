@@ -8,7 +8,7 @@ use emergent_guest_proto::{
     HandOver, Hello,
     machine::{NetworkSettings, Restored},
 };
-use emergent_microvm::{Disk, MachineSpec, MachineState, TapInterface};
+use emergent_microvm::{Disk, MachineId, MachineSpec, MachineState, TapInterface};
 use tokio::time::Instant;
 
 use super::{Inner, entry::Entry};
@@ -23,22 +23,37 @@ use crate::{
 const RETRY: Duration = Duration::from_millis(20);
 
 impl Inner {
-    /// Boots the machine and waits for its guest. The sandbox has its disks and its place. What fails leaves things as
-    /// they are, for the caller to undo.
+    /// Boots the machine and makes its sandbox ready. What fails leaves things as they are, for the caller to undo.
     pub(super) async fn boot(&self, entry: &Entry) -> Result<(), SandboxError> {
+        self.boot_machine(entry).await?;
+        self.make_ready(entry).await
+    }
+
+    /// Boots the machine and waits for its guest, which is nobody's yet. The sandbox has its disks and its place.
+    pub(super) async fn boot_machine(&self, entry: &Entry) -> Result<(), SandboxError> {
         let record = entry.record();
         let kernel = template::find(&self.layout, &record.template)?.kernel;
-        let tap = self.network.attach(entry.id, record.network).await.map_err(SandboxError::Network)?;
+        let tap = self.attach(entry).await?;
         self.pass(BootStep::NetworkAttached.name()).await;
         let spec = self.spec(&record, kernel, tap);
         self.vmm.boot(&spec).await.map_err(SandboxError::Boot)?;
         self.pass(BootStep::MachineBooted.name()).await;
-        self.first_answer(entry).await?;
+        self.first_answer(entry).await
+    }
+
+    /// Makes the sandbox of a guest that has answered the caller's.
+    pub(super) async fn make_ready(&self, entry: &Entry) -> Result<(), SandboxError> {
         self.hand_over(entry).await?;
         self.pass(BootStep::GuestAnswered.name()).await;
         self.record(entry, Phase::Ready, None)?;
         self.pass(BootStep::ReadyRecorded.name()).await;
         Ok(())
+    }
+
+    /// Makes a sandbox's network interface, for whom its monitor runs as, or finds it again.
+    pub(super) async fn attach(&self, entry: &Entry) -> Result<Option<TapInterface>, SandboxError> {
+        let owner = self.vmm.user(entry.id.as_uuid().into());
+        self.network.attach(entry.id, entry.record().network, owner).await.map_err(SandboxError::Network)
     }
 
     pub(super) fn spec(
@@ -66,7 +81,8 @@ impl Inner {
         self.until_answered(entry, || entry.guest().hello()).await
     }
 
-    /// Tells a restored guest the time, random bytes of its own and its network, and waits until it knows.
+    /// Tells a restored guest the time, random bytes of its own and its network, a copy its names, too, and waits until it
+    /// knows.
     pub(super) async fn wake(
         &self,
         entry: &Entry,
@@ -80,11 +96,14 @@ impl Inner {
             gateway: tap.gateway,
             name_servers: tap.name_servers.clone(),
         });
+        let machine = MachineId::from(entry.id.as_uuid());
+        let names = copy.then(|| (machine.host_name(), machine.machine_id()));
         self.until_answered(entry, || {
             let now_ms = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or(0);
             // Other bytes at each try: those of a try that came to nothing may be known to a sibling.
             let entropy = BASE64_STANDARD.encode(rand::random::<[u8; 64]>());
-            let restored = Restored { now_ms, entropy, copy, host_name: None, network: network.clone() };
+            let (host_name, machine_id) = names.clone().unzip();
+            let restored = Restored { now_ms, entropy, copy, host_name, machine_id, network: network.clone() };
             async move { entry.guest().restored(&restored).await }
         })
         .await

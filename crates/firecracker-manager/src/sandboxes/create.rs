@@ -144,25 +144,49 @@ impl Inner {
         fresh_directory(&self.directory(entry)).await?;
         self.record(entry, Phase::Creating, None)?;
         self.pass(BootStep::IntentRecorded.name()).await;
-        let format = match basis {
-            Some(basis) => {
-                copy_disk(basis.disk(), self.layout.root_disk(entry.id)).await?;
-                copy_disk(Disk::raw(basis.data()), self.layout.data_disk(entry.id)).await?;
-                basis.info().root_format
-            }
-            None => self.make_disks(entry).await?,
-        };
-        let mut record = entry.record();
-        record.root_format = format;
-        entry.set_record(record);
-        self.record(entry, Phase::Creating, None)?;
-        self.pass(BootStep::DisksMade.name()).await;
-        match basis.and_then(Basis::state) {
+        match basis {
+            Some(basis) => self.make_from_snapshot(entry, basis).await,
+            None => self.make_from_template(entry).await,
+        }
+    }
+
+    async fn make_from_snapshot(&self, entry: &Entry, basis: &Basis) -> Result<(), SandboxError> {
+        copy_disk(basis.disk(), self.layout.root_disk(entry.id)).await?;
+        copy_disk(Disk::raw(basis.data()), self.layout.data_disk(entry.id)).await?;
+        self.has_disks(entry, basis.info().root_format).await?;
+        match basis.state() {
             Some(state) => self.restore(entry, &state, true).await?,
             None => return self.boot(entry).await,
         }
         self.record(entry, Phase::Ready, None)?;
         self.pass(BootStep::ReadyRecorded.name()).await;
+        Ok(())
+    }
+
+    /// Goes on from the template's snapshot where there is a good one, and boots otherwise.
+    async fn make_from_template(&self, entry: &Entry) -> Result<(), SandboxError> {
+        let kind = self.kind(&entry.record())?;
+        if let Some(kind) = &kind
+            && self.begin_with_snapshot(entry, kind).await?
+        {
+            return self.make_ready(entry).await;
+        }
+        let format = self.make_disks(entry).await?;
+        self.has_disks(entry, format).await?;
+        self.boot_machine(entry).await?;
+        if let Some(kind) = &kind {
+            self.keep_snapshot(entry, kind).await?;
+        }
+        self.make_ready(entry).await
+    }
+
+    /// Records how the root disk is written, which whoever finds the sandbox has to know.
+    pub(super) async fn has_disks(&self, entry: &Entry, root_format: RootFormat) -> Result<(), SandboxError> {
+        let mut record = entry.record();
+        record.root_format = root_format;
+        entry.set_record(record);
+        self.record(entry, Phase::Creating, None)?;
+        self.pass(BootStep::DisksMade.name()).await;
         Ok(())
     }
 

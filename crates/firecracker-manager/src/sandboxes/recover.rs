@@ -16,7 +16,7 @@
 //! | stopping, starting | any | ended, stopped |
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{File, OpenOptions, TryLockError},
     io,
     os::unix::fs::OpenOptionsExt as _,
@@ -75,6 +75,7 @@ impl Sandboxes {
             checkpoint: parts.checkpoint,
             entries: Mutex::new(HashMap::new()),
             in_use: Mutex::new(HashMap::new()),
+            saving: Mutex::new(HashSet::new()),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             config,
@@ -124,8 +125,11 @@ impl Inner {
         }
         self.remove_partial_snapshots().await;
         self.remove_stray_states().await?;
-        let nothing_named = std::fs::read_dir(self.layout.named_snapshots())?.next().is_none();
-        if std::fs::read_dir(self.layout.sandboxes())?.next().is_none() && nothing_named {
+        self.remove_partial_template_snapshots().await;
+        self.remove_old_template_snapshots().await;
+        let is_empty = |directory: PathBuf| io::Result::Ok(std::fs::read_dir(directory)?.next().is_none());
+        let with_disks = [self.layout.sandboxes(), self.layout.named_snapshots(), self.layout.template_snapshots()];
+        if with_disks.into_iter().map(is_empty).collect::<io::Result<Vec<_>>>()?.into_iter().all(|empty| empty) {
             template::unpin_all(&self.layout);
         }
         if let Err(error) = self.network.remove_strays(&self.known()).await {
@@ -186,7 +190,7 @@ impl Inner {
     }
 
     async fn settle_resuming(&self, entry: &Entry) -> Result<(), SandboxError> {
-        let attached = self.network.attach(entry.id, entry.record().network).await.map_err(SandboxError::Network);
+        let attached = self.attach(entry).await;
         let woken = async { self.wake(entry, attached?.as_ref(), false).await };
         match woken.await {
             Ok(()) => self.finish_resume(entry).await,

@@ -65,7 +65,7 @@ impl Inner {
     pub(super) async fn restore(&self, entry: &Entry, state: &Path, copy: bool) -> Result<(), SandboxError> {
         let record = entry.record();
         let kernel = template::find(&self.layout, &record.template)?.kernel;
-        let tap = self.network.attach(entry.id, record.network).await.map_err(SandboxError::Network)?;
+        let tap = self.attach(entry).await?;
         self.pass(ResumeStep::NetworkAttached.name()).await;
         let spec = self.spec(&record, kernel, tap);
         self.vmm.restore(&spec, state).await.map_err(SandboxError::Restore)?;

@@ -7,3 +7,4 @@ mod lives;
 mod monitor;
 mod rest;
 mod service;
+mod templates;

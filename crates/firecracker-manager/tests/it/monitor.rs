@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -21,6 +24,8 @@ use crate::guest;
 pub(crate) struct Monitor {
     machines: Mutex<HashMap<PathBuf, Machine>>,
     disk_full: Mutex<bool>,
+    /// How many machines have booted.
+    booted: AtomicUsize,
 }
 
 struct Machine {
@@ -35,6 +40,11 @@ impl Monitor {
     /// Machines that run or stand still.
     pub(crate) fn alive(&self) -> usize {
         self.lock().values().filter(|machine| !matches!(machine.state, MachineState::Gone(_))).count()
+    }
+
+    /// How many machines have booted, rather than been restored.
+    pub(crate) fn booted(&self) -> usize {
+        self.booted.load(Ordering::SeqCst)
     }
 
     /// Machines that stand still.
@@ -104,7 +114,9 @@ impl Vmm for Driver {
     }
 
     async fn boot(&self, spec: &MachineSpec) -> Result<(), BootError> {
-        self.0.add(spec, String::new())
+        self.0.add(spec, String::new())?;
+        self.0.booted.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
 
     async fn state(&self, dir: &Path) -> Result<MachineState, VmmError> {

@@ -25,6 +25,8 @@ pub(crate) struct Host {
     pub(crate) budget: Budget,
     /// How often machines are looked after.
     pub(crate) watch_interval: Duration,
+    /// How many snapshots of templates are kept.
+    pub(crate) template_snapshots: u16,
 }
 
 /// A manager on a runtime of its own, so that it can be ended as a process is.
@@ -55,7 +57,7 @@ impl Host {
             std::fs::write(base.path().join(folder).join(file), "contents").unwrap();
         }
         let budget = Budget { machines: 64, memory_mib: 1 << 20 };
-        Self { base, monitor: Arc::default(), budget, watch_interval: Duration::from_millis(20) }
+        Self { base, monitor: Arc::default(), budget, watch_interval: Duration::from_millis(20), template_snapshots: 4 }
     }
 
     /// Starts a manager that nothing halts.
@@ -66,6 +68,7 @@ impl Host {
     pub(crate) async fn start_with(&self, checkpoint: Checkpoint) -> Sandboxes {
         let mut config = ManagerConfig::new(self.base.path());
         (config.budget, config.watch_interval) = (self.budget, self.watch_interval);
+        config.template_snapshots = self.template_snapshots;
         let start = async {
             loop {
                 let parts = Parts {

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::api::Api;
+use super::{api::Api, memory::Saving};
 use crate::{Disk, MachineSpec, RateLimit, TapInterface, VmmError};
 
 /// Names within the machine's directory.
@@ -46,6 +46,8 @@ pub(super) async fn load(api: &Api, spec: &MachineSpec, snapshot: &str, memory: 
         "snapshot_path": snapshot,
         // Mapped, not read: a page costs something when it is touched, and many machines share what they do not change.
         "mem_backend": { "backend_type": "File", "backend_path": memory },
+        // So that the next saving writes what has changed, and no more.
+        "track_dirty_pages": true,
         "resume_vm": true,
     });
     if let Some(network) = &spec.network {
@@ -54,9 +56,13 @@ pub(super) async fn load(api: &Api, spec: &MachineSpec, snapshot: &str, memory: 
     api.put("load what was saved", "/snapshot/load", request).await
 }
 
-/// Writes a paused machine down as a whole.
-pub(super) async fn save(api: &Api, snapshot: &str, memory: &str) -> Result<(), VmmError> {
-    let request = json!({ "snapshot_type": "Full", "snapshot_path": snapshot, "mem_file_path": memory });
+/// Writes a paused machine down; of its memory what `saving` says. The monitor adds what changed to a file that is there.
+pub(super) async fn save(api: &Api, saving: Saving, snapshot: &str, memory: &str) -> Result<(), VmmError> {
+    let kind = match saving {
+        Saving::Full => "Full",
+        Saving::Changed => "Diff",
+    };
+    let request = json!({ "snapshot_type": kind, "snapshot_path": snapshot, "mem_file_path": memory });
     api.put("save the machine", "/snapshot/create", request).await
 }
 

@@ -121,10 +121,10 @@ fn spec() -> MachineSpec {
 async fn a_machine_is_set_up_started_frozen_saved_and_let_go_on() {
     let (_folder, api, contract) = peer().await;
     boot(&api, &spec(), false).await.unwrap();
-    let early = save(&api, "snapshot", "memory").await;
+    let early = save(&api, Saving::Full, "snapshot", "memory").await;
     assert!(matches!(early, Err(VmmError::Refused { message, .. }) if message.contains("running")));
     run(&api, false).await.unwrap();
-    save(&api, "snapshot", "memory").await.unwrap();
+    save(&api, Saving::Full, "snapshot", "memory").await.unwrap();
     run(&api, true).await.unwrap();
     let contract = contract.lock().unwrap();
     assert_eq!(contract.phase, Phase::Running);

@@ -1,0 +1,152 @@
+//! Where a monitor works: in the machine's directory, or in a jail below it. Everything that it is told of has a name
+//! there, so that what is saved of one machine means the files of the machine that is restored from it.
+
+use std::{
+    fs, io,
+    os::unix::{ffi::OsStrExt as _, fs::symlink},
+    path::{Path, PathBuf},
+};
+
+use tokio::process::Command;
+
+use super::{
+    jail::{self, Jailer},
+    log_file, pid_file, requests, socket,
+};
+use crate::{Kernel, MachineSpec, identity::Identity};
+
+/// What is written of a saved machine, until it is moved to where it is kept.
+pub(super) const SAVING: [&str; 2] = ["saving.snapshot", "saving.memory"];
+/// What a machine is restored from.
+const RESTORED_FROM: &str = "restored.snapshot";
+/// The memory that a restored machine reads from the disk until it has changed it.
+pub(super) const BASE: &str = "restored.memory";
+/// It is there when that file and what changed since do not make the machine's memory any more.
+pub(super) const UNKNOWN: &str = "restored.unknown";
+
+/// Where a monitor works.
+#[derive(Debug)]
+pub(super) struct Place {
+    dir: PathBuf,
+    /// What relative names mean to the monitor.
+    root: PathBuf,
+    /// The user that it runs as, in a jail.
+    user: Option<u32>,
+}
+
+// === impl Place ===
+
+impl Place {
+    /// Makes a machine's directory, and its jail, what the monitor expects.
+    pub(super) fn prepare(spec: &MachineSpec, version: &str, program: &Path, jailed: bool) -> io::Result<Self> {
+        clear(&spec.dir)?;
+        let user = jailed.then(|| jail::user(spec.id));
+        let root = if jailed { jail::root(&spec.dir, program, spec.id) } else { spec.dir.clone() };
+        let place = Self { dir: spec.dir.clone(), root, user };
+        Identity::new(spec, crate::Acceleration::Kvm, version).write(&spec.dir)?;
+        if jailed {
+            fs::create_dir_all(&place.root)?;
+            // Relative, as a socket's path must be short. That they lead nowhere yet is no error.
+            let inside = place.root.strip_prefix(&spec.dir).map_err(io::Error::other)?;
+            symlink(inside.join(file_name(&socket(&spec.dir))), socket(&spec.dir))?;
+            symlink(inside.join(requests::VSOCK), spec.dir.join(requests::VSOCK))?;
+        }
+        place.bring(&spec.root.path, requests::ROOT, true)?;
+        if let Some(data) = &spec.data {
+            place.bring(&data.path, requests::DATA, true)?;
+        }
+        Ok(place)
+    }
+
+    /// Where the monitor of a machine that was started works.
+    pub(super) fn of(dir: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt as _;
+        match fs::read_link(socket(dir)).ok().and_then(|target| Some(dir.join(target.parent()?))) {
+            Some(root) => {
+                let user = fs::metadata(&root).ok().map(|root| root.uid());
+                Self { dir: dir.to_owned(), root, user }
+            }
+            None => Self { dir: dir.to_owned(), root: dir.to_owned(), user: None },
+        }
+    }
+
+    /// What only the command line of this machine's monitor has in it.
+    pub(super) fn mark(&self) -> Vec<u8> {
+        let id = self.root.strip_prefix(&self.dir).ok().and_then(|inside| inside.components().nth(1));
+        id.map_or_else(|| self.dir.as_os_str().as_bytes().to_vec(), |id| id.as_os_str().as_bytes().to_vec())
+    }
+
+    /// The start of the monitor.
+    pub(super) fn command(&self, spec: &MachineSpec, program: &Path, jailer: Option<&Jailer>) -> Command {
+        let Some(jailer) = jailer else {
+            let mut command = Command::new(program);
+            command.arg("--api-sock").arg(socket(&self.dir)).arg("--id").arg(spec.id.to_string());
+            command.current_dir(&self.dir);
+            return command;
+        };
+        let mut command = Command::new(jailer.program());
+        command.args(jailer.arguments(spec, program)).arg("--api-sock").arg(file_name(&socket(&self.dir)));
+        command
+    }
+
+    /// The machine as the monitor is to be told of it.
+    pub(super) fn seen_from_inside(&self, spec: &MachineSpec) -> io::Result<MachineSpec> {
+        if self.user.is_none() {
+            return Ok(spec.clone());
+        }
+        self.bring(&spec.kernel.image, "kernel", false)?;
+        let initramfs = spec.kernel.initramfs.as_deref();
+        let initramfs = initramfs.map(|file| self.bring(file, "initramfs", false).map(|()| "initramfs".into()));
+        let kernel = Kernel { image: "kernel".into(), initramfs: initramfs.transpose()?, ..spec.kernel.clone() };
+        Ok(MachineSpec { kernel, ..spec.clone() })
+    }
+
+    /// Has what was saved under names that the monitor knows; answers them.
+    pub(super) fn bring_saved(&self, snapshot: &Path, memory: &Path) -> io::Result<[&'static str; 2]> {
+        for (from, name) in [(snapshot, RESTORED_FROM), (memory, BASE)] {
+            // Not a symbolic link: how many names the file has tells whether anybody else uses it.
+            jail::link(from, &self.root.join(name), None)?;
+        }
+        Ok([RESTORED_FROM, BASE])
+    }
+
+    /// A file of the monitor's.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The user that the monitor runs as where that is not ours.
+    pub(super) fn user(&self) -> Option<u32> {
+        self.user
+    }
+
+    fn bring(&self, from: &Path, name: &str, write: bool) -> io::Result<()> {
+        match self.user {
+            Some(user) => jail::link(from, &self.root.join(name), write.then_some(user)),
+            None => symlink(fs::canonicalize(from)?, self.root.join(name)),
+        }
+    }
+}
+
+/// Removes what the driver keeps in a machine's directory.
+pub(super) fn clear(dir: &Path) -> io::Result<()> {
+    let gone = |result: io::Result<()>| match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    let place = Place::of(dir);
+    if let Some(jail) = place.root.strip_prefix(dir).ok().and_then(|inside| inside.components().next()) {
+        jail::remove_control_groups(&String::from_utf8_lossy(&place.mark()));
+        gone(fs::remove_dir_all(dir.join(jail)))?;
+    }
+    let names =
+        [requests::ROOT, requests::DATA, requests::VSOCK, RESTORED_FROM, BASE, UNKNOWN].into_iter().chain(SAVING);
+    // The link to the jail goes last: it says that there is one.
+    let own = [pid_file(dir), log_file(dir), Identity::file(dir)];
+    let all = names.map(|name| dir.join(name)).chain(own).chain([socket(dir)]);
+    all.into_iter().try_for_each(|path| gone(fs::remove_file(path)))
+}
+
+fn file_name(path: &Path) -> &Path {
+    path.file_name().map_or(path, Path::new)
+}
