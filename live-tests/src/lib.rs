@@ -8,6 +8,7 @@ pub mod bench;
 pub mod case;
 pub mod engine;
 pub mod image;
+pub mod mcp;
 pub mod poll;
 pub mod proxy;
 pub mod registry;
