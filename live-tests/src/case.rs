@@ -1,6 +1,6 @@
 //! Cases, and the runtimes that each runs on.
 
-use std::{future::Future, pin::Pin, process::ExitCode, time::Duration};
+use std::{borrow::Cow, future::Future, pin::Pin, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -42,7 +42,7 @@ type Run = Box<dyn Fn(Runtime) -> Pin<Box<dyn Future<Output = anyhow::Result<()>
 
 /// A behaviour that holds on every runtime.
 pub struct Case {
-    name: &'static str,
+    name: Cow<'static, str>,
     missing: Option<String>,
     timeout: Duration,
     run: Run,
@@ -50,11 +50,16 @@ pub struct Case {
 
 impl Case {
     /// Names a case.
-    pub fn new<F>(name: &'static str, run: impl Fn(Runtime) -> F + Send + Sync + 'static) -> Self
+    pub fn new<F>(name: impl Into<Cow<'static, str>>, run: impl Fn(Runtime) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        Self { name, missing: None, timeout: CASE_TIMEOUT, run: Box::new(move |runtime| Box::pin(run(runtime))) }
+        Self {
+            name: name.into(),
+            missing: None,
+            timeout: CASE_TIMEOUT,
+            run: Box::new(move |runtime| Box::pin(run(runtime))),
+        }
     }
 
     /// The same; skipped where something that it needs is missing, which is said.

@@ -9,6 +9,7 @@ pub mod case;
 pub mod engine;
 pub mod image;
 pub mod manager;
+pub mod mcp;
 pub mod microvm;
 pub mod poll;
 pub mod proxy;

@@ -17,10 +17,10 @@ use bytes::Bytes;
 use emergent_api::{ApiParts, ApiState, Hosts, Peers};
 use emergent_core::{ServerId, Workspaces};
 use emergent_mcp_hosting::{Hosting, HostingConfig};
-use emergent_provider::{Provider, ProviderKind};
+use emergent_provider::Provider;
 use emergent_provider_docker::{DockerConfig, DockerProvider};
 use emergent_provider_firecracker::{FirecrackerConfig, FirecrackerProvider, Where};
-use emergent_store::Store;
+use emergent_store::{MCP_SERVERS_ON, Store};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
@@ -64,7 +64,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let metrics = record_metrics()?;
     let hosting_config = hosting_config(&config)?;
     // Servers are hosted where they prefer to be: in containers.
-    let hosts_servers = providers.iter().find(|provider| provider.kind() == ProviderKind::Gvisor).cloned();
+    let hosts_servers = providers.iter().find(|provider| provider.kind() == MCP_SERVERS_ON).cloned();
     let workspaces = Workspaces::start(config.core, store.clone(), providers).await?;
     let hosting = Hosting::start(hosting_config, store.clone(), hosts_servers, workspaces.clone()).await?;
 

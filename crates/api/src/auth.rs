@@ -15,7 +15,7 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header, request::Parts},
 };
-use emergent_store::{ProjectId, Scope, Token};
+use emergent_store::{McpAllowList, ProjectId, Scope, Token, TokenId};
 
 pub use cache::Tokens;
 pub use scope::{NeedsMcp, NeedsRead, NeedsWrite, Requirement, ScopeName};
@@ -45,6 +45,16 @@ impl<R> Caller<R> {
     /// What the caller may do.
     pub fn scopes(&self) -> &[Scope] {
         &self.token.scopes
+    }
+
+    /// The hosted MCP servers that the caller may use; `None` for all of the project's.
+    pub fn mcp(&self) -> Option<&McpAllowList> {
+        self.token.mcp.as_ref()
+    }
+
+    /// Names the token; not a secret.
+    pub fn token_id(&self) -> TokenId {
+        self.token.id
     }
 
     /// Tells the audit of this call.

@@ -1,4 +1,4 @@
-//! Passes requests on to the server that drives the workspace that they are about.
+//! Passes requests on to the server that drives the workspace, or hosts the MCP server, that they are about.
 //!
 //! Servers that share a database are one to their callers: each answers for all workspaces. It is decided before the
 //! body is read, so that the body can be streamed on; a workspace of this server's own costs no query. A request is
@@ -13,6 +13,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use emergent_core::{Peer, ServerRow, Whereabouts, WorkspaceId};
+use emergent_mcp_hosting::HostingError;
 
 pub use relay::{Peers, UnusableAuthority};
 
@@ -25,14 +26,17 @@ use crate::{
 /// The server that has passed a request on.
 const FORWARDED_BY: HeaderName = HeaderName::from_static("x-emergent-forwarded-by");
 const WORKSPACES: &str = "/api/v1/agent/workspaces";
+const MCP_SERVERS: &str = "/api/v1/mcp/servers";
 /// After how many seconds a workspace of a dead server has found another, if one shares its engine.
 const TAKEN_OVER: u64 = 30;
 
 /// What a request is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum About {
+enum About<'a> {
     /// A workspace that only its server can do this with.
     Workspace(WorkspaceId),
+    /// A hosted MCP server, by its id or name, that only its host can do this with.
+    McpServer(&'a str),
     /// A workspace that is to be made.
     NewWorkspace,
     /// Something that every server can answer.
@@ -43,6 +47,7 @@ pub(crate) async fn route(State(state): State<ApiState>, request: Request, next:
     let peer = match about(request.method(), request.uri().path()) {
         About::Anything => Ok(None),
         About::Workspace(id) => driver_of(&state, id, request.headers()).await,
+        About::McpServer(given) => host_of(&state, given, request.headers()).await,
         About::NewWorkspace => maker_instead(&state, request.headers()).await,
     };
     match peer {
@@ -52,19 +57,28 @@ pub(crate) async fn route(State(state): State<ApiState>, request: Request, next:
     }
 }
 
-fn about(method: &Method, path: &str) -> About {
-    let Some(rest) = path.strip_prefix(WORKSPACES) else { return About::Anything };
-    if rest.is_empty() {
-        return if method == Method::POST { About::NewWorkspace } else { About::Anything };
+fn about<'a>(method: &Method, path: &'a str) -> About<'a> {
+    if path == WORKSPACES && method == Method::POST {
+        return About::NewWorkspace;
     }
-    let Some(rest) = rest.strip_prefix('/') else { return About::Anything };
-    let (id, action) = rest.split_once('/').map_or((rest, None), |(id, action)| (id, Some(action)));
-    match id.parse() {
-        // What a workspace is stands in its row.
-        Ok(_) if action.is_none() && matches!(*method, Method::GET | Method::HEAD) => About::Anything,
-        Ok(id) => About::Workspace(id),
-        Err(_) => About::Anything,
+    // What a workspace is, and what an MCP server is, stands in its row.
+    let looks = |action: Option<&str>| action.is_none() && matches!(*method, Method::GET | Method::HEAD);
+    if let Some((id, action)) = one_of(WORKSPACES, path) {
+        return match id.parse() {
+            Ok(id) if !looks(action) => About::Workspace(id),
+            Ok(_) | Err(_) => About::Anything,
+        };
     }
+    match one_of(MCP_SERVERS, path) {
+        Some((given, action)) if !looks(action) => About::McpServer(given),
+        Some(_) | None => About::Anything,
+    }
+}
+
+/// What a path below a collection names, and what is to be done with it.
+fn one_of<'a>(collection: &str, path: &'a str) -> Option<(&'a str, Option<&'a str>)> {
+    let rest = path.strip_prefix(collection)?.strip_prefix('/')?;
+    Some(rest.split_once('/').map_or((rest, None), |(one, action)| (one, Some(action))))
 }
 
 /// The other server to ask about a workspace; `None` to answer here.
@@ -77,9 +91,25 @@ async fn driver_of(state: &ApiState, id: WorkspaceId, headers: &HeaderMap) -> Re
     if !token_of(headers, state).await.is_ok_and(|token| token.project == project) {
         return Ok(None);
     }
+    reachable(server, headers, "drives this workspace").map(Some)
+}
+
+/// The other server to ask about a hosted MCP server; `None` to answer here.
+async fn host_of(state: &ApiState, given: &str, headers: &HeaderMap) -> Result<Option<ServerRow>, Refusal> {
+    // Who may not see it is told the same as of one that is not there, by the handler.
+    let Ok(token) = token_of(headers, state).await else { return Ok(None) };
+    match state.hosting().host_elsewhere(token.project, given).await {
+        Ok(Some(server)) => reachable(server, headers, "hosts this MCP server").map(Some),
+        Ok(None) | Err(HostingError::Disabled) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The server, if a request can be passed on to it.
+fn reachable(server: ServerRow, headers: &HeaderMap, does: &str) -> Result<ServerRow, Refusal> {
     if !server.alive {
         let detail = format!(
-            "the workspace's server, {}, has not been heard of for a while and nobody has taken over yet; another server \
+            "the server {}, which {does}, has not been heard of for a while and nobody has taken over yet; another server \
              that shares its engine does within a minute, and where there is none, start that one again",
             server.title()
         );
@@ -88,10 +118,10 @@ async fn driver_of(state: &ApiState, id: WorkspaceId, headers: &HeaderMap) -> Re
     if server.url.is_none() || headers.contains_key(FORWARDED_BY) {
         let place = server.url.as_ref().map_or_else(String::new, |url| format!(" at {url}"));
         let advice = "ask that server, or set EMERGENT_ADVERTISE_URL there to where this one reaches it";
-        let detail = format!("the server {}{place} drives this workspace; {advice}", server.title());
+        let detail = format!("the server {}{place} {does}; {advice}", server.title());
         return Err(Refusal::new(ProblemKind::WorkspaceElsewhere, detail));
     }
-    Ok(Some(server))
+    Ok(server)
 }
 
 /// The other server that makes new workspaces while this one is draining; `None` to answer here.
@@ -108,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_one_server_alone_can_answer_is_about_a_workspace() {
+    fn only_what_one_server_alone_can_answer_is_about_what_it_has() {
         let id = WorkspaceId::generate();
         let path = |rest: &str| format!("{WORKSPACES}/{id}{rest}");
         for (method, path, expected) in [
@@ -121,6 +151,11 @@ mod tests {
             (Method::GET, format!("{WORKSPACES}/providers"), About::Anything),
             (Method::POST, "/api/v1/tokens".to_owned(), About::Anything),
             (Method::GET, format!("{WORKSPACES}x/{id}/bash"), About::Anything),
+            (Method::POST, format!("{MCP_SERVERS}/clock/mcp"), About::McpServer("clock")),
+            (Method::GET, format!("{MCP_SERVERS}/clock/mcp"), About::McpServer("clock")),
+            (Method::DELETE, format!("{MCP_SERVERS}/clock"), About::McpServer("clock")),
+            (Method::GET, format!("{MCP_SERVERS}/clock"), About::Anything),
+            (Method::POST, MCP_SERVERS.to_owned(), About::Anything),
         ] {
             assert_eq!(about(&method, &path), expected, "{method} {path}");
         }

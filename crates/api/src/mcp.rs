@@ -1,17 +1,24 @@
 //! MCP endpoints: those of hosted servers, and what clients need to find out how to be let in (RFC 9728).
 
+mod allowed;
+mod gateway;
+
 use axum::{
     Json, Router,
     body::Body,
     extract::{FromRequestParts as _, Path, Request, State},
     http::{HeaderMap, HeaderValue, Uri, header},
+    middleware,
     response::{IntoResponse as _, Response},
     routing::{any, get},
 };
+use emergent_mcp::{Called, SessionOwner};
+use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Value, json};
 
 use crate::{
     auth::{Caller, NeedsMcp},
+    forward,
     observe::Verbatim,
     problem::{ProblemKind, Refusal},
     state::ApiState,
@@ -20,11 +27,20 @@ use crate::{
 /// Where clients look for what a resource asks of them.
 const METADATA: &str = "/.well-known/oauth-protected-resource";
 
-pub(crate) fn routes() -> Router<ApiState> {
-    Router::new()
-        .route("/api/v1/mcp/servers/{id}/mcp", any(endpoint))
+pub(crate) use allowed::Allowed;
+
+/// All of it. The endpoint for all servers asks the endpoints of each.
+pub(crate) fn routes(state: &ApiState) -> Router<ApiState> {
+    let forwarded = middleware::from_fn_with_state(state.clone(), forward::route);
+    let endpoints = endpoints().layer(forwarded).with_state(state.clone());
+    self::endpoints()
+        .route(gateway::PATH, gateway::route(endpoints, state.clone()))
         .route(METADATA, get(metadata))
         .route("/.well-known/oauth-protected-resource/{*resource}", get(metadata))
+}
+
+fn endpoints() -> Router<ApiState> {
+    Router::new().route("/api/v1/mcp/servers/{id}/mcp", any(endpoint))
 }
 
 /// The endpoint of one server, named by its id or its name.
@@ -39,11 +55,14 @@ async fn endpoint(State(state): State<ApiState>, Path(given): Path<String>, requ
     let answered = async {
         check_origin(&parts.headers, &state)?;
         let hosting = state.hosting();
-        let id = hosting.find(caller.project(), &given).await?;
-        let mut request = Request::from_parts(parts, body);
+        let server = hosting.find(caller.project(), &given).await?;
+        let allowed = Allowed::of(caller.mcp(), &server.name)?;
         // What opens this server is nobody else's business.
-        request.headers_mut().remove(header::AUTHORIZATION);
-        Ok::<_, Refusal>(hosting.handle(caller.project(), id, request).await?)
+        parts.headers.remove(header::AUTHORIZATION);
+        parts.extensions.insert(SessionOwner(caller.token_id().to_string().into()));
+        let body = if allowed.is_all() { body } else { checked(allowed, body, hosting.body_limit()).await? };
+        let request = Request::from_parts(parts, body);
+        Ok::<_, Refusal>(hosting.handle(caller.project(), server.id, request).await?)
     };
     match answered.await {
         Ok(mut response) => {
@@ -52,6 +71,20 @@ async fn endpoint(State(state): State<ApiState>, Path(given): Path<String>, requ
         }
         Err(refusal) => refusal.into_response(),
     }
+}
+
+/// A body that calls nothing but what may be used.
+async fn checked(allowed: Allowed<'_>, body: Body, limit: usize) -> Result<Body, Refusal> {
+    let whole = Limited::new(body, limit).collect().await;
+    let whole = whole.map_err(|error| {
+        let detail = format!("the body cannot be read, or has more than {limit} bytes: {error}");
+        Refusal::new(ProblemKind::TooLarge, detail)
+    })?;
+    let whole = whole.to_bytes();
+    if !whole.is_empty() {
+        allowed.check_all(Called::in_body(&whole).as_deref())?;
+    }
+    Ok(Body::from(whole))
 }
 
 /// A page in a browser must not speak to the server behind its user's back.

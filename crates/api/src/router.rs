@@ -48,7 +48,7 @@ use crate::{
         (name = "tools", description = "What an agent does in a workspace."),
         (name = "processes", description = "Executions that outlive the caller's connection."),
         (name = "files", description = "Raw files of any size and kind."),
-        (name = "mcp", description = "Hosted MCP servers. Each is an MCP endpoint (Streamable HTTP) at `/api/v1/mcp/servers/{id}/mcp`."),
+        (name = "mcp", description = "Hosted MCP servers. Each is an MCP endpoint (Streamable HTTP) at `/api/v1/mcp/servers/{id}/mcp`, and `/mcp` is one for all of them."),
         (name = "audit", description = "What was done, by whom, and how it ended."),
         (name = "projects", description = "How much each project may have."),
         (name = "providers", description = "Ways of making workspaces."),
@@ -119,7 +119,7 @@ pub fn router(state: ApiState) -> Result<Router, serde_json::Error> {
     let called = Router::from(routes()).layer(called).with_state(state.clone());
     Ok(Router::from(routes())
         .route("/api/v1/agent/workspaces/{id}/mcp", tools::mcp::route(called, &openapi()))
-        .merge(mcp::routes())
+        .merge(mcp::routes(&state))
         .route("/openapi.json", get(serve_json))
         .route("/docs", get(serve_docs))
         .route("/problems", get(pages::problems))

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use emergent_provider::{ImageRef, ProviderKind, RegistryCredentials, ResourceLimits};
+use emergent_provider::{Fault, ImageRef, ProviderKind, RegistryCredentials, ResourceLimits};
 use emergent_store::IdlePolicy;
 
-use crate::{AuditConfig, DeploymentMode, Fault};
+use crate::{AuditConfig, DeploymentMode};
 
 /// The settings of the core, checked by whoever reads them.
 #[derive(Debug, Clone)]

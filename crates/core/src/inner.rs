@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use emergent_guest_client::{Guest, Open};
 use emergent_provider::{ByteStream, ChannelError, Provider, ProviderKind, WorkspaceId};
 use emergent_store::{ProjectId, StateWord, Store, StoreError, WorkspaceRow, WorkspaceState};
-use tokio::task::JoinError;
+use tokio::{sync::watch, task::JoinError};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -62,6 +62,8 @@ pub(crate) struct Core {
     pub(crate) started_at: DateTime<Utc>,
     pub(crate) doubts: Arc<Doubts>,
     pub(crate) unrecorded: Unrecorded,
+    /// Counts the times at which rows may have become another server's, or this one's.
+    pub(crate) ownership: watch::Sender<u64>,
 }
 
 /// Where a workspace was found.
@@ -143,6 +145,7 @@ impl Core {
             started_at: Utc::now(),
             doubts: Arc::default(),
             unrecorded: Unrecorded::default(),
+            ownership: watch::Sender::default(),
             config,
             store,
             registry,

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use emergent_store::{Engines, Renewal, ServerRow, StoreError};
+use emergent_store::{Engines, Renewal, ServerRow, StoreError, TakenOver};
 use tokio::time::{interval, timeout};
 
 use crate::{
@@ -194,6 +194,7 @@ impl Core {
         for row in own.values() {
             self.enter(row);
         }
+        self.ownership.send_modify(|count| *count += 1);
         Ok(())
     }
 
@@ -223,9 +224,11 @@ impl Core {
                 continue;
             }
             match self.store.servers_take_over(dead.id, &shared).await {
-                Ok(rows) if rows.is_empty() => {}
-                Ok(rows) => {
-                    tracing::warn!(server = %dead.title(), workspaces = rows.len(), "took a dead server's workspaces over");
+                Ok(TakenOver { workspaces: rows, mcp_servers: 0 }) if rows.is_empty() => {}
+                Ok(TakenOver { workspaces: rows, mcp_servers }) => {
+                    let workspaces = rows.len();
+                    tracing::warn!(server = %dead.title(), workspaces, mcp_servers, "took over what a dead server had");
+                    self.ownership.send_modify(|count| *count += 1);
                     for row in &rows {
                         self.enter(row);
                     }

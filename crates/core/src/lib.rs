@@ -16,7 +16,6 @@ mod create;
 mod decide;
 mod doubts;
 mod error;
-mod fault;
 mod idle;
 mod inner;
 mod lease;
@@ -56,7 +55,6 @@ pub use error::{
     AttachError, CallError, ChangeError, ListError, LookupError, NewWorkspaceError, SessionError, SnapshotError,
     SnapshotUnusable, StartError, TransitionError,
 };
-pub use fault::{Fault, UnknownStep};
 pub use peers::{Peer, Whereabouts};
 pub use pool::PoolStatus;
 pub use request::{IdempotencyKey, IdleRequest, InvalidIdempotencyKey, LimitsRequest, NewWorkspace, Ttl};
@@ -65,6 +63,7 @@ pub use service::Workspaces;
 pub use sessions::{AttachRequest, SessionCall};
 pub use snapshot::{NewForks, NewSnapshot, Snapshot};
 pub use status::{ProviderStatus, Readiness};
+pub use steps::step_names;
 pub use usage::UsageHistory;
 pub use workspace::Workspace;
 

@@ -15,7 +15,7 @@ use emergent_store::{
     AuditFilter, AuditRow, DestroyReason, ListFilter, Page, PageRequest, ProjectId, ServerRow, SessionId, SessionRow,
     SnapshotFilter, Store, StoreError,
 };
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
     AttachError, AttachRequest, Audit, CallError, Capacity, ChangeError, CoreConfig, GuestSession, IdempotencyKey,
@@ -124,6 +124,17 @@ impl Workspaces {
     /// [`StoreError`] says why not.
     pub async fn may_act(&self) -> Result<(), StoreError> {
         self.core.may_act().await
+    }
+
+    /// Renews the lease where it may have run out, as far as that can be told: while the store is away, nothing of this
+    /// server's can have been taken over either. While the lease is fresh it costs nothing.
+    pub async fn freshen(&self) {
+        self.core.freshen().await;
+    }
+
+    /// Changes whenever rows may have become another server's, or this one's.
+    pub fn changes_of_ownership(&self) -> watch::Receiver<u64> {
+        self.core.ownership.subscribe()
     }
 
     /// Every server that shares the store, this one among them, the oldest first.

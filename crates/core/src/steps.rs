@@ -3,13 +3,19 @@
 use std::sync::Arc;
 
 use emergent_provider::{
-    CreateStep, DestroyStep, PullProgress, SnapshotId, SnapshotStep, StepObserver, StopStep, WorkspaceId,
+    CreateStep, DestroyStep, Fault, PullProgress, SnapshotId, SnapshotStep, StepObserver, StopStep, WorkspaceId,
 };
 
-use crate::{
-    Fault,
-    registry::{Phase, Registry},
-};
+use crate::registry::{Phase, Registry};
+
+/// The names of all steps that the life of a workspace passes, in order.
+pub fn step_names() -> impl Iterator<Item = &'static str> {
+    let create = CreateStep::ALL.iter().map(|step| step.name());
+    let stop = StopStep::ALL.iter().map(|step| step.name());
+    let destroy = DestroyStep::ALL.iter().map(|step| step.name());
+    let snapshot = SnapshotStep::ALL.iter().map(|step| step.name());
+    create.chain(stop).chain(destroy).chain(snapshot)
+}
 
 /// The one observer of all operations.
 pub(crate) struct Steps {

@@ -31,4 +31,3 @@ pub use network::{HostInterfaces, Interfaces, NetworkError, NoInterfaces};
 pub use record::{NetworkWord, Phase, Record};
 pub use request::{NewSandbox, Origin};
 pub use sandboxes::{Capacity, NewSnapshot, Parts, Sandboxes, SnapshotInfo, StartError};
-pub use step::Fault;

@@ -1,7 +1,8 @@
 //! The steps of what leaves something on disk or running, named so that a crash can be tested at each.
 
-use std::{str::FromStr, sync::Arc};
+use std::sync::Arc;
 
+use emergent_provider::Fault;
 use futures::future::BoxFuture;
 
 emergent_provider::steps! {
@@ -107,49 +108,23 @@ emergent_provider::steps! {
 /// Asked at each step, once it is done; the operation goes on when the answer comes. Tests stop an operation here.
 pub type Checkpoint = Arc<dyn Fn(&'static str) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// The step at which the process kills itself (`EMERGENT_FAULT`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fault(&'static str);
-
-/// A text that names no step.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no step is called {name:?}; there are {}", Fault::names().collect::<Vec<_>>().join(", "))]
-pub struct UnknownStep {
-    name: String,
+/// The names of all steps, in order.
+pub fn step_names() -> impl Iterator<Item = &'static str> {
+    let boot = BootStep::ALL.iter().map(|step| step.name());
+    let pause = PauseStep::ALL.iter().map(|step| step.name());
+    let resume = ResumeStep::ALL.iter().map(|step| step.name());
+    let halt = HaltStep::ALL.iter().map(|step| step.name());
+    let copy = CopyStep::ALL.iter().map(|step| step.name());
+    let remove = RemoveStep::ALL.iter().map(|step| step.name());
+    boot.chain(pause).chain(resume).chain(halt).chain(copy).chain(remove)
 }
 
-// === impl Fault ===
-
-impl Fault {
-    /// The names of all steps, in order.
-    pub fn names() -> impl Iterator<Item = &'static str> {
-        let boot = BootStep::ALL.iter().map(|step| step.name());
-        let pause = PauseStep::ALL.iter().map(|step| step.name());
-        let resume = ResumeStep::ALL.iter().map(|step| step.name());
-        let halt = HaltStep::ALL.iter().map(|step| step.name());
-        let copy = CopyStep::ALL.iter().map(|step| step.name());
-        let remove = RemoveStep::ALL.iter().map(|step| step.name());
-        boot.chain(pause).chain(resume).chain(halt).chain(copy).chain(remove)
-    }
-
-    /// A checkpoint that ends this process at the step, as abruptly as a crash: nothing is unwound, nothing flushed.
-    pub fn into_checkpoint(self) -> Checkpoint {
-        Arc::new(move |step| {
-            if step == self.0 {
-                // Nothing can stop SIGKILL, and if it could not be sent the test that asked for it fails by itself.
-                rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).ok();
-            }
-            Box::pin(std::future::ready(()))
-        })
-    }
-}
-
-impl FromStr for Fault {
-    type Err = UnknownStep;
-
-    fn from_str(text: &str) -> Result<Self, UnknownStep> {
-        Self::names().find(|name| *name == text).map(Self).ok_or_else(|| UnknownStep { name: text.to_owned() })
-    }
+/// A checkpoint that ends this process at the step, as abruptly as a crash.
+pub fn ended_by(fault: Fault) -> Checkpoint {
+    Arc::new(move |step| {
+        fault.strike(step);
+        Box::pin(std::future::ready(()))
+    })
 }
 
 /// A checkpoint that stops nobody.
@@ -164,11 +139,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_step_has_a_name_of_its_own_and_can_be_a_fault() {
-        let names: Vec<_> = Fault::names().collect();
+    fn every_step_has_a_name_of_its_own() {
+        let names: Vec<_> = step_names().collect();
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
-        for name in names {
-            assert_eq!(name.parse(), Ok(Fault(name)));
-        }
     }
 }

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use emergent_core::Fault;
-use emergent_provider::{ImageRef, RegistryCredentials};
+use emergent_provider::{Fault, ImageRef, RegistryCredentials};
 
 use crate::SecretKey;
 

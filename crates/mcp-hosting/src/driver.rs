@@ -29,6 +29,7 @@ use crate::{
     policy::{History, Next},
     proxy::Proxy,
     sandbox::MakeError,
+    step::HostStep,
 };
 
 /// How long a server's processes have to end when they are told to.
@@ -99,7 +100,8 @@ impl Driver {
         }
     }
 
-    /// Drives the server until it is deleted or the service goes down; then its sandbox runs on.
+    /// Drives the server until it is deleted, the service goes down, or another server has taken it over; then its sandbox
+    /// runs on.
     pub(crate) async fn run(mut self) {
         match self.entry.state().0 {
             McpServerState::Deleting => {
@@ -138,6 +140,7 @@ impl Driver {
                         Ok(provider) => provider.stop(self.entry.id.sandbox()).await,
                         Err(_) => Ok(()),
                     };
+                    self.inner.pass(HostStep::SandboxStopped.name());
                     if let Err(error) = stopped {
                         tracing::debug!(server = %self.entry.id, reason = chain(&error), "not stopped before its restart");
                     }
@@ -184,6 +187,7 @@ impl Driver {
         tokio::select! {
             biased;
             () = self.inner.going_down.cancelled() => Event::GoingDown,
+            () = self.entry.let_go.cancelled() => Event::GoingDown,
             command = self.commands.recv() => command.map_or(Event::GoingDown, Event::Command),
             event = of_bridge(&mut self.events) => Event::Bridge(event),
             Some(note) = self.notes.recv() => Event::Note(note),
@@ -212,6 +216,7 @@ impl Driver {
                 self.history.started(Instant::now());
                 self.entry.gate.send_replace(Gate::Open);
                 self.say(McpServerState::Running, None).await;
+                self.inner.pass(HostStep::RunningRecorded.name());
                 self.warm_up().await;
             }
             Err(error) => {
@@ -267,6 +272,7 @@ impl Driver {
             Endpoint::Proxy(Proxy::new(guest, row.spec.port.unwrap_or_default(), path, limit, patience))
         };
         self.entry.set_endpoint(Some(Arc::new(endpoint)));
+        self.inner.pass(HostStep::EndpointOpened.name());
         Ok(())
     }
 
@@ -456,11 +462,17 @@ impl Driver {
         // What is told of from before does not count against what comes.
         while self.notes.try_recv().is_ok() {}
         self.phase = Phase::Down;
+        self.inner.pass(HostStep::ProcessesEnded.name());
     }
 
     /// Removes the server with all that it has.
     async fn delete(&mut self) -> Result<(), HostingError> {
         self.inner.workspaces.may_act().await?;
+        if let Some(row) = self.inner.store.mcp_servers_find(self.entry.id).await?
+            && row.server != self.inner.store.server_id()
+        {
+            return Err(HostingError::Elsewhere);
+        }
         self.end().await;
         if let Ok(provider) = self.inner.provider() {
             let destroyed = provider.destroy(self.entry.id.sandbox(), &*self.inner).await;
@@ -486,7 +498,8 @@ impl Driver {
 
     async fn row(&self) -> Result<McpServerRow, MakeError> {
         let row = self.inner.store.mcp_servers_find(self.entry.id).await?;
-        row.ok_or(MakeError::Ended)
+        let row = row.ok_or(MakeError::Ended)?;
+        if row.server == self.inner.store.server_id() { Ok(row) } else { Err(MakeError::Elsewhere) }
     }
 }
 

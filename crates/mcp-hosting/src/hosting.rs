@@ -1,20 +1,24 @@
 //! The facade.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use chrono::Utc;
 use emergent_core::Workspaces;
 use emergent_guest_proto::ChildId as GuestChildId;
 use emergent_mcp::BridgeStatus;
-use emergent_provider::{EngineEventKind, Provider};
-use emergent_store::{McpServerId, McpServerRow, McpServerState, ProjectId, Store, StoreError};
+use emergent_provider::{CreateStep, DestroyStep, EngineEventKind, Provider};
+use emergent_store::{McpServerId, McpServerRow, McpServerState, ProjectId, ServerRow, Store, StoreError};
 use futures::StreamExt as _;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use serde_json::value::RawValue;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{sleep, timeout},
 };
 
@@ -24,6 +28,7 @@ use crate::{
     error::chain,
     inner::{Command, Endpoint, Entry, Inner, Reply},
     proxy::{BodyError, EndpointBody},
+    step::HostStep,
     validate,
 };
 
@@ -31,6 +36,8 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(10);
 /// The pause before events are asked for again.
 const EVENTS_AGAIN: Duration = Duration::from_millis(500);
+/// The pause before it is asked again whose the servers are.
+const OWNERSHIP_AGAIN: Duration = Duration::from_secs(5);
 /// How often it is looked whether a sandbox has ended unseen.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -38,6 +45,15 @@ const LOOK: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct Hosting {
     inner: Arc<Inner>,
+}
+
+/// A server that was found by its id or its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Its id.
+    pub id: McpServerId,
+    /// Its name.
+    pub name: String,
 }
 
 impl Hosting {
@@ -57,7 +73,8 @@ impl Hosting {
             for row in inner.store.mcp_servers_of(inner.store.server_id()).await? {
                 hosting.drive(&row);
             }
-            inner.tasks.spawn(watch(Arc::clone(inner)));
+            inner.tasks.spawn(watch_engine(Arc::clone(inner)));
+            inner.tasks.spawn(hosting.clone().follow_ownership());
         }
         Ok(hosting)
     }
@@ -106,6 +123,7 @@ impl Hosting {
         if !inner.store.mcp_servers_insert(&row).await? {
             return Err(HostingError::NameTaken(row.name));
         }
+        self.inner.pass(CreateStep::IntentRecorded.name());
         tracing::info!(server = %id, name = row.name, "an MCP server is registered");
         self.drive(&row);
         self.get(project, id).await
@@ -115,16 +133,47 @@ impl Hosting {
     ///
     /// # Errors
     /// [`HostingError`] when there is none.
-    pub async fn find(&self, project: ProjectId, given: &str) -> Result<McpServerId, HostingError> {
+    pub async fn find(&self, project: ProjectId, given: &str) -> Result<Named, HostingError> {
         self.check_enabled()?;
-        if let Ok(id) = given.parse() {
-            return Ok(id);
+        if let Some(entry) = self.inner.given(project, given) {
+            return Ok(Named { id: entry.id, name: entry.name.clone() });
         }
-        if let Some(id) = self.inner.named(project, given) {
-            return Ok(id);
+        let row = self.row(project, given).await?.ok_or(HostingError::NotFound)?;
+        Ok(Named { id: row.id, name: row.name })
+    }
+
+    /// The other server of the installation that hosts what a text names; `None` to answer here. Of a server that this
+    /// process hosts no row is read.
+    ///
+    /// # Errors
+    /// [`HostingError`].
+    pub async fn host_elsewhere(&self, project: ProjectId, given: &str) -> Result<Option<ServerRow>, HostingError> {
+        self.check_enabled()?;
+        self.inner.workspaces.freshen().await;
+        self.look_whose().await?;
+        if self.inner.given(project, given).is_some() {
+            return Ok(None);
         }
-        let rows = self.inner.store.mcp_servers_list(project).await?;
-        rows.into_iter().find(|row| row.name == given).map(|row| row.id).ok_or(HostingError::NotFound)
+        match self.row(project, given).await? {
+            Some(row) if row.server != self.inner.store.server_id() => {
+                Ok(self.inner.store.servers_find(row.server).await?)
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// The names of a project's servers that take requests now, in order, whoever hosts them.
+    ///
+    /// # Errors
+    /// [`HostingError`].
+    pub async fn running(&self, project: ProjectId) -> Result<Vec<String>, HostingError> {
+        let servers = self.list(project).await?;
+        Ok(servers.into_iter().filter(|it| it.state == McpServerState::Running).map(|it| it.name).collect())
+    }
+
+    /// Changes whenever a server of this process comes, goes, or is in another state.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.subscribe()
     }
 
     /// One server, by its id.
@@ -179,6 +228,7 @@ impl Hosting {
         };
         let changed = self.inner.store.mcp_servers_change(id, &spec, &keys, sealed).await?;
         changed.ok_or(HostingError::NotFound)?;
+        self.inner.pass(HostStep::ChangeRecorded.name());
         entry.say(McpServerState::Starting, None);
         self.ask(&entry, Command::Update).await?;
         self.get(project, id).await
@@ -202,6 +252,7 @@ impl Hosting {
     pub async fn delete(&self, project: ProjectId, id: McpServerId) -> Result<(), HostingError> {
         let entry = self.entry(project, id).await?;
         self.inner.store.mcp_servers_record(id, McpServerState::Deleting, None).await?;
+        self.inner.pass(DestroyStep::IntentRecorded.name());
         entry.say(McpServerState::Deleting, None);
         self.ask(&entry, Command::Delete).await
     }
@@ -292,9 +343,56 @@ impl Hosting {
         &self.inner.config
     }
 
+    /// Takes up servers that have become this process's, and lets go of those that are another's now.
+    async fn follow_ownership(self) {
+        let mut changes = self.inner.ownership.clone();
+        let follow = async {
+            while changes.changed().await.is_ok() {
+                while let Err(error) = self.look_whose().await {
+                    tracing::warn!(reason = chain(&error), "it is not known yet which MCP servers are this server's");
+                    sleep(OWNERSHIP_AGAIN).await;
+                }
+            }
+        };
+        self.inner.going_down.run_until_cancelled(follow).await;
+    }
+
+    /// Makes sure that what this process drives is what is its own, as far as the core knows. While nothing has changed
+    /// hands it costs nothing.
+    async fn look_whose(&self) -> Result<(), StoreError> {
+        let changes = *self.inner.ownership.borrow();
+        if self.inner.looked.load(Ordering::Acquire) == changes {
+            return Ok(());
+        }
+        let _one = self.inner.looking.lock().await;
+        if self.inner.looked.load(Ordering::Acquire) == changes {
+            return Ok(());
+        }
+        let rows = self.inner.store.mcp_servers_of(self.inner.store.server_id()).await?;
+        for entry in self.inner.all().iter().filter(|entry| !rows.iter().any(|row| row.id == entry.id)) {
+            tracing::warn!(server = %entry.id, "another server has taken the MCP server over");
+            self.inner.remove(entry.id);
+            entry.let_go.cancel();
+        }
+        for row in rows.iter().filter(|row| self.inner.get(row.id).is_none()) {
+            tracing::warn!(server = %row.id, "an MCP server is taken over");
+            self.drive(row);
+        }
+        self.inner.looked.store(changes, Ordering::Release);
+        Ok(())
+    }
+
+    async fn row(&self, project: ProjectId, given: &str) -> Result<Option<McpServerRow>, StoreError> {
+        match given.parse() {
+            Ok(id) => self.inner.store.mcp_servers_get(project, id).await,
+            Err(_) => self.inner.store.mcp_servers_named(project, given).await,
+        }
+    }
+
     fn drive(&self, row: &McpServerRow) {
-        let (entry, commands) = self.inner.enter(row);
-        self.inner.tasks.spawn(Driver::new(Arc::clone(&self.inner), entry, commands).run());
+        if let Some((entry, commands)) = self.inner.enter(row) {
+            self.inner.tasks.spawn(Driver::new(Arc::clone(&self.inner), entry, commands).run());
+        }
     }
 
     fn endpoint(&self, entry: &Entry) -> Result<Arc<Endpoint>, HostingError> {
@@ -313,6 +411,10 @@ impl Hosting {
             return if entry.project == project { Ok(entry) } else { Err(HostingError::NotFound) };
         }
         match self.inner.store.mcp_servers_get(project, id).await? {
+            // Taken over this very moment.
+            Some(row) if row.server == self.inner.store.server_id() => {
+                Err(HostingError::NotRunning { state: McpServerState::Starting, message: None })
+            }
             Some(_) => Err(HostingError::Elsewhere),
             None => Err(HostingError::NotFound),
         }
@@ -360,7 +462,7 @@ impl Hosting {
 }
 
 /// Tells drivers of sandboxes that may have ended: by the engine's events, and now and then in case one was missed.
-async fn watch(inner: Arc<Inner>) {
+async fn watch_engine(inner: Arc<Inner>) {
     let doubt_all = || inner.all().iter().for_each(|entry| entry.doubt.notify_one());
     let follow = async {
         loop {

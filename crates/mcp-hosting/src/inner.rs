@@ -1,10 +1,10 @@
 //! What the drivers and the facade share.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -37,20 +37,31 @@ pub(crate) struct Inner {
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the service goes down: drivers let go of their servers, which run on.
     pub(crate) going_down: CancellationToken,
+    /// Counts the times at which servers may have changed hands.
+    pub(crate) ownership: watch::Receiver<u64>,
+    /// The count for which it was last looked whose they are.
+    pub(crate) looked: AtomicU64,
+    /// Held by the one that looks.
+    pub(crate) looking: tokio::sync::Mutex<()>,
     servers: RwLock<HashMap<McpServerId, Arc<Entry>>>,
+    /// Counts what happens to them.
+    pub(crate) changes: watch::Sender<u64>,
 }
 
 /// One server that this process drives.
 pub(crate) struct Entry {
     pub(crate) id: McpServerId,
     pub(crate) project: ProjectId,
-    name: String,
+    pub(crate) name: String,
     pub(crate) guest: Guest,
     pub(crate) gate: watch::Sender<Gate>,
     /// Told when the sandbox may have ended.
     pub(crate) doubt: Arc<Notify>,
     pub(crate) commands: mpsc::Sender<Command>,
+    /// Cancelled when another server of the installation has taken it over.
+    pub(crate) let_go: CancellationToken,
     state: watch::Sender<(McpServerState, Option<String>)>,
+    changes: watch::Sender<u64>,
     endpoint: Mutex<Option<Arc<Endpoint>>>,
     /// Calls in a row that have timed out.
     timeouts: AtomicU32,
@@ -94,10 +105,14 @@ impl Inner {
             config,
             store,
             provider,
+            ownership: workspaces.changes_of_ownership(),
+            looked: AtomicU64::new(0),
+            looking: tokio::sync::Mutex::default(),
             workspaces,
             tasks: TaskTracker::new(),
             going_down: CancellationToken::new(),
             servers: RwLock::default(),
+            changes: watch::Sender::default(),
         }
     }
 
@@ -105,10 +120,12 @@ impl Inner {
         self.servers.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
-    /// The server of this name, where this process drives it.
-    pub(crate) fn named(&self, project: ProjectId, name: &str) -> Option<McpServerId> {
+    /// The server that a text names by its id or its name, where this process drives it.
+    pub(crate) fn given(&self, project: ProjectId, given: &str) -> Option<Arc<Entry>> {
+        let id: Option<McpServerId> = given.parse().ok();
         let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
-        servers.values().find(|entry| entry.project == project && entry.name == name).map(|entry| entry.id)
+        let mut own = servers.values().filter(|entry| entry.project == project);
+        own.find(|entry| id.map_or(entry.name == given, |id| entry.id == id)).cloned()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
@@ -117,10 +134,11 @@ impl Inner {
 
     pub(crate) fn remove(&self, id: McpServerId) {
         self.servers.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.changes.send_modify(|count| *count += 1);
     }
 
-    /// Makes the entry of a server, whose commands come out of the receiver.
-    pub(crate) fn enter(&self, row: &McpServerRow) -> (Arc<Entry>, mpsc::Receiver<Command>) {
+    /// Makes the entry of a server, whose commands come out of the receiver; `None` where there is one.
+    pub(crate) fn enter(&self, row: &McpServerRow) -> Option<(Arc<Entry>, mpsc::Receiver<Command>)> {
         let id = row.id;
         let doubt = Arc::new(Notify::new());
         let opener = Opener { provider: self.provider.clone(), sandbox: id.sandbox(), doubt: Arc::clone(&doubt) };
@@ -133,12 +151,18 @@ impl Inner {
             gate: watch::Sender::new(Gate::Opening),
             doubt,
             commands,
+            let_go: CancellationToken::new(),
             state: watch::Sender::new((row.state, row.message.clone())),
+            changes: self.changes.clone(),
             endpoint: Mutex::default(),
             timeouts: AtomicU32::new(0),
         });
-        self.servers.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&entry));
-        (entry, receiver)
+        match self.servers.write().unwrap_or_else(PoisonError::into_inner).entry(id) {
+            hash_map::Entry::Occupied(_) => return None,
+            hash_map::Entry::Vacant(place) => drop(place.insert(Arc::clone(&entry))),
+        }
+        self.changes.send_modify(|count| *count += 1);
+        Some((entry, receiver))
     }
 
     /// How to log in to an image's registry.
@@ -190,7 +214,9 @@ impl Entry {
 
     /// Says where it is in its life; the row follows.
     pub(crate) fn say(&self, state: McpServerState, message: Option<String>) {
-        self.state.send_replace((state, message));
+        if self.state.send_replace((state, message)).0 != state {
+            self.changes.send_modify(|count| *count += 1);
+        }
     }
 
     pub(crate) fn endpoint(&self) -> Option<Arc<Endpoint>> {

@@ -18,13 +18,15 @@ mod proxy;
 mod sandbox;
 mod seal;
 mod server;
+mod step;
 mod validate;
 
 pub use config::HostingConfig;
 pub use error::{HostingError, ServerCallError};
-pub use hosting::Hosting;
+pub use hosting::{Hosting, Named};
 pub use seal::{SecretKey, UnusableKey};
 pub use server::{LimitsChange, LogLines, NewServer, Server, ServerUpdate};
+pub use step::HostStep;
 
 pub use emergent_store::{
     McpPackage, McpServerExit, McpServerId, McpServerSpec, McpServerState, PackageRegistry, RestartPolicy,

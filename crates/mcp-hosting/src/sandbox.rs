@@ -15,6 +15,7 @@ use crate::{
     inner::{Entry, Inner},
     install::{self, InstallError},
     seal::SealError,
+    step::HostStep,
 };
 
 /// How long a guest may take for its first answer.
@@ -50,6 +51,8 @@ pub(crate) enum MakeError {
     NoProgram,
     #[error("its row could not be read or recorded")]
     Store(#[from] StoreError),
+    #[error("another server of this installation hosts it now")]
+    Elsewhere,
     #[error("its children cannot be reached")]
     Launch(#[from] emergent_mcp::LaunchError),
 }
@@ -75,9 +78,11 @@ impl Inner {
                 if let Some(channel) = provider.start(sandbox).await.map_err(engine("start"))? {
                     entry.guest.set_first_channel(channel);
                 }
+                self.pass(HostStep::SandboxStarted.name());
             }
             Some(_) => {
                 provider.discard(sandbox).await.map_err(engine("remove"))?;
+                self.pass(HostStep::SandboxDiscarded.name());
                 return self.make_sandbox(entry, row).await;
             }
             None => return self.make_sandbox(entry, row).await,
@@ -86,7 +91,6 @@ impl Inner {
     }
 
     async fn make_sandbox(&self, entry: &Entry, row: &McpServerRow) -> Result<(), MakeError> {
-        self.pass(CreateStep::IntentRecorded.name());
         let (provider, sandbox) = (self.provider()?, row.id.sandbox());
         if let Some(package) = &row.spec.package {
             let spec = SandboxSpec { network: NetworkPolicy::Outbound, ..self.spec(row)? };
@@ -96,6 +100,7 @@ impl Inner {
             }
             self.first_answer(entry).await?;
             install::install(&entry.guest, package, &self.config.install_environment).await?;
+            self.pass(HostStep::PackageInstalled.name());
             entry.guest.suspend();
             provider.discard(sandbox).await.map_err(engine("remove"))?;
         }

@@ -1,7 +1,7 @@
 //! The facade: one hosted server's children behind one HTTP endpoint.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -31,7 +31,7 @@ use crate::{
     modern::Modern,
     note::{Note, SessionNote},
     rpc,
-    session::Session,
+    session::{Head, Opened, Session, SessionOwner},
     warm::{Initialized, Slot},
 };
 
@@ -128,10 +128,12 @@ impl Bridge {
             let text = "this Host or Origin is not let in; see the server's allowed hosts and origins";
             return answer::error(StatusCode::FORBIDDEN, None, rpc::REFUSED, text);
         }
+        let owner = head.extensions.get::<SessionOwner>().map(|owner| owner.0.as_ref());
+        let known = Head { headers: &head.headers, owner };
         match head.method {
             Method::POST => {}
-            Method::GET => return self.inner.get(&head.headers),
-            Method::DELETE => return self.inner.delete(&head.headers).await,
+            Method::GET => return self.inner.get(known),
+            Method::DELETE => return self.inner.delete(known).await,
             _ => return answer::not_allowed("GET, POST, DELETE"),
         }
         let json = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).is_some_and(|kind| {
@@ -145,7 +147,7 @@ impl Bridge {
             Ok(body) => body,
             Err(refused) => return *refused,
         };
-        self.inner.post(&head.headers, body).await
+        self.inner.post(known, body).await
     }
 
     /// What happens to the children. Who listens too slowly misses the oldest.
@@ -203,14 +205,16 @@ impl fmt::Debug for Bridge {
 // === impl Inner ===
 
 impl Inner {
-    async fn post(&self, headers: &http::HeaderMap, body: Bytes) -> Answer {
+    async fn post(&self, head: Head<'_>, body: Bytes) -> Answer {
         if self.context.stop.is_cancelled() || self.context.tasks.is_closed() {
             return answer::busy(StatusCode::SERVICE_UNAVAILABLE, None, "the server is shutting down");
         }
         match Message::parse(body.clone()) {
-            Ok(message) if crate::modern::is_modern(headers, &message) => self.modern_post(headers, &message).await,
-            Ok(message) => self.legacy_post(headers, message).await,
-            Err(Malformed::Batch) => self.legacy_batch(headers, &body).await,
+            Ok(message) if crate::modern::is_modern(head.headers, &message) => {
+                self.modern_post(head.headers, &message).await
+            }
+            Ok(message) => self.legacy_post(head, message).await,
+            Err(Malformed::Batch) => self.legacy_batch(head, &body).await,
             Err(Malformed::NotJson) => {
                 answer::error(StatusCode::BAD_REQUEST, None, rpc::PARSE_ERROR, "the request body is not JSON")
             }
@@ -238,9 +242,9 @@ impl Inner {
         *self.era.lock().unwrap_or_else(PoisonError::into_inner) = Some(Era::Legacy);
     }
 
-    /// The session of this name, if its child lives.
-    pub(crate) fn session(&self, id: &str) -> Option<Arc<Session>> {
-        let session = self.sessions().get(id).cloned()?;
+    /// The session of this name and owner, if its child lives.
+    pub(crate) fn session(&self, id: &str, owner: Option<&str>) -> Option<Arc<Session>> {
+        let session = self.sessions().get(id).filter(|session| session.owner.as_deref() == owner).cloned()?;
         if session.link.is_alive() {
             session.touch();
             return Some(session);
@@ -288,24 +292,30 @@ impl Inner {
         }
     }
 
-    /// The names of the sessions that share the child.
-    pub(crate) fn shared_sessions(&self) -> Vec<String> {
-        self.sessions().values().filter(|s| s.link.serves == Serves::Sessions).map(|s| s.id.to_string()).collect()
+    /// The names of the sessions that share the child, and who has begun which.
+    pub(crate) fn shared_sessions(&self) -> (Vec<String>, BTreeMap<String, String>) {
+        let sessions = self.sessions();
+        let shared = || sessions.values().filter(|session| session.link.serves == Serves::Sessions);
+        let owners = shared().filter_map(|it| Some((it.id.to_string(), it.owner.as_ref()?.to_string()))).collect();
+        (shared().map(|session| session.id.to_string()).collect(), owners)
     }
 
     fn adopt(&self, link: &Arc<Link>, note: Option<Note>) {
-        let of_session = |id: &str, version: &str| {
+        let of_session = |opened: Opened<'_>| {
             let limits = self.context.limits(link.serves == Serves::Sessions);
-            self.add(Session::new(id, version, link, None, limits));
+            self.add(Session::new(opened, link, None, limits));
         };
         match note {
-            Some(Note::Session(SessionNote { id, version })) if self.context.config.sharing == Sharing::PerSession => {
-                of_session(&id, &version);
+            Some(Note::Session(SessionNote { id, version, owner }))
+                if self.context.config.sharing == Sharing::PerSession =>
+            {
+                of_session(Opened { id: &id, version: &version, owner: owner.as_deref() });
             }
             Some(Note::Shared(shared)) if self.context.config.sharing == Sharing::Shared => {
                 let Ok(result) = RawValue::from_string(shared.result) else { return link.end_soon() };
                 for id in &shared.sessions {
-                    of_session(id, &shared.version);
+                    let owner = shared.owners.get(id).map(String::as_str);
+                    of_session(Opened { id, version: &shared.version, owner });
                 }
                 self.warm.put(Arc::clone(link), Initialized::of(shared.version, result));
             }

@@ -179,11 +179,14 @@ impl Message {
         self.raw_id().map(IdKey::of)
     }
 
+    /// The parameters as they were written.
+    pub(crate) fn params_text(&self) -> Option<&str> {
+        self.params.clone().and_then(|place| text(&self.line, place))
+    }
+
     /// What `params` has; nothing of it where they are no object.
     pub(crate) fn params(&self) -> Params<'_> {
-        self.params
-            .clone()
-            .and_then(|place| text(&self.line, place))
+        self.params_text()
             .and_then(|raw| serde_json::from_str::<RawParams<'_>>(raw).ok())
             .map(|raw| Params {
                 meta: raw.meta,

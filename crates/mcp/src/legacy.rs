@@ -24,7 +24,7 @@ use crate::{
     note::{Note, SessionNote, SharedNote},
     outlet::{Outlet, Reader},
     rpc,
-    session::Session,
+    session::{Head, Opened, Session},
     warm::{StartError, initialized},
 };
 
@@ -47,32 +47,32 @@ struct InitializeParams<'a> {
 
 impl Inner {
     /// One message of a client.
-    pub(crate) async fn legacy_post(&self, headers: &HeaderMap, message: Message) -> Answer {
+    pub(crate) async fn legacy_post(&self, head: Head<'_>, message: Message) -> Answer {
         let id = message.raw_id().map(str::to_owned);
         let id = id.as_deref();
-        if !answer::accepts(headers, "application/json") && !answer::accepts(headers, EVENTS) {
+        if !answer::accepts(head.headers, "application/json") && !answer::accepts(head.headers, EVENTS) {
             let text = "a client accepts application/json and text/event-stream";
             return answer::error(StatusCode::NOT_ACCEPTABLE, id, rpc::REFUSED, text);
         }
         let initialize = matches!(&message.kind, Kind::Request(method) if method.as_ref() == "initialize");
-        if initialize && answer::text(headers, &answer::SESSION).is_none() {
-            return self.initialize(&message).await;
+        if initialize && answer::text(head.headers, &answer::SESSION).is_none() {
+            return self.initialize(head.owner, &message).await;
         }
-        let session = match self.session_of(headers, id) {
+        let session = match self.session_of(head, id) {
             Ok(session) => session,
             Err(refused) => return *refused,
         };
         match message.kind.clone() {
-            Kind::Request(method) => self.requests(headers, &session, vec![(message, method)]).await,
+            Kind::Request(method) => self.requests(head.headers, &session, vec![(message, method)]).await,
             Kind::Notification(method) => self.notified(&session, &message, &method).await,
             Kind::Result | Kind::Error { .. } => answered(&session, &message).await,
         }
     }
 
     /// Several messages at once, which one version of the protocol knows.
-    pub(crate) async fn legacy_batch(&self, headers: &HeaderMap, body: &Bytes) -> Answer {
+    pub(crate) async fn legacy_batch(&self, head: Head<'_>, body: &Bytes) -> Answer {
         let refuse = |text: &str| answer::error(StatusCode::BAD_REQUEST, None, rpc::INVALID_REQUEST, text);
-        let session = match self.session_of(headers, None) {
+        let session = match self.session_of(head, None) {
             Ok(session) if session.version.as_ref() == BATCHES => session,
             Ok(_) => return refuse("this protocol version has no batches; send one message at a time"),
             Err(refused) if refused.status() == StatusCode::NOT_FOUND => return *refused,
@@ -100,18 +100,19 @@ impl Inner {
         if requests.is_empty() {
             return with_session(answer::empty(StatusCode::ACCEPTED), &session);
         }
-        self.requests(headers, &session, requests).await
+        self.requests(head.headers, &session, requests).await
     }
 
     /// The standing stream, or one that was lost.
-    pub(crate) fn get(&self, headers: &HeaderMap) -> Answer {
+    pub(crate) fn get(&self, head: Head<'_>) -> Answer {
+        let headers = head.headers;
         if is_newer(headers) {
             return answer::not_allowed("POST");
         }
         if !answer::accepts(headers, EVENTS) {
             return answer::error(StatusCode::NOT_ACCEPTABLE, None, rpc::REFUSED, "GET answers text/event-stream");
         }
-        let session = match self.session_of(headers, None) {
+        let session = match self.session_of(head, None) {
             Ok(session) => session,
             Err(refused) => return *refused,
         };
@@ -130,11 +131,11 @@ impl Inner {
     }
 
     /// The end of a session, by its client.
-    pub(crate) async fn delete(&self, headers: &HeaderMap) -> Answer {
-        if is_newer(headers) {
+    pub(crate) async fn delete(&self, head: Head<'_>) -> Answer {
+        if is_newer(head.headers) {
             return answer::not_allowed("POST");
         }
-        match self.session_of(headers, None) {
+        match self.session_of(head, None) {
             Ok(session) => {
                 self.end(&session);
                 if session.link.serves == Serves::Sessions {
@@ -147,15 +148,15 @@ impl Inner {
     }
 
     /// A new session.
-    async fn initialize(&self, message: &Message) -> Answer {
+    async fn initialize(&self, owner: Option<&str>, message: &Message) -> Answer {
         let id = message.raw_id();
         let Some(_place) = self.place() else {
             let text = "too many sessions are open on this server; end one, or try again later";
             return answer::busy(StatusCode::TOO_MANY_REQUESTS, id, text);
         };
         let made = match self.context.config.sharing {
-            Sharing::PerSession => self.initialize_own(message).await,
-            Sharing::Shared => self.initialize_shared(message).await,
+            Sharing::PerSession => self.initialize_own(owner, message).await,
+            Sharing::Shared => self.initialize_shared(owner, message).await,
         };
         match made {
             Ok((session, line)) => with_session(answer::json(StatusCode::OK, line), &session),
@@ -165,7 +166,7 @@ impl Inner {
     }
 
     /// With a child of its own, which sees the client as it is.
-    async fn initialize_own(&self, message: &Message) -> Result<(Arc<Session>, Bytes), Refused> {
+    async fn initialize_own(&self, owner: Option<&str>, message: &Message) -> Result<(Arc<Session>, Bytes), Refused> {
         let (link, guard) = self.launch(Serves::Session).await?;
         let limit = self.context.config.start_timeout;
         let (outlet, mut reader) = Outlet::answering(0, 1, self.context.limits_once());
@@ -190,22 +191,28 @@ impl Inner {
         }
         let (version, _) = initialized(&answer)?;
         let name = uuid::Uuid::new_v4().simple().to_string();
-        let session = Session::new(&name, &version, &link, None, self.context.limits(false));
-        link.note(&Note::Session(SessionNote { id: name, version })).await;
+        let opened = Opened { id: &name, version: &version, owner };
+        let session = Session::new(opened, &link, None, self.context.limits(false));
+        let owner = owner.map(str::to_owned);
+        link.note(&Note::Session(SessionNote { id: name, version, owner })).await;
         guard.keep();
         self.add(Arc::clone(&session));
         Ok((session, answer.line))
     }
 
     /// With the child that all share.
-    async fn initialize_shared(&self, message: &Message) -> Result<(Arc<Session>, Bytes), Refused> {
+    async fn initialize_shared(
+        &self,
+        owner: Option<&str>,
+        message: &Message,
+    ) -> Result<(Arc<Session>, Bytes), Refused> {
         let (link, known) = self.warm_link().await?;
-        let params = message.params.clone().and_then(|place| std::str::from_utf8(message.line.get(place)?).ok());
-        let params = params.and_then(|params| serde_json::from_str::<InitializeParams<'_>>(params).ok());
+        let params = message.params_text().and_then(|params| serde_json::from_str::<InitializeParams<'_>>(params).ok());
         let capabilities: HashSet<String> =
             params.and_then(|params| params.capabilities).map(|all| all.into_keys().collect()).unwrap_or_default();
         let name = uuid::Uuid::new_v4().simple().to_string();
-        let session = Session::new(&name, &known.version, &link, Some(capabilities), self.context.limits(true));
+        let opened = Opened { id: &name, version: &known.version, owner };
+        let session = Session::new(opened, &link, Some(capabilities), self.context.limits(true));
         self.add(Arc::clone(&session));
         self.note_shared().await;
         let id = message.raw_id().unwrap_or("null");
@@ -215,9 +222,9 @@ impl Inner {
     /// Writes down who shares the child.
     async fn note_shared(&self) {
         if let Some((link, known)) = self.warm.alive() {
-            let sessions = self.shared_sessions();
+            let (sessions, owners) = self.shared_sessions();
             let (version, result) = (known.version.clone(), known.result.get().to_owned());
-            link.note(&Note::Shared(SharedNote { version, result, sessions })).await;
+            link.note(&Note::Shared(SharedNote { version, result, sessions, owners })).await;
         }
     }
 
@@ -309,7 +316,8 @@ impl Inner {
         }
     }
 
-    fn session_of(&self, headers: &HeaderMap, id: Option<&str>) -> Result<Arc<Session>, Box<Answer>> {
+    fn session_of(&self, head: Head<'_>, id: Option<&str>) -> Result<Arc<Session>, Box<Answer>> {
+        let headers = head.headers;
         let Some(name) = answer::text(headers, &answer::SESSION) else {
             let text = match self.era() {
                 Some(Era::Modern) => "send `initialize` first, or `server/discover` for the newer protocol",
@@ -323,7 +331,7 @@ impl Inner {
             let text = format!("this protocol version is not that of a session; one of {VERSIONS:?} is");
             return Err(Box::new(answer::error(StatusCode::BAD_REQUEST, id, rpc::REFUSED, &text)));
         }
-        self.session(name).ok_or_else(|| Box::new(not_found(id)))
+        self.session(name, head.owner).ok_or_else(|| Box::new(not_found(id)))
     }
 
     fn resumable(&self) -> Resumable {

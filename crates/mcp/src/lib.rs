@@ -6,6 +6,7 @@
 //! reads.
 
 mod answer;
+mod called;
 mod context;
 mod envelope;
 mod guard;
@@ -24,14 +25,19 @@ pub mod call;
 pub mod child;
 pub mod config;
 pub mod event;
+pub mod gateway;
 pub mod process;
 pub mod tools;
 
 pub use answer::BridgeBody;
 pub use bridge::{Bridge, BridgeStatus};
 pub use call::CallError;
+pub use called::Called;
 pub use child::{Child, ChildError, ChildId, ChildNote, ChildReader, ChildWriter, Exit, LaunchError, Launcher};
 pub use config::{BridgeConfig, Sharing};
 pub use event::{BridgeEvent, Era};
+pub use gateway::{Gateway, UpstreamBody, Upstreams};
+pub use modern::{HeaderRules, header_value};
 pub use process::ProcessLauncher;
+pub use session::SessionOwner;
 pub use tools::Tools;

@@ -10,6 +10,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
+use serde_json::json;
 use tokio::time::timeout;
 
 use crate::{
@@ -21,11 +22,13 @@ use crate::{
     link::{Ask, AskError, Link, Serves},
     note::Note,
     outlet::{Outlet, Reader},
-    rpc,
+    rpc::{self, Failure},
     warm::{EndUnlessKept, StartError, client_info, result_of},
 };
 
-use headers::{Mismatch, Rules};
+use headers::Mismatch;
+pub(crate) use headers::PAGES;
+pub use headers::{HeaderRules, header_value};
 
 /// The newest version that we ask for ourselves.
 pub(crate) const NEWEST: &str = "2026-07-28";
@@ -47,7 +50,7 @@ pub(crate) struct Modern {
     /// The versions it speaks.
     pub(crate) versions: Vec<String>,
     /// Which arguments of its tools are repeated in headers.
-    rules: tokio::sync::Mutex<Option<Rules>>,
+    rules: tokio::sync::Mutex<Option<HeaderRules>>,
 }
 
 #[derive(Deserialize)]
@@ -226,10 +229,10 @@ impl Inner {
         let Some(tool) = params.name.and_then(string_of) else { return Ok(()) };
         let changed = link.tools_changed.swap(false, std::sync::atomic::Ordering::AcqRel);
         let mut rules = modern.rules.lock().await;
-        if changed || rules.as_ref().is_none_or(Rules::is_old) {
+        if changed || rules.as_ref().is_none_or(HeaderRules::is_old) {
             *rules = Some(self.rules_soon(link, modern).await);
         }
-        let verdict = |rules: &Option<Rules>| {
+        let verdict = |rules: &Option<HeaderRules>| {
             rules.as_ref().map_or(Ok(()), |rules| rules.check(headers, &tool, params.arguments))
         };
         if verdict(&rules).is_err() && !changed {
@@ -240,15 +243,15 @@ impl Inner {
     }
 
     /// The rules, or none where the child does not tell: it checks what it needs itself.
-    async fn rules_soon(&self, link: &Link, modern: &Modern) -> Rules {
+    async fn rules_soon(&self, link: &Link, modern: &Modern) -> HeaderRules {
         timeout(RULES_WITHIN, self.rules(link, modern)).await.unwrap_or_default()
     }
 
     /// Asks the child for its tools.
-    async fn rules(&self, link: &Link, modern: &Modern) -> Rules {
-        let mut rules = Rules::default();
+    async fn rules(&self, link: &Link, modern: &Modern) -> HeaderRules {
+        let mut rules = HeaderRules::default();
         let mut cursor = None;
-        for _ in 0..headers::PAGES {
+        for _ in 0..PAGES {
             let at = cursor.map_or_else(String::new, |cursor| format!(r#""cursor":{cursor},"#));
             let params = format!(r#"{{{at}"_meta":{{{}}}}}"#, modern.meta());
             let Ok(said) = self.ask_self(link, "tools/list", &params).await else { break };
@@ -267,7 +270,7 @@ impl Inner {
         if wait == Ok(true)
             && let Some(event) = reader.next().await
         {
-            return json(event.line);
+            return answered(event.line);
         }
         if streams {
             return answer::events(reader, None, self.context.config.keep_alive);
@@ -276,8 +279,28 @@ impl Inner {
         while let Some(event) = reader.next().await {
             last = Some(event.line);
         }
-        last.map_or_else(|| answer::empty(StatusCode::ACCEPTED), json)
+        last.map_or_else(|| answer::empty(StatusCode::ACCEPTED), answered)
     }
+}
+
+/// Whether a request is of the version that we speak ourselves.
+pub(crate) fn supported(message: &Message) -> Result<(), Failure> {
+    let requested = message.params().meta().and_then(|meta| meta.version).and_then(string_of);
+    if requested.as_deref() == Some(NEWEST) {
+        return Ok(());
+    }
+    let data = Some(json!({ "supported": [NEWEST], "requested": requested }));
+    Err(Failure { code: rpc::UNSUPPORTED_VERSION, message: "Unsupported protocol version".to_owned(), data })
+}
+
+/// Whether an error is one that only servers of this era make.
+pub(crate) fn is_modern_error(code: i64) -> bool {
+    matches!(code, rpc::HEADER_MISMATCH | rpc::MISSING_CAPABILITY | rpc::UNSUPPORTED_VERSION)
+}
+
+/// The `_meta` of a request of our own, as a member of `params`.
+pub(crate) fn meta_of(version: &str) -> String {
+    format!(r#""_meta":{{{}}}"#, meta(version))
 }
 
 /// Whether headers and body of a request agree; the error's code and text where they do not.
@@ -286,13 +309,11 @@ pub(crate) fn judge(headers: &HeaderMap, message: &Message, method: &str) -> Res
 }
 
 /// An answer of the child as the whole response.
-pub(crate) fn json(line: Bytes) -> Answer {
+pub(crate) fn answered(line: Bytes) -> Answer {
     let kind = Message::parse(line.clone()).map(|message| message.kind);
     let status = match kind {
         Ok(Kind::Error { code: rpc::METHOD_NOT_FOUND }) => StatusCode::NOT_FOUND,
-        Ok(Kind::Error { code: rpc::HEADER_MISMATCH | rpc::MISSING_CAPABILITY | rpc::UNSUPPORTED_VERSION }) => {
-            StatusCode::BAD_REQUEST
-        }
+        Ok(Kind::Error { code }) if is_modern_error(code) => StatusCode::BAD_REQUEST,
         _ => StatusCode::OK,
     };
     answer::json(status, line)

@@ -1,5 +1,7 @@
 //! What a bridge writes into a child's note, to know the child again after a restart.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::child::ChildNote;
@@ -26,6 +28,9 @@ pub(crate) struct SessionNote {
     pub(crate) id: String,
     /// The protocol version that was agreed on.
     pub(crate) version: String,
+    /// Who has begun it.
+    #[serde(default)]
+    pub(crate) owner: Option<String>,
 }
 
 /// What is known of the shared child.
@@ -35,6 +40,9 @@ pub(crate) struct SharedNote {
     /// The result of `initialize` as JSON, for the sessions to come.
     pub(crate) result: String,
     pub(crate) sessions: Vec<String>,
+    /// Who has begun which of them.
+    #[serde(default)]
+    pub(crate) owners: BTreeMap<String, String>,
 }
 
 // === impl Note ===
@@ -60,8 +68,8 @@ mod tests {
     #[test]
     fn notes_come_back_as_they_were() {
         let result = "{\"a\": 1.0}".to_owned();
-        let note =
-            Note::Shared(SharedNote { version: "2025-11-25".to_owned(), result, sessions: vec!["one".to_owned()] });
+        let (version, sessions) = ("2025-11-25".to_owned(), vec!["one".to_owned()]);
+        let note = Note::Shared(SharedNote { version, result, sessions, owners: BTreeMap::new() });
         match Note::from_child(&note.to_child()) {
             Some(Note::Shared(shared)) => assert_eq!(shared.result, "{\"a\": 1.0}"),
             other => panic!("{other:?}"),

@@ -24,6 +24,27 @@ pub(crate) const MISSING_CAPABILITY: i64 = -32021;
 /// A protocol version that the server does not speak.
 pub(crate) const UNSUPPORTED_VERSION: i64 = -32022;
 
+/// Why a request of a client has no result.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: i64,
+    pub(crate) message: String,
+    pub(crate) data: Option<Value>,
+}
+
+// === impl Failure ===
+
+impl Failure {
+    pub(crate) fn new(code: i64, message: String) -> Self {
+        Self { code, message, data: None }
+    }
+
+    /// As the answer to the request with this id (as it was written).
+    pub(crate) fn line(&self, id: Option<&str>) -> Bytes {
+        error_with(id, self.code, &self.message, self.data.as_ref())
+    }
+}
+
 /// An error for the request with this id (as it was written), or for none.
 pub(crate) fn error(id: Option<&str>, code: i64, message: &str) -> Bytes {
     error_with(id, code, message, None)

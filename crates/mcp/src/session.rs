@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use http::HeaderMap;
 use tokio::time::Instant;
 
 use crate::{
@@ -19,9 +20,30 @@ const ENDED_STREAMS: usize = 32;
 /// The most resources that one session may have subscribed to.
 const SUBSCRIPTIONS: usize = 10_000;
 
+/// Who makes a request, in its extensions: a session answers to the one who has begun it, and is not there for others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionOwner(pub Box<str>);
+
+/// What of a request's head matters to sessions.
+#[derive(Clone, Copy)]
+pub(crate) struct Head<'a> {
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) owner: Option<&'a str>,
+}
+
+/// What is agreed when a session begins.
+#[derive(Clone, Copy)]
+pub(crate) struct Opened<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) version: &'a str,
+    pub(crate) owner: Option<&'a str>,
+}
+
 /// A session.
 pub(crate) struct Session {
     pub(crate) id: Box<str>,
+    /// Who has begun it, where that is told.
+    pub(crate) owner: Option<Box<str>>,
     /// The protocol version that was agreed on.
     pub(crate) version: Box<str>,
     pub(crate) link: Arc<Link>,
@@ -44,16 +66,16 @@ struct State {
 
 impl Session {
     pub(crate) fn new(
-        id: &str,
-        version: &str,
+        opened: Opened<'_>,
         link: &Arc<Link>,
         capabilities: Option<HashSet<String>>,
         limits: Limits,
     ) -> Arc<Self> {
         let state = State { used: Instant::now(), next: 1, streams: BTreeMap::new(), subscribed: HashSet::new() };
         let session = Arc::new(Self {
-            id: id.into(),
-            version: version.into(),
+            id: opened.id.into(),
+            owner: opened.owner.map(Into::into),
+            version: opened.version.into(),
             link: Arc::clone(link),
             capabilities,
             standing: Outlet::standing(0, limits),

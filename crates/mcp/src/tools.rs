@@ -15,12 +15,12 @@ use tokio::time::timeout;
 use crate::{
     answer::{self, Answer, BridgeBody},
     config::BridgeConfig,
-    envelope::{Kind, Malformed, Message, string_of},
+    envelope::{Kind, Malformed, Message},
     guard,
     legacy::VERSIONS,
-    modern::{self, NEWEST},
+    modern::{self, NEWEST, supported},
     outlet::{Limits, Outlet},
-    rpc,
+    rpc::{self, Failure},
 };
 
 /// How long clients of the newer era may believe a list.
@@ -60,13 +60,6 @@ struct Parameters {
     version: String,
     name: String,
     arguments: Value,
-}
-
-/// A JSON-RPC error.
-struct Failure {
-    code: i64,
-    message: String,
-    data: Option<Value>,
 }
 
 /// Answers one request to the endpoint of these tools.
@@ -121,7 +114,7 @@ async fn answered(
     let working = tokio::spawn(async move {
         let line = match dispatch(&*tools, &message, &method, modern).await {
             Ok(result) => Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)),
-            Err(failure) => rpc::error_with(Some(&id), failure.code, &failure.message, failure.data.as_ref()),
+            Err(failure) => failure.line(Some(&id)),
         };
         outlet.push_now(line, true);
     });
@@ -131,7 +124,7 @@ async fn answered(
     if timeout(STREAM_AFTER, reader.only_one()).await == Ok(true)
         && let Some(event) = reader.next().await
     {
-        return if modern { modern::json(event.line) } else { answer::json(StatusCode::OK, event.line) };
+        return if modern { modern::answered(event.line) } else { answer::json(StatusCode::OK, event.line) };
     }
     answer::events(reader, None, config.keep_alive)
 }
@@ -188,28 +181,10 @@ async fn dispatch(tools: &dyn Tools, message: &Message, method: &str, modern: bo
     Ok(result)
 }
 
-/// Whether the request is of the version that is spoken here.
-fn supported(message: &Message) -> Result<(), Failure> {
-    let requested = message.params().meta().and_then(|meta| meta.version).and_then(string_of);
-    if requested.as_deref() == Some(NEWEST) {
-        return Ok(());
-    }
-    let data = Some(json!({ "supported": [NEWEST], "requested": requested }));
-    Err(Failure { code: rpc::UNSUPPORTED_VERSION, message: "Unsupported protocol version".to_owned(), data })
-}
-
 // === impl Parameters ===
 
 impl Default for Parameters {
     fn default() -> Self {
         Self { version: String::new(), name: String::new(), arguments: json!({}) }
-    }
-}
-
-// === impl Failure ===
-
-impl Failure {
-    fn new(code: i64, message: String) -> Self {
-        Self { code, message, data: None }
     }
 }

@@ -1,6 +1,9 @@
 //! Children that are kept warm: started when they are first needed, and again after they ended.
 
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -216,7 +219,12 @@ impl Inner {
         let initialized = rpc::notification("notifications/initialized", "{}");
         link.send(initialized).await.map_err(|_| StartError::Exited(link.exit().unwrap_or_default()))?;
         link.note(&if shared {
-            Note::Shared(SharedNote { version: version.clone(), result: result.get().to_owned(), sessions: Vec::new() })
+            Note::Shared(SharedNote {
+                version: version.clone(),
+                result: result.get().to_owned(),
+                sessions: Vec::new(),
+                owners: BTreeMap::new(),
+            })
         } else {
             Note::Calls { version: version.clone() }
         })

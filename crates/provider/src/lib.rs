@@ -7,6 +7,7 @@
 pub mod capabilities;
 pub mod channel;
 pub mod error;
+pub mod fault;
 pub mod id;
 pub mod observed;
 pub mod owner;
@@ -18,6 +19,7 @@ pub mod step;
 pub use capabilities::{Capabilities, Health, Isolation};
 pub use channel::{ByteStream, Duplex};
 pub use error::{ChannelError, CreateError, OperationError};
+pub use fault::{Fault, UnknownStep};
 pub use id::{ServerId, SnapshotId, WorkspaceId};
 pub use observed::{EngineEvent, EngineEventKind, EngineState, ExitReason, Observed};
 pub use owner::{Owner, SERVER_LABEL, WORKSPACE_LABEL};

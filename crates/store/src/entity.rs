@@ -140,6 +140,7 @@ pub(crate) mod token {
         pub rotated_at: Option<DateTimeUtc>,
         pub expires_at: Option<DateTimeUtc>,
         pub revoked_at: Option<DateTimeUtc>,
+        pub mcp_allow_list: Option<Json>,
     }
 
     #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

@@ -21,6 +21,7 @@ pub mod forks;
 pub mod idle;
 pub mod ids;
 pub mod installation;
+pub mod mcp_allow_list;
 pub mod mcp_servers;
 pub mod open;
 pub mod page;
@@ -44,14 +45,15 @@ pub use error::{OpenError, StoreError};
 pub use forks::ForkAdmission;
 pub use idle::{IdleAction, IdlePolicy};
 pub use ids::{AuditId, ProjectId, SessionId, TokenId};
+pub use mcp_allow_list::{InvalidMcpName, McpAllowList};
 pub use mcp_servers::{
-    McpPackage, McpServerExit, McpServerId, McpServerRow, McpServerSpec, McpServerState, PackageRegistry,
-    RestartPolicy, UnknownMcpServerState,
+    MCP_SERVERS_ON, McpPackage, McpServerExit, McpServerId, McpServerRow, McpServerSpec, McpServerState,
+    PackageRegistry, RestartPolicy, UnknownMcpServerState,
 };
 pub use open::{DatabaseUrl, InvalidDatabaseUrl, Store};
 pub use page::{Cursor, InvalidCursor, Page, PageRequest};
 pub use quotas::{Project, Quota, QuotaReached, QuotaUse};
-pub use servers::{Engines, LEASE, Renewal, ServerIdentity, ServerRow};
+pub use servers::{Engines, LEASE, Renewal, ServerIdentity, ServerRow, TakenOver};
 pub use sessions::{Attachment, NewSession, SessionEnd, SessionRow};
 pub use snapshots::{
     NewSnapshotRow, SnapshotAdmission, SnapshotFilter, SnapshotRow, SnapshotState, SnapshotStateWord,

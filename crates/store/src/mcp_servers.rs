@@ -10,10 +10,10 @@
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{ServerId, WorkspaceId, uuid_newtype};
+use emergent_provider::{ProviderKind, ServerId, WorkspaceId, uuid_newtype};
 use sea_orm::{
     ActiveValue::Set,
-    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, UpdateMany,
     sea_query::{Expr, ExprTrait as _, OnConflict},
 };
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,9 @@ uuid_newtype!(
     /// Names a hosted MCP server; its sandbox carries it as its workspace.
     McpServerId
 );
+
+/// The provider that makes the sandboxes of hosted servers.
+pub const MCP_SERVERS_ON: ProviderKind = ProviderKind::Gvisor;
 
 /// A hosted MCP server, as the store has it.
 #[derive(Debug, Clone, PartialEq)]
@@ -268,6 +271,17 @@ impl Store {
         Ok(self.mcp_servers_find(id).await?.filter(|row| row.project == project))
     }
 
+    /// The server of this name in a project.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn mcp_servers_named(&self, project: ProjectId, name: &str) -> Result<Option<McpServerRow>, StoreError> {
+        let select =
+            Entity::find().filter(Column::ProjectId.eq(project.as_uuid())).filter(Column::Name.eq(storable(name)));
+        let row = select.one(self.reader.connection()).await.doing("find an MCP server")?;
+        row.map(McpServerRow::try_from).transpose()
+    }
+
     /// One server of whatever project.
     ///
     /// # Errors
@@ -309,8 +323,8 @@ impl Store {
         environment_keys: &[String],
         environment_sealed: Option<Vec<u8>>,
     ) -> Result<Option<McpServerRow>, StoreError> {
-        let update = Entity::update_many()
-            .filter(Column::Id.eq(id.as_uuid()))
+        let update = self
+            .own_mcp_server(id)
             .filter(Column::State.ne(McpServerState::Deleting.as_str()))
             .col_expr(Column::Spec, Expr::value(spec_json(spec)?))
             .col_expr(Column::EnvironmentKeys, Expr::value(keys_json(environment_keys)))
@@ -333,8 +347,8 @@ impl Store {
         state: McpServerState,
         message: Option<&str>,
     ) -> Result<(), StoreError> {
-        let update = Entity::update_many()
-            .filter(Column::Id.eq(id.as_uuid()))
+        let update = self
+            .own_mcp_server(id)
             .filter(Column::State.ne(McpServerState::Deleting.as_str()))
             .col_expr(Column::State, Expr::value(state.as_str()))
             .col_expr(Column::Message, Expr::value(message.map(storable)));
@@ -354,8 +368,8 @@ impl Store {
         warnings: &[String],
     ) -> Result<(), StoreError> {
         let warnings = warnings.iter().map(|warning| storable(warning)).collect::<Vec<_>>();
-        let update = Entity::update_many()
-            .filter(Column::Id.eq(id.as_uuid()))
+        let update = self
+            .own_mcp_server(id)
             .col_expr(Column::MadeRevision, Expr::value(i64::try_from(revision).unwrap_or(i64::MAX)))
             .col_expr(Column::Runtime, Expr::value(runtime))
             .col_expr(Column::Warnings, Expr::value(serde_json::Value::from(warnings)));
@@ -374,8 +388,8 @@ impl Store {
         restarted: bool,
     ) -> Result<(), StoreError> {
         let json = serde_json::to_value(exit).map_err(|error| unwritable("last_exit", &error))?;
-        let update = Entity::update_many()
-            .filter(Column::Id.eq(id.as_uuid()))
+        let update = self
+            .own_mcp_server(id)
             .col_expr(Column::LastExit, Expr::value(storable_json(json)))
             .col_expr(Column::Restarts, Expr::col(Column::Restarts).add(i64::from(restarted)));
         update.exec(self.writer.connection()).await.doing("record an MCP server's end")?;
@@ -387,9 +401,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database fails.
     pub async fn mcp_servers_record_era(&self, id: McpServerId, era: &str) -> Result<(), StoreError> {
-        let update = Entity::update_many().filter(Column::Id.eq(id.as_uuid())).col_expr(Column::Era, Expr::value(era));
+        let update = self.own_mcp_server(id).col_expr(Column::Era, Expr::value(era));
         update.exec(self.writer.connection()).await.doing("record an MCP server's era")?;
         Ok(())
+    }
+
+    /// Only what names this server of ours as its host is recorded by it.
+    fn own_mcp_server(&self, id: McpServerId) -> UpdateMany<Entity> {
+        let of = Entity::update_many().filter(Column::Id.eq(id.as_uuid()));
+        of.filter(Column::ServerId.eq(self.server_id().as_uuid()))
     }
 
     /// Forgets a server of which nothing is left.

@@ -17,6 +17,7 @@ mod m2026_11_21_000005_sessions_and_idle;
 mod m2026_11_21_000006_audit;
 mod m2026_11_21_000007_servers;
 mod m2026_11_21_000008_mcp_servers;
+mod m2026_11_21_000009_mcp_allow_lists;
 
 pub(crate) struct Migrator;
 
@@ -32,6 +33,7 @@ impl MigratorTrait for Migrator {
             Box::new(m2026_11_21_000006_audit::Migration),
             Box::new(m2026_11_21_000007_servers::Migration),
             Box::new(m2026_11_21_000008_mcp_servers::Migration),
+            Box::new(m2026_11_21_000009_mcp_allow_lists::Migration),
         ]
     }
 }

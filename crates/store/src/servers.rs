@@ -28,9 +28,10 @@ use sea_orm::{
 use uuid::Uuid;
 
 use crate::{
-    OpenError, StateWord, Store, StoreError, WorkspaceRow,
+    MCP_SERVERS_ON, OpenError, StateWord, Store, StoreError, WorkspaceRow,
     connection::{Alone, Writer},
     entity::{
+        mcp_server,
         server::{ActiveModel, Column, Entity, Model},
         snapshot, workspace,
     },
@@ -76,6 +77,15 @@ pub struct ServerRow {
 
 /// Engines by the providers that drive them, each by an id that no other engine has.
 pub type Engines = BTreeMap<ProviderKind, String>;
+
+/// What was taken over from a dead server.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TakenOver {
+    /// The workspaces that are this server's now.
+    pub workspaces: Vec<WorkspaceRow>,
+    /// How many hosted MCP servers are.
+    pub mcp_servers: u64,
+}
 
 /// What came of renewing a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,17 +214,13 @@ impl Store {
         Ok(())
     }
 
-    /// Takes a server's workspaces and snapshots of these providers over, if its lease has run out; returns the
-    /// workspaces that are this server's now. Of servers that try at once each workspace goes to one. A server that renews its lease at this
-    /// moment either keeps all of them, or finds that it had lost it.
+    /// Takes what a server drives on these providers over, if its lease has run out: workspaces, snapshots and hosted MCP
+    /// servers. Of servers that try at once each of them goes to one. A server that renews its lease at this moment
+    /// either keeps all of them, or finds that it had lost it.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails; nothing has changed hands then.
-    pub async fn servers_take_over(
-        &self,
-        dead: ServerId,
-        providers: &[ProviderKind],
-    ) -> Result<Vec<WorkspaceRow>, StoreError> {
+    pub async fn servers_take_over(&self, dead: ServerId, providers: &[ProviderKind]) -> Result<TakenOver, StoreError> {
         const ACTION: &str = "take a server's workspaces over";
         let transaction = self.writer.begin(ACTION).await?;
         let now = clock(&transaction).await?;
@@ -225,7 +231,7 @@ impl Store {
             .filter(lapsed)
             .col_expr(Column::LeaseExpiresAt, Expr::value(None::<DateTime<Utc>>));
         if end.exec(&transaction).await.doing(ACTION)?.rows_affected == 0 {
-            return Ok(Vec::new());
+            return Ok(TakenOver::default());
         }
         let take = workspace::Entity::update_many()
             .filter(workspace::Column::ServerId.eq(dead.as_uuid()))
@@ -238,8 +244,16 @@ impl Store {
             .filter(snapshot::Column::Provider.is_in(providers.iter().map(|provider| provider.as_str())))
             .col_expr(snapshot::Column::ServerId, Expr::value(self.server_id().as_uuid()));
         take.exec(&transaction).await.doing(ACTION)?;
+        let mut mcp_servers = 0;
+        if providers.contains(&MCP_SERVERS_ON) {
+            let take = mcp_server::Entity::update_many()
+                .filter(mcp_server::Column::ServerId.eq(dead.as_uuid()))
+                .col_expr(mcp_server::Column::ServerId, Expr::value(self.server_id().as_uuid()));
+            mcp_servers = take.exec(&transaction).await.doing(ACTION)?.rows_affected;
+        }
         transaction.commit().await.doing(ACTION)?;
-        taken.into_iter().map(WorkspaceRow::try_from).collect()
+        let workspaces = taken.into_iter().map(WorkspaceRow::try_from).collect::<Result<_, _>>()?;
+        Ok(TakenOver { workspaces, mcp_servers })
     }
 }
 

@@ -10,12 +10,12 @@ use sea_orm::{
 };
 
 use crate::{
-    ProjectId, Store, StoreError, TokenId,
+    McpAllowList, ProjectId, Store, StoreError, TokenId,
     connection::Alone,
     entity::token,
     error::Doing as _,
     installation::now,
-    words::{from_json, parse, storable},
+    words::{from_json, parse, storable, storable_json},
 };
 
 /// What a token allows.
@@ -43,6 +43,8 @@ pub struct NewToken {
     pub name: String,
     /// What it allows.
     pub scopes: Vec<Scope>,
+    /// The hosted MCP servers that it may use; `None` for all of the project's.
+    pub mcp: Option<McpAllowList>,
     /// SHA-256 of the secret.
     pub hash: [u8; 32],
     /// When it stops working; `None` for never.
@@ -60,6 +62,8 @@ pub struct Token {
     pub name: String,
     /// What it allows.
     pub scopes: Vec<Scope>,
+    /// The hosted MCP servers that it may use; `None` for all of the project's.
+    pub mcp: Option<McpAllowList>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When its secret was last replaced.
@@ -211,6 +215,7 @@ async fn insert(connection: &impl ConnectionTrait, new: NewToken) -> Result<Toke
         project: new.project,
         name: storable(&new.name),
         scopes: new.scopes,
+        mcp: new.mcp,
         created_at: now(),
         rotated_at: None,
         expires_at: new.expires_at.map(|expiry| expiry.trunc_subsecs(6)),
@@ -227,6 +232,7 @@ async fn insert(connection: &impl ConnectionTrait, new: NewToken) -> Result<Toke
         rotated_at: Set(None),
         expires_at: Set(token.expires_at),
         revoked_at: Set(None),
+        mcp_allow_list: Set(token.mcp.clone().map(|list| storable_json(Vec::from(list).into()))),
     };
     let insert = token::Entity::insert(row).exec_without_returning(connection);
     insert.await.doing("record a token")?;
@@ -250,6 +256,7 @@ impl TryFrom<token::Model> for Token {
             project: row.project_id.into(),
             name: row.name,
             scopes,
+            mcp: row.mcp_allow_list.map(|list| from_json("tokens.mcp_allow_list", list)).transpose()?,
             created_at: row.created_at,
             rotated_at: row.rotated_at,
             expires_at: row.expires_at,

@@ -3,10 +3,11 @@
 use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, ensure};
-use emergent_live_tests::{Case, Runtime, Server, ServerOptions};
+use emergent_live_tests::{
+    Case, Runtime, Server, ServerOptions,
+    mcp::{SERVERS, host, image},
+};
 use serde_json::json;
-
-use crate::host::{SERVERS, host, image};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![Case::new("mcp::the_official_conformance_suite_passes", the_suite_passes)]

@@ -1,11 +1,15 @@
 //! The endpoint of a hosted server as MCP clients see it.
 
 use anyhow::{Context as _, ensure};
-use emergent_live_tests::{Case, Runtime};
-use reqwest::{Method, header};
-use serde_json::{Value, json};
+use emergent_live_tests::{
+    Case, Runtime,
+    mcp::{SERVERS, Session, host, post, start, tool},
+};
+use reqwest::header;
+use serde_json::json;
 
-use crate::host::{SERVERS, host, start, tool};
+/// The endpoint of the server called `fixture`.
+const ENDPOINT: &str = "/api/v1/mcp/servers/fixture/mcp";
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -15,54 +19,30 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-struct Session<'a> {
-    api: &'a emergent_live_tests::Api,
-    id: String,
-}
-
-impl<'a> Session<'a> {
-    async fn open(api: &'a emergent_live_tests::Api) -> anyhow::Result<Self> {
-        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
-            "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "live", "version": "1" } } });
-        let answer = post(api, &body).send().await?;
-        ensure!(answer.status() == 200, "{}", answer.status());
-        let id = answer.headers().get("mcp-session-id").context("no session")?.to_str()?.to_owned();
-        Ok(Self { api, id })
-    }
-
-    async fn count(&self) -> anyhow::Result<String> {
-        let body = json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call",
-            "params": { "name": "count", "arguments": {} } });
-        let request = post(self.api, &body).header("mcp-session-id", &self.id);
-        let answer = request.header("mcp-protocol-version", "2025-11-25").send().await?.text().await?;
-        let json = answer.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or(&answer);
-        let value: Value = serde_json::from_str(json).with_context(|| answer.clone())?;
-        Ok(value["result"]["content"][0]["text"].as_str().context(answer)?.to_owned())
-    }
-}
-
-fn post(api: &emergent_live_tests::Api, body: &Value) -> reqwest::RequestBuilder {
-    let request = api.request(Method::POST, &format!("{SERVERS}/fixture/mcp"));
-    request.header(header::ACCEPT, "application/json, text/event-stream").json(body)
+async fn count(session: &Session) -> anyhow::Result<String> {
+    session.text("count", json!({})).await
 }
 
 async fn sessions_outlive_our_crash(runtime: Runtime) -> anyhow::Result<()> {
     let mut server = start(runtime).await?;
     host(&server.api, json!({})).await?;
-    let ids = {
-        let (one, other) = (Session::open(&server.api).await?, Session::open(&server.api).await?);
-        ensure!(one.count().await? == "1" && one.count().await? == "2" && other.count().await? == "1");
-        [one.id, other.id]
+    let sessions = {
+        let (one, other) = (Session::open(&server.api, ENDPOINT).await?, Session::open(&server.api, ENDPOINT).await?);
+        ensure!(count(&one).await? == "1" && count(&one).await? == "2" && count(&other).await? == "1");
+        [one, other]
     };
     server.kill()?;
     server.respawn(|_| {})?;
     server.await_ready().await?;
-    let [one, other] = ids.map(|id| Session { api: &server.api, id });
-    crate::host::await_server(&server.api, "it is adopted", std::time::Duration::from_secs(20), |server| {
-        server["state"] == "running"
-    })
+    let [one, other] = sessions;
+    emergent_live_tests::mcp::await_server(
+        &server.api,
+        "it is adopted",
+        std::time::Duration::from_secs(20),
+        |server| server["state"] == "running",
+    )
     .await?;
-    ensure!(one.count().await? == "3" && other.count().await? == "2");
+    ensure!(count(&one).await? == "3" && count(&other).await? == "2");
     Ok(())
 }
 
@@ -71,7 +51,7 @@ async fn only_those_are_let_in_who_may(runtime: Runtime) -> anyhow::Result<()> {
     host(&server.api, json!({})).await?;
     let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" });
 
-    let stranger = post(&server.api.with_token("nobody"), &body).send().await?;
+    let stranger = post(&server.api.with_token("nobody"), ENDPOINT, &body).send().await?;
     ensure!(stranger.status() == 401, "{}", stranger.status());
     let challenge = stranger.headers().get(header::WWW_AUTHENTICATE).context("no challenge")?.to_str()?.to_owned();
     let url = challenge.split('"').nth(1).context("no metadata")?;
@@ -88,17 +68,21 @@ async fn only_those_are_let_in_who_may(runtime: Runtime) -> anyhow::Result<()> {
         }
     };
     let reader = token("admin:read").await?;
-    ensure!(post(&reader, &body).send().await?.status() == 403);
+    ensure!(post(&reader, ENDPOINT, &body).send().await?.status() == 403);
     tool(&reader, "count", json!({})).await?.refusal(403)?;
     let user = token("mcp:use").await?;
     tool(&user, "count", json!({})).await?.success()?;
-    Session::open(&user).await?;
+    let session = Session::open(&user, ENDPOINT).await?;
+    ensure!(count(&session).await? == "1");
+    // Who else knows its id has no use for it.
+    let other = session.through(&server.api).send("ping", &json!({})).await?;
+    ensure!(other.status() == 404, "{}", other.status());
     user.delete(&format!("{SERVERS}/fixture")).await?.refusal(403)?;
     user.get(SERVERS).await?.refusal(403)?;
 
-    let foreign = post(&server.api, &body).header(header::ORIGIN, "https://evil.example").send().await?;
+    let foreign = post(&server.api, ENDPOINT, &body).header(header::ORIGIN, "https://evil.example").send().await?;
     ensure!(foreign.status() == 403, "{}", foreign.status());
-    let rebound = post(&server.api, &body).header(header::HOST, "evil.example").send().await?;
+    let rebound = post(&server.api, ENDPOINT, &body).header(header::HOST, "evil.example").send().await?;
     ensure!(rebound.status() == 421, "{}", rebound.status());
     Ok(())
 }
@@ -123,7 +107,7 @@ http.server.ThreadingHTTPServer(('127.0.0.1', 8123), Echo).serve_forever()
     let body = json!({ "text": "x".repeat(3 << 20) });
     let sent = body.to_string();
     emergent_live_tests::until("it listens", std::time::Duration::from_secs(20), || async {
-        let answer = post(&server.api, &body).send().await?;
+        let answer = post(&server.api, ENDPOINT, &body).send().await?;
         let (status, path) = (answer.status(), answer.headers().get("x-path").cloned());
         let echo = answer.text().await?;
         let right = status == 200 && path.is_some_and(|path| path == "/rpc") && echo == sent;

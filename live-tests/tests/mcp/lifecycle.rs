@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use emergent_live_tests::{Case, Runtime};
+use emergent_live_tests::{
+    Case, Runtime,
+    mcp::{SERVERS, await_server, host, show, start, text, tool},
+};
 use serde_json::json;
-
-use crate::host::{SERVERS, await_server, host, show, start, text, tool};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![

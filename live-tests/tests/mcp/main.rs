@@ -3,7 +3,8 @@
 
 mod conformance;
 mod endpoint;
-mod host;
+mod faults;
+mod gateway;
 mod lifecycle;
 mod secrets;
 mod shim;
@@ -14,8 +15,10 @@ fn main() -> ExitCode {
     emergent_live_tests::case::run(&[
         lifecycle::cases,
         endpoint::cases,
+        gateway::cases,
         secrets::cases,
         shim::cases,
         conformance::cases,
+        faults::cases,
     ])
 }

@@ -3,10 +3,11 @@
 use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, ensure};
-use emergent_live_tests::{Case, Runtime};
+use emergent_live_tests::{
+    Case, Runtime,
+    mcp::{SERVERS, host, start, text},
+};
 use serde_json::json;
-
-use crate::host::{SERVERS, host, start, text};
 
 const SECRET: &str = "correct-horse-4711";
 

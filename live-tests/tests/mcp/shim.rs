@@ -3,15 +3,17 @@
 use std::{process::Stdio, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use emergent_live_tests::{Case, Runtime, Server, server::program};
+use emergent_live_tests::{
+    Case, Runtime, Server,
+    mcp::{host, start},
+    server::program,
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
     time::timeout,
 };
-
-use crate::host::{host, start};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -87,6 +89,13 @@ async fn hosted(runtime: Runtime) -> anyhow::Result<()> {
         let counted = shim.ask(call).await?;
         ensure!(counted["result"]["content"][0]["text"] == count, "{counted}");
     }
+    // In the newer era an argument is repeated in a header where the tool asks for that.
+    let meta = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {} });
+    let call = json!({ "jsonrpc": "2.0", "id": 8, "method": "tools/call", "params": {
+        "name": "test_x_mcp_header", "arguments": { "region": "Zürich" }, "_meta": meta } });
+    let repeated = shim.ask(call).await?;
+    ensure!(repeated["result"]["content"].is_array(), "{repeated}");
     // An error of the server's own comes back as it is.
     let wrong = shim.ask(json!({ "jsonrpc": "2.0", "id": 9, "method": "no/such" })).await?;
     ensure!(wrong["error"]["code"] == -32601, "{wrong}");

@@ -6,6 +6,7 @@ mod apart;
 mod database;
 mod drain;
 mod forward;
+mod hosted;
 mod restore;
 mod takeover;
 
@@ -16,7 +17,7 @@ use emergent_live_tests::{Runtime, Server, ServerOptions};
 fn main() -> ExitCode {
     emergent_live_tests::case::run_on(
         &[Runtime::Runc],
-        &[takeover::cases, forward::cases, drain::cases, database::cases, apart::cases, restore::cases],
+        &[takeover::cases, forward::cases, hosted::cases, drain::cases, database::cases, apart::cases, restore::cases],
     )
 }
 

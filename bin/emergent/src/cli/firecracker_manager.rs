@@ -4,8 +4,9 @@ use std::{net::SocketAddr, num::NonZeroU64, path::PathBuf};
 
 use clap::Args;
 use emergent_firecracker_manager::{
-    DriverChoice, Fault, JailChoice, NetworkChoice, config::DEFAULT_TEMPLATE_SNAPSHOTS,
+    DriverChoice, JailChoice, NetworkChoice, config::DEFAULT_TEMPLATE_SNAPSHOTS, step::step_names,
 };
+use emergent_provider::{Fault, UnknownStep};
 
 /// How to run a manager of microVMs. A flag goes before the environment.
 #[derive(Debug, Args)]
@@ -52,6 +53,10 @@ pub(crate) struct FirecrackerManagerArgs {
     #[arg(long, env = "EMERGENT_LOG", default_value = "info", value_name = "DIRECTIVES")]
     pub(crate) log: String,
     /// For tests of crashes: the step at which the manager kills itself.
-    #[arg(long, env = "EMERGENT_FAULT", value_name = "STEP", hide = true)]
+    #[arg(long, env = "EMERGENT_FAULT", value_name = "STEP", hide = true, value_parser = fault)]
     pub(crate) fault: Option<Fault>,
+}
+
+fn fault(text: &str) -> Result<Fault, UnknownStep> {
+    Fault::among(step_names(), text)
 }

@@ -32,6 +32,10 @@ pub(crate) struct TokenCreateArgs {
     /// What it allows; give it again for more.
     #[arg(long = "scope", required = true, value_enum)]
     scopes: Vec<ScopeArg>,
+    /// A hosted MCP server that it may use, or `server__tool` for one of its tools alone; give it again for more. All of
+    /// the project's by default.
+    #[arg(long = "mcp-server", value_name = "NAME")]
+    pub(crate) mcp_servers: Vec<String>,
     /// Seconds until it stops working; never by default.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) expires_in_seconds: Option<u64>,

@@ -39,8 +39,7 @@ async fn serve(arguments: FirecrackerManagerArgs) -> anyhow::Result<()> {
     let signals = StopSignals::listen()?;
     let listener = listener::bind(arguments.listen, env_vars::FIRECRACKER_LISTEN.name)?;
     let address = listener.local_addr()?;
-    let checkpoint =
-        arguments.fault.map_or_else(step::unhindered, emergent_firecracker_manager::Fault::into_checkpoint);
+    let checkpoint = arguments.fault.map_or_else(step::unhindered, step::ended_by);
     let sandboxes = host(&arguments).open(checkpoint).await?;
     let probed = sandboxes.clone();
     // The first answer about health would otherwise wait for a machine to boot.

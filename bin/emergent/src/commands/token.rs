@@ -37,6 +37,7 @@ async fn create(client: &Client, new: &TokenCreateArgs) -> Result<TokenWithSecre
     let request = CreateToken {
         name: new.name.clone(),
         scopes: new.scopes(),
+        mcp_servers: (!new.mcp_servers.is_empty()).then(|| new.mcp_servers.clone()),
         expires_in_seconds: new.expires_in_seconds,
         project: new.project.clone(),
     };
@@ -54,7 +55,7 @@ fn show_secret(made: &TokenWithSecret, json: bool) {
 
 fn show(tokens: &[TokenView]) {
     print::table(
-        ["id", "name", "project", "scopes", "state", "created"],
+        ["id", "name", "project", "scopes", "mcp servers", "state", "created"],
         tokens.iter().map(|token| {
             let scopes: Vec<_> =
                 token.scopes.iter().map(|scope| emergent_store::Scope::from(*scope).as_str()).collect();
@@ -70,6 +71,7 @@ fn show(tokens: &[TokenView]) {
                 token.name.clone(),
                 token.project.clone(),
                 scopes.join(" "),
+                token.mcp_servers.as_ref().map(|servers| servers.join(" ")).unwrap_or_default(),
                 state.to_owned(),
                 created,
             ]

@@ -3,10 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use emergent_api::size::ByteSize;
-use emergent_core::{ArgumentLevel, AuditConfig, CoreConfig, DeploymentMode, Fault as FaultPoint};
+use emergent_core::{ArgumentLevel, AuditConfig, CoreConfig, DeploymentMode};
 use emergent_firecracker_manager::{Host, ManagerConfig};
-use emergent_mcp_hosting::SecretKey;
-use emergent_provider::{ImageRef, Isolation, ProviderKind, ResourceLimits};
+use emergent_mcp_hosting::{HostStep, SecretKey};
+use emergent_provider::{Fault as FaultPoint, ImageRef, Isolation, ProviderKind, ResourceLimits};
 use emergent_provider_docker::IpNet;
 use emergent_store::{DatabaseUrl, IdleAction, IdlePolicy};
 use secrecy::SecretString;
@@ -168,7 +168,8 @@ impl Reading<'_> {
             registries: self.registries(),
             audit: self.audit(),
             fault: self.optional(env_vars::EMERGENT_FAULT, |text| {
-                text.parse::<FaultPoint>().map_err(|error| error.to_string())
+                let hosting = HostStep::ALL.iter().map(|step| step.name());
+                FaultPoint::among(emergent_core::step_names().chain(hosting), text).map_err(|error| error.to_string())
             }),
         }
     }

@@ -27,6 +27,7 @@ pub(super) async fn ensure_first_token(store: &Store, data_dir: &Path) -> anyhow
             project: store.default_project(),
             name: "bootstrap".to_owned(),
             scopes: Scope::ALL.to_vec(),
+            mcp: None,
             hash: secret.hash(),
             expires_at: None,
         })

@@ -113,7 +113,7 @@ pub(super) async fn pass_on(state: &ApiState, server: &ServerRow, request: Reque
                 },
                 // Cut off, so that nobody takes what has come for the whole.
                 () = &mut gone => {
-                    yield Err(io::Error::other("the workspace's server does not live any more"));
+                    yield Err(io::Error::other("the server that was asked does not live any more"));
                     return;
                 }
             }
@@ -151,7 +151,7 @@ fn strip(headers: &mut HeaderMap) {
 fn failed(server: &ServerRow, error: &reqwest::Error) -> Refusal {
     tracing::warn!(server = %server.title(), error = chain(error), "a request could not be passed on");
     if error.is_connect() || error.is_builder() {
-        let detail = format!("the workspace's server, {}, cannot be reached; nothing was done", server.title());
+        let detail = format!("the server {}, which has it, cannot be reached; nothing was done", server.title());
         return Refusal::new(ProblemKind::ServerAway, detail).retry_after(10);
     }
     interrupted(server)
@@ -159,7 +159,7 @@ fn failed(server: &ServerRow, error: &reqwest::Error) -> Refusal {
 
 fn interrupted(server: &ServerRow) -> Refusal {
     let detail = format!(
-        "the connection to the workspace's server, {}, broke; the call may have happened all the same",
+        "the connection to the server {}, which has it, broke; the call may have happened all the same",
         server.title()
     );
     Refusal::new(ProblemKind::CallInterrupted, detail)

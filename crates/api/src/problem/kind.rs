@@ -76,6 +76,9 @@ kinds! {
     McpCallTimedOut = "mcp-call-timed-out", GATEWAY_TIMEOUT, "The MCP server did not answer in time";
     /// More calls are under way at this hosted MCP server than it takes. Try again when some have ended.
     McpServerBusy = "mcp-server-busy", TOO_MANY_REQUESTS, "The MCP server is busy";
+    /// The token may use some tools of this hosted MCP server, and this is not one of them, or is none at all. Make a token
+    /// that names the tool, or the server as a whole, in `mcp_servers`.
+    McpToolNotAllowed = "mcp-tool-not-allowed", FORBIDDEN, "The token may not use this";
     /// An environment is kept encrypted, and the server has no key. Set `EMERGENT_SECRET_KEY` to 64 hexadecimal digits,
     /// the same on every server of the database.
     NoSecretKey = "no-secret-key", UNPROCESSABLE_ENTITY, "The server cannot keep secrets";

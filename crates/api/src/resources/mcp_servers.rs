@@ -11,7 +11,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
 };
-use emergent_mcp::CallError;
+use emergent_mcp::{CallError, Called};
 use emergent_mcp_hosting::ServerCallError;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -22,6 +22,7 @@ use self::{
 use crate::{
     auth::{Caller, NeedsMcp, NeedsRead, NeedsWrite},
     extract::{JsonBody, Query, path_parameter},
+    mcp::Allowed,
     params::McpServerParam,
     problem::{OnMcpServer, ProblemKind, Refusal, Usual},
     state::ApiState,
@@ -109,7 +110,7 @@ async fn get_mcp_server(
     State(state): State<ApiState>,
     McpServerPath(given): McpServerPath,
 ) -> Result<Json<McpServerView>, Refusal> {
-    let id = state.hosting().find(caller.project(), &given).await?;
+    let id = state.hosting().find(caller.project(), &given).await?.id;
     Ok(Json(state.hosting().get(caller.project(), id).await?.into()))
 }
 
@@ -131,7 +132,7 @@ async fn update_mcp_server(
     McpServerPath(given): McpServerPath,
     JsonBody(request): JsonBody<McpServerRequest>,
 ) -> Result<Json<McpServerView>, Refusal> {
-    let id = state.hosting().find(caller.project(), &given).await?;
+    let id = state.hosting().find(caller.project(), &given).await?.id;
     Ok(Json(state.hosting().update(caller.project(), id, request.into_update()?).await?.into()))
 }
 
@@ -152,7 +153,7 @@ async fn delete_mcp_server(
     State(state): State<ApiState>,
     McpServerPath(given): McpServerPath,
 ) -> Result<StatusCode, Refusal> {
-    let id = state.hosting().find(caller.project(), &given).await?;
+    let id = state.hosting().find(caller.project(), &given).await?.id;
     state.hosting().delete(caller.project(), id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -173,7 +174,7 @@ async fn restart_mcp_server(
     State(state): State<ApiState>,
     McpServerPath(given): McpServerPath,
 ) -> Result<Json<McpServerView>, Refusal> {
-    let id = state.hosting().find(caller.project(), &given).await?;
+    let id = state.hosting().find(caller.project(), &given).await?.id;
     Ok(Json(state.hosting().restart(caller.project(), id).await?.into()))
 }
 
@@ -192,7 +193,7 @@ async fn mcp_server_logs(
     McpServerPath(given): McpServerPath,
 ) -> Result<Json<McpLogs>, Refusal> {
     let hosting = state.hosting();
-    let id = hosting.find(caller.project(), &given).await?;
+    let id = hosting.find(caller.project(), &given).await?.id;
     let last_exit = hosting.get(caller.project(), id).await?.last_exit.map(Into::into);
     // A server that does not run has its last words to show.
     let processes = match hosting.logs(caller.project(), id).await {
@@ -227,9 +228,11 @@ async fn call_mcp_server(
     JsonBody(call): JsonBody<McpCall>,
 ) -> Result<Json<McpAnswer>, Refusal> {
     let hosting = state.hosting();
-    let id = hosting.find(caller.project(), &given).await?;
+    let server = hosting.find(caller.project(), &given).await?;
+    let allowed = Allowed::of(caller.mcp(), &server.name)?;
+    allowed.check(&Called::by(&call.method, call.params.as_deref()))?;
     let at_most = call.timeout_ms.map(Duration::from_millis);
-    match hosting.call(caller.project(), id, &call.method, call.params, at_most).await {
+    match hosting.call(caller.project(), server.id, &call.method, call.params, at_most).await {
         Ok(result) => Ok(Json(McpAnswer { result: Some(result), error: None })),
         Err(ServerCallError::Call(CallError::Rpc { code, message, data })) => {
             Ok(Json(McpAnswer { result: None, error: Some(McpCallError { code, message, data }) }))

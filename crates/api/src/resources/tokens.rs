@@ -9,7 +9,7 @@ use axum::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use emergent_core::TokenId;
-use emergent_store::{NewToken, ProjectId, Scope, Store, Token};
+use emergent_store::{McpAllowList, NewToken, ProjectId, Scope, Store, Token};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -23,6 +23,7 @@ use crate::{
     state::ApiState,
 };
 
+const MOST_MCP_SERVERS: usize = 256;
 const MOST_LIFETIME_SECONDS: u64 = 3650 * 24 * 60 * 60;
 
 /// A token to make.
@@ -35,6 +36,11 @@ pub struct CreateToken {
     /// What it allows; no more than the token that makes it.
     #[schema(min_items = 1)]
     pub scopes: Vec<ScopeName>,
+    /// The hosted MCP servers that it may use, each as `server`, or as `server__tool` for one of its tools alone; all of
+    /// the project's when left out. Only for a token without `admin:write`, which may use everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 256, example = json!(["clock", "files__read_text_file"]))]
+    pub mcp_servers: Option<Vec<String>>,
     /// Seconds until it stops working; never when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 315_360_000)]
@@ -58,6 +64,8 @@ pub struct TokenView {
     pub project: String,
     /// What it allows.
     pub scopes: Vec<ScopeName>,
+    /// The hosted MCP servers that it may use, each as `server` or `server__tool`; null for all of the project's.
+    pub mcp_servers: Option<Vec<String>>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When its secret was last replaced.
@@ -133,6 +141,7 @@ async fn create_token(
         project,
         name: request.name,
         scopes,
+        mcp: request.mcp_servers.map(allow_list).transpose()?,
         hash: secret.hash(),
         expires_at: lifetime.map(|lifetime| Utc::now() + lifetime),
     };
@@ -227,6 +236,11 @@ async fn project(store: &Store, own: ProjectId, named: Option<String>) -> Result
     }
 }
 
+fn allow_list(entries: Vec<String>) -> Result<McpAllowList, Refusal> {
+    let list = McpAllowList::try_from(entries);
+    list.map_err(|error| Refusal::of_field(ProblemKind::InvalidValue, "mcp_servers", error.to_string()))
+}
+
 fn no_such_token() -> Refusal {
     Refusal::new(
         ProblemKind::TokenNotFound,
@@ -257,6 +271,15 @@ impl Check for CreateToken {
         if self.scopes.is_empty() {
             faults.add("scopes", "name at least one of admin:read and admin:write");
         }
+        if let Some(servers) = &self.mcp_servers {
+            if servers.len() > MOST_MCP_SERVERS {
+                faults.add("mcp_servers", "it takes at most 256 names");
+            }
+            if self.scopes.contains(&ScopeName::AdminWrite) {
+                faults
+                    .add("mcp_servers", "a token of the scope admin:write may use all servers; leave one of them out");
+            }
+        }
         faults.range("expires_in_seconds", self.expires_in_seconds, 1..=MOST_LIFETIME_SECONDS);
         if self.project.as_deref().is_some_and(|name| !is_project_name(name)) {
             faults.add("project", "it takes 1 to 100 of the characters A-Z, a-z, 0-9, `.`, `_` and `-`");
@@ -273,6 +296,7 @@ impl TokenView {
             name: token.name,
             project,
             scopes: token.scopes.into_iter().map(Into::into).collect(),
+            mcp_servers: token.mcp.map(Into::into),
             created_at: token.created_at,
             rotated_at: token.rotated_at,
             expires_at: token.expires_at,

@@ -83,6 +83,7 @@ async fn an_expired_token_is_refused() {
         project: api.store.default_project(),
         name: "old".to_owned(),
         scopes: Scope::ALL.to_vec(),
+        mcp: None,
         hash: secret.hash(),
         expires_at: Some(Utc::now() - TimeDelta::seconds(1)),
     };
@@ -128,4 +129,18 @@ async fn a_token_gives_no_more_than_it_has() {
     let stronger = both["items"].as_array().unwrap().iter().find(|token| token["scopes"].as_array().unwrap().len() > 1);
     let path = format!("/api/v1/tokens/{}/rotate", stronger.unwrap()["id"].as_str().unwrap());
     api.call("POST", &path, Some(&write), None).await.problem(403, "missing-scope");
+}
+
+#[tokio::test]
+async fn a_token_may_be_limited_to_mcp_servers_and_their_tools() {
+    let api = Api::start().await;
+    let body = r#"{"name": "agent", "scopes": ["mcp:use"], "mcp_servers": ["files__read", "clock"]}"#;
+    let made = api.post("/api/v1/tokens", body).await.json();
+    assert_eq!(made["token"]["mcp_servers"], serde_json::json!(["clock", "files__read"]));
+    for wrong in [
+        r#"{"name": "a", "scopes": ["mcp:use"], "mcp_servers": ["No such name"]}"#,
+        r#"{"name": "a", "scopes": ["admin:write"], "mcp_servers": ["clock"]}"#,
+    ] {
+        assert_eq!(api.post("/api/v1/tokens", wrong).await.blamed(422, "invalid-value"), ["mcp_servers"]);
+    }
 }

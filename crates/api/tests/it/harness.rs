@@ -66,6 +66,7 @@ impl Api {
             project: self.store.default_project(),
             name: "test".to_owned(),
             scopes: scopes.to_vec(),
+            mcp: None,
             hash: secret.hash(),
             expires_at: None,
         };

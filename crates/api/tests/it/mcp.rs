@@ -1,4 +1,4 @@
-//! A workspace as an MCP server.
+//! What the server offers over MCP itself: workspaces, and the endpoint for all hosted servers.
 
 use axum::{
     body::Body,
@@ -94,4 +94,27 @@ async fn calls_have_the_scopes_checks_and_problems_of_their_routes() {
     let nowhere = format!("{WORKSPACES}/{}/mcp", emergent_core::WorkspaceId::generate());
     let initialize = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {} });
     assert_eq!(json(&post(&api, &api.token, &nowhere, &[], initialize).await)["error"]["code"], -32603);
+}
+
+#[tokio::test]
+async fn the_endpoint_for_all_servers_keeps_each_callers_sessions_apart() {
+    let api = Api::start().await;
+    let initialize = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "c", "version": "1" } } });
+    let refused = post(&api, "emt_none", "/mcp", &[], initialize.clone()).await;
+    assert_eq!(refused.status, 401);
+    let challenge = refused.headers[header::WWW_AUTHENTICATE].to_str().unwrap();
+    assert!(challenge.contains("/.well-known/oauth-protected-resource/mcp"), "{challenge}");
+
+    let (one, other) = (api.new_token(&[Scope::McpUse]).await, api.new_token(&[Scope::McpUse]).await);
+    let opened = post(&api, &one, "/mcp", &[], initialize).await;
+    assert_eq!(json(&opened)["result"]["serverInfo"]["name"], "emergent");
+    let session = [("mcp-session-id", opened.headers["mcp-session-id"].to_str().unwrap())];
+    let list = json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/list" });
+    let listed = post(&api, &one, "/mcp", &session, list.clone()).await;
+    assert_eq!(json(&listed)["result"]["tools"], json!([]));
+    assert_eq!(post(&api, &other, "/mcp", &session, list).await.status, 404);
+    let reader = api.new_token(&[Scope::AdminRead]).await;
+    let ping = json!({ "jsonrpc": "2.0", "id": 3, "method": "ping" });
+    post(&api, &reader, "/mcp", &[], ping).await.problem(403, "missing-scope");
 }

@@ -5,10 +5,8 @@
 
 use std::{env, os::unix::process::ExitStatusExt as _, path::Path, process::Command, time::Duration};
 
-use emergent_core::{
-    CoreConfig, ErrorReason, Fault, NewSnapshot, NewWorkspace, SnapshotStateWord, StateWord, WorkspaceState,
-};
-use emergent_provider::{CreateStep, DestroyStep, EngineState, ExitReason, SnapshotStep, StopStep};
+use emergent_core::{CoreConfig, ErrorReason, NewSnapshot, NewWorkspace, SnapshotStateWord, StateWord, WorkspaceState};
+use emergent_provider::{CreateStep, DestroyStep, EngineState, ExitReason, Fault, SnapshotStep, StopStep};
 
 use crate::support::{Fixture, config, store_and_engine};
 
@@ -145,7 +143,7 @@ fn crash(directory: &Path, step: &str) -> std::process::ExitStatus {
 #[ignore = "is the child of the tests above"]
 async fn child() {
     let (Ok(directory), Ok(step)) = (env::var(DIRECTORY), env::var(STEP)) else { return };
-    let fault: Fault = step.parse().unwrap();
+    let fault = Fault::among(emergent_core::step_names(), &step).unwrap();
     let (store, engine) = store_and_engine(Path::new(&directory)).await;
     // A directory of its own, so that nothing is removed if the child should end in another way.
     let unused = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use tokio::time::Instant;
@@ -21,7 +21,7 @@ const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
 /// The most pages of tools that are looked at.
-pub(super) const PAGES: usize = 50;
+pub(crate) const PAGES: usize = 50;
 
 /// How long what tools say of headers is believed.
 const BELIEVED: Duration = Duration::from_secs(60);
@@ -42,9 +42,9 @@ pub(super) enum Mismatch {
     Unreadable { header: String },
 }
 
-/// Which arguments of which tools are repeated in headers.
+/// Which arguments of which tools a client repeats in headers, as the tools' schemas say (`x-mcp-header`).
 #[derive(Debug)]
-pub(super) struct Rules {
+pub struct HeaderRules {
     asked: Instant,
     tools: HashMap<String, Vec<Rule>>,
 }
@@ -81,21 +81,21 @@ impl Mismatch {
     }
 }
 
-// === impl Rules ===
+// === impl HeaderRules ===
 
-impl Default for Rules {
+impl Default for HeaderRules {
     fn default() -> Self {
         Self { asked: Instant::now(), tools: HashMap::new() }
     }
 }
 
-impl Rules {
+impl HeaderRules {
     pub(super) fn is_old(&self) -> bool {
         self.asked.elapsed() > BELIEVED
     }
 
-    /// Takes one page of tools; the cursor of the next, as JSON, if there is one.
-    pub(super) fn add(&mut self, result: &RawValue) -> Option<String> {
+    /// Takes the result of one `tools/list`; the cursor of the next page, as JSON, if there is one.
+    pub fn add(&mut self, result: &RawValue) -> Option<String> {
         let page: ToolsResult = serde_json::from_str(result.get()).ok()?;
         for tool in page.tools {
             let mut rules = Vec::new();
@@ -105,6 +105,24 @@ impl Rules {
             }
         }
         page.cursor.filter(|cursor| !cursor.is_null()).map(|cursor| cursor.to_string())
+    }
+
+    /// The headers that repeat the arguments of a call.
+    #[must_use]
+    pub fn headers(&self, tool: &str, arguments: Option<&RawValue>) -> Vec<(HeaderName, HeaderValue)> {
+        let Some(rules) = self.tools.get(tool) else { return Vec::new() };
+        let arguments: Value =
+            arguments.and_then(|arguments| serde_json::from_str(arguments.get()).ok()).unwrap_or_default();
+        let repeated = rules.iter().filter_map(|rule| {
+            let text = match rule.path.iter().try_fold(&arguments, |value, name| value.get(name))? {
+                Value::String(text) => text.clone(),
+                value @ (Value::Bool(_) | Value::Number(_)) => value.to_string(),
+                // The protocol has no header for these, and a server says so.
+                Value::Null | Value::Array(_) | Value::Object(_) => return None,
+            };
+            Some((rule.header.clone(), header_value(&text)))
+        });
+        repeated.collect()
     }
 
     /// Whether the headers of a call repeat its arguments.
@@ -125,6 +143,17 @@ impl Rules {
         }
         Ok(())
     }
+}
+
+/// A text as the protocol writes it into a header: as it is, or as `=?base64?…?=` where no header could say it.
+#[must_use]
+pub fn header_value(text: &str) -> HeaderValue {
+    let edges = [text.bytes().next(), text.bytes().last()];
+    let plain = text.bytes().all(|byte| (0x20..0x7f).contains(&byte))
+        && !edges.contains(&Some(b' '))
+        && !text.starts_with("=?base64?");
+    let written = if plain { text.to_owned() } else { format!("=?base64?{}?=", STANDARD.encode(text)) };
+    HeaderValue::try_from(written).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// The headers that every request has.
@@ -223,6 +252,19 @@ mod tests {
     }
 
     #[test]
+    fn a_text_that_no_header_can_say_is_encoded() {
+        for (text, written) in [
+            ("read_file", "read_file"),
+            ("größe", "=?base64?Z3LDtsOfZQ==?="),
+            ("two words", "two words"),
+            (" edge", "=?base64?IGVkZ2U=?="),
+            ("=?base64?x?=", "=?base64?PT9iYXNlNjQ/eD89?="),
+        ] {
+            assert_eq!(header_value(text), written);
+        }
+    }
+
+    #[test]
     fn arguments_are_compared_with_their_headers() {
         let schema = json!({ "properties": {
             "region": { "type": "string", "x-mcp-header": "Region" },
@@ -230,7 +272,7 @@ mod tests {
             "plain": { "type": "string" },
         }});
         let page = json!({ "tools": [{ "name": "t", "inputSchema": schema }], "nextCursor": "next" }).to_string();
-        let mut rules = Rules::default();
+        let mut rules = HeaderRules::default();
         let raw: &RawValue = serde_json::from_str(&page).expect("JSON");
         assert_eq!(rules.add(raw).as_deref(), Some("\"next\""));
         let check = |arguments: Value, pairs: &[(&str, &str)]| {
@@ -243,6 +285,12 @@ mod tests {
         assert_eq!(check(json!({ "deep": { "count": 2 } }), &[("Mcp-Param-Count", "2")]), Ok(()));
         assert!(matches!(check(json!({ "region": "eu" }), &[]), Err(Mismatch::Missing { .. })));
         assert!(matches!(check(json!({}), &[("Mcp-Param-Region", "eu")]), Err(Mismatch::Differs { .. })));
+        for arguments in [json!({ "region": " Zürich" }), json!({ "region": "eu", "deep": { "count": 2 } }), json!({})]
+        {
+            let raw: Box<RawValue> = serde_json::from_str(&arguments.to_string()).expect("JSON");
+            let made: HeaderMap = rules.headers("t", Some(&raw)).into_iter().collect();
+            assert_eq!(rules.check(&made, "t", Some(&raw)), Ok(()), "{arguments}");
+        }
         let broken = check(json!({ "region": "eu" }), &[("Mcp-Param-Region", "=?base64?ZX!?=")]);
         assert!(matches!(broken, Err(Mismatch::Unreadable { .. })));
         let twice = [("Mcp-Param-Region", "eu"), ("Mcp-Param-Region", "us")];

@@ -3,11 +3,13 @@
 mod bad_children;
 mod bad_clients;
 mod calls;
+mod gateway;
 mod isolation;
 mod keeping;
 mod leaks;
 mod legacy;
 mod modern;
+mod owners;
 mod reattach;
 mod shared;
 mod support;

@@ -69,11 +69,15 @@ impl Client {
     }
 
     pub(crate) async fn connect_as(bridge: &Arc<Bridge>, name: &str, version: &str) -> Self {
+        Self::connect_to(bridge, name, version, "emergent-mcp-fixture").await
+    }
+
+    pub(crate) async fn connect_to(bridge: &Arc<Bridge>, name: &str, version: &str, server: &str) -> Self {
         let answer = post(bridge, &[], &initialize(name, version)).await;
         assert_eq!(answer.status(), StatusCode::OK);
         let session = answer.headers()["mcp-session-id"].to_str().expect("a name").to_owned();
         let result = whole(answer).await;
-        assert_eq!(result["result"]["serverInfo"]["name"], "emergent-mcp-fixture", "{result}");
+        assert_eq!(result["result"]["serverInfo"]["name"], server, "{result}");
         let client = Self { bridge: Arc::clone(bridge), session, next: AtomicU64::new(1) };
         let told = client.post(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })).await;
         assert_eq!(told.status(), StatusCode::ACCEPTED);

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use emergent_provider::{ProviderKind, ServerId};
-use emergent_store::{OpenError, Renewal, ServerIdentity, StateWord, Store, WorkspaceState};
+use emergent_store::{
+    McpServerId, McpServerRow, McpServerState, OpenError, Renewal, ServerIdentity, StateWord, Store, WorkspaceState,
+};
 use tokio::task::JoinSet;
 
 use crate::support::TestStore;
@@ -56,7 +58,7 @@ async fn a_server_that_lives_keeps_its_workspaces() {
     let store = TestStore::open().await;
     let other = another_server(&store).await;
     let id = store.admitted(store.new_row()).await.id;
-    assert_eq!(other.servers_take_over(store.server_id(), &PROVIDERS).await.unwrap(), []);
+    assert_eq!(other.servers_take_over(store.server_id(), &PROVIDERS).await.unwrap().workspaces, []);
     assert_eq!(store.workspaces_find(id).await.unwrap().unwrap().server, store.server_id());
 }
 
@@ -73,7 +75,7 @@ async fn the_workspaces_of_a_server_whose_lease_ran_out_go_to_one_other() {
     let_lapse(&store, store.server_id()).await;
     let takes = (0..8).map(|turn| {
         let (heir, dead) = (heirs[turn % 2].clone(), store.server_id());
-        async move { heir.servers_take_over(dead, &PROVIDERS).await.unwrap() }
+        async move { heir.servers_take_over(dead, &PROVIDERS).await.unwrap().workspaces }
     });
     let taken = takes.collect::<JoinSet<_>>().join_all().await.concat();
     let mut taken_ids = taken.iter().map(|row| row.id).collect::<Vec<_>>();
@@ -88,8 +90,48 @@ async fn other_engines_workspaces_are_left_where_they_are() {
     let other = another_server(&store).await;
     store.admitted(store.new_row()).await;
     let_lapse(&store, store.server_id()).await;
-    assert_eq!(other.servers_take_over(store.server_id(), &[ProviderKind::E2b]).await.unwrap(), []);
-    assert_eq!(other.servers_take_over(store.server_id(), &PROVIDERS).await.unwrap().len(), 1);
+    assert_eq!(other.servers_take_over(store.server_id(), &[ProviderKind::E2b]).await.unwrap().workspaces, []);
+    assert_eq!(other.servers_take_over(store.server_id(), &PROVIDERS).await.unwrap().workspaces.len(), 1);
+}
+
+#[tokio::test]
+async fn hosted_mcp_servers_change_hands_and_only_their_host_records_anything() {
+    let store = TestStore::open().await;
+    let other = another_server(&store).await;
+    let spec = serde_json::json!({ "image": "a", "stdio_bridge": true, "restart_policy": "always", "cpu": 1.0,
+        "memory_bytes": 1, "disk_bytes": 1, "pids": 1, "network": "none", "call_timeout_ms": 1 });
+    let now = chrono::Utc::now();
+    let row = McpServerRow {
+        id: McpServerId::generate(),
+        project: store.default_project(),
+        server: store.server_id(),
+        name: "clock".to_owned(),
+        spec: serde_json::from_value(spec).unwrap(),
+        environment_keys: Vec::new(),
+        environment_sealed: None,
+        revision: 1,
+        made_revision: None,
+        state: McpServerState::Running,
+        message: None,
+        last_exit: None,
+        restarts: 0,
+        era: None,
+        runtime: None,
+        warnings: Vec::new(),
+        created_at: now,
+        updated_at: now,
+    };
+    assert!(store.mcp_servers_insert(&row).await.unwrap());
+    let_lapse(&store, store.server_id()).await;
+    assert_eq!(other.servers_take_over(store.server_id(), &[ProviderKind::E2b]).await.unwrap().mcp_servers, 0);
+    assert_eq!(other.servers_take_over(store.server_id(), &PROVIDERS).await.unwrap().mcp_servers, 1);
+    assert_eq!(other.servers_take_over(store.server_id(), &PROVIDERS).await.unwrap().mcp_servers, 0);
+    assert_eq!(other.mcp_servers_of(other.server_id()).await.unwrap().len(), 1);
+    store.mcp_servers_record(row.id, McpServerState::Failed, None).await.unwrap();
+    let named = async || other.mcp_servers_named(row.project, "clock").await.unwrap().unwrap();
+    assert_eq!(named().await.state, McpServerState::Running);
+    other.mcp_servers_record(row.id, McpServerState::Failed, None).await.unwrap();
+    assert_eq!(named().await.state, McpServerState::Failed);
 }
 
 #[tokio::test]

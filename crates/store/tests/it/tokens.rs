@@ -1,7 +1,7 @@
 //! Tokens.
 
 use chrono::{TimeDelta, Utc};
-use emergent_store::{NewToken, ProjectId, Scope, TokenId};
+use emergent_store::{McpAllowList, NewToken, ProjectId, Scope, TokenId};
 
 use crate::support::TestStore;
 
@@ -10,6 +10,7 @@ fn new_token(store: &TestStore, hash: u8) -> NewToken {
         project: store.default_project(),
         name: format!("token {hash}"),
         scopes: Scope::ALL.to_vec(),
+        mcp: None,
         hash: [hash; 32],
         expires_at: Some(Utc::now() + TimeDelta::hours(1)),
     }
@@ -77,4 +78,17 @@ async fn of_servers_that_start_at_once_one_makes_the_first_token() {
     let made = asks.collect::<tokio::task::JoinSet<_>>().join_all().await;
     assert_eq!(made.iter().flatten().count(), 1);
     assert_eq!(store.tokens_list(store.default_project()).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_token_may_use_is_kept_with_it() {
+    let store = TestStore::open().await;
+    let list = McpAllowList::try_from(vec!["clock".to_owned(), "files__read".to_owned()]).unwrap();
+    let new = NewToken { mcp: Some(list.clone()), ..new_token(&store, 1) };
+    let token = store.tokens_create(new).await.unwrap();
+    assert_eq!(token.mcp, Some(list));
+    assert_eq!(store.tokens_find_by_hash(&[1; 32]).await.unwrap(), Some(token));
+    let nothing = NewToken { mcp: Some(McpAllowList::default()), ..new_token(&store, 2) };
+    let token = store.tokens_create(nothing).await.unwrap();
+    assert_eq!(store.tokens_find_by_hash(&[2; 32]).await.unwrap(), Some(token));
 }

@@ -6,12 +6,16 @@
 //!                    GET  ──► what the server says unasked ──line──► client     (sessions of 2025-11-25 and older)
 //! ```
 //!
-//! Messages pass as they are. Which era one belongs to is read from the message itself, as the server does.
+//! Messages pass as they are. Which era one belongs to is read from the message itself, as the server does; in the newer
+//! one, arguments that a tool's schema marks with `x-mcp-header` are repeated in headers, so the tools are listed first.
 
 use std::{sync::Arc, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
+use emergent_mcp::{HeaderRules, header_value};
+use reqwest::{
+    Method, RequestBuilder, Response, StatusCode,
+    header::{self, HeaderName, HeaderValue},
+};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use tokio::{
@@ -29,6 +33,10 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(1);
 /// JSON-RPC's internal error.
 const INTERNAL: i32 = -32603;
+/// That headers and body say different things.
+const HEADER_MISMATCH: &str = "-32020";
+/// The most pages of tools that are looked at.
+const PAGES: usize = 50;
 
 /// The connection between a client here and an endpoint there.
 struct Shim {
@@ -36,6 +44,8 @@ struct Shim {
     path: String,
     out: Mutex<Stdout>,
     session: watch::Sender<Option<Session>>,
+    /// Which arguments are repeated in headers, once that was asked for.
+    rules: Mutex<Option<HeaderRules>>,
 }
 
 /// A session of 2025-11-25 or older.
@@ -52,17 +62,19 @@ struct Envelope<'a> {
     #[serde(borrow)]
     id: Option<&'a RawValue>,
     method: Option<String>,
-    #[serde(default)]
-    params: Params,
+    #[serde(borrow, default)]
+    params: Params<'a>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Params {
-    #[serde(rename = "_meta")]
-    meta: Meta,
+struct Params<'a> {
+    #[serde(borrow, rename = "_meta")]
+    meta: Option<&'a RawValue>,
     name: Option<String>,
     uri: Option<String>,
+    #[serde(borrow)]
+    arguments: Option<&'a RawValue>,
 }
 
 #[derive(Default, Deserialize)]
@@ -72,9 +84,16 @@ struct Meta {
     version: Option<String>,
 }
 
+#[derive(Deserialize)]
+struct Listed<'a> {
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+}
+
 /// Passes messages until standard input ends.
 pub(super) async fn connect(client: Client, path: String) -> Result<(), ClientError> {
-    let shim = Arc::new(Shim { client, path, out: Mutex::new(stdout()), session: watch::Sender::new(None) });
+    let (out, session) = (Mutex::new(stdout()), watch::Sender::new(None));
+    let shim = Arc::new(Shim { client, path, out, session, rules: Mutex::new(None) });
     let standing = tokio::spawn(Arc::clone(&shim).listen());
     let mut lines = BufReader::new(stdin()).lines();
     let mut requests = JoinSet::new();
@@ -108,11 +127,13 @@ impl Shim {
         let id = envelope.as_ref().and_then(|envelope| envelope.id).map(|id| id.get().to_owned());
         let is_request = envelope.as_ref().is_none_or(|envelope| envelope.method.is_some() && id.is_some());
         let opens = envelope.as_ref().is_some_and(|envelope| envelope.method.as_deref() == Some("initialize"));
-        let passed = match self.post(envelope.as_ref()) {
-            Ok(request) => self.answer(request.body(line.clone()), opens).await,
-            Err(error) => Err(error),
+        let passed = async {
+            let request = self.post(envelope.as_ref())?.body(line.clone());
+            let repeated = self.repeated(envelope.as_ref()).await?;
+            let request = repeated.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+            self.answer(request, opens).await
         };
-        if let Err(error) = passed {
+        if let Err(error) = passed.await {
             tracing::debug!(%error, "a message was not answered");
             if is_request {
                 let id = id.and_then(|id| serde_json::from_str::<Value>(&id).ok()).unwrap_or_default();
@@ -127,23 +148,73 @@ impl Shim {
         request = request.header(header::CONTENT_TYPE, "application/json");
         request = request.header(header::ACCEPT, "application/json, text/event-stream");
         if let Some(Envelope { method: Some(method), params, .. }) = envelope
-            && let Some(version) = &params.meta.version
+            && let Some(version) = params.version()
         {
-            request = request.header("mcp-protocol-version", version).header("mcp-method", method);
+            request = request.header("mcp-protocol-version", &version).header("mcp-method", method);
             let named = match method.as_str() {
                 "tools/call" | "prompts/get" => params.name.as_deref(),
                 "resources/read" => params.uri.as_deref(),
                 _ => None,
             };
-            return Ok(named
-                .map(header_value)
-                .into_iter()
-                .fold(request, |request, name| request.header("mcp-name", name)));
+            return Ok(match named {
+                Some(name) => request.header("mcp-name", header_value(name)),
+                None => request,
+            });
         }
         Ok(match &*self.session.borrow() {
             Some(session) => session.on(request),
             None => request,
         })
+    }
+
+    /// The headers that repeat arguments of a call in the newer era.
+    async fn repeated(&self, envelope: Option<&Envelope<'_>>) -> Result<Vec<(HeaderName, HeaderValue)>, ClientError> {
+        let Some(Envelope { method: Some(method), params, .. }) = envelope else { return Ok(Vec::new()) };
+        let (Some(name), Some(meta)) = (&params.name, params.meta.filter(|_| params.version().is_some())) else {
+            return Ok(Vec::new());
+        };
+        if method != "tools/call" {
+            return Ok(Vec::new());
+        }
+        let mut rules = self.rules.lock().await;
+        if rules.is_none() {
+            *rules = Some(self.list(meta).await?);
+        }
+        Ok(rules.as_ref().map(|rules| rules.headers(name, params.arguments)).unwrap_or_default())
+    }
+
+    /// Asks which arguments are repeated, in the client's words. A server that does not tell its tools has none.
+    async fn list(&self, meta: &RawValue) -> Result<HeaderRules, ClientError> {
+        let mut rules = HeaderRules::default();
+        let mut cursor = String::new();
+        for _ in 0..PAGES {
+            let params = format!(r#"{{{cursor}"_meta":{meta}}}"#);
+            let line = format!(r#"{{"jsonrpc":"2.0","id":"emergent-tools","method":"tools/list","params":{params}}}"#);
+            let envelope = serde_json::from_str::<Envelope<'_>>(&line).ok();
+            let response = self.client.send_any(self.post(envelope.as_ref())?.body(line.clone())).await?;
+            let mut last = String::new();
+            if is_stream(&response) {
+                let mut events = EventReader::new(response);
+                while let Some(event) = events.next().await.map_err(ClientError::Events)? {
+                    last = event.data;
+                }
+            } else {
+                last = response.text().await.unwrap_or_default();
+            }
+            let Ok(Listed { result: Some(result) }) = serde_json::from_str::<Listed<'_>>(&last) else { break };
+            match rules.add(result) {
+                Some(next) => cursor = format!(r#""cursor":{next},"#),
+                None => break,
+            }
+        }
+        Ok(rules)
+    }
+
+    /// Forgets what was listed when a message says that it is not (or was not) so any more.
+    async fn notice(&self, message: &str) {
+        if message.contains(HEADER_MISMATCH) || message.contains("notifications/tools/list_changed") {
+            *self.rules.lock().await = None;
+        }
     }
 
     async fn answer(&self, request: RequestBuilder, opens: bool) -> Result<(), ClientError> {
@@ -217,6 +288,7 @@ impl Shim {
 
     /// Writes a message as one line. A client that does not listen any more ends this program by closing its input.
     async fn write(&self, message: &str) {
+        self.notice(message).await;
         // Between the tokens of JSON a line end is as good as a blank, and inside of them there is none.
         let line = message.trim().replace(['\r', '\n'], " ") + "\n";
         let mut out = self.out.lock().await;
@@ -227,6 +299,15 @@ impl Shim {
         if let Err(error) = written.await {
             tracing::debug!(%error, "a message could not be written");
         }
+    }
+}
+
+// === impl Params ===
+
+impl Params<'_> {
+    /// The version that the message says it is of, in the newer era.
+    fn version(&self) -> Option<String> {
+        serde_json::from_str::<Meta>(self.meta?.get()).ok()?.version
     }
 }
 
@@ -245,22 +326,4 @@ impl Session {
 fn is_stream(response: &Response) -> bool {
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     response.status().is_success() && kind.is_some_and(|kind| kind.starts_with("text/event-stream"))
-}
-
-/// A name as a header can say it.
-fn header_value(name: &str) -> String {
-    let plain = name.bytes().all(|byte| (0x21..0x7f).contains(&byte)) && !name.starts_with("=?base64?");
-    if plain { name.to_owned() } else { format!("=?base64?{}?=", STANDARD.encode(name)) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_that_no_header_can_say_is_encoded() {
-        assert_eq!(header_value("read_file"), "read_file");
-        assert_eq!(header_value("größe"), "=?base64?Z3LDtsOfZQ==?=");
-        assert_eq!(header_value("two words"), "=?base64?dHdvIHdvcmRz?=");
-    }
 }

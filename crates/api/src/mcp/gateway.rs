@@ -1,0 +1,229 @@
+//! `/mcp`: all hosted servers that a token may use, as one MCP server.
+//!
+//! What goes to a server is a request to that server's own endpoint with the caller's token: who may use what, and
+//! which server of the installation hosts it, is decided there. Each token has a bridge of its own, so that nothing of
+//! one caller's is in another's reach.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use axum::{
+    Router,
+    body::Body,
+    extract::{FromRequestParts as _, Request},
+    http::{HeaderValue, header},
+    response::{IntoResponse as _, Response},
+    routing::{MethodRouter, any},
+};
+use bytes::Bytes;
+use emergent_mcp::{Bridge, BridgeConfig, Era, Gateway, SessionOwner, UpstreamBody, Upstreams};
+use emergent_mcp_hosting::HostingError;
+use emergent_store::{McpAllowList, ProjectId, TokenId};
+use http_body_util::BodyExt as _;
+use tokio::sync::{OnceCell, watch};
+use tower::ServiceExt as _;
+
+use super::{Allowed, base_of, challenge, check_origin};
+use crate::{
+    auth::{Caller, NeedsMcp},
+    observe::Verbatim,
+    problem::{ProblemKind, Refusal},
+    state::ApiState,
+};
+
+/// Where it is.
+pub(crate) const PATH: &str = "/mcp";
+/// How long sessions at the servers may take to end when a gateway does.
+const GRACE: Duration = Duration::from_secs(5);
+/// The most gateways that are kept, each for one token.
+const MOST: usize = 1_000;
+
+/// The gateways of those tokens that have used one lately.
+#[derive(Default)]
+struct Gateways(Mutex<HashMap<TokenId, Arc<OfToken>>>);
+
+struct OfToken {
+    bridge: OnceCell<Bridge>,
+    servers: Arc<Servers>,
+    used: Mutex<Instant>,
+}
+
+/// The servers as one token may use them.
+struct Servers {
+    state: ApiState,
+    /// The endpoints of the servers.
+    endpoints: Router,
+    project: ProjectId,
+    allowed: Option<McpAllowList>,
+    /// What the token is sent as; another after it was rotated.
+    authorization: Mutex<HeaderValue>,
+}
+
+/// The endpoint, over the endpoints of the servers.
+pub(crate) fn route(endpoints: Router, state: ApiState) -> MethodRouter<ApiState> {
+    let gateways = Arc::new(Gateways::default());
+    any(move |request: Request| {
+        let (gateways, endpoints, state) = (Arc::clone(&gateways), endpoints.clone(), state.clone());
+        async move { answer(&gateways, endpoints, &state, request).await }
+    })
+}
+
+async fn answer(gateways: &Gateways, endpoints: Router, state: &ApiState, request: Request) -> Response {
+    let base = base_of(request.headers(), state);
+    let (mut parts, body) = request.into_parts();
+    let caller = match Caller::<NeedsMcp>::from_request_parts(&mut parts, state).await {
+        Ok(caller) => caller,
+        Err(refusal) => return challenge(refusal, &base, PATH),
+    };
+    let answered = async {
+        check_origin(&parts.headers, state)?;
+        if !state.hosting().config().enabled {
+            return Err(HostingError::Disabled.into());
+        }
+        let Some(authorization) = parts.headers.remove(header::AUTHORIZATION) else {
+            return Err(Refusal::new(ProblemKind::Unauthorized, "there is no Authorization header"));
+        };
+        let of_token = gateways.of(&caller, authorization, endpoints, state);
+        let bridge = of_token.bridge(state).await?;
+        parts.extensions.insert(SessionOwner(caller.token_id().to_string().into()));
+        Ok(bridge.handle(Request::from_parts(parts, body)).await)
+    };
+    match answered.await {
+        Ok(mut response) => {
+            response.extensions_mut().insert(Verbatim);
+            response.map(Body::new)
+        }
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+// === impl Gateways ===
+
+impl Gateways {
+    /// The caller's, which is made if there is none. Those that nobody has used for long make room.
+    fn of(
+        &self,
+        caller: &Caller<NeedsMcp>,
+        authorization: HeaderValue,
+        endpoints: Router,
+        state: &ApiState,
+    ) -> Arc<OfToken> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.get(&caller.token_id()) {
+            *lock(&known.used) = Instant::now();
+            *lock(&known.servers.authorization) = authorization;
+            return Arc::clone(known);
+        }
+        let idle_after = state.hosting().config().idle_after;
+        let longest_unused = all.iter().map(|(id, it)| (*lock(&it.used), *id)).min().filter(|_| all.len() >= MOST);
+        let unused: Vec<TokenId> = all.iter().filter(|(_, it)| it.is_unused(idle_after)).map(|(id, _)| *id).collect();
+        for id in unused.into_iter().chain(longest_unused.map(|(_, id)| id)) {
+            if let Some(gone) = all.remove(&id) {
+                tokio::spawn(async move { gone.end().await });
+            }
+        }
+        let servers = Servers {
+            state: state.clone(),
+            endpoints,
+            project: caller.project(),
+            allowed: caller.mcp().cloned(),
+            authorization: Mutex::new(authorization),
+        };
+        let made = OfToken { bridge: OnceCell::new(), servers: Arc::new(servers), used: Mutex::new(Instant::now()) };
+        Arc::clone(all.entry(caller.token_id()).or_insert(Arc::new(made)))
+    }
+}
+
+// === impl OfToken ===
+
+impl OfToken {
+    async fn bridge(&self, state: &ApiState) -> Result<&Bridge, Refusal> {
+        let hosting = state.hosting().config();
+        // A gateway knows both eras, and whoever calls has come through the checks of hosts and origins.
+        let config = BridgeConfig {
+            max_sessions: hosting.max_sessions,
+            idle_after: hosting.idle_after,
+            body_limit: hosting.body_limit,
+            line_limit: 32 << 20,
+            grace: GRACE,
+            allowed_hosts: None,
+            allowed_origins: None,
+            era: Some(Era::Modern),
+            ..BridgeConfig::default()
+        };
+        let servers: Arc<dyn Upstreams> = Arc::clone(&self.servers) as _;
+        let start = || Bridge::start(Arc::new(Gateway::new(servers)), config);
+        let started = self.bridge.get_or_try_init(start).await;
+        started.map_err(|error| Refusal::new(ProblemKind::Internal, error.to_string()))
+    }
+
+    fn is_unused(&self, idle_after: Duration) -> bool {
+        let sessions = self.bridge.get().map_or(0, |bridge| bridge.status().sessions);
+        sessions == 0 && lock(&self.used).elapsed() > idle_after
+    }
+
+    async fn end(&self) {
+        if let Some(bridge) = self.bridge.get() {
+            bridge.shut_down(GRACE).await;
+        }
+    }
+}
+
+// === impl Servers ===
+
+#[async_trait]
+impl Upstreams for Servers {
+    async fn list(&self) -> Vec<String> {
+        match self.state.hosting().running(self.project).await {
+            Ok(names) => names.into_iter().filter(|name| self.of(name).is_some()).collect(),
+            Err(error) => {
+                tracing::warn!(%error, "the MCP servers of a project could not be listed");
+                Vec::new()
+            }
+        }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.state.hosting().changes()
+    }
+
+    fn allows_tool(&self, server: &str, tool: &str) -> bool {
+        self.of(server).is_some_and(|allowed| allowed.has_tool(tool))
+    }
+
+    fn allows_all_of(&self, server: &str) -> bool {
+        self.of(server).is_some_and(Allowed::is_all)
+    }
+
+    async fn ask(&self, server: &str, request: axum::http::Request<Bytes>) -> axum::http::Response<UpstreamBody> {
+        let mut request = request.map(Body::from);
+        // A server's name needs no escape, and what is no name leads nowhere.
+        let uri = format!("/api/v1/mcp/servers/{server}/mcp");
+        match uri.parse() {
+            Ok(uri) => *request.uri_mut() = uri,
+            Err(_) => return Refusal::from(HostingError::NotFound).into_response().map(boxed),
+        }
+        request.headers_mut().insert(header::AUTHORIZATION, lock(&self.authorization).clone());
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
+        let answer = self.endpoints.clone().oneshot(request).await.unwrap_or_else(|never| match never {});
+        answer.map(boxed)
+    }
+}
+
+impl Servers {
+    fn of<'a>(&'a self, server: &'a str) -> Option<Allowed<'a>> {
+        Allowed::of(self.allowed.as_ref(), server).ok()
+    }
+}
+
+fn boxed(body: Body) -> UpstreamBody {
+    body.map_err(Into::into).boxed_unsync()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,108 @@
+//! The gateway as a bridge sees it: lines in, lines out.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use tokio::{sync::mpsc, time::timeout};
+
+use super::{Upstreams, hub::Hub};
+use crate::child::{Child, ChildError, ChildId, ChildNote, ChildReader, ChildWriter, Exit};
+
+/// How many lines may wait for the bridge to read them; who writes more waits.
+const WAITING_LINES: usize = 64;
+
+/// One gateway.
+pub(super) struct GatewayChild {
+    id: ChildId,
+    note: Mutex<ChildNote>,
+    io: Option<(Reader, Writer)>,
+    hub: Arc<Hub>,
+}
+
+struct Reader {
+    lines: mpsc::Receiver<Bytes>,
+    hub: Arc<Hub>,
+}
+
+struct Writer(Arc<Hub>);
+
+// === impl GatewayChild ===
+
+impl GatewayChild {
+    pub(super) fn start(id: ChildId, note: ChildNote, upstreams: Arc<dyn Upstreams>) -> Self {
+        let (out, lines) = mpsc::channel(WAITING_LINES);
+        let hub = Hub::start(upstreams, out);
+        let io = Some((Reader { lines, hub: Arc::clone(&hub) }, Writer(Arc::clone(&hub))));
+        Self { id, note: Mutex::new(note), io, hub }
+    }
+}
+
+#[async_trait]
+impl Child for GatewayChild {
+    fn id(&self) -> &ChildId {
+        &self.id
+    }
+
+    fn note(&self) -> ChildNote {
+        self.note.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn set_note(&self, note: ChildNote) -> Result<(), ChildError> {
+        *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;
+        Ok(())
+    }
+
+    fn take_io(&mut self) -> Option<(Box<dyn ChildReader>, Box<dyn ChildWriter>)> {
+        self.io.take().map(|(reader, writer)| (Box::new(reader) as _, Box::new(writer) as _))
+    }
+
+    async fn exited(&self) -> Exit {
+        self.hub.stopped().await;
+        Exit { code: Some(0), ..Exit::default() }
+    }
+
+    async fn end(&self, grace: Duration) -> Exit {
+        // Sessions that are not ended now end by themselves, when nobody has used them for a while.
+        let _ = timeout(grace, self.hub.end()).await;
+        self.exited().await
+    }
+}
+
+impl Drop for GatewayChild {
+    fn drop(&mut self) {
+        self.hub.stop();
+    }
+}
+
+#[async_trait]
+impl ChildReader for Reader {
+    async fn read(&mut self) -> io::Result<Option<Bytes>> {
+        let line = tokio::select! {
+            line = self.lines.recv() => line,
+            () = self.hub.stopped() => None,
+        };
+        Ok(line.map(|line| {
+            let mut framed = BytesMut::with_capacity(line.len() + 1);
+            framed.put_slice(&line);
+            framed.put_u8(b'\n');
+            framed.freeze()
+        }))
+    }
+
+    fn acknowledge(&mut self, _bytes: usize) {}
+}
+
+#[async_trait]
+impl ChildWriter for Writer {
+    async fn write(&mut self, line: Bytes) -> io::Result<()> {
+        self.0.take(line);
+        Ok(())
+    }
+
+    async fn close(&mut self) {}
+}

@@ -1,0 +1,203 @@
+//! What the servers offer, merged into lists with pages of our own.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{FutureExt as _, future::join_all};
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+use tokio::time::{Instant, timeout};
+
+use super::{Upstreams, hub, hub::Hub, names};
+use crate::{
+    envelope::Message,
+    modern::HeaderRules,
+    rpc::{self, Failure},
+};
+
+/// How many items a page has.
+const PAGE: usize = 250;
+/// How long one server may take; one that takes longer is left out.
+const WITHIN: Duration = Duration::from_secs(15);
+/// How long clients of the newer era may believe a list.
+const LIST_TTL_MS: u64 = 5_000;
+
+/// What servers have that is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offer {
+    Tools,
+    Prompts,
+}
+
+/// What one server offers of one kind.
+pub(super) struct Catalogue {
+    pub(super) items: Vec<Item>,
+    /// Which arguments of its tools are repeated in headers.
+    pub(super) rules: HeaderRules,
+    pub(super) read: Instant,
+}
+
+/// A tool or a prompt.
+pub(super) struct Item {
+    /// What it is called here.
+    pub(super) public: String,
+    /// What its server calls it.
+    pub(super) name: String,
+    /// As its server describes it, under its name here.
+    json: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct PageParams {
+    cursor: Option<String>,
+}
+
+// === impl Offer ===
+
+impl Offer {
+    pub(super) const ALL: [Self; 2] = [Self::Tools, Self::Prompts];
+
+    /// In lists and among capabilities.
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Self::Tools => "tools",
+            Self::Prompts => "prompts",
+        }
+    }
+
+    /// The method that lists it.
+    pub(super) fn list(self) -> &'static str {
+        match self {
+            Self::Tools => "tools/list",
+            Self::Prompts => "prompts/list",
+        }
+    }
+
+    /// The notification of a change.
+    pub(super) fn changed(self) -> &'static str {
+        match self {
+            Self::Tools => "notifications/tools/list_changed",
+            Self::Prompts => "notifications/prompts/list_changed",
+        }
+    }
+
+    /// What a listener of the newer era asks for.
+    pub(super) fn filter(self) -> &'static str {
+        match self {
+            Self::Tools => "toolsListChanged",
+            Self::Prompts => "promptsListChanged",
+        }
+    }
+
+    /// One of it.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Tools => "tool",
+            Self::Prompts => "prompt",
+        }
+    }
+
+    /// Whether the caller may use it.
+    pub(super) fn is_allowed(self, upstreams: &dyn Upstreams, server: &str, name: &str) -> bool {
+        match self {
+            Self::Tools => upstreams.allows_tool(server, name),
+            Self::Prompts => upstreams.allows_all_of(server),
+        }
+    }
+}
+
+// === impl Catalogue ===
+
+impl Catalogue {
+    pub(super) fn new() -> Self {
+        Self { items: Vec::new(), rules: HeaderRules::default(), read: Instant::now() }
+    }
+
+    /// Takes one page of a server's list; the cursor of the next, as JSON, if there is one.
+    pub(super) fn add(&mut self, server: &str, offer: Offer, page: &RawValue) -> Option<String> {
+        let items = hub::member(page, offer.key())?;
+        let items: Vec<&RawValue> = serde_json::from_str(items.get()).ok()?;
+        self.items.extend(items.into_iter().filter_map(|raw| Item::of(server, raw)));
+        self.rules.add(page)
+    }
+}
+
+// === impl Item ===
+
+impl Item {
+    /// The description with its name replaced, and nothing else.
+    fn of(server: &str, raw: &RawValue) -> Option<Self> {
+        let text = raw.get();
+        let written = hub::member(raw, "name")?.get();
+        let name: String = serde_json::from_str(written).ok()?;
+        let at = (written.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+        let public = names::public_name(server, &name);
+        let (before, after) = (text.get(..at)?, text.get(at + written.len()..)?);
+        // A line is the frame of a message.
+        let json = format!("{before}{}{after}", names::quoted(&public)).replace(['\n', '\r'], " ");
+        Some(Self { public, name, json })
+    }
+}
+
+/// One page of what all servers offer, as the result of a list. Servers that do not answer are left out.
+pub(super) async fn page(hub: &Arc<Hub>, offer: Offer, message: &Message, modern: bool) -> Result<String, Failure> {
+    let PageParams { cursor } =
+        message.params_text().and_then(|params| serde_json::from_str(params).ok()).unwrap_or_default();
+    let servers = hub.upstreams.list().await;
+    // A first page is what there is now; further ones are of the same list, as long as it is remembered.
+    let fresh = cursor.is_none();
+    let offering = servers.iter().filter(|server| offer == Offer::Tools || hub.upstreams.allows_all_of(server));
+    let catalogues = join_all(offering.map(|server| read(hub, server, offer, fresh).boxed())).await;
+    let items = catalogues.iter().flatten().flat_map(|catalogue| &catalogue.items);
+    let allowed = |item: &&Item| {
+        names::split(&item.public).is_some_and(|(server, _)| offer.is_allowed(&*hub.upstreams, server, &item.name))
+    };
+    let items: Vec<&Item> = items.filter(allowed).collect();
+    let start = match &cursor {
+        None => 0,
+        Some(cursor) => {
+            1 + items.iter().position(|item| item.public == *cursor).ok_or_else(|| {
+                Failure::new(
+                    rpc::INVALID_PARAMS,
+                    "the list has changed behind this cursor; begin again without one".into(),
+                )
+            })?
+        }
+    };
+    let page: Vec<&Item> = items.iter().skip(start).take(PAGE).copied().collect();
+    let next = page.last().filter(|_| start + page.len() < items.len()).map(|item| item.public.as_str());
+    let mut rest = json!({});
+    if let Some(next) = next {
+        rest["nextCursor"] = json!(next);
+    }
+    if modern {
+        complete(&mut rest);
+    }
+    let rest = rest.to_string();
+    let rest = rest.strip_prefix('{').unwrap_or_default();
+    let comma = if rest == "}" { "" } else { "," };
+    let listed = page.iter().map(|item| item.json.as_str()).collect::<Vec<_>>().join(",");
+    Ok(format!(r#"{{"{}":[{listed}]{comma}{rest}"#, offer.key()))
+}
+
+/// What one server offers; nothing where it does not say.
+async fn read(hub: &Arc<Hub>, server: &str, offer: Offer, fresh: bool) -> Option<Arc<Catalogue>> {
+    let reading = async {
+        let connection = hub.connection(server).await?;
+        if fresh {
+            connection.forget(offer);
+        }
+        connection.catalogue(hub, offer).await
+    };
+    let read = timeout(WITHIN, reading).await;
+    let read = read.unwrap_or_else(|_| Err(Failure::new(rpc::TIMED_OUT, "it does not answer".to_owned())));
+    read.inspect_err(|failure| tracing::info!(server, reason = failure.message, "a server is left out of a list")).ok()
+}
+
+/// Adds what each list of the newer era says of itself.
+pub(super) fn complete(result: &mut Value) {
+    result["resultType"] = json!("complete");
+    result["ttlMs"] = json!(LIST_TTL_MS);
+    result["cacheScope"] = json!("private");
+    result["_meta"] = json!({ "io.modelcontextprotocol/serverInfo": hub::info() });
+}

@@ -1,0 +1,337 @@
+//! One endpoint for many servers, each of them a bridge over the fixture.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use emergent_mcp::{Bridge, BridgeConfig, Era, Gateway, UpstreamBody, Upstreams};
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::support::{
+    Client, Events, MODERN, bridge_over, fixture, modern, modern_tool, post, quick, text, until, whole,
+};
+
+/// Servers by name, some of whose tools may be used.
+#[derive(Default)]
+struct Servers {
+    bridges: Mutex<BTreeMap<String, Arc<Bridge>>>,
+    /// Of these servers this tool alone.
+    only: Vec<(&'static str, &'static str)>,
+    changes: watch::Sender<u64>,
+}
+
+impl Servers {
+    async fn host(&self, name: &str, flags: &[&str]) -> Arc<Bridge> {
+        let bridge = bridge_over(fixture(flags), quick()).await;
+        self.put(name, &bridge);
+        bridge
+    }
+
+    fn put(&self, name: &str, bridge: &Arc<Bridge>) {
+        self.bridges().insert(name.to_owned(), Arc::clone(bridge));
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn bridges(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Bridge>>> {
+        self.bridges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove(&self, name: &str) {
+        self.bridges().remove(name);
+        self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+#[async_trait]
+impl Upstreams for Servers {
+    async fn list(&self) -> Vec<String> {
+        self.bridges().keys().cloned().collect()
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn allows_tool(&self, server: &str, tool: &str) -> bool {
+        self.only.iter().all(|(limited, only)| *limited != server || *only == tool)
+    }
+
+    fn allows_all_of(&self, server: &str) -> bool {
+        self.only.iter().all(|(limited, _)| *limited != server)
+    }
+
+    async fn ask(&self, server: &str, request: Request<Bytes>) -> Response<UpstreamBody> {
+        let bridge = self.bridges().get(server).cloned();
+        let Some(bridge) = bridge else {
+            let body = Full::from(r#"{"detail":"it is being repaired"}"#).map_err(|never| match never {});
+            let response = Response::builder().status(503).header("content-type", "application/problem+json");
+            return response.body(body.boxed_unsync()).expect("a response");
+        };
+        let (mut head, body) = request.into_parts();
+        head.headers.insert("host", "localhost".parse().expect("a value"));
+        let answer = bridge.handle(Request::from_parts(head, Full::new(body))).await;
+        answer.map(|body| body.map_err(|never| match never {}).boxed_unsync())
+    }
+}
+
+async fn gateway(servers: &Arc<Servers>) -> Arc<Bridge> {
+    let servers: Arc<dyn Upstreams> = Arc::clone(servers) as _;
+    bridge_over(Gateway::new(servers), BridgeConfig { era: Some(Era::Modern), ..quick() }).await
+}
+
+/// Two servers of both eras.
+async fn two() -> (Arc<Servers>, Arc<Bridge>) {
+    let servers = Arc::<Servers>::default();
+    servers.host("one", &[]).await;
+    servers.host("two", &[]).await;
+    let gateway = gateway(&servers).await;
+    (servers, gateway)
+}
+
+async fn connect(gateway: &Arc<Bridge>) -> Client {
+    Client::connect_to(gateway, "test", "2025-11-25", "emergent").await
+}
+
+fn names(result: &Value, of: &str) -> Vec<String> {
+    let items = result["result"][of].as_array().unwrap_or_else(|| panic!("{result}"));
+    items.iter().map(|item| item["name"].as_str().expect("a name").to_owned()).collect()
+}
+
+async fn list(client: &Client, of: &str) -> Vec<String> {
+    let request = json!({ "jsonrpc": "2.0", "id": client.id(), "method": format!("{of}/list") });
+    names(&whole(client.post(&request).await).await, of)
+}
+
+#[tokio::test]
+async fn tools_and_prompts_of_all_servers_are_there_under_names_that_tell_their_server() {
+    let (_servers, gateway) = two().await;
+    let client = connect(&gateway).await;
+    let tools = list(&client, "tools").await;
+    assert!(tools.contains(&"one__echo".to_owned()) && tools.contains(&"two__echo".to_owned()), "{tools:?}");
+    assert_eq!(tools.len() % 2, 0);
+    assert!(list(&client, "prompts").await.contains(&"two__test_simple_prompt".to_owned()));
+    assert_eq!(client.text("one__count", json!({})).await, "1");
+    assert_eq!(client.text("one__count", json!({})).await, "2");
+    assert_eq!(client.text("two__count", json!({})).await, "1");
+    // Each server sees the client as it is.
+    assert!(client.text("two__whoami", json!({})).await.contains(r#""name":"test""#));
+    let prompt = json!({ "jsonrpc": "2.0", "id": 70, "method": "prompts/get",
+        "params": { "name": "one__test_simple_prompt" } });
+    assert!(whole(client.post(&prompt).await).await["result"]["messages"].is_array());
+}
+
+#[tokio::test]
+async fn answers_progress_errors_and_what_vendors_add_come_as_they_are() {
+    let (_servers, gateway) = two().await;
+    let client = connect(&gateway).await;
+    let echoed = client.call("one__echo", json!({ "text": "hi" })).await;
+    assert_eq!(echoed["result"]["x-vendor"], json!({ "kept": 1.0 }));
+    let mut events = Events::of(client.start(&json!("x"), "two__slow", &json!({ "ms": 200 })).await);
+    assert_eq!(events.message().await.expect("progress")["params"]["progressToken"], "x");
+    assert_eq!(events.message().await.expect("an answer")["id"], "x");
+    for (name, code) in [("one__no_such", -32602), ("no_such", -32602), ("three__echo", -32603)] {
+        assert_eq!(client.call(name, json!({})).await["error"]["code"], code, "{name}");
+    }
+    let unknown = json!({ "jsonrpc": "2.0", "id": 71, "method": "resources/list" });
+    assert_eq!(whole(client.post(&unknown).await).await["error"]["code"], -32601);
+}
+
+#[tokio::test]
+async fn cancelling_reaches_the_server() {
+    let (_servers, gateway) = two().await;
+    let client = connect(&gateway).await;
+    client.text("one__count", json!({})).await;
+    let hanging = client.start(&json!(900), "one__slow", &json!({ "ms": 60_000 })).await;
+    client
+        .post(&json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 900 } }))
+        .await;
+    until("the server is told", || async { client.text("one__cancelled", json!({})).await == "[900]" }).await;
+    drop(hanging);
+}
+
+#[tokio::test]
+async fn a_server_asks_the_client_that_calls_it_and_two_may_ask_at_once() {
+    let (_servers, gateway) = two().await;
+    let client = connect(&gateway).await;
+    let mut standing = client.events(None).await;
+    let start = async |id: u32, tool: &str, prompt: &str| {
+        Events::of(client.start(&json!(id), tool, &json!({ "prompt": prompt })).await)
+    };
+    let (mut one, mut two) =
+        tokio::join!(start(1, "one__test_sampling", "first"), start(2, "two__test_sampling", "second"));
+    // With two that wait, what is asked comes on the standing stream; each answer finds the server that has asked.
+    let first = tokio::select! {
+        asked = standing.message() => asked,
+        asked = one.message() => asked,
+        asked = two.message() => asked,
+    };
+    let mut questions = vec![first.expect("a request")];
+    questions.push(
+        tokio::select! {
+            asked = standing.message() => asked,
+            asked = one.message() => asked,
+            asked = two.message() => asked,
+        }
+        .expect("a request"),
+    );
+    for asked in questions.iter().rev() {
+        assert_eq!(asked["method"], "sampling/createMessage");
+        let said = asked["params"]["messages"][0]["content"]["text"].clone();
+        client.post(&json!({ "jsonrpc": "2.0", "id": asked["id"], "result": { "content": { "text": said } } })).await;
+    }
+    for (events, said) in [(&mut one, "LLM response: first"), (&mut two, "LLM response: second")] {
+        assert_eq!(events.message().await.expect("an answer")["result"]["content"][0]["text"], said);
+    }
+}
+
+#[tokio::test]
+async fn changes_are_told_whoever_makes_them() {
+    let (servers, gateway) = two().await;
+    let client = connect(&gateway).await;
+    let mut events = client.events(None).await;
+    assert!(!list(&client, "tools").await.iter().any(|name| name.starts_with("new__")));
+    client.call("one__test_trigger_tool_change", json!({})).await;
+    assert_eq!(events.message().await.expect("a message")["method"], "notifications/tools/list_changed");
+    servers.host("new", &[]).await;
+    assert_eq!(events.message().await.expect("a message")["method"], "notifications/tools/list_changed");
+    assert_eq!(events.message().await.expect("a message")["method"], "notifications/prompts/list_changed");
+    assert!(list(&client, "tools").await.contains(&"new__echo".to_owned()));
+    assert_eq!(client.text("new__count", json!({})).await, "1");
+    servers.remove("new");
+    assert_eq!(events.message().await.expect("a message")["method"], "notifications/tools/list_changed");
+    let refused = client.call("new__count", json!({})).await;
+    assert!(refused["error"]["message"].as_str().expect("a message").contains("it is being repaired"), "{refused}");
+    assert_eq!(client.text("two__count", json!({})).await, "1");
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_does_not_hide_the_others_and_comes_back() {
+    let (servers, gateway) = two().await;
+    let client = connect(&gateway).await;
+    let broken = bridge_over(emergent_mcp::ProcessLauncher::new(["false"]), quick()).await;
+    servers.put("broken", &broken);
+    let tools = list(&client, "tools").await;
+    assert!(tools.contains(&"one__echo".to_owned()) && !tools.iter().any(|name| name.starts_with("broken__")));
+    // Its process ends under the session: the next call has a new one.
+    assert_eq!(client.text("one__count", json!({})).await, "1");
+    assert_eq!(client.call("one__exit", json!({ "code": 3 })).await["error"]["code"], -32603);
+    assert_eq!(client.text("one__count", json!({})).await, "1");
+}
+
+#[tokio::test]
+async fn only_tools_that_are_allowed_are_there() {
+    let servers = Arc::new(Servers { only: vec![("one", "echo")], ..Servers::default() });
+    servers.host("one", &[]).await;
+    let gateway = gateway(&servers).await;
+    let client = connect(&gateway).await;
+    assert_eq!(list(&client, "tools").await, ["one__echo"]);
+    assert_eq!(list(&client, "prompts").await, Vec::<String>::new());
+    assert_eq!(client.call("one__count", json!({})).await["error"]["code"], -32602);
+    assert_eq!(client.text("one__echo", json!({ "text": "hi" })).await, "hi");
+}
+
+#[tokio::test]
+async fn lists_come_in_pages() {
+    let servers = Arc::<Servers>::default();
+    let one = servers.host("s0", &[]).await;
+    for number in 1..8 {
+        servers.put(&format!("s{number}"), &one);
+    }
+    let gateway = gateway(&servers).await;
+    let client = connect(&gateway).await;
+    let (mut all, mut cursor, mut pages) = (Vec::new(), Value::Null, 0);
+    loop {
+        let params = if cursor.is_null() { json!({}) } else { json!({ "cursor": cursor }) };
+        let request = json!({ "jsonrpc": "2.0", "id": client.id(), "method": "tools/list", "params": params });
+        let page = whole(client.post(&request).await).await;
+        all.extend(names(&page, "tools"));
+        pages += 1;
+        cursor = page["result"]["nextCursor"].clone();
+        if cursor.is_null() {
+            break;
+        }
+    }
+    let distinct: std::collections::BTreeSet<_> = all.iter().collect();
+    assert!(pages > 1 && all.len() == 8 * all.iter().filter(|name| name.starts_with("s0__")).count());
+    assert_eq!(distinct.len(), all.len());
+    let request = json!({ "jsonrpc": "2.0", "id": 99, "method": "tools/list", "params": { "cursor": "nonsense" } });
+    assert_eq!(whole(client.post(&request).await).await["error"]["code"], -32602);
+}
+
+#[tokio::test]
+async fn newer_clients_reach_servers_of_both_eras() {
+    let servers = Arc::<Servers>::default();
+    servers.host("new", &[]).await;
+    servers.host("old", &["--only-legacy"]).await;
+    let gateway = gateway(&servers).await;
+    let found = whole(modern(&gateway, &json!(1), "server/discover", json!({})).await).await;
+    assert_eq!(found["result"]["supportedVersions"], json!([MODERN]));
+    let tools = whole(modern(&gateway, &json!(2), "tools/list", json!({})).await).await;
+    assert!(names(&tools, "tools").contains(&"old__echo".to_owned()), "{tools}");
+    assert_eq!(tools["result"]["resultType"], "complete");
+    for tool in ["new__echo", "old__echo"] {
+        let echoed = whole(modern_tool(&gateway, &json!("same"), tool, json!({ "text": "hi" })).await).await;
+        assert_eq!(echoed["id"], "same");
+        assert_eq!(echoed["result"]["content"][0]["text"], "hi");
+        assert_eq!(echoed["result"]["resultType"], "complete", "{echoed}");
+        let mut events =
+            Events::of(modern_tool(&gateway, &json!(5), &tool.replace("echo", "slow"), json!({ "ms": 100 })).await);
+        assert_eq!(events.message().await.expect("progress")["params"]["progressToken"], 5);
+        assert_eq!(events.message().await.expect("an answer")["id"], 5);
+    }
+    // An argument that is repeated in a header is so on the way to the server, too.
+    let meta =
+        json!({ "io.modelcontextprotocol/protocolVersion": MODERN, "io.modelcontextprotocol/clientCapabilities": {} });
+    let call = json!({ "jsonrpc": "2.0", "id": 6, "method": "tools/call", "params": {
+        "name": "new__test_x_mcp_header", "arguments": { "region": "Zürich" }, "_meta": meta } });
+    let headers = [
+        ("mcp-protocol-version", MODERN),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "new__test_x_mcp_header"),
+        ("mcp-param-region", "=?base64?WsO8cmljaA==?="),
+    ];
+    let answer = whole(post(&gateway, &headers, &call.to_string()).await).await;
+    assert!(answer["result"]["content"].is_array(), "{answer}");
+    let refused = whole(post(&gateway, &headers[..3], &call.to_string()).await).await;
+    assert_eq!(refused["error"]["code"], -32020, "{refused}");
+    let unknown = modern(&gateway, &json!(7), "resources/list", json!({})).await;
+    assert_eq!(unknown.status(), 404, "{}", text(unknown).await);
+}
+
+#[tokio::test]
+async fn newer_clients_are_told_of_changes_and_leave_with_their_response() {
+    let (servers, gateway) = two().await;
+    let wanted = json!({ "notifications": { "toolsListChanged": true } });
+    let mut events = Events::of(modern(&gateway, &json!("l"), "subscriptions/listen", wanted).await);
+    let first = events.message().await.expect("a message");
+    assert_eq!(first["method"], "notifications/subscriptions/acknowledged");
+    servers.host("three", &[]).await;
+    let changed = events.message().await.expect("a message");
+    assert_eq!(changed["method"], "notifications/tools/list_changed");
+    assert_eq!(changed["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "l");
+    let hanging = modern_tool(&gateway, &json!(1), "one__slow", json!({ "ms": 60_000 })).await;
+    drop(hanging);
+    let cancelled = async || {
+        let answer = modern_tool(&gateway, &json!(2), "one__cancelled", json!({})).await;
+        whole(answer).await["result"]["content"][0]["text"].as_str().expect("text").to_owned()
+    };
+    until("the server is told", || async { cancelled().await != "[]" }).await;
+}
+
+#[tokio::test]
+async fn sessions_at_the_servers_end_with_the_clients() {
+    let servers = Arc::<Servers>::default();
+    let one = servers.host("one", &[]).await;
+    let gateway = gateway(&servers).await;
+    let client = connect(&gateway).await;
+    assert_eq!(client.text("one__count", json!({})).await, "1");
+    assert_eq!(one.status().sessions, 1);
+    client.delete().await;
+    until("the session ends", || async { one.status().sessions == 0 && one.status().children.is_empty() }).await;
+}

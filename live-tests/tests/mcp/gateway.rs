@@ -1,0 +1,120 @@
+//! `/mcp`: one endpoint for all hosted servers, and tokens that may use some of them.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use emergent_live_tests::{
+    Case, Runtime,
+    mcp::{SERVERS, Session, host, post, start, user},
+    until,
+};
+use serde_json::{Value, json};
+
+const GATEWAY: &str = "/mcp";
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        Case::new("mcp::one_endpoint_has_the_tools_of_all_servers_that_run", one_endpoint),
+        Case::new("mcp::a_token_may_be_limited_to_servers_and_to_tools", limited),
+    ]
+}
+
+fn starts(tools: &[String], prefix: &str) -> bool {
+    tools.iter().any(|tool| tool.starts_with(prefix))
+}
+
+async fn one_endpoint(runtime: Runtime) -> anyhow::Result<()> {
+    let server = start(runtime).await?;
+    host(&server.api, json!({})).await?;
+    host(&server.api, json!({ "name": "second", "cmd": ["fixture", "--only-legacy"] })).await?;
+    let stranger = post(&server.api.with_token("nobody"), GATEWAY, &json!({})).send().await?;
+    ensure!(stranger.status() == 401 && stranger.headers().contains_key("www-authenticate"), "{}", stranger.status());
+
+    let session = Session::open(&server.api, GATEWAY).await?;
+    let tools = session.tools().await?;
+    ensure!(starts(&tools, "fixture__") && starts(&tools, "second__"), "{tools:?}");
+    ensure!(session.text("fixture__count", json!({})).await? == "1");
+    ensure!(session.text("fixture__count", json!({})).await? == "2");
+    ensure!(session.text("second__count", json!({})).await? == "1");
+
+    // Clients of the newer era reach both, too.
+    let meta = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {} });
+    for tool in ["fixture__echo", "second__echo"] {
+        let call = json!({ "jsonrpc": "2.0", "id": 9, "method": "tools/call",
+            "params": { "name": tool, "arguments": { "text": "hi" }, "_meta": meta } });
+        let request = post(&server.api, GATEWAY, &call).header("mcp-protocol-version", "2026-07-28");
+        let answer = request.header("mcp-method", "tools/call").header("mcp-name", tool).send().await?;
+        let answer: Value = answer.json().await?;
+        ensure!(answer["result"]["content"][0]["text"] == "hi", "{answer}");
+    }
+
+    // One that does not run hides no other, and says so itself.
+    let stop = json!({ "restart_policy": "never" });
+    let change = server.api.request(reqwest::Method::PATCH, &format!("{SERVERS}/second")).json(&stop);
+    server.api.send(change).await?.success()?;
+    let exit = json!({ "method": "tools/call", "params": { "name": "exit", "arguments": { "code": 3 } } });
+    server.api.post(&format!("{SERVERS}/second/call"), exit).await?.refusal(502)?;
+    until("the list is without it", Duration::from_secs(20), || async {
+        let tools = session.tools().await?;
+        let right = starts(&tools, "fixture__") && !starts(&tools, "second__");
+        Ok(if right { Ok(()) } else { Err(format!("{tools:?}")) })
+    })
+    .await?;
+    let refused = session.ask("tools/call", json!({ "name": "second__count", "arguments": {} })).await?;
+    ensure!(refused["error"]["code"] == -32603 && refused.to_string().contains("restart policy"), "{refused}");
+    server.api.post(&format!("{SERVERS}/second/restart"), json!({})).await?.success()?;
+    ensure!(session.text("second__count", json!({})).await? == "1");
+    ensure!(session.text("fixture__count", json!({})).await? == "3");
+    for name in ["fixture", "second"] {
+        server.api.delete(&format!("{SERVERS}/{name}")).await?.refusal(204)?;
+    }
+    ensure!(session.tools().await?.is_empty());
+    server.await_nothing_left().await
+}
+
+async fn limited(runtime: Runtime) -> anyhow::Result<()> {
+    let server = start(runtime).await?;
+    host(&server.api, json!({})).await?;
+    host(&server.api, json!({ "name": "second" })).await?;
+    let other = user(&server.api, &["second"]).await?;
+    let some = user(&server.api, &["fixture__echo", "second"]).await?;
+
+    // One that a token may not use is as good as not there.
+    let call = |tool: &str| json!({ "method": "tools/call", "params": { "name": tool, "arguments": {} } });
+    for refused in [
+        other.post(&format!("{SERVERS}/fixture/call"), call("echo")).await?,
+        other.post(&format!("{SERVERS}/fixture/mcp"), json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" })).await?,
+    ] {
+        let problem = refused.refusal(404)?;
+        ensure!(problem["type"] == "/problems/mcp-server-not-found", "{problem}");
+    }
+    other.post(&format!("{SERVERS}/second/call"), call("count")).await?.success()?;
+    let tools = Session::open(&other, GATEWAY).await?.tools().await?;
+    ensure!(!tools.is_empty() && !starts(&tools, "fixture__"), "{tools:?}");
+
+    // Of one that it may use in part, that part.
+    some.post(&format!("{SERVERS}/fixture/call"), call("echo")).await?.success()?;
+    let list = json!({ "method": "resources/list" });
+    for body in [call("count"), list] {
+        let problem = some.post(&format!("{SERVERS}/fixture/call"), body).await?.refusal(403)?;
+        ensure!(problem["type"] == "/problems/mcp-tool-not-allowed", "{problem}");
+    }
+    let session = Session::open(&some, &format!("{SERVERS}/fixture/mcp")).await?;
+    ensure!(session.text("echo", json!({ "text": "hi" })).await? == "hi");
+    let refused = session.send("tools/call", &json!({ "name": "count", "arguments": {} })).await?;
+    ensure!(refused.status() == 403, "{}", refused.status());
+    let gateway = Session::open(&some, GATEWAY).await?;
+    let tools = gateway.tools().await?;
+    let of_first: Vec<_> = tools.iter().filter(|tool| tool.starts_with("fixture__")).collect();
+    ensure!(of_first == ["fixture__echo"] && starts(&tools, "second__count"), "{tools:?}");
+    let refused = gateway.ask("tools/call", json!({ "name": "fixture__count", "arguments": {} })).await?;
+    ensure!(refused["error"]["code"] == -32602, "{refused}");
+    ensure!(gateway.text("second__count", json!({})).await? == "1");
+
+    let wrong = json!({ "name": "x", "scopes": ["mcp:use"], "mcp_servers": ["No such name"] });
+    server.api.post("/api/v1/tokens", wrong).await?.refusal(422)?;
+    let pointless = json!({ "name": "x", "scopes": ["admin:write"], "mcp_servers": ["fixture"] });
+    server.api.post("/api/v1/tokens", pointless).await?.refusal(422)?;
+    Ok(())
+}
