@@ -38,7 +38,7 @@ async fn standard_input_and_signals_reach_a_process(runtime: Runtime) -> anyhow:
 
 async fn found_again(runtime: Runtime) -> anyhow::Result<()> {
     let subject = Subject::on(runtime).await?;
-    let start = json!({ "argv": ["bash", "-c", "echo 0123456789; setsid sleep 4321"], "execution_id": "mine" });
+    let start = json!({ "argv": ["bash", "-c", "echo 0123456789; setsid sleep 4321 & wait"], "execution_id": "mine" });
     let started = subject.post("processes", start.clone()).await?.success()?;
     ensure!(started["execution_id"] == "mine" && started["status"] == "running", "{started}");
     // The same start again, as by a caller who never heard of it, starts nothing.
