@@ -34,9 +34,7 @@ fn case(step: &'static str, operation: Operation) -> Case {
         Operation::Fork => "of a fork",
         Operation::CreateFrom => "from a snapshot",
     };
-    // Named once for the life of the test program.
-    let name = Box::leak(format!("{step} {of}").into_boxed_str());
-    Case::new(name, move |runtime| killed_at(runtime, step, operation))
+    Case::new(format!("{step} {of}"), move |runtime| killed_at(runtime, step, operation))
 }
 
 async fn killed_at(runtime: Runtime, step: &'static str, operation: Operation) -> anyhow::Result<()> {

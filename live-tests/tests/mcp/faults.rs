@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use emergent_live_tests::{
-    Case, Runtime, Server,
+    Case, Runtime,
     mcp::{SERVERS, await_server, host, show, start, text},
     until,
 };

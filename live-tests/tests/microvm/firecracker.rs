@@ -88,6 +88,7 @@ impl Started {
             memory_mib: 128,
             vcpus: 1,
             network: None,
+            processes: None,
         };
         let started = Self { vmm: Firecracker::unprobed(settings, version), spec, folder };
         started.vmm.boot(&started.spec).await.context("booting")?;
