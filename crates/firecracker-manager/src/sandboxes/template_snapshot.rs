@@ -45,6 +45,8 @@ pub(super) struct Kind {
     memory_mb: u32,
     vcpu_count: u8,
     disk_mb: u64,
+    /// What the guest was told at its boot.
+    pids: Option<u32>,
     has_network: bool,
     vmm: String,
 }
@@ -89,6 +91,7 @@ impl Inner {
             memory_mb: record.memory_mb,
             vcpu_count: record.vcpu_count,
             disk_mb: record.disk_mb,
+            pids: record.pids,
             has_network: record.network != NetworkWord::None,
             vmm: self.vmm.kind().to_string(),
         }))
