@@ -62,8 +62,9 @@ fuzz --config-file "$data/inside.toml" run "$url/openapi.json" --include-path-re
 workspace=
 
 echo "Fuzzing every operation, with ids of its own finding"
-# A server that drains is not ready, which the fuzzer takes for a failure.
-fuzz run "$url/openapi.json" --exclude-path-regex '/tokens/\{id\}|/drain$'
+# A server that drains is not ready, and a hosted server whose image is not there cannot be asked: both answer 503, which
+# the fuzzer takes for a failure.
+fuzz run "$url/openapi.json" --exclude-path-regex '/tokens/\{id\}|/drain$|/mcp/servers/\{id\}/(call|logs)$'
 
 echo "Fuzzing what may take its own token away"
 fuzz run "$url/openapi.json" --include-path-regex '/tokens/\{id\}'
