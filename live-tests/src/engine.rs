@@ -1,6 +1,6 @@
 //! The Docker Engine as the cases see it: what really exists, whatever the API says.
 
-use std::{collections::HashMap, process::Command};
+use std::{collections::HashMap, process::Command, time::Duration};
 
 use anyhow::Context as _;
 use bollard::{
@@ -170,6 +170,10 @@ pub fn container(workspace: &str) -> String {
     format!("emergent-{workspace}")
 }
 
+/// How often what a server has made is removed until nothing of it is listed.
+const REMOVALS: u32 = 20;
+const BETWEEN_REMOVALS: Duration = Duration::from_millis(100);
+
 /// Removes everything that a server has made. For clean-up after a case, where nothing can be awaited any more.
 pub(crate) fn remove_all_of(server: &str) {
     let label = format!("label=emergent.server={server}");
@@ -178,11 +182,16 @@ pub(crate) fn remove_all_of(server: &str) {
         (&["volume", "ls", "--quiet"], ["volume", "rm"]),
         (&["images", "--quiet"], ["rmi", "--force"]),
     ] {
-        let Ok(listing) = Command::new("docker").args(list).args(["--filter", &label]).output() else { return };
-        let ids = String::from_utf8_lossy(&listing.stdout);
-        if !ids.trim().is_empty() {
-            // A case has failed already when this does.
+        // Docker refuses what it is just removing for somebody else, such as the server that was killed meanwhile.
+        for _ in 0..REMOVALS {
+            let Ok(listing) = Command::new("docker").args(list).args(["--filter", &label]).output() else { return };
+            let ids = String::from_utf8_lossy(&listing.stdout);
+            if ids.trim().is_empty() {
+                break;
+            }
+            // What is left is seen by the next round; a case has failed already when this does to the last.
             drop(Command::new("docker").args(remove).args(ids.split_whitespace()).output());
+            std::thread::sleep(BETWEEN_REMOVALS);
         }
     }
 }
