@@ -152,16 +152,20 @@ impl Store {
     }
 }
 
+/// Whether a workspace counts: its row's form of [`StateWord::COUNTED`]. That it is starting is a column of its own.
+pub(crate) fn is_counted() -> Expr {
+    Column::State.is_in(StateWord::COUNTED.map(StateWord::as_str)).or(Column::Starting.eq(true))
+}
+
 /// How many agent workspaces count, as a subquery. It is part of the statement that takes a place, and those who take
 /// places take turns ([`Alone::Places`]), so that no two can see the same last place.
 fn places_taken() -> Expr {
-    let counted = StateWord::COUNTED.map(StateWord::as_str);
     let mut count = Query::select();
     count
         .expr(Func::count(Expr::col(Asterisk)))
         .from(workspace::Entity)
         .and_where(Column::Kind.eq(ContainerKind::AgentWorkspace.as_str()))
-        .and_where(Column::State.is_in(counted).or(Column::Starting.eq(true)));
+        .and_where(is_counted());
     Expr::SubQuery(None, Box::new(count.into()))
 }
 

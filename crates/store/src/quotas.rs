@@ -10,6 +10,7 @@ use sea_orm::{
 
 use crate::{
     ProjectId, StateWord, Store, StoreError,
+    admission::is_counted,
     entity::{
         project::{self, Column as ProjectColumn},
         workspace::{self, Column},
@@ -189,9 +190,8 @@ fn of_project(project: ProjectId, what: Expr) -> SelectStatement {
 }
 
 fn active_of(project: ProjectId, what: Expr) -> SelectStatement {
-    let counted = StateWord::COUNTED.map(StateWord::as_str);
     let mut select = of_project(project, what);
-    select.and_where(Column::State.is_in(counted).or(Column::Starting.eq(true)));
+    select.and_where(is_counted());
     select
 }
 

@@ -15,6 +15,7 @@ use sea_orm::{
 use crate::{
     Cursor, DestroyReason, IdlePolicy, Page, PageRequest, ProjectId, QuotaReached, StateWord, Store, StoreError,
     WorkspaceState,
+    admission::is_counted,
     entity::workspace::{Column, Entity},
     error::Doing as _,
     installation::now,
@@ -217,13 +218,12 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database fails.
     pub async fn workspaces_active(&self) -> Result<Vec<(ProviderKind, u64)>, StoreError> {
-        let counted = StateWord::COUNTED.map(StateWord::as_str);
         let by_provider = Entity::find()
             .select_only()
             .column(Column::Provider)
             .column_as(Column::Id.count(), "active")
             .filter(Column::Kind.eq(ContainerKind::AgentWorkspace.as_str()))
-            .filter(Column::State.is_in(counted).or(Column::Starting.eq(true)))
+            .filter(is_counted())
             .group_by(Column::Provider)
             .into_tuple::<(String, i64)>();
         let counts = by_provider.all(self.reader.connection()).await.doing("count workspaces")?;
