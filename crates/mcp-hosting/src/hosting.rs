@@ -10,7 +10,7 @@ use bytes::Bytes;
 use chrono::Utc;
 use emergent_core::Workspaces;
 use emergent_guest_proto::ChildId as GuestChildId;
-use emergent_mcp::BridgeStatus;
+use emergent_mcp::{BridgeStatus, CallError, LaunchError};
 use emergent_provider::{CreateStep, DestroyStep, EngineEventKind, Provider};
 use emergent_store::{McpServerId, McpServerRow, McpServerState, ProjectId, ServerRow, Store, StoreError};
 use futures::StreamExt as _;
@@ -38,6 +38,8 @@ const GRACE: Duration = Duration::from_secs(10);
 const EVENTS_AGAIN: Duration = Duration::from_millis(500);
 /// The pause before it is asked again whose the servers are.
 const OWNERSHIP_AGAIN: Duration = Duration::from_secs(5);
+/// How long a call waits for a server that is being started. A start that takes longer installs a package.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How often it is looked whether a sandbox has ended unseen.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -202,9 +204,7 @@ impl Hosting {
     /// [`HostingError`] when it is not there.
     pub async fn settle(&self, project: ProjectId, id: McpServerId, at_most: Duration) -> Result<Server, HostingError> {
         if let Ok(entry) = self.entry(project, id).await {
-            let mut state = entry.watch_state();
-            // Whether it settles or the time is up, it is answered as it is.
-            let _ = timeout(at_most, state.wait_for(|(state, _)| *state != McpServerState::Starting)).await;
+            entry.settle(at_most).await;
         }
         self.get(project, id).await
     }
@@ -263,10 +263,7 @@ impl Hosting {
     /// [`HostingError`] when it is not there or does not run.
     pub async fn logs(&self, project: ProjectId, id: McpServerId) -> Result<Vec<LogLines>, HostingError> {
         let entry = self.entry(project, id).await?;
-        let unreachable = |error: emergent_guest_client::GuestCallError| {
-            let (state, _) = entry.state();
-            HostingError::NotRunning { state, message: Some(chain(&error)) }
-        };
+        let unreachable = |error: emergent_guest_client::GuestCallError| entry.not_running(Some(chain(&error)));
         let mut logs = Vec::new();
         for child in entry.guest.children().await.map_err(unreachable)?.children {
             let id: GuestChildId = child.child_id;
@@ -291,7 +288,7 @@ impl Hosting {
         at_most: Option<Duration>,
     ) -> Result<Box<RawValue>, ServerCallError> {
         let entry = self.entry(project, id).await?;
-        let endpoint = self.endpoint(&entry)?;
+        let endpoint = entry.ready(PATIENCE).await?;
         let Endpoint::Bridge(bridge) = &*endpoint else { return Err(ServerCallError::NotBridged) };
         let time = match at_most {
             Some(time) => time,
@@ -300,7 +297,10 @@ impl Hosting {
                 Duration::from_millis(row.ok_or(HostingError::NotFound)?.spec.call_timeout_ms)
             }
         };
-        let result = bridge.call(method, params.as_deref(), time).await?;
+        let result = bridge.call(method, params.as_deref(), time).await.map_err(|error| match error {
+            CallError::Launch(LaunchError::Unavailable { reason }) => entry.not_running(Some(reason)).into(),
+            error => ServerCallError::from(error),
+        })?;
         entry.responds();
         Ok(result)
     }
@@ -320,7 +320,7 @@ impl Hosting {
         B::Error: Into<BodyError>,
     {
         let entry = self.entry(project, id).await?;
-        let endpoint = self.endpoint(&entry)?;
+        let endpoint = entry.ready(PATIENCE).await?;
         Ok(match &*endpoint {
             Endpoint::Bridge(bridge) => {
                 let response = bridge.handle(request).await;
@@ -392,16 +392,6 @@ impl Hosting {
     fn drive(&self, row: &McpServerRow) {
         if let Some((entry, commands)) = self.inner.enter(row) {
             self.inner.tasks.spawn(Driver::new(Arc::clone(&self.inner), entry, commands).run());
-        }
-    }
-
-    fn endpoint(&self, entry: &Entry) -> Result<Arc<Endpoint>, HostingError> {
-        let (state, message) = entry.state();
-        match (state, entry.endpoint()) {
-            (McpServerState::Running | McpServerState::BackingOff | McpServerState::Stopped, Some(endpoint)) => {
-                Ok(endpoint)
-            }
-            _ => Err(HostingError::NotRunning { state, message }),
         }
     }
 

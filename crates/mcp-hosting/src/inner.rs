@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -17,7 +18,10 @@ use emergent_provider::{
     SnapshotId, SnapshotStep, StepObserver, WorkspaceId,
 };
 use emergent_store::{McpServerId, McpServerRow, McpServerState, ProjectId, Store};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::{
+    sync::{Notify, mpsc, oneshot, watch},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{HostingConfig, HostingError, launcher::Gate, proxy::Proxy};
@@ -208,8 +212,29 @@ impl Entry {
         self.state.borrow().clone()
     }
 
-    pub(crate) fn watch_state(&self) -> watch::Receiver<(McpServerState, Option<String>)> {
-        self.state.subscribe()
+    /// Waits until it is no longer on its way to running, for so long at most.
+    pub(crate) async fn settle(&self, at_most: Duration) {
+        let mut state = self.state.subscribe();
+        // Whether it settles or the time is up, it is seen as it is.
+        let _ = timeout(at_most, state.wait_for(|(state, _)| *state != McpServerState::Starting)).await;
+    }
+
+    /// Where its requests go, once it has settled.
+    pub(crate) async fn ready(&self, at_most: Duration) -> Result<Arc<Endpoint>, HostingError> {
+        self.settle(at_most).await;
+        let (state, message) = self.state();
+        match (state, self.endpoint()) {
+            (McpServerState::Running | McpServerState::BackingOff | McpServerState::Stopped, Some(endpoint)) => {
+                Ok(endpoint)
+            }
+            _ => Err(HostingError::NotRunning { state, message }),
+        }
+    }
+
+    /// That it takes no calls, and why; only its state says whether another try has a chance.
+    pub(crate) fn not_running(&self, message: Option<String>) -> HostingError {
+        let (state, _) = self.state();
+        HostingError::NotRunning { state, message }
     }
 
     /// Says where it is in its life; the row follows.

@@ -100,7 +100,7 @@ async fn policies_leave_what_has_ended(runtime: Runtime) -> anyhow::Result<()> {
     tool(&server.api, "exit", json!({ "code": 0 })).await?.refusal(502)?;
     let stopped = |server: &serde_json::Value| server["state"] == "stopped";
     await_server(&server.api, "a clean end is left", Duration::from_secs(5), stopped).await?;
-    tool(&server.api, "count", json!({})).await?.refusal(503)?;
+    tool(&server.api, "count", json!({})).await?.refusal(409)?;
     let restarted = server.api.post(&format!("{SERVERS}/fixture/restart"), json!({})).await?.success()?;
     ensure!(restarted["state"] == "running", "{restarted}");
     ensure!(text(&server.api, "count", json!({})).await? == "1");

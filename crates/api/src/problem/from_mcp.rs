@@ -29,15 +29,14 @@ impl From<HostingError> for Refusal {
             }
             HostingError::NoKey => Self::of_field(ProblemKind::NoSecretKey, "environment", error.to_string()),
             HostingError::Elsewhere => Self::new(ProblemKind::WorkspaceElsewhere, error.to_string()),
-            HostingError::NotRunning { state, .. } => {
-                let refusal = Self::new(ProblemKind::McpServerNotRunning, error.to_string());
-                match state {
-                    McpServerState::Starting | McpServerState::Running | McpServerState::BackingOff => {
-                        refusal.retry_after(SOON)
-                    }
-                    McpServerState::Stopped | McpServerState::Failed | McpServerState::Deleting => refusal,
+            HostingError::NotRunning { state, .. } => match state {
+                McpServerState::Starting | McpServerState::Running | McpServerState::BackingOff => {
+                    Self::new(ProblemKind::McpServerNotReady, error.to_string()).retry_after(SOON)
                 }
-            }
+                McpServerState::Stopped | McpServerState::Failed | McpServerState::Deleting => {
+                    Self::new(ProblemKind::McpServerNotRunning, error.to_string())
+                }
+            },
             HostingError::Engine { ref source, .. } => match source {
                 OperationError::EngineUnavailable { .. } => {
                     Self::new(ProblemKind::EngineUnavailable, chain(&error)).retry_after(SOON)
@@ -61,7 +60,7 @@ impl From<ServerCallError> for Refusal {
                 CallError::Busy => Self::new(ProblemKind::McpServerBusy, error.to_string()).retry_after(1),
                 CallError::Parameters => Self::of_field(ProblemKind::InvalidValue, "params", error.to_string()),
                 CallError::Launch(LaunchError::Unavailable { .. }) => {
-                    Self::new(ProblemKind::McpServerNotRunning, error.to_string()).retry_after(SOON)
+                    Self::new(ProblemKind::McpServerNotReady, error.to_string()).retry_after(SOON)
                 }
                 CallError::Launch(LaunchError::Start { .. })
                 | CallError::Exited(_)

@@ -66,9 +66,11 @@ kinds! {
     McpServerNotFound = "mcp-server-not-found", NOT_FOUND, "There is no such MCP server";
     /// Another hosted MCP server of your project has this name. Choose another one, or change that server.
     McpServerNameTaken = "mcp-server-name-taken", CONFLICT, "The name is taken";
-    /// The hosted MCP server does not run now, and `detail` says why. Look at it with `GET …/{id}`; restart it with
-    /// `POST …/{id}/restart`.
-    McpServerNotRunning = "mcp-server-not-running", SERVICE_UNAVAILABLE, "The MCP server does not run";
+    /// The hosted MCP server was stopped, has failed or is being deleted, and `detail` says why. Look at it with
+    /// `GET …/{id}`; restart it with `POST …/{id}/restart`.
+    McpServerNotRunning = "mcp-server-not-running", CONFLICT, "The MCP server does not run";
+    /// The hosted MCP server is being started, or waits after crashes before it is. Try again shortly.
+    McpServerNotReady = "mcp-server-not-ready", SERVICE_UNAVAILABLE, "The MCP server is not ready";
     /// The hosted MCP server's process ended, or did not get ready, before it answered. It is started again as its
     /// restart policy says; `GET …/{id}/logs` shows its last words.
     McpServerFailed = "mcp-server-failed", BAD_GATEWAY, "The MCP server failed";

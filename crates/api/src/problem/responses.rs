@@ -52,9 +52,10 @@ const ON_SNAPSHOT: &[(u16, &str)] = &[
 
 const ON_MCP_SERVER: &[(u16, &str)] = &[
     (404, "Your project has no such MCP server."),
+    (409, "The MCP server was stopped, has failed or is being deleted, or another has the name."),
     (429, "The MCP server has as many calls under way as it takes."),
     (502, "The engine refused, or the MCP server failed."),
-    (503, "Workspaces are switched off, or the engine, the MCP server or the store does not answer."),
+    (503, "Workspaces are switched off, the engine or the store does not answer, or the MCP server is being started."),
 ];
 
 const ON_GUEST: &[(u16, &str)] = &[
