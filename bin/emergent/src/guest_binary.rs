@@ -11,15 +11,6 @@ pub(crate) enum GuestBinaryError {
     /// Neither named nor beside this program.
     #[error("the guest binary {} is not there; build it with `make build`, or set EMERGENT_GUEST_PATH", .0.display())]
     Missing(PathBuf),
-    /// It cannot be read.
-    #[error("the guest binary {} cannot be read", path.display())]
-    Unreadable {
-        /// Where it is.
-        path: PathBuf,
-        /// The system's error.
-        #[source]
-        source: std::io::Error,
-    },
     /// This program's own path is not known.
     #[error("the directory of this program is not known; set EMERGENT_GUEST_PATH")]
     NoProgramPath(#[source] std::io::Error),
@@ -32,13 +23,6 @@ pub(crate) fn find(named: Option<&Path>) -> Result<PathBuf, GuestBinaryError> {
         None => std::env::current_exe().map_err(GuestBinaryError::NoProgramPath)?.with_file_name(NAME),
     };
     if path.is_file() { Ok(path) } else { Err(GuestBinaryError::Missing(path)) }
-}
-
-/// The guest binary itself.
-pub(crate) async fn read(named: Option<&Path>) -> Result<bytes::Bytes, GuestBinaryError> {
-    let path = find(named)?;
-    let bytes = tokio::fs::read(&path).await.map_err(|source| GuestBinaryError::Unreadable { path, source })?;
-    Ok(bytes.into())
 }
 
 /// Whether an ELF file needs no dynamic loader: it has no `PT_INTERP` header.

@@ -7,21 +7,22 @@
 mod bootstrap;
 mod identity;
 pub(crate) mod listener;
+mod memory;
 mod secret;
 pub(crate) mod signals;
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use emergent_api::{ApiParts, ApiState, Hosts, Peers};
 use emergent_core::{ServerId, Workspaces};
 use emergent_mcp_hosting::{Hosting, HostingConfig};
 use emergent_provider::Provider;
-use emergent_provider_docker::{DockerConfig, DockerProvider};
+use emergent_provider_docker::{DockerConfig, DockerProvider, GuestBinary};
 use emergent_provider_firecracker::{FirecrackerConfig, FirecrackerProvider, Where};
 use emergent_store::{MCP_SERVERS_ON, Store};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::task::spawn_blocking;
 use tracing_subscriber::EnvFilter;
 
 use self::{identity::DataLock, signals::StopSignals};
@@ -84,6 +85,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     };
     let state = ApiState::new(parts);
     let router = emergent_api::router(state)?;
+    memory::give_back();
     let upkeep = tokio::spawn(async move {
         let mut ticks = tokio::time::interval(METRICS_UPKEEP);
         loop {
@@ -107,12 +109,13 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 /// The guest binary; none is needed while workspaces are switched off.
-async fn guest_binary(config: &Config) -> anyhow::Result<Option<Bytes>> {
+async fn guest_binary(config: &Config) -> anyhow::Result<Option<GuestBinary>> {
     if !config.core.enabled {
         tracing::warn!("workspaces are switched off; set ENABLE_AGENT_WORKSPACES=true");
         return Ok(None);
     }
-    Ok(Some(guest_binary::read(config.guest_path.as_deref()).await?))
+    let path = guest_binary::find(config.guest_path.as_deref())?;
+    Ok(Some(spawn_blocking(move || GuestBinary::open(&path)).await??))
 }
 
 /// How MCP servers are hosted. A key for their secrets is made where one server alone needs it.
@@ -148,7 +151,7 @@ fn peers(authority: Option<&Path>) -> anyhow::Result<Peers> {
 }
 
 /// The providers of this release.
-fn providers(config: &Config, guest_binary: Bytes, server: ServerId) -> anyhow::Result<Vec<Arc<dyn Provider>>> {
+fn providers(config: &Config, guest_binary: GuestBinary, server: ServerId) -> anyhow::Result<Vec<Arc<dyn Provider>>> {
     let docker = &config.docker;
     let gvisor = DockerProvider::connect(DockerConfig {
         host: docker.host.clone(),

@@ -1,8 +1,9 @@
 //! What the provider is told, and which of it cannot be.
 
-use bytes::Bytes;
 use emergent_provider::{Isolation, ServerId};
 use ipnet::IpNet;
+
+use crate::GuestBinary;
 
 /// Where Docker listens when nothing else is said.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
@@ -23,7 +24,7 @@ pub struct DockerConfig {
     /// What guests may reach although it is the host or a private range.
     pub network_allow: Vec<IpNet>,
     /// The guest, a static executable for the engine's architecture.
-    pub guest_binary: Bytes,
+    pub guest_binary: GuestBinary,
 }
 
 /// Why a provider cannot be told this.
@@ -32,16 +33,6 @@ pub enum ConfigError {
     /// The address is of no kind that is supported.
     #[error("DOCKER_HOST {0:?} is not supported; use unix:///path or tcp://host:port")]
     UnsupportedHost(String),
-    /// The guest is no executable that a container could run.
-    #[error("the guest binary is not a 64-bit Linux executable for x86_64 or aarch64")]
-    NotAGuest,
-}
-
-/// A processor architecture that guests are built for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Architecture {
-    X86_64,
-    Aarch64,
 }
 
 // === impl DockerConfig ===
@@ -54,29 +45,6 @@ impl DockerConfig {
         match supported.iter().any(|scheme| host.starts_with(scheme)) {
             true => Ok(host.to_owned()),
             false => Err(ConfigError::UnsupportedHost(host.to_owned())),
-        }
-    }
-
-    /// What the guest binary was built for, from its ELF header.
-    pub(crate) fn guest_architecture(&self) -> Result<Architecture, ConfigError> {
-        let header = self.guest_binary.get(..20).ok_or(ConfigError::NotAGuest)?;
-        let is_elf64_little_endian = header.starts_with(b"\x7fELF\x02\x01");
-        match (is_elf64_little_endian, u16::from_le_bytes([header[18], header[19]])) {
-            (true, 62) => Ok(Architecture::X86_64),
-            (true, 183) => Ok(Architecture::Aarch64),
-            _ => Err(ConfigError::NotAGuest),
-        }
-    }
-}
-
-// === impl Architecture ===
-
-impl Architecture {
-    /// The name that `uname -m` and the engine have for it.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::X86_64 => "x86_64",
-            Self::Aarch64 => "aarch64",
         }
     }
 }

@@ -11,7 +11,7 @@
 //!                      wait, then again      binary, then marker written
 //! ```
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use bollard::{
     body_full,
@@ -30,11 +30,14 @@ use futures::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::Mutex,
+    task::spawn_blocking,
     time::{Instant, sleep},
 };
 
 use crate::{
+    GuestBinary,
     engine::{Engine, EngineError, bounded, found},
+    guest_binary::Architecture,
     labels, removal,
 };
 
@@ -50,8 +53,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// The volume with one build of the guest.
 pub(crate) struct GuestVolume {
     server: ServerId,
-    binary: Bytes,
-    hash: String,
+    binary: GuestBinary,
     /// When the volume was made that is known to be whole. Held while it is filled.
     whole_since: Mutex<Option<String>>,
 }
@@ -59,9 +61,13 @@ pub(crate) struct GuestVolume {
 // === impl GuestVolume ===
 
 impl GuestVolume {
-    pub(crate) fn new(server: ServerId, binary: Bytes) -> Self {
-        let hash = hex(&Sha256::digest(&binary));
-        Self { server, binary, hash, whole_since: Mutex::new(None) }
+    pub(crate) fn new(server: ServerId, binary: GuestBinary) -> Self {
+        Self { server, binary, whole_since: Mutex::new(None) }
+    }
+
+    /// What the guest was built for.
+    pub(crate) fn architecture(&self) -> Architecture {
+        self.binary.architecture()
     }
 
     /// How containers mount it.
@@ -91,17 +97,13 @@ impl GuestVolume {
         Ok(())
     }
 
-    /// Whether this is the volume's name.
-    pub(crate) fn is(&self, name: &str) -> bool {
-        name == self.name()
-    }
-
-    fn name(&self) -> String {
-        format!("emergent-guest-{}", &self.hash[..16])
+    /// The volume's name.
+    pub(crate) fn name(&self) -> String {
+        format!("emergent-guest-{}", &self.binary.hash()[..16])
     }
 
     fn marker(&self) -> String {
-        format!("sha256-{}", self.hash)
+        format!("sha256-{}", self.binary.hash())
     }
 
     fn writable_mount(&self) -> Mount {
@@ -129,10 +131,12 @@ impl GuestVolume {
         };
         let marker = stat(format!("{GUEST_MOUNT}/{}", self.marker())).await?;
         let binary = stat(GUEST_BINARY.to_owned()).await?;
-        if marker.is_some() && binary.is_some_and(|binary| usize::try_from(binary.size) == Ok(self.binary.len())) {
+        if marker.is_some() && binary.is_some_and(|binary| u64::try_from(binary.size) == Ok(self.binary.size())) {
             return Ok(());
         }
-        let archive = self.archive().map_err(|error| EngineError::Docker(Error::from(error)))?;
+        let (guest, marker) = (self.binary.clone(), self.marker());
+        let archive = spawn_blocking(move || archive(&guest, &marker)).await.map_err(io::Error::other);
+        let archive = archive.flatten().map_err(|error| EngineError::Docker(Error::from(error)))?;
         let options = UploadToContainerOptionsBuilder::default().path(GUEST_MOUNT).build();
         bounded(docker.upload_to_container(carrier, Some(options), body_full(archive))).await
     }
@@ -191,15 +195,16 @@ impl GuestVolume {
         }
         Ok(())
     }
+}
 
-    /// The binary, and after it the marker that says that the binary is whole.
-    fn archive(&self) -> std::io::Result<Bytes> {
-        let mut archive = tar::Builder::new(Vec::with_capacity(self.binary.len() + 4096));
-        let name = GUEST_BINARY.trim_start_matches(GUEST_MOUNT).trim_start_matches('/');
-        append(&mut archive, name, 0o755, &self.binary)?;
-        append(&mut archive, &self.marker(), 0o444, b"")?;
-        archive.into_inner().map(Bytes::from)
-    }
+/// The binary, and after it the marker that says that the binary is whole.
+fn archive(binary: &GuestBinary, marker: &str) -> io::Result<Bytes> {
+    let bytes = binary.read()?;
+    let mut archive = tar::Builder::new(Vec::with_capacity(bytes.len() + 4096));
+    let name = GUEST_BINARY.trim_start_matches(GUEST_MOUNT).trim_start_matches('/');
+    append(&mut archive, name, 0o755, &bytes)?;
+    append(&mut archive, marker, 0o444, b"")?;
+    archive.into_inner().map(Bytes::from)
 }
 
 /// The image without contents.
@@ -218,7 +223,7 @@ async fn import_carrier_image(engine: &Engine) -> Result<(), EngineError> {
 }
 
 /// An image with one empty layer, in the form that `docker load` takes.
-fn carrier_archive(architecture: &str) -> std::io::Result<Bytes> {
+fn carrier_archive(architecture: &str) -> io::Result<Bytes> {
     const LAYER: [u8; 1024] = [0; 1024];
     let layer = hex(&Sha256::digest(LAYER));
     let config =
@@ -234,7 +239,7 @@ fn carrier_archive(architecture: &str) -> std::io::Result<Bytes> {
     archive.into_inner().map(Bytes::from)
 }
 
-fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32, contents: &[u8]) -> std::io::Result<()> {
+fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32, contents: &[u8]) -> io::Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_size(contents.len() as u64);
     header.set_mode(mode);

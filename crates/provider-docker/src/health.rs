@@ -29,7 +29,7 @@ async fn ask(parts: &Arc<Parts>) -> Result<Health, EngineError> {
             facts.version, facts.api_version
         )));
     }
-    let built_for = parts.guest_architecture.as_str();
+    let built_for = parts.guest.architecture().as_str();
     if facts.architecture != built_for {
         return Ok(refused(format!(
             "{name} runs on {}, and the guest of this server is built for {built_for}; install the server's release \

@@ -14,6 +14,7 @@ mod create;
 mod engine;
 mod facts;
 mod firewall;
+mod guest_binary;
 mod guest_volume;
 mod health;
 mod image;
@@ -30,5 +31,6 @@ pub mod config;
 pub mod provider;
 
 pub use config::{ConfigError, DockerConfig};
+pub use guest_binary::{GuestBinary, GuestBinaryError};
 pub use ipnet::IpNet;
 pub use provider::DockerProvider;

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use emergent_provider::{Capabilities, CreateError, Health, Isolation, Provider, ProviderKind, ServerId};
 
 use crate::{
-    config::{Architecture, ConfigError, DockerConfig},
+    config::{ConfigError, DockerConfig},
     engine::{Engine, EngineError, bounded},
     facts::{Facts, Runtime},
     guest_volume::GuestVolume,
@@ -28,7 +28,6 @@ pub(crate) struct Parts {
     pub(crate) engine: Engine,
     pub(crate) server: ServerId,
     pub(crate) guest: GuestVolume,
-    pub(crate) guest_architecture: Architecture,
     pub(crate) networks: Networks,
     pub(crate) root_probe: RootProbe,
     gvisor: String,
@@ -43,12 +42,11 @@ impl DockerProvider {
     /// A provider for the engine that `config` names. Does not ask the engine anything: it may be down, and come.
     ///
     /// # Errors
-    /// [`ConfigError`] when the address or the guest binary can never work.
+    /// [`ConfigError`] when the address can never work.
     pub fn connect(config: DockerConfig) -> Result<Self, ConfigError> {
         let parts = Parts {
             engine: Engine::new(config.checked_host()?),
             server: config.server,
-            guest_architecture: config.guest_architecture()?,
             guest: GuestVolume::new(config.server, config.guest_binary),
             networks: Networks::new(config.network_name, config.network_allow),
             root_probe: RootProbe::new(config.server),

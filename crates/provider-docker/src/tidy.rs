@@ -28,7 +28,7 @@ pub(crate) async fn guest_volumes(
     let options = ListVolumesOptionsBuilder::default().filters(&labels::having(labels::SHARED)).build();
     let volumes = bounded(docker.list_volumes(Some(options))).await?.volumes.unwrap_or_default();
     let mut removed = Vec::new();
-    for volume in volumes.into_iter().filter(|volume| is_old_guest(volume, ours, Utc::now() - older_than)) {
+    for volume in volumes.into_iter().filter(|volume| is_old_guest(volume, &ours.name(), Utc::now() - older_than)) {
         let options = RemoveVolumeOptionsBuilder::default().build();
         match found(bounded(docker.remove_volume(&volume.name, Some(options))).await) {
             Ok(_) => removed.push(volume.name),
@@ -39,23 +39,21 @@ pub(crate) async fn guest_volumes(
     Ok(removed)
 }
 
-fn is_old_guest(volume: &Volume, ours: &GuestVolume, made_before: DateTime<Utc>) -> bool {
+fn is_old_guest(volume: &Volume, ours: &str, made_before: DateTime<Utc>) -> bool {
     let made_at = volume.created_at.as_deref().and_then(|text| text.parse::<DateTime<Utc>>().ok());
     volume.labels.get(labels::SHARED).is_some_and(|what| what == labels::GUEST)
-        && !ours.is(&volume.name)
+        && volume.name != ours
         && made_at.is_some_and(|made_at| made_at <= made_before)
 }
 
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
-    use emergent_provider::ServerId;
 
     use super::*;
 
     #[test]
     fn only_old_volumes_of_other_builds_are_to_go() {
-        let ours = GuestVolume::new(ServerId::generate(), b"this build".as_slice().into());
         let now = Utc::now();
         let volume = |name: &str, what: &str, age: TimeDelta| Volume {
             name: name.to_owned(),
@@ -64,8 +62,9 @@ mod tests {
             ..Volume::default()
         };
         let (day, week) = (TimeDelta::days(1), TimeDelta::days(7));
-        let goes = |volume: &Volume| is_old_guest(volume, &ours, now - day);
+        let goes = |volume: &Volume| is_old_guest(volume, "emergent-guest-ours", now - day);
         assert!(goes(&volume("emergent-guest-other", labels::GUEST, week)));
+        assert!(!goes(&volume("emergent-guest-ours", labels::GUEST, week)));
         assert!(!goes(&volume("emergent-guest-other", labels::GUEST, TimeDelta::hours(1))));
         assert!(!goes(&volume("somebody-else", "not a guest", week)));
         let undated = Volume { created_at: None, ..volume("emergent-guest-other", labels::GUEST, week) };

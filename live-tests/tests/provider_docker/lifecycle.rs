@@ -1,6 +1,6 @@
 //! Making, starting, stopping, freezing and removing, and what is left of it.
 
-use std::{sync::Mutex, time::Duration};
+use std::{io::Write as _, sync::Mutex, time::Duration};
 
 use anyhow::ensure;
 use emergent_guest_proto::RunAs;
@@ -9,6 +9,7 @@ use emergent_provider::{
     Channels as _, CreateStep, DestroyStep, EngineState, ExitReason, Inventory as _, Isolation, Lifecycle as _,
     NetworkPolicy, Provider as _, PullProgress, SnapshotId, SnapshotStep, StepObserver, WorkspaceId,
 };
+use emergent_provider_docker::GuestBinary;
 use futures::future::try_join_all;
 use sha2::{Digest as _, Sha256};
 
@@ -163,11 +164,9 @@ async fn dropped_channels(runtime: Runtime) -> anyhow::Result<()> {
 }
 
 async fn carrier_left_behind(runtime: Runtime) -> anyhow::Result<()> {
-    let mut binary = guest_binary()?.to_vec();
-    binary.extend_from_slice(WorkspaceId::generate().as_uuid().as_bytes());
-    let bench = Bench::with(runtime, |config| config.guest_binary = binary.clone().into())?;
+    let (guest, volume) = unseen_guest()?;
+    let bench = Bench::with(runtime, |config| config.guest_binary = guest)?;
     // What a server leaves that is killed in the middle: the empty volume, and the carrier.
-    let volume = guest_volume_of(&binary);
     let docker = |arguments: &[&str]| std::process::Command::new("docker").args(arguments).output();
     let label = format!("emergent.server={}", bench.server);
     let mount = format!("{volume}:/.emergent");
@@ -183,18 +182,21 @@ async fn carrier_left_behind(runtime: Runtime) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The name of the volume for this build of the guest.
-fn guest_volume_of(binary: &[u8]) -> String {
-    let hash: String = Sha256::digest(binary).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("emergent-guest-{hash}")
+/// A guest that no engine has seen, and the name of its volume. Bytes after the end of an executable do not change it.
+fn unseen_guest() -> anyhow::Result<(GuestBinary, String)> {
+    let mut binary = std::fs::read(guest_binary()?)?;
+    binary.extend_from_slice(WorkspaceId::generate().as_uuid().as_bytes());
+    let mut file = tempfile::NamedTempFile::new()?;
+    file.write_all(&binary)?;
+    let hash: String = Sha256::digest(&binary).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    // It stays open when its name goes.
+    Ok((GuestBinary::open(file.path())?, format!("emergent-guest-{hash}")))
 }
 
 async fn filled_once(runtime: Runtime) -> anyhow::Result<()> {
-    // A guest that no engine has seen: bytes after the end of an executable do not change it.
-    let mut binary = guest_binary()?.to_vec();
-    binary.extend_from_slice(WorkspaceId::generate().as_uuid().as_bytes());
-    let first = Bench::with(runtime, |config| config.guest_binary = binary.clone().into())?;
-    let second = Bench::with(runtime, |config| config.guest_binary = binary.clone().into())?;
+    let (guest, guest_volume) = unseen_guest()?;
+    let first = Bench::with(runtime, |config| config.guest_binary = guest.clone())?;
+    let second = Bench::with(runtime, |config| config.guest_binary = guest)?;
     let specs = (0..10).map(|_| spec(NetworkPolicy::None)).collect::<Result<Vec<_>, _>>()?;
     let sandboxes = specs.iter().enumerate().map(|(index, spec)| {
         let bench = if index % 2 == 0 { &first } else { &second };
@@ -212,9 +214,8 @@ async fn filled_once(runtime: Runtime) -> anyhow::Result<()> {
     let mounts = first.engine.inspect(&volume).await?.mounts.unwrap_or_default();
     let guest = mounts.iter().find(|mount| mount.destination.as_deref() == Some("/.emergent"));
     ensure!(guest.is_some_and(|mount| mount.rw == Some(false)), "{mounts:?}");
-    let name = guest_volume_of(&binary);
     drop((first, second));
-    let removed = std::process::Command::new("docker").args(["volume", "rm", &name]).output()?;
+    let removed = std::process::Command::new("docker").args(["volume", "rm", &guest_volume]).output()?;
     ensure!(removed.status.success(), "{removed:?}");
     Ok(())
 }

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, path::PathBuf, process::Command, sync::Arc};
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use bytes::Bytes;
 use emergent_guest_client::{Guest, Open};
 use emergent_guest_proto::{
     HandOver, RunAs,
@@ -16,7 +15,7 @@ use emergent_provider::{
     Lifecycle as _, NetworkPolicy, PullProgress, ResourceLimits, SandboxSpec, ServerId, SnapshotId, SnapshotStep,
     StepObserver, WorkspaceId,
 };
-use emergent_provider_docker::{DockerConfig, DockerProvider};
+use emergent_provider_docker::{DockerConfig, DockerProvider, GuestBinary};
 
 /// A name that no runtime has: the provider then takes the standard one.
 const NO_GVISOR: &str = "not-installed";
@@ -128,7 +127,7 @@ pub(crate) fn config(runtime: Runtime) -> anyhow::Result<DockerConfig> {
         require_isolation: Isolation::Container,
         network_name: None,
         network_allow: Vec::new(),
-        guest_binary: guest_binary()?,
+        guest_binary: GuestBinary::open(&guest_binary()?)?,
     })
 }
 
@@ -148,10 +147,9 @@ pub(crate) fn spec(network: NetworkPolicy) -> anyhow::Result<SandboxSpec> {
 }
 
 /// The guest that `make build` leaves beside the server.
-pub(crate) fn guest_binary() -> anyhow::Result<Bytes> {
+pub(crate) fn guest_binary() -> anyhow::Result<PathBuf> {
     let directory = std::env::var("LIVE_BIN_DIR").context("LIVE_BIN_DIR names the folder of `make build`")?;
-    let path = PathBuf::from(directory).join("emergent-guest");
-    Ok(std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?.into())
+    Ok(PathBuf::from(directory).join("emergent-guest"))
 }
 
 /// An error with its causes.

@@ -1,0 +1,148 @@
+//! The guest's executable: open for as long as the provider lives, and read only when an engine needs it.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Seek as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use sha2::{Digest as _, Sha256};
+
+/// A static executable that containers run first.
+#[derive(Debug, Clone)]
+pub struct GuestBinary {
+    file: Arc<Mutex<File>>,
+    size: u64,
+    hash: String,
+    architecture: Architecture,
+}
+
+/// A file that cannot be the guest.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestBinaryError {
+    /// It cannot be read.
+    #[error("the guest binary {} cannot be read", path.display())]
+    Unreadable {
+        /// Where it is.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// It is no executable that a container could run.
+    #[error(
+        "{} is not a 64-bit Linux executable for x86_64 or aarch64; build the guest with `make build`, or set \
+         EMERGENT_GUEST_PATH", .0.display()
+    )]
+    NotAGuest(PathBuf),
+}
+
+/// A processor architecture that guests are built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Architecture {
+    X86_64,
+    Aarch64,
+}
+
+// === impl GuestBinary ===
+
+impl GuestBinary {
+    /// Opens and reads the file once. Whatever takes its name later does not matter any more.
+    ///
+    /// # Errors
+    /// [`GuestBinaryError`].
+    pub fn open(path: &Path) -> Result<Self, GuestBinaryError> {
+        let unreadable = |source| GuestBinaryError::Unreadable { path: path.to_owned(), source };
+        let mut file = File::open(path).map_err(unreadable)?;
+        let bytes = contents(&mut file).map_err(unreadable)?;
+        let architecture = Architecture::of(&bytes).ok_or_else(|| GuestBinaryError::NotAGuest(path.to_owned()))?;
+        Ok(Self { file: Arc::new(Mutex::new(file)), size: bytes.len() as u64, hash: hash(&bytes), architecture })
+    }
+
+    /// Its bytes; takes as long as a disk does.
+    ///
+    /// # Errors
+    /// When they cannot be read, or somebody has written into the file since it was opened.
+    pub(crate) fn read(&self) -> io::Result<Vec<u8>> {
+        let bytes = contents(&mut self.file.lock().unwrap_or_else(PoisonError::into_inner))?;
+        if hash(&bytes) == self.hash {
+            return Ok(bytes);
+        }
+        Err(io::Error::other("the guest binary has been written to since the server started; start the server again"))
+    }
+
+    /// How many bytes it has.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The SHA-256 of its bytes, as hexadecimal digits.
+    pub(crate) fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// What it was built for.
+    pub(crate) fn architecture(&self) -> Architecture {
+        self.architecture
+    }
+}
+
+// === impl Architecture ===
+
+impl Architecture {
+    /// The name that `uname -m` and the engine have for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Aarch64 => "aarch64",
+        }
+    }
+
+    /// What an executable was built for, from its ELF header.
+    fn of(executable: &[u8]) -> Option<Self> {
+        let header = executable.first_chunk::<20>()?;
+        let is_elf64_little_endian = header.starts_with(b"\x7fELF\x02\x01");
+        match (is_elf64_little_endian, u16::from_le_bytes([header[18], header[19]])) {
+            (true, 62) => Some(Self::X86_64),
+            (true, 183) => Some(Self::Aarch64),
+            _ => None,
+        }
+    }
+}
+
+fn contents(file: &mut File) -> io::Result<Vec<u8>> {
+    file.rewind()?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    const ELF: &[u8] = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0 and what follows";
+
+    #[test]
+    fn what_takes_its_name_later_does_not_matter_and_what_is_written_into_it_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, old) = (folder.path().join("guest"), folder.path().join("old"));
+        std::fs::write(&path, ELF).unwrap();
+        let binary = GuestBinary::open(&path).unwrap();
+        assert_eq!((binary.architecture(), binary.size()), (Architecture::X86_64, ELF.len() as u64));
+        std::fs::rename(&path, &old).unwrap();
+        std::fs::write(&path, "another").unwrap();
+        assert_eq!(binary.read().unwrap(), ELF);
+        File::options().append(true).open(&old).unwrap().write_all(b"more").unwrap();
+        assert!(binary.read().is_err());
+        assert!(matches!(GuestBinary::open(&path), Err(GuestBinaryError::NotAGuest(_))));
+        assert!(matches!(GuestBinary::open(&folder.path().join("none")), Err(GuestBinaryError::Unreadable { .. })));
+    }
+}
