@@ -15,7 +15,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 # What the tests run: the server unoptimised, which `cargo test` has made already and which checks itself more.
 TEST_BIN := $(CARGO_TARGET_DIR)/live
 
-.PHONY: demo serve test bench soak soak-leak build guest test-programs setup check live fuzz clean
+.PHONY: demo serve test bench soak soak-leak build guest fixture test-programs setup check live fuzz clean
 
 demo: build setup
 	scripts/demo.sh $(BIN)
@@ -26,7 +26,8 @@ serve: build setup
 test: setup check live fuzz
 
 bench: export LIVE_MICROVM := $(CURDIR)/.cache/microvm
-bench: build setup
+bench: build fixture setup
+	install -m 0755 $(CARGO_TARGET_DIR)/$(TARGET)/release/emergent-mcp-fixture $(BIN)/emergent-mcp-fixture
 	scripts/prepare-microvm.sh $(BIN) $(LIVE_MICROVM)
 	LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet --bin bench
 
@@ -49,8 +50,11 @@ guest:
 	scripts/install-packages.sh gcc libc6-dev
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked -p emergent-guest --target $(TARGET)
 
-test-programs: guest
+# The MCP server that tests and benchmarks host, static for the same reason.
+fixture:
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked -p emergent-mcp --bin emergent-mcp-fixture --target $(TARGET)
+
+test-programs: guest fixture
 	cargo test --workspace --locked --no-run
 	mkdir -p $(TEST_BIN)
 	install -m 0755 $(CARGO_TARGET_DIR)/debug/emergent $(TEST_BIN)
@@ -81,6 +85,8 @@ live: test-programs setup .cache/docker-registry/usr/bin/docker-registry
 	cargo test --workspace --locked --test provider_docker --test servers --test mcp -- --test-threads=4
 	# The official MCP clients against servers from npm and PyPI, behind the bridge.
 	scripts/mcp-clients.sh
+	# The conformance suite in a container is one of the cases above; here with one process for all sessions.
+	scripts/mcp-conformance.sh --local-shared
 	# Emulated machines: two at a time fill two cores.
 	cargo test --workspace --locked --test microvm --test microvm_manager --test tools -- --test-threads=2 --skip runc:: --skip runsc::
 

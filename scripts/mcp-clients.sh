@@ -4,24 +4,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-pins=$root/scripts/mcp-clients
-cache=$root/.cache/mcp-clients
-
-command -v npm >/dev/null || "$root/scripts/install-packages.sh" nodejs npm
-"$root/scripts/install-packages.sh" python3 python3-venv git
-
-stamp=$(cat "$pins"/package-lock.json "$pins"/requirements-*.txt | sha256sum)
-if [ "$(cat "$cache/.installed" 2>/dev/null)" != "$stamp" ]; then
-    mkdir -p "$cache"
-    cp "$pins/package.json" "$pins/package-lock.json" "$cache/"
-    (cd "$cache" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
-    for set in v1 v2 proxy; do
-        python3 -m venv "$cache/py-$set"
-        "$cache/py-$set/bin/pip" install --quiet --disable-pip-version-check -r "$pins/requirements-$set.txt"
-    done
-    echo "$stamp" >"$cache/.installed"
-fi
-cp "$pins"/*.mjs "$cache/"
+cache=$("$root/scripts/mcp-clients/install.sh")
 (cd "$root" && cargo build --quiet --locked --workspace --bin emergent-mcp-fixture --example serve)
 target=${CARGO_TARGET_DIR:-$root/target}/debug
 npm=$cache/node_modules/@modelcontextprotocol
@@ -34,7 +17,7 @@ echo "some text" >"$work/file.txt"
 
 # name, tool, arguments, what the answer contains, command
 try() {
-    local name=$1 tool=$2 arguments=$3 expected=$4 url= said; shift 4
+    local name=$1 tool=$2 arguments=$3 expected=$4 url=; shift 4
     "$target/examples/serve" 127.0.0.1:0 "$@" >"$work/log" 2>&1 &
     server=$!
     for _ in $(seq 100); do
@@ -42,16 +25,8 @@ try() {
         [ -n "$url" ] && break
         sleep 0.1
     done
-    for client in "npm sdk 1.x|node $cache/sdk-v1.mjs" "npm client 2.x|node $cache/client-v2.mjs" \
-        "PyPI mcp <2|$cache/py-v1/bin/python $pins/python_v1.py" "PyPI mcp 2.x|$cache/py-v2/bin/python $pins/python_v2.py"; do
-        if said=$(timeout 60 ${client#*|} "$url" "$tool" "$arguments" "$expected" 2>"$work/err"); then
-            echo "ok    ${client%%|*} - $name: $said"
-        else
-            echo "FAIL  ${client%%|*} - $name"
-            tail -20 "$work/err"
-            failed=1
-        fi
-    done
+    echo "$name"
+    "$root/scripts/mcp-clients/try.sh" "$url" "$tool" "$arguments" "$expected" || failed=1
     local children
     stop
     children=$(pgrep -f -- "$work" || true)

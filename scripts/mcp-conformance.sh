@@ -3,14 +3,16 @@
 #
 #   scripts/mcp-conformance.sh URL            all editions
 #   scripts/mcp-conformance.sh --local        starts the fixture behind the bridge on this machine, and stops it again
+#   scripts/mcp-conformance.sh --local-shared the same with one process for all sessions
 #
-# MCP_AUTHORIZATION is sent with every request, where the endpoint asks for a token. Nothing is expected to fail. The suite is installed once, from its lockfile, into .cache/mcp-conformance.
+# MCP_AUTHORIZATION is sent with every request, where the endpoint asks for a token. Nothing is expected to fail. The
+# suite is installed once, from its lockfile, into .cache/mcp-conformance.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 pins=$root/scripts/mcp-conformance
 cache=${MCP_CONFORMANCE_CACHE:-$root/.cache/mcp-conformance}
-url=${1:?usage: $0 URL | --local}
+url=${1:?usage: $0 URL | --local | --local-shared}
 
 command -v npm >/dev/null || "$root/scripts/install-packages.sh" nodejs npm
 
@@ -33,11 +35,13 @@ node=${node:-node}
 server=
 cleanup() { rm -rf "$results"; [ -z "$server" ] || { kill -INT "$server" 2>/dev/null && wait "$server" || true; }; }
 trap cleanup EXIT
-if [ "$url" = --local ]; then
+if [[ $url == --local* ]]; then
+    sharing=
+    [ "$url" = --local ] || sharing=--shared
     (cd "$root" && cargo build --quiet --locked --workspace --bin emergent-mcp-fixture --example serve)
     log=$(mktemp)
     target=${CARGO_TARGET_DIR:-$root/target}/debug
-    "$target/examples/serve" ${MCP_SHARING:-} 127.0.0.1:0 "$target/emergent-mcp-fixture" >"$log" 2>&1 &
+    "$target/examples/serve" $sharing 127.0.0.1:0 "$target/emergent-mcp-fixture" >"$log" 2>&1 &
     server=$!
     for _ in $(seq 100); do
         url=$(sed -n 's/^listening on //p' "$log")

@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
 # What a bridge costs: sequential echo calls to the fixture, directly on stdio, through our bridge, and through two others.
-# Run scripts/mcp-clients.sh once before: it installs what this needs.
+#
+#   scripts/mcp-latency.sh [ROUNDS [NAME=URL …]]
+#
+# With further endpoints (MCP_AUTHORIZATION is sent to the one called `hosted`) those are measured in the same run. A row
+# of `make bench` calls this.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-cache=$root/.cache/mcp-clients
-(cd "$root" && cargo build --quiet --release -p emergent-mcp --bins --examples)
+cache=$("$root/scripts/mcp-clients/install.sh")
+(cd "$root" && cargo build --quiet --release --locked --bin emergent-mcp-fixture --example serve)
 target=${CARGO_TARGET_DIR:-$root/target}/release
 fixture=$target/emergent-mcp-fixture
-cp "$root/scripts/mcp-clients/latency.mjs" "$cache/"
 
 logs=$(mktemp -d) started=()
 cleanup() {
@@ -36,5 +39,7 @@ started+=($!)
 "$cache/py-proxy/bin/mcp-proxy" --port "$proxy" "$fixture" >"$logs/proxy" 2>&1 &
 started+=($!)
 for port in "$ours" "$gateway" "$proxy"; do answers "$port"; done
-node "$cache/latency.mjs" "${1:-10}" "our bridge=http://127.0.0.1:$ours/mcp" \
+rounds=${1:-10}
+shift || true
+node "$cache/latency.mjs" "$rounds" "$@" "our bridge=http://127.0.0.1:$ours/mcp" \
     "npm supergateway, stateful=http://127.0.0.1:$gateway/mcp" "PyPI mcp-proxy=http://127.0.0.1:$proxy/mcp" -- "$fixture"

@@ -1,5 +1,6 @@
 //! The performance table: what we do beside what the bare engine does, in one run.
 
+pub mod mcp;
 pub mod measure;
 pub mod microvm;
 pub mod row;

@@ -3,7 +3,8 @@ import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/cli
 
 const [url, tool, args, expected] = process.argv.slice(2);
 const client = new Client({ name: "client-v2", version: "1" }, { versionNegotiation: { mode: "auto" } });
-const transport = new StreamableHTTPClientTransport(new URL(url));
+const headers = process.env.MCP_AUTHORIZATION ? { Authorization: process.env.MCP_AUTHORIZATION } : {};
+const transport = new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers } });
 await client.connect(transport);
 const { tools } = await client.listTools();
 if (!tools.some((one) => one.name === tool)) throw new Error(`no ${tool} among ${tools.length} tools`);

@@ -1,4 +1,5 @@
 // Sequential echo calls through one SDK client: latency.mjs ROUNDS NAME=URL… -- COMMAND…
+// A last line has all samples as JSON. MCP_AUTHORIZATION is sent to the endpoint called `hosted`.
 // Rounds alternate between the candidates, so that noise of the machine falls on all of them.
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
@@ -12,7 +13,8 @@ const CALLS = 100;
 const candidates = [["direct stdio", new StdioClientTransport({ command, args })]];
 for (const one of named) {
   const at = one.indexOf("=");
-  candidates.push([one.slice(0, at), new StreamableHTTPClientTransport(new URL(one.slice(at + 1)))]);
+  const headers = one.startsWith("hosted=") ? { Authorization: process.env.MCP_AUTHORIZATION } : {};
+  candidates.push([one.slice(0, at), new StreamableHTTPClientTransport(new URL(one.slice(at + 1)), { requestInit: { headers } })]);
 }
 const ready = [];
 for (const [name, transport] of candidates) {
@@ -40,3 +42,4 @@ for (const { name, samples, client, transport } of ready) {
   await transport.terminateSession?.().catch(() => {});
   await client.close();
 }
+console.log(JSON.stringify(Object.fromEntries(ready.map(({ name, samples }) => [name, samples]))));

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 
 from mcp import ClientSession
@@ -9,7 +10,9 @@ from mcp.client.streamable_http import streamablehttp_client
 
 
 async def main(url: str, tool: str, arguments: str, expected: str) -> None:
-    async with streamablehttp_client(url) as (read, write, _), ClientSession(read, write) as session:
+    token = os.environ.get("MCP_AUTHORIZATION")
+    headers = {"Authorization": token} if token else None
+    async with streamablehttp_client(url, headers) as (read, write, _), ClientSession(read, write) as session:
         await session.initialize()
         tools = (await session.list_tools()).tools
         assert any(one.name == tool for one in tools), tools

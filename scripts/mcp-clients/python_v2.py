@@ -2,13 +2,18 @@
 
 import asyncio
 import json
+import os
 import sys
 
+import httpx2
 from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
 
 
 async def main(url: str, tool: str, arguments: str, expected: str) -> None:
-    async with Client(url) as client:
+    token = os.environ.get("MCP_AUTHORIZATION")
+    http = httpx2.AsyncClient(headers={"Authorization": token} if token else None)
+    async with Client(streamable_http_client(url, http_client=http)) as client:
         tools = (await client.list_tools()).tools
         assert any(one.name == tool for one in tools), tools
         result = await client.call_tool(tool, json.loads(arguments))

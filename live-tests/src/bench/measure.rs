@@ -24,6 +24,12 @@ impl Samples {
         Self(vec![value])
     }
 
+    /// What is above so much.
+    #[must_use]
+    pub fn above(self, base: f64) -> Self {
+        Self(self.0.into_iter().map(|value| value - base).collect())
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.0.len()

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use emergent_live_tests::{
     Engine, Runtime,
-    bench::{Row, Target, microvm, print_table, rows::Subject, write_json},
+    bench::{Row, Target, mcp, microvm, print_table, rows::Subject, write_json},
 };
 
 #[tokio::main]
@@ -19,8 +19,7 @@ async fn main() -> anyhow::Result<()> {
             rows.push(Row::missing("every row", runtime.name(), "ms", Target::AtMost(1.0), why));
         }
     }
-    let not_built = "this build does not have it";
-    rows.push(Row::missing("hosted MCP echo over direct stdio", "runc", "ms", Target::OursAtMost(1.0), not_built));
+    rows.extend(mcp::rows().await);
     rows.extend(microvm::rows().await);
     print_table(&rows);
     write_json(&rows, Path::new("target/bench/bench.json"))

@@ -1,6 +1,7 @@
 //! Hosted MCP servers in real containers: the fixture of `crates/mcp` as the server that is hosted. Every case runs on
 //! runc and on gVisor.
 
+mod clients;
 mod conformance;
 mod endpoint;
 mod faults;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         secrets::cases,
         shim::cases,
         conformance::cases,
+        clients::cases,
         faults::cases,
     ])
 }
