@@ -40,8 +40,10 @@ use crate::{
 const CAPABILITIES: [&str; 6] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "KILL"];
 /// Guests are to be ended before what else runs on the host.
 const OOM_SCORE: i64 = 500;
-/// Processes of the sandbox that are not the agent's: the guest's threads and root's commands.
-const RESERVED_PIDS: u32 = 64;
+/// Tasks of the host that a process inside gVisor costs at most, and the sandbox itself: 10 to 20, and 57, were counted
+/// under release 20221219 with its `ptrace` platform, which needs more of them than later ones.
+const HOST_TASKS: i64 = 32;
+const HOST_TASKS_OF_SANDBOX: i64 = 512;
 /// Making and starting containers may take longer than other calls on a busy host.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -219,9 +221,8 @@ impl<'a> Prepared<'a> {
         // The agent is to write there.
         command.extend(spec.volumes.iter().flat_map(|volume| ["--own".to_owned(), volume.path.clone()]));
         if let Runtime::Gvisor(_) = runtime {
-            // Under gVisor a fork bomb that reaches the limit of the cgroup ends the whole sandbox.
-            let processes = spec.limits.pids.saturating_sub(RESERVED_PIDS).max(1);
-            command.extend(["--nproc".to_owned(), processes.to_string()]);
+            // Only inside can they be counted, and a fork bomb that reaches the cgroup's limit ends the whole sandbox.
+            command.extend(["--nproc".to_owned(), spec.limits.pids.to_string()]);
             // gVisor's network stack does not reach the engine's own resolver on a network of ours.
             let servers = attachment.name_servers.iter();
             command.extend(servers.flat_map(|server| ["--nameserver".to_owned(), server.to_string()]));
@@ -252,6 +253,10 @@ impl<'a> Prepared<'a> {
         let spec = self.spec;
         let limits = &spec.limits;
         let ContainerUpdateBody { nano_cpus, memory, memory_swap, pids_limit, .. } = cgroup_limits(limits);
+        let pids_limit = match runtime {
+            Runtime::Gvisor(_) => pids_limit.map(|pids| pids * HOST_TASKS + HOST_TASKS_OF_SANDBOX),
+            Runtime::Standard(_) => pids_limit,
+        };
         // Not for open files: the engine's own limit holds, and one above it makes the start fail.
         let no_core_dumps = ResourcesUlimits { name: Some("core".to_owned()), soft: Some(0), hard: Some(0) };
         let (dns, dns_options) = attachment.dns.clone().unzip();
