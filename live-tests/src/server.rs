@@ -270,7 +270,7 @@ pub fn program(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// The program that a variable names, or else one of this name in the path.
-pub(crate) fn program_or(variable: &str, name: &str) -> PathBuf {
+pub fn program_or(variable: &str, name: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| PathBuf::from(name), PathBuf::from)
 }
 
