@@ -5,6 +5,7 @@
 
 mod client;
 mod crashes;
+mod disks;
 mod lifecycle;
 mod limits;
 mod network;
@@ -17,6 +18,14 @@ use emergent_live_tests::{Runtime, case};
 fn main() -> ExitCode {
     case::run_on(
         &[Runtime::Qemu],
-        &[lifecycle::cases, crashes::cases, limits::cases, client::cases, provider::cases, network::cases],
+        &[
+            lifecycle::cases,
+            crashes::cases,
+            disks::cases,
+            limits::cases,
+            client::cases,
+            provider::cases,
+            network::cases,
+        ],
     )
 }

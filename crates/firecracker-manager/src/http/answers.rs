@@ -21,7 +21,7 @@ pub struct CreateBody {
     /// Virtual CPUs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vcpu_count: Option<u8>,
-    /// Size of the disk for `/workspace`, in MiB.
+    /// Size of the disk for `/workspace`, in MiB, and of the root file system where its template has less.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_mb: Option<u64>,
     /// Processes and threads that its agent may have.
@@ -71,7 +71,7 @@ pub struct SandboxBody {
     pub memory_mb: u32,
     /// Virtual CPUs.
     pub vcpu_count: u8,
-    /// Size of the disk for `/workspace`, in MiB.
+    /// Size of the disk for `/workspace`, in MiB, and of the root file system where its template has less.
     pub disk_mb: u64,
     /// What it may reach.
     pub network: NetworkWord,
