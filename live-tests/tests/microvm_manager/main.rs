@@ -10,6 +10,7 @@ mod lifecycle;
 mod limits;
 mod network;
 mod provider;
+mod rootfs;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
             limits::cases,
             client::cases,
             provider::cases,
+            rootfs::cases,
             network::cases,
         ],
     )
