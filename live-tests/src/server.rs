@@ -238,6 +238,11 @@ impl Server {
         std::fs::read_to_string(self.data.path().join("log")).unwrap_or_default()
     }
 
+    /// Where its machines are, if it runs any.
+    pub fn machines(&self) -> Option<&Machines> {
+        self.machines.as_ref()
+    }
+
     /// The server's process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

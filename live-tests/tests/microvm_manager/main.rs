@@ -9,6 +9,7 @@ mod disks;
 mod lifecycle;
 mod limits;
 mod network;
+mod pool;
 mod provider;
 mod rootfs;
 
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
             limits::cases,
             client::cases,
             provider::cases,
+            pool::cases,
             rootfs::cases,
             network::cases,
         ],
