@@ -1,6 +1,6 @@
 //! The warm pool of a server that looks after its machines itself.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, process::Command, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use emergent_live_tests::{Case, Machines, Runtime, Server, ServerOptions, api::WORKSPACES, until};
@@ -51,9 +51,24 @@ async fn warm() -> anyhow::Result<()> {
     let hits = metrics.lines().find(|line| line.starts_with("emergent_warm_pool_hits_total{"));
     ensure!(hits.is_some_and(|line| line.ends_with(" 2")), "{hits:?}");
 
-    server.terminate().await?;
     let offline = offline["id"].as_str().context("no id")?.to_owned();
     let workspaces = BTreeSet::from([member, next, offline]);
+    // The same files are another template, once they are built anew.
+    let old = running(&server)?;
+    let root = machines(&server)?.base().join("rootfs/default-rootfs.ext4");
+    let (image, new) = (root.canonicalize()?, root.with_extension("new"));
+    let copied = Command::new("cp").arg("--sparse=always").args([&image, &new]).status()?;
+    ensure!(copied.success(), "the root could not be copied");
+    std::fs::rename(new, &root)?;
+    until("the member is another", FULL_WITHIN, || async {
+        let now = running(&server)?;
+        let changed = now.len() == old.len() && now != old && workspaces.iter().all(|id| now.contains(id));
+        Ok(if changed { Ok(()) } else { Err(format!("{now:?}")) })
+    })
+    .await?;
+    full(&server).await?;
+
+    server.terminate().await?;
     ensure!(running(&server)? == workspaces, "a member outlives an orderly end, or a workspace does not");
 
     server.restart(|options| options.environment.retain(|(name, _)| name != "WORKSPACE_WARM_POOL_SIZE")).await?;
