@@ -14,6 +14,9 @@ TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 BIN := $(CARGO_TARGET_DIR)/release
 # What the tests run: the server unoptimised, which `cargo test` has made already and which checks itself more.
 TEST_BIN := $(CARGO_TARGET_DIR)/live
+# What QEMU's vsock devices are run by in tests; nothing that is shipped uses it.
+VHOST_VSOCK_VERSION := 0.3.0
+VHOST_VSOCK := $(CURDIR)/.cache/vhost-device-vsock-$(VHOST_VSOCK_VERSION)/bin/vhost-device-vsock
 
 .PHONY: demo serve test bench soak soak-leak build guest fixture test-programs setup check live fuzz clean
 
@@ -74,7 +77,8 @@ live: export LIVE_BIN_DIR := $(TEST_BIN)
 live: export LIVE_REGISTRY := $(CURDIR)/.cache/docker-registry/usr/bin/docker-registry
 live: export LIVE_FIRST_GUEST := $(CURDIR)/.cache/first-guest/emergent-guest
 live: export LIVE_MICROVM := $(CURDIR)/.cache/microvm
-live: test-programs setup .cache/docker-registry/usr/bin/docker-registry
+live: export LIVE_VHOST_VSOCK := $(VHOST_VSOCK)
+live: test-programs setup .cache/docker-registry/usr/bin/docker-registry $(VHOST_VSOCK)
 	scripts/install-packages.sh postgresql python3-venv curl iproute2 iptables nftables
 	scripts/first-guest.sh $(TARGET) $(LIVE_FIRST_GUEST)
 	scripts/prepare-microvm.sh $(TEST_BIN) $(LIVE_MICROVM)
@@ -94,6 +98,12 @@ live: test-programs setup .cache/docker-registry/usr/bin/docker-registry
 .cache/docker-registry/usr/bin/docker-registry:
 	mkdir -p .cache/docker-registry
 	cd .cache && apt-get download --quiet docker-registry && dpkg -x docker-registry_*.deb docker-registry
+
+# In a target directory of its own, which cargo removes.
+$(VHOST_VSOCK):
+	scripts/install-packages.sh gcc libc6-dev
+	env -u CARGO_TARGET_DIR cargo install --quiet --locked --debug --root .cache/vhost-device-vsock-$(VHOST_VSOCK_VERSION) \
+		vhost-device-vsock@$(VHOST_VSOCK_VERSION)
 
 # The OpenAPI document against the server that it describes.
 fuzz: test-programs setup

@@ -45,15 +45,24 @@ impl Machines {
     /// # Errors
     /// When there are none, or the directory cannot be made.
     pub fn new() -> anyhow::Result<Self> {
-        // A socket's path has 107 bytes at most.
-        let base = tempfile::Builder::new().prefix("emvm-").tempdir_in("/tmp").context("making a base directory")?;
+        let machines = Self::empty()?;
         let prepared = prepared().context("LIVE_MICROVM is not set; run `make live`")?;
         for part in ["kernels", "rootfs"] {
-            fs::create_dir(base.path().join(part))?;
+            fs::create_dir(machines.base().join(part))?;
             for file in fs::read_dir(prepared.join(part)).context("looking for what machines boot")?.flatten() {
-                symlink(file.path(), base.path().join(part).join(file.file_name()))?;
+                symlink(file.path(), machines.base().join(part).join(file.file_name()))?;
             }
         }
+        Ok(machines)
+    }
+
+    /// A base directory with nothing in it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn empty() -> anyhow::Result<Self> {
+        // A socket's path has 107 bytes at most.
+        let base = tempfile::Builder::new().prefix("emvm-").tempdir_in("/tmp").context("making a base directory")?;
         Ok(Self { base })
     }
 

@@ -238,6 +238,11 @@ impl Server {
         std::fs::read_to_string(self.data.path().join("log")).unwrap_or_default()
     }
 
+    /// Where its machines are, if it runs any.
+    pub fn machines(&self) -> Option<&Machines> {
+        self.machines.as_ref()
+    }
+
     /// The server's process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -270,7 +275,7 @@ pub fn program(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// The program that a variable names, or else one of this name in the path.
-pub(crate) fn program_or(variable: &str, name: &str) -> PathBuf {
+pub fn program_or(variable: &str, name: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| PathBuf::from(name), PathBuf::from)
 }
 

@@ -3,10 +3,11 @@
 //! - [`init`]: from the kernel's first process to the workspace's daemon, and to the machine's end.
 //! - [`identity`]: what tells the machine from its copies.
 //! - [`settings`]: what the host says on the kernel's command line.
-//! - [`modules`], [`mounts`] and [`network`]: parts of the kernel, file systems, addresses.
+//! - [`modules`], [`mounts`], [`grow`] and [`network`]: parts of the kernel, file systems and their sizes, addresses.
 //! - [`ports`] and [`vsock`]: channels from the host.
 //! - [`restored`]: what has to change when the machine comes back from a snapshot.
 
+pub mod grow;
 pub mod identity;
 pub mod init;
 pub mod modules;

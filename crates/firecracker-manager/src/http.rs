@@ -23,7 +23,9 @@ use axum::{
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use access::{Access, ApiKey, InvalidKey};
-pub use answers::{CapacityBody, CreateBody, HealthBody, SandboxBody, SnapshotBody, SnapshotRequestBody};
+pub use answers::{
+    CapacityBody, CreateBody, HealthBody, SandboxBody, SnapshotBody, SnapshotRequestBody, TemplatesBody,
+};
 pub use channel::CHANNEL_PROTOCOL;
 pub use problem::PROBLEM_JSON;
 use problem::{Kind, Problem};

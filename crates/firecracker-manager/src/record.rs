@@ -42,7 +42,7 @@ pub struct Record {
     pub memory_mb: u32,
     /// Virtual CPUs.
     pub vcpu_count: u8,
-    /// Size of the disk for `/workspace`, in MiB.
+    /// Size of the disk for `/workspace`, in MiB, and of the root file system where its template has less.
     pub disk_mb: u64,
     /// Processes and threads that its agent may have; absent: what the guest's kernel allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]

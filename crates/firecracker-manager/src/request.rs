@@ -10,7 +10,7 @@ use crate::{SandboxError, SandboxId, record::NetworkWord};
 pub const DEFAULT_MEMORY_MB: u32 = 512;
 /// Virtual CPUs when nobody says.
 pub const DEFAULT_VCPUS: u8 = 1;
-/// The disk for `/workspace` when nobody says, in MiB. Sparse: what is not used takes no space.
+/// The disks when nobody says, in MiB. Sparse: what is not used takes no space.
 pub const DEFAULT_DISK_MB: u64 = 10 * 1024;
 
 /// The longest label, or name of one.
@@ -33,7 +33,7 @@ pub struct NewSandbox {
     pub memory_mb: Option<u32>,
     /// Virtual CPUs.
     pub vcpu_count: Option<u8>,
-    /// Size of the disk for `/workspace`, in MiB.
+    /// Size of the disk for `/workspace`, in MiB, and of the root file system where its template has less.
     pub disk_mb: Option<u64>,
     /// Processes and threads that its agent may have.
     pub pids: Option<u32>,

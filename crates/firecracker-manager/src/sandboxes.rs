@@ -17,7 +17,7 @@ mod template_snapshot;
 mod watch;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -179,9 +179,9 @@ impl Sandboxes {
         self.0.network.unavailable()
     }
 
-    /// The names of all templates.
-    pub fn templates(&self) -> Vec<String> {
-        template::names(&self.0.layout)
+    /// All templates by their names, each with what tells it from what had its name before, where that is known.
+    pub fn templates(&self) -> BTreeMap<String, Option<String>> {
+        template::all(&self.0.layout)
     }
 
     /// Lets operations under way come to their ends, and takes no more. Machines go on without this process.

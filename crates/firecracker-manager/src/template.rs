@@ -1,6 +1,7 @@
 //! Templates: root file systems that sandboxes begin with, and the kernels that they boot.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -29,12 +30,22 @@ pub struct Template {
 }
 
 /// The names of all templates, sorted.
-pub fn names(layout: &Layout) -> Vec<String> {
+fn names(layout: &Layout) -> Vec<String> {
     let entries = fs::read_dir(layout.templates()).into_iter().flatten().flatten();
     let named = entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(ROOT_SUFFIX)?.to_owned()));
     let mut names: Vec<_> = named.collect();
     names.sort();
     names
+}
+
+/// All templates by their names, each with its [fingerprint](Template::fingerprint), unless something of it is missing.
+pub fn all(layout: &Layout) -> BTreeMap<String, Option<String>> {
+    let fingerprint = |name: &str| find(layout, name).ok()?.fingerprint().ok();
+    let with_fingerprint = |name: String| {
+        let its = fingerprint(&name);
+        (name, its)
+    };
+    names(layout).into_iter().map(with_fingerprint).collect()
 }
 
 /// Finds a template.

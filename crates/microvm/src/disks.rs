@@ -6,6 +6,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -13,6 +14,9 @@ use std::{
 use rustix::{fs::SeekFrom, io::Errno};
 
 use crate::{Disk, DiskFormat, VmmKind};
+
+/// Where an overlay says how long the disk is.
+const QCOW2_LENGTH: u64 = 24;
 
 /// How a disk was cloned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,6 +104,32 @@ pub fn empty(target: &Path, bytes: u64) -> Result<Disk, DiskError> {
         make_file_system(target, None, None)?;
         Ok(Disk::raw(target))
     })
+}
+
+/// Makes a disk of a machine that is off at least `bytes` long. The guest makes the file system on it as large when it boots.
+/// Blocks.
+///
+/// # Errors
+/// [`DiskError`]; the disk is as it was then.
+pub fn grow(disk: &Disk, bytes: u64) -> Result<(), DiskError> {
+    let path = &disk.path;
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed("open", path))?;
+    match disk.format {
+        DiskFormat::Raw => match file.metadata().map_err(failed("look at", path))?.len() {
+            length if length >= bytes => Ok(()),
+            _ => file.set_len(bytes).map_err(failed("size", path)),
+        },
+        DiskFormat::Qcow2 => {
+            let mut length = [0; 8];
+            file.read_exact_at(&mut length, QCOW2_LENGTH).map_err(failed("read", path))?;
+            if u64::from_be_bytes(length) >= bytes {
+                return Ok(());
+            }
+            let mut command = Command::new("qemu-img");
+            command.args(["resize", "-q", "-f", "qcow2"]).arg(path).arg(bytes.to_string());
+            run("qemu-img", command, path)
+        }
+    }
 }
 
 /// Makes an ext4 file system on `target`, which has its size already unless one is given, with what is in `tree`.
@@ -213,6 +243,18 @@ mod tests {
         assert!(fs::metadata(&to).unwrap().blocks() * 512 < 1 << 20);
         let (disk, _) = clone(&Disk::raw(&from), &folder.path().join("third")).unwrap();
         assert_eq!(fs::metadata(disk.path).unwrap().len(), 64 << 20);
+    }
+
+    #[test]
+    fn a_disk_becomes_longer_and_never_shorter() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::raw(folder.path().join("disk"));
+        fs::write(&disk.path, "what it has").unwrap();
+        for (asked, length) in [(1 << 20, 1 << 20), (1 << 10, 1 << 20)] {
+            grow(&disk, asked).unwrap();
+            assert_eq!(fs::metadata(&disk.path).unwrap().len(), length);
+        }
+        assert!(fs::read(&disk.path).unwrap().starts_with(b"what it has\0"));
     }
 
     #[test]

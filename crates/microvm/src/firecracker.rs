@@ -19,14 +19,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use emergent_guest_proto::machine::{PROBE_ANSWER, VSOCK_PORT};
+use emergent_guest_proto::machine::PROBE_ANSWER;
 use emergent_provider::ByteStream;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::UnixStream,
     process::Command,
     sync::OnceCell,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 pub use self::jail::JailChoice;
@@ -42,6 +40,7 @@ use crate::{
     manifest::Manifest,
     process::{Ending, Process},
     vmm::ProbeDir,
+    vsock,
 };
 
 /// What is written of a saved machine.
@@ -54,14 +53,8 @@ const START_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How long a machine may take to say that it boots.
 const PROBE_PATIENCE: Duration = Duration::from_secs(10);
+const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 const PROBE_MEMORY_MIB: u32 = 192;
-
-/// How often a guest that does not listen yet is called again.
-const CALL_INTERVAL: Duration = Duration::from_millis(20);
-/// How long the monitor may take to pass a call on.
-const CALL_PATIENCE: Duration = Duration::from_secs(2);
-/// The longest answer to a call.
-const LONGEST_ANSWER: usize = 32;
 
 /// How the driver is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -253,7 +246,7 @@ impl Firecracker {
                 if fs::read_to_string(&console).is_ok_and(|said| said.contains(PROBE_ANSWER)) {
                     return Ok(());
                 }
-                sleep(CALL_INTERVAL).await;
+                sleep(PROBE_INTERVAL).await;
             }
             Err(format!("/dev/kvm opens, but a machine on it does not boot within {PROBE_PATIENCE:?}"))
         }
@@ -321,16 +314,8 @@ impl Vmm for Firecracker {
     }
 
     async fn open(&self, dir: &Path) -> Result<ByteStream, VmmError> {
-        loop {
-            if self.process(dir)?.is_none() {
-                return Err(VmmError::Gone(reason(dir)));
-            }
-            // Nobody listens while the guest boots.
-            if let Ok(Ok(stream)) = timeout(CALL_PATIENCE, call(&dir.join(requests::VSOCK))).await {
-                return Ok(Box::new(stream));
-            }
-            sleep(CALL_INTERVAL).await;
-        }
+        let alive = || async { self.process(dir)?.map(drop).ok_or_else(|| VmmError::Gone(reason(dir))) };
+        Ok(Box::new(vsock::open(dir, alive).await?))
     }
 
     async fn freeze(&self, dir: &Path) -> Result<(), VmmError> {
@@ -449,24 +434,6 @@ fn keep(from: &Path, to: &Path) -> io::Result<()> {
             fs::remove_file(from)
         }
         moved => moved,
-    }
-}
-
-/// Calls the guest by the monitor's own handshake.
-async fn call(socket: &Path) -> io::Result<UnixStream> {
-    let mut stream = UnixStream::connect(socket).await?;
-    stream.write_all(format!("CONNECT {VSOCK_PORT}\n").as_bytes()).await?;
-    let mut answer = Vec::new();
-    // Byte by byte, as what follows the line is the guest's.
-    while answer.last() != Some(&b'\n') {
-        if answer.len() == LONGEST_ANSWER {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        answer.push(stream.read_u8().await?);
-    }
-    match answer.starts_with(b"OK ") {
-        true => Ok(stream),
-        false => Err(io::ErrorKind::ConnectionRefused.into()),
     }
 }
 

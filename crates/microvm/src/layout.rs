@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! BASE/
-//! ├── kernels/     NAME-vmlinux.bin, NAME-bzimage, NAME-initramfs.cpio, NAME.json
-//! ├── rootfs/      NAME-rootfs.ext4, NAME.json
+//! ├── kernels/     NAME-vmlinux.bin, NAME-initramfs.cpio, NAME-kernel.json
+//! ├── rootfs/      NAME-rootfs.ext4, NAME-rootfs.json
 //! ├── sandboxes/   ID/   one machine: rootfs.ext4, data.ext4, what the driver keeps
 //! └── snapshots/   ID/   snapshot, memory, manifest.json
 //! ```

@@ -15,6 +15,7 @@ mod identity;
 mod manifest;
 mod ports;
 mod process;
+mod vsock;
 
 pub mod disks;
 pub mod error;
@@ -30,7 +31,7 @@ pub use error::{BootError, RestoreError, SaveError, VmmError};
 pub use firecracker::{Firecracker, FirecrackerSettings, JailChoice};
 pub use layout::Layout;
 pub use machine::{Disk, DiskFormat, Kernel, MacAddress, MachineId, MachineSpec, RateLimit, TapInterface};
-pub use qemu::{Qemu, QemuSettings};
+pub use qemu::{Qemu, QemuChannels, QemuSettings};
 pub use vmm::{Acceleration, GoneReason, MachineState, Probe, Vmm, VmmKind};
 
 /// Why a driver without a kernel cannot tell whether machines boot.

@@ -46,7 +46,7 @@ pub struct MachineSpec {
 /// A kernel, and what it starts with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
-    /// What the driver loads: a bzImage for QEMU, an uncompressed ELF image for Firecracker.
+    /// What the driver loads: an uncompressed ELF image.
     pub image: PathBuf,
     /// The initial file system: the guest as `/init`, and the kernel's modules. `None` where the kernel has all that it
     /// needs built in, and the guest is in the root file system.

@@ -36,6 +36,7 @@ use crate::{
     identity::Identity,
     ports::{self, Port},
     process::Process,
+    vsock,
 };
 
 /// How long QEMU may take to set itself up.
@@ -57,6 +58,20 @@ pub struct QemuSettings {
     pub probe_dir: Option<PathBuf>,
     /// What carries machines out; `None`: what the probe finds, KVM before emulation.
     pub acceleration: Option<Acceleration>,
+    /// What carries channels to guests.
+    pub channels: QemuChannels,
+}
+
+/// What carries channels to the guest of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QemuChannels {
+    /// Serial ports of QEMU's own, which are saved and restored with the machine.
+    #[default]
+    Serial,
+    /// Vsock, as under Firecracker, by a vhost-user device: a process beside QEMU that is the caller's. It waits for QEMU at
+    /// `vhost-vsock.sock` in the machine's directory before the boot, and for calls to the guest at `vsock.sock`. QEMU
+    /// refuses to save such a machine.
+    Vsock,
 }
 
 /// The driver. Cheap: everything about machines is in their directories. Clones are the same.
@@ -71,7 +86,13 @@ pub struct Qemu {
 
 impl Default for QemuSettings {
     fn default() -> Self {
-        Self { program: program_of_this_machine(), probe_kernel: None, probe_dir: None, acceleration: None }
+        Self {
+            program: program_of_this_machine(),
+            probe_kernel: None,
+            probe_dir: None,
+            acceleration: None,
+            channels: QemuChannels::default(),
+        }
     }
 }
 
@@ -122,7 +143,7 @@ impl Qemu {
         let log = log_file(&spec.dir);
         let output = fs::File::create(&log).map_err(file("make", log))?;
         let mut command = Command::new(&self.settings.program);
-        command.args(command::arguments(spec, acceleration, start));
+        command.args(command::arguments(spec, acceleration, start, self.settings.channels));
         // Signals that are meant for us and our terminal are not meant for machines.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
         command.kill_on_drop(start == Start::Probe);
@@ -275,6 +296,9 @@ impl Vmm for Qemu {
                 MachineState::Running | MachineState::Frozen => Ok(()),
             }
         };
+        if self.settings.channels == QemuChannels::Vsock {
+            return Ok(Box::new(vsock::open(dir, alive).await?));
+        }
         let port = match Port::take(dir).await {
             Ok(port) => port.ok_or(VmmError::NoFreeChannel { limit: ports::PORTS })?,
             Err(source) => {

@@ -20,7 +20,7 @@ pub(crate) async fn create(
     let seen = health::strong_enough(provider).await?;
     let templates = manager.templates().await;
     let templates = templates.map_err(|failure| error::create_error(manager, "list its templates", failure))?;
-    let template = image::template_for(&spec.image, &provider.default_image, &templates);
+    let template = image::template_for(&spec.image, &provider.default_image, &templates.templates);
     let template = template.ok_or_else(|| CreateError::ImageUnavailable {
         image: spec.image.clone(),
         reason: image::advice(&spec.image),

@@ -42,9 +42,11 @@ impl Inventory for FirecrackerProvider {
     }
 
     async fn image_id(&self, image: &ImageRef) -> Result<Option<String>, OperationError> {
-        let templates = self.manager.templates().await;
-        let templates = templates.map_err(|failure| error::operation_error(&*self.manager, "list", failure))?;
-        Ok(image::template_for(image, &self.default_image, &templates))
+        let known = self.manager.templates().await;
+        let known = known.map_err(|failure| error::operation_error(&*self.manager, "list", failure))?;
+        let template = image::template_for(image, &self.default_image, &known.templates);
+        // A manager of another version may know no more of it than its name.
+        Ok(template.map(|name| known.fingerprints.get(&name).cloned().unwrap_or(name)))
     }
 
     async fn engine_id(&self) -> Result<Option<String>, OperationError> {

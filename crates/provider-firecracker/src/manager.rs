@@ -6,7 +6,7 @@ mod remote;
 use async_trait::async_trait;
 use emergent_firecracker_manager::{
     SandboxId,
-    http::{CreateBody, HealthBody, SandboxBody, SnapshotBody, SnapshotRequestBody},
+    http::{CreateBody, HealthBody, SandboxBody, SnapshotBody, SnapshotRequestBody, TemplatesBody},
 };
 use emergent_provider::{ByteStream, SnapshotId};
 
@@ -25,8 +25,8 @@ pub(crate) trait Manager: Send + Sync {
     /// How it is. The first time this may boot a machine.
     async fn health(&self) -> Result<HealthBody, ManagerError>;
 
-    /// The names of its templates.
-    async fn templates(&self) -> Result<Vec<String>, ManagerError>;
+    /// Its templates.
+    async fn templates(&self) -> Result<TemplatesBody, ManagerError>;
 
     /// Makes a sandbox; it runs and its guest answered when this returns.
     async fn create(&self, body: CreateBody) -> Result<SandboxBody, ManagerError>;

@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -14,7 +14,8 @@ use emergent_guest_client::{Guest, Open};
 use emergent_guest_proto::{machine::Restored, tools::BashRequest};
 use emergent_live_tests::microvm;
 use emergent_microvm::{
-    Acceleration, Disk, Kernel, Layout, MachineId, MachineSpec, Qemu, QemuSettings, Vmm, disks, images, kernels,
+    Acceleration, Disk, Kernel, Layout, MachineId, MachineSpec, Qemu, QemuChannels, QemuSettings, Vmm, disks, images,
+    kernels,
 };
 use emergent_provider::{ByteStream, ChannelError};
 use tokio::time::Instant;
@@ -30,12 +31,10 @@ fn layout() -> anyhow::Result<Layout> {
     Ok(Layout::new(microvm::prepared().context("LIVE_MICROVM is not set")?))
 }
 
-/// The driver that all cases share, emulating: the probe of KVM has a case of its own.
-pub(crate) fn qemu() -> anyhow::Result<Arc<Qemu>> {
-    static QEMU: OnceLock<Arc<Qemu>> = OnceLock::new();
-    let (probe_kernel, acceleration) = (Some(kernel()?), Some(Acceleration::Emulated));
-    let settings = QemuSettings { probe_kernel, acceleration, ..QemuSettings::default() };
-    Ok(Arc::clone(QEMU.get_or_init(|| Arc::new(Qemu::new(settings)))))
+/// A driver that emulates: the probe of KVM has a case of its own.
+pub(crate) fn qemu(channels: QemuChannels) -> Arc<Qemu> {
+    let acceleration = Some(Acceleration::Emulated);
+    Arc::new(Qemu::new(QemuSettings { acceleration, channels, ..QemuSettings::default() }))
 }
 
 /// What machines boot.
@@ -54,24 +53,34 @@ pub(crate) struct Machine {
 impl Machine {
     /// A machine that boots under QEMU, with a root of its own and a data disk.
     pub(crate) async fn boot() -> anyhow::Result<Self> {
-        let vmm = tokio::task::spawn_blocking(qemu).await??;
-        Self::boot_on(vmm).await
+        Self::boot_on(qemu(QemuChannels::Serial)).await
     }
 
     /// The same under any monitor.
     pub(crate) async fn boot_on(vmm: Arc<dyn Vmm>) -> anyhow::Result<Self> {
+        let machine = Self::off(vmm).await?;
+        machine.turn_on().await?;
+        Ok(machine)
+    }
+
+    /// A machine with a root of its own and a data disk, before its boot.
+    pub(crate) async fn off(vmm: Arc<dyn Vmm>) -> anyhow::Result<Self> {
         let kind = vmm.kind();
-        let machine = Self::prepared(vmm, move |folder| {
+        Self::prepared(vmm, move |folder| {
             let root = disks::from_image(&images::root(&layout()?, NAME), &folder.join("root"), kind)?.0;
             let data = disks::empty(&folder.join("data"), 1 << 30)?;
             Ok((root, data))
         })
-        .await?;
+        .await
+    }
+
+    /// Boots, and waits until the guest answers.
+    pub(crate) async fn turn_on(&self) -> anyhow::Result<()> {
         let began = Instant::now();
-        machine.vmm.boot(&machine.spec).await.context("booting")?;
-        machine.answers().await?;
+        self.vmm.boot(&self.spec).await.context("booting")?;
+        self.answers().await?;
         println!("boot to the first answer: {:?}", began.elapsed());
-        Ok(machine)
+        Ok(())
     }
 
     /// A machine that comes from what was saved of another, with clones of that one's disks.

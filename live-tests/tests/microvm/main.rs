@@ -7,11 +7,12 @@ mod firecracker;
 mod ground;
 mod loss;
 mod saving;
+mod vsock;
 
 use std::process::ExitCode;
 
 use emergent_live_tests::{Runtime, case};
 
 fn main() -> ExitCode {
-    case::run_on(&[Runtime::Qemu], &[boot::cases, firecracker::cases, saving::cases, loss::cases])
+    case::run_on(&[Runtime::Qemu], &[boot::cases, firecracker::cases, saving::cases, loss::cases, vsock::cases])
 }

@@ -5,10 +5,13 @@
 
 mod client;
 mod crashes;
+mod disks;
 mod lifecycle;
 mod limits;
 mod network;
+mod pool;
 mod provider;
+mod rootfs;
 
 use std::process::ExitCode;
 
@@ -17,6 +20,16 @@ use emergent_live_tests::{Runtime, case};
 fn main() -> ExitCode {
     case::run_on(
         &[Runtime::Qemu],
-        &[lifecycle::cases, crashes::cases, limits::cases, client::cases, provider::cases, network::cases],
+        &[
+            lifecycle::cases,
+            crashes::cases,
+            disks::cases,
+            limits::cases,
+            client::cases,
+            provider::cases,
+            pool::cases,
+            rootfs::cases,
+            network::cases,
+        ],
     )
 }

@@ -69,7 +69,7 @@ fn why_missing() -> Option<String> {
 }
 
 /// Does something in a host's namespace; nothing of ours may be left there afterwards.
-async fn at_a_site<F>(work: fn() -> F) -> anyhow::Result<()>
+pub(crate) async fn at_a_site<F>(work: fn() -> F) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>> + 'static,
 {
@@ -77,7 +77,7 @@ where
         let site = Site::make()?;
         site.host.block_on(work)?;
         let (links, rules) = (site.host.ip("-o link show")?, site.host.run("nft list ruleset")?);
-        ensure!(!links.contains("emv") && !rules.contains("emergent"), "left:\n{links}\n{rules}");
+        ensure!(!links.contains("emv") && !rules.contains("emergent_microvm"), "left:\n{links}\n{rules}");
         anyhow::Ok(())
     });
     done.await?

@@ -31,6 +31,9 @@ async fn workspace() -> anyhow::Result<()> {
     ensure!(tool("glob", json!({ "pattern": "*.txt" })).await?["files"] == json!(["/workspace/a.txt"]));
     let ran = tool("bash", json!({ "command": "echo kept > /dev/shm/memory; echo oops >&2; exit 7" })).await?;
     ensure!(ran["exit_code"] == 7 && ran["stderr"] == "oops\n", "{ran}");
+    let sized = tool("bash", json!({ "command": "df -BM --output=size /workspace | tail -n 1 | tr -dc 0-9" })).await?;
+    let size: u64 = sized["stdout"].as_str().context("it has an output")?.parse()?;
+    ensure!((192..=256).contains(&size), "a disk of 256 MiB has {size}");
 
     api.post(&format!("{WORKSPACES}/{id}/pause"), json!({})).await?.success()?;
     ensure!(manager.machine(&id).is_none(), "a paused workspace has a machine");

@@ -12,6 +12,8 @@ use rustix::{
     mount::{MountFlags, mount, mount_move},
 };
 
+use super::grow;
+
 const KERNELS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 const DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
 const TEMPORARY: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
@@ -56,14 +58,19 @@ pub fn programs() -> io::Result<()> {
     Ok(())
 }
 
-/// Mounts a disk's ext4 file system.
+/// Mounts a disk's ext4 file system. One that may be written to becomes as large as the disk.
 ///
 /// # Errors
 /// When there is none, or the directory cannot be made.
 pub fn disk(device: &Path, directory: &Path, read_only: bool) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let flags = if read_only { MountFlags::RDONLY } else { MountFlags::empty() };
-    Ok(mount(device, directory, "ext4", flags | MountFlags::NOATIME, c"")?)
+    mount(device, directory, "ext4", flags | MountFlags::NOATIME, c"")?;
+    if !read_only && let Err(error) = grow::to_its_disk(device, directory) {
+        // What is in it can be used, and somebody can look.
+        tracing::error!("the file system on {} keeps its size: {error}", device.display());
+    }
+    Ok(())
 }
 
 /// Makes the file system that is mounted at `root` the root, with what [`kernel`] has mounted.

@@ -21,7 +21,7 @@ pub struct CreateBody {
     /// Virtual CPUs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vcpu_count: Option<u8>,
-    /// Size of the disk for `/workspace`, in MiB.
+    /// Size of the disk for `/workspace`, in MiB, and of the root file system where its template has less.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_mb: Option<u64>,
     /// Processes and threads that its agent may have.
@@ -53,6 +53,16 @@ pub struct CreateBody {
     pub hand_over_later: bool,
 }
 
+/// What sandboxes can begin with.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct TemplatesBody {
+    /// The names of all templates, sorted.
+    pub templates: Vec<String>,
+    /// By name, what tells a template from what had its name before; of those that a machine can boot.
+    #[serde(default)]
+    pub fingerprints: BTreeMap<String, String>,
+}
+
 /// A sandbox.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SandboxBody {
@@ -71,7 +81,7 @@ pub struct SandboxBody {
     pub memory_mb: u32,
     /// Virtual CPUs.
     pub vcpu_count: u8,
-    /// Size of the disk for `/workspace`, in MiB.
+    /// Size of the disk for `/workspace`, in MiB, and of the root file system where its template has less.
     pub disk_mb: u64,
     /// What it may reach.
     pub network: NetworkWord,
@@ -160,6 +170,13 @@ fn is_false(value: &bool) -> bool {
 }
 
 // === conversions ===
+
+impl From<BTreeMap<String, Option<String>>> for TemplatesBody {
+    fn from(all: BTreeMap<String, Option<String>>) -> Self {
+        let templates = all.keys().cloned().collect();
+        Self { templates, fingerprints: all.into_iter().filter_map(|(name, its)| Some((name, its?))).collect() }
+    }
+}
 
 impl From<CreateBody> for NewSandbox {
     fn from(body: CreateBody) -> Self {

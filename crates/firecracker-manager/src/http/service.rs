@@ -7,9 +7,8 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use emergent_microvm::{Acceleration, Probe};
-use serde_json::{Value, json};
 
-use super::{CapacityBody, HealthBody, Shared};
+use super::{CapacityBody, HealthBody, Shared, TemplatesBody};
 use crate::Sandboxes;
 
 /// `GET /health`
@@ -25,8 +24,8 @@ pub(super) async fn capacity(State(shared): State<Shared>) -> Json<CapacityBody>
 }
 
 /// `GET /templates`
-pub(super) async fn templates(State(shared): State<Shared>) -> Json<Value> {
-    Json(json!({ "templates": shared.sandboxes.templates() }))
+pub(super) async fn templates(State(shared): State<Shared>) -> Json<TemplatesBody> {
+    Json(shared.sandboxes.templates().into())
 }
 
 // === impl HealthBody ===

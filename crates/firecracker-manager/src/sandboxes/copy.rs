@@ -47,7 +47,7 @@ pub struct SnapshotInfo {
     pub memory_mb: u32,
     /// Virtual CPUs.
     pub vcpu_count: u8,
-    /// Size of the disk for `/workspace`, in MiB.
+    /// Size of the disk for `/workspace`, in MiB, and of the root file system where its template has less.
     pub disk_mb: u64,
     /// What the sandbox may reach.
     pub network: NetworkWord,

@@ -83,7 +83,8 @@ impl Inner {
         record.workspace_id.clone_from(&new.workspace_id);
         record.memory_mb = new.memory_mb.or(inherited.map(|it| it.memory_mb)).unwrap_or(DEFAULT_MEMORY_MB);
         record.vcpu_count = new.vcpu_count.or(inherited.map(|it| it.vcpu_count)).unwrap_or(DEFAULT_VCPUS);
-        record.disk_mb = inherited.map(|it| it.disk_mb).or(new.disk_mb).unwrap_or(DEFAULT_DISK_MB);
+        // Disks become larger and never smaller.
+        record.disk_mb = new.disk_mb.max(inherited.map(|it| it.disk_mb)).unwrap_or(DEFAULT_DISK_MB);
         record.pids = new.pids;
         record.network = new.network.unwrap_or_else(|| match self.network.unavailable() {
             Some(_) => NetworkWord::None,
@@ -104,6 +105,13 @@ impl Inner {
                     info.memory_mb, info.vcpu_count
                 );
                 return Err(SandboxError::Invalid { field: "memory_mb", message });
+            }
+            if record.disk_mb != info.disk_mb {
+                let message = format!(
+                    "a snapshot with the state of processes goes on with disks of {} MiB; leave disk_mb out, or set boot",
+                    info.disk_mb
+                );
+                return Err(SandboxError::Invalid { field: "disk_mb", message });
             }
             if (record.network == NetworkWord::None) != (info.network == NetworkWord::None) {
                 let message =
@@ -156,7 +164,10 @@ impl Inner {
         self.has_disks(entry, basis.info().root_format).await?;
         match basis.state() {
             Some(state) => self.restore(entry, &state, true).await?,
-            None => return self.boot(entry).await,
+            None => {
+                self.grow_disks(entry).await?;
+                return self.boot(entry).await;
+            }
         }
         self.record(entry, Phase::Ready, None)?;
         self.pass(BootStep::ReadyRecorded.name()).await;
@@ -199,10 +210,19 @@ impl Inner {
         let pinned = pinned.map_err(SandboxError::io("the linking of the template", &template.root))?;
         blocking(move || {
             let (root, _) = disks::from_image(&pinned, &root, vmm)?;
+            disks::grow(&root, record.disk_mb << 20)?;
             disks::empty(&data, record.disk_mb << 20)?;
             Ok(root.format.into())
         })
         .await
+    }
+
+    /// Makes the disks that came from a snapshot as large as this sandbox is to have them. Its machine is off.
+    async fn grow_disks(&self, entry: &Entry) -> Result<(), SandboxError> {
+        let record = entry.record();
+        let root = Disk { format: record.root_format.into(), ..Disk::raw(self.layout.root_disk(entry.id)) };
+        let data = Disk::raw(self.layout.data_disk(entry.id));
+        blocking(move || [root, data].iter().try_for_each(|disk| disks::grow(disk, record.disk_mb << 20))).await
     }
 
     /// Removes what there is of a sandbox that could not be made, and forgets it. What cannot be removed now is tried

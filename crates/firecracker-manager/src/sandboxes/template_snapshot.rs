@@ -29,8 +29,8 @@ use crate::{
     template,
 };
 
-/// The version of the file's form.
-const VERSION: u32 = 1;
+/// The version of the file's form, and of what machines are made of.
+const VERSION: u32 = 2;
 /// What is known of a snapshot. Its time of change is that of its last use.
 const NOTE: &str = "template.json";
 

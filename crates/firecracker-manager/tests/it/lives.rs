@@ -103,7 +103,9 @@ async fn a_full_disk_leaves_the_machine_running_and_nothing_behind() {
 async fn forks_begin_with_the_memory_of_a_snapshot_or_with_its_files_alone() {
     let host = Host::new();
     let manager = host.start().await;
-    let (parent, _) = manager.create(NewSandbox::default()).await.unwrap();
+    // The file that stands for the disk is as long as the disk, once that has been looked at.
+    let small = NewSandbox { disk_mb: Some(16), ..NewSandbox::default() };
+    let (parent, _) = manager.create(small).await.unwrap();
     host.monitor.remember(&host.sandbox(parent.id()), "this");
     std::fs::write(host.sandbox(parent.id()).join("data.ext4"), "files").unwrap();
     let taken = NewSnapshot { memory: true, ..NewSnapshot::default() };
@@ -112,7 +114,7 @@ async fn forks_begin_with_the_memory_of_a_snapshot_or_with_its_files_alone() {
         let origin = Some(Origin { snapshot: taken.snapshot_id.into(), boot });
         let (fork, _) = manager.create(NewSandbox { origin, ..NewSandbox::default() }).await.unwrap();
         assert_eq!(host.monitor.memory(&host.sandbox(fork.id())).as_deref(), Some(remembered), "{boot}");
-        assert_eq!(std::fs::read_to_string(host.sandbox(fork.id()).join("data.ext4")).unwrap(), "files");
+        assert!(std::fs::read(host.sandbox(fork.id()).join("data.ext4")).unwrap().starts_with(b"files"), "{boot}");
     }
     manager.delete_snapshot(taken.snapshot_id.into()).await.unwrap();
     manager.delete_snapshot(taken.snapshot_id.into()).await.unwrap();
@@ -166,4 +168,29 @@ async fn two_managers_do_not_share_a_directory() {
     };
     let second = Sandboxes::start(emergent_firecracker_manager::ManagerConfig::new(host.path("")), parts).await;
     assert!(matches!(second, Err(emergent_firecracker_manager::StartError::Taken(_))));
+}
+
+#[tokio::test]
+async fn disks_have_the_size_that_was_asked_for_and_become_no_smaller() {
+    let host = Host::new();
+    let manager = host.start().await;
+    let sized = |disk, origin| NewSandbox { disk_mb: Some(disk), origin, ..NewSandbox::default() };
+    let disks = async |new: NewSandbox| {
+        let record = manager.create(new).await?.0;
+        let length = |name| host.sandbox(record.id()).join(name).metadata().unwrap().len() >> 20;
+        let (root, data) = (length("rootfs.ext4"), length("data.ext4"));
+        Ok::<_, SandboxError>((record, root, data))
+    };
+    let (first, root, data) = disks(sized(64, None)).await.unwrap();
+    assert_eq!((root, data), (64, 64));
+    let snapshot = manager.snapshot(first.id(), NewSnapshot { memory: true, ..NewSnapshot::default() }).await.unwrap();
+    let from = |boot| Some(Origin { snapshot: snapshot.snapshot_id.into(), boot });
+    for (asked, size) in [(128, 128), (32, 64)] {
+        let (record, root, data) = disks(sized(asked, from(true))).await.unwrap();
+        assert_eq!((record.disk_mb, root, data), (size, size, size));
+    }
+    // What runs knows its disks.
+    let refused = disks(sized(128, from(false))).await;
+    assert!(matches!(refused, Err(SandboxError::Invalid { field: "disk_mb", .. })), "{refused:?}");
+    assert_eq!(disks(sized(64, from(false))).await.unwrap().1, 64);
 }

@@ -71,6 +71,23 @@ async fn a_sandbox_is_made_used_paused_resumed_and_deleted_by_the_words_of_the_p
 }
 
 #[tokio::test]
+async fn a_template_that_was_built_anew_is_told_from_what_had_its_name() {
+    let host = Host::new();
+    let api = open_to_all(&host.start().await);
+    let (_, _, before) = call(&api, "GET /templates", None).await;
+    assert_eq!(before["templates"], json!(["default"]));
+    assert!(before["fingerprints"]["default"].is_string(), "{before}");
+    std::fs::write(host.path("new"), "other contents").unwrap();
+    std::fs::rename(host.path("new"), host.path("rootfs/default-rootfs.ext4")).unwrap();
+    let (_, _, after) = call(&api, "GET /templates", None).await;
+    assert_ne!(after["fingerprints"]["default"], before["fingerprints"]["default"]);
+    // What no machine can boot has none.
+    std::fs::remove_file(host.path("kernels/default-kernel.json")).unwrap();
+    let (_, _, without) = call(&api, "GET /templates", None).await;
+    assert_eq!(without, json!({ "templates": ["default"], "fingerprints": {} }));
+}
+
+#[tokio::test]
 async fn a_bare_post_makes_a_sandbox_of_the_defaults() {
     let host = Host::new();
     let manager = host.start().await;

@@ -13,7 +13,7 @@ use super::{
     jail::{self, Jailer},
     log_file, pid_file, requests, socket,
 };
-use crate::{Kernel, MachineSpec, identity::Identity};
+use crate::{Kernel, MachineSpec, identity::Identity, vsock};
 
 /// What is written of a saved machine, until it is moved to where it is kept.
 pub(super) const SAVING: [&str; 2] = ["saving.snapshot", "saving.memory"];
@@ -49,7 +49,7 @@ impl Place {
             // Relative, as a socket's path must be short. That they lead nowhere yet is no error.
             let inside = place.root.strip_prefix(&spec.dir).map_err(io::Error::other)?;
             symlink(inside.join(file_name(&socket(&spec.dir))), socket(&spec.dir))?;
-            symlink(inside.join(requests::VSOCK), spec.dir.join(requests::VSOCK))?;
+            symlink(inside.join(vsock::SOCKET), spec.dir.join(vsock::SOCKET))?;
         }
         place.bring(&spec.root.path, requests::ROOT, true)?;
         if let Some(data) = &spec.data {
@@ -139,8 +139,7 @@ pub(super) fn clear(dir: &Path) -> io::Result<()> {
         jail::remove_control_groups(&String::from_utf8_lossy(&place.mark()));
         gone(fs::remove_dir_all(dir.join(jail)))?;
     }
-    let names =
-        [requests::ROOT, requests::DATA, requests::VSOCK, RESTORED_FROM, BASE, UNKNOWN].into_iter().chain(SAVING);
+    let names = [requests::ROOT, requests::DATA, vsock::SOCKET, RESTORED_FROM, BASE, UNKNOWN].into_iter().chain(SAVING);
     // The link to the jail goes last: it says that there is one.
     let own = [pid_file(dir), log_file(dir), Identity::file(dir)];
     let all = names.map(|name| dir.join(name)).chain(own).chain([socket(dir)]);

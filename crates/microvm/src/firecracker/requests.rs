@@ -6,12 +6,11 @@
 use serde_json::{Value, json};
 
 use super::{api::Api, memory::Saving};
-use crate::{Disk, MachineSpec, RateLimit, TapInterface, VmmError};
+use crate::{Disk, MachineSpec, RateLimit, TapInterface, VmmError, vsock};
 
 /// Names within the machine's directory.
 pub(super) const ROOT: &str = "root.disk";
 pub(super) const DATA: &str = "data.disk";
-pub(super) const VSOCK: &str = "vsock.sock";
 
 /// The guest's vsock address. Every machine has a vsock device of its own, so they all may have the same.
 const GUEST_CID: u32 = 3;
@@ -35,7 +34,7 @@ pub(super) async fn boot(api: &Api, spec: &MachineSpec, console: bool) -> Result
     if let Some(network) = &spec.network {
         api.put("take the network", &format!("/network-interfaces/{INTERFACE}"), interface(network)).await?;
     }
-    api.put("make a vsock device", "/vsock", json!({ "guest_cid": GUEST_CID, "uds_path": VSOCK })).await?;
+    api.put("make a vsock device", "/vsock", json!({ "guest_cid": GUEST_CID, "uds_path": vsock::SOCKET })).await?;
     api.put("make a source of random numbers", "/entropy", json!({})).await?;
     api.put("start the machine", "/actions", json!({ "action_type": "InstanceStart" })).await
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::QemuChannels;
 use crate::{Acceleration, Disk, DiskFormat, MachineSpec, RateLimit, ports};
 
 /// How large the part of the console is that is kept.
@@ -37,7 +38,12 @@ pub(super) fn question_socket(dir: &Path) -> PathBuf {
 }
 
 /// The arguments after the program's name.
-pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, start: Start) -> Vec<String> {
+pub(super) fn arguments(
+    spec: &MachineSpec,
+    acceleration: Acceleration,
+    start: Start,
+    channels: QemuChannels,
+) -> Vec<String> {
     let mut line = Line(Vec::new());
     let (accelerator, processor) = match acceleration {
         Acceleration::Kvm => ("kvm", "host"),
@@ -67,11 +73,11 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, start: S
     if let Some(data) = &spec.data {
         line.disk("data", data);
     }
-    line.words(&["-device", &format!("virtio-serial-pci,id=serial,max_ports={}", ports::PORTS + 1)]);
-    for number in 0..ports::PORTS {
-        line.socket(&format!("port{number}"), &ports::socket(&spec.dir, number));
-        let name = format!("{}{number}", emergent_guest_proto::machine::PORT_PREFIX);
-        line.words(&["-device", &format!("virtserialport,bus=serial.0,chardev=port{number},name={name}")]);
+    match channels {
+        // What only shows that it boots is not spoken to, and nobody runs a device for it.
+        _ if start == Start::Probe => {}
+        QemuChannels::Serial => line.serial_ports(&spec.dir),
+        QemuChannels::Vsock => line.vsock(&spec.dir),
     }
     line.words(&["-device", "virtio-rng-pci"]);
     if let Some(network) = &spec.network {
@@ -128,6 +134,21 @@ impl Line {
         self.words(&["-chardev", &format!("socket,id={name},path={},server=on,wait=off", escaped(&text(path)))]);
     }
 
+    fn serial_ports(&mut self, dir: &Path) {
+        self.words(&["-device", &format!("virtio-serial-pci,id=serial,max_ports={}", ports::PORTS + 1)]);
+        for number in 0..ports::PORTS {
+            self.socket(&format!("port{number}"), &ports::socket(dir, number));
+            let name = format!("{}{number}", emergent_guest_proto::machine::PORT_PREFIX);
+            self.words(&["-device", &format!("virtserialport,bus=serial.0,chardev=port{number},name={name}")]);
+        }
+    }
+
+    fn vsock(&mut self, dir: &Path) {
+        let device = escaped(&text(&dir.join("vhost-vsock.sock")));
+        self.words(&["-chardev", &format!("socket,id=vsock,path={device}")]);
+        self.words(&["-device", "vhost-user-vsock-pci,chardev=vsock"]);
+    }
+
     fn disk(&mut self, name: &str, disk: &Disk) {
         let format = match disk.format {
             DiskFormat::Raw => "raw",
@@ -177,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_path_cannot_bring_options_of_its_own() {
-        let arguments = arguments(&spec(), Acceleration::Emulated, Start::Boot);
+        let arguments = arguments(&spec(), Acceleration::Emulated, Start::Boot, QemuChannels::Serial);
         let drives = after(&arguments, "-drive");
         assert_eq!(drives, ["id=root,if=none,format=raw,file=/m/a,,b,readonly=off,discard=unmap"]);
     }
@@ -185,7 +206,7 @@ mod tests {
     #[test]
     fn every_machine_is_confined_and_has_nothing_that_it_was_not_given() {
         for start in [Start::Boot, Start::Probe, Start::Incoming] {
-            let arguments = arguments(&spec(), Acceleration::Kvm, start);
+            let arguments = arguments(&spec(), Acceleration::Kvm, start, QemuChannels::Serial);
             assert!(after(&arguments, "-sandbox")[0].starts_with("on,"));
             assert!(arguments.contains(&"-nodefaults".to_owned()));
             assert!(after(&arguments, "-netdev").is_empty());
@@ -207,7 +228,7 @@ mod tests {
             receive: None,
             send: None,
         });
-        let arguments = arguments(&spec, Acceleration::Kvm, Start::Boot);
+        let arguments = arguments(&spec, Acceleration::Kvm, Start::Boot, QemuChannels::Serial);
         assert!(after(&arguments, "-drive")[0].ends_with(",throttling.bps-total=1000,throttling.bps-total-max=1500"));
         let append = after(&arguments, "-append")[0];
         assert!(append.contains("emergent.address=10.0.0.2/30 emergent.gateway=10.0.0.1"), "{append}");

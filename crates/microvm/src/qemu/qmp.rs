@@ -13,13 +13,16 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Interest},
     net::UnixStream,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{VmmError, VmmKind};
 
 /// How long QEMU may take to say anything. Its main loop is held up for a moment when a machine is saved.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long whoever finds the line of those who wait full stays away; QEMU has it no longer than one.
+const INTERVAL: Duration = Duration::from_millis(5);
 
 /// The longest line that QEMU says: what was on the console, mostly.
 const LONGEST_LINE: u64 = 1 << 20;
@@ -34,7 +37,7 @@ impl Qmp {
     /// Opens a conversation.
     pub(crate) async fn connect(socket: &Path) -> Result<Self, VmmError> {
         let opening = async {
-            let stream = UnixStream::connect(socket).await.map_err(silent)?;
+            let stream = stream(socket).await.map_err(silent)?;
             let mut qmp = Self { stream: BufReader::new(stream) };
             qmp.line().await.map_err(silent)?;
             qmp.command("begin", "qmp_capabilities", json!({})).await.map(|_| qmp)
@@ -101,6 +104,16 @@ impl Qmp {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(serde_json::from_slice(&line)?)
+    }
+}
+
+/// Connects; where the line of those who wait is full, when it is not any more.
+async fn stream(socket: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(INTERVAL).await,
+            connected => return connected,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use emergent_firecracker_manager::{
     Host, HostError, SandboxError, SandboxId, Sandboxes,
-    http::{CreateBody, HealthBody, SandboxBody, SnapshotBody, SnapshotRequestBody},
+    http::{CreateBody, HealthBody, SandboxBody, SnapshotBody, SnapshotRequestBody, TemplatesBody},
     step,
 };
 use emergent_provider::{ByteStream, SnapshotId};
@@ -57,8 +57,8 @@ impl Manager for Local {
         Ok(HealthBody::of(&self.sandboxes().await?).await)
     }
 
-    async fn templates(&self) -> Result<Vec<String>, ManagerError> {
-        Ok(self.sandboxes().await?.templates())
+    async fn templates(&self) -> Result<TemplatesBody, ManagerError> {
+        Ok(self.sandboxes().await?.templates().into())
     }
 
     async fn create(&self, body: CreateBody) -> Result<SandboxBody, ManagerError> {

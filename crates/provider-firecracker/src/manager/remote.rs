@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use emergent_firecracker_manager::{
     SandboxId,
-    http::{CHANNEL_PROTOCOL, CreateBody, HealthBody, SandboxBody, SnapshotBody, SnapshotRequestBody},
+    http::{CHANNEL_PROTOCOL, CreateBody, HealthBody, SandboxBody, SnapshotBody, SnapshotRequestBody, TemplatesBody},
 };
 use emergent_provider::{ByteStream, SnapshotId};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, header};
@@ -43,11 +43,6 @@ struct SandboxList {
 #[derive(Deserialize)]
 struct SnapshotList {
     snapshots: Vec<SnapshotBody>,
-}
-
-#[derive(Deserialize)]
-struct TemplateList {
-    templates: Vec<String>,
 }
 
 // === impl Remote ===
@@ -125,9 +120,8 @@ impl Manager for Remote {
         })
     }
 
-    async fn templates(&self) -> Result<Vec<String>, ManagerError> {
-        let list: TemplateList = self.json(self.request(Method::GET, "/templates").timeout(QUICK)).await?;
-        Ok(list.templates)
+    async fn templates(&self) -> Result<TemplatesBody, ManagerError> {
+        self.json(self.request(Method::GET, "/templates").timeout(QUICK)).await
     }
 
     async fn create(&self, body: CreateBody) -> Result<SandboxBody, ManagerError> {
