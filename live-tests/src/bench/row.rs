@@ -55,7 +55,7 @@ impl Row {
 
     fn target_text(&self) -> String {
         match self.target {
-            Target::AtMost(most) if most < 1.0 => format!("ratio <= 1/{:.0}", 1.0 / most),
+            Target::AtMost(most) if most <= 0.5 => format!("ratio <= 1/{:.0}", 1.0 / most),
             Target::AtMost(most) => format!("ratio <= {most}"),
             Target::AtLeast(least) => format!("ratio >= {least}"),
             Target::OursAtMost(most) => format!("<= {most} {}", self.unit),
