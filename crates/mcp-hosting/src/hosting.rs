@@ -263,7 +263,7 @@ impl Hosting {
     /// [`HostingError`] when it is not there or does not run.
     pub async fn logs(&self, project: ProjectId, id: McpServerId) -> Result<Vec<LogLines>, HostingError> {
         let entry = self.entry(project, id).await?;
-        let unreachable = |error: emergent_guest_client::GuestCallError| entry.not_running(Some(chain(&error)));
+        let unreachable = |error: emergent_guest_client::GuestCallError| entry.not_running(chain(&error));
         let mut logs = Vec::new();
         for child in entry.guest.children().await.map_err(unreachable)?.children {
             let id: GuestChildId = child.child_id;
@@ -298,7 +298,7 @@ impl Hosting {
             }
         };
         let result = bridge.call(method, params.as_deref(), time).await.map_err(|error| match error {
-            CallError::Launch(LaunchError::Unavailable { reason }) => entry.not_running(Some(reason)).into(),
+            CallError::Launch(LaunchError::Unavailable { reason }) => entry.not_running(reason).into(),
             error => ServerCallError::from(error),
         })?;
         entry.responds();

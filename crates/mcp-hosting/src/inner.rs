@@ -231,10 +231,10 @@ impl Entry {
         }
     }
 
-    /// That it takes no calls, and why; only its state says whether another try has a chance.
-    pub(crate) fn not_running(&self, message: Option<String>) -> HostingError {
-        let (state, _) = self.state();
-        HostingError::NotRunning { state, message }
+    /// That it takes no calls, and why: by its state, if that knows, which alone says whether another try has a chance.
+    pub(crate) fn not_running(&self, reason: String) -> HostingError {
+        let (state, message) = self.state();
+        HostingError::NotRunning { state, message: message.or(Some(reason)) }
     }
 
     /// Says where it is in its life; the row follows.
