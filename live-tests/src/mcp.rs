@@ -1,6 +1,11 @@
 //! Hosted MCP servers: the fixture of `crates/mcp` in a container of its own.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    path::Path,
+    process::{Command, Output},
+    sync::OnceLock,
+    time::Duration,
+};
 
 use crate::{Api, Reply, Runtime, Server, ServerOptions, server::program};
 use anyhow::{Context as _, ensure};
@@ -21,13 +26,22 @@ pub fn image() -> anyhow::Result<&'static str> {
     built.as_ref().map(|()| NAME).map_err(|reason| anyhow::anyhow!("the fixture's image: {reason}"))
 }
 
+/// Runs one of the project's scripts, which has the token of the server that it is to speak to.
+///
+/// # Errors
+/// When it cannot be started; how it ends is in what is answered.
+pub async fn script(api: &Api, name: &str, arguments: &[&str]) -> anyhow::Result<Output> {
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts").join(name));
+    command.args(arguments).env("MCP_AUTHORIZATION", format!("Bearer {}", api.token()));
+    tokio::task::spawn_blocking(move || command.output()).await?.with_context(|| format!("starting {name}"))
+}
+
 fn build(name: &str) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     std::fs::copy(program("emergent-mcp-fixture")?, folder.path().join("fixture")).context("copying the fixture")?;
     let dockerfile = "FROM emergent/workspace:latest\nCOPY fixture /usr/local/bin/fixture\nENTRYPOINT [\"fixture\"]\n";
     std::fs::write(folder.path().join("Dockerfile"), dockerfile)?;
-    let built =
-        std::process::Command::new("docker").args(["build", "--quiet", "--tag", name]).arg(folder.path()).output();
+    let built = Command::new("docker").args(["build", "--quiet", "--tag", name]).arg(folder.path()).output();
     let built = built.context("starting docker")?;
     ensure!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     Ok(())

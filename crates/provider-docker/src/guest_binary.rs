@@ -57,7 +57,7 @@ impl GuestBinary {
         let mut file = File::open(path).map_err(unreadable)?;
         let bytes = contents(&mut file).map_err(unreadable)?;
         let architecture = Architecture::of(&bytes).ok_or_else(|| GuestBinaryError::NotAGuest(path.to_owned()))?;
-        Ok(Self { file: Arc::new(Mutex::new(file)), size: bytes.len() as u64, hash: hash(&bytes), architecture })
+        Ok(Self { file: Arc::new(Mutex::new(file)), size: bytes.len() as u64, hash: sha256(&bytes), architecture })
     }
 
     /// Its bytes; takes as long as a disk does.
@@ -66,7 +66,7 @@ impl GuestBinary {
     /// When they cannot be read, or somebody has written into the file since it was opened.
     pub(crate) fn read(&self) -> io::Result<Vec<u8>> {
         let bytes = contents(&mut self.file.lock().unwrap_or_else(PoisonError::into_inner))?;
-        if hash(&bytes) == self.hash {
+        if sha256(&bytes) == self.hash {
             return Ok(bytes);
         }
         Err(io::Error::other("the guest binary has been written to since the server started; start the server again"))
@@ -118,7 +118,8 @@ fn contents(file: &mut File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn hash(bytes: &[u8]) -> String {
+/// The SHA-256 of some bytes, as hexadecimal digits.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -27,7 +27,6 @@ use chrono::{DateTime, Utc};
 use emergent_guest_proto::{GUEST_BINARY, GUEST_MOUNT};
 use emergent_provider::{SERVER_LABEL, ServerId};
 use futures::TryStreamExt as _;
-use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::Mutex,
     task::spawn_blocking,
@@ -37,7 +36,7 @@ use tokio::{
 use crate::{
     GuestBinary,
     engine::{Engine, EngineError, bounded, found},
-    guest_binary::Architecture,
+    guest_binary::{Architecture, sha256},
     labels, removal,
 };
 
@@ -225,11 +224,11 @@ async fn import_carrier_image(engine: &Engine) -> Result<(), EngineError> {
 /// An image with one empty layer, in the form that `docker load` takes.
 fn carrier_archive(architecture: &str) -> io::Result<Bytes> {
     const LAYER: [u8; 1024] = [0; 1024];
-    let layer = hex(&Sha256::digest(LAYER));
+    let layer = sha256(&LAYER);
     let config =
         format!(r#"{{"architecture":"{architecture}","os":"linux","config":{{}},"created":"1970-01-01T00:00:00Z","#)
             + &format!(r#""rootfs":{{"type":"layers","diff_ids":["sha256:{layer}"]}},"history":[{{}}]}}"#);
-    let config_name = format!("{}.json", hex(&Sha256::digest(&config)));
+    let config_name = format!("{}.json", sha256(config.as_bytes()));
     let manifest =
         format!(r#"[{{"Config":"{config_name}","RepoTags":["{}"],"Layers":["layer.tar"]}}]"#, carrier_image());
     let mut archive = tar::Builder::new(Vec::new());
@@ -246,10 +245,6 @@ fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32, contents: 
     header.set_uid(0);
     header.set_gid(0);
     archive.append_data(&mut header, path, contents)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Hosted MCP servers: sequential echo calls, beside direct stdio and two other bridges, all in one run of one client.
 
-use std::{collections::HashMap, path::Path, process::Command};
+use std::collections::HashMap;
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Row, Samples, Target};
 use crate::{
     Runtime, Server, ServerOptions,
-    mcp::{SERVERS, host, image},
+    mcp::{SERVERS, host, image, script},
 };
 
 /// How often a hundred calls to each are measured.
@@ -43,12 +43,8 @@ pub async fn rows() -> Vec<Row> {
 async fn measure(runtime: Runtime) -> anyhow::Result<HashMap<String, Samples>> {
     let server = Server::start(ServerOptions::on(runtime).with("WORKSPACE_DEFAULT_IMAGE", image()?)).await?;
     host(&server.api, json!({ "resource_limits": { "cpu": 2 } })).await?;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/mcp-latency.sh");
-    let mut command = Command::new(script);
-    command
-        .args([ROUNDS, &format!("hosted={}{SERVERS}/fixture/mcp", server.api.base())])
-        .env("MCP_AUTHORIZATION", format!("Bearer {}", server.api.token()));
-    let ran = tokio::task::spawn_blocking(move || command.output()).await?.context("starting mcp-latency.sh")?;
+    let hosted = format!("hosted={}{SERVERS}/fixture/mcp", server.api.base());
+    let ran = script(&server.api, "mcp-latency.sh", &[ROUNDS, &hosted]).await?;
     let (said, wrong) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     ensure!(ran.status.success(), "mcp-latency.sh: {}", wrong.lines().last().unwrap_or("it said nothing"));
     let last = said.lines().last().context("mcp-latency.sh printed nothing")?;

@@ -1,11 +1,9 @@
 //! The official Python and TypeScript clients, two editions of each, against what our server serves itself.
 
-use std::{path::Path, process::Command};
-
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use emergent_live_tests::{
     Api, Case, Runtime, Server,
-    mcp::{host, start},
+    mcp::{host, script, start},
 };
 use serde_json::json;
 
@@ -18,12 +16,8 @@ pub(crate) fn cases() -> Vec<Case> {
 
 /// Each lists the tools at an endpoint and calls one, whose answer must contain a text.
 async fn all_clients(api: &Api, path: &str, tool: &str, arguments: &str, expected: &str) -> anyhow::Result<()> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/mcp-clients/try.sh");
-    let mut command = Command::new(script);
-    command
-        .args([&format!("{}{path}", api.base()), tool, arguments, expected])
-        .env("MCP_AUTHORIZATION", format!("Bearer {}", api.token()));
-    let ran = tokio::task::spawn_blocking(move || command.output()).await?.context("starting the clients")?;
+    let url = format!("{}{path}", api.base());
+    let ran = script(api, "mcp-clients/try.sh", &[&url, tool, arguments, expected]).await?;
     let (said, wrong) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     ensure!(ran.status.success() && said.matches("ok ").count() == 4, "{said}{wrong}");
     Ok(())

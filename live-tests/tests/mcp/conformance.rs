@@ -1,11 +1,9 @@
 //! The official conformance suite against a hosted server, through its container.
 
-use std::{path::Path, process::Command};
-
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use emergent_live_tests::{
     Case, Runtime, Server, ServerOptions,
-    mcp::{SERVERS, host, image},
+    mcp::{SERVERS, host, image, script},
 };
 use serde_json::json;
 
@@ -20,12 +18,8 @@ async fn the_suite_passes(runtime: Runtime) -> anyhow::Result<()> {
     let server = Server::start(options).await?;
     let limits = json!({ "cpu": 2, "memory": "1G", "pids": 1024 });
     host(&server.api, json!({ "resource_limits": limits })).await?;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/mcp-conformance.sh");
-    let mut suite = Command::new(script);
-    suite
-        .arg(format!("{}{SERVERS}/fixture/mcp", server.api.base()))
-        .env("MCP_AUTHORIZATION", format!("Bearer {}", server.api.token()));
-    let ran = tokio::task::spawn_blocking(move || suite.output()).await?.context("starting the suite")?;
+    let url = format!("{}{SERVERS}/fixture/mcp", server.api.base());
+    let ran = script(&server.api, "mcp-conformance.sh", &[&url]).await?;
     let (said, wrong) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     ensure!(ran.status.success(), "{said}{wrong}");
     server.api.delete(&format!("{SERVERS}/fixture")).await?.refusal(204)?;

@@ -1,6 +1,6 @@
 //! What hosting refuses or fails at, as problems.
 
-use emergent_mcp::{CallError, LaunchError};
+use emergent_mcp::CallError;
 use emergent_mcp_hosting::{HostingError, McpServerState, ServerCallError};
 use emergent_provider::OperationError;
 
@@ -59,13 +59,9 @@ impl From<ServerCallError> for Refusal {
                 CallError::TimedOut { .. } => Self::new(ProblemKind::McpCallTimedOut, error.to_string()),
                 CallError::Busy => Self::new(ProblemKind::McpServerBusy, error.to_string()).retry_after(1),
                 CallError::Parameters => Self::of_field(ProblemKind::InvalidValue, "params", error.to_string()),
-                CallError::Launch(LaunchError::Unavailable { .. }) => {
-                    Self::new(ProblemKind::McpServerNotReady, error.to_string()).retry_after(SOON)
+                CallError::Launch(_) | CallError::Exited(_) | CallError::NotReady { .. } | CallError::Rpc { .. } => {
+                    Self::new(ProblemKind::McpServerFailed, error.to_string())
                 }
-                CallError::Launch(LaunchError::Start { .. })
-                | CallError::Exited(_)
-                | CallError::NotReady { .. }
-                | CallError::Rpc { .. } => Self::new(ProblemKind::McpServerFailed, error.to_string()),
             },
         }
     }
