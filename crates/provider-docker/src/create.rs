@@ -44,6 +44,8 @@ const OOM_SCORE: i64 = 500;
 /// under release 20221219 with its `ptrace` platform, which needs more of them than later ones.
 const HOST_TASKS: i64 = 32;
 const HOST_TASKS_OF_SANDBOX: i64 = 512;
+/// The most tasks that Linux counts (`PID_MAX_LIMIT`); a cgroup takes no larger limit.
+const MOST_TASKS: i64 = 4 << 20;
 /// Making and starting containers may take longer than other calls on a busy host.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -254,7 +256,7 @@ impl<'a> Prepared<'a> {
         let limits = &spec.limits;
         let ContainerUpdateBody { nano_cpus, memory, memory_swap, pids_limit, .. } = cgroup_limits(limits);
         let pids_limit = match runtime {
-            Runtime::Gvisor(_) => pids_limit.map(|pids| pids * HOST_TASKS + HOST_TASKS_OF_SANDBOX),
+            Runtime::Gvisor(_) => pids_limit.map(|pids| (pids * HOST_TASKS + HOST_TASKS_OF_SANDBOX).min(MOST_TASKS)),
             Runtime::Standard(_) => pids_limit,
         };
         // Not for open files: the engine's own limit holds, and one above it makes the start fail.
