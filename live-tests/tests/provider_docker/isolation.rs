@@ -1,6 +1,6 @@
 //! What a sandbox may use and reach, seen from inside.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use emergent_guest_proto::RunAs;
 use emergent_live_tests::{Case, Runtime};
 use emergent_provider::{Isolation, NetworkPolicy, Provider as _};
@@ -38,6 +38,9 @@ async fn limits(runtime: Runtime) -> anyhow::Result<()> {
         ensure!(sandbox.output("ulimit -u").await? == "256");
         ensure!(host.pids_limit.is_some_and(|tasks| (256..=1 << 14).contains(&tasks)), "{:?}", host.pids_limit);
     }
+    let mut most = spec(NetworkPolicy::None)?;
+    most.limits.pids = 1_000_000;
+    bench.sandbox(&most).await.context("as many processes as may be asked for")?;
     // Nothing that eats memory gets more than the limit; what lives on depends on the runtime.
     let eat = "python3 -c 'import sys; x = bytearray(2 << 30); print(len(x))' 2>&1; echo $?";
     if let Ok(result) = sandbox.bash(eat).await {
