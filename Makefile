@@ -44,13 +44,13 @@ soak-leak: build setup
 	SOAK_SEED=1 SOAK_MINUTES=1 LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet --bin soak -- --prove
 
 build: guest
-	scripts/install-packages.sh gcc libc6-dev
+	scripts/install-packages.sh gcc:gcc libc6-dev
 	cargo build --release --locked --bin emergent
 	install -m 0755 $(CARGO_TARGET_DIR)/$(TARGET)/release/emergent-guest $(BIN)/emergent-guest
 
 # It must run in any image, even an empty one: static, and built apart so that its flags stay its own.
 guest:
-	scripts/install-packages.sh gcc libc6-dev
+	scripts/install-packages.sh gcc:gcc libc6-dev
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked -p emergent-guest --target $(TARGET)
 
 # The MCP server that tests and benchmarks host, static for the same reason.
@@ -69,7 +69,7 @@ setup:
 # Formatting, lints, house rules, licences, documentation, and the tests that need no engine but a database and, as
 # root, network namespaces.
 check:
-	scripts/install-packages.sh postgresql iproute2 iptables nftables
+	scripts/install-packages.sh postgresql iproute2:ip iptables:iptables nftables:nft
 	cargo xtask prepush
 
 # The suites against real engines, with both databases.
@@ -79,7 +79,7 @@ live: export LIVE_FIRST_GUEST := $(CURDIR)/.cache/first-guest/emergent-guest
 live: export LIVE_MICROVM := $(CURDIR)/.cache/microvm
 live: export LIVE_VHOST_VSOCK := $(VHOST_VSOCK)
 live: test-programs setup .cache/docker-registry/usr/bin/docker-registry $(VHOST_VSOCK)
-	scripts/install-packages.sh postgresql python3-venv curl iproute2 iptables nftables
+	scripts/install-packages.sh postgresql python3-venv curl:curl iproute2:ip iptables:iptables nftables:nft
 	scripts/first-guest.sh $(TARGET) $(LIVE_FIRST_GUEST)
 	scripts/prepare-microvm.sh $(TEST_BIN) $(LIVE_MICROVM)
 	# Every case runs on both runtimes, and with the rows in both databases. Which runtime it is makes no difference to a row,
@@ -101,7 +101,7 @@ live: test-programs setup .cache/docker-registry/usr/bin/docker-registry $(VHOST
 
 # In a target directory of its own, which cargo removes.
 $(VHOST_VSOCK):
-	scripts/install-packages.sh gcc libc6-dev
+	scripts/install-packages.sh gcc:gcc libc6-dev
 	env -u CARGO_TARGET_DIR cargo install --quiet --locked --debug --root .cache/vhost-device-vsock-$(VHOST_VSOCK_VERSION) \
 		vhost-device-vsock@$(VHOST_VSOCK_VERSION)
 

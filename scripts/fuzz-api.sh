@@ -6,7 +6,7 @@ bin=$1
 here=$(cd "$(dirname "$0")" && pwd)
 tools=${FUZZ_TOOLS_DIR:-$here/../.cache/fuzz}
 
-"$here/install-packages.sh" curl python3 python3-venv
+"$here/install-packages.sh" curl:curl python3:python3 python3-venv
 [ -x "$tools/bin/schemathesis" ] || { python3 -m venv "$tools" && "$tools/bin/pip" install --quiet 'schemathesis==4.32.5'; }
 
 data=$(mktemp --directory)

@@ -5,7 +5,7 @@ set -euo pipefail
 
 directory=${1:?the directory that the kernel is kept in}
 scripts=$(dirname "$(readlink --canonicalize "$0")")
-"$scripts/install-packages.sh" qemu-system-x86 qemu-utils e2fsprogs xz-utils zstd
+"$scripts/install-packages.sh" qemu-system-x86:qemu-system-x86_64 qemu-utils:qemu-img e2fsprogs:mkfs.ext4 xz-utils:xz zstd:zstd
 
 mkdir --parents "$directory"
 compgen -G "$directory/linux-image-*.deb" >/dev/null && exit 0

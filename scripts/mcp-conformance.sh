@@ -14,7 +14,7 @@ pins=$root/scripts/mcp-conformance
 cache=${MCP_CONFORMANCE_CACHE:-$root/.cache/mcp-conformance}
 url=${1:?usage: $0 URL | --local | --local-shared}
 
-command -v npm >/dev/null || "$root/scripts/install-packages.sh" nodejs npm
+command -v npm >/dev/null || "$root/scripts/install-packages.sh" nodejs:node npm:npm
 
 mkdir -p "$cache"
 # Several may run at once: one installs, and each has its own results.

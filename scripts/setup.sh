@@ -8,6 +8,6 @@ emergent=$("$here/find-emergent.sh")
 # What the set-up looks for; it tells what is missing where this is not Debian or Ubuntu.
 case " $* " in
 *" --dry-run "* | *" --help "*) ;;
-*) [ "$(id -u)" -ne 0 ] || "$here/install-packages.sh" acl e2fsprogs nftables || true ;;
+*) [ "$(id -u)" -ne 0 ] || "$here/install-packages.sh" acl:setfacl e2fsprogs:mkfs.ext4 nftables:nft || true ;;
 esac
 exec "$emergent" firecracker setup "$@"

@@ -8,8 +8,8 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 pins=$root/scripts/mcp-clients
 cache=${MCP_CLIENTS_CACHE:-$root/.cache/mcp-clients}
 
-command -v npm >/dev/null || "$root/scripts/install-packages.sh" nodejs npm >&2
-"$root/scripts/install-packages.sh" python3 python3-venv git >&2
+command -v npm >/dev/null || "$root/scripts/install-packages.sh" nodejs:node npm:npm >&2
+"$root/scripts/install-packages.sh" python3:python3 python3-venv git:git >&2
 mkdir -p "$cache"
 # Several may want it at once: one installs.
 exec 9>"$cache/.lock"
