@@ -32,12 +32,12 @@ install_docker() {
     [ -z "${DOCKER_HOST:-}" ] || fail "DOCKER_HOST is $DOCKER_HOST and does not answer. Start that engine, or unset it."
     [ "$(uname -s)" = Linux ] || fail "Docker does not answer. Start Docker Desktop."
     [ "$(id -u)" -eq 0 ] || fail "Docker does not answer. Start it, or run this as root to have it installed."
-    command -v dockerd >/dev/null || "$here/install-packages.sh" docker.io
+    command -v dockerd >/dev/null || "$here/install-packages.sh" docker.io:dockerd
     start_docker
 }
 
 install_base_image() {
-    docker image inspect "$image" >/dev/null 2>&1 || "$here/../images/base/build.sh" "$image"
+    "$here/../images/base/build.sh" "$image"
 }
 
 runsc_works() {
@@ -66,14 +66,14 @@ PYTHON
 
 install_runsc_package() {
     command -v runsc >/dev/null && return
-    "$here/install-packages.sh" runsc 2>/dev/null && return
+    "$here/install-packages.sh" runsc:runsc 2>/dev/null && return
     # Ubuntu has no such package; gVisor's own repository does.
-    "$here/install-packages.sh" curl gnupg ca-certificates
+    "$here/install-packages.sh" curl:curl gnupg:gpg ca-certificates
     local keyring=/usr/share/keyrings/gvisor-archive-keyring.gpg
     curl --fail --silent --show-error --location https://gvisor.dev/archive.key | gpg --dearmor --yes --output "$keyring" &&
         echo "deb [arch=$(dpkg --print-architecture) signed-by=$keyring] https://storage.googleapis.com/gvisor/releases release main" \
             >/etc/apt/sources.list.d/gvisor.list &&
-        apt-get update >/dev/null && "$here/install-packages.sh" runsc
+        apt-get update >/dev/null && "$here/install-packages.sh" runsc:runsc
 }
 
 install_runsc() {
@@ -98,7 +98,7 @@ install_runsc() {
 
 install_docker
 if [ "$(uname -s)" = Linux ] && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
-    "$here/install-packages.sh" nftables python3
+    "$here/install-packages.sh" nftables:nft python3:python3
 fi
 install_base_image
 install_runsc
