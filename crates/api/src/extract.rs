@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     audit::Note,
     check::{Check, Faults},
+    names::NotLookedUp,
     problem::{ProblemKind, Refusal},
 };
 
@@ -88,7 +89,7 @@ impl<S: Send + Sync> FromRequestParts<S> for WorkspacePath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let text = path_parameter(parts, state, "id").await?;
-        workspace_id(&text).map(Self)
+        workspace_id(parts, &text).map(Self)
     }
 }
 
@@ -109,7 +110,8 @@ impl<S: Send + Sync> FromRequestParts<S> for ExecutionPath {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        let workspace = workspace_id(&path_parameter(parts, state, "id").await?)?;
+        let workspace = path_parameter(parts, state, "id").await?;
+        let workspace = workspace_id(parts, &workspace)?;
         let execution = path_parameter(parts, state, "execution_id").await?;
         let execution = ExecutionId::new(&execution)
             .map_err(|error| Refusal::of_field(ProblemKind::InvalidRequest, "execution_id", error.to_string()))?;
@@ -133,10 +135,16 @@ pub(crate) async fn path_parameter<S: Send + Sync>(
     found.ok_or_else(|| Refusal::new(ProblemKind::Internal, format!("the route has no parameter {name}")))
 }
 
-fn workspace_id(text: &str) -> Result<WorkspaceId, Refusal> {
+/// The workspace in a path. Its name, if there was one, has been replaced by its id already.
+fn workspace_id(parts: &Parts, text: &str) -> Result<WorkspaceId, Refusal> {
     text.parse().map_err(|_| {
-        let detail =
-            "what stands in the path is not a workspace id, which is a UUID; find the id in the list of workspaces";
+        if parts.extensions.get::<NotLookedUp>().is_some() {
+            let detail = "the server's store failed, and knows the names of workspaces; try again, or use the id";
+            return Refusal::new(ProblemKind::StoreUnavailable, detail).retry_after(1);
+        }
+        let detail = format!(
+            "your project has no workspace of the name or id {text:?}; list them with GET /api/v1/agent/workspaces"
+        );
         Refusal::new(ProblemKind::WorkspaceNotFound, detail)
     })
 }

@@ -8,6 +8,7 @@ mod extract;
 mod forward;
 mod hosts;
 mod mcp;
+mod names;
 mod observe;
 mod pages;
 mod params;

@@ -22,7 +22,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::{
     audit,
     auth::document_sessions,
-    forward, hosts, mcp, observe, pages,
+    forward, hosts, mcp, names, observe, pages,
     problem::{Problem, ProblemKind, Refusal},
     resources::{
         self, files, health, mcp_servers, processes, projects, providers, servers, snapshots, tokens, tools, usage,
@@ -117,7 +117,7 @@ pub fn router(state: ApiState) -> Result<Router, serde_json::Error> {
     // What a call of a tool through MCP passes: it has come through the other layers already.
     let called = middleware::from_fn_with_state(state.clone(), audit::audit);
     let called = Router::from(routes()).layer(called).with_state(state.clone());
-    Ok(Router::from(routes())
+    let api = Router::from(routes())
         .route("/api/v1/agent/workspaces/{id}/mcp", tools::mcp::route(called, &openapi()))
         .merge(mcp::routes(&state))
         .route("/openapi.json", get(serve_json))
@@ -131,7 +131,9 @@ pub fn router(state: ApiState) -> Result<Router, serde_json::Error> {
         .layer(middleware::from_fn_with_state(state.clone(), hosts::check))
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(middleware::from_fn(observe::observe))
-        .with_state(state))
+        .with_state(state.clone());
+    // Around the whole router, which matches the path that this leaves.
+    Ok(Router::new().fallback_service(api).layer(middleware::from_fn_with_state(state, names::resolve)))
 }
 
 async fn no_such_route(method: Method, uri: Uri) -> axum::response::Response {

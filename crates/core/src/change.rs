@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use emergent_provider::{ProviderKind, WorkspaceId};
-use emergent_store::{IdleAction, IdlePolicy, ProjectId, WorkspaceChange, WorkspaceRow};
+use emergent_store::{Changed, IdleAction, IdlePolicy, ProjectId, WorkspaceChange, WorkspaceRow};
 
 use crate::{
     ChangeError, IdleRequest,
@@ -48,8 +48,10 @@ impl Core {
     ) -> Result<(), ChangeError> {
         let before = self.row(project, id).await?;
         let changed = self.store.workspaces_change(project, id, |row| self.change_of(row, update)).await?;
-        let Some(row) = changed else {
-            return Err(ChangeError::Gone { state: before.state.word() });
+        let row = match changed {
+            Changed::Row(row) => row,
+            Changed::Gone => return Err(ChangeError::Gone { state: before.state.word() }),
+            Changed::NameTaken(holder) => return Err(ChangeError::NameTaken { holder }),
         };
         if let Some(entry) = self.registry.get(id) {
             entry.activity.set_policy(row.idle);

@@ -157,6 +157,7 @@ impl Core {
                         Ok(Workspace::new(*row, pull))
                     }
                     Admission::KeyTaken => Err(NewWorkspaceError::IdempotencyMismatch),
+                    Admission::NameTaken(holder) => Err(NewWorkspaceError::NameTaken { holder }),
                     Admission::Full => Err(NewWorkspaceError::LimitReached { limit, retry_after: RETRY_AFTER }),
                     Admission::OverQuota(reached) => {
                         Err(NewWorkspaceError::OverQuota { reached, retry_after: RETRY_AFTER })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use emergent_guest_client::GuestCallError;
 use emergent_guest_proto::GuestError;
-use emergent_provider::{ImageRef, OperationError, ProviderKind, ServerId};
+use emergent_provider::{ImageRef, OperationError, ProviderKind, ServerId, WorkspaceId};
 use emergent_store::{QuotaReached, SessionRow, SnapshotStateWord, StateWord, StoreError};
 
 use crate::Unavailable;
@@ -50,6 +50,12 @@ pub enum NewWorkspaceError {
     ImageNotAllowed {
         /// Which image.
         image: ImageRef,
+    },
+    /// Another workspace of the project has the name.
+    #[error("{}", name_taken(.holder))]
+    NameTaken {
+        /// That workspace.
+        holder: WorkspaceId,
     },
     /// There are as many workspaces as there may be.
     #[error("{limit} workspaces are in use, as many as WORKSPACE_MAX_CONCURRENT allows; stop or destroy one")]
@@ -258,6 +264,12 @@ pub enum ChangeError {
         /// Its state.
         state: StateWord,
     },
+    /// Another workspace of the project has the name.
+    #[error("{}", name_taken(.holder))]
+    NameTaken {
+        /// That workspace.
+        holder: WorkspaceId,
+    },
     /// It would become something that cannot be.
     #[error("{field}: {message}")]
     Invalid {
@@ -359,4 +371,10 @@ impl From<LookupError> for TransitionError {
             LookupError::Store(source) => Self::Store(source),
         }
     }
+}
+
+fn name_taken(holder: &WorkspaceId) -> String {
+    format!(
+        "the workspace {holder} of your project has this name; choose another name, or rename or destroy that workspace"
+    )
 }

@@ -215,6 +215,14 @@ impl Workspaces {
         Ok(Workspace { attached, ..Workspace::new(row, pull) })
     }
 
+    /// The workspace that a name stands for, if there is one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    pub async fn named(&self, project: ProjectId, name: &str) -> Result<Option<WorkspaceId>, StoreError> {
+        self.core.store.workspace_named(project, name).await
+    }
+
     /// A page of the project's workspaces, newest first.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use emergent_provider::{ContainerKind, ImageRef, ResourceLimits};
+use emergent_provider::{ContainerKind, ImageRef, ResourceLimits, WorkspaceId};
 use emergent_store::{IdlePolicy, is_label_key};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
@@ -80,6 +80,9 @@ pub(crate) fn idle(asked: IdleRequest, before: IdlePolicy) -> Result<IdlePolicy,
 
 pub(crate) fn name_is_fine(name: &str) -> Result<(), InvalidField> {
     let characters = name.chars().count();
+    if name.parse::<WorkspaceId>().is_ok() {
+        return Err(invalid("name", "takes no UUID, which would be taken for the id of a workspace"));
+    }
     if (1..=NAME).contains(&characters) && !name.chars().any(char::is_control) {
         return Ok(());
     }

@@ -197,7 +197,8 @@ fn content(source: &ImageSource, bytes: u64, guest: &[u8]) -> Result<Option<Stri
 
 /// Docker's own flattening of an image, by way of a container that never runs.
 fn from_docker(image: &str, work: &Path) -> Result<Unpacked, ImageError> {
-    let environment = docker("inspect", &["image", "inspect", "--format", "{{json .Config.Env}}", image])?;
+    let inspect = || docker("inspect", &["image", "inspect", "--format", "{{json .Config.Env}}", image]);
+    let environment = inspect().or_else(|_| docker("pull", &["pull", "--quiet", image]).and_then(|_| inspect()))?;
     let archive = work.join("image.tar");
     let container = docker("create", &["create", "--network", "none", image, "never-run"])?;
     let exported = docker("export", &["export", "--output", &archive.to_string_lossy(), container.trim()]);

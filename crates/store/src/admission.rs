@@ -22,7 +22,7 @@ use crate::{
     },
     error::Doing as _,
     installation::now,
-    quotas,
+    names, quotas,
     row::new_values,
 };
 
@@ -92,6 +92,8 @@ pub enum Admission {
     Full,
     /// The project may not have that much more. Nothing was made.
     OverQuota(QuotaReached),
+    /// This workspace of the project has the name already. Nothing was made.
+    NameTaken(WorkspaceId),
 }
 
 // === impl Store ===
@@ -113,6 +115,11 @@ impl Store {
             && let Some(earlier) = claim_key(&transaction, new.project, new.id.as_uuid(), &claim).await?
         {
             return earlier_request(&transaction, &claim, earlier).await;
+        }
+        if let Some(name) = &new.name
+            && let Some(holder) = names::holder(&transaction, new.project, name).await?
+        {
+            return Ok(Admission::NameTaken(holder));
         }
         let row = new.into_row();
         if !insert_if_room(&transaction, &row, limit).await? {

@@ -11,8 +11,10 @@ use sea_orm::{
 
 use crate::{
     IdlePolicy, ProjectId, StateWord, Store, StoreError, WorkspaceRow,
+    connection::Alone,
     entity::workspace::{Column, Entity},
     error::Doing as _,
+    names,
     words::storable,
 };
 
@@ -29,11 +31,22 @@ pub struct WorkspaceChange {
     pub idle: Option<IdlePolicy>,
 }
 
+/// The end of a change.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Changed {
+    /// The workspace is as the row says.
+    Row(Box<WorkspaceRow>),
+    /// There is no such workspace to change.
+    Gone,
+    /// This other workspace of the project has the name. Nothing was changed.
+    NameTaken(WorkspaceId),
+}
+
 // === impl Store ===
 
 impl Store {
     /// Changes a workspace of a project, unless it is destroyed or being destroyed. `change` is worked out from the row
-    /// as it is, and nobody else changes the row meanwhile. `None`: there is no such workspace to change.
+    /// as it is, and nobody else changes the row meanwhile.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails, or the error of `change`; nothing was changed then.
@@ -42,22 +55,29 @@ impl Store {
         project: ProjectId,
         id: WorkspaceId,
         change: impl FnOnce(&WorkspaceRow) -> Result<WorkspaceChange, E>,
-    ) -> Result<Option<WorkspaceRow>, E> {
-        let transaction = self.writer.begin("begin changing a workspace").await?;
+    ) -> Result<Changed, E> {
+        // Alone with those who admit workspaces: both give names.
+        let transaction = self.writer.begin_alone(Alone::Places, "begin changing a workspace").await?;
         let gone = [StateWord::Destroying, StateWord::Destroyed].map(StateWord::as_str);
         let found = Entity::find_by_id(id.as_uuid())
             .filter(Column::ProjectId.eq(project.as_uuid()))
             .filter(Column::State.is_not_in(gone))
             // Where others write at the same time, they wait; SQLite has one writer and knows no such lock.
             .lock_exclusive();
-        let Some(model) = found.one(&transaction).await.doing("read a workspace")? else { return Ok(None) };
+        let Some(model) = found.one(&transaction).await.doing("read a workspace")? else { return Ok(Changed::Gone) };
         let row = WorkspaceRow::try_from(model.clone())?;
         let change = change(&row)?;
         if change == WorkspaceChange::default() {
-            return Ok(Some(row));
+            return Ok(Changed::Row(Box::new(row)));
         }
         let mut model = model.into_active_model();
         if let Some(name) = change.name {
+            if let Some(name) = &name
+                && row.name.as_ref() != Some(name)
+                && let Some(holder) = names::holder(&transaction, project, name).await?
+            {
+                return Ok(Changed::NameTaken(holder));
+            }
             model.name = Set(name.as_deref().map(storable));
         }
         if let Some(labels) = change.labels {
@@ -73,6 +93,6 @@ impl Store {
         }
         let changed = model.update(&transaction).await.doing("change a workspace")?;
         transaction.commit().await.doing("change a workspace")?;
-        Ok(Some(WorkspaceRow::try_from(changed)?))
+        Ok(Changed::Row(Box::new(WorkspaceRow::try_from(changed)?)))
     }
 }

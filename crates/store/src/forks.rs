@@ -1,6 +1,6 @@
 //! Lets the copies of a workspace in: all of them, or none.
 
-use emergent_provider::SnapshotId;
+use emergent_provider::{SnapshotId, WorkspaceId};
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _};
 
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     },
     error::Doing as _,
     installation::now,
+    names,
     snapshot_row::new_values,
 };
 
@@ -30,6 +31,8 @@ pub enum ForkAdmission {
     Full,
     /// The project may not have that much more. Nothing was made.
     OverQuota(QuotaReached),
+    /// This workspace of the project has one of the names already. Nothing was made.
+    NameTaken(WorkspaceId),
 }
 
 // === impl Store ===
@@ -57,6 +60,11 @@ impl Store {
         }
         let rows = copies.into_iter().map(NewWorkspaceRow::into_row).collect::<Vec<_>>();
         for row in &rows {
+            if let Some(name) = &row.name
+                && let Some(holder) = names::holder(&transaction, row.project, name).await?
+            {
+                return Ok(ForkAdmission::NameTaken(holder));
+            }
             if !insert_if_room(&transaction, row, limit).await? {
                 // Dropping the transaction takes all of it back.
                 let reached = over_quota(&transaction, row.project, &row.limits, true).await?;

@@ -7,6 +7,7 @@
 mod connection;
 mod entity;
 mod migration;
+mod names;
 mod row;
 mod snapshot_row;
 mod words;
@@ -39,7 +40,7 @@ pub mod workspaces;
 pub use admission::{Admission, IdempotencyClaim, NewWorkspaceRow};
 pub use audit::{Actor, AuditFilter, AuditKind, AuditOutcome, AuditRow, UnknownAuditWord};
 pub use backup::{BackupError, backup};
-pub use change::WorkspaceChange;
+pub use change::{Changed, WorkspaceChange};
 pub use destruction::DestroyReason;
 pub use error::{OpenError, StoreError};
 pub use forks::ForkAdmission;

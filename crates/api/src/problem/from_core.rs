@@ -77,6 +77,7 @@ impl From<NewWorkspaceError> for Refusal {
             NewWorkspaceError::ImageNotAllowed { .. } => {
                 Self::of_field(ProblemKind::ImageNotAllowed, "base_image", chain(&error))
             }
+            NewWorkspaceError::NameTaken { .. } => Self::of_field(ProblemKind::NameTaken, "name", error.to_string()),
             NewWorkspaceError::LimitReached { retry_after, .. } => limit_reached(&error, retry_after),
             NewWorkspaceError::OverQuota { retry_after, .. } => quota_reached(&error, retry_after),
             NewWorkspaceError::NoProvider { named, ref reasons } => no_provider(&error, named, reasons),
@@ -281,6 +282,7 @@ impl From<ChangeError> for Refusal {
     fn from(error: ChangeError) -> Self {
         match error {
             ChangeError::Lookup(source) => source.into(),
+            ChangeError::NameTaken { .. } => Self::of_field(ProblemKind::NameTaken, "name", error.to_string()),
             ChangeError::Gone { state } => wrong_state(&error, state),
             ChangeError::Invalid { field, message } => {
                 Self::of_field(ProblemKind::InvalidValue, public_field(&field), message)

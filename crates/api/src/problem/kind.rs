@@ -100,6 +100,8 @@ kinds! {
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "The path does not take this method";
     /// The workspace is not in a state that allows this. `detail` says which state it is in and what leads out of it.
     WrongState = "wrong-state", CONFLICT, "The workspace is in another state";
+    /// Another workspace of your project has this name. Choose another one, or rename or destroy that workspace.
+    NameTaken = "name-taken", CONFLICT, "The name is taken";
     /// Another session holds the workspace. `detail` names its holder. Wait until it detaches, or attach with
     /// `"take_over": true`.
     WorkspaceAttached = "workspace-attached", CONFLICT, "The workspace is attached by somebody else";

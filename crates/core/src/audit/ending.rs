@@ -93,6 +93,7 @@ impl From<&NewWorkspaceError> for Ending {
             NewWorkspaceError::Draining { .. } => Self::refused("server-draining"),
             NewWorkspaceError::Invalid { .. } => Self::refused("invalid-value"),
             NewWorkspaceError::ImageNotAllowed { .. } => Self::refused("image-not-allowed"),
+            NewWorkspaceError::NameTaken { .. } => Self::refused("name-taken"),
             NewWorkspaceError::LimitReached { .. } => Self::refused("limit-reached"),
             NewWorkspaceError::OverQuota { .. } => Self::refused("quota-reached"),
             NewWorkspaceError::NoProvider { .. } => Self::failed("no-provider"),

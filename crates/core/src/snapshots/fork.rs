@@ -1,6 +1,6 @@
 //! Copies of a workspace: a snapshot that nobody sees, workspaces made from it, and the snapshot goes.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use emergent_provider::WorkspaceId;
 use emergent_store::{
@@ -84,7 +84,8 @@ impl Core {
         });
         let name = source.name.clone();
         let between = snapshot_row(source, NewSnapshot::default(), true);
-        let asked = requests(request, name, &between)?;
+        let taken = self.store.workspace_names(entry.project).await?;
+        let asked = requests(request, name, &between, &taken)?;
         let rows = asked.iter().map(|request| self.copy_row(request, &between)).collect::<Result<Vec<_>, _>>()?;
         let alone = self.snapshot_locks.of(between.id).write_owned().await;
         let limit = self.config.max_concurrent;
@@ -96,6 +97,7 @@ impl Core {
                 return Ok(made.into_iter().map(|row| Workspace::new(row, None)).collect());
             }
             ForkAdmission::KeyTaken => return Err(NewWorkspaceError::IdempotencyMismatch.into()),
+            ForkAdmission::NameTaken(holder) => return Err(NewWorkspaceError::NameTaken { holder }.into()),
             ForkAdmission::OverQuota(reached) => {
                 return Err(NewWorkspaceError::OverQuota { reached, retry_after: RETRY_AFTER }.into());
             }
@@ -168,19 +170,25 @@ impl Core {
 }
 
 /// What each copy is to be.
+/// What is asked for each copy. Copies that are numbered get the first numbers whose names are free.
 fn requests(
     asked: NewForks,
     source_name: Option<String>,
     from: &NewSnapshotRow,
+    taken: &BTreeSet<String>,
 ) -> Result<Vec<NewWorkspace>, NewWorkspaceError> {
     let named = asked.request.name.is_some();
     let request = fill_in(asked.request, from)?;
     let base = request.name.clone().or(source_name);
-    let name = |number: u32| match &base {
-        Some(name) if named && asked.count == 1 => Some(name.clone()),
-        Some(name) => Some(format!("{}-{number}", name.chars().take(NAME_ROOM).collect::<String>())),
-        None => None,
-    };
-    let numbered = |number| NewWorkspace { name: name(number), snapshot: Some(from.id), ..request.clone() };
-    Ok((1..=asked.count).map(numbered).collect())
+    let copy = |name| NewWorkspace { name, snapshot: Some(from.id), ..request.clone() };
+    let copies = asked.count as usize;
+    Ok(match base {
+        None => vec![copy(None); copies],
+        Some(name) if named && copies == 1 => vec![copy(Some(name))],
+        Some(name) => {
+            let name: String = name.chars().take(NAME_ROOM).collect();
+            let numbered = (1..=u32::MAX).map(|number| format!("{name}-{number}"));
+            numbered.filter(|name| !taken.contains(name)).take(copies).map(|name| copy(Some(name))).collect()
+        }
+    })
 }

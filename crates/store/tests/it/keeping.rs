@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use emergent_store::{
-    DestroyReason, IdleAction, IdlePolicy, NewSession, PageRequest, ProjectId, SessionId, StateWord, StoreError,
-    WorkspaceChange, WorkspaceState,
+    Changed, DestroyReason, IdleAction, IdlePolicy, NewSession, NewWorkspaceRow, PageRequest, ProjectId, SessionId,
+    StateWord, StoreError, WorkspaceChange, WorkspaceState,
 };
 
 use crate::support::TestStore;
@@ -13,18 +13,25 @@ use crate::support::TestStore;
 #[tokio::test]
 async fn a_change_touches_what_it_names_and_nothing_else() {
     let store = TestStore::open().await;
-    let row = store.admitted(store.new_row()).await;
+    let row = store.admitted(NewWorkspaceRow { name: Some("one".to_owned()), ..store.new_row() }).await;
     let idle = IdlePolicy { action: IdleAction::Stop, after: Duration::from_millis(1500) };
     let change = WorkspaceChange { name: Some(None), idle: Some(idle), ..WorkspaceChange::default() };
-    let changed = store.workspaces_change::<StoreError>(row.project, row.id, |_| Ok(change)).await.unwrap().unwrap();
+    let changed = store.workspaces_change::<StoreError>(row.project, row.id, |_| Ok(change)).await.unwrap();
+    let Changed::Row(changed) = changed else { panic!("{changed:?}") };
     assert_eq!((changed.name.clone(), changed.idle), (None, idle));
     assert_eq!((&changed.labels, changed.expires_at), (&row.labels, row.expires_at));
-    assert_eq!(store.workspaces_find(row.id).await.unwrap(), Some(changed));
+    assert_eq!(store.workspaces_find(row.id).await.unwrap(), Some(*changed));
 
     let stranger = ProjectId::generate();
-    assert_eq!(store.workspaces_change::<StoreError>(stranger, row.id, |_| unreachable!()).await.unwrap(), None);
+    assert_eq!(
+        store.workspaces_change::<StoreError>(stranger, row.id, |_| unreachable!()).await.unwrap(),
+        Changed::Gone
+    );
     store.workspaces_record(row.id, &StateWord::ALL, &WorkspaceState::Destroyed).await.unwrap();
-    assert_eq!(store.workspaces_change::<StoreError>(row.project, row.id, |_| unreachable!()).await.unwrap(), None);
+    assert_eq!(
+        store.workspaces_change::<StoreError>(row.project, row.id, |_| unreachable!()).await.unwrap(),
+        Changed::Gone
+    );
 }
 
 #[tokio::test]

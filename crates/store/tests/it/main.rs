@@ -7,6 +7,7 @@ mod backup;
 mod installation;
 mod keeping;
 mod lists;
+mod names;
 mod projects;
 mod quotas;
 mod servers;

@@ -52,7 +52,7 @@ impl TestStore {
             id: WorkspaceId::generate(),
             project: self.store.default_project(),
             server: self.store.server_id(),
-            name: Some("one".to_owned()),
+            name: None,
             labels: BTreeMap::from([("team".to_owned(), "red".to_owned())]),
             kind: ContainerKind::AgentWorkspace,
             provider: ProviderKind::Gvisor,
