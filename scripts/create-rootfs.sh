@@ -5,7 +5,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 emergent=$("$here/find-emergent.sh")
-base=${WORKSPACE_FIRECRACKER_DIR:-/var/lib/firecracker-workspaces}
+base=${WORKSPACE_FIRECRACKER_DIR:-${FIRECRACKER_DIR:-/var/lib/firecracker-workspaces}}
 if [ -n "${KERNEL_FROM:-}" ]; then
     "$emergent" kernel import --base "$base" --from "$KERNEL_FROM"
 elif [ -z "$(ls -A "$base/kernels" 2>/dev/null)" ]; then

@@ -9,7 +9,7 @@ project=more-itertools
 version=10.5.0
 sha256=5482bfef7849c25dc3c6dd53a6173ae4795da2a41a80faea6700d9f5846c5da6
 
-"$here/install-packages.sh" curl python3 python3-pip
+"$here/install-packages.sh" curl:curl python3:python3 python3-pip:pip3
 data=$(mktemp --directory)
 server=
 finish() {
@@ -61,6 +61,9 @@ title "Creating a workspace"
 create() { workspace=$("$bin/emergent" workspace create --name demo --json | field id); }
 timed "create to ready, through the command line" create
 "$bin/emergent" workspace show "$workspace"
+
+title "Looking around in it"
+"$bin/emergent" workspace exec "$workspace" -- ls -la
 
 title "Putting $project $version in it"
 echo "$project==$version --hash=sha256:$sha256" >"$data/requirements.txt"

@@ -55,6 +55,12 @@ pub(crate) enum Command {
     FirecrackerManager(FirecrackerManagerArgs),
     /// Tell what this host can and can't do, and how to mend it.
     Doctor(DoctorArgs),
+    /// Print the server's address and the token as a shell's variables, for curl and other clients.
+    #[command(
+        after_help = "Example:\n  eval \"$(emergent env)\"\n  curl -H \"Authorization: Bearer $EMERGENT_TOKEN\" \
+        $EMERGENT_SERVER/api/v1/agent/workspaces"
+    )]
+    Env(ClientArgs),
     /// Make workspaces and work in them.
     #[command(alias = "ws", subcommand_required = true)]
     Workspace(WithServer<WorkspaceCommand>),
@@ -111,9 +117,9 @@ pub(crate) struct WithServer<C: Subcommand> {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "The server and its answers")]
 pub(crate) struct ClientArgs {
-    /// The server's address.
-    #[arg(long, global = true, env = "EMERGENT_SERVER", default_value = "http://127.0.0.1:7070", value_name = "URL")]
-    pub(crate) server: String,
+    /// The server's address; by default the one that the server of this data directory listens on.
+    #[arg(long, global = true, env = "EMERGENT_SERVER", value_name = "URL")]
+    pub(crate) server: Option<String>,
     /// The token to send; by default the one in `bootstrap-token` in the data directory, where it can be read.
     #[arg(long, global = true, env = "EMERGENT_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub(crate) token: Option<String>,

@@ -3,7 +3,7 @@
 mod error;
 mod events;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::Stream;
@@ -15,7 +15,7 @@ pub(crate) use events::{Event, EventReader};
 
 use crate::{
     cli::ClientArgs,
-    config::{bootstrap_token_file, default_data_dir},
+    config::{DEFAULT_SERVER, bootstrap_token_file, default_data_dir, server_url_file},
 };
 
 /// Speaks to one server with one token.
@@ -30,21 +30,32 @@ pub(crate) struct Client {
 impl Client {
     /// A client for the server that the command line names.
     pub(crate) fn new(arguments: &ClientArgs) -> Result<Self, ClientError> {
-        let server: Url = arguments.server.parse().map_err(|_| ClientError::BadServer(arguments.server.clone()))?;
+        let data_dir = arguments.data_dir.clone().unwrap_or_else(default_data_dir);
+        let kept = |file: PathBuf| std::fs::read_to_string(file).ok().map(|text| text.trim().to_owned());
+        let address = arguments.server.clone().or_else(|| kept(server_url_file(&data_dir)));
+        let address = address.unwrap_or_else(|| DEFAULT_SERVER.to_owned());
+        let server: Url = address.parse().map_err(|_| ClientError::BadServer(address.clone()))?;
         if !matches!(server.scheme(), "http" | "https") || server.host().is_none() {
-            return Err(ClientError::BadServer(arguments.server.clone()));
+            return Err(ClientError::BadServer(address));
         }
         let given = arguments.token.as_deref().map(str::trim).filter(|token| !token.is_empty()).map(str::to_owned);
-        let token = given.or_else(|| {
-            let data_dir = arguments.data_dir.clone().unwrap_or_else(default_data_dir);
-            std::fs::read_to_string(bootstrap_token_file(&data_dir)).ok().map(|text| text.trim().to_owned())
-        });
+        let token = given.or_else(|| kept(bootstrap_token_file(&data_dir)));
         let mut http = reqwest::Client::builder().user_agent(concat!("emergent/", env!("CARGO_PKG_VERSION")));
         if let Some(file) = arguments.ca.as_deref().filter(|file| !file.is_empty()) {
             http = http.tls_certs_merge(authorities(Path::new(file))?);
         }
         let http = http.build().map_err(ClientError::Setup)?;
         Ok(Self { http, server, token, session: arguments.session })
+    }
+
+    /// The server's address, without a slash at its end.
+    pub(crate) fn address(&self) -> &str {
+        self.server.as_str().trim_end_matches('/')
+    }
+
+    /// The token that is sent, if there is one. A secret.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
     }
 
     /// GET, answered with JSON.

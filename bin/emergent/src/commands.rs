@@ -2,6 +2,7 @@
 
 mod backup;
 mod doctor;
+mod env;
 mod firecracker;
 mod firecracker_manager;
 mod machine;
@@ -34,6 +35,7 @@ pub(crate) async fn run(cli: Cli) -> ExitStatus {
         Command::Serve(arguments) => serve::run(&arguments).await,
         Command::FirecrackerManager(arguments) => firecracker_manager::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(&arguments).await,
+        Command::Env(arguments) => env::run(&arguments),
         Command::Workspace(arguments) => workspace::run(arguments).await,
         Command::Snapshot(arguments) => snapshot::run(arguments).await,
         Command::Mcp(arguments) => mcp::run(arguments).await,

@@ -142,6 +142,14 @@ pub(crate) fn default_data_dir() -> PathBuf {
     base.map_or_else(|| PathBuf::from(SYSTEM_DATA_DIR), |base| base.join("emergent-workspaces"))
 }
 
+/// The server that the client commands speak to when neither they nor a data directory name one.
+pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:7070";
+
+/// The file with the address that the server of a data directory listens on, for the client commands.
+pub(crate) fn server_url_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("server-url")
+}
+
 /// The file with the first token.
 pub(crate) fn bootstrap_token_file(data_dir: &Path) -> PathBuf {
     data_dir.join("bootstrap-token")

@@ -11,7 +11,13 @@ mod memory;
 mod secret;
 pub(crate) mod signals;
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use emergent_api::{ApiParts, ApiState, Hosts, Peers};
@@ -27,7 +33,7 @@ use tracing_subscriber::EnvFilter;
 
 use self::{identity::DataLock, signals::StopSignals};
 use crate::{
-    config::{Config, FirecrackerSettings, env_vars},
+    config::{Config, FirecrackerSettings, env_vars, server_url_file},
     guest_binary,
 };
 
@@ -95,6 +101,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     });
 
     let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+    write_url(&config.data_dir, scheme, address)?;
     let workspaces_enabled = workspaces.config().enabled;
     tracing::info!(workspaces_enabled, %server, "listening on {scheme}://{address}");
     let served = listener::serve(listener, config.http.tls, router, signals, config.shutdown_grace).await;
@@ -106,6 +113,19 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     upkeep.abort();
     tracing::info!("stopped");
     served
+}
+
+/// Tells the client commands on this machine where the server is.
+fn write_url(data_dir: &Path, scheme: &str, mut address: SocketAddr) -> anyhow::Result<()> {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let path = server_url_file(data_dir);
+    identity::write_new(&path, &format!("{scheme}://{address}"))
+        .with_context(|| format!("{} cannot be written", path.display()))
 }
 
 /// The guest binary; none is needed while workspaces are switched off.

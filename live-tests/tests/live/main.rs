@@ -3,6 +3,7 @@
 mod audit;
 mod durability;
 mod faults;
+mod guides;
 mod idle;
 mod images;
 mod isolation;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         snapshots::cases,
         snapshot_faults::cases,
         isolation::cases,
+        guides::cases,
         images::cases,
         selection::cases,
         warm::cases,

@@ -36,7 +36,7 @@ pub(crate) struct ImageBuildArgs {
     /// What both commands share.
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
-    /// An image of the local Docker engine; or the path (with a slash in front or a dot) of an OCI image layout, as a
+    /// An image of the local Docker engine, which pulls what it lacks; or the path (with a slash in front or a dot) of an OCI image layout, as a
     /// directory or a tar, or of a directory with a whole root file system, as debootstrap makes it.
     #[arg(long, value_name = "IMAGE|PATH")]
     pub(crate) from: String,
@@ -51,10 +51,19 @@ pub(crate) struct PlaceArgs {
     /// What it is called.
     #[arg(long, default_value = "default", value_name = "NAME")]
     pub(crate) name: String,
-    /// The base directory of kernels, root file systems, machines and snapshots.
-    #[arg(long = "base", env = "WORKSPACE_FIRECRACKER_DIR", default_value = emergent_microvm::Layout::DEFAULT_BASE, value_name = "DIR")]
-    pub(crate) base: PathBuf,
+    /// The base directory of kernels, root file systems, machines and snapshots. Left out, it is the manager's
+    /// (FIRECRACKER_DIR), or the default.
+    #[arg(long = "base", env = "WORKSPACE_FIRECRACKER_DIR", value_name = "DIR")]
+    base: Option<PathBuf>,
     /// The static guest program; by default the one beside this program.
     #[arg(long, env = "EMERGENT_GUEST_PATH", value_name = "FILE")]
     pub(crate) guest: Option<PathBuf>,
+}
+
+impl PlaceArgs {
+    /// The base directory: a server and a stand-alone manager have a variable each for it, and these commands serve both.
+    pub(crate) fn base(&self) -> PathBuf {
+        let of_manager = || std::env::var_os("FIRECRACKER_DIR").filter(|path| !path.is_empty()).map(PathBuf::from);
+        self.base.clone().or_else(of_manager).unwrap_or_else(|| PathBuf::from(emergent_microvm::Layout::DEFAULT_BASE))
+    }
 }

@@ -1,5 +1,7 @@
 //! `emergent backup`: a copy of the rows, whole even while the server writes.
 
+use std::{io, os::unix::fs::DirBuilderExt as _, path::Path};
+
 use emergent_store::backup;
 
 use crate::{cli::BackupArgs, exit::ExitStatus, print};
@@ -13,6 +15,10 @@ pub(super) async fn run(arguments: &BackupArgs) -> ExitStatus {
             return ExitStatus::Usage;
         }
     };
+    if let Err(error) = make_directory(&arguments.file) {
+        print::error(&format!("the directory of {} cannot be made: {error}", arguments.file.display()));
+        return ExitStatus::Failure;
+    }
     match backup(&config.database, &arguments.file).await {
         Ok(()) => {
             print::line(&format!("{} is a copy of {}", arguments.file.display(), config.database));
@@ -22,5 +28,15 @@ pub(super) async fn run(arguments: &BackupArgs) -> ExitStatus {
             print::error(&format!("{:#}", anyhow::Error::from(error)));
             ExitStatus::Failure
         }
+    }
+}
+
+/// Makes the directory that a backup goes into, for its owner alone, where it is missing.
+fn make_directory(file: &Path) -> io::Result<()> {
+    match file.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+        }
+        _ => Ok(()),
     }
 }

@@ -4,10 +4,14 @@
 mod check;
 mod docker;
 mod host;
+mod server;
 
 use std::path::Path;
 
-use self::check::{Check, Verdict};
+use self::{
+    check::{Check, Verdict},
+    server::RunningServer,
+};
 use crate::{
     cli::DoctorArgs,
     commands::serve::read_config,
@@ -33,10 +37,11 @@ pub(super) async fn run(arguments: &DoctorArgs) -> ExitStatus {
 
 async fn checks(file: Option<&Path>) -> Vec<Check> {
     let mut checks = Vec::new();
-    let config = match read_config([], file) {
+    let (config, running) = match read_config([], file) {
         Ok(config) => {
-            checks.push(settings(&config));
-            config
+            let running = RunningServer::find(&config).await;
+            checks.push(settings(&config, running.as_ref()));
+            (config, running)
         }
         Err(error) => {
             checks.push(Check::fail(
@@ -46,7 +51,7 @@ async fn checks(file: Option<&Path>) -> Vec<Check> {
             ));
             // The rest is looked at as if there were no settings, whose defaults are always well-formed.
             match Config::read(&Settings::default(), Vec::new()) {
-                Ok(config) => config,
+                Ok(config) => (config, None),
                 Err(_) => return checks,
             }
         }
@@ -54,15 +59,21 @@ async fn checks(file: Option<&Path>) -> Vec<Check> {
     checks.extend(docker::checks(&config).await);
     checks.push(host::packet_filter(&config).await);
     checks.push(host::guest_binary(&config));
-    checks.push(host::listen_address(&config).await);
+    if running.is_none() {
+        checks.push(host::listen_address(&config));
+    }
     checks.push(host::data_directory(&config));
     checks.push(host::disk_space(&config));
     checks.push(host::kvm());
+    if let Some(server) = running {
+        checks.extend(server.checks(&config).await);
+    }
     checks
 }
 
-fn settings(config: &Config) -> Check {
-    if !config.core.enabled {
+/// The settings of this shell are not those of a server that runs: whether it takes workspace calls, it says itself.
+fn settings(config: &Config, running: Option<&RunningServer>) -> Check {
+    if !config.core.enabled && !running.is_some_and(RunningServer::has_workspaces) {
         let advice = "set ENABLE_AGENT_WORKSPACES=true for the server";
         return Check::warn("settings", "workspaces are switched off", advice);
     }

@@ -37,7 +37,7 @@ fn import(arguments: KernelImportArgs) -> anyhow::Result<String> {
     let from = from.map_or_else(|| download_kernel(download.path()), Ok)?;
     let is_package = from.extension().is_some_and(|extension| extension == "deb");
     let source = if is_package { KernelSource::Package(from) } else { KernelSource::Image(from) };
-    let kernel = kernels::import(&Layout::new(place.base), &place.name, &source, &guest)?;
+    let kernel = kernels::import(&Layout::new(place.base()), &place.name, &source, &guest)?;
     Ok(format!("kernel {} is {}, with {} modules", kernel.name, kernel.source, kernel.modules.len()))
 }
 
@@ -59,7 +59,7 @@ fn download_kernel(folder: &Path) -> anyhow::Result<PathBuf> {
 fn build(arguments: ImageBuildArgs) -> anyhow::Result<String> {
     let ImageBuildArgs { place, from, size } = arguments;
     let guest = guest_binary::find(place.guest.as_deref())?;
-    let layout = Layout::new(place.base);
+    let layout = Layout::new(place.base());
     let template = images::build(&layout, &place.name, &source(from), size << 30, &guest)?;
     let file = images::root(&layout, &place.name);
     Ok(format!("image {} is {}, in {}", template.name, template.source, file.display()))

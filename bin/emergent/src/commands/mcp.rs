@@ -27,7 +27,7 @@ const SERVERS: &str = "/api/v1/mcp/servers";
 
 /// Does it.
 pub(super) async fn run(arguments: WithServer<McpCommand>) -> ExitStatus {
-    let (json, server) = (arguments.client.json, arguments.client.server.clone());
+    let json = arguments.client.json;
     let client = match Client::new(&arguments.client) {
         Ok(client) => client,
         Err(error) => return ended(Err(error)),
@@ -35,7 +35,7 @@ pub(super) async fn run(arguments: WithServer<McpCommand>) -> ExitStatus {
     match arguments.command {
         McpCommand::Add(new) => ended(add(&client, new, json).await),
         McpCommand::Ls => ended(ls(&client, json).await),
-        McpCommand::Show { name } => ended(show(&client, &server, &name, json).await),
+        McpCommand::Show { name } => ended(show(&client, client.address(), &name, json).await),
         McpCommand::Call { name, method, params, timeout } => call(&client, &name, &method, &params, timeout).await,
         McpCommand::Connect { name, workspace } => ended(connect_to(client, name, workspace).await),
         McpCommand::Logs { name } => ended(logs(&client, &name, json).await),

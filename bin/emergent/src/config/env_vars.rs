@@ -196,8 +196,9 @@ variables! {
     Manager FIRECRACKER_BOOT_SECONDS = "120", "a whole number of seconds from 1 to 600";
     /// How many snapshots of templates are kept, for sandboxes to begin with instead of booting; 0 for none.
     Manager FIRECRACKER_TEMPLATE_SNAPSHOTS = "4", "a whole number from 0 to 1000";
-    /// The server that the client commands speak to.
-    Client EMERGENT_SERVER = "http://127.0.0.1:7070", "a URL";
+    /// The server that the client commands speak to. Empty: the one whose address stands in the data directory's
+    /// `server-url`, else the one on http://127.0.0.1:7070.
+    Client EMERGENT_SERVER = "", "a URL";
     /// A private authority's certificates, which the client commands trust besides the system's own.
     Client EMERGENT_CA_FILE = "", "the path of a PEM file";
     /// The session that the client commands call for: refused once another one holds the workspace.

@@ -75,7 +75,7 @@ pub(super) fn server_id(database: &DatabaseUrl, data_dir: &Path) -> anyhow::Resu
 }
 
 /// Writes a file whole or not at all.
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
     writeln!(file, "{text}")?;

@@ -4,10 +4,11 @@ use crate::harness::{assert_snapshot, emergent, run};
 
 #[test]
 fn help_teaches() {
-    let commands: [&[&str]; 28] = [
+    let commands: [&[&str]; 29] = [
         &[],
         &["serve"],
         &["doctor"],
+        &["env"],
         &["firecracker"],
         &["firecracker-manager"],
         &["firecracker", "setup"],

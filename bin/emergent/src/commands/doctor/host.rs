@@ -78,26 +78,16 @@ pub(super) fn guest_binary(config: &Config) -> Check {
     }
 }
 
-/// Whether the address can be listened on, or our own server is there already.
-pub(super) async fn listen_address(config: &Config) -> Check {
+/// Whether the address can be listened on.
+pub(super) fn listen_address(config: &Config) -> Check {
     let name = "address";
     let address = config.http.listen;
-    let Err(error) = TcpListener::bind(address) else {
-        return Check::ok(name, &format!("{address} is free"));
-    };
-    let scheme = if config.http.tls.is_some() { "https" } else { "http" };
-    if answers_as_ours(&format!("{scheme}://{address}/health")).await {
-        return Check::ok(name, &format!("an Emergent server listens on {address}"));
-    }
-    Check::fail(name, &format!("{address} can't be listened on: {error}"), "set EMERGENT_LISTEN to another address")
-}
-
-async fn answers_as_ours(url: &str) -> bool {
-    let Ok(http) = reqwest::Client::builder().timeout(Duration::from_secs(3)).build() else { return false };
-    let Ok(answer) = http.get(url).send().await else { return false };
-    match answer.bytes().await {
-        Ok(body) => serde_json::from_slice::<emergent_api::resources::health::Health>(&body).is_ok(),
-        Err(_) => false,
+    match TcpListener::bind(address) {
+        Ok(_) => Check::ok(name, &format!("{address} is free")),
+        Err(error) => {
+            let detail = format!("{address} can't be listened on: {error}");
+            Check::fail(name, &detail, "set EMERGENT_LISTEN to another address")
+        }
     }
 }
 
