@@ -20,7 +20,7 @@ pub(crate) use firecracker::{FirecrackerCommand, NetHelperArgs, SetupArgs};
 pub(crate) use firecracker_manager::FirecrackerManagerArgs;
 pub(crate) use machine::{ImageBuildArgs, ImageCommand, KernelCommand, KernelImportArgs};
 pub(crate) use mcp::{McpAddArgs, McpCommand};
-pub(crate) use project::{ProjectCommand, QuotaArgs};
+pub(crate) use project::{Limit, ProjectCommand, QuotaArgs};
 pub(crate) use serve::ServeArgs;
 pub(crate) use server::ServerCommand;
 pub(crate) use session::{AttachArgs, DetachArgs, IdleArgs, SessionsArgs, SetArgs};

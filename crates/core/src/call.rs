@@ -28,6 +28,15 @@ pub struct GuestSession {
     under_way: Arc<CallGuard>,
 }
 
+/// What a call does that takes room on a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// It starts programs, which may write.
+    Run,
+    /// It writes files itself.
+    Write,
+}
+
 // === impl GuestSession ===
 
 impl GuestSession {
@@ -74,6 +83,23 @@ impl Core {
             },
         };
         self.session(entry).await
+    }
+
+    /// The guest of a workspace for a call of this kind.
+    pub(crate) async fn guest_for(
+        self: &Arc<Self>,
+        project: ProjectId,
+        id: WorkspaceId,
+        purpose: Purpose,
+    ) -> Result<GuestSession, CallError> {
+        // Not started again only to be refused.
+        if let Some(entry) = self.registry.get(id).filter(|entry| entry.project == project) {
+            match purpose {
+                Purpose::Run => self.may_run(&entry)?,
+                Purpose::Write => self.may_write(&entry)?,
+            }
+        }
+        self.guest(project, id).await
     }
 
     /// The guest of a workspace, started again first if it had ended by itself.

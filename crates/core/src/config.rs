@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use emergent_provider::{Fault, ImageRef, ProviderKind, RegistryCredentials, ResourceLimits};
+use emergent_provider::{ContainerKind, Fault, ImageRef, ProviderKind, RegistryCredentials, ResourceLimits};
 use emergent_store::IdlePolicy;
 
 use crate::{AuditConfig, DeploymentMode};
@@ -22,6 +22,11 @@ pub struct CoreConfig {
     pub warm_pool_images: Vec<ImageRef>,
     /// How many agent workspaces may be creating, ready or paused at once (`WORKSPACE_MAX_CONCURRENT`).
     pub max_concurrent: u32,
+    /// How many MCP servers may be hosted on the whole (`EMERGENT_MCP_MAX_SERVERS`).
+    pub max_mcp_servers: u32,
+    /// Bytes of an engine's disk that stay free (`WORKSPACE_DISK_RESERVE`): before that they are used up, what would
+    /// write is refused, and what writes is ended.
+    pub disk_reserve: u64,
     /// How long a workspace lives when the request does not say (`WORKSPACE_DEFAULT_TTL_DAYS`).
     pub default_ttl: chrono::Duration,
     /// How often expired workspaces and orphans are looked for (`WORKSPACE_CLEANUP_INTERVAL_MIN`).
@@ -47,4 +52,16 @@ pub struct CoreConfig {
     pub audit: AuditConfig,
     /// Where the process kills itself, for tests of crashes (`EMERGENT_FAULT`).
     pub fault: Option<Fault>,
+}
+
+// === impl CoreConfig ===
+
+impl CoreConfig {
+    /// How many workspaces of a kind there may be.
+    pub(crate) fn places(&self, kind: ContainerKind) -> u32 {
+        match kind {
+            ContainerKind::AgentWorkspace => self.max_concurrent,
+            ContainerKind::McpServer => self.max_mcp_servers,
+        }
+    }
 }

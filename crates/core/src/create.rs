@@ -118,6 +118,7 @@ impl Core {
             let named = request.provider.is_some();
             NewWorkspaceError::NoProvider { named, reasons }
         })?;
+        self.has_room(choice.provider, basis.as_ref().map_or(0, |basis| basis.bytes))?;
         let idle = self.idle_policy(checked.idle, request.idle, choice.provider)?;
         let checked = Checked { idle, ..checked };
         let core = Arc::clone(self);
@@ -143,7 +144,7 @@ impl Core {
         };
         let server = self.store.server_id();
         let row = new_row(project, server, &request, &checked, &choice, member.as_ref(), basis.as_ref());
-        let limit = self.config.max_concurrent;
+        let (kind, limit) = (row.kind, self.config.places(row.kind));
         let admission = self.store.admit(row, limit, claim).await;
         let row = match admission {
             Ok(Admission::Admitted(row)) => *row,
@@ -158,7 +159,7 @@ impl Core {
                     }
                     Admission::KeyTaken => Err(NewWorkspaceError::IdempotencyMismatch),
                     Admission::NameTaken(holder) => Err(NewWorkspaceError::NameTaken { holder }),
-                    Admission::Full => Err(NewWorkspaceError::LimitReached { limit, retry_after: RETRY_AFTER }),
+                    Admission::Full => Err(NewWorkspaceError::LimitReached { kind, limit, retry_after: RETRY_AFTER }),
                     Admission::OverQuota(reached) => {
                         Err(NewWorkspaceError::OverQuota { reached, retry_after: RETRY_AFTER })
                     }

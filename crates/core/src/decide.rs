@@ -211,7 +211,11 @@ enum Fate {
 
 fn fate(reason: ErrorReason) -> Fate {
     match reason {
-        ErrorReason::Oom | ErrorReason::Killed | ErrorReason::StartFailed => Fate::Kept,
+        ErrorReason::Oom
+        | ErrorReason::ProcessLimit
+        | ErrorReason::DiskFull
+        | ErrorReason::Killed
+        | ErrorReason::StartFailed => Fate::Kept,
         ErrorReason::CreateFailed | ErrorReason::EngineUnavailable | ErrorReason::CreateInterrupted => Fate::NeverMade,
         ErrorReason::EngineLost => Fate::Lost,
     }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use emergent_guest_client::GuestCallError;
 use emergent_guest_proto::GuestError;
-use emergent_provider::{ImageRef, OperationError, ProviderKind, ServerId, WorkspaceId};
+use emergent_provider::{ContainerKind, ImageRef, OperationError, ProviderKind, ServerId, WorkspaceId};
 use emergent_store::{QuotaReached, SessionRow, SnapshotStateWord, StateWord, StoreError};
 
-use crate::Unavailable;
+use crate::{Fullness, NoRoom, Unavailable};
 
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
@@ -57,22 +57,27 @@ pub enum NewWorkspaceError {
         /// That workspace.
         holder: WorkspaceId,
     },
-    /// There are as many workspaces as there may be.
-    #[error("{limit} workspaces are in use, as many as WORKSPACE_MAX_CONCURRENT allows; stop or destroy one")]
+    /// There are as many workspaces of its kind as there may be.
+    #[error("{}", no_place(*.kind, *.limit))]
     LimitReached {
+        /// Of which kind.
+        kind: ContainerKind,
         /// How many there may be.
         limit: u32,
         /// When to try again.
         retry_after: Duration,
     },
     /// The project may not have that much more.
-    #[error("the project's quota is reached: {reached}; stop or destroy one, or ask an administrator for more")]
+    #[error("{reached}")]
     OverQuota {
         /// Which quota.
         reached: QuotaReached,
         /// When to try again.
         retry_after: Duration,
     },
+    /// The machine under the engine has no room for more.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// No provider can make it now, or ever: `reasons` has each one that came into question.
     #[error("{}", told(.reasons))]
     NoProvider {
@@ -180,7 +185,7 @@ pub enum TransitionError {
         advice: &'static str,
     },
     /// There are as many workspaces in use as there may be.
-    #[error("{limit} workspaces are in use, as many as WORKSPACE_MAX_CONCURRENT allows; stop or destroy one")]
+    #[error("{}", no_place(ContainerKind::AgentWorkspace, *.limit))]
     LimitReached {
         /// How many there may be.
         limit: u32,
@@ -188,7 +193,7 @@ pub enum TransitionError {
         retry_after: Duration,
     },
     /// The project may not have that much more.
-    #[error("the project's quota is reached: {reached}; stop or destroy one, or ask an administrator for more")]
+    #[error("{reached}")]
     OverQuota {
         /// Which quota.
         reached: QuotaReached,
@@ -300,6 +305,9 @@ pub enum CallError {
         /// What to do.
         advice: &'static str,
     },
+    /// Nothing may write in it before there is room.
+    #[error("{0}")]
+    Full(Fullness),
     /// The workspace is still being made.
     #[error("the workspace is still being made; try again shortly")]
     Creating {
@@ -325,6 +333,18 @@ fn where_else(others: &[String]) -> String {
     match others {
         [] => "no other server is there; end it with `emergent server undrain`".to_owned(),
         others => format!("ask {}", others.join(" or ")),
+    }
+}
+
+/// What is said when all places of a kind are taken.
+fn no_place(kind: ContainerKind, limit: u32) -> String {
+    match kind {
+        ContainerKind::AgentWorkspace => {
+            format!("{limit} workspaces are in use, as many as WORKSPACE_MAX_CONCURRENT allows; stop or destroy one")
+        }
+        ContainerKind::McpServer => format!(
+            "{limit} MCP servers are hosted, as many as EMERGENT_MCP_MAX_SERVERS allows; remove one, or raise the setting"
+        ),
     }
 }
 

@@ -16,6 +16,7 @@ mod create;
 mod decide;
 mod doubts;
 mod error;
+mod guard;
 mod idle;
 mod inner;
 mod lease;
@@ -47,7 +48,7 @@ mod watch;
 mod workspace;
 
 pub use audit::{ArgumentLevel, Audit, AuditConfig, Ending, Origin};
-pub use call::GuestSession;
+pub use call::{GuestSession, Purpose};
 pub use capacity::Capacity;
 pub use change::{Expiry, WorkspaceUpdate};
 pub use config::CoreConfig;
@@ -55,6 +56,7 @@ pub use error::{
     AttachError, CallError, ChangeError, ListError, LookupError, NewWorkspaceError, SessionError, SnapshotError,
     SnapshotUnusable, StartError, TransitionError,
 };
+pub use guard::{Fullness, NoRoom};
 pub use peers::{Peer, Whereabouts};
 pub use pool::PoolStatus;
 pub use request::{IdempotencyKey, IdleRequest, InvalidIdempotencyKey, LimitsRequest, NewWorkspace, Ttl};

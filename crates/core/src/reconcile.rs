@@ -15,6 +15,7 @@ use crate::{
     TransitionError,
     audit::Ending,
     create::first_answer,
+    guard::Fullness,
     inner::{Core, chain, propagate},
     ownership::{self, Claim, Maker, Makers, Orphan},
     providers::Registered,
@@ -300,6 +301,23 @@ fn ending(entry: &Entry, exit: &ExitReason) -> (ErrorReason, String) {
         ExitReason::Code(_) | ExitReason::OutOfMemory => {
             let limit = entry.memory_bytes / (1 << 20);
             (ErrorReason::Oom, format!("the workspace used more memory than its limit of {limit} MiB; {KEPT}"))
+        }
+        ExitReason::ProcessLimit => {
+            let limit = entry.limits.pids;
+            let why = format!(
+                "the workspace started more processes than its limit of {limit} allows, or than its share of the host's \
+                 processes; {KEPT}"
+            );
+            (ErrorReason::ProcessLimit, why)
+        }
+        ExitReason::DiskLimit => {
+            let limit = entry.limits.disk_bytes;
+            entry.set_fullness(Some(Fullness::Own { limit }));
+            (ErrorReason::DiskFull, format!("{}; its processes are gone", Fullness::Own { limit }))
+        }
+        ExitReason::HostDisk => {
+            entry.set_fullness(Some(Fullness::Host));
+            (ErrorReason::DiskFull, format!("{}; its files are kept, its processes are gone", Fullness::Host))
         }
     }
 }

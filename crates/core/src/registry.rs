@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     activity::Activity,
     attached::Attached,
+    guard::Fullness,
     situation::{Rest, Situation},
 };
 
@@ -69,6 +70,8 @@ pub(crate) struct Entry {
     /// When it was last called, in microseconds since 1970; 0 when that is recorded.
     used_at: AtomicI64,
     out_of_memory_at: Mutex<Option<Instant>>,
+    /// Why it may not write, while it may not.
+    fullness: Mutex<Option<Fullness>>,
     /// Cancelled when another server has taken it over: this one does nothing more to it.
     moved: CancellationToken,
 }
@@ -142,6 +145,7 @@ impl Entry {
             turn: Arc::default(),
             used_at: AtomicI64::new(0),
             out_of_memory_at: Mutex::new(None),
+            fullness: Mutex::new(Fullness::of(row)),
             moved: CancellationToken::new(),
         }
     }
@@ -253,6 +257,14 @@ impl Entry {
             0 => None,
             micros => DateTime::from_timestamp_micros(micros),
         }
+    }
+
+    pub(crate) fn fullness(&self) -> Option<Fullness> {
+        *self.fullness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_fullness(&self, fullness: Option<Fullness>) {
+        *self.fullness.lock().unwrap_or_else(PoisonError::into_inner) = fullness;
     }
 
     pub(crate) fn note_out_of_memory(&self) {

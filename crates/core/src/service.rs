@@ -19,8 +19,8 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{
     AttachError, AttachRequest, Audit, CallError, Capacity, ChangeError, CoreConfig, GuestSession, IdempotencyKey,
-    ListError, LookupError, NewForks, NewSnapshot, NewWorkspace, NewWorkspaceError, PoolStatus, ProviderStatus,
-    Readiness, SessionCall, SessionError, Snapshot, SnapshotError, StartError, TransitionError, UsageHistory,
+    ListError, LookupError, NewForks, NewSnapshot, NewWorkspace, NewWorkspaceError, NoRoom, PoolStatus, ProviderStatus,
+    Purpose, Readiness, SessionCall, SessionError, Snapshot, SnapshotError, StartError, TransitionError, UsageHistory,
     Whereabouts, Workspace, WorkspaceUpdate,
     decide::Operation,
     inner::{Core, chain},
@@ -59,6 +59,7 @@ impl Workspaces {
             let caught_up = catch_up_counter(Arc::clone(&core), Arc::clone(&behind));
             core.tasks.spawn(watcher.watch(Arc::clone(registered), caught_up));
             core.tasks.spawn(asker.keep_asking(Arc::clone(registered)));
+            core.tasks.spawn(Arc::clone(&core).keep_guard(Arc::clone(registered)));
         }
         if core.config.enabled {
             for shelf in core.pool.shelves() {
@@ -363,6 +364,28 @@ impl Workspaces {
     /// [`CallError`] says what to do.
     pub async fn guest(&self, project: ProjectId, id: WorkspaceId) -> Result<GuestSession, CallError> {
         self.core.guest(project, id).await
+    }
+
+    /// The guest of a workspace for a call that starts programs or writes files: [`guest`](Self::guest), unless the disk
+    /// has no room for that.
+    ///
+    /// # Errors
+    /// [`CallError`], also where there is no room.
+    pub async fn guest_for(
+        &self,
+        project: ProjectId,
+        id: WorkspaceId,
+        purpose: Purpose,
+    ) -> Result<GuestSession, CallError> {
+        self.core.guest_for(project, id, purpose).await
+    }
+
+    /// Whether the machine under a provider has room for one more sandbox.
+    ///
+    /// # Errors
+    /// [`NoRoom`] where it does not.
+    pub fn has_room(&self, provider: ProviderKind) -> Result<(), NoRoom> {
+        self.core.has_room(provider, 0)
     }
 
     /// Records a snapshot of a workspace as `creating` and returns; a task of the service takes it.

@@ -32,6 +32,7 @@ use crate::{
     IdempotencyKey, ListError, LookupError, NewSnapshot, NewWorkspaceError, Snapshot, SnapshotError, SnapshotUnusable,
     TransitionError,
     audit::inherit,
+    create::RETRY_AFTER,
     decide,
     inner::{Core, Found, chain, propagate},
     providers::Registered,
@@ -101,12 +102,13 @@ impl Core {
         }
     }
 
-    /// Checks a workspace that is to be copied, once nobody else changes it, and reads what it is.
-    async fn copied_row(&self, entry: &Entry) -> Result<WorkspaceRow, SnapshotError> {
+    /// Checks a workspace that is to be copied so many times, once nobody else changes it, and reads what it is.
+    async fn copied_row(&self, entry: &Entry, copies: u32) -> Result<WorkspaceRow, SnapshotError> {
         if let Some(refusal) = cannot_be_copied(entry.situation()) {
             return Err(refusal.into());
         }
         require_snapshots(self.provider_of(entry)?)?;
+        self.has_room_for_copies(entry, copies).await.map_err(NewWorkspaceError::from)?;
         self.may_act_on(entry).await?;
         Ok(self.store.workspaces_find(entry.id).await?.ok_or(LookupError::NotFound)?)
     }
@@ -118,7 +120,7 @@ impl Core {
         key: Option<IdempotencyKey>,
     ) -> Result<Snapshot, SnapshotError> {
         let turn = entry.turn().await;
-        let row = self.copied_row(&entry).await?;
+        let row = self.copied_row(&entry, 1).await?;
         let claim = key.map(|key| claim(&key, json!(["snapshot", entry.id.to_string(), request.name, request.labels])));
         let new = snapshot_row(row, request, false);
         let id = new.id;
@@ -127,6 +129,9 @@ impl Core {
             SnapshotAdmission::Admitted(row) => *row,
             SnapshotAdmission::Repeated(earlier) => return self.snapshot(entry.project, earlier).await,
             SnapshotAdmission::KeyTaken => return Err(NewWorkspaceError::IdempotencyMismatch.into()),
+            SnapshotAdmission::OverQuota(reached) => {
+                return Err(NewWorkspaceError::OverQuota { reached, retry_after: RETRY_AFTER }.into());
+            }
         };
         let span = tracing::info_span!("snapshot", snapshot = %id, workspace = %entry.id);
         let core = Arc::clone(&self);

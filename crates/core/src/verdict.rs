@@ -88,30 +88,27 @@ fn creating(engine: Option<&EngineState>) -> Verdict {
 }
 
 fn failed(reason: ErrorReason, engine: Option<&EngineState>) -> Verdict {
-    match (reason, engine) {
-        (ErrorReason::CreateFailed | ErrorReason::EngineUnavailable | ErrorReason::CreateInterrupted, None) => {
-            Verdict::Agree
-        }
-        (ErrorReason::CreateFailed | ErrorReason::EngineUnavailable | ErrorReason::CreateInterrupted, Some(_)) => {
-            Verdict::Abandon
-        }
-        (
-            ErrorReason::Oom | ErrorReason::Killed | ErrorReason::StartFailed | ErrorReason::EngineLost,
-            Some(EngineState::Running),
-        ) => Verdict::Runs,
-        (
-            ErrorReason::Oom | ErrorReason::Killed | ErrorReason::StartFailed | ErrorReason::EngineLost,
-            Some(EngineState::Paused),
-        ) => Verdict::IsPaused,
-        (
-            ErrorReason::Oom | ErrorReason::Killed | ErrorReason::StartFailed,
-            Some(EngineState::Exited(_) | EngineState::Created),
-        ) => Verdict::Agree,
-        (ErrorReason::EngineLost, Some(EngineState::Exited(reason))) => Verdict::Ended(reason.clone()),
-        (ErrorReason::EngineLost, Some(EngineState::Created | EngineState::Remains) | None) => Verdict::Agree,
-        (ErrorReason::Oom | ErrorReason::Killed | ErrorReason::StartFailed, Some(EngineState::Remains) | None) => {
-            Verdict::Lost
-        }
+    match reason {
+        ErrorReason::CreateFailed | ErrorReason::EngineUnavailable | ErrorReason::CreateInterrupted => match engine {
+            None => Verdict::Agree,
+            Some(_) => Verdict::Abandon,
+        },
+        ErrorReason::Oom
+        | ErrorReason::ProcessLimit
+        | ErrorReason::DiskFull
+        | ErrorReason::Killed
+        | ErrorReason::StartFailed => match engine {
+            Some(EngineState::Running) => Verdict::Runs,
+            Some(EngineState::Paused) => Verdict::IsPaused,
+            Some(EngineState::Exited(_) | EngineState::Created) => Verdict::Agree,
+            Some(EngineState::Remains) | None => Verdict::Lost,
+        },
+        ErrorReason::EngineLost => match engine {
+            Some(EngineState::Running) => Verdict::Runs,
+            Some(EngineState::Paused) => Verdict::IsPaused,
+            Some(EngineState::Exited(reason)) => Verdict::Ended(reason.clone()),
+            Some(EngineState::Created | EngineState::Remains) | None => Verdict::Agree,
+        },
     }
 }
 

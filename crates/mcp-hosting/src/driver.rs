@@ -43,6 +43,11 @@ const DEFAULT_PATH: &str = "/mcp";
 /// The longest line that a server may write, and what the guest keeps of its output besides.
 const LINE_LIMIT: usize = 32 << 20;
 const KEPT: u64 = 4 << 20;
+/// What is said of a server whose sandbox was ended for its files, and is not started again by itself.
+const OVER_DISK_LIMIT: &str =
+    "its files take more than its disk limit, and its sandbox was ended; raise `resource_limits.disk`, or remove it";
+const HOST_DISK_FULL: &str = "it wrote while the host's disk was nearly full (WORKSPACE_DISK_RESERVE), and its sandbox was \
+    ended; restart it when there is room";
 
 pub(crate) struct Driver {
     inner: Arc<Inner>,
@@ -394,6 +399,9 @@ impl Driver {
         let (code, reason) = match state {
             Some(EngineState::Running) => return,
             Some(EngineState::Exited(ExitReason::OutOfMemory)) => (None, "it used more memory than its limit"),
+            Some(EngineState::Exited(ExitReason::ProcessLimit)) => (None, "it started more processes than it may have"),
+            Some(EngineState::Exited(ExitReason::DiskLimit)) => return self.rest(OVER_DISK_LIMIT).await,
+            Some(EngineState::Exited(ExitReason::HostDisk)) => return self.rest(HOST_DISK_FULL).await,
             Some(EngineState::Exited(ExitReason::Code(code))) => (i32::try_from(code).ok(), "its sandbox was ended"),
             Some(EngineState::Paused) => (None, "its sandbox was frozen"),
             Some(EngineState::Created | EngineState::Remains) | None => (None, "its sandbox was removed"),
@@ -407,6 +415,14 @@ impl Driver {
             at: Utc::now(),
         };
         self.on_crash(exit, false).await;
+    }
+
+    /// Leaves a server as it is whose sandbox was ended, since it would only be ended again.
+    async fn rest(&mut self, why: &'static str) {
+        tracing::warn!(server = %self.entry.id, why, "an MCP server is left as it is");
+        self.close(why.to_owned());
+        self.say(McpServerState::Failed, Some(why.to_owned())).await;
+        self.phase = Phase::Resting;
     }
 
     /// A process, or the whole sandbox, has ended by itself.

@@ -1,8 +1,9 @@
 //! Why something was refused or failed. Display never repeats the cause; print the chain.
 
+use emergent_core::NoRoom;
 use emergent_mcp::LaunchError;
 use emergent_provider::{ImageRef, OperationError};
-use emergent_store::{McpServerState, StoreError};
+use emergent_store::{McpServerState, QuotaReached, StoreError};
 
 /// Why a server was not registered, found or changed.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,20 @@ pub enum HostingError {
     /// The operator does not allow the image.
     #[error("image {0} is not allowed here; WORKSPACE_ALLOWED_IMAGES says which are")]
     ImageNotAllowed(ImageRef),
+    /// There are as many as there may be.
+    #[error(
+        "{limit} MCP servers are hosted, as many as EMERGENT_MCP_MAX_SERVERS allows; remove one, or raise the setting"
+    )]
+    Full {
+        /// How many there may be.
+        limit: u32,
+    },
+    /// The machine under the engine has no room for more.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+    /// The project may not have that much more.
+    #[error(transparent)]
+    OverQuota(QuotaReached),
     /// There is no key to encrypt an environment with.
     #[error(
         "an environment is kept encrypted, and there is no key; set EMERGENT_SECRET_KEY to 64 hexadecimal digits, the \

@@ -12,7 +12,10 @@ use emergent_core::Workspaces;
 use emergent_guest_proto::ChildId as GuestChildId;
 use emergent_mcp::{BridgeStatus, CallError, LaunchError};
 use emergent_provider::{CreateStep, DestroyStep, EngineEventKind, Provider};
-use emergent_store::{McpServerId, McpServerRow, McpServerState, ProjectId, ServerRow, Store, StoreError};
+use emergent_store::{
+    MCP_SERVERS_ON, McpServerAdmission, McpServerChange, McpServerId, McpServerRow, McpServerState, ProjectId,
+    ServerRow, Store, StoreError,
+};
 use futures::StreamExt as _;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
@@ -99,6 +102,7 @@ impl Hosting {
         validate::name(&new.name)?;
         let inner = &self.inner;
         let spec = validate::apply(validate::defaults(&inner.config), &new.what, &inner.config)?;
+        inner.workspaces.has_room(MCP_SERVERS_ON)?;
         let id = McpServerId::generate();
         let (environment_keys, environment_sealed) = self.seal(id, &new.what.environment.unwrap_or_default())?;
         let now = Utc::now();
@@ -122,8 +126,12 @@ impl Hosting {
             created_at: now,
             updated_at: now,
         };
-        if !inner.store.mcp_servers_insert(&row).await? {
-            return Err(HostingError::NameTaken(row.name));
+        let limit = inner.workspaces.config().max_mcp_servers;
+        match inner.store.mcp_servers_admit(&row, limit).await? {
+            McpServerAdmission::Admitted => {}
+            McpServerAdmission::NameTaken => return Err(HostingError::NameTaken(row.name)),
+            McpServerAdmission::Full => return Err(HostingError::Full { limit }),
+            McpServerAdmission::OverQuota(reached) => return Err(HostingError::OverQuota(reached)),
         }
         self.inner.pass(CreateStep::IntentRecorded.name());
         tracing::info!(server = %id, name = row.name, "an MCP server is registered");
@@ -226,8 +234,11 @@ impl Hosting {
             Some(environment) => self.seal(id, environment)?,
             None => (row.environment_keys, row.environment_sealed),
         };
-        let changed = self.inner.store.mcp_servers_change(id, &spec, &keys, sealed).await?;
-        changed.ok_or(HostingError::NotFound)?;
+        match self.inner.store.mcp_servers_change(id, &spec, &keys, sealed).await? {
+            McpServerChange::Changed => {}
+            McpServerChange::Gone => return Err(HostingError::NotFound),
+            McpServerChange::OverQuota(reached) => return Err(HostingError::OverQuota(reached)),
+        }
         self.inner.pass(HostStep::ChangeRecorded.name());
         entry.say(McpServerState::Starting, None);
         self.ask(&entry, Command::Update).await?;

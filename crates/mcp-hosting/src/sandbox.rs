@@ -6,7 +6,7 @@ use emergent_guest_client::GuestCallError;
 use emergent_guest_proto::HandOver;
 use emergent_provider::{
     ContainerKind, CreateError, CreateStep, EngineState, ImageRef, InvalidImage, NamedVolume, NetworkPolicy,
-    OperationError, Provider, ResourceLimits, SandboxSpec,
+    OperationError, Provider, SandboxSpec,
 };
 use emergent_store::{McpServerRow, StoreError};
 use tokio::time::{Instant, sleep};
@@ -131,12 +131,7 @@ impl Inner {
             registry: self.registry_login(&image),
             image,
             snapshot: None,
-            limits: ResourceLimits {
-                cpu: spec.cpu,
-                memory_bytes: spec.memory_bytes,
-                disk_bytes: spec.disk_bytes,
-                pids: spec.pids,
-            },
+            limits: spec.limits(),
             network: [NetworkPolicy::None, NetworkPolicy::Isolated]
                 .into_iter()
                 .find(|network| network.as_str() == spec.network)

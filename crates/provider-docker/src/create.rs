@@ -29,7 +29,7 @@ use crate::{
     copy::{self, CopyError},
     engine::{EngineError, bounded, within},
     facts::Runtime,
-    image,
+    host, image,
     labels::{self, name_of},
     network::Attachment,
     provider::Parts,
@@ -46,6 +46,8 @@ const HOST_TASKS: i64 = 32;
 const HOST_TASKS_OF_SANDBOX: i64 = 512;
 /// The most tasks that Linux counts (`PID_MAX_LIMIT`); a cgroup takes no larger limit.
 const MOST_TASKS: i64 = 4 << 20;
+/// The part of its machine's tasks that a sandbox may have: one of so many.
+const SHARE: i64 = 4;
 /// Making and starting containers may take longer than other calls on a busy host.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -94,7 +96,9 @@ pub(crate) async fn create(
     let first_channel = made.start().await?;
     observer.created(spec.workspace, CreateStep::SandboxStarted);
 
-    let warnings = parts.runtime_warning(&runtime).into_iter().chain(attachment.warning).collect();
+    let warnings =
+        [parts.runtime_warning(&runtime), attachment.warning, fewer_processes(&runtime, spec, host::tasks_of(parts))];
+    let warnings = warnings.into_iter().flatten().collect();
     Ok(Created {
         first_channel: Some(first_channel),
         warnings,
@@ -117,6 +121,7 @@ enum Failure {
 
 impl<'a> Prepared<'a> {
     async fn new(parts: &'a Parts, spec: &'a SandboxSpec) -> Result<Self, CreateError> {
+        parts.forget_sandbox(spec.workspace);
         let prepared = Self { parts, spec, name: name_of(spec.workspace) };
         let request = VolumeCreateRequest {
             name: Some(prepared.name.clone()),
@@ -254,11 +259,8 @@ impl<'a> Prepared<'a> {
     fn host_config(&self, runtime: &Runtime, attachment: &Attachment) -> HostConfig {
         let spec = self.spec;
         let limits = &spec.limits;
-        let ContainerUpdateBody { nano_cpus, memory, memory_swap, pids_limit, .. } = cgroup_limits(limits);
-        let pids_limit = match runtime {
-            Runtime::Gvisor(_) => pids_limit.map(|pids| (pids * HOST_TASKS + HOST_TASKS_OF_SANDBOX).min(MOST_TASKS)),
-            Runtime::Standard(_) => pids_limit,
-        };
+        let ContainerUpdateBody { nano_cpus, memory, memory_swap, pids_limit, .. } =
+            cgroup_limits(limits, runtime, host::tasks_of(self.parts));
         // Not for open files: the engine's own limit holds, and one above it makes the start fail.
         let no_core_dumps = ResourcesUlimits { name: Some("core".to_owned()), soft: Some(0), hard: Some(0) };
         let (dns, dns_options) = attachment.dns.clone().unzip();
@@ -325,15 +327,35 @@ impl Made<'_> {
     }
 }
 
-/// The limits that the engine keeps by cgroup.
-pub(crate) fn cgroup_limits(limits: &ResourceLimits) -> ContainerUpdateBody {
+/// How many tasks of its machine a sandbox may have: what its processes may cost, but no more than a share of what the
+/// machine has, so that one sandbox never takes what the others need.
+fn tasks(runtime: &Runtime, pids: i64, machine: Option<u64>) -> i64 {
+    let wanted = match runtime {
+        Runtime::Gvisor(_) => pids.saturating_mul(HOST_TASKS).saturating_add(HOST_TASKS_OF_SANDBOX),
+        Runtime::Standard(_) => pids,
+    };
+    let share = machine.map_or(MOST_TASKS, |most| i64::try_from(most).unwrap_or(MOST_TASKS) / SHARE);
+    wanted.min(share).min(MOST_TASKS)
+}
+
+/// What is to be said where a sandbox may have fewer processes than was asked for.
+fn fewer_processes(runtime: &Runtime, spec: &SandboxSpec, machine: Option<u64>) -> Option<String> {
+    let asked = i64::from(spec.limits.pids);
+    let most = tasks(runtime, asked, machine);
+    (most < asked).then(|| {
+        format!("the workspace may have {most} processes and threads, a quarter of what its host may have, not {asked}")
+    })
+}
+
+/// The limits that the engine keeps by cgroup, on a machine that may have so many tasks.
+pub(crate) fn cgroup_limits(limits: &ResourceLimits, runtime: &Runtime, machine: Option<u64>) -> ContainerUpdateBody {
     let memory = i64::try_from(limits.memory_bytes).unwrap_or(i64::MAX);
     ContainerUpdateBody {
         nano_cpus: Some(nano_cpus(limits.cpu)),
         memory: Some(memory),
         // The same as the memory: no swap.
         memory_swap: Some(memory),
-        pids_limit: Some(i64::from(limits.pids)),
+        pids_limit: Some(tasks(runtime, limits.pids.into(), machine)),
         ..ContainerUpdateBody::default()
     }
 }
@@ -343,4 +365,20 @@ fn nano_cpus(cores: f64) -> i64 {
     #[expect(clippy::cast_possible_truncation, reason = "a float is cut to the integer's range, and cores are few")]
     let nano_cpus = (cores * 1e9).round() as i64;
     nano_cpus
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sandbox_has_no_more_than_a_share_of_its_machines_tasks() {
+        let (gvisor, runc) = (Runtime::Gvisor("runsc".to_owned()), Runtime::Standard("runc".to_owned()));
+        let small = Some(32_768);
+        assert_eq!(tasks(&gvisor, 1_024, small), 8_192);
+        assert_eq!(tasks(&gvisor, 64, small), 64 * HOST_TASKS + HOST_TASKS_OF_SANDBOX);
+        assert_eq!(tasks(&runc, 256, small), 256);
+        assert_eq!(tasks(&runc, 1_000_000, small), 8_192);
+        assert_eq!(tasks(&gvisor, 1_000_000, None), MOST_TASKS, "the machine of a remote engine is not known");
+    }
 }

@@ -1,5 +1,7 @@
 //! What is known of the engine itself: its version, architecture and runtimes.
 
+use std::path::PathBuf;
+
 use bollard::models::{SystemInfo, SystemVersion};
 use emergent_provider::Isolation;
 
@@ -17,6 +19,8 @@ pub(crate) struct Facts {
     pub(crate) architecture: String,
     /// What runs our containers.
     pub(crate) runtime: Runtime,
+    /// Where it keeps their files, on its own machine.
+    pub(crate) root_dir: Option<PathBuf>,
 }
 
 /// What runs our containers.
@@ -45,6 +49,7 @@ impl Facts {
             version: version.version.unwrap_or_default(),
             api_version: version.api_version.unwrap_or_default(),
             architecture: info.architecture.unwrap_or_default(),
+            root_dir: info.docker_root_dir.map(PathBuf::from),
             runtime,
         }
     }
@@ -107,7 +112,8 @@ mod tests {
     fn facts(api_version: &str) -> Facts {
         let runtime = Runtime::Standard("runc".to_owned());
         let text = String::new();
-        Facts { version: text.clone(), api_version: api_version.to_owned(), architecture: text, runtime }
+        let (version, api_version) = (text.clone(), api_version.to_owned());
+        Facts { version, api_version, architecture: text, runtime, root_dir: None }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use emergent_provider::Health;
 use tokio::time::timeout;
 
-use crate::{engine::EngineError, provider::Parts};
+use crate::{engine::EngineError, host, provider::Parts};
 
 /// A little less than the 10 s that a health check may take.
 const DEADLINE: Duration = Duration::from_millis(9_500);
@@ -45,9 +45,21 @@ async fn ask(parts: &Arc<Parts>) -> Result<Health, EngineError> {
         [parts.runtime_warning(&facts.runtime), unfiltered, parts.root_probe.warning(parts, &facts.runtime).await];
     Ok(Health {
         healthy: true,
-        message: format!("{name}, release {}, runtime {}", facts.version, facts.runtime.name()),
+        message: format!("{name}, release {}, runtime {}; {}", facts.version, facts.runtime.name(), bounds(parts)),
         warnings: warnings.into_iter().flatten().collect(),
     })
+}
+
+/// How the disk limits of workspaces are kept, and what the host bounds besides.
+fn bounds(parts: &Parts) -> String {
+    match host::room(parts).filter(|_| host::sees_files(parts)) {
+        Some(room) => format!(
+            "disk limits are watched twice a second, and what takes more is ended; the host may have {} processes and \
+             threads",
+            room.most_tasks
+        ),
+        None => "disk limits are reported only, since the engine's disk cannot be looked at from here".to_owned(),
+    }
 }
 
 fn unhealthy(parts: &Parts, what: &str) -> Health {

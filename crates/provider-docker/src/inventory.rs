@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,15 +16,17 @@ use bollard::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use emergent_provider::{
-    ByteStream, ChannelError, Channels, EngineEvent, EngineEventKind, EngineState, ExitReason, ImageCommand, ImageRef,
-    Inventory, Observed, OperationError, Owner, WORKSPACE_LABEL, WorkspaceId,
+    ByteStream, ChannelError, Channels, EngineEvent, EngineEventKind, EngineState, ExitReason, HostRoom, ImageCommand,
+    ImageRef, Inventory, Observed, OperationError, Owner, WORKSPACE_LABEL, WorkspaceId,
 };
 use futures::{StreamExt as _, stream::BoxStream};
 
 use crate::{
     DockerProvider, channel,
     engine::{EngineError, bounded, found},
+    host,
     labels::{self, name_of},
+    provider::Parts,
     tidy,
 };
 
@@ -47,7 +50,7 @@ impl Inventory for DockerProvider {
         let name = name_of(workspace);
         let observed = async {
             let docker = self.parts.engine.client().await?;
-            if let Some(container) = container(docker, &name).await? {
+            if let Some(container) = container(&self.parts, docker, &name).await? {
                 return Ok(Some(container));
             }
             let volume = found(bounded(docker.inspect_volume(&name)).await)?;
@@ -64,6 +67,20 @@ impl Inventory for DockerProvider {
         };
         let container = sized.await.map_err(|error| self.parts.engine.operation_error("measure", error))?;
         Ok(container.and_then(|container| container.size_rw).and_then(|bytes| u64::try_from(bytes).ok()))
+    }
+
+    async fn disk_use(&self, workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
+        let counted = host::disk_use(&self.parts, workspace).await;
+        counted.map_err(|error| self.parts.engine.operation_error("measure", error))
+    }
+
+    async fn task_use(&self, workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
+        let counted = host::task_use(&self.parts, workspace).await;
+        counted.map_err(|error| self.parts.engine.operation_error("measure", error))
+    }
+
+    fn host_room(&self) -> Option<HostRoom> {
+        host::room(&self.parts)
     }
 
     async fn list(&self) -> Result<Vec<Observed>, OperationError> {
@@ -86,7 +103,7 @@ impl Inventory for DockerProvider {
                     Some(ContainerSummaryStateEnum::PAUSED) => EngineState::Paused,
                     Some(ContainerSummaryStateEnum::CREATED) => EngineState::Created,
                     // The list does not say how it ended.
-                    _ => match container(docker, &name_of(owner.workspace)).await? {
+                    _ => match container(&self.parts, docker, &name_of(owner.workspace)).await? {
                         Some(container) => container.state,
                         None => continue,
                     },
@@ -148,10 +165,10 @@ impl Inventory for DockerProvider {
             ("event".to_owned(), ["start", "die", "oom", "pause", "unpause", "destroy"].map(str::to_owned).to_vec()),
         ]);
         let options = EventsOptionsBuilder::default().since(&since).filters(&filters).build();
-        let mut messages = Box::pin(docker.events(Some(options)));
+        let (parts, mut messages) = (Arc::clone(&self.parts), Box::pin(docker.events(Some(options))));
         Ok(async_stream::stream! {
             while let Some(Ok(message)) = messages.next().await {
-                if let Some(event) = translate(&docker, message).await {
+                if let Some(event) = translate(&parts, &docker, message).await {
                     yield event;
                 }
             }
@@ -161,12 +178,18 @@ impl Inventory for DockerProvider {
 }
 
 /// A container as it is now; `None` when there is none, or none of ours, by that name.
-async fn container(docker: &Docker, name: &str) -> Result<Option<Observed>, EngineError> {
+async fn container(parts: &Parts, docker: &Docker, name: &str) -> Result<Option<Observed>, EngineError> {
     let Some(container) = found(bounded(docker.inspect_container(name, None)).await)? else { return Ok(None) };
     let owner = container.config.and_then(|config| config.labels).as_ref().and_then(Owner::from_labels);
     let created_at = container.created.as_deref().and_then(parse_time);
-    let state = state_of(container.state.unwrap_or_default());
-    Ok(owner.map(|owner| described(owner, created_at, state)))
+    let (id, state) = (container.id.unwrap_or_default(), state_of(container.state.unwrap_or_default()));
+    Ok(owner.map(|owner| {
+        let state = match state {
+            EngineState::Exited(reason) => EngineState::Exited(parts.explain(owner.workspace, &id, reason)),
+            other => other,
+        };
+        described(owner, created_at, state)
+    }))
 }
 
 /// What a labelled volume without a container says.
@@ -205,7 +228,7 @@ fn exit_reason(state: &ContainerState) -> ExitReason {
     }
 }
 
-async fn translate(docker: &Docker, message: EventMessage) -> Option<EngineEvent> {
+async fn translate(parts: &Parts, docker: &Docker, message: EventMessage) -> Option<EngineEvent> {
     let attributes = message.actor?.attributes?;
     let workspace = Owner::from_labels(&attributes)?.workspace;
     let kind = match message.action.as_deref()? {
@@ -214,17 +237,24 @@ async fn translate(docker: &Docker, message: EventMessage) -> Option<EngineEvent
         "unpause" => EngineEventKind::Unpaused,
         "oom" => EngineEventKind::OutOfMemory,
         "destroy" => EngineEventKind::Removed,
-        "die" => EngineEventKind::Exited(how_it_died(docker, workspace, &attributes).await),
+        "die" => EngineEventKind::Exited(how_it_died(parts, docker, workspace, &attributes).await),
         _ => return None,
     };
     Some(EngineEvent { workspace, kind })
 }
 
-/// The event has the exit code; whether memory was the reason has to be asked for, if there is still somebody to ask.
-async fn how_it_died(docker: &Docker, workspace: WorkspaceId, attributes: &HashMap<String, String>) -> ExitReason {
+/// The event has the exit code; what the reason was has to be asked for, if there is still somebody to ask.
+async fn how_it_died(
+    parts: &Parts,
+    docker: &Docker,
+    workspace: WorkspaceId,
+    attributes: &HashMap<String, String>,
+) -> ExitReason {
     let code = attributes.get("exitCode").and_then(|code| code.parse().ok()).unwrap_or(0);
-    match container(docker, &name_of(workspace)).await {
-        Ok(Some(Observed { state: EngineState::Exited(ExitReason::OutOfMemory), .. })) => ExitReason::OutOfMemory,
+    match container(parts, docker, &name_of(workspace)).await {
+        Ok(Some(Observed { state: EngineState::Exited(reason), .. })) if !matches!(reason, ExitReason::Code(_)) => {
+            reason
+        }
         _ => ExitReason::Code(code),
     }
 }

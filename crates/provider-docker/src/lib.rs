@@ -3,7 +3,8 @@
 //! [`DockerProvider`] implements the provider traits, one file for each concern: `lifecycle` makes and ends
 //! containers, `inventory` says what there is, `health` says whether the engine works. Below them, `engine` is the
 //! bounded way to the API, `image` pulls, `guest_volume` brings the guest binary in, and `network` with `firewall`
-//! decide what guests reach. `snapshots` keeps copies of workspaces, whose files `copy` brings from volume to volume.
+//! decide what guests reach. `host` says what the engine's machine has left, and `disk` how much of it files take.
+//! `snapshots` keeps copies of workspaces, whose files `copy` brings from volume to volume.
 //!
 //! Engine calls have deadlines, and nothing here waits for a container's life or needs the server to have been alive
 //! when the container was made: whatever must be known later is in names and labels.
@@ -11,12 +12,14 @@
 mod channel;
 mod copy;
 mod create;
+mod disk;
 mod engine;
 mod facts;
 mod firewall;
 mod guest_binary;
 mod guest_volume;
 mod health;
+mod host;
 mod image;
 mod inventory;
 mod labels;

@@ -5,13 +5,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bollard::{Docker, query_parameters::StopContainerOptionsBuilder};
 use emergent_provider::{
-    ByteStream, CreateError, Created, DestroyStep, Lifecycle, OperationError, Provider as _, ResourceLimits,
-    SandboxSpec, StepObserver, WorkspaceId,
+    ByteStream, CreateError, Created, DestroyStep, ExitReason, Lifecycle, OperationError, Provider as _,
+    ResourceLimits, SandboxSpec, StepObserver, WorkspaceId,
 };
 
 use crate::{
     DockerProvider, channel, copy, create,
     engine::{EngineError, bounded, found, within},
+    host,
     labels::name_of,
     removal, snapshots,
 };
@@ -38,6 +39,7 @@ impl Lifecycle for DockerProvider {
             // After a reboot nothing filters yet.
             self.parts.networks.ensure_filtered(&self.parts.engine).await?;
             let channel = channel::attach(docker, &container).await?;
+            self.parts.forget_ending(workspace);
             within(START_DEADLINE, docker.start_container(&container, None)).await?;
             Ok(Some(channel))
         };
@@ -56,6 +58,19 @@ impl Lifecycle for DockerProvider {
             within(STOP_DEADLINE, docker.stop_container(&container, Some(options))).await
         };
         stopped.await.map_err(|error| self.parts.engine.operation_error("stop", error))
+    }
+
+    async fn end(&self, workspace: WorkspaceId, why: ExitReason) -> Result<(), OperationError> {
+        let ended = async {
+            let docker = self.parts.engine.client().await?;
+            self.parts.note_ending(workspace, why);
+            match bounded(docker.kill_container(&name_of(workspace), None)).await {
+                // It has ended already.
+                Err(error) if error.is_conflict() => Ok(()),
+                ended => ended,
+            }
+        };
+        ended.await.map_err(|error| self.parts.engine.operation_error("end", error))
     }
 
     async fn pause(&self, workspace: WorkspaceId) -> Result<(), OperationError> {
@@ -89,18 +104,21 @@ impl Lifecycle for DockerProvider {
             return Err(OperationError::Unsupported { operation: "update_limits", reason });
         }
         let updated = async {
-            let update = create::cgroup_limits(&limits);
+            let facts = self.parts.facts().await?;
+            let update = create::cgroup_limits(&limits, &facts.runtime, host::tasks_of(&self.parts));
             bounded(self.parts.engine.client().await?.update_container(&name_of(workspace), update)).await
         };
         updated.await.map_err(|error| self.parts.engine.operation_error("change the limits of", error))
     }
 
     async fn discard(&self, workspace: WorkspaceId) -> Result<(), OperationError> {
+        self.parts.forget_sandbox(workspace);
         let removed = async { removal::container(self.parts.engine.client().await?, &name_of(workspace)).await };
         removed.await.map_err(|error| self.parts.engine.operation_error("remove", error))
     }
 
     async fn destroy(&self, workspace: WorkspaceId, observer: &dyn StepObserver) -> Result<(), OperationError> {
+        self.parts.forget_sandbox(workspace);
         let name = name_of(workspace);
         let failed = |error| self.parts.engine.operation_error("remove", error);
         let docker = self.parts.engine.client().await.map_err(failed)?;

@@ -1,19 +1,25 @@
 //! The provider itself: what its parts share, and what it says of itself.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
-use emergent_provider::{Capabilities, CreateError, Health, Isolation, Provider, ProviderKind, ServerId};
+use emergent_provider::{
+    Capabilities, CreateError, ExitReason, Health, Isolation, Provider, ProviderKind, ServerId, WorkspaceId,
+};
 
 use crate::{
     config::{ConfigError, DockerConfig},
     engine::{Engine, EngineError, bounded},
     facts::{Facts, Runtime},
     guest_volume::GuestVolume,
-    health,
+    health, host,
     network::Networks,
     root_probe::RootProbe,
 };
@@ -30,6 +36,10 @@ pub(crate) struct Parts {
     pub(crate) guest: GuestVolume,
     pub(crate) networks: Networks,
     pub(crate) root_probe: RootProbe,
+    /// Why containers have ended, where the engine does not tell.
+    endings: Mutex<HashMap<WorkspaceId, ExitReason>>,
+    /// Where containers keep their files, as far as somebody has asked.
+    roots: Mutex<HashMap<WorkspaceId, Arc<[PathBuf]>>>,
     gvisor: String,
     require_isolation: Isolation,
     facts: Mutex<Option<Arc<Facts>>>,
@@ -50,6 +60,8 @@ impl DockerProvider {
             guest: GuestVolume::new(config.server, config.guest_binary),
             networks: Networks::new(config.network_name, config.network_allow),
             root_probe: RootProbe::new(config.server),
+            endings: Mutex::default(),
+            roots: Mutex::default(),
             gvisor: config.runtime,
             require_isolation: config.require_isolation,
             facts: Mutex::new(None),
@@ -113,6 +125,51 @@ impl Parts {
     pub(crate) async fn forget(&self) {
         *self.lock_facts() = None;
         self.networks.forget().await;
+    }
+
+    /// Notes why a sandbox has ended or is about to.
+    pub(crate) fn note_ending(&self, workspace: WorkspaceId, why: ExitReason) {
+        self.endings.lock().unwrap_or_else(PoisonError::into_inner).insert(workspace, why);
+    }
+
+    /// Forgets how a sandbox has ended: it is started again.
+    pub(crate) fn forget_ending(&self, workspace: WorkspaceId) {
+        self.endings.lock().unwrap_or_else(PoisonError::into_inner).remove(&workspace);
+    }
+
+    /// Forgets what is known of a sandbox whose container goes, or comes anew.
+    pub(crate) fn forget_sandbox(&self, workspace: WorkspaceId) {
+        self.forget_ending(workspace);
+        self.roots.lock().unwrap_or_else(PoisonError::into_inner).remove(&workspace);
+    }
+
+    pub(crate) fn known_roots(&self, workspace: WorkspaceId) -> Option<Arc<[PathBuf]>> {
+        self.roots.lock().unwrap_or_else(PoisonError::into_inner).get(&workspace).cloned()
+    }
+
+    pub(crate) fn note_roots(&self, workspace: WorkspaceId, roots: Vec<PathBuf>) -> Arc<[PathBuf]> {
+        let roots: Arc<[PathBuf]> = roots.into();
+        self.roots.lock().unwrap_or_else(PoisonError::into_inner).insert(workspace, Arc::clone(&roots));
+        roots
+    }
+
+    /// Why a sandbox has ended that the engine says to have ended with `reason`.
+    pub(crate) fn explain(&self, workspace: WorkspaceId, container: &str, reason: ExitReason) -> ExitReason {
+        let noted = self.endings.lock().unwrap_or_else(PoisonError::into_inner).get(&workspace).cloned();
+        if let Some(noted) = noted {
+            return noted;
+        }
+        let is_gvisor = self.known_facts().is_some_and(|facts| matches!(facts.runtime, Runtime::Gvisor(_)));
+        match reason {
+            ExitReason::Code(code) if is_gvisor && self.engine.is_local() => {
+                let reason = host::reason_of(code, container);
+                if reason == ExitReason::ProcessLimit {
+                    self.note_ending(workspace, ExitReason::ProcessLimit);
+                }
+                reason
+            }
+            told => told,
+        }
     }
 
     /// Whether sandboxes under this runtime are taken.

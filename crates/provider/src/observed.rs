@@ -40,6 +40,12 @@ pub enum EngineState {
 pub enum ExitReason {
     /// The kernel ended it for using more memory than its limit.
     OutOfMemory,
+    /// It wanted more processes and threads than its limit, or than its machine has, and ended by that or was ended.
+    ProcessLimit,
+    /// It was ended since its files took more than its disk limit.
+    DiskLimit,
+    /// It was ended since it wrote while its machine's disk was nearly full.
+    HostDisk,
     /// It ended with this code; 137 is what SIGKILL leaves.
     Code(i64),
 }

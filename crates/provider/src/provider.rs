@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use crate::{
-    ByteStream, Capabilities, ChannelError, CreateError, EngineEvent, Health, ImageCommand, ImageRef, Observed,
-    OperationError, ResourceLimits, SandboxSpec, Snapshots, StepObserver, WorkspaceId,
+    ByteStream, Capabilities, ChannelError, CreateError, EngineEvent, ExitReason, Health, HostRoom, ImageCommand,
+    ImageRef, Observed, OperationError, ResourceLimits, SandboxSpec, Snapshots, StepObserver, WorkspaceId,
 };
 
 /// The providers that this server knows.
@@ -62,6 +62,13 @@ pub trait Lifecycle: Send + Sync {
     /// Stops a sandbox, a paused one too; its files stay. The guest gets 10 s to end its processes.
     async fn stop(&self, workspace: WorkspaceId) -> Result<(), OperationError>;
 
+    /// Ends a running sandbox at once; its files stay. `why` is what is said of its end, by events and by
+    /// [`Inventory::inspect`], until it is started again.
+    async fn end(&self, _workspace: WorkspaceId, _why: ExitReason) -> Result<(), OperationError> {
+        let reason = "this provider ends no sandbox that takes too much".to_owned();
+        Err(OperationError::Unsupported { operation: "end", reason })
+    }
+
     /// Freezes all processes.
     async fn pause(&self, workspace: WorkspaceId) -> Result<(), OperationError>;
 
@@ -104,6 +111,23 @@ pub trait Inventory: Send + Sync {
     /// does not. Costs the engine a walk through them.
     async fn written_outside(&self, _workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
         Ok(None)
+    }
+
+    /// How many bytes the files of a sandbox take on the engine's machine, those beyond its image's: all that counts
+    /// towards its disk limit. `None` where there is no such sandbox or where that cannot be looked at. Costs a walk
+    /// through them.
+    async fn disk_use(&self, _workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
+        Ok(None)
+    }
+
+    /// How many tasks of the engine's machine a running sandbox takes; `None` as in [`disk_use`](Self::disk_use).
+    async fn task_use(&self, _workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
+        Ok(None)
+    }
+
+    /// What the engine's machine has left; `None` where it is another machine, or not known yet. Cheap.
+    fn host_room(&self) -> Option<HostRoom> {
+        None
     }
 
     /// What an image reference stands for on the engine now, such as a digest; `None` when it is not there.

@@ -5,24 +5,25 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use emergent_provider::{ContainerKind, ImageRef, NetworkPolicy, ProviderKind, ResourceLimits, ServerId, WorkspaceId};
 use sea_orm::{
-    ActiveModelTrait as _,
+    ActiveModelTrait,
     ActiveValue::{self, Set},
-    ColumnTrait as _, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait as _, Iterable as _, QueryFilter as _,
+    ColumnTrait as _, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, Iterable as _, QueryFilter as _,
     sea_query::{Asterisk, Expr, ExprTrait as _, Func, Query},
 };
 use uuid::Uuid;
 
 use crate::{
-    IdlePolicy, MadeFrom, MadeSandbox, PassedOver, ProjectId, QuotaReached, StartClaim, StateWord, Store, StoreError,
-    WorkspaceRow, WorkspaceState,
+    IdlePolicy, MadeFrom, MadeSandbox, PassedOver, ProjectId, QuotaReached, QuotaUse, StartClaim, StateWord, Store,
+    StoreError, WorkspaceRow, WorkspaceState,
     connection::Alone,
     entity::{
-        idempotency_key,
+        idempotency_key, mcp_server,
         workspace::{self, Column},
     },
     error::Doing as _,
     installation::now,
-    names, quotas,
+    names,
+    quotas::{self, over_quota},
     row::new_values,
 };
 
@@ -99,8 +100,8 @@ pub enum Admission {
 // === impl Store ===
 
 impl Store {
-    /// Lets a workspace in if fewer than `limit` agent workspaces count (see
-    /// [`StateWord::COUNTED`](crate::StateWord::COUNTED)) or it is of a kind that does not count.
+    /// Lets a workspace in if fewer than `limit` of its kind have places (see [`has_place`]), and if its project's
+    /// quotas have room.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails; nothing was made then.
@@ -124,7 +125,8 @@ impl Store {
         let row = new.into_row();
         if !insert_if_room(&transaction, &row, limit).await? {
             // Dropping the transaction takes the key back, too.
-            let reached = over_quota(&transaction, row.project, &row.limits, true).await?;
+            let wanted = QuotaUse::of_workspace(row.kind, &row.limits, true);
+            let reached = over_quota(&transaction, row.project, &wanted).await?;
             return Ok(reached.map_or(Admission::Full, Admission::OverQuota));
         }
         transaction.commit().await.doing("admit a workspace")?;
@@ -138,9 +140,9 @@ impl Store {
     /// [`StoreError`] when the database fails.
     pub async fn claim_start(&self, id: WorkspaceId, limit: u32) -> Result<StartClaim, StoreError> {
         let Some(row) = self.workspaces_find(id).await? else { return Ok(StartClaim::Full) };
-        let kind = Column::Kind.ne(ContainerKind::AgentWorkspace.as_str());
-        let place = places_taken().lt(limit).and(quotas::has_room(row.project, &row.limits, false));
-        let room = kind.or(Column::Starting.eq(true)).or(place);
+        let wanted = QuotaUse::of_workspace(row.kind, &row.limits, false);
+        let place = has_place(row.kind, limit, false).and(quotas::has_room(row.project, &wanted));
+        let room = Column::Starting.eq(true).or(place);
         let transaction = self.writer.begin_alone(Alone::Places, "begin claiming a place").await?;
         let claim = workspace::Entity::update_many()
             .filter(Column::Id.eq(id.as_uuid()))
@@ -154,7 +156,7 @@ impl Store {
         if claimed {
             return Ok(StartClaim::Claimed);
         }
-        let reached = over_quota(self.reader.connection(), row.project, &row.limits, false).await?;
+        let reached = over_quota(self.reader.connection(), row.project, &wanted).await?;
         Ok(reached.map_or(StartClaim::Full, StartClaim::OverQuota))
     }
 }
@@ -164,51 +166,70 @@ pub(crate) fn is_counted() -> Expr {
     Column::State.is_in(StateWord::COUNTED.map(StateWord::as_str)).or(Column::Starting.eq(true))
 }
 
-/// How many agent workspaces count, as a subquery. It is part of the statement that takes a place, and those who take
-/// places take turns ([`Alone::Places`]), so that no two can see the same last place.
-fn places_taken() -> Expr {
+/// Whether fewer than `limit` places of a kind are taken, as a condition. It is part of the statement that takes a
+/// place, and those who take places take turns ([`Alone::Places`]), so that no two can see the same last place.
+///
+/// Agent workspaces have places while they are active; what hosts an MCP server has one until it is gone, and needs none
+/// to be started again.
+fn has_place(kind: ContainerKind, limit: u32, is_new: bool) -> Expr {
+    match kind {
+        ContainerKind::AgentWorkspace => workspaces(kind, is_counted()).lt(limit),
+        ContainerKind::McpServer if is_new => has_mcp_place(limit),
+        ContainerKind::McpServer => Expr::value(true),
+    }
+}
+
+/// Whether there are fewer than `limit` hosted MCP servers on all servers and of all projects, as a condition.
+pub(crate) fn has_mcp_place(limit: u32) -> Expr {
+    let mut hosted = Query::select();
+    hosted.expr(Func::count(Expr::col(Asterisk))).from(mcp_server::Entity);
+    let hosted = Expr::SubQuery(None, Box::new(hosted.into()));
+    let kept = Column::State.ne(StateWord::Destroyed.as_str());
+    hosted.add(workspaces(ContainerKind::McpServer, kept)).lt(limit)
+}
+
+/// How many workspaces of a kind there are, as a subquery.
+fn workspaces(kind: ContainerKind, which: Expr) -> Expr {
     let mut count = Query::select();
     count
         .expr(Func::count(Expr::col(Asterisk)))
         .from(workspace::Entity)
-        .and_where(Column::Kind.eq(ContainerKind::AgentWorkspace.as_str()))
-        .and_where(is_counted());
+        .and_where(Column::Kind.eq(kind.as_str()))
+        .and_where(which);
     Expr::SubQuery(None, Box::new(count.into()))
 }
 
-/// Which of the project's quotas has no room for one more active workspace.
-pub(crate) async fn over_quota(
-    connection: &impl ConnectionTrait,
-    project: ProjectId,
-    wanted: &ResourceLimits,
-    is_new: bool,
-) -> Result<Option<QuotaReached>, StoreError> {
-    let quota = quotas::quota_of(connection, project).await?;
-    Ok(quota.reached(&quotas::used_by(connection, project).await?, wanted, is_new))
-}
-
-/// One conditional insert, so that nothing can come between the question and the row.
+/// Records a workspace if there is room for it.
 pub(crate) async fn insert_if_room(
     transaction: &DatabaseTransaction,
     row: &WorkspaceRow,
     limit: u32,
 ) -> Result<bool, StoreError> {
-    let values = new_values(row);
+    let wanted = QuotaUse::of_workspace(row.kind, &row.limits, true);
+    let room = has_place(row.kind, limit, true).and(quotas::has_room(row.project, &wanted));
+    insert_if(transaction, &new_values(row), room).await.doing("record a workspace")
+}
+
+/// Inserts a row if a condition holds; false where it does not. One statement, so that nothing can come between the
+/// question and the row.
+pub(crate) async fn insert_if<A: ActiveModelTrait>(
+    transaction: &DatabaseTransaction,
+    values: &A,
+    condition: Expr,
+) -> Result<bool, DbErr> {
     let mut source = Query::select();
     let mut columns = Vec::new();
-    for column in Column::iter() {
+    for column in <A::Entity as EntityTrait>::Column::iter() {
         if let ActiveValue::Set(value) = values.get(column) {
             columns.push(column);
             source.expr(Expr::value(value));
         }
     }
-    if row.kind == ContainerKind::AgentWorkspace {
-        source.and_where(places_taken().lt(limit)).and_where(quotas::has_room(row.project, &row.limits, true));
-    }
+    source.and_where(condition);
     let mut insert = Query::insert();
-    insert.into_table(workspace::Entity).columns(columns).returning_col(Column::Id);
-    insert.select_from(source).map_err(|error| DbErr::Custom(error.to_string())).doing("write an insert")?;
-    Ok(transaction.query_one(&insert).await.doing("record a workspace")?.is_some())
+    insert.into_table(A::Entity::default()).columns(columns);
+    insert.select_from(source).map_err(|error| DbErr::Custom(error.to_string()))?;
+    Ok(transaction.execute(&insert).await?.rows_affected() > 0)
 }
 
 /// Takes the key for this request, which makes `made`. `Some` is the request of the last 24 hours that has it already.

@@ -47,6 +47,10 @@ pub(crate) mod project {
         pub quota_max_total: Option<i32>,
         pub quota_max_cpu: Option<f64>,
         pub quota_max_memory_bytes: Option<i64>,
+        pub quota_max_pids: Option<i64>,
+        pub quota_max_disk_bytes: Option<i64>,
+        pub quota_max_mcp_servers: Option<i32>,
+        pub quota_max_snapshots: Option<i32>,
     }
 
     #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

@@ -4,18 +4,15 @@ use emergent_provider::{SnapshotId, WorkspaceId};
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _};
 
 use crate::{
-    IdempotencyClaim, NewSnapshotRow, NewWorkspaceRow, ProjectId, QuotaReached, SnapshotRow, SnapshotState, Store,
+    IdempotencyClaim, NewSnapshotRow, NewWorkspaceRow, ProjectId, QuotaReached, QuotaUse, SnapshotRow, Store,
     StoreError, WorkspaceRow,
-    admission::{claim_key, insert_if_room, over_quota},
+    admission::{claim_key, insert_if_room},
     connection::Alone,
-    entity::{
-        snapshot,
-        workspace::{Column, Entity},
-    },
+    entity::workspace::{Column, Entity},
     error::Doing as _,
-    installation::now,
     names,
-    snapshot_row::new_values,
+    quotas::over_quota,
+    snapshots::insert_snapshot_if_room,
 };
 
 /// Whether the copies of a workspace were let in.
@@ -58,6 +55,7 @@ impl Store {
             let repeated = ForkAdmission::Repeated(earlier.workspace_id.into());
             return Ok(if same { repeated } else { ForkAdmission::KeyTaken });
         }
+        // Dropping the transaction takes all of it back.
         let rows = copies.into_iter().map(NewWorkspaceRow::into_row).collect::<Vec<_>>();
         for row in &rows {
             if let Some(name) = &row.name
@@ -66,15 +64,15 @@ impl Store {
                 return Ok(ForkAdmission::NameTaken(holder));
             }
             if !insert_if_room(&transaction, row, limit).await? {
-                // Dropping the transaction takes all of it back.
-                let reached = over_quota(&transaction, row.project, &row.limits, true).await?;
+                let wanted = QuotaUse::of_workspace(row.kind, &row.limits, true);
+                let reached = over_quota(&transaction, row.project, &wanted).await?;
                 return Ok(reached.map_or(ForkAdmission::Full, ForkAdmission::OverQuota));
             }
         }
-        let state = SnapshotState::Creating;
-        let between = SnapshotRow { new: between, state, taken: None, created_at: now(), ready_at: None };
-        let insert = snapshot::Entity::insert(new_values(&between));
-        insert.exec_without_returning(&transaction).await.doing("record a snapshot")?;
+        let between = match insert_snapshot_if_room(&transaction, between).await? {
+            Ok(between) => between,
+            Err(reached) => return Ok(ForkAdmission::OverQuota(reached)),
+        };
         transaction.commit().await.doing("admit copies of a workspace")?;
         Ok(ForkAdmission::Admitted(Box::new(between), rows))
     }

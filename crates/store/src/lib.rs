@@ -48,12 +48,12 @@ pub use idle::{IdleAction, IdlePolicy};
 pub use ids::{AuditId, ProjectId, SessionId, TokenId};
 pub use mcp_allow_list::{InvalidMcpName, McpAllowList};
 pub use mcp_servers::{
-    MCP_SERVERS_ON, McpPackage, McpServerExit, McpServerId, McpServerRow, McpServerSpec, McpServerState,
-    PackageRegistry, RestartPolicy, UnknownMcpServerState,
+    MCP_SERVERS_ON, McpPackage, McpServerAdmission, McpServerChange, McpServerExit, McpServerId, McpServerRow,
+    McpServerSpec, McpServerState, PackageRegistry, RestartPolicy, UnknownMcpServerState,
 };
 pub use open::{DatabaseUrl, InvalidDatabaseUrl, Store};
 pub use page::{Cursor, InvalidCursor, Page, PageRequest};
-pub use quotas::{Project, Quota, QuotaReached, QuotaUse};
+pub use quotas::{Measure, Project, Quota, QuotaReached, QuotaUse};
 pub use servers::{Engines, LEASE, Renewal, ServerIdentity, ServerRow, TakenOver};
 pub use sessions::{Attachment, NewSession, SessionEnd, SessionRow};
 pub use snapshots::{

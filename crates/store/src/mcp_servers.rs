@@ -10,20 +10,23 @@
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{ProviderKind, ServerId, WorkspaceId, uuid_newtype};
+use emergent_provider::{ProviderKind, ResourceLimits, ServerId, WorkspaceId, uuid_newtype};
 use sea_orm::{
     ActiveValue::Set,
     ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, UpdateMany,
-    sea_query::{Expr, ExprTrait as _, OnConflict},
+    sea_query::{Expr, ExprTrait as _},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ProjectId, Store, StoreError,
+    ProjectId, QuotaReached, QuotaUse, Store, StoreError,
+    admission::{has_mcp_place, insert_if},
+    connection::Alone,
     entity::mcp_server::{ActiveModel, Column, Entity, Model},
     error::Doing as _,
     installation::now,
-    words::{from_integer, from_json, parse, storable, storable_json},
+    quotas,
+    words::{from_integer, from_json, parse, signed, storable, storable_json},
 };
 
 uuid_newtype!(
@@ -193,6 +196,30 @@ pub enum McpServerState {
 #[error("no state of an MCP server is called {0:?}")]
 pub struct UnknownMcpServerState(String);
 
+/// Whether a hosted server was let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum McpServerAdmission {
+    /// It was; its row is recorded.
+    Admitted,
+    /// The project has one of this name. Nothing was recorded.
+    NameTaken,
+    /// There are as many as there may be on the whole. Nothing was recorded.
+    Full,
+    /// The project may not have that much more. Nothing was recorded.
+    OverQuota(QuotaReached),
+}
+
+/// Whether a hosted server was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum McpServerChange {
+    /// Its row says so.
+    Changed,
+    /// It is not there, on its way to be gone, or another server's. Nothing was changed.
+    Gone,
+    /// The project may not have that much more. Nothing was changed.
+    OverQuota(QuotaReached),
+}
+
 // === impl McpServerId ===
 
 impl McpServerId {
@@ -205,6 +232,16 @@ impl McpServerId {
 impl From<WorkspaceId> for McpServerId {
     fn from(sandbox: WorkspaceId) -> Self {
         Self::from(sandbox.as_uuid())
+    }
+}
+
+// === impl McpServerSpec ===
+
+impl McpServerSpec {
+    /// What its sandbox may use.
+    pub fn limits(&self) -> ResourceLimits {
+        let &Self { cpu, memory_bytes, disk_bytes, pids, .. } = self;
+        ResourceLimits { cpu, memory_bytes, disk_bytes, pids }
     }
 }
 
@@ -245,18 +282,27 @@ impl FromStr for McpServerState {
 // === impl Store ===
 
 impl Store {
-    /// Records a new server. False when the project has one of this name; nothing was recorded then.
+    /// Lets a new server in if there are fewer than `limit` on the whole, and if its project's quotas have room.
     ///
     /// # Errors
-    /// [`StoreError`] when the database fails.
-    pub async fn mcp_servers_insert(&self, row: &McpServerRow) -> Result<bool, StoreError> {
-        let conflict = OnConflict::columns([Column::ProjectId, Column::Name]).do_nothing().to_owned();
-        let inserted = Entity::insert(values(row)?)
-            .on_conflict(conflict)
-            .exec_without_returning(self.writer.connection())
-            .await
-            .doing("record an MCP server")?;
-        Ok(inserted > 0)
+    /// [`StoreError`] when the database fails; nothing was recorded then.
+    pub async fn mcp_servers_admit(&self, row: &McpServerRow, limit: u32) -> Result<McpServerAdmission, StoreError> {
+        let transaction = self.writer.begin_alone(Alone::Places, "begin recording an MCP server").await?;
+        let named = Entity::find()
+            .filter(Column::ProjectId.eq(row.project.as_uuid()))
+            .filter(Column::Name.eq(storable(&row.name)))
+            .one(&transaction);
+        if named.await.doing("find an MCP server")?.is_some() {
+            return Ok(McpServerAdmission::NameTaken);
+        }
+        let wanted = QuotaUse::of_mcp_server(&row.spec.limits());
+        let room = has_mcp_place(limit).and(quotas::has_room(row.project, &wanted));
+        if !insert_if(&transaction, &values(row)?, room).await.doing("record an MCP server")? {
+            let reached = quotas::over_quota(&transaction, row.project, &wanted).await?;
+            return Ok(reached.map_or(McpServerAdmission::Full, McpServerAdmission::OverQuota));
+        }
+        transaction.commit().await.doing("record an MCP server")?;
+        Ok(McpServerAdmission::Admitted)
     }
 
     /// One server of a project.
@@ -311,8 +357,8 @@ impl Store {
         rows.into_iter().map(McpServerRow::try_from).collect()
     }
 
-    /// Records what a server is from now on, under its next revision; answers the row. `None`: it is not there, or on
-    /// its way to be gone.
+    /// Records what a server is from now on, under its next revision, if its project's quotas have room for what it
+    /// takes then.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -322,19 +368,34 @@ impl Store {
         spec: &McpServerSpec,
         environment_keys: &[String],
         environment_sealed: Option<Vec<u8>>,
-    ) -> Result<Option<McpServerRow>, StoreError> {
+    ) -> Result<McpServerChange, StoreError> {
+        let transaction = self.writer.begin_alone(Alone::Places, "begin changing an MCP server").await?;
+        let row = Entity::find_by_id(id.as_uuid()).one(&transaction).await.doing("read an MCP server")?;
+        let row = row.map(McpServerRow::try_from).transpose()?;
+        let Some(row) = row.filter(|row| row.state != McpServerState::Deleting) else {
+            return Ok(McpServerChange::Gone);
+        };
+        let limits = spec.limits();
+        let wanted = QuotaUse::of_mcp_server(&limits).beyond(&QuotaUse::of_mcp_server(&row.spec.limits()));
         let update = self
             .own_mcp_server(id)
-            .filter(Column::State.ne(McpServerState::Deleting.as_str()))
+            .filter(quotas::has_room(row.project, &wanted))
             .col_expr(Column::Spec, Expr::value(spec_json(spec)?))
+            .col_expr(Column::Cpu, Expr::value(limits.cpu))
+            .col_expr(Column::MemoryBytes, Expr::value(signed(limits.memory_bytes)))
+            .col_expr(Column::DiskBytes, Expr::value(signed(limits.disk_bytes)))
+            .col_expr(Column::Pids, Expr::value(i64::from(limits.pids)))
             .col_expr(Column::EnvironmentKeys, Expr::value(keys_json(environment_keys)))
             .col_expr(Column::EnvironmentSealed, Expr::value(environment_sealed))
             .col_expr(Column::Revision, Expr::col(Column::Revision).add(1))
             .col_expr(Column::UpdatedAt, Expr::value(now()));
-        update.exec(self.writer.connection()).await.doing("change an MCP server")?;
-        let row = Entity::find_by_id(id.as_uuid()).one(self.writer.connection()).await.doing("read an MCP server")?;
-        let row = row.map(McpServerRow::try_from).transpose()?;
-        Ok(row.filter(|row| row.state != McpServerState::Deleting))
+        let changed = update.exec(&transaction).await.doing("change an MCP server")?.rows_affected > 0;
+        if !changed {
+            let reached = quotas::over_quota(&transaction, row.project, &wanted).await?;
+            return Ok(reached.map_or(McpServerChange::Gone, McpServerChange::OverQuota));
+        }
+        transaction.commit().await.doing("change an MCP server")?;
+        Ok(McpServerChange::Changed)
     }
 
     /// Records where a server is in its life. One that is on its way to be gone stays there.
@@ -429,6 +490,10 @@ fn values(row: &McpServerRow) -> Result<ActiveModel, StoreError> {
         server_id: Set(row.server.as_uuid()),
         name: Set(storable(&row.name)),
         spec: Set(spec_json(&row.spec)?),
+        cpu: Set(row.spec.cpu),
+        memory_bytes: Set(signed(row.spec.memory_bytes)),
+        disk_bytes: Set(signed(row.spec.disk_bytes)),
+        pids: Set(row.spec.pids.into()),
         environment_keys: Set(keys_json(&row.environment_keys)),
         environment_sealed: Set(row.environment_sealed.clone()),
         revision: Set(i64::try_from(row.revision).unwrap_or(i64::MAX)),

@@ -24,7 +24,8 @@ pub(crate) async fn find_or_make(connection: &impl ConnectionTrait, name: &str) 
     Ok(row.doing("find a project")?.id.into())
 }
 
-fn missing(what: &str) -> DbErr {
+/// The error of a project that is not there.
+pub(crate) fn missing(what: &str) -> DbErr {
     DbErr::RecordNotFound(format!("project {what}"))
 }
 

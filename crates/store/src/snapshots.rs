@@ -13,17 +13,20 @@ use emergent_provider::{
     ContainerKind, ImageRef, NetworkPolicy, ProviderKind, ResourceLimits, ServerId, SnapshotId, Taken, WorkspaceId,
 };
 use sea_orm::{
-    ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    ColumnTrait as _, Condition, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+    QuerySelect as _,
     sea_query::{Expr, ExprTrait as _},
 };
 
 use crate::{
-    Cursor, IdempotencyClaim, Page, PageRequest, ProjectId, Store, StoreError,
-    admission::claim_key,
+    Cursor, IdempotencyClaim, Page, PageRequest, ProjectId, QuotaReached, QuotaUse, Store, StoreError,
+    admission::{claim_key, insert_if},
     connection::Alone,
     entity::snapshot::{Column, Entity},
     error::Doing as _,
     installation::now,
+    projects::missing,
+    quotas,
     snapshot_row::new_values,
     words::signed,
     workspaces::label_is,
@@ -134,6 +137,23 @@ pub enum SnapshotAdmission {
     Repeated(SnapshotId),
     /// Another request came before with the same key. Nothing was recorded.
     KeyTaken,
+    /// The project may not have that much more. Nothing was recorded.
+    OverQuota(QuotaReached),
+}
+
+/// Records a snapshot as `creating` if its project's quotas have room for it.
+pub(crate) async fn insert_snapshot_if_room(
+    transaction: &DatabaseTransaction,
+    new: NewSnapshotRow,
+) -> Result<Result<SnapshotRow, QuotaReached>, StoreError> {
+    let (project, wanted) = (new.project, QuotaUse::of_snapshot(&new.limits));
+    let row = SnapshotRow { new, state: SnapshotState::Creating, taken: None, created_at: now(), ready_at: None };
+    let room = quotas::has_room(project, &wanted);
+    if insert_if(transaction, &new_values(&row), room).await.doing("record a snapshot")? {
+        return Ok(Ok(row));
+    }
+    let reached = quotas::over_quota(transaction, project, &wanted).await?;
+    Ok(Err(reached.ok_or_else(|| missing(&project.to_string())).doing("find a project")?))
 }
 
 // === impl Store ===
@@ -156,8 +176,10 @@ impl Store {
             let repeated = SnapshotAdmission::Repeated(earlier.workspace_id.into());
             return Ok(if same { repeated } else { SnapshotAdmission::KeyTaken });
         }
-        let row = SnapshotRow { new, state: SnapshotState::Creating, taken: None, created_at: now(), ready_at: None };
-        Entity::insert(new_values(&row)).exec_without_returning(&transaction).await.doing("record a snapshot")?;
+        let row = match insert_snapshot_if_room(&transaction, new).await? {
+            Ok(row) => row,
+            Err(reached) => return Ok(SnapshotAdmission::OverQuota(reached)),
+        };
         transaction.commit().await.doing("record a snapshot")?;
         Ok(SnapshotAdmission::Admitted(Box::new(row)))
     }

@@ -74,6 +74,12 @@ pub enum ErrorReason {
     CreateInterrupted,
     /// It used more memory than its limit and was ended. Its files are kept; the next call starts it again.
     Oom,
+    /// It wanted more processes than its limit, or than its machine has, and ended. Its files are kept; the next call
+    /// starts it again.
+    ProcessLimit,
+    /// Its files took more than its disk limit, or it wrote while its machine's disk was nearly full, and it was ended.
+    /// Its files are kept; the next call starts it again, but no program runs in it until there is room.
+    DiskFull,
     /// Something outside ended it. Its files are kept; the next call starts it again.
     Killed,
     /// It could not be started again. Its files are kept; the next call tries once more.
@@ -161,11 +167,13 @@ impl WorkspaceState {
 
 impl ErrorReason {
     /// All reasons.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::CreateFailed,
         Self::EngineUnavailable,
         Self::CreateInterrupted,
         Self::Oom,
+        Self::ProcessLimit,
+        Self::DiskFull,
         Self::Killed,
         Self::StartFailed,
         Self::EngineLost,
@@ -178,6 +186,8 @@ impl ErrorReason {
             Self::EngineUnavailable => "engine_unavailable",
             Self::CreateInterrupted => "create_interrupted",
             Self::Oom => "oom",
+            Self::ProcessLimit => "process_limit",
+            Self::DiskFull => "disk_full",
             Self::Killed => "killed",
             Self::StartFailed => "start_failed",
             Self::EngineLost => "engine_lost",

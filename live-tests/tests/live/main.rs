@@ -1,6 +1,7 @@
 //! The live suites. Every case runs on runc and on gVisor; where one is missing its cases are skipped, and say why.
 
 mod audit;
+mod bounds;
 mod durability;
 mod faults;
 mod guides;
@@ -31,5 +32,6 @@ fn main() -> ExitCode {
         selection::cases,
         warm::cases,
         audit::cases,
+        bounds::cases,
     ])
 }

@@ -28,12 +28,24 @@ pub(crate) struct QuotaArgs {
     /// Workspaces that are not destroyed, stopped ones too.
     #[arg(long, value_name = "COUNT", value_parser = limit::<u32>)]
     pub(crate) max_total: Option<Limit<u32>>,
-    /// CPU cores of the active workspaces together.
+    /// CPU cores of the active workspaces and the hosted MCP servers together.
     #[arg(long, value_name = "CORES", value_parser = limit::<f64>)]
     pub(crate) max_cpu: Option<Limit<f64>>,
-    /// Memory of the active workspaces together, such as 16G.
+    /// Memory of the active workspaces and the hosted MCP servers together, such as 16G.
     #[arg(long, value_name = "SIZE", value_parser = limit::<ByteSize>)]
     pub(crate) max_memory: Option<Limit<ByteSize>>,
+    /// Processes and threads of the active workspaces and the hosted MCP servers together.
+    #[arg(long, value_name = "COUNT", value_parser = limit::<u64>)]
+    pub(crate) max_pids: Option<Limit<u64>>,
+    /// Disk of workspaces, hosted MCP servers and snapshots together, such as 100G.
+    #[arg(long, value_name = "SIZE", value_parser = limit::<ByteSize>)]
+    pub(crate) max_disk: Option<Limit<ByteSize>>,
+    /// Hosted MCP servers.
+    #[arg(long, value_name = "COUNT", value_parser = limit::<u32>)]
+    pub(crate) max_mcp_servers: Option<Limit<u32>>,
+    /// Snapshots; a fork needs one for a moment.
+    #[arg(long, value_name = "COUNT", value_parser = limit::<u32>)]
+    pub(crate) max_snapshots: Option<Limit<u32>>,
 }
 
 /// A figure of a quota.

@@ -1,10 +1,13 @@
 //! `emergent project …`.
 
-use emergent_api::resources::projects::{ProjectList, ProjectQuota, ProjectView, QuotaView};
+use emergent_api::{
+    resources::projects::{ProjectList, ProjectQuota, ProjectView, QuotaUseView, QuotaView},
+    size::ByteSize,
+};
 use uuid::Uuid;
 
 use crate::{
-    cli::{ProjectCommand, QuotaArgs, WithServer},
+    cli::{Limit, ProjectCommand, QuotaArgs, WithServer},
     client::{Client, ClientError},
     print,
 };
@@ -31,21 +34,34 @@ pub(super) async fn run(arguments: WithServer<ProjectCommand>) -> Result<(), Cli
 async fn quota(client: &Client, arguments: &QuotaArgs) -> Result<ProjectQuota, ClientError> {
     let path = format!("{PROJECTS}/{}/quota", find(client, &arguments.project).await?);
     let known: ProjectQuota = client.get(&path).await?;
-    let QuotaArgs { max_active, max_total, max_cpu, max_memory, .. } = arguments;
+    let QuotaArgs {
+        project: _,
+        max_active,
+        max_total,
+        max_cpu,
+        max_memory,
+        max_pids,
+        max_disk,
+        max_mcp_servers,
+        max_snapshots,
+    } = arguments;
     let mut wanted = known.quota;
-    if let Some(limit) = max_active {
-        wanted.max_active = limit.figure();
-    }
-    if let Some(limit) = max_total {
-        wanted.max_total = limit.figure();
-    }
-    if let Some(limit) = max_cpu {
-        wanted.max_cpu = limit.figure();
-    }
-    if let Some(limit) = max_memory {
-        wanted.max_memory = limit.figure();
-    }
+    set(&mut wanted.max_active, *max_active);
+    set(&mut wanted.max_total, *max_total);
+    set(&mut wanted.max_cpu, *max_cpu);
+    set(&mut wanted.max_memory, *max_memory);
+    set(&mut wanted.max_pids, *max_pids);
+    set(&mut wanted.max_disk, *max_disk);
+    set(&mut wanted.max_mcp_servers, *max_mcp_servers);
+    set(&mut wanted.max_snapshots, *max_snapshots);
     if wanted == known.quota { Ok(known) } else { client.put(&path, &wanted).await }
+}
+
+/// Changes one figure, where an option says so.
+fn set<T>(figure: &mut Option<T>, option: Option<Limit<T>>) {
+    if let Some(limit) = option {
+        *figure = limit.figure();
+    }
 }
 
 /// The project that is meant by an id or a name.
@@ -60,34 +76,46 @@ async fn find(client: &Client, given: &str) -> Result<Uuid, ClientError> {
 
 fn show_all(projects: &[ProjectView]) {
     print::table(
-        ["id", "name", "max active", "max total", "max cpu", "max memory"],
+        ["id", "name", "active", "total", "mcp servers", "snapshots", "cpu", "memory", "pids", "disk"],
         projects.iter().map(|project| {
-            let [active, total, cpu, memory] = figures(&project.quota);
-            [project.id.to_string(), project.name.clone(), active, total, cpu, memory]
+            let [active, total, servers, snapshots, cpu, memory, pids, disk] = figures(&project.quota);
+            let (id, name) = (project.id.to_string(), project.name.clone());
+            [id, name, active, total, servers, snapshots, cpu, memory, pids, disk]
         }),
     );
 }
 
 fn show(answer: &ProjectQuota) {
-    let used = answer.used;
+    let QuotaUseView { active, total, cpu, memory, pids, disk, mcp_servers, snapshots } = answer.used;
     let used = [
-        used.active.to_string(),
-        used.total.to_string(),
-        used.cpu.to_string(),
-        emergent_api::size::ByteSize(used.memory).to_string(),
+        active.to_string(),
+        total.to_string(),
+        mcp_servers.to_string(),
+        snapshots.to_string(),
+        cpu.to_string(),
+        ByteSize(memory).to_string(),
+        pids.to_string(),
+        ByteSize(disk).to_string(),
     ];
-    let names = ["active", "total", "cpu", "memory"];
+    let names = ["active", "total", "mcp servers", "snapshots", "cpu", "memory", "pids", "disk"];
     let rows = names.into_iter().zip(used).zip(figures(&answer.quota));
     print::table(["", "used", "at most"], rows.map(|((name, used), most)| [name.to_owned(), used, most]));
 }
 
-fn figures(quota: &QuotaView) -> [String; 4] {
-    let QuotaView { max_active, max_total, max_cpu, max_memory } = *quota;
-    let shown = |figure: Option<String>| figure.unwrap_or_else(|| "none".to_owned());
+fn figures(quota: &QuotaView) -> [String; 8] {
+    fn shown(figure: Option<impl ToString>) -> String {
+        figure.map_or_else(|| "none".to_owned(), |figure| figure.to_string())
+    }
+    let QuotaView { max_active, max_total, max_cpu, max_memory, max_pids, max_disk, max_mcp_servers, max_snapshots } =
+        *quota;
     [
-        shown(max_active.map(|figure| figure.to_string())),
-        shown(max_total.map(|figure| figure.to_string())),
-        shown(max_cpu.map(|figure| figure.to_string())),
-        shown(max_memory.map(|figure| figure.to_string())),
+        shown(max_active),
+        shown(max_total),
+        shown(max_mcp_servers),
+        shown(max_snapshots),
+        shown(max_cpu),
+        shown(max_memory),
+        shown(max_pids),
+        shown(max_disk),
     ]
 }

@@ -57,6 +57,9 @@ variables! {
     Server WORKSPACE_DEFAULT_PROVIDER = "gvisor", "gvisor, firecracker, e2b, or auto";
     /// How many workspaces may be creating, ready or paused at once; more are refused with 429.
     Server WORKSPACE_MAX_CONCURRENT = "10", "a whole number from 1 to 100000";
+    /// How much of the disk where an engine keeps its files stays free. Before it is touched, creates and uploads are
+    /// refused with 507, and workspaces that write are ended. Held where the engine runs on this machine.
+    Server WORKSPACE_DISK_RESERVE = "2G", "an amount of bytes such as 2G; 0 keeps none";
     /// Days from its creation until a workspace is cleaned up, when the request does not say.
     Server WORKSPACE_DEFAULT_TTL_DAYS = "30", "a number of days above 0, at most 3650";
     /// Minutes between looks for expired workspaces and orphans.
@@ -155,6 +158,8 @@ variables! {
     Server EMERGENT_SECRET_KEY(secret) = "", "64 hexadecimal digits, which are 32 bytes";
     /// The longest body that the endpoint of an MCP server takes.
     Server EMERGENT_MCP_BODY_LIMIT = "8M", "an amount of bytes of at least 16K, such as 8M";
+    /// How many MCP servers may be hosted, of all projects and on all servers of the installation; more are refused with 429.
+    Server EMERGENT_MCP_MAX_SERVERS = "50", "a whole number from 0 to 100000";
     /// Sessions that an MCP server has at most.
     Server EMERGENT_MCP_MAX_SESSIONS = "32", "a whole number from 1 to 256";
     /// Minutes after which a session of an MCP server that nobody uses ends, and its process with it.

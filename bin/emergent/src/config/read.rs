@@ -140,6 +140,8 @@ impl Reading<'_> {
             warm_pool_size: self.whole(env_vars::WORKSPACE_WARM_POOL_SIZE, 0, 1000),
             warm_pool_images: self.warm_pool_images(&default_image),
             max_concurrent: self.whole(env_vars::WORKSPACE_MAX_CONCURRENT, 1, 100_000),
+            disk_reserve: self.parsed::<ByteSize>(env_vars::WORKSPACE_DISK_RESERVE).0,
+            max_mcp_servers: self.whole(env_vars::EMERGENT_MCP_MAX_SERVERS, 0, 100_000),
             default_ttl: chrono::Duration::from_std(ttl).unwrap_or(chrono::Duration::MAX),
             cleanup_interval: Duration::from_secs(
                 60 * self.whole::<u64>(env_vars::WORKSPACE_CLEANUP_INTERVAL_MIN, 1, 10_080),

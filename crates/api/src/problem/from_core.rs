@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use chrono::SecondsFormat;
 use emergent_core::{
-    AttachError, CallError, ChangeError, ErrorReason, ListError, LookupError, NewWorkspaceError, SessionError,
-    SessionRow, Snapshot, SnapshotError, SnapshotState, SnapshotStateWord, SnapshotUnusable, StateWord, StoreError,
-    TransitionError, Unavailable, Workspace, WorkspaceState,
+    AttachError, CallError, ChangeError, ErrorReason, Fullness, ListError, LookupError, NewWorkspaceError, NoRoom,
+    SessionError, SessionRow, Snapshot, SnapshotError, SnapshotState, SnapshotStateWord, SnapshotUnusable, StateWord,
+    StoreError, TransitionError, Unavailable, Workspace, WorkspaceState,
 };
 use emergent_guest_client::GuestCallError;
 use emergent_provider::{OperationError, ProviderKind};
@@ -80,6 +80,7 @@ impl From<NewWorkspaceError> for Refusal {
             NewWorkspaceError::NameTaken { .. } => Self::of_field(ProblemKind::NameTaken, "name", error.to_string()),
             NewWorkspaceError::LimitReached { retry_after, .. } => limit_reached(&error, retry_after),
             NewWorkspaceError::OverQuota { retry_after, .. } => quota_reached(&error, retry_after),
+            NewWorkspaceError::NoRoom(source) => source.into(),
             NewWorkspaceError::NoProvider { named, ref reasons } => no_provider(&error, named, reasons),
             NewWorkspaceError::IdempotencyMismatch => Self::new(
                 ProblemKind::IdempotencyMismatch,
@@ -89,6 +90,16 @@ impl From<NewWorkspaceError> for Refusal {
             NewWorkspaceError::ShuttingDown => shutting_down(&error),
             NewWorkspaceError::Store(source) => source.into(),
         }
+    }
+}
+
+impl From<NoRoom> for Refusal {
+    fn from(error: NoRoom) -> Self {
+        let kind = match error {
+            NoRoom::Disk { .. } => ProblemKind::HostDiskFull,
+            NoRoom::Tasks { .. } => ProblemKind::HostFull,
+        };
+        Self::new(kind, error.to_string()).retry_after(NOT_SO_SOON)
     }
 }
 
@@ -220,6 +231,8 @@ impl From<CallError> for Refusal {
             CallError::Disabled => disabled(),
             CallError::NotFound => not_found(),
             CallError::WrongState { state, .. } => wrong_state(&error, state),
+            CallError::Full(Fullness::Own { .. }) => Self::new(ProblemKind::DiskFull, error.to_string()),
+            CallError::Full(Fullness::Host) => Self::new(ProblemKind::HostDiskFull, error.to_string()),
             CallError::Creating { retry_after } => {
                 Self::new(ProblemKind::WrongState, error.to_string()).retry_after(retry_after.as_secs().max(1))
             }
@@ -323,6 +336,8 @@ fn of_fault(reason: ErrorReason, detail: String) -> Refusal {
         ErrorReason::CreateFailed
         | ErrorReason::CreateInterrupted
         | ErrorReason::Oom
+        | ErrorReason::ProcessLimit
+        | ErrorReason::DiskFull
         | ErrorReason::Killed
         | ErrorReason::StartFailed
         | ErrorReason::EngineLost => Refusal::new(ProblemKind::WorkspaceFailed, detail),

@@ -27,6 +27,9 @@ impl From<HostingError> for Refusal {
             HostingError::ImageNotAllowed(_) => {
                 Self::of_field(ProblemKind::ImageNotAllowed, "image", error.to_string())
             }
+            HostingError::Full { .. } => Self::new(ProblemKind::LimitReached, error.to_string()).retry_after(SOON),
+            HostingError::NoRoom(source) => source.into(),
+            HostingError::OverQuota(_) => Self::new(ProblemKind::QuotaReached, error.to_string()).retry_after(SOON),
             HostingError::NoKey => Self::of_field(ProblemKind::NoSecretKey, "environment", error.to_string()),
             HostingError::Elsewhere => Self::new(ProblemKind::WorkspaceElsewhere, error.to_string()),
             HostingError::NotRunning { state, .. } => match state {

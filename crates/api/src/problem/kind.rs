@@ -162,11 +162,15 @@ kinds! {
     MissingProgram = "missing-program", UNPROCESSABLE_ENTITY, "A program is missing in the image";
     /// git refused; `detail` has its words.
     GitFailed = "git-failed", UNPROCESSABLE_ENTITY, "git refused";
-    /// As many workspaces as `WORKSPACE_MAX_CONCURRENT` allows are in use. Destroy or stop one, or try again later.
-    LimitReached = "limit-reached", TOO_MANY_REQUESTS, "The limit on workspaces is reached";
-    /// Your project has as much as its quota allows. `detail` names the quota and its figure. Destroy or stop a
-    /// workspace, or ask an administrator of the server for more.
+    /// As many workspaces as `WORKSPACE_MAX_CONCURRENT` allows are in use, or as many MCP servers as
+    /// `EMERGENT_MCP_MAX_SERVERS` allows are hosted. Destroy or stop one, or try again later.
+    LimitReached = "limit-reached", TOO_MANY_REQUESTS, "The installation's limit is reached";
+    /// Your project has as much as its quota allows. `detail` names the quota, what it allows, what is in use and what was
+    /// asked for. Remove something, or ask an administrator of the server to raise it with `emergent project quota`.
     QuotaReached = "quota-reached", TOO_MANY_REQUESTS, "The project's quota is reached";
+    /// The machine that runs workspaces has nearly as many processes and threads as it may have. Stop some, try again
+    /// later, or ask its administrators to raise `kernel.pid_max` and `kernel.threads-max`.
+    HostFull = "host-full", TOO_MANY_REQUESTS, "The host has no room for more processes";
     /// The workspace has reached its limit on processes or memory.
     ResourceLimit = "resource-limit", TOO_MANY_REQUESTS, "The workspace has reached a resource limit";
     /// A defect of the server. The log has it under the request id of the answer's `x-request-id` header.
@@ -199,6 +203,9 @@ kinds! {
     CallTimedOut = "call-timed-out", GATEWAY_TIMEOUT, "The workspace did not answer in time";
     /// No space is left in the workspace. Remove files, or make a workspace with a larger `disk` limit.
     DiskFull = "disk-full", INSUFFICIENT_STORAGE, "No space is left in the workspace";
+    /// The disk of the machine that runs workspaces is nearly full: its administrators keep the rest free
+    /// (`WORKSPACE_DISK_RESERVE`). Remove workspaces, snapshots or files that are not needed any more.
+    HostDiskFull = "host-disk-full", INSUFFICIENT_STORAGE, "The host's disk is nearly full";
 }
 
 impl ProblemKind {

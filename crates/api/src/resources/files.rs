@@ -9,6 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
+use emergent_core::Purpose;
 use emergent_guest_proto::{
     GuestPath, RunAs,
     files::{FileInfo, FileList, MoveRequest, PathQuery, PathRequest, RemoveRequest, UploadQuery},
@@ -155,7 +156,7 @@ async fn upload_file(
     body: Body,
 ) -> Result<Json<FileInfo>, Refusal> {
     let bytes = body.into_data_stream().map_err(std::io::Error::other);
-    let guest = state.workspaces().guest(caller.project(), id).await?;
+    let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?;
     Ok(Json(guest.upload(&query.into_guest(), bytes).await?))
 }
 
@@ -201,7 +202,7 @@ async fn upload_archive(
     body: Body,
 ) -> Result<StatusCode, Refusal> {
     let bytes = body.into_data_stream().map_err(std::io::Error::other);
-    let guest = state.workspaces().guest(caller.project(), id).await?;
+    let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?;
     guest.archive_upload(&query.into_guest(), bytes).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -258,7 +259,7 @@ async fn make_directory(
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<PathRequest>,
 ) -> Result<Json<FileInfo>, Refusal> {
-    Ok(Json(state.workspaces().guest(caller.project(), id).await?.mkdir(&request).await?))
+    Ok(Json(state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?.mkdir(&request).await?))
 }
 
 /// Moves a file or directory.
@@ -277,7 +278,7 @@ async fn move_file(
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<MoveRequest>,
 ) -> Result<Json<FileInfo>, Refusal> {
-    Ok(Json(state.workspaces().guest(caller.project(), id).await?.move_path(&request).await?))
+    Ok(Json(state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?.move_path(&request).await?))
 }
 
 /// Removes a file or directory.

@@ -11,6 +11,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
 };
+use emergent_core::Purpose;
 use emergent_guest_proto::{
     Execution, ExecutionId, GuestPath, MAX_TIMEOUT_MS, RunAs,
     execution::{ExecutionList, Program, SignalRequest, StartRequest},
@@ -115,7 +116,8 @@ async fn start_process(
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<StartProcess>,
 ) -> Result<Response, Refusal> {
-    let execution = state.workspaces().guest(caller.project(), id).await?.start(request.into_guest()).await?;
+    let execution =
+        state.workspaces().guest_for(caller.project(), id, Purpose::Run).await?.start(request.into_guest()).await?;
     let location = format!("/api/v1/agent/workspaces/{id}/processes/{}", execution.execution_id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(execution)).into_response())
 }

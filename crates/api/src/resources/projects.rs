@@ -25,12 +25,14 @@ use crate::{
     state::ApiState,
 };
 
-/// The largest number of workspaces that a quota can name.
+/// The largest number of workspaces, MCP servers or snapshots that a quota can name.
 const MOST_WORKSPACES: u32 = 1_000_000;
 /// The largest number of cores that a quota can name.
 const MOST_CPU: f64 = 1_000_000.0;
-/// The largest amount of memory that a quota can name: 1 EiB.
-const MOST_MEMORY: u64 = 1 << 60;
+/// The largest amount of memory or disk that a quota can name: 1 EiB.
+const MOST_BYTES: u64 = 1 << 60;
+/// The largest number of processes that a quota can name.
+const MOST_PIDS: u64 = 1_000_000_000;
 
 /// The projects that the caller sees.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -54,7 +56,7 @@ pub struct ProjectView {
 }
 
 /// How much a project may have; null is as much as there is. Active workspaces are those that are creating, ready or
-/// paused.
+/// paused. Workspaces and hosted MCP servers count with their limits, whatever they use of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Quota)]
 #[serde(deny_unknown_fields)]
@@ -67,13 +69,29 @@ pub struct QuotaView {
     #[serde(default)]
     #[schema(minimum = 0, maximum = 1_000_000)]
     pub max_total: Option<u32>,
-    /// CPU cores of the active workspaces together.
+    /// CPU cores of the active workspaces and the hosted MCP servers together.
     #[serde(default)]
     #[schema(minimum = 0, maximum = 1_000_000)]
     pub max_cpu: Option<f64>,
-    /// Memory of the active workspaces together.
+    /// Memory of the active workspaces and the hosted MCP servers together.
     #[serde(default)]
     pub max_memory: Option<ByteSize>,
+    /// Processes and threads of the active workspaces and the hosted MCP servers together.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
+    pub max_pids: Option<u64>,
+    /// Disk of the workspaces that are not destroyed, of the hosted MCP servers and of the snapshots together. A snapshot
+    /// counts with its size, and with its workspace's disk limit while it is being taken.
+    #[serde(default)]
+    pub max_disk: Option<ByteSize>,
+    /// Hosted MCP servers, whatever state they are in.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 1_000_000)]
+    pub max_mcp_servers: Option<u32>,
+    /// Snapshots; a fork needs one for a moment.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 1_000_000)]
+    pub max_snapshots: Option<u32>,
 }
 
 /// How much a project has.
@@ -84,10 +102,18 @@ pub struct QuotaUseView {
     pub active: u64,
     /// Workspaces that are not destroyed.
     pub total: u64,
-    /// CPU cores of the active workspaces together.
+    /// CPU cores of the active workspaces and the hosted MCP servers together.
     pub cpu: f64,
-    /// Memory of the active workspaces together, in bytes.
+    /// Memory of the active workspaces and the hosted MCP servers together, in bytes.
     pub memory: u64,
+    /// Processes and threads that the active workspaces and the hosted MCP servers may have together.
+    pub pids: u64,
+    /// Disk of workspaces, hosted MCP servers and snapshots together, in bytes.
+    pub disk: u64,
+    /// Hosted MCP servers.
+    pub mcp_servers: u64,
+    /// Snapshots.
+    pub snapshots: u64,
 }
 
 /// How much a project may have, and has.
@@ -251,7 +277,11 @@ impl Check for QuotaView {
         faults.range("max_active", self.max_active, 0..=MOST_WORKSPACES);
         faults.range("max_total", self.max_total, 0..=MOST_WORKSPACES);
         faults.range("max_cpu", self.max_cpu, 0.0..=MOST_CPU);
-        faults.range("max_memory", self.max_memory, ByteSize(0)..=ByteSize(MOST_MEMORY));
+        faults.range("max_memory", self.max_memory, ByteSize(0)..=ByteSize(MOST_BYTES));
+        faults.range("max_pids", self.max_pids, 0..=MOST_PIDS);
+        faults.range("max_disk", self.max_disk, ByteSize(0)..=ByteSize(MOST_BYTES));
+        faults.range("max_mcp_servers", self.max_mcp_servers, 0..=MOST_WORKSPACES);
+        faults.range("max_snapshots", self.max_snapshots, 0..=MOST_WORKSPACES);
     }
 }
 
@@ -264,22 +294,58 @@ impl From<Project> for ProjectView {
 
 impl From<Quota> for QuotaView {
     fn from(quota: Quota) -> Self {
-        let Quota { max_active, max_total, max_cpu, max_memory_bytes } = quota;
-        Self { max_active, max_total, max_cpu, max_memory: max_memory_bytes.map(ByteSize) }
+        let Quota {
+            max_active,
+            max_total,
+            max_cpu,
+            max_memory_bytes,
+            max_pids,
+            max_disk_bytes,
+            max_mcp_servers,
+            max_snapshots,
+        } = quota;
+        Self {
+            max_active,
+            max_total,
+            max_cpu,
+            max_memory: max_memory_bytes.map(ByteSize),
+            max_pids,
+            max_disk: max_disk_bytes.map(ByteSize),
+            max_mcp_servers,
+            max_snapshots,
+        }
     }
 }
 
 impl From<QuotaView> for Quota {
     fn from(quota: QuotaView) -> Self {
-        let QuotaView { max_active, max_total, max_cpu, max_memory } = quota;
-        Self { max_active, max_total, max_cpu, max_memory_bytes: max_memory.map(|size| size.0) }
+        let QuotaView {
+            max_active,
+            max_total,
+            max_cpu,
+            max_memory,
+            max_pids,
+            max_disk,
+            max_mcp_servers,
+            max_snapshots,
+        } = quota;
+        Self {
+            max_active,
+            max_total,
+            max_cpu,
+            max_memory_bytes: max_memory.map(|size| size.0),
+            max_pids,
+            max_disk_bytes: max_disk.map(|size| size.0),
+            max_mcp_servers,
+            max_snapshots,
+        }
     }
 }
 
 impl From<QuotaUse> for QuotaUseView {
     fn from(used: QuotaUse) -> Self {
-        let QuotaUse { active, total, cpu, memory_bytes } = used;
-        Self { active, total, cpu, memory: memory_bytes }
+        let QuotaUse { active, total, cpu, memory_bytes, pids, disk_bytes, mcp_servers, snapshots } = used;
+        Self { active, total, cpu, memory: memory_bytes, pids, disk: disk_bytes, mcp_servers, snapshots }
     }
 }
 

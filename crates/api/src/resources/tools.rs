@@ -10,6 +10,7 @@ use axum::{
     http::HeaderMap,
     response::{IntoResponse as _, Response},
 };
+use emergent_core::Purpose;
 use emergent_guest_proto::tools::{
     BashRequest, BashResult, EditRequest, EditResult, GlobRequest, GlobResult, GrepRequest, GrepResult, ReadRequest,
     ReadResult, WriteRequest, WriteResult,
@@ -106,7 +107,7 @@ async fn run(
     headers: HeaderMap,
     JsonBody(request): JsonBody<BashRequest>,
 ) -> Result<Response, Refusal> {
-    let guest = state.workspaces().guest(caller.project(), id).await?;
+    let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Run).await?;
     if query.stream.unwrap_or_else(|| sse::is_wanted(&headers)) {
         return stream::bash(guest, request, &headers, caller.note().clone()).await;
     }
@@ -150,7 +151,7 @@ async fn write(
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<WriteRequest>,
 ) -> Result<Json<WriteResult>, Refusal> {
-    Ok(Json(state.workspaces().guest(caller.project(), id).await?.write(&request).await?))
+    Ok(Json(state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?.write(&request).await?))
 }
 
 /// Replaces text in a file. Text that does not occur, or occurs more than once, changes nothing.
@@ -169,7 +170,7 @@ async fn edit(
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<EditRequest>,
 ) -> Result<Json<EditResult>, Refusal> {
-    Ok(Json(state.workspaces().guest(caller.project(), id).await?.edit(&request).await?))
+    Ok(Json(state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?.edit(&request).await?))
 }
 
 /// Finds files by name, the one changed last first.

@@ -202,6 +202,8 @@ fn config(enabled: bool) -> CoreConfig {
         warm_pool_size: 0,
         warm_pool_images: Vec::new(),
         max_concurrent: 10,
+        max_mcp_servers: 10,
+        disk_reserve: 0,
         default_ttl: chrono::Duration::days(30),
         cleanup_interval: Duration::from_secs(3600),
         orphan_grace: chrono::TimeDelta::seconds(60),

@@ -14,10 +14,19 @@ async fn an_administrator_sets_a_quota_and_its_project_sees_it() {
     let path = format!("/api/v1/projects/{}/quota", listed["items"][0]["id"].as_str().unwrap());
     assert_eq!(api.get("/api/v1/projects").await.json()["items"].as_array().unwrap().len(), 2);
 
-    let wanted = r#"{"max_active": 3, "max_cpu": 1.5, "max_memory": "4G"}"#;
+    let wanted = r#"{"max_active": 3, "max_cpu": 1.5, "max_memory": "4G", "max_disk": "9G", "max_snapshots": 2}"#;
     api.call("PUT", &path, Some(&stranger), Some(wanted)).await.problem(403, "project-not-allowed");
     let set = api.call("PUT", &path, Some(&api.token), Some(wanted)).await;
-    let quota = json!({ "max_active": 3, "max_total": null, "max_cpu": 1.5, "max_memory": 4_294_967_296_u64 });
+    let quota = json!({
+        "max_active": 3,
+        "max_total": null,
+        "max_cpu": 1.5,
+        "max_memory": 4_294_967_296_u64,
+        "max_pids": null,
+        "max_disk": 9_663_676_416_u64,
+        "max_mcp_servers": null,
+        "max_snapshots": 2,
+    });
     assert_eq!((set.status.as_u16(), &set.json()["quota"]), (200, &quota), "{}", set.text);
     let seen = api.call("GET", &path, Some(&stranger), None).await.json();
     assert_eq!(seen["quota"], quota);
@@ -45,4 +54,30 @@ async fn the_capacity_says_when_the_limit_is_near() {
         (&json!(80), &json!(true), &json!(8))
     );
     assert_eq!(api.get(WORKSPACES).await.json()["items"].as_array().unwrap().len(), 8);
+}
+
+#[tokio::test]
+async fn a_quota_of_nothing_holds_for_hosted_servers_and_says_how_it_is_raised() {
+    let api = Api::start().await;
+    let projects = api.get("/api/v1/projects").await.json();
+    let path = format!("/api/v1/projects/{}/quota", projects["items"][0]["id"].as_str().unwrap());
+    let set = api.call("PUT", &path, Some(&api.token), Some(r#"{"max_memory": 0}"#)).await;
+    assert_eq!(set.status.as_u16(), 200, "{}", set.text);
+    let server = r#"{"name": "one", "cmd": ["cat"], "resource_limits": {"memory": "8G"}}"#;
+    let refused = api.post("/api/v1/mcp/servers", server).await.problem(429, "quota-reached");
+    for part in ["max_memory", "8192 MiB", "emergent project quota PROJECT --max-memory"] {
+        assert!(refused.detail.contains(part), "{}", refused.detail);
+    }
+    assert_eq!(api.get("/api/v1/mcp/servers").await.json()["items"], json!([]));
+
+    api.call("PUT", &path, Some(&api.token), Some("{}")).await;
+    for number in 0..10 {
+        let server = format!(r#"{{"name": "server-{number}", "cmd": ["cat"]}}"#);
+        let made = api.post("/api/v1/mcp/servers", &server).await;
+        assert!(made.status.is_success(), "{}", made.text);
+    }
+    let full = api.post("/api/v1/mcp/servers", server).await.problem(429, "limit-reached");
+    assert!(full.detail.contains("EMERGENT_MCP_MAX_SERVERS"), "{}", full.detail);
+    let used = api.get(&path).await.json()["used"].clone();
+    assert_eq!((&used["mcp_servers"], &used["active"]), (&json!(10), &json!(0)), "{used}");
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use emergent_provider::OperationError;
 use emergent_store::AuditOutcome;
 
-use crate::{NewWorkspaceError, SnapshotError, SnapshotUnusable, TransitionError};
+use crate::{NewWorkspaceError, NoRoom, SnapshotError, SnapshotUnusable, TransitionError};
 
 /// How something ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +96,8 @@ impl From<&NewWorkspaceError> for Ending {
             NewWorkspaceError::NameTaken { .. } => Self::refused("name-taken"),
             NewWorkspaceError::LimitReached { .. } => Self::refused("limit-reached"),
             NewWorkspaceError::OverQuota { .. } => Self::refused("quota-reached"),
+            NewWorkspaceError::NoRoom(NoRoom::Disk { .. }) => Self::refused("host-disk-full"),
+            NewWorkspaceError::NoRoom(NoRoom::Tasks { .. }) => Self::refused("host-full"),
             NewWorkspaceError::NoProvider { .. } => Self::failed("no-provider"),
             NewWorkspaceError::Snapshot(error) => error.into(),
             NewWorkspaceError::IdempotencyMismatch => Self::refused("idempotency-mismatch"),

@@ -29,7 +29,9 @@ impl Audit {
     /// Notes that a workspace has ended by itself, or was never made.
     pub(crate) fn note_end(&self, entry: &Entry, reason: ErrorReason) {
         let step = match reason {
-            ErrorReason::Oom | ErrorReason::Killed => reason.as_str(),
+            ErrorReason::Oom | ErrorReason::ProcessLimit | ErrorReason::DiskFull | ErrorReason::Killed => {
+                reason.as_str()
+            }
             ErrorReason::CreateFailed
             | ErrorReason::EngineUnavailable
             | ErrorReason::CreateInterrupted

@@ -74,6 +74,7 @@ impl Core {
         }
         let provider = self.pool_provider().await?;
         loop {
+            self.has_room(provider, 0).map_err(|error| error.to_string())?;
             self.remove_all(shelf.surplus()).await;
             let ordered = shelf.order(together);
             if ordered.is_empty() || self.is_going_down() {

@@ -11,6 +11,8 @@ pub(crate) struct Basis {
     pub(crate) origin: MadeFrom,
     /// Names of the variables that its workspaces have from the beginning.
     pub(crate) environment_keys: Vec<String>,
+    /// How many bytes are copied for each of its workspaces, where that is known.
+    pub(crate) bytes: u64,
     _shared: Option<OwnedRwLockReadGuard<()>>,
 }
 
@@ -19,12 +21,12 @@ pub(crate) struct Basis {
 impl Basis {
     /// Of a snapshot whose lock the caller has.
     pub(super) fn locked(snapshot: &NewSnapshotRow) -> Self {
-        Self::of(snapshot, None)
+        Self::of(snapshot, 0, None)
     }
 
-    fn of(snapshot: &NewSnapshotRow, shared: Option<OwnedRwLockReadGuard<()>>) -> Self {
+    fn of(snapshot: &NewSnapshotRow, bytes: u64, shared: Option<OwnedRwLockReadGuard<()>>) -> Self {
         let origin = MadeFrom { snapshot: snapshot.id, workspace: snapshot.workspace };
-        Self { origin, environment_keys: snapshot.environment_keys.clone(), _shared: shared }
+        Self { origin, environment_keys: snapshot.environment_keys.clone(), bytes, _shared: shared }
     }
 }
 
@@ -48,7 +50,8 @@ impl Core {
         match (shared, row.state.word()) {
             (Ok(shared), SnapshotStateWord::Ready) => {
                 let request = fill_in(request, &row.new)?;
-                Ok((request, Some(Basis::of(&row.new, Some(shared)))))
+                let bytes = row.taken.map_or(0, |taken| taken.workspace_bytes);
+                Ok((request, Some(Basis::of(&row.new, bytes, Some(shared)))))
             }
             // Its row is a moment ahead of whoever deletes it.
             (Err(_), SnapshotStateWord::Ready) => Err(SnapshotUnusable::NotReady(SnapshotStateWord::Deleting).into()),

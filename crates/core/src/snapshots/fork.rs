@@ -77,7 +77,8 @@ impl Core {
         key: Option<IdempotencyKey>,
     ) -> Result<Vec<Workspace>, SnapshotError> {
         let turn = entry.turn().await;
-        let source = self.copied_row(&entry).await?;
+        // The snapshot between is a copy, too.
+        let source = self.copied_row(&entry, 1 + request.count).await?;
         let claim = key.map(|key| {
             let asked = request_hash(&request.request).to_vec();
             claim(&key, json!(["fork", entry.id.to_string(), request.count, asked]))
@@ -88,7 +89,7 @@ impl Core {
         let asked = requests(request, name, &between, &taken)?;
         let rows = asked.iter().map(|request| self.copy_row(request, &between)).collect::<Result<Vec<_>, _>>()?;
         let alone = self.snapshot_locks.of(between.id).write_owned().await;
-        let limit = self.config.max_concurrent;
+        let (kind, limit) = (between.kind, self.config.places(between.kind));
         let admitted = self.store.admit_forks(between, rows, limit, claim).await?;
         let (between, rows) = match admitted {
             ForkAdmission::Admitted(between, rows) => (*between, rows),
@@ -102,7 +103,7 @@ impl Core {
                 return Err(NewWorkspaceError::OverQuota { reached, retry_after: RETRY_AFTER }.into());
             }
             ForkAdmission::Full => {
-                return Err(NewWorkspaceError::LimitReached { limit, retry_after: RETRY_AFTER }.into());
+                return Err(NewWorkspaceError::LimitReached { kind, limit, retry_after: RETRY_AFTER }.into());
             }
         };
         let mut copies = Vec::new();

@@ -12,9 +12,9 @@ use async_trait::async_trait;
 use chrono::Utc;
 use emergent_provider::{
     ByteStream, Capabilities, ChannelError, Channels, ContainerKind, CreateError, CreateStep, Created, DestroyStep,
-    EngineEvent, EngineEventKind, EngineState, ExitReason, Health, ImageRef, Inventory, Isolation, Lifecycle, Observed,
-    ObservedSnapshot, OperationError, Provider, ProviderKind, ResourceLimits, SandboxSpec, ServerId, SnapshotId,
-    SnapshotSpec, SnapshotStep, Snapshots, StepObserver, TakeError, Taken, WorkspaceId,
+    EngineEvent, EngineEventKind, EngineState, ExitReason, Health, HostRoom, ImageRef, Inventory, Isolation, Lifecycle,
+    Observed, ObservedSnapshot, OperationError, Provider, ProviderKind, ResourceLimits, SandboxSpec, ServerId,
+    SnapshotId, SnapshotSpec, SnapshotStep, Snapshots, StepObserver, TakeError, Taken, WorkspaceId,
 };
 use futures::stream::{BoxStream, StreamExt as _};
 use tokio::sync::{broadcast, watch};
@@ -41,6 +41,10 @@ struct Shared {
     short_lived: Mutex<bool>,
     weak: Mutex<bool>,
     image_id: Mutex<String>,
+    /// What the machine has left, where it can be looked at.
+    room: Mutex<Option<HostRoom>>,
+    /// How many bytes and tasks sandboxes take.
+    takes: Mutex<BTreeMap<WorkspaceId, (u64, u64)>>,
     kind: ProviderKind,
 }
 
@@ -70,6 +74,8 @@ impl FakeEngine {
             short_lived: Mutex::default(),
             weak: Mutex::default(),
             image_id: Mutex::default(),
+            room: Mutex::default(),
+            takes: Mutex::default(),
             kind,
         };
         Self { shared: Arc::new(shared) }
@@ -113,6 +119,16 @@ impl FakeEngine {
         image_id.clone_into(&mut self.shared.image_id.lock().unwrap());
     }
 
+    /// What the machine has left from now on.
+    pub(crate) fn set_room(&self, room: HostRoom) {
+        *self.shared.room.lock().unwrap() = Some(room);
+    }
+
+    /// How many bytes of disk and how many tasks a sandbox takes from now on.
+    pub(crate) fn set_takes(&self, workspace: WorkspaceId, bytes: u64, tasks: u64) {
+        self.shared.takes.lock().unwrap().insert(workspace, (bytes, tasks));
+    }
+
     /// How often an operation was asked for.
     pub(crate) fn count(&self, operation: &'static str) -> usize {
         self.shared.calls.lock().unwrap().iter().filter(|(name, _)| *name == operation).count()
@@ -127,6 +143,9 @@ impl FakeEngine {
             "paused" => EngineState::Paused,
             "remains" => EngineState::Remains,
             "oom" => EngineState::Exited(ExitReason::OutOfMemory),
+            "process_limit" => EngineState::Exited(ExitReason::ProcessLimit),
+            "disk_limit" => EngineState::Exited(ExitReason::DiskLimit),
+            "host_disk" => EngineState::Exited(ExitReason::HostDisk),
             code => EngineState::Exited(ExitReason::Code(code.parse().unwrap())),
         })
     }
@@ -176,6 +195,9 @@ impl FakeEngine {
             EngineState::Paused => "paused".to_owned(),
             EngineState::Remains => "remains".to_owned(),
             EngineState::Exited(ExitReason::OutOfMemory) => "oom".to_owned(),
+            EngineState::Exited(ExitReason::ProcessLimit) => "process_limit".to_owned(),
+            EngineState::Exited(ExitReason::DiskLimit) => "disk_limit".to_owned(),
+            EngineState::Exited(ExitReason::HostDisk) => "host_disk".to_owned(),
             EngineState::Exited(ExitReason::Code(code)) => code.to_string(),
         };
         // Written aside and renamed, so that a reader never sees half a word.
@@ -303,6 +325,12 @@ impl Lifecycle for FakeEngine {
         Ok(())
     }
 
+    async fn end(&self, workspace: WorkspaceId, why: ExitReason) -> Result<(), OperationError> {
+        self.enter("end", workspace).await?;
+        self.touch(workspace, Some(EngineState::Exited(why)));
+        Ok(())
+    }
+
     async fn pause(&self, workspace: WorkspaceId) -> Result<(), OperationError> {
         self.enter("pause", workspace).await?;
         self.touch(workspace, Some(EngineState::Paused));
@@ -361,6 +389,19 @@ impl Inventory for FakeEngine {
     async fn list(&self) -> Result<Vec<Observed>, OperationError> {
         self.enter("list", WorkspaceId::generate()).await?;
         Ok(self.sandboxes().into_iter().filter_map(|id| self.observe(id)).collect())
+    }
+
+    async fn disk_use(&self, workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
+        self.enter("disk_use", workspace).await?;
+        Ok(self.shared.takes.lock().unwrap().get(&workspace).map(|(bytes, _)| *bytes))
+    }
+
+    async fn task_use(&self, workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
+        Ok(self.shared.takes.lock().unwrap().get(&workspace).map(|(_, tasks)| *tasks))
+    }
+
+    fn host_room(&self) -> Option<HostRoom> {
+        *self.shared.room.lock().unwrap()
     }
 
     async fn image_id(&self, _: &ImageRef) -> Result<Option<String>, OperationError> {

@@ -9,6 +9,7 @@ mod create;
 mod engine;
 mod engine_away;
 mod fallback;
+mod guard;
 mod guest;
 mod idle;
 mod lifecycle;

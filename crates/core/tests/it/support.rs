@@ -39,6 +39,8 @@ pub(crate) fn config() -> CoreConfig {
         warm_pool_size: 0,
         warm_pool_images: Vec::new(),
         max_concurrent: 10,
+        max_mcp_servers: 10,
+        disk_reserve: 0,
         default_ttl: chrono::TimeDelta::days(30),
         cleanup_interval: Duration::from_millis(100),
         orphan_grace: chrono::TimeDelta::seconds(60),

@@ -11,6 +11,11 @@ pub struct Model {
     pub server_id: Uuid,
     pub name: String,
     pub spec: Json,
+    /// These four say what the specification says, for sums.
+    pub cpu: f64,
+    pub memory_bytes: i64,
+    pub disk_bytes: i64,
+    pub pids: i64,
     pub environment_keys: Json,
     pub environment_sealed: Option<Vec<u8>>,
     pub revision: i64,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use emergent_provider::{ContainerKind, WorkspaceId};
-use emergent_store::{Admission, IdempotencyClaim, StartClaim, StateWord, Store, WorkspaceState};
+use emergent_store::{Admission, IdempotencyClaim, NewWorkspaceRow, StartClaim, StateWord, Store, WorkspaceState};
 use tokio::task::JoinSet;
 
 use crate::support::TestStore;
@@ -86,11 +86,12 @@ async fn states_that_hold_no_place_leave_room() {
 }
 
 #[tokio::test]
-async fn hosted_servers_neither_take_nor_need_a_place() {
+async fn hosted_servers_have_places_of_their_own() {
     let store = TestStore::open().await;
-    let mut server = store.new_row();
-    server.kind = ContainerKind::McpServer;
-    assert!(matches!(store.admit(server, 0, None).await.unwrap(), Admission::Admitted(_)));
+    let server = || NewWorkspaceRow { kind: ContainerKind::McpServer, ..store.new_row() };
+    assert_eq!(store.admit(server(), 0, None).await.unwrap(), Admission::Full);
+    assert!(matches!(store.admit(server(), 1, None).await.unwrap(), Admission::Admitted(_)));
+    assert_eq!(store.admit(server(), 1, None).await.unwrap(), Admission::Full);
     assert!(matches!(store.admit(store.new_row(), 1, None).await.unwrap(), Admission::Admitted(_)));
     assert_eq!(store.admit(store.new_row(), 1, None).await.unwrap(), Admission::Full);
 }

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use emergent_provider::{ProviderKind, ServerId};
 use emergent_store::{
-    McpServerId, McpServerRow, McpServerState, OpenError, Renewal, ServerIdentity, StateWord, Store, WorkspaceState,
+    McpServerAdmission, McpServerState, OpenError, Renewal, ServerIdentity, StateWord, Store, WorkspaceState,
 };
 use tokio::task::JoinSet;
 
-use crate::support::TestStore;
+use crate::support::{TestStore, new_mcp_server};
 
 const PROVIDERS: [ProviderKind; 1] = [ProviderKind::Gvisor];
 
-async fn another_server(store: &TestStore) -> Store {
+pub(crate) async fn another_server(store: &TestStore) -> Store {
     let identity = ServerIdentity { name: Some("other".into()), ..held_by("other") };
     Store::open_as(&store.url, Some(ServerId::generate()), &identity).await.unwrap()
 }
@@ -98,30 +98,8 @@ async fn other_engines_workspaces_are_left_where_they_are() {
 async fn hosted_mcp_servers_change_hands_and_only_their_host_records_anything() {
     let store = TestStore::open().await;
     let other = another_server(&store).await;
-    let spec = serde_json::json!({ "image": "a", "stdio_bridge": true, "restart_policy": "always", "cpu": 1.0,
-        "memory_bytes": 1, "disk_bytes": 1, "pids": 1, "network": "none", "call_timeout_ms": 1 });
-    let now = chrono::Utc::now();
-    let row = McpServerRow {
-        id: McpServerId::generate(),
-        project: store.default_project(),
-        server: store.server_id(),
-        name: "clock".to_owned(),
-        spec: serde_json::from_value(spec).unwrap(),
-        environment_keys: Vec::new(),
-        environment_sealed: None,
-        revision: 1,
-        made_revision: None,
-        state: McpServerState::Running,
-        message: None,
-        last_exit: None,
-        restarts: 0,
-        era: None,
-        runtime: None,
-        warnings: Vec::new(),
-        created_at: now,
-        updated_at: now,
-    };
-    assert!(store.mcp_servers_insert(&row).await.unwrap());
+    let row = new_mcp_server(&store, "clock");
+    assert_eq!(store.mcp_servers_admit(&row, 1).await.unwrap(), McpServerAdmission::Admitted);
     let_lapse(&store, store.server_id()).await;
     assert_eq!(other.servers_take_over(store.server_id(), &[ProviderKind::E2b]).await.unwrap().mcp_servers, 0);
     assert_eq!(other.servers_take_over(store.server_id(), &PROVIDERS).await.unwrap().mcp_servers, 1);

@@ -9,7 +9,7 @@ use emergent_store::{
 use crate::support::TestStore;
 
 impl TestStore {
-    fn new_snapshot(&self, temporary: bool) -> NewSnapshotRow {
+    pub(crate) fn new_snapshot(&self, temporary: bool) -> NewSnapshotRow {
         let of = self.new_row();
         NewSnapshotRow {
             id: SnapshotId::generate(),
@@ -36,7 +36,7 @@ impl TestStore {
         }
     }
 
-    fn copies(&self, of: &NewSnapshotRow, count: usize) -> Vec<NewWorkspaceRow> {
+    pub(crate) fn copies(&self, of: &NewSnapshotRow, count: usize) -> Vec<NewWorkspaceRow> {
         let origin = Some(MadeFrom { snapshot: of.id, workspace: of.workspace });
         (0..count).map(|_| NewWorkspaceRow { origin, ..self.new_row() }).collect()
     }

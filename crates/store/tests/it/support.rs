@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, ops::Deref};
 
 use emergent_provider::{ContainerKind, NetworkPolicy, ProviderKind, ResourceLimits, WorkspaceId};
-use emergent_store::{Admission, DatabaseUrl, IdlePolicy, NewWorkspaceRow, Store, WorkspaceRow};
+use emergent_store::{
+    Admission, DatabaseUrl, IdlePolicy, McpServerId, McpServerRow, McpServerState, NewWorkspaceRow, Store, WorkspaceRow,
+};
 use sea_orm::{ConnectionTrait as _, Database};
 use tempfile::TempDir;
 
@@ -28,6 +30,33 @@ pub(crate) async fn new_database() -> (TempDir, DatabaseUrl) {
         DatabaseUrl::sqlite(directory.path().join("emergent.db"))
     };
     (directory, url)
+}
+
+/// A hosted MCP server of the default project with half a GiB of memory, which runs.
+pub(crate) fn new_mcp_server(store: &Store, name: &str) -> McpServerRow {
+    let spec = serde_json::json!({ "image": "a", "stdio_bridge": true, "restart_policy": "always", "cpu": 0.5,
+        "memory_bytes": 512 << 20, "disk_bytes": 1 << 30, "pids": 64, "network": "none", "call_timeout_ms": 1 });
+    let now = chrono::Utc::now();
+    McpServerRow {
+        id: McpServerId::generate(),
+        project: store.default_project(),
+        server: store.server_id(),
+        name: name.to_owned(),
+        spec: serde_json::from_value(spec).unwrap(),
+        environment_keys: Vec::new(),
+        environment_sealed: None,
+        revision: 1,
+        made_revision: None,
+        state: McpServerState::Running,
+        message: None,
+        last_exit: None,
+        restarts: 0,
+        era: None,
+        runtime: None,
+        warnings: Vec::new(),
+        created_at: now,
+        updated_at: now,
+    }
 }
 
 impl TestStore {

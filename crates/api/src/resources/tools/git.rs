@@ -1,6 +1,7 @@
 //! The git tool. What it needs of its caller depends on the action.
 
 use axum::{Json, extract::State};
+use emergent_core::Purpose;
 use emergent_guest_proto::{
     GuestPath,
     tools::{GitAction, GitRequest, GitResult},
@@ -41,7 +42,7 @@ pub(super) async fn git(
     if changes_something(&request.action) {
         caller.require(Scope::AdminWrite)?;
     }
-    Ok(Json(state.workspaces().guest(caller.project(), id).await?.git(&request).await?))
+    Ok(Json(state.workspaces().guest_for(caller.project(), id, Purpose::Run).await?.git(&request).await?))
 }
 
 fn changes_something(action: &GitAction) -> bool {

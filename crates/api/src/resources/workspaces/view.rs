@@ -207,7 +207,8 @@ pub struct PassedOverView {
 /// What went wrong with a workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WorkspaceFault {
-    /// A stable word: `create_failed`, `engine_unavailable`, `create_interrupted`, `oom`, `killed`, `start_failed`, `engine_lost`.
+    /// A stable word: `create_failed`, `engine_unavailable`, `create_interrupted`, `oom`,
+    /// `process_limit`, `disk_full`, `killed`, `start_failed`, `engine_lost`.
     pub reason: String,
     /// What happened and what to do.
     pub message: String,

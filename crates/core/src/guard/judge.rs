@@ -1,0 +1,97 @@
+//! Whether a sandbox takes too much disk, from one count of its files to the next. Pure.
+
+use super::Fullness;
+
+/// How much more than its limit a sandbox may have before it is ended: what lies between two looks, and what is counted
+/// less exactly.
+const MARGIN: u64 = 8 << 20;
+/// How much a sandbox may grow while its machine's disk is nearly full.
+const GROWTH: u64 = 4 << 20;
+
+/// What is known of a sandbox's files.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// How much they took when the machine last had room.
+    base: Option<u64>,
+    /// How much they took when the sandbox was ended for its own limit, until they are below that again.
+    over: Option<u64>,
+    /// It was ended for its machine's disk, which still has no room.
+    is_host_full: bool,
+}
+
+/// What is to be done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Judgement {
+    /// It may write.
+    Fine,
+    /// It goes on as it is.
+    Unchanged,
+    /// It may not write.
+    Full(Fullness),
+    /// It may not write, and does.
+    End(Fullness),
+}
+
+impl Seen {
+    /// Judges a count. `is_low`: the machine's disk is nearly full.
+    pub(super) fn judge(&mut self, used: u64, limit: u64, is_low: bool) -> Judgement {
+        if used <= limit {
+            self.over = None;
+        } else if used > limit.saturating_add(MARGIN.max(limit / 20))
+            && self.over.is_none_or(|before| used > before.saturating_add(GROWTH))
+        {
+            // One that was ended runs again to have files removed: it is ended once more only if it grows.
+            self.over = Some(used);
+            return Judgement::End(Fullness::Own { limit });
+        }
+        if !is_low {
+            self.is_host_full = false;
+            self.base = Some(used);
+        } else if used > self.base.get_or_insert(used).saturating_add(GROWTH) {
+            self.is_host_full = true;
+            self.base = Some(used);
+            return Judgement::End(Fullness::Host);
+        }
+        match self.over {
+            Some(_) => Judgement::Full(Fullness::Own { limit }),
+            None if self.is_host_full => Judgement::Full(Fullness::Host),
+            // A restarted server knows from the row that it was full, and leaves it so until there is room.
+            None if used > limit => Judgement::Unchanged,
+            None => Judgement::Fine,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const LIMIT: u64 = 100 * MIB;
+    const OWN: Fullness = Fullness::Own { limit: LIMIT };
+
+    #[test]
+    fn a_sandbox_over_its_limit_is_ended_once_and_may_write_when_it_is_below_again() {
+        let mut seen = Seen::default();
+        assert_eq!(seen.judge(100 * MIB, LIMIT, false), Judgement::Fine);
+        assert_eq!(seen.judge(105 * MIB, LIMIT, false), Judgement::Unchanged, "within the margin");
+        assert_eq!(seen.judge(150 * MIB, LIMIT, false), Judgement::End(OWN));
+        assert_eq!(seen.judge(150 * MIB, LIMIT, false), Judgement::Full(OWN), "it runs to have files removed");
+        assert_eq!(seen.judge(160 * MIB, LIMIT, false), Judgement::End(OWN), "it writes on all the same");
+        assert_eq!(seen.judge(104 * MIB, LIMIT, false), Judgement::Full(OWN));
+        assert_eq!(seen.judge(90 * MIB, LIMIT, false), Judgement::Fine);
+    }
+
+    #[test]
+    fn whoever_grows_while_the_machine_is_nearly_full_is_ended_and_others_are_not() {
+        let (mut writer, mut other) = (Seen::default(), Seen::default());
+        for seen in [&mut writer, &mut other] {
+            assert_eq!(seen.judge(10 * MIB, LIMIT, false), Judgement::Fine);
+        }
+        assert_eq!(other.judge(11 * MIB, LIMIT, true), Judgement::Fine);
+        assert_eq!(writer.judge(13 * MIB, LIMIT, true), Judgement::Fine);
+        assert_eq!(writer.judge(15 * MIB, LIMIT, true), Judgement::End(Fullness::Host), "slowly, too");
+        assert_eq!(writer.judge(15 * MIB, LIMIT, true), Judgement::Full(Fullness::Host));
+        assert_eq!(writer.judge(15 * MIB, LIMIT, false), Judgement::Fine);
+    }
+}

@@ -1,0 +1,143 @@
+//! What the engine's machine has left, and what a sandbox takes of it. All of it is looked at in the machine's own file
+//! system, and so only where the engine runs on this machine.
+
+use std::{
+    fs,
+    io::Read as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use emergent_provider::{ExitReason, HostRoom, WorkspaceId};
+
+use crate::{
+    disk,
+    engine::{EngineError, bounded, found},
+    labels::name_of,
+    provider::Parts,
+};
+
+/// Where control groups limit the tasks of all containers together, with one hierarchy and with several.
+const CONTAINERS: [&str; 4] = [
+    "/sys/fs/cgroup/docker",
+    "/sys/fs/cgroup/system.slice",
+    "/sys/fs/cgroup/pids/docker",
+    "/sys/fs/cgroup/pids/system.slice",
+];
+/// What the kernel writes into its log, before the control group, when one refuses its first task.
+const FORK_REJECTED: &str = "fork rejected by pids controller in ";
+/// The most of the kernel's log that is read.
+const KERNEL_LOG: usize = 8 << 20;
+/// What the program of gVisor answers when its host refuses it something that it cannot do without.
+const GVISOR_FAILED: i64 = 2;
+
+/// What the machine has left; `None` where the engine runs elsewhere, or has not said where it keeps its files.
+pub(crate) fn room(parts: &Parts) -> Option<HostRoom> {
+    let facts = parts.known_facts().filter(|_| parts.engine.is_local())?;
+    let disk = rustix::fs::statvfs(facts.root_dir.as_ref()?).ok()?;
+    let load = fs::read_to_string("/proc/loadavg").ok()?;
+    let (_, tasks) = load.split_whitespace().nth(3)?.split_once('/')?;
+    Some(HostRoom {
+        disk_free: disk.f_bavail.saturating_mul(disk.f_frsize),
+        tasks: tasks.parse().ok()?,
+        most_tasks: most_tasks()?,
+    })
+}
+
+/// How many tasks the machine may have; `None` where the engine runs elsewhere.
+pub(crate) fn tasks_of(parts: &Parts) -> Option<u64> {
+    if parts.engine.is_local() { most_tasks() } else { None }
+}
+
+fn most_tasks() -> Option<u64> {
+    let groups = CONTAINERS.iter().filter_map(|group| number(&Path::new(group).join("pids.max")));
+    let kernel = ["pid_max", "threads-max"].iter().map(|name| number(&Path::new("/proc/sys/kernel").join(name)));
+    kernel.flatten().chain(groups).min()
+}
+
+/// How many bytes the files of a sandbox take: those of its own layer and of its volumes.
+pub(crate) async fn disk_use(parts: &Parts, workspace: WorkspaceId) -> Result<Option<u64>, EngineError> {
+    if !parts.engine.is_local() {
+        return Ok(None);
+    }
+    let roots = match parts.known_roots(workspace) {
+        Some(roots) => roots,
+        None => match roots(parts, workspace).await? {
+            Some(roots) => parts.note_roots(workspace, roots),
+            None => return Ok(None),
+        },
+    };
+    Ok(tokio::task::spawn_blocking(move || disk::measure(&roots)).await.ok().flatten())
+}
+
+/// The directories where a sandbox keeps its files; `None` where there is no such sandbox.
+async fn roots(parts: &Parts, workspace: WorkspaceId) -> Result<Option<Vec<PathBuf>>, EngineError> {
+    let docker = parts.engine.client().await?;
+    let container = found(bounded(docker.inspect_container(&name_of(workspace), None)).await)?;
+    Ok(container.map(|container| {
+        let layer = container.graph_driver.and_then(|driver| driver.data.get("UpperDir").cloned());
+        let volumes = container.mounts.unwrap_or_default().into_iter().filter(|mount| mount.rw == Some(true));
+        volumes.filter_map(|mount| mount.source).chain(layer).map(PathBuf::from).collect()
+    }))
+}
+
+/// Whether the files of sandboxes can be counted: they are root's.
+pub(crate) fn sees_files(parts: &Parts) -> bool {
+    let root_dir = parts.known_facts().filter(|_| parts.engine.is_local()).and_then(|facts| facts.root_dir.clone());
+    root_dir.is_some_and(|root_dir| fs::read_dir(root_dir.join("volumes")).is_ok())
+}
+
+/// How many tasks of the machine a sandbox takes.
+pub(crate) async fn task_use(parts: &Parts, workspace: WorkspaceId) -> Result<Option<u64>, EngineError> {
+    if !parts.engine.is_local() {
+        return Ok(None);
+    }
+    let docker = parts.engine.client().await?;
+    let container = found(bounded(docker.inspect_container(&name_of(workspace), None)).await)?;
+    let pid = container.and_then(|container| container.state?.pid).filter(|pid| *pid > 0);
+    Ok(pid.and_then(|pid| tasks_of_group(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)))
+}
+
+/// The tasks of the control group that a line of `/proc/PID/cgroup` names.
+fn tasks_of_group(groups: &str) -> Option<u64> {
+    groups.lines().find_map(|line| {
+        let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
+        let hierarchy = match controllers {
+            "" => "",
+            listed if listed.split(',').any(|controller| controller == "pids") => "pids",
+            _ => return None,
+        };
+        number(&Path::new("/sys/fs/cgroup").join(hierarchy).join(group.trim_start_matches('/')).join("pids.current"))
+    })
+}
+
+/// Why a container under gVisor ended with this code: gVisor itself fails when the container's limit on tasks refuses it
+/// one, which only the kernel's log then tells.
+pub(crate) fn reason_of(code: i64, container: &str) -> ExitReason {
+    let rejected = code == GVISOR_FAILED
+        && kernel_log().is_some_and(|log| {
+            log.lines().any(|line| line.split_once(FORK_REJECTED).is_some_and(|(_, group)| group.contains(container)))
+        });
+    if rejected { ExitReason::ProcessLimit } else { ExitReason::Code(code) }
+}
+
+/// The kernel's log, where this process may read it.
+fn kernel_log() -> Option<String> {
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).ok()?;
+    let mut file = fs::OpenOptions::new().read(true).custom_flags(nonblocking).open("/dev/kmsg").ok()?;
+    let (mut log, mut record) = (Vec::new(), [0; 8 * 1024]);
+    // Each read answers one record; there are no more once it would block. A record that was overwritten is skipped.
+    while log.len() < KERNEL_LOG {
+        match file.read(&mut record) {
+            Ok(0) => break,
+            Ok(length) => log.extend_from_slice(&record[..length]),
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+            Err(_) => break,
+        }
+    }
+    Some(String::from_utf8_lossy(&log).into_owned())
+}
+
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}

@@ -1,0 +1,21 @@
+//! What the machine under an engine has, and how much of it is left.
+
+/// What the machine under an engine has, and how much of it is left, at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostRoom {
+    /// Bytes that are left, for unprivileged writers, on the file system where sandboxes keep their files.
+    pub disk_free: u64,
+    /// Processes and threads that there are on the machine.
+    pub tasks: u64,
+    /// How many of them it may have.
+    pub most_tasks: u64,
+}
+
+// === impl HostRoom ===
+
+impl HostRoom {
+    /// How many tasks may be in use before sandboxes have to give some up: a quarter stays with the machine itself.
+    pub fn task_budget(&self) -> u64 {
+        self.most_tasks - self.most_tasks / 4
+    }
+}

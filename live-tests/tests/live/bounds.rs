@@ -1,0 +1,106 @@
+//! What one workspace may take of its host, and what is said when it takes more.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use emergent_live_tests::{Case, Runtime, Server, api::WORKSPACES, until};
+use serde_json::json;
+
+/// How long the server may take to see what happens, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+const MIB: u64 = 1 << 20;
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        Case::new("what_is_written_beyond_the_disk_limit_ends_the_workspace", disk_limit_in_the_workspace),
+        Case::new("the_disk_limit_counts_what_is_outside_the_workspace_directory", disk_limit_outside),
+        Case::new("a_host_that_is_nearly_full_takes_nothing_more", nearly_full_host),
+        Case::new("a_fork_bomb_is_told_as_what_it_was", fork_bomb),
+    ]
+}
+
+async fn disk_limit_in_the_workspace(runtime: Runtime) -> anyhow::Result<()> {
+    disk_limit(runtime, "/workspace").await
+}
+
+async fn disk_limit_outside(runtime: Runtime) -> anyhow::Result<()> {
+    disk_limit(runtime, "/var/tmp").await
+}
+
+/// Writes a gibibyte, slowly, where a hundred mebibytes are allowed.
+async fn disk_limit(runtime: Runtime, place: &str) -> anyhow::Result<()> {
+    let server = Server::on(runtime).await?;
+    let id = server.api.create(json!({ "resource_limits": { "disk": "100M" } })).await?;
+    let roots = roots(&server, &id).await?;
+    let script = format!(
+        "mkdir -p {place}/full; for i in $(seq 100); do head -c 10M /dev/zero >{place}/full/$i; sleep 0.3; done"
+    );
+    let started = json!({ "command": script });
+    server.api.post(&format!("{WORKSPACES}/{id}/processes"), started).await?.success()?;
+    let failed = server.api.await_state(&id, "error", PATIENCE).await?;
+    ensure!(failed["error"]["reason"] == "disk_full", "{}", failed["error"]);
+    let used = used(&roots)?;
+    ensure!(used <= 400 * MIB, "{} MiB were written", used / MIB);
+
+    let refused = server.api.tool(&id, "bash", json!({ "command": "true" })).await?.refusal(507)?;
+    ensure!(refused["detail"].as_str().is_some_and(|detail| detail.contains("files/remove")), "{refused}");
+    let write = json!({ "file_path": "/workspace/more", "content": "more" });
+    server.api.tool(&id, "write", write).await?.refusal(507)?;
+    let remove = json!({ "path": format!("{place}/full"), "recursive": true });
+    server.api.post(&format!("{WORKSPACES}/{id}/files/remove"), remove).await?.success()?;
+    until("programs run again", PATIENCE, async || {
+        let ran = server.api.tool(&id, "bash", json!({ "command": "true" })).await?;
+        Ok(if ran.status.is_success() { Ok(()) } else { Err(ran.body.to_string()) })
+    })
+    .await
+}
+
+async fn nearly_full_host(runtime: Runtime) -> anyhow::Result<()> {
+    let mut server = Server::on(runtime).await?;
+    let id = server.api.create_default().await?;
+    server.terminate().await?;
+    // More than any disk has left.
+    server.restart(|options| *options = options.clone().with("WORKSPACE_DISK_RESERVE", "1048576G")).await?;
+    let refused = server.api.post(WORKSPACES, json!({})).await?.refusal(507)?;
+    ensure!(refused["detail"].as_str().is_some_and(|it| it.contains("WORKSPACE_DISK_RESERVE")), "{refused}");
+    server.api.post(&format!("{WORKSPACES}/{id}/snapshots"), json!({})).await?.refusal(507)?;
+    let write = json!({ "file_path": "/workspace/more", "content": "more" });
+    server.api.tool(&id, "write", write).await?.refusal(507)?;
+    ensure!(server.api.bash(&id, "echo here").await? == "here\n", "who does not write goes on");
+    Ok(())
+}
+
+/// Under gVisor each process costs the host several tasks, and the sandbox ends when it may have no more of them.
+async fn fork_bomb(runtime: Runtime) -> anyhow::Result<()> {
+    let server = Server::on(runtime).await?;
+    let id = server.api.create(json!({ "allow_root": true, "resource_limits": { "pids": 64 } })).await?;
+    let bomb = "for i in $(seq 500); do (while :; do /bin/true; done) & done; wait";
+    let bomb = json!({ "command": bomb, "user": "root" });
+    let path = format!("{WORKSPACES}/{id}/processes");
+    let started = server.api.post(&path, bomb).await?.success()?;
+    if runtime == Runtime::Runsc {
+        let failed = server.api.await_state(&id, "error", PATIENCE).await?;
+        ensure!(failed["error"]["reason"] == "process_limit", "{}", failed["error"]);
+        ensure!(failed["error"]["message"].as_str().is_some_and(|it| !it.contains("outside")), "{}", failed["error"]);
+    } else {
+        let execution = started["execution_id"].as_str().context("no execution")?;
+        server.api.post(&format!("{path}/{execution}/cancel"), json!({})).await?.success()?;
+    }
+    ensure!(server.api.bash(&id, "echo alive").await? == "alive\n", "it goes on, or is started again");
+    Ok(())
+}
+
+/// Where the host keeps a workspace's files.
+async fn roots(server: &Server, id: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let container = server.engine.inspect(id).await?;
+    let layer = container.graph_driver.and_then(|driver| driver.data.get("UpperDir").cloned());
+    let volumes = container.mounts.context("no mounts")?.into_iter().filter(|mount| mount.rw == Some(true));
+    Ok(volumes.filter_map(|mount| mount.source).chain(layer).map(PathBuf::from).collect())
+}
+
+fn used(roots: &[PathBuf]) -> anyhow::Result<u64> {
+    let counted = std::process::Command::new("du").args(["-scxB1"]).args(roots).output().context("du")?;
+    let counted = String::from_utf8_lossy(&counted.stdout).into_owned();
+    let total = counted.lines().last().and_then(|line| line.split_whitespace().next()).context("du said nothing")?;
+    Ok(total.parse()?)
+}
