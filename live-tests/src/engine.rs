@@ -165,6 +165,10 @@ impl Engine {
     }
 }
 
+/// What a workspace has in the engine: its container, `/workspace`, and the volume with what was handed over. A snapshot has
+/// an image in the container's place.
+pub const PARTS: usize = 3;
+
 /// The name of a workspace's container.
 pub fn container(workspace: &str) -> String {
     format!("emergent-{workspace}")

@@ -20,6 +20,18 @@ impl Image {
         Ok(Self { reference: reference.to_owned() })
     }
 
+    /// The image that workspaces run by default, with lines of a Dockerfile more.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub fn with(reference: &str, lines: &str) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir().context("making a directory")?;
+        let dockerfile = format!("FROM emergent/workspace:latest\n{lines}\n");
+        std::fs::write(folder.path().join("Dockerfile"), dockerfile).context("writing a Dockerfile")?;
+        docker(&["build", "--quiet", "--tag", reference, &folder.path().display().to_string()])?;
+        Ok(Self { reference: reference.to_owned() })
+    }
+
     /// Lets the same name stand for an image with a label more.
     ///
     /// # Errors

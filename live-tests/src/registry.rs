@@ -60,6 +60,23 @@ impl Registry {
         Ok(registry)
     }
 
+    /// Its address, as references name it.
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// A file of one project's logins.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn login_file_of(&self, project: &str) -> anyhow::Result<PathBuf> {
+        let login = std::fs::read(self.login_file(PASSWORD)?)?;
+        let login: serde_json::Value = serde_json::from_slice(&login)?;
+        let file = self.folder.path().join(format!("login-of-{project}.json"));
+        std::fs::write(&file, serde_json::json!({ "projects": { project: login } }).to_string())?;
+        Ok(file)
+    }
+
     /// A file of logins, as `docker login` writes it.
     ///
     /// # Errors
@@ -67,7 +84,7 @@ impl Registry {
     pub fn login_file(&self, password: &str) -> anyhow::Result<PathBuf> {
         let folder = self.folder.path().join(format!("login-{password}"));
         std::fs::create_dir_all(&folder)?;
-        let host = format!("127.0.0.1:{}", self.port);
+        let host = self.host();
         let auth = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, format!("{USER}:{password}"));
         let file = folder.join("config.json");
         std::fs::write(&file, serde_json::json!({ "auths": { host: { "auth": auth } } }).to_string())?;
@@ -79,7 +96,7 @@ impl Registry {
     /// # Errors
     /// When Docker refuses.
     pub fn publish(&self, name: &str) -> anyhow::Result<String> {
-        let image = format!("127.0.0.1:{}/{name}:1", self.port);
+        let image = format!("{}/{name}:1", self.host());
         let tree = self.folder.path().join("tree");
         std::fs::create_dir_all(&tree)?;
         std::fs::write(tree.join("from-the-registry"), "yes\n")?;

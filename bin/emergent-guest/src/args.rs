@@ -7,7 +7,8 @@ use crate::machine::settings::MachineSettings;
 /// The command line in short.
 pub const USAGE: &str = "usage: emergent-guest serve [--state-dir DIR] [--workspace DIR] [--socket PATH] [--stdio] \
     [--nproc N] [--output-budget BYTES] \
-    [--nameserver ADDRESS]... [--own DIR]... [--workspace-id ID] | connect [--socket PATH] | copy-tree FROM TO | \
+    [--nameserver ADDRESS]... [--own DIR]... [--volume DIR]... [--workspace-id ID] | connect [--socket PATH] | \
+    copy-trees FROM TO [FROM TO]... | \
     init | --version";
 
 /// What to do.
@@ -20,13 +21,8 @@ pub enum Command {
         /// The daemon's socket.
         socket: PathBuf,
     },
-    /// Copy all that is in a directory into an empty one.
-    CopyTree {
-        /// The directory to copy.
-        from: PathBuf,
-        /// The empty one.
-        to: PathBuf,
-    },
+    /// Copy all that is in directories into empty ones: pairs of a directory to copy and an empty one.
+    CopyTrees(Vec<(PathBuf, PathBuf)>),
     /// Be the first process of a virtual machine.
     Init,
     /// Say which release this is.
@@ -50,8 +46,10 @@ pub struct Settings {
     pub output_budget: u64,
     /// Name servers for where Docker's own cannot be reached.
     pub name_servers: Vec<IpAddr>,
-    /// Directories that are to be the agent's, where they are root's.
+    /// Directories on file systems of their own that are to be the agent's, where they are root's.
     pub owned: Vec<PathBuf>,
+    /// Directories on file systems of their own that stay whose they are.
+    pub volumes: Vec<PathBuf>,
     /// Which workspace this is; what another has executed here is forgotten.
     pub workspace_id: Option<String>,
     /// What the host wants of the machine, where the daemon is the first process of one.
@@ -92,7 +90,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, ArgsE
     match arguments.next().as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("serve") => serve(arguments).map(|settings| Command::Serve(Box::new(settings))),
         Some("connect") => connect(arguments),
-        Some("copy-tree") => copy_tree(arguments),
+        Some("copy-trees") => copy_trees(arguments),
         // The kernel hands over words of its command line that it does not know.
         Some("init") => Ok(Command::Init),
         Some("--version" | "-V") => Ok(Command::Version),
@@ -113,6 +111,7 @@ fn serve(mut arguments: impl Iterator<Item = OsString>) -> Result<Settings, Args
             Some("--output-budget") => settings.output_budget = number("--output-budget", &mut arguments)?,
             Some("--nameserver") => settings.name_servers.push(address("--nameserver", &mut arguments)?),
             Some("--own") => settings.owned.push(value("--own", &mut arguments)?.into()),
+            Some("--volume") => settings.volumes.push(value("--volume", &mut arguments)?.into()),
             Some("--workspace-id") => settings.workspace_id = Some(text("--workspace-id", &mut arguments)?),
             _ => return Err(ArgsError::UnknownFlag(flag)),
         }
@@ -132,10 +131,16 @@ fn connect(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, Arg
     Ok(Command::Connect { socket })
 }
 
-fn copy_tree(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, ArgsError> {
-    let from = value("copy-tree", &mut arguments)?.into();
-    let to = value("copy-tree", &mut arguments)?.into();
-    arguments.next().map_or(Ok(Command::CopyTree { from, to }), |more| Err(ArgsError::UnknownFlag(more)))
+fn copy_trees(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, ArgsError> {
+    let mut pairs = Vec::new();
+    loop {
+        let from = arguments.next();
+        if from.is_none() && !pairs.is_empty() {
+            return Ok(Command::CopyTrees(pairs));
+        }
+        let from = from.ok_or(ArgsError::NoValue("copy-trees"))?;
+        pairs.push((from.into(), value("copy-trees", &mut arguments)?.into()));
+    }
 }
 
 fn value(flag: &'static str, arguments: &mut impl Iterator<Item = OsString>) -> Result<OsString, ArgsError> {
@@ -169,6 +174,7 @@ impl Default for Settings {
             output_budget: DEFAULT_OUTPUT_BUDGET,
             name_servers: Vec::new(),
             owned: Vec::new(),
+            volumes: Vec::new(),
             workspace_id: None,
             machine: None,
         }
@@ -197,8 +203,9 @@ mod tests {
         assert_eq!(parsed("serve --nope"), Err(ArgsError::UnknownFlag("--nope".into())));
         assert_eq!(parsed("serve --nproc"), Err(ArgsError::NoValue("--nproc")));
         assert_eq!(parsed("serve --nproc x"), Err(ArgsError::NotANumber("--nproc", "x".into())));
-        assert_eq!(parsed("copy-tree /a"), Err(ArgsError::NoValue("copy-tree")));
-        assert_eq!(parsed("copy-tree /a /b /c"), Err(ArgsError::UnknownFlag("/c".into())));
+        for odd in ["copy-trees", "copy-trees /a", "copy-trees /a /b /c"] {
+            assert_eq!(parsed(odd), Err(ArgsError::NoValue("copy-trees")));
+        }
         assert_eq!(parsed("serve --nameserver x"), Err(ArgsError::NotAnAddress("--nameserver", "x".into())));
         assert_eq!(parsed(""), Err(ArgsError::NoCommand));
     }

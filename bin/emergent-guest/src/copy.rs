@@ -1,4 +1,4 @@
-//! `emergent-guest copy-tree`: a whole tree, with all that its files have.
+//! `emergent-guest copy-trees`: whole trees, with all that their files have.
 //!
 //! What is copied belongs to an agent, who may have put anything there. Nothing is ever opened by a path: each name is
 //! taken from its directory and opened in it without following a link, so a copy cannot lead out of either tree. Links
@@ -6,7 +6,7 @@
 //! left out: a workspace cannot make any.
 //!
 //! The copying begins when a line comes on standard input: whoever starts the program has it ready before the tree is
-//! made to stand still. It answers with one line, the number of bytes or what went wrong.
+//! made to stand still. It answers with one line, the numbers of bytes of the trees or what went wrong.
 //!
 //! Nobody may change the tree meanwhile; what is in it is then of one moment.
 
@@ -19,7 +19,7 @@ use std::{
     fmt,
     io::{self, BufRead, Read as _, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::{
@@ -70,12 +70,12 @@ struct Copier {
 ///
 /// # Errors
 /// When whoever started it cannot be heard or told.
-pub fn when_told(from: &Path, to: &Path, mut told: impl BufRead, mut answer: impl Write) -> io::Result<()> {
+pub fn when_told(pairs: &[(PathBuf, PathBuf)], mut told: impl BufRead, mut answer: impl Write) -> io::Result<()> {
     if told.by_ref().take(TOLD_BYTES).read_line(&mut String::new())? == 0 {
         return Ok(());
     }
-    match tree(from, to) {
-        Ok(bytes) => writeln!(answer, "{bytes}"),
+    match pairs.iter().map(|(from, to)| tree(from, to)).collect::<Result<Vec<_>, _>>() {
+        Ok(bytes) => writeln!(answer, "{}", bytes.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")),
         Err(error) => writeln!(answer, "{error}"),
     }
 }

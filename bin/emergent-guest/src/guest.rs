@@ -41,6 +41,8 @@ pub struct Guest {
     pub machine: Option<Machine>,
     /// How much the files of the workspace take.
     pub tree: Tree,
+    /// How much the files of its other volumes take.
+    pub volumes: Tree,
     /// Told when the guest is to end.
     pub shutdown: Notify,
     /// Tells the channels to finish what they have begun; each keeps a receiver until it has.

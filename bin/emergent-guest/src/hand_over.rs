@@ -1,18 +1,23 @@
 //! What belongs to the workspace rather than to its sandbox: handed over by the server once the sandbox has become
-//! somebody's workspace, and kept on the root file system, so that it outlives restarts and goes along with a copy.
+//! somebody's workspace, and kept in a directory of root's, so that it outlives restarts.
+//!
+//! The directory is no part of the root file system where an image can be made of that: whoever gets such an image gets no
+//! value of the environment with it. The server copies the directory along with the files of a snapshot.
 
 use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs,
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{PoisonError, RwLock},
 };
 
 use emergent_guest_proto::HandOver;
 
+/// The directory, below the guest's own.
+const DIRECTORY: &str = "private";
 const FILE: &str = "hand-over.json";
 /// What was handed over to the workspace that this one is a copy of.
 const INHERITED: &str = "inherited.json";
@@ -30,10 +35,11 @@ impl HandedOver {
     /// server does not take such a sandbox for a workspace.
     ///
     /// # Errors
-    /// When the file is there and cannot be read.
+    /// When the directory cannot be made root's alone, or a file is there and cannot be read.
     pub fn load(state_dir: &Path) -> io::Result<Self> {
-        let file = state_dir.join(FILE);
-        let inherited = read(&state_dir.join(INHERITED))?.map(|hand_over| hand_over.environment).unwrap_or_default();
+        let directory = directory(state_dir)?;
+        let file = directory.join(FILE);
+        let inherited = read(&directory.join(INHERITED))?.map(|hand_over| hand_over.environment).unwrap_or_default();
         Ok(Self { current: RwLock::new(read(&file)?), inherited, file })
     }
 
@@ -45,11 +51,7 @@ impl HandedOver {
         for (name, value) in &self.inherited {
             hand_over.environment.entry(name.clone()).or_insert_with(|| value.clone());
         }
-        let aside = self.file.with_extension("new");
-        // Its values may be secrets, and agents read the directory.
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
-        file.write_all(&serde_json::to_vec(&hand_over)?)?;
-        fs::rename(&aside, &self.file)?;
+        write(&self.file, &hand_over)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(hand_over);
         Ok(())
     }
@@ -82,10 +84,34 @@ impl HandedOver {
 /// # Errors
 /// When it cannot be renamed.
 pub fn bequeath(state_dir: &Path) -> io::Result<()> {
-    match fs::rename(state_dir.join(FILE), state_dir.join(INHERITED)) {
+    let directory = directory(state_dir)?;
+    // Guests of before kept it beside the rest.
+    let former = state_dir.join(FILE);
+    if let Some(hand_over) = read(&former)? {
+        write(&directory.join(FILE), &hand_over)?;
+        fs::remove_file(former)?;
+    }
+    match fs::rename(directory.join(FILE), directory.join(INHERITED)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// The directory, which is there and root's alone when this returns.
+fn directory(state_dir: &Path) -> io::Result<PathBuf> {
+    let directory = state_dir.join(DIRECTORY);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
+    Ok(directory)
+}
+
+/// Replaces a file as a whole.
+fn write(file: &Path, hand_over: &HandOver) -> io::Result<()> {
+    let aside = file.with_extension("new");
+    let mut new = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    new.write_all(&serde_json::to_vec(hand_over)?)?;
+    new.sync_all()?;
+    fs::rename(&aside, file)
 }
 
 fn read(file: &Path) -> io::Result<Option<HandOver>> {

@@ -26,9 +26,7 @@ fn run() -> anyhow::Result<()> {
         args::Command::Init => init::run(),
         args::Command::Serve(settings) => serve::run(*settings)?,
         args::Command::Connect { socket } => connect::run(&socket)?,
-        args::Command::CopyTree { from, to } => {
-            copy::when_told(&from, &to, std::io::stdin().lock(), std::io::stdout())?
-        }
+        args::Command::CopyTrees(pairs) => copy::when_told(&pairs, std::io::stdin().lock(), std::io::stdout())?,
         args::Command::Version => {
             writeln!(std::io::stdout(), "emergent-guest {}", env!("CARGO_PKG_VERSION"))?;
         }

@@ -75,4 +75,19 @@ mod tests {
             assert_eq!(handed_over.environment(), [("A".into(), "1".into()), ("B".into(), "2".into())]);
         }
     }
+    #[test]
+    fn what_a_guest_of_before_was_handed_is_inherited_and_no_file_with_it_is_left_beside() {
+        let folder = tempfile::tempdir().unwrap();
+        take_over(folder.path(), "one").unwrap();
+        let former = folder.path().join("hand-over.json");
+        fs::write(&former, r#"{"environment":{"A":"1"},"allow_root":true}"#).unwrap();
+        take_over(folder.path(), "two").unwrap();
+        assert!(!former.exists());
+        let handed_over = HandedOver::load(folder.path()).unwrap();
+        assert!(!handed_over.is_complete());
+        handed_over.take(HandOver::default()).unwrap();
+        assert_eq!(handed_over.environment(), [("A".into(), "1".into())]);
+        let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<std::collections::BTreeSet<_>>(), ["private".into(), "workspace-id".into()].into());
+    }
 }

@@ -106,6 +106,7 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
         boot_id: boot_id.into(),
         machine: settings.machine.as_ref().map(Machine::new),
         tree: Tree::default(),
+        volumes: Tree::default(),
         started: Instant::now(),
         shutdown: Notify::new(),
         closing: watch::Sender::new(()),
@@ -190,7 +191,19 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Lets everybody write in `/tmp`: an image without one has got it from whoever mounted something there.
+fn open_tmp(tmp: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(tmp) {
+        Ok(found) if found.is_dir() && found.uid() == 0 && found.mode() & 0o7777 == 0o755 => {
+            fs::set_permissions(tmp, fs::Permissions::from_mode(0o1777))
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 fn prepare_directories(settings: &Settings) -> io::Result<()> {
+    open_tmp(Path::new("/tmp"))?;
     if let Some(workspace) = &settings.workspace_id {
         fs::DirBuilder::new().recursive(true).mode(0o755).create(&settings.state_dir)?;
         owner::take_over(&settings.state_dir, workspace)?;

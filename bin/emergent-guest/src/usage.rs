@@ -20,7 +20,9 @@ const NO_LIMIT: u64 = 1 << 60;
 pub async fn measure(guest: &Guest) -> Result<Usage, GuestError> {
     let workspace = guest.workspace().to_owned();
     let uptime_ms = u64::try_from(guest.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let workspace_bytes = guest.tree.bytes(&workspace).await;
+    let workspace_bytes = guest.tree.bytes(std::slice::from_ref(&workspace)).await;
+    let volumes = [guest.settings.owned.as_slice(), &guest.settings.volumes].concat();
+    let volume_bytes = if volumes.is_empty() { None } else { guest.volumes.bytes(&volumes).await };
     rights::blocking(move || {
         let disk =
             rustix::fs::statvfs(&workspace).map_err(|error| failure::at(&workspace, "measure", &error.into()))?;
@@ -44,6 +46,7 @@ pub async fn measure(guest: &Guest) -> Result<Usage, GuestError> {
             disk_used_bytes: Some((disk.f_blocks - disk.f_bfree).saturating_mul(disk.f_frsize)),
             disk_total_bytes: Some(disk.f_blocks.saturating_mul(disk.f_frsize)),
             workspace_bytes,
+            volume_bytes,
             uptime_ms,
         })
     })

@@ -114,6 +114,8 @@ pub(crate) struct DockerSettings {
     pub(crate) network_name: Option<String>,
     /// What workspaces may reach although it is private.
     pub(crate) network_allow: Vec<IpNet>,
+    /// Registries of private networks that projects' images may come from.
+    pub(crate) private_registries: Vec<String>,
 }
 
 /// The settings of the firecracker provider.

@@ -151,8 +151,6 @@ fn hosting_config(config: &Config) -> anyhow::Result<HostingConfig> {
     Ok(HostingConfig {
         enabled: core.enabled,
         default_image: core.default_image.clone(),
-        allowed_images: core.allowed_images.clone(),
-        registries: core.registries.clone(),
         secret_key,
         body_limit: mcp.body_limit,
         max_sessions: mcp.max_sessions,
@@ -180,6 +178,7 @@ fn providers(config: &Config, guest_binary: GuestBinary, server: ServerId) -> an
         require_isolation: docker.require_isolation,
         network_name: docker.network_name.clone(),
         network_allow: docker.network_allow.clone(),
+        private_registries: docker.private_registries.clone(),
         guest_binary,
     })?;
     let mut providers: Vec<Arc<dyn Provider>> = vec![Arc::new(gvisor)];

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use emergent_provider::{ContainerKind, Fault, ImageRef, ProviderKind, RegistryCredentials, ResourceLimits};
+use emergent_provider::{ContainerKind, Fault, ImageRef, ProviderKind, ResourceLimits};
 use emergent_store::IdlePolicy;
 
-use crate::{AuditConfig, DeploymentMode};
+use crate::{AuditConfig, DeploymentMode, RegistryLogin};
 
 /// The settings of the core, checked by whoever reads them.
 #[derive(Debug, Clone)]
@@ -44,10 +44,14 @@ pub struct CoreConfig {
     pub default_limits: ResourceLimits,
     /// What a workspace runs when the request does not say (`WORKSPACE_DEFAULT_IMAGE`).
     pub default_image: ImageRef,
-    /// Globs of images that may be used (`WORKSPACE_ALLOWED_IMAGES`); empty allows any.
+    /// Globs of images that may be used, those of the engine that nobody has pulled among them
+    /// (`WORKSPACE_ALLOWED_IMAGES`); empty allows any that can be pulled.
     pub allowed_images: Vec<String>,
-    /// How to log in to registries, by host.
-    pub registries: Vec<(String, RegistryCredentials)>,
+    /// How to log in to registries (`WORKSPACE_REGISTRY_AUTH_FILE`).
+    pub registries: Vec<RegistryLogin>,
+    /// How long an image that was pulled for a project is kept when nothing is made from it
+    /// (`WORKSPACE_PULLED_IMAGE_RETENTION_DAYS`).
+    pub pulled_image_retention: chrono::Duration,
     /// What is kept of what was done and used.
     pub audit: AuditConfig,
     /// Where the process kills itself, for tests of crashes (`EMERGENT_FAULT`).

@@ -9,8 +9,8 @@ use std::{
 use emergent_guest_client::{Guest, GuestCallError};
 use emergent_guest_proto::{HandOver, Hello};
 use emergent_provider::{
-    CreateError, CreateStep, EngineState, ImageRef, OperationError, ProviderKind, RegistryCredentials, SandboxSpec,
-    ServerId, StepObserver as _, WorkspaceId,
+    CreateError, CreateStep, Created, EngineState, ImageAccess, OperationError, ProviderKind, SandboxSpec, ServerId,
+    StepObserver as _, WorkspaceId,
 };
 use emergent_store::{
     Admission, DestroyReason, ErrorReason, IdempotencyClaim, IdleAction, MadeSandbox, NewWorkspaceRow, PassedOver,
@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use tracing::Instrument as _;
 
 use crate::{
-    IdempotencyKey, NewWorkspace, NewWorkspaceError, Ttl, Workspace,
+    IdempotencyKey, ImageError, NewWorkspace, NewWorkspaceError, Ttl, Workspace,
     audit::{Ending, inherit},
     inner::{Core, chain, propagate},
     pool::{Member, Need},
@@ -36,8 +36,6 @@ use crate::{
 
 /// How long a guest may take to answer first, however slow the host is.
 pub(crate) const FIRST_ANSWER: Duration = Duration::from_secs(30);
-/// The registry of images that name none.
-const DEFAULT_REGISTRY: &str = "docker.io";
 /// When a caller that found no room should try again.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -53,6 +51,8 @@ pub(crate) struct Order {
 /// Why a provider did not make a workspace whose row was recorded.
 #[derive(Debug, thiserror::Error)]
 enum Unready {
+    #[error(transparent)]
+    Image(#[from] ImageError),
     #[error(transparent)]
     Create(#[from] CreateError),
     #[error("the sandbox was made, but nothing answers in it")]
@@ -107,7 +107,7 @@ impl Core {
         }
         self.may_act().await?;
         let (request, basis) = self.basis_of(project, request).await?;
-        let checked = check(&request, &self.config, &self.allowed_images)?;
+        let checked = check(&request, &self.config, self.images.admitted())?;
         let wanted = Wanted {
             named: request.provider.or(self.config.default_provider),
             container: request.kind,
@@ -205,18 +205,12 @@ impl Core {
             kind: row.kind,
             image: row.image.clone(),
             snapshot: row.origin.map(|origin| origin.snapshot),
-            registry: self.registry_login(&row.image),
+            access: ImageAccess::Operator,
+            registry: None,
             limits: row.limits,
             network: row.network,
             volumes: Vec::new(),
         }
-    }
-
-    /// How to log in to an image's registry.
-    pub(crate) fn registry_login(&self, image: &ImageRef) -> Option<RegistryCredentials> {
-        let host = image.registry_host().unwrap_or(DEFAULT_REGISTRY);
-        let login = self.config.registries.iter().find(|(known, _)| known == host);
-        login.map(|(_, credentials)| credentials.clone())
     }
 
     /// Drives a create to its end, whatever that is, and lets the turn go.
@@ -302,16 +296,39 @@ impl Core {
 
     async fn make_cold(&self, entry: &Entry, spec: &SandboxSpec, hand_over: &HandOver) -> Result<(), Unready> {
         let Some(registered) = self.providers.get(entry.provider()) else { return Err(Unready::Unwanted) };
-        let created = tokio::select! {
-            created = registered.provider.create(spec, &self.steps) => created?,
-            () = entry.unwanted_while_pulling() => return Err(Unready::Unwanted),
-        };
+        let created = self.create_sandbox(entry, registered, spec).await?;
         let made = MadeSandbox { runtime: created.runtime, isolation: created.isolation, warnings: created.warnings };
         self.store.workspaces_record_made(entry.id, &made).await?;
         let guest = self.new_guest(entry.provider(), entry.id, created.first_channel);
         first_answer(registered, entry.id, &guest, FIRST_ANSWER).await.map_err(Unready::Guest)?;
         self.steps.created(entry.id, CreateStep::GuestAnswered);
         self.hand_over(entry, guest, hand_over).await
+    }
+
+    /// Has the provider make the sandbox: from the snapshot, or from an image that the project may use.
+    async fn create_sandbox(
+        &self,
+        entry: &Entry,
+        registered: &Registered,
+        spec: &SandboxSpec,
+    ) -> Result<Created, Unready> {
+        let provider = registered.provider.as_ref();
+        let create = async |spec: &SandboxSpec| {
+            tokio::select! {
+                created = provider.create(spec, &self.steps) => Ok(created?),
+                () = entry.unwanted_while_pulling() => Err(Unready::Unwanted),
+            }
+        };
+        if spec.snapshot.is_some() {
+            return create(spec).await;
+        }
+        let image = self.images.begin(entry.project, &spec.image, provider).await?;
+        let created = create(&image.apply(spec)).await;
+        match &created {
+            Ok(created) => self.images.record(&image, created.image.as_ref()).await?,
+            Err(_) => self.images.give_up(&image).await,
+        }
+        created
     }
 
     /// Makes a member of the warm pool the workspace.
@@ -355,7 +372,8 @@ impl Core {
     fn blame(&self, entry: &Entry, error: &Unready) -> ErrorReason {
         let Some(registered) = self.providers.get(entry.provider()) else { return ErrorReason::CreateFailed };
         match error {
-            Unready::Create(CreateError::EngineUnavailable { .. }) => {
+            Unready::Create(CreateError::EngineUnavailable { .. })
+            | Unready::Image(ImageError::Engine(OperationError::EngineUnavailable { .. })) => {
                 registered.mark_unhealthy(chain(error));
                 ErrorReason::EngineUnavailable
             }
@@ -365,10 +383,12 @@ impl Core {
             }
             Unready::Create(
                 CreateError::ImageUnavailable { .. }
+                | CreateError::RegistryRefused { .. }
                 | CreateError::StartFailed { .. }
                 | CreateError::SnapshotMissing { .. }
                 | CreateError::CopyFailed { .. },
             )
+            | Unready::Image(_)
             | Unready::Guest(_)
             | Unready::HandOver(_)
             | Unready::Limits(_)

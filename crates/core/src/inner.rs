@@ -21,6 +21,7 @@ use crate::{
     CoreConfig, LookupError, StartError,
     audit::Audit,
     doubts::Doubts,
+    images::Images,
     lease::Lease,
     pool::Pool,
     providers::Providers,
@@ -29,7 +30,6 @@ use crate::{
     snapshots::Locks,
     steps::Steps,
     unrecorded::Unrecorded,
-    validate::AllowedImages,
 };
 
 const NOT_DESTROYED: [StateWord; 7] = [
@@ -53,7 +53,7 @@ pub(crate) struct Core {
     pub(crate) steps: Steps,
     pub(crate) audit: Audit,
     pub(crate) snapshot_locks: Locks,
-    pub(crate) allowed_images: AllowedImages,
+    pub(crate) images: Images,
     /// Every task of the service.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the service goes down: loops end, operations under way go on.
@@ -132,7 +132,7 @@ impl Core {
         let registry = Arc::<Registry>::default();
         let server = store.servers_find(store.server_id()).await?;
         let core = Self {
-            allowed_images: AllowedImages::new(&config.allowed_images)?,
+            images: Images::new(&config, store.clone())?,
             audit: Audit::start(store.clone()),
             steps: Steps::new(config.fault, Arc::clone(&registry)),
             providers: Providers::new(providers, config.deployment_mode),

@@ -18,6 +18,7 @@ mod doubts;
 mod error;
 mod guard;
 mod idle;
+mod images;
 mod inner;
 mod lease;
 mod lifecycle;
@@ -57,6 +58,7 @@ pub use error::{
     SnapshotUnusable, StartError, TransitionError,
 };
 pub use guard::{Fullness, NoRoom};
+pub use images::{ImageError, ImageUse, Images, RegistryLogin};
 pub use peers::{Peer, Whereabouts};
 pub use pool::PoolStatus;
 pub use request::{IdempotencyKey, IdleRequest, InvalidIdempotencyKey, LimitsRequest, NewWorkspace, Ttl};

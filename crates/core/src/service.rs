@@ -19,9 +19,9 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{
     AttachError, AttachRequest, Audit, CallError, Capacity, ChangeError, CoreConfig, GuestSession, IdempotencyKey,
-    ListError, LookupError, NewForks, NewSnapshot, NewWorkspace, NewWorkspaceError, NoRoom, PoolStatus, ProviderStatus,
-    Purpose, Readiness, SessionCall, SessionError, Snapshot, SnapshotError, StartError, TransitionError, UsageHistory,
-    Whereabouts, Workspace, WorkspaceUpdate,
+    Images, ListError, LookupError, NewForks, NewSnapshot, NewWorkspace, NewWorkspaceError, NoRoom, PoolStatus,
+    ProviderStatus, Purpose, Readiness, SessionCall, SessionError, Snapshot, SnapshotError, StartError,
+    TransitionError, UsageHistory, Whereabouts, Workspace, WorkspaceUpdate,
     decide::Operation,
     inner::{Core, chain},
     providers::why_absent,
@@ -112,6 +112,11 @@ impl Workspaces {
     /// The settings.
     pub fn config(&self) -> &CoreConfig {
         &self.core.config
+    }
+
+    /// Which images projects may use, for whoever makes sandboxes beside the service.
+    pub fn images(&self) -> &Images {
+        &self.core.images
     }
 
     /// This server's id.

@@ -43,6 +43,7 @@ impl Core {
             if self.config.enabled {
                 self.destroy_expired().await;
                 self.forget_destroyed().await;
+                self.remove_unused_images().await;
                 self.tidy_engines().await;
             }
         }

@@ -58,7 +58,7 @@ pub(crate) fn check(
     labels_are_fine(&request.labels)?;
     environment_is_fine(&request.environment)?;
     let image = match &request.image {
-        Some(image) if *image != config.default_image && !allowed.contains(image) => {
+        Some(image) if *image != config.default_image && !allowed.contain(image) => {
             return Err(NewWorkspaceError::ImageNotAllowed { image: image.clone() });
         }
         Some(image) => image.clone(),
@@ -210,8 +210,14 @@ impl AllowedImages {
         Ok(Self { patterns: Some(patterns.build().map_err(unusable)?) })
     }
 
-    fn contains(&self, image: &ImageRef) -> bool {
-        self.patterns.as_ref().is_none_or(|patterns| patterns.is_match(image.as_str()))
+    /// Whether an image is among those that are allowed, or all are.
+    pub(crate) fn contain(&self, image: &ImageRef) -> bool {
+        self.patterns.is_none() || self.name(image)
+    }
+
+    /// Whether a glob matches an image.
+    pub(crate) fn name(&self, image: &ImageRef) -> bool {
+        self.patterns.as_ref().is_some_and(|patterns| patterns.is_match(image.as_str()))
     }
 }
 

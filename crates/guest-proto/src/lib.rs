@@ -49,6 +49,10 @@ pub const IMAGE_ENVIRONMENT: &str = "/.emergent/environment.json";
 /// Where the guest keeps its socket and the output of executions: outside `/workspace`, on the root file system.
 pub const STATE_DIR: &str = "/var/lib/emergent";
 
+/// The part of [`STATE_DIR`] with what was handed over, values of the environment among it: root's alone, and never part of
+/// an image that is made of the root file system. In a container a volume is mounted there.
+pub const PRIVATE_DIR: &str = "/var/lib/emergent/private";
+
 /// The Unix socket that `emergent-guest connect` joins its stdio to.
 pub const SOCKET_PATH: &str = "/var/lib/emergent/guest.sock";
 

@@ -61,6 +61,10 @@ pub struct Usage {
     /// Bytes that the files in `/workspace` take, as last counted; absent until they were counted once.
     #[serde(default)]
     pub workspace_bytes: Option<u64>,
+    /// Bytes that the files in its other volumes take, as last counted; absent where it has none, or until they were
+    /// counted once.
+    #[serde(default)]
+    pub volume_bytes: Option<u64>,
     /// Milliseconds since the guest started.
     pub uptime_ms: u64,
 }

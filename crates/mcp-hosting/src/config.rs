@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use emergent_provider::{Fault, ImageRef, RegistryCredentials};
+use emergent_provider::{Fault, ImageRef};
 
 use crate::SecretKey;
 
@@ -13,10 +13,6 @@ pub struct HostingConfig {
     pub enabled: bool,
     /// What a server runs when the request does not say (`WORKSPACE_DEFAULT_IMAGE`).
     pub default_image: ImageRef,
-    /// Globs of images that may be used (`WORKSPACE_ALLOWED_IMAGES`); empty allows any.
-    pub allowed_images: Vec<String>,
-    /// How to log in to registries, by host.
-    pub registries: Vec<(String, RegistryCredentials)>,
     /// Encrypts environments (`EMERGENT_SECRET_KEY`); without it none can be kept.
     pub secret_key: Option<SecretKey>,
     /// The longest body that an endpoint takes, in bytes (`EMERGENT_MCP_BODY_LIMIT`).

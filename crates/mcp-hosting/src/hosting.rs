@@ -101,7 +101,7 @@ impl Hosting {
         self.check_enabled()?;
         validate::name(&new.name)?;
         let inner = &self.inner;
-        let spec = validate::apply(validate::defaults(&inner.config), &new.what, &inner.config)?;
+        let spec = validate::apply(validate::defaults(&inner.config), &new.what, inner.workspaces.images())?;
         inner.workspaces.has_room(MCP_SERVERS_ON)?;
         let id = McpServerId::generate();
         let (environment_keys, environment_sealed) = self.seal(id, &new.what.environment.unwrap_or_default())?;
@@ -229,7 +229,7 @@ impl Hosting {
     ) -> Result<Server, HostingError> {
         let entry = self.entry(project, id).await?;
         let row = self.inner.store.mcp_servers_get(project, id).await?.ok_or(HostingError::NotFound)?;
-        let spec = validate::apply(row.spec, &update, &self.inner.config)?;
+        let spec = validate::apply(row.spec, &update, self.inner.workspaces.images())?;
         let (keys, sealed) = match &update.environment {
             Some(environment) => self.seal(id, environment)?,
             None => (row.environment_keys, row.environment_sealed),

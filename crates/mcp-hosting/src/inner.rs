@@ -14,8 +14,8 @@ use emergent_core::Workspaces;
 use emergent_guest_client::{Guest, Open};
 use emergent_mcp::Bridge;
 use emergent_provider::{
-    ByteStream, ChannelError, CreateStep, DestroyStep, ImageRef, Provider, PullProgress, RegistryCredentials,
-    SnapshotId, SnapshotStep, StepObserver, WorkspaceId,
+    ByteStream, ChannelError, CreateStep, DestroyStep, Provider, PullProgress, SnapshotId, SnapshotStep, StepObserver,
+    WorkspaceId,
 };
 use emergent_store::{McpServerId, McpServerRow, McpServerState, ProjectId, Store};
 use tokio::{
@@ -26,8 +26,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{HostingConfig, HostingError, launcher::Gate, proxy::Proxy};
 
-/// The registry of images that name none.
-const DEFAULT_REGISTRY: &str = "docker.io";
 /// So many calls in a row that time out mean that a server does not respond.
 const UNRESPONSIVE: u32 = 3;
 
@@ -167,13 +165,6 @@ impl Inner {
         }
         self.changes.send_modify(|count| *count += 1);
         Some((entry, receiver))
-    }
-
-    /// How to log in to an image's registry.
-    pub(crate) fn registry_login(&self, image: &ImageRef) -> Option<RegistryCredentials> {
-        let host = image.registry_host().unwrap_or(DEFAULT_REGISTRY);
-        let login = self.config.registries.iter().find(|(known, _)| known == host);
-        login.map(|(_, credentials)| credentials.clone())
     }
 }
 

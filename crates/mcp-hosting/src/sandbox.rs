@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use emergent_core::ImageError;
 use emergent_guest_client::GuestCallError;
 use emergent_guest_proto::HandOver;
 use emergent_provider::{
-    ContainerKind, CreateError, CreateStep, EngineState, ImageRef, InvalidImage, NamedVolume, NetworkPolicy,
-    OperationError, Provider, SandboxSpec,
+    ContainerKind, CreateError, CreateStep, Created, EngineState, ImageAccess, ImageRef, InvalidImage, NamedVolume,
+    NetworkPolicy, OperationError, Provider, SandboxSpec,
 };
 use emergent_store::{McpServerRow, StoreError};
 use tokio::time::{Instant, sleep};
@@ -29,6 +30,8 @@ pub(crate) enum MakeError {
     NoProvider,
     #[error("its image is no image reference")]
     Image(#[from] InvalidImage),
+    #[error(transparent)]
+    NotAdmitted(#[from] ImageError),
     #[error(transparent)]
     Create(#[from] CreateError),
     #[error("the engine could not {operation} its sandbox")]
@@ -94,7 +97,7 @@ impl Inner {
         let (provider, sandbox) = (self.provider()?, row.id.sandbox());
         if let Some(package) = &row.spec.package {
             let spec = SandboxSpec { network: NetworkPolicy::Outbound, ..self.spec(row)? };
-            let created = provider.create(&spec, self).await?;
+            let created = self.create_sandbox(row, &spec).await?;
             if let Some(channel) = created.first_channel {
                 entry.guest.set_first_channel(channel);
             }
@@ -104,7 +107,7 @@ impl Inner {
             entry.guest.suspend();
             provider.discard(sandbox).await.map_err(engine("remove"))?;
         }
-        let created = provider.create(&self.spec(row)?, self).await?;
+        let created = self.create_sandbox(row, &self.spec(row)?).await?;
         if let Some(channel) = created.first_channel {
             entry.guest.set_first_channel(channel);
         }
@@ -119,6 +122,22 @@ impl Inner {
         Ok(())
     }
 
+    /// Has the provider make a sandbox from an image that the project may use.
+    async fn create_sandbox(&self, row: &McpServerRow, spec: &SandboxSpec) -> Result<Created, MakeError> {
+        let (provider, images) = (self.provider()?, self.workspaces.images());
+        let image = images.begin(row.project, &spec.image, provider).await?;
+        match provider.create(&image.apply(spec), self).await {
+            Ok(created) => {
+                images.record(&image, created.image.as_ref()).await?;
+                Ok(created)
+            }
+            Err(error) => {
+                images.give_up(&image).await;
+                Err(error.into())
+            }
+        }
+    }
+
     fn spec(&self, row: &McpServerRow) -> Result<SandboxSpec, MakeError> {
         let spec = &row.spec;
         let image: ImageRef = spec.image.parse()?;
@@ -128,7 +147,8 @@ impl Inner {
         Ok(SandboxSpec {
             workspace: row.id.sandbox(),
             kind: ContainerKind::McpServer,
-            registry: self.registry_login(&image),
+            access: ImageAccess::Operator,
+            registry: None,
             image,
             snapshot: None,
             limits: spec.limits(),

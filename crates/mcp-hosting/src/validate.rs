@@ -2,9 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use emergent_provider::ImageRef;
+use emergent_core::Images;
 use emergent_store::{McpPackage, McpServerSpec, RestartPolicy};
-use globset::{GlobBuilder, GlobSetBuilder};
 
 use crate::{HostingConfig, HostingError, ServerUpdate, install};
 
@@ -52,10 +51,12 @@ pub(crate) fn name(text: &str) -> Result<(), HostingError> {
 pub(crate) fn apply(
     mut spec: McpServerSpec,
     update: &ServerUpdate,
-    config: &HostingConfig,
+    images: &Images,
 ) -> Result<McpServerSpec, HostingError> {
     if let Some(image) = &update.image {
-        allowed(image, config)?;
+        if !images.allow(image) {
+            return Err(HostingError::ImageNotAllowed(image.clone()));
+        }
         spec.image = image.to_string();
     }
     if let Some(cmd) = &update.cmd {
@@ -172,23 +173,6 @@ fn package(package: &McpPackage) -> Result<(), HostingError> {
 
 fn is_absolute(path: Option<&str>) -> bool {
     path.is_none_or(|path| path.starts_with('/') && !path.contains('\0'))
-}
-
-fn allowed(image: &ImageRef, config: &HostingConfig) -> Result<(), HostingError> {
-    if config.allowed_images.is_empty() {
-        return Ok(());
-    }
-    let mut set = GlobSetBuilder::new();
-    for pattern in &config.allowed_images {
-        // One that cannot be read stops the start of the service.
-        if let Ok(glob) = GlobBuilder::new(pattern).literal_separator(true).build() {
-            set.add(glob);
-        }
-    }
-    match set.build() {
-        Ok(set) if set.is_match(image.as_str()) => Ok(()),
-        _ => Err(HostingError::ImageNotAllowed(image.clone())),
-    }
 }
 
 /// Checks an environment.

@@ -4,6 +4,7 @@
 //! last, so an image without one is not there.
 
 mod oci;
+mod root;
 mod tree;
 
 use std::{

@@ -23,6 +23,9 @@ pub struct DockerConfig {
     pub network_name: Option<String>,
     /// What guests may reach although it is the host or a private range.
     pub network_allow: Vec<IpNet>,
+    /// Registries, as `host` or `host:port`, that projects' images may be pulled from although they are in a private network
+    /// (`WORKSPACE_PRIVATE_REGISTRIES`).
+    pub private_registries: Vec<String>,
     /// The guest, a static executable for the engine's architecture.
     pub guest_binary: GuestBinary,
 }

@@ -1,6 +1,6 @@
-//! Copying the files of one volume into another.
+//! Copying the files of volumes into others.
 //!
-//! The guest's own program does it, in a container without an image, a network or a name for anything but the two
+//! The guest's own program does it, in a container without an image, a network or a name for anything but the
 //! volumes: what is in them is the agent's, and the server's host never looks at it.
 
 use std::{collections::HashMap, time::Duration};
@@ -60,14 +60,14 @@ pub(crate) struct Copy {
     program: ByteStream,
 }
 
-/// Copies all files of the volume `from` into the empty volume `to`, and says how many bytes they have. `id` tells
-/// this copying from others.
-pub(crate) async fn between_volumes(parts: &Parts, id: Uuid, from: &str, to: &str) -> Result<u64, CopyError> {
+/// Copies all files of the first volume of each pair into the second, which is empty. `id` tells this copying from
+/// others.
+pub(crate) async fn between_volumes(parts: &Parts, id: Uuid, pairs: &[(String, String)]) -> Result<(), CopyError> {
     let docker = parts.engine.client().await?;
-    let copy = Copy::prepare(parts, id, from, to).await?;
-    let bytes = copy.run(docker).await?;
+    let copy = Copy::prepare(parts, id, pairs).await?;
+    copy.run(docker).await?;
     clear(docker, id).await?;
-    Ok(bytes)
+    Ok(())
 }
 
 /// Removes the container that copies, finished or not.
@@ -83,9 +83,16 @@ fn name(id: Uuid) -> String {
 
 impl Copy {
     /// Makes and starts the container, so that nothing is left to do but to copy. It is to be [`clear`]ed in any case.
-    pub(crate) async fn prepare(parts: &Parts, id: Uuid, from: &str, to: &str) -> Result<Self, EngineError> {
+    pub(crate) async fn prepare(parts: &Parts, id: Uuid, pairs: &[(String, String)]) -> Result<Self, EngineError> {
         let docker = parts.engine.client().await?;
         parts.guest.ensure(&parts.engine).await?;
+        let mut command = vec![GUEST_BINARY.to_owned(), "copy-trees".to_owned()];
+        let mut mounts = vec![parts.guest.mount()];
+        for (number, (from, to)) in pairs.iter().enumerate() {
+            let (source, target) = (format!("{FROM}/{number}"), format!("{TO}/{number}"));
+            mounts.extend([volume(from, &source, true), volume(to, &target, false)]);
+            command.extend([source, target]);
+        }
         let body = ContainerCreateBody {
             image: Some(guest_volume::carrier_image()),
             user: Some("0:0".to_owned()),
@@ -94,7 +101,7 @@ impl Copy {
             attach_stderr: Some(true),
             open_stdin: Some(true),
             stdin_once: Some(true),
-            entrypoint: Some(vec![GUEST_BINARY.to_owned(), "copy-tree".to_owned(), FROM.to_owned(), TO.to_owned()]),
+            entrypoint: Some(command),
             labels: Some(HashMap::from([
                 (labels::SHARED.to_owned(), "copy".to_owned()),
                 (SERVER_LABEL.to_owned(), parts.server.to_string()),
@@ -109,7 +116,7 @@ impl Copy {
                 memory: Some(MEMORY_BYTES),
                 pids_limit: Some(PIDS),
                 log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: Some(HashMap::new()) }),
-                mounts: Some(vec![volume(from, FROM, true), volume(to, TO, false), parts.guest.mount()]),
+                mounts: Some(mounts),
                 ..HostConfig::default()
             }),
             ..ContainerCreateBody::default()
@@ -121,8 +128,8 @@ impl Copy {
         Ok(Self { container, program })
     }
 
-    /// Copies, and says how many bytes.
-    pub(crate) async fn run(mut self, docker: &Docker) -> Result<u64, CopyError> {
+    /// Copies, and says how many bytes the files of each pair have.
+    pub(crate) async fn run(mut self, docker: &Docker) -> Result<Vec<u64>, CopyError> {
         let copying = async {
             // A program that has ended does not hear it, and says nothing.
             self.program.write_all(b"now\n").await.ok();
@@ -134,11 +141,12 @@ impl Copy {
         let Ok(said) = timeout(COPY_DEADLINE, copying).await else {
             return Err(EngineError::Silent(COPY_DEADLINE).into());
         };
-        match (said.trim().parse(), said.trim()) {
-            (Ok(bytes), _) => Ok(bytes),
-            (Err(_), "") => Err(silent_end(docker, &self.container).await?),
-            (Err(_), why) => Err(CopyError::Failed(why.to_owned())),
+        let said = said.trim();
+        if said.is_empty() {
+            return Err(silent_end(docker, &self.container).await?);
         }
+        let bytes = said.split(' ').map(str::parse).collect::<Result<Vec<_>, _>>();
+        bytes.map_err(|_| CopyError::Failed(said.to_owned()))
     }
 }
 

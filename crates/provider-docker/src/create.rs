@@ -8,20 +8,26 @@
 //! ```
 //!
 //! (The volumes of an `mcp_server` outlive its sandboxes, and so are not removed.)
+//!
+//! gVisor mounts a file system in memory over `/tmp` where it finds that empty, and what is in it is lost with each stop and
+//! in each copy. So a directory there has something mounted on it, which makes `/tmp` part of the root file system.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use bollard::{
     models::{
-        ContainerCreateBody, ContainerUpdateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
-        MountVolumeOptions, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, VolumeCreateRequest,
+        ContainerCreateBody, ContainerUpdateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount,
+        ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, VolumeCreateRequest,
     },
     query_parameters::CreateContainerOptionsBuilder,
 };
-use emergent_guest_proto::{GUEST_BINARY, WORKSPACE_DIR};
+use emergent_guest_proto::GUEST_BINARY;
 use emergent_provider::{
     ByteStream, ContainerKind, CreateError, CreateStep, Created, Owner, ResourceLimits, SandboxSpec, SnapshotId,
-    StepObserver,
+    StepObserver, UsedImage,
 };
 
 use crate::{
@@ -29,11 +35,13 @@ use crate::{
     copy::{self, CopyError},
     engine::{EngineError, bounded, within},
     facts::Runtime,
-    host, image,
+    host,
+    image::{self, Image},
     labels::{self, name_of},
     network::Attachment,
     provider::Parts,
     removal,
+    volumes::{self, Role, SandboxVolume},
 };
 
 /// What root keeps inside: enough for package managers, nothing that reaches the kernel's configuration.
@@ -48,14 +56,20 @@ const HOST_TASKS_OF_SANDBOX: i64 = 512;
 const MOST_TASKS: i64 = 4 << 20;
 /// The part of its machine's tasks that a sandbox may have: one of so many.
 const SHARE: i64 = 4;
+/// What makes `/tmp` more than an empty directory.
+const IN_TMP: &str = "/tmp/.emergent";
 /// Making and starting containers may take longer than other calls on a busy host.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// The volume exists.
+/// The volumes exist.
 struct Prepared<'a> {
     parts: &'a Parts,
     spec: &'a SandboxSpec,
     name: String,
+    image: Image,
+    volumes: Vec<SandboxVolume>,
+    /// Names of the volumes that have the files of a snapshot's.
+    filled: HashSet<String>,
 }
 
 /// The container exists too.
@@ -82,12 +96,13 @@ pub(crate) async fn create(
         tokio::try_join!(guest, network)
     };
     // Both to their end: the guest's volume, cut short while it is filled, would leave its carrier behind.
-    let (shared, image) = tokio::join!(shared, image::ensure(engine, spec, observer));
-    image?;
+    let (shared, image) = tokio::join!(shared, image::ensure(parts, spec, observer));
+    let image = image?;
     let ((), attachment) = shared?;
     observer.created(spec.workspace, CreateStep::ImagePresent);
+    let used = UsedImage { id: image.id.clone(), bytes: image.bytes };
 
-    let prepared = Prepared::new(parts, spec).await?;
+    let prepared = Prepared::new(parts, spec, image).await?;
     observer.created(spec.workspace, CreateStep::VolumeCreated);
     let prepared = prepared.fill().await?;
     observer.created(spec.workspace, CreateStep::VolumeFilled);
@@ -104,6 +119,7 @@ pub(crate) async fn create(
         warnings,
         isolation: runtime.isolation(),
         runtime: runtime.name().to_owned(),
+        image: Some(used),
     })
 }
 
@@ -120,45 +136,52 @@ enum Failure {
 // === impl Prepared ===
 
 impl<'a> Prepared<'a> {
-    async fn new(parts: &'a Parts, spec: &'a SandboxSpec) -> Result<Self, CreateError> {
+    async fn new(parts: &'a Parts, spec: &'a SandboxSpec, image: Image) -> Result<Self, CreateError> {
         parts.forget_sandbox(spec.workspace);
-        let prepared = Self { parts, spec, name: name_of(spec.workspace) };
-        let request = VolumeCreateRequest {
-            name: Some(prepared.name.clone()),
-            labels: Some(prepared.owner().to_labels().into()),
-            ..VolumeCreateRequest::default()
-        };
+        let volumes = volumes::of_sandbox(spec, &image.volumes);
+        let volumes = volumes.map_err(|reason| CreateError::StartFailed { image: spec.image.clone(), reason })?;
+        let name = name_of(spec.workspace);
+        let prepared = Self { parts, spec, name, image, volumes, filled: HashSet::new() };
         let made = async {
             let docker = parts.engine.client().await?;
-            bounded(docker.create_volume(request)).await?;
-            // Named volumes that are not wanted any more go. (No container of its is there.)
-            if spec.kind == ContainerKind::McpServer {
-                removal::volumes_besides(docker, spec).await?;
-            }
-            for volume in &spec.volumes {
-                let own = (labels::VOLUME.to_owned(), volume.name.clone());
+            for volume in &prepared.volumes {
+                let own = volume.label.clone().map(|label| (labels::VOLUME.to_owned(), label));
                 let request = VolumeCreateRequest {
-                    name: Some(labels::name_of_volume(spec.workspace, &volume.name)),
-                    labels: Some(prepared.owner().to_labels().into_iter().chain([own]).collect()),
+                    name: Some(volume.name(spec.workspace)),
+                    labels: Some(prepared.owner().to_labels().into_iter().chain(own).collect()),
                     ..VolumeCreateRequest::default()
                 };
                 bounded(docker.create_volume(request)).await?;
+            }
+            // Volumes that are not wanted any more go. (No container of its is there.)
+            if spec.kind == ContainerKind::McpServer {
+                removal::volumes_besides(docker, spec.workspace, &prepared.volumes).await?;
             }
             Ok::<_, EngineError>(())
         };
         match made.await {
             Ok(()) => Ok(prepared),
             // It may have been made all the same when the answer did not come.
-            Err(error) => Err(prepared.fail(Failure::Step("make the volume", error)).await),
+            Err(error) => Err(prepared.fail(Failure::Step("make the volumes", error)).await),
         }
     }
 
     /// Copies the snapshot's files, where it is made from one.
-    async fn fill(self) -> Result<Self, CreateError> {
+    async fn fill(mut self) -> Result<Self, CreateError> {
         let Some(snapshot) = self.spec.snapshot else { return Ok(self) };
-        let (from, id) = (labels::name_of_snapshot(snapshot), self.spec.workspace.as_uuid());
-        match copy::between_volumes(self.parts, id, &from, &self.name).await {
-            Ok(_) => Ok(self),
+        let copied = async {
+            let docker = self.parts.engine.client().await?;
+            let there = volumes::of_snapshot(docker, snapshot).await?;
+            let pairs = self.volumes.iter().map(|it| (it.name_in(snapshot), it.name(self.spec.workspace)));
+            let pairs = pairs.filter(|(from, _)| there.contains(from)).collect::<Vec<_>>();
+            copy::between_volumes(self.parts, self.spec.workspace.as_uuid(), &pairs).await?;
+            Ok(pairs.into_iter().map(|(_, to)| to).collect())
+        };
+        match copied.await {
+            Ok(filled) => {
+                self.filled = filled;
+                Ok(self)
+            }
             Err(error) => Err(self.fail(Failure::Copy(snapshot, error)).await),
         }
     }
@@ -210,10 +233,10 @@ impl<'a> Prepared<'a> {
             if self.spec.snapshot.is_some() {
                 copy::clear(docker, self.spec.workspace.as_uuid()).await?;
             }
-            removal::volume(docker, &self.name).await
+            removal::volumes_of(docker, self.spec.workspace).await
         };
         if let Err(error) = removed.await {
-            tracing::warn!(%error, volume = self.name, "a volume is left over; cleanup will find it by its label");
+            tracing::warn!(%error, sandbox = self.name, "volumes are left over; cleanup will find them by their labels");
         }
     }
 
@@ -225,8 +248,15 @@ impl<'a> Prepared<'a> {
         let spec = self.spec;
         let mut command = ["serve", "--stdio", "--workspace-id"].map(str::to_owned).to_vec();
         command.push(spec.workspace.to_string());
-        // The agent is to write there.
-        command.extend(spec.volumes.iter().flat_map(|volume| ["--own".to_owned(), volume.path.clone()]));
+        for volume in &self.volumes {
+            let flag = match volume.role {
+                Role::Workspace | Role::Private => continue,
+                // The agent is to write there.
+                Role::Named => "--own",
+                Role::Declared => "--volume",
+            };
+            command.extend([flag.to_owned(), volume.path.clone()]);
+        }
         if let Runtime::Gvisor(_) = runtime {
             // Only inside can they be counted, and a fork bomb that reaches the cgroup's limit ends the whole sandbox.
             command.extend(["--nproc".to_owned(), spec.limits.pids.to_string()]);
@@ -247,7 +277,7 @@ impl<'a> Prepared<'a> {
             cmd: Some(command),
             // The image's own check would cost an exec each time, of a program that does not run here.
             healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
-            image: Some(image::name_for(spec)),
+            image: Some(self.image.id.clone()),
             working_dir: Some("/".to_owned()),
             stop_signal: Some("SIGTERM".to_owned()),
             labels: Some(self.owner().to_labels().into()),
@@ -264,20 +294,12 @@ impl<'a> Prepared<'a> {
         // Not for open files: the engine's own limit holds, and one above it makes the start fail.
         let no_core_dumps = ResourcesUlimits { name: Some("core".to_owned()), soft: Some(0), hard: Some(0) };
         let (dns, dns_options) = attachment.dns.clone().unzip();
-        let workspace = Mount {
-            target: Some(WORKSPACE_DIR.to_owned()),
-            source: Some(self.name.clone()),
-            typ: Some(MountType::VOLUME),
-            // An empty volume would be given what the image has there: a snapshot's stays as it was copied.
-            volume_options: spec.snapshot.map(|_| MountVolumeOptions { no_copy: Some(true), ..Default::default() }),
-            ..Mount::default()
-        };
-        let volumes = spec.volumes.iter().map(|volume| Mount {
-            target: Some(volume.path.clone()),
-            source: Some(labels::name_of_volume(spec.workspace, &volume.name)),
-            typ: Some(MountType::VOLUME),
-            ..Mount::default()
-        });
+        let is_filled = |volume: &SandboxVolume| self.filled.contains(&volume.name(spec.workspace));
+        let volumes = self.volumes.iter().map(|volume| volume.mount(spec.workspace, is_filled(volume)));
+        let mut mounts = volumes.chain([self.parts.guest.mount()]).collect::<Vec<Mount>>();
+        if let Runtime::Gvisor(_) = runtime {
+            mounts.push(self.parts.guest.mount_at(IN_TMP));
+        }
         HostConfig {
             runtime: Some(runtime.name().to_owned()),
             nano_cpus,
@@ -296,7 +318,7 @@ impl<'a> Prepared<'a> {
             network_mode: Some(attachment.mode.clone()),
             dns,
             dns_options,
-            mounts: Some([workspace, self.parts.guest.mount()].into_iter().chain(volumes).collect()),
+            mounts: Some(mounts),
             ..HostConfig::default()
         }
     }

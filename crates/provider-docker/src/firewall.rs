@@ -46,6 +46,12 @@ pub(crate) enum FirewallError {
     Silent,
 }
 
+/// Whether an address is in one of the ranges that guests do not reach.
+pub(crate) fn is_denied(address: IpAddr) -> bool {
+    let ranges = [DENIED_V4, DENIED_V6].into_iter().flat_map(|ranges| ranges.split(", "));
+    ranges.filter_map(|range| range.parse::<IpNet>().ok()).any(|range| range.contains(&address))
+}
+
 // === impl Firewall ===
 
 impl Firewall {

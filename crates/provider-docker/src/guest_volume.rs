@@ -40,6 +40,8 @@ use crate::{
     labels, removal,
 };
 
+/// What the names of these volumes begin with.
+const NAME: &str = "emergent-guest-";
 /// An image without contents, to make containers from that never run.
 const CARRIER_IMAGE: &str = "emergent-guest-carrier";
 const CARRIER_TAG: &str = "1";
@@ -74,6 +76,11 @@ impl GuestVolume {
         Mount { read_only: Some(true), ..self.writable_mount() }
     }
 
+    /// The same at another place.
+    pub(crate) fn mount_at(&self, path: &str) -> Mount {
+        Mount { target: Some(path.to_owned()), ..self.mount() }
+    }
+
     /// Makes sure that the volume is there and whole. Costs one short call once that is known.
     pub(crate) async fn ensure(&self, engine: &Engine) -> Result<(), EngineError> {
         let docker = engine.client().await?;
@@ -98,7 +105,7 @@ impl GuestVolume {
 
     /// The volume's name.
     pub(crate) fn name(&self) -> String {
-        format!("emergent-guest-{}", &self.binary.hash()[..16])
+        format!("{NAME}{}", &self.binary.hash()[..16])
     }
 
     fn marker(&self) -> String {
@@ -204,6 +211,11 @@ fn archive(binary: &GuestBinary, marker: &str) -> io::Result<Bytes> {
     append(&mut archive, name, 0o755, &bytes)?;
     append(&mut archive, marker, 0o444, b"")?;
     archive.into_inner().map(Bytes::from)
+}
+
+/// Whether a volume has a build of the guest.
+pub(crate) fn is_one(volume: &str) -> bool {
+    volume.starts_with(NAME)
 }
 
 /// The image without contents.

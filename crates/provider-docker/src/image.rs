@@ -1,186 +1,160 @@
-//! Getting an image onto the engine.
+//! Finding the image that a sandbox is made from.
+//!
+//! The engine understands more than references: ids, and beginnings of ids, of whatever image it has. So what it finds is
+//! looked at: it has to carry the very reference, and to be no image of ours. From then on its id stands for it, and a
+//! reference that comes to stand for another image changes nothing.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
-use bollard::{auth::DockerCredentials, models::CreateImageInfo, query_parameters::CreateImageOptionsBuilder};
-use emergent_provider::{CreateError, ImageRef, PullProgress, SandboxSpec, StepObserver};
-use futures::StreamExt as _;
-use tokio::time::timeout;
+use bollard::{models::ImageInspect, query_parameters::RemoveImageOptionsBuilder};
+use emergent_provider::{CreateError, ImageAccess, ImageRef, SandboxSpec, StepObserver};
 
 use crate::{
-    engine::{Engine, EngineError, bounded, found},
-    labels, snapshots,
+    engine::{EngineError, bounded, found, within},
+    image_pull::{explain, pull},
+    labels,
+    provider::Parts,
+    snapshots,
 };
 
-/// How long a registry may take for its first sign of life.
-const FIRST_SIGN: Duration = Duration::from_secs(9);
-/// How long a pull may show no progress after that.
-const STALL: Duration = Duration::from_secs(120);
-/// The most layers whose progress is kept; an image that has more is of the registry's making, not a real one.
-const MOST_LAYERS: usize = 1_000;
-/// The default registry, by the name that its credentials go by.
-const DEFAULT_REGISTRY: &str = "https://index.docker.io/v1/";
+/// How long the engine may take to remove an image.
+const REMOVAL: Duration = Duration::from_secs(60);
 
-/// Makes sure that what a sandbox is made from is on the engine: the image, pulled if it is not, or the snapshot.
+/// An image that the engine has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Image {
+    /// Its id, which stands for no other one.
+    pub(crate) id: String,
+    /// The directories that it declares as volumes.
+    pub(crate) volumes: Vec<String>,
+    /// Its size in bytes, with layers that it shares with others.
+    pub(crate) bytes: u64,
+}
+
+/// Finds what a sandbox is made from: the snapshot's image, or its own, which is pulled where the engine does not have it or
+/// the project may not take what the engine has.
 pub(crate) async fn ensure(
-    engine: &Engine,
+    parts: &Parts,
     spec: &SandboxSpec,
     observer: &dyn StepObserver,
-) -> Result<(), CreateError> {
+) -> Result<Image, CreateError> {
+    let engine = &parts.engine;
     if let Some(snapshot) = spec.snapshot {
-        let whole = snapshots::is_whole(engine, snapshot).await;
-        return match whole.map_err(|error| engine.create_error("look for the snapshot", error))? {
-            true => Ok(()),
-            false => Err(CreateError::SnapshotMissing { snapshot }),
-        };
+        let image = snapshots::image(engine, snapshot).await;
+        let image = image.map_err(|error| engine.create_error("look for the snapshot", error))?;
+        return image.and_then(Image::of).ok_or(CreateError::SnapshotMissing { snapshot });
     }
-    if is_present(engine, &spec.image).await.map_err(|error| engine.create_error("look for the image", error))? {
-        return Ok(());
+    let look = async || {
+        let image = find(parts, &spec.image).await;
+        image.map_err(|error| engine.create_error("look for the image", error))
+    };
+    let present = look().await?.and_then(Image::of);
+    if let Some(image) = present.filter(|image| is_admitted(&spec.access, &image.id)) {
+        return Ok(image);
     }
+    let names_registry = spec.access == ImageAccess::Operator || parts.registries.names(&spec.image);
+    if !names_registry {
+        let checked = parts.registries.check(&spec.image).await;
+        checked.map_err(|reason| CreateError::RegistryRefused { image: spec.image.clone(), reason })?;
+    }
+    let unavailable = |reason| CreateError::ImageUnavailable { image: spec.image.clone(), reason };
     pull(engine, spec, observer).await.map_err(|error| match error.is_engine_down() {
         true => engine.create_error("pull the image", error),
-        false => {
-            CreateError::ImageUnavailable { image: spec.image.clone(), reason: explain(&spec.image, &error.message()) }
-        }
-    })
+        false => unavailable(explain(&spec.image, &error.message(), names_registry)),
+    })?;
+    let pulled = look().await?.and_then(Image::of);
+    pulled.ok_or_else(|| unavailable("what the registry gave does not carry this name; ask for another tag".to_owned()))
 }
 
-/// The image that a sandbox is made from.
-pub(crate) fn name_for(spec: &SandboxSpec) -> String {
-    spec.snapshot.map_or_else(|| spec.image.to_string(), labels::name_of_snapshot)
+/// The image that carries this very reference and is none of ours.
+pub(crate) async fn find(parts: &Parts, image: &ImageRef) -> Result<Option<ImageInspect>, EngineError> {
+    let docker = parts.engine.client().await?;
+    let inspected = found(bounded(docker.inspect_image(image.as_str())).await)?;
+    Ok(inspected.filter(|inspected| carries(inspected, image) && !is_ours(inspected)))
 }
 
-async fn is_present(engine: &Engine, image: &ImageRef) -> Result<bool, EngineError> {
-    let docker = engine.client().await?;
-    Ok(found(bounded(docker.inspect_image(image.as_str())).await)?.is_some())
-}
-
-async fn pull(engine: &Engine, spec: &SandboxSpec, observer: &dyn StepObserver) -> Result<(), EngineError> {
-    let credentials = spec.registry.as_ref().map(|registry| DockerCredentials {
-        username: Some(registry.username.clone()),
-        password: Some(registry.password.clone()),
-        serveraddress: Some(spec.image.registry_host().unwrap_or(DEFAULT_REGISTRY).to_owned()),
-        ..DockerCredentials::default()
-    });
-    let docker = engine.client().await?;
-    let options = CreateImageOptionsBuilder::default().from_image(&one_image(&spec.image)).build();
-    let mut messages = docker.create_image(Some(options), None, credentials);
-    let mut layers = Layers::default();
-    let mut patience = FIRST_SIGN;
-    loop {
-        let Ok(message) = timeout(patience, messages.next()).await else {
-            return Err(silent_registry(patience));
-        };
-        let Some(message) = message else { return Ok(()) };
-        observer.pulling(spec.workspace, layers.take(message?));
-        patience = STALL;
+/// Removes a reference that stands for that id, and with the last one the image. False when containers use it.
+pub(crate) async fn remove(parts: &Parts, image: &ImageRef, id: &str) -> Result<bool, EngineError> {
+    if find(parts, image).await?.and_then(|found| found.id).as_deref() != Some(id) {
+        return Ok(true);
+    }
+    let options = RemoveImageOptionsBuilder::default().force(false).build();
+    let docker = parts.engine.client().await?;
+    match found(within(REMOVAL, docker.remove_image(image.as_str(), Some(options), None)).await) {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_conflict() => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
-/// The reference with a tag: without one the engine would pull every tag there is.
-fn one_image(image: &ImageRef) -> String {
-    let text = image.as_str();
-    let name = text.rsplit_once('/').map_or(text, |(_, name)| name);
-    if name.contains([':', '@']) { text.to_owned() } else { format!("{text}:latest") }
+fn carries(inspected: &ImageInspect, image: &ImageRef) -> bool {
+    let names = [&inspected.repo_tags, &inspected.repo_digests];
+    names.into_iter().flatten().flatten().any(|name| name == image.as_str())
 }
 
-fn silent_registry(patience: Duration) -> EngineError {
-    let error = format!("the registry showed no sign of life for {} s", patience.as_secs());
-    EngineError::Docker(bollard::errors::Error::DockerStreamError { error })
+/// Whether an image is a snapshot, or another one that this software has made.
+fn is_ours(inspected: &ImageInspect) -> bool {
+    let labels = inspected.config.as_ref().and_then(|config| config.labels.as_ref());
+    labels.is_some_and(|labels| labels.keys().any(|key| key.starts_with(labels::PREFIX)))
 }
 
-/// The engine's words, after what they mean and what to do.
-fn explain(image: &ImageRef, words: &str) -> String {
-    let registry = image.registry_host().unwrap_or("Docker Hub");
-    let lower = words.to_lowercase();
-    let says = |signs: &[&str]| signs.iter().any(|sign| lower.contains(sign));
-    let meaning = if says(&[
-        "no such host",
-        "dial tcp",
-        "connection refused",
-        "timeout",
-        "sign of life",
-        "unreachable",
-        "eof",
-    ]) {
-        format!("{registry} cannot be reached from the engine; check its network, or load the image with `docker load`")
-    } else if says(&["unauthorized", "authentication required", "denied", "no basic auth"]) {
-        format!(
-            "{registry} wants a login or has no such repository; check the name and its login in WORKSPACE_REGISTRY_AUTH_FILE"
-        )
-    } else if says(&["not found", "manifest unknown", "no matching manifest", "unknown manifest"]) {
-        format!("{registry} has no such image for this architecture; check name and tag")
-    } else {
-        "the pull failed".to_owned()
-    };
-    let words: String = words.chars().take(500).collect();
-    format!("{meaning} (the engine says: {words})")
+/// Whether what the engine has may be taken.
+fn is_admitted(access: &ImageAccess, id: &str) -> bool {
+    match access {
+        ImageAccess::Operator | ImageAccess::Admitted => true,
+        ImageAccess::Pulled(pulled) => pulled.as_deref() == Some(id),
+    }
 }
 
-/// How far each layer is.
-#[derive(Default)]
-struct Layers(HashMap<String, (u64, u64)>);
+// === impl Image ===
 
-// === impl Layers ===
-
-impl Layers {
-    /// Takes in a message, and says how far the whole is.
-    fn take(&mut self, message: CreateImageInfo) -> PullProgress {
-        let status = message.status.unwrap_or_default();
-        let bytes = |count: Option<i64>| count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
-        match (status.as_str(), message.id, message.progress_detail) {
-            ("Downloading", Some(layer), Some(detail)) if self.0.len() < MOST_LAYERS || self.0.contains_key(&layer) => {
-                self.0.insert(layer, (bytes(detail.current), bytes(detail.total)));
-            }
-            ("Download complete", Some(layer), _) => {
-                self.0.entry(layer).and_modify(|(current, total)| *current = *total);
-            }
-            _ => {}
-        }
-        let sum = |of: fn(&(u64, u64)) -> u64| self.0.values().map(of).fold(0, u64::saturating_add);
-        PullProgress { bytes: sum(|layer| layer.0), total_bytes: sum(|layer| layer.1), status }
+impl Image {
+    fn of(inspected: ImageInspect) -> Option<Self> {
+        let bytes = inspected.size.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
+        let volumes = inspected.config.and_then(|config| config.volumes).unwrap_or_default();
+        Some(Self { id: inspected.id?, volumes, bytes })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use bollard::models::ProgressDetail;
+    use std::collections::HashMap;
+
+    use bollard::models::ImageConfig;
 
     use super::*;
 
-    fn image(text: &str) -> ImageRef {
-        text.parse().unwrap()
+    fn inspected(tags: &[&str], labels: &[&str]) -> ImageInspect {
+        let labels = labels.iter().map(|label| ((*label).to_owned(), String::new())).collect::<HashMap<_, _>>();
+        ImageInspect {
+            id: Some("sha256:e5".to_owned()),
+            repo_tags: Some(tags.iter().map(|tag| (*tag).to_owned()).collect()),
+            config: Some(ImageConfig { labels: Some(labels), ..ImageConfig::default() }),
+            ..ImageInspect::default()
+        }
     }
 
     #[test]
-    fn a_reference_without_a_tag_means_one_image() {
-        assert_eq!(one_image(&image("ubuntu")), "ubuntu:latest");
-        assert_eq!(one_image(&image("registry.example:5000/team/app")), "registry.example:5000/team/app:latest");
-        assert_eq!(one_image(&image("ubuntu:22.04")), "ubuntu:22.04");
-        assert_eq!(one_image(&image("ubuntu@sha256:ab")), "ubuntu@sha256:ab");
+    fn what_is_found_by_its_id_does_not_carry_the_reference() {
+        let found = inspected(&["private/app:1"], &[]);
+        assert!(carries(&found, &"docker.io/private/app:1".parse().unwrap()));
+        for other in ["private/app:2", "e5:latest", "other/app:1"] {
+            assert!(!carries(&found, &other.parse().unwrap()), "{other}");
+        }
+        assert!(!carries(&found, &ImageRef::recorded("e5")));
     }
 
     #[test]
-    fn reasons_say_what_to_do() {
-        let reach = explain(&image("registry.example/a:1"), "dial tcp: lookup registry.example: no such host");
-        assert!(reach.starts_with("registry.example cannot be reached"), "{reach}");
-        let login = explain(&image("a:1"), "pull access denied for a, repository does not exist or may require login");
-        assert!(login.starts_with("Docker Hub wants a login"), "{login}");
-        let missing = explain(&image("a:1"), "manifest for a:1 not found: manifest unknown");
-        assert!(missing.contains("has no such image"), "{missing}");
+    fn what_has_a_label_of_ours_is_ours() {
+        assert!(is_ours(&inspected(&["renamed:1"], &["emergent.snapshot"])));
+        assert!(!is_ours(&inspected(&["a:1"], &["org.emergent.name", "maintainer"])));
     }
 
     #[test]
-    fn progress_adds_up_over_layers() {
-        let mut layers = Layers::default();
-        let downloading = |id: &str, current, total| CreateImageInfo {
-            id: Some(id.to_owned()),
-            status: Some("Downloading".to_owned()),
-            progress_detail: Some(ProgressDetail { current: Some(current), total: Some(total) }),
-            ..CreateImageInfo::default()
-        };
-        layers.take(downloading("a", 1, 10));
-        let progress = layers.take(downloading("b", 2, 20));
-        assert_eq!((progress.bytes, progress.total_bytes), (3, 30));
+    fn a_project_takes_only_what_it_has_pulled() {
+        let pulled = |id: Option<&str>| ImageAccess::Pulled(id.map(str::to_owned));
+        assert!(is_admitted(&pulled(Some("a")), "a"));
+        assert!(!is_admitted(&pulled(Some("b")), "a") && !is_admitted(&pulled(None), "a"));
+        assert!(is_admitted(&ImageAccess::Operator, "a") && is_admitted(&ImageAccess::Admitted, "a"));
     }
 }

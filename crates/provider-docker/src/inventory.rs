@@ -24,7 +24,7 @@ use futures::{StreamExt as _, stream::BoxStream};
 use crate::{
     DockerProvider, channel,
     engine::{EngineError, bounded, found},
-    host,
+    host, image,
     labels::{self, name_of},
     provider::Parts,
     tidy,
@@ -119,23 +119,27 @@ impl Inventory for DockerProvider {
     }
 
     async fn image_id(&self, image: &ImageRef) -> Result<Option<String>, OperationError> {
-        let inspected = async {
-            let docker = self.parts.engine.client().await?;
-            Ok(found(bounded(docker.inspect_image(image.as_str())).await)?.and_then(|image| image.id))
-        };
-        inspected.await.map_err(|error| self.parts.engine.operation_error("inspect the image", error))
+        let found = image::find(&self.parts, image).await;
+        let found = found.map_err(|error| self.parts.engine.operation_error("inspect the image", error))?;
+        Ok(found.and_then(|image| image.id))
     }
 
     async fn image_command(&self, image: &ImageRef) -> Result<Option<ImageCommand>, OperationError> {
-        let inspected = async {
-            let docker = self.parts.engine.client().await?;
-            let image = found(bounded(docker.inspect_image(image.as_str())).await)?;
-            Ok(image.and_then(|image| image.config).map(|config| ImageCommand {
-                argv: [config.entrypoint, config.cmd].into_iter().flatten().flatten().collect(),
-                workdir: config.working_dir.filter(|path| path.starts_with('/')),
-            }))
-        };
-        inspected.await.map_err(|error| self.parts.engine.operation_error("inspect the image", error))
+        let found = image::find(&self.parts, image).await;
+        let found = found.map_err(|error| self.parts.engine.operation_error("inspect the image", error))?;
+        Ok(found.and_then(|image| image.config).map(|config| ImageCommand {
+            argv: [config.entrypoint, config.cmd].into_iter().flatten().flatten().collect(),
+            workdir: config.working_dir.filter(|path| path.starts_with('/')),
+        }))
+    }
+
+    fn pulls_images(&self) -> bool {
+        true
+    }
+
+    async fn remove_image(&self, image: &ImageRef, id: &str) -> Result<bool, OperationError> {
+        let removed = image::remove(&self.parts, image, id).await;
+        removed.map_err(|error| self.parts.engine.operation_error("remove an image of", error))
     }
 
     async fn tidy(&self, older_than: Duration) -> Result<Vec<String>, OperationError> {

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use emergent_provider::{SnapshotId, WORKSPACE_LABEL, WorkspaceId};
 
+/// What every label of ours begins with.
+pub(crate) const PREFIX: &str = "emergent.";
 /// Which snapshot a volume or an image is. A container has it from its image: it was made from that snapshot.
 pub(crate) const SNAPSHOT: &str = "emergent.snapshot";
 /// Which of a sandbox's named volumes a volume is.
@@ -16,11 +18,6 @@ pub(crate) const GUEST: &str = "guest";
 /// The name of a workspace's container, and of its volume.
 pub(crate) fn name_of(workspace: WorkspaceId) -> String {
     format!("emergent-{workspace}")
-}
-
-/// The name of a sandbox's named volume.
-pub(crate) fn name_of_volume(workspace: WorkspaceId, volume: &str) -> String {
-    format!("emergent-{workspace}-{volume}")
 }
 
 /// The name of a snapshot's volume, and of its image's repository.

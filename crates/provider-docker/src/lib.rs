@@ -2,9 +2,10 @@
 //!
 //! [`DockerProvider`] implements the provider traits, one file for each concern: `lifecycle` makes and ends
 //! containers, `inventory` says what there is, `health` says whether the engine works. Below them, `engine` is the
-//! bounded way to the API, `image` pulls, `guest_volume` brings the guest binary in, and `network` with `firewall`
-//! decide what guests reach. `host` says what the engine's machine has left, and `disk` how much of it files take.
-//! `snapshots` keeps copies of workspaces, whose files `copy` brings from volume to volume.
+//! bounded way to the API, `image` finds images, `image_pull` gets them from where `registry` lets them be asked for,
+//! `volumes` says which directories outlive a container, `guest_volume` brings the guest binary in, and `network` with
+//! `firewall` decide what guests reach. `host` says what the engine's machine has left, and `disk` how much of it files
+//! take. `snapshots` keeps copies of workspaces, whose files `copy` brings from volume to volume.
 //!
 //! Engine calls have deadlines, and nothing here waits for a container's life or needs the server to have been alive
 //! when the container was made: whatever must be known later is in names and labels.
@@ -21,14 +22,17 @@ mod guest_volume;
 mod health;
 mod host;
 mod image;
+mod image_pull;
 mod inventory;
 mod labels;
 mod lifecycle;
 mod network;
+mod registry;
 mod removal;
 mod root_probe;
 mod snapshots;
 mod tidy;
+mod volumes;
 
 pub mod config;
 pub mod provider;

@@ -21,6 +21,7 @@ use crate::{
     guest_volume::GuestVolume,
     health, host,
     network::Networks,
+    registry::Registries,
     root_probe::RootProbe,
 };
 
@@ -40,6 +41,7 @@ pub(crate) struct Parts {
     endings: Mutex<HashMap<WorkspaceId, ExitReason>>,
     /// Where containers keep their files, as far as somebody has asked.
     roots: Mutex<HashMap<WorkspaceId, Arc<[PathBuf]>>>,
+    pub(crate) registries: Registries,
     gvisor: String,
     require_isolation: Isolation,
     facts: Mutex<Option<Arc<Facts>>>,
@@ -62,6 +64,7 @@ impl DockerProvider {
             root_probe: RootProbe::new(config.server),
             endings: Mutex::default(),
             roots: Mutex::default(),
+            registries: Registries::new(config.private_registries),
             gvisor: config.runtime,
             require_isolation: config.require_isolation,
             facts: Mutex::new(None),

@@ -6,12 +6,13 @@ use bollard::{
     Docker,
     query_parameters::{ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder},
 };
-use emergent_provider::{SandboxSpec, WorkspaceId};
+use emergent_provider::WorkspaceId;
 use tokio::time::{Instant, sleep};
 
 use crate::{
     engine::{EngineError, bounded, found, within},
     labels,
+    volumes::SandboxVolume,
 };
 
 /// How long a removal that is under way, or a volume that is still in use, is waited for.
@@ -44,10 +45,14 @@ pub(crate) async fn volume(docker: &Docker, name: &str) -> Result<(), EngineErro
     }
 }
 
-/// Removes the named volumes of a sandbox that its spec does not name.
-pub(crate) async fn volumes_besides(docker: &Docker, spec: &SandboxSpec) -> Result<(), EngineError> {
-    let wanted = |name: &str| spec.volumes.iter().any(|volume| volume.name == name);
-    let options = ListVolumesOptionsBuilder::default().filters(&labels::of(spec.workspace)).build();
+/// Removes the volumes of a sandbox that are not among `wanted`.
+pub(crate) async fn volumes_besides(
+    docker: &Docker,
+    workspace: WorkspaceId,
+    wanted: &[SandboxVolume],
+) -> Result<(), EngineError> {
+    let wanted = |label: &str| wanted.iter().any(|volume| volume.label.as_deref() == Some(label));
+    let options = ListVolumesOptionsBuilder::default().filters(&labels::of(workspace)).build();
     for found in bounded(docker.list_volumes(Some(options))).await?.volumes.unwrap_or_default() {
         if found.labels.get(labels::VOLUME).is_some_and(|name| !wanted(name)) {
             volume(docker, &found.name).await?;

@@ -1,4 +1,4 @@
-//! Snapshots: the root file system as an image layer, and `/workspace` as a volume.
+//! Snapshots: the root file system as an image layer, and each of the sandbox's volumes as another volume.
 //!
 //! ```text
 //!   volume made ──► copy prepared ──► sandbox frozen ──► files copied, layer committed ──► sandbox thawed
@@ -7,9 +7,9 @@
 //!   what there is of the snapshot is removed; a sandbox that was frozen is thawed first
 //! ```
 //!
-//! Volume and image have one name. A snapshot is deleted by removing its volume; its image goes too, unless containers
-//! were made from it: then it stays, and the destruction of the last of them takes it along. An image without its
-//! volume is therefore one that nobody wants any more.
+//! The volume of `/workspace` and the image have one name. A snapshot is deleted by removing its volumes, that one last; its
+//! image goes too, unless containers were made from it: then it stays, and the destruction of the last of them takes it
+//! along. An image without that volume is therefore one that nobody wants any more.
 
 mod take;
 
@@ -21,7 +21,7 @@ use std::{
 use async_trait::async_trait;
 use bollard::{
     Docker,
-    models::{ImageSummary, Volume},
+    models::{ImageInspect, ImageSummary, Volume},
     query_parameters::{
         ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListVolumesOptionsBuilder, RemoveImageOptionsBuilder,
     },
@@ -36,7 +36,7 @@ use crate::{
     DockerProvider, copy,
     engine::{Engine, EngineError, bounded, found, within},
     labels::{self, name_of_snapshot},
-    removal,
+    removal, volumes,
 };
 
 /// How long the engine may take to remove an image. It waits for the locks of all containers meanwhile, and never ends where
@@ -60,11 +60,15 @@ impl Snapshots for DockerProvider {
     }
 }
 
-/// Whether both parts of a snapshot are there.
-pub(crate) async fn is_whole(engine: &Engine, snapshot: SnapshotId) -> Result<bool, EngineError> {
+/// The image of a snapshot; `None` where not both of its parts are there.
+pub(crate) async fn image(engine: &Engine, snapshot: SnapshotId) -> Result<Option<ImageInspect>, EngineError> {
     let (docker, name) = (engine.client().await?, name_of_snapshot(snapshot));
     let (volume, image) = tokio::join!(bounded(docker.inspect_volume(&name)), bounded(docker.inspect_image(&name)));
-    Ok(found(volume)?.is_some() && found(image)?.is_some())
+    let is_its = |image: &ImageInspect| {
+        let labels = image.config.as_ref().and_then(|config| config.labels.as_ref());
+        labels.and_then(of_labels) == Some(snapshot)
+    };
+    Ok(found(volume)?.and(found(image)?.filter(is_its)))
 }
 
 /// The snapshot that labels name.
@@ -89,7 +93,11 @@ pub(crate) async fn let_go(docker: &Docker, snapshot: SnapshotId) {
 /// Removes all that there is of a snapshot and that nobody uses.
 async fn remove(docker: &Docker, snapshot: SnapshotId) -> Result<(), EngineError> {
     copy::clear(docker, snapshot.as_uuid()).await?;
-    removal::volume(docker, &name_of_snapshot(snapshot)).await?;
+    let workspace = name_of_snapshot(snapshot);
+    for volume in volumes::of_snapshot(docker, snapshot).await?.iter().filter(|name| **name != workspace) {
+        removal::volume(docker, volume).await?;
+    }
+    removal::volume(docker, &workspace).await?;
     remove_image(docker, snapshot).await
 }
 
@@ -119,8 +127,10 @@ async fn list(docker: &Docker) -> Result<Vec<ObservedSnapshot>, EngineError> {
     let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
     let containers = bounded(docker.list_containers(Some(options))).await?;
     let used = containers.iter().filter_map(|container| of_labels(container.labels.as_ref()?)).collect::<HashSet<_>>();
+    // A snapshot may have several volumes, and is one.
+    let mut known = HashSet::new();
     let mut observed = volumes.iter().filter_map(of_volume).collect::<Vec<_>>();
-    let known = observed.iter().map(|snapshot| snapshot.snapshot).collect::<HashSet<_>>();
+    observed.retain(|snapshot| known.insert(snapshot.snapshot));
     let remains = images.iter().filter_map(of_image);
     observed.extend(remains.filter(|left| !known.contains(&left.snapshot) && !used.contains(&left.snapshot)));
     Ok(observed)

@@ -54,6 +54,7 @@ pub(crate) async fn create(
         observer.created(spec.workspace, step);
     }
     Ok(Created {
+        image: None,
         first_channel: None,
         warnings: health::warning(&seen).into_iter().collect(),
         isolation: health::isolation(&seen),

@@ -28,6 +28,14 @@ pub enum CreateError {
         /// The registry's words, and what to do.
         reason: String,
     },
+    /// The image is in a registry that the engine is not to be sent to.
+    #[error("image {image} is not pulled: {reason}")]
+    RegistryRefused {
+        /// Which image.
+        image: ImageRef,
+        /// Why not, and which setting would change it.
+        reason: String,
+    },
     /// The image is there but cannot start.
     #[error("image {image} could not be started: {reason}")]
     StartFailed {

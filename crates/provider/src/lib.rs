@@ -10,6 +10,7 @@ pub mod error;
 pub mod fault;
 pub mod host;
 pub mod id;
+pub mod image;
 pub mod observed;
 pub mod owner;
 pub mod provider;
@@ -23,12 +24,13 @@ pub use error::{ChannelError, CreateError, OperationError};
 pub use fault::{Fault, UnknownStep};
 pub use host::HostRoom;
 pub use id::{ServerId, SnapshotId, WorkspaceId};
+pub use image::{ImageRef, InvalidImage};
 pub use observed::{EngineEvent, EngineEventKind, EngineState, ExitReason, Observed};
 pub use owner::{Owner, SERVER_LABEL, WORKSPACE_LABEL};
-pub use provider::{Channels, Created, Inventory, Lifecycle, Provider, ProviderKind};
+pub use provider::{Channels, Created, Inventory, Lifecycle, Provider, ProviderKind, UsedImage};
 pub use snapshots::{ObservedSnapshot, SnapshotSpec, Snapshots, TakeError, Taken};
 pub use spec::{
-    ContainerKind, ImageCommand, ImageRef, InvalidImage, NamedVolume, NetworkPolicy, RegistryCredentials,
-    ResourceLimits, SandboxSpec,
+    ContainerKind, ImageAccess, ImageCommand, NamedVolume, NetworkPolicy, RegistryCredentials, ResourceLimits,
+    SandboxSpec,
 };
 pub use step::{CreateStep, DestroyStep, PullProgress, SnapshotStep, StepObserver, StopStep};

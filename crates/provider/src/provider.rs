@@ -47,6 +47,17 @@ pub struct Created {
     pub isolation: crate::Isolation,
     /// What runs it, such as `runsc`, `runc`.
     pub runtime: String,
+    /// The image that it was made from, where the engine knows images by ids.
+    pub image: Option<UsedImage>,
+}
+
+/// An image on an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsedImage {
+    /// Its id, which stands for no other image.
+    pub id: String,
+    /// What it takes on the engine's disk, in bytes, with layers that it shares with others.
+    pub bytes: u64,
 }
 
 /// Makes and ends sandboxes.
@@ -130,12 +141,24 @@ pub trait Inventory: Send + Sync {
         None
     }
 
-    /// What an image reference stands for on the engine now, such as a digest; `None` when it is not there.
+    /// What an image reference stands for on the engine now, such as a digest; `None` when no image there carries that
+    /// very reference, or when the image is one of the provider's own, such as a snapshot's.
     async fn image_id(&self, image: &ImageRef) -> Result<Option<String>, OperationError>;
 
     /// What an image runs by itself; `None` when it is not on the engine, or when the engine cannot tell.
     async fn image_command(&self, _image: &ImageRef) -> Result<Option<ImageCommand>, OperationError> {
         Ok(None)
+    }
+
+    /// Whether images are pulled from registries when a sandbox is made; else what images there are is the operator's doing.
+    fn pulls_images(&self) -> bool {
+        false
+    }
+
+    /// Removes a reference, and the image with it when nothing else refers to it, if the reference stands for that id.
+    /// False when the image stays, since a sandbox uses it. Removing what is gone, or stands for another image, succeeds.
+    async fn remove_image(&self, _image: &ImageRef, _id: &str) -> Result<bool, OperationError> {
+        Ok(true)
     }
 
     /// Removes what belongs to no workspace, is of no use to this server, was made longer ago than that, and that nobody

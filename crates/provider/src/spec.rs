@@ -1,8 +1,8 @@
 //! What is asked of a provider.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
 
-use crate::{SnapshotId, WorkspaceId};
+use crate::{ImageRef, SnapshotId, WorkspaceId};
 
 /// One sandbox to make. What belongs to the workspace rather than to the sandbox (its environment, whether root is
 /// allowed) is handed over to the guest once it answers, so that no engine shows it.
@@ -17,6 +17,8 @@ pub struct SandboxSpec {
     /// The snapshot whose files it begins with, those outside `/workspace` too; `None` begins with the image's. The
     /// snapshot is of a sandbox that ran the same image, and stays while the sandbox is being made.
     pub snapshot: Option<SnapshotId>,
+    /// Which image may be taken for the reference, and from where.
+    pub access: ImageAccess,
     /// How to log in to the image's registry, where that is needed.
     pub registry: Option<RegistryCredentials>,
     /// What it may use.
@@ -25,6 +27,20 @@ pub struct SandboxSpec {
     pub network: NetworkPolicy,
     /// Directories that outlive the sandbox, besides `/workspace`.
     pub volumes: Vec<NamedVolume>,
+}
+
+/// Which image may be taken for a reference. An engine may have images that are nobody's business here, and images that one
+/// project has pulled with a login that another one does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageAccess {
+    /// The operator's own choice, such as the default image: what the engine has is taken, and any registry is asked.
+    Operator,
+    /// The operator admits it by name: what the engine has is taken. A registry in a private network is asked only where
+    /// the operator names it.
+    Admitted,
+    /// What the engine has is taken only if it is the image that the project has pulled, by its id; else it is pulled
+    /// with the project's login. Registries as for [`Admitted`](Self::Admitted).
+    Pulled(Option<String>),
 }
 
 /// A directory that outlives the sandbox: it goes when the sandbox is destroyed, not when it is discarded.
@@ -79,28 +95,6 @@ pub enum NetworkPolicy {
     Outbound,
 }
 
-/// An image reference such as `ubuntu:22.04` or `registry.example/team/image@sha256:…`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ImageRef(String);
-
-/// A text that cannot be an [`ImageRef`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an image reference is [host[:port]/]name[:tag][@digest] in lower case, 255 characters at most")]
-pub struct InvalidImage;
-
-impl ImageRef {
-    /// The reference as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The registry's host where the reference names one; `None` means the engine's default registry.
-    pub fn registry_host(&self) -> Option<&str> {
-        let (first, _) = self.0.split_once('/')?;
-        (first.contains(['.', ':']) || first == "localhost").then_some(first)
-    }
-}
-
 /// How to log in to a registry.
 #[derive(Clone)]
 pub struct RegistryCredentials {
@@ -138,27 +132,6 @@ impl NetworkPolicy {
     }
 }
 
-// === impl ImageRef ===
-
-impl FromStr for ImageRef {
-    type Err = InvalidImage;
-
-    fn from_str(text: &str) -> Result<Self, InvalidImage> {
-        let well_formed = (1..=255).contains(&text.len())
-            && text.starts_with(|first: char| first.is_ascii_alphanumeric())
-            && text.ends_with(|last: char| last.is_ascii_alphanumeric())
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"./:@_-".contains(&byte))
-            && !["//", "::", "@@", ".."].iter().any(|doubled| text.contains(doubled));
-        if well_formed { Ok(Self(text.to_owned())) } else { Err(InvalidImage) }
-    }
-}
-
-impl fmt::Display for ImageRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 // === impl RegistryCredentials ===
 
 impl fmt::Debug for RegistryCredentials {
@@ -176,17 +149,5 @@ mod tests {
         let credentials = RegistryCredentials { username: "me".to_owned(), password: "hidden".to_owned() };
         let shown = format!("{credentials:?}");
         assert!(shown.contains("me") && !shown.contains("hidden"), "{shown}");
-    }
-
-    #[test]
-    fn only_what_can_be_an_image_is_taken() {
-        for good in ["ubuntu", "ubuntu:22.04", "host:5000/a/b:1", "a@sha256:0123"] {
-            assert!(good.parse::<ImageRef>().is_ok(), "{good}");
-        }
-        for bad in ["", "-x", "a b", "a//b", "../a", "a:", "a\n"] {
-            assert!(bad.parse::<ImageRef>().is_err(), "{bad}");
-        }
-        assert_eq!("host:5000/a".parse::<ImageRef>().unwrap().registry_host(), Some("host:5000"));
-        assert_eq!("team/a".parse::<ImageRef>().unwrap().registry_host(), None);
     }
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod mcp_server;
+pub(crate) mod pulled_image;
 pub(crate) mod usage;
 
 pub(crate) mod idempotency_key {

@@ -1,7 +1,7 @@
 //! The rows: what this installation knows and keeps.
 //!
 //! [`Store`] is the whole public face, its methods grouped by concern in [`workspaces`], [`sessions`], [`snapshots`], [`tokens`],
-//! [`projects`], [`mcp_servers`](mod@mcp_servers) and [`installation`]. Rows are plain structs; the entities behind them stay in here. One set of queries and migrations
+//! [`projects`], [`pulled_images`], [`mcp_servers`](mod@mcp_servers) and [`installation`]. Rows are plain structs; the entities behind them stay in here. One set of queries and migrations
 //! serves both databases, SQLite and PostgreSQL.
 
 mod connection;
@@ -27,6 +27,7 @@ pub mod mcp_servers;
 pub mod open;
 pub mod page;
 pub mod projects;
+pub mod pulled_images;
 pub mod quotas;
 pub mod retention;
 pub mod servers;
@@ -53,6 +54,7 @@ pub use mcp_servers::{
 };
 pub use open::{DatabaseUrl, InvalidDatabaseUrl, Store};
 pub use page::{Cursor, InvalidCursor, Page, PageRequest};
+pub use pulled_images::PulledImage;
 pub use quotas::{Measure, Project, Quota, QuotaReached, QuotaUse};
 pub use servers::{Engines, LEASE, Renewal, ServerIdentity, ServerRow, TakenOver};
 pub use sessions::{Attachment, NewSession, SessionEnd, SessionRow};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use emergent_provider::ResourceLimits;
+use emergent_provider::{ImageRef, ResourceLimits};
 use sea_orm::{ActiveValue::Set, JsonValue};
 use serde_json::json;
 
@@ -96,7 +96,7 @@ impl TryFrom<Model> for WorkspaceRow {
             warm: row.warm,
             runtime: row.runtime,
             isolation: row.isolation.map(|word| from_word("isolation", &word)).transpose()?,
-            image: parse("image", &row.image)?,
+            image: ImageRef::recorded(&row.image),
             limits,
             network: from_word("network", &row.network)?,
             allow_root: row.allow_root,

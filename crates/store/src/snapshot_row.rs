@@ -1,6 +1,6 @@
 //! A snapshot's row, from and to its columns.
 
-use emergent_provider::{ResourceLimits, Taken};
+use emergent_provider::{ImageRef, ResourceLimits, Taken};
 use sea_orm::ActiveValue::Set;
 
 use crate::{
@@ -66,7 +66,7 @@ impl TryFrom<Model> for SnapshotRow {
             labels: from_json("labels", row.labels)?,
             temporary: row.temporary,
             kind: from_word("kind", &row.kind)?,
-            image: parse("image", &row.image)?,
+            image: ImageRef::recorded(&row.image),
             limits: ResourceLimits {
                 cpu: row.cpu,
                 memory_bytes: from_integer("memory_bytes", row.memory_bytes)?,

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use emergent_live_tests::{Case, Runtime, Server, ServerOptions, api::WORKSPACES, until};
+use emergent_live_tests::{Case, Runtime, Server, ServerOptions, api::WORKSPACES, engine::PARTS, until};
 use emergent_provider::{CreateStep, DestroyStep, StopStep};
 use serde_json::{Value, json};
 
@@ -86,7 +86,7 @@ pub(crate) async fn list(server: &Server) -> anyhow::Result<Vec<Value>> {
     listed["items"].as_array().cloned().context("a list without items")
 }
 
-/// No row is between two states, every live row has its container and volume, every snapshot its volume and image,
+/// No row is between two states, every live row has its container and volumes, every snapshot its image and volumes,
 /// and nothing else is in the engine.
 pub(crate) async fn agreement(server: &Server) -> anyhow::Result<Result<(), String>> {
     let rows = list(server).await?;
@@ -98,10 +98,11 @@ pub(crate) async fn agreement(server: &Server) -> anyhow::Result<Result<(), Stri
         let (id, state) = (row["id"].as_str().context("no id")?, row["state"].as_str().context("no state")?);
         match state {
             "ready" | "stopped" => {
-                expected.extend(server.engine.resources_of(id).await?);
-                if expected.len() % 2 != 0 {
-                    return Ok(Err(format!("{id} is {state} with {expected:?}")));
+                let parts = server.engine.resources_of(id).await?;
+                if parts.len() != PARTS {
+                    return Ok(Err(format!("{id} is {state} with {parts:?}")));
                 }
+                expected.extend(parts);
             }
             "error" => expected.extend(server.engine.resources_of(id).await?),
             between => return Ok(Err(format!("{id} is {between}"))),
@@ -112,7 +113,7 @@ pub(crate) async fn agreement(server: &Server) -> anyhow::Result<Result<(), Stri
         let (id, state) = (row["id"].as_str().context("no id")?, row["state"].as_str().context("no state")?);
         let parts = server.engine.resources_of_snapshot(id).await?;
         match state {
-            "ready" if parts.len() == 2 => expected.extend(parts),
+            "ready" if parts.len() == PARTS => expected.extend(parts),
             "error" if parts.is_empty() => {}
             between => return Ok(Err(format!("snapshot {id} is {between} with {parts:?}"))),
         }

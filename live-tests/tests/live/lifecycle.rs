@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use emergent_live_tests::{Case, Runtime, Server, ServerOptions, api::WORKSPACES, until};
+use emergent_live_tests::{Case, Runtime, Server, ServerOptions, api::WORKSPACES, engine::PARTS, until};
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::json;
@@ -31,7 +31,7 @@ async fn a_destroyed_workspace_leaves_nothing(runtime: Runtime) -> anyhow::Resul
     ensure!(shown["name"] == "short-lived" && shown["labels"]["team"] == "a", "{shown}");
     let listed = server.api.get(&format!("{WORKSPACES}?label=team:a")).await?.success()?;
     ensure!(listed["items"].as_array().is_some_and(|items| items.len() == 1), "{listed}");
-    ensure!(server.engine.resources_of(&id).await?.len() == 2, "a container and a volume were expected");
+    ensure!(server.engine.resources_of(&id).await?.len() == PARTS, "a container and its volumes were expected");
 
     server.api.delete(&format!("{WORKSPACES}/{id}")).await?.refusal(204)?;
     ensure!(server.engine.resources_of(&id).await?.is_empty(), "something is left in the engine");

@@ -32,7 +32,9 @@ async fn without_docker_every_provider_says_why(runtime: Runtime) -> anyhow::Res
 
 async fn an_image_that_cannot_start_blames_nobody_else(runtime: Runtime) -> anyhow::Result<()> {
     let image = Image::that_cannot_start(&format!("emergent-test/in-the-way-{}:1", runtime.name()))?;
-    let options = ServerOptions::on(runtime).with("WORKSPACE_DEFAULT_PROVIDER", "auto");
+    let options = ServerOptions::on(runtime)
+        .with("WORKSPACE_DEFAULT_PROVIDER", "auto")
+        .with("WORKSPACE_ALLOWED_IMAGES", "emergent-test/*");
     let server = Server::start(options).await?;
     let refused = server.api.post(WORKSPACES, json!({ "base_image": image.reference })).await?.refusal(422)?;
     let detail = refused["detail"].as_str().context("no detail")?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use emergent_live_tests::{Case, Runtime, Server, ServerOptions, api::WORKSPACES, until};
+use emergent_live_tests::{Case, Runtime, Server, ServerOptions, api::WORKSPACES, engine::PARTS, until};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -234,7 +234,7 @@ async fn room_for_all(runtime: Runtime) -> anyhow::Result<()> {
     let listed = server.api.get(&format!("{WORKSPACES}?include_destroyed=true")).await?.success()?;
     ensure!(listed["items"].as_array().is_some_and(|items| items.len() == 1), "{listed}");
     let left = server.engine.resources_of_server(server.id()).await?;
-    ensure!(left.iter().filter(|name| !name.contains("emergent-probe")).count() == 2, "{left:?}");
+    ensure!(left.iter().filter(|name| !name.contains("emergent-probe")).count() == PARTS, "{left:?}");
     ensure!(fork(&server, &id, json!({ "count": 2 })).await?.len() == 2);
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use emergent_live_tests::{
     Case, Runtime,
+    engine::PARTS,
     mcp::{SERVERS, await_server, host, show, start, text},
     until,
 };
@@ -113,9 +114,9 @@ async fn killed_at(runtime: Runtime, step: &'static str, operation: Operation) -
         let shown = show(&server.api).await?;
         ensure!(operation != Operation::Change || shown["resource_limits"]["memory"] == 256 << 20, "{shown}");
         let id = shown["id"].as_str().context("no id")?;
-        // The container, /workspace, and the volume of its own.
+        // The container, /workspace, what was handed over, and the volume of its own.
         let resources = server.engine.resources_of(id).await?;
-        ensure!(resources.len() == 3, "{resources:?}");
+        ensure!(resources.len() == PARTS + 1, "{resources:?}");
         server.api.delete(&path).await?.refusal(204)?;
         ensure!(server.engine.resources_of(id).await?.is_empty(), "the deleted server left something");
     }

@@ -11,9 +11,9 @@ use emergent_guest_proto::{
 };
 use emergent_live_tests::{Engine, Runtime};
 use emergent_provider::{
-    ByteStream, ChannelError, Channels as _, ContainerKind, CreateError, CreateStep, Created, DestroyStep, Isolation,
-    Lifecycle as _, NetworkPolicy, PullProgress, ResourceLimits, SandboxSpec, ServerId, SnapshotId, SnapshotStep,
-    StepObserver, WorkspaceId,
+    ByteStream, ChannelError, Channels as _, ContainerKind, CreateError, CreateStep, Created, DestroyStep, ImageAccess,
+    Isolation, Lifecycle as _, NetworkPolicy, PullProgress, ResourceLimits, SandboxSpec, ServerId, SnapshotId,
+    SnapshotStep, StepObserver, WorkspaceId,
 };
 use emergent_provider_docker::{DockerConfig, DockerProvider, GuestBinary};
 
@@ -61,7 +61,7 @@ impl Bench {
 
     pub(crate) async fn sandbox(&self, spec: &SandboxSpec) -> anyhow::Result<Sandbox> {
         let created = self.provider.create(spec, &Unobserved).await.map_err(full)?;
-        let Created { first_channel, warnings, isolation, runtime } = created;
+        let Created { first_channel, warnings, isolation, runtime, image: _ } = created;
         let opener = Opener { provider: Arc::clone(&self.provider), workspace: spec.workspace };
         let guest = Guest::new(Arc::new(opener), first_channel);
         let environment = BTreeMap::from([("GREETING".to_owned(), "hello there".to_owned())]);
@@ -127,6 +127,7 @@ pub(crate) fn config(runtime: Runtime) -> anyhow::Result<DockerConfig> {
         require_isolation: Isolation::Container,
         network_name: None,
         network_allow: Vec::new(),
+        private_registries: Vec::new(),
         guest_binary: GuestBinary::open(&guest_binary()?)?,
     })
 }
@@ -138,6 +139,7 @@ pub(crate) fn spec(network: NetworkPolicy) -> anyhow::Result<SandboxSpec> {
         workspace: WorkspaceId::generate(),
         kind: ContainerKind::AgentWorkspace,
         image: image.parse().context("EMERGENT_TEST_IMAGE")?,
+        access: ImageAccess::Operator,
         snapshot: None,
         registry: None,
         limits: ResourceLimits { cpu: 1.0, memory_bytes: 512 << 20, disk_bytes: 1 << 30, pids: 256 },

@@ -182,12 +182,24 @@ fn nothing_is_copied_until_somebody_says_so() {
     fs::write(trees.from("file"), "x").unwrap();
     for (told, copied) in [("", false), ("now\n", true)] {
         let mut answer = Vec::new();
-        when_told(&trees.from(""), &trees.to(""), told.as_bytes(), &mut answer).unwrap();
+        when_told(&[(trees.from(""), trees.to(""))], told.as_bytes(), &mut answer).unwrap();
         assert_eq!((trees.to("file").exists(), answer.ends_with(b"\n")), (copied, copied), "{answer:?}");
     }
     let mut answer = Vec::new();
-    when_told(&trees.from(""), &trees.to("nowhere"), b"now\n".as_slice(), &mut answer).unwrap();
+    when_told(&[(trees.from(""), trees.to("nowhere"))], b"now\n".as_slice(), &mut answer).unwrap();
     assert!(answer.starts_with(b"\"/\": "), "{answer:?}");
+}
+
+#[test]
+fn several_trees_are_copied_one_after_the_other() {
+    let (one, other) = (Trees::new(), Trees::new());
+    fs::write(other.from("file"), "x").unwrap();
+    let pairs = [&one, &other].map(|trees| (trees.from(""), trees.to("")));
+    let mut answer = Vec::new();
+    when_told(&pairs, b"now\n".as_slice(), &mut answer).unwrap();
+    let bytes = String::from_utf8(answer).unwrap();
+    let bytes = bytes.split_whitespace().map(|bytes| bytes.parse::<u64>().unwrap()).collect::<Vec<_>>();
+    assert!(bytes.len() == 2 && bytes[1] > bytes[0] && other.to("file").exists(), "{bytes:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! How much the files of a directory take. Counting takes its time, so that it goes on beside the calls: whoever asks
+//! How much the files of directories take. Counting takes its time, so that it goes on beside the calls: whoever asks
 //! gets what was last counted, and no more than a tenth of the time goes into counting.
 
 use std::{
@@ -19,7 +19,7 @@ const REST: u32 = 9;
 /// beyond is counted less exactly.
 const REMEMBERED: usize = 100_000;
 
-/// Counts one directory. Clones are the same counter.
+/// Counts some directories. Clones are the same counter.
 #[derive(Debug, Clone, Default)]
 pub struct Tree(watch::Sender<Count>);
 
@@ -33,8 +33,8 @@ struct Count {
 // === impl Tree ===
 
 impl Tree {
-    /// Bytes that the files below `root` take on their file system, as last counted.
-    pub async fn bytes(&self, root: &Path) -> Option<u64> {
+    /// Bytes that the files below `roots` take on their file systems, as last counted.
+    pub async fn bytes(&self, roots: &[PathBuf]) -> Option<u64> {
         let is_due = |count: &mut Count| {
             let rests = count.not_before.is_some_and(|at| Instant::now() < at);
             let begins = !count.is_under_way && !rests;
@@ -42,10 +42,10 @@ impl Tree {
             begins
         };
         if self.0.send_if_modified(is_due) {
-            let (count, root) = (self.0.clone(), root.to_owned());
+            let (count, roots) = (self.0.clone(), roots.to_owned());
             tokio::task::spawn_blocking(move || {
                 let began = Instant::now();
-                let bytes = measure(&root);
+                let bytes = roots.iter().map(|root| measure(root)).fold(0, u64::saturating_add);
                 let not_before = Some(Instant::now() + began.elapsed() * REST);
                 count.send_replace(Count { bytes: Some(bytes), is_under_way: false, not_before });
             });
@@ -103,6 +103,6 @@ mod tests {
         std::os::unix::fs::symlink(&outside, root.join("link")).unwrap();
         assert!(measure(&root) < 2 << 20);
         let tree = Tree::default();
-        assert_eq!(tree.bytes(&root).await, Some(measure(&root)));
+        assert_eq!(tree.bytes(&[root.clone(), root.clone()]).await, Some(2 * measure(&root)));
     }
 }

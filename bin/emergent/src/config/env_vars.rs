@@ -99,10 +99,16 @@ variables! {
     Server WORKSPACE_NETWORK_ALLOW = "", "address ranges separated by commas, such as 10.1.2.0/24";
     /// What a workspace runs when the request does not say.
     Server WORKSPACE_DEFAULT_IMAGE = "emergent/workspace:latest", "an image reference such as ubuntu:22.04";
-    /// The images that requests may name. Empty: any.
+    /// The images that requests may name, and those of Docker's own that they may use although no project has pulled them.
+    /// Empty: any that can be pulled.
     Server WORKSPACE_ALLOWED_IMAGES = "", "globs separated by commas, such as ubuntu:*,registry.example/team/**";
-    /// Logins for private registries: a file of the form that `docker login` writes (config.json with `auths`).
+    /// Logins for private registries: a file of the form that `docker login` writes (config.json with `auths`). Those in
+    /// `projects`.NAME.`auths` are used for that project alone.
     Server WORKSPACE_REGISTRY_AUTH_FILE = "", "the path of a file";
+    /// Registries in private networks, or on this host, that images of projects may be pulled from.
+    Server WORKSPACE_PRIVATE_REGISTRIES = "", "hosts separated by commas, such as 10.1.2.3:5000,registry.internal";
+    /// After how many days an image that was pulled for a project and from which nothing was made since is removed.
+    Server WORKSPACE_PULLED_IMAGE_RETENTION_DAYS = "30", "a number from 0.00001 to 3650";
     /// The name that gVisor is registered by in Docker.
     Server WORKSPACE_GVISOR_RUNTIME = "runsc", "the name of a Docker runtime";
     /// The weakest isolation that is taken; a weaker provider or runtime is refused.

@@ -168,6 +168,10 @@ impl Reading<'_> {
             default_image,
             allowed_images: self.list(env_vars::WORKSPACE_ALLOWED_IMAGES),
             registries: self.registries(),
+            pulled_image_retention: chrono::Duration::from_std(Duration::from_secs_f64(
+                self.number(env_vars::WORKSPACE_PULLED_IMAGE_RETENTION_DAYS, 0.00001, 3650.0) * SECONDS_OF_A_DAY,
+            ))
+            .unwrap_or(chrono::Duration::MAX),
             audit: self.audit(),
             fault: self.optional(env_vars::EMERGENT_FAULT, |text| {
                 let hosting = HostStep::ALL.iter().map(|step| step.name());
@@ -247,6 +251,7 @@ impl Reading<'_> {
             runtime: self.required(env_vars::WORKSPACE_GVISOR_RUNTIME, |text| Ok(text.to_owned())),
             require_isolation: self.word(env_vars::WORKSPACE_REQUIRE_ISOLATION, &isolation),
             network_name: self.text(env_vars::WORKSPACE_NETWORK_NAME),
+            private_registries: self.list(env_vars::WORKSPACE_PRIVATE_REGISTRIES),
             network_allow: self
                 .optional(env_vars::WORKSPACE_NETWORK_ALLOW, |text| {
                     let ranges = text.split(',').map(str::trim).filter(|range| !range.is_empty());
@@ -274,7 +279,7 @@ impl Reading<'_> {
         host
     }
 
-    fn registries(&mut self) -> Vec<(String, emergent_provider::RegistryCredentials)> {
+    fn registries(&mut self) -> Vec<emergent_core::RegistryLogin> {
         let Some(path) = self.path(env_vars::WORKSPACE_REGISTRY_AUTH_FILE) else { return Vec::new() };
         registries::read(&path).unwrap_or_else(|reason| {
             self.faults.push(Fault::File { path, reason });

@@ -1,13 +1,23 @@
-//! Logins for registries, from a file of the form that `docker login` writes.
+//! Logins for registries, from a file of the form that `docker login` writes. Logins of one project alone are of the same
+//! form, below the project's name: `{"auths": {…}, "projects": {"team-a": {"auths": {…}}}}`.
 
 use std::{collections::BTreeMap, path::Path};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use emergent_core::RegistryLogin;
 use emergent_provider::RegistryCredentials;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
 struct DockerConfig {
+    #[serde(default)]
+    auths: BTreeMap<String, Login>,
+    #[serde(default)]
+    projects: BTreeMap<String, ProjectConfig>,
+}
+
+#[derive(Deserialize)]
+struct ProjectConfig {
     auths: BTreeMap<String, Login>,
 }
 
@@ -18,18 +28,28 @@ struct Login {
     password: Option<String>,
 }
 
-/// The logins by registry host. The reason of a failure names the host and never a password.
-pub(super) fn read(path: &Path) -> Result<Vec<(String, RegistryCredentials)>, String> {
+/// The logins, those of projects last. The reason of a failure names the host and never a password.
+pub(super) fn read(path: &Path) -> Result<Vec<RegistryLogin>, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     let config: DockerConfig = serde_json::from_str(&text)
         .map_err(|error| format!("it is not a Docker config.json with `auths` (line {})", error.line()))?;
-    config.auths.into_iter().map(|(host, login)| login.read(&host).map(|login| (bare_host(&host), login))).collect()
+    let of_projects = config.projects.into_iter().flat_map(|(project, config)| {
+        config.auths.into_iter().map(move |(host, login)| (Some(project.clone()), host, login))
+    });
+    let of_all = config.auths.into_iter().map(|(host, login)| (None, host, login));
+    let read = |(project, host, login): (_, String, Login)| {
+        Ok(RegistryLogin { host: registry(&host), project, credentials: login.read(&host)? })
+    };
+    of_all.chain(of_projects).map(read).collect()
 }
 
-/// Docker writes some hosts as URLs.
-fn bare_host(key: &str) -> String {
+/// The registry as references name it. Docker writes some hosts as URLs, and the default registry by another name.
+fn registry(key: &str) -> String {
     let host = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
-    host.split('/').next().unwrap_or(host).to_owned()
+    match host.split('/').next().unwrap_or(host) {
+        "index.docker.io" => "docker.io".to_owned(),
+        host => host.to_ascii_lowercase(),
+    }
 }
 
 impl Login {
@@ -58,8 +78,20 @@ mod tests {
         let text = r#"{"auths": {"https://a.example/v1/": {"auth": "dTpwOnE="}, "b.example:5000": {"username": "u", "password": "p"}}}"#;
         std::fs::write(&path, text).unwrap();
         let logins = read(&path).unwrap();
-        assert_eq!((logins[0].0.as_str(), logins[0].1.password.as_str()), ("b.example:5000", "p"));
-        assert_eq!((logins[1].0.as_str(), logins[1].1.password.as_str()), ("a.example", "p:q"));
+        assert_eq!((logins[0].host.as_str(), logins[0].credentials.password.as_str()), ("b.example:5000", "p"));
+        assert_eq!((logins[1].host.as_str(), logins[1].credentials.password.as_str()), ("a.example", "p:q"));
+    }
+
+    #[test]
+    fn a_project_has_logins_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        let text = r#"{"auths": {"https://index.docker.io/v1/": {"auth": "dTpwOnE="}},
+            "projects": {"team-a": {"auths": {"A.example": {"username": "u", "password": "p"}}}}}"#;
+        std::fs::write(&path, text).unwrap();
+        let logins = read(&path).unwrap();
+        let shown = logins.iter().map(|login| (login.host.as_str(), login.project.as_deref())).collect::<Vec<_>>();
+        assert_eq!(shown, [("docker.io", None), ("a.example", Some("team-a"))]);
     }
 
     #[test]

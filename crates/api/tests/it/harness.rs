@@ -182,8 +182,6 @@ fn hosting(enabled: bool) -> HostingConfig {
     HostingConfig {
         enabled,
         default_image: "base:test".parse().unwrap(),
-        allowed_images: Vec::new(),
-        registries: Vec::new(),
         secret_key: None,
         body_limit: 8 << 20,
         max_sessions: 4,
@@ -214,6 +212,7 @@ fn config(enabled: bool) -> CoreConfig {
         default_image: "base:test".parse().unwrap(),
         allowed_images: vec!["base:*".to_owned()],
         registries: Vec::new(),
+        pulled_image_retention: chrono::TimeDelta::days(30),
         audit: emergent_core::AuditConfig::default(),
         fault: None,
     }

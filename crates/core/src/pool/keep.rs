@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use emergent_provider::{ContainerKind, ProviderKind, SandboxSpec, WorkspaceId};
+use emergent_provider::{ContainerKind, ImageAccess, ProviderKind, SandboxSpec, WorkspaceId};
 use emergent_store::MadeSandbox;
 use futures::{StreamExt as _, stream};
 use tokio::time::sleep;
@@ -130,7 +130,8 @@ impl Core {
             kind: ContainerKind::AgentWorkspace,
             image: image.clone(),
             snapshot: None,
-            registry: self.registry_login(image),
+            access: ImageAccess::Operator,
+            registry: self.images.operators_login(image),
             limits: shelf.limits(),
             network: NETWORK,
             volumes: Vec::new(),

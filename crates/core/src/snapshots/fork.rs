@@ -120,7 +120,7 @@ impl Core {
     }
 
     fn copy_row(&self, request: &NewWorkspace, from: &NewSnapshotRow) -> Result<NewWorkspaceRow, NewWorkspaceError> {
-        let checked = check(request, &self.config, &self.allowed_images)?;
+        let checked = check(request, &self.config, self.images.admitted())?;
         let basis = Basis::locked(from);
         Ok(new_row(from.project, from.server, request, &checked, &Choice::only(from.provider), None, Some(&basis)))
     }

@@ -50,7 +50,10 @@ pub(super) fn figures(
         seconds: elapsed.min(interval.mul_f64(TOLERANCE)).as_secs_f64(),
         cpu_seconds: Duration::from_millis(cpu_ms).as_secs_f64().min(possible),
         memory_bytes: said.memory_bytes.unwrap_or(0).min(limits.memory_bytes),
-        disk_bytes: said.workspace_bytes.map(|bytes| bytes.min(MOST_DISK)),
+        disk_bytes: said.workspace_bytes.map(|bytes| {
+            let volumes = said.volume_bytes.unwrap_or(0);
+            bytes.saturating_add(volumes).min(MOST_DISK)
+        }),
         processes: said.processes.unwrap_or(0).min(limits.pids.into()),
     }
 }
@@ -80,6 +83,12 @@ mod tests {
         let before = Before { cpu_ms: 50_000, uptime_ms: 100_000 };
         let read = figures(&said(4_000, 9_000), Some((before, 10 * MINUTE)), MINUTE, &LIMITS);
         assert_eq!((read.seconds, read.cpu_seconds), (66.0, 4.0));
+    }
+
+    #[test]
+    fn the_files_in_other_volumes_count_too() {
+        let said = Usage { workspace_bytes: Some(5), volume_bytes: Some(7), ..Usage::default() };
+        assert_eq!(figures(&said, None, MINUTE, &LIMITS).disk_bytes, Some(12));
     }
 
     #[test]

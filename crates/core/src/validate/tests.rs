@@ -24,6 +24,7 @@ fn config() -> CoreConfig {
         default_image: "emergent/workspace:latest".parse().unwrap(),
         allowed_images: Vec::new(),
         registries: Vec::new(),
+        pulled_image_retention: TimeDelta::days(30),
         audit: crate::AuditConfig::default(),
         fault: None,
     }
@@ -123,10 +124,12 @@ fn variables_are_what_the_kernel_takes_and_their_values_are_never_repeated() {
 fn only_images_that_a_glob_names_are_allowed_and_the_default_always_is() {
     let with_image = |image: &str| NewWorkspace { image: Some(image.parse().unwrap()), ..NewWorkspace::default() };
     let globs = ["ubuntu:*", "ghcr.io/team/**"];
-    for allowed in ["ubuntu:22.04", "ghcr.io/team/a/b:1", "emergent/workspace:latest"] {
+    for allowed in
+        ["ubuntu:22.04", "ubuntu", "docker.io/library/ubuntu:1", "ghcr.io/team/a/b:1", "emergent/workspace:latest"]
+    {
         assert!(checked(&with_image(allowed), &globs).is_ok(), "{allowed}");
     }
-    for refused in ["debian:12", "evil/ubuntu:22.04", "ubuntu", "ghcr.io/other/a"] {
+    for refused in ["debian:12", "evil/ubuntu:22.04", "ghcr.io/other/a"] {
         let result = checked(&with_image(refused), &globs);
         assert!(matches!(result, Err(NewWorkspaceError::ImageNotAllowed { .. })), "{refused}");
         assert!(checked(&with_image(refused), &[]).is_ok(), "{refused}");

@@ -303,7 +303,7 @@ impl Lifecycle for FakeEngine {
         }
         let warnings = vec!["not a real sandbox".to_owned()];
         let (isolation, runtime) = (Isolation::Container, "files".to_owned());
-        Ok(Created { first_channel: self.run(id), warnings, isolation, runtime })
+        Ok(Created { first_channel: self.run(id), warnings, isolation, runtime, image: None })
     }
 
     async fn start(&self, workspace: WorkspaceId) -> Result<Option<ByteStream>, OperationError> {

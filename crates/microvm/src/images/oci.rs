@@ -2,13 +2,18 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufReader, Read},
+    io::{self, BufReader, Read, Seek as _},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
 
-use super::{ImageError, Unpacked, failed, tree};
+use super::{
+    ImageError, Unpacked, failed,
+    root::{self, Root},
+    tree,
+};
 
 /// What precedes the name of a file that a layer removes, and the name that removes all of a directory.
 const REMOVED: &str = ".wh.";
@@ -65,23 +70,25 @@ pub(super) fn unpack(source: &Path, work: &Path) -> Result<Unpacked, ImageError>
             layout
         }
     };
+    let files = Root::open(&layout).map_err(failed("open", &layout))?;
     let wrong = |reason: String| ImageError::Source { source_name: source.display().to_string(), reason };
-    let mut index: Index = json(&layout.join("index.json")).map_err(&wrong)?;
+    let mut index: Index = json(&files, Path::new("index.json")).map_err(&wrong)?;
     let manifest: Manifest = loop {
         let chosen = choose(index.manifests).ok_or_else(|| wrong("it has no image for this machine".to_owned()))?;
-        let path = blob(&layout, &chosen.digest).map_err(&wrong)?;
+        let path = blob(&chosen.digest).map_err(&wrong)?;
         match chosen.media_type.contains("index") || chosen.media_type.contains("manifest.list") {
-            true => index = json(&path).map_err(&wrong)?,
-            false => break json(&path).map_err(&wrong)?,
+            true => index = json(&files, &path).map_err(&wrong)?,
+            false => break json(&files, &path).map_err(&wrong)?,
         }
     };
-    let image: Image = json(&blob(&layout, &manifest.config.digest).map_err(&wrong)?).map_err(&wrong)?;
+    let image: Image = json(&files, &blob(&manifest.config.digest).map_err(&wrong)?).map_err(&wrong)?;
     let target = work.join("tree");
     fs::create_dir_all(&target).map_err(failed("make", &target))?;
     for layer in &manifest.layers {
-        let path = blob(&layout, &layer.digest).map_err(&wrong)?;
-        let applied = remove(&path, &target).and_then(|()| add(&path, &target));
-        applied.map_err(failed("unpack the layer", &path))?;
+        let path = blob(&layer.digest).map_err(&wrong)?;
+        let open = || files.file(&path).and_then(decompressed);
+        let applied = open().and_then(|layer| remove(layer, &target)).and_then(|()| add(open()?, &target));
+        applied.map_err(failed("unpack the layer", &layout.join(&path)))?;
     }
     let environment = image.config.unwrap_or_default().env.unwrap_or_default();
     Ok(Unpacked { tree: target, environment: tree::variables(environment) })
@@ -98,27 +105,28 @@ fn choose(manifests: Vec<Descriptor>) -> Option<Descriptor> {
     manifests.into_iter().find(fits)
 }
 
-fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, String> {
+fn json<T: serde::de::DeserializeOwned>(files: &Root, path: &Path) -> Result<T, String> {
     let mut text = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LONGEST_JSON).read_to_end(&mut text));
+    let read = files.file(path).and_then(|file| file.take(LONGEST_JSON).read_to_end(&mut text));
     read.map_err(|error| format!("{}: {error}", path.display()))?;
     serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// Where the blob of a digest is.
-fn blob(layout: &Path, digest: &str) -> Result<PathBuf, String> {
+/// Where in its layout the blob of a digest is.
+fn blob(digest: &str) -> Result<PathBuf, String> {
     let (algorithm, value) = digest.split_once(':').ok_or_else(|| format!("{digest:?} is no digest"))?;
     let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
     match plain(algorithm) && plain(value) {
-        true => Ok(layout.join("blobs").join(algorithm).join(value)),
+        true => Ok(Path::new("blobs").join(algorithm).join(value)),
         false => Err(format!("{digest:?} is no digest")),
     }
 }
 
-fn open(layer: &Path) -> io::Result<Box<dyn Read>> {
+fn decompressed(mut layer: File) -> io::Result<Box<dyn Read>> {
     let mut magic = [0; 4];
-    let known = File::open(layer)?.read(&mut magic)?;
-    let file = BufReader::new(File::open(layer)?);
+    let known = layer.read(&mut magic)?;
+    layer.rewind()?;
+    let file = BufReader::new(layer);
     Ok(match magic.get(..known).unwrap_or_default() {
         [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(file)),
         [0x28, 0xb5, 0x2f, 0xfd] => Box::new(ruzstd::decoding::StreamingDecoder::new(file).map_err(io::Error::other)?),
@@ -127,38 +135,32 @@ fn open(layer: &Path) -> io::Result<Box<dyn Read>> {
 }
 
 /// Removes what the layer says that the layers below have too much.
-fn remove(layer: &Path, tree: &Path) -> io::Result<()> {
-    for entry in tree::archive_of(open(layer)?).entries()? {
+fn remove(layer: impl Read, tree: &Path) -> io::Result<()> {
+    let root = Root::open(tree)?;
+    for entry in tree::archive_of(layer).entries()? {
         let path = entry?.path()?.into_owned();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         let Some(removed) = name.strip_prefix(REMOVED) else { continue };
-        let parent = tree.join(path.parent().unwrap_or(Path::new("")));
-        // A link in a layer below must not lead out of the tree.
-        let Ok(parent) = fs::canonicalize(parent) else { continue };
-        if !parent.starts_with(fs::canonicalize(tree)?) {
-            continue;
-        }
+        let parent = match path.parent().filter(|parent| *parent != Path::new("")) {
+            // A link in a layer below means what it means in the tree.
+            Some(parent) => root.directory(parent),
+            None => root.directory(Path::new(".")),
+        };
+        let parent = match parent {
+            Err(error) if root::is_nowhere(&error) => continue,
+            found => found?,
+        };
         if name == ALL_REMOVED {
-            for child in fs::read_dir(&parent)? {
-                discard(&child?.path())?;
-            }
+            root::empty(&parent)?;
         } else if !matches!(removed, "" | "." | "..") {
-            discard(&parent.join(removed))?;
+            root::discard(parent.as_fd(), Path::new(removed))?;
         }
     }
     Ok(())
 }
 
-fn discard(path: &Path) -> io::Result<()> {
-    match path.symlink_metadata() {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(_) => Ok(()),
-    }
-}
-
-fn add(layer: &Path, tree: &Path) -> io::Result<()> {
-    for entry in tree::archive_of(open(layer)?).entries()? {
+fn add(layer: impl Read, tree: &Path) -> io::Result<()> {
+    for entry in tree::archive_of(layer).entries()? {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
         let removes = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(REMOVED));

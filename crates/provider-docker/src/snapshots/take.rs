@@ -16,6 +16,7 @@ use crate::{
     facts::Runtime,
     labels::{name_of, name_of_snapshot},
     provider::Parts,
+    volumes,
 };
 
 const OPERATION: &str = "take a snapshot of";
@@ -79,15 +80,18 @@ struct Taking<'a> {
 impl Taking<'_> {
     async fn run(&self, container: &ContainerInspectResponse) -> Result<Taken, CopyError> {
         let (sandbox, name) = (name_of(self.spec.workspace), name_of_snapshot(self.spec.snapshot));
-        let request = VolumeCreateRequest {
-            name: Some(name.clone()),
-            labels: Some(labels_of(self.spec.snapshot, self.parts.server)),
-            ..VolumeCreateRequest::default()
-        };
-        bounded(self.docker.create_volume(request)).await?;
+        let pairs = volumes::to_copy(container, self.spec.workspace, self.spec.snapshot);
+        for (_, copied) in &pairs {
+            let request = VolumeCreateRequest {
+                name: Some(copied.clone()),
+                labels: Some(labels_of(self.spec.snapshot, self.parts.server)),
+                ..VolumeCreateRequest::default()
+            };
+            bounded(self.docker.create_volume(request)).await?;
+        }
         self.pass(SnapshotStep::VolumeCreated);
         let id = self.spec.snapshot.as_uuid();
-        let copy = Copy::prepare(self.parts, id, &sandbox, &name).await?;
+        let copy = Copy::prepare(self.parts, id, &pairs).await?;
 
         let runs = container.state.as_ref().is_some_and(|it| it.running == Some(true) && it.paused != Some(true));
         if runs {
@@ -101,8 +105,10 @@ impl Taking<'_> {
             bounded(self.docker.unpause_container(&sandbox)).await?;
         }
         self.pass(SnapshotStep::SandboxThawed);
-        let (workspace_bytes, root_bytes) = (copied.0?, copied.1?);
+        let (volumes, layer) = (copied.0?, copied.1?);
         crate::copy::clear(self.docker, id).await?;
+        let (workspace_bytes, others) = volumes.split_first().map_or((0, &[][..]), |(first, rest)| (*first, rest));
+        let root_bytes = others.iter().copied().fold(layer, u64::saturating_add);
         Ok(Taken { root_bytes, workspace_bytes })
     }
 

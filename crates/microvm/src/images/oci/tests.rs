@@ -58,9 +58,21 @@ fn a_layer_cannot_remove_what_lies_outside() {
     fs::create_dir_all(&outside).unwrap();
     fs::write(outside.join("kept"), "").unwrap();
     std::os::unix::fs::symlink(&outside, tree.join("link")).unwrap();
-    let path = folder.path().join("layer");
-    fs::write(&path, layer(&[("link/.wh.kept", "")])).unwrap();
-    remove(&path, &tree).unwrap();
+    for name in ["link/.wh.kept", "link/.wh..wh..opq"] {
+        let layer = layer(&[(name, "")]);
+        remove(flate2::read::GzDecoder::new(layer.as_slice()), &tree).unwrap();
+    }
     assert!(outside.join("kept").exists());
-    assert!(blob(folder.path(), "sha256:../../etc").is_err());
+    assert!(blob("sha256:../../etc").is_err());
+}
+
+#[test]
+fn a_layout_cannot_name_files_of_the_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let (layout, secret) = (folder.path().join("layout"), folder.path().join("secret"));
+    fs::create_dir(&layout).unwrap();
+    fs::write(&secret, r#"{"manifests":[]}"#).unwrap();
+    std::os::unix::fs::symlink(&secret, layout.join("index.json")).unwrap();
+    let refused = unpack(&layout, folder.path()).err().expect("the host's file was read");
+    assert!(matches!(refused, ImageError::Source { reason, .. } if reason.contains("index.json")));
 }

@@ -1,0 +1,233 @@
+//! The volumes of a sandbox: `/workspace`, what the guest was handed over, the directories that its spec names, and those
+//! that its image declares.
+//!
+//! A declared directory (`VOLUME /data`) would get a volume without a name from the engine, which nobody could copy, count
+//! or keep. Volumes are called as the container with a suffix that says what they are, and the volumes of a snapshot as
+//! the snapshot with the same suffix: what belongs together is found by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bollard::{
+    Docker,
+    models::{ContainerInspectResponse, Mount, MountPoint, MountType, MountVolumeOptions},
+    query_parameters::ListVolumesOptionsBuilder,
+};
+use emergent_guest_proto::{GUEST_MOUNT, PRIVATE_DIR, STATE_DIR, WORKSPACE_DIR};
+use emergent_provider::{SandboxSpec, SnapshotId, WorkspaceId};
+
+use crate::{
+    engine::{EngineError, bounded},
+    guest_binary::sha256,
+    guest_volume,
+    labels::{self, name_of, name_of_snapshot},
+};
+
+/// The suffix of the volume with what was handed over. Names that a spec gives have no dot.
+const PRIVATE: &str = ".private";
+/// What the suffixes of declared directories begin with.
+const DECLARED: &str = ".declared-";
+/// The most directories that an image may declare.
+const MOST_DECLARED: usize = 32;
+/// Where no image may have a volume: what the guest brings along, and what the kernel shows.
+const TAKEN: [&str; 5] = [GUEST_MOUNT, STATE_DIR, "/proc", "/sys", "/dev"];
+
+/// One volume of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SandboxVolume {
+    /// What its name has after the sandbox's.
+    suffix: String,
+    /// Where it is inside.
+    pub(crate) path: String,
+    /// Which of the sandbox's volumes it is, as its label says it: a path where the image declares it. None for
+    /// `/workspace`.
+    pub(crate) label: Option<String>,
+    pub(crate) role: Role,
+}
+
+/// What a volume is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// `/workspace`.
+    Workspace,
+    /// What the guest was handed over.
+    Private,
+    /// A directory that the spec names; the agent's.
+    Named,
+    /// A directory that the image declares; it stays whose it is.
+    Declared,
+}
+
+/// All volumes of a sandbox whose image declares these directories. The reason of a refusal is for people.
+pub(crate) fn of_sandbox(spec: &SandboxSpec, declared: &[String]) -> Result<Vec<SandboxVolume>, String> {
+    let workspace =
+        SandboxVolume { suffix: String::new(), path: WORKSPACE_DIR.to_owned(), label: None, role: Role::Workspace };
+    let private = SandboxVolume {
+        suffix: PRIVATE.to_owned(),
+        path: PRIVATE_DIR.to_owned(),
+        label: Some(PRIVATE.to_owned()),
+        role: Role::Private,
+    };
+    let named = spec.volumes.iter().map(|volume| SandboxVolume {
+        suffix: format!("-{}", volume.name),
+        path: volume.path.clone(),
+        label: Some(volume.name.clone()),
+        role: Role::Named,
+    });
+    let mut volumes = [workspace, private].into_iter().chain(named).collect::<Vec<_>>();
+    if declared.len() > MOST_DECLARED {
+        return Err(format!("it declares {} volumes, and {MOST_DECLARED} are the most that are kept", declared.len()));
+    }
+    let mut known = volumes.iter().map(|volume| volume.path.clone()).collect::<BTreeSet<_>>();
+    for path in declared {
+        let path = clean(path).ok_or_else(|| format!("it declares {path:?} as a volume, which is no absolute path"))?;
+        if TAKEN
+            .iter()
+            .any(|taken| path.strip_prefix(taken).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        {
+            return Err(format!("it declares a volume at {path}, where a workspace has what is its own"));
+        }
+        if known.insert(path.clone()) {
+            volumes.push(SandboxVolume {
+                suffix: declared_suffix(&path),
+                label: Some(path.clone()),
+                path,
+                role: Role::Declared,
+            });
+        }
+    }
+    Ok(volumes)
+}
+
+/// An absolute path without doubled or trailing slashes; `None` for what is none, or leads upwards.
+fn clean(path: &str) -> Option<String> {
+    let parts = path.strip_prefix('/')?.split('/').filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>();
+    let leads_down = !parts.is_empty() && !parts.contains(&"..") && !path.contains('\0');
+    leads_down.then(|| format!("/{}", parts.join("/")))
+}
+
+fn declared_suffix(path: &str) -> String {
+    let hash = sha256(path.as_bytes());
+    format!("{DECLARED}{}", &hash[..16])
+}
+
+// === impl SandboxVolume ===
+
+impl SandboxVolume {
+    /// The volume's name in the sandbox.
+    pub(crate) fn name(&self, workspace: WorkspaceId) -> String {
+        format!("{}{}", name_of(workspace), self.suffix)
+    }
+
+    /// The volume's name in a snapshot.
+    pub(crate) fn name_in(&self, snapshot: SnapshotId) -> String {
+        format!("{}{}", name_of_snapshot(snapshot), self.suffix)
+    }
+
+    /// How the sandbox mounts it. `is_filled`: it has files already, or is to be empty; else the engine puts into it what
+    /// the image has there.
+    pub(crate) fn mount(&self, workspace: WorkspaceId, is_filled: bool) -> Mount {
+        let no_copy = is_filled || self.role == Role::Private;
+        Mount {
+            target: Some(self.path.clone()),
+            source: Some(self.name(workspace)),
+            typ: Some(MountType::VOLUME),
+            volume_options: no_copy
+                .then(|| MountVolumeOptions { no_copy: Some(true), ..MountVolumeOptions::default() }),
+            ..Mount::default()
+        }
+    }
+}
+
+/// The volumes of a container that a snapshot takes along, each with the name that its copy gets; `/workspace` first.
+/// (Containers of earlier releases have volumes without names for what their images declare.)
+pub(crate) fn to_copy(
+    container: &ContainerInspectResponse,
+    workspace: WorkspaceId,
+    snapshot: SnapshotId,
+) -> Vec<(String, String)> {
+    let (own, copied) = (name_of(workspace), name_of_snapshot(snapshot));
+    let mut pairs = BTreeMap::from([(String::new(), own.clone())]);
+    for mount in container.mounts.iter().flatten() {
+        let MountPoint { name: Some(name), destination: Some(path), .. } = mount else { continue };
+        let suffix = match name.strip_prefix(&own) {
+            Some(suffix) => suffix.to_owned(),
+            None if guest_volume::is_one(name) => continue,
+            None => declared_suffix(path),
+        };
+        pairs.insert(suffix, name.clone());
+    }
+    pairs.into_iter().map(|(suffix, name)| (name, format!("{copied}{suffix}"))).collect()
+}
+
+/// Names of the volumes of a snapshot.
+pub(crate) async fn of_snapshot(docker: &Docker, snapshot: SnapshotId) -> Result<BTreeSet<String>, EngineError> {
+    let filters = labels::having(&format!("{}={snapshot}", labels::SNAPSHOT));
+    let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
+    let volumes = bounded(docker.list_volumes(Some(options))).await?.volumes.unwrap_or_default();
+    Ok(volumes.into_iter().map(|volume| volume.name).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use emergent_provider::{ContainerKind, ImageAccess, NamedVolume, NetworkPolicy, ResourceLimits};
+
+    use super::*;
+
+    fn spec() -> SandboxSpec {
+        SandboxSpec {
+            workspace: WorkspaceId::generate(),
+            kind: ContainerKind::AgentWorkspace,
+            image: "a:1".parse().unwrap(),
+            access: ImageAccess::Operator,
+            snapshot: None,
+            registry: None,
+            limits: ResourceLimits { cpu: 1.0, memory_bytes: 0, disk_bytes: 0, pids: 0 },
+            network: NetworkPolicy::None,
+            volumes: vec![NamedVolume { name: "cache".to_owned(), path: "/cache".to_owned() }],
+        }
+    }
+
+    fn declared(paths: &[&str]) -> Result<Vec<String>, String> {
+        let paths = paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
+        let volumes = of_sandbox(&spec(), &paths)?;
+        Ok(volumes.into_iter().filter(|it| it.role == Role::Declared).map(|it| it.path).collect())
+    }
+
+    #[test]
+    fn each_declared_directory_has_one_volume() {
+        assert_eq!(declared(&["/data/", "//data", "/var/./lib/x"]).unwrap(), ["/data", "/var/lib/x"]);
+        assert_eq!(declared(&["/workspace", "/cache"]).unwrap(), [""; 0], "these are there already");
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_kept_is_refused() {
+        for bad in ["data", "/", "/a/../b", "/.emergent", "/.emergent/x", "/var/lib/emergent/private", "/proc/sys"] {
+            assert!(declared(&[bad]).is_err(), "{bad}");
+        }
+        assert_eq!(declared(&["/.emergent-not", "/device"]).unwrap().len(), 2);
+        let many = (0..=MOST_DECLARED).map(|number| format!("/{number}")).collect::<Vec<_>>();
+        assert!(declared(&many.iter().map(String::as_str).collect::<Vec<_>>()).unwrap_err().contains("33"));
+    }
+
+    #[test]
+    fn a_snapshot_takes_along_what_the_sandbox_has() {
+        let (spec, snapshot) = (spec(), SnapshotId::generate());
+        let mount = |name: String, path: &str| MountPoint {
+            name: Some(name),
+            destination: Some(path.to_owned()),
+            ..MountPoint::default()
+        };
+        let all = of_sandbox(&spec, &["/data".to_owned()]).unwrap();
+        let mut mounts = all.iter().map(|it| mount(it.name(spec.workspace), &it.path)).collect::<Vec<_>>();
+        mounts.push(mount("emergent-guest-0123".to_owned(), GUEST_MOUNT));
+        mounts.push(mount("0123abcd".to_owned(), "/of-before"));
+        let container = ContainerInspectResponse { mounts: Some(mounts), ..ContainerInspectResponse::default() };
+        let pairs = to_copy(&container, spec.workspace, snapshot);
+        assert_eq!(pairs[0], (name_of(spec.workspace), name_of_snapshot(snapshot)));
+        for volume in &all {
+            assert!(pairs.contains(&(volume.name(spec.workspace), volume.name_in(snapshot))), "{volume:?}");
+        }
+        let former = format!("{}{}", name_of_snapshot(snapshot), declared_suffix("/of-before"));
+        assert!(pairs.contains(&("0123abcd".to_owned(), former)) && pairs.len() == all.len() + 1, "{pairs:?}");
+    }
+}

@@ -1,0 +1,163 @@
+//! Which images servers have had pulled for which project: what was pulled for one is no image for another one, and what
+//! nobody uses goes.
+//!
+//! A row is there before the pull is. One without an id belongs to a pull that is under way or was cut short.
+
+use chrono::{DateTime, Utc};
+use emergent_provider::{ImageRef, ServerId};
+use sea_orm::{
+    ActiveValue::Set,
+    ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QuerySelect as _,
+    sea_query::{Alias, Expr, ExprTrait as _, OnConflict},
+};
+
+use crate::{
+    ProjectId, Store, StoreError,
+    entity::pulled_image::{ActiveModel, Column, Entity, Model},
+    error::Doing as _,
+    installation::now,
+    words::{from_integer, signed},
+};
+
+/// An image that was pulled for a project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PulledImage {
+    /// By which server's engine.
+    pub server: ServerId,
+    /// For whom.
+    pub project: ProjectId,
+    /// Under which reference.
+    pub image: ImageRef,
+    /// The engine's id of what was pulled; `None` while it is being pulled.
+    pub id: Option<String>,
+    /// Its size in bytes, with layers that it shares with others.
+    pub bytes: u64,
+    /// When a workspace or a hosted server was last made from it.
+    pub last_used_at: DateTime<Utc>,
+}
+
+// === impl Store ===
+
+impl Store {
+    /// What was pulled under a reference, by whatever server, since several may drive one engine, and for whatever project.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn pulled_images(&self, image: &ImageRef) -> Result<Vec<PulledImage>, StoreError> {
+        let select = Entity::find().filter(Column::Reference.eq(image.as_str()));
+        let rows = select.all(self.reader.connection()).await.doing("look for pulled images")?;
+        rows.into_iter().map(PulledImage::try_from).collect()
+    }
+
+    /// Records that a project is about to use an image that it has pulled, or is about to pull.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn pulled_images_begin(&self, project: ProjectId, image: &ImageRef) -> Result<(), StoreError> {
+        let row = ActiveModel {
+            server_id: Set(self.server_id().as_uuid()),
+            project_id: Set(project.as_uuid()),
+            reference: Set(image.to_string()),
+            image_id: Set(None),
+            bytes: Set(0),
+            last_used_at: Set(now()),
+        };
+        let key = [Column::ServerId, Column::ProjectId, Column::Reference];
+        let again = OnConflict::columns(key).update_column(Column::LastUsedAt).to_owned();
+        let insert = Entity::insert(row).on_conflict(again).exec_without_returning(self.writer.connection());
+        insert.await.doing("record a pull")?;
+        Ok(())
+    }
+
+    /// Records what a project has pulled.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn pulled_images_record(
+        &self,
+        project: ProjectId,
+        image: &ImageRef,
+        id: &str,
+        bytes: u64,
+    ) -> Result<(), StoreError> {
+        let update = Entity::update_many()
+            .filter(self.of_project(project, image))
+            .col_expr(Column::ImageId, Expr::value(id))
+            .col_expr(Column::Bytes, Expr::value(signed(bytes)))
+            .col_expr(Column::LastUsedAt, Expr::value(now()));
+        update.exec(self.writer.connection()).await.doing("record a pulled image")?;
+        Ok(())
+    }
+
+    /// Takes back what was recorded of a pull that came to nothing. A row of an earlier one stays.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn pulled_images_give_up(&self, project: ProjectId, image: &ImageRef) -> Result<(), StoreError> {
+        let delete = Entity::delete_many().filter(self.of_project(project, image).add(Column::ImageId.is_null()));
+        delete.exec(self.writer.connection()).await.doing("take a pull back")?;
+        Ok(())
+    }
+
+    /// What this server has pulled and nothing was made from since `before`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn pulled_images_unused(&self, before: DateTime<Utc>) -> Result<Vec<PulledImage>, StoreError> {
+        let select = Entity::find().filter(self.own_pulled().add(Column::LastUsedAt.lt(before)));
+        let rows = select.all(self.reader.connection()).await.doing("look for unused images")?;
+        rows.into_iter().map(PulledImage::try_from).collect()
+    }
+
+    /// Forgets what was pulled for a project and not used since `before`. False when somebody has used it meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn pulled_images_forget(
+        &self,
+        project: ProjectId,
+        image: &ImageRef,
+        before: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let unused = self.of_project(project, image).add(Column::LastUsedAt.lt(before));
+        let deleted = Entity::delete_many().filter(unused).exec(self.writer.connection()).await;
+        Ok(deleted.doing("forget a pulled image")?.rows_affected > 0)
+    }
+
+    /// Bytes of the images that were pulled for a project, on all servers together.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn pulled_images_bytes(&self, project: ProjectId) -> Result<u64, StoreError> {
+        // PostgreSQL adds integers up to a type of its own.
+        let sum = Column::Bytes.sum().cast_as(Alias::new("bigint"));
+        let select =
+            Entity::find().select_only().column_as(sum, "bytes").filter(Column::ProjectId.eq(project.as_uuid()));
+        let sum = select.into_tuple::<Option<i64>>().one(self.reader.connection()).await;
+        from_integer("bytes", sum.doing("add up pulled images")?.flatten().unwrap_or(0))
+    }
+
+    fn own_pulled(&self) -> Condition {
+        Condition::all().add(Column::ServerId.eq(self.server_id().as_uuid()))
+    }
+
+    fn of_project(&self, project: ProjectId, image: &ImageRef) -> Condition {
+        let own = self.own_pulled().add(Column::ProjectId.eq(project.as_uuid()));
+        own.add(Column::Reference.eq(image.as_str()))
+    }
+}
+
+impl TryFrom<Model> for PulledImage {
+    type Error = StoreError;
+
+    fn try_from(row: Model) -> Result<Self, StoreError> {
+        Ok(Self {
+            server: row.server_id.into(),
+            project: row.project_id.into(),
+            image: ImageRef::recorded(&row.reference),
+            id: row.image_id,
+            bytes: from_integer("bytes", row.bytes)?,
+            last_used_at: row.last_used_at,
+        })
+    }
+}
