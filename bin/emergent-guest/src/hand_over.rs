@@ -16,6 +16,8 @@ use std::{
 
 use emergent_guest_proto::HandOver;
 
+use crate::authorities;
+
 /// The directory, below the guest's own.
 const DIRECTORY: &str = "private";
 const FILE: &str = "hand-over.json";
@@ -26,6 +28,8 @@ const INHERITED: &str = "inherited.json";
 #[derive(Debug)]
 pub struct HandedOver {
     file: PathBuf,
+    /// The authorities' certificates, where commands find them.
+    bundle: PathBuf,
     inherited: BTreeMap<String, String>,
     current: RwLock<Option<HandOver>>,
 }
@@ -40,7 +44,13 @@ impl HandedOver {
         let directory = directory(state_dir)?;
         let file = directory.join(FILE);
         let inherited = read(&directory.join(INHERITED))?.map(|hand_over| hand_over.environment).unwrap_or_default();
-        Ok(Self { current: RwLock::new(read(&file)?), inherited, file })
+        let current = read(&file)?;
+        let bundle = state_dir.join(authorities::BUNDLE);
+        if let Some(hand_over) = &current {
+            // Not every sandbox keeps its root file system over a stop.
+            authorities::write(&bundle, &hand_over.defaults)?;
+        }
+        Ok(Self { current: RwLock::new(current), inherited, file, bundle })
     }
 
     /// Takes a hand-over, over the environment that a copy has inherited. It is kept before it counts.
@@ -51,6 +61,7 @@ impl HandedOver {
         for (name, value) in &self.inherited {
             hand_over.environment.entry(name.clone()).or_insert_with(|| value.clone());
         }
+        authorities::write(&self.bundle, &hand_over.defaults)?;
         write(&self.file, &hand_over)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(hand_over);
         Ok(())
@@ -66,11 +77,14 @@ impl HandedOver {
         self.with(|hand_over| hand_over.is_some_and(|hand_over| hand_over.allow_root))
     }
 
-    /// The workspace's environment.
+    /// The workspace's environment, over the operator's defaults.
     pub fn environment(&self) -> Vec<(OsString, OsString)> {
         self.with(|hand_over| {
-            let pairs = hand_over.into_iter().flat_map(|hand_over| &hand_over.environment);
-            pairs.map(|(key, value)| (key.into(), value.into())).collect()
+            let Some(hand_over) = hand_over else { return Vec::new() };
+            let mut environment = authorities::variables(&self.bundle, &hand_over.defaults);
+            environment.extend(hand_over.defaults.environment.clone());
+            environment.extend(hand_over.environment.clone());
+            environment.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
         })
     }
 

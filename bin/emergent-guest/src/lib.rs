@@ -16,6 +16,7 @@
 //! - [`account`] and [`rights`]: who the agent is, and seeing the file system as the agent does.
 
 pub mod account;
+mod authorities;
 pub mod args;
 pub mod children;
 pub mod connect;

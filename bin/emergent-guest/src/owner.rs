@@ -60,7 +60,7 @@ mod tests {
         let environment = |pairs: &[(&str, &str)]| {
             pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
         };
-        let given = HandOver { environment: environment(&[("A", "1"), ("B", "1")]), allow_root: true };
+        let given = HandOver { environment: environment(&[("A", "1"), ("B", "1")]), allow_root: true, ..HandOver::default() };
         HandedOver::load(folder.path()).unwrap().take(given).unwrap();
         fs::create_dir_all(output.join("deep")).unwrap();
         take_over(folder.path(), "two").unwrap();
@@ -68,7 +68,7 @@ mod tests {
 
         let handed_over = HandedOver::load(folder.path()).unwrap();
         assert!(!handed_over.is_complete() && !handed_over.allows_root() && handed_over.environment().is_empty());
-        let given = HandOver { environment: environment(&[("B", "2")]), allow_root: false };
+        let given = HandOver { environment: environment(&[("B", "2")]), allow_root: false, ..HandOver::default() };
         handed_over.take(given).unwrap();
         for handed_over in [handed_over, HandedOver::load(folder.path()).unwrap()] {
             assert!(!handed_over.allows_root());

@@ -1,5 +1,9 @@
 //! The one place that writes to standard output and standard error.
 //!
+//! Most of what is shown comes from elsewhere: names, messages, what a hosted server has logged. All of it passes
+//! [`shown`] here, so that a terminal is never told what to do; only the output of commands and the contents of files,
+//! which somebody asked for byte by byte, are written as they are ([`raw_out`], [`raw_err`]).
+//!
 //! A reader that went away (`emergent … | head`) is no failure: what is left to say is dropped.
 
 use std::{
@@ -11,9 +15,12 @@ use comfy_table::{Table, presets::NOTHING};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-/// Text on standard output, as it is.
+/// What stands for a character that is not shown.
+const REPLACEMENT: &str = "\u{fffd}";
+
+/// Lines on standard output.
 pub(crate) fn out(text: &str) {
-    write(&mut io::stdout().lock(), text.as_bytes());
+    write(&mut io::stdout().lock(), shown(text).as_bytes());
 }
 
 /// A line on standard output.
@@ -36,7 +43,7 @@ pub(crate) fn raw_err(bytes: &[u8]) -> io::Result<()> {
 /// A value as indented JSON on standard output.
 pub(crate) fn json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => line(&text),
+        Ok(text) => line(&escaped(&text)),
         Err(error) => self::error(&format!("the answer cannot be shown as JSON: {error}")),
     }
 }
@@ -54,9 +61,9 @@ pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<I
     table.lines().for_each(|row| line(row.trim_end()));
 }
 
-/// Text for people on standard error, as it is.
+/// Lines for people on standard error.
 pub(crate) fn notice(text: &str) {
-    write(&mut io::stderr().lock(), text.as_bytes());
+    write(&mut io::stderr().lock(), shown(text).as_bytes());
 }
 
 /// A failure, on standard error.
@@ -66,7 +73,7 @@ pub(crate) fn error(text: &str) {
 
 /// Shown while something takes long: on standard error, and only where somebody looks at it.
 pub(crate) fn spinner(message: &str) -> ProgressBar {
-    let bar = ProgressBar::new_spinner().with_message(message.to_owned());
+    let bar = ProgressBar::new_spinner().with_message(printable(message));
     if !io::stderr().is_terminal() {
         bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
     }
@@ -88,9 +95,54 @@ pub(crate) fn transfer(total: Option<u64>) -> ProgressBar {
     bar
 }
 
-/// Text from elsewhere (a name, a command) with nothing in it that a terminal would obey.
+/// Text from elsewhere on one line (a name, a command), with nothing in it that a terminal would obey.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+    shown(text).replace(['\n', '\t'], REPLACEMENT)
+}
+
+/// Text from elsewhere on any number of lines, with nothing in it that a terminal would obey or that would make it look
+/// like other text.
+pub(crate) fn shown(text: &str) -> String {
+    let lines = text.replace("\r\n", "\n");
+    lines.chars().map(|it| if matches!(it, '\n' | '\t') || !is_hidden(it) { it } else { '\u{fffd}' }).collect()
+}
+
+/// JSON that says the same with escapes for what is not to be seen: outside of strings JSON has no such characters.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        if is_hidden(character) && character != '\n' {
+            let units = &mut [0; 2];
+            character.encode_utf16(units).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}")));
+        } else {
+            text.push(character);
+        }
+    }
+    text
+}
+
+/// Whether a character controls a terminal, turns the direction of text, or cannot be seen at all.
+fn is_hidden(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{61c}'
+                | '\u{115f}'..='\u{1160}'
+                | '\u{17b4}'..='\u{17b5}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0f}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fffb}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -100,4 +152,30 @@ fn style(template: &str) -> ProgressStyle {
 fn write(target: &mut impl io::Write, bytes: &[u8]) {
     // Whoever does not read has said what they want.
     target.write_all(bytes).and_then(|()| target.flush()).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOSTILE: &str = "a\u{1b}[2J\u{9b}31m\rb\u{202e}c\u{200b}d\u{feff}e\u{7}\u{e0041}f\u{2066}g\u{200d}h";
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_or_nobody_sees_is_printed() {
+        for text in [printable(HOSTILE), shown(HOSTILE)] {
+            assert!(!text.chars().any(is_hidden), "{text:?}");
+            assert_eq!(text.replace('\u{fffd}', ""), "a[2J31mbcdefgh");
+        }
+        assert_eq!(shown("one\r\n\ttwo\n"), "one\n\ttwo\n");
+        assert_eq!(printable("one\ntwo"), "one\u{fffd}two");
+        assert_eq!(printable("naïve 日本 → ✓"), "naïve 日本 → ✓");
+    }
+
+    #[test]
+    fn json_stays_what_it_is_and_shows_nothing_hidden() {
+        let value = serde_json::json!({ HOSTILE: [HOSTILE, "plain"] });
+        let text = escaped(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(!text.chars().any(|it| is_hidden(it) && it != '\n'), "{text:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+    }
 }

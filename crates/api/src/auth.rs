@@ -2,26 +2,32 @@
 //!
 //! Every call but the health probes and the pages carries `Authorization: Bearer emt_…`. The store keeps a SHA-256 of
 //! each secret. A token is found by that hash: what timing could tell of a lookup is about the hash of 256 random
-//! bits, which leads nobody to a secret. Tokens that were found stay in memory, so that a call need not ask the store.
+//! bits, which leads nobody to a secret. Tokens that were found stay in memory (`cache`), so that a call need not ask the
+//! store; what is open by a token ends with it (`binding`).
 
+mod binding;
 mod cache;
+mod grant;
 mod scope;
 mod secret;
 mod session;
 
-use std::{marker::PhantomData, sync::Arc};
+use std::marker::PhantomData;
 
 use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header, request::Parts},
 };
-use emergent_store::{McpAllowList, ProjectId, Scope, Token, TokenId};
+use emergent_store::{McpAllowList, ProjectId, Scope, TokenId};
 
+pub(crate) use binding::bind;
 pub use cache::Tokens;
+pub use grant::{Grant, GrantEnd};
 pub use scope::{NeedsMcp, NeedsRead, NeedsWrite, Requirement, ScopeName};
 pub use secret::TokenSecret;
 pub(crate) use session::document as document_sessions;
 
+use self::binding::Binding;
 use crate::{
     audit::Note,
     problem::{ProblemKind, Refusal},
@@ -31,8 +37,9 @@ use crate::{
 /// A caller with a valid token that has the scope `R`. The first argument of every handler that needs one, so that
 /// nothing of a request is looked at before its token is.
 pub struct Caller<R> {
-    token: Arc<Token>,
+    token: Grant,
     note: Note,
+    binding: Binding,
     requirement: PhantomData<fn() -> R>,
 }
 
@@ -55,6 +62,33 @@ impl<R> Caller<R> {
     /// Names the token; not a secret.
     pub fn token_id(&self) -> TokenId {
         self.token.id
+    }
+
+    /// The call is answered even if it ends the caller's own token.
+    pub(crate) fn outlives_token(&self) {
+        self.binding.release();
+    }
+
+    /// Whether the caller is an administrator of the server: a holder of a token of its default project.
+    pub(crate) fn is_administrator(&self, state: &ApiState) -> bool {
+        self.project() == state.tokens().store().default_project()
+    }
+
+    /// The project whose tokens and figures the caller sees; `None` for an administrator, who sees those of all.
+    pub(crate) fn sees(&self, state: &ApiState) -> Option<ProjectId> {
+        (!self.is_administrator(state)).then_some(self.project())
+    }
+
+    /// Refuses a caller who is no administrator of the server.
+    ///
+    /// # Errors
+    /// A problem that says who may.
+    pub(crate) fn require_administrator(&self, state: &ApiState) -> Result<(), Refusal> {
+        if self.is_administrator(state) {
+            return Ok(());
+        }
+        let detail = "only a token of the default project, whose holders are the server's administrators, may do this";
+        Err(Refusal::new(ProblemKind::ProjectNotAllowed, detail))
     }
 
     /// Tells the audit of this call.
@@ -88,7 +122,9 @@ impl<R: Requirement> FromRequestParts<ApiState> for Caller<R> {
         let token = token_of(&parts.headers, state).await?;
         let note = parts.extensions.get::<Note>().cloned().unwrap_or_default();
         note.caller(&token);
-        let caller = Self { token, note, requirement: PhantomData };
+        let binding = parts.extensions.get::<Binding>().cloned().unwrap_or_default();
+        binding.to(token.clone());
+        let caller = Self { token, note, binding, requirement: PhantomData };
         caller.require(R::SCOPE)?;
         if let Some(call) = session::begin(parts, state, caller.project()).await? {
             caller.note.keep(call);
@@ -98,7 +134,7 @@ impl<R: Requirement> FromRequestParts<ApiState> for Caller<R> {
 }
 
 /// The valid token that a request carries.
-pub(crate) async fn token_of(headers: &HeaderMap, state: &ApiState) -> Result<Arc<Token>, Refusal> {
+pub(crate) async fn token_of(headers: &HeaderMap, state: &ApiState) -> Result<Grant, Refusal> {
     let token = state.tokens().find(&bearer(headers)?).await?;
     token.ok_or_else(|| unauthorized("the token is not known, has expired or was revoked"))
 }

@@ -73,6 +73,15 @@ impl Faults {
         }
     }
 
+    /// Notes a fault unless this is a command line that does something.
+    pub fn command(&mut self, field: &str, command: &str) {
+        if command.trim().is_empty() {
+            self.add(field, "it is empty; give a command line, such as \"ls -la\"");
+        } else {
+            self.argument(field, command);
+        }
+    }
+
     /// Notes a fault if the text is empty.
     pub fn not_empty(&mut self, field: &str, text: &str) {
         if text.is_empty() {
@@ -90,8 +99,7 @@ impl Faults {
 
 impl Check for BashRequest {
     fn check(&self, faults: &mut Faults) {
-        faults.not_empty("command", &self.command);
-        faults.argument("command", &self.command);
+        faults.command("command", &self.command);
         faults.range("timeout_ms", self.timeout_ms, 1..=MAX_TIMEOUT_MS);
         faults.environment("env", &self.env);
     }

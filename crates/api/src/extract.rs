@@ -1,12 +1,16 @@
 //! Reading requests: every failure is a problem that names what is to blame.
 
+use std::io;
+
 use axum::{
     body::{Body, Bytes, HttpBody as _},
     extract::{FromRequest, FromRequestParts, OptionalFromRequest, RawPathParams, Request},
     http::{HeaderMap, header, request::Parts},
 };
-use emergent_guest_proto::ExecutionId;
+use emergent_guest_client::form::{self, FormError};
+use emergent_guest_proto::{ExecutionId, words};
 use emergent_provider::{SnapshotId, WorkspaceId};
+use futures::{StreamExt as _, stream::BoxStream};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
@@ -14,7 +18,7 @@ use crate::{
     audit::Note,
     check::{Check, Faults},
     names::NotLookedUp,
-    problem::{ProblemKind, Refusal},
+    problem::{ProblemKind, Refusal, chain},
 };
 
 /// The longest JSON body that is taken, in bytes. Larger contents go through `files/content`, which takes any size.
@@ -25,6 +29,12 @@ pub(crate) struct JsonBody<T>(pub(crate) T);
 
 /// A query string, of the right form and with values in range.
 pub(crate) struct Query<T>(pub(crate) T);
+
+/// A body of any size that is stored or passed on as it is. A form is refused: its envelope would be stored with it.
+pub(crate) struct RawBody(pub(crate) BoxStream<'static, io::Result<Bytes>>);
+
+/// A file of any size: the body itself, or the one file of a form.
+pub(crate) struct FileBody(pub(crate) BoxStream<'static, io::Result<Bytes>>);
 
 /// The workspace that the path names.
 pub(crate) struct WorkspacePath(pub(crate) WorkspaceId);
@@ -65,6 +75,49 @@ impl<S: Send + Sync, T: DeserializeOwned + Check> OptionalFromRequest<S> for Jso
         }
         <Self as FromRequest<S>>::from_request(request, state).await.map(Some)
     }
+}
+
+impl<S: Send + Sync> FromRequest<S> for RawBody {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        match form_type(request.headers()) {
+            None => Ok(Self(chunks_of(request.into_body()))),
+            Some(_) => {
+                let detail =
+                    "this call takes the bytes as they are, and no form; send them with `curl --data-binary @FILE`";
+                Err(Refusal::new(ProblemKind::UnsupportedMediaType, detail))
+            }
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for FileBody {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        let form_type = form_type(request.headers());
+        let chunks = chunks_of(request.into_body());
+        let Some(form_type) = form_type else { return Ok(Self(chunks)) };
+        let form = form::read(&form_type, chunks).await.map_err(|error| {
+            let kind = match error {
+                FormError::NotAForm => ProblemKind::UnsupportedMediaType,
+                FormError::NoFile | FormError::TooMuch | FormError::Broken(_) => ProblemKind::MalformedRequest,
+            };
+            Refusal::new(kind, chain(&error))
+        })?;
+        Ok(Self(form.contents))
+    }
+}
+
+/// The type of a body that has parts.
+fn form_type(headers: &HeaderMap) -> Option<String> {
+    let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    form::is_multipart(content_type).then(|| content_type.to_owned())
+}
+
+fn chunks_of(body: Body) -> BoxStream<'static, io::Result<Bytes>> {
+    body.into_data_stream().map(|chunk| chunk.map_err(io::Error::other)).boxed()
 }
 
 impl<S: Send + Sync, T: DeserializeOwned + Check> FromRequestParts<S> for Query<T> {
@@ -191,7 +244,7 @@ fn form_refusal(path: &str, message: &str) -> Refusal {
             .iter()
             .any(|beginning| message.starts_with(beginning));
     let kind = if is_form { ProblemKind::InvalidRequest } else { ProblemKind::InvalidValue };
-    Refusal::of_field(kind, blamed_field(path, message), message)
+    Refusal::of_field(kind, blamed_field(path, message), words::explain(message))
 }
 
 /// The field that a message blames: serde names an unknown or missing one in the message, relative to its object.

@@ -3,6 +3,8 @@
 mod allowed;
 mod gateway;
 
+use std::sync::{Arc, Weak};
+
 use axum::{
     Json, Router,
     body::Body,
@@ -13,9 +15,13 @@ use axum::{
     routing::{any, get},
 };
 use emergent_mcp::{Called, SessionOwner};
+use emergent_mcp_hosting::Hosting;
+use emergent_store::TokenId;
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Value, json};
+use tokio::sync::broadcast::{self, error::RecvError};
 
+use self::gateway::Gateways;
 use crate::{
     auth::{Caller, NeedsMcp},
     forward,
@@ -33,10 +39,28 @@ pub(crate) use allowed::Allowed;
 pub(crate) fn routes(state: &ApiState) -> Router<ApiState> {
     let forwarded = middleware::from_fn_with_state(state.clone(), forward::route);
     let endpoints = endpoints().layer(forwarded).with_state(state.clone());
+    let gateways = Arc::default();
+    tokio::spawn(end_with_tokens(state.tokens().ends(), Arc::downgrade(&gateways), state.hosting().clone()));
     self::endpoints()
-        .route(gateway::PATH, gateway::route(endpoints, state.clone()))
+        .route(gateway::PATH, gateway::route(gateways, endpoints, state.clone()))
         .route(METADATA, get(metadata))
         .route("/.well-known/oauth-protected-resource/{*resource}", get(metadata))
+}
+
+/// Ends what tokens have at MCP servers with them, for as long as there are tokens.
+async fn end_with_tokens(mut ends: broadcast::Receiver<TokenId>, gateways: Weak<Gateways>, hosting: Hosting) {
+    loop {
+        let ended = match ends.recv().await {
+            Ok(ended) => ended,
+            // Nobody can use what is missed, and it ends when it has been idle for long enough.
+            Err(RecvError::Lagged(_)) => continue,
+            Err(RecvError::Closed) => return,
+        };
+        if let Some(gateways) = gateways.upgrade() {
+            gateways.end(ended).await;
+        }
+        hosting.end_sessions_of(&ended.to_string()).await;
+    }
 }
 
 fn endpoints() -> Router<ApiState> {

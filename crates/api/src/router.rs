@@ -21,7 +21,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
     audit,
-    auth::document_sessions,
+    auth::{self, document_sessions},
     forward, hosts, mcp, names, observe, pages,
     problem::{Problem, ProblemKind, Refusal},
     resources::{
@@ -126,6 +126,7 @@ pub fn router(state: ApiState) -> Result<Router, serde_json::Error> {
         .route("/problems/{slug}", get(pages::problem))
         .fallback(no_such_route)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn(auth::bind))
         .layer(middleware::from_fn_with_state(state.clone(), audit::audit))
         .layer(middleware::from_fn_with_state(state.clone(), forward::route))
         .layer(middleware::from_fn_with_state(state.clone(), hosts::check))

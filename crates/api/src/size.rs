@@ -85,6 +85,11 @@ impl<'de> Deserialize<'de> for ByteSize {
                 u64::try_from(number).map(ByteSize).map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))
             }
 
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<ByteSize, E> {
+                let whole = de::IntoDeserializer::<E>::into_deserializer(number);
+                emergent_guest_proto::whole::number(whole).map(ByteSize)
+            }
+
             fn visit_str<E: de::Error>(self, text: &str) -> Result<ByteSize, E> {
                 text.parse().map_err(E::custom)
             }

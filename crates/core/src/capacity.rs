@@ -7,7 +7,8 @@ use crate::{LookupError, inner::Core};
 /// How much is in use.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Capacity {
-    /// Agent workspaces that are creating, ready or paused, on all servers.
+    /// Agent workspaces that are creating, ready or paused, on all servers: of all projects, or of the one that was
+    /// asked for.
     pub active: u64,
     /// How many there may be.
     pub limit: u32,
@@ -29,9 +30,10 @@ pub(crate) fn is_near(active: u64, limit: u32, threshold_pct: u8) -> bool {
 // === impl Core ===
 
 impl Core {
-    pub(crate) async fn capacity(&self, project: ProjectId) -> Result<Capacity, LookupError> {
+    pub(crate) async fn capacity(&self, project: ProjectId, of_all: bool) -> Result<Capacity, LookupError> {
         self.check_enabled()?;
-        let active = self.store.workspaces_active().await?.iter().map(|(_, active)| active).sum();
+        let seen = (!of_all).then_some(project);
+        let active = self.store.workspaces_active(seen).await?.iter().map(|(_, active)| active).sum();
         let (quota, used) = self.store.projects_quota(project).await?;
         let (limit, threshold_pct) = (self.config.max_concurrent, self.config.alert_threshold_pct);
         let near_limit = is_near(active, limit, threshold_pct);

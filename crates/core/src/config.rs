@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use emergent_guest_proto::WorkspaceDefaults;
 use emergent_provider::{ContainerKind, Fault, ImageRef, ProviderKind, ResourceLimits};
 use emergent_store::IdlePolicy;
 
@@ -52,6 +53,8 @@ pub struct CoreConfig {
     /// How long an image that was pulled for a project is kept when nothing is made from it
     /// (`WORKSPACE_PULLED_IMAGE_RETENTION_DAYS`).
     pub pulled_image_retention: chrono::Duration,
+    /// Variables and certificate authorities that every workspace gets (`WORKSPACE_ENVIRONMENT`, `WORKSPACE_CA_FILE`).
+    pub workspace_defaults: WorkspaceDefaults,
     /// What is kept of what was done and used.
     pub audit: AuditConfig,
     /// Where the process kills itself, for tests of crashes (`EMERGENT_FAULT`).

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use emergent_guest_client::GuestCallError;
-use emergent_guest_proto::GuestError;
+use emergent_guest_proto::{ExecutionId, GuestError};
 use emergent_provider::{ContainerKind, ImageRef, OperationError, ProviderKind, ServerId, WorkspaceId};
 use emergent_store::{QuotaReached, SessionRow, SnapshotStateWord, StateWord, StoreError};
 
@@ -317,6 +317,15 @@ pub enum CallError {
     /// It had to be started again first, and was not.
     #[error("the workspace was not running and could not be started again")]
     Restart(#[source] Box<TransitionError>),
+    /// Somebody paused the workspace while a command ran, and nobody resumed it in the command's time.
+    #[error(
+        "the workspace was paused while the command ran, and not resumed in the command's time; resume it, and the command \
+         goes on: GET …/processes/{execution}/wait answers its result"
+    )]
+    StillPaused {
+        /// The command's execution.
+        execution: ExecutionId,
+    },
     /// The guest answered, and refused.
     #[error(transparent)]
     Guest(GuestError),

@@ -45,6 +45,7 @@ mod upkeep;
 mod usage;
 mod validate;
 mod verdict;
+mod waiting;
 mod watch;
 mod workspace;
 

@@ -85,7 +85,7 @@ fn is_final(error: &GuestCallError) -> bool {
 
 /// The guest, as soon as the workspace takes calls. A workspace that has ended is not started for the sake of a
 /// stream: its executions are lost.
-async fn awake(phase: &mut watch::Receiver<Phase>) -> Result<Guest, CallError> {
+pub(crate) async fn awake(phase: &mut watch::Receiver<Phase>) -> Result<Guest, CallError> {
     let is_settled = |phase: &Phase| !matches!(phase.situation(), Situation::Paused(_) | Situation::Starting);
     // The sender lives in the entry, which this stream holds.
     let settled = phase.wait_for(is_settled).await.map_err(|_| refusal(Situation::Destroyed))?;

@@ -505,17 +505,17 @@ impl Workspaces {
         self.core.usage_history(project, id, since, until).await
     }
 
-    /// How much is in use of what may be, on the whole and by one project.
+    /// How much is in use of what may be: by one project and, `of_all`, on the whole.
     ///
     /// # Errors
     /// [`LookupError`] when the store fails, or workspaces are switched off.
-    pub async fn capacity(&self, project: ProjectId) -> Result<Capacity, LookupError> {
-        self.core.capacity(project).await
+    pub async fn capacity(&self, project: ProjectId, of_all: bool) -> Result<Capacity, LookupError> {
+        self.core.capacity(project, of_all).await
     }
 
-    /// How each provider is, as last asked: all three, always.
-    pub async fn providers(&self) -> Vec<ProviderStatus> {
-        let active = self.core.store.workspaces_active().await.unwrap_or_else(|error| {
+    /// How each provider is, as last asked: all three, always. Workspaces are counted of one project, or of all.
+    pub async fn providers(&self, seen: Option<ProjectId>) -> Vec<ProviderStatus> {
+        let active = self.core.store.workspaces_active(seen).await.unwrap_or_else(|error| {
             tracing::warn!(reason = chain(&error), "active workspaces could not be counted");
             Vec::new()
         });

@@ -76,7 +76,7 @@ impl Core {
         let mut ticks = interval(COUNT);
         while self.goes_on(&mut ticks).await {
             self.pool.report();
-            match self.store.workspaces_active().await {
+            match self.store.workspaces_active(None).await {
                 Ok(active) => {
                     telemetry::active(&active);
                     let active = active.iter().map(|(_, active)| active).sum();

@@ -6,6 +6,7 @@
 mod access;
 mod answers;
 mod channel;
+mod done;
 mod exec;
 mod extract;
 mod files;

@@ -29,7 +29,7 @@ impl Guest {
     /// new one, until the command's own time and a margin are over. A command that a restart of the guest ended, or
     /// may have ended, is `Interrupted`.
     pub async fn bash(&self, mut request: BashRequest) -> Result<BashResult, GuestCallError> {
-        let id = request.execution_id.get_or_insert_with(new_id).clone();
+        let id = request.execution_id.get_or_insert_with(new_execution_id).clone();
         let command_time = request.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS).min(MAX_TIMEOUT_MS);
         let within = Duration::from_millis(command_time + KILL_GRACE_MS) + MARGIN;
         let deadline = Instant::now() + within;
@@ -84,7 +84,7 @@ impl Guest {
 
     /// Starts a command in the background.
     pub async fn start(&self, mut request: StartRequest) -> Result<Execution, GuestCallError> {
-        let id = request.execution_id.get_or_insert_with(new_id).clone();
+        let id = request.execution_id.get_or_insert_with(new_execution_id).clone();
         self.start_once(&request, &id).await.map_err(|error| error.of_execution(&id))
     }
 
@@ -155,7 +155,8 @@ impl Guest {
     }
 }
 
-fn new_id() -> ExecutionId {
+/// A name for an execution that nobody else has given.
+pub fn new_execution_id() -> ExecutionId {
     ExecutionId::new(Uuid::now_v7().simple().to_string()).expect("32 hexadecimal digits are an execution id")
 }
 

@@ -16,6 +16,7 @@ pub mod children;
 pub mod error;
 pub mod executions;
 pub mod files;
+pub mod form;
 pub mod guest;
 pub mod open;
 pub mod output;
@@ -23,6 +24,7 @@ pub mod tunnel;
 
 pub use children::{ChildInput, ChildOutput};
 pub use error::{GuestCallError, Interruption, OpenError};
+pub use executions::new_execution_id;
 pub use files::{ByteBody, Download};
 pub use guest::Guest;
 pub use open::Open;

@@ -19,12 +19,14 @@ pub mod port;
 pub mod routes;
 pub mod session;
 pub mod tools;
+pub mod whole;
+pub mod words;
 
 pub use child::{ChildExit, ChildId, ChildStatus};
 pub use error::{ErrorCode, GuestError};
 pub use execution::{Execution, ExecutionId, ExecutionState, InvalidExecutionId, Outcome, RunAs, Stream};
 pub use path::GuestPath;
-pub use session::{HandOver, Hello, Usage};
+pub use session::{HandOver, Hello, Usage, WorkspaceDefaults};
 
 /// The protocol generation that this build speaks. A peer may speak an older one.
 ///

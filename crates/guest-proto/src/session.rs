@@ -32,13 +32,36 @@ pub struct HandOver {
     pub environment: BTreeMap<String, String>,
     /// Calls may run commands as root.
     pub allow_root: bool,
+    /// Given to every workspace by the operator of the server.
+    #[serde(default)]
+    pub defaults: WorkspaceDefaults,
+}
+
+/// Settings that the operator of a server gives to every workspace. The `Debug` form shows no value of the environment.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkspaceDefaults {
+    /// Variables that hold where neither the workspace nor one that it is a copy of has its own.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// Certificates of private authorities, in PEM: trusted besides those that the image has.
+    #[serde(default)]
+    pub authorities: Option<String>,
 }
 
 impl fmt::Debug for HandOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { environment, allow_root } = self;
+        let Self { environment, allow_root, defaults } = self;
         let keys = environment.keys().collect::<Vec<_>>();
-        f.debug_struct("HandOver").field("environment", &keys).field("allow_root", allow_root).finish()
+        let mut shown = f.debug_struct("HandOver");
+        shown.field("environment", &keys).field("allow_root", allow_root).field("defaults", defaults).finish()
+    }
+}
+
+impl fmt::Debug for WorkspaceDefaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys = self.environment.keys().collect::<Vec<_>>();
+        let has_authorities = self.authorities.is_some();
+        f.debug_struct("WorkspaceDefaults").field("environment", &keys).field("authorities", &has_authorities).finish()
     }
 }
 

@@ -21,11 +21,11 @@ pub struct BashRequest {
     pub workdir: Option<GuestPath>,
     /// After so many milliseconds the process group gets SIGTERM and 5 s later the whole tree SIGKILL. 120,000 by
     /// default, 86,400,000 at most.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::whole::option", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 86_400_000))]
     pub timeout_ms: Option<u64>,
     /// Added to the workspace's environment.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, alias = "environment", skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// Whom the command runs as.
     #[serde(default)]
@@ -84,11 +84,11 @@ pub struct ReadRequest {
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub file_path: GuestPath,
     /// The first line wanted, counted from 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::whole::option", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1))]
     pub offset: Option<u64>,
     /// How many lines (or entries) at most; 2,000 by default, 100,000 at most.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::whole::option", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100_000))]
     pub limit: Option<u64>,
 }
@@ -231,7 +231,7 @@ pub struct GrepRequest {
     #[serde(default)]
     pub ignore_case: bool,
     /// How many matches at most; 1,000 by default, 10,000 at most.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::whole::option", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 10_000))]
     pub limit: Option<u64>,
 }
@@ -327,7 +327,7 @@ pub enum GitAction {
     /// The newest commits.
     Log {
         /// How many; 20 by default, 1,000 at most.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "crate::whole::option", skip_serializing_if = "Option::is_none")]
         limit: Option<u64>,
         /// From this commit, branch or tag.
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -344,6 +344,15 @@ impl Hosting {
         })
     }
 
+    /// Ends the sessions that an owner, who is not let in any more, has at servers of this process.
+    pub async fn end_sessions_of(&self, owner: &str) {
+        for endpoint in self.inner.all().iter().filter_map(|entry| entry.endpoint()) {
+            if let Endpoint::Bridge(bridge) = &*endpoint {
+                bridge.end_sessions_of(owner).await;
+            }
+        }
+    }
+
     /// The longest body that an endpoint takes, in bytes.
     pub fn body_limit(&self) -> usize {
         self.inner.config.body_limit

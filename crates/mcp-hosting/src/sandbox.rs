@@ -114,7 +114,7 @@ impl Inner {
         self.first_answer(entry).await?;
         self.pass(CreateStep::GuestAnswered.name());
         // Its environment is given to each process when that is started, and kept nowhere inside.
-        let hand_over = HandOver { environment: BTreeMap::new(), allow_root: row.spec.run_as_root };
+        let hand_over = HandOver { allow_root: row.spec.run_as_root, ..HandOver::default() };
         entry.guest.hand_over(&hand_over).await?;
         self.pass(CreateStep::HandedOver.name());
         self.store.mcp_servers_record_made(row.id, row.revision, &created.runtime, &created.warnings).await?;

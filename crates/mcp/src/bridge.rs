@@ -163,6 +163,19 @@ impl Bridge {
         BridgeStatus { era: self.inner.era(), sessions: self.inner.sessions().len(), children }
     }
 
+    /// Ends the sessions of an owner who is not let in any more.
+    pub async fn end_sessions_of(&self, owner: &str) {
+        let is_theirs = |session: &&Arc<Session>| session.owner.as_deref() == Some(owner);
+        let theirs: Vec<_> = self.inner.sessions().values().filter(is_theirs).cloned().collect();
+        for session in &theirs {
+            tracing::info!(child = %session.link.id(), "a session ends with its owner's right to it");
+            self.inner.end(session);
+        }
+        if theirs.iter().any(|session| session.link.serves == Serves::Sessions) {
+            self.inner.note_shared().await;
+        }
+    }
+
     /// Ends all children: what they have in flight fails, then each gets EOF, SIGTERM and, at the end of the grace,
     /// SIGKILL. Requests that come later are refused.
     pub async fn shut_down(&self, grace: Duration) {

@@ -220,7 +220,7 @@ impl Inner {
     }
 
     /// Writes down who shares the child.
-    async fn note_shared(&self) {
+    pub(crate) async fn note_shared(&self) {
         if let Some((link, known)) = self.warm.alive() {
             let (sessions, owners) = self.shared_sessions();
             let (version, result) = (known.version.clone(), known.result.get().to_owned());

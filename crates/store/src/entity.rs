@@ -154,6 +154,25 @@ pub(crate) mod token {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
+pub(crate) mod token_changes {
+    //! How often tokens were changed: one row.
+
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "token_changes")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: i32,
+        pub count: i64,
+    }
+
+    #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
 pub(crate) mod session {
     //! Who held a workspace when.
 

@@ -5,18 +5,22 @@ use std::{fmt, str::FromStr};
 use chrono::{DateTime, SubsecRound as _, Utc};
 use sea_orm::{
     ActiveValue::Set,
-    ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _, QueryOrder as _, UpdateMany,
-    sea_query::{Expr, Func},
+    ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    UpdateMany,
+    sea_query::{Expr, ExprTrait as _, Func},
 };
 
 use crate::{
     McpAllowList, ProjectId, Store, StoreError, TokenId,
     connection::Alone,
-    entity::token,
+    entity::{token, token_changes},
     error::Doing as _,
     installation::now,
     words::{from_json, parse, storable, storable_json},
 };
+
+/// How many tokens one query looks at: databases bound the parameters of a statement.
+const HASHES_AT_ONCE: usize = 1_000;
 
 /// What a token allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -139,17 +143,27 @@ impl Store {
         Ok(Some(token))
     }
 
-    /// The tokens of a project, newest first, revoked ones too.
+    /// The tokens of a project, or of all, newest first, revoked ones too.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
-    pub async fn tokens_list(&self, project: ProjectId) -> Result<Vec<Token>, StoreError> {
-        let newest_first = token::Entity::find()
-            .filter(token::Column::ProjectId.eq(project.as_uuid()))
-            .order_by_desc(token::Column::CreatedAt)
-            .order_by_desc(token::Column::Id);
+    pub async fn tokens_list(&self, project: Option<ProjectId>) -> Result<Vec<Token>, StoreError> {
+        let mut newest_first =
+            token::Entity::find().order_by_desc(token::Column::CreatedAt).order_by_desc(token::Column::Id);
+        if let Some(project) = project {
+            newest_first = newest_first.filter(token::Column::ProjectId.eq(project.as_uuid()));
+        }
         let rows = newest_first.all(self.reader.connection()).await.doing("list tokens")?;
         rows.into_iter().map(Token::try_from).collect()
+    }
+
+    /// A token by its id, whoever's it is.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn tokens_get(&self, id: TokenId) -> Result<Option<Token>, StoreError> {
+        let row = token::Entity::find_by_id(id.as_uuid()).one(self.reader.connection()).await.doing("find a token")?;
+        row.map(Token::try_from).transpose()
     }
 
     /// Revokes a token for good; revoking a revoked one changes nothing. `None`: the project has no such token.
@@ -190,6 +204,35 @@ impl Store {
         row.map(Token::try_from).transpose()
     }
 
+    /// Which of these hashes still open something at `now`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn tokens_valid(&self, hashes: &[[u8; 32]], now: DateTime<Utc>) -> Result<Vec<[u8; 32]>, StoreError> {
+        let mut valid = Vec::with_capacity(hashes.len());
+        for hashes in hashes.chunks(HASHES_AT_ONCE) {
+            let of_these = token::Entity::find()
+                .select_only()
+                .column(token::Column::Hash)
+                .filter(token::Column::Hash.is_in(hashes.iter().map(|hash| hash.to_vec())))
+                .filter(token::Column::RevokedAt.is_null())
+                .filter(token::Column::ExpiresAt.is_null().or(token::Column::ExpiresAt.gt(now)))
+                .into_tuple::<Vec<u8>>();
+            let found = of_these.all(self.reader.connection()).await.doing("look at tokens")?;
+            valid.extend(found.into_iter().filter_map(|hash| <[u8; 32]>::try_from(hash).ok()));
+        }
+        Ok(valid)
+    }
+
+    /// How often tokens were revoked or rotated: while it is the same, every token that was valid is, until it expires.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn tokens_changes(&self) -> Result<i64, StoreError> {
+        let row = token_changes::Entity::find().one(self.reader.connection()).await.doing("look for changed tokens")?;
+        Ok(row.map_or(0, |row| row.count))
+    }
+
     /// Whether there has ever been a token; decides if a first one is made at start.
     ///
     /// # Errors
@@ -199,12 +242,18 @@ impl Store {
         Ok(any.is_some())
     }
 
+    /// Changes a token, and counts the change with it.
     async fn change_token(
         &self,
         change: UpdateMany<token::Entity>,
         action: &'static str,
     ) -> Result<Option<Token>, StoreError> {
-        let changed = change.exec_with_returning(self.writer.connection()).await.doing(action)?;
+        let transaction = self.writer.begin(action).await?;
+        let changed = change.exec_with_returning(&transaction).await.doing(action)?;
+        let next = Expr::col(token_changes::Column::Count).add(1);
+        let count = token_changes::Entity::update_many().col_expr(token_changes::Column::Count, next);
+        count.exec(&transaction).await.doing(action)?;
+        transaction.commit().await.doing(action)?;
         changed.into_iter().next().map(Token::try_from).transpose()
     }
 }

@@ -213,17 +213,19 @@ impl Store {
         self.select_all(driven_by(server).filter(Column::ExpiresAt.lte(at)), "list expired workspaces").await
     }
 
-    /// How many agent workspaces of each provider count towards the limit; providers without any are left out.
+    /// How many agent workspaces of each provider count towards the limit, of one project or of all; providers without
+    /// any are left out.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
-    pub async fn workspaces_active(&self) -> Result<Vec<(ProviderKind, u64)>, StoreError> {
+    pub async fn workspaces_active(&self, project: Option<ProjectId>) -> Result<Vec<(ProviderKind, u64)>, StoreError> {
         let by_provider = Entity::find()
             .select_only()
             .column(Column::Provider)
             .column_as(Column::Id.count(), "active")
             .filter(Column::Kind.eq(ContainerKind::AgentWorkspace.as_str()))
             .filter(is_counted())
+            .filter(Condition::all().add_option(project.map(|project| Column::ProjectId.eq(project.as_uuid()))))
             .group_by(Column::Provider)
             .into_tuple::<(String, i64)>();
         let counts = by_provider.all(self.reader.connection()).await.doing("count workspaces")?;

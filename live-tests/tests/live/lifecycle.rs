@@ -64,9 +64,24 @@ async fn files_survive_stop_and_processes_survive_pause(runtime: Runtime) -> any
         Ok(if read.status.is_success() { Ok(()) } else { Err(read.body.to_string()) })
     })
     .await?;
-    let paused = api.post(&format!("{path}/pause"), json!({})).await?.success()?;
-    ensure!(paused["state"] == "paused", "{paused}");
-    api.post(&format!("{path}/resume"), json!({})).await?.success()?;
+    // Somebody waits for a command all the while, and is answered in the end.
+    let waits = async {
+        let woke = json!({ "command": "touch begun; while ! test -e go; do sleep 0.05; done; echo woke", "execution_id": "w" });
+        api.tool(&id, "bash", woke).await?.success()
+    };
+    let pauses = async {
+        until("the command has begun", Duration::from_secs(20), || async {
+            let read = api.tool(&id, "read", json!({ "file_path": "begun" })).await?;
+            Ok(if read.status.is_success() { Ok(()) } else { Err(read.body.to_string()) })
+        })
+        .await?;
+        let paused = api.post(&format!("{path}/pause"), json!({})).await?.success()?;
+        ensure!(paused["state"] == "paused", "{paused}");
+        api.post(&format!("{path}/resume"), json!({})).await?.success()?;
+        api.tool(&id, "write", json!({ "file_path": "go", "content": "" })).await?.success()
+    };
+    let (woke, _) = tokio::try_join!(waits, pauses)?;
+    ensure!(woke["stdout"] == "woke\n" && woke["execution_id"] == "w", "{woke}");
     let before: u64 = api.bash(&id, "cat /workspace/n").await?.trim().parse()?;
     until("the counter goes on", Duration::from_secs(10), || async {
         let now: u64 = api.bash(&id, "cat /workspace/n").await?.trim().parse().unwrap_or(0);

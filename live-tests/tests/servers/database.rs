@@ -18,7 +18,7 @@ async fn away(runtime: Runtime) -> anyhow::Result<()> {
     let id = server.api.create_default().await?;
     server.api.bash(&id, "true").await?;
     cluster.stop()?;
-    // Past the time for which a token is believed, and the lease.
+    // Past the lease, and within the time for which a token is believed.
     let began = Instant::now();
     let mut slow = 0;
     while began.elapsed() < Duration::from_secs(45) {
@@ -27,6 +27,12 @@ async fn away(runtime: Runtime) -> anyhow::Result<()> {
         slow += u32::from(asked.elapsed() > Duration::from_secs(1));
     }
     ensure!(slow <= 5, "{slow} calls waited for the database");
+    // Nobody could revoke the token here: after a minute it is believed no longer.
+    until("the token is not believed any more", Duration::from_secs(60), || async {
+        let reply = server.api.tool(&id, "bash", json!({ "command": "true" })).await?;
+        Ok(if reply.status.as_u16() == 503 { Ok(()) } else { Err(reply.body.to_string()) })
+    })
+    .await?;
     server.api.post(WORKSPACES, json!({})).await?.refusal(503)?;
     server.api.get("/ready").await?.refusal(503)?;
     cluster.start_again()?;

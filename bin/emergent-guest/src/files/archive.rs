@@ -3,9 +3,12 @@
 //! A directory's archive holds what is in it, by paths relative to it; a file's archive holds the file by its name. So
 //! what was packed from one directory can be unpacked into another.
 
+mod tree;
+
 use std::{
     fs,
     io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Component, Path},
     sync::LazyLock,
 };
@@ -98,9 +101,9 @@ fn pack_into(path: &Path, writer: ChunkWriter) -> io::Result<()> {
     builder.follow_symlinks(false);
     match open(path).map_err(io::Error::other)? {
         Opened::Directory => {
-            for entry in fs::read_dir(path)? {
-                pack_entry(&mut builder, path, &entry?.path())?;
-            }
+            let flags = libc::O_DIRECTORY | libc::O_NONBLOCK;
+            let directory = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+            tree::pack(&mut builder, directory.into())?;
         }
         Opened::File(mut file, _) => {
             let name = path.file_name().unwrap_or_default();
@@ -108,33 +111,6 @@ fn pack_into(path: &Path, writer: ChunkWriter) -> io::Result<()> {
         }
     }
     builder.into_inner()?.finish()
-}
-
-/// Adds one entry and, for a directory, all below it. Sockets, pipes and devices are left out.
-fn pack_entry(builder: &mut tar::Builder<ChunkWriter>, root: &Path, path: &Path) -> io::Result<()> {
-    let name = path.strip_prefix(root).map_err(io::Error::other)?;
-    let kind = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata.file_type(),
-        // Gone since the directory was read.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    if kind.is_dir() {
-        builder.append_dir(name, path)?;
-        for entry in fs::read_dir(path)? {
-            pack_entry(builder, root, &entry?.path())?;
-        }
-    } else if kind.is_symlink() {
-        builder.append_path_with_name(path, name)?;
-    } else if kind.is_file() {
-        match open(path) {
-            Ok(Opened::File(mut file, _)) => builder.append_file(name, &mut file)?,
-            Ok(Opened::Directory) => {}
-            Err(error) if error.code == ErrorCode::NotFound => {}
-            Err(error) => return Err(io::Error::other(error)),
-        }
-    }
-    Ok(())
 }
 
 fn unpack_from(path: &Path, reader: ChunkReader, user: RunAs) -> Result<(), GuestError> {

@@ -12,6 +12,7 @@ use futures::StreamExt as _;
 use http::{Method, header};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
+use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
 
 use crate::support::{Body, Client, Guest, code, eventually, full, request};
@@ -189,6 +190,33 @@ async fn a_directory_goes_through_an_archive_unchanged() {
     let mut archive = tar::Archive::new(&single[..]);
     let entry = archive.entries().unwrap().next().unwrap().unwrap();
     assert_eq!((entry.path().unwrap().to_str(), entry.size()), (Some("big"), 1_000_000));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_tree_deeper_than_a_path_can_say_goes_into_an_archive() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    // 300 levels of 30 characters: the path of the file has more than the 4,096 bytes that the system takes.
+    let (name, mode, flags) = ("a-name-of-thirty-characters-30", Mode::from_raw_mode(0o755), OFlags::DIRECTORY);
+    std::fs::create_dir(guest.workspace().join("d")).unwrap();
+    let mut level = rustix::fs::open(guest.workspace().join("d"), flags, Mode::empty()).unwrap();
+    for _ in 0..300 {
+        rustix::fs::mkdirat(&level, name, mode).unwrap();
+        level = rustix::fs::openat(&level, name, flags, Mode::empty()).unwrap();
+    }
+    rustix::fs::openat(&level, "f", OFlags::CREATE | OFlags::WRONLY, mode).unwrap();
+    rustix::fs::symlinkat("f", &level, "l").unwrap();
+    let response = client.request(Method::GET, "/v1/files/archive?path=d", "").await;
+    let archive = response.into_body().collect().await.expect("the archive is whole").to_bytes();
+    let mut archive = tar::Archive::new(&archive[..]);
+    let mut deepest = std::collections::BTreeMap::new();
+    for entry in archive.entries().unwrap() {
+        let entry = entry.unwrap();
+        let levels = entry.path_bytes().split(|byte| *byte == b'/').count();
+        *deepest.entry((levels, entry.header().entry_type() == tar::EntryType::Directory)).or_insert(0) += 1;
+    }
+    assert_eq!(deepest.len(), 301, "each level is there");
+    assert_eq!(deepest[&(301, false)], 2, "a file and a link at the bottom");
 }
 
 fn archive_of(name: &str, kind: tar::EntryType, link: &str) -> Vec<u8> {

@@ -2,24 +2,28 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use emergent_api::auth::ScopeName;
-use uuid::Uuid;
 
 /// What to do with tokens.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
     /// Make a token; its secret is shown this once, on standard output.
     Create(TokenCreateArgs),
-    /// List the tokens, without their secrets.
-    Ls,
-    /// Give a token a new secret; the old one stops working at once.
-    Rotate {
-        /// The token's id.
-        id: Uuid,
+    /// List the tokens, without their secrets: your project's, or those of all projects with a token of the project
+    /// `default`.
+    Ls {
+        /// Those of this project alone.
+        #[arg(long, value_name = "NAME")]
+        project: Option<String>,
     },
-    /// Revoke a token; it stops working at once.
+    /// Give a token a new secret; the old one stops working at once, and what is open by it ends.
+    Rotate {
+        /// The token's id or name.
+        token: String,
+    },
+    /// Revoke a token; it stops working at once, and what is open by it ends.
     Revoke {
-        /// The token's id.
-        id: Uuid,
+        /// The token's id or name.
+        token: String,
     },
 }
 

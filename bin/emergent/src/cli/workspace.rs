@@ -166,7 +166,9 @@ pub(crate) struct ListArgs {
 
 /// A command to run.
 #[derive(Debug, Args)]
-#[command(after_help = "Ctrl-C cancels the execution inside, and a second one leaves at once. Losing the connection \
+#[command(after_help = "Examples:\n  emergent workspace exec try -- ls -la\n  \
+    emergent workspace exec try -c 'cd project && make'\n\n\
+    Ctrl-C cancels the execution inside, and a second one leaves at once. Losing the connection \
     does not end the command: find it with `emergent workspace logs WORKSPACE EXECUTION --follow`.\n\n\
     Exit codes: the command's own; 128 + the signal's number when a signal ended it; 124 when its time was over; 125 \
     when it could not be run or was lost; 127 when the image has no such program.")]
@@ -195,7 +197,7 @@ pub(crate) struct ExecArgs {
     #[arg(long, value_name = "ID")]
     pub(crate) execution_id: Option<ExecutionId>,
     /// A line for the workspace's shell, in place of a program and its arguments.
-    #[arg(long, short = 'c', value_name = "LINE", conflicts_with = "command", required_unless_present = "command")]
+    #[arg(long, short = 'c', value_name = "LINE", conflicts_with = "command")]
     pub(crate) shell: Option<String>,
     /// The program and its arguments.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]

@@ -46,6 +46,9 @@ pub(crate) enum ClientError {
     /// No workspace is meant.
     #[error("no workspace has an id that begins with {0:?}, or that name; `emergent workspace ls` lists them")]
     NoSuchWorkspace(String),
+    /// No token is meant.
+    #[error("you see no token of the id or name {0:?}; `emergent token ls` lists them")]
+    NoSuchToken(String),
     /// The parameters of a call are no JSON.
     #[error("the parameters are not a JSON object: {0}")]
     BadParameters(#[source] serde_json::Error),

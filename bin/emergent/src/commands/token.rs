@@ -1,6 +1,7 @@
 //! `emergent token …`.
 
 use emergent_api::resources::tokens::{CreateToken, TokenList, TokenView, TokenWithSecret};
+use uuid::Uuid;
 
 use crate::{
     cli::{TokenCommand, TokenCreateArgs, WithServer},
@@ -16,12 +17,17 @@ pub(super) async fn run(arguments: WithServer<TokenCommand>) -> Result<(), Clien
     let json = arguments.client.json;
     match arguments.command {
         TokenCommand::Create(new) => show_secret(&create(&client, &new).await?, json),
-        TokenCommand::Ls => {
-            let tokens: TokenList = client.get(TOKENS).await?;
+        TokenCommand::Ls { project } => {
+            let of_project: Vec<_> = project.iter().map(|project| ("project", project.as_str())).collect();
+            let tokens: TokenList = client.get_with(TOKENS, &of_project).await?;
             if json { print::json(&tokens) } else { show(&tokens.items) }
         }
-        TokenCommand::Rotate { id } => show_secret(&client.post_nothing(&format!("{TOKENS}/{id}/rotate")).await?, json),
-        TokenCommand::Revoke { id } => {
+        TokenCommand::Rotate { token } => {
+            let id = meant(&client, &token).await?;
+            show_secret(&client.post_nothing(&format!("{TOKENS}/{id}/rotate")).await?, json);
+        }
+        TokenCommand::Revoke { token } => {
+            let id = meant(&client, &token).await?;
             client.delete(&format!("{TOKENS}/{id}")).await?;
             if json {
                 print::json(&serde_json::json!({ "id": id, "revoked": true }));
@@ -31,6 +37,32 @@ pub(super) async fn run(arguments: WithServer<TokenCommand>) -> Result<(), Clien
         }
     }
     Ok(())
+}
+
+/// The token that is meant by an id or a name. A whole id is not looked up: the call that follows tells whether it is
+/// there.
+async fn meant(client: &Client, given: &str) -> Result<Uuid, ClientError> {
+    if let Ok(id) = Uuid::try_parse(given) {
+        return Ok(id);
+    }
+    let tokens: TokenList = client.get(TOKENS).await?;
+    choose(&tokens.items, given)
+}
+
+/// Revoked tokens have had their names; those that are in use go before them.
+fn choose(tokens: &[TokenView], given: &str) -> Result<Uuid, ClientError> {
+    let named: Vec<_> = tokens.iter().filter(|token| token.name == given).collect();
+    let in_use: Vec<_> = named.iter().filter(|token| token.revoked_at.is_none()).collect();
+    match (in_use.as_slice(), named.as_slice()) {
+        ([only], _) => Ok(only.id),
+        ([], [only]) => Ok(only.id),
+        ([], []) => Err(ClientError::NoSuchToken(given.to_owned())),
+        _ => {
+            let candidates = if in_use.is_empty() { named.iter().collect() } else { in_use };
+            let candidates = candidates.iter().take(5).map(|token| token.id.to_string()).collect();
+            Err(ClientError::Ambiguous { given: given.to_owned(), candidates })
+        }
+    }
 }
 
 async fn create(client: &Client, new: &TokenCreateArgs) -> Result<TokenWithSecret, ClientError> {
@@ -77,4 +109,40 @@ fn show(tokens: &[TokenView]) {
             ]
         }),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(id: u8, name: &str, revoked: bool) -> TokenView {
+        let now = chrono::Utc::now();
+        TokenView {
+            id: Uuid::from_bytes([id; 16]),
+            name: name.to_owned(),
+            project: "default".to_owned(),
+            scopes: Vec::new(),
+            mcp_servers: None,
+            created_at: now,
+            rotated_at: None,
+            expires_at: None,
+            revoked_at: revoked.then_some(now),
+        }
+    }
+
+    #[test]
+    fn a_name_means_the_one_token_in_use_that_has_it() {
+        let tokens = [
+            token(1, "ci", true),
+            token(2, "ci", false),
+            token(3, "old", true),
+            token(4, "two", false),
+            token(5, "two", false),
+        ];
+        let chosen = |name: &str| choose(&tokens, name).map(|id| id.as_bytes()[0]);
+        assert_eq!(chosen("ci").unwrap(), 2);
+        assert_eq!(chosen("old").unwrap(), 3);
+        assert!(matches!(chosen("two"), Err(ClientError::Ambiguous { candidates, .. }) if candidates.len() == 2));
+        assert!(matches!(chosen("none"), Err(ClientError::NoSuchToken(_))));
+    }
 }

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use emergent_api::size::ByteSize;
 use emergent_core::{ArgumentLevel, AuditConfig, CoreConfig, DeploymentMode};
+use emergent_guest_proto::WorkspaceDefaults;
 use emergent_firecracker_manager::{Host, ManagerConfig};
 use emergent_mcp_hosting::{HostStep, SecretKey};
 use emergent_provider::{Fault as FaultPoint, ImageRef, Isolation, ProviderKind, ResourceLimits};
@@ -105,16 +106,7 @@ impl Reading<'_> {
             body_limit: usize::try_from(body_limit).unwrap_or(usize::MAX),
             max_sessions: self.whole(env_vars::EMERGENT_MCP_MAX_SESSIONS, 1, 256),
             idle_after: Duration::from_secs_f64(60.0 * minutes),
-            install_environment: self
-                .optional(env_vars::EMERGENT_MCP_INSTALL_ENV, |text| {
-                    let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
-                    let read = |pair: &str| {
-                        let (name, value) = pair.split_once('=').filter(|(name, _)| !name.is_empty())?;
-                        Some((name.to_owned(), value.to_owned()))
-                    };
-                    pairs.map(|pair| read(pair).ok_or_else(|| format!("{pair:?} is not NAME=VALUE"))).collect()
-                })
-                .unwrap_or_default(),
+            install_environment: self.pairs(env_vars::EMERGENT_MCP_INSTALL_ENV),
         }
     }
 
@@ -172,6 +164,10 @@ impl Reading<'_> {
                 self.number(env_vars::WORKSPACE_PULLED_IMAGE_RETENTION_DAYS, 0.00001, 3650.0) * SECONDS_OF_A_DAY,
             ))
             .unwrap_or(chrono::Duration::MAX),
+            workspace_defaults: WorkspaceDefaults {
+                environment: self.pairs(env_vars::WORKSPACE_ENVIRONMENT).into_iter().collect(),
+                authorities: self.optional(env_vars::WORKSPACE_CA_FILE, authorities),
+            },
             audit: self.audit(),
             fault: self.optional(env_vars::EMERGENT_FAULT, |text| {
                 let hosting = HostStep::ALL.iter().map(|step| step.name());
@@ -382,9 +378,29 @@ impl Reading<'_> {
         items.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
     }
 
+    /// Variables and their values.
+    fn pairs(&mut self, variable: &'static Variable) -> Vec<(String, String)> {
+        let read = |pair: &str| {
+            let (name, value) = pair.split_once('=').filter(|(name, _)| !name.is_empty())?;
+            Some((name.to_owned(), value.to_owned()))
+        };
+        let pairs = self.optional(variable, |text| {
+            let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+            pairs.map(|pair| read(pair).ok_or_else(|| format!("{pair:?} is not NAME=VALUE"))).collect()
+        });
+        pairs.unwrap_or_default()
+    }
+
     fn conflict(&mut self, reason: String) {
         self.faults.push(Fault::Conflict(reason));
     }
+}
+
+/// The certificates of authorities in a PEM file.
+fn authorities(path: &str) -> Result<String, String> {
+    let pem = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let certificates = reqwest::Certificate::from_pem_bundle(pem.as_bytes()).map_err(|error| error.to_string())?;
+    if certificates.is_empty() { Err("there is no certificate in it".to_owned()) } else { Ok(pem) }
 }
 
 /// An address that others can send requests to, without anything after the host and port.

@@ -32,7 +32,9 @@ fn tokens_are_made_used_rotated_and_revoked() {
     let listed: Value = serde_json::from_str(&server.client(&["token", "ls", "--json"]).stdout).unwrap();
     let id = listed["items"][0]["id"].as_str().unwrap();
     assert_eq!(listed["items"][0]["name"], "ci");
-    let rotated = server.client(&["token", "rotate", id]);
+    let unknown = server.client(&["token", "rotate", "no-such-name"]);
+    assert!(unknown.stderr.contains("emergent token ls"), "{}", unknown.stderr);
+    let rotated = server.client(&["token", "rotate", "ci"]);
     assert_eq!(server.client(&["token", "ls", "--token", secret]).status, Some(1));
     assert_eq!(server.client(&["token", "ls", "--token", rotated.stdout.trim()]).status, Some(0));
 
@@ -57,9 +59,15 @@ fn a_token_for_another_project_is_made_by_name() {
     let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
     assert_eq!(listed["items"].as_array().unwrap().len(), 1);
     assert_eq!(listed["items"][0]["project"], "team");
+    // The administrator who made it sees it, and ends it.
+    let seen = server.client(&["token", "ls", "--json", "--project", "team"]);
+    let seen: Value = serde_json::from_str(&seen.stdout).unwrap();
+    assert_eq!((seen["items"].as_array().unwrap().len(), &seen["items"][0]["project"]), (1, &Value::from("team")));
     let refused = server.client(&[&create[..], &["--project", "default"], &token].concat());
     assert_eq!((refused.status, refused.stdout.as_str()), (Some(1), ""));
     assert!(refused.stderr.contains("only a token of the default project"), "{}", refused.stderr);
+    assert_eq!(server.client(&["token", "revoke", "ci"]).status, Some(0));
+    assert_eq!(server.client(&[&["token", "ls"][..], &token].concat()).status, Some(1));
 }
 
 #[test]
@@ -76,6 +84,9 @@ fn a_problem_is_shown_with_what_to_do() {
 fn what_exec_itself_fails_at_is_told_apart_from_its_command() {
     let server = Server::start();
     assert_eq!(server.client(&["workspace", "exec", "try", "--", "true"]).status, Some(125));
+    let nothing = server.client(&["workspace", "exec", "try"]);
+    assert_eq!((nothing.status, nothing.stdout.as_str()), (Some(2), ""));
+    assert!(nothing.stderr.contains("emergent workspace exec try -- ls -la"), "{}", nothing.stderr);
     let unreachable = run(&mut emergent(&["workspace", "exec", "--server", "http://127.0.0.1:1", "try", "--", "true"]));
     assert_eq!(unreachable.status, Some(125));
     assert!(unreachable.stderr.contains("could not be reached"), "{}", unreachable.stderr);

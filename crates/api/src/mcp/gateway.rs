@@ -44,7 +44,7 @@ const MOST: usize = 1_000;
 
 /// The gateways of those tokens that have used one lately.
 #[derive(Default)]
-struct Gateways(Mutex<HashMap<TokenId, Arc<OfToken>>>);
+pub(super) struct Gateways(Mutex<HashMap<TokenId, Arc<OfToken>>>);
 
 struct OfToken {
     bridge: OnceCell<Bridge>,
@@ -64,8 +64,7 @@ struct Servers {
 }
 
 /// The endpoint, over the endpoints of the servers.
-pub(crate) fn route(endpoints: Router, state: ApiState) -> MethodRouter<ApiState> {
-    let gateways = Arc::new(Gateways::default());
+pub(super) fn route(gateways: Arc<Gateways>, endpoints: Router, state: ApiState) -> MethodRouter<ApiState> {
     any(move |request: Request| {
         let (gateways, endpoints, state) = (Arc::clone(&gateways), endpoints.clone(), state.clone());
         async move { answer(&gateways, endpoints, &state, request).await }
@@ -135,6 +134,14 @@ impl Gateways {
         };
         let made = OfToken { bridge: OnceCell::new(), servers: Arc::new(servers), used: Mutex::new(Instant::now()) };
         Arc::clone(all.entry(caller.token_id()).or_insert(Arc::new(made)))
+    }
+
+    /// Ends a token's gateway with all that is open through it. One that comes with a new secret begins anew.
+    pub(super) async fn end(&self, token: TokenId) {
+        let gone = lock(&self.0).remove(&token);
+        if let Some(gone) = gone {
+            gone.end().await;
+        }
     }
 }
 

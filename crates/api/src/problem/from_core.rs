@@ -242,6 +242,9 @@ impl From<CallError> for Refusal {
                 *detail = format!("the workspace was not running and could not be started again: {detail}");
                 refusal
             }
+            CallError::StillPaused { ref execution } => {
+                Self::new(ProblemKind::WrongState, error.to_string()).with_execution(Some(execution.clone()))
+            }
             CallError::Guest(refusal) => refusal.into(),
             CallError::Channel(source) => source.into(),
             CallError::Store(source) => source.into(),

@@ -24,7 +24,7 @@ use crate::{
     audit::Arguments,
     auth::{Caller, NeedsRead, NeedsWrite},
     check::{Check, Faults},
-    extract::{JsonBody, Query, WorkspacePath},
+    extract::{FileBody, JsonBody, Query, RawBody, WorkspacePath},
     params::WorkspaceParam,
     problem::{OnGuest, ProblemKind, Refusal},
     state::ApiState,
@@ -103,6 +103,8 @@ async fn download_file(
             let size = guest.stat(&query).await?.size;
             match wanted.within(size) {
                 Wanted::Bytes { first, last } => Some((first, Some(last))),
+                // Whoever goes on with a download, or reads in pieces, is told of an empty file what it is.
+                Wanted::Nothing if size == 0 => None,
                 Wanted::Nothing => return Ok(unsatisfiable(size)),
             }
         }
@@ -138,7 +140,7 @@ fn header_value(text: &str) -> Result<HeaderValue, Refusal> {
 /// Uploads a file.
 ///
 /// The body is streamed, whatever its length, and the file appears at its path when all of it has arrived: an upload
-/// that breaks leaves what was there before.
+/// that breaks leaves what was there before. The body is the file, or a form (`multipart/form-data`) with one file.
 #[utoipa::path(
     put,
     path = "/api/v1/agent/workspaces/{id}/files/content",
@@ -153,9 +155,8 @@ async fn upload_file(
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     Query(query): Query<TargetQuery>,
-    body: Body,
+    FileBody(bytes): FileBody,
 ) -> Result<Json<FileInfo>, Refusal> {
-    let bytes = body.into_data_stream().map_err(std::io::Error::other);
     let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?;
     Ok(Json(guest.upload(&query.into_guest(), bytes).await?))
 }
@@ -199,9 +200,8 @@ async fn upload_archive(
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     Query(query): Query<FileQuery>,
-    body: Body,
+    RawBody(bytes): RawBody,
 ) -> Result<StatusCode, Refusal> {
-    let bytes = body.into_data_stream().map_err(std::io::Error::other);
     let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?;
     guest.archive_upload(&query.into_guest(), bytes).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -73,7 +73,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
 )]
 async fn health(State(state): State<ApiState>) -> Json<Health> {
     let enabled = state.workspaces().config().enabled;
-    let providers = state.workspaces().providers().await;
+    let providers = state.workspaces().providers(None).await;
     let registered = providers.into_iter().filter(|status| status.registered);
     let providers: Vec<_> =
         registered.map(|status| ProviderHealth { provider: status.kind.into(), healthy: status.healthy }).collect();
@@ -112,7 +112,7 @@ async fn ready(State(state): State<ApiState>) -> Result<Json<Ready>, Refusal> {
     Ok(Json(Ready { ready: true }))
 }
 
-/// The server's metrics, for Prometheus.
+/// The server's metrics, for Prometheus. Needs a token of the default project: they are of all projects together.
 #[utoipa::path(
     get,
     path = "/metrics",
@@ -120,7 +120,8 @@ async fn ready(State(state): State<ApiState>) -> Result<Json<Ready>, Refusal> {
     security(("token" = ["admin:read"])),
     responses((status = 200, description = "Metrics in Prometheus' text format.", body = String, content_type = "text/plain"), Usual)
 )]
-async fn metrics(_: Caller<NeedsRead>, State(state): State<ApiState>) -> Response {
+async fn metrics(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Response, Refusal> {
+    caller.require_administrator(&state)?;
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (content_type, state.metrics().render()).into_response()
+    Ok((content_type, state.metrics().render()).into_response())
 }

@@ -6,7 +6,6 @@ use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Json,
-    body::Body,
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
@@ -17,7 +16,6 @@ use emergent_guest_proto::{
     execution::{ExecutionList, Program, SignalRequest, StartRequest},
     tools::BashResult,
 };
-use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -26,7 +24,7 @@ use crate::{
     audit::Arguments,
     auth::{Caller, NeedsRead, NeedsWrite},
     check::{Check, Faults},
-    extract::{ExecutionPath, JsonBody, Query, WorkspacePath},
+    extract::{ExecutionPath, JsonBody, Query, RawBody, WorkspacePath},
     params::{ExecutionParams, WorkspaceParam},
     problem::{OnGuest, Refusal},
     state::ApiState,
@@ -49,10 +47,14 @@ pub struct StartProcess {
     #[schema(value_type = Option<String>)]
     pub workdir: Option<GuestPath>,
     /// Added to the workspace's environment.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, alias = "environment", skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// Ends the process after so many milliseconds; never by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "emergent_guest_proto::whole::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(minimum = 1, maximum = 86_400_000)]
     pub timeout_ms: Option<u64>,
     /// Whom it runs as.
@@ -210,9 +212,8 @@ async fn write_stdin(
     State(state): State<ApiState>,
     ExecutionPath(id, execution): ExecutionPath,
     Query(query): Query<StdinQuery>,
-    body: Body,
+    RawBody(bytes): RawBody,
 ) -> Result<StatusCode, Refusal> {
-    let bytes = body.into_data_stream().map_err(std::io::Error::other);
     state.workspaces().guest(caller.project(), id).await?.stdin(&execution, bytes, query.close).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -250,11 +251,10 @@ impl Check for StartProcess {
     fn check(&self, faults: &mut Faults) {
         match (&self.command, &self.argv) {
             (Some(command), None) => {
-                faults.not_empty("command", command);
-                faults.argument("command", command);
+                faults.command("command", command);
             }
             (None, Some(argv)) => {
-                faults.not_empty("argv", argv.first().map_or("", String::as_str));
+                faults.not_empty("argv", argv.first().map_or("", |program| program.trim()));
                 for (index, argument) in argv.iter().enumerate() {
                     faults.argument(&format!("argv[{index}]"), argument);
                 }

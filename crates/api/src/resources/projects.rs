@@ -62,11 +62,11 @@ pub struct ProjectView {
 #[serde(deny_unknown_fields)]
 pub struct QuotaView {
     /// Active workspaces.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "emergent_guest_proto::whole::option")]
     #[schema(minimum = 0, maximum = 1_000_000)]
     pub max_active: Option<u32>,
     /// Workspaces that are not destroyed, stopped ones too.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "emergent_guest_proto::whole::option")]
     #[schema(minimum = 0, maximum = 1_000_000)]
     pub max_total: Option<u32>,
     /// CPU cores of the active workspaces and the hosted MCP servers together.
@@ -129,9 +129,10 @@ pub struct ProjectQuota {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Capacity)]
 pub struct CapacityView {
-    /// Active workspaces of all projects, on all servers.
+    /// Active workspaces on all servers: your project's, or those of all projects if your token is of the default
+    /// project.
     pub active: u64,
-    /// How many there may be (`WORKSPACE_MAX_CONCURRENT`).
+    /// How many there may be of all projects together (`WORKSPACE_MAX_CONCURRENT`).
     pub limit: u32,
     /// The share of them that is in use, in percent.
     pub used_pct: u64,
@@ -173,7 +174,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
 )]
 async fn list_projects(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Json<ProjectList>, Refusal> {
     let store = state.tokens().store();
-    let sees_all = caller.project() == store.default_project();
+    let sees_all = caller.is_administrator(&state);
     let mut projects = store.projects_list().await?;
     projects.retain(|project| sees_all || project.id == caller.project());
     Ok(Json(ProjectList { items: projects.into_iter().map(Into::into).collect() }))
@@ -236,7 +237,8 @@ async fn set_quota(
     Ok(Json(quota_of(&state, caller.project(), id).await?))
 }
 
-/// Tells how many workspaces are in use of how many there may be, on the whole and in your project.
+/// Tells how many workspaces are in use of how many there may be: in your project and, if your token is of the default
+/// project, on the whole.
 #[utoipa::path(
     get,
     path = "/api/v1/agent/capacity",
@@ -245,7 +247,8 @@ async fn set_quota(
     responses((status = 200, description = "What is in use.", body = CapacityView), Usual)
 )]
 async fn get_capacity(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Json<CapacityView>, Refusal> {
-    Ok(Json(state.workspaces().capacity(caller.project()).await?.into()))
+    let of_all = caller.is_administrator(&state);
+    Ok(Json(state.workspaces().capacity(caller.project(), of_all).await?.into()))
 }
 
 async fn quota_of(state: &ApiState, caller: ProjectId, id: ProjectId) -> Result<ProjectQuota, Refusal> {

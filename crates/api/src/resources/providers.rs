@@ -44,7 +44,8 @@ pub struct ProviderView {
     pub warnings: Vec<String>,
     /// What it can do; null for one that this server does not have.
     pub capabilities: Option<CapabilitiesView>,
-    /// Its workspaces that are creating, ready or paused.
+    /// Its workspaces that are creating, ready or paused: your project's, or those of all projects if your token is of
+    /// the default project.
     pub active_workspaces: u64,
 }
 
@@ -82,12 +83,15 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     security(("token" = ["admin:read"])),
     responses((status = 200, description = "The providers.", body = ProviderList), Usual)
 )]
-async fn list_providers(_: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Json<ProviderList>, Refusal> {
+async fn list_providers(
+    caller: Caller<NeedsRead>,
+    State(state): State<ApiState>,
+) -> Result<Json<ProviderList>, Refusal> {
     let workspaces = state.workspaces();
     if !workspaces.config().enabled {
         return Err(emergent_core::LookupError::Disabled.into());
     }
-    let items = workspaces.providers().await.into_iter().map(Into::into).collect();
+    let items = workspaces.providers(caller.sees(&state)).await.into_iter().map(Into::into).collect();
     Ok(Json(ProviderList { items, default_provider: workspaces.config().default_provider.map(Into::into) }))
 }
 
@@ -118,7 +122,7 @@ pub struct WarmImage {
     pub failure: Option<String>,
 }
 
-/// Shows what is made ahead of need.
+/// Shows what is made ahead of need. Needs a token of the default project: it is made for all projects together.
 #[utoipa::path(
     get,
     path = "/api/v1/agent/warm-pool",
@@ -126,8 +130,9 @@ pub struct WarmImage {
     security(("token" = ["admin:read"])),
     responses((status = 200, description = "The warm pool.", body = WarmPool), Usual)
 )]
-async fn show_warm_pool(_: Caller<NeedsRead>, State(state): State<ApiState>) -> Json<WarmPool> {
-    Json(WarmPool { items: state.workspaces().pool().into_iter().map(Into::into).collect() })
+async fn show_warm_pool(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Json<WarmPool>, Refusal> {
+    caller.require_administrator(&state)?;
+    Ok(Json(WarmPool { items: state.workspaces().pool().into_iter().map(Into::into).collect() }))
 }
 
 impl From<PoolStatus> for WarmImage {

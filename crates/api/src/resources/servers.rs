@@ -53,7 +53,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     responses((status = 200, description = "The servers.", body = ServerList), Usual)
 )]
 async fn list_servers(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Json<ServerList>, Refusal> {
-    require_administrator(&caller, &state)?;
+    caller.require_administrator(&state)?;
     let this = state.workspaces().server_id();
     let servers = state.workspaces().servers().await?;
     Ok(Json(ServerList { items: servers.into_iter().map(|server| view(server, this)).collect() }))
@@ -85,7 +85,7 @@ async fn undrain(caller: Caller<NeedsWrite>, State(state): State<ApiState>) -> R
 }
 
 async fn switch(caller: &Caller<NeedsWrite>, state: &ApiState, draining: bool) -> Result<Json<ServerView>, Refusal> {
-    require_administrator(caller, state)?;
+    caller.require_administrator(state)?;
     state.workspaces().set_draining(draining).await?;
     let this = state.workspaces().server_id();
     let mut servers = state.workspaces().servers().await?.into_iter();
@@ -93,14 +93,6 @@ async fn switch(caller: &Caller<NeedsWrite>, state: &ApiState, draining: bool) -
     server.map(|server| Json(view(server, this))).ok_or_else(|| {
         Refusal::new(ProblemKind::Internal, "the server's own row is missing; start it again to have it made anew")
     })
-}
-
-fn require_administrator<R>(caller: &Caller<R>, state: &ApiState) -> Result<(), Refusal> {
-    if caller.project() == state.tokens().store().default_project() {
-        return Ok(());
-    }
-    let detail = "only a token of the default project, whose holders are the server's administrators, may do this";
-    Err(Refusal::new(ProblemKind::ProjectNotAllowed, detail))
 }
 
 fn view(server: ServerRow, this: ServerId) -> ServerView {

@@ -1,5 +1,8 @@
 //! Access tokens: made, listed, rotated, revoked. Every token belongs to the project of the token that made it, unless
-//! an administrator of the server, whose token is of the default project, names another one.
+//! an administrator of the server, whose token is of the default project, names another one. Administrators see and end
+//! the tokens of all projects, others those of their own.
+
+use std::collections::HashMap;
 
 use axum::{
     Json,
@@ -18,7 +21,7 @@ use uuid::Uuid;
 use crate::{
     auth::{Caller, NeedsRead, NeedsWrite, ScopeName, TokenSecret},
     check::{Check, Faults},
-    extract::{JsonBody, path_parameter},
+    extract::{JsonBody, Query, path_parameter},
     problem::{ProblemKind, Refusal, Usual},
     state::ApiState,
 };
@@ -42,7 +45,11 @@ pub struct CreateToken {
     #[schema(max_items = 256, example = json!(["clock", "files__read_text_file"]))]
     pub mcp_servers: Option<Vec<String>>,
     /// Seconds until it stops working; never when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "emergent_guest_proto::whole::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(minimum = 1, maximum = 315_360_000)]
     pub expires_in_seconds: Option<u64>,
     /// The project whose rows it opens, made if it is missing; your own when left out. Only a token of the server's
@@ -86,7 +93,16 @@ pub struct TokenWithSecret {
     pub secret: String,
 }
 
-/// The tokens of the project.
+/// Which tokens.
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct TokenQuery {
+    /// Those of the project of this name alone.
+    project: Option<String>,
+}
+
+/// The tokens that the caller sees.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenList {
     /// The tokens, newest first, revoked ones too.
@@ -149,22 +165,33 @@ async fn create_token(
     Ok((StatusCode::CREATED, no_store(), Json(with_secret(token, project_name, &secret))).into_response())
 }
 
-/// Lists the project's tokens, without their secrets.
+/// Lists the tokens that you see, without their secrets: your own project's, or those of all projects if your token is of
+/// the default project.
 #[utoipa::path(
     get,
     path = "/api/v1/tokens",
     tag = "tokens",
     security(("token" = ["admin:read"])),
+    params(TokenQuery),
     responses((status = 200, description = "The tokens.", body = TokenList), Usual)
 )]
-async fn list_tokens(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Json<TokenList>, Refusal> {
+async fn list_tokens(
+    caller: Caller<NeedsRead>,
+    State(state): State<ApiState>,
+    Query(query): Query<TokenQuery>,
+) -> Result<Json<TokenList>, Refusal> {
     let store = state.tokens().store();
-    let project = store.projects_name(caller.project()).await?;
-    let tokens = store.tokens_list(caller.project()).await?;
-    Ok(Json(TokenList { items: tokens.into_iter().map(|token| TokenView::new(token, project.clone())).collect() }))
+    let names: HashMap<_, _> =
+        store.projects_list().await?.into_iter().map(|project| (project.id, project.name)).collect();
+    let tokens = store.tokens_list(caller.sees(&state)).await?.into_iter().map(|token| {
+        let project = names.get(&token.project).cloned().unwrap_or_default();
+        TokenView::new(token, project)
+    });
+    let wanted = |token: &TokenView| query.project.as_ref().is_none_or(|project| *project == token.project);
+    Ok(Json(TokenList { items: tokens.filter(wanted).collect() }))
 }
 
-/// Revokes a token: it stops working at once. Revoking a revoked one changes nothing.
+/// Revokes a token: it stops working at once, and what is open by it ends. Revoking a revoked one changes nothing.
 #[utoipa::path(
     delete,
     path = "/api/v1/tokens/{id}",
@@ -173,7 +200,7 @@ async fn list_tokens(caller: Caller<NeedsRead>, State(state): State<ApiState>) -
     params(TokenParam),
     responses(
         (status = 204, description = "It no longer works."),
-        (status = 404, description = "Your project has no such token.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "You see no such token.", body = crate::problem::Problem, content_type = "application/problem+json"),
         Usual,
     )
 )]
@@ -182,12 +209,14 @@ async fn revoke_token(
     State(state): State<ApiState>,
     TokenPath(id): TokenPath,
 ) -> Result<StatusCode, Refusal> {
-    state.tokens().store().tokens_revoke(caller.project(), id).await?.ok_or_else(no_such_token)?;
+    let token = seen(&caller, &state, id).await?;
+    caller.outlives_token();
+    state.tokens().store().tokens_revoke(token.project, id).await?.ok_or_else(no_such_token)?;
     state.tokens().forget(id);
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Gives a token a new secret. The old one stops working at once.
+/// Gives a token a new secret. The old one stops working at once, and what is open by it ends.
 #[utoipa::path(
     post,
     path = "/api/v1/tokens/{id}/rotate",
@@ -196,7 +225,7 @@ async fn revoke_token(
     params(TokenParam),
     responses(
         (status = 200, description = "The token, with its new secret.", body = TokenWithSecret),
-        (status = 404, description = "Your project has no such token, or it is revoked.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "You see no such token, or it is revoked.", body = crate::problem::Problem, content_type = "application/problem+json"),
         Usual,
     )
 )]
@@ -206,17 +235,24 @@ async fn rotate_token(
     TokenPath(id): TokenPath,
 ) -> Result<Response, Refusal> {
     let store = state.tokens().store();
+    let token = seen(&caller, &state, id).await?;
     // A new secret of a token that may do more than the caller would be more than the caller may have.
-    let tokens = store.tokens_list(caller.project()).await?;
-    let token = tokens.into_iter().find(|token| token.id == id).ok_or_else(no_such_token)?;
     for scope in &token.scopes {
         caller.require(*scope)?;
     }
-    let project = store.projects_name(caller.project()).await?;
+    let project = store.projects_name(token.project).await?;
     let secret = TokenSecret::generate();
-    let token = store.tokens_rotate(caller.project(), id, secret.hash()).await?.ok_or_else(no_such_token)?;
+    caller.outlives_token();
+    let token = store.tokens_rotate(token.project, id, secret.hash()).await?.ok_or_else(no_such_token)?;
     state.tokens().forget(id);
     Ok((no_store(), Json(with_secret(token, project, &secret))).into_response())
+}
+
+/// A token of the caller's project; an administrator sees those of all.
+async fn seen(caller: &Caller<NeedsWrite>, state: &ApiState, id: TokenId) -> Result<Token, Refusal> {
+    let token = state.tokens().store().tokens_get(id).await?;
+    let is_seen = |token: &Token| token.project == caller.project() || caller.is_administrator(state);
+    token.filter(is_seen).ok_or_else(no_such_token)
 }
 
 /// The project that a new token is to open, with its name.
@@ -244,7 +280,8 @@ fn allow_list(entries: Vec<String>) -> Result<McpAllowList, Refusal> {
 fn no_such_token() -> Refusal {
     Refusal::new(
         ProblemKind::TokenNotFound,
-        "your project has no such token, or it is revoked; list them with GET /api/v1/tokens",
+        "you see no such token, or it is revoked; list those of your project with GET /api/v1/tokens, which shows those of \
+         all projects to a token of the default project",
     )
 }
 
@@ -285,6 +322,10 @@ impl Check for CreateToken {
             faults.add("project", "it takes 1 to 100 of the characters A-Z, a-z, 0-9, `.`, `_` and `-`");
         }
     }
+}
+
+impl Check for TokenQuery {
+    fn check(&self, _: &mut Faults) {}
 }
 
 // === impl TokenView ===

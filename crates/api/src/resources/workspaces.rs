@@ -85,11 +85,25 @@ async fn create_workspace(
     if let Some(refusal) = of_failed_create(&workspace) {
         return Err(refusal);
     }
-    let status = match workspace.word() {
-        StateWord::Creating => StatusCode::ACCEPTED,
-        _ => StatusCode::CREATED,
-    };
+    let status = status_of_made(workspace.word()).ok_or_else(|| {
+        let detail = format!("workspace {} was destroyed while it was being made; make another one", workspace.id);
+        Refusal::new(ProblemKind::WrongState, detail)
+    })?;
     Ok((status, [(header::LOCATION, location(&workspace)?)], Json(WorkspaceView::from(workspace))).into_response())
+}
+
+/// What the answer to a create is when the workspace is in this state; `None` when somebody has destroyed it meanwhile.
+fn status_of_made(state: StateWord) -> Option<StatusCode> {
+    match state {
+        StateWord::Creating => Some(StatusCode::ACCEPTED),
+        StateWord::Destroying | StateWord::Destroyed => None,
+        StateWord::Ready
+        | StateWord::Paused
+        | StateWord::Stopping
+        | StateWord::Stopped
+        | StateWord::Starting
+        | StateWord::Error => Some(StatusCode::CREATED),
+    }
 }
 
 pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Refusal> {
@@ -215,4 +229,22 @@ async fn pause_workspace(
     WorkspacePath(id): WorkspacePath,
 ) -> Result<Json<WorkspaceView>, Refusal> {
     Ok(Json(state.workspaces().pause(caller.project(), id).await?.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workspace_that_was_destroyed_meanwhile_is_not_told_as_made() {
+        for (state, expected) in [
+            (StateWord::Creating, Some(202)),
+            (StateWord::Ready, Some(201)),
+            (StateWord::Stopped, Some(201)),
+            (StateWord::Destroying, None),
+            (StateWord::Destroyed, None),
+        ] {
+            assert_eq!(status_of_made(state).map(|status| status.as_u16()), expected, "{state}");
+        }
+    }
 }

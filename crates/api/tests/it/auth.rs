@@ -144,3 +144,46 @@ async fn a_token_may_be_limited_to_mcp_servers_and_their_tools() {
         assert_eq!(api.post("/api/v1/tokens", wrong).await.blamed(422, "invalid-value"), ["mcp_servers"]);
     }
 }
+
+#[tokio::test]
+async fn a_call_that_ends_its_own_token_is_answered() {
+    let api = Api::start().await;
+    let made = api.post("/api/v1/tokens", r#"{"name": "ci", "scopes": ["admin:write"]}"#).await.json();
+    let (id, first) = (made["token"]["id"].as_str().unwrap(), made["secret"].as_str().unwrap());
+    let path = format!("/api/v1/tokens/{id}");
+    let rotated = api.call("POST", &format!("{path}/rotate"), Some(first), None).await.json();
+    let second = rotated["secret"].as_str().unwrap();
+    assert_eq!(api.call("DELETE", &path, Some(second), None).await.status, 204);
+    api.call("DELETE", &path, Some(second), None).await.problem(401, "unauthorized");
+}
+
+#[tokio::test]
+async fn administrators_see_and_end_the_tokens_of_other_projects_and_nobody_else_does() {
+    let api = Api::start().await;
+    let make = async |name: &str, project: &str| {
+        let body = format!(r#"{{"name": "{name}", "scopes": ["admin:read", "admin:write"], "project": "{project}"}}"#);
+        api.post("/api/v1/tokens", &body).await.json()
+    };
+    let (red, blue) = (make("red", "team-red").await, make("blue", "team-blue").await);
+    let secret = |made: &serde_json::Value| made["secret"].as_str().unwrap().to_owned();
+    let path = |made: &serde_json::Value| format!("/api/v1/tokens/{}", made["token"]["id"].as_str().unwrap());
+    let names = async |token: &str, query: &str| {
+        let list = api.call("GET", &format!("/api/v1/tokens{query}"), Some(token), None).await.json();
+        let items = list["items"].as_array().unwrap().clone();
+        items.iter().map(|token| token["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&api.token, "").await, ["blue", "red", "test"]);
+    assert_eq!(names(&api.token, "?project=team-red").await, ["red"]);
+    assert_eq!(names(&secret(&red), "").await, ["red"]);
+    assert_eq!(names(&secret(&red), "?project=team-blue").await, [""; 0]);
+    // Another project's token is not there for anybody but them.
+    for (method, path) in [("DELETE", path(&blue)), ("POST", format!("{}/rotate", path(&blue)))] {
+        api.call(method, &path, Some(&secret(&red)), None).await.problem(404, "token-not-found");
+    }
+    let rotated = api.call("POST", &format!("{}/rotate", path(&blue)), Some(&api.token), None).await.json();
+    assert_eq!(rotated["token"]["project"], "team-blue");
+    api.call("GET", WORKSPACES, Some(&secret(&blue)), None).await.problem(401, "unauthorized");
+    assert_eq!(api.call("DELETE", &path(&red), Some(&api.token), None).await.status, 204);
+    api.call("GET", WORKSPACES, Some(&secret(&red)), None).await.problem(401, "unauthorized");
+    assert_eq!(api.call("GET", WORKSPACES, Some(&secret(&rotated)), None).await.status, 200);
+}

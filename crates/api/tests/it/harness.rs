@@ -134,6 +134,11 @@ impl Api {
         Answer { status: parts.status, headers: parts.headers, text }
     }
 
+    /// A request whose answer may never end by itself.
+    pub(crate) async fn open(&self, request: Request<Body>) -> axum::response::Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
     /// A request with a token and, where there is one, a JSON body.
     pub(crate) async fn call(&self, method: &str, path: &str, token: Option<&str>, body: Option<&str>) -> Answer {
         let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap()).uri(path);
@@ -212,6 +217,7 @@ fn config(enabled: bool) -> CoreConfig {
         default_image: "base:test".parse().unwrap(),
         allowed_images: vec!["base:*".to_owned()],
         registries: Vec::new(),
+        workspace_defaults: Default::default(),
         pulled_image_retention: chrono::TimeDelta::days(30),
         audit: emergent_core::AuditConfig::default(),
         fault: None,

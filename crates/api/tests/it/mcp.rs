@@ -1,10 +1,14 @@
 //! What the server offers over MCP itself: workspaces, and the endpoint for all hosted servers.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
     http::{Request, header},
 };
+use emergent_api::auth::TokenSecret;
 use emergent_store::Scope;
+use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, Api, WORKSPACES};
@@ -117,4 +121,36 @@ async fn the_endpoint_for_all_servers_keeps_each_callers_sessions_apart() {
     let reader = api.new_token(&[Scope::AdminRead]).await;
     let ping = json!({ "jsonrpc": "2.0", "id": 3, "method": "ping" });
     post(&api, &reader, "/mcp", &[], ping).await.problem(403, "missing-scope");
+}
+
+#[tokio::test]
+async fn streams_and_sessions_at_mcp_end_with_the_secret_that_opened_them() {
+    let api = Api::start().await;
+    let initialize = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "c", "version": "1" } } });
+    let secret = api.new_token(&[Scope::McpUse]).await;
+    let opened = post(&api, &secret, "/mcp", &[], initialize).await;
+    let session = opened.headers["mcp-session-id"].to_str().unwrap().to_owned();
+    let request = Request::get("/mcp")
+        .header(header::AUTHORIZATION, format!("Bearer {secret}"))
+        .header(header::ACCEPT, "text/event-stream")
+        .header("mcp-session-id", &session);
+    let stream = api.open(request.body(Body::empty()).unwrap()).await;
+    assert_eq!(stream.status(), 200);
+    // As another server does it, which this one is not told of.
+    let hash = TokenSecret::parse(&secret).unwrap().hash();
+    let token = api.store.tokens_find_by_hash(&hash).await.unwrap().unwrap();
+    let new = TokenSecret::generate();
+    api.store.tokens_rotate(token.project, token.id, new.hash()).await.unwrap();
+    let rest = tokio::time::timeout(Duration::from_secs(60), stream.into_body().collect()).await;
+    assert!(rest.expect("the stream ends").is_ok(), "clients come back to a stream that has ended in order");
+    let ping = json!({ "jsonrpc": "2.0", "id": 2, "method": "ping" });
+    let header = [("mcp-session-id", session.as_str())];
+    assert_eq!(post(&api, &secret, "/mcp", &header, ping.clone()).await.status, 401);
+    // The gateway is ended beside the stream, not before it.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    while post(&api, new.expose(), "/mcp", &header, ping.clone()).await.status != 404 {
+        assert!(tokio::time::Instant::now() < deadline, "the session is still there");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -109,6 +109,70 @@ async fn a_tool_s_numbers_and_names_are_checked_before_the_workspace_is_asked() 
 }
 
 #[tokio::test]
+async fn a_form_is_read_where_files_are_uploaded_and_refused_where_bytes_are_taken() {
+    let api = Api::start().await;
+    let id = api.new_row("a", &[]).await;
+    let form = "--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\nhello\r\n--x--\r\n";
+    let send = async |method: &str, path: &str, content_type: &str, body: &str| {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{WORKSPACES}/{id}/{path}"))
+            .header(header::AUTHORIZATION, format!("Bearer {}", api.token))
+            .header(header::CONTENT_TYPE, content_type)
+            .body(Body::from(body.to_owned()))
+            .unwrap();
+        api.send(request).await
+    };
+    let form_type = "multipart/form-data; boundary=x";
+    for (method, path) in [("PUT", "files/archive?path=a"), ("POST", "processes/one/stdin")] {
+        send(method, path, form_type, form).await.problem(415, "unsupported-media-type");
+    }
+    // The workspace is still being made: what comes so far was read.
+    for content_type in [form_type, "application/octet-stream", "application/x-www-form-urlencoded"] {
+        send("PUT", "files/content?path=a", content_type, form).await.problem(409, "wrong-state");
+    }
+    send("PUT", "files/content?path=a", "multipart/mixed; boundary=x", form)
+        .await
+        .problem(415, "unsupported-media-type");
+    let cut = &form[..form.len() - 60];
+    send("PUT", "files/content?path=a", form_type, cut).await.problem(400, "malformed-request");
+}
+
+#[tokio::test]
+async fn refusals_are_in_the_words_of_whoever_wrote_the_request() {
+    let api = Api::start().await;
+    let id = api.new_row("a", &[]).await;
+    let cases = [
+        ("bash", r#"{"command": "true", "timeout_ms": "5"}"#, "it takes a whole number from 0, not the string \"5\""),
+        ("bash", r#"{"command": "true", "timeout_ms": 0.5}"#, "it takes a whole number from 0, not the number 0.5"),
+        ("bash", r#"{"command": 5}"#, "it takes a string, not the number 5"),
+        ("bash", r#"{"command": "  \n"}"#, "it is empty"),
+        ("bash", r#"{"command": ""}"#, "it is empty"),
+        ("processes", r#"{"command": " "}"#, "it is empty"),
+        ("processes", r#"{"argv": [" "]}"#, "it is empty"),
+        ("bash", r#"{"command": "true", "env": [], "user": "agent"}"#, "it takes an object, not a list"),
+        ("bash", r#"{"command": "true", "env": {}, "environment": {}}"#, "duplicate field"),
+    ];
+    for (tool, body, expected) in cases {
+        let answer = api.post(&format!("{WORKSPACES}/{id}/{tool}"), body).await;
+        assert!(answer.text.contains(&expected.replace('"', "\\\"")), "{tool} {body}: {}", answer.text);
+    }
+    // What is meant is taken: it comes as far as the workspace, which is still being made.
+    for (tool, body) in [
+        ("bash", r#"{"command": "true", "timeout_ms": 5000.0, "environment": {"A": "b"}}"#),
+        ("bash", r#"{"command": "true", "timeout_ms": 5e3, "env": {"A": "b"}}"#),
+        ("processes", r#"{"command": "true", "environment": {"A": "b"}}"#),
+        ("grep", r#"{"pattern": "a", "limit": 10.0}"#),
+        ("git", r#"{"action": "log", "limit": 10.0}"#),
+    ] {
+        api.post(&format!("{WORKSPACES}/{id}/{tool}"), body).await.problem(409, "wrong-state");
+    }
+    for body in [r#"{"env": {"A=B": "c"}}"#, r#"{"environment": {"A=B": "c"}, "ttl_days": 1.0}"#] {
+        assert_eq!(api.post(WORKSPACES, body).await.blamed(422, "invalid-value"), ["environment.A=B"]);
+    }
+}
+
+#[tokio::test]
 async fn a_body_of_more_than_32_mib_is_too_large() {
     let api = Api::start().await;
     let body = format!(r#"{{"command": "{}"}}"#, "a".repeat(32 << 20));

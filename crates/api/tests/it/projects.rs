@@ -26,7 +26,7 @@ async fn no_operation_finds_a_workspace_or_a_token_of_another_project() {
     let stranger = stranger(&api).await;
     let workspace = api.new_row("a", &[]).await;
     let shown = api.get(&format!("{WORKSPACES}/{workspace}")).await.text;
-    let token = api.get("/api/v1/tokens").await.json()["items"][0]["id"].as_str().unwrap().to_owned();
+    let token = api.get("/api/v1/tokens?project=default").await.json()["items"][0]["id"].as_str().unwrap().to_owned();
     let project = api.store.default_project().to_string();
     let snapshot = api.new_snapshot(workspace).await.to_string();
     let server = api.post("/api/v1/mcp/servers", r#"{"name": "own", "cmd": ["cat"]}"#).await;

@@ -81,3 +81,26 @@ async fn a_quota_of_nothing_holds_for_hosted_servers_and_says_how_it_is_raised()
     let used = api.get(&path).await.json()["used"].clone();
     assert_eq!((&used["mcp_servers"], &used["active"]), (&json!(10), &json!(0)), "{used}");
 }
+
+#[tokio::test]
+async fn figures_of_the_whole_installation_are_the_administrators() {
+    let api = Api::start().await;
+    let made = r#"{"name": "t", "scopes": ["admin:read", "admin:write"], "project": "another"}"#;
+    let made = api.post("/api/v1/tokens", made).await.json();
+    let stranger = made["secret"].as_str().unwrap();
+    for number in 0..8 {
+        api.new_row(&format!("a-{number}"), &[]).await;
+    }
+    let figures = async |token: &str| {
+        let capacity = api.call("GET", "/api/v1/agent/capacity", Some(token), None).await.json();
+        let providers = api.call("GET", &format!("{WORKSPACES}/providers"), Some(token), None).await.json();
+        let gvisor = providers["items"].as_array().unwrap().iter().find(|it| it["provider"] == "gvisor").unwrap();
+        (capacity["active"].clone(), capacity["near_limit"].clone(), gvisor["active_workspaces"].clone())
+    };
+    assert_eq!(figures(&api.token).await, (json!(8), json!(true), json!(8)));
+    assert_eq!(figures(stranger).await, (json!(0), json!(false), json!(0)));
+    for path in ["/metrics", "/api/v1/agent/warm-pool"] {
+        assert_eq!(api.get(path).await.status, 200, "{path}");
+        api.call("GET", path, Some(stranger), None).await.problem(403, "project-not-allowed");
+    }
+}

@@ -24,6 +24,7 @@ fn config() -> CoreConfig {
         default_image: "emergent/workspace:latest".parse().unwrap(),
         allowed_images: Vec::new(),
         registries: Vec::new(),
+        workspace_defaults: Default::default(),
         pulled_image_retention: TimeDelta::days(30),
         audit: crate::AuditConfig::default(),
         fault: None,

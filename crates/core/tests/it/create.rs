@@ -108,7 +108,7 @@ async fn a_provider_that_is_not_there_is_refused_with_the_reason() {
 async fn all_three_providers_are_always_shown() {
     let fixture = Fixture::start().await;
     fixture.ready().await;
-    let providers = fixture.service.providers().await;
+    let providers = fixture.service.providers(None).await;
     assert_eq!(providers.iter().map(|status| status.kind).collect::<Vec<_>>(), ProviderKind::ALL);
     for status in providers {
         let ours = status.kind == ProviderKind::Gvisor;

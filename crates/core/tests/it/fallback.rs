@@ -64,7 +64,7 @@ async fn a_provider_that_fails_is_passed_over_recorded_and_left_out_for_a_while(
     let made = two.create(NewWorkspace::default()).await;
     assert_eq!((made.provider, two.first.count("create")), (ProviderKind::Gvisor, creates));
     assert!(made.passed_over[0].reason.contains("left out"), "{:?}", made.passed_over);
-    let status = two.service.providers().await;
+    let status = two.service.providers(None).await;
     let status = status.iter().find(|it| it.kind == ProviderKind::Firecracker).unwrap();
     assert!(status.healthy && status.quarantine.is_some());
 

@@ -4,7 +4,7 @@ use std::{convert::Infallible, path::PathBuf, sync::Arc};
 
 use emergent_guest_proto::{
     Execution, ExecutionId, ExecutionState, GENERATION, Hello, Outcome, Stream as OutputStream, Usage,
-    execution::ExecutionList, frame::Frame, routes,
+    execution::ExecutionList, frame::Frame, routes, tools::BashResult,
 };
 use emergent_provider::ByteStream;
 use futures::{StreamExt as _, stream};
@@ -37,6 +37,7 @@ struct Output {
     written: Vec<u8>,
     ended: bool,
     runs: bool,
+    starts: u32,
 }
 
 impl FakeGuest {
@@ -57,6 +58,10 @@ impl FakeGuest {
                 async move {
                     if request.uri().path() == routes::USAGE {
                         return Ok(guest.usage().await);
+                    }
+                    let wait = routes::with_id(routes::WAIT, &ExecutionId::new(EXECUTION).unwrap());
+                    if request.uri().path() == routes::BASH || request.uri().path() == wait {
+                        return Ok(guest.result(request.uri().path() == routes::BASH).await);
                     }
                     Ok::<_, Infallible>(guest.answer(&request))
                 }
@@ -98,6 +103,37 @@ impl FakeGuest {
             Some(usage) => Response::new(Full::new(serde_json::to_vec(&usage).unwrap().into()).boxed_unsync()),
             None => std::future::pending().await,
         }
+    }
+
+    /// The execution's result, when it has ended.
+    async fn result(&self, is_start: bool) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
+        if is_start {
+            self.output.send_modify(|output| (output.runs, output.starts) = (true, output.starts + 1));
+        }
+        let mut output = self.output.subscribe();
+        let written = output.wait_for(|output| output.ended).await.unwrap().written.clone();
+        let result = BashResult {
+            execution_id: ExecutionId::new(EXECUTION).unwrap(),
+            stdout: String::from_utf8(written).unwrap(),
+            stderr: String::new(),
+            exit_code: Some(0),
+            signal: None,
+            outcome: Outcome::Exited,
+            reason: None,
+            duration_ms: 1,
+            timed_out: false,
+            truncated: false,
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            stdout_file: None,
+            stderr_file: None,
+        };
+        Response::new(Full::new(serde_json::to_vec(&result).unwrap().into()).boxed_unsync())
+    }
+
+    /// How often the execution was started.
+    pub(crate) fn starts(&self) -> u32 {
+        self.output.borrow().starts
     }
 
     /// The execution writes to its standard output.

@@ -1,11 +1,16 @@
 //! Following output over what does not end an execution.
 
+use std::time::Duration;
+
 use emergent_core::{CallError, StateWord, WorkspaceId};
-use emergent_guest_proto::{ExecutionId, execution::OutputQuery, frame::Frame};
+use emergent_guest_proto::{ExecutionId, execution::OutputQuery, frame::Frame, tools::BashRequest};
 use emergent_provider::{EngineState, ExitReason};
 use futures::{Stream, StreamExt as _};
 
-use crate::{guest::EXECUTION, support::Fixture};
+use crate::{
+    guest::EXECUTION,
+    support::{Fixture, eventually},
+};
 
 const FROM_START: OutputQuery = OutputQuery { stdout: Some(0), stderr: None, follow: true };
 
@@ -51,7 +56,7 @@ async fn a_pause_and_cut_channels_lose_nothing() {
     service.pause(project, id).await.unwrap();
     guest.cut();
     guest.write(b"while it is paused, ");
-    let silent = tokio::time::timeout(std::time::Duration::from_millis(100), output.next()).await;
+    let silent = tokio::time::timeout(Duration::from_millis(100), output.next()).await;
     assert!(silent.is_err(), "nothing comes while it is paused");
     service.resume(project, id).await.unwrap();
     read(&mut output, &mut got, 38).await;
@@ -76,4 +81,46 @@ async fn the_end_of_the_sandbox_ends_the_stream_with_the_reason() {
     let end = output.next().await;
     assert!(matches!(end, Some(Err(CallError::WrongState { state: StateWord::Error, .. }))), "{end:?}");
     assert_eq!(fixture.engine.count("start"), 0, "a stream starts nothing");
+}
+
+#[tokio::test]
+async fn a_command_that_is_waited_for_survives_a_pause_and_runs_once() {
+    let fixture = Fixture::start().await;
+    let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
+    let guest = fixture.engine.guest(id);
+    let session = service.guest(project, id).await.unwrap();
+    let execution = ExecutionId::new(EXECUTION).unwrap();
+    let request = BashRequest { command: "write".into(), execution_id: Some(execution.clone()), ..Default::default() };
+    let (running, waiting) = (session.clone(), session.clone());
+    let mut bash = tokio::spawn(async move { running.bash(request).await });
+    let mut wait = tokio::spawn(async move { waiting.wait(&execution).await });
+    eventually("the command runs", async || guest.starts() == 1).await;
+
+    service.pause(project, id).await.unwrap();
+    guest.cut();
+    guest.write(b"done");
+    guest.end();
+    for call in [&mut bash, &mut wait] {
+        let early = tokio::time::timeout(Duration::from_millis(100), call).await;
+        assert!(early.is_err(), "nobody is told anything while it is paused: {early:?}");
+    }
+    service.resume(project, id).await.unwrap();
+    for call in [bash, wait] {
+        assert_eq!(call.await.unwrap().unwrap().stdout, "done");
+    }
+    assert_eq!(guest.starts(), 1);
+}
+
+#[tokio::test]
+async fn a_command_under_a_pause_that_outlasts_its_time_says_how_to_go_on() {
+    let fixture = Fixture::start().await;
+    let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
+    let session = service.guest(project, id).await.unwrap();
+    let request = BashRequest { command: "write".into(), timeout_ms: Some(200), ..Default::default() };
+    let bash = tokio::spawn(async move { session.bash(request).await });
+    eventually("the command runs", async || fixture.engine.guest(id).starts() == 1).await;
+    service.pause(project, id).await.unwrap();
+    let error = bash.await.unwrap().unwrap_err();
+    assert!(matches!(error, CallError::StillPaused { .. }), "{error:?}");
+    assert!(error.to_string().contains("resume it"), "{error}");
 }

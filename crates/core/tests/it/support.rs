@@ -51,6 +51,7 @@ pub(crate) fn config() -> CoreConfig {
         default_image: "emergent/workspace:latest".parse().unwrap(),
         allowed_images: Vec::new(),
         registries: Vec::new(),
+        workspace_defaults: Default::default(),
         pulled_image_retention: chrono::TimeDelta::days(30),
         audit: emergent_core::AuditConfig::default(),
         fault: None,

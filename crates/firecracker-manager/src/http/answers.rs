@@ -16,16 +16,16 @@ pub struct CreateBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
     /// Memory, in MiB.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "emergent_guest_proto::whole::option", skip_serializing_if = "Option::is_none")]
     pub memory_mb: Option<u32>,
     /// Virtual CPUs.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "emergent_guest_proto::whole::option", skip_serializing_if = "Option::is_none")]
     pub vcpu_count: Option<u8>,
     /// Size of the disk for `/workspace`, in MiB, and of the root file system where its template has less.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "emergent_guest_proto::whole::option", skip_serializing_if = "Option::is_none")]
     pub disk_mb: Option<u64>,
     /// Processes and threads that its agent may have.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "emergent_guest_proto::whole::option", skip_serializing_if = "Option::is_none")]
     pub pids: Option<u32>,
     /// The caller's name for it; a create with the name of one that is there resumes that one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,7 +37,7 @@ pub struct CreateBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkWord>,
     /// Seconds until it is removed.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "emergent_guest_proto::whole::option", skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u64>,
     /// What the caller writes on it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -68,7 +68,7 @@ pub struct TemplatesBody {
 pub struct SandboxBody {
     /// Its id.
     pub sandbox_id: Uuid,
-    /// The caller's name for it.
+    /// The caller's name for it; its id where the caller gave none.
     pub workspace_id: Option<String>,
     /// Where in its life it is.
     pub status: Phase,
@@ -199,9 +199,10 @@ impl From<CreateBody> for NewSandbox {
 
 impl From<Record> for SandboxBody {
     fn from(record: Record) -> Self {
+        let id = record.id();
         Self {
-            sandbox_id: record.id().as_uuid(),
-            workspace_id: record.workspace_id,
+            sandbox_id: id.as_uuid(),
+            workspace_id: Some(record.workspace_id.unwrap_or_else(|| id.to_string())),
             status: record.phase,
             reason: record.reason,
             template: record.template,

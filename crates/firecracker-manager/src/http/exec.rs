@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::{Json, extract::State};
+use axum::extract::State;
 use emergent_guest_proto::{
     ExecutionId, GuestPath, MAX_TIMEOUT_MS, RunAs,
     tools::{BashRequest, BashResult},
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Shared,
+    done::Done,
     extract::{JsonBody, SandboxPath},
     problem::{Kind, Problem},
 };
@@ -27,7 +28,7 @@ pub(super) struct ExecBody {
     timeout_seconds: Option<f64>,
     #[serde(default)]
     working_dir: Option<GuestPath>,
-    #[serde(default)]
+    #[serde(default, alias = "environment")]
     env: BTreeMap<String, String>,
     #[serde(default)]
     user: RunAs,
@@ -54,12 +55,12 @@ pub(super) struct ExecAnswer {
     execution_id: ExecutionId,
 }
 
-/// `POST /sandboxes/{id}/exec`: a command that fails is a success of this call.
+/// `POST /sandboxes/{id}/exec`: a command that fails is a 200 with its exit code, and `success` is false.
 pub(super) async fn exec(
     State(shared): State<Shared>,
     SandboxPath(id): SandboxPath,
     JsonBody(body): JsonBody<ExecBody>,
-) -> Result<Json<ExecAnswer>, Problem> {
+) -> Result<Done<ExecAnswer>, Problem> {
     let request = BashRequest {
         timeout_ms: Some(timeout_ms(body.timeout_seconds)?),
         command: body.command,
@@ -68,11 +69,15 @@ pub(super) async fn exec(
         user: body.user,
         execution_id: None,
     };
-    if request.command.is_empty() || request.command.contains('\0') {
+    if request.command.trim().is_empty() || request.command.contains('\0') {
         return Err(Problem::of_field(Kind::InvalidValue, "command", "it is empty, or contains a NUL"));
     }
     let guest = shared.sandboxes.guest(id)?;
-    Ok(Json(guest.bash(request).await?.into()))
+    let answer = ExecAnswer::from(guest.bash(request).await?);
+    Ok(match answer.failure() {
+        None => Done::well(answer),
+        Some(failure) => Done::badly(answer, failure),
+    })
 }
 
 fn timeout_ms(seconds: Option<f64>) -> Result<u64, Problem> {
@@ -85,6 +90,19 @@ fn timeout_ms(seconds: Option<f64>) -> Result<u64, Problem> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is in range")]
     let whole = milliseconds as u64;
     Ok(whole)
+}
+
+impl ExecAnswer {
+    /// Why the command did not succeed.
+    fn failure(&self) -> Option<String> {
+        match (self.exit_code, &self.reason) {
+            _ if self.timed_out => Some(format!("the command's time was over after {} ms", self.duration_ms)),
+            (Some(0), _) => None,
+            (Some(code), _) => Some(format!("the command exited with {code}")),
+            (None, Some(reason)) => Some(reason.clone()),
+            (None, None) => Some("the machine went before the command's end".to_owned()),
+        }
+    }
 }
 
 impl From<BashResult> for ExecAnswer {

@@ -1,16 +1,21 @@
 //! Reading requests: every failure is a problem that names what is to blame.
 
+use std::io;
+
 use axum::{
     body::{Body, Bytes, HttpBody as _},
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     http::{HeaderMap, header, request::Parts},
 };
+use emergent_guest_client::form::{self, FormError};
+use emergent_guest_proto::{GuestPath, words};
 use emergent_provider::SnapshotId;
+use futures::{StreamExt as _, stream::BoxStream};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
 use super::problem::{Kind, Problem};
-use crate::SandboxId;
+use crate::{SandboxId, chain};
 
 /// The longest JSON body that is taken, in bytes.
 const JSON_LIMIT: usize = 32 * 1024 * 1024;
@@ -20,6 +25,14 @@ pub(crate) struct JsonBody<T>(pub(crate) T);
 
 /// A query string.
 pub(crate) struct Query<T>(pub(crate) T);
+
+/// A file: the body itself, or the one file of a form.
+pub(crate) struct Upload {
+    /// Where the form says that it goes.
+    pub(crate) path: Option<GuestPath>,
+    /// The file's bytes.
+    pub(crate) contents: BoxStream<'static, io::Result<Bytes>>,
+}
 
 /// The sandbox that the path names.
 pub(crate) struct SandboxPath(pub(crate) SandboxId);
@@ -56,8 +69,26 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
         let reader = serde_urlencoded::Deserializer::new(pairs);
         serde_path_to_error::deserialize(reader).map(Self).map_err(|error| {
             let field = error.path().to_string();
-            Problem::of_field(Kind::InvalidRequest, &field, error.into_inner())
+            Problem::of_field(Kind::InvalidRequest, &field, words::explain(&error.into_inner().to_string()))
         })
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for Upload {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let form_type = content_type.filter(|it| form::is_multipart(it)).map(str::to_owned);
+        let contents = request.into_body().into_data_stream().map(|chunk| chunk.map_err(io::Error::other)).boxed();
+        let Some(form_type) = form_type else { return Ok(Self { path: None, contents }) };
+        let form = form::read(&form_type, contents).await.map_err(|error| {
+            let kind = if matches!(error, FormError::NotAForm) { Kind::UnsupportedMediaType } else { Kind::Malformed };
+            Problem::new(kind, chain(&error))
+        })?;
+        let path = form.fields.get("path").map(|path| GuestPath::parse(path)).transpose();
+        let path = path.map_err(|error| Problem::of_field(Kind::InvalidRequest, "path", error))?;
+        Ok(Self { path, contents: form.contents })
     }
 }
 
@@ -118,6 +149,6 @@ fn refusal(error: serde_path_to_error::Error<serde_json::Error>) -> Problem {
     let named = ["unknown field `", "missing field `"].iter().find_map(|beginning| message.strip_prefix(beginning));
     match named.and_then(|rest| rest.split('`').next()) {
         Some(field) => Problem::of_field(Kind::InvalidRequest, field, message),
-        None => Problem::of_field(Kind::InvalidRequest, &path, message),
+        None => Problem::of_field(Kind::InvalidRequest, &path, words::explain(message)),
     }
 }

@@ -1,7 +1,6 @@
 //! Files.
 
 use axum::{
-    Json,
     body::Body,
     extract::State,
     http::{HeaderValue, header},
@@ -20,7 +19,8 @@ use serde_json::{Value, json};
 
 use super::{
     Shared,
-    extract::{JsonBody, Query, SandboxPath},
+    done::Done,
+    extract::{JsonBody, Query, SandboxPath, Upload},
     problem::{Kind, Problem},
 };
 
@@ -35,6 +35,9 @@ pub(super) struct WriteBody {
     content: String,
     #[serde(default)]
     encoding: Encoding,
+    /// Another way to say that the encoding is base64.
+    #[serde(default)]
+    is_base64: bool,
 }
 
 /// How contents are written in JSON.
@@ -61,11 +64,20 @@ pub(super) struct FileQuery {
     path: GuestPath,
 }
 
-/// A file to upload.
+/// A file to read; in base64 where that is asked for, or where it is no UTF-8.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReadQuery {
+    path: GuestPath,
+    #[serde(default)]
+    is_base64: bool,
+}
+
+/// A file to upload; the path may stand in a form instead.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TargetQuery {
-    path: GuestPath,
+    path: Option<GuestPath>,
     #[serde(default)]
     mode: Option<u32>,
 }
@@ -75,11 +87,11 @@ pub(super) async fn write(
     State(shared): State<Shared>,
     SandboxPath(id): SandboxPath,
     JsonBody(body): JsonBody<WriteBody>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Done<Value>, Problem> {
     let guest = shared.sandboxes.guest(id)?;
-    if body.encoding == Encoding::Utf8 {
+    if body.encoding == Encoding::Utf8 && !body.is_base64 {
         let written = guest.write(&WriteRequest { file_path: body.path, content: body.content }).await?;
-        return Ok(Json(json!({ "path": written.file_path, "size": written.bytes_written })));
+        return Ok(Done::well(json!({ "path": written.file_path, "size": written.bytes_written })));
     }
     let bytes = BASE64_STANDARD.decode(&body.content);
     let bytes =
@@ -87,15 +99,15 @@ pub(super) async fn write(
     let query = UploadQuery { path: body.path, mode: None, user: RunAs::Agent };
     let stream = futures::stream::once(std::future::ready(Ok(bytes::Bytes::from(bytes))));
     let info = guest.upload(&query, stream).await?;
-    Ok(Json(json!({ "path": info.path, "size": info.size })))
+    Ok(Done::well(json!({ "path": info.path, "size": info.size })))
 }
 
 /// `GET /sandboxes/{id}/files/read`
 pub(super) async fn read(
     State(shared): State<Shared>,
     SandboxPath(id): SandboxPath,
-    Query(query): Query<FileQuery>,
-) -> Result<Json<Value>, Problem> {
+    Query(query): Query<ReadQuery>,
+) -> Result<Done<Value>, Problem> {
     let guest = shared.sandboxes.guest(id)?;
     let path = query.path;
     let mut download = guest.download(&PathQuery { path: path.clone(), user: RunAs::Agent }, None).await?;
@@ -108,13 +120,15 @@ pub(super) async fn read(
         bytes.extend_from_slice(&part);
     }
     let size = bytes.len();
-    Ok(Json(match String::from_utf8(bytes.into()) {
-        Ok(content) => json!({ "path": path, "content": content, "encoding": "utf-8", "size": size }),
-        Err(binary) => {
-            let content = BASE64_STANDARD.encode(binary.as_bytes());
-            json!({ "path": path, "content": content, "encoding": "base64", "size": size })
-        }
-    }))
+    let (content, encoding) = match String::from_utf8(bytes.into()) {
+        Ok(content) if !query.is_base64 => (content, "utf-8"),
+        Ok(content) => (BASE64_STANDARD.encode(content), "base64"),
+        Err(binary) => (BASE64_STANDARD.encode(binary.as_bytes()), "base64"),
+    };
+    let is_base64 = encoding == "base64";
+    Ok(Done::well(
+        json!({ "path": path, "content": content, "encoding": encoding, "is_base64": is_base64, "size": size }),
+    ))
 }
 
 /// `GET /sandboxes/{id}/files/list`
@@ -122,7 +136,7 @@ pub(super) async fn list(
     State(shared): State<Shared>,
     SandboxPath(id): SandboxPath,
     Query(query): Query<ListQuery>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Done<Value>, Problem> {
     let guest = shared.sandboxes.guest(id)?;
     let path = match query.path {
         Some(path) => path,
@@ -136,26 +150,34 @@ pub(super) async fn list(
             "path": entry.path,
             "type": entry.kind,
             "is_directory": entry.kind == FileKind::Directory,
+            "is_dir": entry.kind == FileKind::Directory,
             "size": entry.size,
             "mode": entry.mode,
             "modified_at": chrono::DateTime::from_timestamp_millis(entry.modified_at_ms),
         })
     });
     let files: Vec<_> = files.collect();
-    Ok(Json(json!({ "path": path, "files": files, "truncated": list.truncated })))
+    Ok(Done::well(json!({ "path": path, "files": files, "entries": files, "truncated": list.truncated })))
 }
 
-/// `PUT` or `POST /sandboxes/{id}/files/upload`: the body is the file, of any size.
+/// `PUT` or `POST /sandboxes/{id}/files/upload`: the body is the file, of any size, or a form that has it.
 pub(super) async fn upload(
     State(shared): State<Shared>,
     SandboxPath(id): SandboxPath,
     Query(query): Query<TargetQuery>,
-    body: Body,
-) -> Result<Json<Value>, Problem> {
+    upload: Upload,
+) -> Result<Done<Value>, Problem> {
+    let path = query.path.or(upload.path).ok_or_else(|| {
+        Problem::of_field(
+            Kind::InvalidRequest,
+            "path",
+            "say where the file goes, in the query or before it in the form",
+        )
+    })?;
     let guest = shared.sandboxes.guest(id)?;
-    let query = UploadQuery { path: query.path, mode: query.mode, user: RunAs::Agent };
-    let info = guest.upload(&query, body.into_data_stream().map_err(std::io::Error::other)).await?;
-    Ok(Json(json!({ "path": info.path, "size": info.size })))
+    let query = UploadQuery { path, mode: query.mode, user: RunAs::Agent };
+    let info = guest.upload(&query, upload.contents).await?;
+    Ok(Done::well(json!({ "path": info.path, "size": info.size })))
 }
 
 /// `GET /sandboxes/{id}/files/download`: the answer is the file.

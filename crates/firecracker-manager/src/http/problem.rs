@@ -107,6 +107,9 @@ struct Body {
     title: String,
     status: u16,
     detail: String,
+    /// Always false, and the detail once more, for clients that look for no more than that.
+    success: bool,
+    error: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,11 +123,14 @@ struct Body {
 impl Problem {
     /// A problem of a kind; `detail` says what happened and what to do next.
     pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
         let body = Body {
             kind: format!("urn:emergent:problem:{}", kind.slug()),
             title: kind.title().to_owned(),
             status: kind.status().as_u16(),
-            detail: detail.into(),
+            success: false,
+            error: detail.clone(),
+            detail,
             field: None,
             path: None,
             execution_id: None,
@@ -206,6 +212,8 @@ impl From<GuestError> for Problem {
             kind: format!("urn:emergent:problem:{}", word.as_deref().unwrap_or("guest-failed")),
             title: "The sandbox refused".to_owned(),
             status: status.as_u16(),
+            success: false,
+            error: error.message.clone(),
             detail: error.message,
             field: error.field,
             path: error.path.map(|path| path.to_string()),

@@ -1,69 +1,98 @@
 //! `/sandboxes`
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     CreateBody, SandboxBody, Shared,
-    extract::{JsonBody, SandboxPath},
+    done::Done,
+    extract::{JsonBody, Query, SandboxPath},
     problem::Problem,
 };
+
+/// How to list sandboxes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FormatQuery {
+    #[serde(default)]
+    format: Format,
+}
+
+/// What a list stands in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Format {
+    /// In an object, as `sandboxes`.
+    #[default]
+    Object,
+    /// In nothing: the answer is the list.
+    List,
+}
 
 /// `POST /sandboxes`
 pub(super) async fn create(
     State(shared): State<Shared>,
     JsonBody(body): JsonBody<CreateBody>,
-) -> Result<(StatusCode, Json<SandboxBody>), Problem> {
+) -> Result<(StatusCode, Done<SandboxBody>), Problem> {
     let (record, made) = shared.sandboxes.create(body.into()).await?;
     let status = if made { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(record.into())))
+    Ok((status, Done::well(record.into())))
 }
 
 /// `GET /sandboxes`
-pub(super) async fn list(State(shared): State<Shared>) -> Json<Value> {
+pub(super) async fn list(State(shared): State<Shared>, Query(query): Query<FormatQuery>) -> Response {
     let sandboxes: Vec<SandboxBody> = shared.sandboxes.list().into_iter().map(Into::into).collect();
-    Json(json!({ "sandboxes": sandboxes }))
+    match query.format {
+        Format::Object => Done::well(json!({ "sandboxes": sandboxes })).into_response(),
+        Format::List => Json(sandboxes).into_response(),
+    }
 }
 
 /// `GET /sandboxes/{id}`
 pub(super) async fn get(
     State(shared): State<Shared>,
     SandboxPath(id): SandboxPath,
-) -> Result<Json<SandboxBody>, Problem> {
-    Ok(Json(shared.sandboxes.get(id)?.into()))
+) -> Result<Done<SandboxBody>, Problem> {
+    Ok(Done::well(shared.sandboxes.get(id)?.into()))
 }
 
 /// `DELETE /sandboxes/{id}`
 pub(super) async fn destroy(
     State(shared): State<Shared>,
     SandboxPath(id): SandboxPath,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Done<Value>, Problem> {
     shared.sandboxes.destroy(id).await?;
-    Ok(Json(json!({ "sandbox_id": id.to_string(), "status": "destroyed" })))
+    Ok(Done::well(json!({ "sandbox_id": id.to_string(), "status": "destroyed" })))
 }
 
 /// `POST /sandboxes/{id}/pause`
 pub(super) async fn pause(
     State(shared): State<Shared>,
     SandboxPath(id): SandboxPath,
-) -> Result<Json<SandboxBody>, Problem> {
-    Ok(Json(shared.sandboxes.pause(id).await?.into()))
+) -> Result<Done<SandboxBody>, Problem> {
+    Ok(Done::well(shared.sandboxes.pause(id).await?.into()))
 }
 
 /// `POST /sandboxes/{id}/resume`
 pub(super) async fn resume(
     State(shared): State<Shared>,
     SandboxPath(id): SandboxPath,
-) -> Result<Json<SandboxBody>, Problem> {
-    Ok(Json(shared.sandboxes.resume(id).await?.into()))
+) -> Result<Done<SandboxBody>, Problem> {
+    Ok(Done::well(shared.sandboxes.resume(id).await?.into()))
 }
 
 /// `POST /sandboxes/{id}/stop`
 pub(super) async fn stop(
     State(shared): State<Shared>,
     SandboxPath(id): SandboxPath,
-) -> Result<Json<SandboxBody>, Problem> {
-    Ok(Json(shared.sandboxes.stop(id).await?.into()))
+) -> Result<Done<SandboxBody>, Problem> {
+    Ok(Done::well(shared.sandboxes.stop(id).await?.into()))
 }
 
 /// `POST /sandboxes/{id}/fork`
@@ -71,7 +100,7 @@ pub(super) async fn fork(
     State(shared): State<Shared>,
     SandboxPath(id): SandboxPath,
     JsonBody(body): JsonBody<CreateBody>,
-) -> Result<(StatusCode, Json<SandboxBody>), Problem> {
+) -> Result<(StatusCode, Done<SandboxBody>), Problem> {
     let record = shared.sandboxes.fork(id, body.into()).await?;
-    Ok((StatusCode::CREATED, Json(record.into())))
+    Ok((StatusCode::CREATED, Done::well(record.into())))
 }

@@ -1,31 +1,32 @@
 //! How the service itself is.
 
 use axum::{
-    Json,
     extract::State,
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
 use emergent_microvm::{Acceleration, Probe};
 
-use super::{CapacityBody, HealthBody, Shared, TemplatesBody};
+use super::{CapacityBody, HealthBody, Shared, TemplatesBody, done::Done};
 use crate::Sandboxes;
 
 /// `GET /health`
 pub(super) async fn health(State(shared): State<Shared>) -> Response {
     let body = HealthBody::of(&shared.sandboxes).await;
-    let status = if body.is_healthy() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(body)).into_response()
+    match body.reason.clone() {
+        None => Done::well(body).into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, Done::badly(body, reason)).into_response(),
+    }
 }
 
 /// `GET /capacity`
-pub(super) async fn capacity(State(shared): State<Shared>) -> Json<CapacityBody> {
-    Json(shared.sandboxes.capacity().into())
+pub(super) async fn capacity(State(shared): State<Shared>) -> Done<CapacityBody> {
+    Done::well(shared.sandboxes.capacity().into())
 }
 
 /// `GET /templates`
-pub(super) async fn templates(State(shared): State<Shared>) -> Json<TemplatesBody> {
-    Json(shared.sandboxes.templates().into())
+pub(super) async fn templates(State(shared): State<Shared>) -> Done<TemplatesBody> {
+    Done::well(shared.sandboxes.templates().into())
 }
 
 // === impl HealthBody ===

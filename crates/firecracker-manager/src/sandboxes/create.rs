@@ -133,8 +133,13 @@ impl Inner {
     fn enter(&self, record: Record) -> Result<Place, SandboxError> {
         let id = record.id();
         let mut entries = self.lock_entries();
+        // One that was given no name has its id for one.
+        let has = |entry: &&Arc<Entry>, name: &String| match &entry.record().workspace_id {
+            Some(own) => own == name,
+            None => entry.id.to_string() == *name,
+        };
         if let Some(name) = &record.workspace_id
-            && let Some(known) = entries.values().find(|entry| entry.record().workspace_id.as_ref() == Some(name))
+            && let Some(known) = entries.values().find(|entry| has(entry, name))
         {
             return Ok(Place::Known(known.id));
         }

@@ -1,12 +1,20 @@
-//! A guest of a few lines: it greets, is handed over, and runs `sync`.
+//! A guest of a few lines: it greets, is handed over, runs `sync`, and keeps one file.
 
-use std::convert::Infallible;
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
 
-use emergent_guest_proto::{ExecutionId, GENERATION, Hello, Outcome, routes, tools::BashResult};
+use emergent_guest_proto::{
+    ExecutionId, GENERATION, GuestPath, Hello, Outcome,
+    files::{FileInfo, FileKind, FileList},
+    routes,
+    tools::BashResult,
+};
 use emergent_provider::ByteStream;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::{
-    Request, Response, StatusCode,
+    Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
     server::conn::http2,
     service::service_fn,
@@ -17,11 +25,44 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 pub(crate) fn connect() -> ByteStream {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     tokio::spawn(async move {
-        let serve = service_fn(|request| async move { Ok::<_, Infallible>(answer(&request)) });
+        let file = Arc::new(Mutex::new(Bytes::new()));
+        let serve = service_fn(move |request| {
+            let file = Arc::clone(&file);
+            async move { Ok::<_, Infallible>(with_file(&file, request).await) }
+        });
         // The client goes away whenever it likes.
         http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(ours), serve).await.ok();
     });
     Box::new(theirs)
+}
+
+/// The one file is at every path.
+async fn with_file(file: &Mutex<Bytes>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let info = |size: usize| FileInfo {
+        path: GuestPath::parse("/workspace/a").unwrap(),
+        kind: FileKind::File,
+        size: size as u64,
+        mode: 0o644,
+        uid: 1000,
+        gid: 1000,
+        modified_at_ms: 0,
+        target: None,
+    };
+    match (request.method(), request.uri().path()) {
+        (&Method::PUT, routes::FILE_CONTENT) => match request.into_body().collect().await {
+            Ok(body) => {
+                *file.lock().unwrap() = body.to_bytes();
+                json(&info(file.lock().unwrap().len()))
+            }
+            Err(_) => Response::builder().status(StatusCode::BAD_REQUEST).body(Full::default()).unwrap(),
+        },
+        (_, routes::FILE_CONTENT) => Response::new(Full::new(file.lock().unwrap().clone())),
+        (_, routes::FILE_LIST) => {
+            let directory = FileInfo { kind: FileKind::Directory, ..info(0) };
+            json(&FileList { entries: vec![directory, info(file.lock().unwrap().len())], truncated: false })
+        }
+        _ => answer(&request),
+    }
 }
 
 fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {

@@ -88,6 +88,76 @@ async fn a_template_that_was_built_anew_is_told_from_what_had_its_name() {
 }
 
 #[tokio::test]
+async fn clients_of_other_services_of_this_interface_find_their_words() {
+    let host = Host::new();
+    let manager = host.start().await;
+    let api = open_to_all(&manager);
+    let (_, _, made) = call(&api, "POST /sandboxes", None).await;
+    let id = made["sandbox_id"].as_str().unwrap();
+    assert_eq!((&made["success"], &made["error"], &made["workspace_id"]), (&json!(true), &Value::Null, &json!(id)));
+    let again = json!({ "workspace_id": id, "memory_mb": 512.0 });
+    let (status, _, again) = call(&api, "POST /sandboxes", Some(again)).await;
+    assert_eq!((status, &again["sandbox_id"]), (StatusCode::OK, &json!(id)));
+
+    let exec = format!("POST /sandboxes/{id}/exec");
+    let (_, _, ran) = call(&api, &exec, Some(json!({ "command": "echo out", "environment": {} }))).await;
+    assert_eq!((&ran["success"], &ran["error"], &ran["stdout"]), (&json!(true), &Value::Null, &json!("out\n")));
+    let (status, _, refused) = call(&api, &exec, Some(json!({ "command": "  " }))).await;
+    assert_eq!((status, &refused["success"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!(false)));
+    assert_eq!(refused["error"], refused["detail"]);
+    let (_, _, refused) = call(&api, &exec, Some(json!({ "command": 5 }))).await;
+    assert!(refused["error"].as_str().unwrap().contains("it takes a string, not the number 5"), "{refused}");
+
+    let (_, _, list) = call(&api, "GET /sandboxes?format=list", None).await;
+    assert_eq!((list.as_array().unwrap().len(), &list[0]["sandbox_id"]), (1, &json!(id)));
+    let (_, _, all) = call(&api, "GET /sandboxes", None).await;
+    assert_eq!((&all["success"], &all["sandboxes"][0]["sandbox_id"]), (&json!(true), &json!(id)));
+}
+
+#[tokio::test]
+async fn a_form_is_stored_without_its_envelope_and_files_are_read_and_listed_in_other_services_words() {
+    let host = Host::new();
+    let manager = host.start().await;
+    let api = open_to_all(&manager);
+    let (_, _, made) = call(&api, "POST /sandboxes", None).await;
+    let files = format!("/sandboxes/{}/files", made["sandbox_id"].as_str().unwrap());
+    let upload = async |path: &str, content_type: &str, body: &str| {
+        let request = Request::post(format!("{files}/{path}")).header(header::HOST, "localhost:8080");
+        let request = request.header(header::CONTENT_TYPE, content_type).body(Body::from(body.to_owned())).unwrap();
+        let response = api.clone().oneshot(request).await.unwrap();
+        let (status, body) = (response.status().as_u16(), response.into_body().collect().await.unwrap().to_bytes());
+        (status, serde_json::from_slice::<Value>(&body).unwrap())
+    };
+    let part = |head: &str, value: &str| format!("--x\r\nContent-Disposition: form-data; {head}\r\n\r\n{value}\r\n");
+    let file = part("name=\"file\"; filename=\"up.bin\"", "caf\u{e9}") + "--x--\r\n";
+    let form = "multipart/form-data; boundary=x";
+    let (status, stored) = upload("upload?path=a", form, &file).await;
+    assert_eq!((status, &stored["size"], &stored["success"]), (200, &json!(5), &json!(true)), "{stored}");
+    let (status, stored) = upload("upload", form, &(part("name=\"path\"", "/workspace/a") + &file)).await;
+    assert_eq!((status, &stored["size"]), (200, &json!(5)), "{stored}");
+    assert_eq!(upload("upload", form, &file).await.0, 400, "nobody says where it goes");
+    assert_eq!(upload("upload?path=a", "multipart/mixed; boundary=x", &file).await.0, 415);
+    assert_eq!(upload("upload?path=a", form, &file[..file.len() - 9]).await.1["success"], false);
+    let (_, stored) = upload("upload?path=a", "application/octet-stream", "caf\u{e9}").await;
+    assert_eq!(stored["size"], json!(5));
+
+    let (_, _, read) = call(&api, &format!("GET {files}/read?path=a"), None).await;
+    assert_eq!((&read["content"], &read["is_base64"]), (&json!("caf\u{e9}"), &json!(false)));
+    let (_, _, read) = call(&api, &format!("GET {files}/read?path=a&is_base64=true"), None).await;
+    assert_eq!(
+        (&read["content"], &read["encoding"], &read["is_base64"]),
+        (&json!("Y2Fmw6k="), &json!("base64"), &json!(true))
+    );
+    let body = json!({ "path": "a", "content": "AAEC", "is_base64": true });
+    let (_, _, written) = call(&api, &format!("POST {files}/write"), Some(body)).await;
+    assert_eq!((&written["size"], &written["success"]), (&json!(3), &json!(true)), "{written}");
+    let (_, _, list) = call(&api, &format!("GET {files}/list"), None).await;
+    let kinds: Vec<_> = list["entries"].as_array().unwrap().iter().map(|entry| entry["is_dir"].clone()).collect();
+    assert_eq!(kinds, [json!(true), json!(false)]);
+    assert_eq!(list["files"], list["entries"]);
+}
+
+#[tokio::test]
 async fn a_bare_post_makes_a_sandbox_of_the_defaults() {
     let host = Host::new();
     let manager = host.start().await;

@@ -37,3 +37,23 @@ async fn a_session_is_not_there_for_anybody_else() {
         assert_eq!(status(&bridge, other("DELETE"), Some("ann"), "").await.0, 204);
     }
 }
+
+#[tokio::test]
+async fn an_owners_sessions_end_together_and_nobody_elses() {
+    for sharing in [Sharing::PerSession, Sharing::Shared] {
+        let bridge: Arc<Bridge> = bridge(BridgeConfig { sharing, ..quick() }).await;
+        let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+        let mut sessions = Vec::new();
+        for owner in ["ann", "ann", "bob"] {
+            let opened = status(&bridge, request(&[]), Some(owner), &initialize("test", "2025-11-25")).await;
+            sessions.push((owner, opened.1));
+        }
+        bridge.end_sessions_of("ann").await;
+        assert_eq!(bridge.status().sessions, 1);
+        for (owner, session) in &sessions {
+            let expected = if *owner == "ann" { 404 } else { 200 };
+            let header = [("mcp-session-id", session.as_str())];
+            assert_eq!(status(&bridge, request(&header), Some(owner), ping).await.0, expected, "{owner}");
+        }
+    }
+}

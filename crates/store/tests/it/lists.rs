@@ -88,6 +88,6 @@ async fn active_workspaces_are_counted_by_provider() {
     store.admitted(store.new_row()).await;
     let stopped = store.admitted(store.new_row()).await.id;
     store.workspaces_record(stopped, &StateWord::ALL, &WorkspaceState::Stopped).await.unwrap();
-    let active = store.workspaces_active().await.unwrap();
+    let active = store.workspaces_active(None).await.unwrap();
     assert_eq!(active, [(ProviderKind::Gvisor, 1)]);
 }

@@ -33,8 +33,12 @@ async fn tokens_are_listed_newest_first_for_their_project() {
     let store = TestStore::open().await;
     let older = store.tokens_create(new_token(&store, 1)).await.unwrap();
     let newer = store.tokens_create(new_token(&store, 2)).await.unwrap();
-    assert_eq!(store.tokens_list(store.default_project()).await.unwrap(), [newer, older]);
-    assert_eq!(store.tokens_list(ProjectId::generate()).await.unwrap(), []);
+    assert_eq!(store.tokens_list(Some(store.default_project())).await.unwrap(), [newer, older]);
+    assert_eq!(store.tokens_list(Some(ProjectId::generate())).await.unwrap(), []);
+    let project = store.projects_ensure("another").await.unwrap();
+    let foreign = store.tokens_create(NewToken { project, ..new_token(&store, 3) }).await.unwrap();
+    assert_eq!(store.tokens_list(None).await.unwrap().first(), Some(&foreign));
+    assert_eq!(store.tokens_get(foreign.id).await.unwrap(), Some(foreign));
 }
 
 #[tokio::test]
@@ -77,7 +81,7 @@ async fn of_servers_that_start_at_once_one_makes_the_first_token() {
     });
     let made = asks.collect::<tokio::task::JoinSet<_>>().join_all().await;
     assert_eq!(made.iter().flatten().count(), 1);
-    assert_eq!(store.tokens_list(store.default_project()).await.unwrap().len(), 1);
+    assert_eq!(store.tokens_list(Some(store.default_project())).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -91,4 +95,27 @@ async fn what_a_token_may_use_is_kept_with_it() {
     let nothing = NewToken { mcp: Some(McpAllowList::default()), ..new_token(&store, 2) };
     let token = store.tokens_create(nothing).await.unwrap();
     assert_eq!(store.tokens_find_by_hash(&[2; 32]).await.unwrap(), Some(token));
+}
+
+#[tokio::test]
+async fn a_change_of_any_token_is_counted_and_leaves_the_valid_ones() {
+    let store = TestStore::open().await;
+    let project = store.default_project();
+    let mut tokens = Vec::new();
+    for hash in 1..=4 {
+        tokens.push(store.tokens_create(new_token(&store, hash)).await.unwrap());
+    }
+    let hashes = [[1; 32], [2; 32], [3; 32], [4; 32], [5; 32]];
+    let valid = async || {
+        let mut valid = store.tokens_valid(&hashes, Utc::now()).await.unwrap();
+        valid.sort_unstable();
+        valid
+    };
+    let before = store.tokens_changes().await.unwrap();
+    assert_eq!(valid().await, [[1; 32], [2; 32], [3; 32], [4; 32]]);
+    store.tokens_revoke(project, tokens[0].id).await.unwrap();
+    store.tokens_rotate(project, tokens[1].id, [5; 32]).await.unwrap();
+    assert_eq!(store.tokens_changes().await.unwrap(), before + 2);
+    assert_eq!(valid().await, [[3; 32], [4; 32], [5; 32]]);
+    assert!(store.tokens_valid(&hashes, Utc::now() + TimeDelta::hours(2)).await.unwrap().is_empty());
 }

@@ -72,8 +72,8 @@ pub(super) fn not_ready(workspace: &WorkspaceView, reason: String) -> ClientErro
 fn show_pull(workspace: &WorkspaceView, progress: &ProgressBar) {
     if let Some(pull) = &workspace.pull {
         let (bytes, total) = (ByteSize(pull.bytes), ByteSize(pull.total_bytes));
-        let status = print::printable(&pull.status);
-        progress.set_message(format!("pulling {}: {bytes} of {total} {status}", workspace.base_image));
+        let message = format!("pulling {}: {bytes} of {total} {}", workspace.base_image, pull.status);
+        progress.set_message(print::printable(&message));
     }
 }
 

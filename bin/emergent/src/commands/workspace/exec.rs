@@ -23,6 +23,10 @@ const NOT_FOUND: u8 = 127;
 
 /// Runs the command. What fails here ends with 125, so that it cannot be taken for the command's own failure.
 pub(super) async fn run(client: &Client, arguments: &ExecArgs, json: bool) -> ExitStatus {
+    if arguments.shell.is_none() && arguments.command.is_empty() {
+        print::error(&no_command(&arguments.workspace));
+        return ExitStatus::Usage;
+    }
     match exec(client, arguments, json).await {
         Ok(status) => status,
         Err(error) => {
@@ -64,6 +68,13 @@ async fn exec(client: &Client, arguments: &ExecArgs, json: bool) -> Result<ExitS
         }
         None => Ok(ExitStatus::Command(INTERRUPTED)),
     }
+}
+
+fn no_command(workspace: &str) -> String {
+    format!(
+        "there is no command to run; for example\n  emergent workspace exec {workspace} -- ls -la\n  \
+         emergent workspace exec {workspace} -c 'cd project && make'"
+    )
 }
 
 /// Follows the output. Ctrl-C cancels the execution and goes on to its end; a second one leaves at once (`None`).

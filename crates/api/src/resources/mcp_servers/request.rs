@@ -41,7 +41,11 @@ pub struct McpServerRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdio_bridge: Option<bool>,
     /// The port that an HTTP-based server listens on, on its own loopback interface or any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "emergent_guest_proto::whole::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(minimum = 1)]
     pub port: Option<u16>,
     /// The path of an HTTP-based server's MCP endpoint; `/mcp` when left out.
@@ -60,7 +64,7 @@ pub struct McpServerRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_as_root: Option<bool>,
     /// The environment of its processes, as a whole. Kept encrypted and never shown again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, alias = "env", skip_serializing_if = "Option::is_none")]
     pub environment: Option<BTreeMap<String, String>>,
     /// Directories that survive restarts and changes, as a whole: each name with its path inside. One that is left out
     /// of a change is deleted.
@@ -73,7 +77,11 @@ pub struct McpServerRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
     /// How long a call may take, in milliseconds; 30,000 when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "emergent_guest_proto::whole::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(minimum = 1, maximum = 3_600_000)]
     pub call_timeout_ms: Option<u64>,
 }
@@ -136,7 +144,11 @@ pub struct McpCall {
     #[schema(value_type = Option<Object>)]
     pub params: Option<Box<RawValue>>,
     /// How long it may take, in milliseconds; the server's own limit when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "emergent_guest_proto::whole::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(minimum = 1, maximum = 3_600_000)]
     pub timeout_ms: Option<u64>,
 }

@@ -35,7 +35,7 @@ pub struct CreateSnapshot {
 #[serde(deny_unknown_fields)]
 pub struct ForkWorkspace {
     /// How many; 1 when left out.
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "emergent_guest_proto::whole::number")]
     #[schema(minimum = 1, maximum = 32, default = 1)]
     pub count: u32,
     /// For people. Several copies have their numbers after it; left out, they have them after the workspace's name.
@@ -52,7 +52,7 @@ pub struct ForkWorkspace {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
     /// Variables besides those that the workspace has, or in their place.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, alias = "env", skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
     /// Let calls run commands as root inside (`"user": "root"`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,7 +62,11 @@ pub struct ForkWorkspace {
     #[schema(minimum = 0, maximum = 3650)]
     pub ttl_days: Option<f64>,
     /// The same in seconds, 1 at least; not together with `ttl_days`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "emergent_guest_proto::whole::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(minimum = 1, maximum = 315_360_000)]
     pub expires_in_seconds: Option<u64>,
 }

@@ -59,7 +59,7 @@ pub struct CreateWorkspace {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
     /// Its environment, besides the image's own. Never shown again.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, alias = "env", skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
     /// Let calls run commands as root inside (`"user": "root"`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,7 +69,11 @@ pub struct CreateWorkspace {
     #[schema(minimum = 0, maximum = 3650)]
     pub ttl_days: Option<f64>,
     /// The same in seconds, 1 at least; not together with `ttl_days`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "emergent_guest_proto::whole::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(minimum = 1, maximum = 315_360_000)]
     pub expires_in_seconds: Option<u64>,
     /// What happens to it when nobody uses it; each part that is left out is the server's default.
@@ -124,7 +128,11 @@ pub struct RequestedLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<ByteSize>,
     /// Processes and threads.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "emergent_guest_proto::whole::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(minimum = 16, maximum = 4_194_304)]
     pub pids: Option<u32>,
 }

@@ -36,7 +36,11 @@ pub struct Attach {
     pub session_id: Option<Uuid>,
     /// Ends the session when no call carries it for so many seconds, so that a holder that died locks nobody out. Take
     /// more than the longest call. Left out: it lasts until it is detached or taken over.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "emergent_guest_proto::whole::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(minimum = 1, maximum = 2_592_000)]
     pub expires_in_seconds: Option<u64>,
     /// Take the workspace over from whoever holds it.

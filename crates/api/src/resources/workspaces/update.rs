@@ -36,7 +36,11 @@ pub struct UpdateWorkspace {
     #[schema(minimum = 0, maximum = 3650)]
     pub ttl_days: Option<f64>,
     /// Seconds until it may be destroyed, from now; 0 for at once. Not together with `ttl_days`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "emergent_guest_proto::whole::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(minimum = 0, maximum = 315_360_000)]
     pub expires_in_seconds: Option<u64>,
     /// What happens to it when nobody uses it.

@@ -39,18 +39,22 @@ pub(super) async fn run(client: &Client, workspace: &str, path: &str, target: Ta
     match target {
         Target::Stdout => to_stdout(response).await,
         Target::Path(target) => {
-            let target = below_directory(target, path);
+            let target = below_directory(target, path)?;
             if is_directory { unpack(response, target).await } else { save(response, &target).await }
         }
     }
 }
 
-/// Into a directory that is there, a copy goes by its own name.
-fn below_directory(target: PathBuf, path: &str) -> PathBuf {
-    match base_name(path) {
-        Some(name) if target.is_dir() && !path.ends_with("/.") => target.join(name),
-        _ => target,
+/// Into a directory that is there, a copy goes by its own name. That name comes from the workspace: where a link of that
+/// name stands, which an earlier copy may have brought, it is not followed.
+fn below_directory(target: PathBuf, path: &str) -> Result<PathBuf, ClientError> {
+    let Some(name) = base_name(path).filter(|_| target.is_dir() && !path.ends_with("/.")) else { return Ok(target) };
+    let target = target.join(name);
+    if target.is_symlink() {
+        let what = format!("{} is a symbolic link; remove it, or name another target", target.display());
+        return Err(ClientError::Usage(what));
     }
+    Ok(target)
 }
 
 async fn to_stdout(response: Response) -> Result<(), ClientError> {
@@ -66,15 +70,18 @@ async fn to_stdout(response: Response) -> Result<(), ClientError> {
     Ok(())
 }
 
-/// To a file, which appears when all of it is there.
+/// To a file, which appears when all of it is there. Until then it has a name that nobody can know, in the target's
+/// directory, and is made by this process or not at all.
 async fn save(response: Response, target: &Path) -> Result<(), ClientError> {
+    use std::os::unix::fs::PermissionsExt as _;
     let progress = print::transfer(response.content_length());
-    let mut name = target.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let part = target.with_file_name(name);
     let failed = |error| local("write", target, error);
+    let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let saved = async {
-        let mut file = tokio::fs::File::create(&part).await.map_err(failed)?;
+        let mut part = tempfile::Builder::new();
+        part.prefix(".emergent-").suffix(".part").permissions(std::fs::Permissions::from_mode(0o666));
+        let (file, part) = part.tempfile_in(directory).map_err(failed)?.into_parts();
+        let mut file = tokio::fs::File::from_std(file);
         let mut bytes = response.bytes_stream();
         while let Some(chunk) = bytes.next().await {
             let chunk = chunk.map_err(broken_off)?;
@@ -82,13 +89,10 @@ async fn save(response: Response, target: &Path) -> Result<(), ClientError> {
             progress.inc(chunk.len() as u64);
         }
         file.flush().await.map_err(failed)?;
-        tokio::fs::rename(&part, target).await.map_err(failed)
+        part.persist(target).map_err(|error| failed(error.error))
     };
     let saved = saved.await;
     progress.finish_and_clear();
-    if saved.is_err() {
-        tokio::fs::remove_file(&part).await.ok();
-    }
     saved
 }
 
@@ -118,4 +122,40 @@ fn broken_off(error: reqwest::Error) -> ClientError {
 
 fn local(verb: &str, path: &Path, source: io::Error) -> ClientError {
     ClientError::Local { what: format!("cannot {verb} {}", path.display()), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_link_that_stands_where_the_copy_is_written_leads_nowhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let (inside, outside) = (directory.path().join("copies"), directory.path().join("precious"));
+        std::fs::create_dir(&inside).unwrap();
+        std::fs::write(&outside, "precious").unwrap();
+        for planted in ["report.html", "report.html.part"] {
+            symlink(&outside, inside.join(planted)).unwrap();
+        }
+        let answer = axum::http::Response::new("from the workspace".to_owned());
+        save(answer.into(), &inside.join("report.html")).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&outside).unwrap(), "precious");
+        assert_eq!(std::fs::read_to_string(inside.join("report.html")).unwrap(), "from the workspace");
+        assert!(!inside.join("report.html").is_symlink());
+        assert_eq!(std::fs::read_dir(&inside).unwrap().count(), 2, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_directory_is_not_unpacked_through_a_link_that_an_earlier_copy_brought() {
+        let directory = tempfile::tempdir().unwrap();
+        let copies = directory.path().join("copies");
+        std::fs::create_dir(&copies).unwrap();
+        symlink(directory.path(), copies.join("data")).unwrap();
+        assert!(below_directory(copies.clone(), "project/data").is_err());
+        assert_eq!(below_directory(copies.clone(), "project/other").unwrap(), copies.join("other"));
+        // What the user names is the user's.
+        assert_eq!(below_directory(copies.join("data"), "x").unwrap(), copies.join("data/x"));
+    }
 }
