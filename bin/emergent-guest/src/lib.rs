@@ -16,8 +16,8 @@
 //! - [`account`] and [`rights`]: who the agent is, and seeing the file system as the agent does.
 
 pub mod account;
-mod authorities;
 pub mod args;
+mod authorities;
 pub mod children;
 pub mod connect;
 pub mod copy;

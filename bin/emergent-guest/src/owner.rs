@@ -60,7 +60,8 @@ mod tests {
         let environment = |pairs: &[(&str, &str)]| {
             pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
         };
-        let given = HandOver { environment: environment(&[("A", "1"), ("B", "1")]), allow_root: true, ..HandOver::default() };
+        let given =
+            HandOver { environment: environment(&[("A", "1"), ("B", "1")]), allow_root: true, ..HandOver::default() };
         HandedOver::load(folder.path()).unwrap().take(given).unwrap();
         fs::create_dir_all(output.join("deep")).unwrap();
         take_over(folder.path(), "two").unwrap();

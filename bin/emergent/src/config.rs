@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use emergent_api::rates::RateLimit;
 use emergent_core::CoreConfig;
 use emergent_firecracker_manager::Host;
 use emergent_mcp_hosting::SecretKey;
@@ -19,6 +20,8 @@ use emergent_provider::Isolation;
 use emergent_provider_docker::IpNet;
 use emergent_store::DatabaseUrl;
 use secrecy::SecretString;
+
+use crate::serve::listener::ConnectionLimits;
 
 pub(crate) use error::ConfigError;
 pub(crate) use settings::Settings;
@@ -43,6 +46,8 @@ pub(crate) struct Config {
     pub(crate) docker: DockerSettings,
     /// The settings of the firecracker provider.
     pub(crate) firecracker: FirecrackerSettings,
+    /// How often each project may call; `None` for as often as it likes.
+    pub(crate) rate_limit: Option<RateLimit>,
     /// How MCP servers are hosted.
     pub(crate) mcp: McpSettings,
     /// The guest binary, where it was named.
@@ -66,6 +71,10 @@ pub(crate) struct HttpConfig {
     pub(crate) advertise_url: Option<String>,
     /// Certificates that it trusts of theirs, besides the system's own.
     pub(crate) peer_ca: Option<PathBuf>,
+    /// How many connections there may be.
+    pub(crate) connections: ConnectionLimits,
+    /// What requests may hold in memory, in bytes.
+    pub(crate) memory_budget: usize,
 }
 
 /// Certificate and key.

@@ -5,9 +5,10 @@
 //! ```
 
 mod bootstrap;
+pub(crate) mod descriptors;
 mod identity;
 pub(crate) mod listener;
-mod memory;
+pub(crate) mod memory;
 mod secret;
 pub(crate) mod signals;
 
@@ -21,6 +22,7 @@ use std::{
 
 use anyhow::Context as _;
 use emergent_api::{ApiParts, ApiState, Hosts, Peers};
+use emergent_budget::Budget;
 use emergent_core::{ServerId, Workspaces};
 use emergent_mcp_hosting::{Hosting, HostingConfig};
 use emergent_provider::Provider;
@@ -37,8 +39,8 @@ use crate::{
     guest_binary,
 };
 
-/// How often the metrics' memory is tidied.
-const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+/// How often the metrics' memory, and the process's, is tidied.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// How long the core gets to end what is under way, after the calls.
 const CORE_GRACE: Duration = Duration::from_secs(15);
@@ -49,6 +51,8 @@ const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 /// Builds the server and runs it until it is told to stop.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     log_to_stderr(&config.log.filter, config.log.json)?;
+    memory::set_up();
+    let descriptors = descriptors::raise_limit();
     for name in &config.without_effect {
         tracing::warn!("{name} has no effect in this release");
     }
@@ -80,6 +84,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let server = store.server_id();
     let peers = peers(config.http.peer_ca.as_deref())?;
     let public_url = config.http.advertise_url;
+    let budget = Budget::new(config.http.memory_budget);
     let parts = ApiParts {
         workspaces: workspaces.clone(),
         hosting: hosting.clone(),
@@ -88,23 +93,20 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         metrics: metrics.clone(),
         hosts,
         peers,
+        budget: budget.clone(),
+        rate_limit: config.rate_limit,
     };
     let state = ApiState::new(parts);
     let router = emergent_api::router(state)?;
     memory::give_back();
-    let upkeep = tokio::spawn(async move {
-        let mut ticks = tokio::time::interval(METRICS_UPKEEP);
-        loop {
-            ticks.tick().await;
-            metrics.run_upkeep();
-        }
-    });
+    let upkeep = tokio::spawn(keep_tidy(metrics, budget, descriptors));
 
     let scheme = if config.http.tls.is_some() { "https" } else { "http" };
     write_url(&config.data_dir, scheme, address)?;
     let workspaces_enabled = workspaces.config().enabled;
     tracing::info!(workspaces_enabled, %server, "listening on {scheme}://{address}");
-    let served = listener::serve(listener, config.http.tls, router, signals, config.shutdown_grace).await;
+    let limits = config.http.connections.within(descriptors);
+    let served = listener::serve(listener, config.http.tls, router, signals, config.shutdown_grace, limits).await;
     hosting.shutdown().await;
     if tokio::time::timeout(CORE_GRACE, workspaces.shutdown()).await.is_err() {
         tracing::warn!("gave up waiting for operations under way; the next start sorts them out");
@@ -126,6 +128,25 @@ fn write_url(data_dir: &Path, scheme: &str, mut address: SocketAddr) -> anyhow::
     let path = server_url_file(data_dir);
     identity::write_new(&path, &format!("{scheme}://{address}"))
         .with_context(|| format!("{} cannot be written", path.display()))
+}
+
+/// Tidies up and reports what the process uses, for its life.
+#[expect(clippy::cast_precision_loss, reason = "nobody holds 2^52 bytes")]
+async fn keep_tidy(metrics: PrometheusHandle, budget: Budget, descriptors: u64) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        metrics::gauge!("emergent_request_memory_bytes").set(budget.held() as f64);
+        let metrics = metrics.clone();
+        let tidy = spawn_blocking(move || {
+            metrics.run_upkeep();
+            descriptors::report(descriptors);
+            memory::give_back_much();
+        });
+        if let Err(error) = tidy.await {
+            tracing::warn!(%error, "the process could not be tidied");
+        }
+    }
 }
 
 /// The guest binary; none is needed while workspaces are switched off.

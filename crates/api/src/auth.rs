@@ -8,6 +8,7 @@
 mod binding;
 mod cache;
 mod grant;
+mod reach;
 mod scope;
 mod secret;
 mod session;
@@ -18,6 +19,7 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header, request::Parts},
 };
+use emergent_budget::Account;
 use emergent_store::{McpAllowList, ProjectId, Scope, TokenId};
 
 pub(crate) use binding::bind;
@@ -31,6 +33,7 @@ use self::binding::Binding;
 use crate::{
     audit::Note,
     problem::{ProblemKind, Refusal},
+    rates::Counted,
     state::ApiState,
 };
 
@@ -120,12 +123,20 @@ impl<R: Requirement> FromRequestParts<ApiState> for Caller<R> {
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Refusal> {
         let token = token_of(&parts.headers, state).await?;
+        if let Some(account) = Account::current() {
+            account.belongs_to(token.project.as_uuid().as_u128());
+        }
+        // Before the audit knows whose call it is: what is refused for its number leaves no row.
+        if parts.extensions.get::<Counted>().is_none() {
+            state.rates().admit(token.project)?;
+        }
         let note = parts.extensions.get::<Note>().cloned().unwrap_or_default();
         note.caller(&token);
         let binding = parts.extensions.get::<Binding>().cloned().unwrap_or_default();
         binding.to(token.clone());
         let caller = Self { token, note, binding, requirement: PhantomData };
         caller.require(R::SCOPE)?;
+        reach::check(parts, state, caller.project()).await?;
         if let Some(call) = session::begin(parts, state, caller.project()).await? {
             caller.note.keep(call);
         }

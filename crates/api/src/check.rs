@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
+use emergent_budget::Limits;
 use emergent_guest_proto::{
     MAX_TIMEOUT_MS,
     execution::SignalRequest,
@@ -20,6 +21,9 @@ const MAX_COMMAND: usize = 128 * 1024;
 
 /// Something whose values can be out of range.
 pub trait Check {
+    /// How much a body of this kind may have.
+    const BODY: Limits = Limits::json(1 << 20, 50_000);
+
     /// Notes every value that makes no sense.
     fn check(&self, faults: &mut Faults);
 
@@ -98,6 +102,9 @@ impl Faults {
 // === The tools' requests ===
 
 impl Check for BashRequest {
+    /// An environment may be of some size.
+    const BODY: Limits = Limits::json(8 << 20, 50_000);
+
     fn check(&self, faults: &mut Faults) {
         faults.command("command", &self.command);
         faults.range("timeout_ms", self.timeout_ms, 1..=MAX_TIMEOUT_MS);
@@ -123,6 +130,8 @@ impl Check for ReadRequest {
 }
 
 impl Check for WriteRequest {
+    const BODY: Limits = Limits::json(32 << 20, 1_000);
+
     fn check(&self, _: &mut Faults) {}
 
     fn arguments(&self, kept: &mut Arguments) {
@@ -131,6 +140,8 @@ impl Check for WriteRequest {
 }
 
 impl Check for EditRequest {
+    const BODY: Limits = Limits::json(32 << 20, 1_000);
+
     fn check(&self, faults: &mut Faults) {
         faults.not_empty("old_string", &self.old_string);
         if self.old_string == self.new_string && !self.old_string.is_empty() {

@@ -7,11 +7,11 @@ use axum::{
     extract::{FromRequest, FromRequestParts, OptionalFromRequest, RawPathParams, Request},
     http::{HeaderMap, header, request::Parts},
 };
+use emergent_budget::{Limits, Pace, ReadError};
 use emergent_guest_client::form::{self, FormError};
 use emergent_guest_proto::{ExecutionId, words};
 use emergent_provider::{SnapshotId, WorkspaceId};
 use futures::{StreamExt as _, stream::BoxStream};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -19,10 +19,8 @@ use crate::{
     check::{Check, Faults},
     names::NotLookedUp,
     problem::{ProblemKind, Refusal, chain},
+    size::ByteSize,
 };
-
-/// The longest JSON body that is taken, in bytes. Larger contents go through `files/content`, which takes any size.
-pub(crate) const JSON_LIMIT: usize = 32 * 1024 * 1024;
 
 /// A JSON body, of the right form and with values in range.
 pub(crate) struct JsonBody<T>(pub(crate) T);
@@ -51,7 +49,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Check> FromRequest<S> for JsonBody<T>
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
         require_json(request.headers())?;
         let note = request.extensions().get::<Note>().cloned().unwrap_or_default();
-        let body = read_all(request.into_body()).await?;
+        let body = read_all(request.into_body(), T::BODY).await?;
         // A list would be read as an object's values in order, which no caller means.
         if body.trim_ascii_start().first() != Some(&b'{') {
             return Err(Refusal::new(ProblemKind::MalformedRequest, "the body is not a JSON object"));
@@ -216,15 +214,29 @@ fn require_json(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-async fn read_all(body: Body) -> Result<Bytes, Refusal> {
-    match Limited::new(body, JSON_LIMIT).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::new(
+/// Reads a body; what it takes is held until the request ends.
+pub(crate) async fn read_all(body: Body, limits: Limits) -> Result<Bytes, Refusal> {
+    emergent_budget::read(body, limits, Some(Pace::OF_CLIENTS)).await.map_err(|error| match error {
+        ReadError::TooLong(bytes) => Refusal::new(
             ProblemKind::TooLarge,
-            "a JSON body has at most 32 MiB; upload larger contents with PUT …/files/content, which takes any size",
-        )),
-        Err(error) => Err(Refusal::new(ProblemKind::MalformedRequest, format!("the body could not be read: {error}"))),
-    }
+            format!(
+                "the body of this call has at most {}; upload larger contents with PUT …/files/content, which takes any \
+                 size",
+                ByteSize(bytes as u64)
+            ),
+        ),
+        ReadError::TooManyValues(most) => {
+            Refusal::new(ProblemKind::TooLarge, format!("the body of this call has at most {most} values"))
+        }
+        ReadError::TooSlow(_) => {
+            let detail = "the body came too slowly; send it without pauses, or in smaller calls";
+            Refusal::new(ProblemKind::BodyTooSlow, detail)
+        }
+        ReadError::Exhausted(exhausted) => exhausted.into(),
+        ReadError::Broken(error) => {
+            Refusal::new(ProblemKind::MalformedRequest, format!("the body could not be read: {error}"))
+        }
+    })
 }
 
 fn json_refusal(error: serde_path_to_error::Error<serde_json::Error>) -> Refusal {

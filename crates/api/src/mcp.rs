@@ -14,16 +14,17 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{any, get},
 };
+use emergent_budget::Limits;
 use emergent_mcp::{Called, SessionOwner};
 use emergent_mcp_hosting::Hosting;
 use emergent_store::TokenId;
-use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use self::gateway::Gateways;
 use crate::{
     auth::{Caller, NeedsMcp},
+    extract::read_all,
     forward,
     observe::Verbatim,
     problem::{ProblemKind, Refusal},
@@ -99,12 +100,7 @@ async fn endpoint(State(state): State<ApiState>, Path(given): Path<String>, requ
 
 /// A body that calls nothing but what may be used.
 async fn checked(allowed: Allowed<'_>, body: Body, limit: usize) -> Result<Body, Refusal> {
-    let whole = Limited::new(body, limit).collect().await;
-    let whole = whole.map_err(|error| {
-        let detail = format!("the body cannot be read, or has more than {limit} bytes: {error}");
-        Refusal::new(ProblemKind::TooLarge, detail)
-    })?;
-    let whole = whole.to_bytes();
+    let whole = read_all(body, Limits::bytes(limit)).await?;
     if !whole.is_empty() {
         allowed.check_all(Called::in_body(&whole).as_deref())?;
     }

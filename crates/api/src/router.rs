@@ -22,7 +22,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::{
     audit,
     auth::{self, document_sessions},
-    forward, hosts, mcp, names, observe, pages,
+    forward, hosts, mcp, memory, names, observe, pages,
     problem::{Problem, ProblemKind, Refusal},
     resources::{
         self, files, health, mcp_servers, processes, projects, providers, servers, snapshots, tokens, tools, usage,
@@ -116,7 +116,8 @@ pub fn router(state: ApiState) -> Result<Router, serde_json::Error> {
     let serve_docs = move || async move { pages::html(docs.to_string()) };
     // What a call of a tool through MCP passes: it has come through the other layers already.
     let called = middleware::from_fn_with_state(state.clone(), audit::audit);
-    let called = Router::from(routes()).layer(called).with_state(state.clone());
+    let held = || middleware::from_fn_with_state(state.clone(), memory::account);
+    let called = Router::from(routes()).layer(called).layer(held()).with_state(state.clone());
     let api = Router::from(routes())
         .route("/api/v1/agent/workspaces/{id}/mcp", tools::mcp::route(called, &openapi()))
         .merge(mcp::routes(&state))
@@ -129,6 +130,7 @@ pub fn router(state: ApiState) -> Result<Router, serde_json::Error> {
         .layer(middleware::from_fn(auth::bind))
         .layer(middleware::from_fn_with_state(state.clone(), audit::audit))
         .layer(middleware::from_fn_with_state(state.clone(), forward::route))
+        .layer(held())
         .layer(middleware::from_fn_with_state(state.clone(), hosts::check))
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(middleware::from_fn(observe::observe))

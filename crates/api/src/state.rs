@@ -2,12 +2,19 @@
 
 use std::{sync::Arc, time::Instant};
 
+use emergent_budget::Budget;
 use emergent_core::Workspaces;
 use emergent_mcp_hosting::Hosting;
 use emergent_store::Store;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::{audit::Actions, auth::Tokens, forward::Peers, hosts::Hosts};
+use crate::{
+    audit::Actions,
+    auth::Tokens,
+    forward::Peers,
+    hosts::Hosts,
+    rates::{RateLimit, Rates},
+};
 
 /// What the API is made of.
 pub struct ApiParts {
@@ -25,6 +32,10 @@ pub struct ApiParts {
     pub hosts: Hosts,
     /// How other servers are reached.
     pub peers: Peers,
+    /// What requests may hold in memory.
+    pub budget: Budget,
+    /// How often each project may call; `None` for as often as it likes.
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// What the handlers share. Clones are cheap.
@@ -40,16 +51,30 @@ struct Inner {
     metrics: PrometheusHandle,
     hosts: Hosts,
     peers: Peers,
+    budget: Budget,
+    rates: Rates,
     started: Instant,
 }
 
 impl ApiState {
     /// Puts the parts together.
     pub fn new(parts: ApiParts) -> Self {
-        let ApiParts { workspaces, hosting, public_url, store, metrics, hosts, peers } = parts;
+        let ApiParts { workspaces, hosting, public_url, store, metrics, hosts, peers, budget, rate_limit } = parts;
         let (tokens, actions) = (Tokens::new(store), Actions::of(&crate::openapi()));
-        let started = Instant::now();
-        Self(Arc::new(Inner { workspaces, hosting, public_url, tokens, actions, metrics, hosts, peers, started }))
+        let (rates, started) = (Rates::new(rate_limit), Instant::now());
+        Self(Arc::new(Inner {
+            workspaces,
+            hosting,
+            public_url,
+            tokens,
+            actions,
+            metrics,
+            hosts,
+            peers,
+            budget,
+            rates,
+            started,
+        }))
     }
 
     pub(crate) fn workspaces(&self) -> &Workspaces {
@@ -82,6 +107,14 @@ impl ApiState {
 
     pub(crate) fn peers(&self) -> &Peers {
         &self.0.peers
+    }
+
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.0.budget
+    }
+
+    pub(crate) fn rates(&self) -> &Rates {
+        &self.0.rates
     }
 
     pub(crate) fn started(&self) -> Instant {

@@ -169,7 +169,7 @@ impl Core {
         let entry = self.enter(&row);
         let turn = entry.turn().await;
         let span = tracing::info_span!("create", workspace = %row.id);
-        let hand_over = self.hand_over(&row, request.environment);
+        let hand_over = self.given_to(&row, request.environment);
         let order = Order { spec: self.spec(&row), hand_over, choice, member };
         let core = Arc::clone(&self);
         let drive = async move {
@@ -195,11 +195,11 @@ impl Core {
 
     /// A workspace that is to be made by its provider and no other, out of nothing that is there.
     pub(crate) fn order(&self, row: &WorkspaceRow, environment: BTreeMap<String, String>) -> Order {
-        let hand_over = self.hand_over(row, environment);
+        let hand_over = self.given_to(row, environment);
         Order { spec: self.spec(row), hand_over, choice: Choice::only(row.provider), member: None }
     }
 
-    fn hand_over(&self, row: &WorkspaceRow, environment: BTreeMap<String, String>) -> HandOver {
+    fn given_to(&self, row: &WorkspaceRow, environment: BTreeMap<String, String>) -> HandOver {
         HandOver { environment, allow_root: row.allow_root, defaults: self.config.workspace_defaults.clone() }
     }
 

@@ -5,7 +5,7 @@
 //!   every half second: how much disk is free, how many tasks there are   (cheap)
 //!      │ the disk fell, or half a minute is over, or somebody is full
 //!      ▼
-//!   count the files of each sandbox   (a fifth of the time at most)
+//!   count the files of each sandbox   (of each in a fifth of the time at most)
 //!      │ over its disk limit by a margin, or grown while the reserve is touched
 //!      ▼
 //!   end it: its files stay, file calls start it again, and no program runs until there is room
@@ -25,8 +25,11 @@ use std::{
 
 use emergent_provider::{ExitReason, HostRoom, OperationError, ProviderKind, WorkspaceId};
 use emergent_store::{ErrorReason, MCP_SERVERS_ON, McpServerState, WorkspaceRow, WorkspaceState};
-use futures::{StreamExt as _, stream};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, timeout_at},
+};
 
 use self::judge::{Judgement, Seen};
 use crate::{
@@ -43,10 +46,12 @@ const TICK: Duration = Duration::from_millis(500);
 const REGULAR: Duration = Duration::from_secs(30);
 /// How much the disk falls by before files are counted again.
 const NEWS: u64 = 16 << 20;
-/// How many times as long as a count took no other one is begun.
+/// How many times as long as the count of a sandbox took no other one of it is begun.
 const REST: u32 = 4;
 /// How many sandboxes are counted together.
-const TOGETHER: usize = 4;
+const TOGETHER: usize = 16;
+/// How long counts are waited for before the machine is looked at again; those that take longer go on.
+const PATIENCE: Duration = Duration::from_millis(250);
 /// The part of the task budget from which on a sandbox is one of those that use it up.
 const LARGE: u64 = 8;
 /// How many tasks a new sandbox needs to begin with.
@@ -97,13 +102,30 @@ pub enum NoRoom {
 
 /// What is known of one engine's machine from one look to the next.
 struct Guard {
-    seen: HashMap<WorkspaceId, Seen>,
-    /// How much disk was free when files were last counted.
+    known: HashMap<WorkspaceId, Known>,
+    counts: JoinSet<Counted>,
+    places: Arc<Semaphore>,
+    /// How much disk was free when counts were last begun.
     counted_at: Option<u64>,
-    next_count: Instant,
+    /// Some sandbox was left out then.
+    is_behind: bool,
     next_regular: Instant,
     /// Whether the log has said that the machine is nearly full.
     told: bool,
+}
+
+/// What is known of one sandbox.
+struct Known {
+    seen: Seen,
+    is_counting: bool,
+    not_before: Instant,
+}
+
+/// A count of a sandbox's files.
+struct Counted {
+    watched: Watched,
+    used: Option<u64>,
+    took: Duration,
 }
 
 /// A sandbox whose disk is watched.
@@ -147,14 +169,34 @@ impl fmt::Display for Fullness {
     }
 }
 
+// === impl Guard ===
+
+impl Guard {
+    fn new() -> Self {
+        Self {
+            known: HashMap::new(),
+            counts: JoinSet::new(),
+            places: Arc::new(Semaphore::new(TOGETHER)),
+            counted_at: None,
+            is_behind: false,
+            next_regular: Instant::now(),
+            told: false,
+        }
+    }
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { seen: Seen::default(), is_counting: false, not_before: Instant::now() }
+    }
+}
+
 // === impl Core ===
 
 impl Core {
     /// Guards one engine's machine for the life of the service.
     pub(crate) async fn keep_guard(self: Arc<Self>, registered: Arc<Registered>) {
-        let now = Instant::now();
-        let mut guard =
-            Guard { seen: HashMap::new(), counted_at: None, next_count: now, next_regular: now, told: false };
+        let mut guard = Guard::new();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.goes_on(&mut ticks).await {
@@ -181,7 +223,7 @@ impl Core {
         self.end_sandbox(registered, id, ExitReason::ProcessLimit).await;
     }
 
-    async fn watch_disks(&self, registered: &Registered, room: &HostRoom, guard: &mut Guard) {
+    async fn watch_disks(&self, registered: &Arc<Registered>, room: &HostRoom, guard: &mut Guard) {
         let is_low = room.disk_free < self.config.disk_reserve;
         if is_low != std::mem::replace(&mut guard.told, is_low) {
             let (provider, free_bytes) = (registered.provider.kind(), room.disk_free);
@@ -190,30 +232,51 @@ impl Core {
                 false => tracing::info!(%provider, free_bytes, "the host's disk has room again"),
             }
         }
-        let entries = self.registry.all();
-        let is_anybody_full = entries.iter().any(|entry| entry.fullness().is_some());
+        let is_anybody_full = self.registry.all().iter().any(|entry| entry.fullness().is_some());
         let fell = guard.counted_at.is_none_or(|before| room.disk_free.saturating_add(NEWS) < before);
-        let now = Instant::now();
-        let is_due = is_low || is_anybody_full || fell || now >= guard.next_regular;
-        if !is_due || now < guard.next_count {
+        if is_low || is_anybody_full || fell || guard.is_behind || Instant::now() >= guard.next_regular {
+            self.begin_counts(registered, guard).await;
+            guard.counted_at = Some(room.disk_free);
+        } else {
             // What is given back is not written: the next fall counts from here.
             guard.counted_at = guard.counted_at.max(Some(room.disk_free));
-            return;
         }
+        let deadline = Instant::now() + PATIENCE;
+        while let Ok(Some(counted)) = timeout_at(deadline, guard.counts.join_next()).await {
+            let Ok(Counted { watched, used, took }) = counted else { continue };
+            let Some(known) = guard.known.get_mut(&watched.id) else { continue };
+            (known.is_counting, known.not_before) = (false, Instant::now() + took * REST);
+            // What cannot be counted now is counted later.
+            if let Some(used) = used {
+                self.judge(registered, &watched, &mut known.seen, used, is_low).await;
+            }
+        }
+    }
+
+    /// Begins to count the files of each sandbox, but of those that are being counted or have just been. One whose files
+    /// take long to count holds up no other.
+    async fn begin_counts(&self, registered: &Arc<Registered>, guard: &mut Guard) {
         let watched = self.watched(registered.provider.kind()).await;
         let ids: HashSet<_> = watched.iter().map(|watched| watched.id).collect();
-        guard.seen.retain(|id, _| ids.contains(id));
-        let count = async |watched: Watched| (registered.provider.disk_use(watched.id).await, watched);
-        let mut counted = std::pin::pin!(stream::iter(watched).map(count).buffer_unordered(TOGETHER));
-        while let Some((used, watched)) = counted.next().await {
-            // What cannot be counted now is counted later.
-            let Ok(Some(used)) = used else { continue };
-            let seen = guard.seen.entry(watched.id).or_default();
-            self.judge(registered, &watched, seen, used, is_low).await;
-        }
-        guard.counted_at = Some(room.disk_free);
-        guard.next_count = Instant::now() + now.elapsed() * REST;
+        guard.known.retain(|id, _| ids.contains(id));
         guard.next_regular = Instant::now() + REGULAR;
+        guard.is_behind = false;
+        for watched in watched {
+            let known = guard.known.entry(watched.id).or_default();
+            if known.is_counting || Instant::now() < known.not_before {
+                guard.is_behind = true;
+                continue;
+            }
+            known.is_counting = true;
+            let (registered, places) = (Arc::clone(registered), Arc::clone(&guard.places));
+            guard.counts.spawn(async move {
+                // The semaphore is never closed.
+                let _place = places.acquire_owned().await.ok();
+                let began = Instant::now();
+                let used = registered.provider.disk_use(watched.id).await.ok().flatten();
+                Counted { watched, used, took: began.elapsed() }
+            });
+        }
     }
 
     async fn judge(&self, registered: &Registered, watched: &Watched, seen: &mut Seen, used: u64, is_low: bool) {

@@ -78,7 +78,7 @@ impl GuestSession {
 
 fn is_final(error: &GuestCallError) -> bool {
     match error {
-        GuestCallError::Refused(_) | GuestCallError::Nonsense(_) => true,
+        GuestCallError::Refused(_) | GuestCallError::Exhausted(_) | GuestCallError::Nonsense(_) => true,
         GuestCallError::Unreachable(_) | GuestCallError::Interrupted { .. } | GuestCallError::Timeout { .. } => false,
     }
 }

@@ -1,4 +1,4 @@
-//! Deletes what is older than it has to be kept: in small pieces, so that nothing waits for it for long.
+//! Deletes what is older than it has to be kept, or more than is kept: in small pieces, so that nothing waits for it for long.
 
 use std::{future::Future, time::Duration};
 
@@ -20,7 +20,31 @@ impl Core {
     pub(crate) async fn forget_old(&self) {
         let audit = self.config.audit;
         self.forget("audit rows", audit.retention, |before| self.store.audit_purge(before, PIECE)).await;
+        self.forget_beyond(audit.most_rows).await;
         self.forget("samples of use", audit.usage_retention, |before| self.store.usage_purge(before, PIECE)).await;
+    }
+
+    /// Deletes the oldest rows of the audit of every project that has more than so many.
+    pub(crate) async fn forget_beyond(&self, most: u64) {
+        let counts = match self.store.audit_counts(most).await {
+            Ok(counts) => counts,
+            Err(error) => return tracing::warn!(reason = chain(&error), "audit rows could not be counted"),
+        };
+        for (project, count) in counts {
+            let mut left = count - most;
+            while left > 0 && !self.is_going_down() {
+                match self.store.audit_purge_oldest(project, left.min(PIECE)).await {
+                    Ok(0) => break,
+                    Ok(piece) => left = left.saturating_sub(piece),
+                    Err(error) => {
+                        tracing::warn!(%project, reason = chain(&error), "audit rows could not be deleted");
+                        break;
+                    }
+                }
+                sleep(PAUSE).await;
+            }
+            tracing::info!(%project, deleted = count - most - left, "deleted the oldest audit rows of a project that had too many");
+        }
     }
 
     async fn forget<F: Future<Output = Result<u64, StoreError>>>(

@@ -70,6 +70,7 @@ impl Workspaces {
         core.tasks.spawn(Arc::clone(&core).keep_lease());
         core.tasks.spawn(Arc::clone(&core).keep_settling_doubts());
         core.tasks.spawn(Arc::clone(&core).keep_clean());
+        core.tasks.spawn(Arc::clone(&core).keep_audit_short());
         core.tasks.spawn(Arc::clone(&core).keep_recording_use());
         core.tasks.spawn(Arc::clone(&core).keep_counting());
         core.tasks.spawn(Arc::clone(&core).keep_sampling());
@@ -178,6 +179,19 @@ impl Workspaces {
     /// [`StoreError`] when the store fails.
     pub async fn whereabouts(&self, id: WorkspaceId) -> Result<Whereabouts, StoreError> {
         self.core.whereabouts(id).await
+    }
+
+    /// Whether the project has such a workspace, in whatever state; true while workspaces are switched off, since that is
+    /// what a call is then refused for. Of a workspace that this server drives no row is read.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    pub async fn has(&self, project: ProjectId, id: WorkspaceId) -> Result<bool, StoreError> {
+        match self.core.registry.get(id) {
+            Some(entry) => Ok(entry.project == project),
+            None if !self.core.config.enabled => Ok(true),
+            None => Ok(self.core.store.workspaces_get(project, id).await?.is_some()),
+        }
     }
 
     /// Records a workspace as `creating` and returns; a task of the service makes it.

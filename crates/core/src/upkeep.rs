@@ -22,6 +22,10 @@ const USE: Duration = Duration::from_secs(5);
 const UNUSED: Duration = Duration::from_secs(24 * 60 * 60);
 /// How many rows of destroyed workspaces are removed at once.
 const FORGET: u64 = 200;
+/// How often it is looked whether many rows of the audit were written.
+const AUDIT: Duration = Duration::from_secs(60);
+/// How many are many.
+const MANY: u64 = 20_000;
 /// How often active workspaces are counted.
 const COUNT: Duration = Duration::from_secs(15);
 
@@ -45,6 +49,7 @@ impl Core {
                 self.forget_destroyed().await;
                 self.remove_unused_images().await;
                 self.tidy_engines().await;
+                self.forget_old().await;
             }
         }
     }
@@ -57,7 +62,20 @@ impl Core {
                 Ok(removed) => tracing::info!(provider = %kind, ?removed, "removed what nobody uses any more"),
                 Err(error) => tracing::debug!(provider = %kind, reason = chain(&error), "the engine was not tidied"),
             }
-            self.forget_old().await;
+        }
+    }
+
+    /// Deletes the oldest rows of projects that have too many between two clean-ups, where many were written, for the life
+    /// of the service.
+    pub(crate) async fn keep_audit_short(self: Arc<Self>) {
+        let mut ticks = interval(AUDIT);
+        let mut written = 0;
+        while self.goes_on(&mut ticks).await {
+            written += self.audit.take_written();
+            if written >= MANY {
+                written = 0;
+                self.forget_beyond(self.config.audit.most_rows).await;
+            }
         }
     }
 

@@ -17,10 +17,14 @@ mod snapshots;
 
 use axum::{
     Router,
+    body::Body,
+    extract::{Request, State},
     http::{Method, Uri},
-    middleware,
+    middleware::{self, Next},
+    response::Response,
     routing::{get, post},
 };
+use emergent_budget::{Budget, Kept};
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use access::{Access, ApiKey, InvalidKey};
@@ -38,11 +42,15 @@ use crate::Sandboxes;
 pub(crate) struct Shared {
     pub(crate) sandboxes: Sandboxes,
     pub(crate) access: Access,
+    pub(crate) budget: Budget,
 }
+
+/// What the bodies and answers of requests under way may hold in memory, in bytes.
+const MEMORY: usize = 192 << 20;
 
 /// The whole API as a service.
 pub fn router(sandboxes: Sandboxes, access: Access) -> Router {
-    let shared = Shared { sandboxes, access };
+    let shared = Shared { sandboxes, access, budget: Budget::undivided(MEMORY) };
     let guarded = Router::new()
         .route("/capacity", get(service::capacity))
         .route("/templates", get(service::templates))
@@ -70,8 +78,16 @@ pub fn router(sandboxes: Sandboxes, access: Access) -> Router {
         .route("/health", get(service::health))
         .merge(guarded)
         .layer(middleware::from_fn_with_state(shared.clone(), access::require_local))
+        .layer(middleware::from_fn_with_state(shared.clone(), account))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .with_state(shared)
+}
+
+/// Gives a request an account of what it holds in memory, which lasts until its answer has been sent.
+async fn account(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let account = shared.budget.account();
+    let response = account.clone().scope(next.run(request)).await;
+    response.map(|body| Body::new(Kept::new(body, account)))
 }
 
 async fn no_such_route(method: Method, uri: Uri) -> Problem {

@@ -3,8 +3,9 @@
 use std::io;
 
 use bytes::Bytes;
+use emergent_budget::{Exhausted, Limits, ReadError};
 use futures::{Stream, StreamExt as _};
-use http_body_util::{BodyExt as _, Empty, Full, LengthLimitError, Limited, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
 use serde::de::DeserializeOwned;
 
@@ -17,9 +18,12 @@ pub(crate) enum BodyError {
     /// The connection broke in the middle.
     #[error("the connection was lost")]
     Lost(#[source] hyper::Error),
-    /// The body is longer than this call takes.
-    #[error("an answer is longer than {0} bytes")]
-    TooLong(usize),
+    /// The body is longer, or has more values, than this call takes.
+    #[error("an answer is larger than this call takes: {0}")]
+    TooLarge(String),
+    /// The server cannot hold it now.
+    #[error(transparent)]
+    Exhausted(Exhausted),
     /// The body is not the JSON that this call answers.
     #[error("an answer is not what this call answers: {0}")]
     NotJson(serde_json::Error),
@@ -42,21 +46,18 @@ pub(crate) fn streamed(stream: impl Stream<Item = io::Result<Bytes>> + Send + 's
     StreamBody::new(stream.map(|chunk| chunk.map(Frame::data))).boxed_unsync()
 }
 
-/// All of a body, up to `limit` bytes.
-pub(crate) async fn collect(body: Incoming, limit: usize) -> Result<Bytes, BodyError> {
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) => Err(match error.downcast::<hyper::Error>() {
-            Ok(lost) => BodyError::Lost(*lost),
-            Err(other) => {
-                debug_assert!(other.is::<LengthLimitError>());
-                BodyError::TooLong(limit)
-            }
-        }),
-    }
+/// All of a body, within limits.
+pub(crate) async fn collect(body: Incoming, limits: Limits) -> Result<Bytes, BodyError> {
+    emergent_budget::read(body, limits, None).await.map_err(|error| match error {
+        ReadError::Broken(lost) => BodyError::Lost(lost),
+        ReadError::Exhausted(exhausted) => BodyError::Exhausted(exhausted),
+        ReadError::TooLong(_) | ReadError::TooManyValues(_) | ReadError::TooSlow(_) => {
+            BodyError::TooLarge(error.to_string())
+        }
+    })
 }
 
 /// All of a body, as JSON.
-pub(crate) async fn json<T: DeserializeOwned>(body: Incoming, limit: usize) -> Result<T, BodyError> {
-    serde_json::from_slice(&collect(body, limit).await?).map_err(BodyError::NotJson)
+pub(crate) async fn json<T: DeserializeOwned>(body: Incoming, limits: Limits) -> Result<T, BodyError> {
+    serde_json::from_slice(&collect(body, limits).await?).map_err(BodyError::NotJson)
 }

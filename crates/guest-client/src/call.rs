@@ -10,6 +10,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use emergent_budget::{Account, Limits};
 use emergent_guest_proto::{ErrorCode, GuestError};
 use http::{HeaderName, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -20,6 +21,7 @@ use crate::{
     GuestCallError, Interruption, OpenError,
     body::{self, BodyError, RequestBody},
     connection::{Connection, Lost},
+    limits::{self, STREAM},
     link::Link,
 };
 
@@ -30,10 +32,6 @@ pub(crate) const THOROUGH: Duration = Duration::from_secs(120);
 /// What a call that has nothing to do may take.
 pub(crate) const QUICK: Duration = Duration::from_secs(10);
 
-/// The longest JSON that an answer may be.
-const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
-/// The longest JSON that an error may be.
-const ERROR_LIMIT: usize = 256 * 1024;
 /// How often a request that could not be sent is tried on a new connection.
 const SEND_ATTEMPTS: u32 = 4;
 
@@ -45,6 +43,7 @@ pub(crate) struct Call {
     header: Option<(HeaderName, String)>,
     repeatable: bool,
     within: Duration,
+    answer: Limits,
 }
 
 /// The head of a good answer, and the connection that its body comes on.
@@ -66,6 +65,7 @@ impl Call {
             header: None,
             repeatable: true,
             within: USUAL,
+            answer: limits::FEW,
         }
     }
 
@@ -78,6 +78,7 @@ impl Call {
             header: None,
             repeatable: false,
             within: USUAL,
+            answer: limits::FEW,
         }
     }
 
@@ -116,33 +117,41 @@ impl Call {
         self
     }
 
+    /// With a larger answer than one of a few fields.
+    pub(crate) fn answers(mut self, answer: Limits) -> Self {
+        self.answer = answer;
+        self
+    }
+
     /// Sends the call and reads a JSON answer.
     pub(crate) async fn for_json<T: DeserializeOwned>(self, link: &Link) -> Result<T, GuestCallError> {
-        self.run(link, async |answer: Answer| body::json(answer.response.into_body(), ANSWER_LIMIT).await).await
+        self.run(link, async |answer: Answer, limits| body::json(answer.response.into_body(), limits).await).await
     }
 
     /// Sends the call and expects an answer without contents.
     pub(crate) async fn for_nothing(self, link: &Link) -> Result<(), GuestCallError> {
-        self.run(link, async |answer: Answer| body::collect(answer.response.into_body(), ERROR_LIMIT).await.map(drop))
-            .await
+        self.run(link, async |answer: Answer, limits| {
+            body::collect(answer.response.into_body(), limits).await.map(drop)
+        })
+        .await
     }
 
     /// Sends the call and leaves the answer's body to be read.
     pub(crate) async fn for_answer(self, link: &Link) -> Result<Answer, GuestCallError> {
-        self.run(link, async |answer: Answer| Ok(answer)).await
+        self.run(link, async |answer: Answer, _| Ok(answer)).await
     }
 
     async fn run<T>(
         self,
         link: &Link,
-        read: impl AsyncFn(Answer) -> Result<T, BodyError>,
+        read: impl AsyncFn(Answer, Limits) -> Result<T, BodyError>,
     ) -> Result<T, GuestCallError> {
         let deadline = Instant::now() + self.within;
         let mut repeats = u32::from(self.repeatable);
         loop {
             let attempt = async {
                 let answer = send(link, deadline, || self.request()).await?;
-                read(accepted(answer).await?).await.map_err(GuestCallError::from)
+                read(accepted(answer).await?, self.answer).await.map_err(GuestCallError::from)
             };
             match timeout_at(deadline, attempt).await {
                 Ok(Err(GuestCallError::Interrupted { .. })) if repeats > 0 => repeats -= 1,
@@ -162,6 +171,14 @@ impl Call {
             None => request.body(body::empty()),
         }
     }
+}
+
+/// Makes room for a stream of bytes that whoever asked may read slowly; the stream keeps what this answers.
+pub(crate) async fn room_for_stream() -> Result<Option<Account>, GuestCallError> {
+    let Some(account) = Account::current() else { return Ok(None) };
+    let room = account.another();
+    room.hold(STREAM).await.map_err(GuestCallError::Exhausted)?;
+    Ok(Some(room))
 }
 
 /// Sends what `request` makes, on a new connection as long as it could not be sent on the last.
@@ -188,9 +205,9 @@ pub(crate) async fn accepted(answer: Answer) -> Result<Answer, GuestCallError> {
     if status.is_success() {
         return Ok(answer);
     }
-    match body::json::<GuestError>(answer.response.into_body(), ERROR_LIMIT).await {
+    match body::json::<GuestError>(answer.response.into_body(), limits::ERROR).await {
         Ok(error) => Err(GuestCallError::Refused(error)),
-        Err(BodyError::Lost(source)) => Err(BodyError::Lost(source).into()),
+        Err(error @ (BodyError::Lost(_) | BodyError::Exhausted(_))) => Err(error.into()),
         Err(_) => Err(GuestCallError::Nonsense(format!("status {status} without an error that can be read"))),
     }
 }
@@ -231,7 +248,8 @@ impl From<BodyError> for GuestCallError {
             BodyError::Lost(source) => {
                 Self::Interrupted { execution_id: None, source: Interruption::Connection(source) }
             }
-            other => Self::Nonsense(other.to_string()),
+            BodyError::Exhausted(exhausted) => Self::Exhausted(exhausted),
+            BodyError::TooLarge(_) | BodyError::NotJson(_) => Self::Nonsense(error.to_string()),
         }
     }
 }

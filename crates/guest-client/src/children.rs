@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::{Buf as _, Bytes};
+use emergent_budget::Limits;
 use emergent_guest_proto::{
     ChildId, ChildStatus, GuestError,
     child::{ChildList, EndRequest, NoteRequest, OFFSET_HEADER, OffsetQuery, STDIN_WINDOW, SpawnChild},
@@ -23,6 +24,7 @@ use crate::{
     Guest, GuestCallError, OpenError,
     body::{self, RequestBody},
     call::{Answer, Call, USUAL, accepted, send, with_query},
+    limits,
 };
 
 /// The longest tail of standard error that is taken.
@@ -71,7 +73,7 @@ struct InputDriver {
 impl Guest {
     /// Starts a child. Its id makes this safe to repeat: one that was started before is answered as it is.
     pub async fn spawn_child(&self, request: &SpawnChild) -> Result<ChildStatus, GuestCallError> {
-        match Call::post(routes::CHILDREN).json(request)?.for_json(&self.calls).await {
+        match Call::post(routes::CHILDREN).json(request)?.answers(limits::CHILDREN).for_json(&self.calls).await {
             Err(error @ GuestCallError::Interrupted { .. }) => self.child(&request.child_id).await.map_err(|_| error),
             ended => ended,
         }
@@ -79,12 +81,12 @@ impl Guest {
 
     /// All children.
     pub async fn children(&self) -> Result<ChildList, GuestCallError> {
-        Call::get(routes::CHILDREN).for_json(&self.calls).await
+        Call::get(routes::CHILDREN).answers(limits::CHILDREN).for_json(&self.calls).await
     }
 
     /// One child as it is now.
     pub async fn child(&self, id: &ChildId) -> Result<ChildStatus, GuestCallError> {
-        Call::get(routes::with_child(routes::CHILD, id)).for_json(&self.calls).await
+        Call::get(routes::with_child(routes::CHILD, id)).answers(limits::CHILDREN).for_json(&self.calls).await
     }
 
     /// Forgets a child that has ended.
@@ -117,7 +119,7 @@ impl Guest {
     ) -> Result<ChildStatus, GuestCallError> {
         let [eof_ms, grace_ms] = [after_eof, grace].map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         let call = Call::post(routes::with_child(routes::CHILD_END, id)).json(&EndRequest { eof_ms, grace_ms })?;
-        call.repeatable().within(after_eof + grace + USUAL).for_json(&self.calls).await
+        call.repeatable().within(after_eof + grace + USUAL).answers(limits::CHILDREN).for_json(&self.calls).await
     }
 
     /// Waits until a child has ended.
@@ -125,7 +127,11 @@ impl Guest {
     /// # Errors
     /// When it is not there any more, or cannot be reached; a broken connection alone is tried again once.
     pub async fn wait_for_child(&self, id: &ChildId) -> Result<ChildStatus, GuestCallError> {
-        Call::get(routes::with_child(routes::CHILD_WAIT, id)).within(WAIT).for_json(&self.calls).await
+        Call::get(routes::with_child(routes::CHILD_WAIT, id))
+            .within(WAIT)
+            .answers(limits::CHILDREN)
+            .for_json(&self.calls)
+            .await
     }
 
     /// What is kept of a child's standard error from an offset on, and where that begins.
@@ -134,7 +140,7 @@ impl Guest {
         let call = Call::get(routes::with_child(routes::CHILD_STDERR, id)).query(&query)?;
         let answer = call.for_answer(&self.calls).await?;
         let begin = offset_of(&answer)?;
-        Ok((begin, body::collect(answer.response.into_body(), STDERR_LIMIT).await?))
+        Ok((begin, body::collect(answer.response.into_body(), Limits::bytes(STDERR_LIMIT)).await?))
     }
 
     /// A child's output from an offset on, which is acknowledged at once.
@@ -382,7 +388,7 @@ async fn open(
 /// Whether another try cannot help.
 fn is_final(error: &GuestCallError) -> bool {
     match error {
-        GuestCallError::Refused(GuestError { .. }) | GuestCallError::Nonsense(_) => true,
+        GuestCallError::Refused(GuestError { .. }) | GuestCallError::Exhausted(_) | GuestCallError::Nonsense(_) => true,
         GuestCallError::Unreachable(source) => matches!(**source, OpenError::Closed) || !source.is_worth_a_retry(),
         GuestCallError::Interrupted { .. } | GuestCallError::Timeout { .. } => false,
     }

@@ -13,10 +13,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::{
     body::{self, RequestBody},
     error::OpenError,
+    limits,
 };
 
-/// The longest JSON that a greeting may be.
-const GREETING_LIMIT: usize = 64 * 1024;
 /// Names, values and overhead of all headers of an answer, as HTTP/2 counts them.
 const HEADER_LIST_LIMIT: u32 = 32 * 1024;
 /// The longest frame that a guest may send. The default of 16 KiB would cost a bulk transfer a system call for each on
@@ -30,8 +29,8 @@ const PING_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What a connection is for, which sets its windows.
 ///
-/// A connection's window is far larger than a stream's, so that answers that nobody reads at the moment do not hold
-/// up the others.
+/// A stream's window is what its answer takes in memory while nobody reads it; whoever may leave one unread makes room
+/// for that first. A connection's window is far larger, so that such answers do not hold up the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// Tool calls: answers that are read at once.
@@ -126,7 +125,7 @@ async fn greet(sender: http2::SendRequest<RequestBody>) -> Result<Hello, OpenErr
     if !answer.status().is_success() {
         return Err(OpenError::Greeting(format!("status {}", answer.status())));
     }
-    let hello: Hello = body::json(answer.into_body(), GREETING_LIMIT).await.map_err(invalid_greeting)?;
+    let hello: Hello = body::json(answer.into_body(), limits::FEW).await.map_err(invalid_greeting)?;
     if hello.generation == 0 {
         return Err(OpenError::Greeting("protocol generation 0".to_owned()));
     }
@@ -144,7 +143,7 @@ impl Purpose {
     fn windows(self) -> (u32, u32) {
         match self {
             Self::Calls => (256 * 1024, 64 * 1024 * 1024),
-            Self::Bulk => (2 * 1024 * 1024, 128 * 1024 * 1024),
+            Self::Bulk => (256 * 1024, 128 * 1024 * 1024),
         }
     }
 }

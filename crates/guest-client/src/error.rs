@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use emergent_budget::Exhausted;
 use emergent_guest_proto::{ErrorCode, ExecutionId, GuestError};
 use emergent_provider::ChannelError;
 
@@ -31,6 +32,9 @@ pub enum GuestCallError {
         /// How long the call waited.
         after: Duration,
     },
+    /// The answer cannot be held in memory beside those of other requests: the call happened.
+    #[error("the workspace's answer cannot be taken now")]
+    Exhausted(#[source] Exhausted),
     /// The guest answered something that no guest of ours answers.
     #[error("the workspace answered nonsense: {0}")]
     Nonsense(String),
@@ -84,7 +88,7 @@ impl GuestCallError {
     pub fn may_have_happened(&self) -> bool {
         match self {
             Self::Refused(_) | Self::Unreachable(_) => false,
-            Self::Interrupted { .. } | Self::Timeout { .. } | Self::Nonsense(_) => true,
+            Self::Interrupted { .. } | Self::Timeout { .. } | Self::Exhausted(_) | Self::Nonsense(_) => true,
         }
     }
 

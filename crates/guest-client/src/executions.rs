@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::{
     Guest, GuestCallError, Interruption,
     call::{Call, USUAL},
+    limits,
 };
 
 /// What the guest may take for a command beyond the command's own time.
@@ -49,7 +50,13 @@ impl Guest {
         loop {
             let boot = self.boot_id_for(deadline).await;
             let remaining = deadline.saturating_duration_since(Instant::now());
-            match Call::post(routes::BASH).json(request)?.within(remaining).for_json(&self.calls).await {
+            match Call::post(routes::BASH)
+                .json(request)?
+                .within(remaining)
+                .answers(limits::BASH)
+                .for_json(&self.calls)
+                .await
+            {
                 Err(GuestCallError::Interrupted { .. }) => sent_in = sent_in.or(boot),
                 Err(error) if sent_in.is_some() && error.is_refusal(ErrorCode::ExecutionExists) => {}
                 Err(GuestCallError::Unreachable(source)) if sent_in.is_some() => {
@@ -74,7 +81,7 @@ impl Guest {
         loop {
             let remaining = deadline.saturating_duration_since(Instant::now());
             let path = routes::with_id(routes::WAIT, id);
-            match Call::get(path).within(remaining).for_json(&self.calls).await {
+            match Call::get(path).within(remaining).answers(limits::BASH).for_json(&self.calls).await {
                 Err(GuestCallError::Interrupted { .. }) => {}
                 Err(GuestCallError::Unreachable(source)) => return Err(interrupted(Interruption::Unreachable(source))),
                 ended => return ended,
@@ -107,7 +114,7 @@ impl Guest {
 
     /// The executions that the guest still knows.
     pub async fn executions(&self) -> Result<ExecutionList, GuestCallError> {
-        Call::get(routes::EXECUTIONS).for_json(&self.calls).await
+        Call::get(routes::EXECUTIONS).answers(limits::EXECUTIONS).for_json(&self.calls).await
     }
 
     /// One execution as it is now.

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use emergent_budget::Account;
 use emergent_guest_proto::{
     files::{FileInfo, FileList, MoveRequest, PathQuery, PathRequest, RemoveRequest, UploadQuery},
     routes,
@@ -25,13 +26,12 @@ use crate::{
     Guest, GuestCallError,
     body::{self, BodyError},
     call::{self, Answer, Call},
+    limits,
     link::OPEN_BUDGET,
 };
 
 /// How long the guest may make no progress with a transfer.
 const STALL: Duration = Duration::from_secs(60);
-/// The longest JSON that the answer to an upload may be.
-const ANSWER_LIMIT: usize = 256 * 1024;
 
 /// Bytes from a guest, as they come. An error is the last item.
 pub type ByteBody = BoxStream<'static, Result<Bytes, GuestCallError>>;
@@ -64,6 +64,7 @@ impl Guest {
             let last = last.map(|last| last.to_string()).unwrap_or_default();
             call = call.header(header::RANGE, format!("bytes={first}-{last}"));
         }
+        let room = call::room_for_stream().await?;
         let answer = call.for_answer(&self.bulk).await?;
         call::expect_status(&answer, &[StatusCode::OK, StatusCode::PARTIAL_CONTENT])?;
         let nonsense = || GuestCallError::Nonsense("a file's length is missing or wrong".to_owned());
@@ -74,7 +75,7 @@ impl Guest {
         };
         let content_type = answer.response.headers().get(header::CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Ok(Download { size, total, offset, content_type, body: incoming(answer, Some(size)).boxed() })
+        Ok(Download { size, total, offset, content_type, body: incoming(answer, Some(size), room).boxed() })
     }
 
     /// Writes a file from a stream, atomically: one that ends with an error changes nothing.
@@ -85,13 +86,14 @@ impl Guest {
     ) -> Result<FileInfo, GuestCallError> {
         let path = call::with_query(routes::FILE_CONTENT, query)?;
         let answer = self.send_stream(Method::PUT, &path, bytes, Some(STALL)).await?;
-        Ok(body::json(answer.response.into_body(), ANSWER_LIMIT).await?)
+        Ok(body::json(answer.response.into_body(), limits::FEW).await?)
     }
 
     /// Reads a file or directory as an uncompressed tar.
     pub async fn archive_download(&self, query: &PathQuery) -> Result<ByteBody, GuestCallError> {
+        let room = call::room_for_stream().await?;
         let answer = Call::get(routes::FILE_ARCHIVE).query(query)?.for_answer(&self.bulk).await?;
-        Ok(incoming(answer, None).boxed())
+        Ok(incoming(answer, None, room).boxed())
     }
 
     /// Unpacks an uncompressed tar below a directory.
@@ -111,7 +113,7 @@ impl Guest {
 
     /// What stands in a directory.
     pub async fn list_files(&self, query: &PathQuery) -> Result<FileList, GuestCallError> {
-        Call::get(routes::FILE_LIST).query(query)?.for_json(&self.calls).await
+        Call::get(routes::FILE_LIST).query(query)?.answers(limits::FILES).for_json(&self.calls).await
     }
 
     /// Makes a directory, and its parents.
@@ -166,7 +168,11 @@ impl Guest {
 }
 
 /// The body of an answer as a stream that ends with an error when it is cut short, too long, or stalls.
-fn incoming(answer: Answer, size: Option<u64>) -> impl Stream<Item = Result<Bytes, GuestCallError>> + Send {
+fn incoming(
+    answer: Answer,
+    size: Option<u64>,
+    room: Option<Account>,
+) -> impl Stream<Item = Result<Bytes, GuestCallError>> + Send {
     async_stream::try_stream! {
         let Answer { response, connection } = answer;
         let mut body = response.into_body();
@@ -185,7 +191,7 @@ fn incoming(answer: Answer, size: Option<u64>) -> impl Stream<Item = Result<Byte
         if size.is_some_and(|size| received != size) {
             Err(GuestCallError::Nonsense("a file is not as long as was said".to_owned()))?;
         }
-        drop(connection);
+        drop((connection, room));
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     GuestCallError, Open,
     call::{Call, QUICK, THOROUGH},
     connection::Purpose,
+    limits,
     link::Link,
 };
 
@@ -98,7 +99,7 @@ impl Guest {
 
     /// Shows a file or a directory.
     pub async fn read(&self, request: &ReadRequest) -> Result<ReadResult, GuestCallError> {
-        Call::post(routes::READ).json(request)?.repeatable().for_json(&self.calls).await
+        Call::post(routes::READ).json(request)?.repeatable().answers(limits::READ).for_json(&self.calls).await
     }
 
     /// Writes a whole file, atomically.
@@ -113,16 +114,28 @@ impl Guest {
 
     /// Finds files by name.
     pub async fn glob(&self, request: &GlobRequest) -> Result<GlobResult, GuestCallError> {
-        Call::post(routes::GLOB).json(request)?.repeatable().within(THOROUGH).for_json(&self.calls).await
+        Call::post(routes::GLOB)
+            .json(request)?
+            .repeatable()
+            .within(THOROUGH)
+            .answers(limits::GLOB)
+            .for_json(&self.calls)
+            .await
     }
 
     /// Searches the contents of files.
     pub async fn grep(&self, request: &GrepRequest) -> Result<GrepResult, GuestCallError> {
-        Call::post(routes::GREP).json(request)?.repeatable().within(THOROUGH).for_json(&self.calls).await
+        Call::post(routes::GREP)
+            .json(request)?
+            .repeatable()
+            .within(THOROUGH)
+            .answers(limits::GREP)
+            .for_json(&self.calls)
+            .await
     }
 
     /// Works with a git repository.
     pub async fn git(&self, request: &GitRequest) -> Result<GitResult, GuestCallError> {
-        Call::post(routes::GIT).json(request)?.within(THOROUGH).for_json(&self.calls).await
+        Call::post(routes::GIT).json(request)?.within(THOROUGH).answers(limits::GIT).for_json(&self.calls).await
     }
 }

@@ -10,6 +10,7 @@
 mod body;
 mod call;
 mod connection;
+mod limits;
 mod link;
 
 pub mod children;

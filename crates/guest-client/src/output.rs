@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::{
     Guest, GuestCallError, Interruption,
     body::BodyError,
-    call::{Answer, Call, USUAL},
+    call::{self, Answer, Call, USUAL},
 };
 
 /// How often the stream is taken up again without one byte of progress.
@@ -41,6 +41,13 @@ impl Guest {
     ) -> impl Stream<Item = Result<Frame, GuestCallError>> + Send + 'static {
         let guest = self.clone();
         async_stream::stream! {
+            let _room = match call::room_for_stream().await {
+                Ok(room) => room,
+                Err(error) => {
+                    yield Err(error.of_execution(&id));
+                    return;
+                }
+            };
             let mut position = Position { query: from, received: 0 };
             let mut tries = 0;
             loop {

@@ -208,7 +208,10 @@ fn is_gone(error: &GuestCallError) -> bool {
         GuestCallError::Unreachable(source) => {
             matches!(**source, OpenError::Closed | OpenError::Channel(ChannelError::NotRunning))
         }
-        GuestCallError::Interrupted { .. } | GuestCallError::Timeout { .. } | GuestCallError::Nonsense(_) => false,
+        GuestCallError::Interrupted { .. }
+        | GuestCallError::Timeout { .. }
+        | GuestCallError::Exhausted(_)
+        | GuestCallError::Nonsense(_) => false,
     }
 }
 

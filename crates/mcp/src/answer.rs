@@ -3,13 +3,14 @@
 use std::{convert::Infallible, time::Duration};
 
 use bytes::{Buf, Bytes};
+use emergent_budget::{Limits, Pace, ReadError};
 use futures::stream;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
+    header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
 };
 use http_body::Frame;
-use http_body_util::{BodyExt as _, Empty, Full, LengthLimitError, Limited, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
 use tokio::time::timeout;
 
 use crate::{outlet::Reader, rpc};
@@ -43,26 +44,27 @@ pub(crate) enum Place {
     Before,
 }
 
-/// Reads a whole body of at most so many bytes.
-pub(crate) async fn read<B>(headers: &HeaderMap, body: B, limit: usize) -> Result<Bytes, Box<Answer>>
+/// Reads a whole body within limits.
+pub(crate) async fn read<B>(body: B, limits: Limits) -> Result<Bytes, Box<Answer>>
 where
     B: http_body::Body + Send,
     B::Data: Buf + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let too_large = || {
-        let text = format!("the request body has more than {limit} bytes");
-        Box::new(error(StatusCode::PAYLOAD_TOO_LARGE, None, rpc::REFUSED, &text))
-    };
-    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > limit) {
-        return Err(too_large());
-    }
-    match Box::pin(Limited::new(body, limit).collect()).await {
-        Ok(whole) => Ok(whole.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(_) => Err(Box::new(self::error(StatusCode::BAD_REQUEST, None, rpc::REFUSED, "the request body broke off"))),
-    }
+    let read = Box::pin(emergent_budget::read(body, limits, Some(Pace::OF_CLIENTS))).await;
+    read.map_err(|refused| {
+        Box::new(match refused {
+            ReadError::TooLong(_) | ReadError::TooManyValues(_) => {
+                let text = format!("the request body is too large: {refused}");
+                error(StatusCode::PAYLOAD_TOO_LARGE, None, rpc::REFUSED, &text)
+            }
+            ReadError::TooSlow(_) => {
+                error(StatusCode::REQUEST_TIMEOUT, None, rpc::REFUSED, "the request body came too slowly")
+            }
+            ReadError::Exhausted(exhausted) => busy(StatusCode::SERVICE_UNAVAILABLE, None, &exhausted.to_string()),
+            ReadError::Broken(_) => error(StatusCode::BAD_REQUEST, None, rpc::REFUSED, "the request body broke off"),
+        })
+    })
 }
 
 /// A JSON-RPC message as the whole answer.

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
+use emergent_budget::Limits;
 use futures::future::join_all;
 use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use serde_json::value::RawValue;
@@ -143,7 +144,7 @@ impl Bridge {
             let text = "the Content-Type of a request is application/json";
             return answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, None, rpc::REFUSED, text);
         }
-        let body = match answer::read(&head.headers, body, config.body_limit).await {
+        let body = match answer::read(body, Limits::bytes(config.body_limit)).await {
             Ok(body) => body,
             Err(refused) => return *refused,
         };

@@ -30,6 +30,9 @@ const LIST_TTL_MS: u64 = 60_000;
 /// answer of its own has a status that says more.
 const STREAM_AFTER: Duration = Duration::from_secs(5);
 
+/// The most values that a message may have, as [`emergent_budget::Limits`] counts them: each becomes a part of a tree.
+const VALUES: usize = 50_000;
+
 /// Tools, and who offers them.
 #[async_trait]
 pub trait Tools: Send + Sync + 'static {
@@ -76,7 +79,7 @@ where
     if head.method != Method::POST {
         return answer::not_allowed("POST");
     }
-    let body = match answer::read(&head.headers, body, config.body_limit).await {
+    let body = match answer::read(body, emergent_budget::Limits::json(config.body_limit, VALUES)).await {
         Ok(body) => body,
         Err(refused) => return *refused,
     };

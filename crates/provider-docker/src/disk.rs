@@ -3,7 +3,12 @@
 //! Whoever has root inside may change the tree meanwhile, so that nothing is looked up by a path: each directory is
 //! opened from the one above, and no link is followed.
 
-use std::{collections::HashSet, os::fd::OwnedFd, path::PathBuf};
+use std::{
+    collections::HashSet,
+    fs,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 
@@ -58,6 +63,34 @@ pub(crate) fn measure(roots: &[PathBuf]) -> Option<u64> {
     bytes
 }
 
+/// Counts the files that are removed, and that processes have open or mapped all the same. Blocks. Files in memory do
+/// not count.
+pub(crate) fn measure_removed(processes: &[String]) -> u64 {
+    let mut bytes = 0_u64;
+    let mut known = HashSet::new();
+    for directory in processes.iter().flat_map(|pid| ["fd", "map_files"].map(|kind| format!("/proc/{pid}/{kind}"))) {
+        let Ok(entries) = fs::read_dir(directory) else { continue };
+        for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
+            // The kernel's links lead to the very files, whatever their names were.
+            let Ok(stat) = rustix::fs::stat(&path) else { continue };
+            let is_removed = stat.st_nlink == 0 && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+            if is_removed && known.insert((stat.st_dev, stat.st_ino)) && !is_in_memory(&path) {
+                let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
+                bytes = bytes.saturating_add(blocks.saturating_mul(512));
+            }
+        }
+    }
+    bytes
+}
+
+/// Whether a file's contents are memory's, as those of a tmpfs are.
+fn is_in_memory(path: &Path) -> bool {
+    const TMPFS: i64 = 0x0102_1994;
+    const HUGE_PAGES: i64 = 0x9584_58f6;
+    let kind = rustix::fs::statfs(path).map(|system| i64::from(system.f_type));
+    kind.is_ok_and(|kind| [TMPFS, HUGE_PAGES].contains(&kind))
+}
+
 /// A directory that is being looked through.
 struct Open {
     descriptor: OwnedFd,
@@ -73,9 +106,25 @@ fn open(above: impl std::os::fd::AsFd, name: &[u8]) -> Option<Open> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::io::Write as _;
 
     use super::*;
+
+    #[test]
+    fn a_removed_file_counts_while_it_is_open() {
+        let own = [std::process::id().to_string()];
+        // Not where files may be in memory.
+        let program = std::env::current_exe().unwrap();
+        let directory = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
+        let path = directory.path().join("file");
+        let mut file = fs::File::create(&path).unwrap();
+        file.write_all(&vec![1; 8 << 20]).unwrap();
+        file.sync_all().unwrap();
+        let before = measure_removed(&own);
+        fs::remove_file(&path).unwrap();
+        let counted = measure_removed(&own);
+        assert!(counted >= before + (8 << 20), "{before}, then {counted}");
+    }
 
     #[test]
     fn files_are_counted_once_and_links_lead_nowhere() {

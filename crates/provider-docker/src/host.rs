@@ -6,6 +6,7 @@ use std::{
     io::Read as _,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use emergent_provider::{ExitReason, HostRoom, WorkspaceId};
@@ -28,8 +29,16 @@ const CONTAINERS: [&str; 4] = [
 const FORK_REJECTED: &str = "fork rejected by pids controller in ";
 /// The most of the kernel's log that is read.
 const KERNEL_LOG: usize = 8 << 20;
+/// How many processes of a sandbox are looked at for files that are removed and still open.
+const PROCESSES: usize = 2_000;
 /// What the program of gVisor answers when its host refuses it something that it cannot do without.
 const GVISOR_FAILED: i64 = 2;
+
+/// Where a sandbox keeps its files, and has its processes while it runs.
+pub(crate) struct Places {
+    roots: Vec<PathBuf>,
+    group: Option<PathBuf>,
+}
 
 /// What the machine has left; `None` where the engine runs elsewhere, or has not said where it keeps its files.
 pub(crate) fn room(parts: &Parts) -> Option<HostRoom> {
@@ -60,25 +69,41 @@ pub(crate) async fn disk_use(parts: &Parts, workspace: WorkspaceId) -> Result<Op
     if !parts.engine.is_local() {
         return Ok(None);
     }
-    let roots = match parts.known_roots(workspace) {
-        Some(roots) => roots,
-        None => match roots(parts, workspace).await? {
-            Some(roots) => parts.note_roots(workspace, roots),
-            None => return Ok(None),
-        },
+    let Some(places) = places(parts, workspace).await? else { return Ok(None) };
+    let count = move || {
+        let kept = disk::measure(&places.roots)?;
+        // What is removed while a process still has it open takes room all the same.
+        let open = places.group.as_deref().map_or(0, |group| disk::measure_removed(&processes(group)));
+        Some(kept.saturating_add(open))
     };
-    Ok(tokio::task::spawn_blocking(move || disk::measure(&roots)).await.ok().flatten())
+    Ok(tokio::task::spawn_blocking(count).await.ok().flatten())
 }
 
-/// The directories where a sandbox keeps its files; `None` where there is no such sandbox.
-async fn roots(parts: &Parts, workspace: WorkspaceId) -> Result<Option<Vec<PathBuf>>, EngineError> {
+/// Where a sandbox keeps its files and has its processes; `None` where there is no such sandbox.
+async fn places(parts: &Parts, workspace: WorkspaceId) -> Result<Option<Arc<Places>>, EngineError> {
+    if let Some(known) = parts.known_places(workspace) {
+        return Ok(Some(known));
+    }
     let docker = parts.engine.client().await?;
-    let container = found(bounded(docker.inspect_container(&name_of(workspace), None)).await)?;
-    Ok(container.map(|container| {
-        let layer = container.graph_driver.and_then(|driver| driver.data.get("UpperDir").cloned());
-        let volumes = container.mounts.unwrap_or_default().into_iter().filter(|mount| mount.rw == Some(true));
-        volumes.filter_map(|mount| mount.source).chain(layer).map(PathBuf::from).collect()
-    }))
+    let Some(container) = found(bounded(docker.inspect_container(&name_of(workspace), None)).await)? else {
+        return Ok(None);
+    };
+    let layer = container.graph_driver.and_then(|driver| driver.data.get("UpperDir").cloned());
+    let volumes = container.mounts.unwrap_or_default().into_iter().filter(|mount| mount.rw == Some(true));
+    let roots = volumes.filter_map(|mount| mount.source).chain(layer).map(PathBuf::from).collect();
+    let group = container.state.and_then(|state| state.pid).and_then(group_of);
+    let places = Arc::new(Places { roots, group });
+    // One that does not run has its processes elsewhere when it does.
+    if places.group.is_some() {
+        parts.note_places(workspace, &places);
+    }
+    Ok(Some(places))
+}
+
+/// The processes of a control group, the oldest first; of very many only so many.
+fn processes(group: &Path) -> Vec<String> {
+    let listed = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    listed.lines().take(PROCESSES).map(str::to_owned).collect()
 }
 
 /// Whether the files of sandboxes can be counted: they are root's.
@@ -94,12 +119,13 @@ pub(crate) async fn task_use(parts: &Parts, workspace: WorkspaceId) -> Result<Op
     }
     let docker = parts.engine.client().await?;
     let container = found(bounded(docker.inspect_container(&name_of(workspace), None)).await)?;
-    let pid = container.and_then(|container| container.state?.pid).filter(|pid| *pid > 0);
-    Ok(pid.and_then(|pid| tasks_of_group(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)))
+    let group = container.and_then(|container| group_of(container.state?.pid?));
+    Ok(group.and_then(|group| number(&group.join("pids.current"))))
 }
 
-/// The tasks of the control group that a line of `/proc/PID/cgroup` names.
-fn tasks_of_group(groups: &str) -> Option<u64> {
+/// The control group that limits the tasks of a process; `None` for 0, which is no process.
+fn group_of(pid: i64) -> Option<PathBuf> {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     groups.lines().find_map(|line| {
         let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
         let hierarchy = match controllers {
@@ -107,7 +133,7 @@ fn tasks_of_group(groups: &str) -> Option<u64> {
             listed if listed.split(',').any(|controller| controller == "pids") => "pids",
             _ => return None,
         };
-        number(&Path::new("/sys/fs/cgroup").join(hierarchy).join(group.trim_start_matches('/')).join("pids.current"))
+        Some(Path::new("/sys/fs/cgroup").join(hierarchy).join(group.trim_start_matches('/')))
     })
 }
 

@@ -39,7 +39,7 @@ impl Lifecycle for DockerProvider {
             // After a reboot nothing filters yet.
             self.parts.networks.ensure_filtered(&self.parts.engine).await?;
             let channel = channel::attach(docker, &container).await?;
-            self.parts.forget_ending(workspace);
+            self.parts.forget_sandbox(workspace);
             within(START_DEADLINE, docker.start_container(&container, None)).await?;
             Ok(Some(channel))
         };

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -19,7 +18,8 @@ use crate::{
     engine::{Engine, EngineError, bounded},
     facts::{Facts, Runtime},
     guest_volume::GuestVolume,
-    health, host,
+    health,
+    host::{self, Places},
     network::Networks,
     registry::Registries,
     root_probe::RootProbe,
@@ -39,9 +39,9 @@ pub(crate) struct Parts {
     pub(crate) root_probe: RootProbe,
     /// Why containers have ended, where the engine does not tell.
     endings: Mutex<HashMap<WorkspaceId, ExitReason>>,
-    /// Where containers keep their files, as far as somebody has asked.
-    roots: Mutex<HashMap<WorkspaceId, Arc<[PathBuf]>>>,
     pub(crate) registries: Registries,
+    /// Where containers that run keep their files, as far as somebody has asked.
+    places: Mutex<HashMap<WorkspaceId, Arc<Places>>>,
     gvisor: String,
     require_isolation: Isolation,
     facts: Mutex<Option<Arc<Facts>>>,
@@ -63,8 +63,8 @@ impl DockerProvider {
             networks: Networks::new(config.network_name, config.network_allow),
             root_probe: RootProbe::new(config.server),
             endings: Mutex::default(),
-            roots: Mutex::default(),
             registries: Registries::new(config.private_registries),
+            places: Mutex::default(),
             gvisor: config.runtime,
             require_isolation: config.require_isolation,
             facts: Mutex::new(None),
@@ -135,25 +135,18 @@ impl Parts {
         self.endings.lock().unwrap_or_else(PoisonError::into_inner).insert(workspace, why);
     }
 
-    /// Forgets how a sandbox has ended: it is started again.
-    pub(crate) fn forget_ending(&self, workspace: WorkspaceId) {
-        self.endings.lock().unwrap_or_else(PoisonError::into_inner).remove(&workspace);
-    }
-
-    /// Forgets what is known of a sandbox whose container goes, or comes anew.
+    /// Forgets what is known of a sandbox that goes, or is started anew.
     pub(crate) fn forget_sandbox(&self, workspace: WorkspaceId) {
-        self.forget_ending(workspace);
-        self.roots.lock().unwrap_or_else(PoisonError::into_inner).remove(&workspace);
+        self.endings.lock().unwrap_or_else(PoisonError::into_inner).remove(&workspace);
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).remove(&workspace);
     }
 
-    pub(crate) fn known_roots(&self, workspace: WorkspaceId) -> Option<Arc<[PathBuf]>> {
-        self.roots.lock().unwrap_or_else(PoisonError::into_inner).get(&workspace).cloned()
+    pub(crate) fn known_places(&self, workspace: WorkspaceId) -> Option<Arc<Places>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).get(&workspace).cloned()
     }
 
-    pub(crate) fn note_roots(&self, workspace: WorkspaceId, roots: Vec<PathBuf>) -> Arc<[PathBuf]> {
-        let roots: Arc<[PathBuf]> = roots.into();
-        self.roots.lock().unwrap_or_else(PoisonError::into_inner).insert(workspace, Arc::clone(&roots));
-        roots
+    pub(crate) fn note_places(&self, workspace: WorkspaceId, places: &Arc<Places>) {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).insert(workspace, Arc::clone(places));
     }
 
     /// Why a sandbox has ended that the engine says to have ended with `reason`.

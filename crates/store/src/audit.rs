@@ -11,6 +11,7 @@ use sea_orm::{
     sea_query::{ExprTrait as _, OnConflict},
 };
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use crate::{
     AuditId, Cursor, Page, PageRequest, ProjectId, Store, StoreError, TokenId,
@@ -230,6 +231,31 @@ impl Store {
         let old = Entity::find().select_only().column(Column::Id).filter(Column::At.lt(before)).limit(most);
         let delete = Entity::delete_many().filter(Column::Id.in_subquery(old.into_query()));
         let deleted = delete.exec(self.writer.connection()).await.doing("delete what is old")?;
+        Ok(deleted.rows_affected)
+    }
+
+    /// The projects that have more than so many rows, with their numbers.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn audit_counts(&self, beyond: u64) -> Result<Vec<(ProjectId, u64)>, StoreError> {
+        let select = Entity::find().select_only().column(Column::ProjectId).expr(Column::Id.count());
+        let many = select.group_by(Column::ProjectId).having(Column::Id.count().gt(beyond));
+        let counts =
+            many.into_tuple::<(Uuid, i64)>().all(self.reader.connection()).await.doing("count what was done")?;
+        counts.into_iter().map(|(project, rows)| Ok((project.into(), from_integer("count", rows)?))).collect()
+    }
+
+    /// Deletes at most `most` of a project's rows, the oldest first; answers how many.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn audit_purge_oldest(&self, project: ProjectId, most: u64) -> Result<u64, StoreError> {
+        let of_project =
+            Entity::find().select_only().column(Column::Id).filter(Column::ProjectId.eq(project.as_uuid()));
+        let oldest = of_project.order_by_asc(Column::At).order_by_asc(Column::Id).limit(most);
+        let delete = Entity::delete_many().filter(Column::Id.in_subquery(oldest.into_query()));
+        let deleted = delete.exec(self.writer.connection()).await.doing("delete what is too much")?;
         Ok(deleted.rows_affected)
     }
 }

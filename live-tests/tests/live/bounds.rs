@@ -14,6 +14,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("what_is_written_beyond_the_disk_limit_ends_the_workspace", disk_limit_in_the_workspace),
         Case::new("the_disk_limit_counts_what_is_outside_the_workspace_directory", disk_limit_outside),
+        Case::new("the_disk_limit_counts_what_is_removed_and_still_written", disk_limit_of_removed_files),
         Case::new("a_host_that_is_nearly_full_takes_nothing_more", nearly_full_host),
         Case::new("a_fork_bomb_is_told_as_what_it_was", fork_bomb),
     ]
@@ -48,11 +49,27 @@ async fn disk_limit(runtime: Runtime, place: &str) -> anyhow::Result<()> {
     server.api.tool(&id, "write", write).await?.refusal(507)?;
     let remove = json!({ "path": format!("{place}/full"), "recursive": true });
     server.api.post(&format!("{WORKSPACES}/{id}/files/remove"), remove).await?.success()?;
+    programs_run_again(&server, &id).await
+}
+
+async fn programs_run_again(server: &Server, id: &str) -> anyhow::Result<()> {
     until("programs run again", PATIENCE, async || {
-        let ran = server.api.tool(&id, "bash", json!({ "command": "true" })).await?;
+        let ran = server.api.tool(id, "bash", json!({ "command": "true" })).await?;
         Ok(if ran.status.is_success() { Ok(()) } else { Err(ran.body.to_string()) })
     })
     .await
+}
+
+async fn disk_limit_of_removed_files(runtime: Runtime) -> anyhow::Result<()> {
+    let server = Server::on(runtime).await?;
+    let id = server.api.create(json!({ "resource_limits": { "disk": "100M" } })).await?;
+    let script =
+        "exec 3>/var/tmp/file; rm /var/tmp/file; for i in $(seq 100); do head -c 10M /dev/zero >&3; sleep 0.3; done";
+    let started = json!({ "command": script });
+    server.api.post(&format!("{WORKSPACES}/{id}/processes"), started).await?.success()?;
+    let failed = server.api.await_state(&id, "error", PATIENCE).await?;
+    ensure!(failed["error"]["reason"] == "disk_full", "{}", failed["error"]);
+    programs_run_again(&server, &id).await
 }
 
 async fn nearly_full_host(runtime: Runtime) -> anyhow::Result<()> {

@@ -9,6 +9,7 @@ mod idle;
 mod images;
 mod isolation;
 mod lifecycle;
+mod memory;
 mod selection;
 mod sessions;
 mod snapshot_faults;
@@ -33,5 +34,6 @@ fn main() -> ExitCode {
         warm::cases,
         audit::cases,
         bounds::cases,
+        memory::cases,
     ])
 }

@@ -15,11 +15,13 @@ use crate::{
     config::env_vars,
     exit::ExitStatus,
     print,
-    serve::{listener, log_to_stderr, signals::StopSignals},
+    serve::{descriptors, listener, listener::ConnectionLimits, log_to_stderr, memory, signals::StopSignals},
 };
 
 /// How long calls under way get to end.
 const GRACE: Duration = Duration::from_secs(10);
+/// How often the process's memory is tidied.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Runs the manager until it is told to stop.
 pub(super) async fn run(arguments: FirecrackerManagerArgs) -> ExitStatus {
@@ -34,6 +36,7 @@ pub(super) async fn run(arguments: FirecrackerManagerArgs) -> ExitStatus {
 
 async fn serve(arguments: FirecrackerManagerArgs) -> anyhow::Result<()> {
     log_to_stderr(&arguments.log, false)?;
+    memory::set_up();
     let access = Access::new(arguments.listen, api_key(arguments.api_key_file.as_deref())?)?;
     // From here on a signal to stop is kept until it can be obeyed.
     let signals = StopSignals::listen()?;
@@ -54,8 +57,17 @@ async fn serve(arguments: FirecrackerManagerArgs) -> anyhow::Result<()> {
         );
     });
     tracing::info!("listening on http://{address}");
-    let served = listener::serve(listener, None, router(sandboxes.clone(), access), signals, GRACE).await;
+    let upkeep = tokio::spawn(async {
+        let mut ticks = tokio::time::interval(UPKEEP);
+        loop {
+            ticks.tick().await;
+            memory::give_back_much();
+        }
+    });
+    let limits = ConnectionLimits::default().within(descriptors::raise_limit());
+    let served = listener::serve(listener, None, router(sandboxes.clone(), access), signals, GRACE, limits).await;
     probe.abort();
+    upkeep.abort();
     sandboxes.shutdown().await;
     tracing::info!("stopped; machines go on");
     served

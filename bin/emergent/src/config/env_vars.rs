@@ -79,6 +79,12 @@ variables! {
     Server WORKSPACE_AUDIT_ARGUMENTS = "names", "none, names or commands";
     /// Days that the audit's rows are kept.
     Server WORKSPACE_AUDIT_RETENTION_DAYS = "90", "a whole number of days from 1 to 3650";
+    /// Rows of the audit that are kept of each project; the clean-up deletes the oldest of those beyond.
+    Server WORKSPACE_AUDIT_MAX_ROWS = "1000000", "a whole number from 1000 to 1000000000";
+    /// Calls that a project may make in a second, on average; more are refused with 429. 0 for as many as it likes.
+    Server WORKSPACE_RATE_LIMIT = "1000", "a whole number from 0 to 1000000";
+    /// Calls that a project may make at once after a pause.
+    Server WORKSPACE_RATE_BURST = "5000", "a whole number from 1 to 1000000";
     /// Seconds between samples of what each workspace uses.
     Server WORKSPACE_USAGE_INTERVAL_SEC = "60", "a whole number of seconds from 1 to 86400";
     /// Days that samples of use are kept.
@@ -169,7 +175,7 @@ variables! {
     /// `secret-key`; servers that share a PostgreSQL database need the same one.
     Server EMERGENT_SECRET_KEY(secret) = "", "64 hexadecimal digits, which are 32 bytes";
     /// The longest body that the endpoint of an MCP server takes.
-    Server EMERGENT_MCP_BODY_LIMIT = "8M", "an amount of bytes of at least 16K, such as 8M";
+    Server EMERGENT_MCP_BODY_LIMIT = "8M", "an amount of bytes from 16K to 16M, such as 8M";
     /// How many MCP servers may be hosted, of all projects and on all servers of the installation; more are refused with 429.
     Server EMERGENT_MCP_MAX_SERVERS = "50", "a whole number from 0 to 100000";
     /// Sessions that an MCP server has at most.
@@ -184,6 +190,13 @@ variables! {
     Server EMERGENT_LOG = "info,sea_orm_migration=warn", "a level or directives, such as debug or info,emergent_core=debug";
     /// How it is logged.
     Server EMERGENT_LOG_FORMAT = "text", "text or json";
+    /// Connections that the server has at once, if the limit on its file descriptors is twice as much. A new one displaces
+    /// one that has nothing under way; a sixteenth is for this machine alone.
+    Server EMERGENT_MAX_CONNECTIONS = "4096", "a whole number from 16 to 1000000";
+    /// Connections that one address has at once, if it is not this machine's.
+    Server EMERGENT_MAX_CONNECTIONS_PER_ADDRESS = "256", "a whole number from 1 to 1000000";
+    /// What the bodies and answers of requests under way may hold in memory; one project may hold three eighths of it.
+    Server EMERGENT_MEMORY_BUDGET = "192M", "an amount of bytes of at least 192M";
     /// Seconds that calls under way get to end when the server is told to stop.
     Server EMERGENT_SHUTDOWN_GRACE_SECONDS = "10", "a whole number of seconds from 0 to 600";
     /// The settings file.

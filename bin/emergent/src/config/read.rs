@@ -2,10 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use emergent_api::size::ByteSize;
+use emergent_api::{rates::RateLimit, size::ByteSize};
 use emergent_core::{ArgumentLevel, AuditConfig, CoreConfig, DeploymentMode};
-use emergent_guest_proto::WorkspaceDefaults;
 use emergent_firecracker_manager::{Host, ManagerConfig};
+use emergent_guest_proto::WorkspaceDefaults;
 use emergent_mcp_hosting::{HostStep, SecretKey};
 use emergent_provider::{Fault as FaultPoint, ImageRef, Isolation, ProviderKind, ResourceLimits};
 use emergent_provider_docker::IpNet;
@@ -20,6 +20,7 @@ use super::{
     registries,
     settings::Source,
 };
+use crate::serve::listener::ConnectionLimits;
 
 /// Processes and threads of a workspace when the request does not say.
 const DEFAULT_PIDS: u32 = 1024;
@@ -57,6 +58,7 @@ impl Reading<'_> {
             core: self.core(),
             docker: self.docker(),
             firecracker: self.firecracker(),
+            rate_limit: self.rate_limit(),
             mcp: self.mcp(),
             guest_path: self.path(env_vars::EMERGENT_GUEST_PATH),
             shutdown_grace: Duration::from_secs(self.whole(env_vars::EMERGENT_SHUTDOWN_GRACE_SECONDS, 0, 600)),
@@ -90,20 +92,27 @@ impl Reading<'_> {
             allowed_hosts: self.list(env_vars::EMERGENT_ALLOWED_HOSTS),
             advertise_url: self.optional(env_vars::EMERGENT_ADVERTISE_URL, advertise_url),
             peer_ca: self.path(env_vars::EMERGENT_PEER_CA_FILE),
+            connections: ConnectionLimits {
+                all: self.whole(env_vars::EMERGENT_MAX_CONNECTIONS, 16, 1_000_000),
+                one_address: self.whole(env_vars::EMERGENT_MAX_CONNECTIONS_PER_ADDRESS, 1, 1_000_000),
+            },
+            memory_budget: self.bytes(env_vars::EMERGENT_MEMORY_BUDGET, 192 << 20, 1 << 40),
         }
+    }
+
+    fn rate_limit(&mut self) -> Option<RateLimit> {
+        let per_second = self.whole(env_vars::WORKSPACE_RATE_LIMIT, 0, 1_000_000);
+        let burst = self.whole(env_vars::WORKSPACE_RATE_BURST, 1, 1_000_000);
+        (per_second > 0).then_some(RateLimit { per_second, burst })
     }
 
     fn mcp(&mut self) -> McpSettings {
         let minutes = self.number(env_vars::EMERGENT_MCP_IDLE_MIN, 0.02, 525_600.0);
-        let body_limit = self.required(env_vars::EMERGENT_MCP_BODY_LIMIT, |text| match text.parse::<ByteSize>() {
-            Ok(ByteSize(bytes)) if (16 << 10..=1 << 30).contains(&bytes) => Ok(bytes),
-            Ok(_) => Err("it is out of range".to_owned()),
-            Err(error) => Err(error.to_string()),
-        });
+        let body_limit = self.bytes(env_vars::EMERGENT_MCP_BODY_LIMIT, 16 << 10, 16 << 20);
         McpSettings {
             secret_key: self
                 .optional(env_vars::EMERGENT_SECRET_KEY, |text| SecretKey::from_hex(text).map_err(|_| String::new())),
-            body_limit: usize::try_from(body_limit).unwrap_or(usize::MAX),
+            body_limit,
             max_sessions: self.whole(env_vars::EMERGENT_MCP_MAX_SESSIONS, 1, 256),
             idle_after: Duration::from_secs_f64(60.0 * minutes),
             install_environment: self.pairs(env_vars::EMERGENT_MCP_INSTALL_ENV),
@@ -195,6 +204,7 @@ impl Reading<'_> {
         AuditConfig {
             arguments: self.word(env_vars::WORKSPACE_AUDIT_ARGUMENTS, &levels),
             retention: self.days(env_vars::WORKSPACE_AUDIT_RETENTION_DAYS),
+            most_rows: self.whole(env_vars::WORKSPACE_AUDIT_MAX_ROWS, 1_000, 1_000_000_000),
             usage_interval: Duration::from_secs(self.whole(env_vars::WORKSPACE_USAGE_INTERVAL_SEC, 1, 86_400)),
             usage_retention: self.days(env_vars::WORKSPACE_USAGE_RETENTION_DAYS),
         }
@@ -351,9 +361,16 @@ impl Reading<'_> {
         })
     }
 
+    /// What a workspace may have of memory or disk.
     fn size(&mut self, variable: &'static Variable) -> u64 {
+        self.bytes(variable, 16 << 20, 1 << 50)
+    }
+
+    fn bytes<T: TryFrom<u64>>(&mut self, variable: &'static Variable, least: u64, most: u64) -> T {
         self.required(variable, |text| match text.parse::<ByteSize>() {
-            Ok(ByteSize(bytes)) if ((16 << 20)..=(1 << 50)).contains(&bytes) => Ok(bytes),
+            Ok(ByteSize(bytes)) if (least..=most).contains(&bytes) => {
+                T::try_from(bytes).map_err(|_| "it is out of range".to_owned())
+            }
             Ok(_) => Err("it is out of range".to_owned()),
             Err(error) => Err(error.to_string()),
         })

@@ -1,13 +1,43 @@
-//! The process's memory.
+//! The process's memory: what it has needed for a while goes back to the system.
 
 #![expect(unsafe_code, reason = "the allocator has no other way to be told")]
 
-/// Gives back what the start alone has needed. That is 10 MB, most of them for the OpenAPI document, and the
-/// allocator would keep them for a server that may be idle for good.
+/// Allocations of so many bytes have pages of their own, which go back as soon as they are freed. The allocator would
+/// raise this by itself, up to 32 MiB, with the first large body that is freed, and keep all later ones.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const LARGE: libc::c_int = 1 << 20;
+
+/// How much the allocator may keep for what comes next, in bytes.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const KEPT: usize = 16 << 20;
+
+/// Sets the allocator up, for later allocations.
+pub(crate) fn set_up() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: mallopt(3) takes no pointer, and this option is a number that each allocation reads.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+    }
+}
+
+/// Gives back all that is not used, such as what the start alone has needed: 10 MB, most of them for the OpenAPI
+/// document.
 pub(super) fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: malloc_trim(3) takes no pointer, and may be called at any time.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// Gives back what is not used, if it is much. Takes milliseconds then.
+pub(crate) fn give_back_much() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // SAFETY: mallinfo2(3) takes no pointer, and may be called at any time.
+        let unused = unsafe { libc::mallinfo2() }.fordblks;
+        if unused > KEPT {
+            give_back();
+        }
     }
 }

@@ -230,7 +230,9 @@ impl Inner {
         };
         let valid = self.store.tokens_valid(&hashes, Utc::now()).await?;
         let mut over: HashSet<_> = hashes.into_iter().collect();
-        valid.iter().for_each(|hash| drop(over.remove(hash)));
+        valid.iter().for_each(|hash| {
+            over.remove(hash);
+        });
         self.end(GrantEnd::Revoked, |hash, _| over.contains(hash));
         self.lock().changes = Some(changes);
         Ok(())

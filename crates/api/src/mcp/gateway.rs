@@ -32,6 +32,7 @@ use crate::{
     auth::{Caller, NeedsMcp},
     observe::Verbatim,
     problem::{ProblemKind, Refusal},
+    rates::Counted,
     state::ApiState,
 };
 
@@ -215,6 +216,7 @@ impl Upstreams for Servers {
             Err(_) => return Refusal::from(HostingError::NotFound).into_response().map(boxed),
         }
         request.headers_mut().insert(header::AUTHORIZATION, lock(&self.authorization).clone());
+        request.extensions_mut().insert(Counted);
         request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
         let answer = self.endpoints.clone().oneshot(request).await.unwrap_or_else(|never| match never {});
         answer.map(boxed)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::SecondsFormat;
+use emergent_budget::Exhausted;
 use emergent_core::{
     AttachError, CallError, ChangeError, ErrorReason, Fullness, ListError, LookupError, NewWorkspaceError, NoRoom,
     SessionError, SessionRow, Snapshot, SnapshotError, SnapshotState, SnapshotStateWord, SnapshotUnusable, StateWord,
@@ -320,8 +321,19 @@ impl From<GuestCallError> for Refusal {
             GuestCallError::Timeout { execution_id, .. } => {
                 Self::new(ProblemKind::CallTimedOut, detail).with_execution(execution_id)
             }
+            GuestCallError::Exhausted(source) => source.into(),
             GuestCallError::Nonsense(_) => Self::new(ProblemKind::CallInterrupted, detail),
         }
+    }
+}
+
+impl From<Exhausted> for Refusal {
+    fn from(error: Exhausted) -> Self {
+        let kind = match error {
+            Exhausted::Project(_) => ProblemKind::TooMuchUnderWay,
+            Exhausted::Server(_) => ProblemKind::ServerBusy,
+        };
+        Self::new(kind, error.to_string()).retry_after(SOON)
     }
 }
 

@@ -96,6 +96,17 @@ kinds! {
     UnknownExecution = "unknown-execution", NOT_FOUND, "There is no such execution";
     /// The guest in this workspace is older than the server and does not know this call. Make a new workspace.
     GuestOutdated = "guest-outdated", NOT_FOUND, "The workspace is too old for this call";
+    /// The body came too slowly: a body has half a minute, and a second more for each 64 KiB that has come. Send it without
+    /// pauses; upload large contents with `PUT …/files/content`, which has no such limit.
+    BodyTooSlow = "body-too-slow", REQUEST_TIMEOUT, "The body came too slowly";
+    /// Your project has called more often than `WORKSPACE_RATE_LIMIT` allows. Try again after `Retry-After` seconds.
+    RateLimited = "rate-limited", TOO_MANY_REQUESTS, "The project calls too often";
+    /// The bodies and answers of your project's requests that are under way take all the memory that one project may use.
+    /// Make fewer large calls at a time, and read answers without pauses.
+    TooMuchUnderWay = "too-much-under-way", TOO_MANY_REQUESTS, "The project has too much under way";
+    /// The bodies and answers of requests under way take all the memory that the server has for them
+    /// (`EMERGENT_MEMORY_BUDGET`). Try again in a moment. Small calls go on meanwhile.
+    ServerBusy = "server-busy", SERVICE_UNAVAILABLE, "The server is busy";
     /// The path takes other methods; the `Allow` header names them.
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "The path does not take this method";
     /// The workspace is not in a state that allows this. `detail` says which state it is in and what leads out of it.

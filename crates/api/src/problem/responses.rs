@@ -28,12 +28,14 @@ const USUAL: &[(u16, &str)] = &[
     (400, "The request cannot be read, or a field is unknown, missing or of the wrong type."),
     (401, "There is no valid token."),
     (403, "The token lacks the scope, or the server or the workspace does not allow this."),
+    (408, "The body came too slowly."),
     (413, "The body is larger than this call takes."),
     (415, "The body's media type is not taken here."),
     (421, "The server does not answer for the host named, or another server has the workspace."),
     (422, "A value makes no sense or is out of range."),
+    (429, "The project calls too often, or has too much under way at once."),
     (500, "The server failed; the request id finds the reason in its log."),
-    (503, "The store does not answer, or the server is shutting down or draining."),
+    (503, "The store does not answer, or the server is busy, shutting down or draining."),
 ];
 
 const ON_WORKSPACE: &[(u16, &str)] = &[
@@ -53,7 +55,7 @@ const ON_SNAPSHOT: &[(u16, &str)] = &[
 const ON_MCP_SERVER: &[(u16, &str)] = &[
     (404, "Your project has no such MCP server."),
     (409, "The MCP server was stopped, has failed or is being deleted, or another has the name."),
-    (429, "The MCP server has as many calls under way as it takes."),
+    (429, "The MCP server has as many calls under way as it takes, or the project calls too often."),
     (502, "The engine refused, or the MCP server failed."),
     (503, "Workspaces are switched off, the engine or the store does not answer, or the MCP server is being started."),
 ];
@@ -63,7 +65,7 @@ const ON_GUEST: &[(u16, &str)] = &[
     (409, "The workspace, the execution or the path is in a state that does not allow this."),
     (416, "The file has no bytes in that range."),
     (422, "A value makes no sense or is out of range, or what it names is not of the right kind."),
-    (429, "The workspace has reached its limit on processes or memory."),
+    (429, "The workspace has reached its limit on processes or memory, or the project calls too often."),
     (504, "The workspace did not answer in time."),
     (507, "No space is left in the workspace."),
 ];

@@ -10,6 +10,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
 };
+use emergent_budget::Limits;
 use emergent_core::Purpose;
 use emergent_guest_proto::{
     Execution, ExecutionId, GuestPath, MAX_TIMEOUT_MS, RunAs,
@@ -248,6 +249,9 @@ async fn wait_for_process(
 // === impl StartProcess ===
 
 impl Check for StartProcess {
+    /// An environment, and arguments, may be of some size.
+    const BODY: Limits = Limits::json(8 << 20, 50_000);
+
     fn check(&self, faults: &mut Faults) {
         match (&self.command, &self.argv) {
             (Some(command), None) => {

@@ -7,7 +7,8 @@ use axum::{
     body::Body,
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
-use emergent_api::{ApiParts, ApiState, Hosts, Peers, auth::TokenSecret, problem::Problem};
+use emergent_api::{ApiParts, ApiState, Hosts, Peers, auth::TokenSecret, problem::Problem, rates::RateLimit};
+use emergent_budget::Budget;
 use emergent_core::{CoreConfig, Readiness, SnapshotId, WorkspaceId, Workspaces};
 use emergent_mcp_hosting::{Hosting, HostingConfig};
 use emergent_provider::{ContainerKind, NetworkPolicy, ProviderKind, ResourceLimits};
@@ -41,6 +42,11 @@ impl Api {
     }
 
     pub(crate) async fn start_with(enabled: bool) -> Self {
+        Self::start_limited(enabled, None).await
+    }
+
+    /// One whose projects may call so often.
+    pub(crate) async fn start_limited(enabled: bool, rate_limit: Option<RateLimit>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&DatabaseUrl::sqlite(directory.path().join("test.sqlite"))).await.unwrap();
         let workspaces = Workspaces::start(config(enabled), store.clone(), Vec::new()).await.unwrap();
@@ -51,7 +57,18 @@ impl Api {
         let metrics = PrometheusBuilder::new().build_recorder().handle();
         let hosting = Hosting::start(hosting(enabled), store.clone(), None, workspaces.clone()).await.unwrap();
         let (peers, public_url) = (Peers::default(), None);
-        let parts = ApiParts { workspaces, hosting, public_url, store: store.clone(), metrics, hosts, peers };
+        let budget = Budget::new(192 << 20);
+        let parts = ApiParts {
+            workspaces,
+            hosting,
+            public_url,
+            store: store.clone(),
+            metrics,
+            hosts,
+            peers,
+            budget,
+            rate_limit,
+        };
         let state = ApiState::new(parts);
         let router = emergent_api::router(state).unwrap();
         let mut api = Self { store, token: String::new(), router, _directory: directory };

@@ -6,6 +6,7 @@
 mod audit;
 mod auth;
 mod harness;
+mod limits;
 mod lists;
 mod mcp;
 mod openapi;

@@ -11,6 +11,8 @@ pub struct AuditConfig {
     pub arguments: ArgumentLevel,
     /// How long rows are kept (`WORKSPACE_AUDIT_RETENTION_DAYS`).
     pub retention: Duration,
+    /// How many rows of each project are kept (`WORKSPACE_AUDIT_MAX_ROWS`).
+    pub most_rows: u64,
     /// How often each workspace's use is sampled (`WORKSPACE_USAGE_INTERVAL_SEC`).
     pub usage_interval: Duration,
     /// How long samples are kept (`WORKSPACE_USAGE_RETENTION_DAYS`).
@@ -33,6 +35,7 @@ impl Default for AuditConfig {
         Self {
             arguments: ArgumentLevel::Names,
             retention: 90 * DAY,
+            most_rows: 1_000_000,
             usage_interval: Duration::from_secs(60),
             usage_retention: 14 * DAY,
         }

@@ -7,19 +7,22 @@
 //!                                                └───┘ while the store fails; the queue fills up meanwhile
 //! ```
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use chrono::{SubsecRound as _, Utc};
 use emergent_store::{Actor, AuditId, AuditKind, AuditOutcome, AuditRow, ProjectId, Store};
 use metrics::counter;
 use serde_json::{Map, Value};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep, timeout_at},
-};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::Lost;
+use super::{Lost, queue::Queue};
 use crate::inner::chain;
 
 /// How many rows are written in one statement.
@@ -37,8 +40,9 @@ const LOST_ROWS: &str = "lost_rows";
 
 pub(super) struct Writer {
     store: Store,
-    queue: mpsc::Receiver<AuditRow>,
+    queue: Arc<Queue>,
     lost: Lost,
+    written: Arc<AtomicU64>,
     closing: CancellationToken,
     /// When a failing store is no longer tried.
     give_up_at: Option<Instant>,
@@ -47,8 +51,14 @@ pub(super) struct Writer {
 // === impl Writer ===
 
 impl Writer {
-    pub(super) fn new(store: Store, queue: mpsc::Receiver<AuditRow>, lost: Lost, closing: CancellationToken) -> Self {
-        Self { store, queue, lost, closing, give_up_at: None }
+    pub(super) fn new(
+        store: Store,
+        queue: Arc<Queue>,
+        lost: Lost,
+        written: Arc<AtomicU64>,
+        closing: CancellationToken,
+    ) -> Self {
+        Self { store, queue, lost, written, closing, give_up_at: None }
     }
 
     /// Writes until the service goes down and the queue is empty.
@@ -64,26 +74,23 @@ impl Writer {
 
     /// The rows to write next; `None` when there will be none.
     async fn next_batch(&mut self) -> Option<Vec<AuditRow>> {
-        let mut batch = Vec::new();
-        let mut received = tokio::select! {
-            received = self.queue.recv_many(&mut batch, BATCH) => received,
-            () = self.closing.cancelled(), if !self.queue.is_closed() => {
+        let filled = tokio::select! {
+            filled = self.queue.filled() => filled,
+            () = self.closing.cancelled() => {
                 self.queue.close();
-                self.queue.recv_many(&mut batch, BATCH).await
+                self.queue.len() > 0
             }
         };
-        let until = Instant::now() + LINGER;
-        while received > 0 && batch.len() < BATCH && !self.closing.is_cancelled() {
-            let room = BATCH - batch.len();
-            let more = timeout_at(until, self.queue.recv_many(&mut batch, room));
-            received = tokio::select! {
-                received = more => received.unwrap_or(0),
-                () = self.closing.cancelled() => 0,
-            };
-        }
-        if batch.is_empty() {
+        if !filled {
             return None;
         }
+        if self.queue.len() < BATCH {
+            tokio::select! {
+                () = sleep(LINGER) => {}
+                () = self.closing.cancelled() => self.queue.close(),
+            }
+        }
+        let mut batch = self.queue.take(BATCH);
         batch.extend(self.lost_rows());
         Some(batch)
     }
@@ -96,6 +103,7 @@ impl Writer {
                 if failed {
                     tracing::info!("audit rows are recorded again");
                 }
+                self.written.fetch_add(batch.len() as u64, Ordering::Relaxed);
                 counter!("emergent_audit_rows_total", "outcome" => "written").increment(batch.len() as u64);
                 return;
             };
@@ -137,7 +145,8 @@ impl Writer {
     }
 }
 
-fn lost_row(project: ProjectId, lost: u64) -> AuditRow {
+/// The row that tells of lost ones.
+pub(super) fn lost_row(project: ProjectId, lost: u64) -> AuditRow {
     AuditRow {
         id: AuditId::generate(),
         project,

@@ -146,6 +146,28 @@ async fn what_is_older_than_its_retention_goes_and_the_rest_stays() {
     eventually("the old ones are gone", async || fixture.told(AuditFilter::default()).await.len() == 2).await;
 }
 
+#[tokio::test]
+async fn a_project_keeps_its_newest_rows_and_no_more_than_it_may_have() {
+    let config = CoreConfig { audit: AuditConfig { most_rows: 1_000, ..AuditConfig::default() }, ..config() };
+    let fixture = Fixture::start_with(config).await;
+    let other = fixture.store.projects_ensure("other").await.unwrap();
+    let (loud, quiet) = (vec![fixture.project; 2_345], vec![other; 900]);
+    for (age, project) in loud.into_iter().chain(quiet).enumerate() {
+        let at = Utc::now() - TimeDelta::seconds(age.try_into().unwrap());
+        let action = if age < 1_000 { "new" } else { "old" };
+        fixture.service.audit().record(AuditRow { at, action: action.to_owned(), ..a_row(project) });
+        if age % 1_000 == 0 {
+            eventually("the queue is empty", async || fixture.service.audit().waiting() == 0).await;
+        }
+    }
+    let of = |project| format!("hex(project_id) = '{:X}'", emergent_store::ProjectId::as_uuid(project).simple());
+    eventually("the rest is gone", async || {
+        count(&fixture, &of(fixture.project)).await == 1_000 && count(&fixture, &of(other)).await == 900
+    })
+    .await;
+    assert_eq!(count(&fixture, &format!("{} AND action = 'new'", of(fixture.project))).await, 1_000);
+}
+
 async fn count(fixture: &Fixture, which: &str) -> u64 {
     let url = DatabaseUrl::sqlite(fixture.database()).to_string().replace("sqlite://", "sqlite:");
     let database = Database::connect(url).await.unwrap();

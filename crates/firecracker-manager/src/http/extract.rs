@@ -7,18 +7,18 @@ use axum::{
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     http::{HeaderMap, header, request::Parts},
 };
+use emergent_budget::{Limits, Pace, ReadError};
 use emergent_guest_client::form::{self, FormError};
 use emergent_guest_proto::{GuestPath, words};
 use emergent_provider::SnapshotId;
 use futures::{StreamExt as _, stream::BoxStream};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
 use super::problem::{Kind, Problem};
 use crate::{SandboxId, chain};
 
-/// The longest JSON body that is taken, in bytes.
-const JSON_LIMIT: usize = 32 * 1024 * 1024;
+/// How much a JSON body may have: the contents of a file, or a few fields.
+const JSON: Limits = Limits::json(32 << 20, 50_000);
 
 /// A JSON object; an empty body is an empty object.
 pub(crate) struct JsonBody<T>(pub(crate) T);
@@ -48,7 +48,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         if !empty {
             require_json(request.headers())?;
         }
-        let body = read_all(request.into_body()).await?;
+        let body = read_all(request.into_body(), JSON).await?;
         let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
         // A list would be read as an object's values in order, which no caller means.
         if body.trim_ascii_start().first() != Some(&b'{') {
@@ -127,15 +127,16 @@ fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(Kind::UnsupportedMediaType, detail))
 }
 
-async fn read_all(body: Body) -> Result<Bytes, Problem> {
-    match Limited::new(body, JSON_LIMIT).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let detail = "a JSON body has at most 32 MiB; files/upload takes contents of any size";
-            Err(Problem::new(Kind::TooLarge, detail))
+async fn read_all(body: Body, limits: Limits) -> Result<Bytes, Problem> {
+    emergent_budget::read(body, limits, Some(Pace::OF_CLIENTS)).await.map_err(|error| match error {
+        ReadError::TooLong(_) | ReadError::TooManyValues(_) => {
+            let detail = format!("the body is too large: {error}; files/upload takes contents of any size");
+            Problem::new(Kind::TooLarge, detail)
         }
-        Err(error) => Err(Problem::new(Kind::Malformed, format!("the body could not be read: {error}"))),
-    }
+        ReadError::TooSlow(_) => Problem::new(Kind::TooSlow, "the body came too slowly; send it without pauses"),
+        ReadError::Exhausted(exhausted) => Problem::new(Kind::Busy, exhausted.to_string()),
+        ReadError::Broken(error) => Problem::new(Kind::Malformed, format!("the body could not be read: {error}")),
+    })
 }
 
 fn refusal(error: serde_path_to_error::Error<serde_json::Error>) -> Problem {

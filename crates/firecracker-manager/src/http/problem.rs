@@ -66,6 +66,8 @@ kinds! {
     WrongState = "wrong-state", CONFLICT, "The sandbox is in another state";
     /// Something of this name is there, or in use.
     Taken = "taken", CONFLICT, "The name is taken, or the thing is in use";
+    /// The body came too slowly.
+    TooSlow = "body-too-slow", REQUEST_TIMEOUT, "The body came too slowly";
     /// The body is longer than this call takes.
     TooLarge = "too-large", PAYLOAD_TOO_LARGE, "Too large";
     /// The body is not what this call takes.
@@ -80,6 +82,8 @@ kinds! {
     MachineFailed = "machine-failed", BAD_GATEWAY, "The machine failed";
     /// The connection to the guest broke in the middle of the call.
     Interrupted = "call-interrupted", BAD_GATEWAY, "The call was interrupted";
+    /// Other requests hold all the memory that requests may hold.
+    Busy = "busy", SERVICE_UNAVAILABLE, "The service is busy";
     /// There is no room for another machine.
     NoRoom = "no-room", SERVICE_UNAVAILABLE, "There is no room for another sandbox";
     /// The service is going down, or not ready.
@@ -135,7 +139,7 @@ impl Problem {
             path: None,
             execution_id: None,
         };
-        let retry_after = (kind == Kind::NoRoom).then_some(RETRY_AFTER);
+        let retry_after = matches!(kind, Kind::NoRoom | Kind::Busy).then_some(RETRY_AFTER);
         Self { status: kind.status(), body: Box::new(body), retry_after }
     }
 
@@ -196,6 +200,7 @@ impl From<GuestCallError> for Problem {
             GuestCallError::Unreachable(_) => (Kind::Unreachable, None),
             GuestCallError::Interrupted { execution_id, .. } => (Kind::Interrupted, execution_id),
             GuestCallError::Timeout { execution_id, .. } => (Kind::TimedOut, execution_id),
+            GuestCallError::Exhausted(_) => (Kind::Busy, None),
             GuestCallError::Nonsense(_) => (Kind::Interrupted, None),
         };
         let mut problem = Self::new(kind, detail);

@@ -1,13 +1,24 @@
 //! A guest that is not ours: what it sends is bounded in size and time.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use emergent_budget::Budget;
 use emergent_guest_client::{Guest, GuestCallError, Open};
-use emergent_guest_proto::tools::BashRequest;
+use emergent_guest_proto::{
+    ExecutionId, RunAs,
+    files::PathQuery,
+    tools::{BashRequest, GitAction, GitRequest, GrepRequest, ReadRequest},
+};
 use emergent_provider::{ByteStream, ChannelError};
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use http::StatusCode;
 use tokio::{
     io::AsyncWriteExt as _,
@@ -90,4 +101,92 @@ async fn a_stream_without_a_guest_is_unreachable_after_ten_seconds() {
         assert!(!error.may_have_happened(), "{error:?}");
         assert!(started.elapsed() <= Duration::from_secs(11), "{:?}", started.elapsed());
     }
+}
+
+/// Every call whose answer is read into memory, how it ended, and how many bytes were sent for it.
+async fn every_answer(guest: &Guest, sent: &AtomicUsize) -> Vec<(&'static str, Result<(), GuestCallError>, usize)> {
+    let sent = || sent.load(Ordering::SeqCst);
+    let path = || "x".parse().unwrap();
+    let query = PathQuery { path: path(), user: RunAs::Agent };
+    let read = ReadRequest { file_path: path(), offset: None, limit: None };
+    let grep = GrepRequest {
+        pattern: "x".to_owned(),
+        path: None,
+        include: None,
+        no_ignore: false,
+        ignore_case: false,
+        limit: None,
+    };
+    let git = GitRequest { path: None, action: GitAction::Status {} };
+    let bash = || BashRequest { command: "x".to_owned(), ..BashRequest::default() };
+    let execution = ExecutionId::new("x").unwrap();
+    vec![
+        ("hello", guest.hello().await.map(drop), sent()),
+        ("usage", guest.usage().await.map(drop), sent()),
+        ("read", guest.read(&read).await.map(drop), sent()),
+        ("glob", guest.glob(&glob()).await.map(drop), sent()),
+        ("grep", guest.grep(&grep).await.map(drop), sent()),
+        ("git", guest.git(&git).await.map(drop), sent()),
+        ("bash", guest.bash(bash()).await.map(drop), sent()),
+        ("wait", guest.wait(&execution).await.map(drop), sent()),
+        ("execution", guest.execution(&execution).await.map(drop), sent()),
+        ("executions", guest.executions().await.map(drop), sent()),
+        ("stat", guest.stat(&query).await.map(drop), sent()),
+        ("list", guest.list_files(&query).await.map(drop), sent()),
+        ("children", guest.children().await.map(drop), sent()),
+    ]
+}
+
+/// How many bytes of an endless answer each call takes before it gives up.
+async fn taken(piece: &'static str) -> Vec<(&'static str, usize)> {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&sent);
+    let peer = Peer::new(move |_| {
+        let counter = Arc::clone(&counter);
+        counter.store(0, Ordering::SeqCst);
+        async move {
+            let piece = Bytes::from(piece.repeat(4096));
+            streamed(stream::repeat(piece).inspect(move |piece| _ = counter.fetch_add(piece.len(), Ordering::SeqCst)))
+        }
+    });
+    let guest = peer.guest();
+    let mut taken = Vec::new();
+    for (call, ended, bytes) in every_answer(&guest, &sent).await {
+        assert!(matches!(ended, Err(GuestCallError::Nonsense(_))), "{call}: {ended:?}");
+        taken.push((call, bytes));
+    }
+    taken
+}
+
+#[tokio::test]
+async fn an_answer_of_many_small_values_is_given_up_before_anything_is_made_of_it() {
+    for (call, bytes) in taken(r#""a","#).await {
+        // Each value would take tens of bytes; what is on its way when the call gives up is a window or two.
+        assert!(bytes < 3 << 20, "{call} took {bytes} bytes");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_end_is_given_up_at_what_its_call_may_have() {
+    for (call, bytes) in taken("aaaaaaaaaaaaaaaa").await {
+        assert!(bytes < 36 << 20, "{call} took {bytes} bytes");
+        let few = ["hello", "usage", "execution", "stat", "bash", "wait"].contains(&call);
+        assert!(!few || bytes < 4 << 20, "{call} took {bytes} bytes");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_are_held_on_the_account_of_the_request_and_no_more_than_it_may_have() {
+    let peer = Peer::new(async |_| raw(StatusCode::OK, "x".repeat(64 << 10)));
+    let budget = Budget::undivided(1 << 20);
+    let hog = budget.account();
+    hog.try_hold(1 << 20).unwrap();
+    let refused = budget.account().scope(peer.guest().glob(&glob())).await;
+    assert!(matches!(refused, Err(GuestCallError::Exhausted(_))), "{refused:?}");
+    drop(hog);
+    let account = budget.account();
+    is_nonsense(account.clone().scope(peer.guest().glob(&glob())).await);
+    assert!(budget.held() >= 2 * (64 << 10), "{}", budget.held());
+    drop(account);
+    assert_eq!(budget.held(), 0);
 }

@@ -16,6 +16,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::any,
 };
+use emergent_budget::Account;
 use emergent_mcp::{BridgeConfig, Tools, tools::serve};
 use emergent_provider::WorkspaceId;
 use http_body_util::{BodyExt as _, Limited};
@@ -26,12 +27,17 @@ use utoipa::openapi::OpenApi;
 use crate::{
     audit::SESSION,
     auth::{Caller, NeedsRead},
-    extract::{JSON_LIMIT, WorkspacePath},
+    extract::WorkspacePath,
     observe::{RequestId, Verbatim},
+    rates::Counted,
 };
 
-/// The longest answer of a tool that is passed on, in bytes.
-const ANSWER_LIMIT: usize = 64 << 20;
+/// The longest message that is taken, and the longest answer of a tool that is passed on, in bytes. Larger contents go
+/// through the REST API, which makes fewer copies of them.
+const LONGEST: usize = 8 << 20;
+/// What a message, and an answer, take in memory besides what the tool's own route holds of them, by the byte: a tree of
+/// values and its text.
+const WEIGHT: usize = 4;
 
 const INSTRUCTIONS: &str = "The tools work in one isolated Linux workspace. Paths are absolute or relative to \
                             /workspace, which keeps its files. Commands run as an unprivileged user, with the output \
@@ -46,6 +52,8 @@ struct OfWorkspace {
     headers: HeaderMap,
     request: Option<RequestId>,
     tools: Arc<Value>,
+    /// Holds what the message and its answer take.
+    account: Option<Account>,
 }
 
 /// The endpoint, over the routes of the API.
@@ -59,7 +67,7 @@ pub(crate) fn route(api: Router, document: &OpenApi) -> axum::routing::MethodRou
 
 async fn answer(_caller: Caller<NeedsRead>, of: OfWorkspace, request: Request) -> Response {
     // Which hosts the server answers for is asked before: only pages of others are to be kept away here.
-    let config = BridgeConfig { allowed_hosts: None, body_limit: JSON_LIMIT, ..BridgeConfig::default() };
+    let config = BridgeConfig { allowed_hosts: None, body_limit: LONGEST, ..BridgeConfig::default() };
     let mut answer = serve(Arc::new(of), &config, request).await.into_response();
     answer.extensions_mut().insert(Verbatim);
     answer
@@ -73,14 +81,18 @@ impl OfWorkspace {
         let given = passed.into_iter().filter_map(|name| Some((name.clone(), request.headers().get(&name)?.clone())));
         let headers = given.collect();
         let request = request.extensions().get::<RequestId>().cloned();
-        Self { workspace, api, headers, request, tools }
+        Self { workspace, api, headers, request, tools, account: Account::current() }
     }
 
     /// Asks the API; whether it is a success, and its body.
     async fn ask(&self, method: Method, action: &str, body: Option<&Value>) -> Result<(bool, Value), String> {
         let uri = format!("/api/v1/agent/workspaces/{}{action}", self.workspace);
         let (kind, body) = match body {
-            Some(body) => (Some("application/json"), Body::from(body.to_string())),
+            Some(body) => {
+                let text = body.to_string();
+                self.hold(text.len()).await?;
+                (Some("application/json"), Body::from(text))
+            }
             None => (None, Body::empty()),
         };
         let mut request = Request::builder().method(method).uri(uri).body(body).map_err(|error| error.to_string())?;
@@ -88,14 +100,21 @@ impl OfWorkspace {
         if let Some(kind) = kind {
             request.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
         }
+        request.extensions_mut().insert(Counted);
         if let Some(id) = &self.request {
             request.extensions_mut().insert(id.clone());
         }
         let answer = self.api.clone().oneshot(request).await.unwrap_or_else(|never| match never {});
         let success = answer.status().is_success();
-        let whole = Limited::new(answer.into_body(), ANSWER_LIMIT).collect().await;
+        let whole = Limited::new(answer.into_body(), LONGEST).collect().await;
         let bytes = whole.map_err(|_| "the answer is too long; ask for less".to_owned())?.to_bytes();
+        self.hold(bytes.len()).await?;
         Ok((success, serde_json::from_slice(&bytes).unwrap_or_default()))
+    }
+
+    async fn hold(&self, bytes: usize) -> Result<(), String> {
+        let Some(account) = &self.account else { return Ok(()) };
+        account.hold(WEIGHT * bytes).await.map_err(|error| error.to_string())
     }
 }
 

@@ -1,0 +1,24 @@
+//! Whether the caller's project has what the path names: asked before a byte of the body is read, so that nobody makes the
+//! server read for a workspace that is not theirs.
+
+use axum::{
+    extract::MatchedPath,
+    http::{Method, request::Parts},
+};
+use emergent_core::{CallError, ProjectId};
+use emergent_provider::WorkspaceId;
+
+use crate::{extract::path_parameter, problem::Refusal, state::ApiState};
+
+const WORKSPACE: &str = "/api/v1/agent/workspaces/{id}";
+
+/// Refuses a request with a body about a workspace that the project does not have.
+pub(super) async fn check(parts: &mut Parts, state: &ApiState, project: ProjectId) -> Result<(), Refusal> {
+    let about_one = parts.extensions.get::<MatchedPath>().is_some_and(|path| path.as_str().starts_with(WORKSPACE));
+    if !about_one || matches!(parts.method, Method::GET | Method::HEAD | Method::DELETE) {
+        return Ok(());
+    }
+    // What is no id is refused where the path is read.
+    let Ok(id) = path_parameter(parts, state, "id").await?.parse::<WorkspaceId>() else { return Ok(()) };
+    if state.workspaces().has(project, id).await? { Ok(()) } else { Err(CallError::NotFound.into()) }
+}

@@ -1,0 +1,109 @@
+//! What a request may cost: its body, its time, and how often it comes.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, Bytes},
+    http::{Request, header},
+};
+use emergent_api::rates::RateLimit;
+use emergent_store::Scope;
+use futures::stream;
+
+use crate::harness::{Answer, Api, WORKSPACES};
+
+/// A body without end, and whether anybody has asked for any of it.
+fn body() -> (Body, Arc<AtomicBool>) {
+    let asked = Arc::new(AtomicBool::new(false));
+    let noted = Arc::clone(&asked);
+    let pieces = stream::repeat_with(move || {
+        noted.store(true, Ordering::SeqCst);
+        Ok::<_, std::io::Error>(Bytes::from_static(b"{"))
+    });
+    (Body::from_stream(pieces), asked)
+}
+
+async fn post(api: &Api, path: &str, token: Option<&str>, body: Body) -> Answer {
+    let mut request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    api.send(request.body(body).unwrap()).await
+}
+
+#[tokio::test]
+async fn a_body_is_not_read_before_the_caller_has_the_right() {
+    let api = Api::start().await;
+    let reader = api.new_token(&[Scope::AdminRead]).await;
+    let made = r#"{"name": "t", "scopes": ["admin:read", "admin:write"], "project": "other"}"#;
+    let stranger = api.post("/api/v1/tokens", made).await.json()["secret"].as_str().unwrap().to_owned();
+    let id = api.new_row("mine", &[]).await;
+    for route in ["bash", "exec", "write", "edit", "glob", "processes", "files/mkdir", "attach", "mcp"] {
+        let path = format!("{WORKSPACES}/{id}/{route}");
+        let nobody = (None, 401, "unauthorized");
+        let other = (Some(&stranger), 404, "workspace-not-found");
+        // A reader may use those that change nothing.
+        let reads = ["glob", "mcp"].contains(&route);
+        let weak = (Some(&reader), 403, "missing-scope");
+        for (token, status, slug) in [Some(nobody), Some(other), (!reads).then_some(weak)].into_iter().flatten() {
+            let (body, asked) = body();
+            post(&api, &path, token.map(String::as_str), body).await.problem(status, slug);
+            assert!(!asked.load(Ordering::SeqCst), "{route}: the body was read before {slug} was said");
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_call_takes_bodies_of_its_own_size() {
+    let api = Api::start().await;
+    let id = api.new_row("mine", &[]).await;
+    for (path, field, mib) in [
+        (format!("{WORKSPACES}/{id}/write"), "content", 32),
+        (format!("{WORKSPACES}/{id}/bash"), "command", 8),
+        (format!("{WORKSPACES}/{id}/glob"), "pattern", 1),
+        (WORKSPACES.to_owned(), "name", 1),
+    ] {
+        let body = format!(r#"{{"{field}": "{}"}}"#, "a".repeat(mib << 20));
+        let detail = api.post(&path, &body).await.problem(413, "too-large").detail;
+        assert!(detail.contains(&format!("at most {mib}M")), "{path}: {detail}");
+    }
+    let many = format!(r#"{{"labels": {{{}"a": ""}}}}"#, r#""a": "", "#.repeat(30_000));
+    let detail = api.post(WORKSPACES, &many).await.problem(413, "too-large").detail;
+    assert!(detail.contains("values"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_body_that_never_comes_is_given_up() {
+    let api = Api::start().await;
+    // The token is known from here on, so that nothing is waited for but the body.
+    assert_eq!(api.get("/api/v1/agent/capacity").await.status, 200);
+    tokio::time::pause();
+    let silent = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
+    let started = tokio::time::Instant::now();
+    post(&api, WORKSPACES, Some(&api.token), silent).await.problem(408, "body-too-slow");
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_project_that_calls_too_often_is_told_when_to_try_again_and_holds_nobody_up() {
+    let limit = RateLimit { per_second: 1, burst: 20 };
+    let api = Api::start_limited(true, Some(limit)).await;
+    let made = r#"{"name": "t", "scopes": ["admin:read"], "project": "other"}"#;
+    let other = api.post("/api/v1/tokens", made).await.json()["secret"].as_str().unwrap().to_owned();
+    let refused = loop {
+        let answer = api.get("/api/v1/agent/capacity").await;
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    refused.problem(429, "rate-limited");
+    assert!(refused.headers.contains_key(header::RETRY_AFTER), "{:?}", refused.headers);
+    assert_eq!(api.call("GET", "/api/v1/agent/capacity", Some(&other), None).await.status, 200);
+    assert_eq!(api.get("/health").await.status, 200);
+}

@@ -1,0 +1,86 @@
+//! The body of an answer, whose account lasts until its last byte was sent.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::{Account, SMALL};
+
+/// A body with the account that its bytes are held on; what is done to go on with it is done for that account, too. What
+/// it gives away keeps the account: whoever sends may have all of it long before the peer takes it.
+pub struct Kept<B> {
+    body: B,
+    account: Account,
+}
+
+struct Owned {
+    bytes: Bytes,
+    _account: Account,
+}
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+// === impl Kept ===
+
+impl<B> Kept<B> {
+    /// Keeps the account for as long as the body, and its bytes.
+    pub fn new(body: B, account: Account) -> Self {
+        Self { body, account }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Kept<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let account = self.account.clone();
+        let frame = ready!(account.sync_scope(|| Pin::new(&mut self.body).poll_frame(context)));
+        let kept = |bytes| match account.held() > SMALL {
+            true => Bytes::from_owner(Owned { bytes, _account: account.clone() }),
+            // Not worth an allocation: what a connection buffers is bounded by itself.
+            false => bytes,
+        };
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(kept))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, Full};
+
+    use super::*;
+    use crate::Budget;
+
+    #[tokio::test]
+    async fn bytes_that_were_given_away_are_held_until_they_are_dropped() {
+        let budget = Budget::undivided(1 << 20);
+        let account = budget.account();
+        account.try_hold(2 * SMALL).unwrap();
+        let mut body = Kept::new(Full::new(Bytes::from_static(b"abc")), account);
+        let bytes = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(body.frame().await.is_none());
+        drop(body);
+        let part = bytes.slice(1..);
+        drop(bytes);
+        assert_eq!((part.as_ref(), budget.held()), (b"bc".as_slice(), 2 * SMALL));
+        drop(part);
+        assert_eq!(budget.held(), 0);
+    }
+}
