@@ -99,23 +99,24 @@ impl HandedOver {
 /// When it cannot be renamed.
 pub fn bequeath(state_dir: &Path) -> io::Result<()> {
     let directory = directory(state_dir)?;
-    // Guests of before kept it beside the rest.
-    let former = state_dir.join(FILE);
-    if let Some(hand_over) = read(&former)? {
-        write(&directory.join(FILE), &hand_over)?;
-        fs::remove_file(former)?;
-    }
     match fs::rename(directory.join(FILE), directory.join(INHERITED)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-/// The directory, which is there and root's alone when this returns.
+/// The directory, which is there and root's alone when this returns. What guests of before kept beside it is in it then.
 fn directory(state_dir: &Path) -> io::Result<PathBuf> {
     let directory = state_dir.join(DIRECTORY);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
+    for name in [FILE, INHERITED] {
+        let former = state_dir.join(name);
+        if let Some(hand_over) = read(&former)? {
+            write(&directory.join(name), &hand_over)?;
+            fs::remove_file(former)?;
+        }
+    }
     Ok(directory)
 }
 

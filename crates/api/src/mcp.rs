@@ -12,10 +12,10 @@ use axum::{
     http::{HeaderMap, HeaderValue, Uri, header},
     middleware,
     response::{IntoResponse as _, Response},
-    routing::{any, get},
+    routing::{any, get, post},
 };
 use emergent_budget::Limits;
-use emergent_mcp::{Called, SessionOwner};
+use emergent_mcp::SessionOwner;
 use emergent_mcp_hosting::Hosting;
 use emergent_store::TokenId;
 use serde_json::{Value, json};
@@ -28,6 +28,7 @@ use crate::{
     forward,
     observe::Verbatim,
     problem::{ProblemKind, Refusal},
+    resources::mcp_servers::call_mcp_server,
     state::ApiState,
 };
 
@@ -39,7 +40,9 @@ pub(crate) use allowed::Allowed;
 /// All of it. The endpoint for all servers asks the endpoints of each.
 pub(crate) fn routes(state: &ApiState) -> Router<ApiState> {
     let forwarded = middleware::from_fn_with_state(state.clone(), forward::route);
-    let endpoints = endpoints().layer(forwarded).with_state(state.clone());
+    let called = post(call_mcp_server);
+    let endpoints =
+        endpoints().route("/api/v1/mcp/servers/{id}/call", called).layer(forwarded).with_state(state.clone());
     let gateways = Arc::default();
     tokio::spawn(end_with_tokens(state.tokens().ends(), Arc::downgrade(&gateways), state.hosting().clone()));
     self::endpoints()
@@ -85,8 +88,8 @@ async fn endpoint(State(state): State<ApiState>, Path(given): Path<String>, requ
         // What opens this server is nobody else's business.
         parts.headers.remove(header::AUTHORIZATION);
         parts.extensions.insert(SessionOwner(caller.token_id().to_string().into()));
-        let body = if allowed.is_all() { body } else { checked(allowed, body, hosting.body_limit()).await? };
         let request = Request::from_parts(parts, body);
+        let request = if allowed.is_all() { request } else { judged(allowed, request, hosting.body_limit()).await? };
         Ok::<_, Refusal>(hosting.handle(caller.project(), server.id, request).await?)
     };
     match answered.await {
@@ -98,13 +101,23 @@ async fn endpoint(State(state): State<ApiState>, Path(given): Path<String>, requ
     }
 }
 
-/// A body that calls nothing but what may be used.
-async fn checked(allowed: Allowed<'_>, body: Body, limit: usize) -> Result<Body, Refusal> {
+/// A request that calls nothing but what may be used, however it is read: its body is written anew, and what could make
+/// a server read it in another way is left out.
+async fn judged(allowed: Allowed<'_>, request: Request, limit: usize) -> Result<Request, Refusal> {
+    let (mut parts, body) = request.into_parts();
     let whole = read_all(body, Limits::bytes(limit)).await?;
-    if !whole.is_empty() {
-        allowed.check_all(Called::in_body(&whole).as_deref())?;
+    for name in [header::CONTENT_ENCODING, header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
+        parts.headers.remove(name);
     }
-    Ok(Body::from(whole))
+    if parts.uri.query().is_some() {
+        parts.uri = parts.uri.path().parse().unwrap_or_default();
+    }
+    if whole.is_empty() {
+        return Ok(Request::from_parts(parts, Body::empty()));
+    }
+    let body = allowed.body(&whole, &parts.headers)?;
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(Request::from_parts(parts, Body::from(body)))
 }
 
 /// A page in a browser must not speak to the server behind its user's back.

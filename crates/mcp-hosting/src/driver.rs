@@ -13,7 +13,9 @@ use std::{
 };
 
 use chrono::Utc;
-use emergent_mcp::{Bridge, BridgeConfig, BridgeEvent, CallError, Child, ChildNote, Era, Exit, Launcher as _, Sharing};
+use emergent_mcp::{
+    Bridge, BridgeConfig, BridgeEvent, CallError, Child, Era, Exit, Launcher as _, OUTPUT_KEPT, Sharing,
+};
 use emergent_provider::{DestroyStep, EngineState, ExitReason};
 use emergent_store::{McpServerExit, McpServerRow, McpServerState};
 use tokio::{
@@ -29,6 +31,7 @@ use crate::{
     policy::{History, Next},
     proxy::Proxy,
     sandbox::MakeError,
+    session_key::SessionKey,
     step::HostStep,
 };
 
@@ -40,9 +43,6 @@ const RETRY: [u64; 5] = [5, 15, 45, 120, 300];
 const FIRST_ANSWER: Duration = Duration::from_secs(60);
 /// Where an HTTP server's endpoint is when nobody says otherwise.
 const DEFAULT_PATH: &str = "/mcp";
-/// The longest line that a server may write, and what the guest keeps of its output besides.
-const LINE_LIMIT: usize = 32 << 20;
-const KEPT: u64 = 4 << 20;
 /// What is said of a server whose sandbox was ended for its files, and is not started again by itself.
 const OVER_DISK_LIMIT: &str =
     "its files take more than its disk limit, and its sandbox was ended; raise `resource_limits.disk`, or remove it";
@@ -250,7 +250,7 @@ impl Driver {
             workdir,
             environment: self.inner.environment(&row)?,
             as_root: row.spec.run_as_root,
-            buffer: LINE_LIMIT as u64 + KEPT,
+            buffer: OUTPUT_KEPT as u64,
             silent: !row.spec.stdio_bridge,
         };
         let (failures, mut failed) = mpsc::unbounded_channel();
@@ -270,11 +270,11 @@ impl Driver {
             self.events = Some(bridge.events());
             Endpoint::Bridge(bridge)
         } else {
-            self.begin_process(launcher).await?;
+            let sessions = self.begin_process(launcher).await?;
             let path = row.spec.path.clone().unwrap_or_else(|| DEFAULT_PATH.to_owned());
             let patience = Duration::from_millis(row.spec.call_timeout_ms);
             let (guest, limit) = (self.entry.guest.clone(), self.inner.config.body_limit);
-            Endpoint::Proxy(Proxy::new(guest, row.spec.port.unwrap_or_default(), path, limit, patience))
+            Endpoint::Proxy(Proxy::new(guest, row.spec.port.unwrap_or_default(), path, limit, patience, sessions))
         };
         self.entry.set_endpoint(Some(Arc::new(endpoint)));
         self.inner.pass(HostStep::EndpointOpened.name());
@@ -288,7 +288,6 @@ impl Driver {
             max_sessions: config.max_sessions,
             idle_after: config.idle_after,
             body_limit: config.body_limit,
-            line_limit: LINE_LIMIT,
             grace: GRACE,
             allowed_hosts: config.allowed_hosts.clone(),
             allowed_origins: config.allowed_hosts.clone().map(|hosts| {
@@ -302,15 +301,16 @@ impl Driver {
         }
     }
 
-    /// Finds the process of an HTTP server, or starts it.
-    async fn begin_process(&mut self, launcher: GuestLauncher) -> Result<(), MakeError> {
+    /// Finds the process of an HTTP server, or starts it; answers what its sessions are bound with.
+    async fn begin_process(&mut self, launcher: GuestLauncher) -> Result<SessionKey, MakeError> {
         let found = launcher.adopt().await?.into_iter().next();
+        let kept = found.as_ref().and_then(|process| SessionKey::of(&process.note()));
+        let sessions = kept.map_or_else(SessionKey::generate, Ok)?;
         let process = match found {
             Some(process) => process,
             None => {
                 self.entry.gate.send_replace(Gate::Open);
-                let note = ChildNote::new("{}").map_err(|error| crate::error::unavailable(error.to_string()))?;
-                launcher.launch(note).await?
+                launcher.launch(sessions.note()?).await?
             }
         };
         let (noting, id) = (self.noting.clone(), process.id().clone());
@@ -322,7 +322,7 @@ impl Driver {
             let _ = noting.send(Note::Ended(exit));
         });
         self.process = Some(process);
-        Ok(())
+        Ok(sessions)
     }
 
     /// Makes sure that the process of a server that shares one, or answers plain calls, is there, so that the first call

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use chrono::Utc;
 use emergent_core::Workspaces;
 use emergent_guest_proto::ChildId as GuestChildId;
-use emergent_mcp::{BridgeStatus, CallError, LaunchError};
+use emergent_mcp::{BridgeStatus, CallError, LaunchError, Upstream};
 use emergent_provider::{CreateStep, DestroyStep, EngineEventKind, Provider};
 use emergent_store::{
     MCP_SERVERS_ON, McpServerAdmission, McpServerChange, McpServerId, McpServerRow, McpServerState, ProjectId,
@@ -172,13 +172,21 @@ impl Hosting {
         }
     }
 
-    /// The names of a project's servers that take requests now, in order, whoever hosts them.
+    /// A project's servers in order, whoever hosts them, as a list of what all of them offer needs them.
     ///
     /// # Errors
     /// [`HostingError`].
-    pub async fn running(&self, project: ProjectId) -> Result<Vec<String>, HostingError> {
-        let servers = self.list(project).await?;
-        Ok(servers.into_iter().filter(|it| it.state == McpServerState::Running).map(|it| it.name).collect())
+    pub async fn upstreams(&self, project: ProjectId) -> Result<Vec<Upstream>, HostingError> {
+        self.check_enabled()?;
+        let rows = self.inner.store.mcp_servers_list(project).await?;
+        let upstream = |row: McpServerRow| {
+            let version = format!("{} {}", row.id, row.revision);
+            let Server { name, state, message, .. } = self.show(row);
+            let runs = state == McpServerState::Running;
+            let trouble = (!runs).then(|| message.unwrap_or_else(|| "it does not take requests yet".to_owned()));
+            (state != McpServerState::Deleting).then_some(Upstream { name, version, trouble })
+        };
+        Ok(rows.into_iter().filter_map(upstream).collect())
     }
 
     /// Changes whenever a server of this process comes, goes, or is in another state.

@@ -18,6 +18,7 @@ mod proxy;
 mod sandbox;
 mod seal;
 mod server;
+mod session_key;
 mod step;
 mod validate;
 

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use emergent_guest_client::Guest;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
+use emergent_mcp::SessionOwner;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::chain;
+use crate::{error::chain, session_key::SessionKey};
 
 /// Why a body broke off.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -32,6 +33,21 @@ const NOT_PASSED_ON: [HeaderName; 10] = [
     header::COOKIE,
 ];
 
+/// What a client of the protocol needs of an answer's head. Nothing else of it goes out: a page of a server must not set
+/// cookies for this host, send its readers elsewhere, or ask them for other credentials.
+const ANSWERED: [HeaderName; 7] = [
+    header::ALLOW,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::RETRY_AFTER,
+    HeaderName::from_static("mcp-protocol-version"),
+    HeaderName::from_static("x-accel-buffering"),
+];
+/// What answers of the protocol are.
+const ANSWERS: [&str; 2] = ["application/json", "text/event-stream"];
+const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+
 /// Passes requests on to one server.
 pub(crate) struct Proxy {
     guest: Guest,
@@ -40,6 +56,7 @@ pub(crate) struct Proxy {
     body_limit: usize,
     /// How long the head of an answer may take.
     patience: Duration,
+    sessions: SessionKey,
     /// Cancelled when the server is to go: streams under way end.
     over: CancellationToken,
 }
@@ -47,8 +64,15 @@ pub(crate) struct Proxy {
 // === impl Proxy ===
 
 impl Proxy {
-    pub(crate) fn new(guest: Guest, port: u16, path: String, body_limit: usize, patience: Duration) -> Self {
-        Self { guest, port, path, body_limit, patience, over: CancellationToken::new() }
+    pub(crate) fn new(
+        guest: Guest,
+        port: u16,
+        path: String,
+        body_limit: usize,
+        patience: Duration,
+        sessions: SessionKey,
+    ) -> Self {
+        Self { guest, port, path, body_limit, patience, sessions, over: CancellationToken::new() }
     }
 
     /// Ends what is under way.
@@ -57,7 +81,48 @@ impl Proxy {
     }
 
     /// Answers one request.
-    pub(crate) async fn handle<B>(&self, request: Request<B>) -> Response<EndpointBody>
+    pub(crate) async fn handle<B>(&self, mut request: Request<B>) -> Response<EndpointBody>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BodyError>,
+    {
+        let owner = request.extensions().get::<SessionOwner>().map_or("", |owner| &owner.0).to_owned();
+        if let Some(session) = request.headers().get(SESSION) {
+            let Some(inner) = self.sessions.inward(&owner, session) else {
+                return refusal(StatusCode::NOT_FOUND, "there is no such session (any more); send `initialize` again");
+            };
+            request.headers_mut().insert(SESSION, inner);
+        }
+        let response = self.answer(request).await;
+        if response.status().is_redirection() {
+            return refusal(
+                StatusCode::BAD_GATEWAY,
+                "the server sends its clients elsewhere, which no client of it is",
+            );
+        }
+        let (mut head, body) = response.into_parts();
+        head.headers = self.answered(&head.headers, &owner);
+        Response::from_parts(head, body)
+    }
+
+    /// Of an answer's head, what a caller gets.
+    fn answered(&self, from: &HeaderMap, owner: &str) -> HeaderMap {
+        let passed = |name: HeaderName| from.get(&name).map(|value| (name, value.clone()));
+        let mut headers: HeaderMap = ANSWERED.into_iter().filter_map(passed).collect();
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if let Some(kind) = from.get(header::CONTENT_TYPE) {
+            let essence = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+            let is_answer = ANSWERS.iter().any(|answer| essence.eq_ignore_ascii_case(answer));
+            let other = HeaderValue::from_static("application/octet-stream");
+            headers.insert(header::CONTENT_TYPE, if is_answer { kind.clone() } else { other });
+        }
+        if let Some(session) = from.get(SESSION).and_then(|inner| self.sessions.outward(owner, inner)) {
+            headers.insert(SESSION, session);
+        }
+        headers
+    }
+
+    async fn answer<B>(&self, request: Request<B>) -> Response<EndpointBody>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,
@@ -95,10 +160,7 @@ impl Proxy {
         let body = Limited::new(body.map_err(std::io::Error::other).boxed_unsync(), self.body_limit);
         let body = body.map_err(std::io::Error::other).boxed_unsync();
         let response = sender.send_request(Request::from_parts(head, body)).await.map_err(|error| chain(&error))?;
-        let (mut head, body) = response.into_parts();
-        for name in NOT_PASSED_ON {
-            head.headers.remove(name);
-        }
+        let (head, body) = response.into_parts();
         // The sender stays for as long as the body is read, or its connection would end.
         let body = body.map_frame(move |frame| {
             let _ = &sender;

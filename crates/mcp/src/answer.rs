@@ -13,7 +13,10 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
 use tokio::time::timeout;
 
-use crate::{outlet::Reader, rpc};
+use crate::{
+    outlet::{Event, Reader},
+    rpc,
+};
 
 /// The body of every answer.
 pub type BridgeBody = UnsyncBoxBody<Bytes, Infallible>;
@@ -75,6 +78,18 @@ pub(crate) fn json(status: StatusCode, message: Bytes) -> Answer {
     answer
 }
 
+/// A message of the server as the whole answer; its receipt goes with the body.
+pub(crate) fn json_event(status: StatusCode, event: Event) -> Answer {
+    let Event { line, receipt, .. } = event;
+    json(status, line).map(|body| {
+        body.map_frame(move |frame| {
+            let _ = &receipt;
+            frame
+        })
+        .boxed_unsync()
+    })
+}
+
 /// A JSON-RPC error as the whole answer.
 pub(crate) fn error(status: StatusCode, id: Option<&str>, code: i64, text: &str) -> Answer {
     json(status, rpc::error(id, code, text))
@@ -109,17 +124,23 @@ pub(crate) fn events(reader: Reader, resumable: Option<Resumable>, keep_alive: D
         let (boot, retry) = (&resumable.boot, resumable.retry.as_millis());
         Bytes::from(format!("id: {boot}-{}-{}\nretry: {retry}\ndata: \n\n", reader.stream(), reader.at()))
     });
-    let start = (reader, resumable, first);
-    let frames = stream::unfold(start, move |(mut reader, resumable, mut first)| async move {
+    let start = (reader, resumable, first, None);
+    let frames = stream::unfold(start, move |(mut reader, resumable, mut first, before)| async move {
+        // Whoever asks for the next frame has written the one before.
+        drop(before);
+        let mut receipt = None;
         let text = match first.take() {
             Some(first) => first,
             None => match timeout(keep_alive, reader.next()).await {
                 Ok(None) => return None,
-                Ok(Some(event)) => encode(resumable.as_ref(), reader.stream(), event.next, &event.line),
+                Ok(Some(event)) => {
+                    receipt = event.receipt;
+                    encode(resumable.as_ref(), reader.stream(), event.next, &event.line)
+                }
                 Err(_) => Bytes::from_static(b": keep-alive\n\n"),
             },
         };
-        Some((Ok::<_, Infallible>(Frame::data(text)), (reader, resumable, first)))
+        Some((Ok::<_, Infallible>(Frame::data(text)), (reader, resumable, first, receipt)))
     });
     let mut answer = Response::new(StreamBody::new(frames).boxed_unsync());
     let headers = answer.headers_mut();

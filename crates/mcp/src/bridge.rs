@@ -1,7 +1,8 @@
 //! The facade: one hosted server's children behind one HTTP endpoint.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    cmp::Reverse,
+    collections::HashMap,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -39,9 +40,6 @@ use crate::{
 /// How often idle sessions and late answers are looked for.
 const SWEEP: Duration = Duration::from_millis(500);
 
-/// How long a session is left alone, however many others want its place.
-const LEFT_ALONE: Duration = Duration::from_secs(60);
-
 /// One hosted server, for any number of clients at once.
 pub struct Bridge {
     pub(crate) inner: Arc<Inner>,
@@ -68,6 +66,8 @@ pub(crate) struct Inner {
     pub(crate) modern: Slot<Modern>,
     /// The child of plain calls to a server of the older era; the shared one, where sessions share.
     pub(crate) warm: Slot<Initialized>,
+    /// Held by the one that writes down who shares the child.
+    pub(crate) noting: tokio::sync::Mutex<()>,
 }
 
 /// A place among the sessions, given back when it is dropped.
@@ -90,6 +90,7 @@ impl Bridge {
             era: Mutex::new(era),
             modern: Slot::default(),
             warm: Slot::default(),
+            noting: tokio::sync::Mutex::default(),
         });
         for child in children {
             let note = Note::from_child(&child.note());
@@ -219,7 +220,7 @@ impl fmt::Debug for Bridge {
 // === impl Inner ===
 
 impl Inner {
-    async fn post(&self, head: Head<'_>, body: Bytes) -> Answer {
+    async fn post(self: &Arc<Self>, head: Head<'_>, body: Bytes) -> Answer {
         if self.context.stop.is_cancelled() || self.context.tasks.is_closed() {
             return answer::busy(StatusCode::SERVICE_UNAVAILABLE, None, "the server is shutting down");
         }
@@ -268,16 +269,19 @@ impl Inner {
     }
 
     /// A place for one more session, if there is one or can be made: many clients go away without a word.
-    pub(crate) fn place(&self) -> Option<Place<'_>> {
+    pub(crate) fn place(&self, owner: Option<&str>) -> Option<Place<'_>> {
+        let config = &self.context.config;
+        let most = match config.sharing {
+            Sharing::PerSession => config.max_sessions,
+            Sharing::Shared => config.max_shared_sessions,
+        };
         let mut sessions = self.sessions();
         sessions.retain(|_, session| session.link.is_alive());
         let starting = self.starting.load(Ordering::Acquire);
-        if sessions.len() + starting >= self.context.config.max_sessions {
-            let unused = sessions.values().filter(|session| !session.link.waits(session));
-            let oldest = unused.min_by_key(|session| session.used()).cloned()?;
-            if oldest.used().elapsed() < LEFT_ALONE {
-                return None;
-            }
+        if sessions.len() + starting >= most {
+            let unused = sessions.values().filter(|it| !it.link.waits(it) && !it.is_connected());
+            // Whoever opens many sessions takes the places of their own first.
+            let oldest = unused.min_by_key(|it| (it.owner.as_deref() != owner, it.used())).cloned()?;
             tracing::info!(child = %oldest.link.id(), "a session that is not used makes room");
             sessions.remove(&oldest.id);
             drop(sessions);
@@ -306,12 +310,12 @@ impl Inner {
         }
     }
 
-    /// The names of the sessions that share the child, and who has begun which.
-    pub(crate) fn shared_sessions(&self) -> (Vec<String>, BTreeMap<String, String>) {
+    /// The names of the sessions that share the child, and who has begun which; the last that was used comes first.
+    pub(crate) fn shared_sessions(&self) -> Vec<(String, Option<String>)> {
         let sessions = self.sessions();
-        let shared = || sessions.values().filter(|session| session.link.serves == Serves::Sessions);
-        let owners = shared().filter_map(|it| Some((it.id.to_string(), it.owner.as_ref()?.to_string()))).collect();
-        (shared().map(|session| session.id.to_string()).collect(), owners)
+        let mut shared: Vec<_> = sessions.values().filter(|it| it.link.serves == Serves::Sessions).collect();
+        shared.sort_by_cached_key(|session| Reverse(session.used()));
+        shared.into_iter().map(|it| (it.id.to_string(), it.owner.as_ref().map(ToString::to_string))).collect()
     }
 
     fn adopt(&self, link: &Arc<Link>, note: Option<Note>) {

@@ -1,6 +1,6 @@
 //! Calls without a client: one method, one answer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::value::RawValue;
 use tokio::time::timeout;
@@ -102,7 +102,7 @@ impl Bridge {
 // === impl Inner ===
 
 impl Inner {
-    async fn call(&self, method: &str, params: Option<&RawValue>) -> Result<Box<RawValue>, CallError> {
+    async fn call(self: &Arc<Self>, method: &str, params: Option<&RawValue>) -> Result<Box<RawValue>, CallError> {
         let shared = self.context.config.sharing == Sharing::Shared;
         let modern = if shared || self.era() == Some(Era::Legacy) {
             None

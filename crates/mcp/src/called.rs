@@ -1,13 +1,33 @@
-//! What a request's body calls, for those who decide who may call what.
+//! What a client with limited rights calls, and the message that says this and nothing else.
+//!
+//! Parsers of JSON differ: some take `Name` for `name`, some the first and some the last of two members. A judge that
+//! reads a message in one way and passes its bytes on lets a server read it in another. So nothing that such a client
+//! wrote is passed on as it was written: a message is read strictly, judged, and written anew from what was judged.
+
+use std::{collections::BTreeMap, fmt};
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
+use http::HeaderMap;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::{Value, value::RawValue};
 
-use crate::envelope::{Kind, Malformed, Message, string_of};
+use crate::{
+    envelope::{Malformed, Message, string_of},
+    modern::contradicts,
+};
 
 /// The methods that only tell what there is, or belong to the connection.
 const HARMLESS: [&str; 6] =
     ["initialize", "ping", "server/discover", "tools/list", "logging/setLevel", "subscriptions/listen"];
+/// What the method of a message without an id begins with.
+const NOTIFICATIONS: &str = "notifications/";
+/// The members of a message.
+const ENVELOPE: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
+/// The members of a tool call's parameters, in both eras.
+const CALL: [&str; 6] = ["name", "arguments", "_meta", "task", "inputResponses", "requestState"];
 
 /// One request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,66 +40,193 @@ pub enum Called {
     Other(String),
 }
 
+/// The body of a request, written anew from what was read of it.
+#[derive(Clone, Debug)]
+pub struct Rebuilt {
+    /// What its messages call. Notifications and answers call nothing.
+    pub called: Vec<Called>,
+    /// The body to send on.
+    pub body: Bytes,
+}
+
+/// Why a message of a client with limited rights is not sent on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ambiguous {
+    /// It is no JSON-RPC message, nor a batch of them.
+    #[error("a body that is no message of the protocol")]
+    NoMessage,
+    /// A member is there twice.
+    #[error("a message that has the member {0:?} twice")]
+    Twice(String),
+    /// A member is spelled almost like one that has a meaning.
+    #[error("a message with the member {found:?}, which some servers take for {meant:?}")]
+    Spelling {
+        /// As it was written.
+        found: String,
+        /// What has a meaning.
+        meant: &'static str,
+    },
+    /// A request has no id, so that its sender would see no answer.
+    #[error("the method {0:?} without an id; only notifications have none")]
+    NoId(String),
+    /// A header says something else than the body.
+    #[error("a message whose headers Mcp-Method and Mcp-Name say something else than its body")]
+    Header,
+}
+
+/// The members of an object, in order, however often each is there.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+/// One message, written anew.
+struct Part {
+    called: Option<Called>,
+    text: String,
+}
+
 // === impl Called ===
 
 impl Called {
-    /// What a method with these parameters calls.
-    #[must_use]
-    pub fn by(method: &str, params: Option<&RawValue>) -> Self {
-        let request = crate::rpc::request("0", method, params.map_or("{}", RawValue::get));
-        // Parameters that cannot be read call no tool that anybody has been allowed.
-        Message::parse(request).map_or_else(|_| Self::Other(method.to_owned()), |message| Self::of(&message, method))
+    /// What a method with these parameters calls, and the parameters to send on.
+    ///
+    /// # Errors
+    /// When servers may read the parameters in different ways.
+    pub fn by(method: &str, params: Option<&RawValue>) -> Result<(Self, Option<Box<RawValue>>), Ambiguous> {
+        let (called, params) = judged(method, params)?;
+        let raw = |text: String| RawValue::from_string(text).map_err(|_| Ambiguous::NoMessage);
+        Ok((called, params.map(raw).transpose()?))
     }
+}
 
-    /// What the messages of a body call; `None` where it cannot be read. Notifications and answers call nothing.
-    #[must_use]
-    pub fn in_body(body: &Bytes) -> Option<Vec<Self>> {
-        let messages = match Message::parse(body.clone()) {
-            Ok(message) => vec![message],
-            Err(Malformed::Batch) => Message::parse_batch(body).ok()?,
-            Err(Malformed::NotJson | Malformed::NotAMessage) => return None,
-        };
-        let calls = messages.iter().filter_map(|message| match &message.kind {
-            Kind::Request(method) => Some(Self::of(message, method)),
-            Kind::Notification(_) | Kind::Result | Kind::Error { .. } => None,
-        });
-        Some(calls.collect())
+// === impl Rebuilt ===
+
+impl Rebuilt {
+    /// Reads a body strictly and writes it anew: members without a meaning are left out, and names are spelled in one
+    /// way. The values of arguments stay as they are.
+    ///
+    /// # Errors
+    /// When servers may read the body, or its headers, in different ways.
+    pub fn of(body: &Bytes, headers: &HeaderMap) -> Result<Self, Ambiguous> {
+        if body.trim_ascii_start().first() == Some(&b'[') {
+            let parts: Vec<&RawValue> = serde_json::from_slice(body).map_err(|_| Ambiguous::NoMessage)?;
+            let parts: Vec<Part> = parts.into_iter().map(Part::of).collect::<Result<_, _>>()?;
+            let text = parts.iter().map(|part| part.text.as_str()).collect::<Vec<_>>().join(",");
+            let called = parts.into_iter().filter_map(|part| part.called).collect();
+            return Ok(Self { called, body: format!("[{text}]").into() });
+        }
+        let whole: &RawValue = serde_json::from_slice(body).map_err(|_| Ambiguous::NoMessage)?;
+        let part = Part::of(whole)?;
+        let body = Bytes::from(part.text);
+        match Message::parse(body.clone()) {
+            Ok(message) if contradicts(headers, &message) => return Err(Ambiguous::Header),
+            Ok(_) => {}
+            Err(Malformed::NotJson | Malformed::NotAMessage | Malformed::Batch) => return Err(Ambiguous::NoMessage),
+        }
+        Ok(Self { called: part.called.into_iter().collect(), body })
     }
+}
 
-    fn of(message: &Message, method: &str) -> Self {
-        match (method, message.params().name.and_then(string_of)) {
-            ("tools/call", Some(name)) => Self::Tool(name),
-            _ if HARMLESS.contains(&method) => Self::Harmless,
-            _ => Self::Other(method.to_owned()),
+// === impl Part ===
+
+impl Part {
+    fn of(raw: &RawValue) -> Result<Self, Ambiguous> {
+        let members = Members::of(raw)?.known(&ENVELOPE)?;
+        let member = |name: &str| members.get(name).copied();
+        let id = member("id").filter(|id| id.get() != "null");
+        if id.is_some_and(|id| !id.get().starts_with(['"', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])) {
+            return Err(Ambiguous::NoMessage);
+        }
+        match (member("method"), member("result"), member("error")) {
+            (Some(method), None, None) => {
+                let method = string_of(method).ok_or(Ambiguous::NoMessage)?;
+                let (called, params) = judged(&method, member("params"))?;
+                let params = params.map(|params| format!(r#","params":{params}"#)).unwrap_or_default();
+                let (called, id) = match id {
+                    Some(id) => (Some(called), format!(r#","id":{}"#, id.get())),
+                    None if method.starts_with(NOTIFICATIONS) => (None, String::new()),
+                    None => return Err(Ambiguous::NoId(method)),
+                };
+                let method = Value::from(method);
+                Ok(Self { called, text: format!(r#"{{"jsonrpc":"2.0"{id},"method":{method}{params}}}"#) })
+            }
+            (None, Some(result), None) => Ok(Self::answer(id, "result", result)),
+            (None, None, Some(error)) => Ok(Self::answer(id, "error", error)),
+            _ => Err(Ambiguous::NoMessage),
         }
     }
+
+    /// A client's answer to what a server has asked.
+    fn answer(id: Option<&RawValue>, name: &str, said: &RawValue) -> Self {
+        let id = id.map_or("null", RawValue::get);
+        Self { called: None, text: format!(r#"{{"jsonrpc":"2.0","id":{id},"{name}":{}}}"#, said.get()) }
+    }
+}
+
+/// What a method with these parameters calls, and the parameters written anew where they decide about that.
+fn judged(method: &str, params: Option<&RawValue>) -> Result<(Called, Option<String>), Ambiguous> {
+    let as_they_are = params.map(|params| params.get().to_owned());
+    if method != "tools/call" {
+        let harmless = HARMLESS.contains(&method);
+        return Ok((if harmless { Called::Harmless } else { Called::Other(method.to_owned()) }, as_they_are));
+    }
+    let members = Members::of(params.ok_or(Ambiguous::NoMessage)?)?.known(&CALL)?;
+    let Some(name) = members.get("name").copied().and_then(string_of) else {
+        return Ok((Called::Other(method.to_owned()), as_they_are));
+    };
+    let mut text = format!(r#"{{"name":{}"#, Value::from(name.as_str()));
+    for (member, value) in members.into_iter().filter(|(member, _)| *member != "name") {
+        text.push_str(&format!(r#","{member}":{}"#, value.get()));
+    }
+    text.push('}');
+    Ok((Called::Tool(name), Some(text)))
+}
+
+// === impl Members ===
+
+impl<'a> Members<'a> {
+    fn of(raw: &'a RawValue) -> Result<Self, Ambiguous> {
+        serde_json::from_str(raw.get()).map_err(|_| Ambiguous::NoMessage)
+    }
+
+    /// Those that have a meaning; the others are left out.
+    fn known(self, known: &[&'static str]) -> Result<BTreeMap<&'static str, &'a RawValue>, Ambiguous> {
+        let mut found = BTreeMap::new();
+        for (name, value) in self.0 {
+            match known.iter().find(|known| folded(known) == folded(&name)) {
+                Some(meant) if *meant != name => return Err(Ambiguous::Spelling { found: name, meant }),
+                Some(meant) if found.insert(*meant, value).is_some() => return Err(Ambiguous::Twice(name)),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry::<String, &'de RawValue>()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// A name as a parser sees it that takes no notice of case; through the upper case, since `ſ` is an `S` there.
+fn folded(name: &str) -> String {
+    name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn called(body: &'static str) -> Option<Vec<Called>> {
-        Called::in_body(&Bytes::from_static(body.as_bytes()))
-    }
-
-    #[test]
-    fn calls_are_found_however_they_are_written() {
-        let tool = |name: &str| Some(vec![Called::Tool(name.to_owned())]);
-        let escaped = r#"{"jsonrpc":"2.0","id":1,"method":"tools\/call","params":{"name":"r\u006d"}}"#;
-        assert_eq!(called(escaped), tool("rm"));
-        assert_eq!(called(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#), Some(Vec::new()));
-        let batch = r#"[{"jsonrpc":"2.0","id":1,"method":"ping"},{"jsonrpc":"2.0","id":2,"method":"resources/list"}]"#;
-        assert_eq!(called(batch), Some(vec![Called::Harmless, Called::Other("resources/list".to_owned())]));
-    }
-
-    #[test]
-    fn what_says_two_things_at_once_is_no_tool_that_anybody_may_call() {
-        let other = Some(vec![Called::Other("tools/call".to_owned())]);
-        let twice = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read","name":"rm"}}"#;
-        assert_eq!(called(twice), other);
-        let twice = r#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/call","params":{"name":"rm"}}"#;
-        assert_eq!(called(twice), None);
-        assert_eq!(called("not json"), None);
-    }
-}
+mod tests;

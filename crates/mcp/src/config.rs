@@ -2,21 +2,33 @@
 
 use std::time::Duration;
 
+/// The longest message that a server may write, in bytes; a longer one is dropped up to its end, and its caller is told.
+pub const LINE_LIMIT: usize = 16 << 20;
+
+/// How many bytes of output a launcher keeps at least that the bridge has not acknowledged: one message of the longest
+/// kind, and what was read before it and is not delivered yet. A launcher that keeps less may wait for the bridge for
+/// ever.
+pub const OUTPUT_KEPT: usize = LINE_LIMIT + (4 << 20);
+
 /// Settings of one bridge; [`Default`] suits a hosted server.
 #[derive(Clone, Debug)]
 pub struct BridgeConfig {
     /// Who shares a child.
     pub sharing: Sharing,
-    /// The most sessions at once. One more takes the place of the one that was not used for the longest time, if that
-    /// is a minute or more; else it is refused with 429.
+    /// The most sessions at once, where each has a process. One more takes the place of the one that was not used for
+    /// the longest time, of the same owner if there is one; it is refused with 429 where all are connected or wait for
+    /// an answer.
     pub max_sessions: usize,
+    /// The same where all share a process, so that a session costs memory alone.
+    pub max_shared_sessions: usize,
     /// A session that nobody has used for so long ends, and its child with it.
     pub idle_after: Duration,
     /// The most calls that one child may have in flight; one more is refused.
     pub max_in_flight: usize,
     /// The longest request body, in bytes.
     pub body_limit: usize,
-    /// The longest line that a child may write; a longer one is dropped up to its end.
+    /// The longest line that a child may write, in bytes and without its end; a longer one is dropped up to its end. At
+    /// most [`LINE_LIMIT`], which launchers know of.
     pub line_limit: usize,
     /// How long a call waits for its answer, from the last sign of progress. Nothing is restarted after it.
     pub call_timeout: Duration,
@@ -32,7 +44,8 @@ pub struct BridgeConfig {
     pub keep_alive: Duration,
     /// What a client is told to wait before it connects a lost stream again.
     pub retry: Duration,
-    /// An answer that comes within this time is sent as plain JSON, a later one as a stream.
+    /// An answer that comes within this time, and before any other message of its request, is sent as plain JSON, a
+    /// later one as a stream: some clients take events of 1 MiB at most.
     pub json_within: Duration,
     /// `Origin` values that are let in beside those of this machine (scheme, host and port, as a browser sends them).
     /// `None` lets every origin in.
@@ -60,10 +73,11 @@ impl Default for BridgeConfig {
         Self {
             sharing: Sharing::PerSession,
             max_sessions: 32,
+            max_shared_sessions: 1_000,
             idle_after: Duration::from_secs(30 * 60),
             max_in_flight: 128,
             body_limit: 8 << 20,
-            line_limit: 16 << 20,
+            line_limit: LINE_LIMIT,
             call_timeout: Duration::from_secs(300),
             start_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(30),
@@ -71,7 +85,7 @@ impl Default for BridgeConfig {
             stall_after: Duration::from_secs(30),
             keep_alive: Duration::from_secs(15),
             retry: Duration::from_secs(1),
-            json_within: Duration::from_millis(50),
+            json_within: Duration::from_secs(10),
             allowed_origins: Some(Vec::new()),
             allowed_hosts: Some(Vec::new()),
             era: None,

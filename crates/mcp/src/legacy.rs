@@ -47,7 +47,7 @@ struct InitializeParams<'a> {
 
 impl Inner {
     /// One message of a client.
-    pub(crate) async fn legacy_post(&self, head: Head<'_>, message: Message) -> Answer {
+    pub(crate) async fn legacy_post(self: &Arc<Self>, head: Head<'_>, message: Message) -> Answer {
         let id = message.raw_id().map(str::to_owned);
         let id = id.as_deref();
         if !answer::accepts(head.headers, "application/json") && !answer::accepts(head.headers, EVENTS) {
@@ -148,10 +148,11 @@ impl Inner {
     }
 
     /// A new session.
-    async fn initialize(&self, owner: Option<&str>, message: &Message) -> Answer {
+    async fn initialize(self: &Arc<Self>, owner: Option<&str>, message: &Message) -> Answer {
         let id = message.raw_id();
-        let Some(_place) = self.place() else {
-            let text = "too many sessions are open on this server; end one, or try again later";
+        let Some(_place) = self.place(owner) else {
+            let text = "as many sessions are open on this server as may be, and all of them are connected or wait for an \
+                        answer; end one, or try again later";
             return answer::busy(StatusCode::TOO_MANY_REQUESTS, id, text);
         };
         let made = match self.context.config.sharing {
@@ -202,7 +203,7 @@ impl Inner {
 
     /// With the child that all share.
     async fn initialize_shared(
-        &self,
+        self: &Arc<Self>,
         owner: Option<&str>,
         message: &Message,
     ) -> Result<(Arc<Session>, Bytes), Refused> {
@@ -221,10 +222,12 @@ impl Inner {
 
     /// Writes down who shares the child.
     pub(crate) async fn note_shared(&self) {
+        // The last note that is written must be the newest: who comes second lists the sessions after the first has
+        // written.
+        let _noting = self.noting.lock().await;
         if let Some((link, known)) = self.warm.alive() {
-            let (sessions, owners) = self.shared_sessions();
             let (version, result) = (known.version.clone(), known.result.get().to_owned());
-            link.note(&Note::Shared(SharedNote { version, result, sessions, owners })).await;
+            link.note(&Note::Shared(SharedNote::of(version, result, self.shared_sessions()))).await;
         }
     }
 
@@ -269,13 +272,12 @@ impl Inner {
 
     /// The answer as JSON when it is there soon and alone, else as a stream.
     async fn answer(&self, mut reader: Reader, one: bool, json: bool, streams: bool) -> Answer {
-        let wait = timeout(self.context.config.json_within, reader.only_one()).await;
         if one
             && json
-            && wait == Ok(true)
+            && timeout(self.context.config.json_within, reader.only_one()).await == Ok(true)
             && let Some(event) = reader.next().await
         {
-            return answer::json(StatusCode::OK, event.line);
+            return answer::json_event(StatusCode::OK, event);
         }
         if streams {
             return answer::events(reader, Some(self.resumable()), self.context.config.keep_alive);

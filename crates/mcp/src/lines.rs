@@ -14,6 +14,8 @@ pub(crate) struct Lines {
     searched: usize,
     /// The line that is being dropped, when one is.
     dropping: Option<Dropped>,
+    /// Bytes of it that were dropped and not told yet.
+    discarded: usize,
 }
 
 /// One line, or what is left of one.
@@ -28,7 +30,7 @@ pub(crate) enum Line {
 /// A line that was too long to be kept.
 #[derive(Debug)]
 pub(crate) struct Dropped {
-    /// All its bytes, its end included.
+    /// All its bytes, without its end.
     pub(crate) length: usize,
     head: Vec<u8>,
     tail: Vec<u8>,
@@ -38,7 +40,18 @@ pub(crate) struct Dropped {
 
 impl Lines {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, buffer: BytesMut::new(), searched: 0, dropping: None }
+        Self { limit, buffer: BytesMut::new(), searched: 0, dropping: None, discarded: 0 }
+    }
+
+    /// Bytes of a line whose end has not come yet.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Bytes of a line that is too long, which were dropped since the last call: nobody needs them any more, although
+    /// the line has not ended. They are not among those that [`next`](Self::next) tells of.
+    pub(crate) fn discarded(&mut self) -> usize {
+        std::mem::take(&mut self.discarded)
     }
 
     /// Takes what was read.
@@ -52,21 +65,20 @@ impl Lines {
         if let Some(end) = end {
             self.searched = 0;
             let line = self.buffer.split_to(end);
-            if let Some(mut dropped) = self.dropping.take() {
-                dropped.add(&line);
-                let length = dropped.length;
-                return Some((Line::Dropped(dropped), length));
-            }
-            let whole = line.freeze();
-            if end > self.limit {
-                let mut dropped = Dropped::new();
-                dropped.add(&whole);
-                return Some((Line::Dropped(dropped), end));
-            }
-            return Some((Line::Whole(whole.slice(..end - 1)), end));
+            let part = line.freeze().slice(..end - 1);
+            let dropping = self.dropping.take().or_else(|| (part.len() > self.limit).then(Dropped::new));
+            let line = match dropping {
+                Some(mut dropped) => {
+                    dropped.add(&part);
+                    Line::Dropped(dropped)
+                }
+                None => Line::Whole(part),
+            };
+            return Some((line, end));
         }
         if self.dropping.is_some() || self.buffer.len() > self.limit {
             self.dropping.get_or_insert_with(Dropped::new).add(&self.buffer);
+            self.discarded += self.buffer.len();
             self.buffer = BytesMut::new();
         }
         self.searched = self.buffer.len();
@@ -92,13 +104,26 @@ impl Dropped {
 
     /// The id that the line seems to have had: before or behind all that is long, where every serializer puts it.
     pub(crate) fn id(&self) -> Option<String> {
-        let head = String::from_utf8_lossy(&self.head);
-        let before = head.find("\"result\"").or_else(|| head.find("\"error\""));
-        if let Some(id) = before.and_then(|end| head.get(..end)).and_then(|head| id_in(head, head.find("\"id\"")?)) {
-            return Some(id);
-        }
+        let head = self.before_what_is_long();
         let tail = String::from_utf8_lossy(&self.tail);
-        id_in(&tail, tail.rfind("\"id\"")?)
+        let first = head.find("\"id\"").and_then(|at| id_in(&head, at));
+        first.or_else(|| id_in(&tail, tail.rfind("\"id\"")?))
+    }
+
+    /// Whether the line seems to have been a request or a notification, and no answer.
+    pub(crate) fn has_method(&self) -> bool {
+        let head = String::from_utf8_lossy(&self.head);
+        let answers = head.contains("\"result\"") || head.contains("\"error\"");
+        self.before_what_is_long().contains("\"method\"")
+            || (!answers && head.contains("\"params\"") && String::from_utf8_lossy(&self.tail).contains("\"method\""))
+    }
+
+    /// The beginning of the line, up to the member that made it long.
+    fn before_what_is_long(&self) -> String {
+        let mut head = String::from_utf8_lossy(&self.head).into_owned();
+        let long = ["\"result\"", "\"error\"", "\"params\""].into_iter().filter_map(|name| head.find(name)).min();
+        head.truncate(long.unwrap_or(head.len()));
+        head
     }
 }
 
@@ -149,9 +174,46 @@ mod tests {
             match &found[0] {
                 (Line::Dropped(dropped), taken) => {
                     assert_eq!(dropped.id().as_deref(), Some("7"));
-                    assert_eq!(*taken, text.len() - 3);
+                    assert_eq!((dropped.length, dropped.has_method()), (text.len() - 4, false));
+                    assert!(*taken <= 700, "what was dropped is kept until the end");
                 }
                 (Line::Whole(_), _) => panic!("a long line was kept"),
+            }
+        }
+    }
+
+    #[test]
+    fn long_question_is_no_answer() {
+        let long = "x".repeat(5000);
+        for (text, id) in [
+            (format!("{{\"jsonrpc\":\"2.0\",\"method\":\"m\",\"id\":7,\"params\":\"{long}\"}}\n"), Some("7")),
+            (format!("{{\"params\":\"{long}\",\"id\":7,\"method\":\"m\"}}\n"), Some("7")),
+            (format!("{{\"jsonrpc\":\"2.0\",\"method\":\"m\",\"params\":\"{long}\"}}\n"), None),
+        ] {
+            let found = all(1000, &[text.as_bytes()]);
+            let Some((Line::Dropped(dropped), _)) = found.first() else { panic!("a long line was kept") };
+            assert!(dropped.has_method());
+            assert_eq!(dropped.id().as_deref(), id);
+        }
+    }
+
+    #[test]
+    fn limit_counts_the_line_without_its_end() {
+        for (length, whole) in [(99, true), (100, true), (101, false)] {
+            let text = format!("{}\nnext\n", "x".repeat(length));
+            for size in [1, 7, 100, 1000] {
+                let chunks: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
+                let mut lines = Lines::new(100);
+                let (mut found, mut told) = (Vec::new(), 0);
+                for chunk in chunks {
+                    lines.push(chunk);
+                    while let Some((line, taken)) = lines.next() {
+                        found.push(matches!(line, Line::Whole(_)));
+                        told += taken;
+                    }
+                    told += lines.discarded();
+                }
+                assert_eq!((found, told), (vec![whole, true], text.len()), "{length} in pieces of {size}");
             }
         }
     }

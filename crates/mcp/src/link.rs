@@ -12,7 +12,7 @@
 mod route;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
@@ -24,6 +24,7 @@ use std::{
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::{
     sync::{
+        Notify,
         mpsc::{self, error::SendTimeoutError},
         watch,
     },
@@ -37,7 +38,7 @@ use crate::{
     event::BridgeEvent,
     lines::Lines,
     note::Note,
-    outlet::Outlet,
+    outlet::{Outlet, Receipt},
     rpc,
     session::Session,
 };
@@ -45,8 +46,14 @@ use crate::{
 /// How many lines may wait for the child to read them.
 const WAITING_LINES: usize = 16;
 
+/// How much output may be read, and neither delivered nor acknowledged, beside one message of the longest kind.
+const UNDELIVERED: usize = 1 << 20;
+
 /// How long stdout is read on after the child's end, for what it wrote last.
 const DRAIN: Duration = Duration::from_millis(200);
+
+/// How long a child that takes no more input has to end by itself.
+const UNWRITABLE: Duration = Duration::from_secs(5);
 
 /// How long the answer to a cancelled request is waited for before its stream ends without one.
 const AFTER_CANCEL: Duration = Duration::from_secs(2);
@@ -98,6 +105,13 @@ pub(crate) enum AskError {
     Deaf,
     #[error("this id is in use by a request that was not answered yet")]
     SameId,
+}
+
+/// What was read from a child and not acknowledged, the oldest first: a server that is started again reads it again.
+#[derive(Default)]
+struct Unacknowledged {
+    lines: VecDeque<(usize, Weak<Receipt>)>,
+    bytes: usize,
 }
 
 #[derive(Default)]
@@ -154,7 +168,7 @@ impl Link {
             context.tell(BridgeEvent::Started { child: link.child.id().clone() });
         }
         let stop = context.stop.clone();
-        let writing = write(writer, waiting, link.gone.subscribe());
+        let writing = write(writer, waiting, Arc::downgrade(&link), link.gone.subscribe());
         context.tasks.spawn(async move { stop.run_until_cancelled(writing).await });
         let (stop, reading) = (context.stop.clone(), Arc::clone(&link).run(reader));
         context.tasks.spawn(async move { stop.run_until_cancelled(reading).await });
@@ -312,7 +326,7 @@ impl Link {
     /// Gives a request up: nobody waits for its answer any more. Tells the child.
     pub(crate) fn abandon(&self, key: &IdKey, reason: &str) {
         let Some(pending) = self.lock().take(key) else { return };
-        pending.outlet.close();
+        pending.outlet.give_up_one();
         let id = if self.serves == Serves::Session { pending.id.to_string() } else { key.written() };
         // A child that reads nothing is not told; its answer will be nobody's.
         let _ = self.lines.try_send(framed(&rpc::cancelled(&id, reason)));
@@ -335,7 +349,8 @@ impl Link {
         }
         for (key, pending) in expired {
             if pending.cancelled {
-                pending.outlet.close();
+                // Others of a batch have the same stream.
+                pending.outlet.give_up_one();
                 continue;
             }
             let seconds = pending.patience.unwrap_or_default().as_secs();
@@ -369,7 +384,10 @@ impl Link {
         let mut lines = Lines::new(self.context.config.line_limit);
         let mut exited = std::pin::pin!(self.child.exited());
         let mut exit = None;
+        let (delivered, mut unacknowledged) = (Arc::new(Notify::new()), Unacknowledged::default());
         loop {
+            let room = self.context.config.line_limit + UNDELIVERED;
+            unacknowledged.settle(&mut *reader, room.saturating_sub(lines.unfinished()));
             let read = if exit.is_some() {
                 timeout(DRAIN, reader.read()).await.unwrap_or(Ok(None))
             } else {
@@ -377,15 +395,20 @@ impl Link {
                     biased;
                     read = reader.read() => read,
                     ended = &mut exited => { exit = Some(ended); continue }
+                    () = delivered.notified() => continue,
                 }
             };
             let Ok(Some(chunk)) = read else { break };
             lines.push(&chunk);
             drop(chunk);
             while let Some((line, taken)) = lines.next() {
-                self.route(line).await;
-                reader.acknowledge(taken);
+                // Only a session finds its answers again: whoever else waits is not known after a restart.
+                let receipt = (self.serves == Serves::Session).then(|| Arc::new(Receipt(Arc::clone(&delivered))));
+                let held = receipt.as_ref().map(Arc::downgrade).unwrap_or_default();
+                self.route(line, receipt).await;
+                unacknowledged.add(taken, held);
             }
+            unacknowledged.add(lines.discarded(), Weak::new());
         }
         let exit = match exit {
             Some(exit) => exit,
@@ -438,6 +461,32 @@ impl fmt::Debug for Link {
     }
 }
 
+// === impl Unacknowledged ===
+
+impl Unacknowledged {
+    /// Adds bytes that are done with when the receipt is dropped.
+    fn add(&mut self, bytes: usize, receipt: Weak<Receipt>) {
+        self.bytes += bytes;
+        match self.lines.back_mut() {
+            // A child may write empty lines without end.
+            Some((last, held)) if held.strong_count() == 0 && receipt.strong_count() == 0 => *last += bytes,
+            _ => self.lines.push_back((bytes, receipt)),
+        }
+    }
+
+    /// Acknowledges what was delivered, and the oldest of the rest while there is more of it than may be kept: a child
+    /// whose output nobody acknowledges is held up.
+    fn settle(&mut self, reader: &mut dyn ChildReader, most: usize) {
+        while let Some((bytes, receipt)) = self.lines.front()
+            && (receipt.strong_count() == 0 || self.bytes > most)
+        {
+            reader.acknowledge(*bytes);
+            self.bytes -= bytes;
+            self.lines.pop_front();
+        }
+    }
+}
+
 // === impl State ===
 
 impl State {
@@ -453,23 +502,31 @@ impl State {
     }
 }
 
-/// The only one that writes.
+/// The only one that writes. A child that cannot be written to any more, and does not end by itself, is ended: nobody
+/// could use it.
 async fn write(
     mut writer: Box<dyn ChildWriter>,
     mut waiting: mpsc::Receiver<Bytes>,
+    link: Weak<Link>,
     mut gone: watch::Receiver<Option<Exit>>,
 ) {
     let writing = async {
         while let Some(line) = waiting.recv().await {
             if let Err(error) = writer.write(line).await {
                 tracing::debug!(%error, "a child's stdin cannot be written");
-                break;
+                return;
             }
         }
     };
     tokio::select! {
         () = writing => {}
-        _ = gone.wait_for(Option::is_some) => {}
+        _ = gone.wait_for(Option::is_some) => return,
+    }
+    if timeout(UNWRITABLE, gone.wait_for(Option::is_some)).await.is_err()
+        && let Some(link) = link.upgrade()
+    {
+        tracing::warn!(child = %link.id(), "a process of an MCP server takes no more input and is ended");
+        link.end_soon();
     }
 }
 

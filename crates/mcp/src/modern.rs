@@ -23,18 +23,15 @@ use crate::{
     note::Note,
     outlet::{Outlet, Reader},
     rpc::{self, Failure},
-    warm::{EndUnlessKept, StartError, client_info, result_of},
+    warm::{EndUnlessKept, Kept, StartError, client_info, result_of},
 };
 
 use headers::Mismatch;
-pub(crate) use headers::PAGES;
 pub use headers::{HeaderRules, header_value};
+pub(crate) use headers::{PAGES, contradicts};
 
 /// The newest version that we ask for ourselves.
 pub(crate) const NEWEST: &str = "2026-07-28";
-
-/// How long an answer may take until its status is decided without it: errors have a status of their own.
-const STATUS_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long a server has to say that it does not know `server/discover`.
 const DISCOVER_WITHIN: Duration = Duration::from_secs(20);
@@ -115,7 +112,7 @@ fn meta(version: &str) -> String {
 
 impl Inner {
     /// One message of a client.
-    pub(crate) async fn modern_post(&self, headers: &HeaderMap, message: &Message) -> Answer {
+    pub(crate) async fn modern_post(self: &Arc<Self>, headers: &HeaderMap, message: &Message) -> Answer {
         let id = message.raw_id();
         let (link, modern) = match self.modern_link().await {
             Ok(found) => found,
@@ -151,20 +148,15 @@ impl Inner {
     }
 
     /// The warm child that speaks this era. The first request finds out whether the server does.
-    pub(crate) async fn modern_link(&self) -> Result<(Arc<Link>, Arc<Modern>), StartError> {
-        if let Some(alive) = self.modern.alive() {
-            return Ok(alive);
-        }
+    pub(crate) async fn modern_link(self: &Arc<Self>) -> Result<Kept<Modern>, StartError> {
         if self.era() == Some(Era::Legacy) {
             return Err(StartError::NotModern);
         }
-        let _starting = self.modern.start().await;
-        if let Some(alive) = self.modern.alive() {
-            return Ok(alive);
-        }
-        if self.era() == Some(Era::Legacy) {
-            return Err(StartError::NotModern);
-        }
+        let inner = Arc::clone(self);
+        self.modern.alive_or_started(&self.context, || async move { inner.start_modern().await }).await
+    }
+
+    async fn start_modern(&self) -> Result<Kept<Modern>, StartError> {
         let (link, guard) = self.launch(Serves::Requests).await?;
         let params = format!(r#"{{"_meta":{{{}}}}}"#, meta(NEWEST));
         let asking = self.ask_self(&link, "server/discover", &params);
@@ -206,7 +198,7 @@ impl Inner {
         link: Arc<Link>,
         guard: EndUnlessKept,
         versions: Vec<String>,
-    ) -> Result<(Arc<Link>, Arc<Modern>), StartError> {
+    ) -> Result<Kept<Modern>, StartError> {
         link.note(&Note::Modern { versions: versions.clone() }).await;
         guard.keep();
         Ok(self.modern.put(link, Modern::of(versions)))
@@ -264,9 +256,10 @@ impl Inner {
         rules
     }
 
-    /// The answer as JSON, with its status, when it is there soon and alone, else as a stream.
+    /// The answer as JSON, with its status (errors have one of their own), when it is there in time and alone, else as a
+    /// stream.
     async fn answer_once(&self, mut reader: Reader, streams: bool) -> Answer {
-        let wait = timeout(STATUS_WITHIN.max(self.context.config.json_within), reader.only_one()).await;
+        let wait = timeout(self.context.config.json_within, reader.only_one()).await;
         if wait == Ok(true)
             && let Some(event) = reader.next().await
         {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::child::ChildNote;
+use crate::child::{ChildNote, NOTE_LIMIT};
 
 /// What a child is for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,6 +45,25 @@ pub(crate) struct SharedNote {
     pub(crate) owners: BTreeMap<String, String>,
 }
 
+// === impl SharedNote ===
+
+impl SharedNote {
+    /// Of these sessions, each with who has begun it, the most useful ones first: as many as a note has room for.
+    pub(crate) fn of(version: String, result: String, sessions: Vec<(String, Option<String>)>) -> Self {
+        // What JSON adds to a session is quotes, commas and colons; what it adds to the rest is not known before.
+        let mut room = NOTE_LIMIT.saturating_sub(serde_json::Value::from(result.as_str()).to_string().len() + 256);
+        let mut note = Self { version, result, sessions: Vec::new(), owners: BTreeMap::new() };
+        for (id, owner) in sessions {
+            let length = 3 + id.len() + owner.as_ref().map_or(0, |owner| 6 + id.len() + owner.len());
+            let Some(left) = room.checked_sub(length) else { break };
+            room = left;
+            note.sessions.push(id.clone());
+            note.owners.extend(owner.map(|owner| (id, owner)));
+        }
+        note
+    }
+}
+
 // === impl Note ===
 
 impl Note {
@@ -64,6 +83,15 @@ impl Note {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sessions_that_a_note_has_no_room_for_are_left_out_from_the_end() {
+        let session = |number: usize| (format!("{number:032}"), Some(format!("{number:036}")));
+        let note = SharedNote::of("v".to_owned(), "\"".repeat(1000), (0..2000).map(session).collect());
+        let Some(Note::Shared(kept)) = Note::from_child(&Note::Shared(note).to_child()) else { panic!("no note") };
+        assert_eq!(kept.sessions.first(), Some(&session(0).0));
+        assert!(kept.sessions.len() > 500 && kept.owners.len() == kept.sessions.len());
+    }
 
     #[test]
     fn notes_come_back_as_they_were() {

@@ -39,12 +39,18 @@ pub(crate) struct Limits {
 }
 
 /// One message and where it stands.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Event {
     /// Where to go on reading after it.
     pub(crate) next: u64,
     pub(crate) line: Bytes,
+    /// To be dropped when the client has the message.
+    pub(crate) receipt: Option<Arc<Receipt>>,
 }
+
+/// Held by a message until its client has it, or nobody will; whoever waits for that is told when the last one drops it.
+#[derive(Debug)]
+pub(crate) struct Receipt(pub(crate) Arc<Notify>);
 
 /// The right to read an outlet. Dropping it says that the client has gone.
 pub(crate) struct Reader {
@@ -56,7 +62,7 @@ pub(crate) struct Reader {
 
 #[derive(Debug)]
 struct State {
-    events: VecDeque<Bytes>,
+    events: VecDeque<(Bytes, Option<Arc<Receipt>>)>,
     /// The number of the first one in `events`.
     first: u64,
     /// The number of the first one that was not sent.
@@ -102,7 +108,7 @@ impl Outlet {
     }
 
     /// Adds a message and waits while a reader has too much before it.
-    pub(crate) async fn push(&self, line: Bytes, answer: bool) {
+    pub(crate) async fn push(&self, line: Bytes, answer: bool, receipt: Option<Arc<Receipt>>) {
         let until = Instant::now() + self.limits.stall;
         loop {
             let changed = self.changed.notified();
@@ -120,11 +126,21 @@ impl Outlet {
             }
             let _ = timeout_at(until, changed).await;
         }
-        self.push_now(line, answer);
+        self.add(line, answer, receipt);
     }
 
     /// Adds a message without waiting.
     pub(crate) fn push_now(&self, line: Bytes, answer: bool) {
+        self.add(line, answer, None);
+    }
+
+    /// One of its answers will not come.
+    pub(crate) fn give_up_one(&self) {
+        self.lock().expect_one_less();
+        self.changed.notify_waiters();
+    }
+
+    fn add(&self, line: Bytes, answer: bool, receipt: Option<Arc<Receipt>>) {
         {
             let mut state = self.lock();
             if state.closed {
@@ -134,10 +150,9 @@ impl Outlet {
                 state.forget_oldest();
             }
             state.unsent_bytes += line.len();
-            state.events.push_back(line);
-            if answer && let Some(awaited) = &mut state.awaited {
-                *awaited = awaited.saturating_sub(1);
-                state.closed = *awaited == 0;
+            state.events.push_back((line, receipt));
+            if answer {
+                state.expect_one_less();
             }
         }
         self.changed.notify_waiters();
@@ -191,8 +206,16 @@ impl Outlet {
 // === impl State ===
 
 impl State {
+    /// The stream ends with its last answer.
+    fn expect_one_less(&mut self) {
+        if let Some(awaited) = &mut self.awaited {
+            *awaited = awaited.saturating_sub(1);
+            self.closed |= *awaited == 0;
+        }
+    }
+
     fn forget_oldest(&mut self) {
-        let Some(line) = self.events.pop_front() else { return };
+        let Some((line, _)) = self.events.pop_front() else { return };
         if self.first < self.unsent {
             self.sent_bytes -= line.len();
         } else {
@@ -259,7 +282,8 @@ impl Reader {
         }
         self.at = self.at.max(state.first);
         let index = usize::try_from(self.at - state.first).ok()?;
-        let Some(line) = state.events.get(index).cloned() else {
+        let Some((line, receipt)) = state.events.get_mut(index).map(|(line, receipt)| (line.clone(), receipt.take()))
+        else {
             return state.closed.then_some(None);
         };
         self.at += 1;
@@ -271,7 +295,7 @@ impl Reader {
         while state.sent_bytes > replay && state.first < state.unsent {
             state.forget_oldest();
         }
-        Some(Some(Event { next: self.at, line }))
+        Some(Some(Event { next: self.at, line, receipt }))
     }
 }
 
@@ -290,6 +314,12 @@ impl Drop for Reader {
         if let Some(left) = self.left.take() {
             left();
         }
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        self.0.notify_one();
     }
 }
 
@@ -312,10 +342,10 @@ mod tests {
     #[tokio::test]
     async fn stream_ends_with_its_last_answer() {
         let (outlet, mut reader) = Outlet::answering(1, 2, LIMITS);
-        outlet.push(line("note"), false).await;
-        outlet.push(line("one"), true).await;
-        outlet.push(line("two"), true).await;
-        outlet.push(line("late"), true).await;
+        outlet.push(line("note"), false, None).await;
+        outlet.push(line("one"), true, None).await;
+        outlet.push(line("two"), true, None).await;
+        outlet.push(line("late"), true, None).await;
         let mut seen = Vec::new();
         while let Some(event) = reader.next().await {
             seen.push(event.line);
@@ -328,7 +358,7 @@ mod tests {
         let outlet = Outlet::standing(0, LIMITS);
         let mut reader = outlet.read_on();
         for text in ["aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc"] {
-            outlet.push(line(text), false).await;
+            outlet.push(line(text), false, None).await;
             assert_eq!(reader.next().await.map(|event| event.line), Some(line(text)));
         }
         let mut again = outlet.read(0);
@@ -342,16 +372,16 @@ mod tests {
     async fn slow_reader_holds_the_writer_up_and_is_then_cut_off() {
         let outlet = Outlet::standing(0, LIMITS);
         let mut reader = outlet.read_on();
-        outlet.push(line("aaaaaaaaaaaaaaa"), false).await;
+        outlet.push(line("aaaaaaaaaaaaaaa"), false, None).await;
         let slow = {
             let outlet = Arc::clone(&outlet);
-            tokio::spawn(async move { outlet.push(line("bbbbbbbbbbbbbbb"), false).await })
+            tokio::spawn(async move { outlet.push(line("bbbbbbbbbbbbbbb"), false, None).await })
         };
         tokio::task::yield_now().await;
         assert!(!slow.is_finished());
         assert_eq!(reader.next().await.map(|event| event.line), Some(line("aaaaaaaaaaaaaaa")));
         slow.await.expect("the writer goes on");
-        outlet.push(line("ccccccccccccccc"), false).await;
+        outlet.push(line("ccccccccccccccc"), false, None).await;
         assert!(!outlet.is_read(), "a reader that reads nothing keeps the stream");
         assert!(outlet.held() <= 40);
     }
@@ -363,7 +393,7 @@ mod tests {
             let (tell, mut heard) = tokio::sync::oneshot::channel();
             reader.on_leaving(move || tell.send(()).unwrap_or_default());
             if answered {
-                outlet.push(line("one"), true).await;
+                outlet.push(line("one"), true, None).await;
                 assert!(reader.only_one().await);
                 reader.next().await;
             }

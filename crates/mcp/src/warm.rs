@@ -1,24 +1,19 @@
 //! Children that are kept warm: started when they are first needed, and again after they ended.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex as StdMutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::{
-    sync::{Mutex, MutexGuard},
-    time::timeout,
-};
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
     answer::{self, Answer},
     bridge::Inner,
     child::{Exit, LaunchError},
     config::Sharing,
+    context::Context,
     envelope::{Kind, Message},
     link::{Ask, AskError, Link, Serves, next_id},
     note::{Note, SharedNote},
@@ -30,10 +25,17 @@ use crate::{
 const LEGACY_VERSION: &str = "2025-11-25";
 
 /// One warm child at most, with what is known of it.
-pub(crate) struct Slot<T> {
-    now: StdMutex<Option<(Arc<Link>, Arc<T>)>>,
-    /// Held by the one that starts it; the others wait and then find it.
-    starting: Mutex<()>,
+pub(crate) struct Slot<T>(Mutex<State<T>>);
+
+/// A child that lives, with what is known of it.
+pub(crate) type Kept<T> = (Arc<Link>, Arc<T>);
+
+/// What came of a start, once that is known.
+type Outcome<T> = watch::Receiver<Option<Result<Kept<T>, StartError>>>;
+
+struct State<T> {
+    now: Option<Kept<T>>,
+    starting: Option<Outcome<T>>,
 }
 
 /// What a server of the older era said to `initialize`.
@@ -44,7 +46,7 @@ pub(crate) struct Initialized {
 }
 
 /// Why there is no child that can be asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum StartError {
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -70,6 +72,11 @@ struct Response<'a> {
 }
 
 #[derive(Deserialize)]
+struct ErrorBody {
+    message: String,
+}
+
+#[derive(Deserialize)]
 struct InitializeResult {
     #[serde(rename = "protocolVersion")]
     version: String,
@@ -79,32 +86,65 @@ struct InitializeResult {
 
 impl<T> Default for Slot<T> {
     fn default() -> Self {
-        Self { now: StdMutex::new(None), starting: Mutex::new(()) }
+        Self(Mutex::new(State { now: None, starting: None }))
     }
 }
 
-impl<T> Slot<T> {
+impl<T: Send + Sync + 'static> Slot<T> {
     /// The child, if one lives.
-    pub(crate) fn alive(&self) -> Option<(Arc<Link>, Arc<T>)> {
-        let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        now.clone().filter(|(link, _)| link.is_alive())
+    pub(crate) fn alive(&self) -> Option<Kept<T>> {
+        self.lock().now.clone().filter(|(link, _)| link.is_alive())
     }
 
-    /// The right to start one.
-    pub(crate) async fn start(&self) -> MutexGuard<'_, ()> {
-        self.starting.lock().await
+    /// The child, or else what comes of its start. The start is a task of its own: it goes on when those who wait for it
+    /// go away, and serves whoever comes next.
+    pub(crate) async fn alive_or_started<F>(
+        &self,
+        context: &Context,
+        start: impl FnOnce() -> F,
+    ) -> Result<Kept<T>, StartError>
+    where
+        F: Future<Output = Result<Kept<T>, StartError>> + Send + 'static,
+    {
+        let mut outcome = {
+            let mut state = self.lock();
+            if let Some(alive) = state.now.clone().filter(|(link, _)| link.is_alive()) {
+                return Ok(alive);
+            }
+            match state.starting.clone().filter(|outcome| outcome.borrow().is_none() && outcome.has_changed().is_ok()) {
+                Some(under_way) => under_way,
+                None => {
+                    let (tell, outcome) = watch::channel(None);
+                    let (stop, starting) = (context.stop.clone(), start());
+                    context.tasks.spawn(async move {
+                        // Nobody may be waiting any more.
+                        tell.send_replace(stop.run_until_cancelled(starting).await);
+                    });
+                    state.starting = Some(outcome.clone());
+                    outcome
+                }
+            }
+        };
+        let told = outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+        told.unwrap_or_else(
+            || Err(LaunchError::Unavailable { reason: "the server is shutting down".to_owned() }.into()),
+        )
     }
 
     /// Keeps a child that was started.
-    pub(crate) fn put(&self, link: Arc<Link>, known: T) -> (Arc<Link>, Arc<T>) {
+    pub(crate) fn put(&self, link: Arc<Link>, known: T) -> Kept<T> {
         let kept = (link, Arc::new(known));
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept.clone());
+        self.lock().now = Some(kept.clone());
         kept
     }
 
     /// Forgets the child.
     pub(crate) fn clear(&self) {
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.lock().now = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -198,14 +238,12 @@ impl Inner {
     }
 
     /// The warm child of the older era, initialized by us: for plain calls and, where sessions share it, for them.
-    pub(crate) async fn warm_link(&self) -> Result<(Arc<Link>, Arc<Initialized>), StartError> {
-        if let Some(alive) = self.warm.alive() {
-            return Ok(alive);
-        }
-        let _starting = self.warm.start().await;
-        if let Some(alive) = self.warm.alive() {
-            return Ok(alive);
-        }
+    pub(crate) async fn warm_link(self: &Arc<Self>) -> Result<Kept<Initialized>, StartError> {
+        let inner = Arc::clone(self);
+        self.warm.alive_or_started(&self.context, || async move { inner.start_warm().await }).await
+    }
+
+    async fn start_warm(&self) -> Result<Kept<Initialized>, StartError> {
         let shared = self.context.config.sharing == Sharing::Shared;
         let (link, guard) = self.launch(if shared { Serves::Sessions } else { Serves::Requests }).await?;
         // Sessions that share a child may have any of these; a request goes to none that has not.
@@ -219,12 +257,7 @@ impl Inner {
         let initialized = rpc::notification("notifications/initialized", "{}");
         link.send(initialized).await.map_err(|_| StartError::Exited(link.exit().unwrap_or_default()))?;
         link.note(&if shared {
-            Note::Shared(SharedNote {
-                version: version.clone(),
-                result: result.get().to_owned(),
-                sessions: Vec::new(),
-                owners: BTreeMap::new(),
-            })
+            Note::Shared(SharedNote::of(version.clone(), result.get().to_owned(), Vec::new()))
         } else {
             Note::Calls { version: version.clone() }
         })
@@ -242,12 +275,15 @@ pub(crate) fn initialized(message: &Message) -> Result<(String, Box<RawValue>), 
     Ok((version, result.to_owned()))
 }
 
-/// The result that an answer carries, or the error as text.
+/// The result that an answer carries, or the message of its error.
 pub(crate) fn result_of(line: &Bytes) -> Result<&RawValue, String> {
     let response: Response<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     match (response.result, response.error) {
         (Some(result), _) => Ok(result),
-        (None, error) => Err(error.map_or("null", RawValue::get).to_owned()),
+        (None, error) => {
+            let error = error.unwrap_or(RawValue::NULL).get();
+            Err(serde_json::from_str(error).map_or_else(|_| error.to_owned(), |ErrorBody { message }| message))
+        }
     }
 }
 

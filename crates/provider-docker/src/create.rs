@@ -41,7 +41,7 @@ use crate::{
     network::Attachment,
     provider::Parts,
     removal,
-    volumes::{self, Role, SandboxVolume},
+    volumes::{self, IN_TMP, Role, SandboxVolume},
 };
 
 /// What root keeps inside: enough for package managers, nothing that reaches the kernel's configuration.
@@ -56,8 +56,6 @@ const HOST_TASKS_OF_SANDBOX: i64 = 512;
 const MOST_TASKS: i64 = 4 << 20;
 /// The part of its machine's tasks that a sandbox may have: one of so many.
 const SHARE: i64 = 4;
-/// What makes `/tmp` more than an empty directory.
-const IN_TMP: &str = "/tmp/.emergent";
 /// Making and starting containers may take longer than other calls on a busy host.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 

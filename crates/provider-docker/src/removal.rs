@@ -61,11 +61,14 @@ pub(crate) async fn volumes_besides(
     Ok(())
 }
 
-/// Removes every volume that carries a sandbox's label.
+/// Removes every volume that carries a sandbox's label, and the one of `/workspace` last: while it is there, something of the
+/// sandbox is left.
 pub(crate) async fn volumes_of(docker: &Docker, workspace: WorkspaceId) -> Result<(), EngineError> {
+    let last = labels::name_of(workspace);
     let options = ListVolumesOptionsBuilder::default().filters(&labels::of(workspace)).build();
-    for found in bounded(docker.list_volumes(Some(options))).await?.volumes.unwrap_or_default() {
-        volume(docker, &found.name).await?;
+    let found = bounded(docker.list_volumes(Some(options))).await?.volumes.unwrap_or_default();
+    for other in found.iter().filter(|found| found.name != last) {
+        volume(docker, &other.name).await?;
     }
-    Ok(())
+    volume(docker, &last).await
 }

@@ -28,8 +28,10 @@ const PRIVATE: &str = ".private";
 const DECLARED: &str = ".declared-";
 /// The most directories that an image may declare.
 const MOST_DECLARED: usize = 32;
+/// What makes `/tmp` more than an empty directory under gVisor.
+pub(crate) const IN_TMP: &str = "/tmp/.emergent";
 /// Where no image may have a volume: what the guest brings along, and what the kernel shows.
-const TAKEN: [&str; 5] = [GUEST_MOUNT, STATE_DIR, "/proc", "/sys", "/dev"];
+const TAKEN: [&str; 6] = [GUEST_MOUNT, STATE_DIR, IN_TMP, "/proc", "/sys", "/dev"];
 
 /// One volume of a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,7 +203,9 @@ mod tests {
 
     #[test]
     fn a_directory_that_cannot_be_kept_is_refused() {
-        for bad in ["data", "/", "/a/../b", "/.emergent", "/.emergent/x", "/var/lib/emergent/private", "/proc/sys"] {
+        for bad in
+            ["data", "/", "/a/../b", "/.emergent", "/.emergent/x", "/var/lib/emergent/private", IN_TMP, "/proc/sys"]
+        {
             assert!(declared(&[bad]).is_err(), "{bad}");
         }
         assert_eq!(declared(&["/.emergent-not", "/device"]).unwrap().len(), 2);

@@ -14,7 +14,8 @@ pub(crate) fn template_name(image: &ImageRef) -> String {
 pub(crate) fn template_for(image: &ImageRef, default_image: &ImageRef, templates: &[String]) -> Option<String> {
     let own = template_name(image);
     let fallback = (image == default_image).then_some(DEFAULT);
-    let wanted = [Some(own.as_str()), fallback];
+    // A reference without a tag means the latest one, and its template may be called without it, too.
+    let wanted = [Some(own.as_str()), own.strip_suffix("-latest"), fallback];
     wanted.into_iter().flatten().find(|name| templates.iter().any(|there| there == name)).map(str::to_owned)
 }
 
@@ -35,5 +36,11 @@ mod tests {
         assert_eq!(template_for(&default, &default, &there(&["default", "a-b-1"])).as_deref(), Some("a-b-1"));
         assert_eq!(template_for(&other, &default, &there(&["default"])), None);
         assert_eq!(template_for(&other, &default, &there(&["c-2"])).as_deref(), Some("c-2"));
+        let latest: ImageRef = "ubuntu".parse().unwrap();
+        assert_eq!(template_for(&latest, &default, &there(&["ubuntu"])).as_deref(), Some("ubuntu"));
+        assert_eq!(
+            template_for(&latest, &default, &there(&["ubuntu", "ubuntu-latest"])).as_deref(),
+            Some("ubuntu-latest")
+        );
     }
 }

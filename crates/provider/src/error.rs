@@ -20,8 +20,8 @@ pub enum CreateError {
         #[source]
         source: EngineCause,
     },
-    /// The image is not there and cannot be pulled.
-    #[error("image {image} is not on the engine and could not be pulled: {reason}")]
+    /// The image is not there, or not for this project, and cannot be pulled.
+    #[error("image {image} cannot be had: {reason}")]
     ImageUnavailable {
         /// Which image.
         image: ImageRef,

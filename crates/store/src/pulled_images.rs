@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use emergent_provider::{ImageRef, ServerId};
 use sea_orm::{
     ActiveValue::Set,
-    ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QuerySelect as _,
-    sea_query::{Alias, Expr, ExprTrait as _, OnConflict},
+    ColumnTrait as _, Condition, ConnectionTrait as _, EntityTrait as _, QueryFilter as _,
+    sea_query::{Alias, Expr, ExprTrait as _, Func, OnConflict, Query},
 };
 
 use crate::{
@@ -34,6 +34,16 @@ pub struct PulledImage {
     pub bytes: u64,
     /// When a workspace or a hosted server was last made from it.
     pub last_used_at: DateTime<Utc>,
+}
+
+/// Bytes of the images that were pulled for a project, for a statement that looks at what the project has.
+pub(crate) fn bytes_of(project: ProjectId) -> Expr {
+    // PostgreSQL adds integers up to a type of its own.
+    let sum = Expr::from(Func::sum(Expr::col(Column::Bytes))).cast_as(Alias::new("bigint"));
+    let sum = Func::coalesce([sum, Expr::value(0_i64)]);
+    let mut select = Query::select();
+    select.expr(sum).from(Entity).and_where(Column::ProjectId.eq(project.as_uuid()));
+    Expr::SubQuery(None, Box::new(select.into()))
 }
 
 // === impl Store ===
@@ -129,12 +139,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database fails.
     pub async fn pulled_images_bytes(&self, project: ProjectId) -> Result<u64, StoreError> {
-        // PostgreSQL adds integers up to a type of its own.
-        let sum = Column::Bytes.sum().cast_as(Alias::new("bigint"));
-        let select =
-            Entity::find().select_only().column_as(sum, "bytes").filter(Column::ProjectId.eq(project.as_uuid()));
-        let sum = select.into_tuple::<Option<i64>>().one(self.reader.connection()).await;
-        from_integer("bytes", sum.doing("add up pulled images")?.flatten().unwrap_or(0))
+        let mut select = Query::select();
+        select.expr_as(bytes_of(project), "bytes");
+        let row = self.reader.connection().query_one(&select).await.doing("add up pulled images")?;
+        let bytes = row.map_or(Ok(0), |row| row.try_get("", "bytes")).doing("add up pulled images")?;
+        from_integer::<u64>("bytes", bytes)
     }
 
     fn own_pulled(&self) -> Condition {

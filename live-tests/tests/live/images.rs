@@ -162,7 +162,8 @@ async fn no_secret_in_an_image(runtime: Runtime) -> anyhow::Result<()> {
     const SECRET: &str = "5ecret-of-the-environment";
     let server = Server::on(runtime).await?;
     let id = server.api.create(json!({ "environment": { "TOKEN": SECRET } })).await?;
-    ensure!(server.api.bash(&id, "echo $TOKEN").await?.trim() == SECRET);
+    // What commands write is kept on the root file system: none of them writes it.
+    ensure!(server.api.bash(&id, "echo ${#TOKEN}").await?.trim() == SECRET.len().to_string());
     // A copy of a copy has it too, and its image as little.
     let first = snapshot(&server, &id).await?;
     let copy = server.api.create(json!({ "snapshot_id": first })).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use emergent_live_tests::{
     Case, Runtime,
-    mcp::{SERVERS, Session, host, post, start, user},
+    mcp::{SERVERS, Session, host, post, start, text, user},
     until,
 };
 use serde_json::{Value, json};
@@ -16,7 +16,54 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("mcp::one_endpoint_has_the_tools_of_all_servers_that_run", one_endpoint),
         Case::new("mcp::a_token_may_be_limited_to_servers_and_to_tools", limited),
+        Case::new("mcp::a_lenient_server_runs_nothing_that_a_token_may_not_use", lenient),
     ]
+}
+
+/// Messages that call `echo`, or nothing, to one reader, and `count` to another.
+fn double_tongued(prefix: &str) -> Vec<String> {
+    let (echo, count) = (format!("{prefix}echo"), format!("{prefix}count"));
+    let call = |id: &str| format!(r#"{{"jsonrpc":"2.0",{id}"method":"tools/call","params":{{"name":"{count}"}}}}"#);
+    let named = |names: &str| {
+        format!(r#"{{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{{{names},"arguments":{{"text":"hi"}}}}}}"#)
+    };
+    vec![
+        named(&format!(r#""name":"{echo}","Name":"{count}""#)),
+        named(&format!(r#""Name":"count","name":"{echo}""#)),
+        named(&format!(r#""name":"{echo}","name":"{count}""#)),
+        format!(r#"{{"jsonrpc":"2.0","id":9,"method":"ping","Method":"tools/call","Params":{{"name":"{count}"}}}}"#),
+        call(""),
+        call(r#""id":null,"#),
+        call(r#""ID":7,"#),
+    ]
+}
+
+async fn lenient(runtime: Runtime) -> anyhow::Result<()> {
+    let server = start(runtime).await?;
+    host(&server.api, json!({ "cmd": ["fixture", "--lenient"], "sharing": "shared" })).await?;
+    let some = user(&server.api, &["fixture__echo"]).await?;
+    let endpoint = format!("{SERVERS}/fixture/mcp");
+    for (path, prefix) in [(endpoint.as_str(), ""), (GATEWAY, "fixture__")] {
+        let session = Session::open(&some, path).await?;
+        ensure!(session.text(&format!("{prefix}echo"), json!({ "text": "hi" })).await? == "hi");
+        for message in double_tongued(prefix) {
+            let request = post(&some, path, &json!({})).header("mcp-session-id", &session.id);
+            let answer = request.body(message.clone()).send().await?;
+            let status = answer.status();
+            ensure!(path == GATEWAY || status == 403, "{status} for {message}");
+            // Whatever it is, it is read to its end.
+            answer.text().await?;
+        }
+    }
+    for names in [r#""name":"echo","Name":"count""#, r#""Name":"count","name":"echo""#] {
+        let request = some.request(reqwest::Method::POST, &format!("{SERVERS}/fixture/call"));
+        let body = format!(r#"{{"method":"tools/call","params":{{{names}}}}}"#);
+        let answer = request.header("content-type", "application/json").body(body).send().await?;
+        ensure!(answer.status() == 403, "{} for {names}", answer.status());
+    }
+    let calls = text(&server.api, "count", json!({})).await?;
+    ensure!(calls == "1", "the tool that the token may not use was called {calls} times");
+    Ok(())
 }
 
 fn starts(tools: &[String], prefix: &str) -> bool {

@@ -4,10 +4,11 @@ use std::{io::Write as _, sync::Mutex, time::Duration};
 
 use anyhow::ensure;
 use emergent_guest_proto::RunAs;
-use emergent_live_tests::{Case, Runtime, until};
+use emergent_live_tests::{Case, Image, Runtime, until};
 use emergent_provider::{
-    Channels as _, CreateStep, DestroyStep, EngineState, ExitReason, Inventory as _, Isolation, Lifecycle as _,
-    NetworkPolicy, Provider as _, PullProgress, SnapshotId, SnapshotStep, StepObserver, WorkspaceId,
+    Channels as _, ContainerKind, CreateStep, DestroyStep, EngineState, ExitReason, Inventory as _, Isolation,
+    Lifecycle as _, NetworkPolicy, Provider as _, PullProgress, SandboxSpec, SnapshotId, SnapshotStep, StepObserver,
+    WorkspaceId,
 };
 use emergent_provider_docker::GuestBinary;
 use futures::future::try_join_all;
@@ -21,6 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("the_container_is_labelled_and_says_what_runs_it", is_labelled),
         Case::new("the_steps_are_told_in_order", steps_in_order),
         Case::new("files_outside_the_volume_survive_a_stop", root_survives),
+        Case::new("declared_volumes_outlive_the_sandbox_of_a_hosted_server", declared_volumes),
         Case::new("a_dropped_channel_leaves_no_process_inside", dropped_channels),
         Case::new("a_carrier_that_a_dead_server_left_does_not_hold_up_its_next_life", carrier_left_behind),
         Case::new("the_guest_volume_is_filled_once_by_ten_creates_at_once", filled_once),
@@ -89,6 +91,32 @@ async fn is_labelled(runtime: Runtime) -> anyhow::Result<()> {
     let listed = bench.provider.list().await.map_err(full)?;
     let seen = listed.iter().find(|seen| seen.workspace == sandbox.workspace);
     ensure!(seen.is_some_and(|seen| seen.state == EngineState::Running && seen.server == bench.server));
+    Ok(())
+}
+
+/// A hosted server's container is made anew when it is changed.
+async fn declared_volumes(runtime: Runtime) -> anyhow::Result<()> {
+    let reference = format!("emergent-test/declared-{}:1", runtime.name());
+    let declared =
+        Image::with(&reference, "RUN mkdir /data /other && chmod 777 /data /other\nVOLUME /data\nVOLUME /other")?;
+    let bench = Bench::new(runtime)?;
+    let spec = SandboxSpec {
+        kind: ContainerKind::McpServer,
+        image: declared.reference.parse()?,
+        ..spec(NetworkPolicy::None)?
+    };
+    let sandbox = bench.sandbox(&spec).await?;
+    sandbox.output("echo kept > /data/file && echo kept > /other/file").await?;
+    bench.provider.discard(spec.workspace).await.map_err(full)?;
+    let again = bench.sandbox(&spec).await?;
+    ensure!(again.output("cat /data/file /other/file").await? == "kept\nkept");
+    // What another image does not declare goes.
+    bench.provider.discard(spec.workspace).await.map_err(full)?;
+    let less = Image::with(&format!("emergent-test/declared-less-{}:1", runtime.name()), "VOLUME /data")?;
+    let again = bench.sandbox(&SandboxSpec { image: less.reference.parse()?, ..spec.clone() }).await?;
+    ensure!(again.output("cat /data/file; test -e /other || echo gone").await? == "kept\ngone");
+    bench.provider.destroy(spec.workspace, &Unobserved).await.map_err(full)?;
+    ensure!(bench.engine.resources_of(&spec.workspace.to_string()).await?.is_empty());
     Ok(())
 }
 

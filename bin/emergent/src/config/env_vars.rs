@@ -178,7 +178,7 @@ variables! {
     Server EMERGENT_MCP_BODY_LIMIT = "8M", "an amount of bytes from 16K to 16M, such as 8M";
     /// How many MCP servers may be hosted, of all projects and on all servers of the installation; more are refused with 429.
     Server EMERGENT_MCP_MAX_SERVERS = "50", "a whole number from 0 to 100000";
-    /// Sessions that an MCP server has at most.
+    /// Sessions at most of an MCP server that has a process for each; one that shares a process has up to 1000.
     Server EMERGENT_MCP_MAX_SESSIONS = "32", "a whole number from 1 to 256";
     /// Minutes after which a session of an MCP server that nobody uses ends, and its process with it.
     Server EMERGENT_MCP_IDLE_MIN = "30", "a number of minutes from 0.02 to 525600";

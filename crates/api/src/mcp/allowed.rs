@@ -1,8 +1,11 @@
 //! What a caller may use of one hosted server.
 
-use emergent_mcp::{Called, gateway::public_name};
+use bytes::Bytes;
+use emergent_mcp::{Ambiguous, Called, Rebuilt, gateway::public_name};
 use emergent_mcp_hosting::HostingError;
 use emergent_store::McpAllowList;
+use http::HeaderMap;
+use serde_json::value::RawValue;
 
 use crate::problem::{ProblemKind, Refusal};
 
@@ -39,10 +42,33 @@ impl<'a> Allowed<'a> {
         self.list.is_none_or(|list| list.allows_tool(self.server, tool) || list.allows_tool(self.server, &at_gateway()))
     }
 
+    /// The parameters to call a method with: as they are for a caller who may use everything, else written anew from
+    /// what was judged.
+    ///
+    /// # Errors
+    /// The refusal of what may not be used, or can be read in two ways.
+    pub(crate) fn params(self, method: &str, params: Option<Box<RawValue>>) -> Result<Option<Box<RawValue>>, Refusal> {
+        if self.is_all() {
+            return Ok(params);
+        }
+        let (called, params) = Called::by(method, params.as_deref()).map_err(|why| self.ambiguous(&why))?;
+        self.check(&called)?;
+        Ok(params)
+    }
+
+    /// The body to send on for a caller who may not use everything: written anew from what was judged.
+    ///
+    /// # Errors
+    /// The refusal of what may not be used, or can be read in two ways.
+    pub(crate) fn body(self, body: &Bytes, headers: &HeaderMap) -> Result<Bytes, Refusal> {
+        let Rebuilt { called, body } = Rebuilt::of(body, headers).map_err(|why| self.ambiguous(&why))?;
+        called.iter().try_for_each(|called| self.check(called))?;
+        Ok(body)
+    }
+
     /// Refuses a call of anything that may not be used. A caller who may use some tools may use nothing but tools.
-    pub(crate) fn check(self, called: &Called) -> Result<(), Refusal> {
+    fn check(self, called: &Called) -> Result<(), Refusal> {
         let what = match called {
-            _ if self.is_all() => return Ok(()),
             Called::Harmless => return Ok(()),
             Called::Tool(tool) if self.has_tool(tool) => return Ok(()),
             Called::Tool(tool) => format!("the tool {tool:?}"),
@@ -51,12 +77,8 @@ impl<'a> Allowed<'a> {
         Err(self.refusal(&what))
     }
 
-    /// Refuses a body that calls anything that may not be used, or that cannot be read.
-    pub(crate) fn check_all(self, called: Option<&[Called]>) -> Result<(), Refusal> {
-        match called {
-            Some(calls) => calls.iter().try_for_each(|called| self.check(called)),
-            None => Err(self.refusal("a body that is no message of the protocol")),
-        }
+    fn ambiguous(self, why: &Ambiguous) -> Refusal {
+        self.refusal(&why.to_string())
     }
 
     fn refusal(self, what: &str) -> Refusal {

@@ -20,10 +20,13 @@ use axum::{
     routing::{MethodRouter, any},
 };
 use bytes::Bytes;
-use emergent_mcp::{Bridge, BridgeConfig, Era, Gateway, SessionOwner, UpstreamBody, Upstreams};
+use emergent_mcp::{
+    Bridge, BridgeConfig, Catalogues, Era, Gateway, LINE_LIMIT, SessionOwner, Upstream, UpstreamBody, Upstreams,
+};
 use emergent_mcp_hosting::HostingError;
 use emergent_store::{McpAllowList, ProjectId, TokenId};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Limited};
+use serde_json::value::RawValue;
 use tokio::sync::{OnceCell, watch};
 use tower::ServiceExt as _;
 
@@ -33,6 +36,7 @@ use crate::{
     observe::Verbatim,
     problem::{ProblemKind, Refusal},
     rates::Counted,
+    resources::mcp_servers::{request::McpCall, view::McpAnswer},
     state::ApiState,
 };
 
@@ -40,16 +44,23 @@ use crate::{
 pub(crate) const PATH: &str = "/mcp";
 /// How long sessions at the servers may take to end when a gateway does.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long a warm process of a server may take to list what it offers, in milliseconds.
+const WARM_MS: u64 = 10_000;
 /// The most gateways that are kept, each for one token.
 const MOST: usize = 1_000;
 
 /// The gateways of those tokens that have used one lately.
 #[derive(Default)]
-pub(super) struct Gateways(Mutex<HashMap<TokenId, Arc<OfToken>>>);
+pub(super) struct Gateways {
+    of_tokens: Mutex<HashMap<TokenId, Arc<OfToken>>>,
+    /// What servers offer, whichever token has found it.
+    catalogues: Arc<Catalogues>,
+}
 
 struct OfToken {
     bridge: OnceCell<Bridge>,
     servers: Arc<Servers>,
+    catalogues: Arc<Catalogues>,
     used: Mutex<Instant>,
 }
 
@@ -112,7 +123,7 @@ impl Gateways {
         endpoints: Router,
         state: &ApiState,
     ) -> Arc<OfToken> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.of_tokens.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = all.get(&caller.token_id()) {
             *lock(&known.used) = Instant::now();
             *lock(&known.servers.authorization) = authorization;
@@ -133,13 +144,18 @@ impl Gateways {
             allowed: caller.mcp().cloned(),
             authorization: Mutex::new(authorization),
         };
-        let made = OfToken { bridge: OnceCell::new(), servers: Arc::new(servers), used: Mutex::new(Instant::now()) };
+        let made = OfToken {
+            bridge: OnceCell::new(),
+            servers: Arc::new(servers),
+            catalogues: Arc::clone(&self.catalogues),
+            used: Mutex::new(Instant::now()),
+        };
         Arc::clone(all.entry(caller.token_id()).or_insert(Arc::new(made)))
     }
 
     /// Ends a token's gateway with all that is open through it. One that comes with a new secret begins anew.
     pub(super) async fn end(&self, token: TokenId) {
-        let gone = lock(&self.0).remove(&token);
+        let gone = lock(&self.of_tokens).remove(&token);
         if let Some(gone) = gone {
             gone.end().await;
         }
@@ -156,7 +172,6 @@ impl OfToken {
             max_sessions: hosting.max_sessions,
             idle_after: hosting.idle_after,
             body_limit: hosting.body_limit,
-            line_limit: 32 << 20,
             grace: GRACE,
             allowed_hosts: None,
             allowed_origins: None,
@@ -164,7 +179,7 @@ impl OfToken {
             ..BridgeConfig::default()
         };
         let servers: Arc<dyn Upstreams> = Arc::clone(&self.servers) as _;
-        let start = || Bridge::start(Arc::new(Gateway::new(servers)), config);
+        let start = || Bridge::start(Arc::new(Gateway::new(servers, Arc::clone(&self.catalogues))), config);
         let started = self.bridge.get_or_try_init(start).await;
         started.map_err(|error| Refusal::new(ProblemKind::Internal, error.to_string()))
     }
@@ -185,9 +200,9 @@ impl OfToken {
 
 #[async_trait]
 impl Upstreams for Servers {
-    async fn list(&self) -> Vec<String> {
-        match self.state.hosting().running(self.project).await {
-            Ok(names) => names.into_iter().filter(|name| self.of(name).is_some()).collect(),
+    async fn list(&self) -> Vec<Upstream> {
+        match self.state.hosting().upstreams(self.project).await {
+            Ok(servers) => servers.into_iter().filter(|server| self.of(&server.name).is_some()).collect(),
             Err(error) => {
                 tracing::warn!(%error, "the MCP servers of a project could not be listed");
                 Vec::new()
@@ -208,22 +223,39 @@ impl Upstreams for Servers {
     }
 
     async fn ask(&self, server: &str, request: axum::http::Request<Bytes>) -> axum::http::Response<UpstreamBody> {
-        let mut request = request.map(Body::from);
-        // A server's name needs no escape, and what is no name leads nowhere.
-        let uri = format!("/api/v1/mcp/servers/{server}/mcp");
-        match uri.parse() {
-            Ok(uri) => *request.uri_mut() = uri,
-            Err(_) => return Refusal::from(HostingError::NotFound).into_response().map(boxed),
+        self.pass_on(server, "mcp", request).await.map(boxed)
+    }
+
+    async fn list_warm(&self, server: &str, method: &str, params: &str) -> Option<Box<RawValue>> {
+        let params: &RawValue = serde_json::from_str(params).ok()?;
+        let call = McpCall { method: method.to_owned(), params: Some(params.to_owned()), timeout_ms: Some(WARM_MS) };
+        let request = Request::post("/").header(header::CONTENT_TYPE, "application/json");
+        let request = request.body(Bytes::from(serde_json::to_vec(&call).ok()?)).ok()?;
+        let answer = self.pass_on(server, "call", request).await;
+        if !answer.status().is_success() {
+            return None;
         }
-        request.headers_mut().insert(header::AUTHORIZATION, lock(&self.authorization).clone());
-        request.extensions_mut().insert(Counted);
-        request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
-        let answer = self.endpoints.clone().oneshot(request).await.unwrap_or_else(|never| match never {});
-        answer.map(boxed)
+        let body = Limited::new(answer.into_body(), LINE_LIMIT + 1024).collect().await.ok()?;
+        let McpAnswer { result, .. } = serde_json::from_slice(&body.to_bytes()).ok()?;
+        Some(result.unwrap_or_else(|| RawValue::NULL.to_owned()))
     }
 }
 
 impl Servers {
+    /// Passes a request on to a route of one server.
+    async fn pass_on(&self, server: &str, route: &str, request: axum::http::Request<Bytes>) -> Response {
+        let mut request = request.map(Body::from);
+        // A server's name needs no escape, and what is no name leads nowhere.
+        match format!("/api/v1/mcp/servers/{server}/{route}").parse() {
+            Ok(uri) => *request.uri_mut() = uri,
+            Err(_) => return Refusal::from(HostingError::NotFound).into_response(),
+        }
+        request.headers_mut().insert(header::AUTHORIZATION, lock(&self.authorization).clone());
+        request.extensions_mut().insert(Counted);
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
+        self.endpoints.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
+    }
+
     fn of<'a>(&'a self, server: &'a str) -> Option<Allowed<'a>> {
         Allowed::of(self.allowed.as_ref(), server).ok()
     }

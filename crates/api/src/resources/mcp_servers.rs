@@ -11,7 +11,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
 };
-use emergent_mcp::{CallError, Called};
+use emergent_mcp::CallError;
 use emergent_mcp_hosting::ServerCallError;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -221,7 +221,7 @@ async fn mcp_server_logs(
         OnMcpServer
     )
 )]
-async fn call_mcp_server(
+pub(crate) async fn call_mcp_server(
     caller: Caller<NeedsMcp>,
     State(state): State<ApiState>,
     McpServerPath(given): McpServerPath,
@@ -230,9 +230,9 @@ async fn call_mcp_server(
     let hosting = state.hosting();
     let server = hosting.find(caller.project(), &given).await?;
     let allowed = Allowed::of(caller.mcp(), &server.name)?;
-    allowed.check(&Called::by(&call.method, call.params.as_deref()))?;
+    let params = allowed.params(&call.method, call.params)?;
     let at_most = call.timeout_ms.map(Duration::from_millis);
-    match hosting.call(caller.project(), server.id, &call.method, call.params, at_most).await {
+    match hosting.call(caller.project(), server.id, &call.method, params, at_most).await {
         Ok(result) => Ok(Json(McpAnswer { result: Some(result), error: None })),
         Err(ServerCallError::Call(CallError::Rpc { code, message, data })) => {
             Ok(Json(McpAnswer { result: None, error: Some(McpCallError { code, message, data }) }))

@@ -45,6 +45,7 @@ struct Shared {
     room: Mutex<Option<HostRoom>>,
     /// How many bytes and tasks sandboxes take.
     takes: Mutex<BTreeMap<WorkspaceId, (u64, u64)>>,
+    pulls: Mutex<bool>,
     kind: ProviderKind,
 }
 
@@ -76,6 +77,7 @@ impl FakeEngine {
             image_id: Mutex::default(),
             room: Mutex::default(),
             takes: Mutex::default(),
+            pulls: Mutex::default(),
             kind,
         };
         Self { shared: Arc::new(shared) }
@@ -127,6 +129,11 @@ impl FakeEngine {
     /// How many bytes of disk and how many tasks a sandbox takes from now on.
     pub(crate) fn set_takes(&self, workspace: WorkspaceId, bytes: u64, tasks: u64) {
         self.shared.takes.lock().unwrap().insert(workspace, (bytes, tasks));
+    }
+
+    /// Makes it an engine that pulls images, and has none until one is set.
+    pub(crate) fn set_pulls(&self) {
+        *self.shared.pulls.lock().unwrap() = true;
     }
 
     /// How often an operation was asked for.
@@ -406,7 +413,12 @@ impl Inventory for FakeEngine {
 
     async fn image_id(&self, _: &ImageRef) -> Result<Option<String>, OperationError> {
         self.answers()?;
-        Ok(Some(self.shared.image_id.lock().unwrap().clone()))
+        let image_id = self.shared.image_id.lock().unwrap().clone();
+        Ok(Some(image_id).filter(|id| !self.pulls_images() || !id.is_empty()))
+    }
+
+    fn pulls_images(&self) -> bool {
+        *self.shared.pulls.lock().unwrap()
     }
 
     async fn events(&self) -> Result<BoxStream<'static, EngineEvent>, OperationError> {

@@ -12,6 +12,7 @@ mod fallback;
 mod guard;
 mod guest;
 mod idle;
+mod images;
 mod lifecycle;
 mod output;
 mod pool;

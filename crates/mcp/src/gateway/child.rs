@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{Upstreams, hub::Hub};
+use super::{Catalogues, Upstreams, hub::Hub};
 use crate::child::{Child, ChildError, ChildId, ChildNote, ChildReader, ChildWriter, Exit};
 
 /// How many lines may wait for the bridge to read them; who writes more waits.
@@ -34,9 +34,14 @@ struct Writer(Arc<Hub>);
 // === impl GatewayChild ===
 
 impl GatewayChild {
-    pub(super) fn start(id: ChildId, note: ChildNote, upstreams: Arc<dyn Upstreams>) -> Self {
+    pub(super) fn start(
+        id: ChildId,
+        note: ChildNote,
+        upstreams: Arc<dyn Upstreams>,
+        catalogues: Arc<Catalogues>,
+    ) -> Self {
         let (out, lines) = mpsc::channel(WAITING_LINES);
-        let hub = Hub::start(upstreams, out);
+        let hub = Hub::start(upstreams, catalogues, out);
         let io = Some((Reader { lines, hub: Arc::clone(&hub) }, Writer(Arc::clone(&hub))));
         Self { id, note: Mutex::new(note), io, hub }
     }

@@ -21,10 +21,11 @@ use super::{
     UpstreamBody,
     hub::Hub,
     lists::{Catalogue, Offer},
-    messages::{Messages, whole},
+    messages::{Came, Messages, whole},
 };
 use crate::{
     answer,
+    config::LINE_LIMIT,
     envelope::{Kind, Message, string_of},
     link::next_id,
     modern::{self, NEWEST, PAGES, header_value, is_modern_error},
@@ -206,7 +207,12 @@ impl Connection {
             return Err(Lost::Session);
         }
         let mut messages = Messages::of(response);
-        while let Some(bytes) = messages.next().await {
+        while let Some(came) = messages.next().await {
+            let Came::Message(bytes) = came else {
+                let text =
+                    format!("the server {:?} answered more than {LINE_LIMIT} bytes, which is the limit", self.server);
+                return Err(Lost::Failed(Failure::new(rpc::INTERNAL_ERROR, text)));
+            };
             let Ok(came) = Message::parse(bytes) else { continue };
             match came.kind {
                 Kind::Result | Kind::Error { .. } if came.key() == message.key() => return Ok(came),
@@ -324,7 +330,8 @@ impl Connection {
     /// Delivers what comes on the standing stream; an error where the server says that there is none.
     pub(super) async fn hear(self: &Arc<Self>, hub: &Arc<Hub>, response: Response<UpstreamBody>) -> Result<(), ()> {
         let mut messages = Messages::of(response);
-        while let Some(bytes) = messages.next().await {
+        while let Some(came) = messages.next().await {
+            let Came::Message(bytes) = came else { continue };
             match Message::parse(bytes) {
                 Ok(Message { kind: Kind::Error { code: rpc::METHOD_NOT_FOUND }, .. }) => return Err(()),
                 Ok(message) => hub.deliver(self, message).await,
@@ -419,7 +426,10 @@ fn is_problem(response: &Response<UpstreamBody>) -> bool {
 /// What a problem says, as the answer to a request.
 async fn problem(server: &str, response: Response<UpstreamBody>) -> Failure {
     let status = response.status();
-    let body = whole(response.into_body()).await.unwrap_or_default();
+    let body = match whole(response.into_body()).await {
+        Some(Came::Message(body)) => body,
+        Some(Came::TooLong) | None => Bytes::new(),
+    };
     let Problem { detail } = serde_json::from_slice(&body).unwrap_or_default();
     let why = if detail.is_empty() { status.to_string() } else { detail };
     Failure::new(rpc::INTERNAL_ERROR, format!("the server {server:?} cannot be asked: {why}"))
@@ -428,7 +438,8 @@ async fn problem(server: &str, response: Response<UpstreamBody>) -> Failure {
 /// The answer in a response to a request of ours.
 async fn last_answer(response: Response<UpstreamBody>) -> Option<Message> {
     let mut messages = Messages::of(response);
-    while let Some(bytes) = messages.next().await {
+    while let Some(came) = messages.next().await {
+        let Came::Message(bytes) = came else { continue };
         match Message::parse(bytes) {
             Ok(message) if matches!(message.kind, Kind::Result | Kind::Error { .. }) => return Some(message),
             _ => {}

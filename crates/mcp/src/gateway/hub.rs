@@ -18,16 +18,17 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use tokio::{
-    sync::{OnceCell, mpsc},
+    sync::{mpsc, watch},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Upstreams,
+    Catalogues, Upstream, Upstreams,
     connection::{Connection, Lost, Standing},
     lists::{self, Catalogue, Offer},
     names,
+    offers::Known,
 };
 use crate::{
     envelope::{IdKey, Kind, Message, string_of},
@@ -50,12 +51,17 @@ const INSTRUCTIONS: &str = "The tools and prompts of several MCP servers. The na
 /// Between one client (or all that have no session) and the servers.
 pub(super) struct Hub {
     pub(super) upstreams: Arc<dyn Upstreams>,
+    pub(super) catalogues: Arc<Catalogues>,
     out: mpsc::Sender<Bytes>,
     /// Owns every task.
     tasks: TaskTracker,
     stop: CancellationToken,
     state: Mutex<State>,
+    known: Mutex<Known>,
 }
+
+/// A connection to a server, or why there is none, once that is known.
+type Opening = watch::Receiver<Option<Result<Arc<Connection>, Failure>>>;
 
 #[derive(Default)]
 struct State {
@@ -63,7 +69,7 @@ struct State {
     client: Option<Arc<str>>,
     /// The parameters of its last `logging/setLevel`.
     log_level: Option<Arc<str>>,
-    connections: BTreeMap<String, Arc<OnceCell<Arc<Connection>>>>,
+    connections: BTreeMap<String, Opening>,
     /// Requests of the client that were not answered yet.
     flights: HashMap<IdKey, Flight>,
     /// What servers have asked the client, by the hub's ids.
@@ -106,9 +112,14 @@ struct InitializeParams {
 // === impl Hub ===
 
 impl Hub {
-    pub(super) fn start(upstreams: Arc<dyn Upstreams>, out: mpsc::Sender<Bytes>) -> Arc<Self> {
+    pub(super) fn start(
+        upstreams: Arc<dyn Upstreams>,
+        catalogues: Arc<Catalogues>,
+        out: mpsc::Sender<Bytes>,
+    ) -> Arc<Self> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let hub = Arc::new(Self { upstreams, out, tasks, stop, state: Mutex::default() });
+        let (state, known) = Default::default();
+        let hub = Arc::new(Self { upstreams, catalogues, out, tasks, stop, state, known });
         hub.spawn(Arc::clone(&hub).watch());
         hub
     }
@@ -152,20 +163,45 @@ impl Hub {
         self.lock().log_level.clone()
     }
 
-    /// The connection to a server, opened if there is none.
+    /// The connection to a server, opened if there is none. The opening goes on when its caller goes away: whoever comes
+    /// next finds what came of it.
     pub(super) async fn connection(self: &Arc<Self>, server: &str) -> Result<Arc<Connection>, Failure> {
-        let cell = Arc::clone(self.lock().connections.entry(server.to_owned()).or_default());
-        let open = || async {
-            let connection = Arc::new(Connection::open(self, server).await?);
-            self.spawn(Arc::clone(self).stand(Arc::clone(&connection)));
-            Ok(connection)
+        let mut opening = {
+            let mut state = self.lock();
+            match state.connections.get(server) {
+                Some(opening) => opening.clone(),
+                None => {
+                    let (tell, opening) = watch::channel(None);
+                    state.connections.insert(server.to_owned(), opening.clone());
+                    self.spawn(Arc::clone(self).open(server.to_owned(), tell));
+                    opening
+                }
+            }
         };
-        let opened = cell.get_or_try_init(open).await.cloned();
-        if opened.is_err() {
-            // A client may make up names without end.
-            self.lock().connections.retain(|_, other| !Arc::ptr_eq(other, &cell) || cell.initialized());
+        let opened = opening.wait_for(Option::is_some).await.ok().and_then(|opened| opened.clone());
+        opened.unwrap_or_else(|| Err(Failure::new(rpc::INTERNAL_ERROR, "the session is ending".to_owned())))
+    }
+
+    /// Opens a connection and hears what its server says unasked, for as long as it is used. Boxed: what is heard may
+    /// open another.
+    fn open(
+        self: Arc<Self>,
+        server: String,
+        tell: watch::Sender<Option<Result<Arc<Connection>, Failure>>>,
+    ) -> BoxFuture<'static, ()> {
+        async move {
+            let opened = Connection::open(&self, &server).await.map(Arc::new);
+            if opened.is_err() {
+                // A client may make up names without end.
+                let this = tell.subscribe();
+                self.lock().connections.retain(|_, other| !other.same_channel(&this));
+            }
+            tell.send_replace(Some(opened.clone()));
+            if let Ok(connection) = opened {
+                self.stand_by(&connection).await;
+            }
         }
-        opened
+        .boxed()
     }
 
     /// What a server sends besides answers.
@@ -174,8 +210,8 @@ impl Hub {
             Kind::Request(method) => self.asked(from, &message, &method).await,
             Kind::Notification(method) => match method.as_ref() {
                 "notifications/progress" | "notifications/message" => self.say(message.line).await,
-                "notifications/tools/list_changed" => self.changed(Offer::Tools).await,
-                "notifications/prompts/list_changed" => self.changed(Offer::Prompts).await,
+                "notifications/tools/list_changed" => self.offer_changed(from, Offer::Tools),
+                "notifications/prompts/list_changed" => self.offer_changed(from, Offer::Prompts),
                 "notifications/cancelled" => self.taken_back(from, &message).await,
                 // There are no resources here.
                 method if method.starts_with("notifications/resources/") => {}
@@ -397,12 +433,9 @@ impl Hub {
     }
 
     /// Tells the client that a list is another now.
-    async fn changed(&self, offer: Offer) {
+    pub(super) async fn tell_change(&self, offer: Offer) {
         let lines: Vec<Bytes> = {
             let state = self.lock();
-            for connection in state.connections.values().filter_map(|cell| cell.get()) {
-                connection.forget(offer);
-            }
             let listeners = state.listeners.iter().filter(|listener| listener.offers.contains(&offer));
             let tagged = listeners.map(|listener| format!("{{{}}}", subscription(&listener.id)));
             let untagged = state.client.iter().map(|_| "{}".to_owned());
@@ -413,9 +446,10 @@ impl Hub {
         }
     }
 
-    async fn everything_changed(&self) {
+    /// What a server has said meanwhile was said to nobody.
+    fn everything_changed(self: &Arc<Self>, connection: &Arc<Connection>) {
         for offer in Offer::ALL {
-            self.changed(offer).await;
+            self.offer_changed(connection, offer);
         }
     }
 
@@ -429,22 +463,26 @@ impl Hub {
                 sleep(LOOK).await;
             }
             let now = self.upstreams.list().await;
+            self.read_left_out(&now);
             if now == known {
                 continue;
             }
-            for gone in known.iter().filter(|server| !now.contains(server)) {
-                self.lock().connections.remove(gone);
+            let (running, before) = (running(&now), running(&known));
+            self.forget_offers(&now);
+            self.lock().connections.retain(|name, _| {
+                let of_name = |(other, _): &&(&str, &str)| *other == name;
+                running.iter().find(of_name) == before.iter().find(of_name)
+            });
+            if running != before {
+                for offer in Offer::ALL {
+                    self.tell_change(offer).await;
+                }
             }
             known = now;
-            self.everything_changed().await;
         }
     }
 
-    /// Hears what a server says unasked, for as long as its connection is used. Boxed: what is heard may open another.
-    fn stand(self: Arc<Self>, connection: Arc<Connection>) -> BoxFuture<'static, ()> {
-        async move { self.stand_by(&connection).await }.boxed()
-    }
-
+    /// Hears what a server says unasked, for as long as its connection is used.
     async fn stand_by(self: &Arc<Self>, connection: &Arc<Connection>) {
         let mut again = false;
         while self.is_current(connection) {
@@ -453,8 +491,7 @@ impl Hub {
             match (connection.judge(&response), response.status()) {
                 (Standing::Stream, _) => {
                     if std::mem::replace(&mut again, true) && connection.is_modern() {
-                        // What was said in between was said to nobody.
-                        self.everything_changed().await;
+                        self.everything_changed(connection);
                     }
                     if connection.hear(self, response).await.is_err() {
                         return;
@@ -463,7 +500,7 @@ impl Hub {
                 (Standing::None, _) => return,
                 (Standing::Lost, _) => {
                     self.forget(connection);
-                    return self.everything_changed().await;
+                    return self.everything_changed(connection);
                 }
                 (Standing::Later, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => return,
                 (Standing::Later, _) => {}
@@ -472,19 +509,18 @@ impl Hub {
         }
     }
 
-    fn is_current(&self, connection: &Arc<Connection>) -> bool {
-        let state = self.lock();
-        let current = state.connections.get(connection.server()).and_then(|cell| cell.get());
-        current.is_some_and(|current| Arc::ptr_eq(current, connection))
+    pub(super) fn is_current(&self, connection: &Arc<Connection>) -> bool {
+        let current = self.lock().connections.get(connection.server()).and_then(open);
+        current.is_some_and(|current| Arc::ptr_eq(&current, connection))
     }
 
     /// Forgets a connection that is of no use any more.
     pub(super) fn forget(&self, connection: &Arc<Connection>) {
-        self.lock().connections.retain(|_, cell| cell.get().is_none_or(|other| !Arc::ptr_eq(other, connection)));
+        self.lock().connections.retain(|_, opening| open(opening).is_none_or(|other| !Arc::ptr_eq(&other, connection)));
     }
 
     fn connections(&self) -> Vec<Arc<Connection>> {
-        self.lock().connections.values().filter_map(|cell| cell.get()).cloned().collect()
+        self.lock().connections.values().filter_map(open).collect()
     }
 
     /// Passes on what has no answer.
@@ -494,12 +530,17 @@ impl Hub {
     }
 
     /// Writes one message to the client.
-    async fn say(&self, line: Bytes) {
+    pub(super) async fn say(&self, line: Bytes) {
         // Nobody reads any more when the bridge has let go.
         let _ = self.out.send(line).await;
     }
 
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    /// Looks at what is known of what servers offer, or changes it.
+    pub(super) fn with_known<T>(&self, look: impl FnOnce(&mut Known) -> T) -> T {
+        look(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         self.tasks.spawn(async move { stop.run_until_cancelled(task).await });
     }
@@ -507,6 +548,17 @@ impl Hub {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The connection, if it was opened.
+fn open(opening: &Opening) -> Option<Arc<Connection>> {
+    opening.borrow().as_ref()?.as_ref().ok().cloned()
+}
+
+/// The servers that take requests, each with its version.
+fn running(servers: &[Upstream]) -> Vec<(&str, &str)> {
+    let running = servers.iter().filter(|server| server.trouble.is_none());
+    running.map(|server| (server.name.as_str(), server.version.as_str())).collect()
 }
 
 /// How a gateway introduces itself.

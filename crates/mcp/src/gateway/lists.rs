@@ -1,11 +1,11 @@
 //! What the servers offer, merged into lists with pages of our own.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures::{FutureExt as _, future::join_all};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::{Upstreams, hub, hub::Hub, names};
 use crate::{
@@ -16,13 +16,14 @@ use crate::{
 
 /// How many items a page has.
 const PAGE: usize = 250;
-/// How long one server may take; one that takes longer is left out.
-const WITHIN: Duration = Duration::from_secs(15);
+/// The most that is kept of what one server offers of one kind, in bytes and in items; the rest is left out.
+const CATALOGUE_LIMIT: usize = 4 << 20;
+const ITEMS_LIMIT: usize = 5_000;
 /// How long clients of the newer era may believe a list.
 const LIST_TTL_MS: u64 = 5_000;
 
 /// What servers have that is named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Offer {
     Tools,
     Prompts,
@@ -31,6 +32,8 @@ pub(super) enum Offer {
 /// What one server offers of one kind.
 pub(super) struct Catalogue {
     pub(super) items: Vec<Item>,
+    /// Bytes of their descriptions.
+    size: usize,
     /// Which arguments of its tools are repeated in headers.
     pub(super) rules: HeaderRules,
     pub(super) read: Instant,
@@ -110,15 +113,31 @@ impl Offer {
 
 impl Catalogue {
     pub(super) fn new() -> Self {
-        Self { items: Vec::new(), rules: HeaderRules::default(), read: Instant::now() }
+        Self { items: Vec::new(), size: 0, rules: HeaderRules::default(), read: Instant::now() }
     }
 
     /// Takes one page of a server's list; the cursor of the next, as JSON, if there is one.
     pub(super) fn add(&mut self, server: &str, offer: Offer, page: &RawValue) -> Option<String> {
         let items = hub::member(page, offer.key())?;
         let items: Vec<&RawValue> = serde_json::from_str(items.get()).ok()?;
-        self.items.extend(items.into_iter().filter_map(|raw| Item::of(server, raw)));
+        for item in items.into_iter().filter_map(|raw| Item::of(server, raw)) {
+            self.size += item.json.len();
+            if self.size > CATALOGUE_LIMIT || self.items.len() >= ITEMS_LIMIT {
+                tracing::warn!(
+                    server,
+                    offer = offer.key(),
+                    "an MCP server lists more than is kept; the rest is left out"
+                );
+                return None;
+            }
+            self.items.push(item);
+        }
         self.rules.add(page)
+    }
+
+    /// Whether a list of the one is a list of the other.
+    pub(super) fn lists_the_same(&self, other: &Self) -> bool {
+        self.items.iter().map(|item| &item.json).eq(other.items.iter().map(|item| &item.json))
     }
 }
 
@@ -139,15 +158,20 @@ impl Item {
     }
 }
 
-/// One page of what all servers offer, as the result of a list. Servers that do not answer are left out.
+/// One page of what all servers offer, as the result of a list: at once, with what is known. The client is told of a
+/// change when there is more, and in a log message of servers that are left out.
 pub(super) async fn page(hub: &Arc<Hub>, offer: Offer, message: &Message, modern: bool) -> Result<String, Failure> {
     let PageParams { cursor } =
         message.params_text().and_then(|params| serde_json::from_str(params).ok()).unwrap_or_default();
     let servers = hub.upstreams.list().await;
-    // A first page is what there is now; further ones are of the same list, as long as it is remembered.
-    let fresh = cursor.is_none();
-    let offering = servers.iter().filter(|server| offer == Offer::Tools || hub.upstreams.allows_all_of(server));
-    let catalogues = join_all(offering.map(|server| read(hub, server, offer, fresh).boxed())).await;
+    // A first page has what a server was just found to offer; further ones are of the same list.
+    let first = cursor.is_none();
+    let running = servers.iter().filter(|server| server.trouble.is_none());
+    let offering = running.filter(|server| offer == Offer::Tools || hub.upstreams.allows_all_of(&server.name));
+    let catalogues = join_all(offering.map(|server| hub.offered(server, offer, first).boxed())).await;
+    if first {
+        hub.tell_troubles(&servers, message, modern).await;
+    }
     let items = catalogues.iter().flatten().flat_map(|catalogue| &catalogue.items);
     let allowed = |item: &&Item| {
         names::split(&item.public).is_some_and(|(server, _)| offer.is_allowed(&*hub.upstreams, server, &item.name))
@@ -178,20 +202,6 @@ pub(super) async fn page(hub: &Arc<Hub>, offer: Offer, message: &Message, modern
     let comma = if rest == "}" { "" } else { "," };
     let listed = page.iter().map(|item| item.json.as_str()).collect::<Vec<_>>().join(",");
     Ok(format!(r#"{{"{}":[{listed}]{comma}{rest}"#, offer.key()))
-}
-
-/// What one server offers; nothing where it does not say.
-async fn read(hub: &Arc<Hub>, server: &str, offer: Offer, fresh: bool) -> Option<Arc<Catalogue>> {
-    let reading = async {
-        let connection = hub.connection(server).await?;
-        if fresh {
-            connection.forget(offer);
-        }
-        connection.catalogue(hub, offer).await
-    };
-    let read = timeout(WITHIN, reading).await;
-    let read = read.unwrap_or_else(|_| Err(Failure::new(rpc::TIMED_OUT, "it does not answer".to_owned())));
-    read.inspect_err(|failure| tracing::info!(server, reason = failure.message, "a server is left out of a list")).ok()
 }
 
 /// Adds what each list of the newer era says of itself.

@@ -5,15 +5,34 @@ use http::{Response, header::CONTENT_TYPE};
 use http_body_util::BodyExt as _;
 
 use super::UpstreamBody;
-use crate::lines::{Line, Lines};
+use crate::{
+    config::LINE_LIMIT,
+    lines::{Line, Lines},
+};
 
-/// The longest message that is passed on; bridges take no longer ones from their children either.
-const LONGEST: usize = 32 << 20;
+/// What an event has beside its message.
+const FIELD: &[u8] = b"data: ";
 
 /// Reads messages one after the other.
 pub(super) enum Messages {
     Json(Option<UpstreamBody>),
-    Events { body: UpstreamBody, lines: Lines, data: Vec<u8> },
+    Events { body: UpstreamBody, lines: Lines, event: Event },
+}
+
+/// What has come of an event.
+#[derive(Default)]
+pub(super) struct Event {
+    data: Vec<u8>,
+    /// It has more than a message may have: the rest is read and dropped.
+    too_long: bool,
+}
+
+/// One message of an answer.
+#[derive(Debug)]
+pub(super) enum Came {
+    Message(Bytes),
+    /// One that is longer than any that is passed on; bridges take no longer ones from their children either.
+    TooLong,
 }
 
 // === impl Messages ===
@@ -25,7 +44,7 @@ impl Messages {
         let events = kind.starts_with("text/event-stream");
         let body = response.into_body();
         if events {
-            Self::Events { body, lines: Lines::new(LONGEST), data: Vec::new() }
+            Self::Events { body, lines: Lines::new(LINE_LIMIT + FIELD.len() + 1), event: Event::default() }
         } else {
             Self::Json(Some(body))
         }
@@ -33,25 +52,24 @@ impl Messages {
 
     /// The next one; `None` at the end, or where the connection broke. Cancel-safe for events; JSON that was begun
     /// is lost.
-    pub(super) async fn next(&mut self) -> Option<Bytes> {
+    pub(super) async fn next(&mut self) -> Option<Came> {
         match self {
             Self::Json(body) => whole(body.take()?).await,
-            Self::Events { body, lines, data } => loop {
+            Self::Events { body, lines, event } => loop {
                 while let Some((line, _)) = lines.next() {
-                    // One that is too long to be passed on is left out: its request ends without an answer.
-                    let Line::Whole(line) = line else { continue };
+                    let Line::Whole(line) = line else {
+                        event.too_long = true;
+                        continue;
+                    };
                     let line = line.strip_suffix(b"\r").unwrap_or(&line);
                     if line.is_empty() {
-                        let event = std::mem::take(data);
-                        if !event.is_empty() {
-                            return Some(event.into());
+                        match std::mem::take(event) {
+                            Event { too_long: true, .. } => return Some(Came::TooLong),
+                            Event { data, .. } if !data.is_empty() => return Some(Came::Message(data.into())),
+                            Event { .. } => {}
                         }
                     } else if let Some(more) = line.strip_prefix(b"data:") {
-                        let more = more.strip_prefix(b" ").unwrap_or(more);
-                        if !data.is_empty() {
-                            data.push(b'\n');
-                        }
-                        data.extend_from_slice(more);
+                        event.add(more.strip_prefix(b" ").unwrap_or(more));
                     }
                 }
                 let chunk = body.frame().await?.ok()?;
@@ -63,18 +81,34 @@ impl Messages {
     }
 }
 
-/// A whole body, unless it is longer than any message.
-pub(super) async fn whole(mut body: UpstreamBody) -> Option<Bytes> {
+// === impl Event ===
+
+impl Event {
+    fn add(&mut self, more: &[u8]) {
+        if !self.data.is_empty() {
+            self.data.push(b'\n');
+        }
+        self.too_long |= self.data.len() + more.len() > LINE_LIMIT;
+        if self.too_long {
+            self.data = Vec::new();
+        } else {
+            self.data.extend_from_slice(more);
+        }
+    }
+}
+
+/// A whole body as a message.
+pub(super) async fn whole(mut body: UpstreamBody) -> Option<Came> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         if let Ok(chunk) = frame.ok()?.into_data() {
             whole.extend_from_slice(&chunk);
         }
-        if whole.len() > LONGEST {
-            return None;
+        if whole.len() > LINE_LIMIT {
+            return Some(Came::TooLong);
         }
     }
-    (!whole.is_empty()).then(|| whole.freeze())
+    (!whole.is_empty()).then(|| Came::Message(whole.freeze()))
 }
 
 #[cfg(test)]
@@ -91,10 +125,27 @@ mod tests {
         let response = Response::builder().header(CONTENT_TYPE, kind).body(body).expect("a response");
         let mut messages = Messages::of(response);
         let mut found = Vec::new();
-        while let Some(message) = messages.next().await {
-            found.push(String::from_utf8(message.to_vec()).expect("UTF-8"));
+        while let Some(came) = messages.next().await {
+            match came {
+                Came::Message(message) => found.push(String::from_utf8(message.to_vec()).expect("UTF-8")),
+                Came::TooLong => found.push("too long".to_owned()),
+            }
         }
         found
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_is_told_and_what_comes_after_it_is_read() {
+        let line = |length: usize| format!("data: {}\n\n", "x".repeat(length));
+        let part = format!("data: {}\n", "x".repeat(LINE_LIMIT / 2));
+        let in_parts = format!("{part}{part}{part}\n");
+        let events: &'static str =
+            format!("{}{}{in_parts}data: {{}}\n\n", line(LINE_LIMIT), line(LINE_LIMIT + 1)).leak();
+        let chunks: &'static [&'static str] = vec![events].leak();
+        let found = read("text/event-stream", chunks).await;
+        assert_eq!(found[0].len(), LINE_LIMIT);
+        assert_eq!(found[1..], ["too long", "too long", "{}"]);
+        assert_eq!(read("application/json", chunks).await, ["too long"]);
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use crate::{
     envelope::{IdKey, Kind, Malformed, Message},
     event::BridgeEvent,
     lines::{Dropped, Line},
-    outlet::Outlet,
+    outlet::{Outlet, Receipt},
     rpc,
     session::Session,
 };
@@ -22,20 +22,23 @@ use crate::{
 /// Where one message goes.
 type Delivery = (Arc<Outlet>, Bytes);
 
+/// What a message holds until its client has it.
+type Held = Option<Arc<Receipt>>;
+
 impl Link {
-    /// Delivers one line.
-    pub(super) async fn route(&self, line: Line) {
+    /// Delivers one line, whose receipt is dropped when whoever it was for has it.
+    pub(super) async fn route(&self, line: Line, receipt: Held) {
         let bytes = match line {
             Line::Dropped(dropped) => return self.too_long(&dropped),
             Line::Whole(bytes) if bytes.trim_ascii().is_empty() => return,
             Line::Whole(bytes) => bytes,
         };
         match Message::parse(bytes.clone()) {
-            Ok(message) => self.take(message).await,
+            Ok(message) => self.take(message, receipt).await,
             Err(Malformed::Batch) => match Message::parse_batch(&bytes) {
                 Ok(messages) => {
                     for message in messages {
-                        self.take(message).await;
+                        self.take(message, receipt.clone()).await;
                     }
                 }
                 Err(_) => self.rubbish(),
@@ -44,15 +47,15 @@ impl Link {
         }
     }
 
-    async fn take(&self, message: Message) {
+    async fn take(&self, message: Message, receipt: Held) {
         match message.kind.clone() {
-            Kind::Result | Kind::Error { .. } => self.answered(message).await,
-            Kind::Request(method) => self.asked(message, &method).await,
-            Kind::Notification(method) => self.told(message, &method).await,
+            Kind::Result | Kind::Error { .. } => self.answered(message, receipt).await,
+            Kind::Request(method) => self.asked(message, &method, receipt).await,
+            Kind::Notification(method) => self.told(message, &method, receipt).await,
         }
     }
 
-    async fn answered(&self, message: Message) {
+    async fn answered(&self, message: Message, receipt: Held) {
         let found = {
             let mut state = self.lock();
             match message.key() {
@@ -72,7 +75,7 @@ impl Link {
             if self.adopted
                 && let Some(session) = self.only_session()
             {
-                session.standing.push(message.line, false).await;
+                session.standing.push(message.line, false, receipt).await;
             }
             return;
         };
@@ -83,7 +86,7 @@ impl Link {
         } else {
             message.with([(message.id.clone(), pending.id.to_string())])
         };
-        pending.outlet.push(line, true).await;
+        pending.outlet.push(line, true, receipt).await;
     }
 
     /// An error without an id, with the id of the request that it must be about.
@@ -94,7 +97,7 @@ impl Link {
         rpc::error(Some(&pending.id), code, "the server could not read the request")
     }
 
-    async fn asked(&self, message: Message, method: &str) {
+    async fn asked(&self, message: Message, method: &str, receipt: Held) {
         let (Some(id), Some(key)) = (message.raw_id().map(str::to_owned), message.key()) else { return };
         let delivery = {
             let mut state = self.lock();
@@ -113,7 +116,7 @@ impl Link {
             })
         };
         match delivery {
-            Some(outlet) => outlet.push(message.line, false).await,
+            Some(outlet) => outlet.push(message.line, false, receipt).await,
             None => {
                 let answer = if method == "ping" {
                     rpc::empty_result(&id)
@@ -129,7 +132,7 @@ impl Link {
         }
     }
 
-    async fn told(&self, message: Message, method: &str) {
+    async fn told(&self, message: Message, method: &str, receipt: Held) {
         if method == "notifications/tools/list_changed" {
             self.tools_changed.store(true, Ordering::Release);
         }
@@ -155,10 +158,10 @@ impl Link {
             && self.adopted
             && let Some(session) = self.only_session()
         {
-            return session.standing.push(message.line, false).await;
+            return session.standing.push(message.line, false, receipt).await;
         }
         for (outlet, line) in deliveries {
-            outlet.push(line, false).await;
+            outlet.push(line, false, receipt.clone()).await;
         }
     }
 
@@ -167,9 +170,18 @@ impl Link {
         (self.serves == Serves::Session).then(|| self.lock().sessions.first().and_then(Weak::upgrade)).flatten()
     }
 
-    /// Tells the caller whose answer was dropped.
+    /// Tells the caller whose answer was dropped, or the child whose question was.
     fn too_long(&self, dropped: &Dropped) {
-        self.rubbish();
+        let (bytes, limit) = (dropped.length, self.context.config.line_limit);
+        tracing::warn!(child = %self.id(), bytes, limit, "a message of an MCP server is too long and was dropped");
+        if dropped.has_method() {
+            if let Some(id) = dropped.id() {
+                let text = format!("the request has {bytes} bytes, more than the limit of {limit}");
+                // From the reader, which must not wait for a child that writes and does not read.
+                let _ = self.lines.try_send(framed(&rpc::error(Some(&id), rpc::INVALID_REQUEST, &text)));
+            }
+            return;
+        }
         let found = {
             let mut state = self.lock();
             let key = dropped.id().map(|id| IdKey::of(&id)).filter(|key| state.pending.contains_key(key));
@@ -178,8 +190,7 @@ impl Link {
             key.and_then(|key| state.take(&key))
         };
         if let Some(pending) = found {
-            let limit = self.context.config.line_limit;
-            let text = format!("the server's answer has {} bytes, more than the limit of {limit}", dropped.length);
+            let text = format!("the server's answer has {bytes} bytes, more than the limit of {limit}; it was dropped");
             pending.outlet.push_now(rpc::error(Some(&pending.id), rpc::INTERNAL_ERROR, &text), true);
         }
     }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     answer,
-    envelope::{Message, string_of},
+    envelope::{Kind, Message, string_of},
     rpc,
 };
 
@@ -177,6 +177,21 @@ pub(super) fn check(headers: &HeaderMap, message: &Message, method: &str) -> Res
         // The server says what is wrong with such parameters.
         None => Ok(()),
     }
+}
+
+/// Whether a header that repeats the method or the name of a message is there and says something else.
+pub(crate) fn contradicts(headers: &HeaderMap, message: &Message) -> bool {
+    let method = match &message.kind {
+        Kind::Request(method) | Kind::Notification(method) => Some(method.to_string()),
+        Kind::Result | Kind::Error { .. } => None,
+    };
+    let params = message.params();
+    let name = params.name.or(params.uri).and_then(string_of);
+    [(&METHOD, method), (&NAME, name)].into_iter().any(|(header, said)| match decoded(headers, header) {
+        Ok(None) => false,
+        Ok(repeated) => repeated != said,
+        Err(_) => true,
+    })
 }
 
 /// The one header that notifications have too.

@@ -2,12 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use emergent_mcp::{BridgeConfig, BridgeEvent, ProcessLauncher};
+use emergent_mcp::{BridgeConfig, BridgeEvent, CallError, LINE_LIMIT, OUTPUT_KEPT, ProcessLauncher};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::{
-    Client, all_gone, bridge, bridge_over, fixture, initialize, modern_tool, pids, post, quick, whole,
+use crate::{
+    keeping::Keeper,
+    support::{
+        Client, LONG, all_gone, bridge, bridge_over, fixture, initialize, modern_tool, pids, post, quick, text, until,
+        whole,
+    },
 };
 
 #[tokio::test]
@@ -27,6 +31,67 @@ async fn each_misdeed_harms_only_its_caller() {
         assert_eq!(bad.text("echo", json!({ "text": tool })).await, tool);
     }
     assert_eq!(bridge.status().sessions, 2);
+}
+
+/// How many bytes an answer of `long_line` to the request 1 has beside its text.
+const AROUND: usize = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":""}]}}"#.len();
+
+#[tokio::test]
+async fn line_over_the_limit_is_dropped_and_the_process_goes_on_whatever_keeps_its_output() {
+    let keeper = Keeper::with_room(fixture(&[]), OUTPUT_KEPT);
+    let bridge = bridge_over(keeper, quick()).await;
+    let client = Client::connect(&bridge).await;
+    for (length, fits) in [
+        (LINE_LIMIT - 1, true),
+        (LINE_LIMIT, true),
+        (LINE_LIMIT + 1, false),
+        // The output that is kept ends here; a reader that waits for the end of the line waits for ever.
+        (OUTPUT_KEPT + 1, false),
+        (40 << 20, false),
+    ] {
+        let answer = client.start(&json!(1), "long_line", &json!({ "bytes": length - AROUND })).await;
+        let text = text(answer).await;
+        assert_eq!(text.len() > LINE_LIMIT / 2, fits, "{length}: {}", text.get(..200).unwrap_or(&text));
+        let told = format!("has {length} bytes, more than the limit of {LINE_LIMIT}");
+        assert!(fits || (text.contains("-32603") && text.contains(&told)), "{text}");
+        assert_eq!(client.text("echo", json!({ "text": "next" })).await, "next");
+    }
+}
+
+#[tokio::test]
+async fn process_that_takes_no_input_is_ended() {
+    let bridge = bridge_over(Keeper::unwritable(fixture(&[])), quick()).await;
+    let refused = bridge.call("tools/list", None, LONG).await;
+    assert!(matches!(refused, Err(CallError::Exited(_))), "{refused:?}");
+    until("no child is left", || async { bridge.status().children.is_empty() }).await;
+}
+
+#[tokio::test]
+async fn late_large_answer_is_plain_json() {
+    let bridge = bridge(BridgeConfig::default()).await;
+    let client = Client::connect(&bridge).await;
+    let arguments = json!({ "bytes": 2 << 20, "ms": 1500 });
+    for answer in [
+        client.start(&json!(1), "long_line", &arguments).await,
+        modern_tool(&bridge, &json!(2), "long_line", arguments.clone()).await,
+    ] {
+        assert_eq!(answer.headers()["content-type"], "application/json");
+        assert!(text(answer).await.len() > 2 << 20);
+    }
+}
+
+#[tokio::test]
+async fn slow_start_goes_on_without_its_caller_and_serves_the_next() {
+    let bridge = bridge_over(fixture(&["--slow-start", "3000"]), quick()).await;
+    let mut events = bridge.events();
+    let early = bridge.call("ping", None, Duration::from_millis(200)).await;
+    assert!(matches!(early, Err(CallError::TimedOut { .. })), "{early:?}");
+    assert_eq!(bridge.status().children.len(), 1);
+    bridge.call("tools/list", None, LONG).await.expect("an answer");
+    assert!(matches!(events.recv().await, Ok(BridgeEvent::Started { .. })));
+    while let Ok(event) = events.try_recv() {
+        assert!(!matches!(event, BridgeEvent::Started { .. } | BridgeEvent::Ended { .. }), "{event:?}");
+    }
 }
 
 #[tokio::test]

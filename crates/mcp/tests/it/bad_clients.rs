@@ -1,7 +1,7 @@
 //! Clients that do what they should not.
 
 use bytes::Bytes;
-use emergent_mcp::BridgeConfig;
+use emergent_mcp::{BridgeConfig, Sharing};
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use serde_json::json;
@@ -67,15 +67,32 @@ async fn id_in_use_is_refused_and_the_first_goes_on() {
 }
 
 #[tokio::test]
-async fn one_session_too_many_is_refused_and_a_place_is_given_back() {
+async fn one_session_too_many_takes_the_place_of_the_longest_idle_one_or_is_refused() {
     let bridge = bridge(BridgeConfig { max_sessions: 2, ..quick() }).await;
-    let first = Client::connect(&bridge).await;
-    let _second = Client::connect(&bridge).await;
-    let refused = post(&bridge, &[], &initialize("third", "2025-11-25")).await;
+    let (first, second) = (Client::connect(&bridge).await, Client::connect(&bridge).await);
+    let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" });
+    assert_eq!(first.post(&ping).await.status(), StatusCode::OK);
+    let third = Client::connect(&bridge).await;
+    assert_eq!(second.post(&ping).await.status(), StatusCode::NOT_FOUND);
+    // One waits for an answer, and the other is connected.
+    let _busy = first.start(&json!(2), "slow", &json!({ "ms": 60_000 })).await;
+    let _connected = third.events(None).await;
+    let refused = post(&bridge, &[], &initialize("fourth", "2025-11-25")).await;
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
     assert!(refused.headers().contains_key("retry-after"));
     first.delete().await;
     Client::connect(&bridge).await;
+}
+
+#[tokio::test]
+async fn sessions_that_share_a_process_are_not_limited_to_as_many_as_there_may_be_processes() {
+    let bridge = bridge(BridgeConfig { max_sessions: 2, sharing: Sharing::Shared, ..quick() }).await;
+    let mut clients = Vec::new();
+    for _ in 0..40 {
+        clients.push(Client::connect(&bridge).await);
+    }
+    assert_eq!((bridge.status().sessions, bridge.status().children.len()), (40, 1));
+    assert_eq!(clients[0].text("echo", json!({ "text": "x" })).await, "x");
 }
 
 #[tokio::test]

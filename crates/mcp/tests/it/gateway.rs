@@ -3,26 +3,31 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use emergent_mcp::{Bridge, BridgeConfig, Era, Gateway, UpstreamBody, Upstreams};
+use emergent_mcp::{Bridge, BridgeConfig, Catalogues, Era, Gateway, Upstream, UpstreamBody, Upstreams};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use tokio::sync::watch;
 
 use crate::support::{
-    Client, Events, MODERN, bridge_over, fixture, modern, modern_tool, post, quick, text, until, whole,
+    Client, Events, LONG, MODERN, bridge_over, fixture, modern, modern_tool, post, quick, text, until, whole,
 };
 
 /// Servers by name, some of whose tools may be used.
 #[derive(Default)]
 struct Servers {
-    bridges: Mutex<BTreeMap<String, Arc<Bridge>>>,
+    /// One that is in trouble has none.
+    bridges: Mutex<BTreeMap<String, Option<Arc<Bridge>>>>,
     /// Of these servers this tool alone.
     only: Vec<(&'static str, &'static str)>,
+    /// Lists come of warm processes, too.
+    warm: bool,
+    catalogues: Arc<Catalogues>,
     changes: watch::Sender<u64>,
 }
 
@@ -34,11 +39,11 @@ impl Servers {
     }
 
     fn put(&self, name: &str, bridge: &Arc<Bridge>) {
-        self.bridges().insert(name.to_owned(), Arc::clone(bridge));
+        self.bridges().insert(name.to_owned(), Some(Arc::clone(bridge)));
         self.changes.send_modify(|count| *count += 1);
     }
 
-    fn bridges(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Bridge>>> {
+    fn bridges(&self) -> MutexGuard<'_, BTreeMap<String, Option<Arc<Bridge>>>> {
         self.bridges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -50,8 +55,19 @@ impl Servers {
 
 #[async_trait]
 impl Upstreams for Servers {
-    async fn list(&self) -> Vec<String> {
-        self.bridges().keys().cloned().collect()
+    async fn list(&self) -> Vec<Upstream> {
+        let upstream = |(name, bridge): (&String, &Option<Arc<Bridge>>)| Upstream {
+            name: name.clone(),
+            version: format!("{:?}", bridge.as_ref().map(Arc::as_ptr)),
+            trouble: bridge.is_none().then(|| "it is being repaired".to_owned()),
+        };
+        self.bridges().iter().map(upstream).collect()
+    }
+
+    async fn list_warm(&self, server: &str, method: &str, params: &str) -> Option<Box<RawValue>> {
+        let bridge = self.bridges().get(server).cloned().flatten().filter(|_| self.warm)?;
+        let params: Box<RawValue> = serde_json::from_str(params).expect("JSON");
+        bridge.call(method, Some(&params), LONG).await.ok()
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -67,7 +83,7 @@ impl Upstreams for Servers {
     }
 
     async fn ask(&self, server: &str, request: Request<Bytes>) -> Response<UpstreamBody> {
-        let bridge = self.bridges().get(server).cloned();
+        let bridge = self.bridges().get(server).cloned().flatten();
         let Some(bridge) = bridge else {
             let body = Full::from(r#"{"detail":"it is being repaired"}"#).map_err(|never| match never {});
             let response = Response::builder().status(503).header("content-type", "application/problem+json");
@@ -81,8 +97,9 @@ impl Upstreams for Servers {
 }
 
 async fn gateway(servers: &Arc<Servers>) -> Arc<Bridge> {
+    let catalogues = Arc::clone(&servers.catalogues);
     let servers: Arc<dyn Upstreams> = Arc::clone(servers) as _;
-    bridge_over(Gateway::new(servers), BridgeConfig { era: Some(Era::Modern), ..quick() }).await
+    bridge_over(Gateway::new(servers, catalogues), BridgeConfig { era: Some(Era::Modern), ..quick() }).await
 }
 
 /// Two servers of both eras.
@@ -103,19 +120,48 @@ fn names(result: &Value, of: &str) -> Vec<String> {
     items.iter().map(|item| item["name"].as_str().expect("a name").to_owned()).collect()
 }
 
-async fn list(client: &Client, of: &str) -> Vec<String> {
+/// One list, and what was said before it.
+async fn list_once(client: &Client, of: &str) -> (Vec<String>, Vec<Value>) {
     let request = json!({ "jsonrpc": "2.0", "id": client.id(), "method": format!("{of}/list") });
-    names(&whole(client.post(&request).await).await, of)
+    let answer = client.post(&request).await;
+    if answer.headers()["content-type"] == "application/json" {
+        return (names(&whole(answer).await, of), Vec::new());
+    }
+    let (mut events, mut messages) = (Events::of(answer), Vec::new());
+    while let Some(message) = events.message().await {
+        messages.push(message);
+    }
+    let result = messages.pop().expect("an answer");
+    (names(&result, of), messages)
+}
+
+/// The list, once it has something of each of these servers: on a slow machine one may come later.
+async fn list_with(client: &Client, of: &str, servers: &[&str]) -> Vec<String> {
+    let found = Mutex::new(Vec::new());
+    until("the list is whole", || async {
+        let names = list_once(client, of).await.0;
+        let whole = servers.iter().all(|server| names.iter().any(|name| name.starts_with(&format!("{server}__"))));
+        *found.lock().expect("a list") = names;
+        whole
+    })
+    .await;
+    found.into_inner().expect("a list")
+}
+
+/// Waits until the client is told of a change.
+async fn told(events: &mut Events, of: &str) {
+    let method = format!("notifications/{of}/list_changed");
+    while events.message().await.expect("a message")["method"] != method.as_str() {}
 }
 
 #[tokio::test]
 async fn tools_and_prompts_of_all_servers_are_there_under_names_that_tell_their_server() {
     let (_servers, gateway) = two().await;
     let client = connect(&gateway).await;
-    let tools = list(&client, "tools").await;
+    let tools = list_with(&client, "tools", &["one", "two"]).await;
     assert!(tools.contains(&"one__echo".to_owned()) && tools.contains(&"two__echo".to_owned()), "{tools:?}");
     assert_eq!(tools.len() % 2, 0);
-    assert!(list(&client, "prompts").await.contains(&"two__test_simple_prompt".to_owned()));
+    assert!(list_with(&client, "prompts", &["two"]).await.contains(&"two__test_simple_prompt".to_owned()));
     assert_eq!(client.text("one__count", json!({})).await, "1");
     assert_eq!(client.text("one__count", json!({})).await, "2");
     assert_eq!(client.text("two__count", json!({})).await, "1");
@@ -195,16 +241,17 @@ async fn changes_are_told_whoever_makes_them() {
     let (servers, gateway) = two().await;
     let client = connect(&gateway).await;
     let mut events = client.events(None).await;
-    assert!(!list(&client, "tools").await.iter().any(|name| name.starts_with("new__")));
+    assert!(!list_with(&client, "tools", &["one", "two"]).await.iter().any(|name| name.starts_with("new__")));
     client.call("one__test_trigger_tool_change", json!({})).await;
-    assert_eq!(events.message().await.expect("a message")["method"], "notifications/tools/list_changed");
+    told(&mut events, "tools").await;
     servers.host("new", &[]).await;
-    assert_eq!(events.message().await.expect("a message")["method"], "notifications/tools/list_changed");
-    assert_eq!(events.message().await.expect("a message")["method"], "notifications/prompts/list_changed");
-    assert!(list(&client, "tools").await.contains(&"new__echo".to_owned()));
+    told(&mut events, "tools").await;
+    told(&mut events, "prompts").await;
+    assert!(list_with(&client, "tools", &["new"]).await.contains(&"new__echo".to_owned()));
     assert_eq!(client.text("new__count", json!({})).await, "1");
     servers.remove("new");
-    assert_eq!(events.message().await.expect("a message")["method"], "notifications/tools/list_changed");
+    told(&mut events, "prompts").await;
+    assert!(!list_once(&client, "tools").await.0.iter().any(|name| name.starts_with("new__")));
     let refused = client.call("new__count", json!({})).await;
     assert!(refused["error"]["message"].as_str().expect("a message").contains("it is being repaired"), "{refused}");
     assert_eq!(client.text("two__count", json!({})).await, "1");
@@ -216,7 +263,7 @@ async fn a_server_that_is_down_does_not_hide_the_others_and_comes_back() {
     let client = connect(&gateway).await;
     let broken = bridge_over(emergent_mcp::ProcessLauncher::new(["false"]), quick()).await;
     servers.put("broken", &broken);
-    let tools = list(&client, "tools").await;
+    let tools = list_with(&client, "tools", &["one", "two"]).await;
     assert!(tools.contains(&"one__echo".to_owned()) && !tools.iter().any(|name| name.starts_with("broken__")));
     // Its process ends under the session: the next call has a new one.
     assert_eq!(client.text("one__count", json!({})).await, "1");
@@ -225,13 +272,76 @@ async fn a_server_that_is_down_does_not_hide_the_others_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_slow_server_holds_no_list_up_and_comes_when_it_is_there() {
+    let servers = Arc::<Servers>::default();
+    servers.host("quick", &[]).await;
+    servers.host("slow", &["--slow-start", "8000"]).await;
+    let gateway = gateway(&servers).await;
+    let client = connect(&gateway).await;
+    let mut events = client.events(None).await;
+    let tools = list_with(&client, "tools", &["quick"]).await;
+    assert!(!tools.iter().any(|name| name.starts_with("slow__")), "{tools:?}");
+    // Whoever comes later does not wait for it at all; what it is slow at goes on.
+    let other = connect(&gateway).await;
+    list_with(&other, "tools", &["quick"]).await;
+    told(&mut events, "tools").await;
+    assert!(list_with(&client, "tools", &["slow"]).await.contains(&"slow__echo".to_owned()));
+    assert_eq!(client.text("slow__count", json!({})).await, "1");
+}
+
+#[tokio::test]
+async fn many_servers_that_are_warm_or_known_are_in_the_first_list() {
+    let servers = Arc::new(Servers { warm: true, ..Servers::default() });
+    let all: Vec<String> = (0..6).map(|number| format!("s{number}")).collect();
+    for name in &all {
+        // A session takes long to begin, and a process that is warm answers at once.
+        let bridge = servers.host(name, &["--slow-start", "4000"]).await;
+        tokio::spawn(async move { bridge.call("tools/list", None, LONG).await });
+    }
+    let bridges: Vec<_> = servers.bridges().values().flatten().cloned().collect();
+    until("all are warm", || async {
+        let calls = bridges.iter().map(|bridge| bridge.call("tools/list", None, LONG));
+        futures::future::join_all(calls).await.iter().all(Result::is_ok)
+    })
+    .await;
+    let gateway = gateway(&servers).await;
+    for _ in 0..2 {
+        let (tools, _) = list_once(&connect(&gateway).await, "tools").await;
+        let listed = all.iter().filter(|name| tools.contains(&format!("{name}__echo"))).count();
+        assert_eq!(listed, all.len(), "{tools:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_left_out_of_a_list_is_told_once_and_why() {
+    let (servers, gateway) = two().await;
+    let client = connect(&gateway).await;
+    servers.bridges().insert("ill".to_owned(), None);
+    servers.put("broken", &bridge_over(emergent_mcp::ProcessLauncher::new(["false"]), quick()).await);
+    let mut said = Vec::new();
+    for _ in 0..100 {
+        let (_, messages) = list_once(&client, "tools").await;
+        said.extend(messages.iter().filter_map(|message| message["params"]["data"].as_str().map(str::to_owned)));
+        if said.len() >= 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    said.sort();
+    assert!(said[0].contains(r#""broken""#) && said[0].contains("exited with code 1"), "{said:?}");
+    assert!(said[1].contains(r#""ill""#) && said[1].contains("it is being repaired"), "{said:?}");
+    let again = list_once(&client, "tools").await.1;
+    assert!(again.iter().all(|message| message["method"] != "notifications/message"), "{again:?}");
+}
+
+#[tokio::test]
 async fn only_tools_that_are_allowed_are_there() {
     let servers = Arc::new(Servers { only: vec![("one", "echo")], ..Servers::default() });
     servers.host("one", &[]).await;
     let gateway = gateway(&servers).await;
     let client = connect(&gateway).await;
-    assert_eq!(list(&client, "tools").await, ["one__echo"]);
-    assert_eq!(list(&client, "prompts").await, Vec::<String>::new());
+    assert_eq!(list_with(&client, "tools", &["one"]).await, ["one__echo"]);
+    assert_eq!(list_once(&client, "prompts").await.0, Vec::<String>::new());
     assert_eq!(client.call("one__count", json!({})).await["error"]["code"], -32602);
     assert_eq!(client.text("one__echo", json!({ "text": "hi" })).await, "hi");
 }
@@ -245,6 +355,13 @@ async fn lists_come_in_pages() {
     }
     let gateway = gateway(&servers).await;
     let client = connect(&gateway).await;
+    // What is not known on the first page is not on the others.
+    let request = json!({ "jsonrpc": "2.0", "id": 98, "method": "tools/list" });
+    until("all servers are known", || async {
+        let first = whole(client.post(&request).await).await;
+        names(&first, "tools").len() == 250
+    })
+    .await;
     let (mut all, mut cursor, mut pages) = (Vec::new(), Value::Null, 0);
     loop {
         let params = if cursor.is_null() { json!({}) } else { json!({ "cursor": cursor }) };
@@ -272,9 +389,13 @@ async fn newer_clients_reach_servers_of_both_eras() {
     let gateway = gateway(&servers).await;
     let found = whole(modern(&gateway, &json!(1), "server/discover", json!({})).await).await;
     assert_eq!(found["result"]["supportedVersions"], json!([MODERN]));
-    let tools = whole(modern(&gateway, &json!(2), "tools/list", json!({})).await).await;
-    assert!(names(&tools, "tools").contains(&"old__echo".to_owned()), "{tools}");
-    assert_eq!(tools["result"]["resultType"], "complete");
+    until("both are in the list", || async {
+        let tools = whole(modern(&gateway, &json!(2), "tools/list", json!({})).await).await;
+        assert_eq!(tools["result"]["resultType"], "complete");
+        let names = names(&tools, "tools");
+        ["old__echo", "new__echo"].iter().all(|name| names.contains(&(*name).to_owned()))
+    })
+    .await;
     for tool in ["new__echo", "old__echo"] {
         let echoed = whole(modern_tool(&gateway, &json!("same"), tool, json!({ "text": "hi" })).await).await;
         assert_eq!(echoed["id"], "same");

@@ -3,7 +3,10 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,12 +15,19 @@ use bytes::Bytes;
 use emergent_mcp::{
     Child, ChildError, ChildId, ChildNote, ChildReader, ChildWriter, Exit, LaunchError, Launcher, ProcessLauncher,
 };
-use tokio::sync::{Mutex as AsyncMutex, Notify};
+use tokio::{
+    sync::{Mutex as AsyncMutex, Notify, watch},
+    time::timeout,
+};
 
 /// Keeps what it launched; clones are the same keeper.
 #[derive(Clone)]
 pub(crate) struct Keeper {
     inner: ProcessLauncher,
+    /// How much output is kept of each child before it is held up.
+    room: usize,
+    overtaking: bool,
+    unwritable: bool,
     kept: Arc<Mutex<Vec<Arc<Kept>>>>,
 }
 
@@ -25,6 +35,12 @@ struct Kept {
     child: Box<dyn Child>,
     output: Mutex<Output>,
     more: Notify,
+    /// Told when there is room again.
+    room: Notify,
+    /// Counts notes that were set; every second one waits a while for the next to overtake it.
+    noted: Option<watch::Sender<usize>>,
+    begun: AtomicUsize,
+    unwritable: bool,
     writer: Arc<AsyncMutex<Box<dyn ChildWriter>>>,
 }
 
@@ -46,13 +62,31 @@ struct Reader {
     ahead: usize,
 }
 
-struct Writer(Arc<AsyncMutex<Box<dyn ChildWriter>>>);
+struct Writer {
+    writer: Arc<AsyncMutex<Box<dyn ChildWriter>>>,
+    broken: bool,
+}
 
 // === impl Keeper ===
 
 impl Keeper {
     pub(crate) fn new(inner: ProcessLauncher) -> Self {
-        Self { inner, kept: Arc::default() }
+        Self::with_room(inner, usize::MAX)
+    }
+
+    /// Keeps so many bytes of the output of each child that were not acknowledged.
+    pub(crate) fn with_room(inner: ProcessLauncher, room: usize) -> Self {
+        Self { inner, room, overtaking: false, unwritable: false, kept: Arc::default() }
+    }
+
+    /// Sets every second note of a child only when the next one was set, if that comes soon.
+    pub(crate) fn overtaking(inner: ProcessLauncher) -> Self {
+        Self { overtaking: true, ..Self::new(inner) }
+    }
+
+    /// Its children run and take no input.
+    pub(crate) fn unwritable(inner: ProcessLauncher) -> Self {
+        Self { unwritable: true, ..Self::new(inner) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Kept>>> {
@@ -66,10 +100,23 @@ impl Launcher for Keeper {
         let mut child = self.inner.launch(note).await?;
         let (mut reader, writer) = child.take_io().expect("a fresh child");
         let writer = Arc::new(AsyncMutex::new(writer));
-        let kept = Arc::new(Kept { child, output: Mutex::default(), more: Notify::new(), writer });
-        let reading = Arc::clone(&kept);
+        let kept = Arc::new(Kept {
+            child,
+            output: Mutex::default(),
+            more: Notify::new(),
+            room: Notify::new(),
+            noted: self.overtaking.then(watch::Sender::default),
+            begun: AtomicUsize::new(0),
+            unwritable: self.unwritable,
+            writer,
+        });
+        let (reading, room) = (Arc::clone(&kept), self.room);
         tokio::spawn(async move {
-            while let Ok(Some(chunk)) = reader.read().await {
+            loop {
+                while reading.lock().bytes.len() >= room {
+                    reading.room.notified().await;
+                }
+                let Ok(Some(chunk)) = reader.read().await else { break };
                 reading.lock().bytes.extend(chunk);
                 reading.more.notify_waiters();
             }
@@ -108,7 +155,15 @@ impl Child for Handle {
     }
 
     async fn set_note(&self, note: ChildNote) -> Result<(), ChildError> {
-        self.kept.child.set_note(note).await
+        let Some(noted) = &self.kept.noted else { return self.kept.child.set_note(note).await };
+        let mut others = noted.subscribe();
+        if self.kept.begun.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+            // Whether one comes or none, this one is set.
+            let _ = timeout(Duration::from_millis(500), others.changed()).await;
+        }
+        let set = self.kept.child.set_note(note).await;
+        noted.send_modify(|count| *count += 1);
+        set
     }
 
     fn take_io(&mut self) -> Option<(Box<dyn ChildReader>, Box<dyn ChildWriter>)> {
@@ -116,7 +171,8 @@ impl Child for Handle {
             return None;
         }
         let reader = Reader { kept: Arc::clone(&self.kept), ahead: 0 };
-        Some((Box::new(reader), Box::new(Writer(Arc::clone(&self.kept.writer)))))
+        let writer = Writer { writer: Arc::clone(&self.kept.writer), broken: self.kept.unwritable };
+        Some((Box::new(reader), Box::new(writer)))
     }
 
     async fn exited(&self) -> Exit {
@@ -137,7 +193,7 @@ impl ChildReader for Reader {
             {
                 let output = self.kept.lock();
                 if output.bytes.len() > self.ahead {
-                    let chunk: Bytes = output.bytes.iter().skip(self.ahead).copied().collect();
+                    let chunk: Bytes = output.bytes.range(self.ahead..).copied().collect();
                     self.ahead += chunk.len();
                     return Ok(Some(chunk));
                 }
@@ -152,18 +208,22 @@ impl ChildReader for Reader {
     fn acknowledge(&mut self, bytes: usize) {
         self.kept.lock().bytes.drain(..bytes);
         self.ahead -= bytes;
+        self.kept.room.notify_one();
     }
 }
 
 #[async_trait]
 impl ChildWriter for Writer {
     async fn write(&mut self, line: Bytes) -> io::Result<()> {
-        let writer = Arc::clone(&self.0);
+        if self.broken {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let writer = Arc::clone(&self.writer);
         // Whole or not at all, even if the bridge goes away meanwhile.
         tokio::spawn(async move { writer.lock().await.write(line).await }).await.map_err(io::Error::other)?
     }
 
     async fn close(&mut self) {
-        self.0.lock().await.close().await;
+        self.writer.lock().await.close().await;
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{process::Command, time::Duration};
 
+use emergent_mcp::BridgeConfig;
 use serde_json::json;
 use tokio::runtime::Handle;
 
@@ -19,7 +20,8 @@ fn sessions_that_come_and_go_leave_nothing() {
 #[tokio::test]
 #[ignore = "run by the test above"]
 async fn rounds_of_sessions() {
-    let bridge = bridge(quick()).await;
+    // What hangs is left at once.
+    let bridge = bridge(BridgeConfig { json_within: Duration::from_millis(50), ..quick() }).await;
     let descriptors = || std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     let tasks = || Handle::current().metrics().num_alive_tasks();
     let mut before = None;

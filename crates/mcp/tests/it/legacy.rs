@@ -215,6 +215,24 @@ async fn batches_are_answered_where_the_version_has_them() {
 }
 
 #[tokio::test]
+async fn cancelling_one_request_of_a_batch_leaves_the_others() {
+    let bridge = bridge(quick()).await;
+    let client = Client::connect_as(&bridge, "old", "2025-03-26").await;
+    let slow = |id: u32, ms: u32| {
+        json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call",
+        "params": { "name": "slow", "arguments": { "ms": ms } } })
+    };
+    let mut events = Events::of(client.post(&json!([slow(1, 60_000), slow(2, 4000)])).await);
+    let cancel = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 1 } });
+    assert_eq!(client.post(&cancel).await.status(), StatusCode::ACCEPTED);
+    let mut answered = Vec::new();
+    while let Some(message) = events.message().await {
+        answered.extend(message["id"].as_u64());
+    }
+    assert_eq!(answered, [2]);
+}
+
+#[tokio::test]
 async fn server_that_refuses_a_session_is_heard_and_leaves_no_child() {
     let bridge = bridge_over(fixture(&["--only-modern"]), quick()).await;
     let mut events = bridge.events();

@@ -51,6 +51,47 @@ async fn session_goes_on_with_its_state_and_its_late_answer() {
 }
 
 #[tokio::test]
+async fn answer_that_was_read_and_not_delivered_is_found_after_a_crash() {
+    let keeper = Keeper::new(fixture(&[]));
+    let first = bridge_over(keeper.clone(), quick()).await;
+    let client = Client::connect(&first).await;
+    let mut events = Events::of(client.start(&json!("late"), "slow", &json!({ "ms": 300 })).await);
+    let last = events.next().await.expect("a first event").id;
+    // The client reads no further, and the server has the answer of a tool that ran.
+    until("the answer is there", || async { first.status().children.iter().all(|(_, in_flight)| *in_flight == 0) })
+        .await;
+    first.detach().await;
+    drop((events, first));
+
+    let second = bridge_over(keeper.clone(), quick()).await;
+    let client = again(&client, &second).await;
+    let mut events = client.events(last.as_deref()).await;
+    loop {
+        let message = events.message().await.expect("the answer");
+        if message["id"] == "late" {
+            assert_eq!(message["result"]["content"][0]["text"], "at last");
+            break;
+        }
+    }
+    second.shut_down(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn two_that_share_a_child_and_begin_at_once_are_both_known_after_a_crash() {
+    let config = BridgeConfig { sharing: Sharing::Shared, ..quick() };
+    let keeper = Keeper::overtaking(fixture(&[]));
+    let first = bridge_over(keeper.clone(), config.clone()).await;
+    let zero = Client::connect(&first).await;
+    let (one, other) = tokio::join!(Client::connect(&first), Client::connect(&first));
+    first.detach().await;
+    let second = bridge_over(keeper, config).await;
+    for client in [&zero, &one, &other] {
+        again(client, &second).await;
+    }
+    second.shut_down(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
 async fn warm_child_goes_on_and_late_answers_are_nobodys() {
     let keeper = Keeper::new(fixture(&[]));
     let first = bridge_over(keeper.clone(), quick()).await;

@@ -38,7 +38,8 @@ pub(crate) async fn bridge_over(launcher: impl Launcher, config: BridgeConfig) -
 
 /// Settings that make a test wait for little.
 pub(crate) fn quick() -> BridgeConfig {
-    BridgeConfig { grace: Duration::from_secs(1), call_timeout: LONG, ..BridgeConfig::default() }
+    let json_within = Duration::from_secs(2);
+    BridgeConfig { grace: Duration::from_secs(1), call_timeout: LONG, json_within, ..BridgeConfig::default() }
 }
 
 /// A client of the older era.

@@ -9,6 +9,7 @@ mod keeping;
 mod lists;
 mod names;
 mod projects;
+mod pulled_images;
 mod quotas;
 mod servers;
 mod sessions;

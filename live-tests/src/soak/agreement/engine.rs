@@ -71,7 +71,10 @@ impl Had {
             names.into_iter().map(move |name| Finding::new(leak, format!("{leak} {name}"))).collect::<Vec<_>>()
         };
         let containers = self.containers.keys().filter(|name| !accounted.containers.contains(*name));
-        let is_strange = |name: &&String| !accounted.volumes.contains(*name) && !name.starts_with("emergent-guest-");
+        // A workspace and a snapshot have other volumes, called as the one of `/workspace` with a suffix.
+        let owner = |name: &String| name.split('.').next().unwrap_or(name).to_owned();
+        let is_strange =
+            |name: &&String| !accounted.volumes.contains(&owner(name)) && !name.starts_with("emergent-guest-");
         let networks = self.networks.iter().filter(|name| !NETWORKS.contains(&name.as_str()));
         let images = self.images.difference(&accounted.images);
         [

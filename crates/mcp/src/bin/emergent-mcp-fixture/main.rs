@@ -1,7 +1,8 @@
 //! An MCP server on stdio for tests: it offers what the conformance suite asks for, in both eras, and misbehaves on
 //! demand.
 //!
-//! `emergent-mcp-fixture [--only-legacy|--only-modern] [--rubbish] [--deaf-to-term] [--never-ready]`
+//! `emergent-mcp-fixture [--only-legacy|--only-modern] [--lenient] [--rubbish] [--deaf-to-term] [--never-ready]
+//! [--slow-start MILLISECONDS]`
 
 mod content;
 mod modern;
@@ -9,7 +10,7 @@ mod peer;
 mod schemas;
 mod tools;
 
-use std::{io::BufRead as _, sync::Arc, thread};
+use std::{io::BufRead as _, sync::Arc, thread, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -28,9 +29,14 @@ fn main() {
     if has("--never-ready") {
         thread::park();
     }
+    if let Some(at) = flags.iter().position(|flag| flag == "--slow-start") {
+        let milliseconds = flags.get(at + 1).and_then(|text| text.parse().ok()).unwrap_or_default();
+        thread::sleep(Duration::from_millis(milliseconds));
+    }
     for line in std::io::stdin().lock().lines() {
         let Ok(line) = line else { break };
         let Ok(message) = serde_json::from_str::<Value>(&line) else { continue };
+        let message = if has("--lenient") { lenient(message) } else { message };
         let (id, method) = (message.get("id").cloned(), message.get("method").and_then(Value::as_str));
         match (id, method) {
             (Some(id), Some(method)) => {
@@ -52,6 +58,24 @@ fn main() {
         // Deaf to the end of stdin, too.
         thread::park();
     }
+}
+
+/// A message as some parsers read it: names in any case, another spelling before the right one, and what has no id is a
+/// request all the same.
+fn lenient(message: Value) -> Value {
+    let Value::Object(members) = message else { return message };
+    let lower = |members: serde_json::Map<String, Value>| -> serde_json::Map<String, Value> {
+        // In the order of bytes, capitals come first: what comes last stays.
+        members.into_iter().rev().map(|(name, value)| (name.to_lowercase(), value)).collect()
+    };
+    let mut members = lower(members);
+    if let Some(Value::Object(params)) = members.remove("params") {
+        members.insert("params".to_owned(), Value::Object(lower(params)));
+    }
+    if members.get("method").and_then(Value::as_str).is_some_and(|method| !method.starts_with("notifications/")) {
+        members.entry("id").or_insert(Value::Null);
+    }
+    Value::Object(members)
 }
 
 fn serve(request: &Request) {

@@ -103,6 +103,7 @@ pub(crate) fn call(request: &Request) -> Result<Option<Value>, Failure> {
         }
         "long_line" => {
             let length = usize::try_from(number_of("bytes")).unwrap_or(usize::MAX);
+            sleep(Duration::from_millis(number_of("ms")));
             // Past the serializer, which takes seconds for 100 MB in a debug build.
             let (head, tail) = (r#"{"jsonrpc":"2.0","id":"#, r#","result":{"content":[{"type":"text","text":""#);
             peer.raw(&format!("{head}{}{tail}{}\"}}]}}}}\n", request.id, "x".repeat(length)));

@@ -1,0 +1,69 @@
+//! What servers were last found to offer, shared by all clients, so that a list is answered at once.
+//!
+//! An entry belongs to one version of one server. It may be a little old: each client reads a list again in the
+//! background, and is told when it is another.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::lists::{Catalogue, Offer};
+
+/// How long the first list waits for a server that nobody has read yet; those that come later wait for the rest of it.
+const FIRST_WITHIN: Duration = Duration::from_secs(2);
+/// The most entries that are kept.
+const MOST: usize = 2_000;
+
+/// What servers offer, as far as it is known.
+#[derive(Default)]
+pub struct Catalogues(Mutex<HashMap<(String, Offer), Entry>>);
+
+struct Entry {
+    catalogue: Option<Arc<Catalogue>>,
+    /// When it was first asked for.
+    since: Instant,
+    used: Instant,
+}
+
+// === impl Catalogues ===
+
+impl Catalogues {
+    /// What a version of a server offers, if that is known.
+    pub(super) fn get(&self, version: &str, offer: Offer) -> Option<Arc<Catalogue>> {
+        let mut all = self.lock();
+        let entry = all.get_mut(&(version.to_owned(), offer))?;
+        entry.used = Instant::now();
+        entry.catalogue.clone()
+    }
+
+    /// Remembers what a version of a server offers.
+    pub(super) fn put(&self, version: &str, offer: Offer, catalogue: Arc<Catalogue>) {
+        self.with(version, offer, |entry| entry.catalogue = Some(catalogue));
+    }
+
+    /// Until when a list waits for a version of a server that is not known yet.
+    pub(super) fn wait_until(&self, version: &str, offer: Offer) -> Instant {
+        self.with(version, offer, |entry| entry.since + FIRST_WITHIN)
+    }
+
+    fn with<T>(&self, version: &str, offer: Offer, change: impl FnOnce(&mut Entry) -> T) -> T {
+        let now = Instant::now();
+        let mut all = self.lock();
+        let key = (version.to_owned(), offer);
+        if all.len() >= MOST && !all.contains_key(&key) {
+            let unused = all.iter().min_by_key(|(_, entry)| entry.used).map(|(key, _)| key.clone());
+            unused.and_then(|unused| all.remove(&unused));
+        }
+        let entry = all.entry(key).or_insert(Entry { catalogue: None, since: now, used: now });
+        entry.used = now;
+        change(entry)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, Offer), Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
