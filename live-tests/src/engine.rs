@@ -48,7 +48,7 @@ impl Engine {
         self.labelled(&format!("emergent.workspace={workspace}")).await
     }
 
-    /// Names of all containers, volumes and images that a server has made.
+    /// Names of all containers, volumes and images that a server has made, without the record of who acts for it.
     ///
     /// # Errors
     /// When the engine does not answer.
@@ -56,6 +56,7 @@ impl Engine {
         let label = format!("emergent.server={server}");
         let mut names = self.labelled(&label).await?;
         names.extend(self.images(&label).await?);
+        names.retain(|name| !name.starts_with("emergent-holder-"));
         Ok(names)
     }
 

@@ -91,15 +91,58 @@ impl Server {
     /// When it does not become ready; the error holds its log.
     pub async fn start(mut options: ServerOptions) -> anyhow::Result<Self> {
         options.use_postgres_if_asked_for().await?;
-        let data = tempfile::Builder::new().prefix("emergent-live-").tempdir().context("making a data directory")?;
+        Self::start_in(new_data_directory()?, options, &[]).await
+    }
+
+    /// Starts a server in a data directory that is there already, such as a copy, with arguments for this one start.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn start_in(data: TempDir, options: ServerOptions, arguments: &[&str]) -> anyhow::Result<Self> {
         let machines = (options.runtime == Runtime::Qemu).then(Machines::new).transpose()?;
         let port = free_port()?;
-        let child = spawn(&options, machines.as_ref(), &data, port)?;
+        let child = spawn(&options, machines.as_ref(), &data, port, arguments)?;
         let api = Api::new(format!("http://127.0.0.1:{port}"), "")?;
         let engine = Engine::connect()?;
         let mut server = Self { child, data, port, options, id: String::new(), machines, api, engine };
         server.await_ready().await?;
         Ok(server)
+    }
+
+    /// Starts a server that is to end by itself, and waits until it has; answers whether it says that it succeeded, and
+    /// its log.
+    ///
+    /// # Errors
+    /// When it does not end within 90 s.
+    pub async fn fails_in(data: &TempDir, options: &ServerOptions) -> anyhow::Result<(bool, String)> {
+        let mut child = spawn(options, None, data, free_port()?, &[])?;
+        let ended = {
+            let child = Mutex::new(&mut child);
+            crate::until("the server ends by itself", Duration::from_secs(90), || async {
+                Ok(try_wait(&child)?.ok_or_else(|| "it runs".to_owned()))
+            })
+            .await
+        };
+        if ended.is_err() {
+            child.kill().context("ending a server that was to end by itself")?;
+        }
+        let log = std::fs::read_to_string(data.path().join("log")).unwrap_or_default();
+        Ok((ended?.success(), log))
+    }
+
+    /// Copies the data directory as it is now, without its log.
+    ///
+    /// # Errors
+    /// When a file cannot be copied.
+    pub fn copy_data(&self) -> anyhow::Result<TempDir> {
+        let copy = new_data_directory()?;
+        for file in std::fs::read_dir(self.data.path()).context("reading the data directory")? {
+            let file = file.context("reading the data directory")?;
+            if file.file_name() != "log" && file.path().is_file() {
+                std::fs::copy(file.path(), copy.path().join(file.file_name())).context("copying a file")?;
+            }
+        }
+        Ok(copy)
     }
 
     /// Starts a server with nothing special on a runtime.
@@ -156,7 +199,7 @@ impl Server {
     /// When it cannot be started.
     pub fn respawn(&mut self, change: impl FnOnce(&mut ServerOptions)) -> anyhow::Result<()> {
         change(&mut self.options);
-        self.child = spawn(&self.options, self.machines.as_ref(), &self.data, self.port)?;
+        self.child = spawn(&self.options, self.machines.as_ref(), &self.data, self.port, &[])?;
         Ok(())
     }
 
@@ -176,7 +219,9 @@ impl Server {
         };
         self.api = self.api.with_token(token.trim());
         let log = self.log();
-        let id = log.split_once(" server=").and_then(|(_, rest)| rest.split_whitespace().next());
+        let listening = log.lines().rfind(|line| line.contains("listening on "));
+        let id = listening.and_then(|line| line.split_once(" server="));
+        let id = id.and_then(|(_, rest)| rest.split_whitespace().next());
         self.id = id.context("no server id in the log")?.to_owned();
         if self.machines.is_some() { self.await_machines().await } else { Ok(()) }
     }
@@ -295,10 +340,21 @@ fn variables_of(runtime: Runtime, machines: Option<&Machines>) -> Vec<(&'static 
     ]
 }
 
-fn spawn(options: &ServerOptions, machines: Option<&Machines>, data: &TempDir, port: u16) -> anyhow::Result<Child> {
+fn new_data_directory() -> anyhow::Result<TempDir> {
+    tempfile::Builder::new().prefix("emergent-live-").tempdir().context("making a data directory")
+}
+
+fn spawn(
+    options: &ServerOptions,
+    machines: Option<&Machines>,
+    data: &TempDir,
+    port: u16,
+    arguments: &[&str],
+) -> anyhow::Result<Child> {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(data.path().join("log"))?;
     Command::new(program("emergent")?)
         .arg("serve")
+        .args(arguments)
         .env("ENABLE_AGENT_WORKSPACES", "true")
         .env("EMERGENT_DATA_DIR", data.path())
         .env("EMERGENT_LISTEN", format!("127.0.0.1:{port}"))

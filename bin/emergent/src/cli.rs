@@ -22,7 +22,7 @@ pub(crate) use machine::{ImageBuildArgs, ImageCommand, KernelCommand, KernelImpo
 pub(crate) use mcp::{McpAddArgs, McpCommand};
 pub(crate) use project::{Limit, ProjectCommand, QuotaArgs};
 pub(crate) use serve::ServeArgs;
-pub(crate) use server::ServerCommand;
+pub(crate) use server::{AdoptArgs, ServerCommand};
 pub(crate) use session::{AttachArgs, DetachArgs, IdleArgs, SessionsArgs, SetArgs};
 pub(crate) use snapshot::{SnapshotCommand, SnapshotCreateArgs, SnapshotListArgs};
 pub(crate) use token::{TokenCommand, TokenCreateArgs};
@@ -147,6 +147,12 @@ pub(crate) struct DoctorArgs {
     /// Answer with JSON, for programs.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Show what a server has left in Docker that exists no more, and remove it with --yes.
+    #[arg(long, value_name = "SERVER_ID", conflicts_with = "json")]
+    pub(crate) remove_leftovers: Option<uuid::Uuid>,
+    /// Remove it.
+    #[arg(long, requires = "remove_leftovers")]
+    pub(crate) yes: bool,
 }
 
 #[cfg(test)]

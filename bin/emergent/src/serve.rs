@@ -23,9 +23,9 @@ use std::{
 use anyhow::Context as _;
 use emergent_api::{ApiParts, ApiState, Hosts, Peers};
 use emergent_budget::Budget;
-use emergent_core::{ServerId, Workspaces};
+use emergent_core::{HeldProvider, HoldError, ServerId, TakeOver, Workspaces};
 use emergent_mcp_hosting::{Hosting, HostingConfig};
-use emergent_provider::Provider;
+use emergent_provider::{Holder, Provider};
 use emergent_provider_docker::{DockerConfig, DockerProvider, GuestBinary};
 use emergent_provider_firecracker::{FirecrackerConfig, FirecrackerProvider, Where};
 use emergent_store::{MCP_SERVERS_ON, Store};
@@ -45,11 +45,14 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// How long the core gets to end what is under way, after the calls.
 const CORE_GRACE: Duration = Duration::from_secs(15);
 
+/// How long each engine gets to be told that the server ends.
+const HOLDING_GRACE: Duration = Duration::from_secs(5);
+
 /// Upper bounds of the buckets of durations, in seconds.
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
 
 /// Builds the server and runs it until it is told to stop.
-pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+pub(crate) async fn run(config: Config, claim: Claim) -> anyhow::Result<()> {
     log_to_stderr(&config.log.filter, config.log.json)?;
     memory::set_up();
     let descriptors = descriptors::raise_limit();
@@ -64,13 +67,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let listener = listener::bind(config.http.listen, env_vars::EMERGENT_LISTEN.name)?;
     let guest_binary = guest_binary(&config).await?;
     let lock = DataLock::take(&config.data_dir)?;
-    let server_id = identity::server_id(&config.database, &config.data_dir)?;
-    let identity = lock.identity(config.http.advertise_url.clone());
-    let store = Store::open_as(&config.database, server_id, &identity).await?;
-    let providers = match guest_binary {
-        Some(guest_binary) => providers(&config, guest_binary, store.server_id())?,
-        None => Vec::new(),
-    };
+    let (store, held) = hold(&config, guest_binary, &lock, claim).await?;
+    let providers = held.iter().map(|provider| Arc::clone(provider) as Arc<dyn Provider>).collect::<Vec<_>>();
     bootstrap::ensure_first_token(&store, &config.data_dir).await?;
     let metrics = record_metrics()?;
     let hosting_config = hosting_config(&config)?;
@@ -112,6 +110,11 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         tracing::warn!("gave up waiting for operations under way; the next start sorts them out");
     }
     workspaces.close_audit().await;
+    for provider in &held {
+        if tokio::time::timeout(HOLDING_GRACE, provider.end()).await.is_err() {
+            tracing::warn!("an engine was not told in time that this server ends; the next start makes it good");
+        }
+    }
     upkeep.abort();
     tracing::info!("stopped");
     served
@@ -147,6 +150,104 @@ async fn keep_tidy(metrics: PrometheusHandle, budget: Budget, descriptors: u64) 
             tracing::warn!(%error, "the process could not be tidied");
         }
     }
+}
+
+/// What a server does where its engine knows another holder of its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// It does not start.
+    AsKnown,
+    /// It goes on in the other's place.
+    TakeOver,
+    /// It becomes another server.
+    NewIdentity,
+}
+
+/// Opens the store, and becomes the holder of the server's id on every engine. An engine that is away is claimed when it
+/// is back, before anything is done to it.
+async fn hold(
+    config: &Config,
+    guest_binary: Option<GuestBinary>,
+    lock: &DataLock,
+    claim: Claim,
+) -> anyhow::Result<(Store, Vec<Arc<HeldProvider>>)> {
+    let identity = lock.identity(config.http.advertise_url.clone());
+    let shared_id = identity::server_id(&config.database, &config.data_dir)?;
+    let held = |server| held_providers(config, guest_binary.clone(), server, lock.holder());
+    // Where the id is known without the database, the engines are asked first: to open it claims a lease.
+    let (store, server) = match shared_id {
+        Some(server) => (None, server),
+        None => {
+            let store = Store::open_as(&config.database, None, &identity).await?;
+            let server = store.server_id();
+            (Some(store), server)
+        }
+    };
+    let mut providers = held(server)?;
+    if claim == Claim::NewIdentity {
+        refuse_to_leave_own(&providers).await?;
+    } else {
+        become_holder(&providers, claim).await?;
+    }
+    let store = match (store, claim) {
+        (Some(store), Claim::NewIdentity) => store.take_new_identity().await?,
+        (Some(store), Claim::AsKnown | Claim::TakeOver) => store,
+        (None, Claim::NewIdentity) => {
+            let server = identity::replace_server_id(&config.data_dir)?;
+            Store::open_as(&config.database, Some(server), &identity).await?
+        }
+        (None, Claim::AsKnown | Claim::TakeOver) => Store::open_as(&config.database, Some(server), &identity).await?,
+    };
+    if claim == Claim::NewIdentity {
+        tracing::warn!(was = %server, is = %store.server_id(), "this is a server of its own from now on");
+        providers = held(store.server_id())?;
+        become_holder(&providers, Claim::AsKnown).await?;
+    }
+    Ok((store, providers))
+}
+
+/// Claims every engine that answers.
+async fn become_holder(providers: &[Arc<HeldProvider>], claim: Claim) -> anyhow::Result<()> {
+    let take_over = if claim == Claim::TakeOver { TakeOver::Wanted } else { TakeOver::Refused };
+    for provider in providers {
+        match provider.claim(take_over).await {
+            Ok(()) => {}
+            Err(HoldError::NotHolder(to)) => return Err(to.into()),
+            Err(HoldError::Engine(error)) if take_over == TakeOver::Wanted => {
+                return Err(error).context("--take-over needs the engine to say who holds the server");
+            }
+            Err(HoldError::Engine(error)) => {
+                tracing::warn!(provider = %provider.kind(), %error, "the engine is claimed when it answers");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a new identity to the server that the engines know: it would leave its own workspaces behind.
+async fn refuse_to_leave_own(providers: &[Arc<HeldProvider>]) -> anyhow::Result<()> {
+    for provider in providers {
+        let known = provider.is_known().await.context("--new-identity needs the engine to say whose server this is")?;
+        anyhow::ensure!(
+            !known,
+            "this data directory is the one that provider {} knows as the server's, and not a copy: --new-identity would \
+             leave its workspaces behind; start without it",
+            provider.kind()
+        );
+    }
+    Ok(())
+}
+
+/// The providers, each of which acts only while this process holds the server's id.
+fn held_providers(
+    config: &Config,
+    guest_binary: Option<GuestBinary>,
+    server: ServerId,
+    holder: &Holder,
+) -> anyhow::Result<Vec<Arc<HeldProvider>>> {
+    let Some(guest_binary) = guest_binary else { return Ok(Vec::new()) };
+    let providers = providers(config, guest_binary, server)?.into_iter();
+    Ok(providers.map(|provider| Arc::new(HeldProvider::new(provider, server, holder.clone()))).collect())
 }
 
 /// The guest binary; none is needed while workspaces are switched off.

@@ -13,6 +13,7 @@ use emergent_guest_proto::{ExecutionId, words};
 use emergent_provider::{SnapshotId, WorkspaceId};
 use futures::{StreamExt as _, stream::BoxStream};
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 
 use crate::{
     audit::Note,
@@ -39,6 +40,9 @@ pub(crate) struct WorkspacePath(pub(crate) WorkspaceId);
 
 /// The snapshot that the path names.
 pub(crate) struct SnapshotPath(pub(crate) SnapshotId);
+
+/// The leftover that the path names.
+pub(crate) struct LeftoverPath(pub(crate) Uuid);
 
 /// The workspace and the execution that the path names.
 pub(crate) struct ExecutionPath(pub(crate) WorkspaceId, pub(crate) ExecutionId);
@@ -153,6 +157,19 @@ impl<S: Send + Sync> FromRequestParts<S> for SnapshotPath {
             let detail =
                 "what stands in the path is not a snapshot id, which is a UUID; find the id in the list of snapshots";
             Refusal::new(ProblemKind::SnapshotNotFound, detail)
+        })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for LeftoverPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let text = path_parameter(parts, state, "id").await?;
+        text.parse().map(Self).map_err(|_| {
+            let detail =
+                "what stands in the path is not a leftover's id, which is a UUID; find the id in the list of leftovers";
+            Refusal::new(ProblemKind::LeftoverNotFound, detail)
         })
     }
 }

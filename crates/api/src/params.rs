@@ -21,6 +21,15 @@ pub(crate) struct SnapshotParam {
     id: Uuid,
 }
 
+/// The leftover in a path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(crate) struct LeftoverParam {
+    /// The leftover's id.
+    id: Uuid,
+}
+
 /// The hosted MCP server in a path.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod files;
 pub mod health;
+pub mod leftovers;
 pub mod mcp_servers;
 pub mod processes;
 pub mod projects;

@@ -25,8 +25,8 @@ use crate::{
     forward, hosts, mcp, memory, names, observe, pages,
     problem::{Problem, ProblemKind, Refusal},
     resources::{
-        self, files, health, mcp_servers, processes, projects, providers, servers, snapshots, tokens, tools, usage,
-        workspaces,
+        self, files, health, leftovers, mcp_servers, processes, projects, providers, servers, snapshots, tokens, tools,
+        usage, workspaces,
     },
     state::ApiState,
 };
@@ -86,6 +86,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .merge(projects::routes())
         .merge(tokens::routes())
         .merge(servers::routes())
+        .merge(leftovers::routes())
         .merge(mcp_servers::routes())
         .merge(health::routes())
 }

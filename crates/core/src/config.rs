@@ -30,12 +30,15 @@ pub struct CoreConfig {
     pub disk_reserve: u64,
     /// How long a workspace lives when the request does not say (`WORKSPACE_DEFAULT_TTL_DAYS`).
     pub default_ttl: chrono::Duration,
-    /// How often expired workspaces and orphans are looked for (`WORKSPACE_CLEANUP_INTERVAL_MIN`).
+    /// How often rows and volumes that are old enough are looked for (`WORKSPACE_CLEANUP_INTERVAL_MIN`).
     pub cleanup_interval: Duration,
     /// How old what the engine has must be before it is taken for an orphan (`WORKSPACE_ORPHAN_GRACE_SEC`).
     pub orphan_grace: chrono::Duration,
     /// How long the row of a destroyed workspace is kept (`WORKSPACE_DESTROYED_RETENTION_DAYS`).
     pub destroyed_retention: chrono::Duration,
+    /// How long what the engine has and no row accounts for is kept, once it had been handed over
+    /// (`WORKSPACE_LEFTOVER_RETENTION_DAYS`).
+    pub leftover_retention: chrono::Duration,
     /// What happens to a workspace that nobody uses, when the request does not say (`WORKSPACE_IDLE_ACTION`,
     /// `WORKSPACE_IDLE_AFTER_MIN`).
     pub default_idle: IdlePolicy,

@@ -22,6 +22,7 @@ use tracing::Instrument as _;
 
 use crate::{
     IdempotencyKey, ImageError, NewWorkspace, NewWorkspaceError, Ttl, Workspace,
+    admissions::AdmissionGuard,
     audit::{Ending, inherit},
     inner::{Core, chain, propagate},
     pool::{Member, Need},
@@ -138,19 +139,24 @@ impl Core {
         let claim =
             key.map(|key| IdempotencyClaim { key: key.as_str().to_owned(), request_hash: request_hash(&request) });
         // The pool's members begin with an image, and with nothing else.
-        let member = match basis {
+        let taken = match basis {
             Some(_) => None,
             None => self.take_member(&request, &checked, choice.provider),
         };
+        let (member, warm_admission) = taken.unzip();
         let server = self.store.server_id();
         let row = new_row(project, server, &request, &checked, &choice, member.as_ref(), basis.as_ref());
+        let admission = warm_admission.unwrap_or_else(|| self.admissions.begin(row.id));
         let (kind, limit) = (row.kind, self.config.places(row.kind));
-        let admission = self.store.admit(row, limit, claim).await;
-        let row = match admission {
+        let admitted = self.store.admit(row, limit, claim).await;
+        let row = match admitted {
             Ok(Admission::Admitted(row)) => *row,
             not_admitted => {
-                if let Some(member) = member {
-                    self.pool.give_back(&checked.image, member);
+                match member {
+                    Some(member) if not_admitted.is_ok() => self.pool.give_back(&checked.image, member),
+                    // It may have a row all the same, and must not become another workspace.
+                    Some(member) => self.remove_all(vec![member]).await,
+                    None => {}
                 }
                 return match not_admitted? {
                     Admission::Admitted(row) | Admission::Repeated(row) => {
@@ -166,8 +172,8 @@ impl Core {
                 };
             }
         };
-        let entry = self.enter(&row);
-        let turn = entry.turn().await;
+        let (entry, turn) = self.enter_new(&row).await;
+        drop(admission);
         let span = tracing::info_span!("create", workspace = %row.id);
         let hand_over = self.given_to(&row, request.environment);
         let order = Order { spec: self.spec(&row), hand_over, choice, member };
@@ -181,16 +187,22 @@ impl Core {
         Ok(Workspace::new(row, None))
     }
 
-    fn take_member(&self, request: &NewWorkspace, checked: &Checked, provider: ProviderKind) -> Option<Member> {
+    fn take_member(
+        &self,
+        request: &NewWorkspace,
+        checked: &Checked,
+        provider: ProviderKind,
+    ) -> Option<(Member, AdmissionGuard)> {
         let capabilities = self.providers.get(provider)?.provider.capabilities();
-        self.pool.take(&Need {
+        let need = Need {
             kind: request.kind,
             provider,
             image: &checked.image,
             network: request.network.unwrap_or_default(),
             limits: &checked.limits,
             live_limits: capabilities.live_limits,
-        })
+        };
+        self.pool.take(&need, &self.admissions)
     }
 
     /// A workspace that is to be made by its provider and no other, out of nothing that is there.
@@ -214,6 +226,7 @@ impl Core {
             limits: row.limits,
             network: row.network,
             volumes: Vec::new(),
+            warm: false,
         }
     }
 
@@ -260,6 +273,7 @@ impl Core {
             match self.adopt_member(entry, &spec, member, &hand_over).await {
                 Ok(()) => {
                     self.pool.note_hit(&spec.image);
+                    self.mark_handed_over(entry);
                     return Ok(());
                 }
                 Err(Unready::Store(StoreError::Moved(_))) => return Err(Unmade::Moved),
@@ -335,6 +349,18 @@ impl Core {
         created
     }
 
+    /// Has the engine know that a member of the warm pool is a workspace now, for the case that its row is lost. Nobody
+    /// waits for it: while the row is there it says as much.
+    pub(crate) fn mark_handed_over(&self, entry: &Entry) {
+        let Some(registered) = self.providers.get(entry.provider()).map(Arc::clone) else { return };
+        let id = entry.id;
+        self.tasks.spawn(async move {
+            if let Err(error) = registered.provider.mark_handed_over(id).await {
+                tracing::debug!(workspace = %id, reason = chain(&error), "its hand-over is marked later");
+            }
+        });
+    }
+
     /// Makes a member of the warm pool the workspace.
     async fn adopt_member(
         &self,
@@ -364,9 +390,10 @@ impl Core {
     /// Leaves a create whose image was still being pulled: whoever destroys it goes on, or the server goes down.
     async fn leave(&self, entry: &Entry) {
         tracing::info!("create given up while the image was being pulled");
-        if self.is_going_down()
-            && let Err(error) = self.fail(entry, ErrorReason::CreateInterrupted, CUT_SHORT.to_owned()).await
-        {
+        if !self.is_going_down() {
+            // Its row says so, too.
+            entry.set_phase(Phase::Destroying);
+        } else if let Err(error) = self.fail(entry, ErrorReason::CreateInterrupted, CUT_SHORT.to_owned()).await {
             tracing::warn!(reason = chain(&error), "the next start will say so in its row");
         }
     }

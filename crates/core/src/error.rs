@@ -165,6 +165,32 @@ pub enum ListError {
     Store(#[from] StoreError),
 }
 
+/// Why a leftover was not adopted or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum LeftoverError {
+    /// There is no such leftover.
+    #[error("there is no such leftover; `emergent server leftovers` lists them")]
+    NotFound,
+    /// Another server found it.
+    #[error("server {0} of this installation found it; ask that one")]
+    Elsewhere(ServerId),
+    /// Its provider is not part of this server.
+    #[error("provider {0} is not part of this server")]
+    NoProvider(ProviderKind),
+    /// It cannot become a workspace or a snapshot.
+    #[error("it cannot be adopted: {reason}; copy what you need out of it, or remove it")]
+    NotAdoptable {
+        /// Why not.
+        reason: &'static str,
+    },
+    /// The engine refused or did not answer.
+    #[error("the engine could not do it")]
+    Engine(#[source] OperationError),
+    /// The store failed.
+    #[error("it could not be recorded")]
+    Store(#[from] StoreError),
+}
+
 /// Why a workspace was not brought to another state.
 #[derive(Debug, thiserror::Error)]
 pub enum TransitionError {
@@ -203,6 +229,11 @@ pub enum TransitionError {
     /// The workspace's provider is not part of this server.
     #[error("provider {0} is not part of this server")]
     NoProvider(ProviderKind),
+    /// The engine does not answer now. What is wanted is recorded.
+    #[error(
+        "the workspace will be destroyed as soon as its engine answers: that is recorded, and nothing is left to do"
+    )]
+    DestroyedLater(#[source] OperationError),
     /// The engine refused or did not answer.
     #[error("the engine could not {operation} the workspace")]
     Engine {

@@ -19,26 +19,29 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     CoreConfig, LookupError, StartError,
+    admissions::Admissions,
     audit::Audit,
     doubts::Doubts,
     images::Images,
     lease::Lease,
     pool::Pool,
     providers::Providers,
-    registry::{Entry, Registry},
+    registry::{Entry, Registry, Turn},
     situation::Rest,
     snapshots::Locks,
     steps::Steps,
     unrecorded::Unrecorded,
 };
 
+/// The states that a destroyed workspace may have had. Only `destroyed` follows upon `destroying`: whatever was under way
+/// when somebody wanted a workspace destroyed does not bring it back.
 const NOT_DESTROYED: [StateWord; 7] = [
+    StateWord::Destroying,
     StateWord::Creating,
     StateWord::Ready,
     StateWord::Paused,
     StateWord::Stopping,
     StateWord::Stopped,
-    StateWord::Destroying,
     StateWord::Error,
 ];
 
@@ -48,6 +51,7 @@ pub(crate) struct Core {
     pub(crate) store: Store,
     pub(crate) providers: Providers,
     pub(crate) pool: Pool,
+    pub(crate) admissions: Admissions,
     pub(crate) registry: Arc<Registry>,
     pub(crate) lease: Lease,
     pub(crate) steps: Steps,
@@ -137,6 +141,7 @@ impl Core {
             steps: Steps::new(config.fault, Arc::clone(&registry)),
             providers: Providers::new(providers, config.deployment_mode),
             pool: Pool::new(config.warm_pool_size, &config.warm_pool_images, config.default_limits),
+            admissions: Admissions::default(),
             snapshot_locks: Locks::default(),
             tasks: TaskTracker::new(),
             going_down: CancellationToken::new(),
@@ -162,6 +167,14 @@ impl Core {
         let entry = Arc::new(Entry::new(row, || self.new_guest(row.provider, row.id, None)));
         self.registry.insert(Arc::clone(&entry));
         entry
+    }
+
+    /// Makes the entry of a workspace that is to be made. Nobody else has had its turn.
+    pub(crate) async fn enter_new(&self, row: &WorkspaceRow) -> (Arc<Entry>, Turn) {
+        let entry = Arc::new(Entry::new(row, || self.new_guest(row.provider, row.id, None)));
+        let turn = entry.turn().await;
+        self.registry.insert(Arc::clone(&entry));
+        (entry, turn)
     }
 
     /// A client for a workspace's guest, which has no connection yet.
@@ -210,13 +223,14 @@ impl Core {
         Ok(row.as_ref().map_or(Rest::Asked, Rest::of))
     }
 
-    /// Records a state whatever it was before, unless the workspace is destroyed or another server's.
+    /// Records a state whatever it was before, unless the workspace is destroyed, on its way there, or another server's.
     pub(crate) async fn record(&self, id: WorkspaceId, state: &WorkspaceState) -> Result<(), StoreError> {
         self.record_row(id, state).await.map(drop)
     }
 
     async fn record_row(&self, id: WorkspaceId, state: &WorkspaceState) -> Result<Option<WorkspaceRow>, StoreError> {
-        let recorded = self.store.workspaces_record(id, &NOT_DESTROYED, state).await;
+        let from = if *state == WorkspaceState::Destroyed { &NOT_DESTROYED[..] } else { &NOT_DESTROYED[1..] };
+        let recorded = self.store.workspaces_record(id, from, state).await;
         match &recorded {
             Ok(_) => self.unrecorded.forget(id),
             Err(_) => self.unrecorded.note(id, state),

@@ -6,7 +6,7 @@
 //! go of them without touching them. Calls to workspaces need no lease, so that they go on while the database is away.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -14,11 +14,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use emergent_store::{Engines, Renewal, ServerRow, StoreError, TakenOver};
+use emergent_provider::{OperationError, ServerId, WorkspaceId};
+use emergent_store::{Engines, Renewal, ServerRow, StoreError, TakenOver, WorkspaceRow};
 use tokio::time::{interval, timeout};
 
 use crate::{
     inner::{Core, chain},
+    providers::Registered,
     registry::Entry,
 };
 
@@ -48,6 +50,23 @@ pub(crate) struct Lease {
 struct Renewed {
     monotonic: Instant,
     wall: SystemTime,
+}
+
+/// How the workspaces of this server have changed hands.
+struct Changed {
+    /// Another server's now.
+    lost: Vec<Arc<Entry>>,
+    /// This server's now.
+    gained: Vec<WorkspaceRow>,
+}
+
+/// Compares the entries of before with the rows of now. `comes_otherwise` is asked of a row without an entry: whether
+/// whoever makes the workspace enters it, or has just done so.
+fn compare(known: Vec<Arc<Entry>>, rows: Vec<WorkspaceRow>, comes_otherwise: impl Fn(WorkspaceId) -> bool) -> Changed {
+    let mut own = rows.into_iter().map(|row| (row.id, row)).collect::<HashMap<_, _>>();
+    let lost = known.into_iter().filter(|entry| own.remove(&entry.id).is_none()).collect();
+    let gained = own.into_values().filter(|row| !comes_otherwise(row.id)).collect();
+    Changed { lost, gained }
 }
 
 // === impl Renewed ===
@@ -112,7 +131,10 @@ impl Core {
             }
             let reachable = self.ask_engines().await;
             match self.renew().await {
-                Ok(()) => self.take_over(&reachable).await,
+                Ok(()) => {
+                    self.hold_engines().await;
+                    self.take_over(&reachable).await;
+                }
                 Err(error) => tracing::warn!(reason = chain(&error), "the server's lease could not be renewed"),
             }
         }
@@ -182,20 +204,48 @@ impl Core {
 
     /// Lets go of the workspaces that are another server's now, and takes up those that are this one's.
     async fn look_whose(&self) -> Result<(), StoreError> {
+        // Before the rows: what comes into the registry meanwhile has a row that may be younger than what is read.
+        let known = self.registry.all();
         let rows = self.store.workspaces_of(self.store.server_id()).await?;
-        let mut own = rows.into_iter().map(|row| (row.id, row)).collect::<HashMap<_, _>>();
-        for entry in self.registry.all() {
-            if own.remove(&entry.id).is_none() {
-                tracing::warn!(workspace = %entry.id, "another server has taken the workspace over");
-                self.registry.remove(entry.id);
-                entry.let_go();
-            }
+        let Changed { lost, gained } =
+            compare(known, rows, |id| self.admissions.has(id) || self.registry.get(id).is_some());
+        for entry in lost {
+            tracing::warn!(workspace = %entry.id, "another server has taken the workspace over");
+            self.registry.remove(entry.id);
+            entry.let_go();
         }
-        for row in own.values() {
+        for row in &gained {
             self.enter(row);
         }
         self.ownership.send_modify(|count| *count += 1);
         Ok(())
+    }
+
+    /// Says to the engines again that this process acts for its server. A provider that learns that another one does
+    /// says so itself, and does nothing more.
+    async fn hold_engines(&self) {
+        for registered in self.providers.iter() {
+            timeout(ENGINE_TIME, registered.provider.hold()).await.ok();
+        }
+    }
+
+    /// The servers whose processes say to this engine that they act, whatever the database knows of them: it may be a copy
+    /// of theirs.
+    pub(crate) async fn acting_on(&self, registered: &Registered) -> HashSet<ServerId> {
+        let asked = async {
+            let records = registered.provider.holders().await?;
+            if records.is_empty() {
+                return Ok(HashSet::new());
+            }
+            let now = registered.provider.engine_time().await?;
+            let alive = records.into_iter().filter(|record| record.may_be_alive(now));
+            Ok::<_, OperationError>(alive.map(|record| record.server).collect())
+        };
+        match timeout(ENGINE_TIME, asked).await {
+            Ok(Ok(acting)) => acting,
+            // What the database says is all that is known then.
+            Ok(Err(_)) | Err(_) => HashSet::new(),
+        }
     }
 
     /// Which engines can be reached now, and which they are.
@@ -217,9 +267,19 @@ impl Core {
             Ok(servers) => servers,
             Err(error) => return tracing::warn!(reason = chain(&error), "the other servers could not be listed"),
         };
-        for dead in servers.iter().filter(|server| !server.alive && server.id != self.store.server_id()) {
-            let shared = dead.engines.iter().filter(|(provider, engine)| reachable.get(provider) == Some(engine));
-            let shared = shared.map(|(provider, _)| *provider).collect::<Vec<_>>();
+        let dead = servers.iter().filter(|server| !server.alive && server.id != self.store.server_id());
+        let shared = |engines: &Engines| {
+            let same = engines.iter().filter(|(provider, engine)| reachable.get(provider) == Some(engine));
+            same.map(|(provider, _)| *provider).collect::<Vec<_>>()
+        };
+        let dead = dead.map(|server| (server, shared(&server.engines))).filter(|(_, shared)| !shared.is_empty());
+        let dead = dead.collect::<Vec<_>>();
+        let mut acting = HashMap::new();
+        for registered in self.providers.iter().filter(|_| !dead.is_empty()) {
+            acting.insert(registered.provider.kind(), self.acting_on(registered).await);
+        }
+        for (dead, mut shared) in dead {
+            shared.retain(|provider| acting.get(provider).is_none_or(|acting| !acting.contains(&dead.id)));
             if shared.is_empty() {
                 continue;
             }
@@ -240,6 +300,77 @@ impl Core {
                     tracing::warn!(reason = chain(&error), "a dead server's workspaces could not be taken over")
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use emergent_guest_client::{Guest, Open};
+    use emergent_provider::{
+        ByteStream, ChannelError, ContainerKind, ImageRef, NetworkPolicy, ProviderKind, ResourceLimits,
+    };
+    use emergent_store::WorkspaceState;
+
+    use super::*;
+
+    struct Nowhere;
+
+    #[async_trait::async_trait]
+    impl Open for Nowhere {
+        async fn open(&self) -> Result<ByteStream, ChannelError> {
+            Err(ChannelError::NotRunning)
+        }
+    }
+
+    fn row() -> WorkspaceRow {
+        WorkspaceRow {
+            id: WorkspaceId::generate(),
+            project: emergent_store::ProjectId::generate(),
+            server: ServerId::generate(),
+            name: None,
+            labels: BTreeMap::new(),
+            kind: ContainerKind::AgentWorkspace,
+            state: WorkspaceState::Ready,
+            starting: false,
+            provider: ProviderKind::Gvisor,
+            provider_requested: None,
+            passed_over: Vec::new(),
+            warm: false,
+            runtime: None,
+            isolation: None,
+            image: "ubuntu:22.04".parse::<ImageRef>().unwrap(),
+            limits: ResourceLimits { cpu: 1.0, memory_bytes: 1, disk_bytes: 1, pids: 1 },
+            network: NetworkPolicy::None,
+            allow_root: false,
+            environment_keys: Vec::new(),
+            warnings: Vec::new(),
+            created_at: Default::default(),
+            ready_at: None,
+            last_used_at: None,
+            expires_at: None,
+            destroyed_at: None,
+            disk_warning: None,
+            idle: Default::default(),
+            idled: false,
+            destroy_reason: None,
+            origin: None,
+        }
+    }
+
+    fn entry(row: &WorkspaceRow) -> Arc<Entry> {
+        Arc::new(Entry::new(row, || Guest::new(Arc::new(Nowhere), None)))
+    }
+
+    #[test]
+    fn a_workspace_that_is_admitted_while_the_rows_are_read_stays_this_servers() {
+        let (kept, moved, admitted, taken_over) = (row(), row(), row(), row());
+        let known = vec![entry(&kept), entry(&moved)];
+        // The row of what is being admitted may be among those that were read, or not.
+        for rows in [vec![kept.clone(), taken_over.clone(), admitted.clone()], vec![kept.clone(), taken_over.clone()]] {
+            let Changed { lost, gained } = compare(known.clone(), rows, |id| id == admitted.id);
+            assert_eq!(lost.iter().map(|entry| entry.id).collect::<Vec<_>>(), [moved.id]);
+            assert_eq!(gained.iter().map(|row| row.id).collect::<Vec<_>>(), [taken_over.id]);
         }
     }
 }

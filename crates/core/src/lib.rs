@@ -6,6 +6,7 @@
 //! Everything else carries them out: the row first, the engine second, the row's success last.
 
 mod activity;
+mod admissions;
 mod attached;
 mod audit;
 mod call;
@@ -17,10 +18,12 @@ mod decide;
 mod doubts;
 mod error;
 mod guard;
+mod holding;
 mod idle;
 mod images;
 mod inner;
 mod lease;
+mod leftovers;
 mod lifecycle;
 mod output;
 mod ownership;
@@ -55,11 +58,13 @@ pub use capacity::Capacity;
 pub use change::{Expiry, WorkspaceUpdate};
 pub use config::CoreConfig;
 pub use error::{
-    AttachError, CallError, ChangeError, ListError, LookupError, NewWorkspaceError, SessionError, SnapshotError,
-    SnapshotUnusable, StartError, TransitionError,
+    AttachError, CallError, ChangeError, LeftoverError, ListError, LookupError, NewWorkspaceError, SessionError,
+    SnapshotError, SnapshotUnusable, StartError, TransitionError,
 };
 pub use guard::{Fullness, NoRoom};
+pub use holding::{HeldProvider, HoldError, NotHolder, TakeOver};
 pub use images::{ImageError, ImageUse, Images, RegistryLogin};
+pub use leftovers::{AdoptRequest, Adopted};
 pub use peers::{Peer, Whereabouts};
 pub use pool::PoolStatus;
 pub use request::{IdempotencyKey, IdleRequest, InvalidIdempotencyKey, LimitsRequest, NewWorkspace, Ttl};
@@ -75,7 +80,8 @@ pub use workspace::Workspace;
 pub use emergent_provider::{ServerId, SnapshotId, WorkspaceId};
 pub use emergent_store::{
     Actor, AuditFilter, AuditId, AuditKind, AuditOutcome, AuditRow, Cursor, DestroyReason, ErrorReason, IdleAction,
-    IdlePolicy, InvalidCursor, ListFilter, MadeFrom, Page, PageRequest, PassedOver, ProjectId, Quota, QuotaReached,
-    QuotaUse, ServerRow, SessionEnd, SessionId, SessionRow, SnapshotFilter, SnapshotState, SnapshotStateWord,
-    StateWord, StoreError, TokenId, UnknownSnapshotState, UnknownState, UsageSample, UsageTotals, WorkspaceState,
+    IdlePolicy, InvalidCursor, LeftoverKind, LeftoverRow, ListFilter, MadeFrom, Page, PageRequest, PassedOver,
+    ProjectId, Quota, QuotaReached, QuotaUse, ServerRow, SessionEnd, SessionId, SessionRow, SnapshotFilter,
+    SnapshotState, SnapshotStateWord, StateWord, StoreError, TokenId, UnknownSnapshotState, UnknownState, UsageSample,
+    UsageTotals, WorkspaceState,
 };

@@ -56,7 +56,8 @@ impl Core {
         }
         let situation = entry.situation();
         match operation {
-            Operation::Destroy(_) => entry.unwanted.cancel(),
+            // It ends the create.
+            Operation::Destroy(_) => {}
             // A create may take as long as the pull of its image; nobody waits for its turn only to be refused.
             Operation::Stop | Operation::Resume | Operation::Pause | Operation::Idle(_) | Operation::Call => {
                 if let (Situation::Creating, Decision::Refuse(advice)) = (situation, decide(operation, situation)) {
@@ -68,6 +69,13 @@ impl Core {
         let core = Arc::clone(self);
         let task = async move {
             let act = core.audit.begin_operation(&entry, operation);
+            if let (Operation::Destroy(reason), Situation::Creating) = (operation, situation)
+                && let Err(error) = core.end_create(&entry, reason).await
+            {
+                act.end(&error);
+                tracing::warn!(reason = chain(&error), "a create could not be ended");
+                return Err(error);
+            }
             let _turn = entry.turn().await;
             let decision = decide(operation, entry.situation());
             let result = core.perform(&entry, operation).await;
@@ -228,6 +236,16 @@ impl Core {
         Ok(())
     }
 
+    /// Lets a create stop pulling, once it is recorded that nobody wants the workspace: if that fails, the create goes on.
+    async fn end_create(&self, entry: &Entry, reason: DestroyReason) -> Result<(), TransitionError> {
+        self.may_act_on(entry).await?;
+        let if_expired_at = (reason == DestroyReason::Expired).then(Utc::now);
+        if self.store.workspaces_begin_destroy(entry.id, reason, if_expired_at).await?.is_some() {
+            entry.unwanted.cancel();
+        }
+        Ok(())
+    }
+
     pub(crate) async fn destroy(&self, entry: &Entry, reason: DestroyReason) -> Result<(), TransitionError> {
         let registered = self.provider_of(entry)?;
         let if_expired_at = (reason == DestroyReason::Expired).then(Utc::now);
@@ -243,6 +261,9 @@ impl Core {
         let destroyed = registered.provider.destroy(entry.id, &self.steps).await;
         match destroyed {
             Ok(()) | Err(OperationError::Gone) => {}
+            Err(source @ OperationError::EngineUnavailable { .. }) => {
+                return Err(TransitionError::DestroyedLater(source));
+            }
             Err(source) => return Err(TransitionError::Engine { operation: "destroy", source }),
         }
         self.record(entry.id, &WorkspaceState::Destroyed).await?;

@@ -4,7 +4,7 @@
 //! Servers that share a Docker host need not share a database. What a server made that this installation does not know
 //! is never touched; what a live server of the installation made is that server's to judge.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use emergent_provider::ServerId;
 use emergent_store::ServerRow;
@@ -33,15 +33,19 @@ pub(crate) enum Claim {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Orphan {
     Leave,
+    /// It was somebody's: it is kept for a while.
+    PutAside,
     Remove,
 }
 
 /// What to do with a sandbox that this server does not drive. `row_may_come`: it is so young that its row could be on
-/// its way.
-pub(crate) fn orphan(maker: Maker, row_may_come: bool, claim: Claim) -> Orphan {
+/// its way. `handed_over`: it was made for somebody, or handed over to somebody since. What was is never removed for want
+/// of a row, which may be lost: in a backup that was restored, or in a power cut.
+pub(crate) fn orphan(maker: Maker, row_may_come: bool, claim: Claim, handed_over: bool) -> Orphan {
     match (maker, claim) {
         (Maker::Unknown | Maker::OtherLive, _) | (_, Claim::Wanted) => Orphan::Leave,
         (Maker::Own | Maker::OtherDead, Claim::NoRow) if row_may_come => Orphan::Leave,
+        (Maker::Own | Maker::OtherDead, Claim::NoRow) if handed_over => Orphan::PutAside,
         (Maker::Own | Maker::OtherDead, Claim::NoRow | Claim::Nothing) => Orphan::Remove,
     }
 }
@@ -53,8 +57,10 @@ pub(crate) struct Makers {
 }
 
 impl Makers {
-    pub(crate) fn new(own: ServerId, servers: &[ServerRow]) -> Self {
-        Self { own, alive: servers.iter().map(|server| (server.id, server.alive)).collect() }
+    /// `acting`: the servers that the engine itself knows to be alive.
+    pub(crate) fn new(own: ServerId, servers: &[ServerRow], acting: &HashSet<ServerId>) -> Self {
+        let alive = servers.iter().map(|server| (server.id, server.alive || acting.contains(&server.id)));
+        Self { own, alive: alive.collect() }
     }
 
     pub(crate) fn of(&self, server: ServerId) -> Maker {
@@ -75,35 +81,61 @@ mod tests {
     const CLAIMS: [Claim; 3] = [Claim::NoRow, Claim::Nothing, Claim::Wanted];
 
     #[test]
-    fn nothing_of_another_installation_or_of_a_live_server_is_ever_removed() {
+    fn nothing_of_another_installation_or_of_a_live_server_is_ever_touched() {
         for claim in CLAIMS {
             for maker in [Maker::Unknown, Maker::OtherLive] {
-                assert_eq!(orphan(maker, false, claim), Orphan::Leave, "{maker:?} {claim:?}");
+                assert_eq!(orphan(maker, false, claim, false), Orphan::Leave, "{maker:?} {claim:?}");
             }
         }
     }
 
     #[test]
-    fn nothing_that_is_wanted_is_ever_removed() {
+    fn nothing_that_is_wanted_is_ever_touched() {
         for maker in MAKERS {
-            assert_eq!(orphan(maker, false, Claim::Wanted), Orphan::Leave, "{maker:?}");
+            assert_eq!(orphan(maker, false, Claim::Wanted, false), Orphan::Leave, "{maker:?}");
         }
     }
 
     #[test]
     fn what_nobody_wants_goes_once_its_row_can_no_longer_be_on_its_way() {
         for maker in [Maker::Own, Maker::OtherDead] {
-            assert_eq!(orphan(maker, true, Claim::NoRow), Orphan::Leave);
-            assert_eq!(orphan(maker, false, Claim::NoRow), Orphan::Remove);
-            assert_eq!(orphan(maker, true, Claim::Nothing), Orphan::Remove);
+            assert_eq!(orphan(maker, true, Claim::NoRow, false), Orphan::Leave);
+            assert_eq!(orphan(maker, false, Claim::NoRow, false), Orphan::Remove);
+            assert_eq!(orphan(maker, true, Claim::Nothing, true), Orphan::Remove);
         }
+    }
+
+    #[test]
+    fn what_was_handed_over_is_never_removed_for_want_of_a_row() {
+        for maker in MAKERS {
+            for row_may_come in [true, false] {
+                assert_ne!(orphan(maker, row_may_come, Claim::NoRow, true), Orphan::Remove, "{maker:?}");
+            }
+        }
+        assert_eq!(orphan(Maker::Own, false, Claim::NoRow, true), Orphan::PutAside);
     }
 
     #[test]
     fn a_server_that_the_store_does_not_know_is_unknown() {
         let own = ServerId::generate();
-        let makers = Makers::new(own, &[]);
+        let makers = Makers::new(own, &[], &HashSet::new());
         assert_eq!(makers.of(own), Maker::Own);
         assert_eq!(makers.of(ServerId::generate()), Maker::Unknown);
+    }
+
+    #[test]
+    fn a_server_that_acts_on_the_engine_is_alive_whatever_the_rows_say() {
+        let id = ServerId::generate();
+        let row = ServerRow {
+            id,
+            name: None,
+            url: None,
+            engines: Default::default(),
+            draining: false,
+            alive: false,
+            created_at: Default::default(),
+        };
+        let maker = |acting| Makers::new(ServerId::generate(), std::slice::from_ref(&row), &acting).of(id);
+        assert_eq!((maker(HashSet::new()), maker(HashSet::from([id]))), (Maker::OtherDead, Maker::OtherLive));
     }
 }

@@ -18,7 +18,10 @@ use emergent_provider::{
 };
 use emergent_store::MadeSandbox;
 
-use crate::telemetry;
+use crate::{
+    admissions::{AdmissionGuard, Admissions},
+    telemetry,
+};
 
 pub(crate) use shelf::{Miss, Shelf};
 
@@ -84,11 +87,12 @@ impl Pool {
         &self.shelves
     }
 
-    /// A member that fits the need, if there is one. What is taken and not used is given back by [`Pool::give_back`].
-    pub(crate) fn take(&self, need: &Need<'_>) -> Option<Member> {
+    /// A member that fits the need, if there is one, and its admission, which begins before the pool forgets it. What is
+    /// taken and not used is given back by [`Pool::give_back`].
+    pub(crate) fn take(&self, need: &Need<'_>, admissions: &Admissions) -> Option<(Member, AdmissionGuard)> {
         let shelf = self.shelf(need.image)?;
-        match shelf.take(need) {
-            Ok(member) => Some(member),
+        match shelf.take(need, admissions) {
+            Ok(taken) => Some(taken),
             Err(miss) => {
                 shelf.note_miss(miss);
                 None

@@ -3,10 +3,14 @@
 //! The row says what is wanted and [`verdict`] what a difference means. A listing that fails ends a run before it has
 //! changed anything.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::Utc;
-use emergent_provider::{ContainerKind, ExitReason, Observed, OperationError, ProviderKind, WorkspaceId};
+use emergent_provider::{ContainerKind, EngineState, ExitReason, Observed, OperationError, ProviderKind, WorkspaceId};
 use emergent_store::{DestroyReason, ErrorReason, StateWord, WorkspaceState};
 use futures::{StreamExt as _, stream};
 use tracing::Instrument as _;
@@ -17,6 +21,7 @@ use crate::{
     create::first_answer,
     guard::Fullness,
     inner::{Core, chain, propagate},
+    leftovers::Inventory,
     ownership::{self, Claim, Maker, Makers, Orphan},
     providers::Registered,
     registry::{Entry, Phase},
@@ -48,6 +53,12 @@ impl Core {
         // Whatever server made it: what was taken over still carries its maker's label.
         let observed = listed.into_iter().map(|observed| (observed.workspace, observed)).collect::<HashMap<_, _>>();
         let entries = self.registry.all().into_iter().filter(|entry| entry.provider() == kind).collect::<Vec<_>>();
+        // A mark that is missing is made good: whatever becomes of the rows, the engine knows whose it is.
+        for entry in entries.iter().filter(|entry| entry.situation() != Situation::Creating) {
+            if observed.get(&entry.id).is_some_and(|observed| observed.handed_over == Some(false)) {
+                self.mark_handed_over(entry);
+            }
+        }
         let differing = entries.into_iter().filter(|entry| {
             let state = observed.get(&entry.id).map(|observed| &observed.state);
             verdict(entry.situation(), state) != Verdict::Agree
@@ -63,6 +74,8 @@ impl Core {
         });
         looks.await;
         self.remove_all(self.pool.take_not_running(&observed)).await;
+        let present = observed.keys().map(|id| id.as_uuid()).collect::<HashSet<_>>();
+        self.forget_gone(kind, Inventory::Sandboxes, &present).await;
         let strangers = observed.into_values().filter(|observed| self.is_nobodys(kind, observed)).collect::<Vec<_>>();
         if !strangers.is_empty() {
             let (core, registered) = (Arc::clone(self), Arc::clone(registered));
@@ -72,10 +85,12 @@ impl Core {
         Ok(())
     }
 
-    /// Whether a sandbox on this provider belongs to no workspace that has it here, and not to the warm pool.
+    /// Whether a sandbox on this provider belongs to no workspace that has it here, and not to the warm pool. The pool is
+    /// asked first, then admissions, then the registry: that is the way that a sandbox goes.
     fn is_nobodys(&self, kind: ProviderKind, observed: &Observed) -> bool {
-        let known = self.registry.get(observed.workspace).is_some_and(|entry| entry.provider() == kind);
-        !known && !self.pool.has(observed.workspace)
+        let id = observed.workspace;
+        let comes = self.pool.has(id) || self.admissions.has(id);
+        !comes && self.registry.get(id).is_none_or(|entry| entry.provider() != kind)
     }
 
     /// Compares some workspaces with the engine, each in a task of its own.
@@ -237,13 +252,24 @@ impl Core {
         };
         match servers {
             Ok(servers) => {
-                let makers = Makers::new(self.store.server_id(), &servers);
+                let makers = Makers::new(self.store.server_id(), &servers, &self.acting_on(registered).await);
                 for stranger in strangers {
                     self.remove_orphan(registered, stranger, makers.of(stranger.server)).await;
                 }
             }
             Err(error) => tracing::warn!(reason = chain(&error), "orphans could not be told from others' sandboxes"),
         }
+    }
+
+    /// Asks the guest of a sandbox whether it was handed over. One that does not say no may have been.
+    async fn says_it_is_handed_over(&self, registered: &Registered, sandbox: &Observed) -> bool {
+        if sandbox.state != EngineState::Running {
+            return true;
+        }
+        let guest = self.new_guest(registered.provider.kind(), sandbox.workspace, None);
+        let said = first_answer(registered, sandbox.workspace, &guest, ADOPTION).await;
+        guest.close();
+        said.map_or(true, |hello| hello.handed_over)
     }
 
     async fn remove_orphan(&self, registered: &Registered, orphan: &Observed, maker: Maker) {
@@ -270,8 +296,16 @@ impl Core {
         // What this server made before this process began has no row coming.
         let is_young = Utc::now() - orphan.created_at <= self.config.orphan_grace;
         let row_may_come = is_young && (maker != Maker::Own || orphan.created_at >= self.started_at);
-        match ownership::orphan(maker, row_may_come, claim) {
+        let handed_over = match orphan.handed_over {
+            Some(known) => known,
+            None if claim == Claim::NoRow && maker == Maker::Own => {
+                self.says_it_is_handed_over(registered, orphan).await
+            }
+            None => true,
+        };
+        match ownership::orphan(maker, row_may_come, claim, handed_over) {
             Orphan::Leave => return,
+            Orphan::PutAside => return self.put_aside(registered, orphan).await,
             Orphan::Remove => {}
         }
         match registered.provider.destroy(id, &Undoing).await {

@@ -12,16 +12,17 @@ use std::{
 use chrono::{DateTime, Utc};
 use emergent_provider::{Provider, ProviderKind, ServerId, SnapshotId, WorkspaceId};
 use emergent_store::{
-    AuditFilter, AuditRow, DestroyReason, ListFilter, Page, PageRequest, ProjectId, ServerRow, SessionId, SessionRow,
-    SnapshotFilter, Store, StoreError,
+    AuditFilter, AuditRow, DestroyReason, LeftoverRow, ListFilter, Page, PageRequest, ProjectId, ServerRow, SessionId,
+    SessionRow, SnapshotFilter, Store, StoreError,
 };
 use tokio::{sync::watch, time::timeout};
+use uuid::Uuid;
 
 use crate::{
-    AttachError, AttachRequest, Audit, CallError, Capacity, ChangeError, CoreConfig, GuestSession, IdempotencyKey,
-    Images, ListError, LookupError, NewForks, NewSnapshot, NewWorkspace, NewWorkspaceError, NoRoom, PoolStatus,
-    ProviderStatus, Purpose, Readiness, SessionCall, SessionError, Snapshot, SnapshotError, StartError,
-    TransitionError, UsageHistory, Whereabouts, Workspace, WorkspaceUpdate,
+    AdoptRequest, Adopted, AttachError, AttachRequest, Audit, CallError, Capacity, ChangeError, CoreConfig,
+    GuestSession, IdempotencyKey, Images, LeftoverError, ListError, LookupError, NewForks, NewSnapshot, NewWorkspace,
+    NewWorkspaceError, NoRoom, PoolStatus, ProviderStatus, Purpose, Readiness, SessionCall, SessionError, Snapshot,
+    SnapshotError, StartError, TransitionError, UsageHistory, Whereabouts, Workspace, WorkspaceUpdate,
     decide::Operation,
     inner::{Core, chain},
     providers::why_absent,
@@ -71,6 +72,7 @@ impl Workspaces {
         core.tasks.spawn(Arc::clone(&core).keep_settling_doubts());
         core.tasks.spawn(Arc::clone(&core).keep_clean());
         core.tasks.spawn(Arc::clone(&core).keep_audit_short());
+        core.tasks.spawn(Arc::clone(&core).keep_to_expiry());
         core.tasks.spawn(Arc::clone(&core).keep_recording_use());
         core.tasks.spawn(Arc::clone(&core).keep_counting());
         core.tasks.spawn(Arc::clone(&core).keep_sampling());
@@ -476,6 +478,31 @@ impl Workspaces {
         key: Option<IdempotencyKey>,
     ) -> Result<Vec<Workspace>, SnapshotError> {
         self.core.fork(project, id, request, key).await
+    }
+
+    /// What the engines have that had been handed over and that no row accounts for, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    pub async fn leftovers(&self) -> Result<Vec<LeftoverRow>, StoreError> {
+        self.core.store.leftovers_list().await
+    }
+
+    /// Makes a leftover a workspace, which is stopped, or a snapshot, which is ready. Quotas are not asked: the caller is
+    /// an administrator.
+    ///
+    /// # Errors
+    /// [`LeftoverError`]; nothing was changed then.
+    pub async fn adopt_leftover(&self, id: Uuid, request: AdoptRequest) -> Result<Adopted, LeftoverError> {
+        self.core.adopt_leftover(id, request).await
+    }
+
+    /// Removes a leftover with all its files.
+    ///
+    /// # Errors
+    /// [`LeftoverError`]; the leftover stays then.
+    pub async fn remove_leftover(&self, id: Uuid) -> Result<(), LeftoverError> {
+        self.core.remove_leftover(id).await
     }
 
     /// How the warm pool stands, image by image.

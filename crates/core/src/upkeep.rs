@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::Utc;
 use emergent_store::DestroyReason;
-use tokio::time::{Interval, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::{
     capacity::is_near,
@@ -16,6 +16,8 @@ use crate::{
 
 /// How often each provider is asked how it is.
 const HEALTH: Duration = Duration::from_secs(30);
+/// How often workspaces are looked for whose time is up.
+const EXPIRY: Duration = Duration::from_secs(5);
 /// How often use is recorded.
 const USE: Duration = Duration::from_secs(5);
 /// How long what only an older release needed is kept, for servers of that release that start again meanwhile.
@@ -40,12 +42,22 @@ impl Core {
         }
     }
 
-    /// Destroys what has expired, and removes what is left of what is long gone, for the life of the service.
+    /// Destroys workspaces soon after their time is up, for the life of the service.
+    pub(crate) async fn keep_to_expiry(self: Arc<Self>) {
+        let mut ticks = interval(self.config.cleanup_interval.min(EXPIRY));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self.goes_on(&mut ticks).await {
+            if self.config.enabled {
+                self.destroy_expired().await;
+            }
+        }
+    }
+
+    /// Removes what is left of what is long gone, for the life of the service.
     pub(crate) async fn keep_clean(self: Arc<Self>) {
         let mut ticks = interval(self.config.cleanup_interval);
         while self.goes_on(&mut ticks).await {
             if self.config.enabled {
-                self.destroy_expired().await;
                 self.forget_destroyed().await;
                 self.remove_unused_images().await;
                 self.tidy_engines().await;

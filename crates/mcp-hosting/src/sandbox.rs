@@ -157,6 +157,7 @@ impl Inner {
                 .find(|network| network.as_str() == spec.network)
                 .unwrap_or(NetworkPolicy::Outbound),
             volumes: volumes.map(|(name, path)| NamedVolume { name: name.to_owned(), path: path.to_owned() }).collect(),
+            warm: false,
         })
     }
 

@@ -242,6 +242,11 @@ impl<'a> Prepared<'a> {
         Owner { workspace: self.spec.workspace, server: self.parts.server, kind: self.spec.kind }
     }
 
+    /// Whose the sandbox is, and what it is made of.
+    fn labels(&self) -> HashMap<String, String> {
+        self.owner().to_labels().into_iter().chain(self.spec.origin_labels()).collect()
+    }
+
     fn container(&self, runtime: &Runtime, attachment: &Attachment) -> ContainerCreateBody {
         let spec = self.spec;
         let mut command = ["serve", "--stdio", "--workspace-id"].map(str::to_owned).to_vec();
@@ -278,7 +283,7 @@ impl<'a> Prepared<'a> {
             image: Some(self.image.id.clone()),
             working_dir: Some("/".to_owned()),
             stop_signal: Some("SIGTERM".to_owned()),
-            labels: Some(self.owner().to_labels().into()),
+            labels: Some(self.labels()),
             host_config: Some(self.host_config(runtime, attachment)),
             ..ContainerCreateBody::default()
         }

@@ -17,7 +17,7 @@ use bollard::{
 use chrono::{DateTime, TimeDelta, Utc};
 use emergent_provider::{
     ByteStream, ChannelError, Channels, EngineEvent, EngineEventKind, EngineState, ExitReason, HostRoom, ImageCommand,
-    ImageRef, Inventory, Observed, OperationError, Owner, WORKSPACE_LABEL, WorkspaceId,
+    ImageRef, Inventory, Observed, OperationError, Origin, Owner, SnapshotId, WORKSPACE_LABEL, WorkspaceId,
 };
 use futures::{StreamExt as _, stream::BoxStream};
 
@@ -27,7 +27,7 @@ use crate::{
     host, image,
     labels::{self, name_of},
     provider::Parts,
-    tidy,
+    snapshots, tidy,
 };
 
 /// Events so old are asked for, too: the engine lists a container as running for a moment after it has told its end.
@@ -50,11 +50,16 @@ impl Inventory for DockerProvider {
         let name = name_of(workspace);
         let observed = async {
             let docker = self.parts.engine.client().await?;
-            if let Some(container) = container(&self.parts, docker, &name).await? {
-                return Ok(Some(container));
+            let observed = match container(&self.parts, docker, &name).await? {
+                Some(container) => Some(container),
+                None => found(bounded(docker.inspect_volume(&name)).await)?.as_ref().and_then(remains),
+            };
+            let Some(observed) = observed else { return Ok(None) };
+            if observed.handed_over == Some(true) {
+                return Ok(Some(observed));
             }
-            let volume = found(bounded(docker.inspect_volume(&name)).await)?;
-            Ok(volume.as_ref().and_then(remains))
+            let mark = bounded(docker.inspect_volume(&labels::name_of_hand_over(workspace))).await;
+            Ok(Some(Observed { handed_over: Some(found(mark)?.is_some()), ..observed }))
         };
         observed.await.map_err(|error| self.parts.engine.operation_error("inspect", error))
     }
@@ -108,14 +113,38 @@ impl Inventory for DockerProvider {
                         None => continue,
                     },
                 };
-                observed.push(described(owner, created_at, state));
+                let labels = summary.labels.unwrap_or_default();
+                observed.push(described(owner, &labels, created_at, state));
             }
             // A sandbox may have several volumes, and is one remainder.
             let mut known: HashSet<WorkspaceId> = observed.iter().map(|observed| observed.workspace).collect();
             observed.extend(volumes.iter().filter_map(remains).filter(|volume| known.insert(volume.workspace)));
+            let marks = volumes.iter().filter(|volume| volume.labels.contains_key(labels::HANDED_OVER));
+            let marked: HashSet<WorkspaceId> =
+                marks.filter_map(|volume| Owner::from_labels(&volume.labels)).map(|owner| owner.workspace).collect();
+            for sandbox in observed.iter_mut().filter(|sandbox| marked.contains(&sandbox.workspace)) {
+                sandbox.handed_over = Some(true);
+            }
             Ok(observed)
         };
         listed.await.map_err(|error| self.parts.engine.operation_error("list", error))
+    }
+
+    async fn origin(&self, workspace: WorkspaceId) -> Result<Option<Origin>, OperationError> {
+        let inspected = async {
+            let docker = self.parts.engine.client().await?;
+            let Some(container) = found(bounded(docker.inspect_container(&name_of(workspace), None)).await)? else {
+                return Ok(None);
+            };
+            let origin = container.config.and_then(|config| config.labels).as_ref().and_then(Origin::from_labels);
+            Ok(origin)
+        };
+        inspected.await.map_err(|error| self.parts.engine.operation_error("inspect", error))
+    }
+
+    async fn origin_of_snapshot(&self, snapshot: SnapshotId) -> Result<Option<(WorkspaceId, Origin)>, OperationError> {
+        let inspected = snapshots::origin(&self.parts.engine, snapshot).await;
+        inspected.map_err(|error| self.parts.engine.operation_error("inspect a snapshot of", error))
     }
 
     async fn image_id(&self, image: &ImageRef) -> Result<Option<String>, OperationError> {
@@ -184,28 +213,36 @@ impl Inventory for DockerProvider {
 /// A container as it is now; `None` when there is none, or none of ours, by that name.
 async fn container(parts: &Parts, docker: &Docker, name: &str) -> Result<Option<Observed>, EngineError> {
     let Some(container) = found(bounded(docker.inspect_container(name, None)).await)? else { return Ok(None) };
-    let owner = container.config.and_then(|config| config.labels).as_ref().and_then(Owner::from_labels);
+    let labels = container.config.and_then(|config| config.labels).unwrap_or_default();
     let created_at = container.created.as_deref().and_then(parse_time);
     let (id, state) = (container.id.unwrap_or_default(), state_of(container.state.unwrap_or_default()));
-    Ok(owner.map(|owner| {
+    Ok(Owner::from_labels(&labels).map(|owner| {
         let state = match state {
             EngineState::Exited(reason) => EngineState::Exited(parts.explain(owner.workspace, &id, reason)),
             other => other,
         };
-        described(owner, created_at, state)
+        described(owner, &labels, created_at, state)
     }))
 }
 
 /// What a labelled volume without a container says.
 fn remains(volume: &Volume) -> Option<Observed> {
     let created_at = volume.created_at.as_deref().and_then(parse_time);
-    Owner::from_labels(&volume.labels).map(|owner| described(owner, created_at, EngineState::Remains))
+    let owner = Owner::from_labels(&volume.labels)?;
+    Some(described(owner, &volume.labels, created_at, EngineState::Remains))
 }
 
-fn described(owner: Owner, created_at: Option<DateTime<Utc>>, state: EngineState) -> Observed {
+/// What is seen of a sandbox, but for the mark of a hand-over, which is not on what the labels are of.
+fn described(
+    owner: Owner,
+    labels: &HashMap<String, String>,
+    created_at: Option<DateTime<Utc>>,
+    state: EngineState,
+) -> Observed {
     // What has no date that can be read is new, so that nobody takes it for abandoned.
     let created_at = created_at.unwrap_or_else(Utc::now);
-    Observed { workspace: owner.workspace, server: owner.server, kind: owner.kind, created_at, state }
+    let handed_over = Some(!Origin::is_warm(labels));
+    Observed { workspace: owner.workspace, server: owner.server, kind: owner.kind, created_at, state, handed_over }
 }
 
 fn parse_time(text: &str) -> Option<DateTime<Utc>> {

@@ -12,12 +12,24 @@ pub(crate) const SNAPSHOT: &str = "emergent.snapshot";
 pub(crate) const VOLUME: &str = "emergent.volume";
 /// Marks what belongs to all workspaces: networks, the guest's volume, its carrier.
 pub(crate) const SHARED: &str = "emergent.shared";
+/// Of which workspace a snapshot is.
+pub(crate) const SOURCE: &str = "emergent.source";
+/// Marks the volume that stands for the hand-over of a sandbox that was made ahead of need.
+pub(crate) const HANDED_OVER: &str = "emergent.handed-over";
+/// What a volume that records a holder is marked with.
+pub(crate) const HOLDER: &str = "holder";
 /// What a volume with a build of the guest is marked with.
 pub(crate) const GUEST: &str = "guest";
 
 /// The name of a workspace's container, and of its volume.
 pub(crate) fn name_of(workspace: WorkspaceId) -> String {
     format!("emergent-{workspace}")
+}
+
+/// The name of the volume that stands for a sandbox's hand-over. An engine's labels cannot be changed later, and a volume
+/// that carries the sandbox's label goes with it.
+pub(crate) fn name_of_hand_over(workspace: WorkspaceId) -> String {
+    format!("emergent-{workspace}.handed-over")
 }
 
 /// The name of a snapshot's volume, and of its image's repository.

@@ -20,6 +20,7 @@ mod firewall;
 mod guest_binary;
 mod guest_volume;
 mod health;
+mod holder;
 mod host;
 mod image;
 mod image_pull;

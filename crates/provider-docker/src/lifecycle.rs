@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard::{Docker, query_parameters::StopContainerOptionsBuilder};
+use bollard::{Docker, models::VolumeCreateRequest, query_parameters::StopContainerOptionsBuilder};
 use emergent_provider::{
-    ByteStream, CreateError, Created, DestroyStep, ExitReason, Lifecycle, OperationError, Provider as _,
+    ByteStream, CreateError, Created, DestroyStep, ExitReason, Lifecycle, OperationError, Owner, Provider as _,
     ResourceLimits, SandboxSpec, StepObserver, WorkspaceId,
 };
 
@@ -13,7 +13,7 @@ use crate::{
     DockerProvider, channel, copy, create,
     engine::{EngineError, bounded, found, within},
     host,
-    labels::name_of,
+    labels::{self, name_of},
     removal, snapshots,
 };
 
@@ -109,6 +109,24 @@ impl Lifecycle for DockerProvider {
             bounded(self.parts.engine.client().await?.update_container(&name_of(workspace), update)).await
         };
         updated.await.map_err(|error| self.parts.engine.operation_error("change the limits of", error))
+    }
+
+    async fn mark_handed_over(&self, workspace: WorkspaceId) -> Result<(), OperationError> {
+        let marked = async {
+            let docker = self.parts.engine.client().await?;
+            let sandbox = bounded(docker.inspect_container(&name_of(workspace), None)).await?;
+            let labels = sandbox.config.and_then(|config| config.labels).unwrap_or_default();
+            let owner = Owner::from_labels(&labels).map(Owner::to_labels).into_iter().flatten();
+            let mark = (labels::HANDED_OVER.to_owned(), "true".to_owned());
+            let request = VolumeCreateRequest {
+                name: Some(labels::name_of_hand_over(workspace)),
+                labels: Some(owner.chain([mark]).collect()),
+                ..VolumeCreateRequest::default()
+            };
+            bounded(docker.create_volume(request)).await
+        };
+        let marked = marked.await.map_err(|error| self.parts.engine.operation_error("mark", error));
+        marked.map(drop)
     }
 
     async fn discard(&self, workspace: WorkspaceId) -> Result<(), OperationError> {

@@ -115,6 +115,23 @@ impl RootProbe {
         })
     }
 
+    /// Stops asking. Its container is the caller's to remove.
+    pub(crate) async fn give_up(&self) {
+        let task = {
+            let mut state = self.lock();
+            match std::mem::replace(&mut *state, State::Unknown) {
+                State::Asking(task) => task,
+                known => {
+                    *state = known;
+                    return;
+                }
+            }
+        };
+        task.abort();
+        // Until it has ended it could still make its container.
+        task.await.ok();
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

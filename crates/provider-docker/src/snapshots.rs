@@ -28,8 +28,8 @@ use bollard::{
 };
 use chrono::{DateTime, Utc};
 use emergent_provider::{
-    ObservedSnapshot, OperationError, SERVER_LABEL, ServerId, SnapshotId, SnapshotSpec, Snapshots, StepObserver,
-    TakeError, Taken,
+    ObservedSnapshot, OperationError, Origin, SERVER_LABEL, ServerId, SnapshotId, SnapshotSpec, Snapshots,
+    StepObserver, TakeError, Taken, WorkspaceId,
 };
 
 use crate::{
@@ -127,6 +127,8 @@ async fn list(docker: &Docker) -> Result<Vec<ObservedSnapshot>, EngineError> {
     let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
     let containers = bounded(docker.list_containers(Some(options))).await?;
     let used = containers.iter().filter_map(|container| of_labels(container.labels.as_ref()?)).collect::<HashSet<_>>();
+    let imaged = images.iter().filter_map(|image| of_labels(&image.labels)).collect::<HashSet<_>>();
+    let of_volume = |volume| of_volume(volume, &imaged);
     // A snapshot may have several volumes, and is one.
     let mut known = HashSet::new();
     let mut observed = volumes.iter().filter_map(of_volume).collect::<Vec<_>>();
@@ -142,11 +144,13 @@ async fn images(docker: &Docker, label: &str) -> Result<Vec<ImageSummary>, Engin
     bounded(docker.list_images(Some(options))).await
 }
 
-fn of_volume(volume: &Volume) -> Option<ObservedSnapshot> {
+fn of_volume(volume: &Volume, imaged: &HashSet<SnapshotId>) -> Option<ObservedSnapshot> {
     let created_at = volume.created_at.as_deref().and_then(|text| text.parse().ok());
-    observed(&volume.labels, created_at)
+    let seen = observed(&volume.labels, created_at)?;
+    Some(ObservedSnapshot { whole: imaged.contains(&seen.snapshot), ..seen })
 }
 
+/// An image alone is no whole snapshot.
 fn of_image(image: &ImageSummary) -> Option<ObservedSnapshot> {
     observed(&image.labels, DateTime::from_timestamp(image.created, 0))
 }
@@ -154,7 +158,19 @@ fn of_image(image: &ImageSummary) -> Option<ObservedSnapshot> {
 fn observed(labels: &HashMap<String, String>, created_at: Option<DateTime<Utc>>) -> Option<ObservedSnapshot> {
     let server: ServerId = labels.get(SERVER_LABEL)?.parse().ok()?;
     // What has no date that can be read is new, so that nobody takes it for abandoned.
-    Some(ObservedSnapshot { snapshot: of_labels(labels)?, server, created_at: created_at.unwrap_or_else(Utc::now) })
+    let created_at = created_at.unwrap_or_else(Utc::now);
+    Some(ObservedSnapshot { snapshot: of_labels(labels)?, server, created_at, whole: false })
+}
+
+/// What the sandbox of a snapshot was made of, and which one it was, as the labels of the snapshot's volume say.
+pub(crate) async fn origin(
+    engine: &Engine,
+    snapshot: SnapshotId,
+) -> Result<Option<(WorkspaceId, Origin)>, EngineError> {
+    let volume = bounded(engine.client().await?.inspect_volume(&name_of_snapshot(snapshot))).await;
+    let Some(volume) = found(volume)? else { return Ok(None) };
+    let source = volume.labels.get(labels::SOURCE).and_then(|text| text.parse().ok());
+    Ok(source.zip(Origin::from_labels(&volume.labels)))
 }
 
 /// The labels of a snapshot's volume and image.

@@ -177,6 +177,7 @@ mod tests {
 
     fn spec() -> SandboxSpec {
         SandboxSpec {
+            warm: false,
             workspace: WorkspaceId::generate(),
             kind: ContainerKind::AgentWorkspace,
             image: "a:1".parse().unwrap(),

@@ -36,7 +36,7 @@ pub(crate) async fn create(
         disk_mb: Some(disk_mb(&spec.limits)),
         pids: Some(spec.limits.pids.max(1)),
         network: Some(spec.network.into()),
-        labels: owner.to_labels().into(),
+        labels: owner.to_labels().into_iter().chain(spec.origin_labels()).collect(),
         snapshot_id: spec.snapshot.map(|snapshot| snapshot.as_uuid()),
         // What belongs to the workspace is given to a guest that knows of no other: files, and no processes.
         boot: spec.snapshot.is_some(),

@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use emergent_firecracker_manager::{Phase, http::SandboxBody};
 use emergent_provider::{
     ByteStream, ChannelError, Channels, EngineEvent, EngineEventKind, EngineState, ExitReason, ImageRef, Inventory,
-    Observed, OperationError, Owner, WorkspaceId,
+    Observed, OperationError, Origin, Owner, SnapshotId, WorkspaceId,
 };
 use futures::{StreamExt as _, stream::BoxStream};
 
-use crate::{FirecrackerProvider, error, image, manager::ManagerError};
+use crate::{FirecrackerProvider, error, image, labels, manager::ManagerError};
 
 /// How often sandboxes are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -39,6 +39,22 @@ impl Inventory for FirecrackerProvider {
         let sandboxes = self.manager.list().await;
         let sandboxes = sandboxes.map_err(|failure| error::operation_error(&*self.manager, "list", failure))?;
         Ok(sandboxes.iter().filter_map(observed).collect())
+    }
+
+    async fn origin(&self, workspace: WorkspaceId) -> Result<Option<Origin>, OperationError> {
+        match self.manager.get(workspace.as_uuid().into()).await {
+            Ok(sandbox) => Ok(Origin::from_labels(&sandbox.labels)),
+            Err(ManagerError::NotFound(_)) => Ok(None),
+            Err(failure) => Err(error::operation_error(&*self.manager, "inspect", failure)),
+        }
+    }
+
+    async fn origin_of_snapshot(&self, snapshot: SnapshotId) -> Result<Option<(WorkspaceId, Origin)>, OperationError> {
+        let listed = self.manager.snapshots().await;
+        let listed =
+            listed.map_err(|failure| error::operation_error(&*self.manager, "list the snapshots of", failure))?;
+        let found = listed.into_iter().find(|known| known.snapshot_id == snapshot.as_uuid());
+        Ok(found.and_then(|known| labels::source_of(&known.labels)))
     }
 
     async fn image_id(&self, image: &ImageRef) -> Result<Option<String>, OperationError> {
@@ -82,6 +98,9 @@ fn observed(sandbox: &SandboxBody) -> Option<Observed> {
         kind: owner.kind,
         created_at: sandbox.created_at,
         state: state(sandbox),
+        // Labels stay as they are made: whether a machine that was made ahead of need is somebody's by now, its guest
+        // alone knows.
+        handed_over: (!Origin::is_warm(&sandbox.labels)).then_some(true),
     })
 }
 

@@ -8,6 +8,7 @@ mod config;
 mod create;
 mod error;
 mod health;
+mod holder;
 mod image;
 mod inventory;
 mod labels;

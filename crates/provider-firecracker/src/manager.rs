@@ -3,6 +3,8 @@
 mod local;
 mod remote;
 
+use std::path::PathBuf;
+
 use async_trait::async_trait;
 use emergent_firecracker_manager::{
     SandboxId,
@@ -21,6 +23,9 @@ pub(crate) trait Manager: Send + Sync {
 
     /// An id that no other manager has, where several servers could drive this one.
     fn shared_id(&self) -> Option<String>;
+
+    /// Where records of holders are kept; `None` where none are.
+    fn holders(&self) -> Option<PathBuf>;
 
     /// How it is. The first time this may boot a machine.
     async fn health(&self) -> Result<HealthBody, ManagerError>;

@@ -11,11 +11,14 @@ use crate::{FirecrackerProvider, error, labels};
 #[async_trait]
 impl Snapshots for FirecrackerProvider {
     async fn take(&self, spec: &SnapshotSpec, observer: &dyn StepObserver) -> Result<Taken, TakeError> {
+        let sandbox = self.manager.get(spec.workspace.as_uuid().into()).await;
+        let sandbox =
+            sandbox.map_err(|failure| error::operation_error(&*self.manager, "take a snapshot of", failure))?;
         let body = SnapshotRequestBody {
             snapshot_id: Some(spec.snapshot.as_uuid()),
             // Workspaces that begin with it may have other limits, which a machine's memory could not be given.
             memory: Some(false),
-            labels: labels::of_snapshot(self.server),
+            labels: labels::of_snapshot(self.server, spec.workspace, &sandbox.labels),
         };
         let taken = self.manager.snapshot(spec.workspace.as_uuid().into(), body).await;
         let taken = taken.map_err(|failure| error::operation_error(&*self.manager, "take a snapshot of", failure))?;
@@ -41,7 +44,9 @@ impl Snapshots for FirecrackerProvider {
             listed.map_err(|failure| error::operation_error(&*self.manager, "list the snapshots of", failure))?;
         let ours = listed.into_iter().filter_map(|snapshot| {
             let server = labels::server_of(&snapshot.labels)?;
-            Some(ObservedSnapshot { snapshot: snapshot.snapshot_id.into(), server, created_at: snapshot.created_at })
+            // The manager lists those that it has taken to the end.
+            let (created_at, whole) = (snapshot.created_at, true);
+            Some(ObservedSnapshot { snapshot: snapshot.snapshot_id.into(), server, created_at, whole })
         });
         Ok(ours.collect())
     }

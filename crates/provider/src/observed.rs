@@ -17,6 +17,8 @@ pub struct Observed {
     pub created_at: DateTime<Utc>,
     /// What it is doing.
     pub state: EngineState,
+    /// Whether it was made for somebody or has been handed over to somebody since; `None` where the engine cannot tell.
+    pub handed_over: Option<bool>,
 }
 
 /// What a sandbox is doing.

@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use crate::{
-    ByteStream, Capabilities, ChannelError, CreateError, EngineEvent, ExitReason, Health, HostRoom, ImageCommand,
-    ImageRef, Observed, OperationError, ResourceLimits, SandboxSpec, Snapshots, StepObserver, WorkspaceId,
+    ByteStream, Capabilities, ChannelError, CreateError, EngineEvent, ExitReason, Health, Holders, HostRoom,
+    ImageCommand, ImageRef, Observed, OperationError, Origin, ResourceLimits, SandboxSpec, SnapshotId, Snapshots,
+    StepObserver, WorkspaceId,
 };
 
 /// The providers that this server knows.
@@ -26,7 +27,7 @@ pub enum ProviderKind {
 
 /// A way of making workspaces.
 #[async_trait]
-pub trait Provider: Lifecycle + Channels + Inventory + Snapshots {
+pub trait Provider: Lifecycle + Channels + Inventory + Snapshots + Holders {
     /// Which one it is.
     fn kind(&self) -> ProviderKind;
 
@@ -90,6 +91,11 @@ pub trait Lifecycle: Send + Sync {
     /// limit is not the engine's.
     async fn update_limits(&self, workspace: WorkspaceId, limits: ResourceLimits) -> Result<(), OperationError>;
 
+    /// Marks a sandbox that was made ahead of need as somebody's, so that [`Observed::handed_over`] says so from now on.
+    async fn mark_handed_over(&self, _workspace: WorkspaceId) -> Result<(), OperationError> {
+        Ok(())
+    }
+
     /// Removes a sandbox, in whatever state it is, and keeps its volumes, `/workspace` too: a create for the same id, of
     /// kind `mcp_server`, finds them again. Removing what is gone succeeds.
     async fn discard(&self, _workspace: WorkspaceId) -> Result<(), OperationError> {
@@ -117,6 +123,13 @@ pub trait Inventory: Send + Sync {
 
     /// Every sandbox, and every remainder of one, that carries our labels, whichever server made it.
     async fn list(&self) -> Result<Vec<Observed>, OperationError>;
+
+    /// What a sandbox was made of, as far as the engine knows it; `None` when there is no such sandbox, or when an older
+    /// release made it.
+    async fn origin(&self, workspace: WorkspaceId) -> Result<Option<Origin>, OperationError>;
+
+    /// The same of the sandbox that a snapshot was taken of, and which workspace that was.
+    async fn origin_of_snapshot(&self, snapshot: SnapshotId) -> Result<Option<(WorkspaceId, Origin)>, OperationError>;
 
     /// How many bytes a sandbox keeps outside `/workspace` beyond its image's, as the engine counts them; `None` where it
     /// does not. Costs the engine a walk through them.

@@ -51,6 +51,8 @@ pub struct ObservedSnapshot {
     pub server: ServerId,
     /// When it was made.
     pub created_at: DateTime<Utc>,
+    /// All of it is there, so that a sandbox can be made from it.
+    pub whole: bool,
 }
 
 /// Why no snapshot was taken.

@@ -27,6 +27,8 @@ pub struct SandboxSpec {
     pub network: NetworkPolicy,
     /// Directories that outlive the sandbox, besides `/workspace`.
     pub volumes: Vec<NamedVolume>,
+    /// It is made ahead of need: it is nobody's until it is handed over.
+    pub warm: bool,
 }
 
 /// Which image may be taken for a reference. An engine may have images that are nobody's business here, and images that one
@@ -122,6 +124,9 @@ impl ContainerKind {
 // === impl NetworkPolicy ===
 
 impl NetworkPolicy {
+    /// All policies.
+    pub const ALL: [Self; 3] = [Self::None, Self::Isolated, Self::Outbound];
+
     /// The word for it in rows and JSON.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -27,6 +27,8 @@ pub enum DestroyReason {
     FailedCreate,
     /// The engine had it and no row did.
     Orphan,
+    /// Its row was copied, and the copy became a server of its own. It lives on at the server that it was copied from.
+    NewIdentity,
 }
 
 // === impl DestroyReason ===
@@ -39,12 +41,13 @@ impl DestroyReason {
             Self::Expired => "expired",
             Self::FailedCreate => "failed_create",
             Self::Orphan => "orphan",
+            Self::NewIdentity => "new_identity",
         }
     }
 }
 
 impl Word for DestroyReason {
-    const ALL: &'static [Self] = &[Self::Requested, Self::Expired, Self::FailedCreate, Self::Orphan];
+    const ALL: &'static [Self] = &[Self::Requested, Self::Expired, Self::FailedCreate, Self::Orphan, Self::NewIdentity];
 
     fn word(self) -> &'static str {
         self.as_str()

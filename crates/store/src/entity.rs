@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "the derives demand public structs, and these stay in here")]
 
 pub(crate) mod audit;
+pub(crate) mod leftover;
 pub(crate) mod mcp_server;
 pub(crate) mod pulled_image;
 pub(crate) mod usage;

@@ -2,11 +2,18 @@
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use emergent_provider::ServerId;
-use sea_orm::ConnectionTrait as _;
+use sea_orm::{
+    ActiveModelTrait as _, ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, sea_query::Expr,
+};
 use uuid::Uuid;
 
 use crate::{
-    OpenError, ProjectId, ServerIdentity, Store, StoreError, connection::Writer, error::Doing as _, projects, servers,
+    DestroyReason, OpenError, ProjectId, ServerIdentity, SessionEnd, StateWord, Store, StoreError,
+    connection::Writer,
+    entity::{leftover, mcp_server, server, session, snapshot, workspace},
+    error::Doing as _,
+    projects, servers,
+    words::Word as _,
 };
 
 const DEFAULT_PROJECT: &str = "default";
@@ -51,6 +58,48 @@ impl Store {
     /// Tells this process from others that claim to be the same server.
     pub(crate) fn process_id(&self) -> Uuid {
         self.installation.process
+    }
+
+    /// Makes the one server of a copied database a server of its own, with a new id. What the rows say of the engine is
+    /// the other server's from now on: workspaces are recorded as destroyed, snapshots, hosted MCP servers and leftovers
+    /// are forgotten. Projects, tokens and the audit stay.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails; nothing was changed then.
+    pub async fn take_new_identity(self) -> Result<Self, StoreError> {
+        const ACTION: &str = "become another server";
+        let (old, new) = (self.server_id(), ServerId::generate());
+        let transaction = self.writer.begin(ACTION).await?;
+        if let Some(row) = server::Entity::find_by_id(old.as_uuid()).one(&transaction).await.doing(ACTION)? {
+            let row = server::Model { id: new.as_uuid(), created_at: now(), ..row };
+            server::Entity::insert(server::ActiveModel::from(row).reset_all())
+                .exec_without_returning(&transaction)
+                .await
+                .doing(ACTION)?;
+        }
+        let destroyed = workspace::Entity::update_many()
+            .filter(workspace::Column::State.ne(StateWord::Destroyed.as_str()))
+            .col_expr(workspace::Column::State, Expr::value(StateWord::Destroyed.as_str()))
+            .col_expr(workspace::Column::DestroyReason, Expr::value(DestroyReason::NewIdentity.as_str()))
+            .col_expr(workspace::Column::DestroyedAt, Expr::value(now()))
+            .col_expr(workspace::Column::Starting, Expr::value(false))
+            .col_expr(workspace::Column::Idled, Expr::value(false))
+            .col_expr(workspace::Column::ErrorReason, Expr::value(None::<String>))
+            .col_expr(workspace::Column::ErrorMessage, Expr::value(None::<String>));
+        destroyed.exec(&transaction).await.doing(ACTION)?;
+        let moved = workspace::Entity::update_many().col_expr(workspace::Column::ServerId, Expr::value(new.as_uuid()));
+        moved.exec(&transaction).await.doing(ACTION)?;
+        let ended = session::Entity::update_many()
+            .filter(session::Column::EndedAt.is_null())
+            .col_expr(session::Column::EndedAt, Expr::value(now()))
+            .col_expr(session::Column::EndReason, Expr::value(SessionEnd::Destroyed.word()));
+        ended.exec(&transaction).await.doing(ACTION)?;
+        snapshot::Entity::delete_many().exec(&transaction).await.doing(ACTION)?;
+        mcp_server::Entity::delete_many().exec(&transaction).await.doing(ACTION)?;
+        leftover::Entity::delete_many().exec(&transaction).await.doing(ACTION)?;
+        server::Entity::delete_by_id(old.as_uuid()).exec(&transaction).await.doing(ACTION)?;
+        transaction.commit().await.doing(ACTION)?;
+        Ok(Self { installation: Installation { server: new, ..self.installation }, ..self })
     }
 
     /// The project that rows belong to unless a token says otherwise, and that the server's administrators are in.

@@ -22,6 +22,7 @@ pub mod forks;
 pub mod idle;
 pub mod ids;
 pub mod installation;
+pub mod leftovers;
 pub mod mcp_allow_list;
 pub mod mcp_servers;
 pub mod open;
@@ -47,6 +48,7 @@ pub use error::{OpenError, StoreError};
 pub use forks::ForkAdmission;
 pub use idle::{IdleAction, IdlePolicy};
 pub use ids::{AuditId, ProjectId, SessionId, TokenId};
+pub use leftovers::{LeftoverKind, LeftoverRow};
 pub use mcp_allow_list::{InvalidMcpName, McpAllowList};
 pub use mcp_servers::{
     MCP_SERVERS_ON, McpPackage, McpServerAdmission, McpServerChange, McpServerExit, McpServerId, McpServerRow,

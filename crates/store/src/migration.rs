@@ -19,6 +19,7 @@ mod m2026_11_21_000007_servers;
 mod m2026_11_21_000008_mcp_servers;
 mod m2026_11_21_000009_mcp_allow_lists;
 mod m2026_11_29_000001_pulled_images;
+mod m2026_11_29_000002_leftovers;
 mod m2026_11_29_000003_quotas;
 mod m2026_11_29_000005_token_changes;
 
@@ -38,6 +39,7 @@ impl MigratorTrait for Migrator {
             Box::new(m2026_11_21_000008_mcp_servers::Migration),
             Box::new(m2026_11_21_000009_mcp_allow_lists::Migration),
             Box::new(m2026_11_29_000001_pulled_images::Migration),
+            Box::new(m2026_11_29_000002_leftovers::Migration),
             Box::new(m2026_11_29_000003_quotas::Migration),
             Box::new(m2026_11_29_000005_token_changes::Migration),
         ]

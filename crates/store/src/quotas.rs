@@ -268,7 +268,8 @@ impl Measure {
             Self::Pids => servers(sum(McpColumn::Pids)).add(active_of(project, None, sum(Column::Pids))),
             Self::Disk => servers(sum(McpColumn::DiskBytes))
                 .add(kept_of(project, None, sum(Column::DiskBytes)))
-                .add(snapshots_of(project, snapshot_bytes())),
+                .add(snapshots_of(project, snapshot_bytes()))
+                .add(crate::pulled_images::bytes_of(project)),
         }
     }
 }

@@ -24,7 +24,7 @@ impl Word for ContainerKind {
 }
 
 impl Word for NetworkPolicy {
-    const ALL: &'static [Self] = &[Self::None, Self::Isolated, Self::Outbound];
+    const ALL: &'static [Self] = &Self::ALL;
 
     fn word(self) -> &'static str {
         self.as_str()

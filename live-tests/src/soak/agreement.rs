@@ -79,6 +79,8 @@ pub async fn findings(ground: &Ground, expected: &Expected, own: Own) -> anyhow:
             let name = format!("emergent-{id}");
             findings.extend(engine::workspace(row, &name, &had));
             accounted.containers.insert(name.clone());
+            // One that came from the warm pool has a mark of its hand-over.
+            accounted.volumes.insert(format!("{name}.handed-over"));
             accounted.volumes.insert(name);
             // The image of a snapshot that was deleted stays for as long as a workspace needs it.
             accounted.images.extend(row["snapshot_id"].as_str().map(engine::image_of_snapshot));

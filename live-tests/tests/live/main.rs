@@ -2,6 +2,7 @@
 
 mod audit;
 mod bounds;
+mod copies;
 mod durability;
 mod faults;
 mod guides;
@@ -35,5 +36,6 @@ fn main() -> ExitCode {
         audit::cases,
         bounds::cases,
         memory::cases,
+        copies::cases,
     ])
 }

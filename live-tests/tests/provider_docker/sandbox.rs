@@ -145,6 +145,7 @@ pub(crate) fn spec(network: NetworkPolicy) -> anyhow::Result<SandboxSpec> {
         limits: ResourceLimits { cpu: 1.0, memory_bytes: 512 << 20, disk_bytes: 1 << 30, pids: 256 },
         network,
         volumes: Vec::new(),
+        warm: false,
     })
 }
 

@@ -10,6 +10,8 @@ use bollard::{
 use emergent_live_tests::{Case, Runtime, Server, api::WORKSPACES, engine, server::program, until};
 use serde_json::json;
 
+const LEFTOVERS: &str = "/api/v1/admin/leftovers";
+
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("a_restored_backup_is_made_to_agree_with_what_docker_has", restored),
@@ -38,6 +40,9 @@ async fn restored(runtime: Runtime) -> anyhow::Result<()> {
     ensure!(backup.status.success(), "{}", String::from_utf8_lossy(&backup.stderr));
     server.api.delete(&format!("{WORKSPACES}/{destroyed}")).await?.refusal(204)?;
     let newer = server.api.create_default().await?;
+    server.api.bash(&newer, "echo newer > file").await?;
+    let taken = server.api.post(&format!("{WORKSPACES}/{newer}/snapshots"), json!({})).await?.success()?;
+    let snapshot = taken["id"].as_str().context("a snapshot without an id")?;
 
     server.terminate().await?;
     let rows = server.data_dir().join("emergent.sqlite");
@@ -46,17 +51,27 @@ async fn restored(runtime: Runtime) -> anyhow::Result<()> {
     }
     fs::rename(copy, &rows)?;
     server.restart(|_| {}).await?;
-    // What was made before and is still there goes on; what is gone says so; what came later belongs to nobody.
+    // What was made before and is still there goes on; what is gone says so; what came later is kept for
+    // somebody to adopt.
     ensure!(server.api.bash(&kept, "cat file").await? == "kept\n");
     let lost = server.api.workspace(&destroyed).await?;
     ensure!(lost["error"]["reason"] == "engine_lost" || lost["state"] == "error", "{lost}");
     ensure!(server.api.get(&format!("{WORKSPACES}/{newer}")).await?.status == 404);
-    until("what came after the backup is removed", Duration::from_secs(180), || async {
-        let left = server.engine.resources_of(&newer).await?;
-        Ok(if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) })
+    until("what came after the backup is put aside", Duration::from_secs(180), || async {
+        let listed = server.api.get(LEFTOVERS).await?.success()?;
+        let found = listed["items"].as_array().map(Vec::len);
+        Ok(if found == Some(2) { Ok(()) } else { Err(listed.to_string()) })
     })
     .await?;
-    for id in [&kept, &destroyed] {
+    for leftover in [newer.as_str(), snapshot] {
+        server.api.post(&format!("{LEFTOVERS}/{leftover}/adopt"), json!({})).await?.success()?;
+    }
+    server.api.post(&format!("{WORKSPACES}/{newer}/resume"), json!({})).await?.success()?;
+    ensure!(server.api.bash(&newer, "cat file").await? == "newer\n");
+    let made = server.api.create(json!({ "snapshot_id": snapshot })).await?;
+    ensure!(server.api.bash(&made, "cat file").await? == "newer\n");
+    server.api.delete(&format!("/api/v1/agent/snapshots/{snapshot}")).await?.refusal(204)?;
+    for id in [&kept, &destroyed, &newer, &made] {
         server.api.delete(&format!("{WORKSPACES}/{id}")).await?.refusal(204)?;
     }
     server.await_nothing_left().await

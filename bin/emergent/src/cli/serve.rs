@@ -35,6 +35,14 @@ pub(crate) struct ServeArgs {
     /// How it is logged, text or json (EMERGENT_LOG_FORMAT).
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+    /// Go on with the workspaces of the server whose data directory this one is a copy of, or was moved from. The other one
+    /// must never start again. Needed once.
+    #[arg(long, conflicts_with = "new_identity")]
+    pub(crate) take_over: bool,
+    /// Become a server of its own, with a new id, where this data directory is a copy of another server's: workspaces,
+    /// snapshots and hosted MCP servers stay with the other one. Needed once.
+    #[arg(long)]
+    pub(crate) new_identity: bool,
 }
 
 impl ServeArgs {

@@ -4,9 +4,12 @@
 mod check;
 mod docker;
 mod host;
+mod remains;
 mod server;
 
 use std::path::Path;
+
+use emergent_provider::ServerId;
 
 use self::{
     check::{Check, Verdict},
@@ -20,8 +23,18 @@ use crate::{
     print,
 };
 
-/// Looks at everything, says what it saw, and fails if something fails.
+/// Looks at everything, says what it saw, and fails if something fails. Or removes what a server has left that exists no
+/// more.
 pub(super) async fn run(arguments: &DoctorArgs) -> ExitStatus {
+    if let Some(server) = arguments.remove_leftovers {
+        return match remove_leftovers(arguments, server.into()).await {
+            Ok(()) => ExitStatus::Success,
+            Err(error) => {
+                print::error(&format!("{error:#}"));
+                ExitStatus::Failure
+            }
+        };
+    }
     let progress = print::spinner("looking at this host");
     let checks = checks(arguments.config.as_deref()).await;
     progress.finish_and_clear();
@@ -33,6 +46,23 @@ pub(super) async fn run(arguments: &DoctorArgs) -> ExitStatus {
         print::line(summary(&checks));
     }
     if fails { ExitStatus::Failure } else { ExitStatus::Success }
+}
+
+async fn remove_leftovers(arguments: &DoctorArgs, server: ServerId) -> anyhow::Result<()> {
+    let config = read_config([], arguments.config.as_deref())?;
+    let (docker, remains) = docker::remains_of(&config, server).await?;
+    let Some(remains) = remains else { anyhow::bail!("Docker has nothing of a server {server}") };
+    remains.lines().iter().for_each(|line| print::line(&print::printable(line)));
+    if let Some(why) = remains.refusal() {
+        anyhow::bail!(why);
+    }
+    if !arguments.yes {
+        print::line("\nNothing is removed yet. The same command with --yes removes all of it, with the files in it.");
+        return Ok(());
+    }
+    remains.remove(&docker).await?;
+    print::line("\nAll of it is removed.");
+    Ok(())
 }
 
 async fn checks(file: Option<&Path>) -> Vec<Check> {

@@ -18,7 +18,12 @@ pub(super) async fn run(arguments: &ServeArgs) -> ExitStatus {
             return ExitStatus::Usage;
         }
     };
-    match serve::run(config).await {
+    let claim = match (arguments.take_over, arguments.new_identity) {
+        (_, true) => serve::Claim::NewIdentity,
+        (true, false) => serve::Claim::TakeOver,
+        (false, false) => serve::Claim::AsKnown,
+    };
+    match serve::run(config, claim).await {
         Ok(()) => ExitStatus::Success,
         Err(error) => {
             print::error(&format!("{error:#}"));

@@ -1,15 +1,19 @@
 //! `emergent server …`.
 
-use emergent_api::resources::servers::{ServerList, ServerView};
+use emergent_api::resources::{
+    leftovers::{AdoptLeftover, AdoptedView, LeftoverList, LeftoverView},
+    servers::{ServerList, ServerView},
+};
 
 use crate::{
-    cli::{ServerCommand, WithServer},
+    cli::{AdoptArgs, ServerCommand, WithServer},
     client::{Client, ClientError},
     print,
 };
 
 const SERVERS: &str = "/api/v1/admin/servers";
 const DRAIN: &str = "/api/v1/admin/drain";
+const LEFTOVERS: &str = "/api/v1/admin/leftovers";
 
 /// Does it.
 pub(super) async fn run(arguments: WithServer<ServerCommand>) -> Result<(), ClientError> {
@@ -24,6 +28,25 @@ pub(super) async fn run(arguments: WithServer<ServerCommand>) -> Result<(), Clie
             tell(&client.post_nothing(DRAIN).await?, json, "is draining: it takes no new workspaces")
         }
         ServerCommand::Undrain => tell(&client.delete_answered(DRAIN).await?, json, "takes new workspaces"),
+        ServerCommand::Leftovers => {
+            let leftovers: LeftoverList = client.get(LEFTOVERS).await?;
+            if json { print::json(&leftovers) } else { show_leftovers(&leftovers.items) }
+        }
+        ServerCommand::Adopt(AdoptArgs { id, project, name }) => {
+            let request = AdoptLeftover { project, name };
+            let adopted: AdoptedView = client.post(&format!("{LEFTOVERS}/{id}/adopt"), &request).await?;
+            if json {
+                print::json(&adopted);
+            } else {
+                print::line(&format!("{} is a {} again", adopted.id, adopted.kind));
+            }
+        }
+        ServerCommand::RemoveLeftover { id } => {
+            client.delete(&format!("{LEFTOVERS}/{id}")).await?;
+            if !json {
+                print::line(&format!("{id} is removed"));
+            }
+        }
     }
     Ok(())
 }
@@ -48,6 +71,22 @@ fn show(servers: &[ServerView]) {
                 server.url.clone().unwrap_or_default(),
                 format!("{state}{this}"),
                 server.created_at.format("%Y-%m-%d %H:%M").to_string(),
+            ]
+        }),
+    );
+}
+
+fn show_leftovers(leftovers: &[LeftoverView]) {
+    print::table(
+        ["id", "kind", "provider", "made", "found", "removed after"],
+        leftovers.iter().map(|leftover| {
+            [
+                leftover.id.to_string(),
+                leftover.kind.clone(),
+                leftover.provider.clone(),
+                leftover.made_at.format("%Y-%m-%d %H:%M").to_string(),
+                leftover.found_at.format("%Y-%m-%d %H:%M").to_string(),
+                leftover.removed_at.format("%Y-%m-%d %H:%M").to_string(),
             ]
         }),
     );

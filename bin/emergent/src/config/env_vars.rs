@@ -62,12 +62,14 @@ variables! {
     Server WORKSPACE_DISK_RESERVE = "2G", "an amount of bytes such as 2G; 0 keeps none";
     /// Days from its creation until a workspace is cleaned up, when the request does not say.
     Server WORKSPACE_DEFAULT_TTL_DAYS = "30", "a number of days above 0, at most 3650";
-    /// Minutes between looks for expired workspaces and orphans.
+    /// Minutes between removals of rows and volumes that are old enough.
     Server WORKSPACE_CLEANUP_INTERVAL_MIN = "60", "a whole number of minutes from 1 to 10080";
     /// Seconds for which the engine may have something that no row knows before it is removed as an orphan.
     Server WORKSPACE_ORPHAN_GRACE_SEC = "60", "a whole number of seconds from 10 to 86400";
     /// Days for which the row of a destroyed workspace is kept, with the history of its sessions.
     Server WORKSPACE_DESTROYED_RETENTION_DAYS = "30", "a number of days above 0, at most 3650";
+    /// Days for which workspaces and snapshots are kept that the engine has and no row accounts for.
+    Server WORKSPACE_LEFTOVER_RETENTION_DAYS = "14", "a number of days above 0, at most 3650";
     /// What happens to a workspace that nobody uses, when the request does not say. The next call resumes it.
     Server WORKSPACE_IDLE_ACTION = "none", "none, pause or stop";
     /// Minutes without calls and running processes after which that happens, when the request does not say.

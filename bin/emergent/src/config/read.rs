@@ -148,10 +148,8 @@ impl Reading<'_> {
                 60 * self.whole::<u64>(env_vars::WORKSPACE_CLEANUP_INTERVAL_MIN, 1, 10_080),
             ),
             orphan_grace: chrono::Duration::seconds(self.whole(env_vars::WORKSPACE_ORPHAN_GRACE_SEC, 10, 86_400)),
-            destroyed_retention: chrono::Duration::from_std(Duration::from_secs_f64(
-                self.number(env_vars::WORKSPACE_DESTROYED_RETENTION_DAYS, 0.001, 3650.0) * SECONDS_OF_A_DAY,
-            ))
-            .unwrap_or(chrono::Duration::MAX),
+            destroyed_retention: self.parts_of_days(env_vars::WORKSPACE_DESTROYED_RETENTION_DAYS),
+            leftover_retention: self.parts_of_days(env_vars::WORKSPACE_LEFTOVER_RETENTION_DAYS),
             default_idle: IdlePolicy {
                 action: self.word(
                     env_vars::WORKSPACE_IDLE_ACTION,
@@ -352,6 +350,12 @@ impl Reading<'_> {
             let number = text.parse::<f64>().ok().filter(|number| (least..=most).contains(number));
             number.ok_or_else(String::new)
         })
+    }
+
+    /// A time in days and parts of a day, from a minute and a half to ten years.
+    fn parts_of_days(&mut self, variable: &'static Variable) -> chrono::Duration {
+        let time = Duration::from_secs_f64(self.number(variable, 0.001, 3650.0) * SECONDS_OF_A_DAY);
+        chrono::Duration::from_std(time).unwrap_or(chrono::Duration::MAX)
     }
 
     fn whole<T: TryFrom<u64>>(&mut self, variable: &'static Variable, least: u64, most: u64) -> T {

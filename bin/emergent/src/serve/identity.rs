@@ -5,17 +5,19 @@ use std::{
     io::{self, ErrorKind, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
+    time::UNIX_EPOCH,
 };
 
 use anyhow::{Context as _, bail};
 use emergent_core::ServerId;
+use emergent_provider::Holder;
 use emergent_store::{DatabaseUrl, ServerIdentity};
+use uuid::Uuid;
 
 /// The lock on the data directory. It is let go when the process ends, however it ends.
 pub(super) struct DataLock {
     _file: File,
-    /// The same text for every process that held the same lock, and no other.
-    holder: String,
+    holder: Holder,
 }
 
 // === impl DataLock ===
@@ -36,16 +38,31 @@ impl DataLock {
                 return Err(error).with_context(|| format!("{} cannot be locked", path.display()));
             }
         }
-        // A copy of the directory is another file; a copy of the whole machine has been started by itself.
+        // A copy of the directory has another file, which was made at another time; nobody can set that time. A copy of the
+        // whole machine has been started by itself.
         let file_of = file.metadata().with_context(|| format!("{} cannot be examined", path.display()))?;
+        let made = file_of.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_else(|_| host_name());
-        let holder = format!("{}:{}:{}", boot.trim(), file_of.dev(), file_of.ino());
+        let holder = Holder {
+            directory: format!("{}:{}", file_of.ino(), made.as_nanos()),
+            boot: boot.trim().to_owned(),
+            device: file_of.dev().to_string(),
+            process: Uuid::new_v4(),
+            host: host_name(),
+            path: fs::canonicalize(data_dir).unwrap_or_else(|_| data_dir.to_owned()).to_string_lossy().into_owned(),
+        };
         Ok(Self { _file: file, holder })
+    }
+
+    /// What engines are told of this process.
+    pub(super) fn holder(&self) -> &Holder {
+        &self.holder
     }
 
     /// What the store is told of this process.
     pub(super) fn identity(&self, url: Option<String>) -> ServerIdentity {
-        ServerIdentity { name: Some(host_name()), url, holder: self.holder.clone() }
+        let Holder { directory, boot, device, host, .. } = &self.holder;
+        ServerIdentity { name: Some(host.clone()), url, holder: format!("{boot}:{device}:{directory}") }
     }
 }
 
@@ -72,6 +89,13 @@ pub(super) fn server_id(database: &DatabaseUrl, data_dir: &Path) -> anyhow::Resu
         )
     })?;
     Ok(Some(id))
+}
+
+/// Gives the data directory an id of its own where several servers share the database.
+pub(super) fn replace_server_id(data_dir: &Path) -> anyhow::Result<ServerId> {
+    let (path, id) = (data_dir.join("server-id"), ServerId::generate());
+    write_new(&path, &id.to_string()).with_context(|| format!("{} cannot be written", path.display()))?;
+    Ok(id)
 }
 
 /// Writes a file whole or not at all.

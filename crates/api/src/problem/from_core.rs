@@ -5,9 +5,9 @@ use std::time::Duration;
 use chrono::SecondsFormat;
 use emergent_budget::Exhausted;
 use emergent_core::{
-    AttachError, CallError, ChangeError, ErrorReason, Fullness, ListError, LookupError, NewWorkspaceError, NoRoom,
-    SessionError, SessionRow, Snapshot, SnapshotError, SnapshotState, SnapshotStateWord, SnapshotUnusable, StateWord,
-    StoreError, TransitionError, Unavailable, Workspace, WorkspaceState,
+    AttachError, CallError, ChangeError, ErrorReason, Fullness, LeftoverError, ListError, LookupError,
+    NewWorkspaceError, NoRoom, SessionError, SessionRow, Snapshot, SnapshotError, SnapshotState, SnapshotStateWord,
+    SnapshotUnusable, StateWord, StoreError, TransitionError, Unavailable, Workspace, WorkspaceState,
 };
 use emergent_guest_client::GuestCallError;
 use emergent_provider::{OperationError, ProviderKind};
@@ -171,6 +171,9 @@ impl From<TransitionError> for Refusal {
                 Self::new(ProblemKind::NoProvider, error.to_string()).retry_after(NOT_SO_SOON)
             }
             TransitionError::Engine { ref source, .. } => of_engine(source, chain(&error)),
+            TransitionError::DestroyedLater(_) => {
+                Self::new(ProblemKind::EngineUnavailable, chain(&error)).retry_after(SOON)
+            }
             TransitionError::Guest(_) => Self::new(ProblemKind::WorkspaceUnreachable, chain(&error)).retry_after(SOON),
             TransitionError::ShuttingDown => shutting_down(&error),
             TransitionError::Store(source) => source.into(),
@@ -203,6 +206,19 @@ impl From<SnapshotError> for Refusal {
             SnapshotError::Unusable(source) => source.into(),
             SnapshotError::Delete(ref source) => of_engine(source, chain(&error)),
             SnapshotError::Store(source) => source.into(),
+        }
+    }
+}
+
+impl From<LeftoverError> for Refusal {
+    fn from(error: LeftoverError) -> Self {
+        match error {
+            LeftoverError::NotFound => Self::new(ProblemKind::LeftoverNotFound, error.to_string()),
+            LeftoverError::Elsewhere(_) | LeftoverError::NoProvider(_) | LeftoverError::NotAdoptable { .. } => {
+                Self::new(ProblemKind::LeftoverUnusable, error.to_string())
+            }
+            LeftoverError::Engine(ref source) => of_engine(source, chain(&error)),
+            LeftoverError::Store(source) => source.into(),
         }
     }
 }

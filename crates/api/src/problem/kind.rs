@@ -62,6 +62,8 @@ kinds! {
     ProjectNotFound = "project-not-found", NOT_FOUND, "There is no such project";
     /// No snapshot of your project has this id. List them with `GET /api/v1/agent/snapshots`.
     SnapshotNotFound = "snapshot-not-found", NOT_FOUND, "There is no such snapshot";
+    /// No leftover has this id. List them with `GET /api/v1/admin/leftovers`.
+    LeftoverNotFound = "leftover-not-found", NOT_FOUND, "There is no such leftover";
     /// No hosted MCP server of your project has this id or name. List them with `GET /api/v1/mcp/servers`.
     McpServerNotFound = "mcp-server-not-found", NOT_FOUND, "There is no such MCP server";
     /// Another hosted MCP server of your project has this name. Choose another one, or change that server.
@@ -152,6 +154,8 @@ kinds! {
     /// The snapshot is still being taken, is being deleted, was not taken, or is kept by another server of the
     /// installation. `detail` says which.
     SnapshotUnusable = "snapshot-unusable", CONFLICT, "The snapshot cannot be used";
+    /// Too little is known of the leftover to adopt it, or another server of the installation has it. `detail` says which.
+    LeftoverUnusable = "leftover-unusable", CONFLICT, "The leftover cannot be adopted or removed here";
     /// The provider of this workspace cannot do this at all; `GET …/providers` lists what each can.
     UnsupportedOperation = "unsupported-operation", UNPROCESSABLE_ENTITY, "The provider cannot do this";
     /// The path is a directory and this needs a file.

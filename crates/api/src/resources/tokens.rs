@@ -293,7 +293,8 @@ fn with_secret(token: Token, project: String, secret: &TokenSecret) -> TokenWith
     TokenWithSecret { token: TokenView::new(token, project), secret: secret.expose().to_owned() }
 }
 
-fn is_project_name(text: &str) -> bool {
+/// Whether a project can be called so.
+pub(crate) fn is_project_name(text: &str) -> bool {
     (1..=100).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }

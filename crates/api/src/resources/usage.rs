@@ -4,6 +4,7 @@ use axum::{Json, extract::State};
 use chrono::{DateTime, TimeDelta, Utc};
 use emergent_core::{UsageHistory, UsageSample};
 use emergent_guest_proto::Usage;
+use emergent_provider::ResourceLimits;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -17,6 +18,30 @@ use crate::{
     span::Span,
     state::ApiState,
 };
+
+/// What a workspace uses now. The figures come from inside; the limits are the workspace's own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Usage)]
+pub struct UsageView {
+    /// CPU time that all processes have used since the sandbox started, in milliseconds.
+    pub cpu_ms: Option<u64>,
+    /// CPU cores that it may use.
+    pub cpu_limit: f64,
+    /// Memory in use, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Memory that it may use, in bytes.
+    pub memory_limit_bytes: u64,
+    /// Processes alive.
+    pub processes: Option<u64>,
+    /// Processes and threads that there may be.
+    pub processes_limit: u32,
+    /// Bytes that the files in `/workspace` take, as last counted; null until they were counted once.
+    pub disk_used_bytes: Option<u64>,
+    /// Disk that it may use, in bytes. The status of the provider says whether that is enforced or watched.
+    pub disk_limit_bytes: u64,
+    /// Milliseconds since the guest started.
+    pub uptime_ms: u64,
+}
 
 /// What a workspace used over a span of time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -65,6 +90,24 @@ pub struct UsageSampleView {
     pub processes: u64,
 }
 
+// === impl UsageView ===
+
+impl UsageView {
+    fn new(said: &Usage, limits: &ResourceLimits) -> Self {
+        Self {
+            cpu_ms: said.cpu_ms,
+            cpu_limit: limits.cpu,
+            memory_bytes: said.memory_bytes,
+            memory_limit_bytes: limits.memory_bytes,
+            processes: said.processes,
+            processes_limit: limits.pids,
+            disk_used_bytes: said.workspace_bytes,
+            disk_limit_bytes: limits.disk_bytes,
+            uptime_ms: said.uptime_ms,
+        }
+    }
+}
+
 /// Which span of time.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -87,14 +130,16 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     tag = "workspaces",
     security(("token" = ["admin:read"])),
     params(WorkspaceParam),
-    responses((status = 200, description = "CPU, memory, processes and disk.", body = Usage), OnGuest)
+    responses((status = 200, description = "CPU, memory, processes and disk.", body = UsageView), OnGuest)
 )]
 async fn get_usage(
     caller: Caller<NeedsRead>,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
-) -> Result<Json<Usage>, Refusal> {
-    Ok(Json(state.workspaces().guest(caller.project(), id).await?.usage().await?))
+) -> Result<Json<UsageView>, Refusal> {
+    let limits = state.workspaces().get(caller.project(), id).await?.limits;
+    let said = state.workspaces().guest(caller.project(), id).await?.usage().await?;
+    Ok(Json(UsageView::new(&said, &limits)))
 }
 
 /// Tells what a workspace used over a span of time, with totals.
@@ -148,5 +193,25 @@ impl From<UsageSample> for UsageSampleView {
             disk_bytes: sample.disk_bytes,
             processes: sample.processes,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_shown_are_the_workspaces_and_not_the_hosts() {
+        let said = Usage {
+            memory_limit_bytes: Some(64 << 30),
+            disk_total_bytes: Some(1 << 40),
+            disk_used_bytes: Some(1 << 39),
+            workspace_bytes: Some(7),
+            ..Usage::default()
+        };
+        let limits = ResourceLimits { cpu: 0.5, memory_bytes: 1 << 30, disk_bytes: 2 << 30, pids: 64 };
+        let shown = UsageView::new(&said, &limits);
+        assert_eq!((shown.memory_limit_bytes, shown.disk_limit_bytes), (limits.memory_bytes, limits.disk_bytes));
+        assert_eq!((shown.disk_used_bytes, shown.processes_limit, shown.cpu_limit), (Some(7), 64, 0.5));
     }
 }

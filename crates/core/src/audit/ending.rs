@@ -51,6 +51,7 @@ impl From<&TransitionError> for Ending {
             TransitionError::LimitReached { .. } => Self::refused("limit-reached"),
             TransitionError::OverQuota { .. } => Self::refused("quota-reached"),
             TransitionError::NoProvider(_) => Self::failed("no-provider"),
+            TransitionError::DestroyedLater(_) => Self::failed("engine-unavailable"),
             TransitionError::Engine { source, .. } => match source {
                 OperationError::EngineUnavailable { .. } => Self::failed("engine-unavailable"),
                 OperationError::Gone => Self::failed("wrong-state"),

@@ -135,6 +135,7 @@ impl Core {
             limits: shelf.limits(),
             network: NETWORK,
             volumes: Vec::new(),
+            warm: true,
         };
         let provider = registered.provider.as_ref();
         // Before, so that an image that changes meanwhile makes the member stale; after, where it had to be pulled.

@@ -10,7 +10,10 @@ use emergent_provider::{ContainerKind, ImageRef, ResourceLimits, WorkspaceId};
 use tokio::sync::Notify;
 
 use super::{Member, NETWORK, Need, PoolStatus};
-use crate::telemetry;
+use crate::{
+    admissions::{AdmissionGuard, Admissions},
+    telemetry,
+};
 
 /// The members of one image.
 pub(crate) struct Shelf {
@@ -81,7 +84,7 @@ impl Shelf {
         self.limits
     }
 
-    pub(super) fn take(&self, need: &Need<'_>) -> Result<Member, Miss> {
+    pub(super) fn take(&self, need: &Need<'_>, admissions: &Admissions) -> Result<(Member, AdmissionGuard), Miss> {
         let mut stock = self.lock();
         let at = stock.ready.iter().position(|member| member.provider == need.provider);
         fits(need, &self.limits)?;
@@ -89,9 +92,10 @@ impl Shelf {
             return Err(if stock.ready.is_empty() { Miss::Empty } else { Miss::Provider });
         };
         stock.taken_at = Some(Instant::now());
+        let admission = admissions.begin(member.id);
         drop(stock);
         self.wanting.notify_one();
-        Ok(member)
+        Ok((member, admission))
     }
 
     /// Takes back what was taken. Its replacement may be under way, which makes one too many.

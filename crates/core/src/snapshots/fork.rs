@@ -88,6 +88,7 @@ impl Core {
         let taken = self.store.workspace_names(entry.project).await?;
         let asked = requests(request, name, &between, &taken)?;
         let rows = asked.iter().map(|request| self.copy_row(request, &between)).collect::<Result<Vec<_>, _>>()?;
+        let admissions = rows.iter().map(|row| self.admissions.begin(row.id)).collect::<Vec<_>>();
         let alone = self.snapshot_locks.of(between.id).write_owned().await;
         let (kind, limit) = (between.kind, self.config.places(between.kind));
         let admitted = self.store.admit_forks(between, rows, limit, claim).await?;
@@ -108,10 +109,10 @@ impl Core {
         };
         let mut copies = Vec::new();
         for (row, request) in rows.iter().zip(asked) {
-            let copy = self.enter(row);
-            let turn = copy.turn().await;
+            let (copy, turn) = self.enter_new(row).await;
             copies.push(Copy { entry: copy, turn, order: self.order(row, request.environment) });
         }
+        drop(admissions);
         let span = tracing::info_span!("fork", workspace = %entry.id, snapshot = %between.new.id);
         let core = Arc::clone(&self);
         let drive = async move { core.drive_fork(entry, turn, between, alone, copies).await };

@@ -10,6 +10,7 @@ use super::verdict::{SnapshotVerdict, verdict};
 use crate::{
     SnapshotError, TransitionError,
     inner::{Core, chain},
+    leftovers::Inventory,
     providers::Registered,
     reconcile::Wait,
     registry::Entry,
@@ -53,9 +54,16 @@ impl Core {
                 tracing::warn!(snapshot = %row.new.id, reason = chain(&error), "snapshot could not be reconciled");
             }
         }
+        let seen = present.iter().map(|snapshot| snapshot.as_uuid()).collect();
+        self.forget_gone(registered.provider.kind(), Inventory::Snapshots, &seen).await;
         let own = observed.iter().filter(|observed| observed.server == self.store.server_id());
         for orphan in own.filter(|observed| !known.contains(&observed.snapshot)) {
-            self.remove_orphan_snapshot(registered, orphan).await;
+            match self.store.snapshots_find(orphan.snapshot).await {
+                // Another server keeps it now, whoever has made it.
+                Ok(Some(_)) => {}
+                Ok(None) => self.remove_orphan_snapshot(registered, orphan).await,
+                Err(error) => tracing::warn!(reason = chain(&error), "the row of a snapshot could not be read"),
+            }
         }
         Ok(())
     }
@@ -129,11 +137,15 @@ impl Core {
         registered.provider.delete(id).await.map_err(SnapshotError::Delete)
     }
 
-    /// A snapshot of ours that no row knows goes, unless it is so young that its row could be on its way.
+    /// A snapshot of ours that no row knows is put aside if it is whole; what cannot be used goes. One that is so young that
+    /// its row could be on its way stays.
     async fn remove_orphan_snapshot(&self, registered: &Registered, orphan: &ObservedSnapshot) {
         let age = Utc::now() - orphan.created_at;
         if orphan.created_at >= self.started_at && age <= self.config.orphan_grace {
             return;
+        }
+        if orphan.whole {
+            return self.put_snapshot_aside(registered, orphan).await;
         }
         match registered.provider.delete(orphan.snapshot).await {
             Ok(()) => tracing::warn!(snapshot = %orphan.snapshot, "removed a snapshot that no row knows"),

@@ -18,6 +18,7 @@ fn config() -> CoreConfig {
         cleanup_interval: Duration::from_secs(3600),
         orphan_grace: chrono::TimeDelta::seconds(60),
         destroyed_retention: chrono::TimeDelta::days(30),
+        leftover_retention: chrono::TimeDelta::days(14),
         default_idle: emergent_store::IdlePolicy::default(),
         alert_threshold_pct: 80,
         default_limits: ResourceLimits { cpu: 2.0, memory_bytes: 4 << 30, disk_bytes: 10 << 30, pids: 1024 },

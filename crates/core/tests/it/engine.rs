@@ -12,9 +12,10 @@ use async_trait::async_trait;
 use chrono::Utc;
 use emergent_provider::{
     ByteStream, Capabilities, ChannelError, Channels, ContainerKind, CreateError, CreateStep, Created, DestroyStep,
-    EngineEvent, EngineEventKind, EngineState, ExitReason, Health, HostRoom, ImageRef, Inventory, Isolation, Lifecycle,
-    Observed, ObservedSnapshot, OperationError, Provider, ProviderKind, ResourceLimits, SandboxSpec, ServerId,
-    SnapshotId, SnapshotSpec, SnapshotStep, Snapshots, StepObserver, TakeError, Taken, WorkspaceId,
+    EngineEvent, EngineEventKind, EngineState, ExitReason, Health, HolderRecord, Holders, HostRoom, ImageRef,
+    Inventory, Isolation, Lifecycle, NetworkPolicy, Observed, ObservedSnapshot, OperationError, Origin, Provider,
+    ProviderKind, ResourceLimits, SandboxSpec, ServerId, SnapshotId, SnapshotSpec, SnapshotStep, Snapshots,
+    StepObserver, TakeError, Taken, WorkspaceId,
 };
 use futures::stream::{BoxStream, StreamExt as _};
 use tokio::sync::{broadcast, watch};
@@ -47,6 +48,8 @@ struct Shared {
     takes: Mutex<BTreeMap<WorkspaceId, (u64, u64)>>,
     pulls: Mutex<bool>,
     kind: ProviderKind,
+    /// The newest record of who acts.
+    holder: Mutex<Option<HolderRecord>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +82,7 @@ impl FakeEngine {
             takes: Mutex::default(),
             pulls: Mutex::default(),
             kind,
+            holder: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -259,7 +263,8 @@ impl FakeEngine {
         let state = self.state(workspace)?;
         let created_at = fs::metadata(self.file(workspace)).unwrap().modified().unwrap().into();
         let kind = ContainerKind::AgentWorkspace;
-        Some(Observed { workspace, server: self.shared.server, kind, created_at, state })
+        let handed_over = Some(self.guest(workspace).is_handed_over());
+        Some(Observed { workspace, server: self.shared.server, kind, created_at, state, handed_over })
     }
 
     /// Lets a sandbox run, and opens the first channel to its guest.
@@ -411,6 +416,16 @@ impl Inventory for FakeEngine {
         *self.shared.room.lock().unwrap()
     }
 
+    async fn origin(&self, workspace: WorkspaceId) -> Result<Option<Origin>, OperationError> {
+        self.answers()?;
+        Ok(self.state(workspace).map(|_| origin()))
+    }
+
+    async fn origin_of_snapshot(&self, snapshot: SnapshotId) -> Result<Option<(WorkspaceId, Origin)>, OperationError> {
+        self.answers()?;
+        Ok(self.snapshots().contains(&snapshot).then(|| (WorkspaceId::generate(), origin())))
+    }
+
     async fn image_id(&self, _: &ImageRef) -> Result<Option<String>, OperationError> {
         self.answers()?;
         let image_id = self.shared.image_id.lock().unwrap().clone();
@@ -476,7 +491,25 @@ impl Snapshots for FakeEngine {
         self.answers()?;
         let (server, created_at) = (self.shared.server, Utc::now());
         let all = self.snapshots().into_iter();
-        Ok(all.map(|snapshot| ObservedSnapshot { snapshot, server, created_at }).collect())
+        Ok(all.map(|snapshot| ObservedSnapshot { snapshot, server, created_at, whole: true }).collect())
+    }
+}
+
+#[async_trait]
+impl Holders for FakeEngine {
+    async fn holders(&self) -> Result<Vec<HolderRecord>, OperationError> {
+        self.answers()?;
+        Ok(self.shared.holder.lock().unwrap().clone().into_iter().collect())
+    }
+
+    async fn record_holder(&self, record: &HolderRecord) -> Result<bool, OperationError> {
+        self.answers()?;
+        let mut holder = self.shared.holder.lock().unwrap();
+        if holder.as_ref().is_some_and(|known| known.number >= record.number) {
+            return Ok(false);
+        }
+        *holder = Some(HolderRecord { at: Utc::now(), ..record.clone() });
+        Ok(true)
     }
 }
 
@@ -504,6 +537,15 @@ impl Provider for FakeEngine {
         let away = *self.shared.away.borrow();
         let message = if away { "the engine is away; start it" } else { "it works" };
         Health { healthy: !away, message: message.to_owned(), warnings: Vec::new() }
+    }
+}
+
+/// What every sandbox is made of.
+fn origin() -> Origin {
+    Origin {
+        image: "emergent/workspace:latest".parse().unwrap(),
+        limits: ResourceLimits { cpu: 1.0, memory_bytes: 1 << 30, disk_bytes: 1 << 30, pids: 64 },
+        network: NetworkPolicy::None,
     }
 }
 

@@ -26,6 +26,7 @@ async fn begin(
 ) -> Result<(ImageAccess, Option<String>), ImageError> {
     let begun = fixture.service.images().begin(project, image, &fixture.engine).await?;
     let spec = SandboxSpec {
+        warm: false,
         workspace: WorkspaceId::generate(),
         kind: ContainerKind::AgentWorkspace,
         image: image.clone(),

@@ -11,6 +11,7 @@ mod engine_away;
 mod fallback;
 mod guard;
 mod guest;
+mod holding;
 mod idle;
 mod images;
 mod lifecycle;

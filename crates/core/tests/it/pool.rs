@@ -144,3 +144,50 @@ async fn what_a_crash_leaves_of_it_is_removed_at_the_next_start() {
     eventually("it is gone", async || fixture.engine.state(left).is_none()).await;
     assert_eq!(members(&fixture), [id]);
 }
+
+#[tokio::test]
+async fn a_member_whose_row_is_being_written_is_nobodys_orphan() {
+    // The row is written within 5 s, or not at all: a machine that is busy for so long shows nothing.
+    for _ in 0..5 {
+        if member_survives_a_look_while_its_row_is_written().await {
+            return;
+        }
+    }
+    panic!("the engine could not be looked at in time");
+}
+
+async fn member_survives_a_look_while_its_row_is_written() -> bool {
+    let config = config();
+    let warm_pool_images = vec![config.default_image.clone()];
+    // Nothing is too young to be taken for an orphan.
+    let orphan_grace = chrono::TimeDelta::zero();
+    let fixture = Fixture::start_with(CoreConfig { warm_pool_size: 1, warm_pool_images, orphan_grace, ..config }).await;
+    full(&fixture).await;
+    let [member] = members(&fixture).try_into().unwrap();
+    let writing = fixture.keep_writers_out().await;
+    // Its replacement stays away, so that the sandbox seen is the member that was taken.
+    fixture.engine.hold("create.image_present");
+    let (service, project) = (fixture.service.clone(), fixture.project);
+    let create = tokio::spawn(async move { service.create(project, NewWorkspace::default(), None).await });
+    eventually("the member is taken", async || status(&fixture).ready == 0).await;
+    // An engine that comes back is compared with the rows.
+    fixture.engine.set_away(true);
+    eventually("it is missed", async || {
+        fixture.service.providers(None).await.iter().any(|provider| provider.registered && !provider.healthy)
+    })
+    .await;
+    let looks = fixture.engine.count("list");
+    fixture.engine.set_away(false);
+    eventually("the engine is looked at", async || fixture.engine.count("list") > looks).await;
+    eventually("it is compared", async || {
+        fixture.service.providers(None).await.iter().any(|provider| provider.registered && provider.healthy)
+    })
+    .await;
+    writing.close().await.unwrap();
+    let Ok(workspace) = create.await.unwrap() else { return false };
+    assert_eq!(fixture.engine.count("destroy"), 0, "the member was removed as an orphan");
+    assert_eq!(workspace.id, member);
+    fixture.becomes(member, StateWord::Ready).await;
+    fixture.engine.release("create.image_present");
+    true
+}

@@ -117,3 +117,32 @@ async fn an_operation_goes_on_when_its_caller_has_gone() {
     fixture.engine.release("stop");
     fixture.becomes(id, StateWord::Stopped).await;
 }
+
+#[tokio::test]
+async fn a_destroy_that_could_not_be_recorded_leaves_the_create_as_it_was() {
+    let fixture = Fixture::start().await;
+    fixture.engine.hold("create.image_present");
+    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
+    eventually("create reached the engine", async || fixture.engine.count("create") == 1).await;
+    let writing = fixture.keep_writers_out().await;
+    let failed = fixture.service.destroy(fixture.project, id).await;
+    assert!(matches!(failed, Err(TransitionError::Store(_))), "{failed:?}");
+    writing.close().await.unwrap();
+    fixture.engine.release("create.image_present");
+    fixture.becomes(id, StateWord::Ready).await;
+    fixture.service.destroy(fixture.project, id).await.unwrap();
+    assert!(fixture.engine.sandboxes().is_empty());
+}
+
+#[tokio::test]
+async fn a_destroy_with_the_engine_away_says_that_it_will_be_done_and_it_is() {
+    let fixture = Fixture::start().await;
+    let id = fixture.ready().await;
+    fixture.engine.set_away(true);
+    let failed = fixture.service.destroy(fixture.project, id).await;
+    assert!(matches!(failed, Err(TransitionError::DestroyedLater(_))), "{failed:?}");
+    assert_eq!(fixture.get(id).await.state, WorkspaceState::Destroying);
+    fixture.engine.set_away(false);
+    fixture.becomes(id, StateWord::Destroyed).await;
+    assert!(fixture.engine.sandboxes().is_empty());
+}

@@ -13,6 +13,7 @@ use emergent_core::{
 };
 use emergent_provider::{Provider, ResourceLimits};
 use emergent_store::{DatabaseUrl, Store};
+use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -45,6 +46,7 @@ pub(crate) fn config() -> CoreConfig {
         cleanup_interval: Duration::from_millis(100),
         orphan_grace: chrono::TimeDelta::seconds(60),
         destroyed_retention: chrono::TimeDelta::days(30),
+        leftover_retention: chrono::TimeDelta::days(14),
         default_idle: emergent_store::IdlePolicy::default(),
         alert_threshold_pct: 80,
         default_limits: ResourceLimits { cpu: 2.0, memory_bytes: 4 << 30, disk_bytes: 10 << 30, pids: 1024 },
@@ -133,6 +135,15 @@ impl Fixture {
     /// Where its rows are.
     pub(crate) fn database(&self) -> PathBuf {
         self.directory.path().join("rows.db")
+    }
+
+    /// Keeps the service from writing rows until what is answered is closed: whatever it wants to write fails after 5 s.
+    pub(crate) async fn keep_writers_out(&self) -> DatabaseConnection {
+        let mut options = ConnectOptions::new(format!("sqlite:{}", self.database().display()));
+        options.min_connections(1).max_connections(1).idle_timeout(None).max_lifetime(None);
+        let database = Database::connect(options).await.unwrap();
+        database.execute_unprepared("BEGIN IMMEDIATE").await.unwrap();
+        database
     }
 
     /// All workspaces that are not destroyed.

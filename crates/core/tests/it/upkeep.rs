@@ -23,6 +23,16 @@ async fn an_expired_workspace_is_destroyed_and_others_are_not() {
 }
 
 #[tokio::test]
+async fn an_expiry_is_kept_however_seldom_the_rest_is_cleaned_up() {
+    let config = emergent_core::CoreConfig { cleanup_interval: Duration::from_secs(3600), ..crate::support::config() };
+    let fixture = Fixture::start_with(config).await;
+    let ttl = Some(Ttl::After(Duration::from_secs(1)));
+    let brief = NewWorkspace { ttl, ..NewWorkspace::default() };
+    let brief = fixture.service.create(fixture.project, brief, None).await.unwrap().id;
+    fixture.becomes(brief, StateWord::Destroyed).await;
+}
+
+#[tokio::test]
 async fn use_is_recorded_while_the_service_runs() {
     let fixture = Fixture::start().await;
     let id = fixture.ready().await;

@@ -1,20 +1,20 @@
 //! Taking a snapshot: the sandbox stands still once, while both its parts are copied.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use bollard::{
     Docker,
     models::{ContainerConfig, ContainerInspectResponse, VolumeCreateRequest},
     query_parameters::CommitContainerOptionsBuilder,
 };
-use emergent_provider::{OperationError, SnapshotSpec, SnapshotStep, StepObserver, TakeError, Taken};
+use emergent_provider::{OperationError, Origin, SnapshotSpec, SnapshotStep, StepObserver, TakeError, Taken};
 
 use super::{labels_of, remove};
 use crate::{
     copy::{COPY_DEADLINE, Copy, CopyError},
     engine::{EngineError, bounded, within},
     facts::Runtime,
-    labels::{name_of, name_of_snapshot},
+    labels::{self, name_of, name_of_snapshot},
     provider::Parts,
     volumes,
 };
@@ -81,10 +81,16 @@ impl Taking<'_> {
     async fn run(&self, container: &ContainerInspectResponse) -> Result<Taken, CopyError> {
         let (sandbox, name) = (name_of(self.spec.workspace), name_of_snapshot(self.spec.snapshot));
         let pairs = volumes::to_copy(container, self.spec.workspace, self.spec.snapshot);
+        // Not on the image, whose labels become those of the containers that are made from it.
+        let origin = container.config.as_ref().and_then(|config| Origin::from_labels(config.labels.as_ref()?));
+        let origin = origin.map(|origin| origin.to_labels()).into_iter().flatten();
+        let source = [(labels::SOURCE.to_owned(), self.spec.workspace.to_string())];
+        let own = labels_of(self.spec.snapshot, self.parts.server).into_iter().chain(origin).chain(source);
+        let own = own.collect::<HashMap<_, _>>();
         for (_, copied) in &pairs {
             let request = VolumeCreateRequest {
                 name: Some(copied.clone()),
-                labels: Some(labels_of(self.spec.snapshot, self.parts.server)),
+                labels: Some(own.clone()),
                 ..VolumeCreateRequest::default()
             };
             bounded(self.docker.create_volume(request)).await?;

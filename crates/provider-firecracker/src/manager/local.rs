@@ -1,7 +1,7 @@
 //! The manager in this process. It takes its directory over when it is first needed, and tries again while it cannot: the
 //! kernel may be imported after the server's start.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use emergent_firecracker_manager::{
@@ -51,6 +51,10 @@ impl Manager for Local {
 
     fn shared_id(&self) -> Option<String> {
         None
+    }
+
+    fn holders(&self) -> Option<PathBuf> {
+        Some(self.host.manager.base.join("holders"))
     }
 
     async fn health(&self) -> Result<HealthBody, ManagerError> {

@@ -1,6 +1,6 @@
 //! A manager elsewhere, behind its REST API.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use emergent_firecracker_manager::{
@@ -108,6 +108,10 @@ impl Manager for Remote {
         let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
         let is_local = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
         (!is_local).then(|| self.url.clone())
+    }
+
+    fn holders(&self) -> Option<PathBuf> {
+        None
     }
 
     async fn health(&self) -> Result<HealthBody, ManagerError> {

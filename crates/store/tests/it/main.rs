@@ -6,6 +6,7 @@ mod audit;
 mod backup;
 mod installation;
 mod keeping;
+mod leftovers;
 mod lists;
 mod names;
 mod projects;

@@ -73,8 +73,10 @@ impl Had {
         let containers = self.containers.keys().filter(|name| !accounted.containers.contains(*name));
         // A workspace and a snapshot have other volumes, called as the one of `/workspace` with a suffix.
         let owner = |name: &String| name.split('.').next().unwrap_or(name).to_owned();
-        let is_strange =
-            |name: &&String| !accounted.volumes.contains(&owner(name)) && !name.starts_with("emergent-guest-");
+        let of_servers = ["emergent-guest-", "emergent-holder-"];
+        let is_strange = |name: &&String| {
+            !accounted.volumes.contains(&owner(name)) && !of_servers.iter().any(|prefix| name.starts_with(prefix))
+        };
         let networks = self.networks.iter().filter(|name| !NETWORKS.contains(&name.as_str()));
         let images = self.images.difference(&accounted.images);
         [

@@ -2,16 +2,21 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use bollard::{
     API_DEFAULT_VERSION, Docker,
     errors::Error,
     models::{ContainerCreateBody, HostConfig},
     query_parameters::{RemoveContainerOptions, WaitContainerOptions},
 };
+use emergent_provider::ServerId;
 use futures::StreamExt as _;
 use tokio::time::timeout;
 
-use super::check::Check;
+use super::{
+    check::Check,
+    remains::{self, Remains},
+};
 use crate::config::Config;
 
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
@@ -30,7 +35,23 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
     };
     let image = image(&docker, config).await;
     let gvisor = gvisor(&docker, config, image.verdict == super::Verdict::Ok).await;
-    vec![engine(host, &version), gvisor, image]
+    vec![engine(host, &version), gvisor, image, leftovers(&docker).await]
+}
+
+async fn leftovers(docker: &Docker) -> Check {
+    match timeout(START_DEADLINE, remains::list(docker)).await {
+        Ok(Ok(all)) => remains::check(&all),
+        Ok(Err(error)) => Check::warn("leftovers", &format!("{error:#}"), "see what Docker says of it"),
+        Err(_) => Check::warn("leftovers", "Docker does not list what it has", "restart Docker"),
+    }
+}
+
+/// What a server has in Docker, and the way there.
+pub(super) async fn remains_of(config: &Config, server: ServerId) -> anyhow::Result<(Docker, Option<Remains>)> {
+    let host = config.docker.host.as_deref().unwrap_or(DEFAULT_HOST);
+    let (docker, _) = timeout(CALL_DEADLINE, connect(host)).await.context("Docker does not answer")??;
+    let all = remains::list(&docker).await?;
+    Ok((docker, Remains::find(all, server)))
 }
 
 async fn connect(host: &str) -> Result<(Docker, String), Error> {

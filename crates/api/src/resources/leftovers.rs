@@ -1,0 +1,176 @@
+//! What engines have that was handed over to somebody and that no row accounts for, as after the restore of a backup: listed,
+//! adopted, removed. For administrators.
+
+use axum::{Json, extract::State, http::StatusCode};
+use chrono::{DateTime, Utc};
+use emergent_core::{AdoptRequest, Adopted, LeftoverRow};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use super::tokens::is_project_name;
+use crate::{
+    auth::{Caller, NeedsRead, NeedsWrite},
+    check::{Check, Faults},
+    extract::{JsonBody, LeftoverPath},
+    params::LeftoverParam,
+    problem::{Refusal, Usual},
+    state::ApiState,
+};
+
+/// Something that an engine has and no row accounts for.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LeftoverView {
+    /// The id of the workspace, the hosted MCP server or the snapshot.
+    pub id: Uuid,
+    /// `workspace`, `mcp_server` or `snapshot`.
+    pub kind: String,
+    /// Which provider has it.
+    pub provider: String,
+    /// The server that made it.
+    pub made_by: Uuid,
+    /// The server that found it, which can adopt or remove it.
+    pub found_by: Uuid,
+    /// When it was made.
+    pub made_at: DateTime<Utc>,
+    /// When it was found.
+    pub found_at: DateTime<Utc>,
+    /// When it is removed (`WORKSPACE_LEFTOVER_RETENTION_DAYS` after it was found).
+    pub removed_at: DateTime<Utc>,
+}
+
+/// The leftovers.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LeftoverList {
+    /// Those that were found last come first.
+    pub items: Vec<LeftoverView>,
+}
+
+/// Whom a leftover becomes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdoptLeftover {
+    /// The project that has it from now on; `default` when left out.
+    pub project: Option<String>,
+    /// For people.
+    pub name: Option<String>,
+}
+
+/// What a leftover has become.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AdoptedView {
+    /// Its id, which is the leftover's.
+    pub id: Uuid,
+    /// `workspace`, which is stopped, or `snapshot`, which is ready.
+    pub kind: String,
+}
+
+impl Check for AdoptLeftover {
+    fn check(&self, faults: &mut Faults) {
+        if self.project.as_deref().is_some_and(|name| !is_project_name(name)) {
+            faults.add("project", "it takes 1 to 100 of the characters A-Z, a-z, 0-9, `.`, `_` and `-`");
+        }
+        let is_bad = |name: &str| !(1..=200).contains(&name.chars().count()) || name.chars().any(char::is_control);
+        if self.name.as_deref().is_some_and(is_bad) {
+            faults.add("name", "it takes 1 to 200 characters, none of them a control character");
+        }
+    }
+}
+
+pub(crate) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(list_leftovers))
+        .routes(routes!(adopt_leftover))
+        .routes(routes!(remove_leftover))
+}
+
+/// Lists what engines have that was handed over to somebody and that no row accounts for. Needs a token of the default
+/// project.
+#[utoipa::path(
+    get,
+    path = "/api/v1/admin/leftovers",
+    tag = "server",
+    security(("token" = ["admin:read"])),
+    responses((status = 200, description = "The leftovers.", body = LeftoverList), Usual)
+)]
+async fn list_leftovers(
+    caller: Caller<NeedsRead>,
+    State(state): State<ApiState>,
+) -> Result<Json<LeftoverList>, Refusal> {
+    caller.require_administrator(&state)?;
+    let kept = state.workspaces().config().leftover_retention;
+    let items = state.workspaces().leftovers().await?;
+    Ok(Json(LeftoverList { items: items.into_iter().map(|leftover| view(leftover, kept)).collect() }))
+}
+
+/// Makes a leftover a workspace, which is stopped, or a snapshot, which is ready. Needs a token of the default project.
+#[utoipa::path(
+    post,
+    path = "/api/v1/admin/leftovers/{id}/adopt",
+    tag = "server",
+    security(("token" = ["admin:write"])),
+    params(LeftoverParam),
+    request_body = AdoptLeftover,
+    responses(
+        (status = 200, description = "What it has become.", body = AdoptedView),
+        (status = 404, description = "There is no such leftover.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It cannot be adopted, or not here.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        Usual
+    )
+)]
+async fn adopt_leftover(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    LeftoverPath(id): LeftoverPath,
+    JsonBody(request): JsonBody<AdoptLeftover>,
+) -> Result<Json<AdoptedView>, Refusal> {
+    caller.require_administrator(&state)?;
+    let project = match request.project {
+        None => caller.project(),
+        Some(name) => state.tokens().store().projects_ensure(&name).await?,
+    };
+    let adopted = state.workspaces().adopt_leftover(id, AdoptRequest { project, name: request.name }).await?;
+    let (id, kind) = match adopted {
+        Adopted::Workspace(id) => (id.as_uuid(), "workspace"),
+        Adopted::Snapshot(id) => (id.as_uuid(), "snapshot"),
+    };
+    Ok(Json(AdoptedView { id, kind: kind.to_owned() }))
+}
+
+/// Removes a leftover with all its files, now. Needs a token of the default project.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/admin/leftovers/{id}",
+    tag = "server",
+    security(("token" = ["admin:write"])),
+    params(LeftoverParam),
+    responses(
+        (status = 204, description = "It is gone."),
+        (status = 404, description = "There is no such leftover.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Another server has it.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        Usual
+    )
+)]
+async fn remove_leftover(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    LeftoverPath(id): LeftoverPath,
+) -> Result<StatusCode, Refusal> {
+    caller.require_administrator(&state)?;
+    state.workspaces().remove_leftover(id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn view(leftover: LeftoverRow, kept: chrono::Duration) -> LeftoverView {
+    LeftoverView {
+        id: leftover.id,
+        kind: leftover.kind.as_str().to_owned(),
+        provider: leftover.provider.as_str().to_owned(),
+        made_by: leftover.maker.as_uuid(),
+        found_by: leftover.server.as_uuid(),
+        made_at: leftover.made_at,
+        found_at: leftover.found_at,
+        removed_at: leftover.found_at.checked_add_signed(kept).unwrap_or(DateTime::<Utc>::MAX_UTC),
+    }
+}

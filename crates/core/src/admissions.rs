@@ -1,0 +1,43 @@
+//! Workspaces that are being admitted: their rows may be committed at any moment, and the registry does not know them yet.
+//! Whoever compares rows, registry and engine leaves them alone.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use emergent_provider::WorkspaceId;
+
+/// The workspaces that are being admitted.
+#[derive(Clone, Default)]
+pub(crate) struct Admissions(Arc<Mutex<HashSet<WorkspaceId>>>);
+
+/// One admission, for as long as this is kept: until the registry knows the workspace, or nothing came of it.
+pub(crate) struct AdmissionGuard {
+    id: WorkspaceId,
+    all: Admissions,
+}
+
+// === impl Admissions ===
+
+impl Admissions {
+    /// Notes that a workspace is being admitted. An id is admitted once.
+    pub(crate) fn begin(&self, id: WorkspaceId) -> AdmissionGuard {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        AdmissionGuard { id, all: self.clone() }
+    }
+
+    /// Whether a workspace is being admitted. To be asked before the registry: a workspace leaves this list after it has
+    /// come into the registry.
+    pub(crate) fn has(&self, id: WorkspaceId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+}
+
+// === impl AdmissionGuard ===
+
+impl Drop for AdmissionGuard {
+    fn drop(&mut self) {
+        self.all.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
