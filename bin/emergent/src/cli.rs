@@ -19,7 +19,7 @@ pub(crate) use backup::BackupArgs;
 pub(crate) use firecracker::{FirecrackerCommand, NetHelperArgs, SetupArgs};
 pub(crate) use firecracker_manager::FirecrackerManagerArgs;
 pub(crate) use machine::{ImageBuildArgs, ImageCommand, KernelCommand, KernelImportArgs};
-pub(crate) use mcp::{McpAddArgs, McpCommand};
+pub(crate) use mcp::{McpAddArgs, McpCommand, McpSpecArgs, McpUpdateArgs};
 pub(crate) use project::{Limit, ProjectCommand, QuotaArgs};
 pub(crate) use serve::ServeArgs;
 pub(crate) use server::{AdoptArgs, ServerCommand};
@@ -27,7 +27,7 @@ pub(crate) use session::{AttachArgs, DetachArgs, IdleArgs, SessionsArgs, SetArgs
 pub(crate) use snapshot::{SnapshotCommand, SnapshotCreateArgs, SnapshotListArgs};
 pub(crate) use token::{TokenCommand, TokenCreateArgs};
 pub(crate) use workspace::{
-    AuditArgs, CopyArgs, CreateArgs, ExecArgs, ForkArgs, ListArgs, LogsArgs, RemoveArgs, User, WorkspaceCommand,
+    AuditArgs, CreateArgs, ExecArgs, ForkArgs, ListArgs, LogsArgs, RemoveArgs, User, WorkspaceCommand,
 };
 
 /// Isolated workspaces for AI agents: the server, and the command line that speaks to it.

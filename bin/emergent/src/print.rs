@@ -145,6 +145,16 @@ fn is_hidden(character: char) -> bool {
         )
 }
 
+/// Text of several lines from elsewhere, with nothing in it that a terminal would obey but line ends and tabs.
+pub(crate) fn foreign(text: &str) -> String {
+    text.split_inclusive(['\n', '\t'])
+        .map(|piece| match piece.strip_suffix(['\n', '\t']) {
+            Some(plain) => printable(plain) + &piece[plain.len()..],
+            None => printable(piece),
+        })
+        .collect()
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

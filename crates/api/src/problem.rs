@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 pub(crate) use from_core::{of_failed_create, of_failed_snapshot};
 pub use kind::ProblemKind;
-pub use responses::{OnGuest, OnMcpServer, OnSnapshot, OnWorkspace, Usual};
+pub use responses::{OnGuest, OnMcpServer, OnMcpServerFiles, OnSnapshot, OnWorkspace, Usual};
 
 /// The media type of a problem.
 pub const PROBLEM_JSON: &str = "application/problem+json";

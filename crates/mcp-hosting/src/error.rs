@@ -25,6 +25,14 @@ pub enum HostingError {
         /// What it takes.
         message: String,
     },
+    /// The project has no workspace that is to be shared.
+    #[error("your project has no workspace {given:?}; `emergent workspace ls` lists them")]
+    NoWorkspace {
+        /// The field that names it.
+        field: String,
+        /// The id or name.
+        given: String,
+    },
     /// The operator does not allow the image.
     #[error("image {0} is not allowed here; WORKSPACE_ALLOWED_IMAGES says which are")]
     ImageNotAllowed(ImageRef),

@@ -9,15 +9,16 @@ use std::{
 use bytes::Bytes;
 use chrono::Utc;
 use emergent_core::Workspaces;
+use emergent_guest_client::Guest;
 use emergent_guest_proto::ChildId as GuestChildId;
 use emergent_mcp::{BridgeStatus, CallError, LaunchError, Upstream};
 use emergent_provider::{CreateStep, DestroyStep, EngineEventKind, Provider};
 use emergent_store::{
-    MCP_SERVERS_ON, McpServerAdmission, McpServerChange, McpServerId, McpServerRow, McpServerState, ProjectId,
-    ServerRow, Store, StoreError,
+    MCP_SERVERS_ON, McpChangeReach, McpServerAdmission, McpServerChange, McpServerId, McpServerRow, McpServerState,
+    ProjectId, ServerRow, Store, StoreError,
 };
 use futures::StreamExt as _;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::value::RawValue;
 use tokio::{
@@ -26,10 +27,10 @@ use tokio::{
 };
 
 use crate::{
-    HostingConfig, HostingError, LogLines, NewServer, Server, ServerCallError, ServerUpdate,
+    HostingConfig, HostingError, LogLines, NewServer, Server, ServerCallError, ServerUpdate, change,
     driver::Driver,
     error::chain,
-    inner::{Command, Endpoint, Entry, Inner, Reply},
+    inner::{Command, Endpoint, Entry, Inner, Reply, Standing},
     proxy::{BodyError, EndpointBody},
     step::HostStep,
     validate,
@@ -41,6 +42,8 @@ const GRACE: Duration = Duration::from_secs(10);
 const EVENTS_AGAIN: Duration = Duration::from_millis(500);
 /// The pause before it is asked again whose the servers are.
 const OWNERSHIP_AGAIN: Duration = Duration::from_secs(5);
+/// How long a restart or a change waits for the server's first answer: as long as a server of either era may take.
+const FIRST_ANSWER: Duration = Duration::from_secs(90);
 /// How long a call waits for a server that is being started. A start that takes longer installs a package.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often it is looked whether a sandbox has ended unseen.
@@ -101,7 +104,8 @@ impl Hosting {
         self.check_enabled()?;
         validate::name(&new.name)?;
         let inner = &self.inner;
-        let spec = validate::apply(validate::defaults(&inner.config), &new.what, inner.workspaces.images())?;
+        let volumes = self.inner.volumes(project, new.what.volumes.as_ref()).await?;
+        let spec = validate::apply(validate::defaults(&inner.config), &new.what, volumes, inner.workspaces.images())?;
         inner.workspaces.has_room(MCP_SERVERS_ON)?;
         let id = McpServerId::generate();
         let (environment_keys, environment_sealed) = self.seal(id, &new.what.environment.unwrap_or_default())?;
@@ -225,7 +229,8 @@ impl Hosting {
         self.get(project, id).await
     }
 
-    /// Changes what a server is: its processes are ended and its container is made anew; its volumes stay.
+    /// Changes what a server is. Its processes are ended where the change needs other ones, and its container is made
+    /// anew where that is another; its volumes stay. Answers when it runs again, or is known not to.
     ///
     /// # Errors
     /// [`HostingError`]; nothing was changed then.
@@ -237,30 +242,38 @@ impl Hosting {
     ) -> Result<Server, HostingError> {
         let entry = self.entry(project, id).await?;
         let row = self.inner.store.mcp_servers_get(project, id).await?.ok_or(HostingError::NotFound)?;
-        let spec = validate::apply(row.spec, &update, self.inner.workspaces.images())?;
+        let volumes = self.inner.volumes(project, update.volumes.as_ref()).await?;
+        let spec = validate::apply(row.spec.clone(), &update, volumes, self.inner.workspaces.images())?;
         let (keys, sealed) = match &update.environment {
             Some(environment) => self.seal(id, environment)?,
             None => (row.environment_keys, row.environment_sealed),
         };
-        match self.inner.store.mcp_servers_change(id, &spec, &keys, sealed).await? {
+        let reach = change::reach(&row.spec, &spec, update.environment.is_some());
+        match self.inner.store.mcp_servers_change(id, &spec, &keys, sealed, reach).await? {
             McpServerChange::Changed => {}
             McpServerChange::Gone => return Err(HostingError::NotFound),
             McpServerChange::OverQuota(reached) => return Err(HostingError::OverQuota(reached)),
         }
         self.inner.pass(HostStep::ChangeRecorded.name());
-        entry.say(McpServerState::Starting, None);
-        self.ask(&entry, Command::Update).await?;
+        entry.set_call_timeout(spec.call_timeout_ms);
+        let goes_on = matches!(entry.state().0, McpServerState::Running | McpServerState::Starting);
+        if reach > McpChangeReach::Settings || !goes_on {
+            entry.say(Standing::of(McpServerState::Starting, None));
+            self.ask(&entry, Command::Update).await?;
+            entry.settle(FIRST_ANSWER).await;
+        }
         self.get(project, id).await
     }
 
-    /// Ends a server's processes in order and starts it afresh.
+    /// Ends a server's processes in order and starts it afresh. Answers when it runs again, or is known not to.
     ///
     /// # Errors
     /// [`HostingError`].
     pub async fn restart(&self, project: ProjectId, id: McpServerId) -> Result<Server, HostingError> {
         let entry = self.entry(project, id).await?;
-        entry.say(McpServerState::Starting, None);
+        entry.say(Standing::of(McpServerState::Starting, None));
         self.ask(&entry, Command::Restart).await?;
+        entry.settle(FIRST_ANSWER).await;
         self.get(project, id).await
     }
 
@@ -272,7 +285,7 @@ impl Hosting {
         let entry = self.entry(project, id).await?;
         self.inner.store.mcp_servers_record(id, McpServerState::Deleting, None).await?;
         self.inner.pass(DestroyStep::IntentRecorded.name());
-        entry.say(McpServerState::Deleting, None);
+        entry.say(Standing::of(McpServerState::Deleting, None));
         self.ask(&entry, Command::Delete).await
     }
 
@@ -294,6 +307,25 @@ impl Hosting {
         Ok(logs)
     }
 
+    /// The guest of a server's sandbox, to put files there or take them, whether its program runs or not.
+    ///
+    /// # Errors
+    /// [`HostingError`] when the server is not there, or has no sandbox now.
+    pub async fn guest(&self, project: ProjectId, id: McpServerId) -> Result<Guest, HostingError> {
+        let entry = self.entry(project, id).await?;
+        entry.settle(PATIENCE).await;
+        let (state, message) = entry.state();
+        match state {
+            McpServerState::Running
+            | McpServerState::Failing
+            | McpServerState::BackingOff
+            | McpServerState::Stopped => Ok(entry.guest.clone()),
+            McpServerState::Starting | McpServerState::Failed | McpServerState::Deleting => {
+                Err(HostingError::NotRunning { state, message })
+            }
+        }
+    }
+
     /// Calls a method, once, with the handshake done by us, and answers its result as the server gave it.
     ///
     /// # Errors
@@ -309,19 +341,11 @@ impl Hosting {
         let entry = self.entry(project, id).await?;
         let endpoint = entry.ready(PATIENCE).await?;
         let Endpoint::Bridge(bridge) = &*endpoint else { return Err(ServerCallError::NotBridged) };
-        let time = match at_most {
-            Some(time) => time,
-            None => {
-                let row = self.inner.store.mcp_servers_find(id).await.map_err(HostingError::from)?;
-                Duration::from_millis(row.ok_or(HostingError::NotFound)?.spec.call_timeout_ms)
-            }
-        };
-        let result = bridge.call(method, params.as_deref(), time).await.map_err(|error| match error {
+        let time = at_most.unwrap_or_else(|| entry.call_timeout());
+        bridge.call(method, params.as_deref(), time).await.map_err(|error| match error {
             CallError::Launch(LaunchError::Unavailable { reason }) => entry.not_running(reason).into(),
             error => ServerCallError::from(error),
-        })?;
-        entry.responds();
-        Ok(result)
+        })
     }
 
     /// Answers one request to a server's endpoint.
@@ -342,13 +366,18 @@ impl Hosting {
         let endpoint = entry.ready(PATIENCE).await?;
         Ok(match &*endpoint {
             Endpoint::Bridge(bridge) => {
-                let response = bridge.handle(request).await;
-                if response.status().is_success() {
-                    entry.responds();
-                }
-                response.map(|body| body.map_err(Into::into).boxed_unsync())
+                bridge.handle(request).await.map(|body| body.map_err(Into::into).boxed_unsync())
             }
-            Endpoint::Proxy(proxy) => proxy.handle(request).await,
+            Endpoint::Proxy(proxy) => {
+                let response = proxy.handle(request, entry.call_timeout()).await;
+                // One that says so itself has not answered either.
+                if response.status() == StatusCode::GATEWAY_TIMEOUT {
+                    entry.timed_out(true);
+                } else {
+                    entry.note_answer();
+                }
+                response
+            }
         })
     }
 

@@ -3,8 +3,8 @@
 use std::{
     collections::{HashMap, hash_map},
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -20,13 +20,13 @@ use emergent_provider::{
 use emergent_store::{McpServerId, McpServerRow, McpServerState, ProjectId, Store};
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{HostingConfig, HostingError, launcher::Gate, proxy::Proxy};
 
-/// So many calls in a row that time out mean that a server does not respond.
+/// So many silent calls in a row mean that a server does not respond.
 const UNRESPONSIVE: u32 = 3;
 
 /// The service behind the facade.
@@ -62,11 +62,31 @@ pub(crate) struct Entry {
     pub(crate) commands: mpsc::Sender<Command>,
     /// Cancelled when another server of the installation has taken it over.
     pub(crate) let_go: CancellationToken,
-    state: watch::Sender<(McpServerState, Option<String>)>,
+    /// How long a plain call, or the head of an HTTP-based server's answer, may take, in milliseconds.
+    call_timeout_ms: AtomicU64,
+    standing: watch::Sender<Standing>,
     changes: watch::Sender<u64>,
     endpoint: Mutex<Option<Arc<Endpoint>>>,
-    /// Calls in a row that have timed out.
-    timeouts: AtomicU32,
+    silence: Mutex<Silence>,
+}
+
+/// Where a server is in its life, what is to be said of that, and when it is tried again where it does not run.
+#[derive(Debug, Clone)]
+pub(crate) struct Standing {
+    pub(crate) state: McpServerState,
+    pub(crate) message: Option<String>,
+    pub(crate) next_try: Option<Instant>,
+}
+
+/// Whether a server answers at all.
+#[derive(Debug, Default)]
+struct Silence {
+    /// Calls in a row that ran out of time while nothing was answered.
+    calls: u32,
+    /// When the last of them did.
+    last: Option<Instant>,
+    /// When an HTTP-based server last answered; a bridge knows that itself.
+    answered: Option<Instant>,
 }
 
 /// What answers for a server.
@@ -154,10 +174,11 @@ impl Inner {
             doubt,
             commands,
             let_go: CancellationToken::new(),
-            state: watch::Sender::new((row.state, row.message.clone())),
+            call_timeout_ms: AtomicU64::new(row.spec.call_timeout_ms),
+            standing: watch::Sender::new(Standing { state: row.state, message: row.message.clone(), next_try: None }),
             changes: self.changes.clone(),
             endpoint: Mutex::default(),
-            timeouts: AtomicU32::new(0),
+            silence: Mutex::default(),
         });
         match self.servers.write().unwrap_or_else(PoisonError::into_inner).entry(id) {
             hash_map::Entry::Occupied(_) => return None,
@@ -182,7 +203,8 @@ impl StepObserver for Inner {
     fn pulling(&self, workspace: WorkspaceId, progress: PullProgress) {
         if let Some(entry) = self.get(workspace.into()) {
             let PullProgress { bytes, total_bytes, status } = progress;
-            entry.say(McpServerState::Starting, Some(format!("pulling its image: {status} {bytes} of {total_bytes}")));
+            let message = format!("pulling its image: {status} {bytes} of {total_bytes}");
+            entry.say(Standing::of(McpServerState::Starting, Some(message)));
         }
     }
 }
@@ -199,15 +221,18 @@ impl Inner {
 // === impl Entry ===
 
 impl Entry {
+    /// Where it is in its life, and what is to be said of that.
     pub(crate) fn state(&self) -> (McpServerState, Option<String>) {
-        self.state.borrow().clone()
+        let standing = self.standing.borrow();
+        (standing.state, standing.sentence())
     }
 
     /// Waits until it is no longer on its way to running, for so long at most.
     pub(crate) async fn settle(&self, at_most: Duration) {
-        let mut state = self.state.subscribe();
+        let mut standing = self.standing.subscribe();
         // Whether it settles or the time is up, it is seen as it is.
-        let _ = timeout(at_most, state.wait_for(|(state, _)| *state != McpServerState::Starting)).await;
+        let settled = standing.wait_for(|standing| standing.state != McpServerState::Starting);
+        let _ = timeout(at_most, settled).await;
     }
 
     /// Where its requests go, once it has settled.
@@ -215,9 +240,14 @@ impl Entry {
         self.settle(at_most).await;
         let (state, message) = self.state();
         match (state, self.endpoint()) {
-            (McpServerState::Running | McpServerState::BackingOff | McpServerState::Stopped, Some(endpoint)) => {
-                Ok(endpoint)
-            }
+            // Sessions go on that have a process.
+            (
+                McpServerState::Running
+                | McpServerState::Failing
+                | McpServerState::BackingOff
+                | McpServerState::Stopped,
+                Some(endpoint),
+            ) => Ok(endpoint),
             _ => Err(HostingError::NotRunning { state, message }),
         }
     }
@@ -229,10 +259,20 @@ impl Entry {
     }
 
     /// Says where it is in its life; the row follows.
-    pub(crate) fn say(&self, state: McpServerState, message: Option<String>) {
-        if self.state.send_replace((state, message)).0 != state {
+    pub(crate) fn say(&self, standing: Standing) {
+        let state = standing.state;
+        if self.standing.send_replace(standing).state != state {
             self.changes.send_modify(|count| *count += 1);
         }
+    }
+
+    /// How long a plain call, or the head of an HTTP-based server's answer, may take.
+    pub(crate) fn call_timeout(&self) -> Duration {
+        Duration::from_millis(self.call_timeout_ms.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_call_timeout(&self, milliseconds: u64) {
+        self.call_timeout_ms.store(milliseconds, Ordering::Relaxed);
     }
 
     pub(crate) fn endpoint(&self) -> Option<Arc<Endpoint>> {
@@ -243,18 +283,67 @@ impl Entry {
         *self.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = endpoint;
     }
 
-    /// A call has timed out; answers whether the server counts as unresponsive from now on.
-    pub(crate) fn timed_out(&self) -> bool {
-        self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 == UNRESPONSIVE
+    /// A call has run out of time; `silent`: nothing was answered meanwhile. Answers whether the server counts as
+    /// unresponsive from now on.
+    pub(crate) fn timed_out(&self, silent: bool) -> bool {
+        let answered = self.answered();
+        let mut silence = self.silence();
+        if !silent || answered > silence.last {
+            silence.calls = 0;
+        }
+        silence.calls += u32::from(silent);
+        silence.last = Some(Instant::now());
+        silent && silence.calls == UNRESPONSIVE
     }
 
-    /// A call was answered, or the server was started again.
-    pub(crate) fn responds(&self) {
-        self.timeouts.store(0, Ordering::Relaxed);
+    /// An HTTP-based server has answered.
+    pub(crate) fn note_answer(&self) {
+        self.silence().answered = Some(Instant::now());
     }
 
+    /// The server was started again.
+    pub(crate) fn forget_silence(&self) {
+        *self.silence() = Silence::default();
+    }
+
+    /// Whether several calls in a row ran out of time, and nothing was answered since.
     pub(crate) fn is_unresponsive(&self) -> bool {
-        self.timeouts.load(Ordering::Relaxed) >= UNRESPONSIVE
+        let answered = self.answered();
+        let silence = self.silence();
+        silence.calls >= UNRESPONSIVE && answered < silence.last
+    }
+
+    /// When it last answered a request.
+    fn answered(&self) -> Option<Instant> {
+        let of_bridge = self.endpoint().and_then(|endpoint| match &*endpoint {
+            Endpoint::Bridge(bridge) => bridge.status().answered,
+            Endpoint::Proxy(_) => None,
+        });
+        of_bridge.max(self.silence().answered)
+    }
+
+    fn silence(&self) -> MutexGuard<'_, Silence> {
+        self.silence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Standing ===
+
+impl Standing {
+    pub(crate) fn of(state: McpServerState, message: Option<String>) -> Self {
+        Self { state, message, next_try: None }
+    }
+
+    /// What is to be said of it at this moment.
+    fn sentence(&self) -> Option<String> {
+        let message = self.message.as_ref()?;
+        Some(match self.next_try {
+            Some(at) => {
+                let seconds = at.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
+                format!("{message}; next try in {seconds} s")
+            }
+            None => message.clone(),
+        })
     }
 }
 

@@ -1,10 +1,10 @@
 //! Packages from registries, installed once into a volume of the server's, in a sandbox that has a network; the server
-//! itself then runs without.
+//! itself then runs without. Node.js, for images that have no npm, is in a volume that all servers of the engine read.
 
 use std::collections::BTreeMap;
 
 use emergent_guest_client::{Guest, GuestCallError};
-use emergent_guest_proto::tools::BashRequest;
+use emergent_guest_proto::tools::{BashRequest, BashResult};
 use emergent_store::{McpPackage, PackageRegistry};
 
 /// The volume's name.
@@ -14,11 +14,17 @@ pub(crate) const DIRECTORY: &str = "/opt/packages";
 /// The program of the package, whatever it is called.
 pub(crate) const PROGRAM: &str = "/opt/packages/run";
 
+/// The volume with Node.js, for all servers of the engine: another version has another name.
+pub(crate) const NODE_VOLUME: &str = "node-22";
+/// Where it is inside.
+pub(crate) const NODE_DIRECTORY: &str = "/opt/emergent-node";
+
 /// How long an installation may take, in milliseconds.
 const TIME_LIMIT_MS: u64 = 15 * 60 * 1000;
 /// How much of what the installer says is shown.
 const SHOWN: usize = 2_000;
 
+const NODE: &str = include_str!("install/node.sh");
 const NPM: &str = include_str!("install/npm.sh");
 const PYPI: &str = include_str!("install/pypi.sh");
 
@@ -31,8 +37,20 @@ pub(crate) enum InstallError {
     Guest(#[from] GuestCallError),
 }
 
+/// Whether there is no npm inside, neither the image's nor the engine's.
+pub(crate) async fn lacks_node(guest: &Guest) -> Result<bool, InstallError> {
+    let looking = format!("command -v npm || [ -e {NODE_DIRECTORY}/current ]");
+    Ok(run(guest, &looking, BTreeMap::new()).await?.exit_code != Some(0))
+}
+
+/// Fetches Node.js into its volume, unless it is there.
+pub(crate) async fn node(guest: &Guest, environment: &[(String, String)]) -> Result<(), InstallError> {
+    let env: BTreeMap<String, String> = environment.iter().cloned().collect();
+    checked(run(guest, NODE, env).await?)
+}
+
 /// Installs a package, unless the volume has the same one already.
-pub(crate) async fn install(
+pub(crate) async fn package(
     guest: &Guest,
     package: &McpPackage,
     environment: &[(String, String)],
@@ -45,22 +63,25 @@ pub(crate) async fn install(
     env.insert("DIRECTORY".to_owned(), DIRECTORY.to_owned());
     env.insert("PACKAGE".to_owned(), package.requirement.clone());
     env.insert("CONSTRAINTS".to_owned(), package.constraints.join("\n"));
+    checked(run(guest, script, env).await?)
+}
+
+async fn run(guest: &Guest, script: &str, env: BTreeMap<String, String>) -> Result<BashResult, InstallError> {
     let request = BashRequest {
         command: script.to_owned(),
         timeout_ms: Some(TIME_LIMIT_MS),
-        env,
-        ..serde_json::from_value(serde_json::json!({ "command": "" })).map_err(|error| failed(error.to_string()))?
+        env: env.into_iter().chain([("NODE".to_owned(), NODE_DIRECTORY.to_owned())]).collect(),
+        ..BashRequest::default()
     };
-    let result = guest.bash(request).await?;
+    Ok(guest.bash(request).await?)
+}
+
+fn checked(result: BashResult) -> Result<(), InstallError> {
     if result.exit_code == Some(0) {
         return Ok(());
     }
     let said = format!("{}\n{}", result.stdout, result.stderr);
     let from = said.len().saturating_sub(SHOWN);
     let tail = (from..=said.len()).find_map(|from| said.get(from..)).unwrap_or_default();
-    Err(failed(tail.trim().to_owned()))
-}
-
-fn failed(reason: String) -> InstallError {
-    InstallError::Failed(reason)
+    Err(InstallError::Failed(tail.trim().to_owned()))
 }

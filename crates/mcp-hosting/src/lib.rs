@@ -6,6 +6,7 @@
 //! the guest (`launcher`), or a proxy to a port inside (`proxy`). The row says what is wanted; an own restart finds the
 //! container and its children as they are, with all that they have in memory.
 
+mod change;
 mod config;
 mod driver;
 mod error;
@@ -19,6 +20,7 @@ mod sandbox;
 mod seal;
 mod server;
 mod session_key;
+mod shares;
 mod step;
 mod validate;
 
@@ -26,9 +28,9 @@ pub use config::HostingConfig;
 pub use error::{HostingError, ServerCallError};
 pub use hosting::{Hosting, Named};
 pub use seal::{SecretKey, UnusableKey};
-pub use server::{LimitsChange, LogLines, NewServer, Server, ServerUpdate};
+pub use server::{LimitsChange, LogLines, NewServer, Server, ServerUpdate, VolumeRequest};
 pub use step::HostStep;
 
 pub use emergent_store::{
-    McpPackage, McpServerExit, McpServerId, McpServerSpec, McpServerState, PackageRegistry, RestartPolicy,
+    McpPackage, McpServerExit, McpServerId, McpServerSpec, McpServerState, McpShare, PackageRegistry, RestartPolicy,
 };

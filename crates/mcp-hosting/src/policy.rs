@@ -20,17 +20,30 @@ const HELD_BACK: [Duration; 5] = [
     Duration::from_secs(120),
     Duration::from_secs(300),
 ];
-/// Ends so close to each other have one cause: a sandbox takes all its processes along.
-const ONE_CRASH: Duration = Duration::from_millis(500);
+/// How long the next start waits, after the first, second … one that did not get it ready.
+const UNREADY: [Duration; 6] = [
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(15),
+    Duration::from_secs(45),
+    Duration::from_secs(120),
+    Duration::from_secs(300),
+];
+/// Processes that ran before a crash and end so soon after it have ended of the same cause: a sandbox takes all its
+/// processes along, and a busy machine takes its time.
+const ONE_CRASH: Duration = Duration::from_secs(10);
 
 /// The crashes of one server.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct History {
     crashes: VecDeque<Instant>,
     last: Option<Instant>,
+    /// Since when it runs.
     started: Option<Instant>,
     /// How many starts were held back in a row.
     held_back: usize,
+    /// How many starts in a row did not get it ready.
+    unready: usize,
 }
 
 /// What to do about a crash.
@@ -52,21 +65,33 @@ impl History {
     /// It runs from now on.
     pub(crate) fn started(&mut self, now: Instant) {
         self.started = Some(now);
+        self.unready = 0;
     }
 
-    /// It has ended by itself; `clean`: with 0.
-    pub(crate) fn ended(&mut self, now: Instant, policy: RestartPolicy, clean: bool) -> Next {
-        if self.last.is_some_and(|last| now.saturating_duration_since(last) < ONE_CRASH) {
+    /// It has ended, or was given up, before it was ready; `clean`: it ended with 0.
+    pub(crate) fn not_ready(&mut self, now: Instant, policy: RestartPolicy, clean: bool) -> Next {
+        self.last = Some(now);
+        self.started = None;
+        if leaves(policy, clean) {
+            return Next::Stay;
+        }
+        let after = UNREADY[self.unready.min(UNREADY.len() - 1)];
+        self.unready += 1;
+        Next::RestartAfter(after)
+    }
+
+    /// What was started at `born` has ended by itself; `clean`: with 0.
+    pub(crate) fn ended(&mut self, now: Instant, born: Instant, policy: RestartPolicy, clean: bool) -> Next {
+        if self.last.is_some_and(|last| born <= last && now.saturating_duration_since(last) < ONE_CRASH) {
             return Next::Nothing;
         }
         self.last = Some(now);
-        match policy {
-            RestartPolicy::Never => return Next::Stay,
-            RestartPolicy::OnFailure if clean => return Next::Stay,
-            RestartPolicy::OnFailure | RestartPolicy::Always => {}
+        let started = self.started.take();
+        if leaves(policy, clean) {
+            return Next::Stay;
         }
-        if self.started.is_some_and(|started| now.saturating_duration_since(started) >= STABLE) {
-            *self = Self { last: self.last, started: self.started, ..Self::default() };
+        if started.is_some_and(|started| now.saturating_duration_since(started) >= STABLE) {
+            *self = Self { last: self.last, ..Self::default() };
         }
         self.crashes.retain(|crash| now.saturating_duration_since(*crash) < WINDOW);
         self.crashes.push_back(now);
@@ -84,6 +109,15 @@ impl History {
     }
 }
 
+/// Whether a policy leaves what has ended.
+fn leaves(policy: RestartPolicy, clean: bool) -> bool {
+    match policy {
+        RestartPolicy::Never => true,
+        RestartPolicy::OnFailure => clean,
+        RestartPolicy::Always => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,12 +125,12 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn crash(history: &mut History, now: &mut Instant) -> Next {
-        let next = history.ended(*now, RestartPolicy::Always, false);
+        let next = history.ended(*now, *now - SECOND, RestartPolicy::Always, false);
         if let Next::RestartAfter(after) = next {
             *now += after;
         }
         history.started(*now);
-        *now += SECOND;
+        *now += 2 * SECOND;
         next
     }
 
@@ -134,7 +168,7 @@ mod tests {
     #[test]
     fn policies_decide_who_is_started_again() {
         let now = Instant::now();
-        let next = |policy, clean| History::default().ended(now, policy, clean);
+        let next = |policy, clean| History::default().ended(now, now, policy, clean);
         assert_eq!(next(RestartPolicy::Always, true), Next::Restart);
         assert_eq!(next(RestartPolicy::OnFailure, true), Next::Stay);
         assert_eq!(next(RestartPolicy::OnFailure, false), Next::Restart);
@@ -142,9 +176,29 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_together_is_one_crash() {
-        let (mut history, now) = (History::default(), Instant::now());
-        assert_eq!(history.ended(now, RestartPolicy::Always, false), Next::Restart);
-        assert_eq!(history.ended(now, RestartPolicy::Always, false), Next::Nothing);
+    fn what_ran_before_a_crash_and_ends_soon_after_it_counts_once() {
+        let (mut history, born) = (History::default(), Instant::now());
+        let at = |seconds| born + seconds * SECOND;
+        let mut end = |after, born| history.ended(at(after), born, RestartPolicy::Always, false);
+        assert_eq!(end(5, born), Next::Restart);
+        assert_eq!(end(6, born), Next::Nothing);
+        assert_eq!(end(9, born), Next::Nothing);
+        // What was started since then ends of its own, and so does what has outlived the crash for long.
+        assert_eq!(end(10, at(7)), Next::Restart);
+        assert_eq!(end(30, born), Next::Restart);
+    }
+
+    #[test]
+    fn one_that_is_never_ready_is_held_back_longer_each_time() {
+        let (mut history, mut now) = (History::default(), Instant::now());
+        for seconds in [2, 5, 15, 45, 120, 300, 300] {
+            // However long it took to find out.
+            now += 80 * SECOND;
+            assert_eq!(history.not_ready(now, RestartPolicy::Always, false), Next::RestartAfter(seconds * SECOND));
+        }
+        history.started(now);
+        assert_eq!(history.not_ready(now, RestartPolicy::Always, false), Next::RestartAfter(2 * SECOND));
+        assert_eq!(history.not_ready(now, RestartPolicy::OnFailure, true), Next::Stay);
+        assert_eq!(history.not_ready(now, RestartPolicy::Never, false), Next::Stay);
     }
 }

@@ -54,8 +54,6 @@ pub(crate) struct Proxy {
     port: u16,
     path: String,
     body_limit: usize,
-    /// How long the head of an answer may take.
-    patience: Duration,
     sessions: SessionKey,
     /// Cancelled when the server is to go: streams under way end.
     over: CancellationToken,
@@ -64,15 +62,13 @@ pub(crate) struct Proxy {
 // === impl Proxy ===
 
 impl Proxy {
-    pub(crate) fn new(
-        guest: Guest,
-        port: u16,
-        path: String,
-        body_limit: usize,
-        patience: Duration,
-        sessions: SessionKey,
-    ) -> Self {
-        Self { guest, port, path, body_limit, patience, sessions, over: CancellationToken::new() }
+    pub(crate) fn new(guest: Guest, port: u16, path: String, body_limit: usize, sessions: SessionKey) -> Self {
+        Self { guest, port, path, body_limit, sessions, over: CancellationToken::new() }
+    }
+
+    /// Where the server listens inside.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Ends what is under way.
@@ -80,8 +76,8 @@ impl Proxy {
         self.over.cancel();
     }
 
-    /// Answers one request.
-    pub(crate) async fn handle<B>(&self, mut request: Request<B>) -> Response<EndpointBody>
+    /// Answers one request; the head of the answer may take so long.
+    pub(crate) async fn handle<B>(&self, mut request: Request<B>, patience: Duration) -> Response<EndpointBody>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,
@@ -93,7 +89,7 @@ impl Proxy {
             };
             request.headers_mut().insert(SESSION, inner);
         }
-        let response = self.answer(request).await;
+        let response = self.answer(request, patience).await;
         if response.status().is_redirection() {
             return refusal(
                 StatusCode::BAD_GATEWAY,
@@ -122,15 +118,22 @@ impl Proxy {
         headers
     }
 
-    async fn answer<B>(&self, request: Request<B>) -> Response<EndpointBody>
+    async fn answer<B>(&self, request: Request<B>, patience: Duration) -> Response<EndpointBody>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,
     {
-        match timeout(self.patience, self.pass_on(request)).await {
+        match timeout(patience, self.pass_on(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(reason)) => refusal(StatusCode::BAD_GATEWAY, &format!("the server cannot be reached: {reason}")),
-            Err(_) => refusal(StatusCode::GATEWAY_TIMEOUT, "the server did not answer in time; nothing was restarted"),
+            Err(_) => {
+                let seconds = patience.as_secs_f32();
+                let text = format!(
+                    "the server did not answer within {seconds} s, and nothing was restarted; \
+                     its setting `call_timeout_ms` (`emergent mcp update --timeout SECONDS`) gives it longer"
+                );
+                refusal(StatusCode::GATEWAY_TIMEOUT, &text)
+            }
         }
     }
 

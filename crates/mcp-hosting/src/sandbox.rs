@@ -7,10 +7,11 @@ use emergent_guest_client::GuestCallError;
 use emergent_guest_proto::HandOver;
 use emergent_provider::{
     ContainerKind, CreateError, CreateStep, Created, EngineState, ImageAccess, ImageRef, InvalidImage, NamedVolume,
-    NetworkPolicy, OperationError, Provider, SandboxSpec,
+    NetworkPolicy, OperationError, Provider, SandboxSpec, VolumeSource,
 };
-use emergent_store::{McpServerRow, StoreError};
+use emergent_store::{McpPackage, McpServerRow, PackageRegistry, StoreError};
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use crate::{
     inner::{Entry, Inner},
@@ -54,13 +55,18 @@ pub(crate) enum MakeError {
     NoProgram,
     #[error("its row could not be read or recorded")]
     Store(#[from] StoreError),
+    #[error(
+        "its volume `{volume}` is the workspace {workspace}, which is gone; take it out with `emergent mcp update NAME \
+         --no-volume {volume}`"
+    )]
+    WorkspaceGone { volume: String, workspace: Uuid },
     #[error("another server of this installation hosts it now")]
     Elsewhere,
     #[error("its children cannot be reached")]
     Launch(#[from] emergent_mcp::LaunchError),
 }
 
-fn engine(operation: &'static str) -> impl FnOnce(OperationError) -> MakeError {
+pub(crate) fn engine(operation: &'static str) -> impl FnOnce(OperationError) -> MakeError {
     move |source| MakeError::Engine { operation, source }
 }
 
@@ -94,24 +100,11 @@ impl Inner {
     }
 
     async fn make_sandbox(&self, entry: &Entry, row: &McpServerRow) -> Result<(), MakeError> {
-        let (provider, sandbox) = (self.provider()?, row.id.sandbox());
+        self.check_shares(row).await?;
         if let Some(package) = &row.spec.package {
-            let spec = SandboxSpec { network: NetworkPolicy::Outbound, ..self.spec(row)? };
-            let created = self.create_sandbox(row, &spec).await?;
-            if let Some(channel) = created.first_channel {
-                entry.guest.set_first_channel(channel);
-            }
-            self.first_answer(entry).await?;
-            install::install(&entry.guest, package, &self.config.install_environment).await?;
-            self.pass(HostStep::PackageInstalled.name());
-            entry.guest.suspend();
-            provider.discard(sandbox).await.map_err(engine("remove"))?;
+            self.install(entry, row, package).await?;
         }
-        let created = self.create_sandbox(row, &self.spec(row)?).await?;
-        if let Some(channel) = created.first_channel {
-            entry.guest.set_first_channel(channel);
-        }
-        self.first_answer(entry).await?;
+        let created = self.create(entry, row, &self.spec(row)?).await?;
         self.pass(CreateStep::GuestAnswered.name());
         // Its environment is given to each process when that is started, and kept nowhere inside.
         let hand_over = HandOver { allow_root: row.spec.run_as_root, ..HandOver::default() };
@@ -120,6 +113,56 @@ impl Inner {
         self.store.mcp_servers_record_made(row.id, row.revision, &created.runtime, &created.warnings).await?;
         self.pass(CreateStep::ReadyRecorded.name());
         Ok(())
+    }
+
+    /// Makes a sandbox and waits for its guest.
+    async fn create(&self, entry: &Entry, row: &McpServerRow, spec: &SandboxSpec) -> Result<Created, MakeError> {
+        let mut created = self.create_sandbox(row, spec).await?;
+        if let Some(channel) = created.first_channel.take() {
+            entry.guest.set_first_channel(channel);
+        }
+        self.first_answer(entry).await?;
+        Ok(created)
+    }
+
+    /// Removes a sandbox that has done what it was made for.
+    async fn discard(&self, entry: &Entry) -> Result<(), MakeError> {
+        entry.guest.suspend();
+        self.provider()?.discard(entry.id.sandbox()).await.map_err(engine("remove"))
+    }
+
+    /// Installs a server's package, in a sandbox that has a network. Where its image has no npm, Node.js is fetched
+    /// first, once for all servers of the engine: in a sandbox of the server's default image, in which no package runs.
+    /// A server that was made before keeps its volumes as they are, and brings its own Node.js if there is none.
+    async fn install(&self, entry: &Entry, row: &McpServerRow, package: &McpPackage) -> Result<(), MakeError> {
+        let spec = SandboxSpec { network: NetworkPolicy::Outbound, ..self.spec(row)? };
+        let environment = &self.config.install_environment;
+        self.create(entry, row, &spec).await?;
+        let is_new = row.made_revision.is_none();
+        if is_new && package.registry == PackageRegistry::Npm && install::lacks_node(&entry.guest).await? {
+            self.discard(entry).await?;
+            self.create(entry, row, &self.node_spec(&spec)).await?;
+            install::node(&entry.guest, environment).await?;
+            self.discard(entry).await?;
+            self.create(entry, row, &spec).await?;
+        }
+        install::package(&entry.guest, package, environment).await?;
+        self.pass(HostStep::PackageInstalled.name());
+        self.discard(entry).await
+    }
+
+    /// The sandbox that fetches Node.js for all: nothing of the server's own is where a program would find it.
+    fn node_spec(&self, spec: &SandboxSpec) -> SandboxSpec {
+        let image = self.config.default_image.clone();
+        let volumes = spec.volumes.iter().filter_map(|volume| match volume.source {
+            // A volume that is not named would go.
+            VolumeSource::Own => Some(NamedVolume { path: format!("/mnt/{}", volume.name), ..volume.clone() }),
+            VolumeSource::Engine { .. } => {
+                Some(NamedVolume { source: VolumeSource::Engine { read_only: false }, ..volume.clone() })
+            }
+            VolumeSource::Workspace { .. } => None,
+        });
+        SandboxSpec { image, volumes: volumes.collect(), ..spec.clone() }
     }
 
     /// Has the provider make a sandbox from an image that the project may use.
@@ -141,9 +184,21 @@ impl Inner {
     fn spec(&self, row: &McpServerRow) -> Result<SandboxSpec, MakeError> {
         let spec = &row.spec;
         let image: ImageRef = spec.image.parse()?;
-        let packages = spec.package.as_ref().map(|_| (install::VOLUME, install::DIRECTORY));
-        let own = spec.volumes.iter().map(|(name, path)| (name.as_str(), path.as_str()));
-        let volumes = packages.into_iter().chain(own);
+        let volume =
+            |name: &str, path: &str, source| NamedVolume { name: name.to_owned(), path: path.to_owned(), source };
+        let mut volumes = Vec::new();
+        if let Some(package) = &spec.package {
+            volumes.push(volume(install::VOLUME, install::DIRECTORY, VolumeSource::Own));
+            if package.registry == PackageRegistry::Npm {
+                let source = VolumeSource::Engine { read_only: true };
+                volumes.push(volume(install::NODE_VOLUME, install::NODE_DIRECTORY, source));
+            }
+        }
+        volumes.extend(spec.volumes.iter().map(|(name, path)| volume(name, path, VolumeSource::Own)));
+        volumes.extend(spec.shares.iter().map(|(name, share)| {
+            let source = VolumeSource::Workspace { workspace: share.workspace.into(), read_only: share.read_only };
+            volume(name, &share.path, source)
+        }));
         Ok(SandboxSpec {
             workspace: row.id.sandbox(),
             kind: ContainerKind::McpServer,
@@ -156,7 +211,7 @@ impl Inner {
                 .into_iter()
                 .find(|network| network.as_str() == spec.network)
                 .unwrap_or(NetworkPolicy::Outbound),
-            volumes: volumes.map(|(name, path)| NamedVolume { name: name.to_owned(), path: path.to_owned() }).collect(),
+            volumes,
             warm: false,
         })
     }

@@ -43,14 +43,33 @@ pub struct ServerUpdate {
     pub run_as_root: Option<bool>,
     /// The environment, as a whole.
     pub environment: Option<BTreeMap<String, String>>,
-    /// The volumes, as a whole: each name with its path inside.
-    pub volumes: Option<BTreeMap<String, String>>,
+    /// The volumes, as a whole, by name.
+    pub volumes: Option<BTreeMap<String, VolumeRequest>>,
     /// What it may use.
     pub limits: LimitsChange,
     /// What it may reach.
     pub network: Option<NetworkPolicy>,
     /// How long a call may take.
     pub call_timeout: Option<Duration>,
+}
+
+/// A volume to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VolumeRequest {
+    /// One of the server's own.
+    Own {
+        /// Where it is inside.
+        path: String,
+    },
+    /// The `/workspace` of a workspace of the same project.
+    Workspace {
+        /// The workspace's id, or its name.
+        workspace: String,
+        /// Where it is inside.
+        path: String,
+        /// The server cannot write there.
+        read_only: bool,
+    },
 }
 
 /// Limits to change.

@@ -1,9 +1,12 @@
 //! Checks what a caller asks for, and fills in what it leaves open.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use emergent_core::Images;
-use emergent_store::{McpPackage, McpServerSpec, RestartPolicy};
+use emergent_store::{McpPackage, McpServerSpec, McpShare, RestartPolicy};
 
 use crate::{HostingConfig, HostingError, ServerUpdate, install};
 
@@ -29,6 +32,7 @@ pub(crate) fn defaults(config: &HostingConfig) -> McpServerSpec {
         shared: false,
         run_as_root: false,
         volumes: BTreeMap::new(),
+        shares: BTreeMap::new(),
         cpu: 0.5,
         memory_bytes: 512 * MIB,
         disk_bytes: GIB,
@@ -47,10 +51,18 @@ pub(crate) fn name(text: &str) -> Result<(), HostingError> {
     Err(HostingError::invalid("name", "it takes 1 to 63 of the characters a-z, 0-9 and -, and does not begin with -"))
 }
 
-/// What a server becomes by an update.
+/// The volumes that were asked for, with the workspaces that they name.
+#[derive(Debug, Default)]
+pub(crate) struct Volumes {
+    pub(crate) own: BTreeMap<String, String>,
+    pub(crate) shares: BTreeMap<String, McpShare>,
+}
+
+/// What a server becomes by an update; `volumes` are those of the update.
 pub(crate) fn apply(
     mut spec: McpServerSpec,
     update: &ServerUpdate,
+    volumes: Option<Volumes>,
     images: &Images,
 ) -> Result<McpServerSpec, HostingError> {
     if let Some(image) = &update.image {
@@ -81,7 +93,9 @@ pub(crate) fn apply(
     spec.restart_policy = update.restart_policy.unwrap_or(spec.restart_policy);
     spec.shared = update.shared.unwrap_or(spec.shared);
     spec.run_as_root = update.run_as_root.unwrap_or(spec.run_as_root);
-    spec.volumes = update.volumes.clone().unwrap_or(spec.volumes);
+    if let Some(Volumes { own, shares }) = volumes {
+        (spec.volumes, spec.shares) = (own, shares);
+    }
     spec.cpu = limits.cpu.unwrap_or(spec.cpu);
     spec.memory_bytes = limits.memory_bytes.unwrap_or(spec.memory_bytes);
     spec.disk_bytes = limits.disk_bytes.unwrap_or(spec.disk_bytes);
@@ -128,14 +142,17 @@ fn check(spec: &McpServerSpec) -> Result<(), HostingError> {
     if !(1..=u64::try_from(LONGEST_CALL.as_millis()).unwrap_or(u64::MAX)).contains(&spec.call_timeout_ms) {
         return invalid("call_timeout_ms", "it takes 1 to 3600000");
     }
-    volumes(&spec.volumes)?;
+    volumes(spec)?;
     spec.package.as_ref().map_or(Ok(()), package)
 }
 
-fn volumes(volumes: &BTreeMap<String, String>) -> Result<(), HostingError> {
+fn volumes(spec: &McpServerSpec) -> Result<(), HostingError> {
+    let shares = spec.shares.iter().map(|(name, share)| (name, &share.path));
+    let volumes: Vec<_> = spec.volumes.iter().chain(shares).collect();
     if volumes.len() > VOLUMES {
         return Err(HostingError::invalid("volumes", "there are more than 16"));
     }
+    let mut paths = BTreeSet::new();
     for (name, path) in volumes {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         let field = format!("volumes.{name}");
@@ -146,10 +163,14 @@ fn volumes(volumes: &BTreeMap<String, String>) -> Result<(), HostingError> {
         let parts = || path.split('/').skip(1);
         let plain = path.starts_with('/') && parts().all(|part| !part.is_empty() && part != "." && part != "..");
         let taken = ["proc", "sys", "dev", "workspace", ".emergent"];
-        let own = path.starts_with("/var/lib/emergent") || path.starts_with(install::DIRECTORY);
+        let own = ["/var/lib/emergent", install::DIRECTORY, install::NODE_DIRECTORY];
+        let own = own.iter().any(|own| path.starts_with(own));
         if !plain || path.contains(['\0', ':']) || parts().next().is_some_and(|first| taken.contains(&first)) || own {
             let message = "a volume's path is absolute, without . and .., and not one of the sandbox's own";
             return Err(HostingError::invalid(field, message));
+        }
+        if !paths.insert(path) {
+            return Err(HostingError::invalid(field, "another volume has this path"));
         }
     }
     Ok(())

@@ -54,6 +54,8 @@ pub struct BridgeStatus {
     pub sessions: usize,
     /// Children that run, with the requests that each has not answered.
     pub children: Vec<(ChildId, usize)>,
+    /// When a child last answered a request.
+    pub answered: Option<Instant>,
 }
 
 pub(crate) struct Inner {
@@ -162,7 +164,8 @@ impl Bridge {
     #[must_use]
     pub fn status(&self) -> BridgeStatus {
         let children = self.inner.context.links().iter().map(|link| (link.id().clone(), link.in_flight())).collect();
-        BridgeStatus { era: self.inner.era(), sessions: self.inner.sessions().len(), children }
+        let answered = self.inner.context.answered();
+        BridgeStatus { era: self.inner.era(), sessions: self.inner.sessions().len(), children, answered }
     }
 
     /// Ends the sessions of an owner who is not let in any more.

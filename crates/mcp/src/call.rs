@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::value::RawValue;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     Bridge,
@@ -11,8 +11,9 @@ use crate::{
     child::{Exit, LaunchError},
     config::Sharing,
     envelope::{Kind, Message},
-    event::{BridgeEvent, Era},
-    link::{Ask, AskError, next_id},
+    event::Era,
+    link::{Ask, AskError, Link, next_id},
+    modern::Modern,
     outlet::Outlet,
     rpc,
     warm::{StartError, result_of},
@@ -83,40 +84,55 @@ impl Bridge {
         params: Option<&RawValue>,
         patience: Duration,
     ) -> Result<Box<RawValue>, CallError> {
+        let began = Instant::now();
         match timeout(patience, self.inner.call(method, params)).await {
             Ok(answered) => answered,
             Err(_) => {
-                if let Some((link, _)) = self.inner.modern.alive() {
-                    let (child, method) = (link.id().clone(), method.to_owned());
-                    self.inner.context.tell(BridgeEvent::TimedOut { child, method });
-                } else if let Some((link, _)) = self.inner.warm.alive() {
-                    let (child, method) = (link.id().clone(), method.to_owned());
-                    self.inner.context.tell(BridgeEvent::TimedOut { child, method });
+                let modern = self.inner.modern.alive().map(|(link, _)| link);
+                if let Some(link) = modern.or_else(|| self.inner.warm.alive().map(|(link, _)| link)) {
+                    self.inner.context.tell_timed_out(link.id().clone(), method.to_owned(), Some(began));
                 }
                 Err(CallError::TimedOut { after: patience })
             }
         }
+    }
+
+    /// Makes sure that the child of plain calls is there and has answered its first question.
+    ///
+    /// # Errors
+    /// When the server's program does not start, ends, or does not answer in time.
+    pub async fn warm_up(&self) -> Result<(), CallError> {
+        self.inner.ready_for_calls().await.map(drop)
     }
 }
 
 // === impl Inner ===
 
 impl Inner {
-    async fn call(self: &Arc<Self>, method: &str, params: Option<&RawValue>) -> Result<Box<RawValue>, CallError> {
+    /// The child of plain calls, with what is known of it where it speaks the newer era.
+    async fn ready_for_calls(self: &Arc<Self>) -> Result<(Arc<Link>, Option<Arc<Modern>>), CallError> {
         let shared = self.context.config.sharing == Sharing::Shared;
-        let modern = if shared || self.era() == Some(Era::Legacy) {
-            None
-        } else {
+        if !shared && self.era() != Some(Era::Legacy) {
             match self.modern_link().await {
-                Ok(found) => Some(found),
-                Err(StartError::NotModern) => None,
+                Ok((link, modern)) => return Ok((link, Some(modern))),
+                Err(StartError::NotModern) => {}
                 Err(error) => return Err(error.into()),
             }
-        };
+        }
+        let (link, _) = self.warm_link().await?;
+        if !shared {
+            // One that ended when it was asked for the newer era, and answers the older one, is not asked again.
+            self.assume_legacy();
+        }
+        Ok((link, None))
+    }
+
+    async fn call(self: &Arc<Self>, method: &str, params: Option<&RawValue>) -> Result<Box<RawValue>, CallError> {
+        let (link, modern) = self.ready_for_calls().await?;
         let params = params.map_or("{}", RawValue::get);
-        let (link, params) = match modern {
-            Some((link, modern)) => (link, with_meta(params, &modern.meta()).ok_or(CallError::Parameters)?),
-            None => (self.warm_link().await?.0, params.to_owned()),
+        let params = match modern {
+            Some(modern) => with_meta(params, &modern.meta()).ok_or(CallError::Parameters)?,
+            None => params.to_owned(),
         };
         if !params.starts_with('{') {
             return Err(CallError::Parameters);

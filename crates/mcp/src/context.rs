@@ -5,10 +5,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::broadcast;
+use tokio::{sync::broadcast, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{child::Launcher, config::BridgeConfig, event::BridgeEvent, link::Link, outlet::Limits};
+use crate::{
+    child::{ChildId, Launcher},
+    config::BridgeConfig,
+    event::BridgeEvent,
+    link::Link,
+    outlet::Limits,
+};
 
 /// The longest that a client may hold up a child that others use too.
 const SHARED_STALL: Duration = Duration::from_secs(2);
@@ -26,6 +32,8 @@ pub(crate) struct Context {
     links: Mutex<Vec<Weak<Link>>>,
     /// Tells the event ids of this bridge from those of one before it.
     pub(crate) boot: String,
+    /// When a child last answered a request.
+    answered: Mutex<Option<Instant>>,
 }
 
 // === impl Context ===
@@ -35,7 +43,8 @@ impl Context {
         let mut boot = uuid::Uuid::new_v4().simple().to_string();
         boot.truncate(8);
         let (events, stop) = (broadcast::Sender::new(256), CancellationToken::new());
-        Self { launcher, config, events, tasks: TaskTracker::new(), stop, links: Mutex::default(), boot }
+        let (tasks, links, answered) = (TaskTracker::new(), Mutex::default(), Mutex::default());
+        Self { launcher, config, events, tasks, stop, links, boot, answered }
     }
 
     /// Tells the owner.
@@ -47,6 +56,22 @@ impl Context {
 
     pub(crate) fn listen(&self) -> broadcast::Receiver<BridgeEvent> {
         self.events.subscribe()
+    }
+
+    /// A child has answered a request.
+    pub(crate) fn note_answer(&self) {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// When a child last answered a request.
+    pub(crate) fn answered(&self) -> Option<Instant> {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells that a call which began then has run out of time.
+    pub(crate) fn tell_timed_out(&self, child: ChildId, method: String, began: Option<Instant>) {
+        let silent = began.is_none_or(|began| self.answered().is_none_or(|answered| answered < began));
+        self.tell(BridgeEvent::TimedOut { child, method, silent });
     }
 
     /// Remembers a child, until it is gone.

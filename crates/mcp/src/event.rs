@@ -35,12 +35,14 @@ pub enum BridgeEvent {
         /// How.
         exit: Exit,
     },
-    /// A call ran out of time. Nothing is restarted; enough of these in a row mean an unresponsive server.
+    /// A call ran out of time. Nothing is restarted; enough silent ones in a row mean an unresponsive server.
     TimedOut {
         /// Which child.
         child: ChildId,
         /// Its method.
         method: String,
+        /// No child has answered anything while the call waited.
+        silent: bool,
     },
     /// A child wrote what is no message of the protocol; told once for each child.
     Rubbish {

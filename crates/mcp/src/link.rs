@@ -358,7 +358,8 @@ impl Link {
             pending.outlet.push_now(rpc::error(Some(&pending.id), rpc::TIMED_OUT, &text), true);
             let id = if self.serves == Serves::Session { pending.id.to_string() } else { key.written() };
             let _ = self.lines.try_send(framed(&rpc::cancelled(&id, "no answer in time")));
-            self.context.tell(BridgeEvent::TimedOut { child: self.id().clone(), method: pending.method.into() });
+            let began = pending.until.and_then(|until| until.checked_sub(pending.patience?));
+            self.context.tell_timed_out(self.id().clone(), pending.method.into(), began);
         }
     }
 

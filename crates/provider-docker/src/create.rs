@@ -40,7 +40,7 @@ use crate::{
     labels::{self, name_of},
     network::Attachment,
     provider::Parts,
-    removal,
+    removal, shared_volumes,
     volumes::{self, IN_TMP, Role, SandboxVolume},
 };
 
@@ -142,6 +142,7 @@ impl<'a> Prepared<'a> {
         let prepared = Self { parts, spec, name, image, volumes, filled: HashSet::new() };
         let made = async {
             let docker = parts.engine.client().await?;
+            shared_volumes::ensure(docker, spec).await?;
             for volume in &prepared.volumes {
                 let own = volume.label.clone().map(|label| (labels::VOLUME.to_owned(), label));
                 let request = VolumeCreateRequest {
@@ -260,6 +261,8 @@ impl<'a> Prepared<'a> {
             };
             command.extend([flag.to_owned(), volume.path.clone()]);
         }
+        let filled = shared_volumes::to_be_owned(spec);
+        command.extend(filled.flat_map(|path| ["--own".to_owned(), path.to_owned()]));
         if let Runtime::Gvisor(_) = runtime {
             // Only inside can they be counted, and a fork bomb that reaches the cgroup's limit ends the whole sandbox.
             command.extend(["--nproc".to_owned(), spec.limits.pids.to_string()]);
@@ -299,7 +302,8 @@ impl<'a> Prepared<'a> {
         let (dns, dns_options) = attachment.dns.clone().unzip();
         let is_filled = |volume: &SandboxVolume| self.filled.contains(&volume.name(spec.workspace));
         let volumes = self.volumes.iter().map(|volume| volume.mount(spec.workspace, is_filled(volume)));
-        let mut mounts = volumes.chain([self.parts.guest.mount()]).collect::<Vec<Mount>>();
+        let shared = shared_volumes::mounts(spec, self.parts.server);
+        let mut mounts = volumes.chain([self.parts.guest.mount()]).chain(shared).collect::<Vec<Mount>>();
         if let Runtime::Gvisor(_) = runtime {
             mounts.push(self.parts.guest.mount_at(IN_TMP));
         }

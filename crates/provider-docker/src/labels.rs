@@ -20,6 +20,8 @@ pub(crate) const HANDED_OVER: &str = "emergent.handed-over";
 pub(crate) const HOLDER: &str = "holder";
 /// What a volume with a build of the guest is marked with.
 pub(crate) const GUEST: &str = "guest";
+/// What a volume that sandboxes fill for others is marked with.
+pub(crate) const FILLED: &str = "filled";
 
 /// The name of a workspace's container, and of its volume.
 pub(crate) fn name_of(workspace: WorkspaceId) -> String {
@@ -30,6 +32,11 @@ pub(crate) fn name_of(workspace: WorkspaceId) -> String {
 /// that carries the sandbox's label goes with it.
 pub(crate) fn name_of_hand_over(workspace: WorkspaceId) -> String {
     format!("emergent-{workspace}.handed-over")
+}
+
+/// The name of a volume for all sandboxes of the engine.
+pub(crate) fn name_of_engine_volume(volume: &str) -> String {
+    format!("emergent-shared-{volume}")
 }
 
 /// The name of a snapshot's volume, and of its image's repository.

@@ -31,6 +31,7 @@ mod network;
 mod registry;
 mod removal;
 mod root_probe;
+mod shared_volumes;
 mod snapshots;
 mod tidy;
 mod volumes;

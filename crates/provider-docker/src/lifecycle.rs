@@ -152,6 +152,7 @@ impl Lifecycle for DockerProvider {
         // What fills its volume, where it was to be made from a snapshot.
         copy::clear(docker, workspace.as_uuid()).await.map_err(failed)?;
         observer.destroyed(workspace, DestroyStep::SandboxRemoved);
+        removal::sharers_of(docker, workspace).await.map_err(failed)?;
         removal::volumes_of(docker, workspace).await.map_err(failed)?;
         observer.destroyed(workspace, DestroyStep::VolumesRemoved);
         if let Some(snapshot) = container.config.and_then(|config| snapshots::of_labels(&config.labels?)) {

@@ -1,12 +1,15 @@
 //! Removing containers and volumes: what is gone is no error, and what somebody else removes is waited for.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use bollard::{
     Docker,
-    query_parameters::{ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder},
+    query_parameters::{
+        ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder,
+        RemoveVolumeOptionsBuilder,
+    },
 };
-use emergent_provider::WorkspaceId;
+use emergent_provider::{ContainerKind, KIND_LABEL, WorkspaceId};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -43,6 +46,22 @@ pub(crate) async fn volume(docker: &Docker, name: &str) -> Result<(), EngineErro
             ended => return ended.map(drop),
         }
     }
+}
+
+/// Removes the hosted servers' containers that mount a workspace's volume, so that the volume can go; their own volumes
+/// stay, and whoever drives them finds out.
+pub(crate) async fn sharers_of(docker: &Docker, workspace: WorkspaceId) -> Result<(), EngineError> {
+    let filters = HashMap::from([
+        ("volume".to_owned(), vec![labels::name_of(workspace)]),
+        ("label".to_owned(), vec![format!("{KIND_LABEL}={}", ContainerKind::McpServer.as_str())]),
+    ]);
+    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    for sharer in bounded(docker.list_containers(Some(options))).await? {
+        let Some(id) = sharer.id else { continue };
+        tracing::info!(%workspace, container = id, "a hosted server loses the workspace that it shares");
+        container(docker, &id).await?;
+    }
+    Ok(())
 }
 
 /// Removes the volumes of a sandbox that are not among `wanted`.

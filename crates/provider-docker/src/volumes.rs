@@ -13,7 +13,7 @@ use bollard::{
     query_parameters::ListVolumesOptionsBuilder,
 };
 use emergent_guest_proto::{GUEST_MOUNT, PRIVATE_DIR, STATE_DIR, WORKSPACE_DIR};
-use emergent_provider::{SandboxSpec, SnapshotId, WorkspaceId};
+use emergent_provider::{SandboxSpec, SnapshotId, VolumeSource, WorkspaceId};
 
 use crate::{
     engine::{EngineError, bounded},
@@ -69,7 +69,8 @@ pub(crate) fn of_sandbox(spec: &SandboxSpec, declared: &[String]) -> Result<Vec<
         label: Some(PRIVATE.to_owned()),
         role: Role::Private,
     };
-    let named = spec.volumes.iter().map(|volume| SandboxVolume {
+    let own = spec.volumes.iter().filter(|volume| volume.source == VolumeSource::Own);
+    let named = own.map(|volume| SandboxVolume {
         suffix: format!("-{}", volume.name),
         path: volume.path.clone(),
         label: Some(volume.name.clone()),
@@ -186,7 +187,11 @@ mod tests {
             registry: None,
             limits: ResourceLimits { cpu: 1.0, memory_bytes: 0, disk_bytes: 0, pids: 0 },
             network: NetworkPolicy::None,
-            volumes: vec![NamedVolume { name: "cache".to_owned(), path: "/cache".to_owned() }],
+            volumes: vec![NamedVolume {
+                name: "cache".to_owned(),
+                path: "/cache".to_owned(),
+                source: VolumeSource::Own,
+            }],
         }
     }
 

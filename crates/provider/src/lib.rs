@@ -30,11 +30,11 @@ pub use id::{ServerId, SnapshotId, WorkspaceId};
 pub use image::{ImageRef, InvalidImage};
 pub use observed::{EngineEvent, EngineEventKind, EngineState, ExitReason, Observed};
 pub use origin::Origin;
-pub use owner::{Owner, SERVER_LABEL, WORKSPACE_LABEL};
+pub use owner::{KIND_LABEL, Owner, SERVER_LABEL, WORKSPACE_LABEL};
 pub use provider::{Channels, Created, Inventory, Lifecycle, Provider, ProviderKind, UsedImage};
 pub use snapshots::{ObservedSnapshot, SnapshotSpec, Snapshots, TakeError, Taken};
 pub use spec::{
     ContainerKind, ImageAccess, ImageCommand, NamedVolume, NetworkPolicy, RegistryCredentials, ResourceLimits,
-    SandboxSpec,
+    SandboxSpec, VolumeSource,
 };
 pub use step::{CreateStep, DestroyStep, PullProgress, SnapshotStep, StepObserver, StopStep};

@@ -45,13 +45,35 @@ pub enum ImageAccess {
     Pulled(Option<String>),
 }
 
-/// A directory that outlives the sandbox: it goes when the sandbox is destroyed, not when it is discarded.
+/// A directory of a sandbox that is not part of its root file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedVolume {
     /// Its name among the sandbox's volumes: 1 to 64 of `A-Z a-z 0-9 _ -`.
     pub name: String,
     /// Where it is inside: an absolute path.
     pub path: String,
+    /// Whose it is.
+    pub source: VolumeSource,
+}
+
+/// Whose a volume is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VolumeSource {
+    /// The sandbox's own: it outlives the sandbox, and goes when that is destroyed, not when it is discarded.
+    Own,
+    /// The `/workspace` of a workspace on this engine, which has to be there. When the workspace is destroyed, the
+    /// sandbox is discarded first.
+    Workspace {
+        /// Which workspace.
+        workspace: WorkspaceId,
+        /// The sandbox cannot write there.
+        read_only: bool,
+    },
+    /// One for all sandboxes of the engine, by the volume's name; it is made when it is first asked for, and stays.
+    Engine {
+        /// The sandbox cannot write there.
+        read_only: bool,
+    },
 }
 
 /// What an image runs by itself, and where.

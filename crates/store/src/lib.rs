@@ -51,8 +51,8 @@ pub use ids::{AuditId, ProjectId, SessionId, TokenId};
 pub use leftovers::{LeftoverKind, LeftoverRow};
 pub use mcp_allow_list::{InvalidMcpName, McpAllowList};
 pub use mcp_servers::{
-    MCP_SERVERS_ON, McpPackage, McpServerAdmission, McpServerChange, McpServerExit, McpServerId, McpServerRow,
-    McpServerSpec, McpServerState, PackageRegistry, RestartPolicy, UnknownMcpServerState,
+    MCP_SERVERS_ON, McpChangeReach, McpPackage, McpServerAdmission, McpServerChange, McpServerExit, McpServerId,
+    McpServerRow, McpServerSpec, McpServerState, McpShare, PackageRegistry, RestartPolicy, UnknownMcpServerState,
 };
 pub use open::{DatabaseUrl, InvalidDatabaseUrl, Store};
 pub use page::{Cursor, InvalidCursor, Page, PageRequest};

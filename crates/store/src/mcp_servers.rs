@@ -1,10 +1,11 @@
 //! The rows of hosted MCP servers.
 //!
 //! ```text
-//!   starting ──► running ⇄ backing_off
-//!      │  ▲         │
-//!      ▼  │         ▼
-//!    failed ◄──► stopped          any ──► deleting ──► (no row)
+//!     ┌──────► starting ──► running ──► backing_off ──┐
+//!     │           │  │         │                      │
+//!     │           ▼  ▼         ▼                      │
+//!   failing, failed  └──► stopped                     │
+//!     ▲ └───────────────────────────── starting ◄─────┘        any ──► deleting ──► (no row)
 //! ```
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
@@ -17,6 +18,7 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait as _},
 };
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{
     ProjectId, QuotaReached, QuotaUse, Store, StoreError,
@@ -54,7 +56,7 @@ pub struct McpServerRow {
     pub environment_keys: Vec<String>,
     /// The variables themselves, encrypted.
     pub environment_sealed: Option<Vec<u8>>,
-    /// Grows with every change of what it is.
+    /// Grows with every change that its sandbox is made anew for.
     pub revision: u64,
     /// The revision that its sandbox was made from.
     pub made_revision: Option<u64>,
@@ -111,6 +113,9 @@ pub struct McpServerSpec {
     /// Volumes by name, each with its path inside.
     #[serde(default)]
     pub volumes: BTreeMap<String, String>,
+    /// Workspaces whose `/workspace` it sees, by a volume's name.
+    #[serde(default)]
+    pub shares: BTreeMap<String, McpShare>,
     /// CPU cores.
     pub cpu: f64,
     /// Bytes of memory.
@@ -123,6 +128,17 @@ pub struct McpServerSpec {
     pub network: String,
     /// How long a call may take, in milliseconds.
     pub call_timeout_ms: u64,
+}
+
+/// A workspace whose `/workspace` a hosted server sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct McpShare {
+    /// The workspace, of the same project.
+    pub workspace: Uuid,
+    /// Where it is inside the server.
+    pub path: String,
+    /// The server cannot write there.
+    pub read_only: bool,
 }
 
 /// A package from a registry.
@@ -181,14 +197,27 @@ pub enum McpServerState {
     Starting,
     /// It takes calls.
     Running,
+    /// Its program ends, or does not answer, before it is ready; it waits for the next try.
+    Failing,
     /// It has crashed too often, and waits.
     BackingOff,
     /// It does not run, by somebody's will or its policy's.
     Stopped,
-    /// It could not be made to run.
+    /// Its sandbox could not be made; it waits for the next try.
     Failed,
     /// On its way to be gone.
     Deleting,
+}
+
+/// How far a change of a hosted server reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum McpChangeReach {
+    /// Only how it is looked after changes; what runs goes on.
+    Settings,
+    /// Its processes are started again.
+    Processes,
+    /// Its sandbox is made anew.
+    Sandbox,
 }
 
 /// A word that names no state of a hosted server.
@@ -249,14 +278,15 @@ impl McpServerSpec {
 
 impl McpServerState {
     /// All states.
-    pub const ALL: [Self; 6] =
-        [Self::Starting, Self::Running, Self::BackingOff, Self::Stopped, Self::Failed, Self::Deleting];
+    pub const ALL: [Self; 7] =
+        [Self::Starting, Self::Running, Self::Failing, Self::BackingOff, Self::Stopped, Self::Failed, Self::Deleting];
 
     /// The word for it in rows and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Failing => "failing",
             Self::BackingOff => "backing_off",
             Self::Stopped => "stopped",
             Self::Failed => "failed",
@@ -357,8 +387,9 @@ impl Store {
         rows.into_iter().map(McpServerRow::try_from).collect()
     }
 
-    /// Records what a server is from now on, under its next revision, if its project's quotas have room for what it
-    /// takes then.
+    /// Records what a server is from now on, if its project's quotas have room for what it takes then. Where its sandbox
+    /// is to be made anew it has its next revision, and where other processes are to run, the era of its protocol is
+    /// forgotten.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -368,6 +399,7 @@ impl Store {
         spec: &McpServerSpec,
         environment_keys: &[String],
         environment_sealed: Option<Vec<u8>>,
+        reach: McpChangeReach,
     ) -> Result<McpServerChange, StoreError> {
         let transaction = self.writer.begin_alone(Alone::Places, "begin changing an MCP server").await?;
         let row = Entity::find_by_id(id.as_uuid()).one(&transaction).await.doing("read an MCP server")?;
@@ -377,7 +409,7 @@ impl Store {
         };
         let limits = spec.limits();
         let wanted = QuotaUse::of_mcp_server(&limits).beyond(&QuotaUse::of_mcp_server(&row.spec.limits()));
-        let update = self
+        let mut update = self
             .own_mcp_server(id)
             .filter(quotas::has_room(row.project, &wanted))
             .col_expr(Column::Spec, Expr::value(spec_json(spec)?))
@@ -387,8 +419,13 @@ impl Store {
             .col_expr(Column::Pids, Expr::value(i64::from(limits.pids)))
             .col_expr(Column::EnvironmentKeys, Expr::value(keys_json(environment_keys)))
             .col_expr(Column::EnvironmentSealed, Expr::value(environment_sealed))
-            .col_expr(Column::Revision, Expr::col(Column::Revision).add(1))
             .col_expr(Column::UpdatedAt, Expr::value(now()));
+        if reach >= McpChangeReach::Sandbox {
+            update = update.col_expr(Column::Revision, Expr::col(Column::Revision).add(1));
+        }
+        if reach >= McpChangeReach::Processes {
+            update = update.col_expr(Column::Era, Expr::value(None::<String>));
+        }
         let changed = update.exec(&transaction).await.doing("change an MCP server")?.rows_affected > 0;
         if !changed {
             let reached = quotas::over_quota(&transaction, row.project, &wanted).await?;

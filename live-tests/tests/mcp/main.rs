@@ -5,8 +5,10 @@ mod clients;
 mod conformance;
 mod endpoint;
 mod faults;
+mod files;
 mod gateway;
 mod lifecycle;
+mod ready;
 mod secrets;
 mod shim;
 
@@ -15,6 +17,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     emergent_live_tests::case::run(&[
         lifecycle::cases,
+        ready::cases,
+        files::cases,
         endpoint::cases,
         gateway::cases,
         secrets::cases,

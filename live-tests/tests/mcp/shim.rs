@@ -5,7 +5,7 @@ use std::{process::Stdio, time::Duration};
 use anyhow::{Context as _, ensure};
 use emergent_live_tests::{
     Case, Runtime, Server,
-    mcp::{host, start},
+    mcp::{SERVERS, host, start},
     server::program,
 };
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ use tokio::{
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("mcp::a_client_on_stdio_reaches_a_hosted_server", hosted),
+        Case::new("mcp::a_client_on_stdio_outlives_its_session", outlives_its_session),
         Case::new("mcp::a_client_on_stdio_works_in_a_workspace_in_both_eras", workspace),
     ]
 }
@@ -100,6 +101,29 @@ async fn hosted(runtime: Runtime) -> anyhow::Result<()> {
     let wrong = shim.ask(json!({ "jsonrpc": "2.0", "id": 9, "method": "no/such" })).await?;
     ensure!(wrong["error"]["code"] == -32601, "{wrong}");
     shim.close().await
+}
+
+async fn outlives_its_session(runtime: Runtime) -> anyhow::Result<()> {
+    let server = start(runtime).await?;
+    host(&server.api, json!({})).await?;
+    let mut shim = Shim::start(&server, &["fixture"])?;
+    shim.open().await?;
+    let count = |id: u32| {
+        json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call",
+        "params": { "name": "count", "arguments": {} } })
+    };
+    ensure!(shim.ask(count(2)).await?["result"]["content"][0]["text"] == "1");
+    let restart = format!("{SERVERS}/fixture/restart");
+    server.api.post(&restart, json!({})).await?.success()?;
+    // Another process, in another session; and it stays that one.
+    ensure!(shim.ask(count(3)).await?["result"]["content"][0]["text"] == "1");
+    ensure!(shim.ask(count(4)).await?["result"]["content"][0]["text"] == "2");
+    // What cannot be mended is told in words of the command line.
+    server.api.delete(&format!("{SERVERS}/fixture")).await?.refusal(204)?;
+    let gone = shim.ask(count(5)).await?;
+    ensure!(gone["error"]["message"].as_str().is_some_and(|text| text.contains("`emergent mcp ls`")), "{gone}");
+    drop(shim);
+    Ok(())
 }
 
 async fn workspace(runtime: Runtime) -> anyhow::Result<()> {

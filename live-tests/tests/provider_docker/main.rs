@@ -6,9 +6,10 @@ mod faults;
 mod isolation;
 mod lifecycle;
 mod sandbox;
+mod volumes;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    emergent_live_tests::case::run(&[lifecycle::cases, isolation::cases, faults::cases])
+    emergent_live_tests::case::run(&[lifecycle::cases, isolation::cases, volumes::cases, faults::cases])
 }

@@ -18,12 +18,14 @@ pub(crate) enum TokenCommand {
     /// Give a token a new secret; the old one stops working at once, and what is open by it ends.
     Rotate {
         /// The token's id or name.
-        token: String,
+        #[arg(value_name = "TOKEN")]
+        given: String,
     },
     /// Revoke a token; it stops working at once, and what is open by it ends.
     Revoke {
         /// The token's id or name.
-        token: String,
+        #[arg(value_name = "TOKEN")]
+        given: String,
     },
 }
 

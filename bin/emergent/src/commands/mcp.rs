@@ -1,29 +1,32 @@
 //! `emergent mcp …`.
 
+mod call;
 mod connect;
+mod spec;
 
-use emergent_api::resources::{
-    mcp_servers::{
-        request::{McpCall, McpServerRequest, PackageRequest, RegistryName},
-        view::{McpAnswer, McpLogs, McpServerList, McpServerView, McpState},
-    },
-    workspaces::request::RequestedLimits,
-};
+use emergent_api::resources::mcp_servers::view::{McpExit, McpLogs, McpServerList, McpServerView, McpState};
+use futures::{StreamExt as _, stream};
 use reqwest::Method;
-use serde_json::value::RawValue;
 
 use crate::{
-    cli::{McpAddArgs, McpCommand, WithServer},
+    cli::{McpCommand, WithServer},
     client::{Client, ClientError},
     commands::{
         ended,
-        workspace::{find, report},
+        workspace::{
+            copy::{self, Side},
+            find, report,
+        },
     },
     exit::ExitStatus,
     print,
 };
 
 const SERVERS: &str = "/api/v1/mcp/servers";
+/// How many servers are deleted side by side.
+const TOGETHER: usize = 8;
+/// How many of the last lines of a program that does not run are shown.
+const LAST_LINES: usize = 10;
 
 /// Does it.
 pub(super) async fn run(arguments: WithServer<McpCommand>) -> ExitStatus {
@@ -33,15 +36,24 @@ pub(super) async fn run(arguments: WithServer<McpCommand>) -> ExitStatus {
         Err(error) => return ended(Err(error)),
     };
     match arguments.command {
-        McpCommand::Add(new) => ended(add(&client, new, json).await),
+        McpCommand::Add(new) => finished(spec::add(&client, new, json).await),
+        McpCommand::Update(change) => finished(spec::update(&client, change, json).await),
         McpCommand::Ls => ended(ls(&client, json).await),
         McpCommand::Show { name } => ended(show(&client, client.address(), &name, json).await),
-        McpCommand::Call { name, method, params, timeout } => call(&client, &name, &method, &params, timeout).await,
+        McpCommand::Call { name, method, params, timeout } => {
+            finished(call::call(&client, &name, (&method, &params), timeout, json).await)
+        }
+        McpCommand::Cp { from, to } => ended(copy::run(&client, Side::McpServer, &from, &to).await),
         McpCommand::Connect { name, workspace } => ended(connect_to(client, name, workspace).await),
         McpCommand::Logs { name } => ended(logs(&client, &name, json).await),
-        McpCommand::Restart { name } => ended(restart(&client, &name, json).await),
+        McpCommand::Restart { name } => finished(restart(&client, &name, json).await),
         McpCommand::Rm { servers } => remove(&client, &servers, json).await,
     }
+}
+
+/// Shows a failure; otherwise the command has said how it ended.
+fn finished(result: Result<ExitStatus, ClientError>) -> ExitStatus {
+    result.unwrap_or_else(|error| ended(Err(error)))
 }
 
 async fn connect_to(client: Client, name: Option<String>, workspace: Option<String>) -> Result<(), ClientError> {
@@ -55,42 +67,6 @@ async fn connect_to(client: Client, name: Option<String>, workspace: Option<Stri
     connect::connect(client, path).await
 }
 
-async fn add(client: &Client, new: McpAddArgs, json: bool) -> Result<(), ClientError> {
-    let sharing = new.sharing();
-    let package = match (new.npm, new.pypi) {
-        (Some(npm), _) => Some((RegistryName::Npm, npm)),
-        (None, pypi) => pypi.map(|pypi| (RegistryName::Pypi, pypi)),
-    };
-    let limits = RequestedLimits { cpu: new.cpu, memory: new.memory, disk: new.disk, ..RequestedLimits::default() };
-    let body = McpServerRequest {
-        name: Some(new.name),
-        image: new.image,
-        cmd: (!new.command.is_empty()).then_some(new.command),
-        stdio_bridge: new.port.map(|_| false),
-        port: new.port,
-        path: new.path,
-        package: package.map(|(registry, requirement)| PackageRequest {
-            registry,
-            requirement,
-            constraints: new.constraint,
-        }),
-        restart_policy: new.restart.map(Into::into),
-        sharing,
-        run_as_root: new.root.then_some(true),
-        environment: (!new.env.is_empty()).then(|| new.env.into_iter().collect()),
-        volumes: (!new.volume.is_empty()).then(|| new.volume.into_iter().collect()),
-        resource_limits: Some(limits),
-        network: new.network.map(Into::into),
-        ..McpServerRequest::default()
-    };
-    let request = client.request(Method::POST, SERVERS)?.query(&[("wait_seconds", new.wait)]).json(&body);
-    let progress = print::spinner("starting the server");
-    let made = client.answer::<McpServerView>(request).await;
-    progress.finish_and_clear();
-    told(&made?, json);
-    Ok(())
-}
-
 async fn ls(client: &Client, json: bool) -> Result<(), ClientError> {
     let list: McpServerList = client.get(SERVERS).await?;
     if json {
@@ -102,7 +78,7 @@ async fn ls(client: &Client, json: bool) -> Result<(), ClientError> {
         list.items.iter().map(|server| {
             [
                 server.name.clone(),
-                word(server).to_owned(),
+                sentence(server),
                 server.package.as_ref().map_or_else(|| server.image.clone(), |package| package.requirement.clone()),
                 server.restarts.to_string(),
                 server.sessions.to_string(),
@@ -132,33 +108,6 @@ async fn show(client: &Client, base: &str, name: &str, json: bool) -> Result<(),
     Ok(())
 }
 
-/// A name with a slash is a method; any other is a tool's.
-async fn call(client: &Client, server: &str, method: &str, params: &str, timeout: Option<u64>) -> ExitStatus {
-    let called = async {
-        let is_method = method.contains('/') || method == "ping";
-        let (method, params) = if is_method {
-            (method.to_owned(), params.to_owned())
-        } else {
-            let name = serde_json::Value::from(method);
-            ("tools/call".to_owned(), format!(r#"{{"name":{name},"arguments":{params}}}"#))
-        };
-        let params = RawValue::from_string(params).map_err(ClientError::BadParameters)?;
-        let body = McpCall { method, params: Some(params), timeout_ms: timeout.map(|seconds| seconds * 1000) };
-        client.answer::<McpAnswer>(client.request(Method::POST, &path(server, "/call"))?.json(&body)).await
-    };
-    match called.await {
-        Ok(McpAnswer { error: Some(error), .. }) => {
-            print::error(&format!("the server answered with error {}: {}", error.code, error.message));
-            ExitStatus::Failure
-        }
-        Ok(McpAnswer { result, .. }) => {
-            print::json(&result);
-            ExitStatus::Success
-        }
-        Err(error) => ended(Err(error)),
-    }
-}
-
 async fn logs(client: &Client, server: &str, json: bool) -> Result<(), ClientError> {
     let logs: McpLogs = client.get(&path(server, "/logs")).await?;
     if json {
@@ -167,36 +116,39 @@ async fn logs(client: &Client, server: &str, json: bool) -> Result<(), ClientErr
     }
     for log in &logs.processes {
         print::notice(&format!("process {}\n", log.process));
-        print::out(&log.stderr);
+        print::out(&print::foreign(&log.stderr));
     }
     if let Some(exit) = &logs.last_exit {
-        let how = match (exit.exit_code, exit.signal, &exit.reason) {
-            (_, _, Some(reason)) => reason.clone(),
-            (_, Some(signal), None) => format!("signal {signal}"),
-            (code, None, None) => {
-                format!("exit code {}", code.map_or_else(|| "unknown".to_owned(), |code| code.to_string()))
-            }
-        };
-        print::notice(&format!("last ended at {}: {how}\n", exit.at));
-        print::out(&exit.stderr);
+        print::notice(&format!("last ended at {}: {}\n", exit.at, how(exit)));
+        print::out(&print::foreign(&exit.stderr));
     }
     Ok(())
 }
 
-async fn restart(client: &Client, server: &str, json: bool) -> Result<(), ClientError> {
+fn how(exit: &McpExit) -> String {
+    match (exit.exit_code, exit.signal, &exit.reason) {
+        (_, _, Some(reason)) => print::foreign(reason),
+        (_, Some(signal), None) => format!("signal {signal}"),
+        (Some(code), None, None) => format!("exit code {code}"),
+        (None, None, None) => "exit code unknown".to_owned(),
+    }
+}
+
+async fn restart(client: &Client, server: &str, json: bool) -> Result<ExitStatus, ClientError> {
     let progress = print::spinner("restarting");
     let restarted = client.answer::<McpServerView>(client.request(Method::POST, &path(server, "/restart"))?).await;
     progress.finish_and_clear();
-    told(&restarted?, json);
-    Ok(())
+    Ok(runs(&restarted?, json))
 }
 
-/// Deletes servers; one that fails does not keep the others from it.
+/// Deletes servers side by side; one that fails does not keep the others from it.
 async fn remove(client: &Client, which: &[String], json: bool) -> ExitStatus {
     let progress = print::spinner("deleting");
     let (mut done, mut failed) = (Vec::new(), Vec::new());
-    for name in which {
-        match client.delete(&path(name, "")).await {
+    let mut removals =
+        stream::iter(which).map(|name| async move { (name, client.delete(&path(name, "")).await) }).buffered(TOGETHER);
+    while let Some((name, removed)) = removals.next().await {
+        match removed {
             Ok(()) => done.push(name),
             Err(error) => failed.push(error),
         }
@@ -210,14 +162,46 @@ async fn remove(client: &Client, which: &[String], json: bool) -> ExitStatus {
     report(failed.into_iter())
 }
 
+/// Shows a server that was to run, and why it does not if that is so.
+fn runs(server: &McpServerView, json: bool) -> ExitStatus {
+    if server.state == McpState::Running {
+        told(server, json);
+        return ExitStatus::Success;
+    }
+    if json {
+        print::json(server);
+    }
+    let name = &server.name;
+    print::error(&format!("{name} is {}", sentence(server)));
+    let program_ended = matches!(server.state, McpState::Failing | McpState::BackingOff | McpState::Stopped);
+    if let Some(exit) = server.last_exit.as_ref().filter(|exit| program_ended && !exit.stderr.trim().is_empty()) {
+        let lines: Vec<&str> = exit.stderr.trim_end().lines().collect();
+        let last = lines.get(lines.len().saturating_sub(LAST_LINES)..).unwrap_or_default().join("\n  ");
+        print::notice(&format!("what it has said last:\n  {}\n", print::foreign(&last)));
+    }
+    print::notice(&format!(
+        "it stays registered: `emergent mcp logs {name}` shows more, `emergent mcp update {name}` changes it, `emergent \
+         mcp rm {name}` removes it\n"
+    ));
+    ExitStatus::Failure
+}
+
 fn told(server: &McpServerView, json: bool) {
     if json {
         return print::json(server);
     }
     if let Some(message) = &server.message {
-        print::notice(&format!("{message}\n"));
+        print::notice(&format!("{}\n", print::foreign(message)));
     }
     print::line(&format!("{} {} {}", server.name, word(server), server.endpoint));
+}
+
+/// The state, and what is to be said of it.
+fn sentence(server: &McpServerView) -> String {
+    match &server.message {
+        Some(message) => format!("{} ({})", word(server), print::foreign(message)),
+        None => word(server).to_owned(),
+    }
 }
 
 fn word(server: &McpServerView) -> &'static str {
@@ -225,6 +209,7 @@ fn word(server: &McpServerView) -> &'static str {
         McpState::Running if server.unresponsive => "unresponsive",
         McpState::Starting => "starting",
         McpState::Running => "running",
+        McpState::Failing => "failing",
         McpState::BackingOff => "backing_off",
         McpState::Stopped => "stopped",
         McpState::Failed => "failed",
@@ -233,7 +218,7 @@ fn word(server: &McpServerView) -> &'static str {
 }
 
 /// Where a server is. What a person has typed is made one segment of the path.
-fn path(server: &str, rest: &str) -> String {
+pub(super) fn path(server: &str, rest: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     let escape = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
     let segment: String = server.bytes().map(escape).collect();

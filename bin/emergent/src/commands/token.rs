@@ -22,12 +22,12 @@ pub(super) async fn run(arguments: WithServer<TokenCommand>) -> Result<(), Clien
             let tokens: TokenList = client.get_with(TOKENS, &of_project).await?;
             if json { print::json(&tokens) } else { show(&tokens.items) }
         }
-        TokenCommand::Rotate { token } => {
-            let id = meant(&client, &token).await?;
+        TokenCommand::Rotate { given } => {
+            let id = meant(&client, &given).await?;
             show_secret(&client.post_nothing(&format!("{TOKENS}/{id}/rotate")).await?, json);
         }
-        TokenCommand::Revoke { token } => {
-            let id = meant(&client, &token).await?;
+        TokenCommand::Revoke { given } => {
+            let id = meant(&client, &given).await?;
             client.delete(&format!("{TOKENS}/{id}")).await?;
             if json {
                 print::json(&serde_json::json!({ "id": id, "revoked": true }));

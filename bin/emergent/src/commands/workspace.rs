@@ -1,7 +1,7 @@
 //! `emergent workspace …`.
 
 mod audit;
-mod copy;
+pub(super) mod copy;
 mod create;
 mod exec;
 pub(super) mod find;
@@ -40,7 +40,7 @@ pub(super) async fn run(arguments: WithServer<WorkspaceCommand>) -> ExitStatus {
         WorkspaceCommand::Ls(list) => ended(ls(&client, &list, json).await),
         WorkspaceCommand::Show(which) => ended(show(&client, &which.workspaces, json).await),
         WorkspaceCommand::Exec(exec) => exec::run(&client, &exec, json).await,
-        WorkspaceCommand::Cp(copy) => ended(copy::run(&client, &copy).await),
+        WorkspaceCommand::Cp(copy) => ended(copy::run(&client, copy::Side::Workspace, &copy.from, &copy.to).await),
         WorkspaceCommand::Logs(logs) => logs::run(&client, &logs, json).await,
         WorkspaceCommand::Audit(which) => ended(audit::run(&client, &which, json).await),
         WorkspaceCommand::Set(set) => ended(set::run(&client, &set, json).await),

@@ -228,11 +228,9 @@ impl Inner {
             found.generation += 1;
             found.tokens.keys().copied().collect()
         };
-        let valid = self.store.tokens_valid(&hashes, Utc::now()).await?;
+        let valid: HashSet<_> = self.store.tokens_valid(&hashes, Utc::now()).await?.into_iter().collect();
         let mut over: HashSet<_> = hashes.into_iter().collect();
-        valid.iter().for_each(|hash| {
-            over.remove(hash);
-        });
+        over.retain(|hash| !valid.contains(hash));
         self.end(GrantEnd::Revoked, |hash, _| over.contains(hash));
         self.lock().changes = Some(changes);
         Ok(())

@@ -24,6 +24,9 @@ impl From<HostingError> for Refusal {
             }
             HostingError::NameTaken(_) => Self::of_field(ProblemKind::McpServerNameTaken, "name", error.to_string()),
             HostingError::Invalid { field, message } => Self::of_field(ProblemKind::InvalidValue, field, message),
+            HostingError::NoWorkspace { ref field, .. } => {
+                Self::of_field(ProblemKind::WorkspaceNotFound, field.clone(), error.to_string())
+            }
             HostingError::ImageNotAllowed(_) => {
                 Self::of_field(ProblemKind::ImageNotAllowed, "image", error.to_string())
             }
@@ -33,7 +36,10 @@ impl From<HostingError> for Refusal {
             HostingError::NoKey => Self::of_field(ProblemKind::NoSecretKey, "environment", error.to_string()),
             HostingError::Elsewhere => Self::new(ProblemKind::WorkspaceElsewhere, error.to_string()),
             HostingError::NotRunning { state, .. } => match state {
-                McpServerState::Starting | McpServerState::Running | McpServerState::BackingOff => {
+                McpServerState::Starting
+                | McpServerState::Running
+                | McpServerState::Failing
+                | McpServerState::BackingOff => {
                     Self::new(ProblemKind::McpServerNotReady, error.to_string()).retry_after(SOON)
                 }
                 McpServerState::Stopped | McpServerState::Failed | McpServerState::Deleting => {
@@ -59,7 +65,14 @@ impl From<ServerCallError> for Refusal {
             ServerCallError::NotBridged => Self::new(ProblemKind::UnsupportedOperation, error.to_string()),
             ServerCallError::Params(_) => Self::of_field(ProblemKind::InvalidValue, "params", chain(&error)),
             ServerCallError::Call(ref call) => match call {
-                CallError::TimedOut { .. } => Self::new(ProblemKind::McpCallTimedOut, error.to_string()),
+                CallError::TimedOut { .. } => {
+                    let detail = format!(
+                        "{error}; nothing was restarted. `timeout_ms` (`emergent mcp call --timeout SECONDS`) gives one \
+                         call longer, and the server's `call_timeout_ms` (`emergent mcp update --timeout SECONDS`) all \
+                         calls"
+                    );
+                    Self::new(ProblemKind::McpCallTimedOut, detail)
+                }
                 CallError::Busy => Self::new(ProblemKind::McpServerBusy, error.to_string()).retry_after(1),
                 CallError::Parameters => Self::of_field(ProblemKind::InvalidValue, "params", error.to_string()),
                 CallError::Launch(_) | CallError::Exited(_) | CallError::NotReady { .. } | CallError::Rpc { .. } => {

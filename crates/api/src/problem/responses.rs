@@ -21,6 +21,9 @@ pub struct OnSnapshot;
 /// What a call about one hosted MCP server can answer, besides.
 pub struct OnMcpServer;
 
+/// What a call about files of a hosted MCP server can answer, besides.
+pub struct OnMcpServerFiles;
+
 /// What a call that reaches into a workspace can answer, besides.
 pub struct OnGuest;
 
@@ -60,6 +63,14 @@ const ON_MCP_SERVER: &[(u16, &str)] = &[
     (503, "Workspaces are switched off, the engine or the store does not answer, or the MCP server is being started."),
 ];
 
+const ON_MCP_SERVER_FILES: &[(u16, &str)] = &[
+    (404, "There is no such MCP server, file or directory."),
+    (409, "The server has no container now, or the path does not allow this."),
+    (422, "A value makes no sense or is out of range, or what it names is not of the right kind."),
+    (504, "The server's container did not answer in time."),
+    (507, "No space is left in the server's container."),
+];
+
 const ON_GUEST: &[(u16, &str)] = &[
     (404, "There is no such workspace, execution, file or directory."),
     (409, "The workspace, the execution or the path is in a state that does not allow this."),
@@ -79,6 +90,12 @@ impl IntoResponses for Usual {
 impl IntoResponses for OnMcpServer {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         problems(&[USUAL, ON_MCP_SERVER])
+    }
+}
+
+impl IntoResponses for OnMcpServerFiles {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&[USUAL, ON_MCP_SERVER, ON_MCP_SERVER_FILES])
     }
 }
 

@@ -34,7 +34,7 @@ use crate::{
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct FileQuery {
+pub(super) struct FileQuery {
     /// Absolute, or relative to `/workspace`. A path that is not UTF-8 is written `$'caf\xe9'`.
     #[param(value_type = String, example = "src/main.rs")]
     path: GuestPath,
@@ -48,7 +48,7 @@ struct FileQuery {
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct TargetQuery {
+pub(super) struct TargetQuery {
     /// Absolute, or relative to `/workspace`. Parents are made.
     #[param(value_type = String, example = "data/input.bin")]
     path: GuestPath,
@@ -312,7 +312,7 @@ impl Check for FileQuery {
 }
 
 impl FileQuery {
-    fn into_guest(self) -> PathQuery {
+    pub(super) fn into_guest(self) -> PathQuery {
         PathQuery { path: self.path, user: self.user }
     }
 }
@@ -335,7 +335,7 @@ impl Check for TargetQuery {
 
 impl TargetQuery {
     /// The guest's words for it. To be called on what was checked.
-    fn into_guest(self) -> UploadQuery {
+    pub(super) fn into_guest(self) -> UploadQuery {
         let mode = self.mode.and_then(|mode| u32::from_str_radix(&mode, 8).ok());
         UploadQuery { path: self.path, mode, user: self.user }
     }

@@ -1,5 +1,6 @@
 //! `/api/v1/mcp/servers`: hosted MCP servers. Their endpoints are in `mcp.rs`, beside the routes.
 
+mod files;
 pub mod request;
 pub mod view;
 
@@ -46,11 +47,13 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(restart_mcp_server))
         .routes(routes!(mcp_server_logs))
         .routes(routes!(call_mcp_server))
+        .merge(files::routes())
 }
 
 /// Registers an MCP server and starts it.
 ///
-/// Waits up to `wait_seconds` for it to run, and answers 201 then, else 202 while it is still being started.
+/// Waits up to `wait_seconds` for its program's first answer, and answers 201 then, else 202 while it is still being
+/// started.
 #[utoipa::path(
     post,
     path = "/api/v1/mcp/servers",
@@ -116,7 +119,9 @@ async fn get_mcp_server(
 
 /// Changes a hosted MCP server.
 ///
-/// Its processes are ended and its container is made anew; its volumes stay. Answers when it runs again.
+/// What runs goes on where only `call_timeout_ms` or `restart_policy` changes. Else its processes are started again, and
+/// where the image, the package, volumes, limits, network or user change, its container is made anew; its volumes stay.
+/// Answers when it runs again, or is known not to; `state` says which.
 #[utoipa::path(
     patch,
     path = "/api/v1/mcp/servers/{id}",
@@ -160,7 +165,8 @@ async fn delete_mcp_server(
 
 /// Restarts a hosted MCP server.
 ///
-/// Its processes are ended in order, and its container is started again with its files.
+/// Its processes are ended in order, and its container is started again with its files. Answers when it runs again, or
+/// is known not to; `state` says which.
 #[utoipa::path(
     post,
     path = "/api/v1/mcp/servers/{id}/restart",

@@ -127,9 +127,9 @@ async fn a_form_is_read_where_files_are_uploaded_and_refused_where_bytes_are_tak
     for (method, path) in [("PUT", "files/archive?path=a"), ("POST", "processes/one/stdin")] {
         send(method, path, form_type, form).await.problem(415, "unsupported-media-type");
     }
-    // The workspace is still being made: what comes so far was read.
+    // No server drives the row: what is told that it is not there was read.
     for content_type in [form_type, "application/octet-stream", "application/x-www-form-urlencoded"] {
-        send("PUT", "files/content?path=a", content_type, form).await.problem(409, "wrong-state");
+        send("PUT", "files/content?path=a", content_type, form).await.problem(404, "workspace-not-found");
     }
     send("PUT", "files/content?path=a", "multipart/mixed; boundary=x", form)
         .await
@@ -157,7 +157,7 @@ async fn refusals_are_in_the_words_of_whoever_wrote_the_request() {
         let answer = api.post(&format!("{WORKSPACES}/{id}/{tool}"), body).await;
         assert!(answer.text.contains(&expected.replace('"', "\\\"")), "{tool} {body}: {}", answer.text);
     }
-    // What is meant is taken: it comes as far as the workspace, which is still being made.
+    // What is meant is taken: it comes as far as the workspace, whose row no server drives.
     for (tool, body) in [
         ("bash", r#"{"command": "true", "timeout_ms": 5000.0, "environment": {"A": "b"}}"#),
         ("bash", r#"{"command": "true", "timeout_ms": 5e3, "env": {"A": "b"}}"#),
@@ -165,7 +165,7 @@ async fn refusals_are_in_the_words_of_whoever_wrote_the_request() {
         ("grep", r#"{"pattern": "a", "limit": 10.0}"#),
         ("git", r#"{"action": "log", "limit": 10.0}"#),
     ] {
-        api.post(&format!("{WORKSPACES}/{id}/{tool}"), body).await.problem(409, "wrong-state");
+        api.post(&format!("{WORKSPACES}/{id}/{tool}"), body).await.problem(404, "workspace-not-found");
     }
     for body in [r#"{"env": {"A=B": "c"}}"#, r#"{"environment": {"A=B": "c"}, "ttl_days": 1.0}"#] {
         assert_eq!(api.post(WORKSPACES, body).await.blamed(422, "invalid-value"), ["environment.A=B"]);

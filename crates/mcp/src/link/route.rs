@@ -79,6 +79,7 @@ impl Link {
             }
             return;
         };
+        self.context.note_answer();
         let line = if message.id.is_none() {
             self.with_id(&message, &pending)
         } else if message.raw_id() == Some(&pending.id) {

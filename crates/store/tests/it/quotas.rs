@@ -2,8 +2,8 @@
 
 use emergent_provider::{ContainerKind, Taken};
 use emergent_store::{
-    Admission, ErrorReason, ForkAdmission, McpServerAdmission, McpServerChange, McpServerRow, Measure, NewWorkspaceRow,
-    Quota, QuotaReached, QuotaUse, SnapshotAdmission, StartClaim, StateWord, WorkspaceState,
+    Admission, ErrorReason, ForkAdmission, McpChangeReach, McpServerAdmission, McpServerChange, McpServerRow, Measure,
+    NewWorkspaceRow, Quota, QuotaReached, QuotaUse, SnapshotAdmission, StartClaim, StateWord, WorkspaceState,
 };
 
 use super::servers::another_server;
@@ -147,19 +147,25 @@ async fn a_hosted_server_grows_only_as_far_as_the_quota_goes() {
     assert_eq!(store.mcp_servers_admit(&again, 10).await.unwrap(), McpServerAdmission::NameTaken);
     let mut larger = row.spec.clone();
     larger.memory_bytes = 2 * GIB;
-    let refused = store.mcp_servers_change(row.id, &larger, &[], None).await.unwrap();
+    let refused = store.mcp_servers_change(row.id, &larger, &[], None, McpChangeReach::Sandbox).await.unwrap();
     let wanted = larger.memory_bytes - row.spec.memory_bytes;
     let expected = reached(Measure::Memory, GIB, row.spec.memory_bytes, wanted);
     assert_eq!(refused, McpServerChange::OverQuota(expected));
     larger.memory_bytes = GIB;
-    assert_eq!(store.mcp_servers_change(row.id, &larger, &[], None).await.unwrap(), McpServerChange::Changed);
+    assert_eq!(
+        store.mcp_servers_change(row.id, &larger, &[], None, McpChangeReach::Sandbox).await.unwrap(),
+        McpServerChange::Changed
+    );
     let (_, used) = store.projects_quota(store.default_project()).await.unwrap();
     assert_eq!((used.mcp_servers, used.memory_bytes), (1, GIB));
     // What is over a quota that was lowered may still become smaller.
     let lower = Quota { max_memory_bytes: Some(0), ..Quota::default() };
     store.projects_set_quota(store.default_project(), lower).await.unwrap();
     larger.memory_bytes = GIB / 2;
-    assert_eq!(store.mcp_servers_change(row.id, &larger, &[], None).await.unwrap(), McpServerChange::Changed);
+    assert_eq!(
+        store.mcp_servers_change(row.id, &larger, &[], None, McpChangeReach::Sandbox).await.unwrap(),
+        McpServerChange::Changed
+    );
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use emergent_api::problem::ProblemKind;
 use emergent_mcp::{HeaderRules, header_value};
 use reqwest::{
     Method, RequestBuilder, Response, StatusCode,
@@ -44,12 +45,14 @@ struct Shim {
     path: String,
     out: Mutex<Stdout>,
     session: watch::Sender<Option<Session>>,
+    /// The message that the client has opened its session with; held while another one is opened.
+    opening: Mutex<Option<String>>,
     /// Which arguments are repeated in headers, once that was asked for.
     rules: Mutex<Option<HeaderRules>>,
 }
 
 /// A session of 2025-11-25 or older.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Session {
     /// `None` where the server keeps none.
     id: Option<String>,
@@ -93,7 +96,7 @@ struct Listed<'a> {
 /// Passes messages until standard input ends.
 pub(super) async fn connect(client: Client, path: String) -> Result<(), ClientError> {
     let (out, session) = (Mutex::new(stdout()), watch::Sender::new(None));
-    let shim = Arc::new(Shim { client, path, out, session, rules: Mutex::new(None) });
+    let shim = Arc::new(Shim { client, path, out, session, opening: Mutex::default(), rules: Mutex::default() });
     let standing = tokio::spawn(Arc::clone(&shim).listen());
     let mut lines = BufReader::new(stdin()).lines();
     let mut requests = JoinSet::new();
@@ -128,19 +131,61 @@ impl Shim {
         let is_request = envelope.as_ref().is_none_or(|envelope| envelope.method.is_some() && id.is_some());
         let opens = envelope.as_ref().is_some_and(|envelope| envelope.method.as_deref() == Some("initialize"));
         let passed = async {
-            let request = self.post(envelope.as_ref())?.body(line.clone());
-            let repeated = self.repeated(envelope.as_ref()).await?;
-            let request = repeated.into_iter().fold(request, |request, (name, value)| request.header(name, value));
-            self.answer(request, opens).await
+            if opens {
+                self.session.send_replace(None);
+                *self.opening.lock().await = Some(line.clone());
+            }
+            let session = self.session.borrow().clone();
+            let mut response = self.send(&line, envelope.as_ref()).await?;
+            if let Some(gone) = session.filter(|session| is_request && !opens && session.is_gone(&response)) {
+                self.open_again(&gone).await?;
+                response = self.send(&line, envelope.as_ref()).await?;
+            }
+            self.answer(response, opens).await
         };
         if let Err(error) = passed.await {
             tracing::debug!(%error, "a message was not answered");
             if is_request {
                 let id = id.and_then(|id| serde_json::from_str::<Value>(&id).ok()).unwrap_or_default();
-                let error = json!({ "code": INTERNAL, "message": error.to_string() });
+                let error = json!({ "code": INTERNAL, "message": advised(&error) });
                 self.write(&json!({ "jsonrpc": "2.0", "id": id, "error": error }).to_string()).await;
             }
         }
+    }
+
+    async fn send(&self, line: &str, envelope: Option<&Envelope<'_>>) -> Result<Response, ClientError> {
+        let request = self.post(envelope)?.body(line.to_owned());
+        let repeated = self.repeated(envelope).await?;
+        let request = repeated.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        self.client.send_any(request).await
+    }
+
+    /// Opens a session in place of one that is gone, as the client has opened that. Of several that find it gone, one
+    /// does so.
+    async fn open_again(&self, gone: &Session) -> Result<(), ClientError> {
+        let opening = self.opening.lock().await;
+        if self.session.borrow().as_ref() != Some(gone) {
+            return Ok(());
+        }
+        let Some(line) = opening.as_ref() else { return Ok(()) };
+        tracing::info!("the session is gone; another one is opened");
+        let post = |line: &str| {
+            let request = self.client.request(Method::POST, &self.path)?.body(line.to_owned());
+            let request = request.header(header::CONTENT_TYPE, "application/json");
+            Ok::<_, ClientError>(request.header(header::ACCEPT, "application/json, text/event-stream"))
+        };
+        let response = self.client.send_any(post(line)?).await?;
+        if !response.status().is_success() {
+            let status = response.status().as_u16();
+            return Err(ClientError::of_answer(status, &response.bytes().await.unwrap_or_default()));
+        }
+        let id = session_id(&response);
+        let said = last_message(response).await?;
+        let session = Session::of(id, &said).ok_or_else(|| ClientError::NotOurs { status: 200 })?;
+        let initialized = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+        self.client.send_any(session.on(post(initialized)?)).await?;
+        self.session.send_replace(Some(session));
+        Ok(())
     }
 
     fn post(&self, envelope: Option<&Envelope<'_>>) -> Result<RequestBuilder, ClientError> {
@@ -192,15 +237,7 @@ impl Shim {
             let line = format!(r#"{{"jsonrpc":"2.0","id":"emergent-tools","method":"tools/list","params":{params}}}"#);
             let envelope = serde_json::from_str::<Envelope<'_>>(&line).ok();
             let response = self.client.send_any(self.post(envelope.as_ref())?.body(line.clone())).await?;
-            let mut last = String::new();
-            if is_stream(&response) {
-                let mut events = EventReader::new(response);
-                while let Some(event) = events.next().await.map_err(ClientError::Events)? {
-                    last = event.data;
-                }
-            } else {
-                last = response.text().await.unwrap_or_default();
-            }
+            let last = last_message(response).await?;
             let Ok(Listed { result: Some(result) }) = serde_json::from_str::<Listed<'_>>(&last) else { break };
             match rules.add(result) {
                 Some(next) => cursor = format!(r#""cursor":{next},"#),
@@ -217,16 +254,11 @@ impl Shim {
         }
     }
 
-    async fn answer(&self, request: RequestBuilder, opens: bool) -> Result<(), ClientError> {
-        let response = self.client.send_any(request).await?;
-        let session = response.headers().get("mcp-session-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
-        let mut opened = opens.then_some(session);
+    async fn answer(&self, response: Response, opens: bool) -> Result<(), ClientError> {
+        let mut opened = opens.then(|| session_id(&response));
         let mut write = async |message: &str| {
-            if let Some(id) = opened.take() {
-                let initialized: Value = serde_json::from_str(message).unwrap_or_default();
-                if let Some(version) = initialized["result"]["protocolVersion"].as_str() {
-                    self.session.send_replace(Some(Session { id, version: version.to_owned() }));
-                }
+            if let Some(session) = opened.take().and_then(|id| Session::of(id, message)) {
+                self.session.send_replace(Some(session));
             }
             self.write(message).await;
         };
@@ -251,10 +283,13 @@ impl Shim {
     /// Passes on what a session's server says without being asked, for as long as there is one.
     async fn listen(self: Arc<Self>) {
         let mut sessions = self.session.subscribe();
-        let mut last: Option<String> = None;
+        let (mut last, mut before) = (None::<String>, None::<Session>);
         loop {
             let Ok(session) = sessions.wait_for(Option::is_some).await.map(|session| session.clone()) else { return };
             let Some(session) = session else { continue };
+            if before.as_ref() != Some(&session) {
+                (last, before) = (None, Some(session.clone()));
+            }
             let Ok(request) = self.client.request(Method::GET, &self.path) else { return };
             let mut request = session.on(request).header(header::ACCEPT, "text/event-stream");
             if let Some(id) = &last {
@@ -269,8 +304,12 @@ impl Shim {
                     }
                 }
                 // There is none to be had.
-                Ok(response) if matches!(response.status(), StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_FOUND) => {
-                    return;
+                Ok(response) if response.status() == StatusCode::METHOD_NOT_ALLOWED => return,
+                // The next request opens another session.
+                Ok(response) if session.is_gone(&response) => {
+                    if sessions.changed().await.is_err() {
+                        return;
+                    }
                 }
                 Ok(_) | Err(_) => {}
             }
@@ -314,6 +353,18 @@ impl Params<'_> {
 // === impl Session ===
 
 impl Session {
+    /// What an answer to `initialize` begins.
+    fn of(id: Option<String>, said: &str) -> Option<Self> {
+        let said: Value = serde_json::from_str(said).ok()?;
+        let version = said["result"]["protocolVersion"].as_str()?.to_owned();
+        Some(Self { id, version })
+    }
+
+    /// Whether an answer says that the server does not know it any more.
+    fn is_gone(&self, response: &Response) -> bool {
+        self.id.is_some() && response.status() == StatusCode::NOT_FOUND
+    }
+
     fn on(&self, request: RequestBuilder) -> RequestBuilder {
         let request = request.header("mcp-protocol-version", &self.version);
         match &self.id {
@@ -326,4 +377,36 @@ impl Session {
 fn is_stream(response: &Response) -> bool {
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     response.status().is_success() && kind.is_some_and(|kind| kind.starts_with("text/event-stream"))
+}
+
+fn session_id(response: &Response) -> Option<String> {
+    response.headers().get("mcp-session-id").and_then(|id| id.to_str().ok()).map(str::to_owned)
+}
+
+/// The answer, or the last message of a stream, which is the answer.
+async fn last_message(response: Response) -> Result<String, ClientError> {
+    if !is_stream(&response) {
+        return Ok(response.text().await.unwrap_or_default());
+    }
+    let (mut events, mut last) = (EventReader::new(response), String::new());
+    while let Some(event) = events.next().await.map_err(ClientError::Events)? {
+        last = event.data;
+    }
+    Ok(last)
+}
+
+/// An error, with the command that helps.
+fn advised(error: &ClientError) -> String {
+    let advice = [
+        (ProblemKind::McpServerNotFound, "`emergent mcp ls` lists your project's servers"),
+        (ProblemKind::McpServerNotRunning, "`emergent mcp logs` says why, and `emergent mcp restart` starts it again"),
+        (ProblemKind::McpServerNotReady, "`emergent mcp ls` says when it is tried again"),
+        (ProblemKind::WorkspaceNotFound, "`emergent workspace ls` lists your project's workspaces"),
+        (ProblemKind::Unauthorized, "set EMERGENT_TOKEN to a token of `emergent token create --scope mcp:use`"),
+        (ProblemKind::MissingScope, "`emergent token create --scope mcp:use` makes one that may"),
+    ];
+    match advice.into_iter().find(|(kind, _)| error.is_problem(*kind)) {
+        Some((_, advice)) => format!("{error}; {advice}"),
+        None => error.to_string(),
+    }
 }

@@ -1,34 +1,61 @@
-//! `emergent workspace cp`.
+//! `emergent workspace cp` and `emergent mcp cp`.
 
 mod download;
 mod place;
 mod upload;
 
 use self::place::Place;
+use super::find::{self, WORKSPACES};
 use crate::{
-    cli::CopyArgs,
     client::{Client, ClientError},
+    commands::mcp,
 };
 
+/// Whose files are copied.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::commands) enum Side {
+    /// A workspace's.
+    Workspace,
+    /// A hosted MCP server's.
+    McpServer,
+}
+
 /// Copies one way or the other.
-pub(super) async fn run(client: &Client, arguments: &CopyArgs) -> Result<(), ClientError> {
-    let (from, to) = (Place::parse(&arguments.from), Place::parse(&arguments.to));
-    match (from, to) {
-        (Place::Remote { workspace, path }, Place::Local(target)) => {
-            download::run(client, &workspace, &path, download::Target::Path(target)).await
+pub(in crate::commands) async fn run(client: &Client, side: Side, from: &str, to: &str) -> Result<(), ClientError> {
+    match (Place::parse(from), Place::parse(to)) {
+        (Place::Remote { owner, path }, Place::Local(target)) => {
+            download::run(client, &side.files(client, &owner).await?, &path, download::Target::Path(target)).await
         }
-        (Place::Remote { workspace, path }, Place::Stdio) => {
-            download::run(client, &workspace, &path, download::Target::Stdout).await
+        (Place::Remote { owner, path }, Place::Stdio) => {
+            download::run(client, &side.files(client, &owner).await?, &path, download::Target::Stdout).await
         }
-        (Place::Local(source), Place::Remote { workspace, path }) => {
-            upload::path(client, &source, &workspace, &path).await
+        (Place::Local(source), Place::Remote { owner, path }) => {
+            upload::path(client, &source, &side.files(client, &owner).await?, &path).await
         }
-        (Place::Stdio, Place::Remote { workspace, path }) => upload::stdin(client, &workspace, &path).await,
+        (Place::Stdio, Place::Remote { owner, path }) => {
+            upload::stdin(client, &side.files(client, &owner).await?, &path).await
+        }
         (Place::Remote { .. }, Place::Remote { .. }) => {
             Err(ClientError::Usage("one of the two must be local; copy by way of a local file".to_owned()))
         }
         (Place::Local(_) | Place::Stdio, Place::Local(_) | Place::Stdio) => {
-            Err(ClientError::Usage("one of the two must be in a workspace; write it as WORKSPACE:PATH".to_owned()))
+            let (place, form) = match side {
+                Side::Workspace => ("in a workspace", "WORKSPACE:PATH"),
+                Side::McpServer => ("in a hosted server", "SERVER:PATH"),
+            };
+            Err(ClientError::Usage(format!("one of the two must be {place}; write it as {form}")))
+        }
+    }
+}
+
+// === impl Side ===
+
+impl Side {
+    /// Where the files are in the API.
+    async fn files(self, client: &Client, owner: &str) -> Result<String, ClientError> {
+        match self {
+            Self::Workspace => Ok(format!("{WORKSPACES}/{}/files", find::workspace(client, owner).await?)),
+            Self::McpServer => Ok(mcp::path(owner, "/files")),
         }
     }
 }

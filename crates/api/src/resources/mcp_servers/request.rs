@@ -1,10 +1,15 @@
 //! What a caller sends to register, change or call a hosted MCP server.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
-use emergent_mcp_hosting::{LimitsChange, McpPackage, NewServer, PackageRegistry, RestartPolicy, ServerUpdate};
+use emergent_mcp_hosting::{
+    LimitsChange, McpPackage, McpShare, NewServer, PackageRegistry, RestartPolicy, ServerUpdate, VolumeRequest,
+};
 use emergent_provider::ImageRef;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
@@ -66,10 +71,10 @@ pub struct McpServerRequest {
     /// The environment of its processes, as a whole. Kept encrypted and never shown again.
     #[serde(default, alias = "env", skip_serializing_if = "Option::is_none")]
     pub environment: Option<BTreeMap<String, String>>,
-    /// Directories that survive restarts and changes, as a whole: each name with its path inside. One that is left out
-    /// of a change is deleted.
+    /// Directories that survive restarts and changes, as a whole, by name: the path inside for one of the server's own,
+    /// or a workspace whose files it sees. One that is left out of a change is deleted, or is the workspace's alone again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub volumes: Option<BTreeMap<String, String>>,
+    pub volumes: Option<BTreeMap<String, VolumeName>>,
     /// What it may use; 0.5 CPU cores, 512 MiB of memory and 1 GiB of disk when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_limits: Option<RequestedLimits>,
@@ -84,6 +89,42 @@ pub struct McpServerRequest {
     )]
     #[schema(minimum = 1, maximum = 3_600_000)]
     pub call_timeout_ms: Option<u64>,
+}
+
+/// A volume of a hosted server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = McpVolume)]
+pub enum VolumeName {
+    /// One of the server's own: its absolute path inside.
+    Own(String),
+    /// The `/workspace` of a workspace of the same project, on the same Docker engine.
+    Workspace(SharedWorkspace),
+}
+
+/// A workspace whose `/workspace` a hosted server sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SharedWorkspace {
+    /// The workspace's id or name; shown as its id.
+    #[schema(min_length = 1, max_length = 255)]
+    pub workspace: String,
+    /// Where it is inside the server: an absolute path.
+    pub path: String,
+    /// Whether the server may write there; `ro` when left out.
+    #[serde(default)]
+    pub mode: ShareMode,
+}
+
+/// Whether a hosted server may write to a workspace that it shares.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ShareMode {
+    /// It reads.
+    #[default]
+    Ro,
+    /// It reads and writes.
+    Rw,
 }
 
 /// A package from a registry.
@@ -143,7 +184,7 @@ pub struct McpCall {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub params: Option<Box<RawValue>>,
-    /// How long it may take, in milliseconds; the server's own limit when left out.
+    /// How long it may take, in milliseconds; the server's own `call_timeout_ms` when left out.
     #[serde(
         default,
         deserialize_with = "emergent_guest_proto::whole::option",
@@ -194,7 +235,9 @@ impl McpServerRequest {
             shared: self.sharing.map(|sharing| sharing == SharingName::Shared),
             run_as_root: self.run_as_root,
             environment: self.environment,
-            volumes: self.volumes,
+            volumes: self
+                .volumes
+                .map(|volumes| volumes.into_iter().map(|(name, volume)| (name, volume.into())).collect()),
             limits: LimitsChange {
                 cpu: limits.cpu,
                 memory_bytes: limits.memory.map(|size| size.0),
@@ -246,6 +289,48 @@ impl McpWaitQuery {
     /// The time.
     pub(super) fn wait(self) -> Duration {
         Duration::from_secs(self.wait_seconds.unwrap_or(DEFAULT_WAIT))
+    }
+}
+
+impl<'de> Deserialize<'de> for VolumeName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = VolumeName;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path inside, or {\"workspace\", \"path\", \"mode\"}")
+            }
+
+            fn visit_str<E>(self, path: &str) -> Result<VolumeName, E> {
+                Ok(VolumeName::Own(path.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<VolumeName, A::Error> {
+                SharedWorkspace::deserialize(MapAccessDeserializer::new(map)).map(VolumeName::Workspace)
+            }
+        }
+
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+impl From<VolumeName> for VolumeRequest {
+    fn from(volume: VolumeName) -> Self {
+        match volume {
+            VolumeName::Own(path) => Self::Own { path },
+            VolumeName::Workspace(SharedWorkspace { workspace, path, mode }) => {
+                Self::Workspace { workspace, path, read_only: mode == ShareMode::Ro }
+            }
+        }
+    }
+}
+
+impl From<McpShare> for VolumeName {
+    fn from(share: McpShare) -> Self {
+        let mode = if share.read_only { ShareMode::Ro } else { ShareMode::Rw };
+        Self::Workspace(SharedWorkspace { workspace: share.workspace.to_string(), path: share.path, mode })
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::request::{PackageRequest, RestartPolicyName, SharingName};
+use super::request::{PackageRequest, RestartPolicyName, SharingName, VolumeName};
 
 /// What stands in place of a secret.
 pub const REDACTED: &str = "<redacted>";
@@ -18,15 +18,17 @@ pub const REDACTED: &str = "<redacted>";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum McpState {
-    /// On its way to running.
+    /// On its way to running: its container is made, or its program has not answered yet.
     Starting,
     /// It takes calls.
     Running,
+    /// Its program ends, or does not answer, before it is ready; `message` says how, and when it is tried again.
+    Failing,
     /// It has crashed too often, and is started again after a while.
     BackingOff,
     /// It has ended, and its restart policy leaves it so.
     Stopped,
-    /// It could not be started; `message` says why, and when that is tried again.
+    /// Its container could not be made; `message` says why, and when that is tried again.
     Failed,
     /// On its way to be gone.
     Deleting,
@@ -42,10 +44,10 @@ pub struct McpServerView {
     pub name: String,
     /// Where it is in its life.
     pub state: McpState,
-    /// What is to be said of that.
+    /// What is to be said of that, such as `exited with 1 before it was ready; next try in 15 s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// It runs, and its last calls have timed out.
+    /// It runs, its last calls have timed out, and it has answered nothing since they began.
     pub unresponsive: bool,
     /// The path of its MCP endpoint (Streamable HTTP).
     pub endpoint: String,
@@ -75,8 +77,8 @@ pub struct McpServerView {
     pub run_as_root: bool,
     /// The names of its variables; their values are never shown.
     pub environment: BTreeMap<String, String>,
-    /// Its volumes, each with its path inside.
-    pub volumes: BTreeMap<String, String>,
+    /// Its volumes by name: the path inside for one of its own, or the workspace that it shares.
+    pub volumes: BTreeMap<String, VolumeName>,
     /// What it may use.
     pub resource_limits: McpLimits,
     /// What it may reach.
@@ -208,7 +210,12 @@ impl From<Server> for McpServerView {
             sharing: if spec.shared { SharingName::Shared } else { SharingName::PerSession },
             run_as_root: spec.run_as_root,
             environment: server.environment_keys.into_iter().map(|key| (key, REDACTED.to_owned())).collect(),
-            volumes: spec.volumes,
+            volumes: spec
+                .volumes
+                .into_iter()
+                .map(|(name, path)| (name, VolumeName::Own(path)))
+                .chain(spec.shares.into_iter().map(|(name, share)| (name, share.into())))
+                .collect(),
             resource_limits: McpLimits {
                 cpu: spec.cpu,
                 memory: spec.memory_bytes,
@@ -235,6 +242,7 @@ impl From<McpServerState> for McpState {
         match state {
             McpServerState::Starting => Self::Starting,
             McpServerState::Running => Self::Running,
+            McpServerState::Failing => Self::Failing,
             McpServerState::BackingOff => Self::BackingOff,
             McpServerState::Stopped => Self::Stopped,
             McpServerState::Failed => Self::Failed,

@@ -14,7 +14,6 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use super::place::base_name;
 use crate::{
     client::{Client, ClientError},
-    commands::workspace::find::{self, WORKSPACES},
     print,
 };
 
@@ -27,9 +26,7 @@ pub(super) enum Target {
 }
 
 /// Copies a file or directory.
-pub(super) async fn run(client: &Client, workspace: &str, path: &str, target: Target) -> Result<(), ClientError> {
-    let id = find::workspace(client, workspace).await?;
-    let files = format!("{WORKSPACES}/{id}/files");
+pub(super) async fn run(client: &Client, files: &str, path: &str, target: Target) -> Result<(), ClientError> {
     let path = if path.is_empty() { "/workspace" } else { path };
     let query = [("path", path)];
     let info: FileInfo = client.get_with(&format!("{files}/stat"), &query).await?;

@@ -9,22 +9,22 @@ pub(super) enum Place {
     Local(PathBuf),
     /// Standard input or output.
     Stdio,
-    /// A path in a workspace; empty for `/workspace` itself.
+    /// A path in a workspace or a hosted server; empty for `/workspace` itself.
     Remote {
-        /// The workspace as it was given.
-        workspace: String,
+        /// The workspace or the server as it was given.
+        owner: String,
         /// The path as it was given.
         path: String,
     },
 }
 
 impl Place {
-    /// Reads `-`, `WORKSPACE:PATH` or a local path. A local path with a colon in it is written `./a:b`.
+    /// Reads `-`, `OWNER:PATH` or a local path. A local path with a colon in it is written `./a:b`.
     pub(super) fn parse(text: &str) -> Self {
         match text.split_once(':') {
             _ if text == "-" => Self::Stdio,
-            Some((workspace, path)) if !workspace.is_empty() && !workspace.contains('/') && workspace != "." => {
-                Self::Remote { workspace: workspace.to_owned(), path: path.to_owned() }
+            Some((owner, path)) if !owner.is_empty() && !owner.contains('/') && owner != "." => {
+                Self::Remote { owner: owner.to_owned(), path: path.to_owned() }
             }
             _ => Self::Local(PathBuf::from(text)),
         }
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn places_are_read_as_people_write_them() {
-        let remote = |workspace: &str, path: &str| Place::Remote { workspace: workspace.into(), path: path.into() };
+        let remote = |owner: &str, path: &str| Place::Remote { owner: owner.into(), path: path.into() };
         assert_eq!(Place::parse("-"), Place::Stdio);
         assert_eq!(Place::parse("try:src/main.rs"), remote("try", "src/main.rs"));
         assert_eq!(Place::parse("try:"), remote("try", ""));

@@ -15,7 +15,6 @@ use tokio_util::io::{ReaderStream, SyncIoBridge};
 use super::place::{base_name, join};
 use crate::{
     client::{Client, ClientError},
-    commands::workspace::find::{self, WORKSPACES},
     print,
 };
 
@@ -23,11 +22,10 @@ use crate::{
 const BUFFER: usize = 1024 * 1024;
 
 /// Standard input, as one file.
-pub(super) async fn stdin(client: &Client, workspace: &str, path: &str) -> Result<(), ClientError> {
+pub(super) async fn stdin(client: &Client, files: &str, path: &str) -> Result<(), ClientError> {
     if base_name(path).is_none() || path.ends_with('/') {
         return Err(ClientError::Usage("name the file that standard input is to become".to_owned()));
     }
-    let files = files_of(client, workspace).await?;
     let progress = print::transfer(None);
     let input = counted(tokio::io::stdin(), progress.clone());
     let sent = client.send_bytes(Method::PUT, &format!("{files}/content"), &[("path", path)], input).await;
@@ -36,14 +34,13 @@ pub(super) async fn stdin(client: &Client, workspace: &str, path: &str) -> Resul
 }
 
 /// A local file or directory.
-pub(super) async fn path(client: &Client, source: &Path, workspace: &str, path: &str) -> Result<(), ClientError> {
+pub(super) async fn path(client: &Client, source: &Path, files: &str, path: &str) -> Result<(), ClientError> {
     let metadata = tokio::fs::metadata(source).await.map_err(|error| local("read", source, error))?;
-    let files = files_of(client, workspace).await?;
-    let target = target(client, &files, source, path).await?;
+    let target = target(client, files, source, path).await?;
     if metadata.is_dir() {
-        directory(client, &files, source, &target).await
+        directory(client, files, source, &target).await
     } else {
-        file(client, &files, source, &target, &metadata).await
+        file(client, files, source, &target, &metadata).await
     }
 }
 
@@ -115,11 +112,6 @@ async fn target(client: &Client, files: &str, source: &Path, path: &str) -> Resu
 fn ends_in_dot(source: &Path) -> bool {
     let text = source.as_os_str().as_encoded_bytes();
     text == b"." || text.ends_with(b"/.") || text.ends_with(b"/./")
-}
-
-async fn files_of(client: &Client, workspace: &str) -> Result<String, ClientError> {
-    let id = find::workspace(client, workspace).await?;
-    Ok(format!("{WORKSPACES}/{id}/files"))
 }
 
 fn counted(

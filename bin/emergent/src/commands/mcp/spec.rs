@@ -1,0 +1,116 @@
+//! `emergent mcp add` and `emergent mcp update`.
+
+use std::collections::BTreeMap;
+
+use emergent_api::resources::{
+    mcp_servers::{
+        request::{
+            McpServerRequest, PackageRequest, RegistryName, ShareMode, SharedWorkspace, SharingName, VolumeName,
+        },
+        view::{McpServerView, McpState},
+    },
+    workspaces::request::RequestedLimits,
+};
+use reqwest::Method;
+
+use super::{SERVERS, path, runs, told};
+use crate::{
+    cli::{McpAddArgs, McpSpecArgs, McpUpdateArgs},
+    client::{Client, ClientError},
+    commands::workspace::find,
+    exit::ExitStatus,
+    print,
+};
+
+/// Registers a server and waits for its first answer.
+pub(super) async fn add(client: &Client, new: McpAddArgs, json: bool) -> Result<ExitStatus, ClientError> {
+    let wait = if new.no_wait { 0 } else { new.wait };
+    let body = McpServerRequest { name: Some(new.name), ..request(client, new.what, BTreeMap::new()).await? };
+    let request = client.request(Method::POST, SERVERS)?.query(&[("wait_seconds", wait)]).json(&body);
+    let progress = print::spinner("starting the server");
+    let made = client.answer::<McpServerView>(request).await;
+    progress.finish_and_clear();
+    let made = made?;
+    if wait == 0 && made.state == McpState::Starting {
+        told(&made, json);
+        return Ok(ExitStatus::Success);
+    }
+    Ok(runs(&made, json))
+}
+
+/// Changes a server.
+pub(super) async fn update(client: &Client, change: McpUpdateArgs, json: bool) -> Result<ExitStatus, ClientError> {
+    let volumes = if change.no_volume.is_empty() && change.what.volume.is_empty() && change.what.share.is_empty() {
+        BTreeMap::new()
+    } else {
+        // They are changed as a whole; those that are not named stay.
+        let before: McpServerView = client.get(&path(&change.name, "")).await?;
+        let mut volumes = before.volumes;
+        for name in &change.no_volume {
+            if volumes.remove(name).is_none() {
+                return Err(ClientError::Usage(format!("the server has no volume {name:?}")));
+            }
+        }
+        volumes
+    };
+    let mut body = request(client, change.what, volumes).await?;
+    if change.per_session {
+        body.sharing = Some(SharingName::PerSession);
+    }
+    if change.no_root {
+        body.run_as_root = Some(false);
+    }
+    if !change.no_volume.is_empty() {
+        body.volumes.get_or_insert_default();
+    }
+    if body == McpServerRequest::default() {
+        return Err(ClientError::Usage("say what is to change; `emergent mcp update --help` lists it".to_owned()));
+    }
+    let progress = print::spinner("changing the server");
+    let request = client.request(Method::PATCH, &path(&change.name, ""))?.json(&body);
+    let changed = client.answer::<McpServerView>(request).await;
+    progress.finish_and_clear();
+    Ok(runs(&changed?, json))
+}
+
+/// What the arguments ask for, with the volumes that are there already.
+async fn request(
+    client: &Client,
+    what: McpSpecArgs,
+    mut volumes: BTreeMap<String, VolumeName>,
+) -> Result<McpServerRequest, ClientError> {
+    volumes.extend(what.volume.into_iter().map(|(name, path)| (name, VolumeName::Own(path))));
+    for share in what.share {
+        let workspace = find::workspace(client, &share.workspace).await?.to_string();
+        let mode = if share.writable { ShareMode::Rw } else { ShareMode::Ro };
+        let shared = SharedWorkspace { workspace, path: share.path, mode };
+        volumes.insert(share.volume, VolumeName::Workspace(shared));
+    }
+    let package = match (what.npm, what.pypi) {
+        (Some(npm), _) => Some((RegistryName::Npm, npm)),
+        (None, pypi) => pypi.map(|pypi| (RegistryName::Pypi, pypi)),
+    };
+    let limits = RequestedLimits { cpu: what.cpu, memory: what.memory, disk: what.disk, ..RequestedLimits::default() };
+    Ok(McpServerRequest {
+        name: None,
+        image: what.image,
+        cmd: (!what.command.is_empty()).then_some(what.command),
+        workdir: None,
+        stdio_bridge: what.port.map(|_| false),
+        port: what.port,
+        path: what.path,
+        package: package.map(|(registry, requirement)| PackageRequest {
+            registry,
+            requirement,
+            constraints: what.constraint,
+        }),
+        restart_policy: what.restart.map(Into::into),
+        sharing: what.shared.then_some(SharingName::Shared),
+        run_as_root: what.root.then_some(true),
+        environment: (!what.env.is_empty()).then(|| what.env.into_iter().collect()),
+        volumes: (!volumes.is_empty()).then_some(volumes),
+        resource_limits: (limits != RequestedLimits::default()).then_some(limits),
+        network: what.network.map(Into::into),
+        call_timeout_ms: what.timeout.map(|seconds| seconds * 1000),
+    })
+}

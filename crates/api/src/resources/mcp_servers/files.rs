@@ -1,0 +1,156 @@
+//! Files of a hosted MCP server's container: what its program is to work on, and what comes of that.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use emergent_guest_client::Guest;
+use emergent_guest_proto::files::FileInfo;
+use futures::TryStreamExt as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::McpServerPath;
+use crate::{
+    auth::{Caller, NeedsRead, NeedsWrite},
+    extract::{FileBody, Query, RawBody},
+    params::McpServerParam,
+    problem::{OnMcpServerFiles, Refusal},
+    resources::files::{FileQuery, TargetQuery},
+    state::ApiState,
+};
+
+pub(super) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(download_mcp_server_file, upload_mcp_server_file))
+        .routes(routes!(download_mcp_server_archive, upload_mcp_server_archive))
+        .routes(routes!(stat_mcp_server_file))
+}
+
+/// Downloads a file of a hosted MCP server.
+#[utoipa::path(
+    get,
+    path = "/api/v1/mcp/servers/{id}/files/content",
+    tag = "mcp",
+    security(("token" = ["admin:read"])),
+    params(McpServerParam, FileQuery),
+    responses(
+        (status = 200, description = "The whole file.", body = Vec<u8>, content_type = "application/octet-stream"),
+        OnMcpServerFiles,
+    )
+)]
+async fn download_mcp_server_file(
+    caller: Caller<NeedsRead>,
+    State(state): State<ApiState>,
+    McpServerPath(given): McpServerPath,
+    Query(query): Query<FileQuery>,
+) -> Result<Response, Refusal> {
+    let guest = guest(&state, &caller, &given).await?;
+    let file = guest.download(&query.into_guest(), None).await?;
+    let mut answer = streamed("application/octet-stream", Body::from_stream(file.body.map_err(std::io::Error::other)));
+    answer.headers_mut().insert(header::CONTENT_LENGTH, file.size.into());
+    Ok(answer)
+}
+
+/// Uploads a file to a hosted MCP server.
+///
+/// The body is streamed, whatever its length, and the file appears at its path when all of it has arrived. The body is the
+/// file, or a form (`multipart/form-data`) with one file.
+#[utoipa::path(
+    put,
+    path = "/api/v1/mcp/servers/{id}/files/content",
+    tag = "mcp",
+    security(("token" = ["admin:write"])),
+    params(McpServerParam, TargetQuery),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "Any bytes, of any length."),
+    responses((status = 200, description = "The file as it is now.", body = FileInfo), OnMcpServerFiles)
+)]
+async fn upload_mcp_server_file(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    McpServerPath(given): McpServerPath,
+    Query(query): Query<TargetQuery>,
+    FileBody(bytes): FileBody,
+) -> Result<Json<FileInfo>, Refusal> {
+    let guest = guest(&state, &caller, &given).await?;
+    Ok(Json(guest.upload(&query.into_guest(), bytes).await?))
+}
+
+/// Downloads a file or a directory tree of a hosted MCP server as an uncompressed tar.
+#[utoipa::path(
+    get,
+    path = "/api/v1/mcp/servers/{id}/files/archive",
+    tag = "mcp",
+    security(("token" = ["admin:read"])),
+    params(McpServerParam, FileQuery),
+    responses(
+        (status = 200, description = "The archive.", body = Vec<u8>, content_type = "application/x-tar"),
+        OnMcpServerFiles,
+    )
+)]
+async fn download_mcp_server_archive(
+    caller: Caller<NeedsRead>,
+    State(state): State<ApiState>,
+    McpServerPath(given): McpServerPath,
+    Query(query): Query<FileQuery>,
+) -> Result<Response, Refusal> {
+    let guest = guest(&state, &caller, &given).await?;
+    let archive = guest.archive_download(&query.into_guest()).await?;
+    Ok(streamed("application/x-tar", Body::from_stream(archive.map_err(std::io::Error::other))))
+}
+
+/// Unpacks an uncompressed tar below a directory of a hosted MCP server, which is made if it is not there.
+#[utoipa::path(
+    put,
+    path = "/api/v1/mcp/servers/{id}/files/archive",
+    tag = "mcp",
+    security(("token" = ["admin:write"])),
+    params(McpServerParam, FileQuery),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "A tar of any length."),
+    responses((status = 204, description = "It is unpacked."), OnMcpServerFiles)
+)]
+async fn upload_mcp_server_archive(
+    caller: Caller<NeedsWrite>,
+    State(state): State<ApiState>,
+    McpServerPath(given): McpServerPath,
+    Query(query): Query<FileQuery>,
+    RawBody(bytes): RawBody,
+) -> Result<StatusCode, Refusal> {
+    let guest = guest(&state, &caller, &given).await?;
+    guest.archive_upload(&query.into_guest(), bytes).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Tells what stands at a path of a hosted MCP server. A symbolic link is not followed.
+#[utoipa::path(
+    get,
+    path = "/api/v1/mcp/servers/{id}/files/stat",
+    tag = "mcp",
+    security(("token" = ["admin:read"])),
+    params(McpServerParam, FileQuery),
+    responses((status = 200, description = "What stands there.", body = FileInfo), OnMcpServerFiles)
+)]
+async fn stat_mcp_server_file(
+    caller: Caller<NeedsRead>,
+    State(state): State<ApiState>,
+    McpServerPath(given): McpServerPath,
+    Query(query): Query<FileQuery>,
+) -> Result<Json<FileInfo>, Refusal> {
+    Ok(Json(guest(&state, &caller, &given).await?.stat(&query.into_guest()).await?))
+}
+
+/// The guest of a server's container, whether the server's program runs or not.
+async fn guest<N>(state: &ApiState, caller: &Caller<N>, given: &str) -> Result<Guest, Refusal> {
+    let hosting = state.hosting();
+    let id = hosting.find(caller.project(), given).await?.id;
+    Ok(hosting.guest(caller.project(), id).await?)
+}
+
+fn streamed(kind: &'static str, body: Body) -> Response {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
+    (headers, body).into_response()
+}
