@@ -71,6 +71,7 @@ python3 -m pip download --quiet --no-deps --no-binary :all: --require-hashes --r
     { cat "$data/pip.log"; exit 1; }
 timed "upload" "$bin/emergent" workspace cp "$data"/source/*.tar.gz "$workspace:/workspace/source.tar.gz"
 api bash '{"command": "tar xzf source.tar.gz --strip-components=1 && rm source.tar.gz && git init -q -b main && git add -A && git -c user.name=demo -c user.email=demo@localhost commit -q -m import && git log --oneline"}' | field stdout
+api bash '{"command": "ls -la"}' | field stdout
 
 title "Running the project's own tests inside"
 timed "test-suite" "$bin/emergent" workspace exec "$workspace" -- python3 -m unittest -q

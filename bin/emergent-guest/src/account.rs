@@ -11,7 +11,7 @@ use std::{
 
 use emergent_guest_proto::{AGENT_UID, RunAs};
 
-use crate::hand_over::HandedOver;
+use crate::{hand_over::HandedOver, tools::git::identity};
 
 /// The search path of a workspace whose image sets none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -44,11 +44,14 @@ pub struct Accounts {
     container: Vec<(OsString, OsString)>,
     /// The workspace's, which goes before it.
     handed_over: Arc<HandedOver>,
+    /// Variables where neither has them.
+    defaults: Vec<(OsString, OsString)>,
 }
 
 impl Accounts {
     /// Looks the accounts up in the image; an agent that the image does not know lives in the workspace.
-    pub fn of_image(workspace: &Path, handed_over: Arc<HandedOver>) -> Self {
+    /// `git_config` is what says who commits.
+    pub fn of_image(workspace: &Path, handed_over: Arc<HandedOver>, git_config: PathBuf) -> Self {
         // Unreadable or absent files (an image from scratch) mean that the image knows no users.
         let passwd = fs::read(Path::new("/etc/passwd")).unwrap_or_default();
         let group = fs::read(Path::new("/etc/group")).unwrap_or_default();
@@ -60,6 +63,7 @@ impl Accounts {
             root: root.unwrap_or_else(|| Account::unknown(0, "root", Path::new("/root"))),
             container: std::env::vars_os().collect(),
             handed_over,
+            defaults: vec![("PATH".into(), DEFAULT_PATH.into()), (identity::VARIABLE.into(), git_config.into())],
         }
     }
 
@@ -80,8 +84,10 @@ impl Accounts {
         let mut environment: Vec<_> = self.container.iter().filter(|(key, _)| !replaced(key)).cloned().collect();
         environment.extend(handed_over);
         environment.retain(|(key, _)| !OWN.iter().any(|own| key == own));
-        if !environment.iter().any(|(key, _)| key == "PATH") {
-            environment.push(("PATH".into(), DEFAULT_PATH.into()));
+        for (key, value) in &self.defaults {
+            if !environment.iter().any(|(known, _)| known == key) {
+                environment.push((key.clone(), value.clone()));
+            }
         }
         environment.extend([
             ("HOME".into(), account.home.clone().into()),

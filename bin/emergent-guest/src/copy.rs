@@ -10,7 +10,7 @@
 //!
 //! Nobody may change the tree meanwhile; what is in it is then of one moment.
 
-mod attributes;
+pub(crate) mod attributes;
 mod contents;
 
 use std::{

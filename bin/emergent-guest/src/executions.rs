@@ -221,9 +221,9 @@ impl Executions {
             interval.tick().await;
             let mut runs = self.list();
             runs.reverse();
-            let (directory, budget) = (self.directory.clone(), self.budget);
+            let executions = Arc::clone(&self);
             let enforced = rights::blocking(move || {
-                budget::enforce(&directory, &runs, budget);
+                budget::enforce(&executions.directory, &runs, executions.budget, &executions.journal);
                 Ok(())
             });
             let _ = enforced.await;
@@ -271,7 +271,7 @@ impl Executions {
             let message = format!("the execution cannot be set up: {error}");
             GuestError::new(crate::failure::code_of(&error), message)
         };
-        let logs = Logs::create(&self.directory, &run.id).map_err(io_failed)?;
+        let logs = Logs::create(&self.directory, &run.id, order.user).map_err(io_failed)?;
         let (stdin, writer) = standard_input(order.stdin).map_err(io_failed)?;
         let mut variables = order.variables.clone();
         variables.insert(ID_VARIABLE.into(), run.id.to_string());

@@ -3,8 +3,12 @@
 pub mod archive;
 pub mod content;
 pub mod entries;
+pub mod hash;
+mod in_place;
+pub mod locks;
 pub mod moving;
 pub mod replace;
+pub mod target;
 
 use std::sync::Arc;
 

@@ -14,6 +14,7 @@ use crate::{
     args::Settings,
     children::Children,
     executions::Executions,
+    files::locks::{FileLocks, LockKey},
     hand_over::HandedOver,
     machine::restored::Machine,
     rights,
@@ -33,6 +34,8 @@ pub struct Guest {
     pub executions: Arc<Executions>,
     /// The processes that somebody talks to.
     pub children: Children,
+    /// Has one call at a time change a file.
+    pub file_locks: Arc<FileLocks>,
     /// When it was started.
     pub started: Instant,
     /// Drawn at random at the start, and again when the machine turns out to be a copy.
@@ -103,6 +106,39 @@ impl Guest {
         job: impl FnOnce() -> Result<T, GuestError> + Send + 'static,
     ) -> Result<T, GuestError> {
         rights::with(&self.accounts.agent, job).await
+    }
+
+    /// Changes files with the rights of an account, while no other call changes them. `find` tells their locks, and what
+    /// `change` needs.
+    ///
+    /// # Errors
+    /// Those of either.
+    pub async fn change<F: Send + 'static, T: Send + 'static>(
+        &self,
+        account: &Account,
+        find: impl FnOnce() -> Result<(Vec<LockKey>, F), GuestError> + Send + 'static,
+        change: impl FnOnce(F) -> Result<T, GuestError> + Send + 'static,
+    ) -> Result<T, GuestError> {
+        let locks = Arc::clone(&self.file_locks);
+        let at_once = rights::with(account, move || {
+            let (keys, found) = find()?;
+            match locks.try_lock(&keys) {
+                Some(_guard) => change(found).map(Ok),
+                None => Ok(Err((keys, found, change))),
+            }
+        });
+        match at_once.await? {
+            Ok(changed) => Ok(changed),
+            // Waits without a thread.
+            Err((keys, found, change)) => {
+                let guard = self.file_locks.lock(&keys).await;
+                rights::with(account, move || {
+                    let _guard = guard;
+                    change(found)
+                })
+                .await
+            }
+        }
     }
 
     /// The workspace's directory.

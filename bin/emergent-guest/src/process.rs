@@ -2,6 +2,7 @@
 
 pub mod launch;
 pub mod mark;
+pub mod preload;
 pub mod reaper;
 pub mod signal;
 pub mod spawn;

@@ -4,16 +4,32 @@
 //! *effective* ids first: the kernel then checks every path as it would for the agent, and the real and saved ids stay
 //! root's, so that no process of the agent may signal or trace the thread.
 
+use std::sync::{
+    Arc, LazyLock,
+    atomic::{AtomicBool, Ordering},
+};
+
 use emergent_guest_proto::{ErrorCode, GuestError};
 use rustix::{
     fs::{Gid, Uid},
-    thread::{set_thread_res_gid, set_thread_res_uid},
+    thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::account::Account;
 
+/// Walks of trees that are made at once. Each keeps a thread for as long as it takes: with more of them, the start of a
+/// command would wait for searches.
+static WALKS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(6)));
+
+/// Whoever waits for what a job does.
+#[derive(Debug, Clone, Default)]
+pub struct Caller(Arc<AtomicBool>);
+
 /// While it lives, the thread acts as another user; dropped also when the job panics.
-struct Assumed;
+struct Assumed {
+    has_groups: bool,
+}
 
 /// Runs `job` on a blocking thread with the rights of `account`.
 ///
@@ -24,11 +40,40 @@ pub async fn with<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, GuestError> + Send + 'static,
 ) -> Result<T, GuestError> {
     let (uid, gid) = (account.uid, account.gid);
+    let groups: Vec<_> = account.groups.iter().copied().map(Gid::from_raw).collect();
     let job = move || {
-        let _assumed = Assumed::new(uid, gid)?;
+        let _assumed = Assumed::new(uid, gid, &groups)?;
         job()
     };
     blocking(job).await
+}
+
+/// The right to walk a tree, to be kept until that is done.
+///
+/// # Errors
+/// None that happens.
+pub async fn walk_permit() -> Result<OwnedSemaphorePermit, GuestError> {
+    let permit = Arc::clone(&WALKS).acquire_owned().await;
+    permit.map_err(|error| GuestError::new(ErrorCode::Internal, error.to_string()))
+}
+
+/// Runs a job that walks a tree, with the rights of `account`, when few enough others do. It learns when its caller has
+/// gone, and is to end then.
+///
+/// # Errors
+/// What the job returns, or `internal` when it panicked.
+pub async fn walking<T: Send + 'static>(
+    account: &Account,
+    job: impl FnOnce(&Caller) -> Result<T, GuestError> + Send + 'static,
+) -> Result<T, GuestError> {
+    let permit = walk_permit().await?;
+    let caller = Caller::default();
+    let _leaves = Leaves(caller.clone());
+    let job = move || {
+        let _permit = permit;
+        job(&caller)
+    };
+    with(account, job).await
 }
 
 /// Runs `job` on a blocking thread as root.
@@ -44,13 +89,35 @@ pub async fn blocking<T: Send + 'static>(
     }
 }
 
+/// Dropped with the call that it is of.
+struct Leaves(Caller);
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+// === impl Caller ===
+
+impl Caller {
+    /// Whether nobody waits any more.
+    pub fn is_gone(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 // === impl Assumed ===
 
 impl Assumed {
-    fn new(uid: u32, gid: u32) -> Result<Self, GuestError> {
+    fn new(uid: u32, gid: u32, groups: &[Gid]) -> Result<Self, GuestError> {
         let refused = |error| GuestError::new(ErrorCode::Internal, format!("cannot act as user {uid}: {error}"));
+        let assumed = Self { has_groups: !groups.is_empty() };
+        // The guest itself has none, and neither have most users.
+        if assumed.has_groups {
+            set_thread_groups(groups).map_err(refused)?;
+        }
         set_thread_res_gid(None, Gid::from_raw(gid), None).map_err(refused)?;
-        let assumed = Self;
         set_thread_res_uid(None, Uid::from_raw(uid), None).map_err(refused)?;
         Ok(assumed)
     }
@@ -60,7 +127,8 @@ impl Drop for Assumed {
     fn drop(&mut self) {
         let user = set_thread_res_uid(None, Uid::ROOT, None);
         let group = set_thread_res_gid(None, Gid::ROOT, None);
-        if user.is_err() || group.is_err() {
+        let groups = if self.has_groups { set_thread_groups(&[]) } else { Ok(()) };
+        if user.is_err() || group.is_err() || groups.is_err() {
             // A thread that stays the agent's would make later calls fail, and one that stays root's would let the
             // agent read everything: neither may go back to the pool.
             std::process::abort();

@@ -24,13 +24,15 @@ use crate::{
     args::Settings,
     children::Children,
     executions::{Executions, random_name},
+    files::locks::FileLocks,
     guest::Guest,
     hand_over::HandedOver,
     http,
     machine::{ports, restored::Machine, vsock},
     owner,
-    process::{launch::Launcher, mark::Marks, reaper::Reaper, spawn::Limit},
+    process::{launch::Launcher, mark::Marks, preload::Preload, reaper::Reaper, spawn::Limit},
     resolver,
+    tools::git::identity,
     usage::tree::Tree,
 };
 
@@ -67,6 +69,8 @@ pub fn run(settings: Settings) -> Result<(), ServeError> {
     }
     let setup = |step| move |source| ServeError::Setup { step, source };
     let limits = prepare_process();
+    // Those of the engine's root: file tools act as other users, and may have none of them.
+    rustix::thread::set_thread_groups(&[]).map_err(io::Error::from).map_err(setup("leave its groups"))?;
     prepare_directories(&settings).map_err(setup("prepare its directories"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -87,13 +91,16 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
     let reaper = Reaper::start().map_err(setup("start its reaper"))?;
     let handed_over = HandedOver::load(&settings.state_dir).map_err(setup("take up what it was handed"))?;
     let handed_over = Arc::new(handed_over);
-    let accounts = Arc::new(Accounts::of_image(&settings.workspace, Arc::clone(&handed_over)));
+    let git_config = identity::provide(&settings.state_dir).map_err(setup("put git's configuration into its state"))?;
+    let accounts = Arc::new(Accounts::of_image(&settings.workspace, Arc::clone(&handed_over), git_config));
     let boot_id = random_name().map_err(setup("draw random numbers"))?;
     let seed = boot_id.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or_default();
+    let preload = Preload::where_needed(&settings.state_dir).map_err(setup("put a library into its state"))?;
     let launcher = Launcher {
         reaper,
         accounts: Arc::clone(&accounts),
         marks: Marks::of_namespace(seed),
+        preload,
         limits,
         agent_limits: settings.nproc.map(Limit::processes).into_iter().collect(),
     };
@@ -115,6 +122,7 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
         accounts,
         executions,
         children: Children::default(),
+        file_locks: Arc::new(FileLocks::default()),
     });
     if guest.settings.stdio {
         serve_stdio(&guest);

@@ -28,9 +28,9 @@ use emergent_mcp_hosting::{Hosting, HostingConfig};
 use emergent_provider::{Holder, Provider};
 use emergent_provider_docker::{DockerConfig, DockerProvider, GuestBinary};
 use emergent_provider_firecracker::{FirecrackerConfig, FirecrackerProvider, Where};
-use emergent_store::{MCP_SERVERS_ON, Store};
+use emergent_store::{DatabaseUrl, LEASE, MCP_SERVERS_ON, OpenError, ServerIdentity, Store};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::Instant};
 use tracing_subscriber::EnvFilter;
 
 use self::{identity::DataLock, signals::StopSignals};
@@ -44,6 +44,10 @@ const UPKEEP: Duration = Duration::from_secs(5);
 
 /// How long the core gets to end what is under way, after the calls.
 const CORE_GRACE: Duration = Duration::from_secs(15);
+
+/// How long after its end a lease is still waited for, and how often it is looked at.
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
+const LEASE_LOOK: Duration = Duration::from_secs(1);
 
 /// How long each engine gets to be told that the server ends.
 const HOLDING_GRACE: Duration = Duration::from_secs(5);
@@ -178,7 +182,17 @@ async fn hold(
     let (store, server) = match shared_id {
         Some(server) => (None, server),
         None => {
-            let store = Store::open_as(&config.database, None, &identity).await?;
+            let store = match Store::open_as(&config.database, None, &identity).await {
+                // The lock on the directory is this process's: the lease is that of a copy's original, or of a process from
+                // before a reboot. The engines know which.
+                Err(OpenError::ServerInUse { server }) => {
+                    if claim != Claim::NewIdentity {
+                        become_holder(&held(server)?, claim).await?;
+                    }
+                    open_after_lease(&config.database, &identity).await?
+                }
+                opened => opened?,
+            };
             let server = store.server_id();
             (Some(store), server)
         }
@@ -204,6 +218,18 @@ async fn hold(
         become_holder(&providers, Claim::AsKnown).await?;
     }
     Ok((store, providers))
+}
+
+/// Opens the store once the lease in it has run out, which nobody renews.
+async fn open_after_lease(database: &DatabaseUrl, identity: &ServerIdentity) -> Result<Store, OpenError> {
+    tracing::info!(at_most = LEASE.as_secs(), "waiting until the lease that is in the database has run out");
+    let deadline = Instant::now() + LEASE + LEASE_MARGIN;
+    loop {
+        match Store::open_as(database, None, identity).await {
+            Err(OpenError::ServerInUse { .. }) if Instant::now() < deadline => tokio::time::sleep(LEASE_LOOK).await,
+            opened => return opened,
+        }
+    }
 }
 
 /// Claims every engine that answers.

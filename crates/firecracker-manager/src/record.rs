@@ -65,6 +65,9 @@ pub struct Record {
     pub expires_at: Option<DateTime<Utc>>,
     /// Where in its life it is.
     pub phase: Phase,
+    /// Its guest did not write its caches to its disks before it was paused last.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unsynced: bool,
     /// Why it is stopped though nobody asked for it, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -167,6 +170,7 @@ impl Record {
             created_at,
             expires_at: None,
             phase: Phase::Creating,
+            unsynced: false,
             reason: None,
         }
     }

@@ -13,6 +13,7 @@ use std::{
 use bytes::Bytes;
 use emergent_budget::Account;
 use emergent_guest_proto::{
+    EXPECTED_HASH_SINCE, ErrorCode, GuestError,
     files::{FileInfo, FileList, MoveRequest, PathQuery, PathRequest, RemoveRequest, UploadQuery},
     routes,
 };
@@ -84,6 +85,9 @@ impl Guest {
         query: &UploadQuery,
         bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
     ) -> Result<FileInfo, GuestCallError> {
+        if query.expected_sha256.is_some() {
+            self.require(EXPECTED_HASH_SINCE).await?;
+        }
         let path = call::with_query(routes::FILE_CONTENT, query)?;
         let answer = self.send_stream(Method::PUT, &path, bytes, Some(STALL)).await?;
         Ok(body::json(answer.response.into_body(), limits::FEW).await?)
@@ -139,6 +143,17 @@ impl Guest {
     ) -> Result<(), GuestCallError> {
         let path = call::with_query(path, query)?;
         self.send_stream(Method::POST, &path, bytes, None).await.map(drop)
+    }
+
+    /// Refuses what a guest of an earlier generation would misunderstand.
+    async fn require(&self, generation: u32) -> Result<(), GuestCallError> {
+        let connection = self.bulk.connection(Instant::now() + OPEN_BUDGET).await;
+        let connection = connection.map_err(GuestCallError::Unreachable)?;
+        if connection.hello.generation >= generation {
+            return Ok(());
+        }
+        let message = "the workspace runs an older guest, which does not compare hashes; stop and start the workspace";
+        Err(GuestCallError::Refused(GuestError::new(ErrorCode::Unsupported, message)))
     }
 
     /// Sends a body that can be sent only once. `stall` bounds how long the guest may neither take bytes nor answer.

@@ -67,10 +67,14 @@ pub enum ErrorCode {
     StringNotFound,
     /// `old_string` occurs more than once and `replace_all` is not set.
     SeveralMatches,
+    /// The file does not hold what the caller expects.
+    ContentChanged,
     /// The file is not text.
     BinaryFile,
     /// The file or the request is larger than this tool takes.
     TooLarge,
+    /// The command and its environment are longer than the kernel takes.
+    ArgumentsTooLong,
     /// No space is left.
     DiskFull,
     /// The limit on processes or memory of the workspace is reached.
@@ -96,12 +100,14 @@ impl ErrorCode {
             Self::PermissionDenied => 403,
             Self::NotFound | Self::UnknownExecution | Self::Unsupported => 404,
             Self::ExecutionExists | Self::NotRunning | Self::AlreadyExists => 409,
+            Self::ContentChanged => 412,
             Self::TooLarge => 413,
             Self::IsDirectory
             | Self::NotADirectory
             | Self::StringNotFound
             | Self::SeveralMatches
             | Self::BinaryFile
+            | Self::ArgumentsTooLong
             | Self::MissingProgram
             | Self::GitFailed => 422,
             Self::ResourceLimit => 429,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{GuestPath, RunAs};
+use crate::{GuestPath, RunAs, Sha256Hex};
 
 /// Names a path in a query string.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct UploadQuery {
     /// Who owns the file.
     #[serde(default)]
     pub user: RunAs,
+    /// Replace the file only if its contents have this hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_sha256: Option<Sha256Hex>,
 }
 
 /// Names a path in a body.

@@ -18,6 +18,7 @@ pub mod path;
 pub mod port;
 pub mod routes;
 pub mod session;
+pub mod sha256;
 pub mod tools;
 pub mod whole;
 pub mod words;
@@ -27,6 +28,7 @@ pub use error::{ErrorCode, GuestError};
 pub use execution::{Execution, ExecutionId, ExecutionState, InvalidExecutionId, Outcome, RunAs, Stream};
 pub use path::GuestPath;
 pub use session::{HandOver, Hello, Usage, WorkspaceDefaults};
+pub use sha256::Sha256Hex;
 
 /// The protocol generation that this build speaks. A peer may speak an older one.
 ///
@@ -34,7 +36,11 @@ pub use session::{HandOver, Hello, Usage, WorkspaceDefaults};
 /// | --- | --- |
 /// | 2 | the hand-over |
 /// | 3 | children and tunnels; in a machine, [`routes::RESTORED`] |
-pub const GENERATION: u32 = 3;
+/// | 4 | hashes of contents that a caller expects |
+pub const GENERATION: u32 = 4;
+
+/// Since this generation an upload may say which contents it replaces. An older guest would replace any.
+pub const EXPECTED_HASH_SINCE: u32 = 4;
 
 /// Since this generation a guest that is PID 1 of a machine takes [`routes::RESTORED`].
 pub const RESTORED_SINCE: u32 = 3;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ExecutionId, GuestPath, Outcome, RunAs};
+use crate::{ExecutionId, GuestPath, Outcome, RunAs, Sha256Hex};
 
 /// Runs a command in the image's shell and waits for the shell to exit.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -41,7 +41,8 @@ pub struct BashRequest {
 pub struct BashResult {
     /// Names the execution for output, signals and reattachment.
     pub execution_id: ExecutionId,
-    /// Standard output. Bytes that are not UTF-8 are replaced; the raw ones are in `stdout_file`.
+    /// Standard output. Bytes that are not UTF-8 are replaced, and of a line that was written over after `\r`, as progress
+    /// bars do, only the last is shown; the raw bytes are in `stdout_file`.
     pub stdout: String,
     /// Standard error, likewise.
     pub stderr: String,
@@ -65,11 +66,11 @@ pub struct BashResult {
     pub stdout_bytes: u64,
     /// Bytes written to standard error.
     pub stderr_bytes: u64,
-    /// The file inside the workspace that has all of standard output; present when `truncated`.
+    /// The file inside the workspace that has all of standard output; present when not all of it is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub stdout_file: Option<GuestPath>,
-    /// The file inside the workspace that has all of standard error; present when `truncated`.
+    /// The file inside the workspace that has all of standard error; present when not all of it is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub stderr_file: Option<GuestPath>,
@@ -91,6 +92,9 @@ pub struct ReadRequest {
     #[serde(default, deserialize_with = "crate::whole::option", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100_000))]
     pub limit: Option<u64>,
+    /// How many bytes of the first line to leave out: reads on in a line that was cut, up to 50,000 characters of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub byte_offset: Option<u64>,
 }
 
 /// What stands at the path.
@@ -100,7 +104,7 @@ pub struct ReadRequest {
 pub enum ReadResult {
     /// A text file.
     Text {
-        /// The lines, each as `N: text`; a line over 2,000 characters is cut and says so.
+        /// The lines, each as `N: text`; a line over 2,000 characters is cut and says how to read on.
         content: String,
         /// The number of the first line in `content`.
         first_line: u64,
@@ -112,6 +116,10 @@ pub enum ReadResult {
         size: u64,
         /// There are lines after those in `content`, or a line was cut.
         truncated: bool,
+        /// The SHA-256 of the whole file; absent when it is too long (over 32 MiB) to hash.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+        sha256: Option<Sha256Hex>,
     },
     /// A directory.
     Directory {
@@ -141,6 +149,11 @@ pub struct WriteRequest {
     pub file_path: GuestPath,
     /// All of its contents.
     pub content: String,
+    /// The SHA-256 that the file's contents have to have, in hexadecimal: where they have another, nothing is written.
+    /// `read`, `write` and `edit` answer it. Without it whatever stands there is replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^[0-9a-fA-F]{64}$"))]
+    pub expected_sha256: Option<Sha256Hex>,
 }
 
 /// What was written.
@@ -154,9 +167,13 @@ pub struct WriteResult {
     pub bytes_written: u64,
     /// No file stood there before.
     pub created: bool,
+    /// The SHA-256 of its contents now; absent from guests that are older.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub sha256: Option<Sha256Hex>,
 }
 
-/// Replaces text in a file.
+/// Replaces text in a file. Calls that change one file at the same time are done one after another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -184,6 +201,10 @@ pub struct EditResult {
     pub replacements: u64,
     /// How many lines of the file the occurrences touched.
     pub lines_changed: u64,
+    /// The SHA-256 of the file's contents now; absent from guests that are older.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub sha256: Option<Sha256Hex>,
 }
 
 /// Finds files by name.
@@ -191,7 +212,8 @@ pub struct EditResult {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct GlobRequest {
-    /// A glob such as `**/*.rs` or `src/{a,b}*.py`, matched against paths relative to `path`.
+    /// A glob such as `src/**/*.rs` or `{a,b}*.py`: with a slash it is matched against paths relative to `path`, without one
+    /// against names at any depth.
     pub pattern: String,
     /// The directory to look below; `/workspace` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -217,11 +239,12 @@ pub struct GlobResult {
 pub struct GrepRequest {
     /// A regular expression in Rust's (and ripgrep's) syntax.
     pub pattern: String,
-    /// The file or directory to search; `/workspace` by default.
+    /// The file or directory to search, also an ignored one; `/workspace` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub path: Option<GuestPath>,
-    /// Only files whose path matches this glob.
+    /// Only files that match this glob, which is taken as the tool `glob` does; directories that it names are searched also
+    /// where `.gitignore` names them or their names begin with a dot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub include: Option<String>,
     /// Search what .gitignore and hidden names would leave out, too.
@@ -242,8 +265,12 @@ pub struct GrepRequest {
 pub struct GrepResult {
     /// Matches, sorted by path and line.
     pub matches: Vec<GrepMatch>,
-    /// The limit was reached; there may be more.
+    /// The limit was reached, so that there may be more; or a line was cut.
     pub truncated: bool,
+    /// How many files and directories were not looked into, as `.gitignore` or the like names them or their names begin
+    /// with a dot. Search them by `no_ignore`, or name them by `path` or `include`.
+    #[serde(default)]
+    pub left_out: u64,
 }
 
 /// One matching line.
@@ -255,8 +282,11 @@ pub struct GrepMatch {
     pub file_path: GuestPath,
     /// Counted from 1.
     pub line_number: u64,
-    /// The line, cut after 2,000 characters.
+    /// The line; of one with over 2,000 characters as many around the match.
     pub line: String,
+    /// Something of the line is left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
 }
 
 // An unknown field is refused by the public API, which knows the fields of each action; here `flatten` would not let it
@@ -294,9 +324,10 @@ pub enum GitAction {
     Commit {
         /// The commit message.
         message: String,
-        /// Paths to stage first, relative to the repository; all changes when absent.
+        /// Paths to stage first, relative to the repository, as `status` answers them; all changes when absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        files: Option<Vec<String>>,
+        #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<String>>))]
+        files: Option<Vec<GuestPath>>,
     },
     /// Sends the branch to its remote.
     Push {

@@ -19,7 +19,8 @@ struct Optional<T>(PhantomData<T>);
 /// # Errors
 /// The format's, for what is none or too large for `T`.
 pub fn number<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Result<T, D::Error> {
-    deserializer.deserialize_u64(Whole(PhantomData))
+    // Not `deserialize_u64`: within an enum that is told by a tag, serde gives a float to whoever takes any number alone.
+    deserializer.deserialize_any(Whole(PhantomData))
 }
 
 /// Reads a whole number from 0, or null, for `#[serde(deserialize_with)]`.

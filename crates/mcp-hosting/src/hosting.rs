@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use chrono::Utc;
-use emergent_core::Workspaces;
+use emergent_core::{NoRoom, Workspaces};
 use emergent_guest_client::Guest;
 use emergent_guest_proto::ChildId as GuestChildId;
 use emergent_mcp::{BridgeStatus, CallError, LaunchError, Upstream};
@@ -323,6 +323,17 @@ impl Hosting {
             McpServerState::Starting | McpServerState::Failed | McpServerState::Deleting => {
                 Err(HostingError::NotRunning { state, message })
             }
+        }
+    }
+
+    /// Whether files may be put into servers: not while the host's disk is nearly full.
+    ///
+    /// # Errors
+    /// [`HostingError::NoRoom`].
+    pub fn may_write(&self) -> Result<(), HostingError> {
+        match self.inner.workspaces.has_room(MCP_SERVERS_ON) {
+            Err(error @ NoRoom::Disk { .. }) => Err(error.into()),
+            Ok(()) | Err(NoRoom::Tasks { .. }) => Ok(()),
         }
     }
 

@@ -6,9 +6,14 @@
 //! - `inet`: what is routed. Hooks `forward` (to anywhere else) and `input` (to the host).
 //! - `bridge`: what goes between two guests on one bridge, which `inet` sees only where `br_netfilter` is loaded.
 
-use std::{net::IpAddr, path::Path, process::Stdio, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 
 use crate::network::Bridges;
@@ -21,6 +26,8 @@ const DENIED_V4: &str = "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.
 const DENIED_V6: &str = "::/127, fc00::/7, fe80::/10, ff00::/8";
 /// Refuses, so that nobody waits for an answer that never comes.
 const REJECT: &str = "reject with icmpx type admin-prohibited";
+/// The most links of the host that are filtered; a host has a handful.
+const MOST_LINKS: usize = 64;
 const NFT_DEADLINE: Duration = Duration::from_secs(3);
 
 /// The rules for one server's bridges.
@@ -55,8 +62,15 @@ pub(crate) fn is_denied(address: IpAddr) -> bool {
 // === impl Firewall ===
 
 impl Firewall {
-    pub(crate) fn new(table: String, bridges: &Bridges, allow: &[IpNet], resolvers: &[IpAddr]) -> Self {
-        let routed = routed(bridges, allow, resolvers);
+    /// The rules for these bridges: guests reach what is allowed and name servers, and no other neighbour of the host.
+    pub(crate) fn new(
+        table: String,
+        bridges: &Bridges,
+        allow: &[IpNet],
+        resolvers: &[IpAddr],
+        neighbours: &[Ipv4Net],
+    ) -> Self {
+        let routed = routed(bridges, allow, resolvers, neighbours);
         let [by_name, by_subnet] = bridged(bridges);
         let version = format!("rules_{:016x}", fingerprint(&format!("{routed}{by_name}{by_subnet}")));
         let scripts = [by_name, by_subnet].map(|bridged| script(&table, &version, bridges, &routed, &bridged));
@@ -107,6 +121,24 @@ pub(crate) async fn resolvers() -> Vec<IpAddr> {
     Vec::new()
 }
 
+/// The networks on the links of this host: their members are the host's neighbours, also in public ranges.
+pub(crate) async fn neighbours() -> Vec<Ipv4Net> {
+    on_link(&tokio::fs::read_to_string("/proc/net/route").await.unwrap_or_default())
+}
+
+/// The destinations without a gateway in the kernel's table of IPv4 routes, whose numbers are hexadecimal and in the
+/// machine's byte order. One wider than a /8 is no link, but a tunnel's way to everything.
+fn on_link(routes: &str) -> Vec<Ipv4Net> {
+    let networks = routes.lines().skip(1).filter_map(|route| {
+        let fields: Vec<_> = route.split_whitespace().collect();
+        let [_, destination, gateway, _, _, _, _, mask, ..] = fields.as_slice() else { return None };
+        let address = |text: &str| Some(Ipv4Addr::from(u32::from_str_radix(text, 16).ok()?.to_ne_bytes()));
+        let network = Ipv4Net::with_netmask(address(destination)?, address(mask)?).ok()?;
+        (address(gateway)?.is_unspecified() && network.prefix_len() >= 8).then_some(network)
+    });
+    networks.take(MOST_LINKS).collect()
+}
+
 /// The name servers in a `resolv.conf` that are not on a loopback address.
 fn name_servers(text: &str) -> Vec<IpAddr> {
     let servers = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
@@ -115,7 +147,7 @@ fn name_servers(text: &str) -> Vec<IpAddr> {
 }
 
 /// What both routed hooks decide about a packet that a guest sends.
-fn routed(bridges: &Bridges, allow: &[IpNet], resolvers: &[IpAddr]) -> String {
+fn routed(bridges: &Bridges, allow: &[IpNet], resolvers: &[IpAddr], neighbours: &[Ipv4Net]) -> String {
     let mut rules = vec!["ct state established,related accept".to_owned()];
     rules.push("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } accept".to_owned());
     rules.push(format!("iifname \"{}\" {REJECT}", bridges.isolated.name));
@@ -125,6 +157,7 @@ fn routed(bridges: &Bridges, allow: &[IpNet], resolvers: &[IpAddr]) -> String {
         format!("{} daddr {server} meta l4proto {{ tcp, udp }} th dport 53 accept", family(server.is_ipv4()))
     }));
     rules.push(format!("fib daddr type local {REJECT}"));
+    rules.extend(neighbours.iter().map(|network| format!("ip daddr {network} {REJECT}")));
     rules.push(format!("ip daddr {{ {DENIED_V4} }} {REJECT}"));
     rules.push(format!("ip6 daddr {{ {DENIED_V6} }} {REJECT}"));
     rules.join("\n    ")
@@ -225,23 +258,33 @@ mod tests {
 
     #[test]
     fn an_allowed_range_comes_before_the_denied_ones() {
-        let rules = routed(&bridges(), &["10.1.2.0/24".parse().unwrap()], &[]);
+        let rules = routed(&bridges(), &["10.1.2.0/24".parse().unwrap()], &[], &["10.0.0.0/16".parse().unwrap()]);
         let (allowed, denied) = (rules.find("10.1.2.0/24 accept"), rules.find("10.0.0.0/8"));
         assert!(allowed.unwrap() < denied.unwrap(), "{rules}");
+        assert!(allowed.unwrap() < rules.find("10.0.0.0/16 reject").unwrap(), "{rules}");
     }
 
     #[test]
     fn an_allowed_range_does_not_open_the_isolated_network() {
-        let rules = routed(&bridges(), &["10.1.2.0/24".parse().unwrap()], &["10.0.0.2".parse().unwrap()]);
+        let rules = routed(&bridges(), &["10.1.2.0/24".parse().unwrap()], &["10.0.0.2".parse().unwrap()], &[]);
         let (isolated, allowed) = (rules.find("emg-isolated"), rules.find("10.1.2.0/24"));
         assert!(isolated.unwrap() < allowed.unwrap(), "{rules}");
     }
 
     #[test]
     fn other_rules_have_another_version() {
-        let with = Firewall::new("t".to_owned(), &bridges(), &["10.1.2.0/24".parse().unwrap()], &[]);
-        let without = Firewall::new("t".to_owned(), &bridges(), &[], &[]);
+        let with = Firewall::new("t".to_owned(), &bridges(), &["10.1.2.0/24".parse().unwrap()], &[], &[]);
+        let without = Firewall::new("t".to_owned(), &bridges(), &[], &[], &[]);
         assert_ne!(with.version, without.version);
+    }
+
+    #[test]
+    fn the_networks_on_the_hosts_links_are_found() {
+        let routes = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n\
+            eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+            eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
+            wg0\t00000080\t00000000\t0001\t0\t0\t0\t00000080\t0\t0\t0\nnonsense\n";
+        assert_eq!(on_link(routes), ["192.0.2.0/24".parse().unwrap()]);
     }
 
     #[test]

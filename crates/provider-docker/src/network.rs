@@ -151,10 +151,11 @@ impl Networks {
         let bridges = Bridges { outbound, isolated };
         let filtered = match missing_bridge(engine, &bridges) {
             Some(why) => Err(why),
-            None => Firewall::new(self.table(), &bridges, &self.allow, &firewall::resolvers().await)
-                .ensure()
-                .await
-                .map_err(|error| error.advice()),
+            None => {
+                let (resolvers, neighbours) = (firewall::resolvers().await, firewall::neighbours().await);
+                let firewall = Firewall::new(self.table(), &bridges, &self.allow, &resolvers, &neighbours);
+                firewall.ensure().await.map_err(|error| error.advice())
+            }
         };
         Ok(State { is_established: true, unfiltered: filtered.err() })
     }

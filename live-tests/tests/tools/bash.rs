@@ -12,6 +12,8 @@ use crate::subject::Subject;
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("bash_tells_all_that_happened", bash_tells_all_that_happened),
+        Case::new("programs_of_the_image_can_look_at_files", programs_can_look_at_files),
+        Case::new("variables_beyond_the_kernels_limit_are_refused", variables_beyond_the_limit),
         Case::new("output_is_told_as_it_comes", output_is_told_as_it_comes),
         Case::new("a_timeout_ends_the_whole_tree", a_timeout_ends_the_whole_tree),
         Case::new("a_server_left_running_holds_nothing_up", a_server_left_running_holds_nothing_up),
@@ -38,6 +40,36 @@ async fn bash_tells_all_that_happened(runtime: Runtime) -> anyhow::Result<()> {
     ensure!(ended["exit_code"] == 137 && ended["signal"] == "SIGKILL", "{ended}");
     subject.tool("bash", json!({ "command": "true", "workdir": "/nowhere" })).await?.refusal(404)?;
     subject.tool("bash", json!({ "command": "true", "timeout_ms": -1 })).await?.refusal(422)?;
+    Ok(())
+}
+
+/// Old releases of gVisor refuse what GNU `ls` and `stat` ask for.
+async fn programs_can_look_at_files(runtime: Runtime) -> anyhow::Result<()> {
+    let subject = Subject::on(runtime).await?;
+    let listing = subject.bash("echo text > f; ls -la; ls -l f; stat -c '%s %n' f; find f -ls").await?;
+    ensure!(listing.contains("5 f\n") && listing.matches(" f\n").count() == 4, "{listing}");
+    let missing = subject.tool("bash", json!({ "command": "ls -l absent" })).await?.success()?;
+    ensure!(missing["stderr"].as_str().is_some_and(|said| said.contains("No such file")), "{missing}");
+    // Also in what is no child of a shell, and with a clean environment apart from the library.
+    let started =
+        subject.post("processes", json!({ "argv": ["stat", "-c", "%s", "f"], "execution_id": "stat" })).await?;
+    started.success()?;
+    let ended = subject.get("processes/stat/wait").await?.success()?;
+    ensure!(ended["stdout"] == "5\n" && ended["stderr"] == "", "{ended}");
+    Ok(())
+}
+
+async fn variables_beyond_the_limit(runtime: Runtime) -> anyhow::Result<()> {
+    let subject = Subject::on(runtime).await?;
+    let with = |count: usize| {
+        let env: serde_json::Map<_, _> = (0..count).map(|n| (format!("V{n}"), json!("x".repeat(100_000)))).collect();
+        subject.tool("bash", json!({ "command": "env | wc -c", "env": env }))
+    };
+    let result = with(18).await?.success()?;
+    let length = result["stdout"].as_str().and_then(|length| length.trim().parse::<usize>().ok());
+    ensure!(length.is_some_and(|length| length > 1_800_000), "{result}");
+    let refused = with(70).await?.refusal(422)?;
+    ensure!(refused["type"] == "/problems/arguments-too-long", "{refused}");
     Ok(())
 }
 

@@ -12,6 +12,8 @@ use crate::subject::Subject;
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("files_are_read_written_and_edited", files_are_read_written_and_edited),
+        Case::new("as_many_changes_stay_as_parallel_edits_succeed", parallel_edits),
+        Case::new("a_file_is_replaced_only_if_it_holds_what_is_expected", expected_contents),
         Case::new("files_are_listed_made_moved_and_removed", files_are_listed_made_moved_and_removed),
         Case::new("any_bytes_travel_both_ways", any_bytes_travel_both_ways),
         Case::new("a_directory_travels_both_ways", a_directory_travels_both_ways),
@@ -49,6 +51,53 @@ async fn files_are_read_written_and_edited(runtime: Runtime) -> anyhow::Result<(
     }
     let protected = tool("write", json!({ "file_path": "/etc/passwd", "content": "" })).await?;
     protected.refusal(403)?;
+    Ok(())
+}
+
+/// Half of them come through REST, half through MCP.
+async fn parallel_edits(runtime: Runtime) -> anyhow::Result<()> {
+    const EDITS: usize = 20;
+    let subject = Subject::on(runtime).await?;
+    let (subject, mcp) = (&subject, &subject.mcp().await?);
+    let lines: String = (0..EDITS).map(|number| format!("line {number};\n")).collect();
+    for _ in 0..3 {
+        subject.tool("write", json!({ "file_path": "f", "content": lines })).await?.success()?;
+        let edits = (0..EDITS).map(|number| async move {
+            let (old, new) = (format!("line {number};"), format!("edited {number};"));
+            let edit = json!({ "file_path": "f", "old_string": old, "new_string": new });
+            match number % 2 {
+                0 => subject.tool("edit", edit).await?.success().map(drop),
+                _ => {
+                    let answer = mcp.ask("tools/call", json!({ "name": "edit", "arguments": edit })).await?;
+                    ensure!(answer["result"]["structuredContent"]["replacements"] == 1, "{answer}");
+                    Ok(())
+                }
+            }
+        });
+        futures::future::try_join_all(edits).await?;
+        let changed = subject.bash("grep -c '^edited' f").await?;
+        ensure!(changed.trim() == EDITS.to_string(), "{EDITS} edits succeeded, and {} stayed", changed.trim());
+    }
+    Ok(())
+}
+
+async fn expected_contents(runtime: Runtime) -> anyhow::Result<()> {
+    let subject = Subject::on(runtime).await?;
+    subject.bash("echo one > f; ln -s f link").await?;
+    let seen = subject.tool("read", json!({ "file_path": "f" })).await?.success()?["sha256"].clone();
+    subject.bash("echo two > f").await?;
+    let stale = json!({ "file_path": "f", "content": "three\n", "expected_sha256": seen });
+    let refused = subject.tool("write", stale).await?.refusal(412)?;
+    let present = subject.bash("sha256sum f | cut -c-64").await?;
+    ensure!(refused["detail"].as_str().is_some_and(|detail| detail.contains(present.trim())), "{refused}");
+    let upload = |hash: &str| {
+        let path = format!("files/content?path=link&expected_sha256={hash}");
+        subject.send(subject.request(Method::PUT, &path).body("uploaded\n"))
+    };
+    upload(seen.as_str().unwrap_or_default()).await?.refusal(412)?;
+    let info = upload(present.trim()).await?.success()?;
+    ensure!(info["kind"] == "file" && info["size"] == 9 && info["path"] == "/workspace/f", "{info}");
+    ensure!(subject.bash("cat f").await? == "uploaded\n");
     Ok(())
 }
 

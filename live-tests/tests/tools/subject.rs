@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use emergent_live_tests::{Api, Reply, Runtime, Server, api::WORKSPACES, until};
+use emergent_live_tests::{Api, Reply, Runtime, Server, api::WORKSPACES, mcp::Session, until};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -70,6 +70,11 @@ impl Subject {
     /// Sends a request and reads the JSON answer.
     pub(crate) async fn send(&self, request: RequestBuilder) -> anyhow::Result<Reply> {
         self.api.send(request).await
+    }
+
+    /// A session with the workspace's tools as an MCP server.
+    pub(crate) async fn mcp(&self) -> anyhow::Result<Session> {
+        Session::open(&self.api, &format!("{WORKSPACES}/{}/mcp", self.id)).await
     }
 
     /// GET of something below the workspace.

@@ -15,7 +15,7 @@ const KINDS: [&[u8]; 2] = [b"user.", b"system.posix_acl_"];
 
 /// Gives an open file or directory what another has.
 pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
-    extended(from, to)?;
+    copy_extended(from, to)?;
     rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode))?;
     rustix::fs::futimens(to, &times(stat))
@@ -41,7 +41,8 @@ fn times(stat: &Stat) -> Timestamps {
     }
 }
 
-fn extended(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+/// Gives an open file or directory the extended attributes that another has, its access lists among them.
+pub(crate) fn copy_extended(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
     let mut names = [0_u8; LONGEST];
     let length = match rustix::fs::flistxattr(from, &mut names[..]) {
         // Most files have none.

@@ -15,7 +15,10 @@ use rustix::{
     io::Errno,
 };
 
-use super::run::{Run, index, paths};
+use super::{
+    journal::{Journal, Line},
+    run::{Run, index, paths},
+};
 
 /// Holes are made in whole pieces of this size; file systems free only whole blocks.
 const BLOCK: u64 = 64 * 1024;
@@ -29,7 +32,10 @@ struct Log {
 }
 
 /// Frees space until the output of `runs` (oldest first) is within `budget`. Blocks.
-pub fn enforce(directory: &Path, runs: &[Arc<Run>], budget: u64) {
+///
+/// Each cut is told before it is made: to readers, who look after they have read and so never take a hole for output, and to the
+/// journal, so that the next guest does not either.
+pub fn enforce(directory: &Path, runs: &[Arc<Run>], budget: u64, journal: &Journal) {
     let mut logs: Vec<Log> = runs.iter().flat_map(|run| logs_of(directory, run)).collect();
     let mut excess = logs.iter().map(|log| log.taken).sum::<u64>().saturating_sub(budget);
     if excess == 0 {
@@ -37,15 +43,28 @@ pub fn enforce(directory: &Path, runs: &[Arc<Run>], budget: u64) {
     }
     // Stable: within each kind the oldest stays first.
     logs.sort_by_key(|log| log.run.ending().is_none());
+    let mut cuts = Vec::new();
     for log in logs {
         if excess == 0 {
-            return;
+            break;
         }
-        // Of each log the newest part is kept, as far as the budget goes.
-        let freed = log.drop_before(directory, log.size.saturating_sub(log.taken.saturating_sub(excess)));
-        match freed {
-            Ok(freed) => excess = excess.saturating_sub(freed),
-            Err(error) => tracing::warn!(%error, id = %log.run.id, "output beyond the budget cannot be dropped"),
+        // Of each log the newest part is kept, as far as the budget goes. A process may write on while this is done, so
+        // that nothing beyond the size that was seen may go.
+        let offset = log.size.saturating_sub(log.taken.saturating_sub(excess));
+        let cut = offset.next_multiple_of(BLOCK).min(log.size);
+        let before = log.run.dropped(log.stream);
+        log.run.drop_before(log.stream, cut);
+        excess = excess.saturating_sub(cut.saturating_sub(before).min(log.taken));
+        cuts.push((log, cut));
+    }
+    let dropped = |(log, _): &(Log, u64)| Line::Dropped {
+        id: log.run.id.clone(),
+        bytes: [Stream::Stdout, Stream::Stderr].map(|stream| log.run.dropped(stream)),
+    };
+    journal.keep(cuts.iter().map(dropped));
+    for (log, cut) in cuts {
+        if let Err(error) = log.free(directory, cut) {
+            tracing::warn!(%error, id = %log.run.id, "output beyond the budget cannot be dropped");
         }
     }
 }
@@ -61,27 +80,21 @@ fn logs_of(directory: &Path, run: &Arc<Run>) -> Vec<Log> {
 }
 
 impl Log {
-    /// Frees the bytes before `offset`, whose offsets stay what they are; says how much that was.
-    fn drop_before(&self, directory: &Path, offset: u64) -> io::Result<u64> {
+    /// Frees the bytes before `cut`; the offsets of the others stay what they are.
+    fn free(&self, directory: &Path, cut: u64) -> io::Result<()> {
         let path = &paths(directory, &self.run.id)[index(self.stream)];
-        let length = offset.next_multiple_of(BLOCK);
-        let before = self.run.dropped(self.stream);
-        // Told first: a reader checks it after it has read, and so never takes a hole for output.
-        self.run.drop_before(self.stream, length.min(self.size));
         let punched = File::options().write(true).open(path).and_then(|file| {
             let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            fallocate(file, hole, 0, length).map_err(io::Error::from)
+            fallocate(file, hole, 0, cut).map_err(io::Error::from)
         });
         match punched {
             // Then a finished log goes as a whole, and a running one cannot be helped.
             Err(error) if is_unsupported(&error) && self.run.ending().is_some() => {
                 self.run.drop_before(self.stream, self.size);
-                fs::remove_file(path)?;
-                return Ok(self.taken);
+                fs::remove_file(path)
             }
-            other => other?,
+            other => other,
         }
-        Ok(length.min(self.size).saturating_sub(before).min(self.taken))
     }
 }
 

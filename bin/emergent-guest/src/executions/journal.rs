@@ -5,8 +5,9 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
+    fs::{File, Permissions},
     io::{self, BufRead as _, BufReader, BufWriter, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::mpsc,
     thread,
@@ -35,6 +36,13 @@ pub enum Line {
         id: ExecutionId,
         /// How.
         ending: Ending,
+    },
+    /// The beginning of an execution's output is no longer kept.
+    Dropped {
+        /// Its id.
+        id: ExecutionId,
+        /// How many bytes of standard output and error.
+        bytes: [u64; 2],
     },
     /// An execution is forgotten.
     Forgotten {
@@ -78,7 +86,15 @@ struct Writer {
 #[derive(Debug, Default)]
 struct Known {
     order: Vec<ExecutionId>,
-    runs: HashMap<ExecutionId, (Started, Option<Ending>)>,
+    runs: HashMap<ExecutionId, Noted>,
+}
+
+/// The journal's knowledge of an execution.
+#[derive(Debug)]
+struct Noted {
+    started: Started,
+    ending: Option<Ending>,
+    dropped: [u64; 2],
 }
 
 impl Journal {
@@ -88,8 +104,8 @@ impl Journal {
     /// When the journal cannot be written.
     pub fn open(path: &Path) -> io::Result<(Self, Vec<Run>)> {
         let mut known = Known::read(path);
-        for (_, ending) in known.runs.values_mut() {
-            ending.get_or_insert_with(lost);
+        for noted in known.runs.values_mut() {
+            noted.ending.get_or_insert_with(lost);
         }
         let mut writer = known.write(path)?;
         let runs = known.into_runs();
@@ -103,6 +119,15 @@ impl Journal {
         let _ = self.lines.try_send(Message::Line(line));
     }
 
+    /// Writes lines, whatever else waits for the disk, and returns when they are in the file. Blocks.
+    pub fn keep(&self, lines: impl Iterator<Item = Line>) {
+        for line in lines {
+            // The thread that writes lives as long as this.
+            let _ = self.lines.send(Message::Line(line));
+        }
+        self.flush();
+    }
+
     /// Waits until every line queued so far is in the file. Blocks.
     pub fn flush(&self) {
         let (done, written) = mpsc::sync_channel(1);
@@ -110,6 +135,10 @@ impl Journal {
             let _ = written.recv();
         }
     }
+}
+
+fn larger(one: [u64; 2], other: [u64; 2]) -> [u64; 2] {
+    [one[0].max(other[0]), one[1].max(other[1])]
 }
 
 fn lost() -> Ending {
@@ -168,11 +197,16 @@ impl Known {
             match serde_json::from_slice(&line) {
                 Ok(Line::Started(started)) => {
                     known.order.push(started.id.clone());
-                    known.runs.insert(started.id.clone(), (started, None));
+                    known.runs.insert(started.id.clone(), Noted { started, ending: None, dropped: [0; 2] });
                 }
                 Ok(Line::Ended { id, ending }) => {
-                    if let Some((_, end)) = known.runs.get_mut(&id) {
-                        *end = Some(ending);
+                    if let Some(noted) = known.runs.get_mut(&id) {
+                        noted.ending = Some(ending);
+                    }
+                }
+                Ok(Line::Dropped { id, bytes }) => {
+                    if let Some(noted) = known.runs.get_mut(&id) {
+                        noted.dropped = larger(noted.dropped, bytes);
                     }
                 }
                 Ok(Line::Forgotten { id }) => drop(known.runs.remove(&id)),
@@ -185,12 +219,16 @@ impl Known {
     /// Writes the journal anew, in one step, and goes on with it.
     fn write(&self, path: &Path) -> io::Result<Writer> {
         let new = path.with_extension("new");
-        let mut writer = Writer { path: path.to_owned(), file: BufWriter::new(File::create(&new)?), lines: 0 };
-        for (started, ending) in self.order.iter().filter_map(|id| self.runs.get(id)) {
-            serde_json::to_writer(&mut writer.file, &Line::Started(started.clone()))?;
-            writer.file.write_all(b"\n")?;
-            if let Some(ending) = ending.clone() {
-                serde_json::to_writer(&mut writer.file, &Line::Ended { id: started.id.clone(), ending })?;
+        // Commands may be root's, and agents may look into the directory.
+        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        let mut writer = Writer { path: path.to_owned(), file: BufWriter::new(file), lines: 0 };
+        for Noted { started, ending, dropped } in self.order.iter().filter_map(|id| self.runs.get(id)) {
+            let id = || started.id.clone();
+            let dropped = (*dropped != [0; 2]).then(|| Line::Dropped { id: id(), bytes: *dropped });
+            let ended = ending.clone().map(|ending| Line::Ended { id: id(), ending });
+            for line in [Some(Line::Started(started.clone())), dropped, ended].into_iter().flatten() {
+                serde_json::to_writer(&mut writer.file, &line)?;
                 writer.file.write_all(b"\n")?;
             }
         }
@@ -201,9 +239,11 @@ impl Known {
 
     fn into_runs(mut self) -> Vec<Run> {
         let runs = self.order.iter().filter_map(|id| self.runs.remove(id));
-        let runs = runs.map(|(started, ending)| {
+        let runs = runs.map(|Noted { started, ending, dropped }| {
             let Started { id, command, pid, started_at_ms } = started;
-            Run::remembered(id, command, pid, started_at_ms, ending.unwrap_or_else(lost))
+            let mut ending = ending.unwrap_or_else(lost);
+            ending.dropped = larger(ending.dropped, dropped);
+            Run::remembered(id, command, pid, started_at_ms, ending)
         });
         runs.collect()
     }

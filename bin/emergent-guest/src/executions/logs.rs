@@ -13,7 +13,7 @@ use std::{
     path::Path,
 };
 
-use emergent_guest_proto::{ExecutionId, Stream};
+use emergent_guest_proto::{ExecutionId, RunAs, Stream};
 
 use super::run::{index, paths};
 
@@ -26,9 +26,11 @@ impl Logs {
     ///
     /// # Errors
     /// The kernel's; a first file may be left behind.
-    pub fn create(directory: &Path, id: &ExecutionId) -> io::Result<Self> {
+    pub fn create(directory: &Path, id: &ExecutionId, user: RunAs) -> io::Result<Self> {
         let [stdout, stderr] = paths(directory, id);
-        let create = |path| OpenOptions::new().read(true).append(true).create(true).mode(0o644).open(path);
+        // What root's commands say is not the agent's to read.
+        let mode = if user == RunAs::Root { 0o600 } else { 0o644 };
+        let create = |path| OpenOptions::new().read(true).append(true).create(true).mode(mode).open(path);
         Ok(Self([create(stdout)?, create(stderr)?]))
     }
 

@@ -1,6 +1,6 @@
 //! What a tool call shows of an execution: both streams, cut in the middle when they are long.
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 use emergent_guest_proto::{GuestPath, OUTPUT_LIMIT, Outcome, Stream, tools::BashResult};
 
@@ -16,7 +16,11 @@ pub fn summarize(run: &Run, ending: Ending, logs: Option<&Logs>, directory: &Pat
     let (stdout, stdout_cut) = shown(Stream::Stdout, &stdout_path);
     let (stderr, stderr_cut) = shown(Stream::Stderr, &stderr_path);
     let truncated = stdout_cut || stderr_cut;
-    let file = |path: &Path| truncated.then(|| GuestPath::from(path));
+    let [(stdout, stdout_shortened), (stderr, stderr_shortened)] = [stdout, stderr].map(|text| match settled(&text) {
+        Cow::Borrowed(_) => (text, false),
+        Cow::Owned(settled) => (settled, true),
+    });
+    let file = |shortened: bool, path: &Path| (truncated || shortened).then(|| GuestPath::from(path));
     BashResult {
         execution_id: run.id.clone(),
         stdout,
@@ -30,8 +34,8 @@ pub fn summarize(run: &Run, ending: Ending, logs: Option<&Logs>, directory: &Pat
         truncated,
         stdout_bytes: ending.written[index(Stream::Stdout)],
         stderr_bytes: ending.written[index(Stream::Stderr)],
-        stdout_file: file(&stdout_path),
-        stderr_file: file(&stderr_path),
+        stdout_file: file(stdout_shortened, &stdout_path),
+        stderr_file: file(stderr_shortened, &stderr_path),
     }
 }
 
@@ -65,6 +69,20 @@ fn show(run: &Run, logs: Option<&Logs>, stream: Stream, size: u64, path: &Path) 
     (text, true)
 }
 
+/// A text as a terminal shows it in the end: of what a line was written over with (after `\r`, as progress bars do) only
+/// the last.
+fn settled(text: &str) -> Cow<'_, str> {
+    let is_over = |line: &str| line.trim_end_matches(['\r', '\n']).contains('\r');
+    if !text.split_inclusive('\n').any(is_over) {
+        return text.into();
+    }
+    let last = |line: &str| {
+        let said = line.trim_end_matches(['\r', '\n']);
+        said.rfind('\r').map_or(0, |at| at + 1)
+    };
+    text.split_inclusive('\n').map(|line| &line[last(line)..]).collect::<String>().into()
+}
+
 /// Without the beginning of a character at the end.
 fn whole_head(bytes: &[u8]) -> &[u8] {
     match bytes.utf8_chunks().last() {
@@ -87,6 +105,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn of_a_line_that_is_written_over_the_last_is_shown() {
+        for (text, shown) in [
+            ("a\r\nb\n", "a\r\nb\n"),
+            ("start\n 10%\r 50%\r100%\ndone\n", "start\n100%\ndone\n"),
+            ("10%\r100%\r\n", "100%\r\n"),
+            ("10%\r100%\r", "100%\r"),
+            ("\r10%", "10%"),
+            ("\r\r\n", "\r\r\n"),
+        ] {
+            assert_eq!(settled(text), shown, "{text:?}");
+        }
+    }
 
     #[test]
     fn only_what_a_cut_broke_is_left_out() {

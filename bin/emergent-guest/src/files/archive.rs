@@ -6,11 +6,12 @@
 mod tree;
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt as _,
     path::{Component, Path},
     sync::LazyLock,
+    time::Duration,
 };
 
 use bytes::{Buf as _, Bytes};
@@ -18,7 +19,11 @@ use emergent_guest_proto::{ErrorCode, GuestError, RunAs, files::PathQuery};
 use futures::StreamExt as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, SemaphorePermit, mpsc},
+    time::timeout,
+};
 
 use crate::{
     failure::{self, invalid},
@@ -29,11 +34,17 @@ use crate::{
 };
 
 /// An archive keeps a blocking thread for as long as its caller takes, so only so many are made at once.
-static AT_ONCE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(8));
+static AT_ONCE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(6));
 
 /// Bytes that are handed over at once, and how often that may be done ahead.
 const CHUNK: usize = 256 * 1024;
 const QUEUE: usize = 4;
+
+/// How long a caller may neither take bytes of an archive nor send any.
+const STALL: Duration = Duration::from_secs(120);
+
+/// A file up to this size is packed as of one moment, with the length that it has then.
+const SMALL: u64 = 1 << 20;
 
 /// Sends a file or directory as a tar.
 ///
@@ -49,7 +60,7 @@ pub async fn pack(guest: &Guest, wanted: PathQuery) -> Result<Reply, GuestError>
     tokio::spawn(async move {
         let failed = sender.clone();
         let packed = rights::with(&account, move || {
-            pack_into(&path, ChunkWriter::new(sender)).map_err(|error| failure::at(&path, "pack", &error))
+            pack_into(&path, ChunkWriter::new(sender, STALL)).map_err(|error| failure::at(&path, "pack", &error))
         });
         if let Err(error) = packed.await {
             // The caller may be gone; that is the usual reason.
@@ -71,7 +82,7 @@ pub async fn unpack(guest: &Guest, wanted: PathQuery, mut body: Incoming) -> Res
     let _permit = turn().await?;
     let (sender, chunks) = mpsc::channel(QUEUE);
     let user = wanted.user;
-    let unpacking = rights::with(&account, move || unpack_from(&path, ChunkReader::new(chunks), user));
+    let unpacking = rights::with(&account, move || unpack_from(&path, ChunkReader::new(chunks, STALL), user));
     let feeding = async move {
         while let Some(frame) = body.frame().await {
             let data = match frame {
@@ -106,11 +117,44 @@ fn pack_into(path: &Path, writer: ChunkWriter) -> io::Result<()> {
             tree::pack(&mut builder, directory.into())?;
         }
         Opened::File(mut file, _) => {
-            let name = path.file_name().unwrap_or_default();
-            builder.append_file(name, &mut file)?;
+            pack_file(&mut builder, Path::new(path.file_name().unwrap_or_default()), &mut file)?;
         }
     }
     builder.into_inner()?.finish()
+}
+
+/// Adds a file, which others may write to meanwhile: as many bytes follow its header as that says.
+fn pack_file<W: Write>(builder: &mut tar::Builder<W>, name: &Path, file: &mut File) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    let mut header = tar::Header::new_gnu();
+    header.set_metadata(&metadata);
+    if metadata.len() > SMALL {
+        let mut contents = Exactly { file, left: metadata.len() };
+        return builder.append_data(&mut header, name, &mut contents);
+    }
+    let mut contents = Vec::new();
+    file.take(SMALL).read_to_end(&mut contents)?;
+    header.set_size(contents.len() as u64);
+    builder.append_data(&mut header, name, &*contents)
+}
+
+/// As many bytes of a file as were promised. One that has become shorter breaks the archive off, as it cannot be told in
+/// it any more.
+struct Exactly<'a> {
+    file: &'a mut File,
+    left: u64,
+}
+
+impl Read for Exactly<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.file.read(&mut buffer[..wanted])?;
+        if count == 0 && wanted > 0 {
+            return Err(io::Error::other("a file has become shorter while it was packed"));
+        }
+        self.left -= count as u64;
+        Ok(count)
+    }
 }
 
 fn unpack_from(path: &Path, reader: ChunkReader, user: RunAs) -> Result<(), GuestError> {
@@ -156,19 +200,21 @@ fn explain(path: &Path, name: &Path, error: io::Error) -> GuestError {
 struct ChunkWriter {
     sender: mpsc::Sender<io::Result<Bytes>>,
     buffer: Vec<u8>,
+    stall: Duration,
 }
 
 /// Hands bytes from a stream to a blocking thread.
 struct ChunkReader {
     chunks: mpsc::Receiver<io::Result<Bytes>>,
     current: Bytes,
+    stall: Duration,
 }
 
 // === impl ChunkWriter ===
 
 impl ChunkWriter {
-    fn new(sender: mpsc::Sender<io::Result<Bytes>>) -> Self {
-        Self { sender, buffer: Vec::with_capacity(CHUNK) }
+    fn new(sender: mpsc::Sender<io::Result<Bytes>>, stall: Duration) -> Self {
+        Self { sender, buffer: Vec::with_capacity(CHUNK), stall }
     }
 
     fn finish(mut self) -> io::Result<()> {
@@ -191,28 +237,87 @@ impl Write for ChunkWriter {
             return Ok(());
         }
         let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
-        self.sender.blocking_send(Ok(chunk.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        let sent = timeout(self.stall, self.sender.send(Ok(chunk.into())));
+        match Handle::current().block_on(sent) {
+            Ok(sent) => sent.map_err(|_| io::ErrorKind::BrokenPipe.into()),
+            Err(_) => Err(stalled("takes nothing")),
+        }
     }
 }
 
 // === impl ChunkReader ===
 
 impl ChunkReader {
-    fn new(chunks: mpsc::Receiver<io::Result<Bytes>>) -> Self {
-        Self { chunks, current: Bytes::new() }
+    fn new(chunks: mpsc::Receiver<io::Result<Bytes>>, stall: Duration) -> Self {
+        Self { chunks, current: Bytes::new(), stall }
     }
 }
 
 impl Read for ChunkReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
-            match self.chunks.blocking_recv() {
-                Some(chunk) => self.current = chunk?,
-                None => return Ok(0),
+            match Handle::current().block_on(async { timeout(self.stall, self.chunks.recv()).await }) {
+                Ok(Some(chunk)) => self.current = chunk?,
+                Ok(None) => return Ok(0),
+                Err(_) => return Err(stalled("sends nothing")),
             }
         }
         let count = buffer.len().min(self.current.len());
         self.current.copy_to_slice(&mut buffer[..count]);
         Ok(count)
+    }
+}
+
+fn stalled(how: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("the caller {how} for too long"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_caller_that_stalls_is_cut() {
+        const SHORT: Duration = Duration::from_millis(20);
+        let (sender, _chunks) = mpsc::channel(1);
+        let mut writer = ChunkWriter::new(sender, SHORT);
+        let written = tokio::task::spawn_blocking(move || writer.write_all(&vec![0; CHUNK * 3]));
+        assert_eq!(written.await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let (_sender, chunks) = mpsc::channel(1);
+        let mut reader = ChunkReader::new(chunks, SHORT);
+        let read = tokio::task::spawn_blocking(move || reader.read(&mut [0]));
+        assert_eq!(read.await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn an_archive_is_whole_whatever_is_written_meanwhile() {
+        for size in [10, SMALL, SMALL + 1, 3 * SMALL] {
+            let folder = tempfile::tempdir().unwrap();
+            for name in ["a", "b"] {
+                File::create(folder.path().join(name)).unwrap().set_len(size).unwrap();
+            }
+            let (sender, mut chunks) = mpsc::channel(1);
+            let root = folder.path().to_owned();
+            let packing = tokio::task::spawn_blocking(move || pack_into(&root, ChunkWriter::new(sender, STALL)));
+            let mut archive = Vec::new();
+            while let Some(chunk) = chunks.recv().await {
+                archive.extend_from_slice(&chunk.unwrap());
+                // Faster than anybody reads.
+                for name in ["a", "b"] {
+                    let file = File::options().write(true).open(folder.path().join(name)).unwrap();
+                    file.set_len(file.metadata().unwrap().len() + 2 * SMALL).unwrap();
+                }
+            }
+            packing.await.unwrap().unwrap();
+            let mut archive = tar::Archive::new(&archive[..]);
+            let mut count = 0;
+            for entry in archive.entries().unwrap() {
+                let mut entry = entry.unwrap();
+                let promised = entry.size();
+                assert_eq!(io::copy(&mut entry, &mut io::sink()).unwrap(), promised);
+                count += 1;
+            }
+            assert_eq!(count, 2, "of {size} bytes each");
+        }
     }
 }

@@ -19,10 +19,11 @@ use hyper::body::Incoming;
 
 use super::{
     entries::info_of,
-    replace::{Replacement, follow_links},
+    replace::{Expected, Replacement},
+    target::Target,
 };
 use crate::{
-    failure::{self, invalid},
+    failure::invalid,
     guest::Guest,
     http::message::{Reply, stream},
     rights,
@@ -68,12 +69,11 @@ pub async fn download(guest: &Guest, wanted: PathQuery, headers: &HeaderMap) -> 
 /// Takes a file. Until all of it has come, what stood there stays; when the caller vanishes, too.
 ///
 /// # Errors
-/// That of the file system, such as `disk_full`.
+/// That of the file system, such as `disk_full`, or `content_changed`.
 pub async fn upload(guest: &Guest, wanted: UploadQuery, mut body: Incoming) -> Result<FileInfo, GuestError> {
     let account = guest.account(wanted.user)?;
     let path = guest.resolve(&wanted.path);
-    let beginning = path.clone();
-    let mut replacement = rights::with(account, move || Replacement::begin(&follow_links(&beginning)?)).await?;
+    let mut replacement = rights::with(account, move || Replacement::begin(&Arc::new(Target::prepare(&path)?))).await?;
     let mut batch = Vec::new();
     let mut gathered = 0;
     while let Some(frame) = body.frame().await {
@@ -82,28 +82,28 @@ pub async fn upload(guest: &Guest, wanted: UploadQuery, mut body: Incoming) -> R
         gathered += data.len();
         batch.push(data);
         if gathered >= WRITE_BATCH {
-            replacement = write(replacement, std::mem::take(&mut batch), &path).await?;
+            replacement = write(replacement, std::mem::take(&mut batch)).await?;
             gathered = 0;
         }
     }
-    replacement = write(replacement, batch, &path).await?;
-    rights::with(account, move || {
-        replacement.settle(wanted.mode)?;
+    replacement = write(replacement, batch).await?;
+    let find = move || Ok((vec![replacement.target().key_of_contents()?], replacement));
+    let settle = move |replacement: Replacement| {
+        // Not the path that was asked for, which may be a link to it.
+        let path = replacement.target().path().to_owned();
+        let expected = wanted.expected_sha256.as_ref().map_or(Expected::Anything, Expected::Hash);
+        replacement.settle(wanted.mode, expected)?;
         info_of(&path)
-    })
-    .await
+    };
+    guest.change(account, find, settle).await
 }
 
-async fn write(
-    mut replacement: Replacement,
-    batch: Vec<Bytes>,
-    path: &std::path::Path,
-) -> Result<Replacement, GuestError> {
-    let path = path.to_owned();
+async fn write(mut replacement: Replacement, batch: Vec<Bytes>) -> Result<Replacement, GuestError> {
     // The file is open: whose rights the thread has does not matter.
     rights::blocking(move || {
         for bytes in batch {
-            replacement.file.write_all(&bytes).map_err(|error| failure::at(&path, "write", &error))?;
+            let written = replacement.file.write_all(&bytes);
+            written.map_err(|error| replacement.target().failed("write", &error))?;
         }
         Ok(replacement)
     })

@@ -11,6 +11,7 @@ use emergent_guest_proto::{
     files::{FileInfo, FileKind, FileList, PathQuery, PathRequest, RemoveRequest},
 };
 
+use super::target::Target;
 use crate::{failure, guest::Guest, rights};
 
 /// Entries of a directory in one answer.
@@ -61,13 +62,15 @@ pub async fn make_directory(guest: &Guest, wanted: PathRequest) -> Result<FileIn
 /// That of the file system; with `recursive` a part may be gone then.
 pub async fn remove(guest: &Guest, wanted: RemoveRequest) -> Result<(), GuestError> {
     let path = guest.resolve(&wanted.path);
-    let workspace = guest.workspace().to_owned();
+    if is_or_holds(&path, guest.workspace()) {
+        let message = "the workspace's own directory cannot be removed; remove what is in it";
+        return Err(GuestError::new(ErrorCode::InvalidRequest, message).with_field("path"));
+    }
+    let permit = if wanted.recursive { Some(rights::walk_permit().await?) } else { None };
+    let find = move || Ok((vec![Target::at(path.clone())?.key_of_name()?], path));
     guest
-        .as_agent(move || {
-            if is_or_holds(&path, &workspace) {
-                let message = "the workspace's own directory cannot be removed; remove what is in it";
-                return Err(GuestError::new(ErrorCode::InvalidRequest, message).with_field("path"));
-            }
+        .change(&guest.accounts.agent, find, move |path: PathBuf| {
+            let _permit = permit;
             remove_at(&path, wanted.recursive).map_err(|error| failure::at(&path, "remove", &error))
         })
         .await

@@ -7,8 +7,8 @@ use emergent_guest_proto::{
     files::{FileInfo, MoveRequest},
 };
 
-use super::entries::info_of;
-use crate::{executions::random_name, failure, guest::Guest, tools::open};
+use super::{entries::info_of, target::Target};
+use crate::{executions::random_name, failure, guest::Guest, rights, tools::open};
 
 /// Moves a file or directory. A file that stands at the new path is replaced, a directory is not.
 ///
@@ -16,8 +16,15 @@ use crate::{executions::random_name, failure, guest::Guest, tools::open};
 /// `already_exists`, or that of the file system.
 pub async fn rename(guest: &Guest, request: MoveRequest) -> Result<FileInfo, GuestError> {
     let (from, to) = (guest.resolve(&request.from), guest.resolve(&request.to));
+    let find = move || {
+        let [one, other] = [&from, &to].map(|path| Target::at(path.clone())?.key_of_name());
+        Ok((vec![one?, other?], (from, to)))
+    };
+    // Across file systems it may take long.
+    let permit = rights::walk_permit().await?;
     guest
-        .as_agent(move || {
+        .change(&guest.accounts.agent, find, move |(from, to)| {
+            let _permit = permit;
             let source = fs::symlink_metadata(&from).map_err(|error| failure::at(&from, "move", &error))?;
             if let Ok(target) = fs::symlink_metadata(&to)
                 && (target.is_dir() || source.is_dir())

@@ -1,22 +1,27 @@
 //! Replacing a file in one step: the new contents are written beside it and then take its name.
+//!
+//! The file's other properties stay: its mode, its owner and group, its access list and extended attributes.
+//! Where that cannot be kept otherwise the contents are written into the file itself ([`super::in_place`]).
 
 use std::{
-    fs::{self, File, Metadata, OpenOptions, Permissions},
-    io::{self, Write as _},
+    fs::{File, Metadata, Permissions},
+    io::{self, Read as _, Write as _},
     os::{
-        fd::OwnedFd,
-        unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+        fd::AsFd as _,
+        unix::fs::{MetadataExt as _, PermissionsExt as _},
     },
-    path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use emergent_guest_proto::{ErrorCode, GuestError};
+use emergent_guest_proto::{ErrorCode, GuestError, Sha256Hex};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use crate::{executions::random_name, failure, tools::open::not_a_file};
-
-/// As many symbolic links as the kernel follows.
-const MAX_LINKS: usize = 40;
+use super::{
+    hash::Hasher,
+    in_place,
+    target::{Target, must_be_kept},
+};
+use crate::{copy::attributes, executions::random_name};
 
 /// The permissions of a new file.
 const NEW_FILE: u32 = 0o644;
@@ -26,119 +31,111 @@ const NEW_FILE: u32 = 0o644;
 pub struct Replacement {
     /// The new contents.
     pub file: File,
-    directory: OwnedFd,
+    target: Arc<Target>,
     temporary: String,
-    target: PathBuf,
-    /// What stood there before.
-    before: Option<Metadata>,
     settled: bool,
 }
 
-/// Writes `contents` to `path`; says whether the file is new.
+/// The contents that a file must still have when it is replaced.
+#[derive(Debug, Clone, Copy)]
+pub enum Expected<'a> {
+    /// Whatever it is.
+    Anything,
+    /// Just these bytes.
+    Bytes(&'a [u8]),
+    /// Bytes with this hash.
+    Hash(&'a Sha256Hex),
+}
+
+/// Writes `contents` to a file, if it holds what is expected; says whether the file is new.
 ///
 /// # Errors
-/// That of the file system; the old contents are kept then.
-pub fn replace(path: &Path, contents: &[u8]) -> Result<bool, GuestError> {
-    let target = follow_links(path)?;
-    let failed = |error: io::Error| failure::at(&target, "write", &error);
-    match Replacement::begin(&target) {
+/// That of the file system, or `content_changed`; the old contents are kept then.
+pub fn replace(target: &Arc<Target>, contents: &[u8], expected: Expected<'_>) -> Result<bool, GuestError> {
+    match Replacement::begin(target) {
         Ok(mut replacement) => {
-            replacement.file.write_all(contents).map_err(failed)?;
-            let created = replacement.before.is_none();
-            replacement.settle(None)?;
-            Ok(created)
+            let written = replacement.file.write_all(contents);
+            written.map_err(|error| target.failed("write", &error))?;
+            replacement.settle(None, expected)
         }
-        // A writable file in a directory that is not: then it cannot be done in one step.
-        Err(error) if error.code == ErrorCode::PermissionDenied && target.exists() => {
-            let mut file = open_existing(&target).map_err(failed)?;
-            file.set_len(0).and_then(|()| file.write_all(contents)).map_err(failed)?;
+        Err(error) if error.code == ErrorCode::PermissionDenied => {
+            // A file that may be written to, in a directory that takes no other.
+            let Some((file, _)) = target.open_for_writing()? else { return Err(error) };
+            expected.check(target)?;
+            overwrite(target, &file, contents)?;
             Ok(false)
         }
         Err(error) => Err(error),
     }
 }
 
-/// The file that a path means, its last links followed even where they lead nowhere yet.
-///
-/// # Errors
-/// `invalid_request` when the links form a loop.
-pub fn follow_links(path: &Path) -> Result<PathBuf, GuestError> {
-    let mut target = path.to_owned();
-    for _ in 0..MAX_LINKS {
-        match fs::read_link(&target) {
-            Ok(link) => target = target.parent().unwrap_or(Path::new("/")).join(link),
-            // Not a link, or nothing at all.
-            Err(_) => return Ok(target),
-        }
-    }
-    Err(failure::at(path, "write", &io::Error::from_raw_os_error(libc::ELOOP)))
-}
-
-/// Opened for writing in the right to write to it, which taking its name would not ask for.
-fn open_existing(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
+fn overwrite(target: &Target, file: &File, from: &(impl in_place::ReadAt + ?Sized)) -> Result<(), GuestError> {
+    let before = target.open().ok().flatten().map(|(before, _)| before);
+    in_place::overwrite(file, before.as_ref(), from).map_err(|error| target.failed("write", &error))
 }
 
 // === impl Replacement ===
 
 impl Replacement {
-    /// Makes an empty file beside `target`, whose links have been followed, and the directories above it.
+    /// Makes an empty file beside the target.
     ///
     /// # Errors
     /// That of the file system, or `is_directory`, or `permission_denied` when what stands there may not be written.
-    pub fn begin(target: &Path) -> Result<Self, GuestError> {
-        let failed = |error: io::Error| failure::at(target, "write", &error);
-        let before = match fs::metadata(target) {
-            Ok(metadata) if metadata.is_dir() => {
-                let message = format!("{} is a directory; name a file", target.display());
-                return Err(GuestError::new(ErrorCode::IsDirectory, message).with_path(target));
-            }
-            Ok(metadata) if !metadata.is_file() => return Err(not_a_file(target)),
-            Ok(metadata) => {
-                match open_existing(target) {
-                    // A program that runs cannot be written to, but replaced.
-                    Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) => {}
-                    opened => drop(opened.map_err(failed)?),
-                }
-                Some(metadata)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(failed(error)),
-        };
-        let parent = target.parent().unwrap_or(Path::new("/"));
-        if before.is_none() {
-            fs::create_dir_all(parent).map_err(|error| failure::at(parent, "make the directory", &error))?;
-        }
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(parent, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
+    pub fn begin(target: &Arc<Target>) -> Result<Self, GuestError> {
+        // Taking the name of a file would not ask for the right to write to it.
+        drop(target.open_for_writing()?);
+        let failed = |error: io::Error| target.failed("write", &error);
         let temporary = format!(".emergent-upload-{}", random_name().map_err(failed)?);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&directory, &temporary, flags, Mode::from_raw_mode(0o600))
-            .map_err(|error| failed(error.into()))?;
-        let target = target.to_owned();
-        Ok(Self { file: file.into(), directory, temporary, target, before, settled: false })
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(target.directory(), &temporary, flags, Mode::from_raw_mode(0o600));
+        let file = file.map_err(|error| failed(error.into()))?.into();
+        Ok(Self { file, target: Arc::clone(target), temporary, settled: false })
     }
 
-    /// Gives the file its name, with `mode`, or else the permissions of what stood there.
+    /// The file that it is to be.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Makes the new contents those of the target, if that holds what is expected, with `mode` or else the permissions
+    /// that it has. Says whether the file is new.
     ///
     /// # Errors
-    /// That of the file system; what stood there is kept then.
-    pub fn settle(mut self, mode: Option<u32>) -> Result<(), GuestError> {
-        let failed = |error: io::Error| failure::at(&self.target, "write", &error);
-        let kept = self.before.as_ref().map(|before| before.mode() & 0o7777);
-        let mode = mode.or(kept).unwrap_or(NEW_FILE) & 0o7777;
-        if let Some(before) = &self.before {
-            // Only root may give files away; from another owner the agent takes the file over.
-            let _ = std::os::unix::fs::fchown(&self.file, Some(before.uid()), Some(before.gid()));
-        }
-        self.file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
-        let Some(name) = self.target.file_name() else {
-            return Err(failed(io::Error::from_raw_os_error(libc::EINVAL)));
+    /// That of the file system, or `content_changed`; what stood there is kept then.
+    pub fn settle(mut self, mode: Option<u32>, expected: Expected<'_>) -> Result<bool, GuestError> {
+        let failed = |error: io::Error| self.target.failed("write", &error);
+        let standing = self.target.stat()?;
+        let writable = self.target.open_for_writing()?;
+        expected.check(&self.target)?;
+        let inherited = match &writable {
+            Some((file, metadata)) if must_be_kept(metadata) || self.take_after(file, metadata).is_err() => {
+                overwrite(&self.target, file, &self.file)?;
+                if let Some(mode) = mode {
+                    file.set_permissions(Permissions::from_mode(mode & 0o7777)).map_err(failed)?;
+                }
+                return Ok(false);
+            }
+            Some(_) => None,
+            // A new file, or a program that runs.
+            None => Some(standing.map_or(NEW_FILE, |stat| stat.st_mode)),
         };
-        rustix::fs::renameat(&self.directory, &self.temporary, &self.directory, name)
+        if let Some(mode) = mode.or(inherited) {
+            self.file.set_permissions(Permissions::from_mode(mode & 0o7777)).map_err(failed)?;
+        }
+        rustix::fs::renameat(self.target.directory(), &self.temporary, self.target.directory(), self.target.name())
             .map_err(|error| failed(error.into()))?;
         self.settled = true;
-        Ok(())
+        Ok(standing.is_none())
+    }
+
+    /// Gives the new file what the old one is besides its contents.
+    fn take_after(&self, old: &File, metadata: &Metadata) -> io::Result<()> {
+        let made = self.file.metadata()?;
+        if (made.uid(), made.gid()) != (metadata.uid(), metadata.gid()) {
+            std::os::unix::fs::fchown(&self.file, Some(metadata.uid()), Some(metadata.gid()))?;
+        }
+        self.file.set_permissions(Permissions::from_mode(metadata.mode() & 0o7777))?;
+        Ok(attributes::copy_extended(old.as_fd(), self.file.as_fd())?)
     }
 }
 
@@ -146,7 +143,73 @@ impl Drop for Replacement {
     fn drop(&mut self) {
         if !self.settled {
             // Its name is random: nothing else can stand there.
-            let _ = rustix::fs::unlinkat(&self.directory, &self.temporary, AtFlags::empty());
+            let _ = rustix::fs::unlinkat(self.target.directory(), &self.temporary, AtFlags::empty());
         }
+    }
+}
+
+// === impl Expected ===
+
+impl Expected<'_> {
+    /// # Errors
+    /// `content_changed` when something else stands there, or that of the file system.
+    fn check(self, target: &Target) -> Result<(), GuestError> {
+        match self {
+            Self::Anything => Ok(()),
+            Self::Bytes(bytes) => match target.open()? {
+                Some((file, _)) if holds(&file, bytes).map_err(|error| target.failed("read", &error))? => Ok(()),
+                Some(_) | None => Err(changed(target, "has changed meanwhile; read it again")),
+            },
+            Self::Hash(hash) => {
+                let Some((mut file, _)) = target.open()? else {
+                    return Err(changed(target, "does not exist; leave expected_sha256 out to make it"));
+                };
+                let mut hasher = Hasher::default();
+                io::copy(&mut file, &mut hasher).map_err(|error| target.failed("read", &error))?;
+                let present = hasher.finish();
+                if present == *hash {
+                    return Ok(());
+                }
+                Err(changed(target, &format!("holds other contents, whose SHA-256 is {present}; read it again")))
+            }
+        }
+    }
+}
+
+fn holds(file: &File, bytes: &[u8]) -> io::Result<bool> {
+    let mut found = Vec::with_capacity(bytes.len() + 1);
+    file.take(bytes.len() as u64 + 1).read_to_end(&mut found)?;
+    Ok(found == bytes)
+}
+
+fn changed(target: &Target, how: &str) -> GuestError {
+    let message = format!("{} {how}", target.path().display());
+    GuestError::new(ErrorCode::ContentChanged, message).with_path(target.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_was_changed_meanwhile_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        let target = Arc::new(Target::find(&path).unwrap());
+        let replaced =
+            |expected: &[u8]| replace(&target, b"new", Expected::Bytes(expected)).map_err(|error| error.code);
+        assert_eq!(replaced(b"old"), Err(ErrorCode::ContentChanged));
+        assert!(!path.exists());
+        for meanwhile in ["ol", "old and more", "another"] {
+            fs::write(&path, meanwhile).unwrap();
+            assert_eq!(replaced(b"old"), Err(ErrorCode::ContentChanged));
+            assert_eq!(fs::read_to_string(&path).unwrap(), meanwhile);
+        }
+        fs::write(&path, "old").unwrap();
+        assert_eq!(replaced(b"old"), Ok(false));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "something is left beside it");
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::{
     mark::Marks,
+    preload::Preload,
     reaper::{Exit, Reaper},
     spawn::{Candidate, Limit, Plan, SpawnError},
 };
@@ -33,6 +34,8 @@ pub struct Launcher {
     pub accounts: Arc<Accounts>,
     /// Marks them.
     pub marks: Marks,
+    /// The library that programs need under this kernel.
+    pub preload: Option<Preload>,
     /// Limits of every process.
     pub limits: Vec<Limit>,
     /// Limits of the agent's processes besides.
@@ -65,6 +68,9 @@ impl Launcher {
         let mut environment = self.accounts.environment(launch.user);
         environment.retain(|(key, _)| key.to_str().is_none_or(|key| !launch.variables.contains_key(key)));
         environment.extend(launch.variables.iter().map(|(key, value)| (key.into(), value.into())));
+        if let Some(preload) = &self.preload {
+            preload.add_to(&mut environment);
+        }
         let path = environment.iter().find(|(key, _)| key == "PATH").map(|(_, value)| value.clone());
         let (candidates, arguments) = match launch.program {
             Program::Shell(command) => (shells(&path.unwrap_or_default()), vec!["-c".to_owned(), command.clone()]),
@@ -86,7 +92,7 @@ impl Launcher {
                 RunAs::Root => self.limits.clone(),
             },
         };
-        self.reaper.spawn(&plan).map_err(|error| explain(launch, &error))
+        self.reaper.spawn(&plan).map_err(|error| explain(launch, &plan, &error))
     }
 }
 
@@ -165,8 +171,12 @@ fn c_string(field: &str, bytes: impl Into<Vec<u8>>) -> Result<CString, GuestErro
     CString::new(bytes).map_err(|_| invalid(field, "a NUL byte cannot be passed to a program"))
 }
 
-fn explain(launch: &Launch<'_>, error: &SpawnError) -> GuestError {
+fn explain(launch: &Launch<'_>, plan: &Plan<'_>, error: &SpawnError) -> GuestError {
     match error {
+        // gVisor says the latter, of names that are too long as well.
+        SpawnError::Exec(error) if matches!(error.raw_os_error(), Some(libc::E2BIG | libc::ENAMETOOLONG)) => {
+            too_long(plan, error)
+        }
         SpawnError::Workdir(error) => failure::at(launch.workdir, "run in", error).with_field("workdir"),
         SpawnError::Clone(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOMEM)) => {
             limit_reached()
@@ -186,12 +196,27 @@ fn limit_reached() -> GuestError {
     GuestError::new(ErrorCode::ResourceLimit, message)
 }
 
+fn too_long(plan: &Plan<'_>, error: &std::io::Error) -> GuestError {
+    /// Linux takes no more, whatever the limit on the stack is.
+    const MOST: u64 = 6 << 20;
+    /// Linux takes at least this.
+    const LEAST: u64 = 128 << 10;
+    let strings = plan.arguments.iter().chain(&plan.environment);
+    let size: usize = strings.map(|string| string.as_bytes_with_nul().len() + size_of::<usize>()).sum();
+    let stack = rustix::process::getrlimit(rustix::process::Resource::Stack).current;
+    let limit = stack.map_or(MOST, |stack| (stack / 4).clamp(LEAST, MOST));
+    if error.raw_os_error() == Some(libc::ENAMETOOLONG) && (size as u64) < limit {
+        return GuestError::new(ErrorCode::InvalidRequest, "the program's name is too long").with_field("program");
+    }
+    let message = format!(
+        "command and environment take {size} bytes, and this workspace's kernel takes {limit}; write the larger values to \
+         files and pass their names"
+    );
+    GuestError::new(ErrorCode::ArgumentsTooLong, message).with_field("env")
+}
+
 fn cannot_run(program: &Program, error: &std::io::Error) -> GuestError {
     let (code, message) = match (program, error.raw_os_error()) {
-        (_, Some(libc::E2BIG)) => {
-            let message = "command and environment are too long for the kernel; write them to a file and run that";
-            (ErrorCode::InvalidRequest, message.to_owned())
-        }
         (Program::Shell(_), Some(libc::ENOENT)) => {
             let message = "this image has neither bash nor sh; use an image with a shell, or name a program and its \
                 arguments";

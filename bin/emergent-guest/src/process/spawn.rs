@@ -182,6 +182,10 @@ unsafe fn become_program(shared: &mut Shared) -> (Step, c_int) {
             let values = libc::rlimit { rlim_cur: limit.soft, rlim_max: limit.hard };
             libc::setrlimit(limit.resource, &raw const values);
         }
+        // As the engine does it for containers: in a virtual machine nobody else does.
+        if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
+            return (Step::Setup, errno());
+        }
         let changed = libc::syscall(libc::SYS_setgroups, shared.groups.len(), shared.groups.as_ptr()) == 0
             && libc::syscall(libc::SYS_setresgid, shared.gid, shared.gid, shared.gid) == 0
             && libc::syscall(libc::SYS_setresuid, shared.uid, shared.uid, shared.uid) == 0;

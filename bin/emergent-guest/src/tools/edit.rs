@@ -1,21 +1,32 @@
-//! The edit tool: exact replacement, on bytes, so that line ends and odd encodings stay as they are.
+//! The edit tool: exact replacement, on bytes, so that odd encodings stay as they are. Line ends are the file's: where all
+//! of its lines end with `\r\n`, so do those of the texts.
 
-use std::io::Read as _;
+use std::{
+    borrow::Cow,
+    io::{self, Read},
+    sync::Arc,
+};
 
 use emergent_guest_proto::{
-    ErrorCode, GuestError, GuestPath,
+    ErrorCode, GuestError, GuestPath, Sha256Hex,
     tools::{EditRequest, EditResult},
 };
 
-use super::open::open_file;
 use crate::{
-    failure::{self, invalid},
-    files::replace,
+    failure::invalid,
+    files::{
+        hash::hash,
+        replace::{self, Expected},
+        target::Target,
+    },
     guest::Guest,
 };
 
 /// The largest file that is edited, before and after.
 const MAX_SIZE: u64 = 16 << 20;
+
+/// How often an edit is tried of a file that something else writes to.
+const ATTEMPTS: usize = 10;
 
 /// A file with its text replaced.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,8 +46,8 @@ enum Refusal {
 /// Replaces text in a file, atomically.
 ///
 /// # Errors
-/// `string_not_found`, `several_matches`, `binary_file`, `too_large`, or that of the file system; nothing has changed
-/// then.
+/// `string_not_found`, `several_matches`, `binary_file`, `too_large`, `content_changed` when something else keeps writing
+/// to the file, or that of the file system; nothing has changed then.
 pub async fn edit(guest: &Guest, request: EditRequest) -> Result<EditResult, GuestError> {
     if request.old_string.is_empty() {
         return Err(invalid("old_string", "the text to find is empty; use the write tool to make a file"));
@@ -45,35 +56,62 @@ pub async fn edit(guest: &Guest, request: EditRequest) -> Result<EditResult, Gue
         return Err(invalid("new_string", "the new text equals the old one; there is nothing to change"));
     }
     let path = guest.resolve(&request.file_path);
-    guest
-        .as_agent(move || {
-            let (file, metadata) = open_file(&path)?;
-            let too_large = || {
-                let message = format!("{} is larger than 16 MiB; edit it with a command", path.display());
-                GuestError::new(ErrorCode::TooLarge, message).with_path(path.as_path())
-            };
-            if metadata.len() > MAX_SIZE {
-                return Err(too_large());
+    let find = {
+        let path = path.clone();
+        move || {
+            let target = Arc::new(Target::find(&path)?);
+            Ok((vec![target.key_of_contents()?], target))
+        }
+    };
+    let change = move |target: Arc<Target>| {
+        for _ in 1..ATTEMPTS {
+            match edit_once(&target, &request) {
+                // A command writes to it at the same time.
+                Err(error) if error.code == ErrorCode::ContentChanged => {}
+                edited => return edited,
             }
-            let mut contents = Vec::new();
-            file.take(MAX_SIZE).read_to_end(&mut contents).map_err(|error| failure::at(&path, "read", &error))?;
-            if contents.contains(&0) {
-                let message = format!("{} is not a text file", path.display());
-                return Err(GuestError::new(ErrorCode::BinaryFile, message).with_path(path.as_path()));
-            }
-            let edited = replace_text(&contents, &request).map_err(|refusal| explain(&refusal, &contents, &path))?;
-            if edited.contents.len() as u64 > MAX_SIZE {
-                return Err(too_large());
-            }
-            replace::replace(&path, &edited.contents)?;
-            let file_path = GuestPath::from(path.as_path());
-            Ok(EditResult { file_path, replacements: edited.replacements, lines_changed: edited.lines_changed })
-        })
-        .await
+        }
+        edit_once(&target, &request)
+    };
+    let (edited, sha256) = guest.change(&guest.accounts.agent, find, change).await?;
+    let Edited { replacements, lines_changed, .. } = edited;
+    Ok(EditResult { file_path: GuestPath::from(path.as_path()), replacements, lines_changed, sha256: Some(sha256) })
+}
+
+fn edit_once(target: &Arc<Target>, request: &EditRequest) -> Result<(Edited, Sha256Hex), GuestError> {
+    let path = target.path();
+    let too_large = || {
+        let message = format!("{} is larger than 16 MiB; edit it with a command", path.display());
+        GuestError::new(ErrorCode::TooLarge, message).with_path(path)
+    };
+    let Some((file, _)) = target.open()? else {
+        return Err(target.failed("open", &io::Error::from_raw_os_error(libc::ENOENT)));
+    };
+    let contents = whole(file).map_err(|error| target.failed("read", &error))?.ok_or_else(too_large)?;
+    if contents.contains(&0) {
+        let message = format!("{} is not a text file", path.display());
+        return Err(GuestError::new(ErrorCode::BinaryFile, message).with_path(path));
+    }
+    let edited = replace_text(&contents, request).map_err(|refusal| explain(&refusal, &contents, path))?;
+    if edited.contents.len() as u64 > MAX_SIZE {
+        return Err(too_large());
+    }
+    replace::replace(target, &edited.contents, Expected::Bytes(&contents))?;
+    let sha256 = hash(&edited.contents);
+    Ok((edited, sha256))
+}
+
+/// All of a file, or `None` if that is too much: whatever its length was a moment ago, it may grow.
+fn whole(file: impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut contents = Vec::new();
+    file.take(MAX_SIZE + 1).read_to_end(&mut contents)?;
+    Ok((contents.len() as u64 <= MAX_SIZE).then_some(contents))
 }
 
 fn replace_text(contents: &[u8], request: &EditRequest) -> Result<Edited, Refusal> {
-    let (old, new) = (request.old_string.as_bytes(), request.new_string.as_bytes());
+    let ends = LineEnds::of(contents);
+    let (old, new) = (ends.given_to(&request.old_string), ends.given_to(&request.new_string));
+    let (old, new) = (old.as_bytes(), new.as_bytes());
     let places: Vec<usize> = memchr::memmem::find_iter(contents, old).collect();
     match places.len() {
         0 => return Err(Refusal::Absent),
@@ -98,6 +136,31 @@ fn replace_text(contents: &[u8], request: &EditRequest) -> Result<Edited, Refusa
     Ok(Edited { contents: replaced, replacements: places.len() as u64, lines_changed })
 }
 
+/// How the lines of a file end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LineEnds {
+    /// All of them with `\r\n`.
+    CarriageReturns,
+    /// With `\n`, or some with one and some with the other: a text is taken as it is.
+    AsGiven,
+}
+
+impl LineEnds {
+    fn of(contents: &[u8]) -> Self {
+        let mut ends = memchr::memchr_iter(b'\n', contents).peekable();
+        let has_some = ends.peek().is_some();
+        let all = ends.all(|at| at > 0 && contents.get(at - 1) == Some(&b'\r'));
+        if has_some && all { Self::CarriageReturns } else { Self::AsGiven }
+    }
+
+    fn given_to(self, text: &str) -> Cow<'_, str> {
+        match self {
+            Self::CarriageReturns if text.contains('\n') => text.replace("\r\n", "\n").replace('\n', "\r\n").into(),
+            Self::CarriageReturns | Self::AsGiven => text.into(),
+        }
+    }
+}
+
 fn newlines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
 }
@@ -106,7 +169,7 @@ fn explain(refusal: &Refusal, contents: &[u8], path: &std::path::Path) -> GuestE
     let (code, message) = match refusal {
         Refusal::Absent => {
             let hint = if memchr::memmem::find(contents, b"\r\n").is_some() {
-                " (its lines end with \\r\\n, which the text must have too)"
+                " (some of its lines end with \\r\\n and others with \\n; the text must have just those)"
             } else {
                 "; read the file again and copy the text exactly"
             };
@@ -143,9 +206,24 @@ mod tests {
     }
 
     #[test]
-    fn line_ends_stay_as_they_are() {
-        let edited = replace_text(b"a\r\nb\r\n", &request("b", "c", false)).unwrap();
-        assert_eq!(edited.contents, b"a\r\nc\r\n");
+    fn a_file_that_is_too_long_when_it_is_read_is_not_cut() {
+        let size = usize::try_from(MAX_SIZE).unwrap();
+        assert_eq!(whole(io::repeat(b'x').take(MAX_SIZE)).unwrap().map(|contents| contents.len()), Some(size));
+        assert_eq!(whole(io::repeat(b'x')).unwrap(), None);
+    }
+
+    #[test]
+    fn a_text_gets_the_line_ends_of_the_file() {
+        for (file, old, new, edited) in [
+            ("a\r\nb\r\n", "b", "c", "a\r\nc\r\n"),
+            ("a\r\nb\r\n", "b", "c\nd", "a\r\nc\r\nd\r\n"),
+            ("a\r\nb\r\n", "a\nb\n", "c\r\nd\n", "c\r\nd\r\n"),
+            ("a\nb\n", "b", "c\r\nd", "a\nc\r\nd\n"),
+            ("a\r\nb\n", "b", "c\nd", "a\r\nc\nd\n"),
+        ] {
+            let edited_to = replace_text(file.as_bytes(), &request(old, new, false)).unwrap().contents;
+            assert_eq!(String::from_utf8_lossy(&edited_to), edited, "{file:?} {old:?} {new:?}");
+        }
     }
 
     #[test]

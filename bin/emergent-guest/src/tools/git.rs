@@ -1,13 +1,14 @@
 //! The git tool: the image's own git, run as the agent, its answers made into structures.
 
 mod command;
+pub mod identity;
 mod parse;
 mod redact;
 
 use std::{path::PathBuf, sync::Arc};
 
 use emergent_guest_proto::{
-    ErrorCode, GuestError,
+    ErrorCode, GuestError, GuestPath,
     tools::{GitAction, GitRequest, GitResult},
 };
 
@@ -23,10 +24,6 @@ const MAX_COMMITS: u64 = 1_000;
 
 /// The longest commit message, in bytes: it is passed as an argument.
 const MAX_MESSAGE: usize = 100 * 1024;
-
-/// Who commits when neither environment nor configuration says it.
-const BOT_NAME: &str = "Emergent Workspaces Bot";
-const BOT_EMAIL: &str = "bot@emergent.local";
 
 /// Works with a repository. It goes on when the caller vanishes: half a commit helps nobody.
 ///
@@ -55,8 +52,13 @@ async fn work(guest: Arc<Guest>, directory: PathBuf, action: GitAction) -> Resul
 async fn status(git: &Git<'_>) -> Result<GitResult, GuestError> {
     let arguments = ["status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all"];
     let output = git.run(&arguments).await?;
-    output.check_allowing_truncation()?;
-    Ok(parse::status(&output.stdout, output.truncated))
+    git.check_allowing_truncation(&output).await?;
+    let mut status = parse::status(&output.stdout, output.truncated);
+    if let GitResult::Status { branch: branch @ None, .. } = &mut status {
+        // Detached, or a branch that is named like that.
+        *branch = current_branch(git).await?;
+    }
+    Ok(status)
 }
 
 async fn diff(git: &Git<'_>, staged: bool, reference: Option<&str>) -> Result<GitResult, GuestError> {
@@ -65,26 +67,26 @@ async fn diff(git: &Git<'_>, staged: bool, reference: Option<&str>) -> Result<Gi
     arguments.extend(reference.map(|reference| plain("reference", reference)).transpose()?);
     arguments.push("--");
     let output = git.run_for(&arguments, DIFF_LIMIT).await?;
-    output.check_allowing_truncation()?;
+    git.check_allowing_truncation(&output).await?;
     Ok(GitResult::Diff { diff: output.text(), truncated: output.truncated })
 }
 
-async fn commit(mut git: Git<'_>, message: &str, files: Option<&[String]>) -> Result<GitResult, GuestError> {
+async fn commit(mut git: Git<'_>, message: &str, files: Option<&[GuestPath]>) -> Result<GitResult, GuestError> {
     if message.trim().is_empty() {
         return Err(invalid("message", "the commit message is empty"));
     }
     if message.len() > MAX_MESSAGE {
         return Err(invalid("message", "the commit message is longer than 100 KiB"));
     }
-    let mut add = vec!["add", "--all"];
-    if let Some(files) = files {
-        add.push("--");
-        add.extend(files.iter().map(String::as_str));
+    match files {
+        None => git.check(&git.run(&["add", "--all"]).await?).await?,
+        Some([]) => {}
+        Some(files) => stage(&git, files).await?,
     }
-    git.run(&add).await?.check()?;
+    // A git that is too old to know of the configuration that every command has.
     for (key, variables, default) in [
-        ("user.name", ["GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"], BOT_NAME),
-        ("user.email", ["GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"], BOT_EMAIL),
+        ("user.name", ["GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"], identity::NAME),
+        ("user.email", ["GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"], identity::EMAIL),
     ] {
         let configured = git.run(&["config", "--get", key]).await?.succeeded();
         for variable in variables {
@@ -94,15 +96,30 @@ async fn commit(mut git: Git<'_>, message: &str, files: Option<&[String]>) -> Re
         }
     }
     let output = git.run(&["commit", &format!("--message={message}")]).await?;
-    output.check()?;
+    git.check(&output).await?;
     Ok(GitResult::Commit { commit: head(&git).await?, summary: output.report() })
+}
+
+/// Stages paths relative to the repository, as `status` answers them, or else to the directory that the caller names.
+async fn stage(git: &Git<'_>, files: &[GuestPath]) -> Result<(), GuestError> {
+    let list: Vec<u8> = files.iter().flat_map(|file| file.as_bytes().iter().copied().chain([0])).collect();
+    let add = ["add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul"];
+    let top = git.run(&["rev-parse", "--show-toplevel"]).await?;
+    git.check(&top).await?;
+    let top = top.path();
+    let output = git.in_directory(&top).run_with(&add, &list).await?;
+    if output.succeeded() || top == git.directory() {
+        return git.check(&output).await;
+    }
+    let beside = git.run_with(&add, &list).await?;
+    if beside.succeeded() { Ok(()) } else { git.check(&output).await }
 }
 
 async fn push(git: &Git<'_>, remote: Option<&str>, branch: Option<&str>) -> Result<GitResult, GuestError> {
     let remote = plain("remote", remote.unwrap_or("origin"))?;
     let branch = plain("branch", branch.unwrap_or("HEAD"))?;
     let output = git.run_on_network(&["push", "--set-upstream", remote, branch]).await?;
-    output.check()?;
+    git.check(&output).await?;
     Ok(GitResult::Push { summary: output.report() })
 }
 
@@ -116,7 +133,7 @@ async fn pull(git: &Git<'_>, remote: Option<&str>, branch: Option<String>) -> Re
         })?,
     };
     let output = git.run_on_network(&["pull", "--ff-only", remote, plain("branch", &branch)?]).await?;
-    output.check()?;
+    git.check(&output).await?;
     Ok(GitResult::Pull { commit: head(git).await?, summary: output.report() })
 }
 
@@ -126,7 +143,7 @@ async fn checkout(git: &Git<'_>, reference: &str, create: bool) -> Result<GitRes
         true => git.run(&["checkout", "-b", reference]).await?,
         false => git.run(&["checkout", reference, "--"]).await?,
     };
-    output.check()?;
+    git.check(&output).await?;
     let commit = git.run(&["rev-parse", "--verify", "--quiet", "HEAD"]).await?;
     let commit = commit.succeeded().then(|| commit.line());
     Ok(GitResult::Checkout { branch: current_branch(git).await?, commit })
@@ -145,16 +162,16 @@ async fn log(git: &Git<'_>, limit: Option<u64>, reference: Option<&str>) -> Resu
     if !output.succeeded() && reference.is_none() && has_no_commit(git).await? {
         return Ok(GitResult::Log { commits: Vec::new() });
     }
-    output.check_allowing_truncation()?;
+    git.check_allowing_truncation(&output).await?;
     Ok(GitResult::Log { commits: parse::log(&output.stdout) })
 }
 
 async fn branch(git: &Git<'_>, name: Option<&str>) -> Result<GitResult, GuestError> {
     if let Some(name) = name {
-        git.run(&["branch", plain("name", name)?]).await?.check()?;
+        git.check(&git.run(&["branch", plain("name", name)?]).await?).await?;
     }
     let listed = git.run(&["for-each-ref", "--format=%(refname)", "refs/heads"]).await?;
-    listed.check()?;
+    git.check(&listed).await?;
     let name = |line: &str| line.strip_prefix("refs/heads/").map(str::to_owned);
     let mut branches: Vec<_> = listed.text().lines().filter_map(name).collect();
     branches.sort_unstable();
@@ -163,7 +180,7 @@ async fn branch(git: &Git<'_>, name: Option<&str>) -> Result<GitResult, GuestErr
 
 async fn head(git: &Git<'_>) -> Result<String, GuestError> {
     let output = git.run(&["rev-parse", "--verify", "HEAD"]).await?;
-    output.check()?;
+    git.check(&output).await?;
     Ok(output.line())
 }
 

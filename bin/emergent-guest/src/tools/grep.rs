@@ -1,12 +1,11 @@
 //! The grep tool: ripgrep's own parts.
 //!
 //! As with ripgrep, ignored, hidden and binary files are left out; `.gitignore` counts outside a git repository too.
-//! One thread walks, others search: `ignore`'s own parallel walk cannot cope with a thread that cannot be made, which
-//! is what happens at a workspace's limit on processes.
+//! One thread walks, others search. They are made as they can be: at a workspace's limit on processes the one that walks
+//! does it all.
 
 use std::{
-    fs::File,
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -20,21 +19,31 @@ use emergent_guest_proto::{
     GuestError, GuestPath,
     tools::{GrepMatch, GrepRequest, GrepResult},
 };
+use grep_matcher::Matcher as _;
 use grep_regex::{RegexMatcher, RegexMatcherBuilder};
 use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkMatch};
-use ignore::{WalkBuilder, overrides::OverrideBuilder};
 
-use super::open::{Opened, open};
-use crate::{failure::invalid, guest::Guest};
+use super::{
+    excerpt::excerpt,
+    ignored::Rules,
+    open::{Opened, open},
+    pattern::Pattern,
+    walk::{Found, Walk, Wanted},
+};
+use crate::{
+    failure::{self, invalid},
+    guest::Guest,
+    rights::{self, Caller},
+};
 
 const DEFAULT_LIMIT: u64 = 1_000;
 const MAX_LIMIT: u64 = 10_000;
 
-/// Characters of a line that are shown.
-const LINE_LIMIT: usize = 2_000;
-
 /// The longest line that is searched, in bytes; a file with a longer one is left out.
 const HEAP_LIMIT: usize = 64 << 20;
+
+/// A file up to this size is read at once.
+const SMALL: usize = 64 << 10;
 
 /// Files that are handed over at once, and how many such batches may wait: handing over costs as much as searching a
 /// small file.
@@ -43,11 +52,13 @@ const QUEUE: usize = 64;
 
 const MAX_THREADS: usize = 8;
 
-/// Where the searching threads put what they find.
-struct Found {
-    matches: Mutex<Vec<Hit>>,
-    count: AtomicUsize,
+/// A search: its pattern, its limit, and the matches that its threads have found.
+struct Search<'a> {
+    matcher: &'a RegexMatcher,
+    caller: &'a Caller,
     limit: usize,
+    count: AtomicUsize,
+    hits: Mutex<Vec<Hit>>,
 }
 
 /// A match before it becomes an answer; sorts by path as bytes, then by line.
@@ -56,6 +67,7 @@ struct Hit {
     path: PathBuf,
     line_number: u64,
     line: String,
+    truncated: bool,
 }
 
 /// Searches the contents of files.
@@ -72,72 +84,58 @@ pub async fn grep(guest: &Guest, request: GrepRequest) -> Result<GrepResult, Gue
         .line_terminator(Some(b'\n'))
         .build(&request.pattern)
         .map_err(|error| invalid("pattern", format!("the pattern is malformed: {error}")))?;
+    let include = request.include.as_deref().map(|include| Pattern::parse("include", include)).transpose()?;
+    let include = include.unwrap_or_else(Pattern::any);
     let root = guest.resolve_or_workspace(request.path.as_ref());
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    guest.as_agent(move || search(&root, &request, &matcher, limit)).await
+    let search = move |caller: &Caller| {
+        let (count, hits) = (AtomicUsize::new(0), Mutex::default());
+        let search = Search { matcher: &matcher, caller, limit, count, hits };
+        let left_out = match open(&root)? {
+            Opened::File(file, _) => {
+                search.file(&mut searcher(), file, || root.clone());
+                0
+            }
+            Opened::Directory => below(&root, &search, include, request.no_ignore)?,
+        };
+        Ok(search.into_result(left_out))
+    };
+    rights::walking(&guest.accounts.agent, search).await
 }
 
-fn search(root: &Path, request: &GrepRequest, matcher: &RegexMatcher, limit: usize) -> Result<GrepResult, GuestError> {
-    // Also tells what is wrong with the root, which the walk would pass over.
-    let _ = open(root)?;
-    let walk = walk(root, request)?;
-    let found = Found { matches: Mutex::default(), count: AtomicUsize::new(0), limit };
-    let (paths, queue) = sync_channel::<Vec<PathBuf>>(QUEUE);
+/// Searches all that is wanted below a directory; says how many names rules have left out.
+fn below(root: &Path, search: &Search<'_>, include: Pattern, no_ignore: bool) -> Result<u64, GuestError> {
+    let rules = (!no_ignore).then(|| Rules::above(root));
+    let wanted = Wanted { pattern: &include.matcher, named: include.named, rules, only_regular: true };
+    let walk = Walk::begin(root, wanted, search.caller);
+    let mut walk = walk.map_err(|error| failure::at(root, "look into", &error))?;
+    let (files, queue) = sync_channel::<Vec<Found>>(QUEUE);
     let queue = Mutex::new(queue);
     thread::scope(|scope| {
         // This thread walks, and then searches too.
         let helpers = thread::available_parallelism().map_or(1, usize::from).clamp(2, MAX_THREADS) - 1;
         for _ in 0..helpers {
             // New threads have the rights of this one. Without any, this one searches too.
-            let helper = thread::Builder::new().spawn_scoped(scope, || help(&queue, matcher, &found));
+            let helper = thread::Builder::new().spawn_scoped(scope, || search.help(&queue));
             if helper.is_err() {
                 break;
             }
         }
         let mut searcher = searcher();
-        let mut walk = walk.peekable();
-        while walk.peek().is_some() && !found.is_full() {
-            let batch = walk.by_ref().take(BATCH).collect();
-            if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) = paths.try_send(batch) {
-                search_files(&mut searcher, matcher, &batch, &found);
+        while !search.is_over() {
+            let batch: Vec<_> = walk.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                break;
+            }
+            if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) = files.try_send(batch) {
+                search.batch(&mut searcher, &batch);
             }
         }
         // Tells the helpers that no more come, and searches what they leave, which is everything if there are none.
-        drop(paths);
-        help(&queue, matcher, &found);
+        drop(files);
+        search.help(&queue);
     });
-    Ok(found.into_result())
-}
-
-fn walk(root: &Path, request: &GrepRequest) -> Result<impl Iterator<Item = PathBuf>, GuestError> {
-    let mut overrides = OverrideBuilder::new(root);
-    if let Some(include) = &request.include {
-        let malformed = |error| invalid("include", format!("the glob is malformed: {error}"));
-        overrides.add(include).map_err(malformed)?;
-    }
-    let overrides = overrides.build().map_err(|error| invalid("include", error.to_string()))?;
-    let walk = WalkBuilder::new(root)
-        .standard_filters(!request.no_ignore)
-        .git_global(false)
-        .require_git(false)
-        .overrides(overrides)
-        .filter_entry(|entry| entry.file_name() != ".git" || entry.depth() == 0)
-        .build();
-    // What cannot be read is not the agent's to search. A root that is a link to a file has no type of a file.
-    let searchable =
-        |entry: &ignore::DirEntry| entry.depth() == 0 || entry.file_type().is_some_and(|kind| kind.is_file());
-    Ok(walk.filter_map(Result::ok).filter(searchable).map(ignore::DirEntry::into_path))
-}
-
-fn help(queue: &Mutex<Receiver<Vec<PathBuf>>>, matcher: &RegexMatcher, found: &Found) {
-    let mut searcher = searcher();
-    loop {
-        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        match next {
-            Ok(batch) => search_files(&mut searcher, matcher, &batch, found),
-            Err(_) => return,
-        }
-    }
+    Ok(walk.left_out())
 }
 
 fn searcher() -> Searcher {
@@ -148,30 +146,94 @@ fn searcher() -> Searcher {
         .build()
 }
 
-fn search_files(searcher: &mut Searcher, matcher: &RegexMatcher, paths: &[PathBuf], found: &Found) {
-    for path in paths {
-        if found.is_full() {
+// === impl Search ===
+
+impl Search<'_> {
+    fn help(&self, queue: &Mutex<Receiver<Vec<Found>>>) {
+        let mut searcher = searcher();
+        loop {
+            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            match next {
+                Ok(batch) => self.batch(&mut searcher, &batch),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn batch(&self, searcher: &mut Searcher, files: &[Found]) {
+        for found in files {
+            if self.is_over() {
+                return;
+            }
+            if let Ok(file) = found.open() {
+                self.file(searcher, file, || found.path());
+            }
+        }
+    }
+
+    fn file(&self, searcher: &mut Searcher, mut file: impl Read, path: impl Fn() -> PathBuf) {
+        let mut start = Vec::with_capacity(SMALL);
+        if file.by_ref().take(SMALL as u64).read_to_end(&mut start).is_err() {
             return;
         }
-        search_file(searcher, matcher, path, found);
+        let mut sink = FileSink { search: self, hits: Vec::new(), binary: false };
+        let searched = if start.len() < SMALL {
+            searcher.search_slice(self.matcher, &start, &mut sink)
+        } else {
+            let rest = UntilGone { file, caller: self.caller };
+            searcher.search_reader(self.matcher, start.chain(rest), &mut sink)
+        };
+        // A file that cannot be read to its end counts as far as it went, a binary one not at all.
+        drop(searched);
+        if !sink.binary && !sink.hits.is_empty() {
+            let hits = sink.hits.into_iter();
+            let hits = hits.map(|(line_number, line, truncated)| Hit { path: path(), line_number, line, truncated });
+            self.add(hits.collect());
+        }
+    }
+
+    fn add(&self, hits: Vec<Hit>) {
+        self.count.fetch_add(hits.len(), Ordering::Relaxed);
+        self.hits.lock().unwrap_or_else(PoisonError::into_inner).extend(hits);
+    }
+
+    /// Whether nobody waits for more: one more than asked for says that there are more.
+    fn is_over(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > self.limit || self.caller.is_gone()
+    }
+
+    fn into_result(self, left_out: u64) -> GrepResult {
+        let mut hits = self.hits.into_inner().unwrap_or_else(PoisonError::into_inner);
+        hits.sort_unstable();
+        let more = hits.len() > self.limit;
+        hits.truncate(self.limit);
+        let truncated = more || hits.iter().any(|hit| hit.truncated);
+        let answer = |Hit { path, line_number, line, truncated }| GrepMatch {
+            file_path: GuestPath::from(path.as_path()),
+            line_number,
+            line,
+            truncated,
+        };
+        GrepResult { matches: hits.into_iter().map(answer).collect(), truncated, left_out }
     }
 }
 
-fn search_file(searcher: &mut Searcher, matcher: &RegexMatcher, path: &Path, found: &Found) {
-    let Ok(Opened::File(file, _)) = open(path) else { return };
-    let mut sink = FileSink { path, found, hits: Vec::new(), binary: false };
-    let searched: io::Result<()> = searcher.search_file(matcher, &file as &File, &mut sink);
-    // A file that cannot be read to its end counts as far as it went, a binary one not at all.
-    drop(searched);
-    if !sink.binary && !sink.hits.is_empty() {
-        found.add(sink.hits);
+/// The rest of a long file, which ends when nobody waits for it.
+struct UntilGone<'a, R> {
+    file: R,
+    caller: &'a Caller,
+}
+
+impl<R: Read> Read for UntilGone<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.caller.is_gone() { Ok(0) } else { self.file.read(buffer) }
     }
 }
 
 struct FileSink<'a> {
-    path: &'a Path,
-    found: &'a Found,
-    hits: Vec<Hit>,
+    search: &'a Search<'a>,
+    /// Number, line, and whether something of it is missing.
+    hits: Vec<(u64, String, bool)>,
     binary: bool,
 }
 
@@ -183,42 +245,14 @@ impl Sink for FileSink<'_> {
     fn matched(&mut self, _: &Searcher, matched: &SinkMatch<'_>) -> io::Result<bool> {
         // One line, unless the pattern could match across lines, which the matcher forbids.
         let line = matched.bytes().strip_suffix(b"\n").unwrap_or(matched.bytes());
-        let kept = &line[..line.len().min(LINE_LIMIT * 4)];
-        let line = String::from_utf8_lossy(kept).chars().take(LINE_LIMIT).collect();
-        let line_number = matched.line_number().unwrap_or_default();
-        self.hits.push(Hit { path: self.path.to_owned(), line_number, line });
-        Ok(self.hits.len() <= self.found.limit && !self.found.is_full())
+        let place = self.search.matcher.find(line).ok().flatten();
+        let (line, truncated) = excerpt(line, place.map_or(0..0, |place| place.start()..place.end()));
+        self.hits.push((matched.line_number().unwrap_or_default(), line, truncated));
+        Ok(self.hits.len() <= self.search.limit && !self.search.is_over())
     }
 
     fn binary_data(&mut self, _: &Searcher, _: u64) -> io::Result<bool> {
         self.binary = true;
         Ok(false)
-    }
-}
-
-// === impl Found ===
-
-impl Found {
-    fn add(&self, hits: Vec<Hit>) {
-        self.count.fetch_add(hits.len(), Ordering::Relaxed);
-        self.matches.lock().unwrap_or_else(PoisonError::into_inner).extend(hits);
-    }
-
-    /// Whether one more than asked for is there, which says that there are more.
-    fn is_full(&self) -> bool {
-        self.count.load(Ordering::Relaxed) > self.limit
-    }
-
-    fn into_result(self) -> GrepResult {
-        let mut hits = self.matches.into_inner().unwrap_or_else(PoisonError::into_inner);
-        hits.sort_unstable();
-        let truncated = hits.len() > self.limit;
-        hits.truncate(self.limit);
-        let answer = |Hit { path, line_number, line }| GrepMatch {
-            file_path: GuestPath::from(path.as_path()),
-            line_number,
-            line,
-        };
-        GrepResult { matches: hits.into_iter().map(answer).collect(), truncated }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufRead, BufReader, Read as _, Seek as _},
+    io::{self, BufRead, BufReader, Read, Seek as _, Write as _},
     path::Path,
 };
 
@@ -15,6 +15,7 @@ use emergent_guest_proto::{
 use super::open::{Opened, open};
 use crate::{
     failure::{self, invalid},
+    files::hash::Hasher,
     guest::Guest,
 };
 
@@ -24,11 +25,17 @@ const MAX_LIMIT: u64 = 100_000;
 /// Characters of a line that are shown.
 const LINE_LIMIT: usize = 2_000;
 
+/// Characters of the first line that are shown where its beginning is left out: who asks so wants that line.
+const REST_LIMIT: usize = 50_000;
+
 /// Bytes of text in one answer.
 const CONTENT_LIMIT: usize = 16 << 20;
 
 /// Files longer than this are not read to the end only to count their lines.
 const COUNT_LIMIT: u64 = 64 << 20;
+
+/// Files longer than this are not hashed: no tool replaces them.
+const HASH_LIMIT: u64 = 32 << 20;
 
 /// How much of a file tells whether it is text.
 const SAMPLE: u64 = 8 * 1024;
@@ -38,6 +45,8 @@ const SAMPLE: u64 = 8 * 1024;
 struct Window {
     first: u64,
     limit: u64,
+    /// Bytes of the first line that are left out.
+    skipped: u64,
 }
 
 /// Shows a file or a directory.
@@ -45,7 +54,11 @@ struct Window {
 /// # Errors
 /// That of the file system, or a field out of range.
 pub async fn read(guest: &Guest, request: ReadRequest) -> Result<ReadResult, GuestError> {
-    let window = Window { first: request.offset.unwrap_or(1), limit: request.limit.unwrap_or(DEFAULT_LIMIT) };
+    let window = Window {
+        first: request.offset.unwrap_or(1),
+        limit: request.limit.unwrap_or(DEFAULT_LIMIT),
+        skipped: request.byte_offset.unwrap_or(0),
+    };
     if window.first == 0 {
         return Err(invalid("offset", "lines are counted from 1"));
     }
@@ -90,7 +103,31 @@ fn show(mut file: File, size: u64, path: &Path, window: Window) -> io::Result<Re
         return Ok(ReadResult::Binary { size, mime_type: mime_type(&sample, path) });
     }
     file.rewind()?;
-    number_lines(BufReader::with_capacity(128 * 1024, file), size, window)
+    let hasher = (size <= HASH_LIMIT).then(Hasher::default);
+    let mut reader = BufReader::with_capacity(128 * 1024, Hashing { file, hasher });
+    let mut shown = number_lines(&mut reader, size, window)?;
+    if let ReadResult::Text { total_lines: Some(_), sha256, .. } = &mut shown {
+        // All lines were counted, so all bytes were read.
+        let hasher = reader.into_inner().hasher;
+        *sha256 = hasher.map(Hasher::finish);
+    }
+    Ok(shown)
+}
+
+/// A file that is hashed as it is read.
+struct Hashing {
+    file: File,
+    hasher: Option<Hasher>,
+}
+
+impl Read for Hashing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.write_all(&buffer[..count])?;
+        }
+        Ok(count)
+    }
 }
 
 fn mime_type(sample: &[u8], path: &Path) -> String {
@@ -100,22 +137,27 @@ fn mime_type(sample: &[u8], path: &Path) -> String {
     }
 }
 
-fn number_lines(mut reader: impl BufRead, size: u64, window: Window) -> io::Result<ReadResult> {
+fn number_lines(reader: &mut impl BufRead, size: u64, window: Window) -> io::Result<ReadResult> {
     let mut content = String::new();
     let (mut lines, mut truncated) = (0, false);
-    let mut total = skip_lines(&mut reader, window.first - 1)?;
+    let mut total = skip_lines(reader, window.first - 1)?;
     let mut ended = total < window.first - 1;
     while !ended && lines < window.limit && content.len() < CONTENT_LIMIT {
-        let Some(line) = next_line(&mut reader)? else {
+        let number = window.first + lines;
+        let (skipped, limit) = if lines == 0 { window.first_line() } else { (0, LINE_LIMIT) };
+        let Some(line) = next_line(reader, skipped, limit)? else {
             ended = true;
             break;
         };
         if lines > 0 {
             content.push('\n');
         }
-        content.push_str(&format!("{}: {}", window.first + lines, line.text));
-        if line.cut {
-            content.push_str(" [line cut]");
+        content.push_str(&format!("{number}: {}", line.text));
+        if let Some(at) = line.cut {
+            let length = line.length;
+            content.push_str(&format!(
+                " [line cut: it has {length} bytes; read on with \"offset\": {number}, \"byte_offset\": {at}]"
+            ));
             truncated = true;
         }
         lines += 1;
@@ -126,13 +168,13 @@ fn number_lines(mut reader: impl BufRead, size: u64, window: Window) -> io::Resu
         let more = !reader.fill_buf()?.is_empty();
         truncated |= more;
         if more && size <= COUNT_LIMIT {
-            total += skip_lines(&mut reader, u64::MAX)?;
+            total += skip_lines(reader, u64::MAX)?;
             ended = true;
         }
         ended |= !more;
     }
     let total_lines = ended.then_some(total);
-    Ok(ReadResult::Text { content, first_line: window.first, lines, total_lines, size, truncated })
+    Ok(ReadResult::Text { content, first_line: window.first, lines, total_lines, size, truncated, sha256: None })
 }
 
 /// Passes over at most `count` lines and says how many there were.
@@ -163,16 +205,27 @@ fn skip_lines(reader: &mut impl BufRead, count: u64) -> io::Result<u64> {
     Ok(passed)
 }
 
-struct Line {
-    text: String,
-    cut: bool,
+impl Window {
+    /// How much of its first line is left out, in bytes, and how much is shown, in characters.
+    fn first_line(self) -> (u64, usize) {
+        (self.skipped, if self.skipped > 0 { REST_LIMIT } else { LINE_LIMIT })
+    }
 }
 
-/// The next line without its newline; of a long one only the beginning is kept in memory.
-fn next_line(reader: &mut impl BufRead) -> io::Result<Option<Line>> {
+struct Line {
+    text: String,
+    /// Bytes of the whole line.
+    length: u64,
+    /// How many of them are shown or were left out, where there are more.
+    cut: Option<u64>,
+}
+
+/// The next line without its newline and its first `skipped` bytes; of a long one only `limit` characters are kept.
+fn next_line(reader: &mut impl BufRead, skipped: u64, limit: usize) -> io::Result<Option<Line>> {
     // Four bytes are the most that a character takes.
-    const KEPT: usize = LINE_LIMIT * 4;
+    let kept = limit * 4;
     let mut bytes = Vec::new();
+    let mut length = 0_u64;
     let mut started = false;
     loop {
         let buffer = reader.fill_buf()?;
@@ -182,22 +235,47 @@ fn next_line(reader: &mut impl BufRead) -> io::Result<Option<Line>> {
         started = true;
         let newline = memchr::memchr(b'\n', buffer);
         let part = &buffer[..newline.unwrap_or(buffer.len())];
-        bytes.extend_from_slice(&part[..part.len().min((KEPT + 1).saturating_sub(bytes.len()))]);
+        let wanted = &part[part.len().min(usize::try_from(skipped.saturating_sub(length)).unwrap_or(usize::MAX))..];
+        bytes.extend_from_slice(&wanted[..wanted.len().min((kept + 1).saturating_sub(bytes.len()))]);
+        length += part.len() as u64;
         let (ended, used) = (buffer.is_empty() || newline.is_some(), newline.map_or(buffer.len(), |at| at + 1));
         reader.consume(used);
         if ended {
             break;
         }
     }
-    Ok(Some(cut_line(&bytes)))
+    // A place inside of a character is that of the next one.
+    let inside = if skipped > 0 { continuation(&bytes) } else { 0 };
+    let shown = characters(&bytes[inside..], limit);
+    let end = skipped + (inside + shown.len()) as u64;
+    let text = String::from_utf8_lossy(shown).into_owned();
+    Ok(Some(Line { text, length, cut: (end < length).then_some(end) }))
 }
 
-fn cut_line(bytes: &[u8]) -> Line {
-    let text = String::from_utf8_lossy(bytes);
-    match text.char_indices().nth(LINE_LIMIT) {
-        Some((end, _)) => Line { text: text[..end].to_owned(), cut: true },
-        None => Line { text: text.into_owned(), cut: false },
+/// How many bytes at the beginning belong to a character that begins before.
+fn continuation(bytes: &[u8]) -> usize {
+    bytes.iter().take(3).take_while(|byte| **byte & 0b1100_0000 == 0b1000_0000).count()
+}
+
+/// At most so many characters from the beginning; a byte that is none counts as one.
+fn characters(bytes: &[u8], limit: usize) -> &[u8] {
+    let mut left = limit;
+    let mut end = 0;
+    for chunk in bytes.utf8_chunks() {
+        match chunk.valid().char_indices().nth(left) {
+            Some((at, _)) => return &bytes[..end + at],
+            None => left -= chunk.valid().chars().count(),
+        }
+        end += chunk.valid().len();
+        if !chunk.invalid().is_empty() {
+            if left == 0 {
+                return &bytes[..end];
+            }
+            left -= 1;
+            end += chunk.invalid().len();
+        }
     }
+    bytes
 }
 
 #[cfg(test)]
@@ -208,7 +286,8 @@ mod tests {
 
     fn text_of(bytes: &[u8], first: u64, limit: u64) -> ReadResult {
         // A tiny buffer, so that lines span several.
-        number_lines(BufReader::with_capacity(3, bytes), bytes.len() as u64, Window { first, limit }).unwrap()
+        let window = Window { first, limit, skipped: 0 };
+        number_lines(&mut BufReader::with_capacity(3, bytes), bytes.len() as u64, window).unwrap()
     }
 
     #[test]
@@ -226,8 +305,34 @@ mod tests {
         let ReadResult::Text { content, truncated, .. } = text_of("é".repeat(5_000).as_bytes(), 1, 1) else {
             panic!()
         };
-        assert_eq!(content, format!("1: {} [line cut]", "é".repeat(2_000)));
+        let how = "[line cut: it has 10000 bytes; read on with \"offset\": 1, \"byte_offset\": 4000]";
+        assert_eq!(content, format!("1: {} {how}", "é".repeat(2_000)));
         assert!(truncated);
+    }
+
+    #[test]
+    fn a_long_line_is_read_piece_by_piece() {
+        let text = format!("short\n{}\nlast", "aé\u{20ac}".repeat(60_000));
+        let (mut read, mut skipped) = (String::new(), 0);
+        loop {
+            let window = Window { first: 2, limit: 1, skipped };
+            let shown = number_lines(&mut BufReader::new(text.as_bytes()), text.len() as u64, window).unwrap();
+            let ReadResult::Text { content, .. } = shown else { panic!() };
+            let (piece, how) = content.strip_prefix("2: ").unwrap().split_once(" [").unwrap_or((&content[3..], ""));
+            read.push_str(piece);
+            let Some((_, at)) = how.rsplit_once("\"byte_offset\": ") else { break };
+            let at = at.trim_end_matches(']').parse().unwrap();
+            assert!(at > skipped, "it goes on: {at}");
+            skipped = at;
+        }
+        assert_eq!(Some(read.as_str()), text.lines().nth(1));
+    }
+
+    #[test]
+    fn a_place_inside_of_a_character_is_that_of_the_next() {
+        let window = Window { first: 1, limit: 1, skipped: 2 };
+        let shown = number_lines(&mut BufReader::new("aé!".as_bytes()), 4, window).unwrap();
+        assert!(matches!(&shown, ReadResult::Text { content, .. } if content == "1: !"), "{shown:?}");
     }
 
     proptest! {

@@ -297,3 +297,51 @@ async fn only_so_many_ended_executions_are_remembered() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn no_command_gains_privileges_and_roots_commands_are_not_the_agents_to_read() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    client.hand_over(json!({"environment": {}, "allow_root": true})).await;
+    for user in ["agent", "root"] {
+        let body = json!({"command": "grep NoNewPrivs /proc/self/status; echo done-by-$USER", "user": user, "execution_id": user});
+        let result: BashResult = client.tool("bash", body).await.unwrap();
+        assert!(result.stdout.starts_with("NoNewPrivs:\t1\n"), "{result:?}");
+    }
+    let state = guest.state();
+    let read = |name: &str| json!({"file_path": state.join(name).to_str().unwrap()});
+    client.tool::<Value>("read", read("output/agent.stdout")).await.unwrap();
+    for name in ["output/root.stdout", "output/root.stderr", "executions.jsonl"] {
+        assert_eq!(code(client.tool::<Value>("read", read(name)).await), ErrorCode::PermissionDenied, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn variables_work_up_to_the_kernels_limit_which_a_refusal_names() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    let with = |count: usize| {
+        let value = "x".repeat(100_000);
+        let variables: std::collections::BTreeMap<_, _> = (0..count).map(|n| (format!("V{n}"), &value)).collect();
+        client.tool::<BashResult>("bash", json!({"command": "env | wc -c", "env": variables}))
+    };
+    let stack = rustix::process::getrlimit(rustix::process::Resource::Stack).current.unwrap_or(u64::MAX);
+    let limit = (stack / 4).min(6 << 20);
+    let fits = usize::try_from(limit / 100_000).unwrap() - 1;
+    let result = with(fits).await.unwrap();
+    assert!(result.stdout.trim().parse::<usize>().unwrap() > fits * 100_000, "{result:?}");
+    let refused = with(fits + 2).await.unwrap_err();
+    assert_eq!((refused.code, refused.code.status()), (ErrorCode::ArgumentsTooLong, 422));
+    assert!(refused.message.contains(&limit.to_string()), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_progress_bar_is_shown_as_it_ends_and_kept_as_it_came() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    let command = r"for i in $(seq 0 100); do printf '\r%3d%%' $i; done; printf '\ndone\r\n'";
+    let result: BashResult = client.tool("bash", json!({"command": command})).await.unwrap();
+    assert_eq!((result.stdout.as_str(), result.truncated), ("100%\ndone\r\n", false));
+    let kept = std::fs::read_to_string(result.stdout_file.unwrap().as_path()).unwrap();
+    assert_eq!((kept.matches('\r').count(), kept.len() as u64), (102, result.stdout_bytes));
+}

@@ -134,3 +134,68 @@ async fn a_huge_diff_is_cut() {
     let GitResult::Diff { diff, truncated } = git(&client, json!({"action": "diff"})).await else { panic!() };
     assert_eq!((diff.len(), truncated), (50_000, true));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_status_answers_is_what_commit_takes() {
+    let Some((guest, client)) = repository().await else { return };
+    guest.put("sub/a", "");
+    guest.put("sub/beside", "");
+    guest.put("top", "");
+    client.sh(r"touch -- sub/$'caf\xe9' '-odd *'").await;
+    let files = |status: GitResult| {
+        let GitResult::Status { files, .. } = status else { panic!() };
+        files.into_iter().map(|file| file.path.to_string()).collect::<Vec<_>>()
+    };
+    let there = files(git(&client, json!({"path": "sub", "action": "status"})).await);
+    assert_eq!(there, ["-odd *", "sub/a", "sub/beside", r"$'sub/caf\xe9'", "top"]);
+    let without = |left_out: &str| there.iter().filter(|name| !name.ends_with(left_out)).collect::<Vec<_>>();
+    let commit = json!({"path": "sub", "action": "commit", "message": "x", "files": without("beside")});
+    git(&client, commit).await;
+    assert_eq!(files(git(&client, json!({"action": "status"})).await), ["sub/beside"]);
+    // As people name it who are in the directory.
+    git(&client, json!({"path": "sub", "action": "commit", "message": "y", "files": ["beside"]})).await;
+    assert!(files(git(&client, json!({"action": "status"})).await).is_empty());
+    let absent = json!({"path": "sub", "action": "commit", "message": "z", "files": ["absent"]});
+    assert!(client.tool::<Value>("git", absent).await.unwrap_err().message.contains("absent"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_branch_may_be_named_like_no_branch() {
+    let Some((guest, client)) = repository().await else { return };
+    guest.put("a", "");
+    git(&client, json!({"action": "commit", "message": "x"})).await;
+    git(&client, json!({"action": "checkout", "reference": "(detached)", "create": true})).await;
+    let branch = |status| match status {
+        GitResult::Status { branch, .. } => branch,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(branch(git(&client, json!({"action": "status"})).await).as_deref(), Some("(detached)"));
+    client.sh("git checkout -q --detach").await;
+    assert_eq!(branch(git(&client, json!({"action": "status"})).await), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn refusals_that_git_does_not_explain_are_explained() {
+    let Some((guest, client)) = repository().await else { return };
+    guest.put("a", "");
+    client.sh("printf '#!/bin/sh\\nexit 1\\n' > .git/hooks/pre-commit; chmod +x .git/hooks/pre-commit").await;
+    let commit = json!({"action": "commit", "message": "x"});
+    let refused = client.tool::<Value>("git", commit.clone()).await.unwrap_err();
+    assert!(refused.message.contains("hook") && refused.message.contains("pre-commit"), "{refused:?}");
+    client.sh("rm .git/hooks/pre-commit").await;
+    let chown = std::process::Command::new("chown").args(["-R", "0:0"]).arg(guest.workspace().join(".git")).status();
+    assert!(chown.unwrap().success());
+    let refused = client.tool::<Value>("git", commit).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::GitFailed);
+    assert!(refused.message.contains("another user") && refused.message.contains("chown"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn commands_commit_as_the_tool_does_unless_somebody_says_who_commits() {
+    let Some((_guest, client)) = repository().await else { return };
+    let last = "git commit -q --allow-empty -m x && git log -1 --format='%an <%ae> %cn'";
+    assert_eq!(client.sh(last).await, "Emergent Workspaces Bot <bot@emergent.local> Emergent Workspaces Bot\n");
+    client.sh("git config user.name Ada; git config user.email ada@example.org").await;
+    assert_eq!(client.sh(last).await, "Ada <ada@example.org> Ada\n");
+    assert_eq!(client.sh(&format!("export GIT_AUTHOR_NAME=Bob; {last}")).await, "Bob <ada@example.org> Ada\n");
+}

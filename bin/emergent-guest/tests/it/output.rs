@@ -118,3 +118,31 @@ async fn a_running_log_beyond_the_budget_loses_its_beginning_and_keeps_its_offse
     let whole = all + "end\n";
     assert_eq!(collected.stdout, whole.as_bytes()[usize::try_from(from).unwrap()..]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_is_no_longer_kept_is_known_after_a_restart() {
+    let Some(mut guest) = Guest::start_with(&["--output-budget", "1000000"]).await else { return };
+    let client = guest.client().await;
+    client.start(json!({"execution_id": "ended", "program": "seq 300000"})).await;
+    client.wait("ended").await;
+    client.start(json!({"execution_id": "running", "program": "seq 300000; sleep 1000"})).await;
+    eventually("the beginnings are dropped", || async {
+        let [ended, running] = ["ended", "running"].map(|id| format!("/v1/executions/{id}"));
+        let (ended, running): (Execution, Execution) =
+            (client.get(&ended).await.unwrap(), client.get(&running).await.unwrap());
+        let written = running.stdout_bytes == 1_988_895;
+        (written && ended.dropped_bytes > 500_000 && running.dropped_bytes > 500_000).then_some(())
+    })
+    .await;
+    let before: Execution = client.get("/v1/executions/running").await.unwrap();
+    guest.restart_after_kill().await;
+    let client = guest.client().await;
+    for id in ["ended", "running"] {
+        let after: Execution = client.get(&format!("/v1/executions/{id}")).await.unwrap();
+        assert!(after.dropped_bytes >= if id == "running" { before.dropped_bytes } else { 500_000 }, "{after:?}");
+        let collected = client.collect(id, "stdout=0").await;
+        assert!(!collected.stdout.contains(&0), "the hole is sent as output");
+        assert_eq!(collected.stdout_from.unwrap_or(after.stdout_bytes), after.dropped_bytes);
+        assert!(!client.wait(id).await.stdout.contains('\0'));
+    }
+}

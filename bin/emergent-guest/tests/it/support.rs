@@ -126,7 +126,9 @@ impl Drop for Guest {
 }
 
 pub(crate) fn spawn(directory: &Path, arguments: &[String], stdin: Stdio, stdout: Stdio) -> Child {
-    Command::new(PROGRAM)
+    // An engine gives root its groups, and so it is here.
+    Command::new("setpriv")
+        .args(["--groups", "0", PROGRAM])
         .arg("serve")
         .arg("--state-dir")
         .arg(directory.join("state"))

@@ -166,6 +166,9 @@ kinds! {
     StringNotFound = "string-not-found", UNPROCESSABLE_ENTITY, "The text to replace does not occur";
     /// `old_string` occurs more than once; nothing was changed. Take more lines into it, or set `replace_all`.
     SeveralMatches = "several-matches", UNPROCESSABLE_ENTITY, "The text to replace occurs more than once";
+    /// The file does not hold the contents that the call expects, as somebody else has changed it; nothing was changed.
+    /// `detail` has the hash of what it holds now. Read the file again, and decide whether the change still fits.
+    ContentChanged = "content-changed", PRECONDITION_FAILED, "The file has changed meanwhile";
     /// The file is not text. Download it from `…/files/content`.
     BinaryFile = "binary-file", UNPROCESSABLE_ENTITY, "The file is not text";
     /// This server does not have the provider that was asked for. `GET /api/v1/agent/workspaces/providers` lists those
@@ -173,6 +176,9 @@ kinds! {
     ProviderAbsent = "provider-absent", UNPROCESSABLE_ENTITY, "The provider is not on this server";
     /// No provider of this server can do what the request requires; `detail` says which lacks what.
     RequirementsUnmet = "requirements-unmet", UNPROCESSABLE_ENTITY, "No provider meets the requirements";
+    /// The command and its environment together are longer than the workspace's kernel takes; `detail` has both lengths.
+    /// Write large values to files, and pass their names.
+    ArgumentsTooLong = "arguments-too-long", UNPROCESSABLE_ENTITY, "Command and environment are too long";
     /// The workspace's image lacks the program that this call needs.
     MissingProgram = "missing-program", UNPROCESSABLE_ENTITY, "A program is missing in the image";
     /// git refused; `detail` has its words.

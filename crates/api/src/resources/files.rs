@@ -11,7 +11,7 @@ use axum::{
 };
 use emergent_core::Purpose;
 use emergent_guest_proto::{
-    GuestPath, RunAs,
+    GuestPath, RunAs, Sha256Hex,
     files::{FileInfo, FileList, MoveRequest, PathQuery, PathRequest, RemoveRequest, UploadQuery},
 };
 use futures::TryStreamExt as _;
@@ -59,6 +59,9 @@ pub(super) struct TargetQuery {
     #[serde(default)]
     #[param(inline)]
     user: RunAs,
+    /// The SHA-256 that the file's contents have to have, in hexadecimal: where they have another, nothing is replaced.
+    #[param(value_type = Option<String>, pattern = "^[0-9a-fA-F]{64}$")]
+    expected_sha256: Option<Sha256Hex>,
 }
 
 pub(crate) fn routes() -> OpenApiRouter<ApiState> {
@@ -337,6 +340,6 @@ impl TargetQuery {
     /// The guest's words for it. To be called on what was checked.
     pub(super) fn into_guest(self) -> UploadQuery {
         let mode = self.mode.and_then(|mode| u32::from_str_radix(&mode, 8).ok());
-        UploadQuery { path: self.path, mode, user: self.user }
+        UploadQuery { path: self.path, mode, user: self.user, expected_sha256: self.expected_sha256 }
     }
 }

@@ -97,7 +97,7 @@ async fn calls_have_the_scopes_checks_and_problems_of_their_routes() {
     // Nobody connects to what is not there.
     let nowhere = format!("{WORKSPACES}/{}/mcp", emergent_core::WorkspaceId::generate());
     let initialize = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {} });
-    assert_eq!(json(&post(&api, &api.token, &nowhere, &[], initialize).await)["error"]["code"], -32603);
+    post(&api, &api.token, &nowhere, &[], initialize).await.problem(404, "workspace-not-found");
 }
 
 #[tokio::test]

@@ -173,14 +173,6 @@ async fn refusals_are_in_the_words_of_whoever_wrote_the_request() {
 }
 
 #[tokio::test]
-async fn a_body_of_more_than_32_mib_is_too_large() {
-    let api = Api::start().await;
-    let body = format!(r#"{{"command": "{}"}}"#, "a".repeat(32 << 20));
-    let answer = api.post(&format!("{WORKSPACES}/01990000-0000-7000-8000-000000000000/bash"), &body).await;
-    answer.problem(413, "too-large");
-}
-
-#[tokio::test]
 async fn a_bad_id_names_nothing() {
     let api = Api::start().await;
     for id in

@@ -46,7 +46,7 @@ async fn the_capacity_says_when_the_limit_is_near() {
     for number in 0..8 {
         let near = api.get("/api/v1/agent/capacity").await.json();
         assert_eq!((&near["active"], &near["near_limit"]), (&json!(number), &json!(false)), "{near}");
-        api.new_row("a", &[]).await;
+        api.new_row(&format!("a-{number}"), &[]).await;
     }
     let near = api.get("/api/v1/agent/capacity").await.json();
     assert_eq!(

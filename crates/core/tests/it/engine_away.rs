@@ -68,7 +68,7 @@ async fn a_stop_and_a_destroy_that_found_it_away_are_finished_when_it_is_back() 
     let (stopped, destroyed) = (fixture.ready().await, fixture.ready().await);
     fixture.engine.set_away(true);
     assert!(matches!(service.stop(project, stopped).await, Err(TransitionError::Engine { .. })));
-    assert!(matches!(service.destroy(project, destroyed).await, Err(TransitionError::Engine { .. })));
+    assert!(matches!(service.destroy(project, destroyed).await, Err(TransitionError::DestroyedLater(_))));
     assert_eq!(fixture.get(stopped).await.state, WorkspaceState::Stopping);
     assert_eq!(fixture.get(destroyed).await.state, WorkspaceState::Destroying);
     fixture.engine.set_away(false);

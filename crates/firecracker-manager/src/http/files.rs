@@ -90,13 +90,14 @@ pub(super) async fn write(
 ) -> Result<Done<Value>, Problem> {
     let guest = shared.sandboxes.guest(id)?;
     if body.encoding == Encoding::Utf8 && !body.is_base64 {
-        let written = guest.write(&WriteRequest { file_path: body.path, content: body.content }).await?;
+        let request = WriteRequest { file_path: body.path, content: body.content, expected_sha256: None };
+        let written = guest.write(&request).await?;
         return Ok(Done::well(json!({ "path": written.file_path, "size": written.bytes_written })));
     }
     let bytes = BASE64_STANDARD.decode(&body.content);
     let bytes =
         bytes.map_err(|error| Problem::of_field(Kind::InvalidValue, "content", format!("no base64: {error}")))?;
-    let query = UploadQuery { path: body.path, mode: None, user: RunAs::Agent };
+    let query = UploadQuery { path: body.path, mode: None, user: RunAs::Agent, expected_sha256: None };
     let stream = futures::stream::once(std::future::ready(Ok(bytes::Bytes::from(bytes))));
     let info = guest.upload(&query, stream).await?;
     Ok(Done::well(json!({ "path": info.path, "size": info.size })))
@@ -175,7 +176,7 @@ pub(super) async fn upload(
         )
     })?;
     let guest = shared.sandboxes.guest(id)?;
-    let query = UploadQuery { path, mode: query.mode, user: RunAs::Agent };
+    let query = UploadQuery { path, mode: query.mode, user: RunAs::Agent, expected_sha256: None };
     let info = guest.upload(&query, upload.contents).await?;
     Ok(Done::well(json!({ "path": info.path, "size": info.size })))
 }

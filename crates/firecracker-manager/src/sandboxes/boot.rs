@@ -109,6 +109,18 @@ impl Inner {
         .await
     }
 
+    /// Has a frozen machine go on, and tells its guest the time: its clock stood still.
+    ///
+    /// # Errors
+    /// When the machine does not go on. A guest that cannot be told is a warning: it goes on, too.
+    pub(super) async fn thaw(&self, entry: &Entry) -> Result<(), SandboxError> {
+        self.vmm.thaw(&self.directory(entry)).await.map_err(SandboxError::vmm("thaw the machine"))?;
+        if let Err(error) = self.wake(entry, None, false).await {
+            tracing::warn!(sandbox = %entry.id, reason = crate::chain(&error), "a machine goes on with a clock that is behind");
+        }
+        Ok(())
+    }
+
     /// Asks again until there is an answer, the machine is gone, or the time is over.
     async fn until_answered<F>(&self, entry: &Entry, ask: impl Fn() -> F) -> Result<(), SandboxError>
     where

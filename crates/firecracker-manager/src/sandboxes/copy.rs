@@ -253,9 +253,14 @@ impl Inner {
     async fn copy(&self, entry: &Entry, id: SnapshotId, new: &NewSnapshot) -> Result<SnapshotInfo, SandboxError> {
         let phase = entry.phase();
         match (phase, new.memory) {
-            // A sandbox wrote what it held to its disks before it was paused.
+            // A sandbox wrote what it held to its disks before it was paused, or is noted not to have.
             (Phase::Ready | Phase::Paused, _) | (Phase::Stopped, false) => {}
             (phase, _) => return Err(SandboxError::WrongState { operation: "be copied", phase }),
+        }
+        if phase == Phase::Paused && entry.record().unsynced {
+            let why = "the sandbox was paused while its guest could not write its caches to its disks, so a copy could lack \
+                       what was written last; resume it and try again";
+            return Err(SandboxError::Taken(why.to_owned()));
         }
         let taking = self.layout.taking(id);
         fresh_directory(&taking).await?;
@@ -270,8 +275,7 @@ impl Inner {
         self.pass(CopyStep::Copied.name()).await;
         if phase == Phase::Ready {
             // Before what has failed is looked at: the machine goes on in any case.
-            let thawed = self.vmm.thaw(&self.directory(entry)).await;
-            thawed.map_err(SandboxError::vmm("thaw the machine"))?;
+            self.thaw(entry).await?;
         }
         self.pass(CopyStep::MachineThawed.name()).await;
         copied?;

@@ -45,9 +45,16 @@ impl Inner {
         self.record(entry, Phase::Pausing, None)?;
         self.pass(PauseStep::IntentRecorded.name()).await;
         // So that its disks alone can be copied while it is paused. Its state has all of it in any case.
-        if let Err(error) = self.sync(entry).await {
-            tracing::warn!(sandbox = %entry.id, reason = chain(&error), "a guest is paused with what it has not written");
+        let synced = self.sync(entry).await;
+        if let Err(error) = &synced {
+            tracing::warn!(
+                sandbox = %entry.id, reason = chain(error),
+                "a guest is paused with what it has not written; it cannot be copied until it is resumed"
+            );
         }
+        let mut record = entry.record();
+        record.unsynced = synced.is_err();
+        entry.set_record(record);
         entry.guest().suspend();
         if let Err(error) = self.save(entry).await {
             self.go_on(entry).await?;
@@ -84,7 +91,7 @@ impl Inner {
         if let Err(error) = remove_directory(&self.layout.pausing(entry.id)).await {
             tracing::warn!(sandbox = %entry.id, reason = chain(&error), "half a state is left; it is replaced or removed later");
         }
-        match self.vmm.thaw(&self.directory(entry)).await {
+        match self.thaw(entry).await {
             Ok(()) => self.record(entry, Phase::Ready, None),
             Err(error) => {
                 let reason = format!("its machine did not go on after a pause that failed: {}", chain(&error));

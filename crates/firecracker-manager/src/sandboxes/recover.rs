@@ -164,9 +164,7 @@ impl Inner {
         match (entry.phase(), state) {
             (Phase::Creating | Phase::Destroying, _) => self.remove(entry).await,
             (Phase::Ready, MachineState::Running) => Ok(()),
-            (Phase::Ready, MachineState::Frozen) => {
-                self.vmm.thaw(&directory).await.map_err(SandboxError::vmm("thaw the machine"))
-            }
+            (Phase::Ready, MachineState::Frozen) => self.thaw(entry).await,
             (Phase::Ready, MachineState::Gone(reason)) => self.fall_to_stopped(entry, reason.to_string()).await,
             (Phase::Pausing, _) if self.layout.paused(entry.id).exists() => self.finish_pause(entry).await,
             (Phase::Pausing, MachineState::Gone(reason)) => self.fall_to_stopped(entry, reason.to_string()).await,

@@ -151,8 +151,7 @@ impl Inner {
         }
         let saved = self.write_snapshot(entry, kind, &partial).await;
         // Before what has failed is looked at.
-        let thawed = self.vmm.thaw(&self.directory(entry)).await;
-        thawed.map_err(SandboxError::vmm("thaw the machine"))?;
+        self.thaw(entry).await?;
         let kept = match saved {
             Ok(()) => place(&partial, &whole).await,
             Err(error) => Err(error),

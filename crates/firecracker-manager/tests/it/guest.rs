@@ -1,4 +1,4 @@
-//! A guest of a few lines: it greets, is handed over, runs `sync`, and keeps one file.
+//! A guest of a few lines: it greets, is handed over, is told the time, runs `sync`, and keeps one file.
 
 use std::{
     convert::Infallible,
@@ -21,14 +21,23 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
+/// The machine that a guest is in.
+pub(crate) trait Inside: Send + Sync + 'static {
+    /// The guest was told the time.
+    fn is_told_the_time(&self);
+    /// The exit code of its `sync`.
+    fn sync(&self) -> i32;
+}
+
 /// Serves one more connection.
-pub(crate) fn connect() -> ByteStream {
+pub(crate) fn connect(machine: impl Inside) -> ByteStream {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     tokio::spawn(async move {
         let file = Arc::new(Mutex::new(Bytes::new()));
+        let machine = Arc::new(machine);
         let serve = service_fn(move |request| {
-            let file = Arc::clone(&file);
-            async move { Ok::<_, Infallible>(with_file(&file, request).await) }
+            let (file, machine) = (Arc::clone(&file), Arc::clone(&machine));
+            async move { Ok::<_, Infallible>(with_file(&file, request, &*machine).await) }
         });
         // The client goes away whenever it likes.
         http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(ours), serve).await.ok();
@@ -37,7 +46,7 @@ pub(crate) fn connect() -> ByteStream {
 }
 
 /// The one file is at every path.
-async fn with_file(file: &Mutex<Bytes>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn with_file(file: &Mutex<Bytes>, request: Request<Incoming>, machine: &impl Inside) -> Response<Full<Bytes>> {
     let info = |size: usize| FileInfo {
         path: GuestPath::parse("/workspace/a").unwrap(),
         kind: FileKind::File,
@@ -61,11 +70,14 @@ async fn with_file(file: &Mutex<Bytes>, request: Request<Incoming>) -> Response<
             let directory = FileInfo { kind: FileKind::Directory, ..info(0) };
             json(&FileList { entries: vec![directory, info(file.lock().unwrap().len())], truncated: false })
         }
-        _ => answer(&request),
+        _ => answer(&request, machine),
     }
 }
 
-fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, machine: &impl Inside) -> Response<Full<Bytes>> {
+    if request.uri().path() == routes::RESTORED {
+        machine.is_told_the_time();
+    }
     match request.uri().path() {
         routes::HELLO | routes::RESTORED => json(&Hello {
             generation: GENERATION,
@@ -78,7 +90,7 @@ fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
             execution_id: ExecutionId::new("one").unwrap(),
             stdout: "out\n".into(),
             stderr: String::new(),
-            exit_code: Some(0),
+            exit_code: Some(machine.sync()),
             signal: None,
             outcome: Outcome::Exited,
             reason: None,

@@ -100,6 +100,51 @@ async fn a_full_disk_leaves_the_machine_running_and_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_clock_that_stood_still_is_set_whatever_it_stood_still_for() {
+    let host = Host::new();
+    let manager = host.start().await;
+    let (record, _) = manager.create(NewSandbox::default()).await.unwrap();
+    let id = record.id();
+    assert_eq!(host.monitor.late(), 0, "after the template's snapshot");
+    manager.create(NewSandbox::default()).await.unwrap();
+    assert_eq!(host.monitor.late(), 0, "made from the template's snapshot");
+    for memory in [false, true] {
+        manager.snapshot(id, NewSnapshot { memory, ..NewSnapshot::default() }).await.unwrap();
+        assert_eq!(host.monitor.late(), 0, "after a snapshot, memory: {memory}");
+    }
+    manager.fork(id, NewSandbox::default()).await.unwrap();
+    assert_eq!(host.monitor.late(), 0, "after a fork");
+    host.monitor.fill_disk(true);
+    manager.pause(id).await.unwrap_err();
+    assert_eq!(host.monitor.late(), 0, "after a pause that failed");
+    host.monitor.fill_disk(false);
+    manager.pause(id).await.unwrap();
+    manager.resume(id).await.unwrap();
+    assert_eq!(host.monitor.late(), 0, "after a pause");
+}
+
+#[tokio::test]
+async fn what_a_guest_has_not_written_before_a_pause_is_not_missing_in_a_copy() {
+    let host = Host::new();
+    let manager = host.start().await;
+    let (record, _) = manager.create(NewSandbox::default()).await.unwrap();
+    let id = record.id();
+    host.monitor.fail_syncs(true);
+    assert_eq!(manager.pause(id).await.unwrap().phase, Phase::Paused);
+    manager.shutdown().await;
+    drop(manager);
+    let manager = host.start().await;
+    for memory in [false, true] {
+        let refused = manager.snapshot(id, NewSnapshot { memory, ..NewSnapshot::default() }).await.unwrap_err();
+        assert!(matches!(&refused, SandboxError::Taken(why) if why.contains("resume")), "{refused:?}");
+    }
+    host.monitor.fail_syncs(false);
+    manager.resume(id).await.unwrap();
+    manager.pause(id).await.unwrap();
+    manager.snapshot(id, NewSnapshot::default()).await.unwrap();
+}
+
+#[tokio::test]
 async fn forks_begin_with_the_memory_of_a_snapshot_or_with_its_files_alone() {
     let host = Host::new();
     let manager = host.start().await;

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -26,13 +26,20 @@ pub(crate) struct Monitor {
     disk_full: Mutex<bool>,
     /// How many machines have booted.
     booted: AtomicUsize,
+    /// Guests cannot write to their disks.
+    cannot_sync: AtomicBool,
 }
 
 struct Machine {
     state: MachineState,
     /// What its processes remember, which only its memory holds.
     memory: String,
+    /// Its clock stood still, and its guest does not know.
+    is_late: bool,
 }
+
+/// The machine of a directory, as its guest sees it.
+struct Inside(Arc<Monitor>, PathBuf);
 
 // === impl Monitor ===
 
@@ -50,6 +57,16 @@ impl Monitor {
     /// Machines that stand still.
     pub(crate) fn frozen(&self) -> usize {
         self.lock().values().filter(|machine| machine.state == MachineState::Frozen).count()
+    }
+
+    /// Machines that run with a clock that is behind.
+    pub(crate) fn late(&self) -> usize {
+        self.lock().values().filter(|machine| machine.state == MachineState::Running && machine.is_late).count()
+    }
+
+    /// Whether the guests cannot write to their disks.
+    pub(crate) fn fail_syncs(&self, fail: bool) {
+        self.cannot_sync.store(fail, Ordering::SeqCst);
     }
 
     /// What the processes of a machine remember.
@@ -82,6 +99,7 @@ impl Monitor {
         match self.lock().get_mut(dir) {
             Some(Machine { state: MachineState::Gone(reason), .. }) => Err(VmmError::Gone(reason.clone())),
             Some(machine) => {
+                machine.is_late |= to == MachineState::Frozen;
                 machine.state = to;
                 Ok(())
             }
@@ -89,14 +107,26 @@ impl Monitor {
         }
     }
 
-    fn add(&self, spec: &MachineSpec, memory: String) -> Result<(), BootError> {
+    fn add(&self, spec: &MachineSpec, memory: String, is_late: bool) -> Result<(), BootError> {
         let mut machines = self.lock();
         assert!(spec.root.path.is_file() && spec.data.as_ref().is_some_and(|data| data.path.is_file()), "no disks");
         if machines.get(&spec.dir).is_some_and(|machine| !matches!(machine.state, MachineState::Gone(_))) {
             return Err(BootError::Occupied { dir: spec.dir.clone() });
         }
-        machines.insert(spec.dir.clone(), Machine { state: MachineState::Running, memory });
+        machines.insert(spec.dir.clone(), Machine { state: MachineState::Running, memory, is_late });
         Ok(())
+    }
+}
+
+impl guest::Inside for Inside {
+    fn is_told_the_time(&self) {
+        if let Some(machine) = self.0.lock().get_mut(&self.1) {
+            machine.is_late = false;
+        }
+    }
+
+    fn sync(&self) -> i32 {
+        i32::from(self.0.cannot_sync.load(Ordering::SeqCst))
     }
 }
 
@@ -114,7 +144,7 @@ impl Vmm for Driver {
     }
 
     async fn boot(&self, spec: &MachineSpec) -> Result<(), BootError> {
-        self.0.add(spec, String::new())?;
+        self.0.add(spec, String::new(), false)?;
         self.0.booted.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
@@ -127,7 +157,9 @@ impl Vmm for Driver {
     async fn open(&self, dir: &Path) -> Result<ByteStream, VmmError> {
         match self.state(dir).await? {
             MachineState::Gone(reason) => Err(VmmError::Gone(reason)),
-            MachineState::Running | MachineState::Frozen => Ok(guest::connect()),
+            MachineState::Running | MachineState::Frozen => {
+                Ok(guest::connect(Inside(Arc::clone(&self.0), dir.to_owned())))
+            }
         }
     }
 
@@ -156,7 +188,7 @@ impl Vmm for Driver {
     async fn restore(&self, spec: &MachineSpec, from: &Path) -> Result<(), RestoreError> {
         let memory = std::fs::read_to_string(from.join("memory"))
             .map_err(|error| RestoreError::Damaged { from: from.to_owned(), reason: error.to_string() })?;
-        Ok(self.0.add(spec, memory)?)
+        Ok(self.0.add(spec, memory, true)?)
     }
 
     async fn end(&self, dir: &Path) -> Result<(), VmmError> {

@@ -29,7 +29,7 @@ pub(crate) fn no_files() -> GlobResult {
 }
 
 fn write() -> WriteRequest {
-    WriteRequest { file_path: "f".parse().unwrap(), content: String::new() }
+    WriteRequest { file_path: "f".parse().unwrap(), content: String::new(), expected_sha256: None }
 }
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn a_connection_that_broke_while_idle_is_opened_again() {
                 cut.cancel();
             });
         }
-        json(&WriteResult { file_path: "f".parse().unwrap(), bytes_written: 0, created: true })
+        json(&WriteResult { file_path: "f".parse().unwrap(), bytes_written: 0, created: true, sha256: None })
     });
     let guest = peer.guest();
     drop(guest.write(&write()).await);

@@ -108,7 +108,7 @@ async fn every_answer(guest: &Guest, sent: &AtomicUsize) -> Vec<(&'static str, R
     let sent = || sent.load(Ordering::SeqCst);
     let path = || "x".parse().unwrap();
     let query = PathQuery { path: path(), user: RunAs::Agent };
-    let read = ReadRequest { file_path: path(), offset: None, limit: None };
+    let read = ReadRequest { file_path: path(), offset: None, limit: None, byte_offset: None };
     let grep = GrepRequest {
         pattern: "x".to_owned(),
         path: None,

@@ -19,7 +19,7 @@ fn path() -> PathQuery {
 }
 
 fn target() -> UploadQuery {
-    UploadQuery { path: "f".parse().unwrap(), mode: None, user: RunAs::Agent }
+    UploadQuery { path: "f".parse().unwrap(), mode: None, user: RunAs::Agent, expected_sha256: None }
 }
 
 fn part(range: &'static str, body: &'static str) -> Answer {

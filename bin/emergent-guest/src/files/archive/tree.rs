@@ -83,7 +83,7 @@ fn add<W: Write>(
             if let Some(file) = unless_gone(rustix::fs::openat(parent, name, FILE, Mode::empty()))? {
                 let mut file = File::from(file);
                 if file.metadata()?.is_file() {
-                    builder.append_file(path, &mut file)?;
+                    super::pack_file(builder, path, &mut file)?;
                 }
             }
             Ok(None)

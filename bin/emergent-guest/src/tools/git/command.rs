@@ -1,18 +1,23 @@
 //! Running git: as the agent, without questions, within bounds of time and output.
 
+mod refusal;
+
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::File,
-    io,
-    os::fd::{AsFd as _, OwnedFd},
-    path::Path,
+    io::{self, Seek as _, Write as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use emergent_guest_proto::{ErrorCode, GuestError, RunAs, execution::Program};
-use rustix::pipe::PipeFlags;
+use rustix::{fs::MemfdFlags, pipe::PipeFlags};
 use tokio::{io::AsyncReadExt as _, net::unix::pipe, sync::oneshot, time::Instant};
 
 use super::redact::redact;
@@ -38,6 +43,16 @@ pub(super) struct Git<'a> {
     guest: &'a Arc<Guest>,
     directory: &'a Path,
     variables: BTreeMap<String, String>,
+}
+
+/// How git is run.
+struct Order<'a> {
+    arguments: &'a [&'a str],
+    /// Bytes for its standard input.
+    input: &'a [u8],
+    /// Bytes of standard output that are wanted.
+    limit: usize,
+    timeout: Duration,
 }
 
 /// What git said.
@@ -71,6 +86,16 @@ impl<'a> Git<'a> {
         Self { guest, directory, variables }
     }
 
+    /// The same in another directory.
+    pub(super) fn in_directory<'b>(&'b self, directory: &'b Path) -> Git<'b> {
+        Git { guest: self.guest, directory, variables: self.variables.clone() }
+    }
+
+    /// The directory that it runs in.
+    pub(super) fn directory(&self) -> &Path {
+        self.directory
+    }
+
     /// Whether git gets this variable.
     pub(super) fn has_variable(&self, key: &str) -> bool {
         self.variables.contains_key(key) || lookup(&self.guest.accounts.environment(RunAs::Agent), key).is_some()
@@ -86,7 +111,15 @@ impl<'a> Git<'a> {
     /// # Errors
     /// When git cannot be run or takes too long; what git itself refuses is in the output.
     pub(super) async fn run(&self, arguments: &[&str]) -> Result<Output, GuestError> {
-        self.start(arguments, OUTPUT_LIMIT, TIMEOUT).await
+        self.run_with(arguments, &[]).await
+    }
+
+    /// Runs git with something to read.
+    ///
+    /// # Errors
+    /// Those of [`Git::run`].
+    pub(super) async fn run_with(&self, arguments: &[&str], input: &[u8]) -> Result<Output, GuestError> {
+        self.start(Order { arguments, input, limit: OUTPUT_LIMIT, timeout: TIMEOUT }).await
     }
 
     /// Runs git for at most `limit` bytes of output.
@@ -94,7 +127,7 @@ impl<'a> Git<'a> {
     /// # Errors
     /// Those of [`Git::run`].
     pub(super) async fn run_for(&self, arguments: &[&str], limit: usize) -> Result<Output, GuestError> {
-        self.start(arguments, limit, TIMEOUT).await
+        self.start(Order { arguments, input: &[], limit, timeout: TIMEOUT }).await
     }
 
     /// Runs git on a remote, which may take longer.
@@ -102,18 +135,19 @@ impl<'a> Git<'a> {
     /// # Errors
     /// Those of [`Git::run`].
     pub(super) async fn run_on_network(&self, arguments: &[&str]) -> Result<Output, GuestError> {
-        self.start(arguments, OUTPUT_LIMIT, NETWORK_TIMEOUT).await
+        self.start(Order { arguments, input: &[], limit: OUTPUT_LIMIT, timeout: NETWORK_TIMEOUT }).await
     }
 
-    async fn start(&self, arguments: &[&str], limit: usize, timeout: Duration) -> Result<Output, GuestError> {
+    async fn start(&self, order: Order<'_>) -> Result<Output, GuestError> {
+        let Order { arguments, input, limit, timeout } = order;
         let cannot = |error: io::Error| GuestError::new(ErrorCode::Internal, format!("git cannot be run: {error}"));
         let argv = [&["git"], arguments].concat().into_iter().map(str::to_owned).collect();
         let (stdout, stdout_end) = pipe_pair().map_err(cannot)?;
         let (stderr, stderr_end) = pipe_pair().map_err(cannot)?;
         let mark = self.guest.executions.launcher().marks.next();
+        let input = input_file(input).map_err(cannot)?;
         let (guest, directory, variables) = (Arc::clone(self.guest), self.directory.to_owned(), self.variables.clone());
         let (pid, exit) = rights::blocking(move || {
-            let null = File::open("/dev/null").map_err(cannot)?;
             guest
                 .executions
                 .launcher()
@@ -123,7 +157,7 @@ impl<'a> Git<'a> {
                     variables: &variables,
                     user: RunAs::Agent,
                     mark,
-                    stdio: [null.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()],
+                    stdio: [input.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()],
                 })
                 .map_err(name_field)
         })
@@ -169,6 +203,17 @@ async fn attend(
             }
         }
     }
+}
+
+/// A file to read: a pipe would have to be filled while git runs.
+fn input_file(input: &[u8]) -> io::Result<File> {
+    if input.is_empty() {
+        return File::open("/dev/null");
+    }
+    let mut file = File::from(rustix::fs::memfd_create("git-input", MemfdFlags::CLOEXEC)?);
+    file.write_all(input)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 fn pipe_pair() -> io::Result<(pipe::Receiver, OwnedFd)> {
@@ -222,24 +267,9 @@ impl Output {
         redact(parts.join("\n").trim())
     }
 
-    /// # Errors
-    /// `git_failed` with git's own words when git failed, or said too much.
-    pub(super) fn check(&self) -> Result<(), GuestError> {
-        if self.truncated {
-            return Err(GuestError::new(ErrorCode::TooLarge, "git's answer is too long"));
-        }
-        self.check_allowing_truncation()
-    }
-
-    /// # Errors
-    /// `git_failed` with git's own words when git failed.
-    pub(super) fn check_allowing_truncation(&self) -> Result<(), GuestError> {
-        if self.succeeded() || self.truncated {
-            return Ok(());
-        }
-        let said = if self.stderr.is_empty() { &self.stdout } else { &self.stderr };
-        let said = redact(String::from_utf8_lossy(&said[..said.len().min(MESSAGE_LIMIT)]).trim());
-        Err(GuestError::new(ErrorCode::GitFailed, if said.is_empty() { "git failed silently".into() } else { said }))
+    /// Standard output as a path.
+    pub(super) fn path(&self) -> PathBuf {
+        Path::new(OsStr::from_bytes(self.stdout.strip_suffix(b"\n").unwrap_or(&self.stdout))).to_owned()
     }
 }
 

@@ -148,7 +148,9 @@ impl Remains {
         let mut lines = vec![format!("server {}: {existence}", self.server)];
         for (kind, remainders) in [("container", &self.containers), ("volume", &self.volumes), ("image", &self.images)]
         {
-            lines.extend(remainders.iter().map(|it| format!("  {kind:<9} {:>10}  {}", ByteSize(it.bytes), it.name)));
+            lines.extend(
+                remainders.iter().map(|it| format!("  {kind:<9} {:>10}  {}", ByteSize(it.bytes).to_string(), it.name)),
+            );
         }
         lines.push(self.summary());
         lines

@@ -74,6 +74,7 @@ async fn upload_mcp_server_file(
     Query(query): Query<TargetQuery>,
     FileBody(bytes): FileBody,
 ) -> Result<Json<FileInfo>, Refusal> {
+    state.hosting().may_write()?;
     let guest = guest(&state, &caller, &given).await?;
     Ok(Json(guest.upload(&query.into_guest(), bytes).await?))
 }
@@ -118,6 +119,7 @@ async fn upload_mcp_server_archive(
     Query(query): Query<FileQuery>,
     RawBody(bytes): RawBody,
 ) -> Result<StatusCode, Refusal> {
+    state.hosting().may_write()?;
     let guest = guest(&state, &caller, &given).await?;
     guest.archive_upload(&query.into_guest(), bytes).await?;
     Ok(StatusCode::NO_CONTENT)

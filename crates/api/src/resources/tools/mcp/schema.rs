@@ -13,8 +13,10 @@ const TOOLS: [(&str, &str, &str, &str, bool); 7] = [
         "Run a command",
         "BashRequest",
         "Runs a shell command in the workspace and waits for it to exit. Gives back stdout, stderr and the exit code. Use \
-         it for builds, tests and programs; for files prefer read, write, edit, glob and grep. The command is stopped \
-         after timeout_ms (120000 by default). Processes left in the background go on.",
+         it for builds, tests and programs; for files prefer read, write, edit, glob and grep. Each call is a new shell: \
+         it starts in /workspace or in workdir, and keeps neither the directory nor variables of an earlier call. The \
+         command is stopped after timeout_ms (120000 by default). Processes left in the background go on. Over 50 KB the \
+         middle of the output is cut, and a file that the answer names has all of it.",
         false,
     ),
     (
@@ -22,15 +24,17 @@ const TOOLS: [(&str, &str, &str, &str, bool); 7] = [
         "Read a file",
         "ReadRequest",
         "Shows a text file with numbered lines (`N: text`), lists a directory, or tells size and media type of a binary \
-         file. Long files come in parts: use offset and limit.",
+         file. Long files come in parts: use offset and limit. A line over 2,000 characters is cut and says how to read \
+         on in it by byte_offset.",
         true,
     ),
     (
         "write",
         "Write a file",
         "WriteRequest",
-        "Writes a whole text file, atomically, and makes its parent directories. An existing file is replaced; to change \
-         part of one use edit.",
+        "Writes a whole text file of at most 32 MiB, atomically, and makes its parent directories. An existing file is \
+         replaced; to change part of one use edit. With expected_sha256 it is replaced only if it still holds what you \
+         have read.",
         false,
     ),
     (
@@ -38,14 +42,16 @@ const TOOLS: [(&str, &str, &str, &str, bool); 7] = [
         "Edit a file",
         "EditRequest",
         "Replaces old_string with new_string in a file. old_string must match exactly, blanks included, and occur once \
-         unless replace_all is set; otherwise nothing is changed. Do not include the line numbers that read shows.",
+         unless replace_all is set; otherwise nothing is changed. Do not include the line numbers that read shows. Line \
+         ends become those of the file. It takes files of at most 16 MiB. Edits of one file at the same time are all kept.",
         false,
     ),
     (
         "glob",
         "Find files",
         "GlobRequest",
-        "Finds files whose path matches a glob such as `**/*.rs`, the most recently changed first.",
+        "Finds at most 1,000 files whose path matches a glob, the most recently changed first. `*.rs` means files at any \
+         depth, `src/*.rs` only those in src, `src/**/*.rs` all below it.",
         true,
     ),
     (
@@ -53,7 +59,8 @@ const TOOLS: [(&str, &str, &str, &str, bool); 7] = [
         "Search in files",
         "GrepRequest",
         "Searches the contents of files with a regular expression and gives back path, line number and line of each match. \
-         Files that .gitignore names are left out unless no_ignore is set.",
+         `include` takes the same globs as glob. What .gitignore names and hidden names are left out, which `left_out` \
+         counts; they are searched with no_ignore, or where path or include names them.",
         true,
     ),
     (
