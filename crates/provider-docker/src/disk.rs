@@ -87,7 +87,7 @@ pub(crate) fn measure_removed(processes: &[String]) -> u64 {
 fn is_in_memory(path: &Path) -> bool {
     const TMPFS: i64 = 0x0102_1994;
     const HUGE_PAGES: i64 = 0x9584_58f6;
-    let kind = rustix::fs::statfs(path).map(|system| i64::from(system.f_type));
+    let kind = rustix::fs::statfs(path).map(|system| system.f_type);
     kind.is_ok_and(|kind| [TMPFS, HUGE_PAGES].contains(&kind))
 }
 

@@ -128,7 +128,10 @@ async fn list(docker: &Docker) -> Result<Vec<ObservedSnapshot>, EngineError> {
     let containers = bounded(docker.list_containers(Some(options))).await?;
     let used = containers.iter().filter_map(|container| of_labels(container.labels.as_ref()?)).collect::<HashSet<_>>();
     let imaged = images.iter().filter_map(|image| of_labels(&image.labels)).collect::<HashSet<_>>();
-    let of_volume = |volume| of_volume(volume, &imaged);
+    // Its image, and the volume of `/workspace`: others may be missing where there was nothing to keep.
+    let has_files = |snapshot: &SnapshotId| volumes.iter().any(|volume| volume.name == name_of_snapshot(*snapshot));
+    let whole = imaged.into_iter().filter(has_files).collect::<HashSet<_>>();
+    let of_volume = |volume| of_volume(volume, &whole);
     // A snapshot may have several volumes, and is one.
     let mut known = HashSet::new();
     let mut observed = volumes.iter().filter_map(of_volume).collect::<Vec<_>>();
@@ -144,10 +147,10 @@ async fn images(docker: &Docker, label: &str) -> Result<Vec<ImageSummary>, Engin
     bounded(docker.list_images(Some(options))).await
 }
 
-fn of_volume(volume: &Volume, imaged: &HashSet<SnapshotId>) -> Option<ObservedSnapshot> {
+fn of_volume(volume: &Volume, whole: &HashSet<SnapshotId>) -> Option<ObservedSnapshot> {
     let created_at = volume.created_at.as_deref().and_then(|text| text.parse().ok());
     let seen = observed(&volume.labels, created_at)?;
-    Some(ObservedSnapshot { whole: imaged.contains(&seen.snapshot), ..seen })
+    Some(ObservedSnapshot { whole: whole.contains(&seen.snapshot), ..seen })
 }
 
 /// An image alone is no whole snapshot.

@@ -100,7 +100,7 @@ pub enum Admission {
 // === impl Store ===
 
 impl Store {
-    /// Lets a workspace in if fewer than `limit` of its kind have places (see [`has_place`]), and if its project's
+    /// Lets a workspace in if fewer than `limit` of its kind have places, and if its project's
     /// quotas have room.
     ///
     /// # Errors

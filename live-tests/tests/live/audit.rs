@@ -209,7 +209,8 @@ async fn use_is_sampled_and_the_disk_is_watched(runtime: Runtime) -> anyhow::Res
     is_warned(false).await?;
     // In the volume, which the guest counts, and outside, where the engine does. (gVisor keeps /tmp in memory.)
     for (crossings, folder) in [(1, "/workspace"), (2, "/var/tmp")] {
-        api.bash(id, &format!("head -c 80M /dev/zero > {folder}/big")).await?;
+        // Over the limit, and below what ends the workspace.
+        api.bash(id, &format!("head -c 68M /dev/zero > {folder}/big")).await?;
         is_warned(true).await?;
         api.bash(id, &format!("rm {folder}/big")).await?;
         is_warned(false).await?;

@@ -65,7 +65,7 @@ impl Bench {
         let opener = Opener { provider: Arc::clone(&self.provider), workspace: spec.workspace };
         let guest = Guest::new(Arc::new(opener), first_channel);
         let environment = BTreeMap::from([("GREETING".to_owned(), "hello there".to_owned())]);
-        let hand_over = HandOver { environment, allow_root: true };
+        let hand_over = HandOver { environment, allow_root: true, ..HandOver::default() };
         guest.hand_over(&hand_over).await.map_err(full).context("handing the sandbox over")?;
         Ok(Sandbox { workspace: spec.workspace, guest, isolation, runtime, warnings })
     }

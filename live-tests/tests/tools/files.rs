@@ -58,7 +58,7 @@ async fn files_are_read_written_and_edited(runtime: Runtime) -> anyhow::Result<(
 async fn parallel_edits(runtime: Runtime) -> anyhow::Result<()> {
     const EDITS: usize = 20;
     let subject = Subject::on(runtime).await?;
-    let (subject, mcp) = (&subject, &subject.mcp().await?);
+    let (subject, mcp) = (&subject, &subject.mcp());
     let lines: String = (0..EDITS).map(|number| format!("line {number};\n")).collect();
     for _ in 0..3 {
         subject.tool("write", json!({ "file_path": "f", "content": lines })).await?.success()?;

@@ -73,8 +73,9 @@ impl Subject {
     }
 
     /// A session with the workspace's tools as an MCP server.
-    pub(crate) async fn mcp(&self) -> anyhow::Result<Session> {
-        Session::open(&self.api, &format!("{WORKSPACES}/{}/mcp", self.id)).await
+    pub(crate) fn mcp(&self) -> Session {
+        // The endpoint keeps no sessions, and takes any id for none.
+        Session { api: self.api.clone(), path: format!("{WORKSPACES}/{}/mcp", self.id), id: "none".to_owned() }
     }
 
     /// GET of something below the workspace.

@@ -1,7 +1,7 @@
 //! Replacing a file in one step: the new contents are written beside it and then take its name.
 //!
 //! The file's other properties stay: its mode, its owner and group, its access list and extended attributes.
-//! Where that cannot be kept otherwise the contents are written into the file itself ([`super::in_place`]).
+//! Where that cannot be kept otherwise the contents are written into the file itself (`in_place`).
 
 use std::{
     fs::{File, Metadata, Permissions},

@@ -31,8 +31,25 @@ async fn what_was_handed_over_reaches_every_process_and_outlives_the_guest() {
     assert!(client.get::<Hello>("/v1/hello").await.unwrap().handed_over);
     let shown = client.sh(environ).await;
     assert!(expected(&shown), "{shown}");
-    let kept = std::fs::metadata(guest.state().join("hand-over.json")).unwrap();
+    let kept = std::fs::metadata(guest.state().join("private/hand-over.json")).unwrap();
     assert_eq!((kept.mode() & 0o777, kept.uid()), (0o600, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_operators_defaults_hold_where_the_workspace_has_nothing_of_its_own() {
+    let Some(mut guest) = Guest::start().await else { return };
+    let defaults =
+        json!({"environment": {"MIRROR": "operator", "OWN": "operator"}, "authorities": "-- a certificate --"});
+    let body = json!({"environment": {"OWN": "workspace"}, "allow_root": false, "defaults": defaults});
+    guest.client().await.hand_over(body).await;
+    for _ in 0..2 {
+        let client = guest.client().await;
+        let shown = client.sh("echo $MIRROR $OWN $PIP_CERT $SSL_CERT_FILE; tail -n 2 $PIP_CERT").await;
+        let bundle = guest.state().join("ca-bundle.pem");
+        let bundle = bundle.to_str().unwrap();
+        assert_eq!(shown.trim_end(), format!("operator workspace {bundle} {bundle}\n\n-- a certificate --"));
+        guest.restart_after_kill().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -37,6 +37,8 @@ pub struct UsageView {
     pub processes_limit: u32,
     /// Bytes that the files in `/workspace` take, as last counted; null until they were counted once.
     pub disk_used_bytes: Option<u64>,
+    /// Bytes that the files in the volumes that the image declares take, as last counted; null where it declares none.
+    pub volume_bytes: Option<u64>,
     /// Disk that it may use, in bytes. The status of the provider says whether that is enforced or watched.
     pub disk_limit_bytes: u64,
     /// Milliseconds since the guest started.
@@ -102,6 +104,7 @@ impl UsageView {
             processes: said.processes,
             processes_limit: limits.pids,
             disk_used_bytes: said.workspace_bytes,
+            volume_bytes: said.volume_bytes,
             disk_limit_bytes: limits.disk_bytes,
             uptime_ms: said.uptime_ms,
         }

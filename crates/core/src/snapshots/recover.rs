@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use chrono::Utc;
 use emergent_provider::{ObservedSnapshot, OperationError, ProviderKind, SnapshotId};
-use emergent_store::{SnapshotRow, SnapshotState, StoreError};
+use emergent_store::{SnapshotRow, SnapshotState, SnapshotStateWord, StoreError};
 
 use super::verdict::{SnapshotVerdict, verdict};
 use crate::{
@@ -46,11 +46,15 @@ impl Core {
         };
         let known = rows.iter().map(|row| row.new.id).collect::<HashSet<_>>();
         let present = observed.iter().map(|observed| observed.snapshot).collect::<HashSet<_>>();
+        let whole = observed.iter().filter(|observed| observed.whole).map(|observed| observed.snapshot);
+        let whole = whole.collect::<HashSet<_>>();
         // What was taken while the engine was listing says nothing against its row.
         let settled = |row: &&SnapshotRow| row.ready_at.is_none_or(|ready_at| ready_at < asked_at);
         let ours = rows.iter().filter(|row| row.new.provider == registered.provider.kind());
         for row in ours.filter(settled) {
-            if let Err(error) = self.recover_snapshot(row, present.contains(&row.new.id)).await {
+            // One that is ready and not whole is lost; of any other, whatever is left goes.
+            let in_engine = if row.state.word() == SnapshotStateWord::Ready { &whole } else { &present };
+            if let Err(error) = self.recover_snapshot(row, in_engine.contains(&row.new.id)).await {
                 tracing::warn!(snapshot = %row.new.id, reason = chain(&error), "snapshot could not be reconciled");
             }
         }

@@ -1,3 +1,5 @@
+//! A token for some tools against servers that read JSON in other ways.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -84,7 +86,7 @@ impl Lenient {
     fn get<'a>(&self, raw: &'a RawValue, name: &str) -> Option<&'a RawValue> {
         let members: Members<'a> = serde_json::from_str(raw.get()).ok()?;
         let mut found = members.0.into_iter().filter(|(written, _)| folded(written) == name).map(|(_, value)| value);
-        if self.last { found.last() } else { found.next() }
+        if self.last { found.next_back() } else { found.next() }
     }
 
     /// The tools that it would run.

@@ -157,7 +157,7 @@ impl Child for Handle {
     async fn set_note(&self, note: ChildNote) -> Result<(), ChildError> {
         let Some(noted) = &self.kept.noted else { return self.kept.child.set_note(note).await };
         let mut others = noted.subscribe();
-        if self.kept.begun.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+        if self.kept.begun.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
             // Whether one comes or none, this one is set.
             let _ = timeout(Duration::from_millis(500), others.changed()).await;
         }
