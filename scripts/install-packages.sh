@@ -2,8 +2,8 @@
 # Installs Debian packages that are missing, and checks afterwards that each is there. Usage:
 #     install-packages.sh PACKAGE[:PROGRAM]...
 # A PROGRAM that is named with its package has to run, too. All packages are named in one transaction that removes
-# nothing: the installed ones are part of what apt must keep. Where one of them came from the backports of this release,
-# the missing ones may have to come from there as well; backports are then read for this one transaction.
+# nothing. Where a newer version of one of them is installed, from the backports for one, the release's versions may have to
+# take its place; and where that cannot be either, all of them come from the backports, read for this one transaction.
 set -euo pipefail
 
 packages=()
@@ -45,7 +45,18 @@ sources=$(mktemp --directory)
 trap 'rm --recursive --force "$log" "$sources"' EXIT
 
 transaction() {
-    apt-get "$@" install --yes --no-install-recommends --no-remove "${packages[@]}" >"$log" 2>&1
+    apt-get "$@" >"$log" 2>&1
+}
+
+install=(install --yes --no-install-recommends --no-remove)
+
+# A newer version of one of them, from elsewhere, may stand in the way of the others: all of them as the release has them.
+transaction_of_the_release() {
+    local codename=''
+    codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    [ -n "$codename" ] || return 1
+    echo "Trying again with the versions of $codename, also where a newer one is installed" >&2
+    transaction "${install[@]}" --allow-downgrades "${packages[@]/%//$codename}"
 }
 
 # Reads the backports from where the release itself comes from.
@@ -59,11 +70,12 @@ transaction_with_backports() {
     [ ! -d /etc/apt/sources.list.d ] || cp --recursive /etc/apt/sources.list.d/. "$sources"
     echo "deb [signed-by=$keyring] $mirror $codename-backports main" >"$sources/backports-of-this-transaction.list"
     apt-get --option "Dir::Etc::SourceParts=$sources" update >/dev/null 2>&1 || true
-    transaction --option "Dir::Etc::SourceParts=$sources" --target-release "$codename-backports"
+    transaction --option "Dir::Etc::SourceParts=$sources" --target-release "$codename-backports" "${install[@]}" "${packages[@]}"
 }
 
 # The package lists may be missing or out of date.
-transaction || { apt-get update >/dev/null 2>&1 || true; transaction; } || transaction_with_backports || {
+ordinary() { transaction "${install[@]}" "${packages[@]}"; }
+ordinary || { apt-get update >/dev/null 2>&1 || true; ordinary; } || transaction_of_the_release || transaction_with_backports || {
     tail -n 15 "$log" >&2
     echo "apt-get could not install $missing beside what is there; its last words are above." >&2
     exit 1
