@@ -6,14 +6,14 @@
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, Uri, uri::PathAndQuery},
+    http::{Uri, uri::PathAndQuery},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
-use emergent_core::{StoreError, WorkspaceId};
+use emergent_core::WorkspaceId;
 use percent_encoding::percent_decode_str;
 
-use crate::{auth::token_of, state::ApiState};
+use crate::{auth::token_of, rates::Counted, state::ApiState};
 
 const WORKSPACES: &str = "/api/v1/agent/workspaces/";
 /// The words that stand there for something else than a workspace.
@@ -26,9 +26,16 @@ pub(crate) struct NotLookedUp;
 /// Replaces a workspace's name in the path by its id. A path without a known name, and a caller without a valid token,
 /// go on unchanged: the route says what is wrong.
 pub(crate) async fn resolve(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
-    if let Some((name, rest)) = name_in(request.uri().path()) {
+    if let Some((name, rest)) = name_in(request.uri().path())
+        && let Ok(token) = token_of(request.headers(), &state).await
+    {
         let rest = rest.to_owned();
-        match id_of(&state, request.headers(), &name).await {
+        // The look-up is part of the call, and counts before it costs anything.
+        if let Err(refusal) = state.rates().admit(token.project) {
+            return refusal.into_response();
+        }
+        request.extensions_mut().insert(Counted);
+        match state.workspaces().named(token.project, &name).await {
             Ok(Some(id)) => *request.uri_mut() = with_id(request.uri(), id, &rest),
             Ok(None) => {}
             Err(error) => {
@@ -47,11 +54,6 @@ fn name_in(path: &str) -> Option<(String, &str)> {
     let is_name = !segment.is_empty() && !ROUTES.contains(&segment) && segment.parse::<WorkspaceId>().is_err();
     let name = percent_decode_str(segment).decode_utf8().ok()?;
     is_name.then(|| (name.into_owned(), rest))
-}
-
-async fn id_of(state: &ApiState, headers: &HeaderMap, name: &str) -> Result<Option<WorkspaceId>, StoreError> {
-    let Ok(token) = token_of(headers, state).await else { return Ok(None) };
-    state.workspaces().named(token.project, name).await
 }
 
 /// The same address with the id in the name's place.

@@ -350,7 +350,7 @@ impl Core {
     pub(crate) async fn has_room_for_copies(&self, entry: &Entry, copies: u32) -> Result<(), NoRoom> {
         let Some(registered) = self.providers.get(entry.provider()) else { return Ok(()) };
         // Where its files cannot be counted, that there is room at all has to do.
-        let used = registered.provider.disk_use(entry.id).await.ok().flatten().unwrap_or(0);
+        let used = registered.provider.copy_use(entry.id).await.ok().flatten().unwrap_or(0);
         self.has_room(entry.provider(), used.saturating_mul(copies.into()))
     }
 

@@ -10,27 +10,53 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, statat};
 
-/// How deep directories are looked into: one descriptor is open for each level.
+/// How many directories are open at once on one way down; what is deeper is looked at afterwards.
 const DEPTH: usize = 500;
+/// How many directories that are deeper wait to be looked at, each with a descriptor.
+const DEEPER: usize = 256;
+/// Counted for what cannot be looked at, because it is too deep in too many places: more than any limit allows.
+const UNCOUNTABLE: u64 = u64::MAX / 2;
+/// Taken by a further name of a file that is counted already.
+const NAME: u64 = 64;
 /// What a file takes at least: files without contents fill a file system, too.
 const LEAST: u64 = 4096;
 /// How many files with several names are remembered, at most; the names of others count one by one.
 const REMEMBERED: usize = 100_000;
 
-/// Counts the files below several directories; `None` where none of them can be looked at, as they are root's. Blocks.
+/// A figure of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Figure {
+    /// The room that it takes: holes take none.
+    Blocks,
+    /// The room that a copy takes whose maker fills holes.
+    Filled,
+}
+
+/// Counts files, and the files below directories; `None` where none of them can be looked at, as they are root's. Blocks.
 /// What else cannot be looked at is left out.
-pub(crate) fn measure(roots: &[PathBuf]) -> Option<u64> {
+pub(crate) fn measure(roots: &[PathBuf], figure: Figure) -> Option<u64> {
     let mut bytes = None;
     let mut several_names = HashSet::new();
     for root in roots {
-        let Some(top) = open(CWD, root.as_os_str().as_encoded_bytes()) else { continue };
         let mut counted = bytes.unwrap_or(0_u64);
+        let Some(top) = open(CWD, root.as_os_str().as_encoded_bytes()) else {
+            if let Ok(stat) = rustix::fs::lstat(root)
+                && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            {
+                bytes = Some(counted.saturating_add(taken(&stat, figure)));
+            }
+            continue;
+        };
         let mut open_directories = vec![top];
+        let mut deeper = Vec::new();
         while let Some(directory) = open_directories.last_mut() {
             let Some(Ok(entry)) = directory.entries.next() else {
                 open_directories.pop();
+                if open_directories.is_empty() {
+                    open_directories.extend(deeper.pop());
+                }
                 continue;
             };
             let name = entry.file_name().to_bytes();
@@ -46,16 +72,19 @@ pub(crate) fn measure(roots: &[PathBuf]) -> Option<u64> {
                 && several_names.len() < REMEMBERED
                 && !several_names.insert((stat.st_dev, stat.st_ino));
             if is_known {
+                counted = counted.saturating_add(NAME);
                 continue;
             }
-            let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
-            counted = counted.saturating_add(blocks.saturating_mul(512).max(LEAST));
+            counted = counted.saturating_add(taken(&stat, figure));
             if is_directory
-                && open_directories.len() < DEPTH
                 && let Some(directory) = open_directories.last()
                 && let Some(below) = open(&directory.descriptor, name)
             {
-                open_directories.push(below);
+                match open_directories.len() < DEPTH {
+                    true => open_directories.push(below),
+                    false if deeper.len() < DEEPER => deeper.push(below),
+                    false => return Some(UNCOUNTABLE),
+                }
             }
         }
         bytes = Some(counted);
@@ -63,12 +92,20 @@ pub(crate) fn measure(roots: &[PathBuf]) -> Option<u64> {
     bytes
 }
 
+fn taken(stat: &Stat, figure: Figure) -> u64 {
+    let blocks = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512).max(LEAST);
+    match figure {
+        Figure::Blocks => blocks,
+        Figure::Filled => blocks.max(u64::try_from(stat.st_size).unwrap_or(0)),
+    }
+}
+
 /// Counts the files that are removed, and that processes have open or mapped all the same. Blocks. Files in memory do
 /// not count.
 pub(crate) fn measure_removed(processes: &[String]) -> u64 {
     let mut bytes = 0_u64;
     let mut known = HashSet::new();
-    for directory in processes.iter().flat_map(|pid| ["fd", "map_files"].map(|kind| format!("/proc/{pid}/{kind}"))) {
+    for directory in processes.iter().flat_map(|pid| places_of_descriptors(pid)) {
         let Ok(entries) = fs::read_dir(directory) else { continue };
         for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
             // The kernel's links lead to the very files, whatever their names were.
@@ -81,6 +118,15 @@ pub(crate) fn measure_removed(processes: &[String]) -> u64 {
         }
     }
     bytes
+}
+
+/// Where the kernel shows what a process has open and mapped. Threads may have descriptors of their own, and those of a
+/// process whose first thread has ended are shown at the others alone.
+fn places_of_descriptors(pid: &str) -> Vec<PathBuf> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().filter_map(Result::ok);
+    let mut places: Vec<_> = threads.map(|thread| thread.path().join("fd")).collect();
+    places.push(PathBuf::from(format!("/proc/{pid}/map_files")));
+    places
 }
 
 /// Whether a file's contents are memory's, as those of a tmpfs are.
@@ -137,12 +183,30 @@ mod tests {
         fs::hard_link(root.join("deep/er/file"), root.join("again")).unwrap();
         std::os::unix::fs::symlink(&outside, root.join("link")).unwrap();
         let missing = directory.path().join("missing");
-        assert_eq!(measure(std::slice::from_ref(&missing)), None);
-        let counted = measure(&[root.clone(), missing]).unwrap();
+        assert_eq!(measure(std::slice::from_ref(&missing), Figure::Blocks), None);
+        let counted = measure(&[root.clone(), missing], Figure::Blocks).unwrap();
         assert!((1 << 20..2 << 20).contains(&counted), "{counted}");
         for number in 0..100 {
             fs::write(root.join(format!("empty-{number}")), "").unwrap();
         }
-        assert!(measure(&[root]) >= Some(counted + 100 * LEAST), "files without contents count");
+        assert!(measure(&[root], Figure::Blocks) >= Some(counted + 100 * LEAST), "files without contents count");
+    }
+
+    #[test]
+    fn what_is_deep_sparse_or_a_file_alone_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        let mut deep = root.clone();
+        deep.extend(std::iter::repeat_n("d", DEPTH + 100));
+        fs::create_dir_all(&deep).unwrap();
+        let plain = measure(std::slice::from_ref(&root), Figure::Blocks).unwrap();
+        fs::write(deep.join("file"), vec![1; 4 << 20]).unwrap();
+        let counted = measure(std::slice::from_ref(&root), Figure::Blocks).unwrap();
+        assert!(counted >= plain + (4 << 20), "{plain}, then {counted}");
+
+        let sparse = directory.path().join("sparse");
+        fs::File::create(&sparse).unwrap().set_len(1 << 30).unwrap();
+        assert!(measure(std::slice::from_ref(&sparse), Figure::Blocks) < Some(1 << 20));
+        assert_eq!(measure(std::slice::from_ref(&sparse), Figure::Filled), Some(1 << 30));
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use emergent_provider::{ExitReason, HostRoom, WorkspaceId};
 
 use crate::{
-    disk,
+    disk::{self, Figure},
     engine::{EngineError, bounded, found},
     labels::name_of,
     provider::Parts,
@@ -29,14 +29,15 @@ const CONTAINERS: [&str; 4] = [
 const FORK_REJECTED: &str = "fork rejected by pids controller in ";
 /// The most of the kernel's log that is read.
 const KERNEL_LOG: usize = 8 << 20;
-/// How many processes of a sandbox are looked at for files that are removed and still open.
-const PROCESSES: usize = 2_000;
 /// What the program of gVisor answers when its host refuses it something that it cannot do without.
 const GVISOR_FAILED: i64 = 2;
 
 /// Where a sandbox keeps its files, and has its processes while it runs.
 pub(crate) struct Places {
+    /// Its volumes, and the files that the engine keeps for it.
     roots: Vec<PathBuf>,
+    /// What it has changed of its image.
+    layer: Option<PathBuf>,
     group: Option<PathBuf>,
 }
 
@@ -71,12 +72,21 @@ pub(crate) async fn disk_use(parts: &Parts, workspace: WorkspaceId) -> Result<Op
     }
     let Some(places) = places(parts, workspace).await? else { return Ok(None) };
     let count = move || {
-        let kept = disk::measure(&places.roots)?;
+        let kept = places.measure(Figure::Blocks)?;
         // What is removed while a process still has it open takes room all the same.
         let open = places.group.as_deref().map_or(0, |group| disk::measure_removed(&processes(group)));
         Some(kept.saturating_add(open))
     };
     Ok(tokio::task::spawn_blocking(count).await.ok().flatten())
+}
+
+/// How many bytes a copy of a sandbox takes. The engine fills the holes of files outside of volumes.
+pub(crate) async fn copy_use(parts: &Parts, workspace: WorkspaceId) -> Result<Option<u64>, EngineError> {
+    if !parts.engine.is_local() {
+        return Ok(None);
+    }
+    let Some(places) = places(parts, workspace).await? else { return Ok(None) };
+    Ok(tokio::task::spawn_blocking(move || places.measure(Figure::Filled)).await.ok().flatten())
 }
 
 /// Where a sandbox keeps its files and has its processes; `None` where there is no such sandbox.
@@ -90,9 +100,13 @@ async fn places(parts: &Parts, workspace: WorkspaceId) -> Result<Option<Arc<Plac
     };
     let layer = container.graph_driver.and_then(|driver| driver.data.get("UpperDir").cloned());
     let volumes = container.mounts.unwrap_or_default().into_iter().filter(|mount| mount.rw == Some(true));
-    let roots = volumes.filter_map(|mount| mount.source).chain(layer).map(PathBuf::from).collect();
+    // Mounted into the container, and root there may write to them.
+    let of_engine = [container.hosts_path, container.hostname_path, container.resolv_conf_path].into_iter().flatten();
+    let of_engine = of_engine.filter(|path| !path.is_empty());
+    let roots = volumes.filter_map(|mount| mount.source).chain(of_engine).map(PathBuf::from).collect();
+    let layer = layer.map(PathBuf::from);
     let group = container.state.and_then(|state| state.pid).and_then(group_of);
-    let places = Arc::new(Places { roots, group });
+    let places = Arc::new(Places { roots, layer, group });
     // One that does not run has its processes elsewhere when it does.
     if places.group.is_some() {
         parts.note_places(workspace, &places);
@@ -100,10 +114,22 @@ async fn places(parts: &Parts, workspace: WorkspaceId) -> Result<Option<Arc<Plac
     Ok(Some(places))
 }
 
-/// The processes of a control group, the oldest first; of very many only so many.
+impl Places {
+    /// Counts its files: those of volumes by the room that they take, those of its layer by a figure.
+    fn measure(&self, layer: Figure) -> Option<u64> {
+        let kept = disk::measure(&self.roots, Figure::Blocks);
+        let changed = self.layer.as_ref().and_then(|path| disk::measure(std::slice::from_ref(path), layer));
+        match (kept, changed) {
+            (None, None) => None,
+            (kept, changed) => Some(kept.unwrap_or(0).saturating_add(changed.unwrap_or(0))),
+        }
+    }
+}
+
+/// The processes of a control group. There are no more than a sandbox's share of the machine's tasks.
 fn processes(group: &Path) -> Vec<String> {
     let listed = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-    listed.lines().take(PROCESSES).map(str::to_owned).collect()
+    listed.lines().map(str::to_owned).collect()
 }
 
 /// Whether the files of sandboxes can be counted: they are root's.

@@ -79,6 +79,11 @@ impl Inventory for DockerProvider {
         counted.map_err(|error| self.parts.engine.operation_error("measure", error))
     }
 
+    async fn copy_use(&self, workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
+        let counted = host::copy_use(&self.parts, workspace).await;
+        counted.map_err(|error| self.parts.engine.operation_error("measure", error))
+    }
+
     async fn task_use(&self, workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
         let counted = host::task_use(&self.parts, workspace).await;
         counted.map_err(|error| self.parts.engine.operation_error("measure", error))

@@ -144,6 +144,12 @@ pub trait Inventory: Send + Sync {
         Ok(None)
     }
 
+    /// How many bytes a copy of a sandbox takes on the engine's machine, where that differs from what the sandbox takes;
+    /// `None` as in [`disk_use`](Self::disk_use).
+    async fn copy_use(&self, workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
+        self.disk_use(workspace).await
+    }
+
     /// How many tasks of the engine's machine a running sandbox takes; `None` as in [`disk_use`](Self::disk_use).
     async fn task_use(&self, _workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
         Ok(None)

@@ -22,6 +22,7 @@ mod m2026_11_29_000001_pulled_images;
 mod m2026_11_29_000002_leftovers;
 mod m2026_11_29_000003_quotas;
 mod m2026_11_29_000005_token_changes;
+mod m2026_11_29_000008_names;
 
 pub(crate) struct Migrator;
 
@@ -42,6 +43,7 @@ impl MigratorTrait for Migrator {
             Box::new(m2026_11_29_000002_leftovers::Migration),
             Box::new(m2026_11_29_000003_quotas::Migration),
             Box::new(m2026_11_29_000005_token_changes::Migration),
+            Box::new(m2026_11_29_000008_names::Migration),
         ]
     }
 }

@@ -15,6 +15,8 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("what_is_written_beyond_the_disk_limit_ends_the_workspace", disk_limit_in_the_workspace),
         Case::new("the_disk_limit_counts_what_is_outside_the_workspace_directory", disk_limit_outside),
         Case::new("the_disk_limit_counts_what_is_removed_and_still_written", disk_limit_of_removed_files),
+        Case::new("the_disk_limit_counts_what_is_deep", disk_limit_of_deep_files),
+        Case::new("a_snapshot_that_would_fill_the_host_is_refused", sparse_snapshot),
         Case::new("a_host_that_is_nearly_full_takes_nothing_more", nearly_full_host),
         Case::new("a_fork_bomb_is_told_as_what_it_was", fork_bomb),
     ]
@@ -70,6 +72,31 @@ async fn disk_limit_of_removed_files(runtime: Runtime) -> anyhow::Result<()> {
     let failed = server.api.await_state(&id, "error", PATIENCE).await?;
     ensure!(failed["error"]["reason"] == "disk_full", "{}", failed["error"]);
     programs_run_again(&server, &id).await
+}
+
+/// A file below more directories than are open at once while they are counted.
+async fn disk_limit_of_deep_files(runtime: Runtime) -> anyhow::Result<()> {
+    let server = Server::on(runtime).await?;
+    let id = server.api.create(json!({ "resource_limits": { "disk": "100M" } })).await?;
+    let script = "p=$(printf 'd/%.0s' $(seq 600)); mkdir -p $p && cd $p && head -c 200M /dev/zero >file; sleep 600";
+    server.api.post(&format!("{WORKSPACES}/{id}/processes"), json!({ "command": script })).await?.success()?;
+    let failed = server.api.await_state(&id, "error", PATIENCE).await?;
+    ensure!(failed["error"]["reason"] == "disk_full", "{}", failed["error"]);
+    Ok(())
+}
+
+/// The engine fills the holes of files that it puts into an image.
+async fn sparse_snapshot(runtime: Runtime) -> anyhow::Result<()> {
+    let server = Server::on(runtime).await?;
+    let id = server.api.create_default().await?;
+    server.api.bash(&id, "truncate -s 8T /var/tmp/sparse").await?;
+    let snapshots = format!("{WORKSPACES}/{id}/snapshots");
+    let refused = server.api.post(&snapshots, json!({})).await?.refusal(507)?;
+    ensure!(refused["type"] == "/problems/host-disk-full", "{refused}");
+    let forked = server.api.post(&format!("{WORKSPACES}/{id}/fork"), json!({})).await?.refusal(507)?;
+    ensure!(forked["type"] == "/problems/host-disk-full", "{forked}");
+    server.api.bash(&id, "rm /var/tmp/sparse").await?;
+    server.api.post(&snapshots, json!({})).await?.success().map(drop)
 }
 
 async fn nearly_full_host(runtime: Runtime) -> anyhow::Result<()> {

@@ -106,6 +106,10 @@ impl Inventory for HeldProvider {
         self.inner.disk_use(workspace).await
     }
 
+    async fn copy_use(&self, workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
+        self.inner.copy_use(workspace).await
+    }
+
     async fn task_use(&self, workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
         self.inner.task_use(workspace).await
     }

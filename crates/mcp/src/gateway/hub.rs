@@ -42,6 +42,11 @@ use crate::{
 const QUESTIONS: usize = 1_000;
 /// How often it is looked which servers there are, though nobody has told of a change.
 const LOOK: Duration = Duration::from_secs(15);
+/// The longest parameters of a client that are kept for its session, in bytes.
+const LONGEST_PARAMS: usize = 64 * 1024;
+/// Told to servers in the place of what is longer.
+const NAMELESS: &str =
+    r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"client","version":"0"}}"#;
 /// How long after its end a server's standing stream is asked for again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -269,7 +274,9 @@ impl Hub {
     fn initialize(&self, message: &Message) -> String {
         let params = message.params_text().unwrap_or("{}");
         let InitializeParams { version } = serde_json::from_str(params).unwrap_or_default();
-        self.lock().client = Some(params.into());
+        // It is kept for as long as the session, and told to each server.
+        let client = if params.len() <= LONGEST_PARAMS { params } else { NAMELESS };
+        self.lock().client = Some(client.into());
         let known = VERSIONS.into_iter().find(|known| *known == version);
         json!({
             "protocolVersion": known.unwrap_or("2025-11-25"), "serverInfo": info(), "instructions": INSTRUCTIONS,
@@ -280,7 +287,7 @@ impl Hub {
 
     /// Told to the servers that are connected, and to others when they are.
     async fn set_log_level(self: &Arc<Self>, message: &Message) -> String {
-        let params = message.params_text().unwrap_or("{}");
+        let params = message.params_text().filter(|params| params.len() <= LONGEST_PARAMS).unwrap_or("{}");
         self.lock().log_level = Some(params.into());
         let connections = self.connections();
         join_all(connections.iter().map(|connection| connection.set_log_level(self, params).boxed())).await;

@@ -1,6 +1,9 @@
 //! Which workspace is meant.
 
-use emergent_api::resources::workspaces::{WorkspaceList, view::WorkspaceView};
+use emergent_api::resources::workspaces::{
+    WorkspaceList,
+    view::{State, WorkspaceView},
+};
 use uuid::Uuid;
 
 use crate::client::{Client, ClientError};
@@ -37,6 +40,10 @@ pub(super) async fn all(client: &Client, query: &[(&str, &str)]) -> Result<Vec<W
 /// A name goes before the beginning of an id.
 fn choose(workspaces: &[WorkspaceView], given: &str) -> Result<Uuid, ClientError> {
     let named: Vec<_> = workspaces.iter().filter(|workspace| workspace.name.as_deref() == Some(given)).collect();
+    // One that could not be made gives its name up to the one that was made after it.
+    let was_made = |workspace: &&&WorkspaceView| workspace.ready_at.is_some() || workspace.state != State::Error;
+    let made: Vec<_> = named.iter().filter(was_made).copied().collect();
+    let named = if made.is_empty() { named } else { made };
     let prefix = given.to_ascii_lowercase();
     let found = if named.is_empty() {
         workspaces.iter().filter(|workspace| workspace.id.to_string().starts_with(&prefix)).collect()

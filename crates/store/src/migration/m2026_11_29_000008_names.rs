@@ -1,0 +1,17 @@
+//! A workspace is found by its name, and what a project has is added up, without reading all of the project's rows.
+
+use sea_orm_migration::prelude::*;
+
+#[derive(DeriveMigrationName)]
+pub(super) struct Migration;
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for (name, column) in [("agent_workspaces_named", "name"), ("agent_workspaces_states", "state")] {
+            let index = Index::create().name(name).table("agent_workspaces").col("project_id").col(column).to_owned();
+            manager.create_index(index).await?;
+        }
+        Ok(())
+    }
+}
