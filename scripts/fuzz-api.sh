@@ -32,7 +32,7 @@ trap finish EXIT
 url=http://127.0.0.1:17271
 # Creates are admitted and then fail on an image that is not there, so that no fuzzed request costs a container.
 ENABLE_AGENT_WORKSPACES=true EMERGENT_DATA_DIR=$data EMERGENT_LISTEN=127.0.0.1:17271 \
-    WORKSPACE_DEFAULT_IMAGE=localhost:1/absent:latest "$bin/emergent" serve >"$data/log" 2>&1 &
+    WORKSPACE_DEFAULT_IMAGE=localhost:1/absent:latest WORKSPACE_ALLOWED_IMAGES="**" "$bin/emergent" serve >"$data/log" 2>&1 &
 server=$!
 for _ in $(seq 100); do
     curl --silent --fail "$url/ready" >/dev/null && break

@@ -39,6 +39,7 @@ const USUAL: &[(u16, &str)] = &[
     (429, "The project calls too often, or has too much under way at once."),
     (500, "The server failed; the request id finds the reason in its log."),
     (503, "The store does not answer, or the server is busy, shutting down or draining."),
+    (507, "The host's disk is nearly full."),
 ];
 
 const ON_WORKSPACE: &[(u16, &str)] = &[
@@ -66,6 +67,7 @@ const ON_MCP_SERVER: &[(u16, &str)] = &[
 const ON_MCP_SERVER_FILES: &[(u16, &str)] = &[
     (404, "There is no such MCP server, file or directory."),
     (409, "The server has no container now, or the path does not allow this."),
+    (412, "The file holds other contents than the request expects."),
     (422, "A value makes no sense or is out of range, or what it names is not of the right kind."),
     (504, "The server's container did not answer in time."),
     (507, "No space is left in the server's container."),
@@ -74,6 +76,7 @@ const ON_MCP_SERVER_FILES: &[(u16, &str)] = &[
 const ON_GUEST: &[(u16, &str)] = &[
     (404, "There is no such workspace, execution, file or directory."),
     (409, "The workspace, the execution or the path is in a state that does not allow this."),
+    (412, "The file holds other contents than the request expects."),
     (416, "The file has no bytes in that range."),
     (422, "A value makes no sense or is out of range, or what it names is not of the right kind."),
     (429, "The workspace has reached its limit on processes or memory, or the project calls too often."),

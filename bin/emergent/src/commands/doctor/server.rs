@@ -5,7 +5,11 @@ use std::time::Duration;
 use emergent_api::resources::{health::Health, providers::ProviderList};
 
 use super::check::Check;
-use crate::{cli::ClientArgs, client::Client, config::Config};
+use crate::{
+    cli::ClientArgs,
+    client::Client,
+    config::{Config, server_url_file},
+};
 
 const DEADLINE: Duration = Duration::from_secs(3);
 
@@ -16,10 +20,13 @@ pub(super) struct RunningServer {
 }
 
 impl RunningServer {
-    /// Asks whoever answers at the settings' address. `None`: nobody does, or somebody else.
+    /// Asks whoever answers at the address of the data directory's server, or of the settings. `None`: nobody does, or somebody else.
     pub(super) async fn find(config: &Config) -> Option<Self> {
         let scheme = if config.http.tls.is_some() { "https" } else { "http" };
-        let url = format!("{scheme}://{}", config.http.listen);
+        let of_settings = || format!("{scheme}://{}", config.http.listen);
+        // The address that the server of this data directory has written down, as for the other commands.
+        let written = std::fs::read_to_string(server_url_file(&config.data_dir));
+        let url = written.map_or_else(|_| of_settings(), |text| text.trim().to_owned());
         let http = reqwest::Client::builder().timeout(DEADLINE).build().ok()?;
         let answer = http.get(format!("{url}/health")).send().await.ok()?;
         Some(Self { health: answer.json().await.ok()?, url })
