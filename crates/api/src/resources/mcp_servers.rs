@@ -64,6 +64,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     responses(
         (status = 201, description = "It runs, or is known not to; `state` says which.", body = McpServerView, headers(("Location" = String, description = "Its URL."))),
         (status = 202, description = "It is being started; ask again at `Location`.", body = McpServerView, headers(("Location" = String, description = "Its URL."))),
+        (status = 404, description = "Your project has no workspace that `volumes` names.", body = crate::problem::Problem, content_type = "application/problem+json"),
         (status = 409, description = "There is a server of this name.", body = crate::problem::Problem, content_type = "application/problem+json"),
         Usual,
     )
