@@ -156,14 +156,14 @@ async fn keep_tidy(metrics: PrometheusHandle, budget: Budget, descriptors: u64) 
     }
 }
 
-/// What a server does where its engine knows another holder of its id.
+/// The action of a server whose engine knows another holder of the server's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Claim {
-    /// It does not start.
+    /// The server does not start.
     AsKnown,
-    /// It goes on in the other's place.
+    /// The server goes on in the other holder's place.
     TakeOver,
-    /// It becomes another server.
+    /// The server becomes another server, with an id of its own.
     NewIdentity,
 }
 

@@ -36,19 +36,19 @@ pub struct Pace {
 /// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError<E> {
-    /// It has more bytes than these.
+    /// The body has more bytes than these.
     #[error("it has more than {0} bytes")]
     TooLong(usize),
-    /// It has more JSON values than these.
+    /// The body has more JSON values than these.
     #[error("it has more than {0} values")]
     TooManyValues(usize),
-    /// It came too slowly.
+    /// The body came too slowly.
     #[error("it came too slowly: {0} bytes until its time was up")]
     TooSlow(usize),
     /// Nothing more can be held.
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
-    /// It broke off.
+    /// The body broke off.
     #[error("it broke off")]
     Broken(#[source] E),
 }

@@ -78,7 +78,7 @@ struct Known {
     used: Instant,
 }
 
-/// What memory says of a token.
+/// The cache's answer about a token.
 enum Recalled {
     Believed(Grant),
     /// It is there, and it is time to look at the store.

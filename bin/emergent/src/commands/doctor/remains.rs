@@ -28,7 +28,7 @@ const SILENT: Duration = Duration::from_secs(24 * 60 * 60);
 const RECORD_PREFIX: &str = "emergent-holder-";
 const SNAPSHOT_LABEL: &str = "emergent.snapshot";
 
-/// What one server has made.
+/// The containers, volumes and images that one server has made.
 pub(super) struct Remains {
     server: ServerId,
     holder: Option<HolderRecord>,
@@ -104,7 +104,7 @@ fn holder(volume: &Volume) -> Option<HolderRecord> {
     HolderRecord::from_labels(volume.labels.get(SERVER_LABEL)?.parse().ok()?, at, &volume.labels)
 }
 
-/// What is left of servers that exist no more.
+/// The leftovers of servers that exist no more.
 pub(super) fn check(all: &[Remains]) -> Check {
     let name = "leftovers";
     let gone = all.iter().filter_map(|remains| match remains.existence(Utc::now()) {
@@ -214,7 +214,7 @@ impl Remains {
     }
 }
 
-/// What is gone already needs no removal.
+/// Accepts that a thing is gone already: it needs no removal.
 fn gone(removed: Result<(), bollard::errors::Error>) -> Result<(), bollard::errors::Error> {
     match removed {
         Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
