@@ -1,14 +1,15 @@
 //! Calls to a workspace's guest.
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use emergent_guest_client::Guest;
+use emergent_guest_client::{Guest, GuestCallError};
 use emergent_provider::WorkspaceId;
 use emergent_store::{ProjectId, StateWord};
 use futures::{Stream, StreamExt as _};
+use tokio::time::timeout;
 
 use crate::{
-    CallError, LookupError, TransitionError,
+    CallError, LookupError, TransitionError, WorkspaceEnd,
     decide::{Decision, Operation, decide},
     inner::{Core, Found},
     registry::{CallGuard, Entry},
@@ -17,6 +18,8 @@ use crate::{
 
 /// When a caller of a workspace that is still being made should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long after a connection broke the engine may take to tell that the sandbox has ended.
+const NEWS: Duration = Duration::from_secs(2);
 
 /// The guest of one workspace, ready to be called. Cheap to make: take one for each call, so that the workspace's
 /// state is looked at and its use is noted.
@@ -40,9 +43,43 @@ pub enum Purpose {
 // === impl GuestSession ===
 
 impl GuestSession {
-    /// The guest.
-    pub fn guest(&self) -> &Guest {
+    /// Calls the guest. Where the workspace ends under the call, the error says so, and not only that a connection broke.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn call<'a, T, F>(&'a self, call: impl FnOnce(&'a Guest) -> F) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<T, GuestCallError>>,
+    {
+        match call(&self.guest).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.explained(error).await),
+        }
+    }
+
+    pub(crate) fn guest(&self) -> &Guest {
         &self.guest
+    }
+
+    /// The failure of a call; the end of its workspace where that is the cause.
+    pub(crate) async fn explained(&self, error: GuestCallError) -> CallError {
+        let (execution, may_have_happened) = match &error {
+            GuestCallError::Interrupted { execution_id, .. } => (execution_id.clone(), true),
+            GuestCallError::Unreachable(_) => (None, false),
+            GuestCallError::Refused(_)
+            | GuestCallError::Timeout { .. }
+            | GuestCallError::Exhausted(_)
+            | GuestCallError::Nonsense(_) => return error.into(),
+        };
+        let mut phase = self.entry.phase.subscribe();
+        let ended = timeout(NEWS, phase.wait_for(|phase| WorkspaceEnd::of(phase.situation()).is_some())).await;
+        match ended {
+            Ok(Ok(phase)) => match WorkspaceEnd::of(phase.situation()) {
+                Some(ending) => CallError::Ended { ending, execution, may_have_happened },
+                None => error.into(),
+            },
+            Ok(Err(_)) | Err(_) => error.into(),
+        }
     }
 
     /// A stream out of the workspace, which counts as a call under way until it ends or is dropped.
@@ -51,14 +88,6 @@ impl GuestSession {
         stream.inspect(move |_| {
             let _ = &under_way;
         })
-    }
-}
-
-impl Deref for GuestSession {
-    type Target = Guest;
-
-    fn deref(&self) -> &Guest {
-        &self.guest
     }
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use emergent_guest_client::GuestCallError;
 use emergent_guest_proto::{ExecutionId, GuestError};
 use emergent_provider::{ContainerKind, ImageRef, OperationError, ProviderKind, ServerId, WorkspaceId};
-use emergent_store::{QuotaReached, SessionRow, SnapshotStateWord, StateWord, StoreError};
+use emergent_store::{ErrorReason, QuotaReached, SessionRow, SnapshotStateWord, StateWord, StoreError};
 
-use crate::{Fullness, NoRoom, Unavailable};
+use crate::{Fullness, NoRoom, Unavailable, situation::Situation};
 
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
@@ -357,6 +357,16 @@ pub enum CallError {
         /// The command's execution.
         execution: ExecutionId,
     },
+    /// The workspace ended while the call was under way.
+    #[error("{}", told_ending(*.ending, *.may_have_happened))]
+    Ended {
+        /// How.
+        ending: WorkspaceEnd,
+        /// The execution that the call started, if it did. It is lost.
+        execution: Option<ExecutionId>,
+        /// Whether the call may have had an effect.
+        may_have_happened: bool,
+    },
     /// The guest answered, and refused.
     #[error(transparent)]
     Guest(GuestError),
@@ -367,6 +377,61 @@ pub enum CallError {
     /// The store failed.
     #[error("the workspace could not be looked up")]
     Store(#[from] StoreError),
+}
+
+/// How a workspace ended under a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkspaceEnd {
+    /// Somebody stopped it.
+    Stopped,
+    /// Somebody destroyed it, or its time was over.
+    Destroyed,
+    /// It ended by itself, and is started again by the next call.
+    Failed(ErrorReason),
+    /// It ended by itself, and is being started again.
+    Restarted,
+}
+
+// === impl WorkspaceEnd ===
+
+impl WorkspaceEnd {
+    /// The end of a workspace that is in this situation; `None` while its processes are there, or not yet there.
+    pub(crate) fn of(situation: Situation) -> Option<Self> {
+        match situation {
+            Situation::Creating | Situation::Ready | Situation::Paused(_) => None,
+            Situation::Stopping(_) | Situation::Stopped(_) => Some(Self::Stopped),
+            Situation::Starting => Some(Self::Restarted),
+            Situation::Destroying | Situation::Destroyed => Some(Self::Destroyed),
+            Situation::Failed(reason) => Some(Self::Failed(reason)),
+        }
+    }
+}
+
+fn told_ending(ending: WorkspaceEnd, may_have_happened: bool) -> String {
+    let (ended, advice) = match ending {
+        WorkspaceEnd::Stopped => ("was stopped", "resume it and call again"),
+        WorkspaceEnd::Destroyed => ("was destroyed, or its time was over,", "make another one"),
+        WorkspaceEnd::Restarted => ("ended by itself and is being started again", "call again"),
+        WorkspaceEnd::Failed(reason) => match reason {
+            ErrorReason::Oom => ("ran out of memory and was ended", "the next call starts it again with its files"),
+            ErrorReason::ProcessLimit => {
+                ("reached its limit on processes and was ended", "the next call starts it again with its files")
+            }
+            ErrorReason::DiskFull => (
+                "wrote more than its disk holds and was ended",
+                "the next call starts it again, so that files can be removed",
+            ),
+            ErrorReason::Killed | ErrorReason::StartFailed => {
+                ("was ended from outside", "the next call starts it again with its files")
+            }
+            ErrorReason::CreateFailed
+            | ErrorReason::EngineUnavailable
+            | ErrorReason::CreateInterrupted
+            | ErrorReason::EngineLost => ("is lost", "destroy it and make another one"),
+        },
+    };
+    let happened = if may_have_happened { "the call may have happened" } else { "nothing was done" };
+    format!("the workspace {ended} while the call was under way ({happened}); {advice}")
 }
 
 fn where_else(others: &[String]) -> String {

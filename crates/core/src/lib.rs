@@ -59,7 +59,7 @@ pub use change::{Expiry, WorkspaceUpdate};
 pub use config::CoreConfig;
 pub use error::{
     AttachError, CallError, ChangeError, LeftoverError, ListError, LookupError, NewWorkspaceError, SessionError,
-    SnapshotError, SnapshotUnusable, StartError, TransitionError,
+    SnapshotError, SnapshotUnusable, StartError, TransitionError, WorkspaceEnd,
 };
 pub use guard::{Fullness, NoRoom};
 pub use holding::{HeldProvider, HoldError, NotHolder, TakeOver};

@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{CallError, GuestSession, call::refusal, registry::Phase, situation::Situation};
+use crate::{CallError, GuestSession, WorkspaceEnd, call::refusal, registry::Phase, situation::Situation};
 
 /// How long a workspace that should answer may be silent before the stream ends with an error.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,7 +37,7 @@ impl GuestSession {
             let mut progress_at = Instant::now();
             let mut backoff = FIRST_BACKOFF;
             loop {
-                let guest = match awake(&mut phase).await {
+                let guest = match awake(&mut phase, &id).await {
                     Ok(guest) => guest,
                     Err(error) => {
                         yield Err(error);
@@ -85,11 +85,18 @@ fn is_final(error: &GuestCallError) -> bool {
 
 /// The guest, as soon as the workspace takes calls. A workspace that has ended is not started for the sake of a
 /// stream: its executions are lost.
-pub(crate) async fn awake(phase: &mut watch::Receiver<Phase>) -> Result<Guest, CallError> {
+pub(crate) async fn awake(phase: &mut watch::Receiver<Phase>, execution: &ExecutionId) -> Result<Guest, CallError> {
     let is_settled = |phase: &Phase| !matches!(phase.situation(), Situation::Paused(_) | Situation::Starting);
     // The sender lives in the entry, which this stream holds.
     let settled = phase.wait_for(is_settled).await.map_err(|_| refusal(Situation::Destroyed))?;
-    if let Phase::Ready { guest } = &*settled { Ok(guest.clone()) } else { Err(refusal(settled.situation())) }
+    if let Phase::Ready { guest } = &*settled {
+        return Ok(guest.clone());
+    }
+    let situation = settled.situation();
+    Err(WorkspaceEnd::of(situation).map_or_else(
+        || refusal(situation),
+        |ending| CallError::Ended { ending, execution: Some(execution.clone()), may_have_happened: true },
+    ))
 }
 
 async fn left_ready(phase: &mut watch::Receiver<Phase>) {

@@ -30,7 +30,7 @@ impl GuestSession {
         let mut guest = self.guest().clone();
         loop {
             if let Some(ended) = self.unless_paused(guest.bash(request.clone())).await {
-                return Ok(ended?);
+                return self.told(ended).await;
             }
             let sent_in = boot_of(&guest);
             guest = self.resumed(&id, deadline).await?;
@@ -60,9 +60,16 @@ impl GuestSession {
         let mut guest = guest.clone();
         loop {
             if let Some(ended) = self.unless_paused(guest.wait(id)).await {
-                return Ok(ended?);
+                return self.told(ended).await;
             }
             guest = self.resumed(id, deadline).await?;
+        }
+    }
+
+    async fn told<T>(&self, ended: Result<T, GuestCallError>) -> Result<T, CallError> {
+        match ended {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.explained(error).await),
         }
     }
 
@@ -80,7 +87,7 @@ impl GuestSession {
     /// The guest of a workspace that was paused, when somebody has resumed it.
     async fn resumed(&self, id: &ExecutionId, deadline: Instant) -> Result<Guest, CallError> {
         let mut phase = self.entry.phase.subscribe();
-        let resumed = timeout_at(deadline, awake(&mut phase)).await;
+        let resumed = timeout_at(deadline, awake(&mut phase, id)).await;
         resumed.unwrap_or_else(|_| Err(CallError::StillPaused { execution: id.clone() }))
     }
 }

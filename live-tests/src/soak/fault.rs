@@ -59,6 +59,7 @@ const SANDBOX_ENDS: &[(u16, &str)] = &[
     (504, "call-timed-out"),
     (422, "snapshot-failed"),
     (409, "wrong-state"),
+    (409, "workspace-ended"),
 ];
 
 // === impl Fault ===
@@ -83,6 +84,7 @@ impl Fault {
             Self::ContainerKilled | Self::ContainerRemoved | Self::OutOfMemory => SANDBOX_ENDS,
             Self::PausedBehind | Self::UnpausedBehind => &[
                 (409, "wrong-state"),
+                (409, "workspace-ended"),
                 (503, "workspace-unreachable"),
                 (504, "call-timed-out"),
                 (502, "call-interrupted"),
@@ -99,13 +101,20 @@ impl Fault {
                 (422, "snapshot-failed"),
                 (409, "snapshot-unusable"),
                 (409, "wrong-state"),
+                (409, "workspace-ended"),
             ],
             // A new server takes calls as soon as it has put in order what the old one left.
             Self::ServerKilled | Self::ServerTerminated => {
                 if matches!(answer, Answer::Nothing(_) | Answer::Cut(_)) {
                     return true;
                 }
-                &[(503, "not-ready"), (503, "workspace-unreachable"), (502, "call-interrupted"), (409, "wrong-state")]
+                &[
+                    (503, "not-ready"),
+                    (503, "workspace-unreachable"),
+                    (502, "call-interrupted"),
+                    (409, "wrong-state"),
+                    (409, "workspace-ended"),
+                ]
             }
             // It answers late. Its clock went on meanwhile: a wait of a few seconds may be over when it goes on.
             Self::ServerFrozen => &[(503, "store-unavailable")],
@@ -118,6 +127,7 @@ impl Fault {
                 (422, "workspace-failed"),
                 (422, "snapshot-failed"),
                 (409, "wrong-state"),
+                (409, "workspace-ended"),
             ],
             Self::DatabaseStopped => &[
                 (503, "store-unavailable"),

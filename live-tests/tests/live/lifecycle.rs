@@ -13,6 +13,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("a_destroyed_workspace_leaves_nothing", a_destroyed_workspace_leaves_nothing),
         Case::new("files_survive_stop_and_processes_survive_pause", files_survive_stop_and_processes_survive_pause),
         Case::new("a_killed_container_is_noticed_and_mended", a_killed_container_is_noticed_and_mended),
+        Case::new("a_call_is_told_how_its_workspace_ended", a_call_is_told_how_its_workspace_ended),
         Case::new("a_restarted_server_finds_its_workspaces", a_restarted_server_finds_its_workspaces),
         Case::new("the_limit_holds_under_parallel_creates", the_limit_holds_under_parallel_creates),
         Case::new("a_repeated_create_makes_one_workspace", a_repeated_create_makes_one_workspace),
@@ -106,6 +107,33 @@ async fn a_killed_container_is_noticed_and_mended(runtime: Runtime) -> anyhow::R
     ensure!(api.workspace(&id).await?["state"] == "ready");
     let lost = api.get(&format!("{WORKSPACES}/{id}/processes/sleeper")).await?.success()?;
     ensure!(lost["outcome"] == "lost" && lost["reason"].is_string(), "{lost}");
+    Ok(())
+}
+
+async fn a_call_is_told_how_its_workspace_ended(runtime: Runtime) -> anyhow::Result<()> {
+    let server = Server::on(runtime).await?;
+    let api = &server.api;
+    for (end, told) in [("kill", "ended from outside"), ("stop", "was stopped"), ("destroy", "was destroyed")] {
+        let id = api.create_default().await?;
+        let path = format!("{WORKSPACES}/{id}");
+        let waits = api.tool(&id, "bash", json!({ "command": "touch begun; sleep 1000", "execution_id": "w" }));
+        let ends = async {
+            until("the command has begun", Duration::from_secs(20), || async {
+                let read = api.tool(&id, "read", json!({ "file_path": "begun" })).await?;
+                Ok(if read.status.is_success() { Ok(()) } else { Err(read.body.to_string()) })
+            })
+            .await?;
+            match end {
+                "kill" => server.engine.kill(&id).await,
+                "stop" => api.post(&format!("{path}/stop"), json!({})).await?.success().map(drop),
+                _ => api.delete(&path).await?.refusal(204).map(drop),
+            }
+        };
+        let (answer, ()) = tokio::try_join!(waits, ends)?;
+        let refused = answer.refusal(409)?;
+        ensure!(refused["type"] == "/problems/workspace-ended", "{end}: {refused}");
+        ensure!(refused["detail"].as_str().is_some_and(|detail| detail.contains(told)), "{end}: {refused}");
+    }
     Ok(())
 }
 

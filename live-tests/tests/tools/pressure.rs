@@ -58,7 +58,7 @@ async fn out_of_memory_is_said_and_survived(runtime: Runtime) -> anyhow::Result<
     // Where there is a kernel of Linux it ends the process; gVisor ends the whole sandbox. Either way it is said.
     let said = reply.body["exit_code"].as_i64().is_some_and(|code| code != 0)
         || reply.body["outcome"] == "lost"
-        || reply.status.is_server_error();
+        || reply.body["type"] == "/problems/workspace-ended";
     ensure!(said, "{reply:?}");
     subject.prints_again("cat file", "kept\n").await
 }

@@ -262,6 +262,9 @@ impl From<CallError> for Refusal {
             CallError::StillPaused { ref execution } => {
                 Self::new(ProblemKind::WrongState, error.to_string()).with_execution(Some(execution.clone()))
             }
+            CallError::Ended { ref execution, .. } => {
+                Self::new(ProblemKind::WorkspaceEnded, error.to_string()).with_execution(execution.clone())
+            }
             CallError::Guest(refusal) => refusal.into(),
             CallError::Channel(source) => source.into(),
             CallError::Store(source) => source.into(),

@@ -113,6 +113,9 @@ kinds! {
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "The path does not take this method";
     /// The workspace is not in a state that allows this. `detail` says which state it is in and what leads out of it.
     WrongState = "wrong-state", CONFLICT, "The workspace is in another state";
+    /// The workspace ended, or was ended, while the call was under way. The detail says how, and whether the call may have
+    /// happened.
+    WorkspaceEnded = "workspace-ended", CONFLICT, "The workspace ended during the call";
     /// Another workspace of your project has this name. Choose another one, or rename or destroy that workspace.
     NameTaken = "name-taken", CONFLICT, "The name is taken";
     /// Another session holds the workspace. `detail` names its holder. Wait until it detaches, or attach with

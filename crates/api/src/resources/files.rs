@@ -103,7 +103,7 @@ async fn download_file(
     let range = match &wanted {
         None => None,
         Some(wanted) => {
-            let size = guest.stat(&query).await?.size;
+            let size = guest.call(|guest| guest.stat(&query)).await?.size;
             match wanted.within(size) {
                 Wanted::Bytes { first, last } => Some((first, Some(last))),
                 // Whoever goes on with a download, or reads in pieces, is told of an empty file what it is.
@@ -112,7 +112,7 @@ async fn download_file(
             }
         }
     };
-    let file = guest.download(&query, range).await?;
+    let file = guest.call(|guest| guest.download(&query, range)).await?;
     let mut answer = Body::from_stream(guest.keep_under_way(file.body).map_err(std::io::Error::other)).into_response();
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -161,7 +161,8 @@ async fn upload_file(
     FileBody(bytes): FileBody,
 ) -> Result<Json<FileInfo>, Refusal> {
     let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?;
-    Ok(Json(guest.upload(&query.into_guest(), bytes).await?))
+    let target = query.into_guest();
+    Ok(Json(guest.call(|guest| guest.upload(&target, bytes)).await?))
 }
 
 /// Downloads a file or a directory tree as an uncompressed tar.
@@ -183,7 +184,8 @@ async fn download_archive(
     Query(query): Query<FileQuery>,
 ) -> Result<Response, Refusal> {
     let guest = state.workspaces().guest(caller.project(), id).await?;
-    let archive = guest.archive_download(&query.into_guest()).await?;
+    let query = query.into_guest();
+    let archive = guest.call(|guest| guest.archive_download(&query)).await?;
     let headers = [(header::CONTENT_TYPE, "application/x-tar"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
     Ok((headers, Body::from_stream(guest.keep_under_way(archive).map_err(std::io::Error::other))).into_response())
 }
@@ -206,7 +208,8 @@ async fn upload_archive(
     RawBody(bytes): RawBody,
 ) -> Result<StatusCode, Refusal> {
     let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?;
-    guest.archive_upload(&query.into_guest(), bytes).await?;
+    let query = query.into_guest();
+    guest.call(|guest| guest.archive_upload(&query, bytes)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -225,7 +228,9 @@ async fn stat_file(
     WorkspacePath(id): WorkspacePath,
     Query(query): Query<FileQuery>,
 ) -> Result<Json<FileInfo>, Refusal> {
-    Ok(Json(state.workspaces().guest(caller.project(), id).await?.stat(&query.into_guest()).await?))
+    let query = query.into_guest();
+    let guest = state.workspaces().guest(caller.project(), id).await?;
+    Ok(Json(guest.call(|guest| guest.stat(&query)).await?))
 }
 
 /// Lists a directory, sorted by name.
@@ -243,7 +248,9 @@ async fn list_files(
     WorkspacePath(id): WorkspacePath,
     Query(query): Query<FileQuery>,
 ) -> Result<Json<FileList>, Refusal> {
-    Ok(Json(state.workspaces().guest(caller.project(), id).await?.list_files(&query.into_guest()).await?))
+    let query = query.into_guest();
+    let guest = state.workspaces().guest(caller.project(), id).await?;
+    Ok(Json(guest.call(|guest| guest.list_files(&query)).await?))
 }
 
 /// Makes a directory, and its parents.
@@ -262,7 +269,8 @@ async fn make_directory(
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<PathRequest>,
 ) -> Result<Json<FileInfo>, Refusal> {
-    Ok(Json(state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?.mkdir(&request).await?))
+    let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?;
+    Ok(Json(guest.call(|guest| guest.mkdir(&request)).await?))
 }
 
 /// Moves a file or directory.
@@ -281,7 +289,8 @@ async fn move_file(
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<MoveRequest>,
 ) -> Result<Json<FileInfo>, Refusal> {
-    Ok(Json(state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?.move_path(&request).await?))
+    let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?;
+    Ok(Json(guest.call(|guest| guest.move_path(&request)).await?))
 }
 
 /// Removes a file or directory.
@@ -300,7 +309,7 @@ async fn remove_file(
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<RemoveRequest>,
 ) -> Result<StatusCode, Refusal> {
-    state.workspaces().guest(caller.project(), id).await?.remove(&request).await?;
+    state.workspaces().guest(caller.project(), id).await?.call(|guest| guest.remove(&request)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

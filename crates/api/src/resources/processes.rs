@@ -119,8 +119,8 @@ async fn start_process(
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<StartProcess>,
 ) -> Result<Response, Refusal> {
-    let execution =
-        state.workspaces().guest_for(caller.project(), id, Purpose::Run).await?.start(request.into_guest()).await?;
+    let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Run).await?;
+    let execution = guest.call(|guest| guest.start(request.into_guest())).await?;
     let location = format!("/api/v1/agent/workspaces/{id}/processes/{}", execution.execution_id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(execution)).into_response())
 }
@@ -139,7 +139,8 @@ async fn list_processes(
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
 ) -> Result<Json<ExecutionList>, Refusal> {
-    Ok(Json(state.workspaces().guest(caller.project(), id).await?.executions().await?))
+    let guest = state.workspaces().guest(caller.project(), id).await?;
+    Ok(Json(guest.call(|guest| guest.executions()).await?))
 }
 
 /// Shows an execution.
@@ -156,7 +157,8 @@ async fn get_process(
     State(state): State<ApiState>,
     ExecutionPath(id, execution): ExecutionPath,
 ) -> Result<Json<Execution>, Refusal> {
-    Ok(Json(state.workspaces().guest(caller.project(), id).await?.execution(&execution).await?))
+    let guest = state.workspaces().guest(caller.project(), id).await?;
+    Ok(Json(guest.call(|guest| guest.execution(&execution)).await?))
 }
 
 /// Sends a signal to the process group.
@@ -175,7 +177,7 @@ async fn signal_process(
     ExecutionPath(id, execution): ExecutionPath,
     JsonBody(request): JsonBody<SignalRequest>,
 ) -> Result<StatusCode, Refusal> {
-    state.workspaces().guest(caller.project(), id).await?.signal(&execution, &request).await?;
+    state.workspaces().guest(caller.project(), id).await?.call(|guest| guest.signal(&execution, &request)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -193,7 +195,8 @@ async fn cancel_process(
     State(state): State<ApiState>,
     ExecutionPath(id, execution): ExecutionPath,
 ) -> Result<Json<Execution>, Refusal> {
-    Ok(Json(state.workspaces().guest(caller.project(), id).await?.cancel(&execution).await?))
+    let guest = state.workspaces().guest(caller.project(), id).await?;
+    Ok(Json(guest.call(|guest| guest.cancel(&execution)).await?))
 }
 
 /// Writes the body to the process's standard input.
@@ -215,7 +218,8 @@ async fn write_stdin(
     Query(query): Query<StdinQuery>,
     RawBody(bytes): RawBody,
 ) -> Result<StatusCode, Refusal> {
-    state.workspaces().guest(caller.project(), id).await?.stdin(&execution, bytes, query.close).await?;
+    let guest = state.workspaces().guest(caller.project(), id).await?;
+    guest.call(|guest| guest.stdin(&execution, bytes, query.close)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -242,7 +246,9 @@ async fn wait_for_process(
     let Some(seconds) = query.wait_seconds else { return Ok(Json(guest.wait(&execution).await?).into_response()) };
     match tokio::time::timeout(Duration::from_secs(seconds), guest.wait(&execution)).await {
         Ok(result) => Ok(Json(result?).into_response()),
-        Err(_) => Ok((StatusCode::ACCEPTED, Json(guest.execution(&execution).await?)).into_response()),
+        Err(_) => {
+            Ok((StatusCode::ACCEPTED, Json(guest.call(|guest| guest.execution(&execution)).await?)).into_response())
+        }
     }
 }
 

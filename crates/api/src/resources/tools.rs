@@ -132,7 +132,8 @@ async fn read(
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<ReadRequest>,
 ) -> Result<Json<ReadResult>, Refusal> {
-    Ok(Json(state.workspaces().guest(caller.project(), id).await?.read(&request).await?))
+    let guest = state.workspaces().guest(caller.project(), id).await?;
+    Ok(Json(guest.call(|guest| guest.read(&request)).await?))
 }
 
 /// Writes a whole text file, atomically. Parents are made.
@@ -151,7 +152,8 @@ async fn write(
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<WriteRequest>,
 ) -> Result<Json<WriteResult>, Refusal> {
-    Ok(Json(state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?.write(&request).await?))
+    let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?;
+    Ok(Json(guest.call(|guest| guest.write(&request)).await?))
 }
 
 /// Replaces text in a file. Text that does not occur, or occurs more than once, changes nothing.
@@ -170,7 +172,8 @@ async fn edit(
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<EditRequest>,
 ) -> Result<Json<EditResult>, Refusal> {
-    Ok(Json(state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?.edit(&request).await?))
+    let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?;
+    Ok(Json(guest.call(|guest| guest.edit(&request)).await?))
 }
 
 /// Finds files by name, the one changed last first.
@@ -189,7 +192,8 @@ async fn glob(
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<GlobRequest>,
 ) -> Result<Json<GlobResult>, Refusal> {
-    Ok(Json(state.workspaces().guest(caller.project(), id).await?.glob(&request).await?))
+    let guest = state.workspaces().guest(caller.project(), id).await?;
+    Ok(Json(guest.call(|guest| guest.glob(&request)).await?))
 }
 
 /// Searches the contents of files.
@@ -208,5 +212,6 @@ async fn grep(
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<GrepRequest>,
 ) -> Result<Json<GrepResult>, Refusal> {
-    Ok(Json(state.workspaces().guest(caller.project(), id).await?.grep(&request).await?))
+    let guest = state.workspaces().guest(caller.project(), id).await?;
+    Ok(Json(guest.call(|guest| guest.grep(&request)).await?))
 }

@@ -141,7 +141,7 @@ async fn get_usage(
     WorkspacePath(id): WorkspacePath,
 ) -> Result<Json<UsageView>, Refusal> {
     let limits = state.workspaces().get(caller.project(), id).await?.limits;
-    let said = state.workspaces().guest(caller.project(), id).await?.usage().await?;
+    let said = state.workspaces().guest(caller.project(), id).await?.call(|guest| guest.usage()).await?;
     Ok(Json(UsageView::new(&said, &limits)))
 }
 

@@ -83,7 +83,7 @@ pub(super) async fn process_output(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let guest = state.workspaces().guest(caller.project(), id).await?;
-    let execution = guest.execution(&execution).await?;
+    let execution = guest.call(|guest| guest.execution(&execution)).await?;
     if sse::is_wanted(&headers) {
         let position = Position::from_headers(&headers)?.unwrap_or_else(|| Position {
             execution: execution.execution_id.clone(),

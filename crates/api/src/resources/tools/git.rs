@@ -42,7 +42,8 @@ pub(super) async fn git(
     if changes_something(&request.action) {
         caller.require(Scope::AdminWrite)?;
     }
-    Ok(Json(state.workspaces().guest_for(caller.project(), id, Purpose::Run).await?.git(&request).await?))
+    let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Run).await?;
+    Ok(Json(guest.call(|guest| guest.git(&request)).await?))
 }
 
 fn changes_something(action: &GitAction) -> bool {

@@ -38,10 +38,10 @@ pub(super) async fn bash(
     note: Note,
 ) -> Result<Response, Refusal> {
     if let Some(position) = Position::from_headers(headers)? {
-        let execution = guest.execution(&position.execution).await?;
+        let execution = guest.call(|guest| guest.execution(&position.execution)).await?;
         return Ok(sse::response(guest, execution, position, true, note));
     }
-    let execution = guest.start(in_background(request)).await?;
+    let execution = guest.call(|guest| guest.start(in_background(request))).await?;
     let position = Position::start(execution.execution_id.clone());
     Ok(sse::response(guest, execution, position, true, note))
 }
