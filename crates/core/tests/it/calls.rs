@@ -9,7 +9,7 @@ use crate::support::{Fixture, eventually};
 async fn a_ready_workspace_is_called_and_its_use_is_noted() {
     let fixture = Fixture::start().await;
     let id = fixture.ready().await;
-    fixture.service.guest(fixture.project, id).await.unwrap().hello().await.unwrap();
+    fixture.service.guest(fixture.project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
     fixture.service.shutdown().await;
     assert!(fixture.get(id).await.last_used_at.is_some());
 }
@@ -47,7 +47,7 @@ async fn a_workspace_that_was_killed_says_so_and_the_next_call_starts_it_again()
         assert_eq!(shown, reason);
         assert!(message.contains("files are kept"), "{message}");
 
-        fixture.service.guest(fixture.project, id).await.unwrap().hello().await.unwrap();
+        fixture.service.guest(fixture.project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
         assert_eq!(fixture.get(id).await.state, WorkspaceState::Ready);
     }
 }
@@ -57,9 +57,9 @@ async fn a_call_that_finds_its_sandbox_ended_need_not_wait_for_the_engine_to_say
     let fixture = Fixture::start().await;
     let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
     fixture.engine.touch_silently(id, Some(EngineState::Exited(ExitReason::Code(137))));
-    assert!(service.guest(project, id).await.unwrap().hello().await.is_err());
+    assert!(service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.is_err());
     fixture.becomes(id, StateWord::Error).await;
-    service.guest(project, id).await.unwrap().hello().await.unwrap();
+    service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn a_restart_that_fails_says_why_and_is_tried_again_by_the_next_call() {
     let failed = fixture.get(id).await.state;
     assert!(matches!(failed, WorkspaceState::Error { reason: ErrorReason::StartFailed, .. }), "{failed:?}");
     fixture.engine.set_short_lived(false);
-    service.guest(project, id).await.unwrap().hello().await.unwrap();
+    service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
 }
 
 #[tokio::test]
@@ -113,5 +113,8 @@ async fn a_broken_channel_is_opened_again_by_the_next_call() {
     let fixture = Fixture::start().await;
     let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
     fixture.engine.guest(id).cut();
-    eventually("answers again", async || service.guest(project, id).await.unwrap().hello().await.is_ok()).await;
+    eventually("answers again", async || {
+        service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.is_ok()
+    })
+    .await;
 }

@@ -61,7 +61,7 @@ async fn a_policy_takes_effect_on_a_workspace_that_runs() {
     service.update(project, id, update(IdleAction::Pause)).await.unwrap();
     fixture.becomes(id, StateWord::Paused).await;
     service.update(project, id, update(IdleAction::None)).await.unwrap();
-    service.guest(project, id).await.unwrap().hello().await.unwrap();
+    service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
     assert_eq!(fixture.get(id).await.state.word(), StateWord::Ready);
 }
 

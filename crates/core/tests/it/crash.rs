@@ -94,7 +94,14 @@ async fn crash_and_check(step: &'static str, expected: Aftermath) {
     assert_eq!(fixture.engine.sandboxes(), kept, "{step}");
     match workspace.state {
         WorkspaceState::Ready => {
-            fixture.service.guest(fixture.project, workspace.id).await.unwrap().hello().await.unwrap();
+            fixture
+                .service
+                .guest(fixture.project, workspace.id)
+                .await
+                .unwrap()
+                .call(|guest| guest.hello())
+                .await
+                .unwrap();
         }
         WorkspaceState::Error { reason, .. } => assert_eq!(reason, ErrorReason::CreateInterrupted, "{step}"),
         _ => {}
@@ -115,7 +122,7 @@ async fn after_a_crash_at_any_step_of_a_snapshot_the_workspace_goes_on_and_nothi
         let workspace = fixture.all().await.pop().unwrap();
         assert_eq!(workspace.state, WorkspaceState::Ready, "{step:?}");
         assert_eq!(fixture.engine.state(workspace.id), Some(EngineState::Running), "{step:?}");
-        fixture.service.guest(fixture.project, workspace.id).await.unwrap().hello().await.unwrap();
+        fixture.service.guest(fixture.project, workspace.id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
         let rows = fixture.service.snapshots(fixture.project, Default::default(), Default::default()).await.unwrap();
         let (left, state) = (fixture.engine.snapshots().len(), rows.items[0].state.word());
         let expected = match step {

@@ -58,7 +58,7 @@ async fn what_happened_meanwhile_is_caught_up_with() {
     fixture.becomes(ended, StateWord::Error).await;
     fixture.becomes(gone, StateWord::Error).await;
     assert_eq!(fixture.get(kept).await.state, WorkspaceState::Ready);
-    fixture.service.guest(fixture.project, ended).await.unwrap().hello().await.unwrap();
+    fixture.service.guest(fixture.project, ended).await.unwrap().call(|guest| guest.hello()).await.unwrap();
 }
 
 #[tokio::test]

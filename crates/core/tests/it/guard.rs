@@ -41,7 +41,7 @@ async fn a_workspace_over_its_disk_limit_is_ended_and_runs_programs_again_when_f
         assert!(matches!(refused, Err(CallError::Full(Fullness::Own { .. }))), "{purpose:?}");
     }
     assert_eq!(fixture.get(id).await.state.word(), StateWord::Error, "it is not started only to be refused");
-    service.guest(project, id).await.unwrap().hello().await.unwrap();
+    service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
     fixture.engine.set_takes(id, 8 * GIB, 50);
     eventually("programs may run", async || service.guest_for(project, id, Purpose::Run).await.is_ok()).await;
     assert_eq!(fixture.get(id).await.state, WorkspaceState::Ready);
@@ -73,7 +73,7 @@ async fn a_host_that_is_nearly_full_ends_who_writes_and_takes_nothing_more() {
     assert!(matches!(refused, Err(SnapshotError::Request(NewWorkspaceError::NoRoom(_)))), "{refused:?}");
     let refused = service.guest_for(project, other, Purpose::Write).await;
     assert!(matches!(refused, Err(CallError::Full(Fullness::Host))));
-    service.guest_for(project, other, Purpose::Run).await.unwrap().hello().await.unwrap();
+    service.guest_for(project, other, Purpose::Run).await.unwrap().call(|guest| guest.hello()).await.unwrap();
     assert_eq!(fixture.engine.state(other), Some(EngineState::Running));
 
     fixture.engine.set_room(ROOM);
@@ -104,5 +104,5 @@ async fn a_fork_bomb_is_told_as_what_it_was() {
     let (reason, message) = failure(fixture.becomes(id, StateWord::Error).await.state);
     assert_eq!(reason, ErrorReason::ProcessLimit);
     assert!(!message.contains("outside"), "{message}");
-    fixture.service.guest(fixture.project, id).await.unwrap().hello().await.unwrap();
+    fixture.service.guest(fixture.project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
 }

@@ -124,7 +124,7 @@ async fn what_a_restored_backup_does_not_know_is_put_aside_and_can_be_adopted() 
     assert!(matches!(again, Err(LeftoverError::NotFound)), "{again:?}");
     assert_eq!(restored.get(id).await.state, WorkspaceState::Stopped);
     restored.service.resume(restored.project, id).await.unwrap();
-    restored.service.guest(restored.project, id).await.unwrap().hello().await.unwrap();
+    restored.service.guest(restored.project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
 
     let adopted = restored.service.adopt_leftover(taken.as_uuid(), request()).await.unwrap();
     assert_eq!(adopted, Adopted::Snapshot(taken));

@@ -30,7 +30,7 @@ async fn what_nobody_uses_rests_and_the_next_call_resumes_it() {
     for (action, state) in [(IdleAction::Pause, StateWord::Paused), (IdleAction::Stop, StateWord::Stopped)] {
         let id = made(&fixture, action).await;
         assert!(fixture.becomes(id, state).await.idled);
-        fixture.service.guest(fixture.project, id).await.unwrap().hello().await.unwrap();
+        fixture.service.guest(fixture.project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
         let resumed = fixture.get(id).await;
         assert_eq!((resumed.state.word(), resumed.idled), (StateWord::Ready, false));
     }
@@ -45,7 +45,7 @@ async fn what_a_restarted_server_finds_at_rest_is_resumed_by_a_call_all_the_same
     let fixture = fixture.restart().await;
     fixture.reconciled().await;
     for id in [paused, stopped] {
-        fixture.service.guest(fixture.project, id).await.unwrap().hello().await.unwrap();
+        fixture.service.guest(fixture.project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
     }
 }
 
@@ -68,7 +68,7 @@ async fn a_rest_that_cannot_be_recorded_is_not_begun() {
     fixture.engine.touch(id, Some(EngineState::Exited(ExitReason::Code(0))));
     fixture.becomes(id, StateWord::Error).await;
     other.execute_unprepared("DROP TRIGGER never").await.unwrap();
-    fixture.service.guest(fixture.project, id).await.unwrap().hello().await.unwrap();
+    fixture.service.guest(fixture.project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn calls_around_the_moment_of_rest_never_fail() {
         let (service, project) = (fixture.service.clone(), fixture.project);
         tokio::spawn(async move {
             for round in 0..4_u32 {
-                service.guest(project, id).await.unwrap().hello().await.unwrap();
+                service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
                 // Each a little apart from the others, all around the moment.
                 tokio::time::sleep(AFTER + Duration::from_millis(u64::from(caller * 90 + round * 20))).await;
             }
@@ -140,7 +140,7 @@ async fn resuming_what_was_stopped_needs_a_place() {
     };
     assert!(matches!(*error, TransitionError::LimitReached { .. }), "{error}");
     fixture.service.destroy(fixture.project, second).await.unwrap();
-    fixture.service.guest(fixture.project, first).await.unwrap().hello().await.unwrap();
+    fixture.service.guest(fixture.project, first).await.unwrap().call(|guest| guest.hello()).await.unwrap();
 }
 
 #[tokio::test]
@@ -165,7 +165,7 @@ async fn an_engine_that_refuses_leaves_an_unused_workspace_running() {
     let id = made(&fixture, IdleAction::Pause).await;
     eventually("the engine was asked", async || fixture.engine.count("pause") > 0).await;
     fixture.becomes(id, StateWord::Ready).await;
-    fixture.service.guest(fixture.project, id).await.unwrap().hello().await.unwrap();
+    fixture.service.guest(fixture.project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
     fixture.engine.accept("pause");
     fixture.becomes(id, StateWord::Paused).await;
 }

@@ -15,7 +15,7 @@ async fn a_workspace_goes_through_all_its_states() {
     assert_eq!(service.stop(project, id).await.unwrap().state, WorkspaceState::Stopped);
     assert_eq!(fixture.engine.state(id), Some(EngineState::Exited(ExitReason::Code(0))));
     assert_eq!(service.resume(project, id).await.unwrap().state, WorkspaceState::Ready);
-    service.guest(project, id).await.unwrap().hello().await.unwrap();
+    service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
     service.pause(project, id).await.unwrap();
     assert_eq!(service.stop(project, id).await.unwrap().state, WorkspaceState::Stopped);
     service.destroy(project, id).await.unwrap();
@@ -85,7 +85,7 @@ async fn what_the_engine_refuses_is_told_and_the_row_stays_true() {
         };
         assert!(matches!(refused, Err(TransitionError::Engine { .. })), "{refused:?}");
         assert_eq!(fixture.get(id).await.state, wanted, "{operation}");
-        service.guest(project, id).await.unwrap().hello().await.unwrap();
+        service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
         fixture.engine.accept(operation);
     }
     service.stop(project, id).await.unwrap();
@@ -120,5 +120,5 @@ async fn what_the_provider_cannot_do_is_refused_before_anything_is_changed() {
         };
     }
     assert_eq!(fixture.engine.count("pause") + fixture.engine.count("stop"), 0);
-    service.guest(project, id).await.unwrap().hello().await.unwrap();
+    service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
 }

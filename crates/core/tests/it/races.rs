@@ -103,7 +103,7 @@ async fn operations_at_random_leave_a_workspace_whose_row_is_true() {
     join_all(storm).await;
     service.resume(project, id).await.unwrap();
     assert_eq!(fixture.engine.state(id), Some(emergent_provider::EngineState::Running));
-    service.guest(project, id).await.unwrap().hello().await.unwrap();
+    service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ async fn live_workspaces_answer_at_once() {
     let fixture = Fixture::start().await;
     let id = fixture.ready().await;
     let fixture = fixture.restart().await;
-    fixture.service.guest(fixture.project, id).await.unwrap().hello().await.unwrap();
+    fixture.service.guest(fixture.project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
     fixture.reconciled().await;
     assert_eq!(fixture.engine.count("start"), 0);
 }
@@ -30,7 +30,7 @@ async fn paused_and_stopped_ones_stay_so() {
     assert_eq!(fixture.get(paused).await.state, WorkspaceState::Paused);
     assert_eq!(fixture.get(stopped).await.state, WorkspaceState::Stopped);
     fixture.service.resume(fixture.project, paused).await.unwrap();
-    fixture.service.guest(fixture.project, paused).await.unwrap().hello().await.unwrap();
+    fixture.service.guest(fixture.project, paused).await.unwrap().call(|guest| guest.hello()).await.unwrap();
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ async fn a_call_for_a_session_is_refused_while_another_one_is_attached() {
     assert!(matches!(refused, Err(SessionError::NotAttached)), "{refused:?}");
     let unknown = service.detach(project, id, SessionId::generate()).await;
     assert!(matches!(unknown, Err(SessionError::NoSuchSession)), "{unknown:?}");
-    service.guest(project, id).await.unwrap().hello().await.unwrap();
+    service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn attaching_gives_a_workspace_that_answers() {
             _ => service.stop(project, id).await.unwrap(),
         };
         let session = service.attach(project, id, by("a")).await.unwrap();
-        service.guest(project, id).await.unwrap().hello().await.unwrap();
+        service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
         service.detach(project, id, session.id).await.unwrap();
     }
 }
