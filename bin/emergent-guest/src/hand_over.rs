@@ -9,7 +9,7 @@ use std::{
     ffi::OsString,
     fs,
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{PoisonError, RwLock},
 };
@@ -23,6 +23,9 @@ const DIRECTORY: &str = "private";
 const FILE: &str = "hand-over.json";
 /// What was handed over to the workspace that this one is a copy of.
 const INHERITED: &str = "inherited.json";
+/// The length of the file before anything is handed over: blanks, which are no JSON. What fits is written over them, so that
+/// a disk has to take neither a new file nor a new length while somebody waits for the workspace.
+const BLANK: usize = 4096;
 
 /// What has been handed over, if anything.
 #[derive(Debug)]
@@ -49,6 +52,9 @@ impl HandedOver {
         if let Some(hand_over) = &current {
             // Not every sandbox keeps its root file system over a stop.
             authorities::write(&bundle, &hand_over.defaults)?;
+        } else if let Err(error) = write(&file, &[b' '; BLANK]) {
+            // A disk that is full now may have room by the time that something is handed over.
+            tracing::warn!(%error, "nothing can be kept ready for a hand-over");
         }
         Ok(Self { current: RwLock::new(current), inherited, file, bundle })
     }
@@ -62,8 +68,13 @@ impl HandedOver {
             hand_over.environment.entry(name.clone()).or_insert_with(|| value.clone());
         }
         authorities::write(&self.bundle, &hand_over.defaults)?;
-        write(&self.file, &hand_over)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(hand_over);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let text = serde_json::to_vec(&hand_over)?;
+        let is_kept = current.is_none() && fill(&self.file, &text)?;
+        if !is_kept {
+            write(&self.file, &text)?;
+        }
+        *current = Some(hand_over);
         Ok(())
     }
 
@@ -113,7 +124,7 @@ fn directory(state_dir: &Path) -> io::Result<PathBuf> {
     for name in [FILE, INHERITED] {
         let former = state_dir.join(name);
         if let Some(hand_over) = read(&former)? {
-            write(&directory.join(name), &hand_over)?;
+            write(&directory.join(name), &serde_json::to_vec(&hand_over)?)?;
             fs::remove_file(former)?;
         }
     }
@@ -121,12 +132,30 @@ fn directory(state_dir: &Path) -> io::Result<PathBuf> {
 }
 
 /// Replaces a file as a whole.
-fn write(file: &Path, hand_over: &HandOver) -> io::Result<()> {
+fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let aside = file.with_extension("new");
     let mut new = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
-    new.write_all(&serde_json::to_vec(hand_over)?)?;
+    new.write_all(bytes)?;
     new.sync_all()?;
     fs::rename(&aside, file)
+}
+
+/// Writes over the blanks of a file that is as long as they are; `false` where there is none, or it has no room. A crash
+/// leaves the blanks, the whole text, or no JSON.
+fn fill(file: &Path, text: &[u8]) -> io::Result<bool> {
+    let file = match fs::OpenOptions::new().write(true).open(file) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    if text.len() > BLANK || file.metadata()?.len() != BLANK as u64 {
+        return Ok(false);
+    }
+    let mut padded = [b' '; BLANK];
+    padded[..text.len()].copy_from_slice(text);
+    file.write_all_at(&padded, 0)?;
+    file.sync_data()?;
+    Ok(true)
 }
 
 fn read(file: &Path) -> io::Result<Option<HandOver>> {

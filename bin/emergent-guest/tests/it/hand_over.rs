@@ -36,6 +36,17 @@ async fn what_was_handed_over_reaches_every_process_and_outlives_the_guest() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_hand_over_is_kept_whatever_its_length() {
+    for length in [0, 4_000, 40_000] {
+        let Some(mut guest) = Guest::start().await else { return };
+        let value = "v".repeat(length);
+        guest.client().await.hand_over(json!({"environment": {"LONG": value}})).await;
+        guest.restart_after_kill().await;
+        assert_eq!(guest.client().await.sh("printf %s \"$LONG\" | wc -c").await.trim(), length.to_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_operators_defaults_hold_where_the_workspace_has_nothing_of_its_own() {
     let Some(mut guest) = Guest::start().await else { return };
     let defaults =
