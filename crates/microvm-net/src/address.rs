@@ -22,7 +22,7 @@ pub struct AddressPool(Ipv4Net);
 #[error("an address pool is a private IPv4 range from /8 to /30, such as 10.201.0.0/16, not {0:?}")]
 pub struct InvalidPool(String);
 
-/// What one machine gets of the pool.
+/// The addresses of one machine in the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subnet {
     network: Ipv4Addr,

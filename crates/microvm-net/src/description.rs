@@ -1,4 +1,4 @@
-//! What an interface says about itself: one line in its alias, the only record that there is.
+//! The description of an interface: one line in its alias, the only record that there is.
 //!
 //! `emergent-microvm/1 MACHINE POLICY ADDRESS MAC FROM TO`, the limits as `rate/burst` or `-`. Whoever lists the
 //! interfaces knows everything, after any crash and without a file.

@@ -37,7 +37,7 @@ pub enum NetworkError {
     PoolOverlaps {
         /// The range.
         pool: String,
-        /// Whose.
+        /// The interface's name.
         interface: String,
     },
     /// Two ids end alike.
@@ -49,21 +49,21 @@ pub enum NetworkError {
     /// The helper does not do this for this user.
     #[error("the network helper refused: {reason}")]
     Refused {
-        /// What is not allowed, and how to allow it.
+        /// The operation that is not allowed, and how to allow it.
         reason: String,
     },
     /// The kernel or a program that speaks to it refused.
     #[error("{doing}: {reason}")]
     Host {
-        /// What was being done.
+        /// The step that failed.
         doing: String,
-        /// What was said, and what to do where that is known.
+        /// The kernel's answer, and what to do where that is known.
         reason: String,
     },
     /// The helper cannot be asked.
     #[error("the network helper does not answer: {reason}; see that `emergent firecracker net-helper` runs")]
     NoHelper {
-        /// What happened.
+        /// The cause.
         reason: String,
     },
 }

@@ -20,8 +20,8 @@ use crate::{AddressPool, AttachedMachine, RateLimit, TAP_PREFIX, TapName, kernel
 
 /// The table's name.
 pub(crate) const TABLE: &str = "emergent_microvm";
-/// What `outbound` does not reach: this network, private, shared, loopback, link-local (the metadata address), test,
-/// multicast and reserved ranges.
+/// The networks that `outbound` does not reach: this network, private, shared, loopback, link-local (the metadata
+/// address), test, multicast and reserved ranges.
 const DENIED: &str = "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, \
                       192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/3";
 /// Refuses, so that nobody waits for an answer that never comes.
@@ -126,7 +126,7 @@ add element inet {TABLE} receiving {{ \"{name}\" : jump {name}_in }}
     }
 }
 
-/// What is there whether there are machines or not.
+/// The rules that stand whether there are machines or not.
 fn standing(pool: AddressPool, allow: &[Ipv4Net], resolvers: &[Ipv4Addr]) -> String {
     let guests = format!("\"{TAP_PREFIX}*\"");
     let mut reachable = vec!["ct state established,related accept".to_owned()];
@@ -170,8 +170,8 @@ fn standing(pool: AddressPool, allow: &[Ipv4Net], resolvers: &[Ipv4Addr]) -> Str
     )
 }
 
-/// What is over a limit is dropped. The kernel's bucket for bytes holds what it calls the burst and a second's worth
-/// besides, so a burst of less than that cannot be had.
+/// The rules that drop traffic over a limit. The kernel's bucket for bytes holds what it calls the burst and a second's
+/// worth besides, so a burst of less than that cannot be had.
 fn over(limit: RateLimit) -> String {
     let rate = limit.bytes_per_second();
     let burst = limit.burst_bytes().saturating_sub(rate);

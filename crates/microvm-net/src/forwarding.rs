@@ -47,7 +47,7 @@ pub(crate) async fn open() -> Result<Vec<String>, NetworkError> {
     Ok(warnings)
 }
 
-/// What drops, without changing anything.
+/// The rules of others that drop the machines' traffic. Changes nothing.
 pub(crate) async fn obstacles() -> Result<Vec<String>, NetworkError> {
     let chains = chains().await?;
     let has_dockers_chain = chains.iter().any(Chain::is_dockers);

@@ -2,16 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a machine may send and receive; `None` is no limit.
+/// The limits of a machine's traffic; `None` is no limit.
 ///
 /// Whoever has a limiter of its own (Firecracker) takes [`RateLimit::token_bucket`] and attaches without limits; for
 /// others (QEMU) the packet filter holds the machine to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkLimits {
-    /// What the machine sends.
+    /// The traffic that the machine sends.
     pub from_guest: Option<RateLimit>,
-    /// What it receives.
+    /// The traffic that the machine receives.
     pub to_guest: Option<RateLimit>,
 }
 

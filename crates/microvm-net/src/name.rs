@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::MachineId;
 
-/// What the names of all our interfaces begin with; the packet filter matches them by it.
+/// The prefix of all our interfaces' names; the packet filter matches them by it.
 pub const TAP_PREFIX: &str = "emv";
 
 /// The name of a machine's TAP interface: the prefix and the last twelve digits of the machine's id, which is exactly

@@ -1,4 +1,4 @@
-//! What a manager of microVMs asks of their network.
+//! The network interface that a manager of microVMs uses.
 
 use std::net::Ipv4Addr;
 
@@ -39,7 +39,7 @@ pub trait MachineNetwork: Send + Sync {
     /// See [`NetworkError`].
     async fn remove_strays(&self, known: &[MachineId]) -> Result<Vec<TapName>, NetworkError>;
 
-    /// What keeps the network from being what the policies say.
+    /// The obstacles that keep the network from being what the policies say.
     ///
     /// # Errors
     /// See [`NetworkError`].
@@ -49,13 +49,13 @@ pub trait MachineNetwork: Send + Sync {
 /// A machine that is to have a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttachRequest {
-    /// Whose.
+    /// The machine that the interface belongs to.
     pub machine: MachineId,
-    /// What it may reach.
+    /// The networks that the machine may reach.
     pub policy: NetworkPolicy,
     /// The user that the VMM runs as; it alone may open the interface.
     pub owner: u32,
-    /// What the packet filter holds the machine to.
+    /// The limits that the packet filter enforces.
     pub limits: NetworkLimits,
     /// The address that the machine must have because its memory, restored from a snapshot, knows it already; `None`
     /// is any.
@@ -82,7 +82,8 @@ pub struct TapInterface {
 pub struct Attachment {
     /// Its name.
     pub name: TapName,
-    /// Whose it is and what is known of it; `None` where an attach was cut short before it said so.
+    /// The machine that the interface belongs to; `None` where an attach was cut short before its description was
+    /// written.
     pub machine: Option<AttachedMachine>,
 }
 
@@ -91,20 +92,20 @@ pub struct Attachment {
 pub struct AttachedMachine {
     /// Which.
     pub id: MachineId,
-    /// What it may reach.
+    /// The networks that the machine may reach.
     pub policy: NetworkPolicy,
     /// Its addresses.
     pub subnet: Subnet,
     /// Its hardware address.
     pub mac: MacAddress,
-    /// What it is held to.
+    /// The limits of the machine's traffic.
     pub limits: NetworkLimits,
 }
 
 /// How the network is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NetworkStatus {
-    /// What is wrong and what to do, each a sentence for people. Empty where all is well.
+    /// The faults, with what to do, each a sentence for people. Empty where all is well.
     pub warnings: Vec<String>,
     /// How many machines the pool has room for.
     pub capacity: u32,

@@ -55,7 +55,7 @@ impl Networks {
         step.strike(self.config.fault);
     }
 
-    /// What the machine is to have: what it has, what it must have, or something free.
+    /// The plan for a machine's interface: the one that it has, the one that it must have, or a free one.
     async fn plan(
         &self,
         kernel: &Kernel,

@@ -22,7 +22,7 @@ pub(crate) async fn has_chain(table: &str, chain: &str) -> Result<bool, NetworkE
     }
 }
 
-/// What a program of the packet filter's answers.
+/// Runs a program of the packet filter and returns its output.
 pub(crate) async fn run(program: &str, arguments: &[&str], input: &str, doing: &str) -> Result<Vec<u8>, NetworkError> {
     let not_run = |error: std::io::Error| {
         NetworkError::host(doing, format!("{program} could not be run ({error}); install it, or repair PATH"))

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-/// What has been done when an operation passes a point.
+/// The points that an operation passes, each named by what has been done by then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NetworkStep {
     /// The interface exists, and nothing on it says whose it is.

@@ -1,4 +1,4 @@
-//! What goes over the helper's socket: one JSON value a line, a request and then its answer.
+//! The messages on the helper's socket: one JSON value a line, a request and then its answer.
 //!
 //! The helper's side of it is a privilege boundary: what is read here becomes types that can hold nothing but ids,
 //! numbers and words of ours, and no text of a client's goes any further.
@@ -19,7 +19,7 @@ pub(crate) const LONGEST_REQUEST: u64 = 1 << 20;
 /// The longest answer: as many interfaces.
 pub(crate) const LONGEST_ANSWER: u64 = 8 << 20;
 
-/// What a client asks.
+/// A client's request.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Request {
@@ -30,7 +30,7 @@ pub(crate) enum Request {
     Status {},
 }
 
-/// What the helper answers.
+/// The helper's answer.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {

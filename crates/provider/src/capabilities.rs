@@ -1,4 +1,4 @@
-//! What a provider can do, and whether it can do it now.
+//! The abilities and the health of a provider.
 
 /// How strongly a sandbox is kept apart from the host, weakest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,7 +11,7 @@ pub enum Isolation {
     Hardware,
 }
 
-/// What a provider can do. A capability that is false makes the call answer `Unsupported`, never something weaker.
+/// The abilities of a provider. A capability that is false makes the call answer `Unsupported`, never something weaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
     /// The isolation that a sandbox gets.
@@ -35,10 +35,10 @@ pub struct Capabilities {
 /// Whether a provider works now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// It can make sandboxes.
+    /// The provider can make sandboxes.
     pub healthy: bool,
     /// Why not, or what is worth knowing; ends with what to do.
     pub message: String,
-    /// What weakens it though it works, such as a missing `runsc`; each says what to do.
+    /// Weaknesses of a provider that works, such as a missing `runsc`; each says what to do.
     pub warnings: Vec<String>,
 }

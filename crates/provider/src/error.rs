@@ -14,7 +14,7 @@ pub enum CreateError {
     EngineUnavailable {
         /// Which engine, such as `Docker at unix:///var/run/docker.sock`.
         engine: String,
-        /// What to do.
+        /// The user's next step.
         advice: String,
         /// The engine's error.
         #[source]
@@ -55,17 +55,17 @@ pub enum CreateError {
     CopyFailed {
         /// Which snapshot.
         snapshot: SnapshotId,
-        /// What went wrong, and what to do.
+        /// The cause, and the user's next step.
         reason: String,
     },
     /// The provider is too weak for `WORKSPACE_REQUIRE_ISOLATION`.
     #[error("isolation {required} is required and this engine gives {offered}; {advice}")]
     IsolationTooWeak {
-        /// What is required.
+        /// The isolation that is required.
         required: &'static str,
-        /// What there is.
+        /// The isolation that the provider offers.
         offered: &'static str,
-        /// What to do.
+        /// The user's next step.
         advice: String,
     },
     /// The engine refused a step for another reason.
@@ -89,7 +89,7 @@ pub enum OperationError {
     EngineUnavailable {
         /// Which engine.
         engine: String,
-        /// What to do.
+        /// The user's next step.
         advice: String,
         /// The engine's error.
         #[source]
@@ -101,7 +101,7 @@ pub enum OperationError {
     /// The provider cannot do this at all.
     #[error("{operation} is not supported here: {reason}")]
     Unsupported {
-        /// What was asked.
+        /// The operation that was asked for.
         operation: &'static str,
         /// Why not, and which setting would change it.
         reason: String,
@@ -111,7 +111,7 @@ pub enum OperationError {
     Refused {
         /// Which engine.
         engine: String,
-        /// What was asked.
+        /// The operation that was asked for.
         operation: &'static str,
         /// The engine's error.
         #[source]
@@ -127,7 +127,7 @@ pub enum ChannelError {
     EngineUnavailable {
         /// Which engine.
         engine: String,
-        /// What to do.
+        /// The user's next step.
         advice: String,
         /// The engine's error.
         #[source]

@@ -46,7 +46,7 @@ pub struct Holder {
 pub struct HolderRecord {
     /// For which server it acts.
     pub server: ServerId,
-    /// Who acts.
+    /// The server that acts.
     pub holder: Holder,
     /// Counts the records of the server; the greatest number is the newest.
     pub number: u64,
@@ -94,7 +94,8 @@ pub trait Holders: Send + Sync {
 // === impl Holder ===
 
 impl Holder {
-    /// Whether the lock on the data directory keeps two processes from running at once, so that the other one has ended.
+    /// Whether the lock on the data directory keeps two processes from running at once, so that the other one has
+    /// ended.
     pub fn excludes(&self, other: &Self) -> bool {
         self.directory == other.directory && self.boot == other.boot && self.device == other.device
     }

@@ -1,6 +1,6 @@
-//! What the machine under an engine has, and how much of it is left.
+//! The resources of the machine under an engine, and how much of them is left.
 
-/// What the machine under an engine has, and how much of it is left, at one moment.
+/// The resources of the machine under an engine, and how much of them is left, at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostRoom {
     /// Bytes that are left, for unprivileged writers, on the file system where sandboxes keep their files.

@@ -2,13 +2,13 @@
 
 use std::{fmt, str::FromStr};
 
-/// What stands in front of the repositories of the engine's default registry.
+/// The names of the engine's default registry, which may stand in front of a repository.
 const DEFAULT_REGISTRIES: [&str; 2] = ["docker.io", "index.docker.io"];
 /// The namespace of repositories there that have none.
 const DEFAULT_NAMESPACE: &str = "library/";
 /// The tag of a reference that has neither tag nor digest.
 const DEFAULT_TAG: &str = "latest";
-/// What the engine's own images of this server begin with: snapshots, and the guest's carrier.
+/// The prefix of this server's own images on the engine: snapshots, and the guest's carrier.
 const OWN: &str = "emergent-";
 const LONGEST: usize = 255;
 const LONGEST_TAG: usize = 128;
@@ -21,16 +21,16 @@ pub struct ImageRef(String);
 /// A text that cannot be an [`ImageRef`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidImage {
-    /// It has not the form of one.
+    /// The text does not have the form of a reference.
     #[error(
         "an image reference is [registry[:port]/]name[:tag][@sha256:digest], the name in lower case, 255 characters at \
          most"
     )]
     Malformed,
-    /// It is, or may be taken for, the id of an image.
+    /// The text is, or may be taken for, the id of an image.
     #[error("an image is given by its name and never by its id; write name:tag or name@sha256:digest")]
     Id,
-    /// It names an image that belongs to this software.
+    /// The text names an image that belongs to this software.
     #[error("images called emergent-… are the server's own; `snapshot_id` makes a workspace from a snapshot")]
     Own,
 }

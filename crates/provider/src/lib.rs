@@ -1,4 +1,4 @@
-//! What every way of making workspaces has in common.
+//! The interface that every way of making workspaces implements.
 //!
 //! A [`Provider`] drives one engine (Docker, a VMM, a cloud). It knows nothing of rows, tokens or HTTP: it makes,
 //! starts, stops and removes what the engine calls a sandbox, says what the engine has, and opens byte streams to the

@@ -1,4 +1,4 @@
-//! What the engine says there is, whoever made it.
+//! The engine's report of the sandboxes that exist, whoever made them.
 
 use chrono::{DateTime, Utc};
 
@@ -7,21 +7,21 @@ use crate::{ContainerKind, ServerId, WorkspaceId};
 /// A sandbox as the engine has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
-    /// Whose it is, from its label.
+    /// The workspace on the sandbox's label.
     pub workspace: WorkspaceId,
     /// Which server made it, from its label.
     pub server: ServerId,
-    /// What it is for, from its label.
+    /// The purpose on the sandbox's label.
     pub kind: ContainerKind,
     /// When it was made.
     pub created_at: DateTime<Utc>,
-    /// What it is doing.
+    /// The sandbox's state.
     pub state: EngineState,
     /// Whether it was made for somebody or has been handed over to somebody since; `None` where the engine cannot tell.
     pub handed_over: Option<bool>,
 }
 
-/// What a sandbox is doing.
+/// The state of a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EngineState {
     /// Made, never started.
@@ -42,38 +42,39 @@ pub enum EngineState {
 pub enum ExitReason {
     /// The kernel ended it for using more memory than its limit.
     OutOfMemory,
-    /// It wanted more processes and threads than its limit, or than its machine has, and ended by that or was ended.
+    /// The sandbox wanted more processes and threads than its limit, or than its machine has, and ended by that or was
+    /// ended.
     ProcessLimit,
-    /// It was ended since its files took more than its disk limit.
+    /// The sandbox was ended since its files took more than its disk limit.
     DiskLimit,
-    /// It was ended since it wrote while its machine's disk was nearly full.
+    /// The sandbox was ended since it wrote while its machine's disk was nearly full.
     HostDisk,
-    /// It ended with this code; 137 is what SIGKILL leaves.
+    /// The sandbox ended with this code; 137 is the code after SIGKILL.
     Code(i64),
 }
 
 /// Something happened to a sandbox, whoever caused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineEvent {
-    /// Whose it is.
+    /// The workspace of the sandbox.
     pub workspace: WorkspaceId,
-    /// What happened.
+    /// The event.
     pub kind: EngineEventKind,
 }
 
-/// What can happen to a sandbox.
+/// The events in the life of a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EngineEventKind {
-    /// It runs.
+    /// The sandbox runs.
     Started,
-    /// It is frozen.
+    /// The sandbox is frozen.
     Paused,
-    /// It runs again.
+    /// The sandbox runs again after a pause.
     Unpaused,
     /// A process in it, perhaps all, ran out of memory.
     OutOfMemory,
-    /// It stopped running.
+    /// The sandbox stopped running.
     Exited(ExitReason),
-    /// It is gone.
+    /// The sandbox is gone.
     Removed,
 }

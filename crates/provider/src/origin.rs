@@ -11,14 +11,14 @@ const PIDS: &str = "emergent.pids";
 /// The label of a sandbox that was made ahead of need.
 const WARM: &str = "emergent.warm";
 
-/// What a sandbox was made of.
+/// The image, limits and network that a sandbox was made with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Origin {
-    /// What it runs.
+    /// The image.
     pub image: ImageRef,
-    /// What it might use when it was made.
+    /// The limits when the sandbox was made.
     pub limits: ResourceLimits,
-    /// What it may reach.
+    /// The networks that the sandbox may reach.
     pub network: NetworkPolicy,
 }
 

@@ -1,4 +1,4 @@
-//! Whose a sandbox is, as the labels on what an engine has made of it say.
+//! The owner of a sandbox, as the labels on the engine's objects say.
 
 use crate::{ContainerKind, ServerId, WorkspaceId};
 
@@ -12,11 +12,11 @@ pub const SERVER_LABEL: &str = "emergent.server";
 /// The owner of a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
-    /// Whose it is.
+    /// The workspace.
     pub workspace: WorkspaceId,
     /// Which server made it.
     pub server: ServerId,
-    /// What it is for.
+    /// The sandbox's purpose.
     pub kind: ContainerKind,
 }
 

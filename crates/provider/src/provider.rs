@@ -31,22 +31,23 @@ pub trait Provider: Lifecycle + Channels + Inventory + Snapshots + Holders {
     /// Which one it is.
     fn kind(&self) -> ProviderKind;
 
-    /// What it can do, as last probed.
+    /// The provider's abilities, as last probed.
     fn capabilities(&self) -> Capabilities;
 
     /// Asks the engine whether it works. Answers within 10 s whatever the engine does.
     async fn health(&self) -> Health;
 }
 
-/// What a create answers.
+/// The answer to a create.
 pub struct Created {
     /// The first channel, attached to the guest's own stdio before the start, where the engine can.
     pub first_channel: Option<ByteStream>,
-    /// What is weaker than asked for, such as the standard runtime in place of gVisor; shown on the workspace.
+    /// Promises that are weaker than asked for, such as the standard runtime in place of gVisor; shown on the
+    /// workspace.
     pub warnings: Vec<String>,
     /// The isolation that this sandbox really has.
     pub isolation: crate::Isolation,
-    /// What runs it, such as `runsc`, `runc`.
+    /// The name of the runtime, such as `runsc`, `runc`.
     pub runtime: String,
     /// The image that it was made from, where the engine knows images by ids.
     pub image: Option<UsedImage>,
@@ -57,7 +58,7 @@ pub struct Created {
 pub struct UsedImage {
     /// Its id, which stands for no other image.
     pub id: String,
-    /// What it takes on the engine's disk, in bytes, with layers that it shares with others.
+    /// The image's size on the engine's disk, in bytes, with layers that it shares with others.
     pub bytes: u64,
 }
 
@@ -91,13 +92,14 @@ pub trait Lifecycle: Send + Sync {
     /// limit is not the engine's.
     async fn update_limits(&self, workspace: WorkspaceId, limits: ResourceLimits) -> Result<(), OperationError>;
 
-    /// Marks a sandbox that was made ahead of need as somebody's, so that [`Observed::handed_over`] says so from now on.
+    /// Marks a sandbox that was made ahead of need as somebody's, so that [`Observed::handed_over`] says so from now
+    /// on.
     async fn mark_handed_over(&self, _workspace: WorkspaceId) -> Result<(), OperationError> {
         Ok(())
     }
 
-    /// Removes a sandbox, in whatever state it is, and keeps its volumes, `/workspace` too: a create for the same id, of
-    /// kind `mcp_server`, finds them again. Removing what is gone succeeds.
+    /// Removes a sandbox, in whatever state it is, and keeps its volumes, `/workspace` too: a create for the same id,
+    /// of kind `mcp_server`, finds them again. Removing what is gone succeeds.
     async fn discard(&self, _workspace: WorkspaceId) -> Result<(), OperationError> {
         let reason = "this provider keeps no files without their sandbox".to_owned();
         Err(OperationError::Unsupported { operation: "discard", reason })
@@ -124,15 +126,15 @@ pub trait Inventory: Send + Sync {
     /// Every sandbox, and every remainder of one, that carries our labels, whichever server made it.
     async fn list(&self) -> Result<Vec<Observed>, OperationError>;
 
-    /// What a sandbox was made of, as far as the engine knows it; `None` when there is no such sandbox, or when an older
-    /// release made it.
+    /// The parts that a sandbox was made of, as far as the engine knows them; `None` when there is no such sandbox, or
+    /// when an older release made it.
     async fn origin(&self, workspace: WorkspaceId) -> Result<Option<Origin>, OperationError>;
 
     /// The same of the sandbox that a snapshot was taken of, and which workspace that was.
     async fn origin_of_snapshot(&self, snapshot: SnapshotId) -> Result<Option<(WorkspaceId, Origin)>, OperationError>;
 
-    /// How many bytes a sandbox keeps outside `/workspace` beyond its image's, as the engine counts them; `None` where it
-    /// does not. Costs the engine a walk through them.
+    /// How many bytes a sandbox keeps outside `/workspace` beyond its image's, as the engine counts them; `None` where
+    /// it does not. Costs the engine a walk through them.
     async fn written_outside(&self, _workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
         Ok(None)
     }
@@ -144,8 +146,8 @@ pub trait Inventory: Send + Sync {
         Ok(None)
     }
 
-    /// How many bytes a copy of a sandbox takes on the engine's machine, where that differs from what the sandbox takes;
-    /// `None` as in [`disk_use`](Self::disk_use).
+    /// How many bytes a copy of a sandbox takes on the engine's machine, where that differs from what the sandbox
+    /// takes; `None` as in [`disk_use`](Self::disk_use).
     async fn copy_use(&self, workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
         self.disk_use(workspace).await
     }
@@ -155,33 +157,37 @@ pub trait Inventory: Send + Sync {
         Ok(None)
     }
 
-    /// What the engine's machine has left; `None` where it is another machine, or not known yet. Cheap.
+    /// The room left on the engine's machine; `None` where it is another machine, or not known yet. Cheap.
     fn host_room(&self) -> Option<HostRoom> {
         None
     }
 
-    /// What an image reference stands for on the engine now, such as a digest; `None` when no image there carries that
-    /// very reference, or when the image is one of the provider's own, such as a snapshot's.
+    /// The image that a reference stands for on the engine now, such as a digest; `None` when no image there carries
+    /// that very reference, or when the image is one of the provider's own, such as a snapshot's.
     async fn image_id(&self, image: &ImageRef) -> Result<Option<String>, OperationError>;
 
-    /// What an image runs by itself; `None` when it is not on the engine, or when the engine cannot tell.
+    /// The command that an image runs by itself; `None` when the image is not on the engine, or when the engine cannot
+    /// tell.
     async fn image_command(&self, _image: &ImageRef) -> Result<Option<ImageCommand>, OperationError> {
         Ok(None)
     }
 
-    /// Whether images are pulled from registries when a sandbox is made; else what images there are is the operator's doing.
+    /// Whether images are pulled from registries when a sandbox is made; else what images there are is the operator's
+    /// doing.
     fn pulls_images(&self) -> bool {
         false
     }
 
     /// Removes a reference, and the image with it when nothing else refers to it, if the reference stands for that id.
-    /// False when the image stays, since a sandbox uses it. Removing what is gone, or stands for another image, succeeds.
+    /// False when the image stays, since a sandbox uses it. Removing what is gone, or stands for another image,
+    /// succeeds.
     async fn remove_image(&self, _image: &ImageRef, _id: &str) -> Result<bool, OperationError> {
         Ok(true)
     }
 
-    /// Removes what belongs to no workspace, is of no use to this server, was made longer ago than that, and that nobody
-    /// uses, such as an older build of the guest; answers what it removed. Most providers have nothing of the kind.
+    /// Removes what belongs to no workspace, is of no use to this server, was made longer ago than that, and that
+    /// nobody uses, such as an older build of the guest; answers what it removed. Most providers have nothing of the
+    /// kind.
     async fn tidy(&self, _older_than: Duration) -> Result<Vec<String>, OperationError> {
         Ok(Vec::new())
     }
@@ -192,7 +198,8 @@ pub trait Inventory: Send + Sync {
         Ok(None)
     }
 
-    /// What happens from now on. Ends when the engine goes away; the caller asks again, and lists to catch up.
+    /// The engine's events from now on. The stream ends when the engine goes away; the caller asks again, and lists to
+    /// catch up.
     async fn events(&self) -> Result<BoxStream<'static, EngineEvent>, OperationError>;
 }
 

@@ -33,7 +33,7 @@ pub struct SnapshotSpec {
     pub workspace: WorkspaceId,
 }
 
-/// What a taken snapshot holds.
+/// The contents of a snapshot that was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
     /// Bytes of the files outside `/workspace` that differ from the image's.

@@ -1,4 +1,4 @@
-//! What is asked of a provider.
+//! Requests to a provider.
 
 use std::fmt;
 
@@ -8,11 +8,11 @@ use crate::{ImageRef, SnapshotId, WorkspaceId};
 /// allowed) is handed over to the guest once it answers, so that no engine shows it.
 #[derive(Debug, Clone)]
 pub struct SandboxSpec {
-    /// Whose sandbox it is; names and labels follow from it.
+    /// The workspace that the sandbox belongs to; names and labels follow from it.
     pub workspace: WorkspaceId,
-    /// What it is for.
+    /// The sandbox's purpose.
     pub kind: ContainerKind,
-    /// What it runs.
+    /// The image that the sandbox runs.
     pub image: ImageRef,
     /// The snapshot whose files it begins with, those outside `/workspace` too; `None` begins with the image's. The
     /// snapshot is of a sandbox that ran the same image, and stays while the sandbox is being made.
@@ -21,27 +21,27 @@ pub struct SandboxSpec {
     pub access: ImageAccess,
     /// How to log in to the image's registry, where that is needed.
     pub registry: Option<RegistryCredentials>,
-    /// What it may use.
+    /// The resources that the sandbox may use.
     pub limits: ResourceLimits,
-    /// What it may reach.
+    /// The networks that the sandbox may reach.
     pub network: NetworkPolicy,
     /// Directories that outlive the sandbox, besides `/workspace`.
     pub volumes: Vec<NamedVolume>,
-    /// It is made ahead of need: it is nobody's until it is handed over.
+    /// The sandbox is made ahead of need and belongs to nobody until it is handed over.
     pub warm: bool,
 }
 
-/// Which image may be taken for a reference. An engine may have images that are nobody's business here, and images that one
-/// project has pulled with a login that another one does not have.
+/// Which image may be taken for a reference. An engine may have images that are nobody's business here, and images that
+/// one project has pulled with a login that another one does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageAccess {
     /// The operator's own choice, such as the default image: what the engine has is taken, and any registry is asked.
     Operator,
-    /// The operator admits it by name: what the engine has is taken. A registry in a private network is asked only where
-    /// the operator names it.
+    /// The operator admits it by name: what the engine has is taken. A registry in a private network is asked only
+    /// where the operator names it.
     Admitted,
-    /// What the engine has is taken only if it is the image that the project has pulled, by its id; else it is pulled
-    /// with the project's login. Registries as for [`Admitted`](Self::Admitted).
+    /// The engine's copy is taken only if it is the image that the project has pulled, by its id; else the image is
+    /// pulled with the project's login. Registries as for [`Admitted`](Self::Admitted).
     Pulled(Option<String>),
 }
 
@@ -52,11 +52,11 @@ pub struct NamedVolume {
     pub name: String,
     /// Where it is inside: an absolute path.
     pub path: String,
-    /// Whose it is.
+    /// The owner of the volume.
     pub source: VolumeSource,
 }
 
-/// Whose a volume is.
+/// The owner of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VolumeSource {
     /// The sandbox's own: it outlives the sandbox, and goes when that is destroyed, not when it is discarded.
@@ -76,7 +76,7 @@ pub enum VolumeSource {
     },
 }
 
-/// What an image runs by itself, and where.
+/// The command that an image runs by itself, and its directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageCommand {
     /// Its entry point and command; empty when it names neither.
@@ -85,7 +85,7 @@ pub struct ImageCommand {
     pub workdir: Option<String>,
 }
 
-/// What a sandbox is for.
+/// The purpose of a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ContainerKind {
     /// An agent's workspace: ephemeral, with a time to live.
@@ -94,7 +94,7 @@ pub enum ContainerKind {
     McpServer,
 }
 
-/// What a sandbox may use.
+/// The resources that a sandbox may use.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ResourceLimits {
     /// CPU cores; 0.5 is half a core.
@@ -107,7 +107,8 @@ pub struct ResourceLimits {
     pub pids: u32,
 }
 
-/// What a sandbox may reach. The words mean the same on every provider; the server's own channel always works.
+/// The networks that a sandbox may reach. The words mean the same on every provider; the server's own channel always
+/// works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum NetworkPolicy {
     /// Nothing: loopback only.

@@ -2,7 +2,8 @@
 
 use crate::{SnapshotId, WorkspaceId};
 
-/// The steps of one operation: an enum in their order, whose names are `operation.step`. For other crates' operations too.
+/// The steps of one operation: an enum in their order, whose names are `operation.step`. For other crates' operations
+/// too.
 #[macro_export]
 macro_rules! steps {
     ($(#[$doc:meta])* $name:ident, $operation:literal { $($(#[$step_doc:meta])* $step:ident = $word:literal,)+ }) => {
@@ -27,7 +28,7 @@ macro_rules! steps {
 }
 
 steps! {
-    /// What has been done when a create passes a point.
+    /// The points that a create passes, each named by what has been done by then.
     CreateStep, "create" {
         /// The row says that the sandbox is wanted.
         IntentRecorded = "intent_recorded",
@@ -51,7 +52,7 @@ steps! {
 }
 
 steps! {
-    /// What has been done when a stop passes a point.
+    /// The points that a stop passes, each named by what has been done by then.
     StopStep, "stop" {
         /// The row says that the sandbox is to stop.
         IntentRecorded = "intent_recorded",
@@ -63,7 +64,7 @@ steps! {
 }
 
 steps! {
-    /// What has been done when a destroy passes a point.
+    /// The points that a destroy passes, each named by what has been done by then.
     DestroyStep, "destroy" {
         /// The row says that the sandbox is to go.
         IntentRecorded = "intent_recorded",
@@ -77,7 +78,7 @@ steps! {
 }
 
 steps! {
-    /// What has been done when the taking of a snapshot passes a point.
+    /// The points that the taking of a snapshot passes, each named by what has been done by then.
     SnapshotStep, "snapshot" {
         /// The row says that the snapshot is wanted.
         IntentRecorded = "intent_recorded",

@@ -8,7 +8,7 @@ use rustix::{
     thread::{self, CapabilitySet, CapabilitySets},
 };
 
-/// What is kept.
+/// The capability that the helper keeps.
 const KEPT: CapabilitySet = CapabilitySet::NET_ADMIN;
 
 /// A user and a group, by number.
@@ -23,7 +23,7 @@ pub struct User {
 #[error("a user is UID or UID:GID, in numbers")]
 pub struct InvalidUser;
 
-/// What could not be given up.
+/// The privilege that could not be given up.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} failed; start the helper as root, or with CAP_NET_ADMIN in its ambient set and without --user")]
 pub struct PrivilegeError {

@@ -1,4 +1,4 @@
-//! Who reaches what.
+//! The networks that a machine reaches under each policy.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -96,8 +96,8 @@ fn isolated_reaches_nothing() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a socket in the internet receives, in order. What comes later than something that was sent after it does not
-/// come at all: they take the same way.
+/// The packets that a socket in the internet receives, in order. A packet that is overtaken by one that was sent later
+/// does not come at all: they take the same way.
 struct Inbox(UdpSocket);
 
 impl Inbox {

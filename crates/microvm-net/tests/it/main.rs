@@ -1,6 +1,6 @@
 //! Real packets through real rules: machines, a host and an internet, each a network namespace that the test makes.
 //!
-//! What a VMM does is done by a loop that carries frames between the TAP on the host and one in the machine's
+//! A loop does the work of a VMM: it carries frames between the TAP on the host and one in the machine's
 //! namespace, so both ends have a whole kernel. The helper is a process of its own, without privileges but one: this
 //! program, started again.
 

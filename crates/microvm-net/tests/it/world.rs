@@ -143,7 +143,7 @@ pub(crate) fn machine(number: u128) -> MachineId {
     MachineId(uuid::Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 | number))
 }
 
-/// What this program does as the helper: the library's, with the arguments that [`World::start_helper`] gives.
+/// The helper's main function: the library's, with the arguments that [`World::start_helper`] gives.
 pub(crate) fn run_helper(arguments: &[String]) -> ExitCode {
     let serve = || -> anyhow::Result<()> {
         let [socket, pool, allow, fault] = arguments else { bail!("socket, pool, allowed range, fault") };
