@@ -6,10 +6,10 @@ use anyhow::{Context as _, ensure};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-/// Where workspaces live in the API.
+/// The path of workspaces in the API.
 pub const WORKSPACES: &str = "/api/v1/agent/workspaces";
 
-/// Where snapshots live in the API.
+/// The path of snapshots in the API.
 pub const SNAPSHOTS: &str = "/api/v1/agent/snapshots";
 
 /// A server's address and a token for it.
@@ -125,7 +125,7 @@ impl Api {
         self.send(self.request(Method::DELETE, path)).await
     }
 
-    /// All that a list has, over all of its pages.
+    /// Returns all items of a list, over all of its pages.
     ///
     /// # Errors
     /// When a page does not come.

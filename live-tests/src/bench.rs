@@ -1,4 +1,4 @@
-//! The performance table: what we do beside what the bare engine does, in one run.
+//! The performance table: our work beside that of the bare engine, in one run.
 
 pub mod mcp;
 pub mod measure;

@@ -10,7 +10,7 @@ use crate::{Engine, microvm};
 /// No case takes longer unless it says so; one that does is hung.
 const CASE_TIMEOUT: Duration = Duration::from_secs(240);
 
-/// What runs workspaces.
+/// The runtime that runs workspaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Runtime {
     /// The standard OCI runtime: the host's kernel.
@@ -28,7 +28,7 @@ impl Runtime {
     /// Those of the Docker Engine.
     pub const DOCKER: [Self; 2] = [Self::Runc, Self::Runsc];
 
-    /// Its name, as the Docker Engine and the API say it.
+    /// The runtime's name, as the Docker Engine and the API say it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Runc => "runc",
@@ -62,7 +62,7 @@ impl Case {
         }
     }
 
-    /// The same; skipped where something that it needs is missing, which is said.
+    /// The same; skipped where something that the case needs is missing, which is said.
     #[must_use]
     pub fn skipped_because(self, missing: Option<String>) -> Self {
         Self { missing, ..self }

@@ -1,4 +1,4 @@
-//! The Docker Engine as the cases see it: what really exists, whatever the API says.
+//! The Docker Engine as the cases see it: the objects that really exist, whatever the API says.
 
 use std::{collections::HashMap, process::Command, time::Duration};
 
@@ -166,8 +166,8 @@ impl Engine {
     }
 }
 
-/// What a workspace has in the engine: its container, `/workspace`, and the volume with what was handed over. A snapshot has
-/// an image in the container's place.
+/// The number of a workspace's parts in the engine: its container, `/workspace`, and the volume with the files that
+/// were handed over. A snapshot has an image in the container's place.
 pub const PARTS: usize = 3;
 
 /// The name of a workspace's container.
@@ -175,11 +175,11 @@ pub fn container(workspace: &str) -> String {
     format!("emergent-{workspace}")
 }
 
-/// How often what a server has made is removed until nothing of it is listed.
+/// The number of times that a server's objects are removed until none is listed.
 const REMOVALS: u32 = 20;
 const BETWEEN_REMOVALS: Duration = Duration::from_millis(100);
 
-/// Removes everything that a server has made. For clean-up after a case, where nothing can be awaited any more.
+/// Removes all objects that a server has made. For clean-up after a case, where nothing can be awaited any more.
 pub(crate) fn remove_all_of(server: &str) {
     let label = format!("label=emergent.server={server}");
     for (list, remove) in [

@@ -6,12 +6,12 @@ use anyhow::{Context as _, ensure};
 
 /// An image of the local engine. Dropping it removes its reference.
 pub struct Image {
-    /// Its reference.
+    /// The image's reference.
     pub reference: String,
 }
 
 impl Image {
-    /// Another name for the image that workspaces run by default.
+    /// Makes another name for the image that workspaces run by default.
     ///
     /// # Errors
     /// When the engine refuses.
@@ -20,7 +20,7 @@ impl Image {
         Ok(Self { reference: reference.to_owned() })
     }
 
-    /// The image that workspaces run by default, with lines of a Dockerfile more.
+    /// Makes an image from the one that workspaces run by default, with additional lines of a Dockerfile.
     ///
     /// # Errors
     /// When the engine refuses.
@@ -32,7 +32,7 @@ impl Image {
         Ok(Self { reference: reference.to_owned() })
     }
 
-    /// Lets the same name stand for an image with a label more.
+    /// Lets the same name stand for an image with an additional label.
     ///
     /// # Errors
     /// When the engine refuses.
@@ -43,7 +43,7 @@ impl Image {
         changed.map(drop)
     }
 
-    /// An image in which no workspace can be started: a file is where the guest's directory has to be.
+    /// Makes an image in which no workspace can be started: a file is where the guest's directory has to be.
     ///
     /// # Errors
     /// When the engine refuses.

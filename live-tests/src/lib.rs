@@ -1,7 +1,7 @@
 //! The framework of the live suites: a real server process, a client for its API, and the engine beneath it.
 //!
 //! Every case gets a server of its own (its own port, data directory and server id), so cases run side by side. A case
-//! leaves nothing behind: [`Server`] removes what is left of its workspaces when it is dropped.
+//! leaves nothing behind: [`Server`] removes the remains of its workspaces when it is dropped.
 
 pub mod api;
 pub mod bench;

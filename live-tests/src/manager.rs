@@ -18,7 +18,7 @@ use crate::{
     server::{free_port, program},
 };
 
-/// How long the manager may take to answer after its start, or to end.
+/// The time that the manager may take to answer after its start, or to end.
 const READY: Duration = Duration::from_secs(120);
 
 /// Memory of the machines here, in MiB: small, since all of it goes to disk with a pause.
@@ -147,7 +147,7 @@ impl Manager {
         Ok(ran["stdout"].as_str().unwrap_or_default().trim().to_owned())
     }
 
-    /// Where in its life a sandbox is.
+    /// Returns the state of a sandbox.
     ///
     /// # Errors
     /// When there is none.
@@ -166,7 +166,7 @@ impl Manager {
         self.machines.base().join(below)
     }
 
-    /// What stands in a directory below the base.
+    /// Returns the names in a directory below the base.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -174,12 +174,12 @@ impl Manager {
         Ok(self.machines.names(below)?)
     }
 
-    /// Its address.
+    /// The manager's address.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// What it has logged.
+    /// Returns the manager's log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }

@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 use reqwest::header::ACCEPT;
 use serde_json::{Value, json};
 
-/// Where hosted servers are in the API.
+/// The path of hosted servers in the API.
 pub const SERVERS: &str = "/api/v1/mcp/servers";
 
 /// The image with the fixture, built once for the process; a later run finds it as it is, or replaces it.
@@ -26,10 +26,10 @@ pub fn image() -> anyhow::Result<&'static str> {
     built.as_ref().map(|()| NAME).map_err(|reason| anyhow::anyhow!("the fixture's image: {reason}"))
 }
 
-/// Runs one of the project's scripts, which has the token of the server that it is to speak to.
+/// Runs one of the project's scripts, which has the token of its server.
 ///
 /// # Errors
-/// When it cannot be started; how it ends is in what is answered.
+/// When the script cannot be started; its exit status is in the output that is returned.
 pub async fn script(api: &Api, name: &str, arguments: &[&str]) -> anyhow::Result<Output> {
     let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts").join(name));
     command.args(arguments).env("MCP_AUTHORIZATION", format!("Bearer {}", api.token()));
@@ -116,16 +116,16 @@ pub async fn await_server(
 
 /// A session of the older era at an endpoint.
 pub struct Session {
-    /// Who speaks.
+    /// The client that speaks.
     pub api: Api,
-    /// Where.
+    /// The path of the endpoint.
     pub path: String,
-    /// Its id.
+    /// The session's id.
     pub id: String,
 }
 
 impl Session {
-    /// Begins one.
+    /// Begins a session.
     ///
     /// # Errors
     /// When the endpoint begins none.

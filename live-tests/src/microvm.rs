@@ -1,4 +1,4 @@
-//! Directories of microVMs: what machines boot, made ready before, and machines that go with their directory.
+//! Directories of microVMs: kernels and templates that were made ready before, and machines that end with theirs.
 
 use std::{
     fs, io,
@@ -11,18 +11,18 @@ use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tempfile::TempDir;
 
-/// What a machine boots, below the directory that `LIVE_MICROVM` names.
+/// The files that a machine boots, below the directory that `LIVE_MICROVM` names.
 const NEEDED: [&str; 2] = ["kernels/default-kernel.json", "rootfs/default-rootfs.ext4"];
 
 /// The monitor of the suites' machines.
 const MONITOR: &str = "qemu-system-x86_64";
 
-/// A base directory of machines. Dropping it ends them and removes it.
+/// A base directory of machines. Dropping it ends the machines and removes the directory.
 pub struct Machines {
     base: TempDir,
 }
 
-/// Why no machine can be made here, where that is so.
+/// The reason why no machine can be made here, where that is so.
 pub fn why_missing() -> Option<String> {
     let Some(prepared) = prepared() else { return Some("LIVE_MICROVM is not set; run `make live`".to_owned()) };
     if let Some(file) = NEEDED.iter().find(|file| !prepared.join(file).is_file()) {
@@ -32,7 +32,7 @@ pub fn why_missing() -> Option<String> {
     found.err().map(|error| format!("{MONITOR} does not start: {error}"))
 }
 
-/// The directory with what machines boot, as `emergent kernel import` and `emergent image build` make it.
+/// The directory with the files that machines boot, as `emergent kernel import` and `emergent image build` make them.
 pub fn prepared() -> Option<PathBuf> {
     std::env::var_os("LIVE_MICROVM").map(PathBuf::from)
 }
@@ -66,7 +66,8 @@ impl Machines {
         Ok(Self { base })
     }
 
-    /// The same for a user who has no privileges, with roots of his own: who may not write a file may not link it either.
+    /// The same for a user who has no privileges, with roots of their own: a user who may not write a file may not
+    /// link it either.
     ///
     /// # Errors
     /// As [`Machines::new`].
@@ -92,7 +93,7 @@ impl Machines {
         self.base.path()
     }
 
-    /// What stands in a directory below it.
+    /// Returns the names in a directory below the base directory.
     ///
     /// # Errors
     /// When the directory cannot be read.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 /// Asks `probe` until it yields a value.
 ///
 /// # Errors
-/// When `at_most` has passed; the error holds what the probe said last.
+/// When `at_most` has passed; the error holds the last answer of the probe.
 pub async fn until<T, F>(what: &str, at_most: Duration, mut probe: impl FnMut() -> F) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<Result<T, String>>>,

@@ -11,9 +11,9 @@ use tempfile::TempDir;
 
 use crate::server::{free_port, program_or};
 
-/// Who may log in.
+/// The user who may log in.
 pub const USER: &str = "agent";
-/// With what.
+/// The user's password.
 pub const PASSWORD: &str = "registry-password";
 /// The bcrypt hash of [`PASSWORD`].
 const LOGIN_HASH: &str = "$2y$05$4VRQTAYNS/wPtK4/RfSh/OsfOsqwclhYH281WxKzwB5VsEuk/9bwi";
@@ -60,7 +60,7 @@ impl Registry {
         Ok(registry)
     }
 
-    /// Its address, as references name it.
+    /// The registry's address, as references name it.
     pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }

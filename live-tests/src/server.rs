@@ -15,17 +15,17 @@ use tempfile::TempDir;
 
 use crate::{Api, Engine, Machines, Runtime, api::WORKSPACES};
 
-/// Where the other servers on its database reach a server.
+/// The variable with the address at which the other servers on its database reach a server.
 const ADVERTISED: &str = "EMERGENT_ADVERTISE_URL";
 
-/// How a server is started.
+/// The options of a server's start.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// What its workspaces run on.
+    /// The runtime of the server's workspaces.
     pub runtime: Runtime,
     /// Variables beyond those that every case needs.
     pub environment: Vec<(String, String)>,
-    /// A token that it knows already, because another server on its database has made the first.
+    /// A token that the server knows already, because another server on its database has made the first.
     pub token: Option<String>,
 }
 
@@ -76,7 +76,7 @@ pub struct Server {
     port: u16,
     options: ServerOptions,
     id: String,
-    /// Where its machines are, if it runs any; they end with it.
+    /// The server's machines, if it runs any; they end with it.
     machines: Option<Machines>,
     /// A client with the bootstrap token.
     pub api: Api,
@@ -109,11 +109,11 @@ impl Server {
         Ok(server)
     }
 
-    /// Starts a server that is to end by itself, and waits until it has; answers whether it says that it succeeded, and
+    /// Starts a server that is to end by itself, and waits until it has; returns whether it says that it succeeded, and
     /// its log.
     ///
     /// # Errors
-    /// When it does not end within 90 s.
+    /// When the server does not end within 90 s.
     pub async fn fails_in(data: &TempDir, options: &ServerOptions) -> anyhow::Result<(bool, String)> {
         let mut child = spawn(options, None, data, free_port()?, &[])?;
         let ended = {
@@ -226,7 +226,7 @@ impl Server {
         if self.machines.is_some() { self.await_machines().await } else { Ok(()) }
     }
 
-    /// Waits until machines can be run: that is found out by booting one.
+    /// Waits until machines can be run; the server finds that out by booting one.
     async fn await_machines(&self) -> anyhow::Result<()> {
         crate::until("machines can be run", Duration::from_secs(90), || async {
             let providers = self.api.get(&format!("{WORKSPACES}/providers")).await?.success()?;
@@ -266,7 +266,7 @@ impl Server {
         &self.id
     }
 
-    /// Waits until the engine has nothing of this server's any more. (What it probes the engine with goes by itself.)
+    /// Waits until the engine has nothing of this server's any more. (The objects of its probes go by themselves.)
     ///
     /// # Errors
     /// When something stays for 30 s.
@@ -278,12 +278,12 @@ impl Server {
         .await
     }
 
-    /// What the server has logged so far.
+    /// Returns the server's log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.data.path().join("log")).unwrap_or_default()
     }
 
-    /// Where its machines are, if it runs any.
+    /// The server's machines, if it runs any.
     pub fn machines(&self) -> Option<&Machines> {
         self.machines.as_ref()
     }
@@ -310,7 +310,7 @@ impl Drop for Server {
     }
 }
 
-/// Where the programs are: `LIVE_BIN_DIR`, as the Makefile sets it.
+/// The path of a program: in `LIVE_BIN_DIR`, as the Makefile sets it.
 ///
 /// # Errors
 /// When the variable is not set.
@@ -324,7 +324,7 @@ pub fn program_or(variable: &str, name: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| PathBuf::from(name), PathBuf::from)
 }
 
-/// What makes workspaces run on a runtime.
+/// Returns the variables that make workspaces run on a runtime.
 fn variables_of(runtime: Runtime, machines: Option<&Machines>) -> Vec<(&'static str, OsString)> {
     let Some(machines) = machines else { return vec![("WORKSPACE_GVISOR_RUNTIME", runtime.name().into())] };
     vec![

@@ -1,5 +1,5 @@
 //! The soak: agents at random work on real servers while everything beneath them is broken on purpose, and every
-//! answer they get is held against a model of what it may be.
+//! answer that they get is compared with a model of the possible answers.
 //!
 //! ```text
 //!  soak                     outside: saves the image, makes namespaces, removes everything at the end    lab
@@ -12,8 +12,8 @@
 //!         └ injector        what strikes everyone: engine, servers, disk, rows                           injector
 //! ```
 //!
-//! A worker's plan follows from the seed alone; when it meets a fault does not. That is why each answer is judged by
-//! what went on while it was awaited ([`weather`]) and by where its workspace may stand ([`phase`]).
+//! A worker's plan follows from the seed alone; the time of a fault does not. That is why each answer is judged by
+//! the faults that were at work while it was awaited ([`weather`]) and by its workspace's possible phases ([`phase`]).
 
 pub mod agreement;
 pub mod answer;

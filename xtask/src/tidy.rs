@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, bail, ensure};
 
-/// Lines that a source file may have before it is more than one thing.
+/// The most lines of a source file; a longer one is taken to be about more than one thing.
 const MAX_LINES: usize = 800;
 
 /// Checks every source file that git knows, or would add.

@@ -1,4 +1,4 @@
-//! Lets a new workspace in, if there is room: the row that every create begins with.
+//! The admission of a new workspace, if there is room: the row that every create begins with.
 
 use std::collections::BTreeMap;
 
@@ -27,63 +27,64 @@ use crate::{
     row::new_values,
 };
 
-/// How long an idempotency key stands for its first request.
+/// The time for which an idempotency key stands for its first request.
 const KEY_LIFE: TimeDelta = TimeDelta::hours(24);
 
-/// A workspace to let in. The values of its environment are not among it: they may be secrets, and only the guest needs them.
+/// A workspace to let in. The values of its environment are not among it: they may be secrets, and only the guest needs
+/// them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewWorkspaceRow {
-    /// Names it.
+    /// The workspace's id.
     pub id: WorkspaceId,
-    /// Whose it is.
+    /// The project that the workspace belongs to.
     pub project: ProjectId,
-    /// Which server drives it.
+    /// The server that drives the workspace.
     pub server: ServerId,
-    /// For people.
+    /// A name, for people.
     pub name: Option<String>,
-    /// For people and programs.
+    /// Labels, for people and programs.
     pub labels: BTreeMap<String, String>,
-    /// What it is for.
+    /// The workspace's purpose.
     pub kind: ContainerKind,
-    /// Which provider makes it.
+    /// The provider that makes the workspace.
     pub provider: ProviderKind,
-    /// Which provider was asked for.
+    /// The provider that was asked for.
     pub provider_requested: Option<ProviderKind>,
-    /// The providers that came before it, in the order in which they were passed over.
+    /// The better providers that could not be used, in the order in which they were passed over.
     pub passed_over: Vec<PassedOver>,
     /// The sandbox, where it was made ahead of need.
     pub warm: Option<MadeSandbox>,
-    /// What it runs.
+    /// The image that the workspace runs.
     pub image: ImageRef,
-    /// What it may use.
+    /// The resources that the workspace may use.
     pub limits: ResourceLimits,
-    /// What it may reach.
+    /// The networks that the workspace may reach.
     pub network: NetworkPolicy,
-    /// Calls may run commands as root inside.
+    /// Calls may run commands as root in the workspace.
     pub allow_root: bool,
-    /// Names of its environment variables, without their values.
+    /// Names of the workspace's environment variables, without their values.
     pub environment_keys: Vec<String>,
-    /// When it may be destroyed; `None` for never.
+    /// The time from which the workspace may be destroyed; `None` for never.
     pub expires_at: Option<DateTime<Utc>>,
-    /// What happens to it when nobody uses it.
+    /// The action that follows when nobody uses the workspace, and its delay.
     pub idle: IdlePolicy,
-    /// What it is made from, where that is not its image alone.
+    /// The snapshot that the workspace is made from; `None` where it is made from its image alone.
     pub origin: Option<MadeFrom>,
 }
 
-/// A caller's word that two requests with the same key are one.
+/// A caller's assurance that two requests with the same key are one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyClaim {
     /// The caller's key.
     pub key: String,
-    /// A hash of all that the request says.
+    /// A hash of the whole request.
     pub request_hash: [u8; 32],
 }
 
 /// Whether a workspace was let in.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Admission {
-    /// It was; its row says `creating`.
+    /// The workspace was let in; its row says `creating`.
     Admitted(Box<WorkspaceRow>),
     /// The same request came before and made this one.
     Repeated(Box<WorkspaceRow>),
@@ -169,8 +170,8 @@ pub(crate) fn is_counted() -> Expr {
 /// Whether fewer than `limit` places of a kind are taken, as a condition. It is part of the statement that takes a
 /// place, and those who take places take turns ([`Alone::Places`]), so that no two can see the same last place.
 ///
-/// Agent workspaces have places while they are active; what hosts an MCP server has one until it is gone, and needs none
-/// to be started again.
+/// Agent workspaces have places while they are active. The sandbox of a hosted MCP server has one until it is gone, and
+/// needs none to be started again.
 fn has_place(kind: ContainerKind, limit: u32, is_new: bool) -> Expr {
     match kind {
         ContainerKind::AgentWorkspace => workspaces(kind, is_counted()).lt(limit),

@@ -1,4 +1,4 @@
-//! What was done in workspaces and with them: written in batches, read newest first, deleted when it is old.
+//! The record of the actions in workspaces and on them: written in batches, read newest first, deleted when it is old.
 
 use std::{fmt, str::FromStr};
 
@@ -20,51 +20,51 @@ use crate::{
     words::{Word, from_integer, from_json, from_word, storable, storable_json},
 };
 
-/// Something that was done.
+/// An action.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuditRow {
-    /// Names it; later ones are greater.
+    /// The action's id; later actions have greater ones.
     pub id: AuditId,
-    /// Whose it is.
+    /// The project that the action belongs to.
     pub project: ProjectId,
-    /// In or with which workspace; `None` where none was made or named.
+    /// The workspace in which or on which it was done; `None` where none was made or named.
     pub workspace: Option<WorkspaceId>,
-    /// When it began.
+    /// The time at which the action began.
     pub at: DateTime<Utc>,
-    /// Who did it.
+    /// The author of the action.
     pub actor: Actor,
-    /// Under which session, where the caller has said so.
+    /// The session of the action, where the caller has named it.
     pub session: Option<String>,
-    /// A call or a step of a workspace's life.
+    /// The action's kind: a call or a step of a workspace's life.
     pub kind: AuditKind,
-    /// What, such as `bash` or `stop`.
+    /// The action's name, such as `bash` or `stop`.
     pub action: String,
-    /// How it ended.
+    /// The outcome.
     pub outcome: AuditOutcome,
-    /// The problem that it ended with.
+    /// The problem that the action ended with.
     pub problem: Option<String>,
-    /// How long it took.
+    /// The action's duration, in milliseconds.
     pub duration_ms: u64,
-    /// What it was asked, in few words; never contents, output or values of an environment.
+    /// The arguments of the action, in few words; never contents, output or values of an environment.
     pub arguments: Map<String, Value>,
     /// Bytes that the caller sent.
     pub bytes_in: u64,
     /// Bytes that the caller was sent.
     pub bytes_out: u64,
-    /// The request that asked for it.
+    /// The request that asked for the action.
     pub request_id: Option<String>,
 }
 
-/// Who did something.
+/// The author of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Actor {
     /// The server, by itself.
     Server,
-    /// Whoever holds this token.
+    /// The holder of this token.
     Token(TokenId),
 }
 
-/// What kind of thing was done.
+/// The kind of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuditKind {
     /// A call that reaches into a workspace.
@@ -73,18 +73,18 @@ pub enum AuditKind {
     Lifecycle,
 }
 
-/// How it ended.
+/// The outcome of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuditOutcome {
-    /// It was done.
+    /// The action was done.
     Ok,
-    /// It was not done, for a reason that lies in the request or in the workspace.
+    /// The action was not done, for a reason that lies in the request or in the workspace.
     Refused,
-    /// It went wrong.
+    /// The action went wrong.
     Failed,
-    /// Its time was up.
+    /// The action's time was up.
     TimedOut,
-    /// The caller went away before the end. What was begun may go on.
+    /// The caller went away before the end. The action may go on.
     Abandoned,
 }
 
@@ -154,7 +154,7 @@ readable!(AuditOutcome);
 // === impl AuditKind ===
 
 impl AuditKind {
-    /// The word for it in rows and JSON.
+    /// The kind's word in rows and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tool => "tool",
@@ -166,7 +166,7 @@ impl AuditKind {
 // === impl AuditOutcome ===
 
 impl AuditOutcome {
-    /// The word for it in rows and JSON.
+    /// The outcome's word in rows and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -195,7 +195,7 @@ impl Store {
         Ok(())
     }
 
-    /// A page of what was done in a project, newest first. `page.limit` is taken as it is.
+    /// Returns a page of the actions in a project, newest first. `page.limit` is taken as it is.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -223,7 +223,7 @@ impl Store {
         Ok(Page { items, next })
     }
 
-    /// Deletes at most `most` rows that are older than `before`; answers how many.
+    /// Deletes at most `most` rows that are older than `before`; returns their number.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -234,7 +234,7 @@ impl Store {
         Ok(deleted.rows_affected)
     }
 
-    /// The projects that have more than so many rows, with their numbers.
+    /// Returns the projects that have more than `beyond` rows, with their numbers of rows.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -246,7 +246,7 @@ impl Store {
         counts.into_iter().map(|(project, rows)| Ok((project.into(), from_integer("count", rows)?))).collect()
     }
 
-    /// Deletes at most `most` of a project's rows, the oldest first; answers how many.
+    /// Deletes at most `most` of a project's rows, the oldest first; returns their number.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.

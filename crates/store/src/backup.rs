@@ -6,7 +6,7 @@ use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, Statement};
 
 use crate::{DatabaseUrl, OpenError, connection::sqlite, open::Location};
 
-/// Why no copy was made.
+/// The reason for which no copy was made.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// PostgreSQL has its own tool.

@@ -1,4 +1,4 @@
-//! What can be changed of a workspace while it lives.
+//! The properties of a workspace that can be changed while it lives.
 
 use std::collections::BTreeMap;
 
@@ -18,16 +18,16 @@ use crate::{
     words::storable,
 };
 
-/// What to change of a workspace; what is `None` stays as it is.
+/// A change of a workspace; a property that is `None` stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WorkspaceChange {
-    /// Its name; `Some(None)` takes it away.
+    /// The workspace's name; `Some(None)` removes it.
     pub name: Option<Option<String>>,
-    /// All its labels.
+    /// All labels of the workspace.
     pub labels: Option<BTreeMap<String, String>>,
-    /// When it may be destroyed; `Some(None)` for never.
+    /// The time from which the workspace may be destroyed; `Some(None)` for never.
     pub expires_at: Option<Option<DateTime<Utc>>>,
-    /// What happens to it when nobody uses it.
+    /// The action that follows when nobody uses the workspace, and its delay.
     pub idle: Option<IdlePolicy>,
 }
 

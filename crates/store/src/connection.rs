@@ -1,7 +1,7 @@
 //! Connections to the database: those that write, and those that only read.
 //!
-//! What SQLite needs is in [`sqlite`], what PostgreSQL needs in [`postgres`]; the queries are the same on both. What
-//! one writer alone must decide, on all servers together, begins with [`Writer::begin_alone`].
+//! The needs of SQLite are met in [`sqlite`], those of PostgreSQL in [`postgres`]; the queries are the same on both. A
+//! decision that one writer alone must take, on all servers together, begins with [`Writer::begin_alone`].
 
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
@@ -24,18 +24,18 @@ pub(crate) struct Reader(DatabaseConnection);
 #[derive(Clone)]
 pub(crate) struct Writer(DatabaseConnection);
 
-/// What is decided by one transaction at a time, whichever server it comes from.
+/// The decisions that one transaction at a time takes, whichever server it comes from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Alone {
     /// The schema.
     Schema = 1,
-    /// What an installation has once: its first server and token, its default project.
+    /// The rows that an installation has once: its first server and token, its default project.
     Installation = 2,
-    /// Who gets the places that are left, and whose an idempotency key is.
+    /// The places that are left, the idempotency keys and the names of workspaces.
     Places = 3,
 }
 
-/// Opens the database, made where SQLite's file is missing.
+/// Opens the database; makes SQLite's file where it is missing.
 pub(crate) async fn open(url: &DatabaseUrl) -> Result<(Reader, Writer), OpenError> {
     match &url.location {
         Location::Sqlite(path) => {

@@ -1,4 +1,4 @@
-//! Why workspaces are destroyed.
+//! The reasons for which workspaces are destroyed.
 
 use std::fmt;
 
@@ -16,25 +16,26 @@ use crate::{
     words::Word,
 };
 
-/// Why a workspace, or what is left of one, is destroyed.
+/// The reason for which a workspace, or the remains of one, is destroyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DestroyReason {
-    /// Somebody asked for it.
+    /// Somebody asked for the destruction.
     Requested,
-    /// Its time was up.
+    /// The workspace's time was up.
     Expired,
-    /// It could not be made, and what there was of it went.
+    /// The workspace could not be made, and its remains were removed.
     FailedCreate,
-    /// The engine had it and no row did.
+    /// The engine had the workspace, and no row accounted for it.
     Orphan,
-    /// Its row was copied, and the copy became a server of its own. It lives on at the server that it was copied from.
+    /// The database with the workspace's row was copied, and the copy became a server of its own. The workspace lives
+    /// on at the server of the original.
     NewIdentity,
 }
 
 // === impl DestroyReason ===
 
 impl DestroyReason {
-    /// The word for it in rows, metrics and JSON.
+    /// The reason's word in rows, metrics and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Requested => "requested",
@@ -63,8 +64,8 @@ impl fmt::Display for DestroyReason {
 // === impl Store ===
 
 impl Store {
-    /// Records that a workspace is `destroying`, and why; the reason of a destruction that is only taken up again stays.
-    /// `None`: it is destroyed already, or its time is not up at `if_expired_at`, and nothing was changed.
+    /// Records that a workspace is `destroying`, and why; the reason of a destruction that is only taken up again
+    /// stays. `None`: it is destroyed already, or its time is not up at `if_expired_at`, and nothing was changed.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.

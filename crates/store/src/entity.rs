@@ -10,7 +10,7 @@ pub(crate) mod pulled_image;
 pub(crate) mod usage;
 
 pub(crate) mod idempotency_key {
-    //! Which request an idempotency key stands for.
+    //! The requests that idempotency keys stand for.
 
     use sea_orm::entity::prelude::*;
 
@@ -33,7 +33,7 @@ pub(crate) mod idempotency_key {
 }
 
 pub(crate) mod project {
-    //! Whose rows are whose.
+    //! The projects, which own the other rows.
 
     use sea_orm::entity::prelude::*;
 
@@ -128,7 +128,7 @@ pub(crate) mod snapshot {
 }
 
 pub(crate) mod token {
-    //! Who may call.
+    //! The tokens of those who may call.
 
     use sea_orm::entity::prelude::*;
 
@@ -156,7 +156,7 @@ pub(crate) mod token {
 }
 
 pub(crate) mod token_changes {
-    //! How often tokens were changed: one row.
+    //! The number of changes to tokens: one row.
 
     use sea_orm::entity::prelude::*;
 
@@ -175,7 +175,7 @@ pub(crate) mod token_changes {
 }
 
 pub(crate) mod session {
-    //! Who held a workspace when.
+    //! The sessions in which workspaces were held.
 
     use sea_orm::entity::prelude::*;
 

@@ -1,23 +1,23 @@
-//! Why the store could not do what it was asked.
+//! The reasons for which the store could not do what it was asked.
 
 use std::path::PathBuf;
 
 use emergent_provider::{ServerId, WorkspaceId};
 use sea_orm::DbErr;
 
-/// Why a query failed.
+/// The reason for which a query failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database refused or did not answer.
     #[error("the database failed to {action}")]
     Database {
-        /// What was asked, in words.
+        /// The action that the database was asked for, in words.
         action: &'static str,
         /// The database's error.
         #[source]
         source: DbErr,
     },
-    /// Another server drives the workspace: it has taken it over.
+    /// Another server has taken the workspace over and drives it.
     #[error("another server drives the workspace {0} now")]
     Moved(WorkspaceId),
     /// Another process runs as this server.
@@ -29,20 +29,20 @@ pub enum StoreError {
     /// A row holds a value that this release does not know; a newer release has written it.
     #[error("column {column} holds {value:?}, which this release does not know")]
     UnknownValue {
-        /// Which column.
+        /// The column.
         column: &'static str,
-        /// What it holds.
+        /// The value in the column.
         value: String,
     },
 }
 
-/// Why a store could not be opened.
+/// The reason for which a store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The file or its directory could not be made.
     #[error("the database file {} could not be made", path.display())]
     File {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// The system's error.
         #[source]
@@ -54,17 +54,17 @@ pub enum OpenError {
     /// The address of a PostgreSQL database cannot be used.
     #[error("DATABASE_URL cannot be used: {reason}")]
     Address {
-        /// Why not, without repeating it.
+        /// The reason, without the address.
         reason: String,
     },
     /// No connection to PostgreSQL.
     #[error("{url} could not be connected to: {reason}; {advice}")]
     Unreachable {
-        /// Where, without secrets.
+        /// The database's address, without secrets.
         url: String,
         /// The driver's or the server's words.
         reason: String,
-        /// What to do.
+        /// The user's next step.
         advice: &'static str,
     },
     /// A migration failed; nothing of it is kept.
@@ -84,7 +84,7 @@ pub enum OpenError {
     Prepare(#[source] StoreError),
 }
 
-/// Names what was asked of the database when it fails.
+/// Adds the action that the database was asked for to its error.
 pub(crate) trait Doing<T> {
     fn doing(self, action: &'static str) -> Result<T, StoreError>;
 }

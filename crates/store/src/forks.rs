@@ -1,4 +1,4 @@
-//! Lets the copies of a workspace in: all of them, or none.
+//! The admission of the copies of a workspace: all of them, or none.
 
 use emergent_provider::{SnapshotId, WorkspaceId};
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _};
@@ -18,7 +18,7 @@ use crate::{
 /// Whether the copies of a workspace were let in.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ForkAdmission {
-    /// They were: their rows and that of the snapshot between them and the workspace say `creating`.
+    /// The copies were let in: their rows and that of the snapshot between them and the workspace say `creating`.
     Admitted(Box<SnapshotRow>, Vec<WorkspaceRow>),
     /// The same request came before, and made the workspaces that are made from this snapshot.
     Repeated(SnapshotId),

@@ -1,4 +1,4 @@
-//! What happens to a workspace that nobody uses.
+//! The policy for a workspace that nobody uses.
 
 use std::{fmt, time::Duration};
 
@@ -12,31 +12,31 @@ use crate::{
 };
 use emergent_provider::WorkspaceId;
 
-/// What is done with a workspace that nobody has used for a while.
+/// The action on a workspace that nobody has used for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum IdleAction {
     /// Nothing: it runs on.
     #[default]
     None,
-    /// It is paused, and goes on with the next call.
+    /// The workspace is paused, and goes on with the next call.
     Pause,
-    /// It is stopped, and is started by the next call.
+    /// The workspace is stopped, and is started by the next call.
     Stop,
 }
 
-/// What happens to a workspace that nobody uses, and after how long.
+/// The action on a workspace that nobody uses, and the time after which it follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdlePolicy {
-    /// What is done.
+    /// The action.
     pub action: IdleAction,
-    /// How long nobody must have used it.
+    /// The time for which nobody must have used the workspace.
     pub after: Duration,
 }
 
 // === impl IdleAction ===
 
 impl IdleAction {
-    /// The word for it in rows, settings and JSON.
+    /// The action's word in rows, settings and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -63,7 +63,7 @@ impl fmt::Display for IdleAction {
 // === impl IdlePolicy ===
 
 impl IdlePolicy {
-    /// How long a workspace may be unused when nobody says.
+    /// The time of `after` where nobody sets one.
     pub const DEFAULT_AFTER: Duration = Duration::from_secs(30 * 60);
 
     pub(crate) fn of_columns(action: &str, after_ms: i64) -> Result<Self, StoreError> {
@@ -71,7 +71,8 @@ impl IdlePolicy {
         Ok(Self { action: from_word("idle_action", action)?, after })
     }
 
-    /// The number in its column. Nobody waits for 290 million years: the largest says as much.
+    /// The time as its column holds it, in milliseconds; the largest number that the column holds stands for all longer
+    /// times.
     pub(crate) fn after_ms(self) -> i64 {
         i64::try_from(self.after.as_millis()).unwrap_or(i64::MAX)
     }

@@ -1,7 +1,7 @@
 //! Ids of rows that no engine knows.
 
 emergent_provider::uuid_newtype!(
-    /// Names a project: whose rows are whose.
+    /// Names a project, which owns rows.
     ProjectId
 );
 emergent_provider::uuid_newtype!(
@@ -9,7 +9,7 @@ emergent_provider::uuid_newtype!(
     TokenId
 );
 emergent_provider::uuid_newtype!(
-    /// Names something that was done.
+    /// Names an action in the audit.
     AuditId
 );
 emergent_provider::uuid_newtype!(

@@ -1,4 +1,4 @@
-//! What makes this installation itself: its server id and its default project.
+//! The identity of an installation: its server id and its default project.
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use emergent_provider::ServerId;
@@ -18,7 +18,7 @@ use crate::{
 
 const DEFAULT_PROJECT: &str = "default";
 
-/// Made once, with the database, and then kept; the process, anew each time it is opened.
+/// The identity that is made once, with the database, and then kept, and the process, which is new at each opening.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Installation {
     server: ServerId,
@@ -55,13 +55,13 @@ impl Store {
         self.installation.server
     }
 
-    /// Tells this process from others that claim to be the same server.
+    /// The id that tells this process from others that claim to be the same server.
     pub(crate) fn process_id(&self) -> Uuid {
         self.installation.process
     }
 
-    /// Makes the one server of a copied database a server of its own, with a new id. What the rows say of the engine is
-    /// the other server's from now on: workspaces are recorded as destroyed, snapshots, hosted MCP servers and leftovers
+    /// Makes the one server of a copied database a server of its own, with a new id. The objects in the engine stay
+    /// the other server's: here, workspaces are recorded as destroyed, and snapshots, hosted MCP servers and leftovers
     /// are forgotten. Projects, tokens and the audit stay.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! Leftovers: what an engine has that no row accounts for, although it had been handed over to somebody. The rows of a
-//! restored backup, for example, do not know what was made after it. A leftover is kept for a while, so that an
+//! Leftovers: objects in an engine that no row accounts for, although they had been handed over to somebody. The rows
+//! of a restored backup, for example, do not know later workspaces. A leftover is kept for a while, so that an
 //! administrator can adopt it.
 
 use chrono::{DateTime, SubsecRound as _, Utc};
@@ -21,7 +21,7 @@ use crate::{
     words::{Word, from_word, parse, signed},
 };
 
-/// What a leftover is.
+/// The kind of a leftover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LeftoverKind {
     /// An agent's workspace.
@@ -37,24 +37,24 @@ pub enum LeftoverKind {
 pub struct LeftoverRow {
     /// The id of the workspace, the hosted server or the snapshot, from its label.
     pub id: Uuid,
-    /// What it is.
+    /// The leftover's kind.
     pub kind: LeftoverKind,
-    /// Which provider has it.
+    /// The provider that has the leftover.
     pub provider: ProviderKind,
-    /// Which server made it, from its label.
+    /// The server that made the leftover, from its label.
     pub maker: ServerId,
-    /// Which server found it, and drives its engine.
+    /// The server that found the leftover and drives its engine.
     pub server: ServerId,
-    /// When it was made.
+    /// The time at which the leftover was made.
     pub made_at: DateTime<Utc>,
-    /// When it was found: the time for which it is kept begins.
+    /// The time at which the leftover was found: the time for which it is kept begins.
     pub found_at: DateTime<Utc>,
 }
 
 // === impl LeftoverKind ===
 
 impl LeftoverKind {
-    /// The word for it in rows and JSON.
+    /// The kind's word in rows and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Workspace => "workspace",
@@ -152,7 +152,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Makes a leftover a snapshot, which is ready. False: there is no such leftover (any more), and nothing was changed.
+    /// Makes a leftover a snapshot, which is ready. False: there is no such leftover (any more), and nothing was
+    /// changed.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails; nothing was changed then.

@@ -1,8 +1,9 @@
-//! The rows: what this installation knows and keeps.
+//! The rows: all that this installation knows and keeps.
 //!
-//! [`Store`] is the whole public face, its methods grouped by concern in [`workspaces`], [`sessions`], [`snapshots`], [`tokens`],
-//! [`projects`], [`pulled_images`], [`mcp_servers`](mod@mcp_servers) and [`installation`]. Rows are plain structs; the entities behind them stay in here. One set of queries and migrations
-//! serves both databases, SQLite and PostgreSQL.
+//! [`Store`] is the whole public face, its methods grouped by concern in [`workspaces`], [`sessions`], [`snapshots`],
+//! [`tokens`], [`projects`], [`pulled_images`], [`mcp_servers`](mod@mcp_servers) and [`installation`]. Rows are plain
+//! structs; the entities behind them stay in here. One set of queries and migrations serves both databases, SQLite and
+//! PostgreSQL.
 
 mod connection;
 mod entity;

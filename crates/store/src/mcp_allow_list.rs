@@ -1,13 +1,13 @@
-//! Which hosted MCP servers, and which of their tools, somebody may use.
+//! The hosted MCP servers, and the tools of theirs, that somebody may use.
 //!
-//! A token carries one. It knows nothing of tokens, so that whatever else uses servers in somebody's name can carry one
-//! just as well, such as a type of agents.
+//! A token carries such a list. The list knows nothing of tokens, so that anything else that uses servers in somebody's
+//! name can carry one just as well, such as a type of agents.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use serde::{Deserialize, Serialize};
 
-/// Between a server's name and its tool's. A server's name has no underscore.
+/// The text between a server's name and its tool's. A server's name has no underscore.
 const BETWEEN: &str = "__";
 /// The longest name of a server.
 const LONGEST_SERVER: usize = 63;
@@ -40,7 +40,7 @@ impl McpAllowList {
         self.0.contains_key(server)
     }
 
-    /// Whether all that this server has may be used.
+    /// Whether all that this server offers may be used.
     pub fn allows_all_of(&self, server: &str) -> bool {
         self.0.get(server) == Some(&Allowed::All)
     }

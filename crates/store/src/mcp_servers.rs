@@ -42,45 +42,45 @@ pub const MCP_SERVERS_ON: ProviderKind = ProviderKind::Gvisor;
 /// A hosted MCP server, as the store has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct McpServerRow {
-    /// Names it.
+    /// The hosted server's id.
     pub id: McpServerId,
-    /// Whose it is.
+    /// The project that the hosted server belongs to.
     pub project: ProjectId,
-    /// Which server drives it.
+    /// The server that drives the hosted server.
     pub server: ServerId,
     /// Its name, which no other of the project has.
     pub name: String,
-    /// What it is.
+    /// The hosted server's specification.
     pub spec: McpServerSpec,
-    /// Names of its environment variables.
+    /// Names of the environment variables.
     pub environment_keys: Vec<String>,
     /// The variables themselves, encrypted.
     pub environment_sealed: Option<Vec<u8>>,
-    /// Grows with every change that its sandbox is made anew for.
+    /// The revision of the specification: grows with every change for which the sandbox is made anew.
     pub revision: u64,
-    /// The revision that its sandbox was made from.
+    /// The revision that the sandbox was made from.
     pub made_revision: Option<u64>,
-    /// Where it is in its life.
+    /// The hosted server's state.
     pub state: McpServerState,
-    /// What is to be said of that.
+    /// A message for people about the state.
     pub message: Option<String>,
-    /// How it last ended by itself.
+    /// The program's last end that nobody asked for.
     pub last_exit: Option<McpServerExit>,
-    /// How often it was started again.
+    /// The number of times that the program was started again.
     pub restarts: u64,
-    /// What its protocol's era was found to be.
+    /// The era of the MCP protocol that the program was found to speak.
     pub era: Option<String>,
-    /// What runs its sandbox.
+    /// The runtime of the sandbox.
     pub runtime: Option<String>,
-    /// What is weaker than asked for.
+    /// The warnings: each names something that is weaker than asked for.
     pub warnings: Vec<String>,
-    /// When it was registered.
+    /// The time at which the hosted server was registered.
     pub created_at: DateTime<Utc>,
-    /// When it was last changed.
+    /// The time of the last change.
     pub updated_at: DateTime<Utc>,
 }
 
-/// What a hosted MCP server is. Kept as JSON: fields are added with defaults and never change meaning.
+/// The specification of a hosted MCP server. Kept as JSON: fields are added with defaults and never change meaning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct McpServerSpec {
     /// The image.
@@ -88,12 +88,12 @@ pub struct McpServerSpec {
     /// The program and its arguments; absent: the image's own.
     #[serde(default)]
     pub cmd: Option<Vec<String>>,
-    /// Where the program runs; absent: the image's own directory, or `/workspace`.
+    /// The directory in which the program runs; absent: the image's own directory, or `/workspace`.
     #[serde(default)]
     pub workdir: Option<String>,
     /// The program speaks MCP on its standard input and output; else it listens on `port`.
     pub stdio_bridge: bool,
-    /// Where an HTTP server listens inside.
+    /// The port on which an HTTP server listens inside.
     #[serde(default)]
     pub port: Option<u16>,
     /// The path of an HTTP server's MCP endpoint.
@@ -102,18 +102,18 @@ pub struct McpServerSpec {
     /// The package that is installed first.
     #[serde(default)]
     pub package: Option<McpPackage>,
-    /// What happens when it ends by itself.
+    /// The action that follows when the program ends by itself.
     pub restart_policy: RestartPolicy,
     /// One process for all clients rather than one for each session.
     #[serde(default)]
     pub shared: bool,
-    /// Its processes run as root inside.
+    /// The server's processes run as root inside.
     #[serde(default)]
     pub run_as_root: bool,
     /// Volumes by name, each with its path inside.
     #[serde(default)]
     pub volumes: BTreeMap<String, String>,
-    /// Workspaces whose `/workspace` it sees, by a volume's name.
+    /// Workspaces whose `/workspace` the server sees, by a volume's name.
     #[serde(default)]
     pub shares: BTreeMap<String, McpShare>,
     /// CPU cores.
@@ -124,7 +124,7 @@ pub struct McpServerSpec {
     pub disk_bytes: u64,
     /// Processes and threads.
     pub pids: u32,
-    /// What it may reach: `none`, `isolated` or `outbound`.
+    /// The networks that the server may reach: `none`, `isolated` or `outbound`.
     pub network: String,
     /// How long a call may take, in milliseconds.
     pub call_timeout_ms: u64,
@@ -135,7 +135,7 @@ pub struct McpServerSpec {
 pub struct McpShare {
     /// The workspace, of the same project.
     pub workspace: Uuid,
-    /// Where it is inside the server.
+    /// The path of the workspace inside the server.
     pub path: String,
     /// The server cannot write there.
     pub read_only: bool,
@@ -144,7 +144,7 @@ pub struct McpShare {
 /// A package from a registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct McpPackage {
-    /// Which registry.
+    /// The registry.
     pub registry: PackageRegistry,
     /// The package with its version, in the registry's own words.
     pub requirement: String,
@@ -153,7 +153,7 @@ pub struct McpPackage {
     pub constraints: Vec<String>,
 }
 
-/// Where packages come from.
+/// The registry of a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PackageRegistry {
@@ -163,60 +163,60 @@ pub enum PackageRegistry {
     Pypi,
 }
 
-/// What happens to a server that has ended by itself.
+/// The action that follows when a hosted server's program has ended by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
-    /// It is started again.
+    /// The program is started again.
     Always,
-    /// It is started again unless it ended with 0.
+    /// The program is started again unless it ended with 0.
     OnFailure,
-    /// It stays as it is.
+    /// The program stays ended.
     Never,
 }
 
-/// How a hosted server ended.
+/// The end of a hosted server's program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct McpServerExit {
-    /// Its exit code.
+    /// The exit code.
     pub code: Option<i32>,
-    /// The signal that ended it.
+    /// The signal that ended the program.
     pub signal: Option<i32>,
-    /// Why, where the sandbox as a whole ended.
+    /// The reason, where the sandbox as a whole ended.
     pub reason: Option<String>,
-    /// The end of its standard error.
+    /// The last output on standard error.
     pub stderr: String,
-    /// When.
+    /// The time of the end.
     pub at: DateTime<Utc>,
 }
 
-/// Where a hosted server is in its life.
+/// The state of a hosted server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum McpServerState {
-    /// On its way to running.
+    /// The server is on its way to running.
     Starting,
-    /// It takes calls.
+    /// The server takes calls.
     Running,
-    /// Its program ends, or does not answer, before it is ready; it waits for the next try.
+    /// The server's program ends, or does not answer, before it is ready; the server waits for the next try.
     Failing,
-    /// It has crashed too often, and waits.
+    /// The server has crashed too often, and waits.
     BackingOff,
-    /// It does not run, by somebody's will or its policy's.
+    /// The server does not run, because somebody stopped it or its restart policy says so.
     Stopped,
-    /// Its sandbox could not be made; it waits for the next try.
+    /// The server's sandbox could not be made; the server waits for the next try.
     Failed,
-    /// On its way to be gone.
+    /// The server is on its way to be gone.
     Deleting,
 }
 
-/// How far a change of a hosted server reaches.
+/// The reach of a change of a hosted server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum McpChangeReach {
-    /// Only how it is looked after changes; what runs goes on.
+    /// The change concerns the server's supervision only; the running processes go on.
     Settings,
-    /// Its processes are started again.
+    /// The server's processes are started again.
     Processes,
-    /// Its sandbox is made anew.
+    /// The server's sandbox is made anew.
     Sandbox,
 }
 
@@ -228,7 +228,7 @@ pub struct UnknownMcpServerState(String);
 /// Whether a hosted server was let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum McpServerAdmission {
-    /// It was; its row is recorded.
+    /// The server was let in; its row is recorded.
     Admitted,
     /// The project has one of this name. Nothing was recorded.
     NameTaken,
@@ -241,9 +241,9 @@ pub enum McpServerAdmission {
 /// Whether a hosted server was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum McpServerChange {
-    /// Its row says so.
+    /// The server's row holds the change.
     Changed,
-    /// It is not there, on its way to be gone, or another server's. Nothing was changed.
+    /// The server does not exist, is on its way to be gone, or is another server's. Nothing was changed.
     Gone,
     /// The project may not have that much more. Nothing was changed.
     OverQuota(QuotaReached),
@@ -252,7 +252,7 @@ pub enum McpServerChange {
 // === impl McpServerId ===
 
 impl McpServerId {
-    /// The id that its sandbox goes by.
+    /// The id of the server's sandbox.
     pub fn sandbox(self) -> WorkspaceId {
         self.as_uuid().into()
     }
@@ -267,7 +267,7 @@ impl From<WorkspaceId> for McpServerId {
 // === impl McpServerSpec ===
 
 impl McpServerSpec {
-    /// What its sandbox may use.
+    /// The resources that the server's sandbox may use.
     pub fn limits(&self) -> ResourceLimits {
         let &Self { cpu, memory_bytes, disk_bytes, pids, .. } = self;
         ResourceLimits { cpu, memory_bytes, disk_bytes, pids }
@@ -281,7 +281,7 @@ impl McpServerState {
     pub const ALL: [Self; 7] =
         [Self::Starting, Self::Running, Self::Failing, Self::BackingOff, Self::Stopped, Self::Failed, Self::Deleting];
 
-    /// The word for it in rows and JSON.
+    /// The state's word in rows and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -358,7 +358,7 @@ impl Store {
         row.map(McpServerRow::try_from).transpose()
     }
 
-    /// One server of whatever project.
+    /// Returns one hosted server, of any project.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -377,7 +377,7 @@ impl Store {
         rows.into_iter().map(McpServerRow::try_from).collect()
     }
 
-    /// Every server that a server of ours drives.
+    /// Every hosted server that a server of ours drives.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -387,9 +387,9 @@ impl Store {
         rows.into_iter().map(McpServerRow::try_from).collect()
     }
 
-    /// Records what a server is from now on, if its project's quotas have room for what it takes then. Where its sandbox
-    /// is to be made anew it has its next revision, and where other processes are to run, the era of its protocol is
-    /// forgotten.
+    /// Records the new specification of a hosted server, if its project's quotas have room for it. Where the sandbox is
+    /// to be made anew, the hosted server has its next revision; where other processes are to run, the era of its
+    /// protocol is forgotten.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -435,7 +435,7 @@ impl Store {
         Ok(McpServerChange::Changed)
     }
 
-    /// Records where a server is in its life. One that is on its way to be gone stays there.
+    /// Records the state of a hosted server. One that is on its way to be gone stays there.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -494,7 +494,7 @@ impl Store {
         Ok(())
     }
 
-    /// Records what the era of a server's protocol was found to be.
+    /// Records the era of the protocol that a hosted server was found to speak.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -504,7 +504,7 @@ impl Store {
         Ok(())
     }
 
-    /// Only what names this server of ours as its host is recorded by it.
+    /// A statement that changes a hosted server only while this server of ours drives it.
     fn own_mcp_server(&self, id: McpServerId) -> UpdateMany<Entity> {
         let of = Entity::update_many().filter(Column::Id.eq(id.as_uuid()));
         of.filter(Column::ServerId.eq(self.server_id().as_uuid()))

@@ -58,7 +58,7 @@ pub(crate) async fn run(writer: &Writer) -> Result<(), OpenError> {
     transaction.commit().await.doing("finish its migration").map_err(OpenError::Prepare)
 }
 
-/// Makes the schemas that are missing. Whoever may not make any can have them made by somebody who may.
+/// Makes the schemas that are missing. A user who may not make any can have them made by one who may.
 async fn make_schemas(transaction: &DatabaseTransaction) -> Result<(), DbErr> {
     for schema in SCHEMAS {
         let there = "SELECT 1 FROM pg_namespace WHERE nspname = $1";

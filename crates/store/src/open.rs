@@ -1,4 +1,4 @@
-//! Opens a store: the file, the connections, the schema.
+//! The opening of a store: the file, the connections, the schema.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -12,7 +12,7 @@ use crate::{
     migration,
 };
 
-/// Where the rows are. Its texts never show a password.
+/// The place of the rows. Its texts never show a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl {
     pub(crate) location: Location,

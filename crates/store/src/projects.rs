@@ -1,4 +1,4 @@
-//! Projects: whose rows are whose. One is made when it is first named, and none is ever renamed.
+//! Projects, which own the other rows. A project is made when it is first named, and none is ever renamed.
 
 use sea_orm::{
     ActiveValue::Set, ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, QueryFilter as _,
@@ -7,7 +7,7 @@ use sea_orm::{
 
 use crate::{ProjectId, Store, StoreError, entity::project, error::Doing as _, installation::now, words::storable};
 
-/// Finds a project by its name, which is made if there is none: by one caller alone, whoever else asks at that moment.
+/// Finds a project by its name, or makes it: of callers that ask at once, one makes it.
 pub(crate) async fn find_or_make(connection: &impl ConnectionTrait, name: &str) -> Result<ProjectId, StoreError> {
     let name = &storable(name);
     let new = project::ActiveModel {

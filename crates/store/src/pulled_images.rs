@@ -1,5 +1,5 @@
-//! Which images servers have had pulled for which project: what was pulled for one is no image for another one, and what
-//! nobody uses goes.
+//! The images that servers have had pulled, each for one project: an image that was pulled for one project is not
+//! available to another one. An image that nobody uses is removed.
 //!
 //! A row is there before the pull is. One without an id belongs to a pull that is under way or was cut short.
 
@@ -22,17 +22,17 @@ use crate::{
 /// An image that was pulled for a project.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PulledImage {
-    /// By which server's engine.
+    /// The server on whose engine the image is.
     pub server: ServerId,
-    /// For whom.
+    /// The project that the image was pulled for.
     pub project: ProjectId,
-    /// Under which reference.
+    /// The reference under which the image was pulled.
     pub image: ImageRef,
-    /// The engine's id of what was pulled; `None` while it is being pulled.
+    /// The engine's id of the image; `None` while it is being pulled.
     pub id: Option<String>,
-    /// Its size in bytes, with layers that it shares with others.
+    /// The image's size in bytes, with layers that it shares with others.
     pub bytes: u64,
-    /// When a workspace or a hosted server was last made from it.
+    /// The time at which a workspace or a hosted server was last made from the image.
     pub last_used_at: DateTime<Utc>,
 }
 
@@ -49,7 +49,8 @@ pub(crate) fn bytes_of(project: ProjectId) -> Expr {
 // === impl Store ===
 
 impl Store {
-    /// What was pulled under a reference, by whatever server, since several may drive one engine, and for whatever project.
+    /// The images that were pulled under a reference, by every server, since several may drive one engine, and for
+    /// every project.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -79,7 +80,7 @@ impl Store {
         Ok(())
     }
 
-    /// Records what a project has pulled.
+    /// Records the image that a project has pulled.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -99,7 +100,7 @@ impl Store {
         Ok(())
     }
 
-    /// Takes back what was recorded of a pull that came to nothing. A row of an earlier one stays.
+    /// Removes the record of a pull that came to nothing. The record of an earlier pull stays.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -109,7 +110,7 @@ impl Store {
         Ok(())
     }
 
-    /// What this server has pulled and nothing was made from since `before`.
+    /// The images that this server has pulled and that nothing was made from since `before`.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -119,7 +120,7 @@ impl Store {
         rows.into_iter().map(PulledImage::try_from).collect()
     }
 
-    /// Forgets what was pulled for a project and not used since `before`. False when somebody has used it meanwhile.
+    /// Forgets an image that was pulled for a project and not used since `before`. False: it was used since.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.

@@ -1,8 +1,8 @@
-//! How much a project may have. Quotas are looked at in the statement that takes a place, as the limit of the whole
-//! installation is, so that no two creates can see the same last place.
+//! The quotas of projects. Each is checked in the statement that takes a place, as the limit of the whole installation
+//! is, so that no two creates can see the same last place.
 //!
-//! What is counted is what was promised, not what is used at a moment: workspaces and hosted MCP servers count
-//! with their limits, a snapshot with its size, and with its workspace's disk limit while it is being taken.
+//! The figures count promises, not the use at a moment: workspaces and hosted MCP servers count with their
+//! limits, a snapshot with its size, and with its workspace's disk limit while it is being taken.
 
 use std::fmt;
 
@@ -32,13 +32,13 @@ const CORE: f64 = 1_000.0;
 /// A project.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Project {
-    /// Names it.
+    /// The project's id.
     pub id: ProjectId,
-    /// What people call it.
+    /// The project's name.
     pub name: String,
-    /// When it was first named.
+    /// The time at which the project was first named.
     pub created_at: DateTime<Utc>,
-    /// How much it may have.
+    /// The project's quota.
     pub quota: Quota,
 }
 
@@ -63,7 +63,7 @@ pub struct Quota {
     pub max_snapshots: Option<u32>,
 }
 
-/// How much a project has, or would have more.
+/// The amounts that a project has, or would have in addition.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct QuotaUse {
     /// Active agent workspaces.
@@ -113,20 +113,20 @@ pub enum Measure {
     .measure.as_str(), .measure.show(*.most), .measure.show(*.used), .measure.show(*.wanted), .measure.option()
 )]
 pub struct QuotaReached {
-    /// Which figure.
+    /// The figure.
     pub measure: Measure,
-    /// What it allows.
+    /// The amount that the quota allows.
     pub most: u64,
-    /// What is taken.
+    /// The amount that is in use.
     pub used: u64,
-    /// What was asked for.
+    /// The amount that was asked for.
     pub wanted: u64,
 }
 
 // === impl Quota ===
 
 impl Quota {
-    /// Which quota has no room for so much more.
+    /// Returns the quota that has no room for so much more.
     pub fn reached(&self, used: &QuotaUse, wanted: &QuotaUse) -> Option<QuotaReached> {
         Measure::ALL.into_iter().find_map(|measure| {
             let (most, used, wanted) = (measure.limit(self)?, measure.of(used), measure.of(wanted));
@@ -138,8 +138,8 @@ impl Quota {
 // === impl QuotaUse ===
 
 impl QuotaUse {
-    /// What one more workspace takes. `is_new`: it does not count yet at all, where one that is started again is kept
-    /// already.
+    /// Returns the use of one more workspace. `is_new`: the workspace does not count yet at all; one that is started
+    /// again counts in part already.
     pub fn of_workspace(kind: ContainerKind, limits: &ResourceLimits, is_new: bool) -> Self {
         let one = |counts: bool| u64::from(counts);
         let is_agents = kind == ContainerKind::AgentWorkspace;
@@ -152,17 +152,17 @@ impl QuotaUse {
         }
     }
 
-    /// What a hosted MCP server with these limits takes.
+    /// Returns the use of a hosted MCP server with these limits.
     pub fn of_mcp_server(limits: &ResourceLimits) -> Self {
         Self { mcp_servers: 1, disk_bytes: limits.disk_bytes, ..Self::of_limits(limits) }
     }
 
-    /// What a snapshot of a workspace with these limits takes until it is known how large it is.
+    /// Returns the use of a snapshot of a workspace with these limits; it stands until the snapshot's size is known.
     pub fn of_snapshot(limits: &ResourceLimits) -> Self {
         Self { snapshots: 1, disk_bytes: limits.disk_bytes, ..Self::default() }
     }
 
-    /// What this is more than another, figure by figure.
+    /// Returns the difference to another use, figure by figure; a figure that is less than the other's gives 0.
     pub fn beyond(&self, other: &Self) -> Self {
         Self {
             active: self.active.saturating_sub(other.active),
@@ -185,7 +185,7 @@ impl QuotaUse {
 // === impl Measure ===
 
 impl Measure {
-    /// All of them, in the order in which they are told.
+    /// All measures, in the order in which they are told.
     pub const ALL: [Self; 8] =
         [Self::Total, Self::Active, Self::McpServers, Self::Snapshots, Self::Cpu, Self::Memory, Self::Pids, Self::Disk];
 
@@ -203,7 +203,7 @@ impl Measure {
         }
     }
 
-    /// The name of the client's option that sets it.
+    /// The name of the client's option that sets the figure.
     fn option(self) -> String {
         self.as_str().replace('_', "-")
     }
@@ -253,7 +253,7 @@ impl Measure {
         }
     }
 
-    /// What a project has of it.
+    /// Returns the expression for a project's use of the measure.
     fn used(self, project: ProjectId) -> Expr {
         let servers = |amount: Expr| servers_of(project, amount);
         match self {
@@ -344,7 +344,7 @@ pub(crate) async fn used_by(connection: &impl ConnectionTrait, project: ProjectI
     })
 }
 
-/// Which of a project's quotas has no room for so much more.
+/// Returns the quota of a project that has no room for so much more.
 pub(crate) async fn over_quota(
     connection: &impl ConnectionTrait,
     project: ProjectId,
@@ -403,7 +403,7 @@ fn cpu(column: impl IntoColumnRef) -> Expr {
     or_none(whole(Func::round(Expr::from(Func::sum(Expr::col(column))).mul(CORE))))
 }
 
-/// Of a snapshot that could not be taken nothing is left.
+/// Bytes of snapshots: the known size, or else the disk limit. A snapshot that could not be taken has neither.
 fn snapshot_bytes() -> Expr {
     let known = Expr::col(SnapshotColumn::RootBytes).add(Expr::col(SnapshotColumn::WorkspaceBytes));
     let expected = Expr::col(SnapshotColumn::DiskBytes);

@@ -1,4 +1,4 @@
-//! Forgets what was destroyed long ago.
+//! The removal of rows that were destroyed long ago.
 
 use chrono::{DateTime, Utc};
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _};

@@ -1,4 +1,4 @@
-//! The servers that share a database: who each is, whether it lives, and who takes over when it does not.
+//! The servers that share a database: their identities, their leases, and the takeover of a dead server's workspaces.
 //!
 //! A server holds a lease on its own row and renews it. A server that did not for [`LEASE`] may be dead, or suspended,
 //! or cut off: the others take its workspaces, and it finds out before it does anything more, because its lease is
@@ -44,12 +44,12 @@ use crate::{
 pub const LEASE: Duration = Duration::from_secs(30);
 const LEASE_DELTA: TimeDelta = TimeDelta::seconds(30);
 
-/// Who a server says that it is.
+/// The identity that a server claims.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerIdentity {
-    /// For people, such as its host's name.
+    /// A name for people, such as that of the server's host.
     pub name: Option<String>,
-    /// Where the other servers reach it.
+    /// The address at which the other servers reach the server.
     pub url: Option<String>,
     /// Tells two processes apart that have the same id by mistake: the same text only where the one before has ended
     /// for certain.
@@ -59,42 +59,42 @@ pub struct ServerIdentity {
 /// A server, as the others see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerRow {
-    /// Names it, here and in the labels of what it made.
+    /// The server's id, here and in the labels of all that it made.
     pub id: ServerId,
-    /// For people.
+    /// A name, for people.
     pub name: Option<String>,
-    /// Where the other servers reach it.
+    /// The address at which the other servers reach the server.
     pub url: Option<String>,
     /// The engine of each of its providers.
     pub engines: Engines,
-    /// It takes no new workspaces.
+    /// The server takes no new workspaces.
     pub draining: bool,
-    /// Its lease runs.
+    /// The server's lease runs.
     pub alive: bool,
-    /// When it was made.
+    /// The time at which the server's row was made.
     pub created_at: DateTime<Utc>,
 }
 
 /// Engines by the providers that drive them, each by an id that no other engine has.
 pub type Engines = BTreeMap<ProviderKind, String>;
 
-/// What was taken over from a dead server.
+/// The workspaces and hosted MCP servers that were taken over from a dead server.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TakenOver {
     /// The workspaces that are this server's now.
     pub workspaces: Vec<WorkspaceRow>,
-    /// How many hosted MCP servers are.
+    /// The number of hosted MCP servers that are this server's now.
     pub mcp_servers: u64,
 }
 
-/// What came of renewing a lease.
+/// The result of renewing a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Renewal {
-    /// It runs on.
+    /// The lease runs on.
     Renewed(ServerRow),
-    /// It had run out; it runs again. What the server knows of its workspaces may no longer be true.
+    /// The lease had run out; it runs again. The server's knowledge of its workspaces may no longer be true.
     ClaimedAnew(ServerRow),
-    /// Another process has it: this one must do nothing more.
+    /// Another process has the lease: this one must do nothing more.
     Usurped,
 }
 
@@ -214,9 +214,9 @@ impl Store {
         Ok(())
     }
 
-    /// Takes what a server drives on these providers over, if its lease has run out: workspaces, snapshots and hosted MCP
-    /// servers. Of servers that try at once each of them goes to one. A server that renews its lease at this moment
-    /// either keeps all of them, or finds that it had lost it.
+    /// Takes over all that a server drives on these providers, if its lease has run out: workspaces, snapshots and
+    /// hosted MCP servers. Each of them goes to one of the servers that try at once. A server that renews its lease at
+    /// this moment either keeps all of them, or learns that it had lost the lease.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails; nothing has changed hands then.
@@ -280,7 +280,7 @@ impl ServerRow {
         })
     }
 
-    /// What people call it.
+    /// The name that people see: the server's own, or its id where it has none.
     pub fn title(&self) -> String {
         self.name.clone().unwrap_or_else(|| self.id.to_string())
     }

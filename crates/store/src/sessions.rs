@@ -1,4 +1,4 @@
-//! Who holds a workspace, and who held it before.
+//! The holders of a workspace, now and before.
 //!
 //! At most one session of a workspace is open. A unique index over the open ones sees to it, so that of all who attach
 //! at the same moment, on however many servers, one does.
@@ -25,43 +25,43 @@ use crate::{
 /// One attachment of an agent to a workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRow {
-    /// Names it.
+    /// The session's id.
     pub id: SessionId,
-    /// Which workspace.
+    /// The workspace.
     pub workspace: WorkspaceId,
-    /// Who holds the workspace, in the holder's own words.
+    /// The holder of the workspace, in the holder's own words.
     pub holder: String,
-    /// Since when.
+    /// The time since which the holder has the workspace.
     pub attached_at: DateTime<Utc>,
-    /// How long it lasts without a call; `None`: until it is ended.
+    /// The time for which the session lasts without a call; `None`: until it is ended.
     pub lease: Option<Duration>,
-    /// When it ends unless it is renewed.
+    /// The time at which the session ends unless it is renewed.
     pub expires_at: Option<DateTime<Utc>>,
-    /// When and why it ended; `None`: it is open.
+    /// The time and the reason of the session's end; `None`: it is open.
     pub ended: Option<(DateTime<Utc>, SessionEnd)>,
 }
 
 /// A session to open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewSession {
-    /// Names it.
+    /// The session's id.
     pub id: SessionId,
-    /// Which workspace.
+    /// The workspace.
     pub workspace: WorkspaceId,
-    /// Who is to hold it.
+    /// The holder that the workspace is to have.
     pub holder: String,
-    /// How long it lasts without a call; `None`: until it is ended.
+    /// The time for which the session lasts without a call; `None`: until it is ended.
     pub lease: Option<Duration>,
 }
 
-/// Why a session ended.
+/// The reason for which a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SessionEnd {
-    /// Its holder let the workspace go.
+    /// The holder let the workspace go.
     Detached,
     /// Another holder took the workspace over.
     TakenOver,
-    /// Its holder was not heard of for as long as its lease.
+    /// The holder was not heard of for as long as the session's lease.
     Expired,
     /// The workspace was destroyed.
     Destroyed,
@@ -72,11 +72,11 @@ pub enum SessionEnd {
 /// Whether a session was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attachment {
-    /// It is open since now.
+    /// The session is open since now.
     Attached(SessionRow),
-    /// It was open already, by the same holder; its lease begins anew.
+    /// The same holder had opened the session already; its lease begins anew.
     Renewed(SessionRow),
-    /// This one is open.
+    /// This other session is open.
     Held(SessionRow),
     /// Another session has, or had, this id.
     IdTaken,
@@ -224,7 +224,8 @@ impl Store {
     }
 }
 
-/// Attaching with an id that is known is repeating oneself, if the session is open and the holder's own.
+/// Renews a session whose id is known, if it is open and has the workspace and the holder of `new`; else the id is
+/// taken.
 async fn again(
     transaction: DatabaseTransaction,
     known: Model,

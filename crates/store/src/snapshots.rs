@@ -35,49 +35,49 @@ use crate::{
 /// A snapshot, as the store has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SnapshotRow {
-    /// What was known of it from the beginning.
+    /// The facts that were known of the snapshot from the beginning.
     pub new: NewSnapshotRow,
-    /// Its state.
+    /// The snapshot's state.
     pub state: SnapshotState,
-    /// How large it is; known once it is ready.
+    /// The snapshot's size; known once it is ready.
     pub taken: Option<Taken>,
-    /// When it was asked for.
+    /// The time at which the snapshot was asked for.
     pub created_at: DateTime<Utc>,
-    /// When it was taken.
+    /// The time at which the snapshot was taken.
     pub ready_at: Option<DateTime<Utc>>,
 }
 
-/// A snapshot to record, with what its workspace was then: workspaces that are made from it are the same unless they
-/// are asked to be otherwise.
+/// A snapshot to record, with the properties that its workspace had then: workspaces that are made from it have the
+/// same, unless others are asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewSnapshotRow {
-    /// Names it.
+    /// The snapshot's id.
     pub id: SnapshotId,
-    /// Whose it is.
+    /// The project that the snapshot belongs to.
     pub project: ProjectId,
-    /// Which server keeps it.
+    /// The server that keeps the snapshot.
     pub server: ServerId,
-    /// Of which workspace it is.
+    /// The workspace that the snapshot is taken of.
     pub workspace: WorkspaceId,
-    /// Which provider has it.
+    /// The provider that has the snapshot.
     pub provider: ProviderKind,
-    /// For people.
+    /// A name, for people.
     pub name: Option<String>,
-    /// For people and programs.
+    /// Labels, for people and programs.
     pub labels: BTreeMap<String, String>,
-    /// Made for a fork, and to go with its end: nobody sees it.
+    /// The snapshot is made for a fork and is removed when the fork ends: nobody sees it.
     pub temporary: bool,
-    /// What the workspace was for.
+    /// The workspace's purpose.
     pub kind: ContainerKind,
-    /// What the workspace ran.
+    /// The image that the workspace ran.
     pub image: ImageRef,
-    /// What it might use.
+    /// The resources that the workspace might use.
     pub limits: ResourceLimits,
-    /// What it might reach.
+    /// The networks that the workspace might reach.
     pub network: NetworkPolicy,
-    /// Calls might run commands as root inside.
+    /// Calls might run commands as root in the workspace.
     pub allow_root: bool,
-    /// Names of its environment variables, without their values.
+    /// Names of the workspace's environment variables, without their values.
     pub environment_keys: Vec<String>,
 }
 
@@ -94,7 +94,7 @@ pub enum SnapshotStateWord {
     Error,
 }
 
-/// The state of a snapshot, with what belongs to it.
+/// The state of a snapshot, with its details.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SnapshotState {
     /// Being taken.
@@ -105,7 +105,7 @@ pub enum SnapshotState {
     Deleting,
     /// Not taken because something went wrong; nothing of it is in the engine.
     Error {
-        /// What went wrong and what to do; for people and agents.
+        /// The cause of the error and the user's next step; for people and agents.
         message: String,
     },
 }
@@ -131,7 +131,7 @@ pub struct SnapshotFilter {
 /// Whether a snapshot was recorded.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SnapshotAdmission {
-    /// It was; its row says `creating`.
+    /// The snapshot was recorded; its row says `creating`.
     Admitted(Box<SnapshotRow>),
     /// The same request came before and made this one.
     Repeated(SnapshotId),
@@ -193,7 +193,7 @@ impl Store {
         Ok(row.filter(|row| row.new.project == project))
     }
 
-    /// One snapshot of whatever project.
+    /// Returns one snapshot, of any project.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -338,7 +338,7 @@ impl FromStr for SnapshotStateWord {
 // === impl SnapshotState ===
 
 impl SnapshotState {
-    /// The state without what belongs to it.
+    /// The state without its details.
     pub fn word(&self) -> SnapshotStateWord {
         match self {
             Self::Creating => SnapshotStateWord::Creating,

@@ -9,8 +9,8 @@
 //!    error ◄───────┘           any ──► destroying ──► destroyed
 //! ```
 //!
-//! From `stopped` and `error` a workspace is `starting` until it is `ready`. Its row keeps where it comes from meanwhile, for the
-//! case that the start fails.
+//! From `stopped` and `error` a workspace is `starting` until it is `ready`. Its row keeps where it comes from
+//! meanwhile, for the case that the start fails.
 
 use std::{fmt, str::FromStr};
 
@@ -37,7 +37,7 @@ pub enum StateWord {
     Error,
 }
 
-/// The state of a workspace, with what belongs to it.
+/// The state of a workspace, with its details.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WorkspaceState {
     /// Being made.
@@ -56,35 +56,35 @@ pub enum WorkspaceState {
     Destroyed,
     /// Not running because something went wrong.
     Error {
-        /// What went wrong; stable, for programs.
+        /// The cause of the error; stable, for programs.
         reason: ErrorReason,
-        /// What went wrong and what to do; for people and agents.
+        /// The cause of the error and the user's next step; for people and agents.
         message: String,
     },
 }
 
-/// What can go wrong with a workspace.
+/// The cause of a workspace's error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorReason {
-    /// It could not be made; nothing of it is left in the engine.
+    /// The workspace could not be made; nothing of it is left in the engine.
     CreateFailed,
-    /// The engine did not answer when it was to be made; what is left of it goes when the engine is back.
+    /// The engine did not answer when the workspace was to be made; its remains are removed when the engine is back.
     EngineUnavailable,
-    /// The server was stopped while it was being made; nothing of it is left in the engine.
+    /// The server was stopped while the workspace was being made; nothing of it is left in the engine.
     CreateInterrupted,
-    /// It used more memory than its limit and was ended. Its files are kept; the next call starts it again.
+    /// The workspace used more memory than its limit and was ended. Its files are kept; the next call starts it again.
     Oom,
-    /// It wanted more processes than its limit, or than its machine has, and ended. Its files are kept; the next call
-    /// starts it again.
+    /// The workspace wanted more processes than its limit, or than its machine has, and ended. Its files are kept; the
+    /// next call starts it again.
     ProcessLimit,
-    /// Its files took more than its disk limit, or it wrote while its machine's disk was nearly full, and it was ended.
-    /// Its files are kept; the next call starts it again, but no program runs in it until there is room.
+    /// The workspace's files took more than its disk limit, or it wrote while its machine's disk was nearly full, and
+    /// it was ended. Its files are kept; the next call starts it again, but no program runs in it until there is room.
     DiskFull,
-    /// Something outside ended it. Its files are kept; the next call starts it again.
+    /// Something outside ended the workspace. Its files are kept; the next call starts it again.
     Killed,
-    /// It could not be started again. Its files are kept; the next call tries once more.
+    /// The workspace could not be started again. Its files are kept; the next call tries once more.
     StartFailed,
-    /// The engine no longer has it: something removed it behind the server's back.
+    /// The engine no longer has the workspace: something removed it behind the server's back.
     EngineLost,
 }
 
@@ -115,7 +115,7 @@ impl StateWord {
     /// The states that count towards `WORKSPACE_MAX_CONCURRENT`.
     pub const COUNTED: [Self; 4] = [Self::Creating, Self::Ready, Self::Paused, Self::Starting];
 
-    /// The word for it in rows and JSON.
+    /// The state's word in rows and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Creating => "creating",
@@ -148,7 +148,7 @@ impl FromStr for StateWord {
 // === impl WorkspaceState ===
 
 impl WorkspaceState {
-    /// The state without what belongs to it.
+    /// The state without its details.
     pub fn word(&self) -> StateWord {
         match self {
             Self::Creating => StateWord::Creating,
@@ -179,7 +179,7 @@ impl ErrorReason {
         Self::EngineLost,
     ];
 
-    /// The word for it in rows and JSON.
+    /// The reason's word in rows and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::CreateFailed => "create_failed",

@@ -22,7 +22,7 @@ use crate::{
 /// How many tokens one query looks at: databases bound the parameters of a statement.
 const HASHES_AT_ONCE: usize = 1_000;
 
-/// What a token allows.
+/// A permission that a token grants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scope {
     /// See everything of the project.
@@ -41,40 +41,40 @@ pub struct UnknownScope(String);
 /// A token to make.
 #[derive(Debug, Clone)]
 pub struct NewToken {
-    /// Whose rows it opens.
+    /// The project whose rows the token opens.
     pub project: ProjectId,
-    /// For people.
+    /// A name, for people.
     pub name: String,
-    /// What it allows.
+    /// The permissions that the token grants.
     pub scopes: Vec<Scope>,
-    /// The hosted MCP servers that it may use; `None` for all of the project's.
+    /// The hosted MCP servers that the token may use; `None` for all of the project's.
     pub mcp: Option<McpAllowList>,
     /// SHA-256 of the secret.
     pub hash: [u8; 32],
-    /// When it stops working; `None` for never.
+    /// The time at which the token stops working; `None` for never.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
 /// A token, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// Names it.
+    /// The token's id.
     pub id: TokenId,
-    /// Whose rows it opens.
+    /// The project whose rows the token opens.
     pub project: ProjectId,
-    /// For people.
+    /// A name, for people.
     pub name: String,
-    /// What it allows.
+    /// The permissions that the token grants.
     pub scopes: Vec<Scope>,
-    /// The hosted MCP servers that it may use; `None` for all of the project's.
+    /// The hosted MCP servers that the token may use; `None` for all of the project's.
     pub mcp: Option<McpAllowList>,
-    /// When it was made.
+    /// The time at which the token was made.
     pub created_at: DateTime<Utc>,
-    /// When its secret was last replaced.
+    /// The time at which the secret was last replaced.
     pub rotated_at: Option<DateTime<Utc>>,
-    /// When it stops working; `None` for never.
+    /// The time at which the token stops working; `None` for never.
     pub expires_at: Option<DateTime<Utc>>,
-    /// When it was revoked; a revoked token no longer works.
+    /// The time at which the token was revoked; a revoked token no longer works.
     pub revoked_at: Option<DateTime<Utc>>,
 }
 
@@ -84,7 +84,7 @@ impl Scope {
     /// All scopes.
     pub const ALL: [Self; 3] = [Self::AdminRead, Self::AdminWrite, Self::McpUse];
 
-    /// The word for it in rows and JSON.
+    /// The scope's word in rows and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AdminRead => "admin:read",
@@ -157,7 +157,7 @@ impl Store {
         rows.into_iter().map(Token::try_from).collect()
     }
 
-    /// A token by its id, whoever's it is.
+    /// Returns the token with this id, of any project.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -204,7 +204,7 @@ impl Store {
         row.map(Token::try_from).transpose()
     }
 
-    /// Which of these hashes still open something at `now`.
+    /// Returns those of the hashes whose tokens are valid at `now`.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -224,7 +224,7 @@ impl Store {
         Ok(valid)
     }
 
-    /// How often tokens were revoked or rotated: while it is the same, every token that was valid is, until it expires.
+    /// Returns the number of revocations and rotations. While it is the same, valid tokens stay so until they expire.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.

@@ -1,4 +1,4 @@
-//! What workspaces used: samples, and what they add up to.
+//! The resources that workspaces used: samples, and their totals.
 
 use chrono::{DateTime, Utc};
 use emergent_provider::WorkspaceId;
@@ -16,18 +16,18 @@ use crate::{
     words::from_integer,
 };
 
-/// What a workspace used, as seen at one moment.
+/// The resources that a workspace used, as measured at one moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct UsageSample {
-    /// Which workspace.
+    /// The workspace.
     pub workspace: WorkspaceId,
-    /// Whose it is.
+    /// The project that the workspace belongs to.
     pub project: ProjectId,
-    /// When it was asked.
+    /// The time at which the figures were asked for.
     pub at: DateTime<Utc>,
     /// The time up to `at` that this sample stands for.
     pub seconds: f64,
-    /// CPU time used in it.
+    /// CPU time used in these seconds.
     pub cpu_seconds: f64,
     /// Memory in use.
     pub memory_bytes: u64,
@@ -37,12 +37,12 @@ pub struct UsageSample {
     pub processes: u64,
 }
 
-/// What samples add up to.
+/// The totals of samples.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct UsageTotals {
-    /// How many samples there are.
+    /// The number of samples.
     pub samples: u64,
-    /// The time that they stand for.
+    /// The time that the samples stand for.
     pub seconds: f64,
     /// CPU time.
     pub cpu_seconds: f64,
@@ -83,7 +83,7 @@ impl Store {
         rows.into_iter().map(UsageSample::try_from).collect()
     }
 
-    /// What the samples of a workspace in a span of time add up to.
+    /// Adds up the samples of a workspace in a span of time.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -112,7 +112,7 @@ impl Store {
         })
     }
 
-    /// Deletes samples older than `before`, those of `most` moments at most; answers how many samples.
+    /// Deletes samples older than `before`, those of `most` moments at most; returns the number of samples.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.

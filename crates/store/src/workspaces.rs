@@ -26,69 +26,69 @@ use crate::{
 /// A workspace, as the store has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkspaceRow {
-    /// Names it.
+    /// The workspace's id.
     pub id: WorkspaceId,
-    /// Whose it is.
+    /// The project that the workspace belongs to.
     pub project: ProjectId,
-    /// Which server drives it.
+    /// The server that drives the workspace.
     pub server: ServerId,
-    /// For people.
+    /// A name, for people.
     pub name: Option<String>,
-    /// For people and programs.
+    /// Labels, for people and programs.
     pub labels: BTreeMap<String, String>,
-    /// What it is for.
+    /// The workspace's purpose.
     pub kind: ContainerKind,
-    /// Its state.
+    /// The workspace's state.
     pub state: WorkspaceState,
     /// A start out of `stopped` or `error` is under way and holds a place already.
     pub starting: bool,
-    /// Which provider has it.
+    /// The provider that has the workspace.
     pub provider: ProviderKind,
-    /// Which provider was asked for.
+    /// The provider that was asked for.
     pub provider_requested: Option<ProviderKind>,
-    /// The providers that came before the one that has it, in the order in which they were passed over.
+    /// The better providers that could not be used, in the order in which they were passed over.
     pub passed_over: Vec<PassedOver>,
-    /// It was made ahead of need.
+    /// The workspace was made ahead of need.
     pub warm: bool,
-    /// What runs it, such as `runsc`; known once the sandbox is made.
+    /// The runtime of the sandbox, such as `runsc`; known once the sandbox is made.
     pub runtime: Option<String>,
-    /// The isolation that it has; known once the sandbox is made.
+    /// The isolation of the sandbox; known once the sandbox is made.
     pub isolation: Option<Isolation>,
-    /// What it runs.
+    /// The image that the workspace runs.
     pub image: ImageRef,
-    /// What it may use.
+    /// The resources that the workspace may use.
     pub limits: ResourceLimits,
-    /// What it may reach.
+    /// The networks that the workspace may reach.
     pub network: NetworkPolicy,
-    /// Calls may run commands as root inside.
+    /// Calls may run commands as root in the workspace.
     pub allow_root: bool,
-    /// Names of its environment variables, without their values.
+    /// Names of the workspace's environment variables, without their values.
     pub environment_keys: Vec<String>,
-    /// What is weaker than asked for.
+    /// The warnings: each names something that is weaker than asked for.
     pub warnings: Vec<String>,
-    /// What is said while it is over its disk limit.
+    /// The warning that is shown while the workspace is over its disk limit.
     pub disk_warning: Option<String>,
-    /// When it was asked for.
+    /// The time at which the workspace was asked for.
     pub created_at: DateTime<Utc>,
-    /// When its guest first answered.
+    /// The time at which the workspace's guest first answered.
     pub ready_at: Option<DateTime<Utc>>,
-    /// When it was last called; a few seconds behind.
+    /// The time of the last call; a few seconds behind.
     pub last_used_at: Option<DateTime<Utc>>,
-    /// When it may be destroyed; `None` for never.
+    /// The time from which the workspace may be destroyed; `None` for never.
     pub expires_at: Option<DateTime<Utc>>,
-    /// When it was destroyed.
+    /// The time at which the workspace was destroyed.
     pub destroyed_at: Option<DateTime<Utc>>,
-    /// What happens to it when nobody uses it.
+    /// The action that follows when nobody uses the workspace, and its delay.
     pub idle: IdlePolicy,
-    /// It is paused or stopped because nobody used it: the next call resumes it by itself.
+    /// The workspace is paused or stopped because nobody used it: the next call resumes it by itself.
     pub idled: bool,
-    /// Why it is being destroyed, or was.
+    /// The reason for which the workspace is being destroyed, or was.
     pub destroy_reason: Option<DestroyReason>,
-    /// What it was made from, where that is not its image alone.
+    /// The snapshot that the workspace was made from; `None` where it was made from its image alone.
     pub origin: Option<MadeFrom>,
 }
 
-/// What a workspace was made from. Both may be gone by now.
+/// The snapshot that a workspace was made from, and the workspace of that snapshot. Both may be gone by now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MadeFrom {
     /// The snapshot.
@@ -100,9 +100,9 @@ pub struct MadeFrom {
 /// A provider that would have been better and could not be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PassedOver {
-    /// Which provider.
+    /// The provider.
     pub provider: ProviderKind,
-    /// Why not.
+    /// The reason.
     pub reason: String,
 }
 
@@ -126,7 +126,7 @@ pub struct ListFilter {
 /// Whether a workspace that does not run may be started.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StartClaim {
-    /// It holds a place now.
+    /// The workspace holds a place now.
     Claimed,
     /// There is no room.
     Full,
@@ -134,14 +134,14 @@ pub enum StartClaim {
     OverQuota(QuotaReached),
 }
 
-/// What the provider said of a sandbox that it has made.
+/// The provider's report of a sandbox that it has made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MadeSandbox {
-    /// What runs it.
+    /// The runtime of the sandbox.
     pub runtime: String,
-    /// The isolation that it has.
+    /// The isolation of the sandbox.
     pub isolation: Isolation,
-    /// What is weaker than asked for.
+    /// The warnings: each names something that is weaker than asked for.
     pub warnings: Vec<String>,
 }
 
@@ -162,7 +162,7 @@ impl Store {
         row.map(WorkspaceRow::try_from).transpose()
     }
 
-    /// One workspace of whatever project.
+    /// Returns one workspace, of any project.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -280,7 +280,7 @@ impl Store {
         changed.into_iter().next().map(WorkspaceRow::try_from).transpose()
     }
 
-    /// Records what the provider said of a sandbox.
+    /// Records the provider's report of a sandbox.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -314,8 +314,8 @@ impl Store {
         Ok(())
     }
 
-    /// Records what is said of a workspace that is over its disk limit, or that it no longer is. Answers whether that
-    /// is news, to one caller alone.
+    /// Records the warning of a workspace that is over its disk limit, or that it no longer is. Returns whether that is
+    /// news, to one caller alone.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
@@ -391,7 +391,7 @@ pub fn is_label_key(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte))
 }
 
-/// Whether a column of labels has this one.
+/// Whether a column of labels has the label with this key and value.
 pub(crate) fn label_is(labels: impl IntoIden, key: &str, value: &str) -> Expr {
     if !is_label_key(key) {
         return Expr::value(false);

@@ -1,4 +1,4 @@
-//! Network namespaces for tests, and what is done in them. Takes root and `ip`.
+//! Network namespaces for tests, and operations inside them. Takes root and `ip`.
 
 use std::{
     fs::File,
@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// Everything here is on one machine: what takes longer does not come.
+/// The time that an answer may take: everything here is on one machine.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// An address of the internet, its service's port, and its view of the host.
@@ -37,7 +37,7 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A network namespace, removed when dropped.
 pub struct Space {
-    /// Its name, as `ip netns` says it.
+    /// The name, as `ip netns` says it.
     pub name: String,
 }
 
@@ -49,8 +49,8 @@ pub struct Site {
     pub internet: Space,
 }
 
-/// Why no namespace can be made here, or none with these programs, where that is so. Each program is tried with its
-/// argument.
+/// The reason why no namespace can be made here, or none with these programs, where that is so. Each program is tried
+/// with its argument.
 pub fn why_missing(programs: &[(&str, &str)]) -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("it takes root".to_owned());
@@ -66,7 +66,7 @@ pub fn why_missing(programs: &[(&str, &str)]) -> Option<String> {
 // === impl Site ===
 
 impl Site {
-    /// Makes both.
+    /// Makes the host and the internet.
     ///
     /// # Errors
     /// When `ip` refuses.
@@ -103,7 +103,7 @@ impl Space {
         Ok(space)
     }
 
-    /// Runs `ip` in it; answers what it prints.
+    /// Runs `ip` in the namespace; returns its output.
     ///
     /// # Errors
     /// When it fails.
@@ -113,7 +113,7 @@ impl Space {
         run("ip", &words)
     }
 
-    /// Runs a program in it; answers what it prints.
+    /// Runs a program in the namespace; returns its output.
     ///
     /// # Errors
     /// When it fails.
@@ -123,10 +123,10 @@ impl Space {
         run("ip", &words)
     }
 
-    /// Does something in it, on a thread of its own, since a namespace is a thread's.
+    /// Runs a function in the namespace, on a thread of its own, since a namespace is a thread's.
     ///
     /// # Errors
-    /// When the thread cannot enter it, or panics.
+    /// When the thread cannot enter the namespace, or panics.
     pub fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
         let space = File::open(format!("/run/netns/{}", self.name)).context("opening the namespace")?;
         let worker = thread::spawn(move || {
@@ -135,10 +135,10 @@ impl Space {
         Ok(worker.join().map_err(|_| anyhow::anyhow!("the work in the namespace failed"))??)
     }
 
-    /// Runs a future in it, and what it starts: sockets and processes are the namespace's.
+    /// Runs a future in the namespace, and all that the future starts: sockets and processes are the namespace's.
     ///
     /// # Errors
-    /// When the thread cannot enter it, or what the future says.
+    /// When the thread cannot enter the namespace, or the future fails.
     pub fn block_on<T, F>(&self, work: impl FnOnce() -> F + Send + 'static) -> anyhow::Result<T>
     where
         T: Send + 'static,
@@ -167,7 +167,7 @@ impl Space {
         Ok(())
     }
 
-    /// Connects from here, says `bytes` zeros, and hears what address the other side sees.
+    /// Connects to an address, sends `bytes` zeros, and returns the client's address that the other side sees.
     ///
     /// # Errors
     /// When no connection comes about within `patience`.
@@ -184,7 +184,7 @@ impl Space {
         })?
     }
 
-    /// The same, saying nothing.
+    /// The same, without sending anything.
     ///
     /// # Errors
     /// When no connection comes about.
@@ -200,10 +200,10 @@ impl Drop for Space {
     }
 }
 
-/// Runs a program that must succeed; answers what it prints.
+/// Runs a program that must succeed; returns its output.
 ///
 /// # Errors
-/// When it fails, with what it said.
+/// When the program fails, with its standard error.
 pub fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     let output = Command::new(program).args(arguments).output().with_context(|| format!("running {program}"))?;
     let said = String::from_utf8_lossy(&output.stderr);

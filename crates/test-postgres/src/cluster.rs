@@ -1,4 +1,4 @@
-//! One PostgreSQL cluster, and its end.
+//! One PostgreSQL cluster, from its start to its end.
 
 use std::{
     env, fs,
@@ -13,9 +13,9 @@ use anyhow::{Context as _, bail};
 
 /// Where Debian and Ubuntu put PostgreSQL's programs, by version.
 const VERSIONS: &str = "/usr/lib/postgresql";
-/// PostgreSQL refuses to run as root; this is who nobody else is.
+/// The user of PostgreSQL, which refuses to run as root; nobody else is this user.
 const NOBODY: u32 = 65534;
-/// Says `ready`; starts and stops it when told to; clears up when its standard input ends.
+/// The keeper: says `ready`; starts and stops PostgreSQL when told to; clears up when its standard input ends.
 const KEEPER: &str = r#"
 export PATH="$1:$PATH" PGDATA="$2/data"
 server() { pg_ctl "$1" --log="$2/log" --mode="${3:-fast}" --wait --silent >>"$2/log" 2>&1 </dev/null; }
@@ -37,10 +37,10 @@ server stop "$2" immediate
 rm -rf "$2"
 "#;
 
-/// A running cluster. Dropping it ends it.
+/// A running cluster. Dropping it ends the cluster.
 pub struct Cluster {
     directory: PathBuf,
-    /// Its standard input is what it waits for.
+    /// The shell that keeps the cluster, and waits for the end of its standard input.
     keeper: Child,
     said: Mutex<Lines<BufReader<ChildStdout>>>,
 }
@@ -80,26 +80,26 @@ impl Cluster {
         Ok(Self { directory, keeper, said: Mutex::new(lines) })
     }
 
-    /// Ends it, with every connection; its files stay.
+    /// Ends the cluster, with every connection; its files stay.
     ///
     /// # Errors
-    /// When its keeper is gone.
+    /// When the cluster's keeper is gone.
     pub fn stop(&self) -> anyhow::Result<()> {
         self.command("stop")
     }
 
-    /// Starts it again.
+    /// Starts the cluster again.
     ///
     /// # Errors
-    /// When its keeper is gone.
+    /// When the cluster's keeper is gone.
     pub fn start_again(&self) -> anyhow::Result<()> {
         self.command("start")
     }
 
-    /// The process ids of its keeper and of PostgreSQL itself, whose other processes are below it.
+    /// The process ids of the cluster's keeper and of PostgreSQL itself, whose other processes are below it.
     ///
     /// # Errors
-    /// When it does not run.
+    /// When the cluster does not run.
     pub fn pids(&self) -> anyhow::Result<[u32; 2]> {
         let file = fs::read_to_string(self.directory.join("data/postmaster.pid")).context("PostgreSQL does not run")?;
         let server = file.lines().next().and_then(|line| line.trim().parse().ok());
@@ -113,7 +113,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// The address of one of its databases.
+    /// The address of one of the cluster's databases.
     pub fn address(&self, database: &str) -> String {
         format!("postgres://postgres@localhost/{database}?host={}", self.directory.display())
     }

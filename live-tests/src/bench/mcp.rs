@@ -11,12 +11,12 @@ use crate::{
     mcp::{SERVERS, host, image, script},
 };
 
-/// How often a hundred calls to each are measured.
+/// The number of times that a hundred calls to each are measured.
 const ROUNDS: &str = "10";
 const DIRECT: &str = "direct stdio";
 const BRIDGE: &str = "our bridge";
 
-/// The rows, each by its name, what is measured, and what beside; of direct stdio what comes on top.
+/// The rows, each by its name, the measured way and the one beside it; of direct stdio the difference is taken.
 const ROWS: [(&str, &str, &str, Target); 4] = [
     ("MCP echo: our bridge, over direct stdio", BRIDGE, DIRECT, Target::OursAtMost(1.0)),
     ("MCP echo: hosted, over direct stdio", "hosted", DIRECT, Target::OursAtMost(1.0)),
@@ -24,7 +24,7 @@ const ROWS: [(&str, &str, &str, Target); 4] = [
     ("MCP echo: hosted, beside PyPI mcp-proxy", "hosted", "PyPI mcp-proxy", Target::AtMost(1.0)),
 ];
 
-/// Measures all of them; where something that they need cannot be had, each says what.
+/// Measures all rows; a row whose programs cannot be had says what is missing.
 pub async fn rows() -> Vec<Row> {
     let runtime = Runtime::Runc;
     let measured = measure(runtime).await.map_err(|error| format!("{error:#}"));

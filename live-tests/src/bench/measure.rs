@@ -1,4 +1,4 @@
-//! Taking samples.
+//! The taking of samples.
 
 use std::{future::Future, time::Instant};
 
@@ -12,7 +12,7 @@ impl Samples {
     /// Sorts measured values. There must be at least one.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is no value.
     pub fn new(mut values: Vec<f64>) -> anyhow::Result<Self> {
         ensure!(!values.is_empty(), "nothing was measured");
         values.sort_by(f64::total_cmp);
@@ -24,13 +24,13 @@ impl Samples {
         Self(vec![value])
     }
 
-    /// What is above so much.
+    /// Subtracts `base` from each value.
     #[must_use]
     pub fn above(self, base: f64) -> Self {
         Self(self.0.into_iter().map(|value| value - base).collect())
     }
 
-    /// How many there are.
+    /// The number of values.
     pub fn count(&self) -> usize {
         self.0.len()
     }
@@ -42,7 +42,7 @@ impl Samples {
     }
 }
 
-/// Runs `operation` `count` times, one after the other, after a few that are not counted; milliseconds.
+/// Runs `operation` `count` times, one after the other, after a few that are not counted; returns milliseconds.
 ///
 /// # Errors
 /// The first error of the operation.
@@ -60,7 +60,7 @@ where
     Samples::new(values)
 }
 
-/// How long one run takes, in milliseconds.
+/// Returns the time of one run, in milliseconds.
 ///
 /// # Errors
 /// The operation's error.

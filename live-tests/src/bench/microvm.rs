@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use super::{Row, Samples, Target, measure::repeat};
 use crate::{Manager, manager::MEMORY_MB, microvm};
 
-/// How often each row is measured: a machine that is emulated takes seconds to boot.
+/// The number of times that each row is measured: a machine that is emulated takes seconds to boot.
 const ROUNDS: usize = 5;
 
-/// What a machine's monitor may cost beside the guest's memory, in MB.
+/// The memory that a machine's monitor may take beside the guest's, in MB.
 const MONITOR_MB: f64 = 5.0;
 
 type Measured = anyhow::Result<(Samples, Option<Samples>)>;
@@ -41,7 +41,7 @@ fn plan() -> [(&'static str, &'static str, Target); 5] {
     ]
 }
 
-/// A manager, and what its machines are run by.
+/// A manager, and the driver of its machines.
 struct Subject {
     manager: Manager,
     runtime: &'static str,
@@ -148,8 +148,8 @@ fn id_of(sandbox: &Value) -> anyhow::Result<&str> {
     sandbox["sandbox_id"].as_str().context("a sandbox has an id")
 }
 
-/// What is resident of a process, and what of it is its alone and changed, without the mapping of the guest's memory; in
-/// MB, from `/proc/PID/smaps`.
+/// Returns the resident memory of a process, and the part of it that is private and changed, without the mapping of the
+/// guest's memory; in MB, from `/proc/PID/smaps`.
 fn memory_of(smaps: &str) -> (f64, f64) {
     let guest = f64::from(MEMORY_MB) * 1024.0;
     let (mut size, mut resident, mut private) = (0.0, 0.0, 0.0);

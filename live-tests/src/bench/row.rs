@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Samples;
 
-/// What the ratio of ours to the baseline must be.
+/// The target of a row: a bound of the ratio of ours to the baseline, or of ours.
 #[derive(Debug, Clone, Copy)]
 pub enum Target {
     /// At most so much: less is better.
@@ -21,15 +21,15 @@ pub enum Target {
 /// A row.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// What was measured.
+    /// The name of the measurement.
     pub name: &'static str,
-    /// On what.
+    /// The runtime or the driver.
     pub runtime: &'static str,
     /// The unit of ours and the baseline.
     pub unit: &'static str,
-    /// What is aimed at.
+    /// The target.
     pub target: Target,
-    /// Ours and the baseline, or why there is nothing.
+    /// Ours and the baseline, or the reason why there is nothing.
     pub measured: Result<(Samples, Option<Samples>), String>,
 }
 

@@ -224,7 +224,7 @@ impl Subject {
     }
 }
 
-/// What the engine itself takes to make and start a container with a volume.
+/// Measures the time that the engine itself takes to make and start a container with a volume.
 pub(super) async fn bare_create_and_starts(
     server: &Server,
     runtime: Runtime,

@@ -9,10 +9,10 @@ use serde_json::json;
 use super::{Row, Samples, Target, measure::millis, rows};
 use crate::{Runtime, Server, ServerOptions, api::WORKSPACES, engine, until};
 
-/// How many members the pool has, and how many creates a burst.
+/// The number of members of the pool, and of creates in a burst.
 const BURST: usize = 20;
 
-/// How long the pool may take to be full.
+/// The time that the pool may take to be full.
 const FULL_WITHIN: Duration = Duration::from_secs(180);
 
 /// The rows of the warm pool on one runtime.

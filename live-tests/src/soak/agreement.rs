@@ -1,4 +1,4 @@
-//! At the end: the store, the engine and the API agree exactly, and nothing is there that nobody knows.
+//! The comparison at the end: the store, the engine and the API agree exactly, and nothing is there that nobody knows.
 
 mod engine;
 mod pool;
@@ -17,11 +17,11 @@ use super::{
 
 /// Networks that belong to the engine or to all workspaces.
 const NETWORKS: [&str; 4] = ["host", "none", "emergent-outbound", "emergent-isolated"];
-/// What workspaces run, and what the guest is carried into its volume by.
+/// The image that workspaces run, and the image that carries the guest into its volume.
 const IMAGES: [&str; 2] = ["emergent/workspace:latest", "emergent-guest-carrier:1"];
 /// A channel for calls and one for bulk data.
 const CHANNELS: usize = 2;
-/// What servers have in their data directories.
+/// The files in servers' data directories.
 const DATA: [&str; 9] = [
     "bootstrap-token",
     "secret-key",
@@ -34,12 +34,12 @@ const DATA: [&str; 9] = [
     "server.lock",
 ];
 
-/// Ids of what must be there, and of nothing else.
+/// Ids of the workspaces and snapshots that must be there; no others may.
 #[derive(Debug, Default, Clone)]
 pub struct Expected {
     /// Workspaces that somebody has.
     pub workspaces: BTreeSet<String>,
-    /// Those of them that may be gone: their time is up.
+    /// Those of the workspaces that may be gone: their time is up.
     pub expired: BTreeSet<String>,
     /// Snapshots that somebody has.
     pub snapshots: BTreeSet<String>,
@@ -54,7 +54,7 @@ pub struct Own {
     pub trees: BTreeSet<u32>,
 }
 
-/// What is in the engine by some row.
+/// The objects in the engine that rows account for.
 #[derive(Debug, Default)]
 struct Accounted {
     containers: BTreeSet<String>,
@@ -62,7 +62,7 @@ struct Accounted {
     images: BTreeSet<String>,
 }
 
-/// All that differs or is left over.
+/// Returns all differences and leftovers.
 ///
 /// # Errors
 /// When something could not be looked at.
@@ -109,7 +109,7 @@ pub async fn findings(ground: &Ground, expected: &Expected, own: Own) -> anyhow:
     Ok(findings)
 }
 
-/// What only one side knows: the owners, or the API.
+/// Returns a finding for each thing that only one side knows: the owners, or the API.
 fn strangers(leak: Leak, what: &str, known: &BTreeSet<String>, listed: &BTreeSet<String>) -> Vec<Finding> {
     let differ = known.symmetric_difference(listed).map(|id| {
         let where_is_it = if known.contains(id) { "its owner has it, and the API does not" } else { "nobody made it" };

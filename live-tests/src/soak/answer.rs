@@ -1,4 +1,4 @@
-//! What a request got, and the rules that hold for every answer whatever was asked.
+//! The answers to requests, and the rules that hold for every answer to any request.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use bytes::Bytes;
 use reqwest::{RequestBuilder, Response, header};
 use serde_json::Value;
 
-/// No answer takes longer, whatever is broken.
+/// The longest time that an answer takes, whatever is broken.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a request got.
+/// The result of a request.
 #[derive(Debug, Clone)]
 pub enum Answer {
     /// An answer.
@@ -18,16 +18,16 @@ pub enum Answer {
         status: u16,
         /// The last part of the problem's `type`.
         problem: Option<String>,
-        /// It says when to try again.
+        /// The answer says when to try again.
         retry_after: bool,
         /// The body.
         body: Bytes,
     },
     /// The connection was refused or broke.
     Nothing(String),
-    /// It began as a success, and broke off: there is no other way to say that what was being read has gone.
+    /// The answer began as a success, and broke off: the server has no other way to say that the contents have gone.
     Cut(String),
-    /// Neither within [`PATIENCE`].
+    /// No answer came, and the connection did not break, within [`PATIENCE`].
     Hung,
 }
 
@@ -56,7 +56,7 @@ impl Answer {
         Self::Reply { status: status.as_u16(), problem, retry_after, body }
     }
 
-    /// The answer in a few words, for counting.
+    /// Returns the result in a few words, for counting.
     pub fn words(&self) -> String {
         match self {
             Self::Reply { status, problem: Some(problem), .. } => format!("{status} {problem}"),
@@ -83,12 +83,12 @@ impl Answer {
         }
     }
 
-    /// Whether it is a success.
+    /// Whether the answer is a success.
     pub fn is_success(&self) -> bool {
         self.status().is_some_and(|status| (200..300).contains(&status))
     }
 
-    /// The body as JSON; null when it is none.
+    /// The body as JSON; null when it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(self.body()).unwrap_or_default()
     }
@@ -101,7 +101,7 @@ impl Answer {
         }
     }
 
-    /// All of it, cut, for a finding.
+    /// Returns all of the answer, cut, for a finding.
     pub fn shown(&self) -> String {
         let detail: String = match self {
             Self::Nothing(why) | Self::Cut(why) => why.chars().take(300).collect(),
@@ -111,7 +111,7 @@ impl Answer {
         format!("{}: {detail}", self.words())
     }
 
-    /// The rule that this answer breaks whatever the circumstances.
+    /// Returns the rule that this answer breaks, whatever the circumstances.
     pub fn broken_rule(&self) -> Option<&'static str> {
         match self {
             Self::Hung => Some("every request is answered in time"),
@@ -130,7 +130,7 @@ fn slug(body: &[u8]) -> Option<String> {
     address.rsplit_once("/problems/").map(|(_, slug)| slug.to_owned())
 }
 
-/// Whether a problem comes from the guest: the call has reached the workspace, which said no.
+/// Whether a problem comes from the guest: the call has reached the workspace, and the guest refused it.
 pub fn is_of_guest(problem: &str) -> bool {
     const OF_GUEST: &[&str] = &[
         "permission-denied",

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use emergent_test_postgres::Cluster;
 use tokio::task::block_in_place;
 
-/// Not on the run's small disk: a database whose disk is full is its administrator's to mend.
+/// The folder of the database, outside the run's small disk: a database whose disk is full needs its administrator.
 const FOLDER: &str = "/run";
 
 /// A cluster with one database.
@@ -29,26 +29,26 @@ impl Rows {
         Ok(Self { cluster, address })
     }
 
-    /// Ends it, with every connection.
+    /// Ends the cluster, with every connection.
     ///
     /// # Errors
-    /// When its keeper is gone.
+    /// When the cluster's keeper is gone.
     pub fn stop(&self) -> anyhow::Result<()> {
         block_in_place(|| self.cluster.stop()).context("stopping PostgreSQL")
     }
 
-    /// Starts it again.
+    /// Starts the cluster again.
     ///
     /// # Errors
-    /// When its keeper is gone.
+    /// When the cluster's keeper is gone.
     pub fn start_again(&self) -> anyhow::Result<()> {
         block_in_place(|| self.cluster.start_again()).context("starting PostgreSQL again")
     }
 
-    /// The process ids of its keeper and of the server; others are below them.
+    /// The process ids of the cluster's keeper and of the server; others are below them.
     ///
     /// # Errors
-    /// When it does not run.
+    /// When the cluster does not run.
     pub fn pids(&self) -> anyhow::Result<BTreeSet<u32>> {
         Ok(self.cluster.pids()?.into())
     }

@@ -18,29 +18,29 @@ use super::{
 };
 use crate::{Engine, Runtime, until};
 
-/// Where it listens; in the run's own `/run`.
+/// The address at which the engine listens; in the run's own `/run`.
 pub const HOST: &str = "unix:///run/emergent-soak.sock";
 const EXEC_ROOT: &str = "/run/emergent-soak";
 const PID_FILE: &str = "/run/emergent-soak.pid";
 /// The platform of gVisor that works here is the one with which this host's engine has it.
 const HOST_CONFIG: &str = "/etc/docker/daemon.json";
-/// How long it may take to answer: after a crash it first ends every container that it finds.
+/// The time that the engine may take to answer: after a crash it first ends every container that it finds.
 const START: Duration = Duration::from_secs(90);
 
 /// A running dockerd.
 pub struct Dockerd {
     child: Child,
     folder: PathBuf,
-    /// Shims that lived when it was killed. Some stay for good: those of containers that it was just making and whose
-    /// record it had not written yet. Nobody can reach them, and nothing that uses the engine is to blame.
+    /// Shims that lived when the engine was killed. Some stay for good: those of containers that the engine was just
+    /// making and had not recorded yet. Nobody can reach them, and nothing that uses the engine is to blame.
     bereaved: BTreeSet<u32>,
 }
 
 impl Dockerd {
-    /// Starts it and waits until it answers.
+    /// Starts the engine and waits until it answers.
     ///
     /// # Errors
-    /// When it does not; its log says why.
+    /// When the engine does not answer; its log says why.
     pub async fn start() -> anyhow::Result<Self> {
         let folder = inside::folder()?;
         std::fs::write(folder.join("daemon.json"), config()?.to_string()).context("writing daemon.json")?;
@@ -49,10 +49,10 @@ impl Dockerd {
         Ok(dockerd)
     }
 
-    /// Gives it the image that workspaces run.
+    /// Gives the engine the image that workspaces run.
     ///
     /// # Errors
-    /// When it refuses.
+    /// When the engine refuses.
     pub async fn load_image(&self) -> anyhow::Result<()> {
         let image = self.folder.join("image.tar");
         let output = Command::new("docker").args(["load", "-i"]).arg(&image).output().await?;
@@ -60,10 +60,10 @@ impl Dockerd {
         std::fs::remove_file(image).context("removing the image's file")
     }
 
-    /// Ends it as a crash would, and its containerd with it. The containers' shims live on; answers how many.
+    /// Ends the engine as a crash would, with its containerd. The containers' shims live on; returns their number.
     ///
     /// # Errors
-    /// When it cannot be ended.
+    /// When the engine cannot be ended.
     pub async fn kill(&mut self) -> anyhow::Result<usize> {
         self.child.kill().await.context("killing dockerd")?;
         until("containerd ends with dockerd", Duration::from_secs(20), || async {
@@ -83,7 +83,7 @@ impl Dockerd {
         Ok(count)
     }
 
-    /// Starts it again and waits until it answers.
+    /// Starts the engine again and waits until it answers.
     ///
     /// # Errors
     /// As [`Dockerd::start`].
@@ -100,7 +100,7 @@ impl Dockerd {
         self.child.id().into_iter().chain(containerd).collect()
     }
 
-    /// Those of the shims that it has lost; what runs below them is nobody's, too.
+    /// The shims that the engine has lost; the processes below them are lost, too.
     pub fn bereaved(&self) -> BTreeSet<u32> {
         self.bereaved.clone()
     }

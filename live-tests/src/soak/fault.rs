@@ -1,10 +1,10 @@
-//! The kinds of faults, and which refusals each excuses while it lasts.
+//! The kinds of faults, and the refusals that each excuses while it lasts.
 
 use super::answer::Answer;
 
 macro_rules! faults {
     ($($(#[doc = $doc:literal])+ $kind:ident = $name:literal;)+) => {
-        /// Something that is broken on purpose.
+        /// A thing that is broken on purpose.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Fault {
             $($(#[doc = $doc])+ $kind,)+
@@ -14,7 +14,7 @@ macro_rules! faults {
             /// All kinds.
             pub const ALL: &'static [Self] = &[$(Self::$kind,)+];
 
-            /// Its name in the summary.
+            /// The fault's name in the summary.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$kind => $name,)+ }
             }
@@ -51,7 +51,7 @@ faults! {
     DatabaseStopped = "PostgreSQL stopped";
 }
 
-/// What a call may be refused with while its workspace's sandbox is going down.
+/// The refusals that a call may get while its workspace's sandbox is going down.
 const SANDBOX_ENDS: &[(u16, &str)] = &[
     (502, "call-interrupted"),
     (502, "engine-refused"),
@@ -65,17 +65,17 @@ const SANDBOX_ENDS: &[(u16, &str)] = &[
 // === impl Fault ===
 
 impl Fault {
-    /// Whether rows may be behind what has happened while it lasts: what the store did not take is recorded later.
+    /// Whether rows may be behind the events while the fault lasts: data that the store did not take is recorded later.
     pub fn delays_rows(self) -> bool {
         matches!(self, Self::DiskFull | Self::DatabaseStopped)
     }
 
-    /// Whether what runs in a sandbox may end with it.
+    /// Whether a sandbox, with all that runs in it, may end with the fault.
     fn ends_sandboxes(self) -> bool {
         matches!(self, Self::ContainerKilled | Self::ContainerRemoved | Self::OutOfMemory | Self::EngineKilled)
     }
 
-    /// Whether this answer is no worse than the fault explains. What it left of the operation is then unknown.
+    /// Whether the fault explains an answer as bad as this one. The operation may then have happened in part.
     pub fn excuses(self, answer: &Answer) -> bool {
         if matches!(answer, Answer::Cut(_)) && self.ends_sandboxes() {
             return true;

@@ -1,12 +1,12 @@
-//! The files of one workspace, as their owner knows them: for each path what may stand there.
+//! The files of one workspace, as their owner knows them: for each path its possible contents.
 //!
-//! Normally that is one thing. A change whose answer was lost leaves two, until somebody looks.
+//! Normally there is one possibility. A change whose answer was lost leaves two, until somebody looks.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use sha2::{Digest as _, Sha256};
 
-/// What stands at a path: nothing, or a file of this length and sum.
+/// The content at a path: nothing, or a file of this length and sum.
 pub type Content = Option<File>;
 
 /// A file's contents.
@@ -14,13 +14,13 @@ pub type Content = Option<File>;
 pub struct File {
     /// The text, where it was written as such.
     pub text: Option<String>,
-    /// How long it is.
+    /// The file's length in bytes.
     pub len: usize,
-    /// Its SHA-256, in hexadecimal.
+    /// The file's SHA-256, in hexadecimal.
     pub sha256: String,
 }
 
-/// What may stand at each path.
+/// The possible contents of each path.
 #[derive(Debug, Clone, Default)]
 pub struct Files(BTreeMap<String, Vec<Content>>);
 
@@ -58,7 +58,7 @@ impl Files {
         })
     }
 
-    /// Paths where there is certainly a file, and whether the others may have one is open.
+    /// Paths where there is certainly a file. Other paths may have one, too.
     pub fn certain(&self) -> impl Iterator<Item = (&str, &File)> {
         self.0.iter().filter_map(|(path, may)| match may.as_slice() {
             [Some(file)] => Some((path.as_str(), file)),
@@ -71,7 +71,7 @@ impl Files {
         self.0.get(path).is_some_and(|may| may.iter().any(Option::is_some))
     }
 
-    /// A change that was acknowledged.
+    /// Takes note of a change that was acknowledged.
     pub fn changed(&mut self, path: &str, content: Content) {
         match content {
             None => drop(self.0.remove(path)),
@@ -79,7 +79,7 @@ impl Files {
         }
     }
 
-    /// A change that may or may not have happened.
+    /// Takes note of a change that may or may not have happened.
     pub fn may_have_changed(&mut self, path: &str, content: Content) {
         let may = self.0.entry(path.to_owned()).or_insert_with(|| vec![None]);
         if !may.contains(&content) {
@@ -87,10 +87,10 @@ impl Files {
         }
     }
 
-    /// Somebody looked: whether this may stand there; if so it is certain from now on.
+    /// Takes note of the content that was seen; it is certain from now on.
     ///
     /// # Errors
-    /// What was expected.
+    /// When that content was not possible; the message names the possible ones.
     pub fn saw(&mut self, path: &str, seen: Content) -> Result<(), String> {
         let nothing = [None];
         let may = self.0.get(path).map_or(nothing.as_slice(), Vec::as_slice);

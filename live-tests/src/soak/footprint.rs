@@ -1,5 +1,5 @@
-//! What a process holds: descriptors, threads, memory, children. A server that has nothing to do any more must be back
-//! near where it began.
+//! The resources that a process holds: descriptors, threads, memory, children. A server that has nothing more to do
+//! must be back near where it began.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +20,7 @@ const THREADS: usize = 8;
 /// is more than this.
 const MEMORY: u64 = 64 << 20;
 
-/// What a process holds.
+/// The resources that a process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Footprint {
     /// Open descriptors.
@@ -34,10 +34,10 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// What a process holds now.
+    /// Returns the resources that a process holds now.
     ///
     /// # Errors
-    /// When it is gone.
+    /// When the process is gone.
     pub fn of(pid: u32) -> anyhow::Result<Self> {
         let proc = Path::new("/proc").join(pid.to_string());
         let count = |folder: &str| anyhow::Ok(fs::read_dir(proc.join(folder)).context("the process is gone")?.count());
@@ -48,7 +48,7 @@ impl Footprint {
         Ok(Self { descriptors: count("fd")?, threads: count("task")?, memory: kibibytes << 10, children })
     }
 
-    /// What has grown too much since `baseline`.
+    /// Returns a finding for each resource that has grown too much since `baseline`.
     pub fn grown_since(&self, baseline: &Self, who: &str) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut beyond = |leak, what: &str, now: u64, before: u64, tolerance: u64| {
@@ -68,9 +68,9 @@ impl Footprint {
 /// A process of this namespace.
 #[derive(Debug, Clone)]
 pub struct Process {
-    /// Who started it, or adopted it.
+    /// The process that started this one, or adopted it.
     pub parent: u32,
-    /// Its command line, or its name where it has none.
+    /// The process's command line, or its name where it has none.
     pub command: String,
 }
 
@@ -96,7 +96,7 @@ pub fn processes() -> anyhow::Result<BTreeMap<u32, Process>> {
     Ok(all)
 }
 
-/// These, and all that is below them.
+/// Adds all descendants of these processes.
 pub fn with_descendants(mut pids: BTreeSet<u32>, all: &BTreeMap<u32, Process>) -> BTreeSet<u32> {
     loop {
         let before = pids.len();

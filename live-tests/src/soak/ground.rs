@@ -1,4 +1,4 @@
-//! What all parts of a run share: the servers, the engine, the weather, and what is counted and found.
+//! The state that all parts of a run share: the servers, the engine, the faults, and the numbers and findings.
 
 use std::{
     collections::BTreeSet,
@@ -15,30 +15,30 @@ use crate::{
     api::{SNAPSHOTS, WORKSPACES},
 };
 
-/// `WORKSPACE_MAX_CONCURRENT` of each server: less than its workers would have, so that it is met.
+/// `WORKSPACE_MAX_CONCURRENT` of each server: less than its workers would have, so that they reach the limit.
 pub const LIMIT: usize = 6;
-/// How many sandboxes each server keeps ready.
+/// The number of sandboxes that each server keeps ready.
 const POOL: usize = 1;
 
-/// What all parts of a run share.
+/// The state that all parts of a run share.
 pub struct Ground {
     /// The run's seed.
     pub seed: u64,
-    /// When the load ends.
+    /// The time at which the load ends.
     pub deadline: Instant,
     /// The engine, as its administrator sees it.
     pub engine: Engine,
-    /// Where the servers keep their rows that do not keep them in a file.
+    /// The database of the servers that keep their rows in no file.
     pub rows: Rows,
     /// The servers under test.
     pub subjects: Vec<Subject>,
-    /// What goes on around everybody.
+    /// The faults that strike more than one workspace.
     pub weather: Weather,
-    /// What is counted and found.
+    /// The numbers and the findings.
     pub report: Report,
 }
 
-/// Where a server keeps its rows.
+/// The place in which a server keeps its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Store {
     /// In a file of its own.
@@ -49,17 +49,17 @@ pub enum Store {
 
 /// A server under test.
 pub struct Subject {
-    /// What it is called in findings: what its workspaces run on, where there is one server for each.
+    /// The server's name in findings: the runtime of its workspaces, where there is one server for each.
     pub name: &'static str,
-    /// Where its rows are.
+    /// The place of the server's rows.
     pub store: Store,
-    /// Its process.
+    /// The server's process.
     pub server: Mutex<Server>,
-    /// A client with its first token.
+    /// A client with the server's first token.
     pub api: Api,
-    /// The id that its labels carry.
+    /// The id that the server's labels carry.
     pub id: String,
-    /// Workspaces that may count towards its limit.
+    /// Workspaces that may count towards the server's limit.
     pub census: Census,
 }
 
@@ -70,7 +70,7 @@ pub struct Census(SyncMutex<Counted>);
 #[derive(Debug, Default)]
 struct Counted {
     active: BTreeSet<String>,
-    /// How many there were, each time that changed.
+    /// The number of workspaces after each change, with its time.
     history: Vec<(Instant, usize)>,
 }
 
@@ -127,7 +127,7 @@ impl Subject {
         self.api.list(SNAPSHOTS).await
     }
 
-    /// How its warm pool stands.
+    /// Returns the state of the server's warm pool.
     ///
     /// # Errors
     /// When it does not say.
@@ -139,7 +139,7 @@ impl Subject {
 // === impl Census ===
 
 impl Census {
-    /// A workspace may count, or certainly does not.
+    /// Records that a workspace may count, or that it certainly does not.
     pub fn set(&self, id: &str, may_be_active: bool) {
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = if may_be_active { counted.active.insert(id.to_owned()) } else { counted.active.remove(id) };
@@ -149,12 +149,12 @@ impl Census {
         }
     }
 
-    /// What may count now: workspaces by their ids, and by their marks while they are made.
+    /// Returns the workspaces that may count now: by their ids, and by their marks while they are made.
     pub fn active(&self) -> BTreeSet<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).active.clone()
     }
 
-    /// The most that there may have been at a time since then.
+    /// Returns the largest number of workspaces that may have counted at a time since `from`.
     pub fn most_since(&self, from: Instant) -> usize {
         let counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let first = counted.history.partition_point(|(when, _)| *when < from).saturating_sub(1);

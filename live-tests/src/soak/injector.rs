@@ -1,4 +1,5 @@
-//! Faults that strike everyone: the engine, the servers, the disk, the rows. One at a time, each until all is well again.
+//! Faults that strike everyone: the engine, the servers, the disk, the rows. One at a time, each until all is well
+//! again.
 
 use std::{
     fs::File,
@@ -32,12 +33,12 @@ const RECOVERY: Duration = Duration::from_secs(120);
 const STANDS_STILL: Duration = Duration::from_secs(6);
 /// How long a disk stays full.
 const FULL: Duration = Duration::from_secs(4);
-/// How long a server may take to record what the store did not take: it tries again every five seconds, and PostgreSQL that
-/// found the disk full has to recover first.
+/// The time that a server may take to record data that the store did not take: it tries again every five seconds, and
+/// PostgreSQL that found the disk full has to recover first.
 const RECORDED: Duration = Duration::from_secs(14);
-/// After this share of the load no server is started again, so that what the last ones leak has time to show.
+/// After this share of the load no server is started again, so that leaks of the last ones have time to show.
 const LAST_RESTART: f64 = 0.6;
-/// What strikes everyone.
+/// The faults that strike everyone.
 const KINDS: [Fault; 6] = [
     Fault::EngineKilled,
     Fault::ServerKilled,
@@ -47,7 +48,7 @@ const KINDS: [Fault; 6] = [
     Fault::DatabaseStopped,
 ];
 
-/// What makes the faults.
+/// The maker of the faults.
 pub struct Injector {
     ground: Arc<Ground>,
     length: Duration,
@@ -56,7 +57,7 @@ pub struct Injector {
 }
 
 impl Injector {
-    /// With random numbers of its own.
+    /// Makes an injector with random numbers of its own.
     pub fn new(ground: Arc<Ground>, length: Duration, dockerd: Dockerd) -> Self {
         let random = StdRng::seed_from_u64(ground.seed);
         Self { ground, length, random, dockerd: Arc::new(Mutex::new(dockerd)) }
@@ -65,7 +66,7 @@ impl Injector {
     /// Makes faults until the load ends; every kind once before any twice. Hands the engine back.
     ///
     /// # Errors
-    /// When whoever watches the engine has panicked.
+    /// When the task that watches the engine has panicked.
     pub async fn work(mut self) -> anyhow::Result<Dockerd> {
         let watch = tokio::spawn(keep_engine_going(Arc::clone(&self.ground), Arc::clone(&self.dockerd)));
         let mut bag = Vec::new();
@@ -153,8 +154,8 @@ impl Injector {
     }
 }
 
-/// dockerd 20.10 can hold a container's lock for ever, so that everyone who asks about it waits: whoever runs it has to
-/// restart it then. It counts as one more of its deaths.
+/// Restarts an engine that stands still: dockerd 20.10 can hold a container's lock for ever, so that everyone who asks
+/// about the container waits. That counts as one more of the engine's deaths.
 async fn keep_engine_going(ground: Arc<Ground>, dockerd: Arc<Mutex<Dockerd>>) {
     while ground.goes_on() {
         sleep(Duration::from_secs(1)).await;

@@ -1,8 +1,8 @@
 //! A place of its own for each run: namespaces, a disk, and their removal.
 //!
-//! Network, process, mount and IPC namespaces hold all that a run makes: when their first process ends, for whatever reason,
-//! the kernel ends every process, unmounts every mount, and drops every bridge and packet filter. What is left then is
-//! a folder and empty cgroups, which the process outside removes.
+//! Network, process, mount and IPC namespaces hold all that a run makes: when their first process ends, for any reason,
+//! the kernel ends every process, unmounts every mount, and drops every bridge and packet filter. Only a folder and
+//! empty cgroups are left then, which the process outside removes.
 
 pub mod inside;
 
@@ -26,7 +26,7 @@ use crate::server::program;
 const IMAGE: &str = "emergent/workspace:latest";
 /// Programs that a run needs.
 const PROGRAMS: &[&str] = &["docker", "dockerd", "containerd", "runc", "unshare", "mount", "ip", "mkfs.ext4"];
-/// Where Debian keeps what is for root.
+/// The folders in which Debian keeps root's programs.
 const SBIN: &str = "/usr/sbin:/sbin";
 
 /// A folder with the image and, later, the disk of one run.
@@ -35,10 +35,10 @@ struct Lab {
     cgroup: String,
 }
 
-/// Says why a soak cannot run here.
+/// Checks that a soak can run here.
 ///
 /// # Errors
-/// The reason, and what to do.
+/// When it cannot; the message has the reason and the user's next step.
 pub fn check() -> anyhow::Result<()> {
     ensure!(cfg!(target_os = "linux"), "a soak needs Linux: it makes namespaces");
     ensure!(rustix::process::geteuid().is_root(), "a soak needs root: it makes namespaces and starts its own dockerd");
@@ -52,7 +52,7 @@ pub fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where a program is.
+/// The path of a program.
 pub fn on_path(name: &str) -> Option<PathBuf> {
     path().split(':').map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
 }
@@ -62,7 +62,7 @@ fn path() -> String {
     format!("{}:{SBIN}", std::env::var("PATH").unwrap_or_default())
 }
 
-/// Carries out one run for each seed; the first that finds something ends it.
+/// Carries out one run for each seed; the first run with a finding ends the series.
 ///
 /// # Errors
 /// When a run could not be prepared.

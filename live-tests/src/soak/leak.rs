@@ -1,5 +1,5 @@
-//! What can be left behind, and leaving it behind on purpose: a check that finds nothing proves nothing until it has
-//! found what was planted.
+//! The kinds of leaks, and leaks on purpose: a check that finds nothing proves nothing until it has found a leak that
+//! was planted.
 
 use std::{fmt, process::Stdio, str::FromStr};
 
@@ -16,7 +16,7 @@ use crate::api::{SNAPSHOTS, WORKSPACES};
 
 macro_rules! leaks {
     ($($(#[doc = $doc:literal])+ $kind:ident = $name:literal;)+) => {
-        /// Something that can be left behind.
+        /// A kind of thing that can be left behind.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Leak {
             $($(#[doc = $doc])+ $kind,)+
@@ -26,7 +26,7 @@ macro_rules! leaks {
             /// All kinds.
             pub const ALL: &'static [Self] = &[$(Self::$kind,)+];
 
-            /// Its name in `SOAK_LEAK` and in findings.
+            /// The leak's name in `SOAK_LEAK` and in findings.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$kind => $name,)+ }
             }
@@ -35,9 +35,9 @@ macro_rules! leaks {
 }
 
 leaks! {
-    /// A container that no row has.
+    /// A container that no row accounts for.
     Container = "container";
-    /// A volume that no row has.
+    /// A volume that no row accounts for.
     Volume = "volume";
     /// A network that nobody needs.
     Network = "network";
@@ -61,16 +61,16 @@ leaks! {
     Disagreement = "disagreement";
 }
 
-/// Something that was left behind.
+/// A thing that was left behind, or a disagreement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What kind of thing.
+    /// The kind of the thing.
     pub leak: Leak,
-    /// Which one.
+    /// The name or the description of the thing.
     pub what: String,
 }
 
-/// A planted leak, held until it is to go.
+/// A planted leak, held until it is removed.
 pub enum Planted {
     /// Removed by a command of the engine's client.
     Engine(Vec<String>),
@@ -87,15 +87,15 @@ pub enum Planted {
 // === impl Leak ===
 
 impl Leak {
-    /// Those that the harness can plant from outside.
+    /// Returns the leaks that the harness can plant from outside.
     pub fn plantable() -> impl Iterator<Item = Self> {
         Self::ALL.iter().copied().filter(|leak| !matches!(leak, Self::Thread | Self::Memory | Self::Disagreement))
     }
 
-    /// Leaves it behind.
+    /// Plants a leak.
     ///
     /// # Errors
-    /// When that does not work, or it cannot be planted from outside.
+    /// When that does not work, or the leak cannot be planted from outside.
     pub async fn plant(self, ground: &Ground) -> anyhow::Result<Planted> {
         let subject = ground.subjects.first().context("there is no server")?;
         match self {
@@ -185,7 +185,7 @@ impl fmt::Display for Finding {
 // === impl Planted ===
 
 impl Planted {
-    /// Removes it again.
+    /// Removes the leak again.
     ///
     /// # Errors
     /// When that does not work.

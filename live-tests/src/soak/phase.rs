@@ -1,4 +1,4 @@
-//! Where a workspace may stand, and what each operation then answers: the model that every answer is held against.
+//! The phases in which a workspace may be, and the answer to each operation in them: the model for all answers.
 //!
 //! A fault can leave it open whether an operation happened, so the model is a set of phases. An answer that fits none
 //! of them is a finding; one that fits some narrows the set.
@@ -11,10 +11,10 @@ use super::{
     possible::{Outcome, Possible, Stage},
 };
 
-/// Where a workspace stands, as its owner may know.
+/// The phase of a workspace, as its owner may know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// It takes calls.
+    /// The workspace takes calls.
     Ready,
     /// Frozen by its owner or by somebody behind the server's back.
     Paused,
@@ -24,61 +24,61 @@ pub enum Phase {
     Dozing,
     /// Stopped since nobody used it: the next call starts it.
     Asleep,
-    /// Its sandbox has ended by itself; files kept, and the next call starts it again.
+    /// The sandbox has ended by itself; files kept, and the next call starts the workspace again.
     Broken,
-    /// The engine no longer has it.
+    /// The engine no longer has the workspace.
     Lost,
-    /// It was never made.
+    /// The workspace was never made.
     Unmade,
     /// Gone.
     Destroyed,
 }
 
-/// What is asked of it.
+/// The operations on a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
     /// Any call of a tool, of processes or of files.
     Call,
-    /// Stop it.
+    /// Stop the workspace.
     Stop,
-    /// Resume it, from a stop, a pause, or a breakdown.
+    /// Resume the workspace, from a stop, a pause, or a breakdown.
     Resume,
-    /// Pause it.
+    /// Pause the workspace.
     Pause,
-    /// Destroy it.
+    /// Destroy the workspace.
     Destroy,
-    /// Copy its files, into a snapshot.
+    /// Copy the workspace's files, into a snapshot.
     Copy,
-    /// Make other workspaces of its files.
+    /// Make other workspaces of the workspace's files.
     Fork,
-    /// Attach to it, or call it, for a session that does not hold it.
+    /// Attach to the workspace, or call it, for a session that does not hold it.
     Contend,
-    /// What has nothing to do with its sandbox.
+    /// An operation that does not concern the sandbox.
     Aside,
 }
 
-/// How an answer fits the model.
+/// The relation of an answer to the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fit {
-    /// As expected.
+    /// The answer is as expected.
     As(Outcome),
-    /// A refusal that the limit on workspaces explains: nothing has changed.
+    /// The answer is a refusal that the limit on workspaces explains: nothing has changed.
     LimitReached,
-    /// Only a fault explains it: the operation may or may not have happened.
+    /// Only a fault explains the answer: the operation may or may not have happened.
     Excused,
 }
 
 /// The phases in which a workspace may be.
 pub type Phases = Possible<Phase>;
 
-/// What may explain an answer besides the phase.
+/// The circumstances that may explain an answer, besides the phase.
 #[derive(Debug, Clone, Default)]
 pub struct Circumstances {
     /// Faults that were at work while the answer was awaited.
     pub faults: BTreeSet<Fault>,
-    /// As many workspaces as may be in use may have been.
+    /// The limit on workspaces in use may have been reached.
     pub limit_may_be_reached: bool,
-    /// Its time is up: the server may be destroying it.
+    /// The workspace's time is up: the server may be destroying it.
     pub expiring: bool,
 }
 
@@ -113,22 +113,22 @@ impl Phase {
         self.expects(Op::Call).0 == Outcome::Done
     }
 
-    /// Whether there are files, to be called for or copied.
+    /// Whether the workspace has files that can be called for or copied.
     pub fn has_files(self) -> bool {
         self.expects(Op::Copy).0 == Outcome::Done
     }
 
-    /// Whether it has to be started before it can be called, which takes a place among those that may be in use.
+    /// Whether the workspace has to be started before a call, which takes a place among those that may be in use.
     pub fn needs_start(self) -> bool {
         matches!(self, Self::Stopped | Self::Broken | Self::Asleep)
     }
 
-    /// Whether it counts among the workspaces that may be in use.
+    /// Whether the workspace counts among those that may be in use.
     pub fn is_active(self) -> bool {
         matches!(self, Self::Ready | Self::Paused | Self::Dozing)
     }
 
-    /// The phase that a workspace's JSON shows; `None` while it is between two.
+    /// Returns the phase that a workspace's JSON shows; `None` while it is between two.
     pub fn shown(workspace: &serde_json::Value) -> Option<Self> {
         match workspace["state"].as_str()? {
             "ready" => Some(Self::Ready),
@@ -150,24 +150,24 @@ impl Phase {
 // === impl Phases ===
 
 impl Phases {
-    /// The engine has died: what ran may have ended.
+    /// Takes note of the engine's death: all that ran may have ended.
     pub fn engine_died(&mut self) {
         if self.some(Phase::is_active) {
             self.or(Phase::Broken);
         }
     }
 
-    /// Nobody may have used it for long enough to come to rest in this phase.
+    /// Takes note that nobody may have used the workspace for so long that it rests in this phase.
     pub fn may_rest(&mut self, rest: Phase) {
         if self.may_be(Phase::Ready) {
             self.or(rest);
         }
     }
 
-    /// Holds an answer against the model, and narrows or widens the set by it.
+    /// Compares an answer with the model, and narrows or widens the set by it.
     ///
     /// # Errors
-    /// What was expected.
+    /// The expected answers, in words.
     pub fn judge(&mut self, op: Op, answer: &Answer, around: &Circumstances) -> Result<Fit, String> {
         if let Some(outcome) = Outcome::of(answer).filter(|outcome| self.narrow(op, *outcome)) {
             return Ok(Fit::As(outcome));
@@ -191,7 +191,7 @@ impl Phases {
 // === impl Circumstances ===
 
 impl Circumstances {
-    /// Whether an answer is no worse than they explain.
+    /// Whether the circumstances explain an answer as bad as this one.
     pub fn excuse(&self, answer: &Answer) -> bool {
         // With the workspace, its session ends.
         let is_destroyed = || Fault::ContainerRemoved.excuses(answer) || answer.problem() == Some("session-ended");

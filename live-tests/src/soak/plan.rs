@@ -1,4 +1,4 @@
-//! What a worker does next: chosen by its own random numbers, and nothing else.
+//! The next step of a worker: chosen by its own random numbers, and nothing else.
 
 use rand::{RngExt as _, rngs::StdRng};
 
@@ -10,7 +10,7 @@ use super::{
 
 macro_rules! steps {
     ($($(#[doc = $doc:literal])+ $step:ident = $weight:literal, $when:ident;)+) => {
-        /// Something that a worker does.
+        /// A step of a worker.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Step {
             $($(#[doc = $doc])+ $step,)+
@@ -20,64 +20,64 @@ macro_rules! steps {
     };
 }
 
-/// Something that a worker does with a snapshot that it has taken.
+/// A step of a worker with a snapshot that it has taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeptStep {
-    /// Look at it.
+    /// Look at the snapshot.
     Look,
-    /// List all snapshots and find it among them.
+    /// List all snapshots and find this one among them.
     List,
-    /// Make a workspace from it.
+    /// Make a workspace from the snapshot.
     MakeFrom,
-    /// Delete it.
+    /// Delete the snapshot.
     Delete,
 }
 
-/// In which situations a step makes sense.
+/// The situations in which a step makes sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum When {
-    /// Whatever the phase.
+    /// The phase does not matter.
     Always,
     /// The workspace takes calls, as far as is known.
     Takes,
-    /// It takes calls and has a file.
+    /// The workspace takes calls and has a file.
     HasText,
-    /// It takes calls and has a background process.
+    /// The workspace takes calls and has a background process.
     HasProcess,
-    /// It has files that can be copied.
+    /// The workspace has files that can be copied.
     HasFiles,
-    /// It is certainly ready, and comes to rest by itself when nothing goes on in it.
+    /// The workspace is certainly ready, and comes to rest by itself when nothing goes on in it.
     Idles,
-    /// It takes calls, and nobody is known to hold it.
+    /// The workspace takes calls, and nobody is known to hold it.
     Free,
-    /// It takes calls, and one of its owner's sessions holds it.
+    /// The workspace takes calls, and one of its owner's sessions holds it.
     Held,
-    /// It is certainly ready, and stays so.
+    /// The workspace is certainly ready, and stays so.
     Ready,
-    /// It is certainly paused, and stays so.
+    /// The workspace is certainly paused, and stays so.
     Paused,
-    /// It is paused, stopped or broken.
+    /// The workspace is paused, stopped or broken.
     Resting,
-    /// It is of no use any more.
+    /// The workspace is of no use any more.
     Useless,
 }
 
 steps! {
-    /// Look at it.
+    /// Look at the workspace.
     Look = 6, Always;
-    /// List all workspaces and find it among them.
+    /// List all workspaces and find this one among them.
     List = 2, Always;
-    /// Call it although it takes none.
+    /// Call the workspace although it takes no calls.
     CallInVain = 3, Resting;
-    /// Resume it.
+    /// Resume the workspace.
     Resume = 14, Resting;
-    /// Destroy it.
+    /// Destroy the workspace.
     Destroy = 2, Always;
-    /// Destroy it.
+    /// Destroy a workspace that is of no use any more.
     Discard = 20, Useless;
-    /// Stop it.
+    /// Stop the workspace.
     Stop = 3, Takes;
-    /// Pause it.
+    /// Pause the workspace.
     Pause = 3, Takes;
     /// Write a file.
     Write = 14, Takes;
@@ -105,27 +105,27 @@ steps! {
     Log = 3, Takes;
     /// Start a background process.
     Start = 5, Takes;
-    /// Follow the output of one, and go away in the middle.
+    /// Follow the output of a background process, and go away in the middle.
     Follow = 9, HasProcess;
-    /// Wait for one, and read all of its output.
+    /// Wait for a background process, and read all of its output.
     Finish = 6, HasProcess;
-    /// Cancel one.
+    /// Cancel a background process.
     Cancel = 1, HasProcess;
-    /// Many calls at once.
+    /// Send many calls at once.
     Burst = 3, HasText;
-    /// Leave it alone until it comes to rest.
+    /// Leave the workspace alone until it comes to rest.
     AwaitRest = 6, Idles;
-    /// Attach to it.
+    /// Attach to the workspace.
     Attach = 4, Free;
-    /// Attach and call for somebody who does not hold it.
+    /// Attach and call for somebody who does not hold the workspace.
     Contend = 3, Held;
-    /// Take it over for another session.
+    /// Take the workspace over for another session.
     TakeOver = 1, Held;
-    /// Detach.
+    /// Detach from the workspace.
     Detach = 3, Held;
     /// Take a snapshot.
     Snapshot = 4, HasFiles;
-    /// Make copies of it.
+    /// Make copies of the workspace.
     Fork = 2, HasFiles;
     /// `docker kill`.
     StrikeKill = 2, Ready;
@@ -141,7 +141,7 @@ steps! {
     StrikeUpload = 2, HasText;
 }
 
-/// What the next step with this workspace is.
+/// Chooses the next step with this workspace.
 pub fn next(random: &mut StdRng, known: &Known) -> Step {
     let possible = STEPS.iter().filter(|(_, _, when)| when.holds(known));
     let total: u32 = possible.clone().map(|(_, weight, _)| weight).sum();
@@ -155,7 +155,7 @@ pub fn next(random: &mut StdRng, known: &Known) -> Step {
     Step::Look
 }
 
-/// What the next step with this snapshot is.
+/// Chooses the next step with this snapshot.
 pub fn next_with_snapshot(random: &mut StdRng, kept: &Kept) -> KeptStep {
     match random.random_range(0..10) {
         _ if !kept.states.may_be(State::Whole) => KeptStep::Delete,

@@ -1,4 +1,4 @@
-//! Where something may stand, as whoever owns it knows: normally in one stage, and in several after a fault has left it
+//! The stages in which something may be, as its owner knows: normally one stage, and several after a fault has left it
 //! open whether an operation happened.
 
 use std::{
@@ -8,12 +8,12 @@ use std::{
 
 use super::answer::{Answer, is_of_guest};
 
-/// What an operation answers.
+/// The outcome of an operation, as its answer tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is done; a call has reached the workspace.
+    /// The operation is done; a call has reached the workspace.
     Done,
-    /// 409: it makes no sense in this stage of a workspace.
+    /// 409: the operation makes no sense in this stage of a workspace.
     WrongState,
     /// 409: the session that asks does not hold the workspace.
     Barred,
@@ -23,12 +23,12 @@ pub enum Outcome {
     Missing,
 }
 
-/// A stage in the life of something, and what operations do then.
+/// A stage in the life of something, and the outcomes of operations in it.
 pub trait Stage: Copy + Ord + Debug {
-    /// What can be asked of it.
+    /// The operations.
     type Op: Copy + Debug;
 
-    /// What an operation answers in this stage, and what stage follows.
+    /// Returns the outcome of an operation in this stage, and the stage that follows.
     fn expects(self, op: Self::Op) -> (Outcome, Self);
 }
 
@@ -39,50 +39,50 @@ pub struct Possible<T>(BTreeSet<T>);
 // === impl Possible ===
 
 impl<T: Stage> Possible<T> {
-    /// Certainly this one.
+    /// The set of this stage alone: it is certain.
     pub fn only(stage: T) -> Self {
         Self(BTreeSet::from([stage]))
     }
 
-    /// One of these.
+    /// The set of these stages: one of them it is.
     pub fn any(stages: impl IntoIterator<Item = T>) -> Self {
         Self(stages.into_iter().collect())
     }
 
-    /// Whether it may be this one.
+    /// Whether the stage is possible.
     pub fn may_be(&self, stage: T) -> bool {
         self.0.contains(&stage)
     }
 
-    /// Whether it is certainly this one.
+    /// Whether the stage is certain.
     pub fn is(&self, stage: T) -> bool {
         self.0.len() == 1 && self.may_be(stage)
     }
 
-    /// Whether this holds wherever it may stand.
+    /// Whether this holds in all possible stages.
     pub fn all(&self, holds: impl Fn(T) -> bool) -> bool {
         self.0.iter().all(|stage| holds(*stage))
     }
 
-    /// Whether this holds somewhere where it may stand.
+    /// Whether this holds in a possible stage.
     pub fn some(&self, holds: impl Fn(T) -> bool) -> bool {
         self.0.iter().any(|stage| holds(*stage))
     }
 
-    /// Adds what may have become of it.
+    /// Adds a stage that has become possible.
     pub fn or(&mut self, stage: T) {
         self.0.insert(stage);
     }
 
-    /// Takes note of a stage that was shown; false when it could not be.
+    /// Takes note of a stage that was shown; false when it was not possible.
     pub fn see(&mut self, stage: T) -> bool {
         let possible = self.may_be(stage);
         *self = Self::only(stage);
         possible
     }
 
-    /// An operation was answered so: leaves what fits, each as it is afterwards. False when nothing does; then nothing
-    /// has changed.
+    /// Takes note of the outcome of an operation: leaves the stages that fit, each as it is afterwards. False when none
+    /// fits; then nothing has changed.
     pub fn narrow(&mut self, op: T::Op, outcome: Outcome) -> bool {
         let expected = self.0.iter().map(|stage| stage.expects(op));
         let next: BTreeSet<T> = expected.filter(|(expected, _)| *expected == outcome).map(|(_, next)| next).collect();
@@ -93,13 +93,13 @@ impl<T: Stage> Possible<T> {
         true
     }
 
-    /// An operation may or may not have happened.
+    /// Takes note of an operation that may or may not have happened.
     pub fn widen(&mut self, op: T::Op) {
         let after: Vec<T> = self.0.iter().map(|stage| stage.expects(op).1).collect();
         self.0.extend(after);
     }
 
-    /// What an operation should have answered, in words.
+    /// Returns the answers that an operation should have had, in words.
     pub fn expected(&self, op: T::Op) -> String {
         let expected: Vec<_> = self.0.iter().map(|stage| format!("{:?} in {stage:?}", stage.expects(op).0)).collect();
         format!("{op:?} should be {}", expected.join(" or "))
@@ -116,7 +116,7 @@ impl<T: Stage> fmt::Display for Possible<T> {
 // === impl Outcome ===
 
 impl Outcome {
-    /// What an answer says about the operation, where it says anything.
+    /// Returns the outcome that an answer tells; `None` where it says nothing about the operation.
     pub fn of(answer: &Answer) -> Option<Self> {
         match answer.problem() {
             None if answer.is_success() => Some(Self::Done),

@@ -1,4 +1,4 @@
-//! After the load: everything comes to rest, is compared with what its owners know, and goes; then nothing is left.
+//! The end of a run: everything comes to rest, is compared with the owners' knowledge, and is removed; nothing is left.
 
 use std::{
     fs,
@@ -24,24 +24,24 @@ use super::{
     worker::{Left, Worker},
 };
 
-/// How long everything may take to come to rest when nothing is asked any more: more than a minute, after which the
-/// servers compare rows and engine.
+/// The time that everything may take to come to rest when no requests are sent any more: more than a minute, after
+/// which the servers compare rows and engine.
 const REST: Duration = Duration::from_secs(150);
 
-/// What is to be reckoned with.
+/// The facts that the reckoning needs.
 pub struct Reckoning {
-    /// What all parts of the run share.
+    /// The state that all parts of the run share.
     pub ground: Arc<Ground>,
     /// The engine.
     pub dockerd: Dockerd,
-    /// What each server held before the load.
+    /// The resources that each server held before the load.
     pub baselines: Vec<Footprint>,
 }
 
 // === impl Reckoning ===
 
 impl Reckoning {
-    /// Compares what the workers have left with what there is, and says what was found in all of the run.
+    /// Compares the workspaces and snapshots that the workers have left with the real ones; reports the run's findings.
     ///
     /// # Errors
     /// When something could not be looked at.
@@ -75,7 +75,7 @@ impl Reckoning {
         Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// What there is on each server.
+    /// Sorts the workspaces and snapshots by their servers.
     fn by_server(&self, left: Vec<Left>) -> Vec<Left> {
         let mut sorted: Vec<Left> = self.ground.subjects.iter().map(|_| Left::default()).collect();
         for Left { workspaces, snapshots } in left {
@@ -85,7 +85,7 @@ impl Reckoning {
         sorted
     }
 
-    /// The disk goes with the namespace; what was logged on it stays.
+    /// Keeps the logs, which are on a disk that is removed with the namespace.
     async fn keep_logs(&self) -> anyhow::Result<()> {
         let folder = PathBuf::from(format!("target/soak/seed-{}", self.ground.seed));
         fs::create_dir_all(&folder).context("making a folder for the logs")?;
@@ -98,7 +98,7 @@ impl Reckoning {
         Ok(())
     }
 
-    /// Looks until nothing is left that should not be; what stays is a finding.
+    /// Looks until nothing is left that should not be; the things that stay are findings.
     async fn settle(&self, expected: &Expected, at_rest: bool) -> anyhow::Result<()> {
         let deadline = Instant::now() + REST;
         loop {
@@ -144,7 +144,7 @@ impl Reckoning {
     }
 }
 
-/// What the workers know of.
+/// Returns the ids of all that the workers know.
 fn expected(left: &[Left]) -> Expected {
     let workspaces = || left.iter().flat_map(|left| &left.workspaces);
     let expired = workspaces().filter(|known| known.expires.is_some());

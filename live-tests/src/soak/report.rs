@@ -1,4 +1,4 @@
-//! What a run counts and finds, and its summary.
+//! The numbers and the findings of a run, and its summary.
 
 use std::{
     collections::BTreeMap,
@@ -9,10 +9,10 @@ use std::{
 
 use super::{answer::Answer, fault::Fault};
 
-/// So many findings are enough to know.
+/// The number of findings after which a run need not go on.
 const ENOUGH: usize = 20;
 
-/// What has been counted and found so far.
+/// The numbers and the findings so far.
 pub struct Report {
     seed: u64,
     began: Instant,
@@ -33,13 +33,13 @@ struct Operation {
     longest: Duration,
 }
 
-/// What became of the faults of one kind.
+/// The consequences of the faults of one kind.
 #[derive(Default)]
 struct Struck {
     times: u64,
-    /// What calls got while it was at work.
+    /// The answers of calls while the fault was at work, with their numbers.
     answers: BTreeMap<String, u64>,
-    /// What was seen of the workspaces afterwards.
+    /// The observations of the workspaces afterwards, with their numbers.
     seen: BTreeMap<String, u64>,
     longest_recovery: Duration,
 }
@@ -47,12 +47,12 @@ struct Struck {
 // === impl Report ===
 
 impl Report {
-    /// Nothing yet.
+    /// Makes an empty report.
     pub fn new(seed: u64) -> Self {
         Self { seed, began: Instant::now(), counts: Mutex::default() }
     }
 
-    /// An operation was answered.
+    /// Counts an operation that was answered.
     pub fn answered(&self, operation: &str, answer: &Answer, took: Duration) {
         self.counts(|counts| {
             let entry = counts.operations.entry(operation.to_owned()).or_default();
@@ -64,23 +64,23 @@ impl Report {
         });
     }
 
-    /// A fault was made.
+    /// Counts a fault that was made.
     pub fn struck(&self, fault: Fault) {
         self.counts(|counts| counts.faults.entry(fault).or_default().times += 1);
         self.note(fault.name());
     }
 
-    /// A call was answered while a fault was at work.
+    /// Counts a call that was answered while a fault was at work.
     pub fn answered_under(&self, fault: Fault, answer: &Answer) {
         self.counts(|counts| *counts.faults.entry(fault).or_default().answers.entry(answer.words()).or_default() += 1);
     }
 
-    /// What a fault has come to.
+    /// Counts a consequence of a fault.
     pub fn seen(&self, fault: Fault, what: &str) {
         self.counts(|counts| *counts.faults.entry(fault).or_default().seen.entry(what.to_owned()).or_default() += 1);
     }
 
-    /// All was well again so long after a fault.
+    /// Records the time after a fault until all was well again.
     pub fn recovered(&self, fault: Fault, took: Duration) {
         self.counts(|counts| {
             let struck = counts.faults.entry(fault).or_default();
@@ -88,7 +88,7 @@ impl Report {
         });
     }
 
-    /// Something is not as it must be.
+    /// Records something that is not as it must be.
     pub fn finding(&self, what: impl Into<String>) {
         let what = format!("seed {} at {:.1} s: {}", self.seed, self.began.elapsed().as_secs_f64(), what.into());
         let count = self.counts(|counts| {
@@ -110,12 +110,12 @@ impl Report {
         self.counts(|counts| counts.findings.clone())
     }
 
-    /// How often faults of this kind were made.
+    /// The number of faults of this kind that were made.
     pub fn times(&self, fault: Fault) -> u64 {
         self.counts(|counts| counts.faults.get(&fault).map_or(0, |struck| struck.times))
     }
 
-    /// Says what goes on.
+    /// Prints a message about the progress.
     pub fn note(&self, what: &str) {
         say(&format!("{:7.1} s  {what}", self.began.elapsed().as_secs_f64()));
     }

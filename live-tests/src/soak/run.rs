@@ -27,13 +27,13 @@ use crate::{Engine, Runtime, api::WORKSPACES, until};
 
 /// Workers of each server.
 const WORKERS: usize = 3;
-/// How long a warm pool may take to be full at first.
+/// The time that a warm pool may take to be full at first.
 const FULL: Duration = Duration::from_secs(120);
 
 /// Carries out one run.
 ///
 /// # Errors
-/// When something of the harness's own failed.
+/// When a part of the harness itself failed.
 pub async fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     tokio::spawn(end_with_the_outside());
     let seed = *settings.seeds.first().context("no seed")?;
@@ -74,7 +74,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     Reckoning { ground, dockerd, baselines }.reckon(left, settings).await
 }
 
-/// What a server holds that has served a little and has nothing to do.
+/// Returns the resources that a server holds after a little work, when it has nothing to do.
 async fn baseline(subject: &Subject) -> anyhow::Result<Footprint> {
     let api = &subject.api;
     let id = api.create(json!({ "network": "outbound" })).await?;

@@ -1,4 +1,4 @@
-//! What a soak is told, by environment variables and one flag.
+//! The settings of a soak: environment variables and one flag.
 
 use std::{str::FromStr, time::Duration};
 
@@ -10,24 +10,24 @@ use super::leak::Leak;
 const SEEDS: [u64; 2] = [1, 2];
 const MINUTES: f64 = 10.0;
 
-/// What a soak is told.
+/// The settings of a soak.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// One run for each, one after the other (`SOAK_SEED`, separated by commas).
+    /// The seeds: one run for each, one after the other (`SOAK_SEED`, separated by commas).
     pub seeds: Vec<u64>,
-    /// How long each run is under load (`SOAK_MINUTES`).
+    /// The time for which each run is under load (`SOAK_MINUTES`).
     pub length: Duration,
-    /// What the harness itself leaks on purpose (`SOAK_LEAK`): the run must then fail and name it.
+    /// The leak that the harness itself makes on purpose (`SOAK_LEAK`): the run must then fail and name it.
     pub leak: Option<Leak>,
     /// After a run without findings, plant every kind of leak and see each named (`--prove`).
     pub prove: bool,
 }
 
 impl Settings {
-    /// Reads them.
+    /// Reads the settings.
     ///
     /// # Errors
-    /// Names the variable that cannot be used, and what it takes.
+    /// When a variable cannot be used; the message names it, and says what it takes.
     pub fn read(arguments: &[String]) -> anyhow::Result<Self> {
         let seeds = match text("SOAK_SEED") {
             Some(list) => {

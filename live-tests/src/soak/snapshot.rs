@@ -1,4 +1,4 @@
-//! One snapshot, as its owner knows it: where it may stand, and what a workspace that is made from it must have.
+//! One snapshot, as its owner knows it: its possible states, and the contents of a workspace that is made from it.
 
 use serde_json::Value;
 
@@ -9,39 +9,39 @@ use super::{
     workspace::Contents,
 };
 
-/// Where a snapshot stands.
+/// The state of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// Workspaces can be made from it.
     Whole,
-    /// It was not taken: there is a row that says why.
+    /// The snapshot was not taken: there is a row that says why.
     Failed,
-    /// There is none, or none any more.
+    /// There is no such snapshot, or no longer.
     Gone,
 }
 
-/// What is asked of it.
+/// The operations on a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// Make a workspace from it.
+    /// Make a workspace from the snapshot.
     MakeFrom,
-    /// Delete it.
+    /// Delete the snapshot.
     Delete,
 }
 
-/// Where a snapshot may stand.
+/// The states in which a snapshot may be.
 pub type States = Possible<State>;
 
-/// What its owner knows of a snapshot.
+/// The owner's knowledge of a snapshot.
 #[derive(Debug, Clone)]
 pub struct Kept {
-    /// Its id.
+    /// The snapshot's id.
     pub id: String,
-    /// Which server has it.
+    /// The server that has the snapshot.
     pub server: usize,
-    /// Where it may stand.
+    /// The states in which the snapshot may be.
     pub states: States,
-    /// What is in it.
+    /// The contents of the snapshot.
     pub contents: Contents,
 }
 
@@ -61,7 +61,7 @@ impl Stage for State {
 }
 
 impl State {
-    /// The state that an answer about a snapshot shows; `None` while it is between two, or when the answer says nothing.
+    /// Returns the state that an answer shows; `None` while the snapshot is between two, or if the answer says nothing.
     pub fn shown(answer: &Answer) -> Option<Self> {
         if answer.problem() == Some("snapshot-not-found") {
             return Some(Self::Gone);
@@ -81,10 +81,10 @@ impl State {
 // === impl States ===
 
 impl States {
-    /// Holds an answer against the model, and narrows or widens the set by it.
+    /// Compares an answer with the model, and narrows or widens the set by it.
     ///
     /// # Errors
-    /// What was expected.
+    /// The expected answers, in words.
     pub fn judge(&mut self, op: Use, answer: &Answer, around: &Circumstances) -> Result<Fit, String> {
         if let Some(outcome) = Outcome::of(answer).filter(|outcome| self.narrow(op, *outcome)) {
             return Ok(Fit::As(outcome));

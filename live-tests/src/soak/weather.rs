@@ -1,4 +1,4 @@
-//! What goes on around everybody: which faults were at work when.
+//! The faults that strike more than one workspace, with their times.
 
 use std::{
     collections::BTreeSet,
@@ -8,15 +8,15 @@ use std::{
 
 use super::fault::Fault;
 
-/// Faults that strike more than one workspace, with their times. A fault is over when the harness has seen that all is
-/// well again, so a call that begins after it has nothing to be excused with.
+/// The faults that strike more than one workspace, with their times. A fault is over when the harness has seen that all
+/// is well again, so a call that begins after it has nothing to be excused with.
 #[derive(Debug, Default)]
 pub struct Weather(Mutex<Vec<Incident>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Incident {
     fault: Fault,
-    /// The server that it strikes; all when absent.
+    /// The server that the fault strikes; all when absent.
     server: Option<usize>,
     from: Instant,
     until: Option<Instant>,
@@ -25,13 +25,13 @@ struct Incident {
 // === impl Weather ===
 
 impl Weather {
-    /// A fault is about to strike. To be ended by [`Weather::ended`].
+    /// Records that a fault is about to strike. To be ended by [`Weather::ended`].
     pub fn strikes(&self, fault: Fault, server: Option<usize>) {
         let incident = Incident { fault, server, from: Instant::now(), until: None };
         self.incidents(|all| all.push(incident));
     }
 
-    /// All is well again after the fault of this kind.
+    /// Records that all is well again after the fault of this kind.
     pub fn ended(&self, fault: Fault) {
         let now = Instant::now();
         self.incidents(|all| {
@@ -41,7 +41,7 @@ impl Weather {
         });
     }
 
-    /// The faults that were at work on a server at any time since then.
+    /// The faults that were at work on a server at any time since `from`.
     pub fn since(&self, server: usize, from: Instant) -> BTreeSet<Fault> {
         self.incidents(|all| {
             let here = all.iter().filter(|incident| incident.server.is_none_or(|struck| struck == server));
@@ -51,7 +51,7 @@ impl Weather {
         })
     }
 
-    /// The faults that have begun on a server since then.
+    /// The faults that have begun on a server since `from`.
     pub fn begun_since(&self, server: usize, from: Instant) -> BTreeSet<Fault> {
         self.incidents(|all| {
             let here = all.iter().filter(|incident| incident.server.is_none_or(|struck| struck == server));

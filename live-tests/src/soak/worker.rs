@@ -1,4 +1,4 @@
-//! A worker: an agent with workspaces of its own. It asks, and holds every answer against what it knows.
+//! A worker: an agent with workspaces of its own. It sends requests, and compares every answer with its own knowledge.
 
 mod idle;
 mod life;
@@ -34,14 +34,14 @@ use super::{
 };
 use crate::api::WORKSPACES;
 
-/// How many workspaces a worker makes anew.
+/// The number of workspaces that a worker makes anew.
 const OWNED: usize = 2;
-/// How many it has at most, with the copies that it makes of them.
+/// The most workspaces that a worker has, with the copies that it makes of them.
 const MOST: usize = 4;
-/// How many snapshots it keeps at most.
+/// The most snapshots that a worker keeps.
 const MOST_KEPT: usize = 2;
-/// How long the server may take to bring a workspace out of a state between two: the time of its regular comparison
-/// of rows and engine, and what that then does.
+/// The time that the server may take to bring a workspace out of a state between two: the time of its regular
+/// comparison of rows and engine, and of the work that follows.
 const SETTLES: Duration = Duration::from_secs(60 + 60);
 
 /// An agent.
@@ -55,37 +55,37 @@ pub struct Worker {
     made: u32,
 }
 
-/// What a worker leaves at the end of the load.
+/// The workspaces and snapshots that a worker leaves at the end of the load.
 #[derive(Default)]
 pub struct Left {
-    /// Its workspaces.
+    /// The worker's workspaces.
     pub workspaces: Vec<Known>,
-    /// Its snapshots.
+    /// The worker's snapshots.
     pub snapshots: Vec<Kept>,
 }
 
-/// What came of asking.
+/// The result of a request, judged.
 enum Asked {
-    /// It was done; a call has reached the workspace.
+    /// The operation was done; a call has reached the workspace.
     Done(Answer),
-    /// Nothing happened, as expected.
+    /// The operation did not happen, as expected.
     Refused,
-    /// A fault was at work: it may or may not have happened.
+    /// A fault was at work: the operation may or may not have happened.
     Open,
-    /// It is a finding already.
+    /// The answer is a finding already.
     Wrong,
 }
 
 // === impl Worker ===
 
 impl Worker {
-    /// A worker of one server, with random numbers of its own.
+    /// Makes a worker of one server, with random numbers of its own.
     pub fn new(ground: Arc<Ground>, number: usize, server: usize) -> Self {
         let random = StdRng::seed_from_u64(ground.seed.wrapping_mul(1_000_003).wrapping_add(number as u64));
         Self { ground, number, server, random, owned: Vec::new(), kept: Vec::new(), made: 0 }
     }
 
-    /// Works until the load ends; answers what it knows of what it leaves.
+    /// Works until the load ends; returns the workspaces and snapshots that are left.
     pub async fn work(mut self) -> Left {
         while self.ground.goes_on() {
             self.step().await;
@@ -95,7 +95,7 @@ impl Worker {
         Left { workspaces: self.owned, snapshots: self.kept }
     }
 
-    /// Does the next thing.
+    /// Does the next step.
     async fn step(&mut self) {
         if !self.kept.is_empty() && self.random.random_ratio(1, 10) {
             self.step_with_snapshot().await;
@@ -177,7 +177,7 @@ impl Worker {
         &self.ground.subjects[self.server]
     }
 
-    /// A request for the session that holds the workspace, if one does.
+    /// A request for the session that holds the workspace, if there is one.
     fn request(&self, method: Method, known: &Known, rest: &str) -> RequestBuilder {
         self.request_for(known.session(), method, known, rest)
     }
@@ -200,7 +200,7 @@ impl Worker {
         self.ask(known, Op::Call, tool, request).await
     }
 
-    /// Sends a request, and judges what it gets.
+    /// Sends a request, and judges its result.
     async fn ask(&mut self, known: &mut Known, op: Op, name: &str, request: RequestBuilder) -> Asked {
         let from = Instant::now();
         if matches!(op, Op::Call | Op::Resume) {
@@ -210,7 +210,7 @@ impl Worker {
         self.judge(known, op, name, from, answer).await
     }
 
-    /// Judges what a request got that was sent then.
+    /// Judges the result of a request that was sent at `from`.
     async fn judge(&mut self, known: &mut Known, op: Op, name: &str, from: Instant, answer: Answer) -> Asked {
         let around = self.circumstances(known, from);
         self.count(name, &answer, &around.faults, from);

@@ -10,52 +10,52 @@ use super::{
     phase::{Phase, Phases},
 };
 
-/// How long after its expiry a workspace may still be there: a round of clean-up, and the time it takes.
+/// The time after its expiry for which a workspace may still be there: a round of clean-up, and the time that it takes.
 pub const CLEANUP: Duration = Duration::from_secs(60 + 45);
 
-/// What its owner knows of it.
+/// The owner's knowledge of a workspace.
 #[derive(Debug, Clone)]
 pub struct Known {
-    /// Its id.
+    /// The workspace's id.
     pub id: String,
-    /// Which server has it.
+    /// The server that has the workspace.
     pub server: usize,
-    /// Where it may stand.
+    /// The phases in which the workspace may be.
     pub phases: Phases,
-    /// What is in it.
+    /// The contents of the workspace.
     pub contents: Contents,
-    /// Its background processes that are worth looking at.
+    /// The workspace's background processes that are worth looking at.
     pub processes: Vec<Process>,
-    /// When it expires.
+    /// The time at which the workspace expires.
     pub expires: Option<Instant>,
-    /// Where it comes to rest when nobody uses it.
+    /// The phase in which the workspace comes to rest when nobody uses it.
     pub rests: Option<Phase>,
-    /// Who holds it.
+    /// The holder of the workspace.
     pub holder: Holder,
-    /// Until when the phase takes everything into account.
+    /// The time up to which `phases` takes everything into account.
     pub looked: Instant,
-    /// A fault of its own is at work, and which.
+    /// The fault of the workspace's own that is at work.
     pub struck: Option<Fault>,
-    /// What may still come of a fault of its own, and until when.
+    /// A fault of the workspace's own that may still have consequences, and until when.
     pub lingers: Option<(Fault, Instant)>,
-    /// When it was made.
+    /// The time at which the workspace was made.
     pub made: Instant,
-    /// The engine cannot start its container any more, since it was killed in the middle of that.
+    /// The engine cannot start the workspace's container any more, since the engine was killed during an earlier start.
     pub wedged: bool,
 }
 
-/// What is in a workspace, and comes along into snapshots and copies.
+/// The contents of a workspace, which come along into snapshots and copies.
 #[derive(Debug, Clone, Default)]
 pub struct Contents {
-    /// Its files, below `/workspace/files` and outside.
+    /// The files, below `/workspace/files` and outside.
     pub files: Files,
     /// The messages of the commits in `/workspace/repository`, oldest first; `None` before there is one.
     pub commits: Option<Commits>,
-    /// Names what is made in it: a copy must not call anything as its origin has.
+    /// A counter for new names: a copy must not give a name that its origin has given.
     pub counter: u32,
 }
 
-/// Who holds a workspace.
+/// The holder of a workspace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Holder {
     /// Nobody.
@@ -79,24 +79,24 @@ pub struct Commits {
 /// A background process that counts, a line for each number.
 #[derive(Debug, Clone)]
 pub struct Process {
-    /// Its execution id, chosen by the owner.
+    /// The process's execution id, chosen by the owner.
     pub id: String,
-    /// How many lines it writes.
+    /// The number of lines that the process writes.
     pub lines: usize,
-    /// When it was started.
+    /// The time at which the process was started.
     pub started: Instant,
-    /// How much of its output has been read and found right.
+    /// The number of bytes of its output that have been read and found right.
     pub read: usize,
-    /// The sandbox may have ended under it.
+    /// The sandbox may have ended under the process.
     pub may_be_lost: bool,
-    /// Its start was not acknowledged: it may not exist.
+    /// The process's start was not acknowledged: the process may not exist.
     pub may_be_unknown: bool,
 }
 
 // === impl Known ===
 
 impl Known {
-    /// One that has just been made, with what is in it.
+    /// A workspace that has just been made, with its contents.
     pub fn new(id: String, server: usize, phases: Phases, contents: Contents) -> Self {
         Self {
             id,
@@ -115,7 +115,7 @@ impl Known {
         }
     }
 
-    /// The session that holds it, where that is certain.
+    /// The session that holds the workspace, where that is certain.
     pub fn session(&self) -> Option<Uuid> {
         match self.holder {
             Holder::Session(id) => Some(id),
@@ -123,32 +123,32 @@ impl Known {
         }
     }
 
-    /// A new name for something in it.
+    /// A new name for something in the workspace.
     pub fn fresh(&mut self, what: &str) -> String {
         self.contents.counter += 1;
         format!("{what}-{}", self.contents.counter)
     }
 
-    /// Its sandbox may have ended, and with it what ran in it.
+    /// Takes note that the sandbox may have ended, and with it all that ran in it.
     pub fn sandbox_may_have_ended(&mut self) {
         for process in &mut self.processes {
             process.may_be_lost = true;
         }
     }
 
-    /// The fault of its own whose consequences may still show: under gVisor the sandbox may end some time after the
-    /// command was answered whose processes the kernel chose first for want of memory, and an engine under load tells
-    /// of an end seconds after it.
+    /// The fault of the workspace's own whose consequences may still show. Under gVisor, the sandbox may end some time
+    /// after an answer to the command whose processes the kernel chose first for want of memory; an engine under load
+    /// tells of an end seconds after it.
     pub fn lingering(&self) -> Option<Fault> {
         self.lingers.filter(|(_, until)| Instant::now() < *until).map(|(fault, _)| fault)
     }
 
-    /// Whether it has expired, so that it may be gone at any moment.
+    /// Whether the workspace has expired, so that it may be gone at any moment.
     pub fn has_expired(&self) -> bool {
         self.expires.is_some_and(|expires| Instant::now() >= expires)
     }
 
-    /// Whether it must be gone by now.
+    /// Whether the workspace must be gone by now.
     pub fn is_overdue(&self) -> bool {
         self.expires.is_some_and(|expires| Instant::now() >= expires + CLEANUP)
     }
@@ -168,19 +168,19 @@ impl Process {
         )
     }
 
-    /// All that it writes, from an offset on.
+    /// All output of the process, from an offset on.
     pub fn output_from(&self, offset: usize) -> Vec<u8> {
         let all: Vec<u8> =
             (offset / LINE..self.lines).flat_map(|number| format!("{number:07}\n").into_bytes()).collect();
         all.get(offset % LINE..).unwrap_or_default().to_vec()
     }
 
-    /// How many bytes it writes.
+    /// The number of bytes that the process writes.
     pub fn len(&self) -> usize {
         self.lines * LINE
     }
 
-    /// Whether it writes nothing.
+    /// Whether the process writes nothing.
     pub fn is_empty(&self) -> bool {
         self.lines == 0
     }

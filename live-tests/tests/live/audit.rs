@@ -1,4 +1,4 @@
-//! What is told of calls, what is never told, and what workspaces use.
+//! The audit of calls, the secrets that it must never hold, and the measured use of workspaces.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What one workspace may take of its host, and what is said when it takes more.
+//! The resources of its host that one workspace may take, and the errors when it takes more.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use emergent_live_tests::{Case, Runtime, Server, api::WORKSPACES, until};
 use serde_json::json;
 
-/// How long the server may take to see what happens, on a busy machine.
+/// The time that the server may take to see an event, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 const MIB: u64 = 1 << 20;
 
@@ -134,7 +134,7 @@ async fn fork_bomb(runtime: Runtime) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where the host keeps a workspace's files.
+/// The directories in which the host keeps a workspace's files.
 async fn roots(server: &Server, id: &str) -> anyhow::Result<Vec<PathBuf>> {
     let container = server.engine.inspect(id).await?;
     let layer = container.graph_driver.and_then(|driver| driver.data.get("UpperDir").cloned());

@@ -1,4 +1,4 @@
-//! A copy of a data directory does nothing to the original's workspaces, and what a server needs for itself goes with it.
+//! A copy of a data directory does nothing to the original's workspaces, and a server leaves no container of its own.
 
 use anyhow::{Context as _, ensure};
 use emergent_live_tests::{Case, Runtime, Server, ServerOptions, api::WORKSPACES};

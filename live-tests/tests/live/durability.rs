@@ -69,7 +69,7 @@ async fn half_a_gigabyte_survives_every_cut(runtime: Runtime) -> anyhow::Result<
     Ok(())
 }
 
-/// What has been read so far, as a sum.
+/// The output that has been read so far, as a sum.
 struct Output {
     path: String,
     sha: Sha256,

@@ -9,7 +9,7 @@ use emergent_live_tests::{Case, Runtime, Server, ServerOptions, api::WORKSPACES,
 use emergent_provider::{CreateStep, DestroyStep, StopStep};
 use serde_json::{Value, json};
 
-/// How long a restarted server has to put things in order.
+/// The time that a restarted server has to put things in order.
 pub(crate) const IN_ORDER_WITHIN: Duration = Duration::from_secs(30);
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -86,8 +86,8 @@ pub(crate) async fn list(server: &Server) -> anyhow::Result<Vec<Value>> {
     listed["items"].as_array().cloned().context("a list without items")
 }
 
-/// No row is between two states, every live row has its container and volumes, every snapshot its image and volumes,
-/// and nothing else is in the engine.
+/// Checks that no row is between two states, that every live row has its container and volumes and every snapshot its
+/// image and volumes, and that nothing else is in the engine.
 pub(crate) async fn agreement(server: &Server) -> anyhow::Result<Result<(), String>> {
     let rows = list(server).await?;
     let mut engine = server.engine.resources_of_server(server.id()).await?;

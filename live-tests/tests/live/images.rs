@@ -1,4 +1,4 @@
-//! Images: whose they are, where they come from, what they declare, and what is kept of them.
+//! Images: the projects that may use them, their registries, their declarations, and their removal.
 
 use std::{process::Command, time::Duration};
 

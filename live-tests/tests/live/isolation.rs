@@ -1,4 +1,4 @@
-//! What an attacker inside a workspace tries, and does not get.
+//! The attempts of an attacker inside a workspace, all of which fail.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -80,7 +80,7 @@ async fn reaches(server: &Server, id: &str, address: IpAddr, port: u16) -> anyho
     Ok(result["exit_code"] == 0)
 }
 
-/// An address of the workspace's own, on its bridge.
+/// The workspace's own address on its bridge, and its gateway's.
 async fn address_of(server: &Server, id: &str) -> anyhow::Result<(IpAddr, IpAddr)> {
     let networks = server.engine.inspect(id).await?.network_settings.and_then(|settings| settings.networks);
     let network = networks.and_then(|networks| networks.into_values().next()).context("no network")?;

@@ -1,4 +1,4 @@
-//! What tenants make the server hold in memory is bounded, and goes back.
+//! The server's memory stays bounded whatever tenants do, and is freed afterwards.
 #![expect(clippy::print_stdout, reason = "the figures that were measured are worth reading")]
 
 use std::time::Duration;
@@ -13,14 +13,14 @@ use tokio::{
 };
 
 const MIB: usize = 1 << 20;
-/// How much more than idle the server may use, whatever tenants do.
+/// The memory that the server may use beyond its use when idle, whatever tenants do.
 const BOUND: usize = 256 * MIB;
-/// How much of that may stay.
+/// The part of that memory that may stay.
 const STAYS: usize = 64 * MIB;
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A guest of nobody's: HTTP/2 of a few lines. It greets, and answers every other request with names of one letter for as
-/// long as anybody takes them, up to 62 MB.
+/// A hostile guest: HTTP/2 of a few lines. The guest greets, and answers every other request with names of one letter
+/// for as long as anybody takes them, up to 62 MB.
 const GUEST: &str = r#"
 import json, os, socket, struct, sys, threading
 path, generation = sys.argv[1], int(sys.argv[2])
@@ -193,7 +193,7 @@ async fn goes_back(server: &Server, idle: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the server's process has in memory that is not its program, in bytes.
+/// Returns the anonymous memory of the server's process, in bytes.
 fn memory(server: &Server) -> anyhow::Result<usize> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid()))?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("there is no RssAnon")?;

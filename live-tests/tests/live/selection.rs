@@ -1,4 +1,4 @@
-//! Which provider makes a workspace, and what is told when none can: with engines and images that really fail.
+//! The choice of a workspace's provider, and the error when none can make it: with engines and images that really fail.
 
 use anyhow::{Context as _, ensure};
 use emergent_live_tests::{Case, Image, Runtime, Server, ServerOptions, api::WORKSPACES};

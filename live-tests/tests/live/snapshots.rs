@@ -1,4 +1,4 @@
-//! Snapshots, workspaces made from them, and forks: what comes along, and what is left when they are gone.
+//! Snapshots, workspaces made from them, and forks: their contents, and the engine's objects after their removal.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The warm pool: what was made ahead of need becomes the workspace that was asked for, checked from inside.
+//! The warm pool: a member that was made ahead of need becomes the workspace that was asked for, checked from inside.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -7,7 +7,7 @@ use emergent_live_tests::{Case, Image, Runtime, Server, ServerOptions, api::WORK
 use futures::future::try_join_all;
 use serde_json::{Value, json};
 
-/// How long a pool may take to be full, on a busy machine.
+/// The time that a pool may take to be full, on a busy machine.
 const FULL_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) fn cases() -> Vec<Case> {

@@ -1,4 +1,4 @@
-//! The official Python and TypeScript clients, two editions of each, against what our server serves itself.
+//! The official Python and TypeScript clients, two editions of each, against our own server's endpoints.
 
 use anyhow::ensure;
 use emergent_live_tests::{
@@ -14,7 +14,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Each lists the tools at an endpoint and calls one, whose answer must contain a text.
+/// Runs all clients: each lists the tools at an endpoint and calls one, whose answer must contain a text.
 async fn all_clients(api: &Api, path: &str, tool: &str, arguments: &str, expected: &str) -> anyhow::Result<()> {
     let url = format!("{}{path}", api.base());
     let ran = script(api, "mcp-clients/try.sh", &[&url, tool, arguments, expected]).await?;

@@ -1,4 +1,4 @@
-//! Our server killed with SIGKILL at each step of hosting: nothing is leaked, and what was wanted comes about.
+//! Our server killed with SIGKILL at each step of hosting: nothing is leaked, and the requested state is reached.
 //!
 //! The steps come from the step types themselves, so a step without a case cannot exist.
 
@@ -15,13 +15,13 @@ use emergent_mcp_hosting::HostStep;
 use emergent_provider::{CreateStep, DestroyStep};
 use serde_json::json;
 
-/// How long a restarted server has to put things in order.
+/// The time that a restarted server has to put things in order.
 const IN_ORDER_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Operation {
     Create,
-    /// Our own start, that finds the container ended.
+    /// A start of our own server that finds the container ended.
     Start,
     Restart,
     Change,
@@ -35,7 +35,7 @@ pub(crate) fn cases() -> Vec<Case> {
     create.chain(delete).chain(host).map(|(step, operation)| case(step, operation)).collect()
 }
 
-/// In which operations the server is killed at a step.
+/// The operations in which the server is killed at a step.
 fn operations(step: HostStep) -> &'static [Operation] {
     match step {
         HostStep::ChangeRecorded | HostStep::SandboxDiscarded => &[Operation::Change],

@@ -20,7 +20,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Messages that call `echo`, or nothing, to one reader, and `count` to another.
+/// Messages that one reader takes for calls of `echo`, or for nothing, and another for calls of `count`.
 fn double_tongued(prefix: &str) -> Vec<String> {
     let (echo, count) = (format!("{prefix}echo"), format!("{prefix}count"));
     let call = |id: &str| format!(r#"{{"jsonrpc":"2.0",{id}"method":"tools/call","params":{{"name":"{count}"}}}}"#);

@@ -1,4 +1,4 @@
-//! What counts as running: a program that has answered. What does not is said, and is tried again by itself.
+//! The state `running`: a hosted server has it once its program has answered; a program that has not is tried again.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use emergent_live_tests::{
 };
 use serde_json::{Value, json};
 
-/// How long what happens by itself may take on a busy machine.
+/// The time that events without a request may take on a busy machine.
 const BY_ITSELF: Duration = Duration::from_secs(90);
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -138,7 +138,7 @@ async fn several_deaths(runtime: Runtime) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs the command line as a user does; answers whether it succeeded, and what it printed.
+/// Runs the command line as a user does; returns whether it succeeded, and its output.
 pub(crate) fn emergent(server: &Server, arguments: &[&str]) -> anyhow::Result<(bool, String, String)> {
     let ended = std::process::Command::new(program("emergent")?)
         .args(arguments)

@@ -1,4 +1,4 @@
-//! Secrets of a hosted server are where its processes are, and nowhere else.
+//! The secrets of a hosted server reach its processes, and nothing else.
 
 use std::{path::Path, process::Command};
 

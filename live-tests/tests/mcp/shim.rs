@@ -70,7 +70,7 @@ impl Shim {
         self.say(json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })).await
     }
 
-    /// Closes its input, at which it ends by itself.
+    /// Closes the program's input; the program must then end by itself.
     async fn close(mut self) -> anyhow::Result<()> {
         drop(self.input);
         let status = timeout(Duration::from_secs(20), self.child.wait()).await.context("it does not end")??;

@@ -1,4 +1,4 @@
-//! The same under Firecracker, where there is one and a KVM that runs it.
+//! The cases under Firecracker, where there is one and a KVM that runs it.
 
 use std::{
     fs,
@@ -56,8 +56,8 @@ async fn machine() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Firecracker with a machine that is set up and started, whatever comes of the kernel in it: where the processor runs no
-/// ordinary kernel the monitor does all else that it does elsewhere.
+/// Firecracker with a machine that is set up and started, whether or not its kernel boots: where the processor runs no
+/// ordinary kernel, all other work of the monitor is the same.
 struct Started {
     vmm: Firecracker,
     spec: MachineSpec,
@@ -95,7 +95,7 @@ impl Started {
         Ok(Some(started))
     }
 
-    /// Freezes and saves.
+    /// Freezes the machine and saves its state.
     async fn save(&self, name: &str) -> anyhow::Result<PathBuf> {
         let into = self.folder.path().join(name);
         fs::create_dir(&into)?;

@@ -1,4 +1,4 @@
-//! What machines are made of here, and a machine that goes with its case.
+//! The kernel, the disks and the driver of the machines here, and a machine that ends with its case.
 
 use std::{
     fs,
@@ -37,12 +37,12 @@ pub(crate) fn qemu(channels: QemuChannels) -> Arc<Qemu> {
     Arc::new(Qemu::new(QemuSettings { acceleration, channels, ..QemuSettings::default() }))
 }
 
-/// What machines boot.
+/// The kernel that machines boot.
 pub(crate) fn kernel() -> anyhow::Result<Kernel> {
     Ok(kernels::find(&layout()?, NAME)?)
 }
 
-/// A machine and its guest. It ends when it is dropped.
+/// A machine and its guest. Dropping it ends the machine.
 pub(crate) struct Machine {
     pub(crate) vmm: Arc<dyn Vmm>,
     pub(crate) spec: MachineSpec,
@@ -83,7 +83,7 @@ impl Machine {
         Ok(())
     }
 
-    /// A machine that comes from what was saved of another, with clones of that one's disks.
+    /// A machine that is restored from the saved state of another, with clones of that one's disks.
     pub(crate) async fn restored(from: &Path, original: &Self) -> anyhow::Result<Self> {
         let (root, data) = (original.spec.root.clone(), original.spec.data.clone().context("no data disk")?);
         let machine = Self::prepared(Arc::clone(&original.vmm), move |folder| {
@@ -143,7 +143,7 @@ impl Machine {
         self.restore(into, false).await
     }
 
-    /// Freezes and saves.
+    /// Freezes the machine and saves its state.
     pub(crate) async fn save(&self, into: &Path) -> anyhow::Result<()> {
         self.guest.suspend();
         self.vmm.freeze(&self.spec.dir).await.context("freezing")?;
@@ -154,7 +154,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Runs a command as the agent; what it wrote, without the white space around it.
+    /// Runs a command as the agent; returns its output, without the white space around it.
     pub(crate) async fn sh(&self, command: &str) -> anyhow::Result<String> {
         let request: BashRequest = serde_json::from_value(serde_json::json!({ "command": command }))?;
         let result = self.guest.bash(request).await.with_context(|| format!("running {command}"))?;

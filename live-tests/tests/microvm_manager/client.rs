@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use emergent_live_tests::{Case, Manager};
 use tokio::process::Command;
 
-/// What the client's user writes.
+/// The program of the client's user.
 const PROGRAM: &str = r#"
 import asyncio, sys
 from compymac_integration.workspace_provider import FirecrackerWorkspaceProvider, WorkspaceError

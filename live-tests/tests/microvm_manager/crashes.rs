@@ -1,4 +1,4 @@
-//! The manager is killed at every step of what it does; the next one brings everything into order.
+//! The manager is killed at every step of its operations; the next one brings everything into order.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use emergent_live_tests::{Case, Manager, manager::small};
 use serde_json::json;
 
-/// Each boots or restores a machine at every step, which takes seconds where it is emulated.
+/// The time of a case: each boots or restores a machine at every step, which takes seconds where it is emulated.
 const PATIENCE: Duration = Duration::from_secs(400);
 
 pub(crate) fn cases() -> Vec<Case> {

@@ -1,4 +1,4 @@
-//! Disks, as they are seen from inside.
+//! The sizes of disks, seen from inside.
 
 use std::{process::Command, time::Duration};
 
@@ -6,10 +6,10 @@ use anyhow::{Context as _, ensure};
 use emergent_live_tests::{Case, Manager, manager::small, server::program};
 use serde_json::{Value, json};
 
-/// What a file system may lack of its disk's size, in percent: its own tables.
+/// The part of its disk's size that a file system may lack, in percent: its own tables.
 const OVERHEAD: u64 = 10;
 
-/// An image is built, and a file system filled, on an emulated machine.
+/// The time for a case in which an image is built, and a file system filled, on an emulated machine.
 const PATIENCE: Duration = Duration::from_secs(400);
 
 pub(crate) fn cases() -> Vec<Case> {

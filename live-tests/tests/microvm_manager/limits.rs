@@ -1,4 +1,4 @@
-//! What there is no room for is refused, with the reason.
+//! Requests that there is no room for are refused, with the reason.
 
 use anyhow::ensure;
 use emergent_live_tests::{Case, Manager, manager::small};

@@ -1,7 +1,7 @@
 //! The manager of microVMs as its users have it: the program, its REST API, and machines that really boot.
 //!
-//! `LIVE_MICROVM` names a directory with what machines boot, as `make live` prepares it. Without it, or without QEMU, the
-//! cases are listed as ignored, with the reason.
+//! `LIVE_MICROVM` names a directory with the files that machines boot, as `make live` prepares it. Without it, or
+//! without QEMU, the cases are listed as ignored, with the reason.
 
 mod client;
 mod crashes;

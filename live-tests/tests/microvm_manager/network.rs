@@ -14,15 +14,15 @@ use emergent_test_netns::{DENIED, HOST_AS_SEEN, HOST_PORT, INTERNET, Site};
 use serde_json::json;
 use tempfile::TempDir;
 
-/// Whom the manager runs as, and whom the helper: nobody in particular.
+/// The user ids of the manager and of the helper; nobody else has them.
 const MANAGER: u32 = 64124;
 const HELPER: u32 = 64125;
 
-/// On the host of the tests only root may open the device. Here everybody may, as on most hosts.
+/// The script that opens the device to everybody, as on most hosts; on the host of the tests it is root's.
 const OPEN_DEVICE: &str = "mkdir \"$0\" && mount -t tmpfs none \"$0\" && mknod -m 666 \"$0/tun\" c 10 200 && \
                            mount --bind \"$0/tun\" /dev/net/tun && exec \"$@\"";
 
-/// Connects to each address, and prints what it hears there: how it is seen.
+/// Connects to each address, and prints the client's address that it hears there.
 const ASK: &str = "
 import socket, sys
 for address in sys.argv[1:]:
@@ -70,7 +70,8 @@ fn why_missing() -> Option<String> {
     Some(format!("only its owner can read {}; put the project where others may read it", unread.display()))
 }
 
-/// Does something in a host's namespace; no interface of ours, and no filter rule of such a name, may be left afterwards.
+/// Does something in a host's namespace; no interface of ours, and no filter rule of such a name, may be left
+/// afterwards.
 pub(crate) async fn at_a_site<F>(rule: &'static str, work: fn() -> F) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>> + 'static,
@@ -109,7 +110,8 @@ impl Service {
         Ok(made["sandbox_id"].as_str().context("a sandbox has an id")?.to_owned())
     }
 
-    /// How a sandbox is seen at addresses, in their order; `unreachable` where it does not get.
+    /// The addresses that others see a sandbox at, in the order of `addresses`; `unreachable` where it has no
+    /// connection.
     async fn seen_as(&self, sandbox: &str, addresses: &[String]) -> anyhow::Result<Vec<String>> {
         let command = format!("python3 - {} <<'END'{ASK}END", addresses.join(" "));
         let printed = self.manager.run(sandbox, &command).await?;
@@ -160,7 +162,7 @@ impl Drop for Helper {
     }
 }
 
-/// A command line that becomes what follows it, for which the device of interfaces is open.
+/// The command line that opens the device of interfaces and then becomes the command after it.
 fn with_device(place: &Path) -> Vec<String> {
     let place = place.display().to_string();
     ["unshare", "--mount", "sh", "-c", OPEN_DEVICE, &place].map(str::to_owned).to_vec()

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::network::at_a_site;
 
-/// How long a member may take to be there: the first one boots.
+/// The time that a member may take to be there: the first one boots.
 const FULL_WITHIN: Duration = Duration::from_secs(120);
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -82,7 +82,7 @@ async fn warm() -> anyhow::Result<()> {
     server.terminate().await
 }
 
-/// Waits until the pool has what it is to have.
+/// Waits until the pool is full.
 async fn full(server: &Server) -> anyhow::Result<Value> {
     until("the pool is full", FULL_WITHIN, || async {
         let pool = server.api.get("/api/v1/agent/warm-pool").await?.success()?["items"][0].clone();

@@ -1,4 +1,4 @@
-//! The script that makes what machines boot, from nothing.
+//! The script that makes the kernel and the root file system of machines, from nothing.
 
 use std::{
     fs,

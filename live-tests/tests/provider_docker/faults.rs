@@ -1,4 +1,4 @@
-//! What goes wrong, and what is then said.
+//! Faults of sandboxes and of the engine, and the provider's reports of them.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What a sandbox may use and reach, seen from inside.
+//! The resources that a sandbox may use and the networks that it may reach, seen from inside.
 
 use anyhow::{Context as _, ensure};
 use emergent_guest_proto::RunAs;

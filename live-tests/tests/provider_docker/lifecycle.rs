@@ -1,4 +1,4 @@
-//! Making, starting, stopping, freezing and removing, and what is left of it.
+//! Making, starting, stopping, freezing and removing sandboxes, and their remains.
 
 use std::{io::Write as _, sync::Mutex, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What the cases have in common: a provider, and sandboxes that are gone when the case is over.
+//! The parts that the cases share: a provider, and sandboxes that are gone when the case is over.
 
 use std::{collections::BTreeMap, path::PathBuf, process::Command, sync::Arc};
 
@@ -20,7 +20,7 @@ use emergent_provider_docker::{DockerConfig, DockerProvider, GuestBinary};
 /// A name that no runtime has: the provider then takes the standard one.
 const NO_GVISOR: &str = "not-installed";
 
-/// A provider for one case, and the engine beneath it. Dropping it removes whatever it has made.
+/// A provider for one case, and the engine beneath it. Dropping it removes all that the provider has made.
 pub(crate) struct Bench {
     pub(crate) provider: Arc<DockerProvider>,
     pub(crate) engine: Engine,
@@ -97,7 +97,7 @@ impl Sandbox {
         self.guest.bash(request).await.map_err(full).with_context(|| format!("running {command}"))
     }
 
-    /// What a command that succeeds prints.
+    /// Runs a command that must succeed; returns its output.
     pub(crate) async fn output(&self, command: &str) -> anyhow::Result<String> {
         let result = self.bash(command).await?;
         anyhow::ensure!(result.exit_code == Some(0), "{command}: {result:?}");

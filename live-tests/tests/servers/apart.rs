@@ -6,7 +6,7 @@ use anyhow::ensure;
 use chrono::Utc;
 use emergent_live_tests::{Case, Runtime, Server, api::WORKSPACES, until};
 
-/// How old a sandbox has to be before anybody takes it for an orphan, and a look more.
+/// The age at which a sandbox may be taken for an orphan, and the time of one more look.
 const PAST_GRACE: Duration = Duration::from_secs(65);
 
 pub(crate) fn cases() -> Vec<Case> {

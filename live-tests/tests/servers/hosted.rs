@@ -1,4 +1,4 @@
-//! Hosted MCP servers of one installation: whoever is asked answers, and what a dead server hosted goes on with another.
+//! Hosted MCP servers of one installation: every server answers for them, and another one takes over a dead one's.
 
 use std::time::Duration;
 

@@ -102,7 +102,7 @@ async fn upgraded(runtime: Runtime) -> anyhow::Result<()> {
     server.await_nothing_left().await
 }
 
-/// Every tool, pause, stop, hold and snapshot of a workspace that a release of before has left.
+/// Uses every tool, pause, stop, hold and snapshot of a workspace that an earlier release has left.
 async fn first_generation(runtime: Runtime) -> anyhow::Result<()> {
     let mut server = Server::on(runtime).await?;
     let old = server.api.create_default().await?;
@@ -151,8 +151,8 @@ async fn first_generation(runtime: Runtime) -> anyhow::Result<()> {
     server.await_nothing_left().await
 }
 
-/// Puts in place of a workspace's container the one that the first release would have made: the same but for the guest
-/// and what it is told. Answers the name of the volume that the guest comes from.
+/// Replaces a workspace's container by the one that the first release would have made: the same but for the guest and
+/// its settings. Returns the name of the volume that the guest comes from.
 async fn as_the_first_release_made_it(server: &Server, id: &str) -> anyhow::Result<String> {
     let volume = format!("emergent-first-guest-{id}");
     let guest = first_guest().context("LIVE_FIRST_GUEST")?;

@@ -1,4 +1,4 @@
-//! Commands: what is told of them, while they run and afterwards.
+//! Commands, and the API's reports of them, while they run and afterwards.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ async fn bash_tells_all_that_happened(runtime: Runtime) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Old releases of gVisor refuse what GNU `ls` and `stat` ask for.
+/// Programs such as GNU `ls` and `stat` can look at files; old releases of gVisor refuse their system calls.
 async fn programs_can_look_at_files(runtime: Runtime) -> anyhow::Result<()> {
     let subject = Subject::on(runtime).await?;
     let listing = subject.bash("echo text > f; ls -la; ls -l f; stat -c '%s %n' f; find f -ls").await?;

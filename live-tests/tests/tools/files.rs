@@ -54,7 +54,7 @@ async fn files_are_read_written_and_edited(runtime: Runtime) -> anyhow::Result<(
     Ok(())
 }
 
-/// Half of them come through REST, half through MCP.
+/// Edits a file many times at once, half of the edits through REST and half through MCP.
 async fn parallel_edits(runtime: Runtime) -> anyhow::Result<()> {
     const EDITS: usize = 20;
     let subject = Subject::on(runtime).await?;

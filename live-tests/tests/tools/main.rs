@@ -1,6 +1,6 @@
 //! The tool interface, through the whole stack: the same cases in containers, under gVisor and in microVMs.
 //!
-//! None of them has a network: what carries a call is not one.
+//! None of the workspaces has a network: calls are not carried by one.
 
 mod bash;
 mod files;

@@ -1,4 +1,4 @@
-//! More than a workspace bears: it says so, and works again.
+//! Loads that a workspace does not bear: it refuses them, and works again.
 
 use anyhow::ensure;
 use emergent_live_tests::{Case, Runtime};
@@ -16,7 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Forks until that is refused, and says how often it was not.
+/// Forks until that is refused, and prints the number of forks.
 const FORKS: &str = r"
 import os, signal
 forks = []

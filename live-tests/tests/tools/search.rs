@@ -1,4 +1,4 @@
-//! Finding files by their names, and by what is in them.
+//! Finding files by their names, and by their contents.
 
 use anyhow::{Context as _, ensure};
 use emergent_live_tests::{Case, Runtime};

@@ -1,5 +1,5 @@
-//! What every case has: a workspace of its own. The server is the same for all cases on a runtime, since one that runs
-//! machines boots one first to see that it can.
+//! The subject of a case: a workspace of its own. All cases on a runtime share a server, since a server that runs
+//! machines boots one first, to find out whether it can.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 
 static SERVERS: Mutex<Vec<(Runtime, Arc<Server>)>> = Mutex::const_new(Vec::new());
 
-/// A workspace. It goes when it is dropped.
+/// A workspace. Dropping it destroys the workspace.
 pub(crate) struct Subject {
     api: Api,
     id: String,

@@ -82,7 +82,7 @@ pub(crate) async fn pool(address: &str) -> Result<DatabaseConnection, OpenError>
     Database::connect(pool).await.map_err(OpenError::Connect)
 }
 
-/// A pool only ever says that it has waited in vain; one connection says why.
+/// Opens one connection and closes it: its error has a cause, where a pool only says that the wait was in vain.
 async fn try_once(options: &PgConnectOptions) -> Result<(), OpenError> {
     let connected = timeout(PATIENCE, options.connect()).await.unwrap_or(Err(SqlxError::PoolTimedOut));
     let closed = match connected {

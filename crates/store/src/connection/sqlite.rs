@@ -83,7 +83,7 @@ pub(crate) fn create_private(path: &Path) -> io::Result<()> {
     options.open(path).map(drop)
 }
 
-/// Takes away what others may do with a file that an older hand has made.
+/// Removes the permissions of others on a file that was there already.
 fn restrict(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;

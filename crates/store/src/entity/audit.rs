@@ -1,4 +1,4 @@
-//! What was done in workspaces and with them.
+//! The actions in workspaces and on them.
 
 use sea_orm::entity::prelude::*;
 

@@ -1,4 +1,4 @@
-//! What engines have that no row accounts for.
+//! The leftovers in engines, which no row accounts for.
 
 use sea_orm::entity::prelude::*;
 

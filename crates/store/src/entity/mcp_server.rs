@@ -11,7 +11,7 @@ pub struct Model {
     pub server_id: Uuid,
     pub name: String,
     pub spec: Json,
-    /// These four say what the specification says, for sums.
+    /// These four repeat the specification's figures, for sums.
     pub cpu: f64,
     pub memory_bytes: i64,
     pub disk_bytes: i64,

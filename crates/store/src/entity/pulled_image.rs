@@ -1,4 +1,4 @@
-//! Which images were pulled for which project.
+//! The images that were pulled, each for one project.
 
 use sea_orm::entity::prelude::*;
 

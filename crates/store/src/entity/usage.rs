@@ -1,4 +1,4 @@
-//! What workspaces used.
+//! The samples of the resources that workspaces used.
 
 use sea_orm::entity::prelude::*;
 

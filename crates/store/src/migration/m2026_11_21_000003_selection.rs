@@ -1,4 +1,4 @@
-//! How a workspace came by its provider, and whether it was made ahead of need.
+//! The choice of a workspace's provider, and whether the workspace was made ahead of need.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

@@ -1,4 +1,4 @@
-//! Who held a workspace when, what happens to one that idles, and why one was destroyed.
+//! The sessions of workspaces, the policy for those that idle, and the reason for which one was destroyed.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

@@ -1,4 +1,4 @@
-//! What was done and used, how much a project may have, and which workspaces are over their disk limit.
+//! Tables of actions and of used resources, the quotas of projects, and a warning for workspaces over their disk limit.
 
 use sea_orm_migration::{prelude::*, schema::*};
 
@@ -37,7 +37,7 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// No foreign keys: what was done stays known when the workspace's row is gone.
+/// The table of actions, without foreign keys: an action stays known when the workspace's row is gone.
 fn workspace_audit() -> TableCreateStatement {
     Table::create()
         .table("workspace_audit")

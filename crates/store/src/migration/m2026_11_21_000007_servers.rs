@@ -1,4 +1,4 @@
-//! What servers that share a database know of each other.
+//! The facts that servers which share a database know of each other.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

@@ -1,4 +1,4 @@
-//! Which MCP servers a token may use.
+//! The MCP servers that a token may use.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

@@ -1,4 +1,4 @@
-//! What engines have that no row accounts for, and that is kept for a while.
+//! The table of leftovers: things in engines that no row accounts for, and that are kept for a while.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

@@ -1,4 +1,4 @@
-//! How often tokens were revoked or rotated: servers that remember tokens look at this one number.
+//! The number of revocations and rotations of tokens: servers that remember tokens look at this one number.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

@@ -1,4 +1,4 @@
-//! A workspace is found by its name, and what a project has is added up, without reading all of the project's rows.
+//! Indexes: a workspace is found by its name, and a project's use is added up, without reading all of its rows.
 
 use sea_orm_migration::prelude::*;
 

@@ -1,4 +1,4 @@
-//! What was done: appended in batches, listed in pages, deleted in pieces.
+//! Actions: appended in batches, listed in pages, deleted in pieces.
 
 use chrono::{TimeDelta, Utc};
 use emergent_provider::WorkspaceId;

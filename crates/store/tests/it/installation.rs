@@ -1,4 +1,4 @@
-//! What a store makes of itself, once.
+//! The identity and the files that a store makes once.
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 

@@ -1,4 +1,4 @@
-//! What is changed of a workspace, why it goes, and how long its row stays.
+//! Changes of a workspace, the reason of its destruction, and the time for which its row stays.
 
 use std::time::Duration;
 

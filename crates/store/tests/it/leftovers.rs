@@ -1,4 +1,4 @@
-//! What no row accounts for is recorded once, and can be adopted once; a copy that becomes a server of its own.
+//! Leftovers are recorded once, and can be adopted once; a copied database becomes a server of its own.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use emergent_provider::{ContainerKind, ProviderKind, ServerId, SnapshotId, Taken, WorkspaceId};

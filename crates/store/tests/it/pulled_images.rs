@@ -1,4 +1,4 @@
-//! What was pulled for whom.
+//! The images that were pulled, each for one project.
 
 use chrono::{TimeDelta, Utc};
 use emergent_provider::ImageRef;

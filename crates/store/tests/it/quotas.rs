@@ -55,7 +55,7 @@ async fn fifty_parallel_creates_never_exceed_a_quota() {
     }
 }
 
-/// A quota of nothing: whatever the project asks for is refused, whichever way it asks.
+/// A quota of nothing: every request of the project is refused, whichever way it comes.
 #[tokio::test]
 async fn a_quota_of_zeros_lets_nothing_in() {
     let store = TestStore::open().await;

@@ -1,4 +1,4 @@
-//! Leases, and what changes hands when one runs out.
+//! Leases, and the rows that change hands when one runs out.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Who holds a workspace.
+//! The holders of a workspace.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -9,7 +9,7 @@ use emergent_store::{
 use sea_orm::{ConnectionTrait as _, Database};
 use tempfile::TempDir;
 
-/// A store in a directory that goes with it.
+/// A store in a directory that is removed with it.
 pub(crate) struct TestStore {
     pub(crate) store: Store,
     pub(crate) url: DatabaseUrl,
@@ -21,7 +21,7 @@ pub(crate) fn on_postgres() -> bool {
     env!("CARGO_CRATE_NAME") == "postgres"
 }
 
-/// Where a database can be made, and what has to outlive it.
+/// The address of a new, empty database, and a directory that has to outlive it.
 pub(crate) async fn new_database() -> (TempDir, DatabaseUrl) {
     let directory = tempfile::tempdir().unwrap();
     let url = if on_postgres() {

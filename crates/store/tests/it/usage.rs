@@ -1,4 +1,4 @@
-//! What was used: samples, totals, and the end of old ones.
+//! The use of resources: samples, totals, and the end of old samples.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use emergent_provider::WorkspaceId;

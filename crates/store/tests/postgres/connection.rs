@@ -1,4 +1,4 @@
-//! What only PostgreSQL does: schemas, types, refusals, and coming back.
+//! The behaviour that only PostgreSQL has: schemas, types, refusals, and recovery.
 
 use std::time::Duration;
 

@@ -14,11 +14,11 @@ use crate::{
 
 const SNAPSHOTS: &str = "/api/v1/agent/snapshots";
 const ROUNDS: usize = 6;
-/// Prints for how many milliseconds at most it did not run, within four seconds.
+/// Prints the longest time in milliseconds for which the program did not run, within four seconds.
 const GAPS: &str = "import time\nlongest = 0\nlast = time.monotonic()\nend = last + 4\n\
     while last < end:\n    time.sleep(0.001)\n    now = time.monotonic()\n    longest = max(longest, now - last)\n    last = now\n\
     print(longest * 1000)";
-/// What is in /workspace. Outside is a tenth of it.
+/// The command that fills /workspace. The files outside are a tenth of it.
 const FILL: &str = "mkdir big && for n in $(seq 100); do head -c 1000000 /dev/urandom > big/$n; done; \
                     head -c 10000000 /dev/urandom > ~/outside";
 
@@ -67,8 +67,8 @@ impl Subject {
         Ok((Samples::new(ours)?, Some(Samples::new(baseline)?)))
     }
 
-    /// For how long a process of the workspace does not run; the baseline is a workspace that is paused by hand around
-    /// commit and copy, which the server would end a call for.
+    /// Measures the time for which a process of the workspace does not run. The baseline is a workspace that is paused
+    /// by hand around commit and copy, which the server would end a call for.
     async fn standstill(&self, source: &str) -> Measured {
         let gap = async || -> anyhow::Result<f64> {
             let gaps = json!({ "command": format!("python3 -c '{GAPS}'") });
@@ -214,14 +214,14 @@ fn copy_volume(from: &str, to: &str) -> anyhow::Result<()> {
         .map(drop)
 }
 
-/// Removes whatever has this name; what is not there needs no removing.
+/// Removes the container, the volume and the image of this name, where they exist.
 fn remove(name: &str) {
     for arguments in [["rm", "--force", name], ["volume", "rm", name], ["rmi", "--force", name]] {
         drop(docker(&arguments));
     }
 }
 
-/// What the command prints.
+/// Runs Docker's command line; returns its output.
 fn docker(arguments: &[&str]) -> anyhow::Result<String> {
     let output = Command::new("docker").args(arguments).stdin(Stdio::null()).output().context("running docker")?;
     ensure!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

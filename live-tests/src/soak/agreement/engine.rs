@@ -18,7 +18,7 @@ use crate::soak::{
     leak::{Finding, Leak},
 };
 
-/// What the engine has.
+/// The objects in the engine.
 pub(super) struct Had {
     /// By name.
     pub(super) containers: BTreeMap<String, Container>,
@@ -65,7 +65,7 @@ impl Had {
         Ok(Self { containers: containers.collect(), volumes, networks, images })
     }
 
-    /// What no row accounts for.
+    /// Returns a finding for each object that no row accounts for.
     pub(super) fn strangers(&self, accounted: &Accounted) -> Vec<Finding> {
         let strange = |leak: Leak, names: Vec<&String>| {
             names.into_iter().map(move |name| Finding::new(leak, format!("{leak} {name}"))).collect::<Vec<_>>()

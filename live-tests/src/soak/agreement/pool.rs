@@ -1,4 +1,4 @@
-//! The warm pool: its members have no rows, so they are told from what was left behind by their number.
+//! The warm pool: its members have no rows, so they are told from leftovers by their number.
 
 use bollard::models::ContainerStateStatusEnum;
 

@@ -11,7 +11,7 @@ use crate::soak::{
     leak::{Finding, Leak},
 };
 
-/// Workspaces, snapshots and open sessions.
+/// Compares workspaces, snapshots and open sessions.
 pub(super) async fn findings(
     ground: &Ground,
     subject: &Subject,

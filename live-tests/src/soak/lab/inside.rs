@@ -1,4 +1,4 @@
-//! The first process inside: makes the mounts that a run needs, starts it, and reaps what is orphaned.
+//! The first process inside: makes the mounts that a run needs, starts the run, and reaps orphaned processes.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ use rustix::process::{Pid, WaitOptions, wait};
 pub const FOLDER: &str = "SOAK_FOLDER";
 /// The variable with the cgroup that the engine puts containers below.
 pub const CGROUP: &str = "SOAK_CGROUP";
-/// As small as the image and a few workspaces allow, so that it can be filled quickly.
+/// The size of the disk: as small as the image and a few workspaces allow, so that it can be filled quickly.
 const DISK: &str = "4G";
 
 /// The folder of the run that this process is in.

@@ -10,14 +10,14 @@ use tokio::time::sleep;
 use super::Worker;
 use crate::soak::{answer::Answer, phase::Phase, workspace::Known};
 
-/// How long a workspace may take to come to rest that is to do so after two seconds.
+/// The time that a workspace may take to come to rest that is to do so after two seconds.
 const RESTS: Duration = Duration::from_secs(90);
 
 // === impl Worker ===
 
 impl Worker {
-    /// Leaves it alone until it comes to rest. Half the time a call then wakes it; otherwise whatever is next finds it
-    /// at rest.
+    /// Leaves a workspace alone until it comes to rest. Half the time a call then wakes it; otherwise the next step
+    /// finds it at rest.
     pub(super) async fn await_rest(&mut self, known: &mut Known) {
         let began = Instant::now();
         let mut deadline = began + RESTS;

@@ -26,24 +26,24 @@ const IDLE_MINUTES: f64 = 0.034;
 
 /// A workspace to be made.
 pub(super) struct Order {
-    /// What it is found by, whatever was answered.
+    /// The name by which the workspace is found, whatever was answered.
     mark: String,
     pub(super) body: Value,
-    /// Its image is nowhere.
+    /// The image is nowhere.
     bad: bool,
     expires: Option<Duration>,
-    /// Where it comes to rest when nobody uses it.
+    /// The phase in which the workspace comes to rest when nobody uses it.
     rests: Option<Phase>,
 }
 
-/// What a workspace has from the beginning.
+/// The properties that a workspace has from the beginning.
 #[derive(Default)]
 pub(super) struct New {
-    /// What is in it.
+    /// The contents of the workspace.
     pub(super) contents: Contents,
-    /// When it expires.
+    /// The time at which the workspace expires.
     pub(super) expires: Option<Instant>,
-    /// Where it comes to rest when nobody uses it.
+    /// The phase in which the workspace comes to rest when nobody uses it.
     pub(super) rests: Option<Phase>,
 }
 
@@ -83,13 +83,13 @@ impl Worker {
         Order { mark, body, bad: false, expires, rests }
     }
 
-    /// A word that nothing else is called by.
+    /// A word that names nothing else.
     pub(super) fn mark(&mut self) -> String {
         self.made += 1;
         format!("s{}w{}n{}", self.ground.seed, self.number, self.made)
     }
 
-    /// Makes what was ordered, from a snapshot where one is given.
+    /// Makes the ordered workspace, from a snapshot where one is given.
     pub(super) async fn make(&mut self, name: &str, order: Order, mut from: Option<&mut Kept>) {
         let Order { mark, body, bad, expires, rests } = order;
         let request = self.subject().api.request(Method::POST, WORKSPACES).header("Idempotency-Key", &mark).json(&body);
@@ -129,7 +129,7 @@ impl Worker {
         self.subject().census.set(&mark, false);
     }
 
-    /// What counts towards the limit now, as the model and as the server have it.
+    /// Shows the workspaces that count towards the limit now, as the model and as the server have them.
     async fn counted(&self) -> String {
         let listed = self.subject().workspaces().await.map(|items| {
             let shown = |item: &Value| format!("{} {}", text(item, "id"), text(item, "state"));
@@ -138,14 +138,14 @@ impl Worker {
         format!("; the model counts {:?}, the server lists {listed:?}", self.subject().census.active())
     }
 
-    /// What may explain an answer, besides what is a workspace's own, to a request that was sent then.
+    /// Returns the circumstances that may explain an answer to a request sent at `from`, a workspace's own aside.
     pub(super) fn ground_since(&self, from: Instant) -> Circumstances {
         let faults = self.ground.weather.since(self.server, from);
         let limit_may_be_reached = self.subject().census.most_since(from) > LIMIT;
         Circumstances { faults, limit_may_be_reached, expiring: false }
     }
 
-    /// Takes over what a create has left, whatever it answered.
+    /// Takes over the workspace that a create has left, whatever the create answered.
     async fn adopt(&mut self, mark: &str, answer: &Answer, new: New, open: bool) {
         let is_made = answer.status() == Some(201);
         // What was refused before it began has left nothing to look for.
@@ -169,7 +169,7 @@ impl Worker {
         }
     }
 
-    /// Owns a workspace from now on, which is looked at first if it is not clear where it stands.
+    /// Takes over a workspace, which is looked at first if its phase is open.
     pub(super) async fn take_on(&mut self, id: String, phases: Phases, look: bool, new: &New) {
         let mut known = Known::new(id, self.server, phases, new.contents.clone());
         (known.expires, known.rests) = (new.expires, new.rests);
@@ -182,7 +182,7 @@ impl Worker {
         }
     }
 
-    /// The ids of what has a mark, once the server can say.
+    /// Returns the ids of the items that have a mark, once the server can list them.
     pub(super) async fn find(&self, list: &str, mark: &str) -> Vec<String> {
         let mut deadline = Instant::now() + SETTLES;
         loop {
@@ -205,7 +205,7 @@ impl Worker {
         }
     }
 
-    /// Looks at it.
+    /// Looks at a workspace.
     pub(super) async fn look(&mut self, known: &mut Known) {
         let from = Instant::now();
         let answer = Answer::to(self.request(Method::GET, known, "")).await;
@@ -220,7 +220,7 @@ impl Worker {
         }
     }
 
-    /// It should be gone by now.
+    /// Looks at a workspace that should be gone by now.
     pub(super) async fn look_if_overdue(&mut self, known: &mut Known) {
         self.settle(known).await;
         let calm = self.ground.weather.since(self.server, known.expires.unwrap_or(known.looked)).is_empty();
@@ -230,7 +230,7 @@ impl Worker {
         known.expires = None;
     }
 
-    /// Lists all, and finds it among them.
+    /// Lists all workspaces, and finds this one among them.
     pub(super) async fn list(&mut self, known: &mut Known) {
         let from = Instant::now();
         let answer = Answer::to(self.subject().api.request(Method::GET, &format!("{WORKSPACES}?limit=200"))).await;
@@ -250,7 +250,7 @@ impl Worker {
         }
     }
 
-    /// A call to a workspace that should take none, or start again first.
+    /// Calls a workspace that should take no call, or start again first.
     pub(super) async fn call_in_vain(&mut self, known: &mut Known) {
         self.call(known, "bash", json!({ "command": "true" })).await;
     }
@@ -270,7 +270,7 @@ impl Worker {
         self.ask(known, Op::Pause, "pause", request).await;
     }
 
-    /// Destroys it; the engine must then have nothing of it any more.
+    /// Destroys a workspace; the engine must then have nothing of it any more.
     pub(super) async fn destroy(&mut self, known: &mut Known) {
         let from = Instant::now();
         let request = self.request(Method::DELETE, known, "");

@@ -1,4 +1,4 @@
-//! Background processes: their output is read in pieces, by whoever happens to be connected, and must be whole.
+//! Background processes: their output is read in pieces, by any reader that happens to be connected, and must be whole.
 
 use std::time::{Duration, Instant};
 
@@ -17,9 +17,9 @@ use crate::soak::{
     workspace::{Known, Process},
 };
 
-/// How long a reader stays at most.
+/// The longest time that a reader stays.
 const STAYS: Duration = Duration::from_secs(4);
-/// Processes of one workspace at a time.
+/// The most processes of one workspace at a time.
 const MOST: usize = 3;
 
 // === impl Worker ===
@@ -105,8 +105,8 @@ impl Worker {
         }
     }
 
-    /// The guest refused: it does not know the process. Only one whose start was in doubt may be unknown.
-    /// One that a full disk has made forgotten meanwhile may be anything.
+    /// Drops a process that the guest does not know. That is a finding, unless the process's start was in doubt, or a
+    /// fault that was at work meanwhile has made the guest forget it.
     fn forget_unknown(&self, known: &mut Known, index: usize, answer: &Answer) {
         if index >= known.processes.len() {
             return;
@@ -138,7 +138,7 @@ impl Worker {
         }
     }
 
-    /// Waits for its end, and reads what is left.
+    /// Waits for a process's end, and reads the rest of its output.
     pub(super) async fn finish(&mut self, known: &mut Known) {
         let index = self.some_process(known);
         let Some(id) = known.processes.get(index).map(|process| process.id.clone()) else { return };

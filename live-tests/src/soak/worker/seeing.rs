@@ -1,4 +1,4 @@
-//! Seeing where a workspace stands, and what may explain it.
+//! Finding out the phase of a workspace, and the causes that may explain it.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::soak::{
 // === impl Worker ===
 
 impl Worker {
-    /// What may explain an answer to a request that was sent then, with what it means for the workspace.
+    /// Returns the circumstances that may explain an answer to a request sent at `from`; notes their effect in `known`.
     pub(super) fn circumstances(&self, known: &mut Known, from: Instant) -> Circumstances {
         let mut faults = self.ground.weather.since(self.server, from);
         if self.ground.weather.since(self.server, known.looked).contains(&Fault::EngineKilled) {
@@ -48,8 +48,8 @@ impl Worker {
         Circumstances { faults, limit_may_be_reached, expiring }
     }
 
-    /// Whether the engine says that it cannot start the container, since it was killed in the middle of that. Docker
-    /// 20.10 leaves a task behind then and stumbles over it ever after; no client of it can mend that.
+    /// Whether the engine says that it cannot start the container, since the engine was killed during an earlier start.
+    /// Docker 20.10 leaves a task behind then and stumbles over it ever after; no client of the engine can mend that.
     pub(super) fn is_wedged(&self, known: &mut Known, answer: &Answer) -> bool {
         let killed = self.ground.weather.since(self.server, known.made).contains(&Fault::EngineKilled);
         // The standard runtime's words, and gVisor's.
@@ -65,7 +65,7 @@ impl Worker {
         killed && stumbles
     }
 
-    /// Looks until the workspace stands somewhere, and holds that against what it may be.
+    /// Looks until the workspace is in a phase that stays, and compares that with the possible phases.
     pub(super) async fn settle(&mut self, known: &mut Known) {
         let from = Instant::now();
         let mut last = String::new();
@@ -96,7 +96,7 @@ impl Worker {
         self.finding(known, "look", &format!("it stays between two states for {SETTLES:?}: {last}"));
     }
 
-    /// A look showed this phase.
+    /// Takes note of the phase that a look showed.
     pub(super) fn take_in(&self, known: &mut Known, phase: Phase, answer: &Answer, from: Instant) {
         self.circumstances(known, from);
         let before = known.phases.to_string();

@@ -1,4 +1,4 @@
-//! Attaching to workspaces, and letting them go: one session holds a workspace, and every other one is told who does.
+//! Sessions: one holds a workspace, and every other one is refused, with the name of the holder.
 
 use rand::RngExt as _;
 use reqwest::Method;
@@ -14,14 +14,14 @@ use crate::soak::{
 // === impl Worker ===
 
 impl Worker {
-    /// Attaches a session to it, which makes it ready.
+    /// Attaches a session to a workspace, which makes the workspace ready.
     pub(super) async fn attach(&mut self, known: &mut Known) {
         // Whoever is not sure whether an earlier attachment has come about takes it over.
         let take_over = known.holder == Holder::Doubtful;
         self.attach_as(known, "attach", take_over).await;
     }
 
-    /// Takes it over from its own session: that one is then refused.
+    /// Takes a workspace over from its own session, which is then refused.
     pub(super) async fn take_over(&mut self, known: &mut Known) {
         let before = known.session();
         self.attach_as(known, "take over", true).await;
@@ -48,7 +48,7 @@ impl Worker {
         }
     }
 
-    /// Attaches and calls for others, who must be told who holds it.
+    /// Attaches and calls for others, who must be given the name of the holder.
     pub(super) async fn contend(&mut self, known: &mut Known) {
         let (Some(held_by), stranger) = (known.session(), self.some_session()) else { return };
         let body = json!({ "holder": holder(stranger), "session_id": stranger });
@@ -65,7 +65,7 @@ impl Worker {
         }
     }
 
-    /// Calls for a session that does not hold it.
+    /// Calls for a session that does not hold the workspace.
     async fn call_for(&mut self, known: &mut Known, session: Uuid, refusal: &str) {
         let request = self.request_for(Some(session), Method::POST, known, "/bash").json(&json!({ "command": "true" }));
         if let Asked::Done(answer) = self.ask(known, Op::Contend, "call in vain", request).await
@@ -76,7 +76,7 @@ impl Worker {
         }
     }
 
-    /// Detaches; who was attached is then refused.
+    /// Detaches a session, which is then refused.
     pub(super) async fn detach(&mut self, known: &mut Known) {
         let Some(session) = known.session() else { return };
         let request = self.post(known, "/detach", &json!({ "session_id": session }));

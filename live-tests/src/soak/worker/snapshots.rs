@@ -1,4 +1,4 @@
-//! Snapshots, workspaces made from them, and forks: a copy has what its origin had at that moment.
+//! Snapshots, workspaces made from them, and forks: a copy has the contents that its origin had at that moment.
 
 use std::time::{Duration, Instant};
 
@@ -19,13 +19,13 @@ use crate::{
     },
 };
 
-/// How many copies a fork makes at most.
+/// The number of copies that a fork makes at most.
 const COPIES: u64 = 2;
 
 // === impl Worker ===
 
 impl Worker {
-    /// Takes a snapshot of it.
+    /// Takes a snapshot of a workspace.
     pub(super) async fn take_snapshot(&mut self, known: &mut Known) {
         if self.kept.len() >= MOST_KEPT {
             return;
@@ -57,7 +57,7 @@ impl Worker {
         }
     }
 
-    /// Owns a snapshot, unless there is none.
+    /// Takes over a snapshot, unless there is none.
     pub(super) fn keep(&mut self, kept: Kept) {
         if !kept.states.is(State::Gone) {
             self.kept.push(kept);
@@ -68,7 +68,7 @@ impl Worker {
         self.subject().api.request(method, &format!("{SNAPSHOTS}/{}", kept.id))
     }
 
-    /// Looks until the snapshot stands somewhere, and holds that against what it may be.
+    /// Looks until the snapshot is in a state that stays, and compares that with the possible states.
     async fn settle_snapshot(&self, kept: &mut Kept) {
         let mut deadline = Instant::now() + SETTLES;
         loop {
@@ -99,7 +99,7 @@ impl Worker {
         }
     }
 
-    /// Looks at it.
+    /// Looks at a snapshot.
     pub(super) async fn look_at_snapshot(&mut self, kept: &mut Kept) {
         let from = Instant::now();
         let answer = Answer::to(self.snapshot_request(Method::GET, kept)).await;
@@ -114,7 +114,7 @@ impl Worker {
         }
     }
 
-    /// Lists all, and finds it among them.
+    /// Lists all snapshots, and finds this one among them.
     pub(super) async fn list_snapshots(&mut self, kept: &mut Kept) {
         let from = Instant::now();
         let request = self.subject().api.request(Method::GET, &format!("{SNAPSHOTS}?limit=200"));
@@ -134,7 +134,7 @@ impl Worker {
         }
     }
 
-    /// Makes a workspace from it.
+    /// Makes a workspace from a snapshot.
     pub(super) async fn make_from(&mut self, kept: &mut Kept) {
         if self.owned.len() >= MOST {
             return;
@@ -147,7 +147,7 @@ impl Worker {
         }
     }
 
-    /// Deletes it. Workspaces that were made from it go on.
+    /// Deletes a snapshot. Workspaces that were made from it go on.
     pub(super) async fn delete_snapshot(&mut self, kept: &mut Kept) {
         let from = Instant::now();
         let answer = Answer::to(self.snapshot_request(Method::DELETE, kept)).await;
@@ -223,12 +223,12 @@ impl Worker {
     }
 }
 
-/// Where a copy may stand whose making a fault has met.
+/// The phases in which a copy may be whose making a fault has met.
 fn anywhere() -> Phases {
     Phases::any([Phase::Unmade, Phase::Ready, Phase::Broken])
 }
 
-/// What a list has.
+/// Returns the items of a list.
 fn items(listed: &Value) -> &[Value] {
     listed["items"].as_array().map(Vec::as_slice).unwrap_or_default()
 }

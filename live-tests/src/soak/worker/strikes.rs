@@ -1,4 +1,4 @@
-//! Faults that a worker makes in its own workspaces, behind the server's back: it knows exactly what they mean.
+//! Faults that a worker makes in its own workspaces, behind the server's back: the worker knows their exact meaning.
 
 use std::time::{Duration, Instant};
 
@@ -17,9 +17,9 @@ use crate::soak::{
     workspace::Known,
 };
 
-/// How long the server may take to notice what the engine tells at once.
+/// The time that the server may take to notice an event that the engine reports at once.
 const NOTICED: Duration = Duration::from_secs(30);
-/// How long it may take until everybody knows that a sandbox has ended.
+/// The time that the end of a sandbox may take to be known to all.
 const LINGERS: Duration = Duration::from_secs(15);
 
 // === impl Worker ===
@@ -45,7 +45,7 @@ impl Worker {
         self.strike(known, Fault::UnpausedBehind, Phase::Ready, engine.unpause(&known.id.clone())).await;
     }
 
-    /// Does something to the container. Then either a call meets it, or the server must show it by itself.
+    /// Does something to the container. Then either a call meets the change, or the server must show it by itself.
     async fn strike(
         &mut self,
         known: &mut Known,
@@ -84,7 +84,7 @@ impl Worker {
         }
     }
 
-    /// Waits until nothing that strikes everyone is at work.
+    /// Waits until no fault that strikes everyone is at work.
     async fn await_calm(&mut self, known: &mut Known) {
         while !self.ground.weather.since(self.server, Instant::now()).is_empty() {
             sleep(Duration::from_millis(100)).await;
@@ -97,7 +97,7 @@ impl Worker {
         }
     }
 
-    /// Waits until the server shows what was done behind its back.
+    /// Waits until the server shows the change that was made behind its back.
     async fn await_phase(&mut self, known: &mut Known, becomes: Phase, began: Instant) {
         let mut deadline = Instant::now() + NOTICED;
         loop {
@@ -129,7 +129,7 @@ impl Worker {
         }
     }
 
-    /// Asks for more memory than there may be. Under runc the process ends, under gVisor the whole sandbox.
+    /// Asks for more memory than the workspace may have. Under runc the process ends, under gVisor the whole sandbox.
     pub(super) async fn strike_memory(&mut self, known: &mut Known) {
         let began = Instant::now();
         known.lingers = Some((Fault::OutOfMemory, began + LINGERS));
@@ -151,7 +151,7 @@ impl Worker {
         self.ground.report.recovered(Fault::OutOfMemory, began.elapsed());
     }
 
-    /// An upload that breaks off leaves what was there.
+    /// Breaks an upload off; the file must stay as it was.
     pub(super) async fn strike_upload(&mut self, known: &mut Known) {
         let Some(path) = known.contents.files.paths().next().map(str::to_owned) else { return };
         let from = Instant::now();

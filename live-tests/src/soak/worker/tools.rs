@@ -1,4 +1,4 @@
-//! The tools and the raw files: every result is compared with what must come out.
+//! The tools and the raw files: every result is compared with the expected one.
 
 use std::{collections::BTreeSet, path::Path, time::Instant};
 
@@ -15,11 +15,11 @@ use crate::soak::{
     workspace::{Commits, Known},
 };
 
-/// Where most of a worker's files are.
+/// The folder of most of a worker's files.
 const FOLDER: &str = "files";
-/// Where the others are: not on the workspace's volume, so that a snapshot keeps them in its other half.
+/// The folder of the others: not on the workspace's volume, so that a snapshot keeps them in its other half.
 const OUTSIDE: &str = "/var/tmp";
-/// How many calls go out at once in a burst.
+/// The number of calls that go out at once in a burst.
 const BURST: usize = 8;
 
 // === impl Worker ===
@@ -31,7 +31,7 @@ impl Worker {
         if folder == 3 { format!("{OUTSIDE}/f{name}.txt") } else { format!("{FOLDER}/d{folder}/f{name}.txt") }
     }
 
-    /// A text whose first line is like no other.
+    /// A text whose first line occurs in no other text.
     fn some_text(&mut self, known: &mut Known) -> String {
         let first = known.fresh("line");
         let rest = self.random.random_range(0..60);
@@ -66,7 +66,7 @@ impl Worker {
         }
     }
 
-    /// The guest said no where it should not have. A disk that is full explains it, and nothing has changed then.
+    /// Reports a guest's refusal, unless a full disk explains it; nothing has changed then.
     fn refused_by_guest(&self, known: &Known, name: &str, answer: &Answer) {
         let explained = self.ground.weather.since(self.server, known.looked - std::time::Duration::from_secs(5));
         if answer.problem() != Some("disk-full") || !explained.iter().any(|fault| fault.excuses(answer)) {
@@ -117,7 +117,7 @@ impl Worker {
         self.compare_paths(known, "glob", found.map(str::to_owned).collect());
     }
 
-    /// What is certain must be among them, and nothing else than what may be.
+    /// Checks that all certain paths were found, and none but possible ones.
     fn compare_paths(&self, known: &Known, name: &str, found: BTreeSet<String>) {
         let mut certain = known.contents.files.certain().filter(|(path, _)| path.starts_with(FOLDER));
         if let Some((missing, _)) = certain.find(|(path, _)| !found.contains(*path)) {
@@ -154,7 +154,7 @@ impl Worker {
         }
     }
 
-    /// A command that says who and where it is, and sums a file.
+    /// Runs a command that prints a word and its user, and sums a file.
     pub(super) async fn bash(&mut self, known: &mut Known) {
         let code = self.random.random_range(0..5);
         let word = format!("{:08x}", self.random.random::<u32>());
@@ -176,7 +176,7 @@ impl Worker {
         }
     }
 
-    /// Whether a result is that of an execution whose sandbox ended under it, as a fault explains.
+    /// Whether a result shows an execution whose sandbox ended during it, and a fault explains that.
     fn lost_with_reason(&self, known: &Known, result: &Value) -> bool {
         let struck = known.struck.is_some() || known.lingering().is_some() || known.has_expired();
         let stormy = !self.ground.weather.since(self.server, known.looked).is_empty();
@@ -216,7 +216,7 @@ impl Worker {
         self.download(known, path).await;
     }
 
-    /// Downloads what may be at a path, and compares.
+    /// Downloads the file at a path, if there is one, and compares.
     pub(super) async fn download(&mut self, known: &mut Known, path: &str) {
         let request = self.request(Method::GET, known, &format!("/files/content?path={path}"));
         let Asked::Done(answer) = self.ask(known, Op::Call, "download", request).await else { return };

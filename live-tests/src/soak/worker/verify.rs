@@ -1,4 +1,4 @@
-//! At the end: everything that a worker has is as it knows it, and goes.
+//! The end of a worker: all that it has is compared with its knowledge, and is destroyed.
 
 use std::sync::Arc;
 
@@ -13,20 +13,20 @@ use crate::soak::{
     workspace::{Holder, Known},
 };
 
-/// Workers that take over have numbers from here on.
+/// The number of the first worker that takes over.
 const TAKES_OVER: usize = 100;
 
 // === impl Worker ===
 
 impl Worker {
-    /// A worker that has nothing yet, for what others have left on a server.
+    /// Makes a worker that has nothing yet, for the workspaces and snapshots that others have left on a server.
     pub fn taking_over(ground: Arc<Ground>, server: usize) -> Self {
         // What it makes must not be called like what they have made.
         Self::new(ground, TAKES_OVER + server, server)
     }
 
-    /// Compares every file, the history, every process and the holder with what was known, and destroys it. One after
-    /// the other, so that there is room for each to be started.
+    /// Compares every file, the history, every process and the holder of each workspace with the worker's knowledge;
+    /// then destroys the workspace. One after the other, so that there is room for each to be started.
     pub async fn verify(&mut self, mut left: Left) {
         // What runs makes room for what does not.
         left.workspaces.sort_by_key(|known| !known.phases.some(Phase::is_active));
