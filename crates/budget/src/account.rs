@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// What an account may hold and count as small, in bytes.
+/// The most bytes that an account may hold and still count as small.
 pub const SMALL: usize = 64 * 1024;
 /// How long a request waits for bytes that others hold.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ tokio::task_local! {
     static CURRENT: Account;
 }
 
-/// The bytes that all requests of a server may hold. Clones are the same one.
+/// The bytes that all requests of a server may hold. Clones are the same budget.
 #[derive(Clone)]
 pub struct Budget(Arc<Shared>);
 
@@ -49,7 +49,7 @@ struct Held {
     projects: HashMap<u128, usize>,
 }
 
-/// What one request holds. Clones are the same one; all of it is given back when the last is dropped.
+/// The bytes that one request holds. Clones are the same account; all of it is given back when the last is dropped.
 #[derive(Clone)]
 pub struct Account(Arc<Entry>);
 
@@ -101,7 +101,7 @@ impl Budget {
         self.lock().all
     }
 
-    /// Nothing can panic under this lock.
+    /// Locks the counts. Nothing can panic under this lock.
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,12 +115,12 @@ impl Account {
         CURRENT.try_with(Self::clone).ok()
     }
 
-    /// Works for this account's request.
+    /// Runs a future as work for this account's request: [`current`](Self::current) returns this account in it.
     pub async fn scope<F: Future>(self, work: F) -> F::Output {
         CURRENT.scope(self, work).await
     }
 
-    /// Works for this account's request, without waiting.
+    /// Runs a closure as work for this account's request.
     pub(crate) fn sync_scope<T>(&self, work: impl FnOnce() -> T) -> T {
         CURRENT.sync_scope(self.clone(), work)
     }
@@ -135,12 +135,12 @@ impl Account {
         another
     }
 
-    /// Says whose request it is. The first word holds; until then nobody's share is used.
+    /// Sets the project of the request. The first call decides; until then bytes count for the project 0.
     pub fn belongs_to(&self, project: u128) {
         self.0.project.get_or_init(|| project);
     }
 
-    /// How many bytes it holds.
+    /// How many bytes the account holds.
     pub fn held(&self) -> usize {
         self.0.held.load(Ordering::Relaxed)
     }
@@ -148,7 +148,7 @@ impl Account {
     /// Holds more bytes; waits a while for others to give back.
     ///
     /// # Errors
-    /// [`Exhausted`] when that took too long. What was held before stays held.
+    /// [`Exhausted`] when that took too long. The bytes that were held before stay held.
     pub async fn hold(&self, bytes: usize) -> Result<(), Exhausted> {
         if self.try_hold(bytes).is_ok() {
             return Ok(());

@@ -10,8 +10,9 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::{Account, SMALL};
 
-/// A body with the account that its bytes are held on; what is done to go on with it is done for that account, too. What
-/// it gives away keeps the account: whoever sends may have all of it long before the peer takes it.
+/// A body with the account that its bytes are held on. Polling the body is work for that account, too. The bytes that
+/// it yields keep an account of more than [`SMALL`] bytes: a sender may have all of them long before the peer takes
+/// them.
 pub struct Kept<B> {
     body: B,
     account: Account,

@@ -1,8 +1,8 @@
-//! How many bytes calls hold in memory at once, and the bounded reading of bodies.
+//! A budget for the bytes that calls hold in memory at once, and the bounded reading of bodies.
 //!
-//! A server has one [`Budget`]. Each request has an [`Account`] of it, which travels with the request's task. Whoever
-//! reads a body into memory reads it with [`read`], which is bounded in bytes, in JSON values and in time, and holds
-//! what it reads on the account. An account gives everything back when its last clone is dropped: the clones live as
+//! A server has one [`Budget`]. Each request has an [`Account`] of it, which travels with the request's task. Code that
+//! reads a body into memory does so with [`read`], which is bounded in bytes, in JSON values and in time, and holds
+//! these bytes on the account. An account gives everything back when its last clone is dropped: the clones live as
 //! long as the request is worked on and its answer is sent ([`Kept`]).
 
 mod account;

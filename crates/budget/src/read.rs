@@ -9,27 +9,27 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{Account, Exhausted, values::Values};
 
-/// What a body and the form that is made of it take, by the byte of the body.
+/// The bytes of memory that one byte of a body takes, with the form that is made of the body.
 const WEIGHT: usize = 2;
-/// What one JSON value takes in memory besides its text, in bytes.
+/// The bytes of memory that one JSON value takes besides its text.
 const VALUE: usize = 128;
 
-/// How much a body may have.
+/// The limits of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes.
+    /// The most bytes.
     pub bytes: usize,
-    /// Marks of JSON (commas, colons and opening brackets outside of texts), which are as many as its values and keys;
-    /// `usize::MAX` where nothing is made of them.
+    /// The most marks of JSON (commas, colons and opening brackets outside of texts), which are as many as its values
+    /// and keys; `usize::MAX` where nothing is made of them.
     pub values: usize,
 }
 
-/// How fast a body has to come.
+/// The pace at which a body has to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// How long it may take in any case.
+    /// How long the body may take in any case.
     pub at_first: Duration,
-    /// Each of so many bytes that has come gives it a second more.
+    /// The number of received bytes that give the body one second more.
     pub bytes_a_second: usize,
 }
 
@@ -56,12 +56,12 @@ pub enum ReadError<E> {
 // === impl Limits ===
 
 impl Limits {
-    /// So many bytes of JSON, with so many values.
+    /// Limits for JSON of this many bytes and values.
     pub const fn json(bytes: usize, values: usize) -> Self {
         Self { bytes, values }
     }
 
-    /// So many bytes of any kind.
+    /// A limit of this many bytes for a body of any kind.
     pub const fn bytes(bytes: usize) -> Self {
         Self { bytes, values: usize::MAX }
     }
@@ -70,7 +70,7 @@ impl Limits {
 // === impl Pace ===
 
 impl Pace {
-    /// What is asked of clients: half a minute, and a second more for each 64 KiB.
+    /// The pace that clients have to keep: half a minute, and a second more for each 64 KiB.
     pub const OF_CLIENTS: Self = Self { at_first: Duration::from_secs(30), bytes_a_second: 64 * 1024 };
 
     fn deadline(self, began: Instant, received: usize) -> Instant {
@@ -79,11 +79,11 @@ impl Pace {
     }
 }
 
-/// Reads all of a body. What it takes is held on the current account, if there is one: at once where the length is
-/// announced, else as it comes. Without a pace the caller bounds the time.
+/// Reads all of a body. The memory that it takes is held on the current account, if there is one: at once where the
+/// length is announced, else as it comes. Without a pace the caller bounds the time.
 ///
 /// # Errors
-/// [`ReadError`]; nothing of the body is of use then.
+/// [`ReadError`]; nothing of the body is returned then.
 pub async fn read<B: Body<Data: Buf>>(
     body: B,
     limits: Limits,

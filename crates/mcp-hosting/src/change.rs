@@ -1,8 +1,8 @@
-//! How far a change of a server reaches. Pure.
+//! The reach of a change of a server: its settings, its processes or its whole sandbox. Pure.
 
 use emergent_store::{McpChangeReach, McpServerSpec};
 
-/// What has to be made or started anew for what has changed; a new environment is one for processes.
+/// Returns the part of a server that a change makes or starts anew; a new `environment` needs new processes.
 pub(crate) fn reach(before: &McpServerSpec, after: &McpServerSpec, environment: bool) -> McpChangeReach {
     let settings = |spec: &McpServerSpec| McpServerSpec {
         restart_policy: before.restart_policy,

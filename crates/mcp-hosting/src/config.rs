@@ -1,4 +1,4 @@
-//! What the operator decides.
+//! The settings of hosting, which the operator decides.
 
 use std::time::Duration;
 
@@ -6,25 +6,25 @@ use emergent_provider::{Fault, ImageRef};
 
 use crate::SecretKey;
 
-/// The settings of hosting, checked by whoever reads them.
+/// The settings of hosting; the code that reads them checks them.
 #[derive(Debug, Clone)]
 pub struct HostingConfig {
     /// Whether servers may be hosted at all (`ENABLE_AGENT_WORKSPACES`).
     pub enabled: bool,
-    /// What a server runs when the request does not say (`WORKSPACE_DEFAULT_IMAGE`).
+    /// The image of a server whose request names none (`WORKSPACE_DEFAULT_IMAGE`).
     pub default_image: ImageRef,
-    /// Encrypts environments (`EMERGENT_SECRET_KEY`); without it none can be kept.
+    /// The key that encrypts environments (`EMERGENT_SECRET_KEY`); without it none can be kept.
     pub secret_key: Option<SecretKey>,
     /// The longest body that an endpoint takes, in bytes (`EMERGENT_MCP_BODY_LIMIT`).
     pub body_limit: usize,
     /// How many sessions a server has at most (`EMERGENT_MCP_MAX_SESSIONS`).
     pub max_sessions: usize,
-    /// A session that nobody has used for so long ends (`EMERGENT_MCP_IDLE_MIN`).
+    /// How long a session may be unused before it ends (`EMERGENT_MCP_IDLE_MIN`).
     pub idle_after: Duration,
     /// `Host` names and `Origin` values that endpoints take besides those of this machine; `None` takes any.
     pub allowed_hosts: Option<Vec<String>>,
     /// Variables of the installation of packages, such as a mirror's address (`EMERGENT_MCP_INSTALL_ENV`).
     pub install_environment: Vec<(String, String)>,
-    /// Where the process kills itself, for tests of crashes (`EMERGENT_FAULT`).
+    /// The step at which the process kills itself, for tests of crashes (`EMERGENT_FAULT`).
     pub fault: Option<Fault>,
 }

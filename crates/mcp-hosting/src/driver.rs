@@ -1,4 +1,4 @@
-//! The one task that changes a server: brings it up, sees it crash, and does what its owner asks for.
+//! The one task that changes a server: it brings the server up, sees its crashes, and does what the owner asks for.
 //!
 //! ```text
 //!            sandbox made            first answer            ends
@@ -9,7 +9,7 @@
 //!    └── restart, update ◄── any ──► delete: gone     Resting ◄──────┘
 //! ```
 //!
-//! `start` brings it up and asks for the first answer; `crash` decides what an end means.
+//! `start` brings the server up and asks for the first answer; `crash` decides what the end of a process means.
 
 mod crash;
 mod start;
@@ -53,40 +53,40 @@ pub(crate) struct Driver {
     events: Option<broadcast::Receiver<BridgeEvent>>,
     history: History,
     phase: Phase,
-    /// How often in a row its sandbox could not be made.
+    /// How often in a row the sandbox could not be made.
     failures: usize,
-    /// When its sandbox was last brought up.
+    /// The time at which the sandbox was last brought up.
     brought_up: Instant,
-    /// It has answered since then.
+    /// Whether the server has answered since then.
     was_ready: bool,
-    /// When each process was started; those that are not here were found.
+    /// The start time of each process; processes that are not here were found running.
     born: HashMap<ChildId, Instant>,
-    /// The question whether it answers, and its number.
+    /// The task that asks whether the server answers; `asked` is the number of its question.
     asking: Option<AbortHandle>,
     asked: u64,
-    /// How a process ended before the question was answered.
+    /// The end of a process before the question was answered.
     ended_early: Option<Exit>,
-    /// The process of an HTTP server.
+    /// The process of an HTTP-based server.
     process: Option<Box<dyn Child>>,
 }
 
 enum Phase {
     Down,
-    /// Its sandbox is there; whether its program answers is not known yet.
+    /// The sandbox is there; whether the program answers is not known yet.
     Starting,
     Up,
     Waiting(Instant),
-    /// Until somebody asks for it.
+    /// The server stays as it is until a command comes.
     Resting,
 }
 
-/// What a driver's own helpers tell it.
+/// The reports that a driver gets from its own tasks.
 enum Note {
     /// A program could not be started.
     StartFailed(String),
-    /// Whether it answers.
+    /// The answer to the question whether the server answers.
     Answered { asked: u64, answer: Result<(), CallError> },
-    /// The process of an HTTP server has ended.
+    /// The process of an HTTP-based server has ended.
     Ended { process: ChildId, exit: Exit },
 }
 
@@ -124,8 +124,8 @@ impl Driver {
         }
     }
 
-    /// Drives the server until it is deleted, the service goes down, or another server has taken it over; then its sandbox
-    /// runs on.
+    /// Drives the server until it is deleted, the service goes down, or another server of the installation has taken it
+    /// over. In the last two cases its sandbox runs on.
     pub(crate) async fn run(mut self) {
         match self.entry.state().0 {
             McpServerState::Deleting => {
@@ -212,7 +212,8 @@ impl Driver {
         }
     }
 
-    /// Brings the server's sandbox up from wherever it is, and answers when that is done or is known to fail.
+    /// Forgets earlier crashes, brings the server's sandbox up from any state, and replies when that is done or has
+    /// failed.
     async fn afresh(&mut self, reply: Reply) {
         self.history.forget();
         self.failures = 0;
@@ -271,7 +272,7 @@ impl Driver {
         self.tell(Standing::of(state, message)).await;
     }
 
-    /// Says that it does not run until the next try, which is due after so long.
+    /// Records that the server does not run, and sets the next try for `after` from now.
     async fn wait(&mut self, state: McpServerState, message: String, after: Duration) {
         self.close(message.clone());
         let due = Instant::now() + after;

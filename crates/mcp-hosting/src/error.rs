@@ -1,4 +1,4 @@
-//! Why something was refused or failed. Display never repeats the cause; print the chain.
+//! The errors of hosting. `Display` never repeats the cause; print the chain.
 
 use emergent_core::NoRoom;
 use emergent_mcp::LaunchError;
@@ -22,32 +22,32 @@ pub enum HostingError {
     Invalid {
         /// The field that is to blame, such as `resource_limits.cpu`.
         field: String,
-        /// What it takes.
+        /// The reason, such as the values that the field takes.
         message: String,
     },
     /// The project has no workspace that is to be shared.
     #[error("your project has no workspace {given:?}; `emergent workspace ls` lists them")]
     NoWorkspace {
-        /// The field that names it.
+        /// The field that names the workspace.
         field: String,
-        /// The id or name.
+        /// The id or name that was given.
         given: String,
     },
     /// The operator does not allow the image.
     #[error("image {0} is not allowed here; WORKSPACE_ALLOWED_IMAGES says which are")]
     ImageNotAllowed(ImageRef),
-    /// There are as many as there may be.
+    /// As many servers are hosted as may be.
     #[error(
         "{limit} MCP servers are hosted, as many as EMERGENT_MCP_MAX_SERVERS allows; remove one, or raise the setting"
     )]
     Full {
-        /// How many there may be.
+        /// The most servers that may be hosted.
         limit: u32,
     },
     /// The machine under the engine has no room for more.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
-    /// The project may not have that much more.
+    /// The project's quota leaves no room for that much more.
     #[error(transparent)]
     OverQuota(QuotaReached),
     /// There is no key to encrypt an environment with.
@@ -56,27 +56,27 @@ pub enum HostingError {
          same on every server of this database, and start the server again"
     )]
     NoKey,
-    /// Another server of the installation drives it.
+    /// Another server of the installation drives the MCP server.
     #[error("another server of this installation hosts it; ask that one")]
     Elsewhere,
     /// The server takes no calls now.
     #[error("the MCP server is {state}{}", .message.as_deref().map(|message| format!(": {message}")).unwrap_or_default())]
     NotRunning {
-        /// Where it is in its life.
+        /// The server's state.
         state: McpServerState,
-        /// What is to be said of that.
+        /// The explanation of the state.
         message: Option<String>,
     },
     /// The engine failed.
     #[error("the engine could not {operation} the MCP server")]
     Engine {
-        /// What was asked.
+        /// The operation that the engine was asked for.
         operation: &'static str,
         /// The engine's error.
         #[source]
         source: OperationError,
     },
-    /// Going down.
+    /// The service is going down.
     #[error("the server is shutting down; try again shortly")]
     ShuttingDown,
     /// The store failed.
@@ -113,7 +113,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// What a launch is refused with.
+/// The error that refuses a launch for this reason.
 pub(crate) fn unavailable(reason: impl Into<String>) -> LaunchError {
     LaunchError::Unavailable { reason: reason.into() }
 }

@@ -1,4 +1,4 @@
-//! The facade.
+//! The facade of hosting: [`Hosting`].
 
 use std::{
     collections::BTreeMap,
@@ -40,13 +40,13 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(10);
 /// The pause before events are asked for again.
 const EVENTS_AGAIN: Duration = Duration::from_millis(500);
-/// The pause before it is asked again whose the servers are.
+/// The pause before the owners of the servers are looked up again.
 const OWNERSHIP_AGAIN: Duration = Duration::from_secs(5);
 /// How long a restart or a change waits for the server's first answer: as long as a server of either era may take.
 const FIRST_ANSWER: Duration = Duration::from_secs(90);
 /// How long a call waits for a server that is being started. A start that takes longer installs a package.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often it is looked whether a sandbox has ended unseen.
+/// How often sandboxes are checked for an end that no event has told of.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// All hosted servers of this process. Clones are the same service.
@@ -58,9 +58,9 @@ pub struct Hosting {
 /// A server that was found by its id or its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
-    /// Its id.
+    /// The server's id.
     pub id: McpServerId,
-    /// Its name.
+    /// The server's name.
     pub name: String,
 }
 
@@ -156,8 +156,8 @@ impl Hosting {
         Ok(Named { id: row.id, name: row.name })
     }
 
-    /// The other server of the installation that hosts what a text names; `None` to answer here. Of a server that this
-    /// process hosts no row is read.
+    /// Returns the other server of the installation that hosts the MCP server which a text names by its id or its name;
+    /// `None` to answer here. No row is read for an MCP server that this process hosts.
     ///
     /// # Errors
     /// [`HostingError`].
@@ -176,7 +176,8 @@ impl Hosting {
         }
     }
 
-    /// A project's servers in order, whoever hosts them, as a list of what all of them offer needs them.
+    /// A project's servers in order, on whichever host, in the form that a gateway needs to list what all of them
+    /// offer.
     ///
     /// # Errors
     /// [`HostingError`].
@@ -193,7 +194,7 @@ impl Hosting {
         Ok(rows.into_iter().filter_map(upstream).collect())
     }
 
-    /// Changes whenever a server of this process comes, goes, or is in another state.
+    /// A counter that changes whenever a server of this process comes, goes, or changes its state.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changes.subscribe()
     }
@@ -218,7 +219,7 @@ impl Hosting {
         Ok(rows.into_iter().map(|row| self.show(row)).collect())
     }
 
-    /// Waits until a server is no longer on its way to running, for so long at most.
+    /// Waits until a server is no longer starting, at most for `at_most`.
     ///
     /// # Errors
     /// [`HostingError`] when it is not there.
@@ -229,8 +230,9 @@ impl Hosting {
         self.get(project, id).await
     }
 
-    /// Changes what a server is. Its processes are ended where the change needs other ones, and its container is made
-    /// anew where that is another; its volumes stay. Answers when it runs again, or is known not to.
+    /// Changes a server's settings. Its processes are ended where the change needs other ones, and its container is
+    /// made anew where the change needs another; its volumes stay. Returns when the server runs again, or is known not
+    /// to.
     ///
     /// # Errors
     /// [`HostingError`]; nothing was changed then.
@@ -265,7 +267,7 @@ impl Hosting {
         self.get(project, id).await
     }
 
-    /// Ends a server's processes in order and starts it afresh. Answers when it runs again, or is known not to.
+    /// Ends a server's processes in order and starts it afresh. Returns when it runs again, or is known not to.
     ///
     /// # Errors
     /// [`HostingError`].
@@ -277,7 +279,7 @@ impl Hosting {
         self.get(project, id).await
     }
 
-    /// Removes a server with its container, its volumes and its secrets. When it returns nothing is left.
+    /// Removes a server with its container, its volumes and its secrets. Nothing of it is left when the call returns.
     ///
     /// # Errors
     /// [`HostingError`]; the server stays `deleting` if the engine failed, and goes when it is back.
@@ -289,7 +291,7 @@ impl Hosting {
         self.ask(&entry, Command::Delete).await
     }
 
-    /// What a server's processes have written on their standard error, from an offset on for one of them.
+    /// The standard error of each of a server's processes, as far as its sandbox has kept it.
     ///
     /// # Errors
     /// [`HostingError`] when it is not there or does not run.
@@ -326,7 +328,7 @@ impl Hosting {
         }
     }
 
-    /// Whether files may be put into servers: not while the host's disk is nearly full.
+    /// Checks that files may be put into servers: they may not while the host's disk is nearly full.
     ///
     /// # Errors
     /// [`HostingError::NoRoom`].
@@ -337,7 +339,7 @@ impl Hosting {
         }
     }
 
-    /// Calls a method, once, with the handshake done by us, and answers its result as the server gave it.
+    /// Calls a method of a server once, with the handshake done here, and returns the result as the server gave it.
     ///
     /// # Errors
     /// [`ServerCallError`].
@@ -425,8 +427,8 @@ impl Hosting {
         self.inner.going_down.run_until_cancelled(follow).await;
     }
 
-    /// Makes sure that what this process drives is what is its own, as far as the core knows. While nothing has changed
-    /// hands it costs nothing.
+    /// Makes this process drive the servers that are its own, as far as the core knows, and no others. Costs nothing
+    /// while no server has changed hands.
     async fn look_whose(&self) -> Result<(), StoreError> {
         let changes = *self.inner.ownership.borrow();
         if self.inner.looked.load(Ordering::Acquire) == changes {

@@ -1,4 +1,4 @@
-//! What the drivers and the facade share.
+//! The state that the drivers and the facade share.
 
 use std::{
     collections::{HashMap, hash_map},
@@ -26,7 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{HostingConfig, HostingError, launcher::Gate, proxy::Proxy};
 
-/// So many silent calls in a row mean that a server does not respond.
+/// The number of silent calls in a row after which a server counts as unresponsive.
 const UNRESPONSIVE: u32 = 3;
 
 /// The service behind the facade.
@@ -34,19 +34,19 @@ pub(crate) struct Inner {
     pub(crate) config: HostingConfig,
     pub(crate) store: Store,
     pub(crate) provider: Option<Arc<dyn Provider>>,
-    /// Whose lease this works on.
+    /// The core, under whose lease hosting acts.
     pub(crate) workspaces: Workspaces,
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the service goes down: drivers let go of their servers, which run on.
     pub(crate) going_down: CancellationToken,
-    /// Counts the times at which servers may have changed hands.
+    /// A counter of the times at which servers may have changed hands.
     pub(crate) ownership: watch::Receiver<u64>,
-    /// The count for which it was last looked whose they are.
+    /// The value of `ownership` for which the servers' owners were last looked up.
     pub(crate) looked: AtomicU64,
-    /// Held by the one that looks.
+    /// The lock that such a lookup holds.
     pub(crate) looking: tokio::sync::Mutex<()>,
     servers: RwLock<HashMap<McpServerId, Arc<Entry>>>,
-    /// Counts what happens to them.
+    /// A counter of the changes of the servers: one is new, gone, or in another state.
     pub(crate) changes: watch::Sender<u64>,
 }
 
@@ -57,10 +57,10 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) guest: Guest,
     pub(crate) gate: watch::Sender<Gate>,
-    /// Told when the sandbox may have ended.
+    /// Notified when the sandbox may have ended.
     pub(crate) doubt: Arc<Notify>,
     pub(crate) commands: mpsc::Sender<Command>,
-    /// Cancelled when another server of the installation has taken it over.
+    /// Cancelled when another server of the installation has taken the MCP server over.
     pub(crate) let_go: CancellationToken,
     /// How long a plain call, or the head of an HTTP-based server's answer, may take, in milliseconds.
     call_timeout_ms: AtomicU64,
@@ -70,7 +70,7 @@ pub(crate) struct Entry {
     silence: Mutex<Silence>,
 }
 
-/// Where a server is in its life, what is to be said of that, and when it is tried again where it does not run.
+/// The state of a server, its explanation, and the time of the next try where the server does not run.
 #[derive(Debug, Clone)]
 pub(crate) struct Standing {
     pub(crate) state: McpServerState,
@@ -78,30 +78,30 @@ pub(crate) struct Standing {
     pub(crate) next_try: Option<Instant>,
 }
 
-/// Whether a server answers at all.
+/// The signs by which a server counts as unresponsive.
 #[derive(Debug, Default)]
 struct Silence {
-    /// Calls in a row that ran out of time while nothing was answered.
+    /// The number of calls in a row that ran out of time while nothing was answered.
     calls: u32,
-    /// When the last of them did.
+    /// The time at which a call last ran out of time.
     last: Option<Instant>,
-    /// When an HTTP-based server last answered; a bridge knows that itself.
+    /// The time at which an HTTP-based server last answered; a bridge keeps that itself.
     answered: Option<Instant>,
 }
 
-/// What answers for a server.
+/// The endpoint of a server: a bridge to its standard input and output, or a proxy to its port.
 pub(crate) enum Endpoint {
     Bridge(Bridge),
     Proxy(Proxy),
 }
 
-/// What a driver is asked to do.
+/// A request to a driver.
 pub(crate) enum Command {
-    /// Start it afresh.
+    /// Start the server afresh.
     Restart(Reply),
-    /// Bring it to what its row says.
+    /// Bring the server to the state that its row describes.
     Update(Reply),
-    /// Remove it.
+    /// Remove the server.
     Delete(Reply),
 }
 
@@ -159,7 +159,7 @@ impl Inner {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    /// Makes the entry of a server, whose commands come out of the receiver; `None` where there is one.
+    /// Makes the entry of a server, with the receiver of its commands; `None` where the server has an entry already.
     pub(crate) fn enter(&self, row: &McpServerRow) -> Option<(Arc<Entry>, mpsc::Receiver<Command>)> {
         let id = row.id;
         let doubt = Arc::new(Notify::new());
@@ -210,7 +210,8 @@ impl StepObserver for Inner {
 }
 
 impl Inner {
-    /// Passes a step of an operation.
+    /// Tells that an operation has passed a step; the process kills itself here if a test has set this step as its
+    /// fault.
     pub(crate) fn pass(&self, step: &'static str) {
         if let Some(fault) = self.config.fault {
             fault.strike(step);
@@ -221,13 +222,13 @@ impl Inner {
 // === impl Entry ===
 
 impl Entry {
-    /// Where it is in its life, and what is to be said of that.
+    /// The server's state and its explanation.
     pub(crate) fn state(&self) -> (McpServerState, Option<String>) {
         let standing = self.standing.borrow();
         (standing.state, standing.sentence())
     }
 
-    /// Waits until it is no longer on its way to running, for so long at most.
+    /// Waits until the server is no longer starting, at most for `at_most`.
     pub(crate) async fn settle(&self, at_most: Duration) {
         let mut standing = self.standing.subscribe();
         // Whether it settles or the time is up, it is seen as it is.
@@ -235,7 +236,7 @@ impl Entry {
         let _ = timeout(at_most, settled).await;
     }
 
-    /// Where its requests go, once it has settled.
+    /// The endpoint that takes the server's requests, once the server is no longer starting.
     pub(crate) async fn ready(&self, at_most: Duration) -> Result<Arc<Endpoint>, HostingError> {
         self.settle(at_most).await;
         let (state, message) = self.state();
@@ -252,13 +253,14 @@ impl Entry {
         }
     }
 
-    /// That it takes no calls, and why: by its state, if that knows, which alone says whether another try has a chance.
+    /// The error that the server takes no calls. The state's explanation goes before `reason`: it alone says whether
+    /// another try has a chance.
     pub(crate) fn not_running(&self, reason: String) -> HostingError {
         let (state, message) = self.state();
         HostingError::NotRunning { state, message: message.or(Some(reason)) }
     }
 
-    /// Says where it is in its life; the row follows.
+    /// Sets the server's state in memory; its row is written separately.
     pub(crate) fn say(&self, standing: Standing) {
         let state = standing.state;
         if self.standing.send_replace(standing).state != state {
@@ -283,8 +285,8 @@ impl Entry {
         *self.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = endpoint;
     }
 
-    /// A call has run out of time; `silent`: nothing was answered meanwhile. Answers whether the server counts as
-    /// unresponsive from now on.
+    /// Counts a call that has run out of time; `silent` says that nothing was answered meanwhile. Returns whether the
+    /// server counts as unresponsive from now on.
     pub(crate) fn timed_out(&self, silent: bool) -> bool {
         let answered = self.answered();
         let mut silence = self.silence();
@@ -296,12 +298,12 @@ impl Entry {
         silent && silence.calls == UNRESPONSIVE
     }
 
-    /// An HTTP-based server has answered.
+    /// Notes that an HTTP-based server has answered.
     pub(crate) fn note_answer(&self) {
         self.silence().answered = Some(Instant::now());
     }
 
-    /// The server was started again.
+    /// Forgets the silent calls, because the server was started again.
     pub(crate) fn forget_silence(&self) {
         *self.silence() = Silence::default();
     }
@@ -313,7 +315,7 @@ impl Entry {
         silence.calls >= UNRESPONSIVE && answered < silence.last
     }
 
-    /// When it last answered a request.
+    /// The time at which the server last answered a request.
     fn answered(&self) -> Option<Instant> {
         let of_bridge = self.endpoint().and_then(|endpoint| match &*endpoint {
             Endpoint::Bridge(bridge) => bridge.status().answered,
@@ -334,7 +336,7 @@ impl Standing {
         Self { state, message, next_try: None }
     }
 
-    /// What is to be said of it at this moment.
+    /// The sentence that explains the state, with the time until the next try.
     fn sentence(&self) -> Option<String> {
         let message = self.message.as_ref()?;
         Some(match self.next_try {

@@ -9,19 +9,19 @@ use emergent_store::{McpPackage, PackageRegistry};
 
 /// The volume's name.
 pub(crate) const VOLUME: &str = "packages";
-/// Where it is inside.
+/// The volume's path inside the sandbox.
 pub(crate) const DIRECTORY: &str = "/opt/packages";
-/// The program of the package, whatever it is called.
+/// The path of the package's program, whatever the package calls it.
 pub(crate) const PROGRAM: &str = "/opt/packages/run";
 
 /// The volume with Node.js, for all servers of the engine: another version has another name.
 pub(crate) const NODE_VOLUME: &str = "node-22";
-/// Where it is inside.
+/// The path of Node.js inside the sandbox.
 pub(crate) const NODE_DIRECTORY: &str = "/opt/emergent-node";
 
 /// How long an installation may take, in milliseconds.
 const TIME_LIMIT_MS: u64 = 15 * 60 * 1000;
-/// How much of what the installer says is shown.
+/// How many bytes of the installer's output are shown, from the end.
 const SHOWN: usize = 2_000;
 
 const NODE: &str = include_str!("install/node.sh");
@@ -37,13 +37,13 @@ pub(crate) enum InstallError {
     Guest(#[from] GuestCallError),
 }
 
-/// Whether there is no npm inside, neither the image's nor the engine's.
+/// Whether the sandbox has no npm, neither the image's nor the engine's.
 pub(crate) async fn lacks_node(guest: &Guest) -> Result<bool, InstallError> {
     let looking = format!("command -v npm || [ -e {NODE_DIRECTORY}/current ]");
     Ok(run(guest, &looking, BTreeMap::new()).await?.exit_code != Some(0))
 }
 
-/// Fetches Node.js into its volume, unless it is there.
+/// Fetches Node.js into its volume, unless it is there already.
 pub(crate) async fn node(guest: &Guest, environment: &[(String, String)]) -> Result<(), InstallError> {
     let env: BTreeMap<String, String> = environment.iter().cloned().collect();
     checked(run(guest, NODE, env).await?)

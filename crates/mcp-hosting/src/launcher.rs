@@ -37,15 +37,15 @@ const MARGIN: Duration = Duration::from_secs(30);
 /// Whether children may be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Gate {
-    /// They may.
+    /// Children may be started.
     Open,
-    /// The sandbox is on its way: whoever wants one waits.
+    /// The sandbox is being started: a launch waits.
     Opening,
-    /// They may not.
+    /// Children may not be started, for this reason.
     Closed(String),
 }
 
-/// What is started.
+/// The program that each child runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
     pub(crate) argv: Vec<String>,
@@ -54,7 +54,7 @@ pub(crate) struct Program {
     pub(crate) as_root: bool,
     /// How many bytes of output the guest keeps.
     pub(crate) buffer: u64,
-    /// It says nothing on its standard output that anybody reads.
+    /// Whether nobody reads the program's standard output; the guest then adds it to standard error.
     pub(crate) silent: bool,
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct GuestLauncher {
     pub(crate) guest: Guest,
     pub(crate) program: Program,
     pub(crate) gate: watch::Receiver<Gate>,
-    /// Told of programs that could not be started.
+    /// Receives the reasons why programs could not be started.
     pub(crate) failures: mpsc::UnboundedSender<String>,
 }
 
@@ -171,7 +171,7 @@ impl GuestLauncher {
     }
 }
 
-/// Waits for the end of a child that somebody else watches over.
+/// Waits for the end of a child by its id, without a handle on it.
 pub(crate) async fn watch_for_end(guest: &Guest, id: &ChildId) -> Exit {
     match GuestChildId::new(id.as_str()) {
         Ok(id) => end_of(guest, &id).await,
@@ -179,7 +179,8 @@ pub(crate) async fn watch_for_end(guest: &Guest, id: &ChildId) -> Exit {
     }
 }
 
-/// Waits for the end of a child, forgets it, and says how it ended. A sandbox that is gone has no more to say than that.
+/// Waits for the end of a child, makes the guest forget it, and returns how it ended: an empty [`Exit`] where the child
+/// or the whole sandbox is gone.
 async fn end_of(guest: &Guest, id: &GuestChildId) -> Exit {
     loop {
         match guest.wait_for_child(id).await {

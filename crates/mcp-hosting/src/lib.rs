@@ -3,8 +3,8 @@
 //! Start reading at [`Hosting`], the facade. Each server has a driver (`driver`), the one task that changes it; what a
 //! crash means is decided in `policy`, which is pure. The driver makes a sandbox (`sandbox`), installs a package in it
 //! (`install`), and puts an endpoint before it: a [`Bridge`](emergent_mcp::Bridge) whose children are started through
-//! the guest (`launcher`), or a proxy to a port inside (`proxy`). The row says what is wanted; an own restart finds the
-//! container and its children as they are, with all that they have in memory.
+//! the guest (`launcher`), or a proxy to a port inside (`proxy`). The row says what is wanted; a restart of this
+//! process finds the container and its children as they are, with all that they have in memory.
 
 mod change;
 mod config;

@@ -1,4 +1,4 @@
-//! What follows from a crash. Pure: the driver carries it out.
+//! The decision that follows from a crash. Pure: the driver carries it out.
 
 use std::{
     collections::VecDeque,
@@ -10,7 +10,7 @@ use emergent_store::RestartPolicy;
 /// More crashes than this within [`WINDOW`] are too many.
 const TOLERATED: usize = 3;
 const WINDOW: Duration = Duration::from_secs(60);
-/// Whoever ran for so long has recovered.
+/// The running time after which a server counts as recovered.
 const STABLE: Duration = Duration::from_secs(60);
 /// How long each further start is held back, once there were too many crashes.
 const HELD_BACK: [Duration; 5] = [
@@ -20,7 +20,7 @@ const HELD_BACK: [Duration; 5] = [
     Duration::from_secs(120),
     Duration::from_secs(300),
 ];
-/// How long the next start waits, after the first, second … one that did not get it ready.
+/// How long the next start waits, after the first, second … start that did not get the server ready.
 const UNREADY: [Duration; 6] = [
     Duration::from_secs(2),
     Duration::from_secs(5),
@@ -29,7 +29,7 @@ const UNREADY: [Duration; 6] = [
     Duration::from_secs(120),
     Duration::from_secs(300),
 ];
-/// Processes that ran before a crash and end so soon after it have ended of the same cause: a sandbox takes all its
+/// How soon after a crash the end of a process that ran before it counts as the same crash: a sandbox takes all its
 /// processes along, and a busy machine takes its time.
 const ONE_CRASH: Duration = Duration::from_secs(10);
 
@@ -38,37 +38,37 @@ const ONE_CRASH: Duration = Duration::from_secs(10);
 pub(crate) struct History {
     crashes: VecDeque<Instant>,
     last: Option<Instant>,
-    /// Since when it runs.
+    /// The time since which the server runs.
     started: Option<Instant>,
     /// How many starts were held back in a row.
     held_back: usize,
-    /// How many starts in a row did not get it ready.
+    /// How many starts in a row did not get the server ready.
     unready: usize,
 }
 
-/// What to do about a crash.
+/// The action that follows a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// It belongs to one that was seen before.
+    /// Do nothing: the end belongs to a crash that was seen before.
     Nothing,
-    /// Start it again.
+    /// Start the server again.
     Restart,
-    /// Start it again after so long, and warn.
+    /// Start the server again after this time, and warn.
     RestartAfter(Duration),
-    /// Leave it.
+    /// Leave the server as it is.
     Stay,
 }
 
 // === impl History ===
 
 impl History {
-    /// It runs from now on.
+    /// Notes that the server runs from now on.
     pub(crate) fn started(&mut self, now: Instant) {
         self.started = Some(now);
         self.unready = 0;
     }
 
-    /// It has ended, or was given up, before it was ready; `clean`: it ended with 0.
+    /// Decides about a server that has ended, or was given up, before it was ready; `clean`: it ended with 0.
     pub(crate) fn not_ready(&mut self, now: Instant, policy: RestartPolicy, clean: bool) -> Next {
         self.last = Some(now);
         self.started = None;
@@ -80,7 +80,7 @@ impl History {
         Next::RestartAfter(after)
     }
 
-    /// What was started at `born` has ended by itself; `clean`: with 0.
+    /// Decides about the end, by itself, of something that was started at `born`; `clean`: it ended with 0.
     pub(crate) fn ended(&mut self, now: Instant, born: Instant, policy: RestartPolicy, clean: bool) -> Next {
         if self.last.is_some_and(|last| born <= last && now.saturating_duration_since(last) < ONE_CRASH) {
             return Next::Nothing;
@@ -103,13 +103,13 @@ impl History {
         Next::RestartAfter(after)
     }
 
-    /// Somebody has asked for a fresh start.
+    /// Forgets all crashes, for a fresh start that somebody has asked for.
     pub(crate) fn forget(&mut self) {
         *self = Self::default();
     }
 }
 
-/// Whether a policy leaves what has ended.
+/// Whether a policy leaves a server that has ended as it is.
 fn leaves(policy: RestartPolicy, clean: bool) -> bool {
     match policy {
         RestartPolicy::Never => true,

@@ -19,7 +19,8 @@ pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of an endpoint's answer.
 pub(crate) type EndpointBody = UnsyncBoxBody<Bytes, BodyError>;
 
-/// What belongs to one connection rather than to a message, and what is nobody's business inside: the caller's token.
+/// The headers of a request that are not passed on: those that belong to one connection rather than to a message, and
+/// the caller's credentials, which are nobody's business inside.
 const NOT_PASSED_ON: [HeaderName; 10] = [
     header::CONNECTION,
     header::HOST,
@@ -33,8 +34,9 @@ const NOT_PASSED_ON: [HeaderName; 10] = [
     header::COOKIE,
 ];
 
-/// What a client of the protocol needs of an answer's head. Nothing else of it goes out: a page of a server must not set
-/// cookies for this host, send its readers elsewhere, or ask them for other credentials.
+/// The headers of an answer that are passed on as they are: those that a client of the protocol needs. Besides them
+/// only the type and the session go out, both checked: a page of a server must not set cookies for this host, send its
+/// readers elsewhere, or ask them for other credentials.
 const ANSWERED: [HeaderName; 7] = [
     header::ALLOW,
     header::CACHE_CONTROL,
@@ -44,7 +46,7 @@ const ANSWERED: [HeaderName; 7] = [
     HeaderName::from_static("mcp-protocol-version"),
     HeaderName::from_static("x-accel-buffering"),
 ];
-/// What answers of the protocol are.
+/// The media types of the protocol's answers.
 const ANSWERS: [&str; 2] = ["application/json", "text/event-stream"];
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 
@@ -55,7 +57,7 @@ pub(crate) struct Proxy {
     path: String,
     body_limit: usize,
     sessions: SessionKey,
-    /// Cancelled when the server is to go: streams under way end.
+    /// Cancelled when the server is ended: streams under way end.
     over: CancellationToken,
 }
 
@@ -66,17 +68,17 @@ impl Proxy {
         Self { guest, port, path, body_limit, sessions, over: CancellationToken::new() }
     }
 
-    /// Where the server listens inside.
+    /// The port on which the server listens inside.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Ends what is under way.
+    /// Ends the requests and streams under way.
     pub(crate) fn end(&self) {
         self.over.cancel();
     }
 
-    /// Answers one request; the head of the answer may take so long.
+    /// Answers one request; the head of the answer may take as long as `patience`.
     pub(crate) async fn handle<B>(&self, mut request: Request<B>, patience: Duration) -> Response<EndpointBody>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -101,7 +103,7 @@ impl Proxy {
         Response::from_parts(head, body)
     }
 
-    /// Of an answer's head, what a caller gets.
+    /// Returns the headers of an answer that the caller gets.
     fn answered(&self, from: &HeaderMap, owner: &str) -> HeaderMap {
         let passed = |name: HeaderName| from.get(&name).map(|value| (name, value.clone()));
         let mut headers: HeaderMap = ANSWERED.into_iter().filter_map(passed).collect();

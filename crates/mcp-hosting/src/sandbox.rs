@@ -1,4 +1,4 @@
-//! A server's sandbox, from wherever it is to running with its guest answering.
+//! The making of a server's sandbox: from any state to running, with its guest answering.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -75,7 +75,7 @@ impl Inner {
         self.provider.as_deref().ok_or(MakeError::NoProvider)
     }
 
-    /// Brings the sandbox to what its row says; one that is as it should be is left as it is, processes and all.
+    /// Brings the sandbox to the state that its row describes; a current one is left as it is, with its processes.
     pub(crate) async fn ensure_sandbox(&self, entry: &Entry, row: &McpServerRow) -> Result<(), MakeError> {
         let (provider, sandbox) = (self.provider()?, row.id.sandbox());
         let observed = provider.inspect(sandbox).await.map_err(engine("inspect"))?;
@@ -125,7 +125,7 @@ impl Inner {
         Ok(created)
     }
 
-    /// Removes a sandbox that has done what it was made for.
+    /// Removes a sandbox that has served its purpose.
     async fn discard(&self, entry: &Entry) -> Result<(), MakeError> {
         entry.guest.suspend();
         self.provider()?.discard(entry.id.sandbox()).await.map_err(engine("remove"))
@@ -151,7 +151,8 @@ impl Inner {
         self.discard(entry).await
     }
 
-    /// The sandbox that fetches Node.js for all: nothing of the server's own is where a program would find it.
+    /// The sandbox that fetches Node.js for all servers. The server's own volumes are mounted where no program looks
+    /// for them.
     fn node_spec(&self, spec: &SandboxSpec) -> SandboxSpec {
         let image = self.config.default_image.clone();
         let volumes = spec.volumes.iter().filter_map(|volume| match volume.source {
@@ -239,7 +240,7 @@ impl Inner {
         Ok(key.open(row.id, sealed)?)
     }
 
-    /// What a server's processes run, and where.
+    /// The command line of a server's processes, and their working directory.
     pub(crate) async fn command(&self, row: &McpServerRow) -> Result<(Vec<String>, Option<String>), MakeError> {
         let spec = &row.spec;
         if spec.package.is_some() {

@@ -8,7 +8,7 @@ use ring::{
     rand::{SecureRandom as _, SystemRandom},
 };
 
-/// The form of what is sealed, as its first byte.
+/// The version of the sealed form, its first byte.
 const VERSION: u8 = 1;
 
 /// The key that environments are encrypted with. Its `Debug` shows nothing of it.
@@ -74,7 +74,7 @@ impl SecretKey {
         Ok([&[VERSION][..], &nonce, &text].concat())
     }
 
-    /// Decrypts what [`seal`](Self::seal) has made for the same server.
+    /// Decrypts the output of [`seal`](Self::seal) for the same server.
     pub(crate) fn open(&self, of: McpServerId, sealed: &[u8]) -> Result<BTreeMap<String, String>, SealError> {
         let rest = sealed.strip_prefix(&[VERSION]).ok_or(SealError::Open)?;
         let (nonce, text) = rest.split_at_checked(NONCE_LEN).ok_or(SealError::Open)?;

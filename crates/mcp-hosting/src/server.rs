@@ -9,65 +9,65 @@ use emergent_store::{
     McpPackage, McpServerExit, McpServerId, McpServerRow, McpServerSpec, McpServerState, RestartPolicy,
 };
 
-/// A server to register. What is absent is the default's. Its `Debug` shows no value of the environment.
+/// A server to register. Absent settings take their defaults. Its `Debug` shows no value of the environment.
 #[derive(Clone, Default)]
 pub struct NewServer {
-    /// Its name, which no other of the project has.
+    /// The server's name, which no other server of the project has.
     pub name: String,
-    /// What it is.
+    /// The server's settings.
     pub what: ServerUpdate,
 }
 
-/// What a server is to be; what is absent stays as it is.
+/// The settings that a server is to have; absent ones stay as they are.
 #[derive(Clone, Default)]
 pub struct ServerUpdate {
     /// The image.
     pub image: Option<ImageRef>,
     /// The program and its arguments; with a package, the arguments alone. Empty: the image's own.
     pub cmd: Option<Vec<String>>,
-    /// Where the program runs.
+    /// The working directory of the program.
     pub workdir: Option<String>,
-    /// The program speaks MCP on its standard input and output.
+    /// Whether the program speaks MCP on its standard input and output.
     pub stdio_bridge: Option<bool>,
-    /// Where an HTTP server listens.
+    /// The port on which an HTTP-based server listens.
     pub port: Option<u16>,
-    /// The path of an HTTP server's MCP endpoint.
+    /// The path of an HTTP-based server's MCP endpoint.
     pub path: Option<String>,
     /// A package that is installed first.
     pub package: Option<McpPackage>,
-    /// What happens when it ends by itself.
+    /// The policy for the end of the server by itself: whether it is started again.
     pub restart_policy: Option<RestartPolicy>,
-    /// One process for all clients.
+    /// Whether all clients share one process.
     pub shared: Option<bool>,
-    /// Its processes run as root inside.
+    /// Whether the server's processes run as root inside.
     pub run_as_root: Option<bool>,
     /// The environment, as a whole.
     pub environment: Option<BTreeMap<String, String>>,
     /// The volumes, as a whole, by name.
     pub volumes: Option<BTreeMap<String, VolumeRequest>>,
-    /// What it may use.
+    /// The resources that the server may use.
     pub limits: LimitsChange,
-    /// What it may reach.
+    /// The networks that the server may reach.
     pub network: Option<NetworkPolicy>,
     /// How long a call may take.
     pub call_timeout: Option<Duration>,
 }
 
-/// A volume to have.
+/// A volume that a server is to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VolumeRequest {
-    /// One of the server's own.
+    /// A volume of the server's own.
     Own {
-        /// Where it is inside.
+        /// The volume's path inside.
         path: String,
     },
     /// The `/workspace` of a workspace of the same project.
     Workspace {
         /// The workspace's id, or its name.
         workspace: String,
-        /// Where it is inside.
+        /// The volume's path inside.
         path: String,
-        /// The server cannot write there.
+        /// Whether the server cannot write there.
         read_only: bool,
     },
 }
@@ -88,41 +88,41 @@ pub struct LimitsChange {
 /// A hosted server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
-    /// Names it.
+    /// The server's id.
     pub id: McpServerId,
-    /// Its name.
+    /// The server's name.
     pub name: String,
-    /// What it is.
+    /// The server's settings.
     pub spec: McpServerSpec,
-    /// Names of its environment variables; values are not shown.
+    /// The names of the server's environment variables; values are not shown.
     pub environment_keys: Vec<String>,
-    /// Where it is in its life.
+    /// The server's state.
     pub state: McpServerState,
-    /// What is to be said of that.
+    /// The explanation of the state.
     pub message: Option<String>,
-    /// It runs and has not answered its last calls in time.
+    /// Whether the server runs and has not answered its last calls in time.
     pub unresponsive: bool,
-    /// How it last ended by itself.
+    /// The server's last end by itself.
     pub last_exit: Option<McpServerExit>,
-    /// How often it was started again.
+    /// How often the server was started again.
     pub restarts: u64,
-    /// Open sessions.
+    /// The number of open sessions.
     pub sessions: usize,
-    /// Processes that speak for it now.
+    /// The number of processes that speak for the server now.
     pub processes: usize,
-    /// The era of its protocol, once that is known: `legacy` or `modern`.
+    /// The era of the server's protocol, once that is known: `legacy` or `modern`.
     pub era: Option<String>,
-    /// What runs its sandbox.
+    /// The runtime of the server's sandbox.
     pub runtime: Option<String>,
-    /// What is weaker than asked for.
+    /// The warnings about properties of the sandbox that are weaker than asked for.
     pub warnings: Vec<String>,
-    /// When it was registered.
+    /// The time at which the server was registered.
     pub created_at: DateTime<Utc>,
-    /// When it was last changed.
+    /// The time at which the server was last changed.
     pub updated_at: DateTime<Utc>,
 }
 
-/// What one process of a server has written on its standard error.
+/// The standard error of one process of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLines {
     /// The process.

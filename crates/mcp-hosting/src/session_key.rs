@@ -1,8 +1,8 @@
 //! Session ids of HTTP-based servers, bound to the caller who began the session.
 //!
-//! Such a server knows nothing of callers: whoever knows an id of it has the session. So callers never see its ids: an
-//! id as a caller knows it ends with a mark that fits that caller alone. The key of the marks is kept in the note of the
-//! server's process, so that it lasts as long as the sessions do.
+//! Such a server knows nothing of callers: everyone who knows one of its ids has the session. So callers never see its
+//! ids: an id as a caller knows it ends with a mark that fits that caller alone. The key of the marks is kept in the
+//! note of the server's process, so that it lasts as long as the sessions do.
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::unavailable;
 
-/// Between a server's id and the mark.
+/// The separator between a server's id and the mark.
 const BETWEEN: char = '.';
 /// How many bytes of the mark are written.
 const MARK: usize = 16;
@@ -30,7 +30,7 @@ pub(crate) struct SessionKey {
 // === impl SessionKey ===
 
 impl SessionKey {
-    /// A new one.
+    /// A new key.
     ///
     /// # Errors
     /// When the system has no random numbers.
@@ -41,12 +41,12 @@ impl SessionKey {
         Ok(Self { session_key })
     }
 
-    /// The one that a process was started with.
+    /// The key that a process was started with; `None` where its note holds none.
     pub(crate) fn of(note: &ChildNote) -> Option<Self> {
         serde_json::from_str(note.as_str()).ok()
     }
 
-    /// To be kept with the process.
+    /// The note that keeps the key with the process.
     ///
     /// # Errors
     /// Never: a key fits into a note.
@@ -55,13 +55,13 @@ impl SessionKey {
         ChildNote::new(json).map_err(|error| unavailable(error.to_string()))
     }
 
-    /// A server's id as this caller knows it; `None` where it is none that a header can say.
+    /// A server's session id in the form that this caller knows; `None` where no header can hold it.
     pub(crate) fn outward(&self, owner: &str, inner: &HeaderValue) -> Option<HeaderValue> {
         let inner = inner.to_str().ok()?;
         HeaderValue::try_from(format!("{inner}{BETWEEN}{}", self.mark(owner, inner))).ok()
     }
 
-    /// The server's own id of what this caller calls so; `None` where it is not this caller's.
+    /// The server's own id of the session that this caller names; `None` where the session is not this caller's.
     pub(crate) fn inward(&self, owner: &str, outward: &HeaderValue) -> Option<HeaderValue> {
         let (inner, mark) = outward.to_str().ok()?.rsplit_once(BETWEEN)?;
         let right = self.mark(owner, inner);

@@ -96,7 +96,7 @@ impl Inner {
         Ok(found.items.pop())
     }
 
-    /// Sees that the workspaces that a server shares are there.
+    /// Checks that the workspaces which a server shares are there.
     pub(crate) async fn check_shares(&self, row: &McpServerRow) -> Result<(), MakeError> {
         for (volume, share) in &row.spec.shares {
             let observed = self.provider()?.inspect(share.workspace.into()).await.map_err(engine("look for"))?;

@@ -1,23 +1,23 @@
-//! The steps of hosting, named so that a crash can be tested at each. What is done to the sandbox as a whole passes the
+//! The steps of hosting, named so that a crash can be tested at each. Operations on the sandbox as a whole pass the
 //! provider's own steps as well.
 
 emergent_provider::steps! {
-    /// What has been done when a server passes a point on its way to running, or is brought down for a restart or a
-    /// change. Which of them an operation passes follows from what there was before it.
+    /// The points that a server passes on its way to running, or when it is brought down for a restart or a change,
+    /// each named by what has been done by then. The state before an operation decides which of them it passes.
     HostStep, "host" {
-        /// The row says what the server is to be from now on.
+        /// The row has the server's new settings.
         ChangeRecorded = "change_recorded",
-        /// Its processes have ended.
+        /// The server's processes have ended.
         ProcessesEnded = "processes_ended",
-        /// Its sandbox does not run.
+        /// The sandbox does not run.
         SandboxStopped = "sandbox_stopped",
-        /// The sandbox, which is no longer what the row says, is gone; its volumes are not.
+        /// The sandbox, which differs from the row, is gone; its volumes are not.
         SandboxDiscarded = "sandbox_discarded",
-        /// The sandbox that there was runs again.
+        /// The existing sandbox runs again.
         SandboxStarted = "sandbox_started",
-        /// Its package is in its volume.
+        /// The server's package is in its volume.
         PackageInstalled = "package_installed",
-        /// There is something that answers for it.
+        /// The server has an endpoint.
         EndpointOpened = "endpoint_opened",
         /// The row says running.
         RunningRecorded = "running_recorded",

@@ -1,4 +1,4 @@
-//! Checks what a caller asks for, and fills in what it leaves open.
+//! The checks of a caller's request for a server, and the defaults for the settings that it leaves open.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,7 @@ const VOLUMES: usize = 16;
 const CONSTRAINTS: usize = 1_000;
 const LONGEST_CALL: Duration = Duration::from_secs(60 * 60);
 
-/// What a server is when nobody says otherwise.
+/// The default settings of a server.
 pub(crate) fn defaults(config: &HostingConfig) -> McpServerSpec {
     McpServerSpec {
         image: config.default_image.to_string(),
@@ -42,7 +42,7 @@ pub(crate) fn defaults(config: &HostingConfig) -> McpServerSpec {
     }
 }
 
-/// The name if it can be one: it is also a prefix of tools' names.
+/// Checks a server's name, which is also a prefix of tools' names.
 pub(crate) fn name(text: &str) -> Result<(), HostingError> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if (1..=63).contains(&text.len()) && text.bytes().all(allowed) && !text.starts_with('-') {
@@ -58,7 +58,7 @@ pub(crate) struct Volumes {
     pub(crate) shares: BTreeMap<String, McpShare>,
 }
 
-/// What a server becomes by an update; `volumes` are those of the update.
+/// The settings of a server after an update; `volumes` are those of the update.
 pub(crate) fn apply(
     mut spec: McpServerSpec,
     update: &ServerUpdate,

@@ -1,4 +1,4 @@
-//! What all answers over HTTP have in common.
+//! The parts that all answers over HTTP have in common.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -29,21 +29,21 @@ pub(crate) const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-ver
 pub(crate) const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// How a stream of events can be resumed.
+/// The data with which a stream of events can be resumed.
 #[derive(Clone, Debug)]
 pub(crate) struct Resumable {
-    /// What event ids begin with.
+    /// The prefix of event ids.
     pub(crate) boot: String,
-    /// When to come back.
+    /// The time after which a client is to connect again.
     pub(crate) retry: Duration,
 }
 
-/// Where a client wants to go on.
+/// The place from which a client wants to read on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Place {
-    /// On this stream of this bridge, from this message on.
+    /// A stream of this bridge, from this message on.
     At { stream: u64, from: u64 },
-    /// On a stream of a bridge before this one.
+    /// A stream of a bridge before this one.
     Before,
 }
 
@@ -95,14 +95,14 @@ pub(crate) fn error(status: StatusCode, id: Option<&str>, code: i64, text: &str)
     json(status, rpc::error(id, code, text))
 }
 
-/// The same, where trying again later helps.
+/// A JSON-RPC error as the whole answer, with the advice to try again later.
 pub(crate) fn busy(status: StatusCode, id: Option<&str>, text: &str) -> Answer {
     let mut answer = error(status, id, rpc::REFUSED, text);
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
     answer
 }
 
-/// That this method is not for this resource.
+/// The error for an HTTP method that the resource does not have.
 pub(crate) fn not_allowed(allowed: &'static str) -> Answer {
     let text = format!("method not allowed here; use {allowed}");
     let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, None, rpc::REFUSED, &text);
@@ -161,7 +161,7 @@ fn encode(resumable: Option<&Resumable>, stream: u64, next: u64, line: &[u8]) ->
     text.into()
 }
 
-/// Where the client was when it lost its stream, if it says so.
+/// The place at which the client lost its stream, if it names one.
 pub(crate) fn last_event(headers: &HeaderMap, boot: &str) -> Option<Place> {
     let text = headers.get(LAST_EVENT)?.to_str().ok()?;
     let mut parts = text.split('-');
@@ -173,7 +173,7 @@ pub(crate) fn last_event(headers: &HeaderMap, boot: &str) -> Option<Place> {
     }
 }
 
-/// Whether the client takes this type. One that says nothing takes all.
+/// Whether the client takes this media type. A client without an `Accept` header takes all.
 pub(crate) fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
     let mut said = headers.get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok()).peekable();
     if said.peek().is_none() {

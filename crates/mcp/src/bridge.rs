@@ -45,7 +45,7 @@ pub struct Bridge {
     pub(crate) inner: Arc<Inner>,
 }
 
-/// What a bridge has now.
+/// The state of a bridge.
 #[derive(Clone, Debug)]
 pub struct BridgeStatus {
     /// The server's era, once it is known.
@@ -54,21 +54,21 @@ pub struct BridgeStatus {
     pub sessions: usize,
     /// Children that run, with the requests that each has not answered.
     pub children: Vec<(ChildId, usize)>,
-    /// When a child last answered a request.
+    /// The time at which a child last answered a request.
     pub answered: Option<Instant>,
 }
 
 pub(crate) struct Inner {
     pub(crate) context: Arc<Context>,
     sessions: Mutex<HashMap<Box<str>, Arc<Session>>>,
-    /// Places of `max_sessions` that are taken by sessions which are being made.
+    /// The number of places of `max_sessions` that are taken by sessions which are being made.
     starting: AtomicUsize,
     era: Mutex<Option<Era>>,
     /// The child of sessionless requests.
     pub(crate) modern: Slot<Modern>,
     /// The child of plain calls to a server of the older era; the shared one, where sessions share.
     pub(crate) warm: Slot<Initialized>,
-    /// Held by the one that writes down who shares the child.
+    /// The lock that is held while the note of the shared child is written.
     pub(crate) noting: tokio::sync::Mutex<()>,
 }
 
@@ -154,13 +154,13 @@ impl Bridge {
         self.inner.post(known, body).await
     }
 
-    /// What happens to the children. Who listens too slowly misses the oldest.
+    /// The events of the children. A receiver that reads too slowly misses the oldest.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<BridgeEvent> {
         self.inner.context.listen()
     }
 
-    /// What there is now.
+    /// The bridge's state now.
     #[must_use]
     pub fn status(&self) -> BridgeStatus {
         let children = self.inner.context.links().iter().map(|link| (link.id().clone(), link.in_flight())).collect();
@@ -181,8 +181,8 @@ impl Bridge {
         }
     }
 
-    /// Ends all children: what they have in flight fails, then each gets EOF, SIGTERM and, at the end of the grace,
-    /// SIGKILL. Requests that come later are refused.
+    /// Ends all children: each gets EOF, SIGTERM and, at the end of the grace, SIGKILL; requests that a child has not
+    /// answered by its end fail. Requests that come later are refused.
     pub async fn shut_down(&self, grace: Duration) {
         self.inner.context.tasks.close();
         loop {
@@ -197,7 +197,7 @@ impl Bridge {
         self.inner.context.tasks.wait().await;
     }
 
-    /// Lets go of the children without ending them, for a bridge to come that adopts them.
+    /// Lets go of the children without ending them, so that a later bridge can adopt them.
     pub async fn detach(&self) {
         self.inner.context.tasks.close();
         self.inner.context.stop.cancel();
@@ -247,7 +247,7 @@ impl Inner {
         *self.era.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers what the server turned out to be.
+    /// Remembers the server's era, and tells the owner of it where it is new.
     pub(crate) fn set_era(&self, era: Era) {
         let before = self.era.lock().unwrap_or_else(PoisonError::into_inner).replace(era);
         if before != Some(era) {
@@ -260,7 +260,7 @@ impl Inner {
         *self.era.lock().unwrap_or_else(PoisonError::into_inner) = Some(Era::Legacy);
     }
 
-    /// The session of this name and owner, if its child lives.
+    /// The session of this id and owner, if its child lives.
     pub(crate) fn session(&self, id: &str, owner: Option<&str>) -> Option<Arc<Session>> {
         let session = self.sessions().get(id).filter(|session| session.owner.as_deref() == owner).cloned()?;
         if session.link.is_alive() {
@@ -271,7 +271,8 @@ impl Inner {
         None
     }
 
-    /// A place for one more session, if there is one or can be made: many clients go away without a word.
+    /// A place for one more session, if there is one or can be made. A session that is not used makes room, because
+    /// many clients go away without a word.
     pub(crate) fn place(&self, owner: Option<&str>) -> Option<Place<'_>> {
         let config = &self.context.config;
         let most = match config.sharing {
@@ -297,7 +298,7 @@ impl Inner {
         Some(Place(&self.starting))
     }
 
-    /// Puts a session where it is found.
+    /// Adds a session to those that requests can name.
     pub(crate) fn add(&self, session: Arc<Session>) {
         self.sessions().insert(session.id.clone(), session);
     }
@@ -313,7 +314,7 @@ impl Inner {
         }
     }
 
-    /// The names of the sessions that share the child, and who has begun which; the last that was used comes first.
+    /// The ids of the sessions that share the child, each with its owner; the one that was used last comes first.
     pub(crate) fn shared_sessions(&self) -> Vec<(String, Option<String>)> {
         let sessions = self.sessions();
         let mut shared: Vec<_> = sessions.values().filter(|it| it.link.serves == Serves::Sessions).collect();
@@ -352,7 +353,7 @@ impl Inner {
         }
     }
 
-    /// Ends what is idle and answers what is late.
+    /// Ends idle sessions, and answers requests that have waited too long.
     fn sweep(&self) {
         let now = Instant::now();
         for link in self.context.links() {

@@ -25,17 +25,17 @@ pub enum CallError {
     /// The server answered with an error.
     #[error("the server answered with error {code}: {message}")]
     Rpc {
-        /// Its code.
+        /// The error's code.
         code: i64,
-        /// Its message.
+        /// The error's message.
         message: String,
-        /// Its data, as it was written.
+        /// The error's data, as it was written.
         data: Option<Box<RawValue>>,
     },
     /// No answer in time. The call was cancelled; the server goes on.
     #[error("no answer from the server within {} s", .after.as_secs_f32())]
     TimedOut {
-        /// The time that it had.
+        /// The time that the call had.
         after: Duration,
     },
     /// The server's process ended before it answered.
@@ -47,7 +47,7 @@ pub enum CallError {
     /// The server did not get ready for calls.
     #[error("the server did not get ready: {reason}")]
     NotReady {
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// The parameters are no JSON object.
@@ -73,8 +73,8 @@ struct ErrorBody {
 // === impl Bridge ===
 
 impl Bridge {
-    /// Calls a method of the server. The session, or what stands for it, is ours. Cancel-safe: dropping the future
-    /// cancels the call.
+    /// Calls a method of the server. The session, or its replacement in the newer era, is the bridge's own.
+    /// Cancel-safe: dropping the future cancels the call.
     ///
     /// # Errors
     /// When there is no result, for any reason; nothing is restarted because of it.
@@ -109,7 +109,7 @@ impl Bridge {
 // === impl Inner ===
 
 impl Inner {
-    /// The child of plain calls, with what is known of it where it speaks the newer era.
+    /// The child of plain calls, with the facts about it where it speaks the newer era.
     async fn ready_for_calls(self: &Arc<Self>) -> Result<(Arc<Link>, Option<Arc<Modern>>), CallError> {
         let shared = self.context.config.sharing == Sharing::Shared;
         if !shared && self.era() != Some(Era::Legacy) {
@@ -180,7 +180,8 @@ impl From<StartError> for CallError {
     }
 }
 
-/// An object with these members in its `_meta`, where it has them not.
+/// The parameters with these members added to their `_meta`, unless it names a protocol version already; `None` where
+/// the parameters are no object.
 fn with_meta(params: &str, members: &str) -> Option<String> {
     let object: std::collections::BTreeMap<String, &RawValue> = serde_json::from_str(params).ok()?;
     let Some(meta) = object.get("_meta") else {

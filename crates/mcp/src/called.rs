@@ -1,8 +1,9 @@
-//! What a client with limited rights calls, and the message that says this and nothing else.
+//! The messages of clients with limited rights: each is judged by the tool or method that it calls, and written anew.
 //!
-//! Parsers of JSON differ: some take `Name` for `name`, some the first and some the last of two members. A judge that
-//! reads a message in one way and passes its bytes on lets a server read it in another. So nothing that such a client
-//! wrote is passed on as it was written: a message is read strictly, judged, and written anew from what was judged.
+//! Parsers of JSON differ: some take `Name` for `name`, some the first and some the last of two members. Code that
+//! judges a message as it reads it itself, and passes the bytes on, lets a server read them in another way. So no
+//! message of such a client is passed on as it was written: it is read strictly, judged, and written anew from the
+//! parts that were judged.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -22,7 +23,7 @@ use crate::{
 /// The methods that only tell what there is, or belong to the connection.
 const HARMLESS: [&str; 6] =
     ["initialize", "ping", "server/discover", "tools/list", "logging/setLevel", "subscriptions/listen"];
-/// What the method of a message without an id begins with.
+/// The prefix of the methods that have no id.
 const NOTIFICATIONS: &str = "notifications/";
 /// The members of a message.
 const ENVELOPE: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
@@ -34,16 +35,16 @@ const CALL: [&str; 6] = ["name", "arguments", "_meta", "task", "inputResponses",
 pub enum Called {
     /// A tool, by its name.
     Tool(String),
-    /// What tells of tools, or belongs to the connection.
+    /// A method that lists tools, or belongs to the connection.
     Harmless,
-    /// Anything else that a server has.
+    /// Any other method, by its name.
     Other(String),
 }
 
 /// The body of a request, written anew from what was read of it.
 #[derive(Clone, Debug)]
 pub struct Rebuilt {
-    /// What its messages call. Notifications and answers call nothing.
+    /// The calls of the body's messages. Notifications and answers call nothing.
     pub called: Vec<Called>,
     /// The body to send on.
     pub body: Bytes,
@@ -52,18 +53,18 @@ pub struct Rebuilt {
 /// Why a message of a client with limited rights is not sent on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ambiguous {
-    /// It is no JSON-RPC message, nor a batch of them.
+    /// The body is no JSON-RPC message, nor a batch of them.
     #[error("a body that is no message of the protocol")]
     NoMessage,
-    /// A member is there twice.
+    /// An object has a member twice.
     #[error("a message that has the member {0:?} twice")]
     Twice(String),
     /// A member is spelled almost like one that has a meaning.
     #[error("a message with the member {found:?}, which some servers take for {meant:?}")]
     Spelling {
-        /// As it was written.
+        /// The member as it was written.
         found: String,
-        /// What has a meaning.
+        /// The member that has a meaning.
         meant: &'static str,
     },
     /// A request has no id, so that its sender would see no answer.
@@ -86,7 +87,7 @@ struct Part {
 // === impl Called ===
 
 impl Called {
-    /// What a method with these parameters calls, and the parameters to send on.
+    /// Returns the call of a method with these parameters, and the parameters to send on.
     ///
     /// # Errors
     /// When servers may read the parameters in different ways.
@@ -154,14 +155,15 @@ impl Part {
         }
     }
 
-    /// A client's answer to what a server has asked.
+    /// Writes a client's answer to a server's request anew.
     fn answer(id: Option<&RawValue>, name: &str, said: &RawValue) -> Self {
         let id = id.map_or("null", RawValue::get);
         Self { called: None, text: format!(r#"{{"jsonrpc":"2.0","id":{id},"{name}":{}}}"#, said.get()) }
     }
 }
 
-/// What a method with these parameters calls, and the parameters written anew where they decide about that.
+/// Returns the call of a method with these parameters, and the parameters, written anew where they decide about the
+/// call.
 fn judged(method: &str, params: Option<&RawValue>) -> Result<(Called, Option<String>), Ambiguous> {
     let as_they_are = params.map(|params| params.get().to_owned());
     if method != "tools/call" {
@@ -187,7 +189,7 @@ impl<'a> Members<'a> {
         serde_json::from_str(raw.get()).map_err(|_| Ambiguous::NoMessage)
     }
 
-    /// Those that have a meaning; the others are left out.
+    /// The members that have a meaning; the others are left out.
     fn known(self, known: &[&'static str]) -> Result<BTreeMap<&'static str, &'a RawValue>, Ambiguous> {
         let mut found = BTreeMap::new();
         for (name, value) in self.0 {
@@ -223,7 +225,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// A name as a parser sees it that takes no notice of case; through the upper case, since `ſ` is an `S` there.
+/// The form in which a parser that ignores case sees a name. It goes through the upper case, since `ſ` is an `S` there.
 fn folded(name: &str) -> String {
     name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }

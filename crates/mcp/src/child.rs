@@ -1,4 +1,4 @@
-//! The seam to whoever runs the children: processes of one hosted server that speak MCP on stdio.
+//! The interface to the launcher of the children: processes of one hosted server that speak MCP on stdio.
 //!
 //! The bridge asks a [`Launcher`] for children and is the only reader and writer of their stdio. A launcher whose
 //! children outlive this process (in a container) gives them back with [`Launcher::adopt`] after a restart, with the
@@ -15,7 +15,7 @@ pub const NOTE_LIMIT: usize = 64 << 10;
 /// Starts and finds children of one hosted server.
 #[async_trait]
 pub trait Launcher: Send + Sync + 'static {
-    /// Starts one and keeps the note with it. Dropping the future may leave no child behind.
+    /// Starts a child and keeps the note with it. Dropping the future must leave no child behind.
     async fn launch(&self, note: ChildNote) -> Result<Box<dyn Child>, LaunchError>;
 
     /// The children that still run from before this process started, each with its last note. Called once, before any
@@ -27,7 +27,7 @@ pub trait Launcher: Send + Sync + 'static {
 /// local processes end, children in a container stay to be adopted.
 #[async_trait]
 pub trait Child: Send + Sync {
-    /// Its name among the launcher's children; the same after a restart.
+    /// The child's name among the launcher's children; the same after a restart.
     fn id(&self) -> &ChildId;
 
     /// The last note that was set.
@@ -36,29 +36,29 @@ pub trait Child: Send + Sync {
     /// Replaces the note.
     async fn set_note(&self, note: ChildNote) -> Result<(), ChildError>;
 
-    /// The one reader and the one writer of its stdio; `None` when they were taken before.
+    /// The one reader and the one writer of the child's stdio; `None` when they were taken before.
     fn take_io(&mut self) -> Option<(Box<dyn ChildReader>, Box<dyn ChildWriter>)>;
 
-    /// Waits for its end. Cancel-safe; any number may wait, and whoever asks later gets the same answer.
+    /// Waits for the child's end. Cancel-safe; any number of callers may wait, and later ones get the same answer.
     async fn exited(&self) -> Exit;
 
-    /// Closes stdin, then SIGTERM after a third of the grace, SIGKILL at its end. Answers when the child, and what it
-    /// left in its process group, is gone.
+    /// Closes stdin, sends SIGTERM after a third of the grace, and SIGKILL at its end. Returns when the child, and what
+    /// it left in its process group, is gone.
     async fn end(&self, grace: Duration) -> Exit;
 }
 
-/// What a child writes on stdout, as chunks of any size: the bridge finds the lines.
+/// The reader of a child's stdout, which comes in chunks of any size: the bridge finds the lines.
 #[async_trait]
 pub trait ChildReader: Send {
     /// The next chunk, never empty; `None` once stdout is closed. Cancel-safe. While nobody calls, the child is held
     /// up by its full pipe (or the launcher's bounded buffer), so a reader that waits is back-pressure.
     async fn read(&mut self) -> io::Result<Option<Bytes>>;
 
-    /// Of what was read, this many bytes more are done with: a reader after a restart begins behind them.
+    /// Marks this many more of the bytes that were read as done with: a reader after a restart begins behind them.
     fn acknowledge(&mut self, bytes: usize);
 }
 
-/// What a child reads on stdin.
+/// The writer of a child's stdin.
 #[async_trait]
 pub trait ChildWriter: Send {
     /// Writes one whole line, its newline included. A launcher whose connection can break in the middle delivers the
@@ -74,19 +74,19 @@ pub trait ChildWriter: Send {
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ChildId(Arc<str>);
 
-/// What the bridge keeps with a child, for itself after a restart: JSON of at most [`NOTE_LIMIT`] bytes, opaque to
-/// launchers.
+/// The note that the bridge keeps with a child, for itself after a restart: JSON of at most [`NOTE_LIMIT`] bytes,
+/// opaque to launchers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChildNote(Arc<str>);
 
 /// How a child ended.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Exit {
-    /// Its exit code, when it exited by itself.
+    /// The child's exit code, when it exited by itself.
     pub code: Option<i32>,
     /// The signal that ended it, when one did.
     pub signal: Option<i32>,
-    /// The last of what it wrote on stderr; a few KiB, lossily decoded.
+    /// The end of the child's stderr; a few KiB, lossily decoded.
     pub stderr: String,
 }
 
@@ -101,13 +101,13 @@ pub enum LaunchError {
     /// The program could not be started.
     #[error("the server's program could not be started: {reason}")]
     Start {
-        /// What to do about it, in words for the server's owner.
+        /// The reason, with what to do about it, in words for the server's owner.
         reason: String,
     },
-    /// Where the children live cannot be reached now, or the owner holds starts back (after crashes).
+    /// The place where the children run cannot be reached now, or the owner holds starts back (after crashes).
     #[error("the server is not available: {reason}")]
     Unavailable {
-        /// Why, and until when.
+        /// The reason, and until when it holds.
         reason: String,
     },
 }
@@ -115,10 +115,10 @@ pub enum LaunchError {
 /// Why something could not be done to a child.
 #[derive(Debug, thiserror::Error)]
 pub enum ChildError {
-    /// It is not there any more.
+    /// The child is not there any more.
     #[error("the child has ended")]
     Gone,
-    /// The connection to where it runs broke.
+    /// The connection to the child broke.
     #[error("the child cannot be reached")]
     Io(#[from] io::Error),
 }
@@ -154,7 +154,7 @@ impl fmt::Debug for ChildId {
 // === impl ChildNote ===
 
 impl ChildNote {
-    /// Takes what a launcher has kept.
+    /// Makes a note of the JSON that a launcher has kept.
     ///
     /// # Errors
     /// When it is longer than [`NOTE_LIMIT`].

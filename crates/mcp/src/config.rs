@@ -1,27 +1,28 @@
-//! What the owner of a bridge can set.
+//! The settings of a bridge, which its owner decides.
 
 use std::time::Duration;
 
-/// The longest message that a server may write, in bytes; a longer one is dropped up to its end, and its caller is told.
+/// The longest message that a server may write, in bytes; a longer one is dropped up to its end, and its caller is
+/// told.
 pub const LINE_LIMIT: usize = 16 << 20;
 
-/// How many bytes of output a launcher keeps at least that the bridge has not acknowledged: one message of the longest
-/// kind, and what was read before it and is not delivered yet. A launcher that keeps less may wait for the bridge for
+/// The least number of unacknowledged bytes of output that a launcher keeps: one message of the longest kind, and the
+/// bytes that were read before it and are not delivered yet. A launcher that keeps less may wait for the bridge for
 /// ever.
 pub const OUTPUT_KEPT: usize = LINE_LIMIT + (4 << 20);
 
 /// Settings of one bridge; [`Default`] suits a hosted server.
 #[derive(Clone, Debug)]
 pub struct BridgeConfig {
-    /// Who shares a child.
+    /// The way in which sessions share children.
     pub sharing: Sharing,
     /// The most sessions at once, where each has a process. One more takes the place of the one that was not used for
     /// the longest time, of the same owner if there is one; it is refused with 429 where all are connected or wait for
     /// an answer.
     pub max_sessions: usize,
-    /// The same where all share a process, so that a session costs memory alone.
+    /// The most sessions at once where all share a process, so that a session costs memory alone.
     pub max_shared_sessions: usize,
-    /// A session that nobody has used for so long ends, and its child with it.
+    /// How long a session may be unused before it ends, and its child with it.
     pub idle_after: Duration,
     /// The most calls that one child may have in flight; one more is refused.
     pub max_in_flight: usize,
@@ -42,10 +43,11 @@ pub struct BridgeConfig {
     pub stall_after: Duration,
     /// The pause between comments on silent streams.
     pub keep_alive: Duration,
-    /// What a client is told to wait before it connects a lost stream again.
+    /// The time that a client is told to wait before it connects a lost stream again.
     pub retry: Duration,
-    /// An answer that comes within this time, and before any other message of its request, is sent as plain JSON, a
-    /// later one as a stream: some clients take events of 1 MiB at most.
+    /// How long an answer may take and still be sent as plain JSON, if it comes before any other message of its
+    /// request. A later one is sent as a stream. JSON is better for long answers: some clients take events of 1 MiB at
+    /// most.
     pub json_within: Duration,
     /// `Origin` values that are let in beside those of this machine (scheme, host and port, as a browser sends them).
     /// `None` lets every origin in.
@@ -56,7 +58,7 @@ pub struct BridgeConfig {
     pub era: Option<crate::Era>,
 }
 
-/// Who shares a child.
+/// The way in which sessions share children.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Sharing {
     /// Each session has a child of its own; sessionless requests share a warm one.

@@ -1,4 +1,4 @@
-//! What all parts of one bridge have in common.
+//! The state that all parts of one bridge share.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -19,20 +19,20 @@ use crate::{
 /// The longest that a client may hold up a child that others use too.
 const SHARED_STALL: Duration = Duration::from_secs(2);
 
-/// Shared by all parts of one bridge.
+/// The state that all parts of one bridge share.
 pub(crate) struct Context {
     pub(crate) launcher: Arc<dyn Launcher>,
     pub(crate) config: BridgeConfig,
     events: broadcast::Sender<BridgeEvent>,
-    /// Owns every task.
+    /// The tracker of every task.
     pub(crate) tasks: TaskTracker,
-    /// Lets go of all children, without ending them.
+    /// Cancelled to let go of all children, without ending them.
     pub(crate) stop: CancellationToken,
     /// Every child that was taken over; those that are gone are dropped when one is added.
     links: Mutex<Vec<Weak<Link>>>,
-    /// Tells the event ids of this bridge from those of one before it.
+    /// A random text that tells the event ids of this bridge from those of one before it.
     pub(crate) boot: String,
-    /// When a child last answered a request.
+    /// The time at which a child last answered a request.
     answered: Mutex<Option<Instant>>,
 }
 
@@ -47,7 +47,7 @@ impl Context {
         Self { launcher, config, events, tasks, stop, links, boot, answered }
     }
 
-    /// Tells the owner.
+    /// Sends an event to the owner.
     pub(crate) fn tell(&self, event: BridgeEvent) {
         tracing::debug!(?event, "bridge");
         // Nobody may be listening.
@@ -58,17 +58,17 @@ impl Context {
         self.events.subscribe()
     }
 
-    /// A child has answered a request.
+    /// Notes that a child has answered a request.
     pub(crate) fn note_answer(&self) {
         *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// When a child last answered a request.
+    /// The time at which a child last answered a request.
     pub(crate) fn answered(&self) -> Option<Instant> {
         *self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells that a call which began then has run out of time.
+    /// Tells the owner that a call which began at `began` has run out of time.
     pub(crate) fn tell_timed_out(&self, child: ChildId, method: String, began: Option<Instant>) {
         let silent = began.is_none_or(|began| self.answered().is_none_or(|answered| answered < began));
         self.tell(BridgeEvent::TimedOut { child, method, silent });
@@ -87,13 +87,13 @@ impl Context {
         links.iter().filter_map(Weak::upgrade).filter(|link| link.exit().is_none()).collect()
     }
 
-    /// Of a session's streams. Where others share the child, a client may not hold it up for long.
+    /// The limits of a session's streams. Where others share the child, a client may not hold it up for long.
     pub(crate) fn limits(&self, shared: bool) -> Limits {
         let (replay, stall) = (self.config.replay_bytes, self.config.stall_after);
         Limits { replay, unsent: replay, stall: if shared { stall.min(SHARED_STALL) } else { stall } }
     }
 
-    /// Of streams that cannot be resumed.
+    /// The limits of streams that cannot be resumed.
     pub(crate) fn limits_once(&self) -> Limits {
         Limits { replay: 0, ..self.limits(true) }
     }

@@ -1,8 +1,8 @@
 //! The envelope of a JSON-RPC message, read without touching what is inside.
 //!
-//! A message stays the bytes that its sender wrote. What has to change on the way (an id, a progress token, a
-//! subscription's id) is cut out and replaced by position, so that everything else, known to us or not, arrives as it
-//! was sent: field order, spelling of numbers, vendor keys.
+//! A message stays the bytes that its sender wrote. The parts that have to change on the way (an id, a progress token,
+//! a subscription's id) are cut out and replaced by position, so that everything else, known to us or not, arrives as
+//! it was sent: field order, spelling of numbers, vendor keys.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -21,7 +21,7 @@ pub(crate) struct Message {
     pub(crate) params: Option<Range<usize>>,
 }
 
-/// What a message is, by the members it has.
+/// The kind of a message, by the members that it has.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Request(Box<str>),
@@ -30,8 +30,8 @@ pub(crate) enum Kind {
     Error { code: i64 },
 }
 
-/// What two spellings of one id (or token) have in common. Peers may write a number back differently (`1` as `1.0`),
-/// and those that keep numbers as floats round large ones, so numbers are compared as floats.
+/// The common form of all spellings of one id (or token). Peers may write a number back differently (`1` as `1.0`), and
+/// those that keep numbers as floats round large ones, so numbers are compared as floats.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum IdKey {
     Text(Box<str>),
@@ -174,7 +174,7 @@ impl Message {
         self.id.clone().and_then(|place| text(&self.line, place))
     }
 
-    /// What to know the id by.
+    /// The id's key.
     pub(crate) fn key(&self) -> Option<IdKey> {
         self.raw_id().map(IdKey::of)
     }
@@ -184,7 +184,7 @@ impl Message {
         self.params.clone().and_then(|place| text(&self.line, place))
     }
 
-    /// What `params` has; nothing of it where they are no object.
+    /// The members of `params`; none where `params` is no object.
     pub(crate) fn params(&self) -> Params<'_> {
         self.params_text()
             .and_then(|raw| serde_json::from_str::<RawParams<'_>>(raw).ok())
@@ -199,7 +199,7 @@ impl Message {
             .unwrap_or_default()
     }
 
-    /// Where in the message this part of it is.
+    /// The place of this part in the message.
     pub(crate) fn place(&self, part: &RawValue) -> Option<Range<usize>> {
         place(&self.line, part)
     }
@@ -226,7 +226,7 @@ impl Message {
 // === impl Params ===
 
 impl<'a> Params<'a> {
-    /// What `_meta` has; `None` where it is absent or no object.
+    /// The members of `_meta`; `None` where it is absent or no object.
     pub(crate) fn meta(&self) -> Option<Meta<'a>> {
         let raw: RawMeta<'a> = serde_json::from_str(self.meta?.get()).ok()?;
         Some(Meta {
@@ -242,7 +242,7 @@ impl<'a> Params<'a> {
 // === impl IdKey ===
 
 impl IdKey {
-    /// Of an id as it was written.
+    /// The key of an id as it was written.
     pub(crate) fn of(raw: &str) -> Self {
         if raw.starts_with('"') {
             return serde_json::from_str::<Box<str>>(raw).map_or_else(|_| Self::Raw(raw.into()), Self::Text);
@@ -254,7 +254,7 @@ impl IdKey {
         }
     }
 
-    /// The id as it can be written.
+    /// The id in a form that can be written.
     pub(crate) fn written(&self) -> String {
         match self {
             Self::Text(text) => serde_json::Value::from(text.as_ref()).to_string(),
@@ -263,7 +263,7 @@ impl IdKey {
         }
     }
 
-    /// The number that this text writes, for peers that quote what was sent without quotes.
+    /// The key of the number that this text spells, for peers that quote ids which were sent without quotes.
     pub(crate) fn unquoted(&self) -> Option<Self> {
         match self {
             Self::Text(text) => text.parse::<f64>().is_ok().then(|| Self::of(text)),
@@ -272,7 +272,7 @@ impl IdKey {
     }
 }
 
-/// A string that is written here, or `None` where this is something else.
+/// The string that this JSON is, or `None` where it is something else.
 pub(crate) fn string_of(raw: &RawValue) -> Option<String> {
     serde_json::from_str(raw.get()).ok()
 }
@@ -289,7 +289,7 @@ fn on_one_line(bytes: Bytes) -> Bytes {
     bytes.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect()
 }
 
-/// Where a part that was borrowed from a line is in it.
+/// The place in a line of a part that was borrowed from it.
 fn place(line: &[u8], part: &RawValue) -> Option<Range<usize>> {
     let start = (part.get().as_ptr() as usize).checked_sub(line.as_ptr() as usize)?;
     let place = start..start + part.get().len();

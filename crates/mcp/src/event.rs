@@ -1,4 +1,4 @@
-//! What a bridge tells its owner.
+//! The events that a bridge tells its owner.
 
 use crate::{ChildId, Exit};
 
@@ -12,41 +12,41 @@ pub enum Era {
     Modern,
 }
 
-/// Something that the owner may act on. Events are told in order; an owner that does not listen loses the oldest.
+/// An event that the owner may act on. Events are told in order; an owner that does not listen loses the oldest.
 #[derive(Clone, Debug)]
 pub enum BridgeEvent {
     /// A child was started.
     Started {
-        /// Which.
+        /// The child.
         child: ChildId,
     },
-    /// A child ended although nobody had asked it to. The next request starts another: who wants to hold that back
-    /// (after many crashes) refuses in [`Launcher::launch`](crate::Launcher::launch).
+    /// A child ended although nobody had asked it to. The next request starts another: an owner that wants to hold that
+    /// back (after many crashes) refuses in [`Launcher::launch`](crate::Launcher::launch).
     Crashed {
-        /// Which.
+        /// The child.
         child: ChildId,
-        /// How, with the tail of its stderr.
+        /// The child's end, with the tail of its stderr.
         exit: Exit,
     },
     /// A child was ended, by its client, for idleness, or at shutdown.
     Ended {
-        /// Which.
+        /// The child.
         child: ChildId,
-        /// How.
+        /// The child's end.
         exit: Exit,
     },
     /// A call ran out of time. Nothing is restarted; enough silent ones in a row mean an unresponsive server.
     TimedOut {
-        /// Which child.
+        /// The child.
         child: ChildId,
-        /// Its method.
+        /// The call's method.
         method: String,
-        /// No child has answered anything while the call waited.
+        /// Whether no child has answered anything while the call waited.
         silent: bool,
     },
-    /// A child wrote what is no message of the protocol; told once for each child.
+    /// A child wrote something that is no message of the protocol; told once for each child.
     Rubbish {
-        /// Which.
+        /// The child.
         child: ChildId,
     },
     /// The server's era was found; worth keeping beside the image, and to be given back in the next bridge's settings.

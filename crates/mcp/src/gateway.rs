@@ -9,9 +9,9 @@
 //!                     ◀──line──     ──▶ connection to `files` ──HTTP──▶ its endpoint
 //! ```
 //!
-//! Start at `hub`, which decides where a message goes. `names` says what tools and prompts are called, `lists` merges
-//! what servers offer, `offers` finds that out and `catalogues` remembers it, `connection` speaks to one server, in the
-//! era that it knows, and `messages` reads its answers.
+//! Start at `hub`, which decides where a message goes. `names` makes the names of tools and prompts, `lists` merges the
+//! servers' offers, `offers` finds these and `catalogues` remembers them, `connection` speaks to one server, in the era
+//! that the server knows, and `messages` reads its answers.
 
 mod catalogues;
 mod child;
@@ -49,11 +49,12 @@ pub type UpstreamBody = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
 /// One server behind a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// Its name, which no other has.
+    /// The server's name, which no other has.
     pub name: String,
-    /// Names the server as it is now among all that have the same [`Catalogues`]: another one after it was changed.
+    /// The server's version, unique among all servers that have the same [`Catalogues`]; a change of the server gives
+    /// it another one.
     pub version: String,
-    /// Why it takes no requests now, for the client.
+    /// The reason why the server takes no requests now, for the client.
     pub trouble: Option<String>,
 }
 
@@ -64,8 +65,8 @@ pub trait Upstreams: Send + Sync + 'static {
     /// passed on, so that its own endpoint says why it cannot be.
     async fn list(&self) -> Vec<Upstream>;
 
-    /// Changes when [`list`](Self::list) may answer something else. It is asked now and then all the same, for changes
-    /// that nobody tells of.
+    /// A counter that changes when [`list`](Self::list) may return something else. The list is read now and then all
+    /// the same, for changes that nobody tells of.
     fn changes(&self) -> watch::Receiver<u64>;
 
     /// Whether the caller may use this tool of that server.
@@ -74,16 +75,16 @@ pub trait Upstreams: Send + Sync + 'static {
     /// Whether the caller may use more of that server than its tools.
     fn allows_all_of(&self, server: &str) -> bool;
 
-    /// Passes one request to a server's endpoint, whatever the request's URI. What is no answer of the protocol is a
-    /// problem (RFC 9457), whose `detail` the client is told.
+    /// Passes one request to a server's endpoint, whatever the request's URI. An answer that is none of the protocol's
+    /// is a problem (RFC 9457), whose `detail` the client is told.
     async fn ask(&self, server: &str, request: Request<Bytes>) -> Response<UpstreamBody>;
 
-    /// The result of a list, as a process of the server tells it that is warm and nobody's session: `null`
-    /// where it refuses, `None` where there is no such process or no answer in time. Parameters are JSON.
+    /// The result of a list, from a warm process of the server that is nobody's session: `null` where the process
+    /// refuses, `None` where there is no such process or no answer in time. Parameters are JSON.
     async fn list_warm(&self, server: &str, method: &str, params: &str) -> Option<Box<RawValue>>;
 }
 
-/// Starts a gateway for each session, and one for all requests without.
+/// The launcher of gateways: one for each session, and one for all requests without a session.
 pub struct Gateway {
     upstreams: Arc<dyn Upstreams>,
     catalogues: Arc<Catalogues>,

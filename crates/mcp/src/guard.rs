@@ -1,10 +1,11 @@
-//! Keeps web pages of others away: a page whose name was rebound to this machine sends its own `Host` and `Origin`.
+//! The check that keeps web pages of others away: a page whose name was rebound to this machine sends its own `Host`
+//! and `Origin`.
 
 use http::{HeaderMap, Uri, header};
 
 use crate::config::BridgeConfig;
 
-/// Whether a request may have been made on purpose by a client of ours.
+/// Whether the `Host` and the `Origin` of a request are allowed.
 pub(crate) fn lets_in(config: &BridgeConfig, headers: &HeaderMap, uri: &Uri) -> bool {
     let host = match headers.get(header::HOST) {
         Some(host) => host.to_str().ok(),

@@ -46,7 +46,7 @@ struct InitializeParams<'a> {
 }
 
 impl Inner {
-    /// One message of a client.
+    /// Answers one message of a client.
     pub(crate) async fn legacy_post(self: &Arc<Self>, head: Head<'_>, message: Message) -> Answer {
         let id = message.raw_id().map(str::to_owned);
         let id = id.as_deref();
@@ -69,7 +69,7 @@ impl Inner {
         }
     }
 
-    /// Several messages at once, which one version of the protocol knows.
+    /// Answers several messages at once, which one version of the protocol allows.
     pub(crate) async fn legacy_batch(&self, head: Head<'_>, body: &Bytes) -> Answer {
         let refuse = |text: &str| answer::error(StatusCode::BAD_REQUEST, None, rpc::INVALID_REQUEST, text);
         let session = match self.session_of(head, None) {
@@ -103,7 +103,7 @@ impl Inner {
         self.requests(head.headers, &session, requests).await
     }
 
-    /// The standing stream, or one that was lost.
+    /// Answers with the standing stream, or with one that was lost.
     pub(crate) fn get(&self, head: Head<'_>) -> Answer {
         let headers = head.headers;
         if is_newer(headers) {
@@ -130,7 +130,7 @@ impl Inner {
         with_session(events, &session)
     }
 
-    /// The end of a session, by its client.
+    /// Ends a session for its client.
     pub(crate) async fn delete(&self, head: Head<'_>) -> Answer {
         if is_newer(head.headers) {
             return answer::not_allowed("POST");
@@ -147,7 +147,7 @@ impl Inner {
         }
     }
 
-    /// A new session.
+    /// Begins a session.
     async fn initialize(self: &Arc<Self>, owner: Option<&str>, message: &Message) -> Answer {
         let id = message.raw_id();
         let Some(_place) = self.place(owner) else {
@@ -166,7 +166,7 @@ impl Inner {
         }
     }
 
-    /// With a child of its own, which sees the client as it is.
+    /// Begins a session with a child of its own, which sees the client's `initialize` as it is.
     async fn initialize_own(&self, owner: Option<&str>, message: &Message) -> Result<(Arc<Session>, Bytes), Refused> {
         let (link, guard) = self.launch(Serves::Session).await?;
         let limit = self.context.config.start_timeout;
@@ -201,7 +201,7 @@ impl Inner {
         Ok((session, answer.line))
     }
 
-    /// With the child that all share.
+    /// Begins a session with the child that all share.
     async fn initialize_shared(
         self: &Arc<Self>,
         owner: Option<&str>,
@@ -220,7 +220,7 @@ impl Inner {
         Ok((session, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, known.result).into()))
     }
 
-    /// Writes down who shares the child.
+    /// Writes the sessions that share the child into its note.
     pub(crate) async fn note_shared(&self) {
         // The last note that is written must be the newest: who comes second lists the sessions after the first has
         // written.
@@ -231,7 +231,7 @@ impl Inner {
         }
     }
 
-    /// Requests whose answers come on one stream.
+    /// Sends requests whose answers come on one stream.
     async fn requests(
         &self,
         headers: &HeaderMap,
@@ -341,7 +341,7 @@ impl Inner {
     }
 }
 
-/// Why there is no session.
+/// The reason why there is no session.
 enum Refused {
     Start(StartError),
     /// The server's own error.
@@ -354,7 +354,7 @@ impl<E: Into<StartError>> From<E> for Refused {
     }
 }
 
-/// An answer to what the child has asked.
+/// Passes on a client's answer to a request of the child.
 async fn answered(session: &Arc<Session>, message: &Message) -> Answer {
     if session.link.was_asked(session, message) {
         return sent(session, message.line.clone()).await;
@@ -362,7 +362,7 @@ async fn answered(session: &Arc<Session>, message: &Message) -> Answer {
     with_session(answer::empty(StatusCode::ACCEPTED), session)
 }
 
-/// Passes on what has no answer.
+/// Passes on a message that has no answer.
 async fn sent(session: &Arc<Session>, line: Bytes) -> Answer {
     match session.link.send(line).await {
         Ok(()) => with_session(answer::empty(StatusCode::ACCEPTED), session),

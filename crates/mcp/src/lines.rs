@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-/// How much of a dropped line is kept at its start and at its end, to find out whose answer it was.
+/// How many bytes of a dropped line are kept at its start and at its end, to find out which request it answered.
 const TRACE: usize = 512;
 
 /// Collects chunks into lines.
@@ -10,27 +10,27 @@ const TRACE: usize = 512;
 pub(crate) struct Lines {
     limit: usize,
     buffer: BytesMut,
-    /// Up to here the buffer is known to have no line end.
+    /// The position up to which the buffer is known to have no line end.
     searched: usize,
     /// The line that is being dropped, when one is.
     dropping: Option<Dropped>,
-    /// Bytes of it that were dropped and not told yet.
+    /// The number of dropped bytes of that line that were not told yet.
     discarded: usize,
 }
 
 /// One line, or what is left of one.
 #[derive(Debug)]
 pub(crate) enum Line {
-    /// Without its end.
+    /// A line, without its end.
     Whole(Bytes),
-    /// Too long.
+    /// A line that was too long.
     Dropped(Dropped),
 }
 
 /// A line that was too long to be kept.
 #[derive(Debug)]
 pub(crate) struct Dropped {
-    /// All its bytes, without its end.
+    /// The number of the line's bytes, without its end.
     pub(crate) length: usize,
     head: Vec<u8>,
     tail: Vec<u8>,
@@ -43,18 +43,18 @@ impl Lines {
         Self { limit, buffer: BytesMut::new(), searched: 0, dropping: None, discarded: 0 }
     }
 
-    /// Bytes of a line whose end has not come yet.
+    /// The number of bytes of a line whose end has not come yet.
     pub(crate) fn unfinished(&self) -> usize {
         self.buffer.len()
     }
 
-    /// Bytes of a line that is too long, which were dropped since the last call: nobody needs them any more, although
-    /// the line has not ended. They are not among those that [`next`](Self::next) tells of.
+    /// The number of bytes of a line that is too long, which were dropped since the last call: nobody needs them any
+    /// more, although the line has not ended. They are not among those that [`next`](Self::next) tells of.
     pub(crate) fn discarded(&mut self) -> usize {
         std::mem::take(&mut self.discarded)
     }
 
-    /// Takes what was read.
+    /// Adds a chunk that was read.
     pub(crate) fn push(&mut self, chunk: &[u8]) {
         self.buffer.extend_from_slice(chunk);
     }
@@ -102,7 +102,8 @@ impl Dropped {
         self.tail.drain(..over);
     }
 
-    /// The id that the line seems to have had: before or behind all that is long, where every serializer puts it.
+    /// The id that the line seems to have had: it stands before or behind the long member, where every serializer puts
+    /// it.
     pub(crate) fn id(&self) -> Option<String> {
         let head = self.before_what_is_long();
         let tail = String::from_utf8_lossy(&self.tail);

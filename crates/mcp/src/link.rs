@@ -1,4 +1,4 @@
-//! One running child: its stdio, the requests it has not answered, and where its messages go.
+//! One running child: its stdio, the requests that it has not answered, and the routes of its messages.
 //!
 //! ```text
 //!  handlers ── ask ──▶ pending ── lines ──▶ writer task ──▶ stdin
@@ -46,7 +46,8 @@ use crate::{
 /// How many lines may wait for the child to read them.
 const WAITING_LINES: usize = 16;
 
-/// How much output may be read, and neither delivered nor acknowledged, beside one message of the longest kind.
+/// How many bytes of output may be read, and neither delivered nor acknowledged, beside one message of the longest
+/// kind.
 const UNDELIVERED: usize = 1 << 20;
 
 /// How long stdout is read on after the child's end, for what it wrote last.
@@ -60,28 +61,28 @@ const AFTER_CANCEL: Duration = Duration::from_secs(2);
 
 /// A running child.
 pub(crate) struct Link {
-    /// Whom it serves.
+    /// The clients that the child serves.
     pub(crate) serves: Serves,
     context: Arc<Context>,
     child: Arc<dyn Child>,
     lines: mpsc::Sender<Bytes>,
     state: Mutex<State>,
     ending: AtomicBool,
-    /// Whether the child has said so since this was last looked at.
+    /// Whether the child has told of a change of its tools since this was last looked at.
     pub(crate) tools_changed: AtomicBool,
     gone: watch::Sender<Option<Exit>>,
-    /// Whether it was started by a bridge before this one.
+    /// Whether the child was started by a bridge before this one.
     adopted: bool,
 }
 
-/// Whom a child serves.
+/// The clients that a child serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Serves {
     /// One session, whose ids it sees.
     Session,
     /// Any number of sessions.
     Sessions,
-    /// Requests that belong to none.
+    /// Requests that belong to no session.
     Requests,
 }
 
@@ -90,7 +91,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) message: &'a Message,
     pub(crate) outlet: &'a Arc<Outlet>,
     pub(crate) session: Option<&'a Arc<Session>>,
-    /// `None` waits for ever.
+    /// How long the answer may take; `None` waits for ever.
     pub(crate) patience: Option<Duration>,
 }
 
@@ -107,7 +108,7 @@ pub(crate) enum AskError {
     SameId,
 }
 
-/// What was read from a child and not acknowledged, the oldest first: a server that is started again reads it again.
+/// The output that was read from a child and not acknowledged, the oldest first: after a restart it is read again.
 #[derive(Default)]
 struct Unacknowledged {
     lines: VecDeque<(usize, Weak<Receipt>)>,
@@ -117,9 +118,9 @@ struct Unacknowledged {
 #[derive(Default)]
 struct State {
     pending: HashMap<IdKey, Pending>,
-    /// Progress tokens as the child knows them, and whose they are.
+    /// The progress tokens that the child knows, each with the key of its request.
     tokens: HashMap<IdKey, IdKey>,
-    /// Requests of the child that a session was asked.
+    /// The child's requests to sessions, each with the session that was asked.
     asked: HashMap<IdKey, Weak<Session>>,
     sessions: Vec<Weak<Session>>,
     rubbish: bool,
@@ -143,7 +144,7 @@ struct Pending {
 // === impl Link ===
 
 impl Link {
-    /// Takes a child over. `None` when its stdio is already somebody's.
+    /// Takes a child over. `None` when its stdio was taken before.
     pub(crate) fn start(
         context: &Arc<Context>,
         mut child: Box<dyn Child>,
@@ -180,17 +181,17 @@ impl Link {
         self.child.id()
     }
 
-    /// How it ended, if it did.
+    /// The child's end, if it has ended.
     pub(crate) fn exit(&self) -> Option<Exit> {
         self.gone.borrow().clone()
     }
 
-    /// Whether it can be asked.
+    /// Whether the child can be asked.
     pub(crate) fn is_alive(&self) -> bool {
         self.gone.borrow().is_none() && !self.ending.load(Ordering::Acquire)
     }
 
-    /// Requests without an answer.
+    /// The number of requests without an answer.
     pub(crate) fn in_flight(&self) -> usize {
         self.lock().pending.len()
     }
@@ -201,14 +202,14 @@ impl Link {
         self.lock().pending.values().any(|pending| pending.session.as_ref().is_some_and(of_session))
     }
 
-    /// Adds a session to those that it serves.
+    /// Adds a session to those that the child serves.
     pub(crate) fn join(&self, session: &Arc<Session>) {
         let mut state = self.lock();
         state.sessions.retain(|session| session.strong_count() > 0);
         state.sessions.push(Arc::downgrade(session));
     }
 
-    /// Takes a session out, with what it has in flight.
+    /// Takes a session out, with its requests in flight.
     pub(crate) fn leave(&self, session: &Arc<Session>) {
         let of_session = |one: &Weak<Session>| one.as_ptr() == Arc::as_ptr(session);
         let left: Vec<IdKey> = {
@@ -223,15 +224,15 @@ impl Link {
         }
     }
 
-    /// Remembers what the child is for.
+    /// Writes the child's purpose into its note.
     pub(crate) async fn note(&self, note: &Note) {
         if let Err(error) = self.child.set_note(note.to_child()).await {
             tracing::warn!(child = %self.id(), %error, "the child's note could not be kept; a restart will end it");
         }
     }
 
-    /// Sends a request; its answer, and what belongs to it, goes to the outlet. Answers by what the child knows the
-    /// request. Cancel-safe: the request was sent, or it was not.
+    /// Sends a request; its answer, and the messages that belong to it, go to the outlet. Returns the key by which the
+    /// child knows the request. Cancel-safe: the request was sent, or it was not.
     pub(crate) async fn ask(&self, ask: Ask<'_>) -> Result<IdKey, AskError> {
         let patience = ask.patience.unwrap_or(self.context.config.call_timeout);
         let permit = timeout(patience, self.lines.reserve()).await.map_err(|_| AskError::Deaf)?;
@@ -293,7 +294,7 @@ impl Link {
         Ok(key)
     }
 
-    /// Sends something that has no answer.
+    /// Sends a message that has no answer.
     pub(crate) async fn send(&self, line: Bytes) -> Result<(), AskError> {
         let patience = self.context.config.call_timeout;
         match self.lines.send_timeout(framed(&line), patience).await {
@@ -303,7 +304,8 @@ impl Link {
         }
     }
 
-    /// A client's word that a request of its own is no longer wanted; `None` when there is no such request.
+    /// Cancels a request that its client no longer wants; returns the message for the child, or `None` when there is no
+    /// such request.
     pub(crate) fn cancel(&self, message: &Message, session: Option<&Arc<Session>>) -> Option<Bytes> {
         let params = message.params();
         let wanted = params.request_id?;
@@ -332,7 +334,7 @@ impl Link {
         let _ = self.lines.try_send(framed(&rpc::cancelled(&id, reason)));
     }
 
-    /// Answers what has waited too long.
+    /// Answers and cancels the requests that have waited too long.
     pub(crate) fn expire(&self, now: Instant) {
         let mut expired = Vec::new();
         {
@@ -380,7 +382,7 @@ impl Link {
         }
     }
 
-    /// Reads what the child writes until it ends.
+    /// Reads the child's output until it ends.
     async fn run(self: Arc<Self>, mut reader: Box<dyn ChildReader>) {
         let mut lines = Lines::new(self.context.config.line_limit);
         let mut exited = std::pin::pin!(self.child.exited());
@@ -422,7 +424,7 @@ impl Link {
         self.finish(exit);
     }
 
-    /// Fails what is in flight, once.
+    /// Records the child's end and fails the requests in flight, once.
     fn finish(&self, exit: Exit) {
         let (pending, sessions) = {
             let mut state = self.lock();
@@ -475,8 +477,8 @@ impl Unacknowledged {
         }
     }
 
-    /// Acknowledges what was delivered, and the oldest of the rest while there is more of it than may be kept: a child
-    /// whose output nobody acknowledges is held up.
+    /// Acknowledges the output that was delivered, and the oldest of the rest while there is more of it than may be
+    /// kept: a child whose output nobody acknowledges is held up.
     fn settle(&mut self, reader: &mut dyn ChildReader, most: usize) {
         while let Some((bytes, receipt)) = self.lines.front()
             && (receipt.strong_count() == 0 || self.bytes > most)
@@ -503,8 +505,8 @@ impl State {
     }
 }
 
-/// The only one that writes. A child that cannot be written to any more, and does not end by itself, is ended: nobody
-/// could use it.
+/// Writes the waiting lines to the child's stdin, as its only writer. A child that cannot be written to any more, and
+/// does not end by itself, is ended: nobody could use it.
 async fn write(
     mut writer: Box<dyn ChildWriter>,
     mut waiting: mpsc::Receiver<Bytes>,

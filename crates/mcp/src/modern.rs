@@ -41,12 +41,12 @@ const RULES_WITHIN: Duration = Duration::from_secs(5);
 
 const EVENTS: &str = "text/event-stream";
 
-/// What is known of the warm child.
+/// The facts about the warm child.
 #[derive(Debug)]
 pub(crate) struct Modern {
     /// The versions it speaks.
     pub(crate) versions: Vec<String>,
-    /// Which arguments of its tools are repeated in headers.
+    /// The rules about which arguments of the child's tools are repeated in headers.
     rules: tokio::sync::Mutex<Option<HeaderRules>>,
 }
 
@@ -71,7 +71,7 @@ struct UnsupportedData {
     supported: Vec<String>,
 }
 
-/// Whether a request is of this era: by its headers, or by what its body says of itself.
+/// Whether a request is of this era: by its headers, its method or its `_meta`.
 pub(crate) fn is_modern(headers: &HeaderMap, message: &Message) -> bool {
     let method = match &message.kind {
         Kind::Request(method) | Kind::Notification(method) => method.as_ref(),
@@ -111,7 +111,7 @@ fn meta(version: &str) -> String {
 }
 
 impl Inner {
-    /// One message of a client.
+    /// Answers one message of a client.
     pub(crate) async fn modern_post(self: &Arc<Self>, headers: &HeaderMap, message: &Message) -> Answer {
         let id = message.raw_id();
         let (link, modern) = match self.modern_link().await {
@@ -204,7 +204,7 @@ impl Inner {
         Ok(self.modern.put(link, Modern::of(versions)))
     }
 
-    /// Whether headers and body say the same.
+    /// Checks that headers and body say the same.
     async fn check(
         &self,
         headers: &HeaderMap,
@@ -234,7 +234,7 @@ impl Inner {
         verdict(&rules)
     }
 
-    /// The rules, or none where the child does not tell: it checks what it needs itself.
+    /// The rules, or none where the child does not tell its tools: it then checks the headers itself.
     async fn rules_soon(&self, link: &Link, modern: &Modern) -> HeaderRules {
         timeout(RULES_WITHIN, self.rules(link, modern)).await.unwrap_or_default()
     }
@@ -256,8 +256,8 @@ impl Inner {
         rules
     }
 
-    /// The answer as JSON, with its status (errors have one of their own), when it is there in time and alone, else as a
-    /// stream.
+    /// The answer as JSON, with its status (errors have one of their own), when it is there in time and alone, else as
+    /// a stream.
     async fn answer_once(&self, mut reader: Reader, streams: bool) -> Answer {
         let wait = timeout(self.context.config.json_within, reader.only_one()).await;
         if wait == Ok(true)
@@ -312,7 +312,8 @@ pub(crate) fn answered(line: Bytes) -> Answer {
     answer::json(status, line)
 }
 
-/// A notification belongs to nobody here; what would speak of another client's request goes no further.
+/// Passes on a notification, which belongs to no session here; one that would speak of another client's request goes no
+/// further.
 async fn notified(headers: &HeaderMap, link: &Link, message: &Message, method: &str) -> Answer {
     if let Err(mismatch) = headers::check_method(headers, method) {
         return answer::error(StatusCode::BAD_REQUEST, None, mismatch.code(), &mismatch.to_string());

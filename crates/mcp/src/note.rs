@@ -1,4 +1,4 @@
-//! What a bridge writes into a child's note, to know the child again after a restart.
+//! The notes that a bridge keeps with its children, to know them again after a restart.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::child::{ChildNote, NOTE_LIMIT};
 
-/// What a child is for.
+/// The purpose of a child.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "use", rename_all = "snake_case")]
 pub(crate) enum Note {
-    /// Not known yet, or nothing that outlives a restart.
+    /// The purpose is not known yet, or does not outlive a restart.
     Starting,
     /// The child of one session.
     Session(SessionNote),
@@ -22,25 +22,25 @@ pub(crate) enum Note {
     Calls { version: String },
 }
 
-/// What is known of a session.
+/// The facts about a session.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SessionNote {
     pub(crate) id: String,
     /// The protocol version that was agreed on.
     pub(crate) version: String,
-    /// Who has begun it.
+    /// The owner, who has begun the session.
     #[serde(default)]
     pub(crate) owner: Option<String>,
 }
 
-/// What is known of the shared child.
+/// The facts about the shared child.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SharedNote {
     pub(crate) version: String,
     /// The result of `initialize` as JSON, for the sessions to come.
     pub(crate) result: String,
     pub(crate) sessions: Vec<String>,
-    /// Who has begun which of them.
+    /// The owners of the sessions, by the sessions' ids.
     #[serde(default)]
     pub(crate) owners: BTreeMap<String, String>,
 }
@@ -48,7 +48,7 @@ pub(crate) struct SharedNote {
 // === impl SharedNote ===
 
 impl SharedNote {
-    /// Of these sessions, each with who has begun it, the most useful ones first: as many as a note has room for.
+    /// A note of these sessions, each with its owner, the most useful ones first: as many as a note has room for.
     pub(crate) fn of(version: String, result: String, sessions: Vec<(String, Option<String>)>) -> Self {
         // What JSON adds to a session is quotes, commas and colons; what it adds to the rest is not known before.
         let mut room = NOTE_LIMIT.saturating_sub(serde_json::Value::from(result.as_str()).to_string().len() + 256);
@@ -67,14 +67,15 @@ impl SharedNote {
 // === impl Note ===
 
 impl Note {
-    /// The note as launchers keep it; one that does not fit says nothing, and its child is not adopted.
+    /// The note as launchers keep it. One that does not fit is replaced by [`Starting`](Self::Starting), and its child
+    /// is not adopted.
     pub(crate) fn to_child(&self) -> ChildNote {
         let json = serde_json::to_string(self).ok();
         json.and_then(|json| ChildNote::new(json).ok())
             .unwrap_or_else(|| ChildNote::new(r#"{"use":"starting"}"#).expect("a few bytes are within the limit"))
     }
 
-    /// Reads a note back; `None` where it is none of ours.
+    /// Reads a note back; `None` where it is no note of ours.
     pub(crate) fn from_child(note: &ChildNote) -> Option<Self> {
         serde_json::from_str(note.as_str()).ok()
     }

@@ -1,8 +1,8 @@
 //! The messages on their way to one stream of a client: written by a child's reader, read by a response's body.
 //!
-//! An outlet keeps what was not sent yet and, for clients that may come back, the last of what was. It has at most one
-//! [`Reader`]; a new one takes over from the old. A reader that does not keep up holds the writer up for a while,
-//! then it is cut off; without a reader the oldest messages make room.
+//! An outlet keeps the messages that were not sent yet and, for clients that may come back, the last of those that
+//! were. It has at most one [`Reader`]; a new one takes over from the old. A reader that does not keep up holds the
+//! writer up for a while, then it is cut off; without a reader the oldest messages make room.
 
 use std::{
     collections::VecDeque,
@@ -19,36 +19,37 @@ use tokio::{
 
 /// One stream's messages.
 pub(crate) struct Outlet {
-    /// Its number among those of its session.
+    /// The stream's number among those of its session.
     pub(crate) number: u64,
     limits: Limits,
     state: Mutex<State>,
-    /// Told with `notify_waiters` after each change; who waits makes the future before it looks at the state.
+    /// Notified with `notify_waiters` after each change; a waiter makes the future before it looks at the state.
     changed: Notify,
 }
 
-/// How much an outlet keeps.
+/// The limits of an outlet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Of what was sent, in bytes.
+    /// The most bytes of sent messages that are kept.
     pub(crate) replay: usize,
-    /// Of what was not, in bytes; the newest message always fits.
+    /// The most bytes of unsent messages; the newest message always fits.
     pub(crate) unsent: usize,
     /// How long a reader may hold the writer up.
     pub(crate) stall: Duration,
 }
 
-/// One message and where it stands.
+/// One message and its place.
 #[derive(Debug)]
 pub(crate) struct Event {
-    /// Where to go on reading after it.
+    /// The place from which to read on after the message.
     pub(crate) next: u64,
     pub(crate) line: Bytes,
-    /// To be dropped when the client has the message.
+    /// The receipt, to be dropped when the client has the message.
     pub(crate) receipt: Option<Arc<Receipt>>,
 }
 
-/// Held by a message until its client has it, or nobody will; whoever waits for that is told when the last one drops it.
+/// A receipt that a message holds until its client has it, or nobody will; a waiter is notified when the last holder
+/// drops it.
 #[derive(Debug)]
 pub(crate) struct Receipt(pub(crate) Arc<Notify>);
 
@@ -80,14 +81,14 @@ struct State {
 // === impl Outlet ===
 
 impl Outlet {
-    /// For the answers to so many requests, with its first reader.
+    /// An outlet for the answers to this many requests, with its first reader.
     pub(crate) fn answering(number: u64, answers: usize, limits: Limits) -> (Arc<Self>, Reader) {
         let outlet = Arc::new(Self::new(number, Some(answers), limits));
         let reader = outlet.read(0);
         (outlet, reader)
     }
 
-    /// For messages that answer nothing; open until it is closed.
+    /// An outlet for messages that answer nothing; open until it is closed.
     pub(crate) fn standing(number: u64, limits: Limits) -> Arc<Self> {
         Arc::new(Self::new(number, None, limits))
     }
@@ -107,7 +108,7 @@ impl Outlet {
         Self { number, limits, state: Mutex::new(state), changed: Notify::new() }
     }
 
-    /// Adds a message and waits while a reader has too much before it.
+    /// Adds a message; waits before that while the reader has too much to read.
     pub(crate) async fn push(&self, line: Bytes, answer: bool, receipt: Option<Arc<Receipt>>) {
         let until = Instant::now() + self.limits.stall;
         loop {
@@ -134,7 +135,7 @@ impl Outlet {
         self.add(line, answer, None);
     }
 
-    /// One of its answers will not come.
+    /// Notes that one of the answers will not come.
     pub(crate) fn give_up_one(&self) {
         self.lock().expect_one_less();
         self.changed.notify_waiters();
@@ -158,7 +159,7 @@ impl Outlet {
         self.changed.notify_waiters();
     }
 
-    /// Ends the stream after what it has.
+    /// Ends the stream after the messages that it holds.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_waiters();
@@ -174,7 +175,7 @@ impl Outlet {
         self.lock().reading
     }
 
-    /// Bytes that it holds.
+    /// The number of bytes that the outlet holds.
     pub(crate) fn held(&self) -> usize {
         let state = self.lock();
         state.sent_bytes + state.unsent_bytes
@@ -192,7 +193,7 @@ impl Outlet {
         Reader { outlet: Arc::clone(self), turn, at: from, left: None }
     }
 
-    /// Takes over reading behind what was sent.
+    /// Takes over reading behind the messages that were sent.
     pub(crate) fn read_on(self: &Arc<Self>) -> Reader {
         let from = self.lock().unsent;
         self.read(from)
@@ -206,7 +207,7 @@ impl Outlet {
 // === impl State ===
 
 impl State {
-    /// The stream ends with its last answer.
+    /// Counts one answer less; the stream ends with the last one.
     fn expect_one_less(&mut self) {
         if let Some(awaited) = &mut self.awaited {
             *awaited = awaited.saturating_sub(1);
@@ -229,12 +230,12 @@ impl State {
 // === impl Reader ===
 
 impl Reader {
-    /// What to do when the client goes away before the stream has ended.
+    /// Sets the action for a client that goes away before the stream has ended.
     pub(crate) fn on_leaving(&mut self, left: impl FnOnce() + Send + Sync + 'static) {
         self.left = Some(Box::new(left));
     }
 
-    /// Where it stands.
+    /// The place of the next message.
     pub(crate) fn at(&self) -> u64 {
         self.at
     }
@@ -273,7 +274,7 @@ impl Reader {
         }
     }
 
-    /// `Some(None)` is the end.
+    /// Takes the next message, if it is there; `Some(None)` is the end.
     fn take(&mut self) -> Option<Option<Event>> {
         let replay = self.outlet.limits.replay;
         let mut state = self.outlet.lock();

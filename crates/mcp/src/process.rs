@@ -40,9 +40,9 @@ const CHUNK: usize = 64 << 10;
 pub struct ProcessLauncher {
     /// The program and its arguments.
     pub command: Vec<OsString>,
-    /// Set in its environment, beside what it inherits.
+    /// The variables that are set in the program's environment, beside those that it inherits.
     pub environment: Vec<(OsString, OsString)>,
-    /// Where it runs; here when absent.
+    /// The directory in which the program runs; this process's own when absent.
     pub directory: Option<PathBuf>,
 }
 
@@ -61,7 +61,7 @@ struct Reader {
     buffer: BytesMut,
 }
 
-/// The writer's end, which [`Child::end`] can close too.
+/// The writer of a child's stdin, which [`Child::end`] can close, too.
 #[derive(Clone)]
 struct Stdin {
     pipe: Arc<AsyncMutex<Option<ChildStdin>>>,

@@ -13,7 +13,7 @@ pub(crate) const METHOD_NOT_FOUND: i64 = -32601;
 pub(crate) const INVALID_PARAMS: i64 = -32602;
 /// The server failed, or is gone.
 pub(crate) const INTERNAL_ERROR: i64 = -32603;
-/// No further than the transport: headers, sessions.
+/// The request got no further than the transport: headers, sessions.
 pub(crate) const REFUSED: i64 = -32000;
 /// No answer in time; also, no such session.
 pub(crate) const TIMED_OUT: i64 = -32001;
@@ -39,7 +39,7 @@ impl Failure {
         Self { code, message, data: None }
     }
 
-    /// As the answer to the request with this id (as it was written).
+    /// The failure as the answer to the request with this id (as it was written).
     pub(crate) fn line(&self, id: Option<&str>) -> Bytes {
         error_with(id, self.code, &self.message, self.data.as_ref())
     }
@@ -50,7 +50,7 @@ pub(crate) fn error(id: Option<&str>, code: i64, message: &str) -> Bytes {
     error_with(id, code, message, None)
 }
 
-/// The same with `data`.
+/// An error for the request with this id (as it was written), or for none, with `data`.
 pub(crate) fn error_with(id: Option<&str>, code: i64, message: &str, data: Option<&Value>) -> Bytes {
     let mut error = json!({ "code": code, "message": message });
     if let (Some(data), Some(error)) = (data, error.as_object_mut()) {
@@ -74,7 +74,7 @@ pub(crate) fn notification(method: &str, params: &str) -> Bytes {
     format!(r#"{{"jsonrpc":"2.0","method":{},"params":{params}}}"#, Value::from(method)).into()
 }
 
-/// That a request (by its id at the receiver) is no longer wanted.
+/// The notification that a request (by its id at the receiver) is no longer wanted.
 pub(crate) fn cancelled(id: &str, reason: &str) -> Bytes {
     notification("notifications/cancelled", &format!(r#"{{"requestId":{id},"reason":{}}}"#, Value::from(reason)))
 }

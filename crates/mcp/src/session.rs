@@ -20,18 +20,19 @@ const ENDED_STREAMS: usize = 32;
 /// The most resources that one session may have subscribed to.
 const SUBSCRIPTIONS: usize = 10_000;
 
-/// Who makes a request, in its extensions: a session answers to the one who has begun it, and is not there for others.
+/// The owner of a session, in the extensions of a request: a session answers to the owner who has begun it, and is not
+/// there for others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionOwner(pub Box<str>);
 
-/// What of a request's head matters to sessions.
+/// The parts of a request's head that matter to sessions.
 #[derive(Clone, Copy)]
 pub(crate) struct Head<'a> {
     pub(crate) headers: &'a HeaderMap,
     pub(crate) owner: Option<&'a str>,
 }
 
-/// What is agreed when a session begins.
+/// The facts that are fixed when a session begins.
 #[derive(Clone, Copy)]
 pub(crate) struct Opened<'a> {
     pub(crate) id: &'a str,
@@ -42,14 +43,15 @@ pub(crate) struct Opened<'a> {
 /// A session.
 pub(crate) struct Session {
     pub(crate) id: Box<str>,
-    /// Who has begun it, where that is told.
+    /// The owner who has begun the session, where that is told.
     pub(crate) owner: Option<Box<str>>,
     /// The protocol version that was agreed on.
     pub(crate) version: Box<str>,
     pub(crate) link: Arc<Link>,
-    /// What the client can be asked, by name; `None` leaves that to the child to know.
+    /// The capabilities of the client, by name, which say what it can be asked; `None` leaves that to the child to
+    /// know.
     capabilities: Option<HashSet<String>>,
-    /// For messages that belong to no request.
+    /// The stream for messages that belong to no request.
     pub(crate) standing: Arc<Outlet>,
     limits: Limits,
     state: Mutex<State>,
@@ -86,12 +88,12 @@ impl Session {
         session
     }
 
-    /// Says that the client is there.
+    /// Notes that the client is there.
     pub(crate) fn touch(&self) {
         self.lock().used = Instant::now();
     }
 
-    /// When the client was last there; now, while it is connected or waits for an answer.
+    /// The time at which the client was last there; now, while it is connected or waits for an answer.
     pub(crate) fn used(&self) -> Instant {
         if self.is_connected() {
             self.touch();
@@ -99,7 +101,7 @@ impl Session {
         self.lock().used
     }
 
-    /// Whether the client has said that it can be asked this.
+    /// Whether the client has said that it can be asked this method.
     pub(crate) fn takes(&self, method: &str) -> bool {
         let Some(capabilities) = &self.capabilities else { return true };
         match method.split('/').next().unwrap_or_default() {
@@ -113,7 +115,7 @@ impl Session {
         self.standing.is_read() || self.lock().streams.values().any(|stream| stream.is_read())
     }
 
-    /// A stream for the answers to so many requests. Old ones make room.
+    /// Opens a stream for the answers to this many requests. Old streams make room.
     pub(crate) fn open(&self, answers: usize) -> (Arc<Outlet>, Reader) {
         let mut state = self.lock();
         let number = state.next;
@@ -143,7 +145,7 @@ impl Session {
         true
     }
 
-    /// Forgets one.
+    /// Forgets a subscription.
     pub(crate) fn unsubscribe(&self, uri: &str) {
         self.lock().subscribed.remove(uri);
     }
@@ -152,7 +154,7 @@ impl Session {
         self.lock().subscribed.contains(uri)
     }
 
-    /// Ends its streams after what they have.
+    /// Ends the session's streams after the messages that they hold.
     pub(crate) fn close(&self) {
         self.standing.close();
         for stream in self.lock().streams.values() {

@@ -1,7 +1,7 @@
 //! A server of tools without a process: both eras, no sessions, nothing to remember.
 //!
-//! For what this program offers itself. A client of the older era gets no `Mcp-Session-Id`, which that era allows; there
-//! is nothing that such a server would send unasked.
+//! The tools are those that this program offers itself. A client of the older era gets no `Mcp-Session-Id`, which that
+//! era allows; such a server would send nothing unasked.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,20 +26,20 @@ use crate::{
 /// How long clients of the newer era may believe a list.
 const LIST_TTL_MS: u64 = 60_000;
 
-/// Nothing comes before an answer, so a stream is of use only where silence would be taken for a lost connection; an
-/// answer of its own has a status that says more.
+/// How long an answer may take until a stream is opened for it. Nothing comes before an answer, so a stream is of use
+/// only where silence would be taken for a lost connection; a plain answer has a status that says more.
 const STREAM_AFTER: Duration = Duration::from_secs(5);
 
 /// The most values that a message may have, as [`emergent_budget::Limits`] counts them: each becomes a part of a tree.
 const VALUES: usize = 50_000;
 
-/// Tools, and who offers them.
+/// The tools of one server.
 #[async_trait]
 pub trait Tools: Send + Sync + 'static {
     /// Name and version, as `serverInfo`.
     fn info(&self) -> Value;
 
-    /// What a model should know before it uses them.
+    /// The instructions for a model that is to use the tools.
     fn instructions(&self) -> String;
 
     /// The tools, as `tools/list` shows them.
@@ -48,7 +48,7 @@ pub trait Tools: Send + Sync + 'static {
     /// Whether there is anything to offer now; asked when a client connects.
     ///
     /// # Errors
-    /// Why not, for the client.
+    /// The reason why not, for the client.
     async fn ready(&self) -> Result<(), String>;
 
     /// Calls a tool that is in the list. A failure of the tool is a result with `isError`. Dropping the future is how a

@@ -24,13 +24,13 @@ use crate::{
 /// The protocol version that we ask servers of the older era for.
 const LEGACY_VERSION: &str = "2025-11-25";
 
-/// One warm child at most, with what is known of it.
+/// A place for one warm child at most, with the facts about it.
 pub(crate) struct Slot<T>(Mutex<State<T>>);
 
-/// A child that lives, with what is known of it.
+/// A child that lives, with the facts about it.
 pub(crate) type Kept<T> = (Arc<Link>, Arc<T>);
 
-/// What came of a start, once that is known.
+/// The outcome of a start, once it is known.
 type Outcome<T> = watch::Receiver<Option<Result<Kept<T>, StartError>>>;
 
 struct State<T> {
@@ -38,7 +38,7 @@ struct State<T> {
     starting: Option<Outcome<T>>,
 }
 
-/// What a server of the older era said to `initialize`.
+/// The answer of a server of the older era to `initialize`.
 #[derive(Debug)]
 pub(crate) struct Initialized {
     pub(crate) version: String,
@@ -60,7 +60,7 @@ pub(crate) enum StartError {
     NotModern,
 }
 
-/// Ends a child that nobody took over.
+/// A guard that ends a child unless somebody takes it over.
 pub(crate) struct EndUnlessKept(Option<Arc<Link>>);
 
 #[derive(Deserialize)]
@@ -96,8 +96,8 @@ impl<T: Send + Sync + 'static> Slot<T> {
         self.lock().now.clone().filter(|(link, _)| link.is_alive())
     }
 
-    /// The child, or else what comes of its start. The start is a task of its own: it goes on when those who wait for it
-    /// go away, and serves whoever comes next.
+    /// The child, or else the outcome of its start. The start is a task of its own: it goes on when those who wait for
+    /// it go away, and serves the next caller.
     pub(crate) async fn alive_or_started<F>(
         &self,
         context: &Context,
@@ -159,7 +159,7 @@ impl Initialized {
 // === impl StartError ===
 
 impl StartError {
-    /// As the answer to a request.
+    /// The error as the answer to a request.
     pub(crate) fn answer(&self, id: Option<&str>) -> Answer {
         match self {
             Self::Launch(LaunchError::Unavailable { .. }) => {
@@ -195,7 +195,7 @@ impl Drop for EndUnlessKept {
 // === impl Inner ===
 
 impl Inner {
-    /// A child that was just started.
+    /// Starts a child, with a guard that ends it unless it is kept.
     pub(crate) async fn launch(&self, serves: Serves) -> Result<(Arc<Link>, EndUnlessKept), StartError> {
         if self.context.tasks.is_closed() {
             return Err(LaunchError::Unavailable { reason: "it is shutting down".to_owned() }.into());
@@ -209,7 +209,7 @@ impl Inner {
         Ok((link, guard))
     }
 
-    /// Asks a child something for ourselves and gives back the whole answer.
+    /// Asks a child a question of the bridge's own and returns the whole answer.
     pub(crate) async fn ask_self(&self, link: &Link, method: &str, params: &str) -> Result<Message, StartError> {
         let request = rpc::request(&next_id().to_string(), method, params);
         let request = Message::parse(request).map_err(|_| StartError::Refused("bad parameters".to_owned()))?;
@@ -287,7 +287,7 @@ pub(crate) fn result_of(line: &Bytes) -> Result<&RawValue, String> {
     }
 }
 
-/// How we introduce ourselves.
+/// The bridge's `clientInfo`.
 pub(crate) fn client_info() -> String {
     format!(r#"{{"name":"emergent","version":"{}"}}"#, env!("CARGO_PKG_VERSION"))
 }

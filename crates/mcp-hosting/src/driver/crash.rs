@@ -1,4 +1,4 @@
-//! What the end of a process, or of the whole sandbox, means.
+//! The driver's reaction to the end of a process, or of the whole sandbox.
 
 use std::time::Instant;
 
@@ -10,20 +10,20 @@ use emergent_store::{McpServerExit, McpServerState, RestartPolicy};
 use super::{Driver, GRACE, Note, Phase, word_of};
 use crate::{error::chain, inner::Endpoint, policy::Next, sandbox::MakeError};
 
-/// How much of what its processes have said is kept of a server that was not ready in time, from the end.
+/// How many bytes of its processes' standard error are kept of a server that was not ready in time, from the end.
 const STDERR_TAIL: usize = 8 * 1024;
 
-/// What is said of a server whose sandbox was ended for its files, and is not started again by itself.
+/// The message of a server whose sandbox was ended for its files, and which is not started again by itself.
 const OVER_DISK_LIMIT: &str =
     "its files take more than its disk limit, and its sandbox was ended; raise `resource_limits.disk`, or remove it";
 const HOST_DISK_FULL: &str = "it wrote while the host's disk was nearly full (WORKSPACE_DISK_RESERVE), and its sandbox was \
     ended; restart it when there is room";
 
-/// How a sandbox has ended.
+/// The way in which a sandbox has ended.
 enum SandboxEnd {
-    /// By itself, or by somebody else's doing.
+    /// The sandbox ended by itself, or somebody else ended it.
     ByItself(McpServerExit),
-    /// By ours, since it would only be ended again if it were started.
+    /// We ended the sandbox for its files; a new start would only be ended again.
     ForItsFiles(&'static str),
 }
 
@@ -84,7 +84,7 @@ impl Driver {
         }
     }
 
-    /// It answers.
+    /// Handles the news that the server answers.
     async fn on_answer(&mut self) {
         let is_http = self.entry.endpoint().is_some_and(|endpoint| matches!(&*endpoint, Endpoint::Proxy(_)));
         match self.phase {
@@ -100,7 +100,7 @@ impl Driver {
         }
     }
 
-    /// It does not answer, and no process speaks for it.
+    /// Handles a server that does not answer and has no process: finds out why, and acts on that.
     async fn on_no_answer(&mut self, error: CallError) {
         let (exit, clean) = match error {
             CallError::Exited(Exit { code: None, signal: None, .. })
@@ -124,12 +124,12 @@ impl Driver {
         self.on_not_ready(exit, clean).await;
     }
 
-    /// Its program could not even be started.
+    /// Handles a program that could not even be started.
     pub(super) async fn on_start_failed(&mut self, reason: String) {
         self.on_not_ready(exit_for(reason), false).await;
     }
 
-    /// It ended, or was given up, before it was ready.
+    /// Handles a server that ended, or was given up, before it was ready.
     async fn on_not_ready(&mut self, exit: McpServerExit, clean: bool) {
         self.stop_asking();
         let Some(policy) = self.policy().await else { return };
@@ -150,7 +150,7 @@ impl Driver {
         }
     }
 
-    /// A process has ended by itself.
+    /// Handles a process that has ended by itself.
     async fn on_exit(&mut self, process: &ChildId, exit: Exit) {
         let born = self.born.remove(process).unwrap_or(self.brought_up);
         match self.phase {
@@ -207,7 +207,7 @@ impl Driver {
         }
     }
 
-    /// How its sandbox ended; `None` while it runs, or if that cannot be told.
+    /// The way in which the sandbox ended; `None` while it runs, or if that cannot be found out.
     async fn end_of_sandbox(&self) -> Option<SandboxEnd> {
         let provider = self.inner.provider().ok()?;
         let state = match provider.inspect(self.entry.id.sandbox()).await {
@@ -230,7 +230,7 @@ impl Driver {
         Some(SandboxEnd::ByItself(McpServerExit { code, ..exit_for(reason.to_owned()) }))
     }
 
-    /// A process that was started at `born`, or the whole sandbox, has ended by itself.
+    /// Handles the end, by itself, of a process that was started at `born`, or of the whole sandbox.
     async fn on_crash(&mut self, exit: McpServerExit, born: Instant, clean: bool) {
         let Some(policy) = self.policy().await else { return };
         let next = self.history.ended(Instant::now(), born, policy, clean);
@@ -264,7 +264,7 @@ impl Driver {
         }
     }
 
-    /// Leaves it as its policy says.
+    /// Leaves the server stopped, as its restart policy says.
     async fn rest(&mut self, message: &str) {
         let message = format!("{message}, and its restart policy leaves it so; restart it");
         self.close(message.clone());
@@ -272,7 +272,7 @@ impl Driver {
         self.phase = Phase::Resting;
     }
 
-    /// What is to happen when it ends; `None` if it is not ours to start any more.
+    /// The server's restart policy; `None` if the server is not ours to start any more.
     async fn policy(&self) -> Option<RestartPolicy> {
         match self.row().await {
             Ok(row) => Some(row.spec.restart_policy),
@@ -287,7 +287,7 @@ impl Driver {
         recorded.unwrap_or_else(|error| tracing::warn!(reason = chain(&error), "an exit was not recorded"));
     }
 
-    /// The end of what its processes have written on their standard error.
+    /// The end of the standard error of the server's last process.
     async fn last_words(&self) -> String {
         let Ok(found) = self.entry.guest.children().await else { return String::new() };
         let Some(last) = found.children.last() else { return String::new() };
@@ -297,7 +297,7 @@ impl Driver {
     }
 }
 
-/// How something ended, in a few words.
+/// Describes an end in a few words.
 fn describe(exit: &McpServerExit) -> String {
     match (exit.code, exit.signal, &exit.reason) {
         (_, _, Some(reason)) => reason.clone(),
@@ -312,7 +312,7 @@ fn exit_of(exit: Exit) -> McpServerExit {
     McpServerExit { code, signal, reason: None, stderr, at: Utc::now() }
 }
 
-/// An end that has a reason of its own.
+/// An end with this reason.
 fn exit_for(reason: String) -> McpServerExit {
     McpServerExit { code: None, signal: None, reason: Some(reason), stderr: String::new(), at: Utc::now() }
 }

@@ -25,15 +25,15 @@ use crate::{
 
 /// How long an HTTP-based server may take to listen.
 const LISTENS_WITHIN: Duration = Duration::from_secs(60);
-/// The pause before its port is tried again.
+/// The pause before the port is tried again.
 const LISTENS_AGAIN: Duration = Duration::from_millis(200);
-/// Where an HTTP server's endpoint is when nobody says otherwise.
+/// The path of an HTTP-based server's endpoint, unless its row names another.
 const DEFAULT_PATH: &str = "/mcp";
 
 // === impl Driver ===
 
 impl Driver {
-    /// Brings the server's sandbox up and begins to ask whether its program answers, or notes when that is tried again.
+    /// Brings the server's sandbox up and begins to ask whether its program answers; on failure, sets the next try.
     pub(super) async fn bring_up(&mut self) {
         self.stop_asking();
         self.entry.gate.send_replace(Gate::Opening);
@@ -66,7 +66,7 @@ impl Driver {
         }
     }
 
-    /// It takes calls from now on.
+    /// Marks the server as running: it takes calls from now on.
     pub(super) async fn is_up(&mut self) {
         self.phase = Phase::Up;
         self.was_ready = true;
@@ -75,7 +75,7 @@ impl Driver {
         self.inner.pass(HostStep::RunningRecorded.name());
     }
 
-    /// Whether processes speak for it.
+    /// Whether a stdio server has processes; `false` for an HTTP-based server, which may not listen yet.
     pub(super) fn has_processes(&self) -> bool {
         self.entry.endpoint().is_some_and(|endpoint| match &*endpoint {
             Endpoint::Bridge(bridge) => !bridge.status().children.is_empty(),
@@ -84,8 +84,8 @@ impl Driver {
         })
     }
 
-    /// Begins to ask whether it answers: a stdio server with the protocol's first question, in the process of plain
-    /// calls, which so is there when the first call comes; an HTTP-based one by connecting to its port.
+    /// Begins to ask whether the server answers. A stdio server gets the protocol's first question, in the process of
+    /// plain calls, which is then there when the first call comes; an HTTP-based one gets a connection to its port.
     pub(super) fn ask(&mut self) {
         self.stop_asking();
         let Some(endpoint) = self.entry.endpoint() else { return };
@@ -101,7 +101,7 @@ impl Driver {
         self.asking = Some(asking.abort_handle());
     }
 
-    /// The answer to an earlier question is not waited for any more.
+    /// Stops waiting for the answer to an earlier question.
     pub(super) fn stop_asking(&mut self) {
         self.asked += 1;
         self.ended_early = None;
@@ -174,7 +174,7 @@ impl Driver {
         }
     }
 
-    /// Finds the process of an HTTP server, or starts it; answers what its sessions are bound with.
+    /// Finds the process of an HTTP-based server, or starts it; returns the key that binds its sessions to callers.
     async fn begin_process(&mut self, launcher: GuestLauncher) -> Result<SessionKey, MakeError> {
         let found = launcher.adopt().await?.into_iter().next();
         let kept = found.as_ref().and_then(|process| SessionKey::of(&process.note()));
@@ -199,7 +199,7 @@ impl Driver {
     }
 }
 
-/// Waits until something listens on a port inside.
+/// Waits until something listens on a port inside the sandbox.
 async fn listens(entry: &Entry, port: u16) -> Result<(), CallError> {
     let listening = async {
         while entry.guest.tunnel(port).await.is_err() {

@@ -1,4 +1,4 @@
-//! What servers were last found to offer, shared by all clients, so that a list is answered at once.
+//! The last known offers of servers, shared by all clients, so that a list is answered at once.
 //!
 //! An entry belongs to one version of one server. It may be a little old: each client reads a list again in the
 //! background, and is told when it is another.
@@ -13,18 +13,18 @@ use tokio::time::Instant;
 
 use super::lists::{Catalogue, Offer};
 
-/// How long the first list waits for a server that nobody has read yet; those that come later wait for the rest of it.
+/// How long the first list waits for a server that nobody has read yet; later ones wait for the rest of this time.
 const FIRST_WITHIN: Duration = Duration::from_secs(2);
 /// The most entries that are kept.
 const MOST: usize = 2_000;
 
-/// What servers offer, as far as it is known.
+/// The offers of servers, as far as they are known.
 #[derive(Default)]
 pub struct Catalogues(Mutex<HashMap<(String, Offer), Entry>>);
 
 struct Entry {
     catalogue: Option<Arc<Catalogue>>,
-    /// When it was first asked for.
+    /// The time at which the entry was first asked for.
     since: Instant,
     used: Instant,
 }
@@ -32,7 +32,7 @@ struct Entry {
 // === impl Catalogues ===
 
 impl Catalogues {
-    /// What a version of a server offers, if that is known.
+    /// The offers of a version of a server, if they are known.
     pub(super) fn get(&self, version: &str, offer: Offer) -> Option<Arc<Catalogue>> {
         let mut all = self.lock();
         let entry = all.get_mut(&(version.to_owned(), offer))?;
@@ -40,12 +40,12 @@ impl Catalogues {
         entry.catalogue.clone()
     }
 
-    /// Remembers what a version of a server offers.
+    /// Remembers the offers of a version of a server.
     pub(super) fn put(&self, version: &str, offer: Offer, catalogue: Arc<Catalogue>) {
         self.with(version, offer, |entry| entry.catalogue = Some(catalogue));
     }
 
-    /// Until when a list waits for a version of a server that is not known yet.
+    /// The time until which a list waits for a version of a server that is not known yet.
     pub(super) fn wait_until(&self, version: &str, offer: Offer) -> Instant {
         self.with(version, offer, |entry| entry.since + FIRST_WITHIN)
     }

@@ -13,7 +13,7 @@ use tokio::{sync::mpsc, time::timeout};
 use super::{Catalogues, Upstreams, hub::Hub};
 use crate::child::{Child, ChildError, ChildId, ChildNote, ChildReader, ChildWriter, Exit};
 
-/// How many lines may wait for the bridge to read them; who writes more waits.
+/// How many lines may wait for the bridge to read them; a writer of more waits.
 const WAITING_LINES: usize = 64;
 
 /// One gateway.

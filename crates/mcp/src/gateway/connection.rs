@@ -1,8 +1,8 @@
 //! The connection to one server: a session in the older era, or none in the newer one.
 //!
-//! A client of the older era has a session of its own at each server, begun with what it has said of itself. Requests of
-//! the newer era go to servers that know it as they are; for others there is one session, begun by us, that can be
-//! asked nothing.
+//! A client of the older era has a session of its own at each server, begun with the parameters of its `initialize`.
+//! Requests of the newer era go as they are to servers that know that era; each other server has one session, which we
+//! begin and in which the server can ask for nothing.
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +33,7 @@ use crate::{
     warm::{client_info, initialized, result_of},
 };
 
-/// How long what a server has listed is believed where it decides about headers and changed names.
+/// How long a server's list is believed where it decides about headers and changed names.
 const BELIEVED: Duration = Duration::from_secs(60);
 /// The protocol version that we ask servers of the older era for.
 const LEGACY_VERSION: &str = "2025-11-25";
@@ -44,7 +44,7 @@ const BOTH: &str = "application/json, text/event-stream";
 pub(super) struct Connection {
     server: String,
     speaks: Speaks,
-    /// What it says that it has, of what is offered here.
+    /// The kinds of offers that the server declares, of those that a gateway has.
     offers: Vec<Offer>,
     catalogues: Mutex<[Option<Arc<Catalogue>>; 2]>,
 }
@@ -68,15 +68,15 @@ pub(super) enum Lost {
     Failed(Failure),
 }
 
-/// What came of asking for a standing stream.
+/// The outcome of asking for a standing stream.
 pub(super) enum Standing {
-    /// It is here.
+    /// The stream is here.
     Stream,
-    /// The server has none.
+    /// The server has no such stream.
     None,
     /// There is no such session any more.
     Lost,
-    /// Perhaps another time.
+    /// The stream may be had another time.
     Later,
 }
 
@@ -163,8 +163,8 @@ impl Connection {
         matches!(self.speaks, Speaks::Modern { .. })
     }
 
-    /// Sends a request; what comes before its answer is delivered. Dropping the future takes the response along, which
-    /// cancels a request of the newer era.
+    /// Sends a request and delivers the messages that come before its answer. Dropping the future drops the response,
+    /// which cancels a request of the newer era.
     pub(super) async fn request(
         self: &Arc<Self>,
         hub: &Arc<Hub>,
@@ -228,7 +228,7 @@ impl Connection {
         Err(Lost::Failed(Failure::new(rpc::INTERNAL_ERROR, text)))
     }
 
-    /// Sends what has no answer.
+    /// Sends a message without reading an answer. Servers of the newer era are told nothing.
     pub(super) async fn tell(&self, hub: &Hub, line: Bytes) {
         let method = match Message::parse(line.clone()).map(|message| message.kind) {
             Ok(Kind::Notification(method)) => method,
@@ -250,8 +250,8 @@ impl Connection {
         self.tell(hub, rpc::request(&own_id(), "logging/setLevel", params)).await;
     }
 
-    /// What the server offers; asked again when it has said so, and after a while. Boxed: to list is a request, too, and
-    /// a request may need to know what is listed.
+    /// The server's offers of one kind, read again after a change and after [`BELIEVED`]. Boxed: a list is a request,
+    /// too, and a request may need to know what is listed.
     pub(super) fn catalogue<'a>(
         self: &'a Arc<Self>,
         hub: &'a Arc<Hub>,
@@ -293,12 +293,12 @@ impl Connection {
         Ok(catalogue)
     }
 
-    /// Forgets what the server has listed.
+    /// Forgets the server's list.
     pub(super) fn forget(&self, offer: Offer) {
         self.lock()[index(offer)] = None;
     }
 
-    /// Asks for what the server says unasked.
+    /// The request for the standing stream, on which the server speaks unasked.
     pub(super) fn standing(&self) -> Request<Bytes> {
         let request = match &self.speaks {
             Speaks::Legacy { .. } => self.in_session(Request::builder().method(Method::GET)).body(Bytes::new()),
@@ -313,7 +313,7 @@ impl Connection {
         request.unwrap_or_default()
     }
 
-    /// What the answer to that means.
+    /// Judges the answer to the request for the standing stream.
     pub(super) fn judge(&self, response: &Response<UpstreamBody>) -> Standing {
         let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         match response.status() {
@@ -327,7 +327,7 @@ impl Connection {
         }
     }
 
-    /// Delivers what comes on the standing stream; an error where the server says that there is none.
+    /// Delivers the messages of the standing stream; an error where the server says that there is no such stream.
     pub(super) async fn hear(self: &Arc<Self>, hub: &Arc<Hub>, response: Response<UpstreamBody>) -> Result<(), ()> {
         let mut messages = Messages::of(response);
         while let Some(came) = messages.next().await {
@@ -374,7 +374,7 @@ impl Connection {
 // === impl Lost ===
 
 impl Lost {
-    /// As an answer to the client.
+    /// The failure as an answer to the client.
     pub(super) fn into_failure(self, server: &str) -> Failure {
         match self {
             Self::Failed(failure) => failure,
@@ -423,7 +423,7 @@ fn is_problem(response: &Response<UpstreamBody>) -> bool {
     response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(PROBLEM.as_bytes()))
 }
 
-/// What a problem says, as the answer to a request.
+/// Turns a problem (RFC 9457) into the failure of a request.
 async fn problem(server: &str, response: Response<UpstreamBody>) -> Failure {
     let status = response.status();
     let body = match whole(response.into_body()).await {
@@ -448,7 +448,8 @@ async fn last_answer(response: Response<UpstreamBody>) -> Option<Message> {
     None
 }
 
-/// A request of the newer era as servers of the older one expect it; `None` where it says nothing of its era.
+/// A request of the newer era in the form that servers of the older one expect; `None` where it says nothing of its
+/// era.
 fn without_newer_meta(message: &Message) -> Option<Message> {
     let meta = message.params().meta?;
     let mut members: BTreeMap<String, &RawValue> = serde_json::from_str(meta.get()).ok()?;
@@ -457,7 +458,7 @@ fn without_newer_meta(message: &Message) -> Option<Message> {
     Message::parse(message.with([(message.place(meta), members)])).ok()
 }
 
-/// A result of the older era, as clients of the newer one expect it.
+/// A result of the older era in the form that clients of the newer one expect.
 fn completed(answer: &Message) -> Bytes {
     let complete = || {
         let result = result_of(&answer.line).ok()?;

@@ -1,7 +1,7 @@
-//! Where each message goes: answered here, passed on to one server, or told to all of them.
+//! The hub of a gateway: it answers each message itself, passes it on to one server, or tells it to all of them.
 //!
-//! A client's ids and progress tokens reach the servers as they are, because each of its requests goes to one server. What
-//! servers ask the client gets ids of the hub's, because two servers may choose the same.
+//! A client's ids and progress tokens reach the servers as they are, because each of its requests goes to one server.
+//! The servers' requests to the client get ids of the hub's, because two servers may choose the same.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -40,11 +40,11 @@ use crate::{
 
 /// The most questions of servers that may wait for the client's answer.
 const QUESTIONS: usize = 1_000;
-/// How often it is looked which servers there are, though nobody has told of a change.
+/// How often the servers are listed again, though nobody has told of a change.
 const LOOK: Duration = Duration::from_secs(15);
 /// The longest parameters of a client that are kept for its session, in bytes.
 const LONGEST_PARAMS: usize = 64 * 1024;
-/// Told to servers in the place of what is longer.
+/// The parameters of `initialize` that servers are told in the place of longer ones.
 const NAMELESS: &str =
     r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"client","version":"0"}}"#;
 /// How long after its end a server's standing stream is asked for again.
@@ -53,12 +53,12 @@ const AGAIN: Duration = Duration::from_secs(1);
 const INSTRUCTIONS: &str = "The tools and prompts of several MCP servers. The name of each is its server's name, two \
                             underscores, and its own name there.";
 
-/// Between one client (or all that have no session) and the servers.
+/// The hub between one client (or all that have no session) and the servers.
 pub(super) struct Hub {
     pub(super) upstreams: Arc<dyn Upstreams>,
     pub(super) catalogues: Arc<Catalogues>,
     out: mpsc::Sender<Bytes>,
-    /// Owns every task.
+    /// The tracker of every task.
     tasks: TaskTracker,
     stop: CancellationToken,
     state: Mutex<State>,
@@ -77,20 +77,20 @@ struct State {
     connections: BTreeMap<String, Opening>,
     /// Requests of the client that were not answered yet.
     flights: HashMap<IdKey, Flight>,
-    /// What servers have asked the client, by the hub's ids.
+    /// The servers' requests to the client, by the hub's ids.
     questions: HashMap<IdKey, Question>,
     listeners: Vec<Listener>,
 }
 
 struct Flight {
-    /// To whom it was passed on.
+    /// The connection that the request was passed on to.
     to: Option<Arc<Connection>>,
     cancelled: CancellationToken,
 }
 
 struct Question {
     from: Arc<Connection>,
-    /// Its id there, as it was written.
+    /// The request's id at the server, as it was written.
     id: Box<str>,
 }
 
@@ -168,8 +168,8 @@ impl Hub {
         self.lock().log_level.clone()
     }
 
-    /// The connection to a server, opened if there is none. The opening goes on when its caller goes away: whoever comes
-    /// next finds what came of it.
+    /// The connection to a server, opened if there is none. The opening goes on when its caller goes away: the next
+    /// caller finds its outcome.
     pub(super) async fn connection(self: &Arc<Self>, server: &str) -> Result<Arc<Connection>, Failure> {
         let mut opening = {
             let mut state = self.lock();
@@ -187,8 +187,8 @@ impl Hub {
         opened.unwrap_or_else(|| Err(Failure::new(rpc::INTERNAL_ERROR, "the session is ending".to_owned())))
     }
 
-    /// Opens a connection and hears what its server says unasked, for as long as it is used. Boxed: what is heard may
-    /// open another.
+    /// Opens a connection and listens to its server's standing stream for as long as the connection is used. Boxed: a
+    /// message of the stream may open another connection.
     fn open(
         self: Arc<Self>,
         server: String,
@@ -209,7 +209,7 @@ impl Hub {
         .boxed()
     }
 
-    /// What a server sends besides answers.
+    /// Handles a message that a server sends besides answers.
     pub(super) async fn deliver(self: &Arc<Self>, from: &Arc<Connection>, message: Message) {
         match message.kind.clone() {
             Kind::Request(method) => self.asked(from, &message, &method).await,
@@ -285,7 +285,7 @@ impl Hub {
         .to_string()
     }
 
-    /// Told to the servers that are connected, and to others when they are.
+    /// Sets the log level at the servers that are connected, and later at others when they are.
     async fn set_log_level(self: &Arc<Self>, message: &Message) -> String {
         let params = message.params_text().filter(|params| params.len() <= LONGEST_PARAMS).unwrap_or("{}");
         self.lock().log_level = Some(params.into());
@@ -294,7 +294,7 @@ impl Hub {
         json!({}).to_string()
     }
 
-    /// Open until the client goes away.
+    /// Acknowledges a subscription, and leaves its request open until the client goes away.
     async fn listen(&self, message: &Message) -> Result<Bytes, Failure> {
         let id = message.raw_id().unwrap_or("null");
         let params = message.params_text().unwrap_or("{}");
@@ -345,7 +345,7 @@ impl Hub {
         }
     }
 
-    /// What a tool or prompt is called by its server.
+    /// The name of a tool or prompt at its server.
     async fn original(self: &Arc<Self>, connection: &Arc<Connection>, offer: Offer, name: &str) -> String {
         if !names::may_be_changed(name) {
             return name.to_owned();
@@ -390,7 +390,7 @@ impl Hub {
         }
     }
 
-    /// The client's answer to what a server has asked.
+    /// Passes the client's answer on to the server that has asked.
     fn answered(self: &Arc<Self>, message: &Message) {
         let question = message.key().and_then(|key| self.lock().questions.remove(&key));
         if let Some(Question { from, id }) = question {
@@ -398,7 +398,7 @@ impl Hub {
         }
     }
 
-    /// A server asks the client.
+    /// Passes a server's request on to the client, or answers it where the client takes none.
     async fn asked(self: &Arc<Self>, from: &Arc<Connection>, message: &Message, method: &str) {
         let Some(id) = message.raw_id() else { return };
         let own = next_id().to_string();
@@ -421,7 +421,7 @@ impl Hub {
         self.tell(Arc::clone(from), answer);
     }
 
-    /// A server gives up what it has asked.
+    /// Tells the client that a server has given up a request to it.
     async fn taken_back(&self, from: &Arc<Connection>, message: &Message) {
         let params = message.params();
         let Some(wanted) = params.request_id else { return };
@@ -453,7 +453,7 @@ impl Hub {
         }
     }
 
-    /// What a server has said meanwhile was said to nobody.
+    /// Treats all offers of a server as changed, because its messages of the meantime reached nobody.
     fn everything_changed(self: &Arc<Self>, connection: &Arc<Connection>) {
         for offer in Offer::ALL {
             self.offer_changed(connection, offer);
@@ -489,7 +489,7 @@ impl Hub {
         }
     }
 
-    /// Hears what a server says unasked, for as long as its connection is used.
+    /// Listens to a server's standing stream for as long as its connection is used.
     async fn stand_by(self: &Arc<Self>, connection: &Arc<Connection>) {
         let mut again = false;
         while self.is_current(connection) {
@@ -530,7 +530,7 @@ impl Hub {
         self.lock().connections.values().filter_map(open).collect()
     }
 
-    /// Passes on what has no answer.
+    /// Passes on a message that has no answer.
     fn tell(self: &Arc<Self>, connection: Arc<Connection>, line: Bytes) {
         let hub = Arc::clone(self);
         self.spawn(async move { connection.tell(&hub, line).await });
@@ -542,7 +542,7 @@ impl Hub {
         let _ = self.out.send(line).await;
     }
 
-    /// Looks at what is known of what servers offer, or changes it.
+    /// Reads or changes the known offers of the servers.
     pub(super) fn with_known<T>(&self, look: impl FnOnce(&mut Known) -> T) -> T {
         look(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -568,7 +568,7 @@ fn running(servers: &[Upstream]) -> Vec<(&str, &str)> {
     running.map(|server| (server.name.as_str(), server.version.as_str())).collect()
 }
 
-/// How a gateway introduces itself.
+/// The `serverInfo` of a gateway.
 pub(super) fn info() -> Value {
     json!({ "name": "emergent", "title": "Emergent Workspaces", "version": env!("CARGO_PKG_VERSION") })
 }
@@ -582,12 +582,12 @@ fn discovered() -> String {
     result.to_string()
 }
 
-/// The `_meta` of what is told to one listener.
+/// The `_meta` of a notification to one listener.
 fn subscription(id: &str) -> String {
     format!(r#""_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}"#)
 }
 
-/// A message's parameters as an object of raw members; used where a member is not one that the envelope knows.
+/// The member of this name in a raw JSON object, for members that the envelope does not know.
 pub(super) fn member<'a>(raw: &'a RawValue, name: &str) -> Option<&'a RawValue> {
     let members: HashMap<String, &RawValue> = serde_json::from_str(raw.get()).ok()?;
     members.get(name).copied()

@@ -1,4 +1,4 @@
-//! What the servers offer, merged into lists with pages of our own.
+//! The offers of the servers, merged into lists with pages of our own.
 
 use std::sync::Arc;
 
@@ -16,36 +16,36 @@ use crate::{
 
 /// How many items a page has.
 const PAGE: usize = 250;
-/// The most that is kept of what one server offers of one kind, in bytes and in items; the rest is left out.
+/// The most bytes and items that are kept of one server's offers of one kind; the rest is left out.
 const CATALOGUE_LIMIT: usize = 4 << 20;
 const ITEMS_LIMIT: usize = 5_000;
 /// How long clients of the newer era may believe a list.
 const LIST_TTL_MS: u64 = 5_000;
 
-/// What servers have that is named.
+/// The kinds of named things that servers offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Offer {
     Tools,
     Prompts,
 }
 
-/// What one server offers of one kind.
+/// The offers of one server of one kind.
 pub(super) struct Catalogue {
     pub(super) items: Vec<Item>,
-    /// Bytes of their descriptions.
+    /// The bytes of the items' descriptions.
     size: usize,
-    /// Which arguments of its tools are repeated in headers.
+    /// The rules about which arguments of the server's tools are repeated in headers.
     pub(super) rules: HeaderRules,
     pub(super) read: Instant,
 }
 
 /// A tool or a prompt.
 pub(super) struct Item {
-    /// What it is called here.
+    /// The item's name at the gateway.
     pub(super) public: String,
-    /// What its server calls it.
+    /// The item's name at its server.
     pub(super) name: String,
-    /// As its server describes it, under its name here.
+    /// The server's description of the item, under its name at the gateway.
     json: String,
 }
 
@@ -60,7 +60,7 @@ struct PageParams {
 impl Offer {
     pub(super) const ALL: [Self; 2] = [Self::Tools, Self::Prompts];
 
-    /// In lists and among capabilities.
+    /// The key of the kind in lists and among capabilities.
     pub(super) fn key(self) -> &'static str {
         match self {
             Self::Tools => "tools",
@@ -68,7 +68,7 @@ impl Offer {
         }
     }
 
-    /// The method that lists it.
+    /// The method that lists items of the kind.
     pub(super) fn list(self) -> &'static str {
         match self {
             Self::Tools => "tools/list",
@@ -84,7 +84,7 @@ impl Offer {
         }
     }
 
-    /// What a listener of the newer era asks for.
+    /// The member by which a listener of the newer era asks for changes of the kind.
     pub(super) fn filter(self) -> &'static str {
         match self {
             Self::Tools => "toolsListChanged",
@@ -92,7 +92,7 @@ impl Offer {
         }
     }
 
-    /// One of it.
+    /// The word for one item of the kind.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Tools => "tool",
@@ -100,7 +100,7 @@ impl Offer {
         }
     }
 
-    /// Whether the caller may use it.
+    /// Whether the caller may use this item of the kind.
     pub(super) fn is_allowed(self, upstreams: &dyn Upstreams, server: &str, name: &str) -> bool {
         match self {
             Self::Tools => upstreams.allows_tool(server, name),
@@ -116,7 +116,7 @@ impl Catalogue {
         Self { items: Vec::new(), size: 0, rules: HeaderRules::default(), read: Instant::now() }
     }
 
-    /// Takes one page of a server's list; the cursor of the next, as JSON, if there is one.
+    /// Adds one page of a server's list; returns the cursor of the next, as JSON, if there is one.
     pub(super) fn add(&mut self, server: &str, offer: Offer, page: &RawValue) -> Option<String> {
         let items = hub::member(page, offer.key())?;
         let items: Vec<&RawValue> = serde_json::from_str(items.get()).ok()?;
@@ -135,7 +135,7 @@ impl Catalogue {
         self.rules.add(page)
     }
 
-    /// Whether a list of the one is a list of the other.
+    /// Whether both catalogues give the same list.
     pub(super) fn lists_the_same(&self, other: &Self) -> bool {
         self.items.iter().map(|item| &item.json).eq(other.items.iter().map(|item| &item.json))
     }
@@ -158,8 +158,8 @@ impl Item {
     }
 }
 
-/// One page of what all servers offer, as the result of a list: at once, with what is known. The client is told of a
-/// change when there is more, and in a log message of servers that are left out.
+/// One page of the offers of all servers, as the result of a list: at once, with the offers that are known. The client
+/// is told of a change when there are more, and in a log message of servers that are left out.
 pub(super) async fn page(hub: &Arc<Hub>, offer: Offer, message: &Message, modern: bool) -> Result<String, Failure> {
     let PageParams { cursor } =
         message.params_text().and_then(|params| serde_json::from_str(params).ok()).unwrap_or_default();
@@ -204,7 +204,7 @@ pub(super) async fn page(hub: &Arc<Hub>, offer: Offer, message: &Message, modern
     Ok(format!(r#"{{"{}":[{listed}]{comma}{rest}"#, offer.key()))
 }
 
-/// Adds what each list of the newer era says of itself.
+/// Adds the members that each list of the newer era has besides its items.
 pub(super) fn complete(result: &mut Value) {
     result["resultType"] = json!("complete");
     result["ttlMs"] = json!(LIST_TTL_MS);

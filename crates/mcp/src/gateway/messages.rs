@@ -10,7 +10,7 @@ use crate::{
     lines::{Line, Lines},
 };
 
-/// What an event has beside its message.
+/// The name of the field before an event's message.
 const FIELD: &[u8] = b"data: ";
 
 /// Reads messages one after the other.
@@ -19,11 +19,11 @@ pub(super) enum Messages {
     Events { body: UpstreamBody, lines: Lines, event: Event },
 }
 
-/// What has come of an event.
+/// The part of an event that was read.
 #[derive(Default)]
 pub(super) struct Event {
     data: Vec<u8>,
-    /// It has more than a message may have: the rest is read and dropped.
+    /// Whether the event has more than a message may have: the rest is read and dropped.
     too_long: bool,
 }
 
@@ -31,14 +31,14 @@ pub(super) struct Event {
 #[derive(Debug)]
 pub(super) enum Came {
     Message(Bytes),
-    /// One that is longer than any that is passed on; bridges take no longer ones from their children either.
+    /// A message that is longer than any that is passed on; bridges take no longer ones from their children either.
     TooLong,
 }
 
 // === impl Messages ===
 
 impl Messages {
-    /// Of an answer that is JSON, or a stream of events.
+    /// The messages of an answer that is JSON, or a stream of events.
     pub(super) fn of(response: Response<UpstreamBody>) -> Self {
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let events = kind.starts_with("text/event-stream");
@@ -50,7 +50,7 @@ impl Messages {
         }
     }
 
-    /// The next one; `None` at the end, or where the connection broke. Cancel-safe for events; JSON that was begun
+    /// The next message; `None` at the end, or where the connection broke. Cancel-safe for events; JSON that was begun
     /// is lost.
     pub(super) async fn next(&mut self) -> Option<Came> {
         match self {

@@ -1,20 +1,20 @@
-//! What a server's tools and prompts are called behind a gateway: `server__tool`.
+//! The names of servers' tools and prompts behind a gateway: `server__tool`.
 //!
 //! A server's name has no underscore, so the first two in a row end it, and no two servers can be taken for each other.
-//! A name that would not be one by the protocol's rules (1 to 128 of A-Z, a-z, 0-9, `_`, `-` and `.`) is changed: what
-//! is not allowed becomes `_`, what is too long is cut, and eight hexadecimal digits of the whole name's hash at the end
+//! A name that breaks the protocol's rules (1 to 128 of A-Z, a-z, 0-9, `_`, `-` and `.`) is changed: characters that
+//! are not allowed become `_`, a long name is cut, and eight hexadecimal digits of the whole name's hash at the end
 //! keep it apart from others that would look the same.
 
 use serde_json::Value;
 
-/// Between the server's name and its tool's.
+/// The separator between the server's name and its tool's.
 const BETWEEN: &str = "__";
 /// The longest name that the protocol recommends, in characters.
 const LONGEST: usize = 128;
 /// How long the mark of a changed name is: `_` and the digits.
 const MARK: usize = 9;
 
-/// What a tool or prompt of a server is called.
+/// The public name of a server's tool or prompt.
 #[must_use]
 pub fn public_name(server: &str, name: &str) -> String {
     let room = LONGEST.saturating_sub(server.len() + BETWEEN.len());
@@ -25,7 +25,7 @@ pub fn public_name(server: &str, name: &str) -> String {
     format!("{server}{BETWEEN}{kept}_{:08x}", fnv(name))
 }
 
-/// The server that a public name is of, and what the name is within it: the original, unless it was changed.
+/// Splits a public name into the server's name and the name within the server: the original, unless it was changed.
 pub(super) fn split(public: &str) -> Option<(&str, &str)> {
     public.split_once(BETWEEN).filter(|(server, name)| !server.is_empty() && !name.is_empty())
 }
@@ -45,8 +45,8 @@ fn is_allowed(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.')
 }
 
-/// FNV-1a with 32 bits: the same in every release, and nobody gains by a collision but a tool that hides another of
-/// its own server.
+/// The name's FNV-1a hash of 32 bits: the same in every release. By a collision a tool can only hide another of its own
+/// server.
 fn fnv(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }

@@ -1,7 +1,7 @@
-//! Finds out what servers offer, in the background: no list waits for a server that is slow, or broken.
+//! The reading of the servers' offers in the background: no list waits for a server that is slow, or broken.
 //!
 //! A server is read on the client's own connection to it, since it may offer each client something else; until that is
-//! there, what another client found is shown, or what a warm process of the server says.
+//! there, the offers that another client found are shown, or those of a warm process of the server.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -27,36 +27,36 @@ use crate::{
     rpc::{self, Failure},
 };
 
-/// How old what was read may be until the next list reads it again.
+/// The age from which the next list reads the offers of a server again.
 const FRESH: Duration = Duration::from_secs(5);
-/// Levels at which a client hears no warnings.
+/// The log levels at which a client hears no warnings.
 const ABOVE_WARNING: [&str; 4] = ["error", "critical", "alert", "emergency"];
 
 type Key = (String, Offer);
 
-/// What one client knows of what servers offer.
+/// One client's knowledge of the servers' offers.
 #[derive(Default)]
 pub(super) struct Known {
-    /// As its own connections tell, by server.
+    /// The offers that the client's own connections have found.
     own: HashMap<Key, Own>,
-    /// What is being read; its sender says `true` when there is something to show.
+    /// The offers that are being read; the receiver shows `true` when there is something to show.
     reading: HashMap<Key, watch::Receiver<bool>>,
-    /// Servers that say that their list is another while it is being read: it is read once more.
+    /// The lists that a server has changed while they are being read: they are read once more.
     again: HashSet<Key>,
-    /// Lists that were answered without these.
+    /// The offers that lists were answered without.
     left_out: HashSet<Key>,
-    /// Why servers could not be read.
+    /// The reasons why servers could not be read, by server.
     failures: BTreeMap<String, String>,
-    /// What the client was told of servers that are left out.
+    /// The reasons why servers are left out that the client was told, by server.
     told: BTreeMap<String, String>,
 }
 
-/// Who has told what a server offers.
+/// The source of a server's offers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
     /// The client's own connection to the server.
     Own,
-    /// The same, after the server has said that its list is another.
+    /// The same, after the server has told of a change of its list.
     OwnAfterChange,
     /// A warm process of the server, which knows nothing of the client.
     Warm,
@@ -68,8 +68,8 @@ struct Own {
 }
 
 impl Hub {
-    /// What a server offers, as far as that is known. A first page begins to read it again where it may be another; who
-    /// nobody has read yet is waited for, for a short while.
+    /// The offers of a server, as far as they are known. A first page begins to read them again where they may have
+    /// changed, and waits for a short while where nobody has read them yet.
     pub(super) async fn offered(
         self: &Arc<Self>,
         server: &Upstream,
@@ -99,7 +99,7 @@ impl Hub {
         known
     }
 
-    /// Reads again what lists were answered without.
+    /// Reads again the offers that lists were answered without.
     pub(super) fn read_left_out(self: &Arc<Self>, servers: &[Upstream]) {
         for server in servers.iter().filter(|server| server.trouble.is_none()) {
             for offer in Offer::ALL {
@@ -110,7 +110,7 @@ impl Hub {
         }
     }
 
-    /// A server says that what it offers is another now: the client is told when the new list is here.
+    /// Handles a server's word that its offers have changed: the client is told when the new list is here.
     pub(super) fn offer_changed(self: &Arc<Self>, from: &Arc<Connection>, offer: Offer) {
         let key = (from.server().to_owned(), offer);
         let (tell, reading) = watch::channel(false);
@@ -136,7 +136,7 @@ impl Hub {
         });
     }
 
-    /// Forgets what is known of servers that are gone or are others now.
+    /// Forgets the offers of servers that are gone or have changed.
     pub(super) fn forget_offers(&self, servers: &[Upstream]) {
         self.with_known(|it| {
             let is_there = |(name, _): &Key| servers.iter().any(|server| server.name == *name);
@@ -148,7 +148,7 @@ impl Hub {
         });
     }
 
-    /// Tells the client, once for each reason, of the servers that its list is without.
+    /// Tells the client, once for each reason, of the servers that are left out of its list.
     pub(super) async fn tell_troubles(&self, servers: &[Upstream], message: &Message, modern: bool) {
         let asks = message.params().meta().is_some_and(|meta| meta.log_level.is_some());
         let hears = if modern { asks } else { !self.hears_no_warnings() };
@@ -189,7 +189,7 @@ impl Hub {
         own.or_else(|| self.catalogues.get(&server.version, offer))
     }
 
-    /// Begins to read what a server offers, unless that is under way.
+    /// Begins to read the offers of a server, unless that is under way.
     fn read_offer(self: &Arc<Self>, server: &Upstream, offer: Offer) -> watch::Receiver<bool> {
         let (tell, reading) = watch::channel(false);
         let under_way = self.with_known(|it| match it.reading.get(&(server.name.clone(), offer)) {
@@ -206,7 +206,8 @@ impl Hub {
         reading
     }
 
-    /// Reads what a server offers; the client is told when it differs from what was shown, or the server has said so.
+    /// Reads the offers of a server; the client is told when they differ from those that were shown, or the server has
+    /// told of a change.
     async fn reading(self: Arc<Self>, server: Upstream, offer: Offer, source: Source, tell: watch::Sender<bool>) {
         let key = (server.name.clone(), offer);
         let mut source = source;
@@ -253,7 +254,7 @@ impl Hub {
         }
     }
 
-    /// Keeps what a server was found to offer.
+    /// Keeps the offers that a server was found to have, and tells the client of a change.
     async fn found(&self, server: &Upstream, offer: Offer, catalogue: Arc<Catalogue>, source: Source) {
         let key = (server.name.clone(), offer);
         let before = self.known_offer(server, offer);

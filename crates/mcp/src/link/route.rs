@@ -1,4 +1,4 @@
-//! Where a child's messages go: to the client that they are for, and to no other.
+//! The routes of a child's messages: each goes to the client that it is for, and to no other.
 //!
 //! An answer belongs to its request and progress to its token. Nothing on stdio says to which request a log message or
 //! a request of the child belongs: such a message is delivered when only one client can be meant, and otherwise not at
@@ -19,14 +19,14 @@ use crate::{
     session::Session,
 };
 
-/// Where one message goes.
+/// The stream that one message goes to, and the message.
 type Delivery = (Arc<Outlet>, Bytes);
 
-/// What a message holds until its client has it.
+/// The receipt that a message holds until its client has it.
 type Held = Option<Arc<Receipt>>;
 
 impl Link {
-    /// Delivers one line, whose receipt is dropped when whoever it was for has it.
+    /// Delivers one line; its receipt is dropped when its recipient has it.
     pub(super) async fn route(&self, line: Line, receipt: Held) {
         let bytes = match line {
             Line::Dropped(dropped) => return self.too_long(&dropped),
@@ -90,7 +90,7 @@ impl Link {
         pending.outlet.push(line, true, receipt).await;
     }
 
-    /// An error without an id, with the id of the request that it must be about.
+    /// Gives an error without an id the id of the request that it must be about.
     fn with_id(&self, message: &Message, pending: &Pending) -> Bytes {
         let text = String::from_utf8_lossy(&message.line);
         tracing::debug!(child = %self.id(), %text, "an error without an id");
@@ -171,7 +171,7 @@ impl Link {
         (self.serves == Serves::Session).then(|| self.lock().sessions.first().and_then(Weak::upgrade)).flatten()
     }
 
-    /// Tells the caller whose answer was dropped, or the child whose question was.
+    /// Tells the caller whose answer was dropped, or the child whose request was.
     fn too_long(&self, dropped: &Dropped) {
         let (bytes, limit) = (dropped.length, self.context.config.line_limit);
         tracing::warn!(child = %self.id(), bytes, limit, "a message of an MCP server is too long and was dropped");
@@ -196,7 +196,7 @@ impl Link {
         }
     }
 
-    /// Tells the owner, once.
+    /// Tells the owner, once, that the child writes something that is no message.
     fn rubbish(&self) {
         if !std::mem::replace(&mut self.lock().rubbish, true) {
             self.context.tell(BridgeEvent::Rubbish { child: self.id().clone() });
@@ -210,7 +210,7 @@ impl Link {
         sessions.iter().any(|other| !Arc::ptr_eq(other, session) && other.is_subscribed(&uri))
     }
 
-    /// Whether this session was asked this by the child; the answer to it may then be sent, once.
+    /// Whether the child has asked this session the request that the answer is for; the answer may then be sent, once.
     pub(crate) fn was_asked(&self, session: &Arc<Session>, answer: &Message) -> bool {
         let Some(key) = answer.key() else { return false };
         let mut state = self.lock();
@@ -238,7 +238,7 @@ impl State {
         vec![(Arc::clone(&pending.outlet), message.with([(place, own.unwrap_or_default())]))]
     }
 
-    /// The child gives up what it asked a client, or ends a subscription.
+    /// Handles a child's word that it gives up a request to a client, or ends a subscription.
     fn cancelled(&mut self, message: &Message, serves: Serves) -> Vec<Delivery> {
         let params = message.params();
         let Some(wanted) = params.request_id else { return Vec::new() };
@@ -255,7 +255,7 @@ impl State {
         Vec::new()
     }
 
-    /// For the subscription that the message names, or for the only request that can be meant.
+    /// Delivers a message to the subscription that it names, or to the only request that can be meant.
     fn for_requests(&mut self, message: &Message, method: &str) -> Vec<Delivery> {
         if let Some(tag) = message.params().meta().and_then(|meta| meta.subscription) {
             let known = IdKey::of(tag.get());

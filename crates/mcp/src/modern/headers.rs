@@ -1,4 +1,4 @@
-//! What headers say of a request must be what its body says.
+//! The rule that a request's headers say the same as its body.
 //!
 //! `Mcp-Method`, `Mcp-Name` and `Mcp-Param-*` let proxies route without reading bodies; a request whose headers say
 //! something else would pass a proxy as one thing and reach the server as another.
@@ -23,13 +23,13 @@ const NAME: HeaderName = HeaderName::from_static("mcp-name");
 /// The most pages of tools that are looked at.
 pub(crate) const PAGES: usize = 50;
 
-/// How long what tools say of headers is believed.
+/// How long the tools' rules about headers are believed.
 const BELIEVED: Duration = Duration::from_secs(60);
 
 /// How deep arguments are looked into.
 const DEPTH: usize = 8;
 
-/// What is wrong with a request.
+/// The fault in the headers, or in the `_meta`, of a request.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum Mismatch {
     #[error("params._meta lacks {0}")]
@@ -42,7 +42,7 @@ pub(super) enum Mismatch {
     Unreadable { header: String },
 }
 
-/// Which arguments of which tools a client repeats in headers, as the tools' schemas say (`x-mcp-header`).
+/// The arguments of tools that a client repeats in headers, as the tools' schemas say (`x-mcp-header`).
 #[derive(Debug)]
 pub struct HeaderRules {
     asked: Instant,
@@ -94,7 +94,7 @@ impl HeaderRules {
         self.asked.elapsed() > BELIEVED
     }
 
-    /// Takes the result of one `tools/list`; the cursor of the next page, as JSON, if there is one.
+    /// Adds the rules in the result of one `tools/list`; returns the cursor of the next page, as JSON, if there is one.
     pub fn add(&mut self, result: &RawValue) -> Option<String> {
         let page: ToolsResult = serde_json::from_str(result.get()).ok()?;
         for tool in page.tools {
@@ -125,7 +125,7 @@ impl HeaderRules {
         repeated.collect()
     }
 
-    /// Whether the headers of a call repeat its arguments.
+    /// Checks that the headers of a call repeat its arguments.
     pub(super) fn check(&self, headers: &HeaderMap, tool: &str, arguments: Option<&RawValue>) -> Result<(), Mismatch> {
         let Some(rules) = self.tools.get(tool) else { return Ok(()) };
         let arguments: Value =
@@ -145,7 +145,7 @@ impl HeaderRules {
     }
 }
 
-/// A text as the protocol writes it into a header: as it is, or as `=?base64?…?=` where no header could say it.
+/// A text as the protocol writes it into a header: as it is, or as `=?base64?…?=` where no header could hold it.
 #[must_use]
 pub fn header_value(text: &str) -> HeaderValue {
     let edges = [text.bytes().next(), text.bytes().last()];
@@ -156,7 +156,7 @@ pub fn header_value(text: &str) -> HeaderValue {
     HeaderValue::try_from(written).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// The headers that every request has.
+/// Checks the headers that every request has.
 pub(super) fn check(headers: &HeaderMap, message: &Message, method: &str) -> Result<(), Mismatch> {
     let params = message.params();
     let meta = params.meta().ok_or(Mismatch::Meta("io.modelcontextprotocol/protocolVersion"))?;
@@ -194,7 +194,7 @@ pub(crate) fn contradicts(headers: &HeaderMap, message: &Message) -> bool {
     })
 }
 
-/// The one header that notifications have too.
+/// Checks the one header that notifications have, too.
 pub(super) fn check_method(headers: &HeaderMap, method: &str) -> Result<(), Mismatch> {
     compare(headers, &METHOD, method)
 }
@@ -223,7 +223,7 @@ fn decoded(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Mis
     String::from_utf8(bytes).map(Some).map_err(|_| unreadable())
 }
 
-/// Whether a header says this argument.
+/// Whether a header repeats this argument.
 fn same(value: &Value, said: &str) -> bool {
     match value {
         Value::String(text) => text == said,
@@ -235,7 +235,7 @@ fn same(value: &Value, said: &str) -> bool {
     }
 }
 
-/// Finds what a schema says of headers.
+/// Collects the rules of a schema about headers.
 fn collect(schema: &Value, path: &mut Vec<String>, rules: &mut Vec<Rule>) {
     let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
     if path.len() >= DEPTH {

@@ -21,11 +21,11 @@ use crate::support::{
 /// Servers by name, some of whose tools may be used.
 #[derive(Default)]
 struct Servers {
-    /// One that is in trouble has none.
+    /// The servers' bridges by name; a server in trouble has none.
     bridges: Mutex<BTreeMap<String, Option<Arc<Bridge>>>>,
-    /// Of these servers this tool alone.
+    /// The servers of which only one tool may be used, each with this tool.
     only: Vec<(&'static str, &'static str)>,
-    /// Lists come of warm processes, too.
+    /// Whether lists come from warm processes, too.
     warm: bool,
     catalogues: Arc<Catalogues>,
     changes: watch::Sender<u64>,
@@ -120,7 +120,7 @@ fn names(result: &Value, of: &str) -> Vec<String> {
     items.iter().map(|item| item["name"].as_str().expect("a name").to_owned()).collect()
 }
 
-/// One list, and what was said before it.
+/// One list, and the messages before it.
 async fn list_once(client: &Client, of: &str) -> (Vec<String>, Vec<Value>) {
     let request = json!({ "jsonrpc": "2.0", "id": client.id(), "method": format!("{of}/list") });
     let answer = client.post(&request).await;

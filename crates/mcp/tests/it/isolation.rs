@@ -1,4 +1,4 @@
-//! What is one client's is no other's.
+//! The isolation of clients: nothing that belongs to one of them reaches another.
 
 use serde_json::json;
 

@@ -20,7 +20,7 @@ use tokio::{
     time::timeout,
 };
 
-/// Keeps what it launched; clones are the same keeper.
+/// A launcher that keeps the children that it launched; clones are the same keeper.
 #[derive(Clone)]
 pub(crate) struct Keeper {
     inner: ProcessLauncher,
@@ -35,7 +35,7 @@ struct Kept {
     child: Box<dyn Child>,
     output: Mutex<Output>,
     more: Notify,
-    /// Told when there is room again.
+    /// Notified when there is room again.
     room: Notify,
     /// Counts notes that were set; every second one waits a while for the next to overtake it.
     noted: Option<watch::Sender<usize>>,
@@ -46,7 +46,7 @@ struct Kept {
 
 #[derive(Default)]
 struct Output {
-    /// What was not acknowledged.
+    /// The output that was not acknowledged.
     bytes: VecDeque<u8>,
     closed: bool,
 }
@@ -58,7 +58,7 @@ struct Handle {
 
 struct Reader {
     kept: Arc<Kept>,
-    /// Read, but not acknowledged.
+    /// The number of bytes that were read, but not acknowledged.
     ahead: usize,
 }
 
@@ -84,7 +84,7 @@ impl Keeper {
         Self { overtaking: true, ..Self::new(inner) }
     }
 
-    /// Its children run and take no input.
+    /// A keeper whose children run and take no input.
     pub(crate) fn unwritable(inner: ProcessLauncher) -> Self {
         Self { unwritable: true, ..Self::new(inner) }
     }

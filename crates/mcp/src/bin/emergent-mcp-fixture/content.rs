@@ -1,4 +1,4 @@
-//! What there is to read: prompts, resources, lists.
+//! The fixture's prompts, resources and lists.
 
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ pub(crate) fn agreed(params: &Value) -> &'static str {
     VERSIONS.into_iter().find(|version| *version == wanted).unwrap_or(VERSIONS[0])
 }
 
-/// Answers what is the same in both eras.
+/// Answers the methods that are the same in both eras.
 pub(crate) fn answer(method: &str, params: &Value) -> Result<Value, Failure> {
     let name = || params.get("name").and_then(Value::as_str).unwrap_or_default();
     match method {

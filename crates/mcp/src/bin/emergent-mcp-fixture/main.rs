@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use peer::{Failure, Peer, Request};
 
-/// What the newer era's `_meta` keys begin with.
+/// The prefix of the newer era's `_meta` keys.
 const PREFIX: &str = "io.modelcontextprotocol/";
 
 fn main() {
@@ -60,8 +60,8 @@ fn main() {
     }
 }
 
-/// A message as some parsers read it: names in any case, another spelling before the right one, and what has no id is a
-/// request all the same.
+/// A message as some parsers read it: names count in any case, another spelling counts before the right one, and a
+/// message without an id is a request all the same.
 fn lenient(message: Value) -> Value {
     let Value::Object(members) = message else { return message };
     let lower = |members: serde_json::Map<String, Value>| -> serde_json::Map<String, Value> {
@@ -86,7 +86,7 @@ fn serve(request: &Request) {
     }
 }
 
-/// `None` is an answer that is given elsewhere, or never.
+/// Answers a request; `None` where the answer is given elsewhere, or never.
 fn dispatch(request: &Request) -> Result<Option<Value>, Failure> {
     let peer = &request.peer;
     if request.is_modern() {

@@ -158,7 +158,7 @@ fn opened(state: &str) -> Result<&str, Failure> {
     if mark == format!("{:016x}", seal(payload)) { Ok(payload) } else { Err(refused()) }
 }
 
-/// Enough for a fixture: nobody attacks it.
+/// The mark of a state: a weak hash, enough for a fixture, which nobody attacks.
 fn seal(state: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     ("fixture", state).hash(&mut hasher);

@@ -1,4 +1,4 @@
-//! The other side: writing to it, asking it, and what it has said of itself.
+//! The client of this server: messages and questions to it, and the facts that it has told of itself.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::PREFIX;
 
-/// Whoever speaks to this server.
+/// The client that speaks to this server.
 pub(crate) struct Peer {
     pub(crate) only_legacy: bool,
     pub(crate) only_modern: bool,
@@ -34,7 +34,7 @@ struct State {
     listening: Vec<(Value, Value)>,
 }
 
-/// A request and whom to answer.
+/// A request, and the client that its answer goes to.
 pub(crate) struct Request {
     pub(crate) id: Value,
     pub(crate) method: String,
@@ -57,7 +57,7 @@ impl Peer {
         Self { only_legacy, only_modern, count, next, state: Mutex::default() }
     }
 
-    /// Writes anything.
+    /// Writes a text as it is.
     pub(crate) fn raw(&self, text: &str) {
         let mut stdout = std::io::stdout().lock();
         // Whoever closed our stdout has ended us as well.
@@ -109,7 +109,7 @@ impl Peer {
         self.lock().client = params.clone();
     }
 
-    /// What the client said in `initialize`.
+    /// The parameters of the client's `initialize`.
     pub(crate) fn client(&self) -> Value {
         self.lock().client.clone()
     }
@@ -137,7 +137,7 @@ impl Peer {
         self.lock().listening.push((id.clone(), wanted.clone()));
     }
 
-    /// Tells of a change: everybody, or in the newer era those who listen for it.
+    /// Announces a change: to everybody, or in the newer era to the clients that listen for it.
     pub(crate) fn changed(&self, what: &str, modern: bool) {
         let method = format!("notifications/{what}/list_changed");
         if !modern {

@@ -1,4 +1,4 @@
-//! The tools, as both eras know them; what asks the client is the older era's.
+//! The tools, as both eras know them; those that ask the client belong to the older era.
 
 use std::{sync::atomic::Ordering, thread::sleep, time::Duration};
 
