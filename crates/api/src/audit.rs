@@ -1,12 +1,13 @@
-//! What the audit learns of a request: one layer around every handler that reaches into a workspace or changes one.
+//! The audit's layer around every handler that reaches into a workspace or changes one: collects the facts of a request
+//! for its row.
 //!
-//! Which routes those are, and what they are called, is taken from the OpenAPI document (`actions`): nobody has to
-//! remember the audit when a route is added. A row is recorded when the answer has been given to the end, so that
-//! streams count for as long as they last; one whose caller went away is recorded as abandoned when it is dropped.
+//! The routes and their names in the audit come from the OpenAPI document (`actions`), so that a new route needs no
+//! code here. A row is recorded once the whole answer has been sent, so that a stream's duration counts; a request
+//! whose caller went away is recorded as abandoned when it is dropped.
 //!
-//! | what | who says so |
+//! | fact | source |
 //! | --- | --- |
-//! | who calls | the extractor of the token |
+//! | caller | the extractor of the token |
 //! | arguments | the extractors of bodies and queries, through [`Check::arguments`](crate::check::Check::arguments) |
 //! | problem | [`Refusal`](crate::problem::Refusal), with the answer |
 //! | time-out of a command | the handlers of commands |
@@ -39,10 +40,10 @@ use self::{
 };
 use crate::{observe::RequestId, problem::ProblemKind, state::ApiState};
 
-/// Under which session the caller works.
+/// The header that names the caller's session.
 pub(crate) const SESSION: HeaderName = HeaderName::from_static("emergent-session");
 
-/// The layer.
+/// The audit's layer.
 pub(crate) async fn audit(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>();
     let action = route.and_then(|route| state.actions().find(request.method(), route.as_str()));
@@ -78,13 +79,13 @@ pub(crate) async fn audit(State(state): State<ApiState>, mut request: Request, n
     }
 }
 
-/// The session that the caller names. What is no session id is refused elsewhere.
+/// Returns the session that the caller names. A text that is no session id is refused elsewhere.
 fn session(request: &Request) -> Option<String> {
     let text = request.headers().get(SESSION)?.to_str().ok()?;
     Uuid::try_parse(text).ok().map(|id| id.to_string())
 }
 
-/// The workspace that a path names.
+/// Returns the workspace that a path names.
 fn workspace(path: &str) -> Option<emergent_core::WorkspaceId> {
     path.strip_prefix(actions::WORKSPACES)?.split('/').find(|part| !part.is_empty())?.parse().ok()
 }

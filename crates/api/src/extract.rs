@@ -1,4 +1,4 @@
-//! Reading requests: every failure is a problem that names what is to blame.
+//! Extractors of requests. Every failure is a problem that names the part of the request at fault.
 
 use std::io;
 
@@ -112,7 +112,7 @@ impl<S: Send + Sync> FromRequest<S> for FileBody {
     }
 }
 
-/// The type of a body that has parts.
+/// Returns the content type of a body that has parts.
 fn form_type(headers: &HeaderMap) -> Option<String> {
     let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     form::is_multipart(content_type).then(|| content_type.to_owned())
@@ -190,7 +190,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ExecutionPath {
     }
 }
 
-/// A parameter of the path, its percent-encoding undone.
+/// Returns a parameter of the path, its percent-encoding undone.
 pub(crate) async fn path_parameter<S: Send + Sync>(
     parts: &mut Parts,
     state: &S,
@@ -203,7 +203,7 @@ pub(crate) async fn path_parameter<S: Send + Sync>(
     found.ok_or_else(|| Refusal::new(ProblemKind::Internal, format!("the route has no parameter {name}")))
 }
 
-/// The workspace in a path. Its name, if there was one, has been replaced by its id already.
+/// Returns the id of the workspace in a path. The name, if there was one, has been replaced by the id already.
 fn workspace_id(parts: &Parts, text: &str) -> Result<WorkspaceId, Refusal> {
     text.parse().map_err(|_| {
         if parts.extensions.get::<NotLookedUp>().is_some() {
@@ -231,7 +231,7 @@ fn require_json(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-/// Reads a body; what it takes is held until the request ends.
+/// Reads a body; the memory that it takes is held until the request ends.
 pub(crate) async fn read_all(body: Body, limits: Limits) -> Result<Bytes, Refusal> {
     emergent_budget::read(body, limits, Some(Pace::OF_CLIENTS)).await.map_err(|error| match error {
         ReadError::TooLong(bytes) => Refusal::new(
@@ -265,7 +265,7 @@ fn json_refusal(error: serde_path_to_error::Error<serde_json::Error>) -> Refusal
     form_refusal(&path, &inner.to_string())
 }
 
-/// What serde says about data that does not fit, as a problem: wrong forms are 400, impossible values 422.
+/// Turns an error of serde into a problem: a wrong form is 400, an impossible value 422.
 fn form_refusal(path: &str, message: &str) -> Refusal {
     let message = message.split(" at line ").next().unwrap_or(message);
     let is_form =
@@ -276,7 +276,8 @@ fn form_refusal(path: &str, message: &str) -> Refusal {
     Refusal::of_field(kind, blamed_field(path, message), words::explain(message))
 }
 
-/// The field that a message blames: serde names an unknown or missing one in the message, relative to its object.
+/// Returns the field that a message blames: serde names an unknown or missing one in the message, relative to its
+/// object.
 fn blamed_field(path: &str, message: &str) -> String {
     let path = if path == "." { "" } else { path };
     let named = ["unknown field `", "missing field `", "duplicate field `"]

@@ -1,7 +1,7 @@
-//! Which hosts the server answers for.
+//! The host names that the server answers for.
 //!
-//! A server on a loopback address has no other guard against a web page whose name is made to resolve to 127.0.0.1
-//! (DNS rebinding) than the `Host` that the browser then sends.
+//! On a loopback address, the `Host` header is the server's only guard against DNS rebinding: a web page whose name is
+//! made to resolve to 127.0.0.1.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -20,15 +20,15 @@ use crate::{
 /// The hosts that requests may name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hosts {
-    /// Any: the server listens on an address that others reach.
+    /// Any host: the server listens on an address that other machines reach.
     Any,
     /// Loopback names and addresses, and these names.
     LoopbackAnd(Vec<String>),
 }
 
 impl Hosts {
-    /// What fits a listener: names are checked on loopback addresses only. `also` are the names that a reverse proxy
-    /// passes on.
+    /// Returns the host names for a listener: names are checked on loopback addresses only. `also` holds the names that
+    /// a reverse proxy passes on.
     pub fn for_listener(address: SocketAddr, also: Vec<String>) -> Self {
         if address.ip().is_loopback() { Self::LoopbackAnd(also) } else { Self::Any }
     }
@@ -44,7 +44,7 @@ impl Hosts {
 }
 
 impl Hosts {
-    /// Whether pages of this host (and port) may use the server.
+    /// Returns whether pages of this host (and port) may use the server.
     pub(crate) fn allows_origin(&self, host: &str) -> bool {
         match self {
             Self::LoopbackAnd(_) => self.allows(host),

@@ -1,4 +1,4 @@
-//! MCP endpoints: those of hosted servers, and what clients need to find out how to be let in (RFC 9728).
+//! The MCP endpoints of hosted servers, and the metadata that tells clients how to authenticate (RFC 9728).
 
 mod allowed;
 mod gateway;
@@ -32,12 +32,12 @@ use crate::{
     state::ApiState,
 };
 
-/// Where clients look for what a resource asks of them.
+/// The path of the metadata on how to authenticate at a resource.
 const METADATA: &str = "/.well-known/oauth-protected-resource";
 
 pub(crate) use allowed::Allowed;
 
-/// All of it. The endpoint for all servers asks the endpoints of each.
+/// Returns the routes of all MCP endpoints. The endpoint for all servers asks the endpoints of each.
 pub(crate) fn routes(state: &ApiState) -> Router<ApiState> {
     let forwarded = middleware::from_fn_with_state(state.clone(), forward::route);
     let called = post(call_mcp_server);
@@ -51,7 +51,7 @@ pub(crate) fn routes(state: &ApiState) -> Router<ApiState> {
         .route("/.well-known/oauth-protected-resource/{*resource}", get(metadata))
 }
 
-/// Ends what tokens have at MCP servers with them, for as long as there are tokens.
+/// Ends the MCP sessions of each token that ends, for as long as there are tokens.
 async fn end_with_tokens(mut ends: broadcast::Receiver<TokenId>, gateways: Weak<Gateways>, hosting: Hosting) {
     loop {
         let ended = match ends.recv().await {
@@ -71,7 +71,7 @@ fn endpoints() -> Router<ApiState> {
     Router::new().route("/api/v1/mcp/servers/{id}/mcp", any(endpoint))
 }
 
-/// The endpoint of one server, named by its id or its name.
+/// Serves the endpoint of one server, named by its id or its name.
 async fn endpoint(State(state): State<ApiState>, Path(given): Path<String>, request: Request) -> Response {
     let base = base_of(request.headers(), &state);
     let path = request.uri().path().to_owned();
@@ -101,8 +101,8 @@ async fn endpoint(State(state): State<ApiState>, Path(given): Path<String>, requ
     }
 }
 
-/// A request that calls nothing but what may be used, however it is read: its body is written anew, and what could make
-/// a server read it in another way is left out.
+/// Returns a request that calls only what the caller may use, however the server reads it; refuses any other. The body
+/// is written anew, and everything is left out that could make a server read it in another way.
 async fn judged(allowed: Allowed<'_>, request: Request, limit: usize) -> Result<Request, Refusal> {
     let (mut parts, body) = request.into_parts();
     let whole = read_all(body, Limits::bytes(limit)).await?;
@@ -120,7 +120,7 @@ async fn judged(allowed: Allowed<'_>, request: Request, limit: usize) -> Result<
     Ok(Request::from_parts(parts, Body::from(body)))
 }
 
-/// A page in a browser must not speak to the server behind its user's back.
+/// Refuses requests of web pages in a browser, which must not speak to the server behind the user's back.
 fn check_origin(headers: &HeaderMap, state: &ApiState) -> Result<(), Refusal> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let host = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok()).and_then(|origin| {
@@ -134,7 +134,8 @@ fn check_origin(headers: &HeaderMap, state: &ApiState) -> Result<(), Refusal> {
     Err(Refusal::new(ProblemKind::OriginNotAllowed, detail))
 }
 
-/// What a resource asks of its clients: a bearer token. There is no authorization server that gives them out.
+/// Returns the requirements of a resource on its clients: a bearer token. There is no authorization server that issues
+/// tokens.
 async fn metadata(State(state): State<ApiState>, uri: Uri, headers: HeaderMap) -> Json<Value> {
     let resource = uri.path().strip_prefix(METADATA).unwrap_or_default();
     Json(json!({
@@ -146,7 +147,7 @@ async fn metadata(State(state): State<ApiState>, uri: Uri, headers: HeaderMap) -
     }))
 }
 
-/// A refusal that says where to read what is asked for.
+/// Builds a refusal with the address of the metadata on how to authenticate.
 fn challenge(refusal: Refusal, base: &str, path: &str) -> Response {
     let error = match refusal.kind() {
         ProblemKind::Unauthorized => "invalid_token",
@@ -161,7 +162,7 @@ fn challenge(refusal: Refusal, base: &str, path: &str) -> Response {
     response
 }
 
-/// How the caller reaches this server.
+/// Returns the URL at which the caller reaches this server.
 fn base_of(headers: &HeaderMap, state: &ApiState) -> String {
     if let Some(url) = state.public_url() {
         return url.to_owned();

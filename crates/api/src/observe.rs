@@ -1,4 +1,4 @@
-//! What is done around every request: a request id, a span, metrics, and the promise that what is not a success is a
+//! The outermost layer of every request: assigns a request id, opens a span, records metrics, and makes every failure a
 //! problem.
 
 use std::{any::Any, time::Instant};
@@ -20,7 +20,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug, Clone)]
 pub(crate) struct RequestId(pub(crate) String);
 
-/// Marks an answer whose errors are of another protocol: they are passed on as they are.
+/// Marks an answer whose errors belong to another protocol and are passed on unchanged.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Verbatim;
 
@@ -58,7 +58,7 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// The method, for labels: what callers make up would make time series without end.
+/// Returns the method for labels: methods that callers make up would make time series without end.
 fn known_method(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
@@ -70,7 +70,7 @@ fn known_method(method: &Method) -> &'static str {
     }
 }
 
-/// A caller's own id if it is a plain word, else a new one.
+/// Returns the caller's own id if it is a plain word, otherwise a new one.
 fn request_id(request: &Request) -> HeaderValue {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
     let given = request.headers().get(REQUEST_ID);
@@ -80,7 +80,7 @@ fn request_id(request: &Request) -> HeaderValue {
     })
 }
 
-/// Failures that no handler of ours has made, such as a library's bare 400, become problems too.
+/// Turns failures that no handler of this server has made, such as a library's bare 400, into problems.
 fn as_problem(response: Response) -> Response {
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error()) {
@@ -101,7 +101,7 @@ fn as_problem(response: Response) -> Response {
     Refusal::new(kind, kind.explanation().replace('\n', " ").trim().to_owned()).into_response()
 }
 
-/// What a panic answers. The reason stays in the log.
+/// Returns the answer to a request whose handler panicked. The reason stays in the log.
 #[expect(clippy::needless_pass_by_value, reason = "the panic layer calls it so")]
 pub(crate) fn panicked(reason: Box<dyn Any + Send + 'static>) -> Response {
     let text = reason.downcast_ref::<&str>().copied().or_else(|| reason.downcast_ref::<String>().map(String::as_str));

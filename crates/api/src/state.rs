@@ -1,4 +1,4 @@
-//! What the handlers share.
+//! The state that all handlers share.
 
 use std::{sync::Arc, time::Instant};
 
@@ -16,29 +16,29 @@ use crate::{
     rates::{RateLimit, Rates},
 };
 
-/// What the API is made of.
+/// The parts that the API is made of.
 pub struct ApiParts {
-    /// The domain.
+    /// The service of workspaces.
     pub workspaces: Workspaces,
-    /// Hosted MCP servers.
+    /// The service of hosted MCP servers.
     pub hosting: Hosting,
-    /// Where others reach this server, where that is known.
+    /// The URL at which clients reach this server, where it is known.
     pub public_url: Option<String>,
-    /// Where tokens are kept.
+    /// The store that keeps the tokens.
     pub store: Store,
-    /// Renders the metrics that the process records.
+    /// The exporter of the metrics that the process records.
     pub metrics: PrometheusHandle,
-    /// Which hosts the server answers for.
+    /// The host names that the server answers for.
     pub hosts: Hosts,
-    /// How other servers are reached.
+    /// The client for requests to other servers.
     pub peers: Peers,
-    /// What requests may hold in memory.
+    /// The memory that requests may hold.
     pub budget: Budget,
-    /// How often each project may call; `None` for as often as it likes.
+    /// The rate at which each project may call; `None` for no limit.
     pub rate_limit: Option<RateLimit>,
 }
 
-/// What the handlers share. Clones are cheap.
+/// The state that all handlers share. Clones are cheap.
 #[derive(Clone)]
 pub struct ApiState(Arc<Inner>);
 
@@ -57,7 +57,7 @@ struct Inner {
 }
 
 impl ApiState {
-    /// Puts the parts together.
+    /// Builds the state from its parts.
     pub fn new(parts: ApiParts) -> Self {
         let ApiParts { workspaces, hosting, public_url, store, metrics, hosts, peers, budget, rate_limit } = parts;
         let (tokens, actions) = (Tokens::new(store), Actions::of(&crate::openapi()));

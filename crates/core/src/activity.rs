@@ -10,7 +10,7 @@ use std::{
 
 use emergent_store::IdlePolicy;
 
-/// The use of one workspace, and what follows when there is none.
+/// The use of one workspace: the calls under way, the time of its last use, and its idle policy.
 pub(crate) struct Activity {
     calls: AtomicUsize,
     quiet: Mutex<Quiet>,
@@ -18,7 +18,7 @@ pub(crate) struct Activity {
 
 struct Quiet {
     policy: IdlePolicy,
-    /// When it was last seen to be used.
+    /// The time at which the workspace was last seen to be used.
     since: Instant,
 }
 
@@ -29,7 +29,7 @@ impl Activity {
         Self { calls: AtomicUsize::new(0), quiet: Mutex::new(Quiet { policy, since: Instant::now() }) }
     }
 
-    /// What is to happen when nobody uses it, as decided last.
+    /// Returns the idle policy that was set last.
     pub(crate) fn policy(&self) -> IdlePolicy {
         self.quiet.lock().unwrap_or_else(PoisonError::into_inner).policy
     }
@@ -38,7 +38,7 @@ impl Activity {
         self.quiet.lock().unwrap_or_else(PoisonError::into_inner).policy = policy;
     }
 
-    /// How long it has been without calls; nothing while there are some.
+    /// Returns how long the workspace has been without calls; zero while calls are under way.
     pub(crate) fn quiet_for(&self) -> Duration {
         if self.is_called() {
             return Duration::ZERO;
@@ -46,7 +46,7 @@ impl Activity {
         self.quiet.lock().unwrap_or_else(PoisonError::into_inner).since.elapsed()
     }
 
-    /// Whether it has been without calls for as long as its policy says, up to now.
+    /// Returns whether the workspace has been without calls for as long as its idle policy says.
     pub(crate) fn is_unused(&self) -> bool {
         self.quiet_for() >= self.policy().after
     }
@@ -55,23 +55,24 @@ impl Activity {
         self.calls.load(Ordering::Acquire) > 0
     }
 
-    /// It is used right now.
+    /// Sets the time of the last use to now.
     pub(crate) fn note(&self) {
         self.quiet.lock().unwrap_or_else(PoisonError::into_inner).since = Instant::now();
     }
 
-    /// It was last used so long ago.
+    /// Sets the time of the last use to `ago` before now.
     pub(crate) fn note_ago(&self, ago: Duration) {
         let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
         quiet.since = Instant::now().checked_sub(ago).unwrap_or(quiet.since);
     }
 
-    /// A call begins.
+    /// Counts a call that begins.
     pub(crate) fn begin(&self) {
         self.calls.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// A call ends. The clock is set before the call is taken off, so that nobody sees an old quiet without calls.
+    /// Counts a call that ends. Sets the time of the last use before the call is taken off, so that nobody sees an old
+    /// time without calls.
     pub(crate) fn end(&self) {
         self.note();
         self.calls.fetch_sub(1, Ordering::AcqRel);

@@ -1,5 +1,5 @@
-//! Workspaces that are being admitted: their rows may be committed at any moment, and the registry does not know them yet.
-//! Whoever compares rows, registry and engine leaves them alone.
+//! Workspaces that are being admitted: their rows may be committed at any moment, and the registry does not know them
+//! yet. Code that compares rows, registry and engine leaves these workspaces alone.
 
 use std::{
     collections::HashSet,
@@ -12,7 +12,8 @@ use emergent_provider::WorkspaceId;
 #[derive(Clone, Default)]
 pub(crate) struct Admissions(Arc<Mutex<HashSet<WorkspaceId>>>);
 
-/// One admission, for as long as this is kept: until the registry knows the workspace, or nothing came of it.
+/// One admission. The workspace counts as being admitted while this value exists: until the registry knows the
+/// workspace, or the create has failed.
 pub(crate) struct AdmissionGuard {
     id: WorkspaceId,
     all: Admissions,
@@ -21,14 +22,14 @@ pub(crate) struct AdmissionGuard {
 // === impl Admissions ===
 
 impl Admissions {
-    /// Notes that a workspace is being admitted. An id is admitted once.
+    /// Notes that a workspace is being admitted. Every id is admitted only once.
     pub(crate) fn begin(&self, id: WorkspaceId) -> AdmissionGuard {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
         AdmissionGuard { id, all: self.clone() }
     }
 
-    /// Whether a workspace is being admitted. To be asked before the registry: a workspace leaves this list after it has
-    /// come into the registry.
+    /// Returns whether a workspace is being admitted. Ask this before the registry: a workspace leaves this list only
+    /// after it has come into the registry.
     pub(crate) fn has(&self, id: WorkspaceId) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
     }

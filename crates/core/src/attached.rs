@@ -1,39 +1,39 @@
-//! Who holds a workspace, as this process knows it, so that a call need not ask the store.
+//! The holder of each workspace as this process knows it, so that a call need not ask the store.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use emergent_store::{SessionId, SessionRow};
 use tokio::sync::{Mutex, MutexGuard};
 
-/// Who holds one workspace.
+/// The holder of one workspace.
 #[derive(Default)]
 pub(crate) struct Attached {
-    /// Kept locked while the store is asked or told, so that what is known here is what the store knows. Only attaching,
-    /// detaching and calls that name a session wait for it.
+    /// The known holder. Stays locked while the store is read or written, so that this value equals the store's. Only
+    /// attaching, detaching and calls that name a session wait for the lock.
     known: Mutex<Known>,
 }
 
-/// What is known of a workspace's holder.
+/// The knowledge that this process has of a workspace's holder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Known {
-    /// Nothing: the store has to be asked.
+    /// This process knows nothing of the holder; the store has to be asked.
     #[default]
     Nothing,
-    /// Nobody holds it.
+    /// Nobody holds the workspace.
     Free,
-    /// The holder of this session does.
+    /// The holder of this session holds the workspace.
     By(SessionRow),
 }
 
-/// What a session may do.
+/// The standing of a session that makes a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It is the one that is attached; its lease, where it has one, lasts until then and need not be put off.
+    /// The session is the attached one; its lease, where it has one, needs no renewal yet.
     Holds,
-    /// The same, and its lease is to be put off until then.
+    /// The session is the attached one, and its lease is to be renewed until this time.
     HoldsAndRenews(DateTime<Utc>),
-    /// Another one is attached.
+    /// Another session is attached.
     Other(SessionRow),
-    /// None is attached.
+    /// No session is attached.
     Free,
 }
 
@@ -52,13 +52,13 @@ impl Known {
         open.map_or(Self::Free, Self::By)
     }
 
-    /// How long the holder may be silent; `None`: for as long as it likes, or there is none.
+    /// Returns how long the holder may be silent; `None` where there is no holder or the lease has no limit.
     pub(crate) fn lease(&self) -> Option<std::time::Duration> {
         let Self::By(open) = self else { return None };
         open.lease
     }
 
-    /// How a session stands at this moment.
+    /// Returns the standing of a session at this time.
     pub(crate) fn standing(&self, session: SessionId, at: DateTime<Utc>) -> Standing {
         let Self::By(open) = self else { return Standing::Free };
         if open.expires_at.is_some_and(|end| end <= at) {
@@ -71,7 +71,8 @@ impl Known {
     }
 }
 
-/// Until when a lease is put off by a call: it is recorded when a third of it has passed, not with every call.
+/// Returns the new end of a lease that a call renews. A renewal is recorded once a third of the lease has passed, not
+/// with every call.
 fn renewal(open: &SessionRow, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let lease = TimeDelta::from_std(open.lease?).ok()?;
     let left = open.expires_at? - at;

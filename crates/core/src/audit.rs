@@ -1,11 +1,12 @@
-//! What was done in workspaces and with them, and by whom: one row for each call and each step of a workspace's life.
+//! The audit: one row for each call and for each step of a workspace's life, with the action, the actor and the
+//! outcome.
 //!
-//! Whoever does something only puts a row into a queue; one task writes the rows, in batches, so that no request
-//! waits for the database. The queue is bounded. Of a project that floods it rows are lost, counted, and the count is a
-//! row of that project's.
+//! An action only puts its row into a queue; one task writes the rows, in batches, so that no request waits for the
+//! database. The queue is bounded. Where a project floods the queue, rows of that project are lost; the number of lost
+//! rows is recorded as a row of the project.
 //!
-//! A part of this service that does something to a workspace says so with [`Audit::begin`] and [`Act::end`]. Who
-//! asked for it is known by itself ([`Origin`]); work that is handed to a task of the service takes that along with
+//! Code of this service that changes a workspace records the step with [`Audit::begin`] and [`Act::end`]. The actor
+//! comes from the task-local [`Origin`]; work that moves to another task of the service takes the origin along with
 //! [`inherit`].
 
 mod act;
@@ -36,7 +37,7 @@ pub use settings::{ArgumentLevel, AuditConfig};
 
 use self::{queue::Queue, writer::Writer};
 
-/// Takes rows. Clones share the queue.
+/// The entrance of the audit: takes rows into the queue. Clones share the queue.
 #[derive(Clone)]
 pub struct Audit {
     queue: Arc<Queue>,
@@ -46,14 +47,14 @@ pub struct Audit {
     tasks: TaskTracker,
 }
 
-/// How many rows of each project were lost and are not told of yet.
+/// The number of lost rows of each project that no row reports yet.
 #[derive(Clone, Default)]
 struct Lost(Arc<Mutex<BTreeMap<ProjectId, u64>>>);
 
 // === impl Audit ===
 
 impl Audit {
-    /// Starts the task that writes.
+    /// Starts the task that writes the rows.
     pub(crate) fn start(store: Store) -> Self {
         let (queue, written) = (Arc::<Queue>::default(), Arc::default());
         let (lost, closing, tasks) = (Lost::default(), CancellationToken::new(), TaskTracker::new());
@@ -62,7 +63,7 @@ impl Audit {
         Self { queue, lost, written, closing, tasks }
     }
 
-    /// Queues a row. Never waits.
+    /// Queues a row; never waits.
     pub fn record(&self, row: AuditRow) {
         if let Some(project) = self.queue.push(row) {
             counter!("emergent_audit_rows_total", "outcome" => "lost").increment(1);
@@ -70,17 +71,17 @@ impl Audit {
         }
     }
 
-    /// How many rows wait to be written.
+    /// Returns how many rows wait to be written.
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }
 
-    /// How many rows were written since this was last asked.
+    /// Returns how many rows were written since the last call of this function.
     pub(crate) fn take_written(&self) -> u64 {
         self.written.swap(0, Ordering::Relaxed)
     }
 
-    /// Writes what is queued and ends the task. Rows that come later are lost.
+    /// Writes the queued rows and ends the task. Rows that come later are lost.
     pub(crate) async fn close(&self) {
         self.closing.cancel();
         self.tasks.close();

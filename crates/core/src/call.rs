@@ -16,34 +16,35 @@ use crate::{
     situation::Situation,
 };
 
-/// When a caller of a workspace that is still being made should try again.
+/// How long a caller of a workspace that is still being made should wait before it tries again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long after a connection broke the engine may take to tell that the sandbox has ended.
+/// How long the engine may take to report the end of a sandbox after its connection broke.
 const NEWS: Duration = Duration::from_secs(2);
 
-/// The guest of one workspace, ready to be called. Cheap to make: take one for each call, so that the workspace's
-/// state is looked at and its use is noted.
+/// The guest of one workspace, ready for a call. Cheap to make: take a new one for each call, so that the workspace's
+/// state is checked and its use is noted.
 #[derive(Clone)]
 pub struct GuestSession {
     guest: Guest,
     pub(crate) entry: Arc<Entry>,
-    /// The workspace is not brought to rest while this or a clone of it is kept.
+    /// Keeps the workspace from being put to rest for idleness while this session or a clone of it exists.
     under_way: Arc<CallGuard>,
 }
 
-/// What a call does that takes room on a disk.
+/// The effect of a call that needs room on a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// It starts programs, which may write.
+    /// The call starts programs, which may write.
     Run,
-    /// It writes files itself.
+    /// The call writes files itself.
     Write,
 }
 
 // === impl GuestSession ===
 
 impl GuestSession {
-    /// Calls the guest. Where the workspace ends under the call, the error says so, and not only that a connection broke.
+    /// Calls the guest. Where the workspace ends during the call, the error says so instead of only reporting a broken
+    /// connection.
     ///
     /// # Errors
     /// [`CallError`].
@@ -61,7 +62,7 @@ impl GuestSession {
         &self.guest
     }
 
-    /// The failure of a call; the end of its workspace where that is the cause.
+    /// Turns a failed call into its error: the end of the workspace, where that is the cause.
     pub(crate) async fn explained(&self, error: GuestCallError) -> CallError {
         let (execution, may_have_happened) = match &error {
             GuestCallError::Interrupted { execution_id, .. } => (execution_id.clone(), true),
@@ -82,7 +83,7 @@ impl GuestSession {
         }
     }
 
-    /// A stream out of the workspace, which counts as a call under way until it ends or is dropped.
+    /// Wraps a stream out of the workspace so that it counts as a call under way until it ends or is dropped.
     pub fn keep_under_way<S: Stream>(&self, stream: S) -> impl Stream<Item = S::Item> + use<S> {
         let under_way = Arc::clone(&self.under_way);
         stream.inspect(move |_| {
@@ -94,7 +95,7 @@ impl GuestSession {
 // === impl Core ===
 
 impl Core {
-    /// The guest of a workspace that takes calls; nothing is waited for then, and no row is read.
+    /// Returns the guest of a workspace; for one that takes calls, waits for nothing and reads no row.
     pub(crate) async fn guest(
         self: &Arc<Self>,
         project: ProjectId,
@@ -114,7 +115,7 @@ impl Core {
         self.session(entry).await
     }
 
-    /// The guest of a workspace for a call of this kind.
+    /// Returns the guest of a workspace for a call with this effect on the disk.
     pub(crate) async fn guest_for(
         self: &Arc<Self>,
         project: ProjectId,
@@ -131,7 +132,7 @@ impl Core {
         self.guest(project, id).await
     }
 
-    /// The guest of a workspace, started again first if it had ended by itself.
+    /// Returns the guest of a workspace; first starts the workspace again if it had ended by itself.
     pub(crate) async fn session(self: &Arc<Self>, entry: Arc<Entry>) -> Result<GuestSession, CallError> {
         loop {
             if let Some((guest, under_way)) = entry.begin_call() {
@@ -163,7 +164,7 @@ impl Core {
     }
 }
 
-/// Why a workspace in this situation takes no calls.
+/// Returns the error of a call to a workspace in this situation.
 pub(crate) fn refusal(situation: Situation) -> CallError {
     let state = situation.word();
     match decide(Operation::Call, situation) {

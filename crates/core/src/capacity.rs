@@ -1,28 +1,28 @@
-//! How much is in use of what may be: of the whole installation, and of one project.
+//! The capacity in use and its limits: of the whole installation, and of one project.
 
 use emergent_store::{ProjectId, Quota, QuotaUse};
 
 use crate::{LookupError, inner::Core};
 
-/// How much is in use.
+/// The capacity in use and its limits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Capacity {
-    /// Agent workspaces that are creating, ready or paused, on all servers: of all projects, or of the one that was
-    /// asked for.
+    /// The number of agent workspaces that are creating, ready or paused, on all servers: of all projects, or of the
+    /// project in the query.
     pub active: u64,
-    /// How many there may be.
+    /// The greatest number of such workspaces (`WORKSPACE_MAX_CONCURRENT`).
     pub limit: u32,
-    /// The share of the limit, in percent, from which on it is near.
+    /// The share of the limit, in percent, from which on [`near_limit`](Self::near_limit) is true.
     pub threshold_pct: u8,
-    /// It is reached.
+    /// Whether the threshold is reached.
     pub near_limit: bool,
-    /// What the project may have.
+    /// The project's quota.
     pub quota: Quota,
-    /// What it has.
+    /// The part of the quota that the project uses.
     pub used: QuotaUse,
 }
 
-/// Whether so many are near the limit: none never are.
+/// Returns whether this number of workspaces has reached the threshold; never true for 0.
 pub(crate) fn is_near(active: u64, limit: u32, threshold_pct: u8) -> bool {
     active > 0 && active * 100 >= u64::from(limit) * u64::from(threshold_pct)
 }

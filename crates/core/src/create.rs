@@ -35,17 +35,17 @@ use crate::{
     validate::{Checked, check},
 };
 
-/// How long a guest may take to answer first, however slow the host is.
+/// How long a guest may take to give its first answer, however slow the host is.
 pub(crate) const FIRST_ANSWER: Duration = Duration::from_secs(30);
-/// When a caller that found no room should try again.
+/// How long a caller that found no room should wait before it tries again.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// A workspace to make, admitted.
+/// An admitted order for a workspace.
 pub(crate) struct Order {
     spec: SandboxSpec,
     hand_over: HandOver,
     choice: Choice,
-    /// A sandbox that is there already.
+    /// The member of the warm pool that becomes the workspace, if there is one.
     member: Option<Member>,
 }
 
@@ -71,8 +71,8 @@ enum Unready {
 // === impl Core ===
 
 impl Core {
-    /// Admits a workspace and has a task make it. The whole of it is owned: a caller that goes away half-way leaves
-    /// nothing behind that nobody drives.
+    /// Admits a workspace and has a task make it. The task owns the whole of it: a caller that goes away half-way
+    /// leaves nothing behind without a task that finishes it.
     pub(crate) async fn create(
         self: &Arc<Self>,
         project: ProjectId,
@@ -205,7 +205,7 @@ impl Core {
         self.pool.take(&need, &self.admissions)
     }
 
-    /// A workspace that is to be made by its provider and no other, out of nothing that is there.
+    /// Makes the order for a workspace that only its own provider may make, without a member of the warm pool.
     pub(crate) fn order(&self, row: &WorkspaceRow, environment: BTreeMap<String, String>) -> Order {
         let hand_over = self.given_to(row, environment);
         Order { spec: self.spec(row), hand_over, choice: Choice::only(row.provider), member: None }
@@ -230,7 +230,7 @@ impl Core {
         }
     }
 
-    /// Drives a create to its end, whatever that is, and lets the turn go.
+    /// Drives a create to its end, with or without success, and then releases the turn.
     pub(crate) async fn drive(self: Arc<Self>, entry: Arc<Entry>, turn: Turn, order: Order) {
         let began = Instant::now();
         self.steps.created(entry.id, CreateStep::IntentRecorded);
@@ -349,8 +349,8 @@ impl Core {
         created
     }
 
-    /// Has the engine know that a member of the warm pool is a workspace now, for the case that its row is lost. Nobody
-    /// waits for it: while the row is there it says as much.
+    /// Tells the engine that a member of the warm pool is a workspace now, for the case that its row is lost. Runs in
+    /// the background: while the row exists, the row says the same.
     pub(crate) fn mark_handed_over(&self, entry: &Entry) {
         let Some(registered) = self.providers.get(entry.provider()).map(Arc::clone) else { return };
         let id = entry.id;
@@ -387,7 +387,8 @@ impl Core {
         Ok(())
     }
 
-    /// Leaves a create whose image was still being pulled: whoever destroys it goes on, or the server goes down.
+    /// Leaves a create whose image was still being pulled: the task that destroys the workspace goes on, or the server
+    /// shuts down.
     async fn leave(&self, entry: &Entry) {
         tracing::info!("create given up while the image was being pulled");
         if !self.is_going_down() {
@@ -398,8 +399,8 @@ impl Core {
         }
     }
 
-    /// Tells a provider's failure from the request's own: an image that cannot be had or started says nothing about
-    /// the next request.
+    /// Tells a provider's failure from the request's own failure: an image that cannot be pulled or started says
+    /// nothing about the next request.
     fn blame(&self, entry: &Entry, error: &Unready) -> ErrorReason {
         let Some(registered) = self.providers.get(entry.provider()) else { return ErrorReason::CreateFailed };
         match error {
@@ -428,7 +429,7 @@ impl Core {
         }
     }
 
-    /// Removes what there is of a sandbox.
+    /// Removes the remains of a sandbox.
     async fn undo(&self, entry: &Entry) {
         if let Err(error) = self.may_act_on(entry).await {
             // It may be another server's by now, and in use. The next reconciliation sees to it.
@@ -450,7 +451,7 @@ impl Core {
     }
 }
 
-/// Why there is no workspace in the end.
+/// The reason for which a create made no workspace.
 enum Unmade {
     Unwanted,
     /// Another server has taken the workspace over.
@@ -458,7 +459,7 @@ enum Unmade {
     Failed(ErrorReason, String),
 }
 
-/// What each provider said, in the order in which they were tried.
+/// Lists the failures of the providers, in the order in which they were tried.
 fn told(tried: &[PassedOver]) -> String {
     let reasons = tried.iter().map(|PassedOver { provider, reason }| format!("{provider}: {reason}"));
     format!("no provider could make it: {}", reasons.collect::<Vec<_>>().join("; "))
@@ -518,7 +519,7 @@ pub(crate) fn new_row(
     }
 }
 
-/// The same for the same request, and for no other.
+/// Hashes a request; equal requests have equal hashes, and different requests different ones.
 pub(crate) fn request_hash(request: &NewWorkspace) -> [u8; 32] {
     let ttl = request.ttl.map(|ttl| match ttl {
         Ttl::Never => json!("never"),

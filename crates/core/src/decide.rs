@@ -1,38 +1,39 @@
-//! What an operation means in each state: every pair is decided here, and nowhere else.
+//! Decides the effect of an operation in each state. Every pair of operation and state is decided here, and nowhere
+//! else.
 //!
-//! It is asked by whoever has the workspace's turn. `Stopping`, `Starting` and `Destroying` are then what an
-//! operation has left that did not come to its end, and mean that it is taken up again.
+//! The caller has the workspace's turn. `Stopping`, `Starting` and `Destroying` are then the traces of an operation
+//! that did not come to its end, and the decision is to continue that operation.
 
 use emergent_store::{DestroyReason, ErrorReason, IdleAction};
 
 use crate::situation::{Rest, Situation};
 
-/// What can be asked of a workspace.
+/// An operation that a caller or the service asks of a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
     Stop,
     Resume,
     Pause,
     Destroy(DestroyReason),
-    /// Let it rest, since nobody uses it.
+    /// Puts the workspace to rest because nobody uses it.
     Idle(IdleAction),
-    /// Make it ready for a call if that needs no decision of a person.
+    /// Makes the workspace ready for a call, where that needs no decision of a person.
     Call,
 }
 
-/// What is then done.
+/// The decision on an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// It is so already.
+    /// The workspace is already in the wanted state.
     Nothing,
-    /// It rests already, and from now on by somebody's will: a call no longer resumes it.
+    /// The workspace rests already. The rest now counts as requested, so that a call no longer resumes it.
     Keep,
     Stop(Rest),
     Start,
     Unpause,
     Pause(Rest),
     Destroy(DestroyReason),
-    /// It makes no sense; the text says what to do instead.
+    /// The operation makes no sense in this state; the text tells the caller the right operation.
     Refuse(&'static str),
 }
 
@@ -56,7 +57,7 @@ impl Operation {
         Self::Call,
     ];
 
-    /// The word for it in messages and metrics.
+    /// Returns the operation's name for messages and metrics.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Stop => "stop",
@@ -69,7 +70,7 @@ impl Operation {
     }
 }
 
-/// What an operation means for a workspace in this situation.
+/// Decides the effect of an operation on a workspace in this situation.
 pub(crate) fn decide(operation: Operation, situation: Situation) -> Decision {
     match operation {
         Operation::Stop => stop(situation),
@@ -142,7 +143,7 @@ fn destroy(reason: DestroyReason, situation: Situation) -> Decision {
     }
 }
 
-/// Only what runs is brought to rest.
+/// Decides on a rest for idleness: only a running workspace is put to rest.
 fn idle(action: IdleAction, situation: Situation) -> Decision {
     match (situation, action) {
         (Situation::Ready, IdleAction::Pause) => Decision::Pause(Rest::Idle),
@@ -177,7 +178,7 @@ fn call(situation: Situation) -> Decision {
     }
 }
 
-/// Whether a workspace in this situation can be copied; the error says what to do instead.
+/// Returns whether a workspace in this situation can be copied; the error tells the caller what to do instead.
 pub(crate) fn copy(situation: Situation) -> Result<(), &'static str> {
     match situation {
         Situation::Ready | Situation::Paused(_) | Situation::Stopped(_) => Ok(()),
@@ -201,9 +202,9 @@ fn start_again(reason: ErrorReason) -> Decision {
     }
 }
 
-/// What is left of a workspace that failed.
+/// The remains of a workspace that failed.
 enum Fate {
-    /// Its sandbox, not running, with its files.
+    /// The sandbox, not running, with its files.
     Kept,
     NeverMade,
     Lost,
@@ -231,7 +232,7 @@ mod tests {
         select(Situation::all().collect::<Vec<_>>())
     }
 
-    /// Where a decision leads when the engine does as it is told.
+    /// Returns the situation after a decision when the engine carries it out.
     fn after(decision: Decision, situation: Situation) -> Situation {
         match decision {
             Decision::Nothing | Decision::Refuse(_) => situation,

@@ -1,4 +1,4 @@
-//! What the parts of the service share.
+//! The state that the parts of the service share.
 
 use std::{
     error::Error,
@@ -33,8 +33,8 @@ use crate::{
     unrecorded::Unrecorded,
 };
 
-/// The states that a destroyed workspace may have had. Only `destroyed` follows upon `destroying`: whatever was under way
-/// when somebody wanted a workspace destroyed does not bring it back.
+/// The states that a workspace may have had before `destroyed`. Only `destroyed` follows upon `destroying`: an
+/// operation that was under way when the destruction began does not bring the workspace back.
 const NOT_DESTROYED: [StateWord; 7] = [
     StateWord::Destroying,
     StateWord::Creating,
@@ -58,23 +58,23 @@ pub(crate) struct Core {
     pub(crate) audit: Audit,
     pub(crate) snapshot_locks: Locks,
     pub(crate) images: Images,
-    /// Every task of the service.
+    /// The tasks of the service.
     pub(crate) tasks: TaskTracker,
-    /// Cancelled when the service goes down: loops end, operations under way go on.
+    /// Cancelled when the service shuts down: loops end, operations under way go on.
     pub(crate) going_down: CancellationToken,
     pub(crate) reconciled: AtomicBool,
     pub(crate) started_at: DateTime<Utc>,
     pub(crate) doubts: Arc<Doubts>,
     pub(crate) unrecorded: Unrecorded,
-    /// Counts the times at which rows may have become another server's, or this one's.
+    /// Counts the times at which rows may have become another server's, or this server's.
     pub(crate) ownership: watch::Sender<u64>,
 }
 
-/// Where a workspace was found.
+/// The result of a look-up of a workspace.
 pub(crate) enum Found {
-    /// This process drives it.
+    /// This process drives the workspace.
     Entry(Arc<Entry>),
-    /// It is destroyed: only its row is left.
+    /// The workspace is destroyed: only its row is left.
     Destroyed,
 }
 
@@ -101,7 +101,7 @@ impl Open for Opener {
     }
 }
 
-/// An error with all its causes, in one line.
+/// Formats an error with all its causes, in one line.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -116,8 +116,8 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Goes on panicking where an owned task has panicked. Tasks of the service are never aborted, except by the end of
-/// the runtime, which then ends the caller, too.
+/// Continues the panic of an owned task. Tasks of the service are never aborted, except by the end of the runtime,
+/// which then ends the caller, too.
 pub(crate) fn propagate(error: JoinError) -> ! {
     match error.try_into_panic() {
         Ok(panic) => panic::resume_unwind(panic),
@@ -162,14 +162,14 @@ impl Core {
         Ok(core)
     }
 
-    /// Makes the entry of a workspace.
+    /// Makes the entry of a workspace and adds it to the registry.
     pub(crate) fn enter(&self, row: &WorkspaceRow) -> Arc<Entry> {
         let entry = Arc::new(Entry::new(row, || self.new_guest(row.provider, row.id, None)));
         self.registry.insert(Arc::clone(&entry));
         entry
     }
 
-    /// Makes the entry of a workspace that is to be made. Nobody else has had its turn.
+    /// Makes the entry of a workspace that is yet to be made, and takes its turn, which nobody else has had.
     pub(crate) async fn enter_new(&self, row: &WorkspaceRow) -> (Arc<Entry>, Turn) {
         let entry = Arc::new(Entry::new(row, || self.new_guest(row.provider, row.id, None)));
         let turn = entry.turn().await;
@@ -177,7 +177,7 @@ impl Core {
         (entry, turn)
     }
 
-    /// A client for a workspace's guest, which has no connection yet.
+    /// Makes a client for a workspace's guest, without a connection.
     pub(crate) fn new_guest(&self, provider: ProviderKind, workspace: WorkspaceId, first: Option<ByteStream>) -> Guest {
         let provider = self.providers.get(provider).map(|registered| Arc::clone(&registered.provider));
         Guest::new(Arc::new(Opener { provider, workspace, doubts: Arc::clone(&self.doubts) }), first)
@@ -217,13 +217,14 @@ impl Core {
         if self.config.enabled { Ok(()) } else { Err(LookupError::Disabled) }
     }
 
-    /// Records that a workspace rests, and answers whose will that is.
+    /// Records that a workspace rests; returns whether somebody asked for the rest or it is for idleness.
     pub(crate) async fn record_rest(&self, id: WorkspaceId, state: &WorkspaceState) -> Result<Rest, StoreError> {
         let row = self.record_row(id, state).await?;
         Ok(row.as_ref().map_or(Rest::Asked, Rest::of))
     }
 
-    /// Records a state whatever it was before, unless the workspace is destroyed, on its way there, or another server's.
+    /// Records a state whatever the state before, unless the workspace is destroyed, being destroyed, or another
+    /// server's.
     pub(crate) async fn record(&self, id: WorkspaceId, state: &WorkspaceState) -> Result<(), StoreError> {
         self.record_row(id, state).await.map(drop)
     }

@@ -1,9 +1,10 @@
 //! This server's lease: whether it may act on its workspaces, and what happens when it may not.
 //!
-//! Whoever is about to change a workspace asks [`Core::may_act`] first. While the lease was renewed a moment ago that
-//! costs nothing. A server that was suspended, or cut off from the database, finds that its lease may have run out, and
-//! renews it before it does anything: had it run out, other servers may have taken workspaces over, and this one lets
-//! go of them without touching them. Calls to workspaces need no lease, so that they go on while the database is away.
+//! Code that is about to change a workspace asks [`Core::may_act`] first. While the lease was renewed a moment ago,
+//! that costs nothing. A server that was suspended, or cut off from the database, finds that its lease may have run
+//! out, and renews it before it does anything. If the lease had run out, other servers may have taken workspaces over;
+//! this server then lets go of them without touching them. Calls to workspaces need no lease, so that they go on while
+//! the database is away.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -26,42 +27,43 @@ use crate::{
 
 /// How often the lease is renewed.
 const RENEW: Duration = Duration::from_secs(10);
-/// How long after its last renewal a lease is relied on: the rest is for what is done on the strength of it.
+/// How long after its last renewal a lease is relied on. The rest of its term is for the work that relies on it.
 const RELIED_ON: Duration = Duration::from_secs(20);
-/// How long after a failure callers do not wait for another attempt. Longer than [`RENEW`]: there is one attempt.
+/// How long after a failed renewal callers do not wait for another attempt. Longer than [`RENEW`], so that there is
+/// only one attempt.
 const FAILED_LATELY: Duration = Duration::from_secs(20);
-/// How long an engine may take to say which one it is.
+/// How long an engine may take to identify itself.
 const ENGINE_TIME: Duration = Duration::from_secs(3);
 
-/// What this process knows of its lease.
+/// The knowledge that this process has of its lease.
 pub(crate) struct Lease {
     renewed: Mutex<Renewed>,
     failed: Mutex<Option<Instant>>,
-    /// Held while it is renewed: many who need it ask once.
+    /// Held during a renewal, so that many callers share one request.
     renewing: tokio::sync::Mutex<()>,
-    /// The engines, as they last said.
+    /// The engines, as of their last answers.
     engines: Mutex<Engines>,
     draining: AtomicBool,
 }
 
-/// When the lease was last known to run. A clock that stops while the machine sleeps is not enough, nor is one that
-/// can be set.
+/// The time at which the lease was last known to run, by two clocks: one clock stops while the machine sleeps, and the
+/// other can be set.
 #[derive(Clone, Copy)]
 struct Renewed {
     monotonic: Instant,
     wall: SystemTime,
 }
 
-/// How the workspaces of this server have changed hands.
+/// The workspaces that were taken from this server or given to it.
 struct Changed {
-    /// Another server's now.
+    /// Workspaces that are another server's now.
     lost: Vec<Arc<Entry>>,
-    /// This server's now.
+    /// Workspaces that are this server's now.
     gained: Vec<WorkspaceRow>,
 }
 
-/// Compares the entries of before with the rows of now. `comes_otherwise` is asked of a row without an entry: whether
-/// whoever makes the workspace enters it, or has just done so.
+/// Compares the earlier entries with the current rows. `comes_otherwise` answers for a row without an entry whether the
+/// task that makes the workspace enters it, or has just done so.
 fn compare(known: Vec<Arc<Entry>>, rows: Vec<WorkspaceRow>, comes_otherwise: impl Fn(WorkspaceId) -> bool) -> Changed {
     let mut own = rows.into_iter().map(|row| (row.id, row)).collect::<HashMap<_, _>>();
     let lost = known.into_iter().filter(|entry| own.remove(&entry.id).is_none()).collect();
@@ -100,7 +102,7 @@ impl Lease {
         self.renewed.lock().unwrap_or_else(PoisonError::into_inner).is_recent()
     }
 
-    /// Whether a renewal has failed since then.
+    /// Returns whether a renewal has failed since `then`.
     fn failed_since(&self, then: Instant) -> bool {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at > then)
     }
@@ -140,7 +142,7 @@ impl Core {
         }
     }
 
-    /// Whether this server may change its workspaces now; makes sure where that is in doubt.
+    /// Makes sure that this server may change its workspaces now; renews the lease where that is in doubt.
     ///
     /// # Errors
     /// [`StoreError`] says why not.
@@ -148,7 +150,8 @@ impl Core {
         if self.lease.is_fresh() { Ok(()) } else { self.renew().await }
     }
 
-    /// The same, for one workspace: it must not be another server's.
+    /// Makes sure that this server may change this workspace: the lease must run, and the workspace must not be another
+    /// server's.
     ///
     /// # Errors
     /// [`StoreError`] says why not.
@@ -157,8 +160,8 @@ impl Core {
         if entry.is_moved() { Err(StoreError::Moved(entry.id)) } else { Ok(()) }
     }
 
-    /// Finds out whether a workspace that this server has may be another's by now, as far as that can be told: while
-    /// the database is away, it cannot have been taken over either.
+    /// Renews the lease where it may have run out, and so finds out whether another server has taken workspaces over.
+    /// Ignores a failure: while the database is away, no other server can have done so.
     pub(crate) async fn freshen(&self) {
         let recently = Instant::now().checked_sub(FAILED_LATELY);
         if !self.lease.is_fresh() && !recently.is_some_and(|recently| self.lease.failed_since(recently)) {
@@ -202,7 +205,7 @@ impl Core {
         Ok(())
     }
 
-    /// Lets go of the workspaces that are another server's now, and takes up those that are this one's.
+    /// Lets go of the workspaces that are another server's now, and enters those that are this server's now.
     async fn look_whose(&self) -> Result<(), StoreError> {
         // Before the rows: what comes into the registry meanwhile has a row that may be younger than what is read.
         let known = self.registry.all();
@@ -221,16 +224,16 @@ impl Core {
         Ok(())
     }
 
-    /// Says to the engines again that this process acts for its server. A provider that learns that another one does
-    /// says so itself, and does nothing more.
+    /// Tells the engines again that this process acts for its server. A provider that learns of another process for the
+    /// server reports that itself and does nothing more.
     async fn hold_engines(&self) {
         for registered in self.providers.iter() {
             timeout(ENGINE_TIME, registered.provider.hold()).await.ok();
         }
     }
 
-    /// The servers whose processes say to this engine that they act, whatever the database knows of them: it may be a copy
-    /// of theirs.
+    /// Returns the servers whose processes tell this engine that they act, whatever the database knows of them: the
+    /// database may be a copy of theirs.
     pub(crate) async fn acting_on(&self, registered: &Registered) -> HashSet<ServerId> {
         let asked = async {
             let records = registered.provider.holders().await?;
@@ -248,7 +251,7 @@ impl Core {
         }
     }
 
-    /// Which engines can be reached now, and which they are.
+    /// Asks the engines for their identities; returns those that can be reached now.
     async fn ask_engines(&self) -> Engines {
         let mut reachable = BTreeMap::new();
         for registered in self.providers.iter() {
@@ -261,7 +264,7 @@ impl Core {
         reachable
     }
 
-    /// Takes the workspaces over of servers that are dead, where their engine is one of this server's.
+    /// Takes over the workspaces of dead servers on engines that this server can reach.
     async fn take_over(self: &Arc<Self>, reachable: &Engines) {
         let servers = match self.store.servers_list().await {
             Ok(servers) => servers,

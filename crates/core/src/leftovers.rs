@@ -1,5 +1,6 @@
-//! Leftovers: what an engine has that was handed over to somebody and that no row accounts for. Nothing of it is removed
-//! for want of a row: it is stopped, listed, kept for `WORKSPACE_LEFTOVER_RETENTION_DAYS`, and can be adopted.
+//! Leftovers: sandboxes and snapshots of an engine that were handed over to somebody and that no row accounts for. A
+//! missing row alone never removes a leftover: it is stopped, listed, kept for `WORKSPACE_LEFTOVER_RETENTION_DAYS`, and
+//! can be adopted.
 //!
 //! ```text
 //!   found ──► put aside ──► adopted: a stopped workspace, a ready snapshot
@@ -32,16 +33,16 @@ use crate::{
 const OLDER_RELEASE: &str = "its image and limits are not known: an older release made it, or only its files are left";
 const NOT_KNOWN: &str = "it was adopted after its row was lost: its environment is as it was handed over, but this server                          does not know the names of its variables";
 
-/// Whom a leftover becomes.
+/// The new owner of a leftover.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdoptRequest {
-    /// The project that has it from now on.
+    /// The project that owns the workspace or snapshot from now on.
     pub project: ProjectId,
-    /// For people.
+    /// A display name.
     pub name: Option<String>,
 }
 
-/// What a leftover has become.
+/// The workspace or snapshot that a leftover has become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Adopted {
     /// A workspace, which is stopped.
@@ -50,7 +51,7 @@ pub enum Adopted {
     Snapshot(SnapshotId),
 }
 
-/// Which of the two things that an engine lists.
+/// The kind of things that an engine lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Inventory {
     Sandboxes,
@@ -83,7 +84,7 @@ impl Core {
         }
     }
 
-    /// The same for a snapshot.
+    /// Puts a snapshot aside, or removes it once it has been aside for as long as leftovers are kept.
     pub(crate) async fn put_snapshot_aside(&self, registered: &Registered, snapshot: &ObservedSnapshot) {
         let leftover = LeftoverRow {
             id: snapshot.snapshot.as_uuid(),
@@ -97,7 +98,7 @@ impl Core {
         self.keep_leftover(registered, leftover).await;
     }
 
-    /// Records a leftover, or removes it where its time is up. Whether it stays.
+    /// Records a leftover, or removes it once its time is up; returns whether it stays.
     async fn keep_leftover(&self, registered: &Registered, leftover: LeftoverRow) -> bool {
         let (id, kind) = (leftover.id, leftover.kind.as_str());
         let known = match self.store.leftovers_note(&leftover).await {

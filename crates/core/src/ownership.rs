@@ -1,46 +1,48 @@
-//! Whose a sandbox is that no workspace of this server accounts for, and what is to become of it: decided here, and
-//! nowhere else.
+//! Decides whether an unknown sandbox is an orphan of this server, and whether it is left alone, put aside or removed.
+//! Every such decision is made here, and nowhere else.
 //!
-//! Servers that share a Docker host need not share a database. What a server made that this installation does not know
-//! is never touched; what a live server of the installation made is that server's to judge.
+//! Servers that share a Docker host need not share a database. A sandbox of a server that this installation does not
+//! know is never touched; a sandbox of another live server of the installation is left for that server to judge.
 
 use std::collections::{HashMap, HashSet};
 
 use emergent_provider::ServerId;
 use emergent_store::ServerRow;
 
-/// Which server made a sandbox, as its label says.
+/// The server that made a sandbox, according to the sandbox's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Maker {
     Own,
     OtherLive,
     OtherDead,
-    /// Not of this installation.
+    /// A server that is not of this installation.
     Unknown,
 }
 
-/// What the store says of the workspace.
+/// The store's record of the workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Claim {
-    /// It has no row.
+    /// The workspace has no row.
     NoRow,
-    /// Its row says that there should be no such sandbox: it is destroyed, or another provider's.
+    /// The workspace's row says that there should be no such sandbox: the workspace is destroyed, or another
+    /// provider's.
     Nothing,
-    /// Its row says that there should be one.
+    /// The workspace's row says that there should be such a sandbox.
     Wanted,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Orphan {
     Leave,
-    /// It was somebody's: it is kept for a while.
+    /// Keep the sandbox as a leftover for a while: it was handed over to somebody.
     PutAside,
     Remove,
 }
 
-/// What to do with a sandbox that this server does not drive. `row_may_come`: it is so young that its row could be on
-/// its way. `handed_over`: it was made for somebody, or handed over to somebody since. What was is never removed for want
-/// of a row, which may be lost: in a backup that was restored, or in a power cut.
+/// Decides on a sandbox that this server does not drive. `row_may_come`: the sandbox is so young that its row could be
+/// on its way. `handed_over`: the sandbox was made for somebody, or was handed over since. A sandbox that was handed
+/// over is never removed only because its row is missing: the row may have been lost in a backup that was restored, or
+/// in a power cut.
 pub(crate) fn orphan(maker: Maker, row_may_come: bool, claim: Claim, handed_over: bool) -> Orphan {
     match (maker, claim) {
         (Maker::Unknown | Maker::OtherLive, _) | (_, Claim::Wanted) => Orphan::Leave,
@@ -50,14 +52,14 @@ pub(crate) fn orphan(maker: Maker, row_may_come: bool, claim: Claim, handed_over
     }
 }
 
-/// Who made what, as far as the installation knows.
+/// The servers that may have made a sandbox, as far as the installation knows them.
 pub(crate) struct Makers {
     own: ServerId,
     alive: HashMap<ServerId, bool>,
 }
 
 impl Makers {
-    /// `acting`: the servers that the engine itself knows to be alive.
+    /// Makes the list of makers. `acting` holds the servers that the engine itself knows to be alive.
     pub(crate) fn new(own: ServerId, servers: &[ServerRow], acting: &HashSet<ServerId>) -> Self {
         let alive = servers.iter().map(|server| (server.id, server.alive || acting.contains(&server.id)));
         Self { own, alive: alive.collect() }

@@ -1,4 +1,4 @@
-//! The servers that share the database: who drives which workspace, and who takes new ones.
+//! The servers that share the database: which of them drives a workspace, and which of them take new ones.
 
 use std::sync::Arc;
 
@@ -7,28 +7,28 @@ use emergent_store::{ProjectId, ServerRow, StateWord, StoreError};
 
 use crate::inner::Core;
 
-/// Where a request about a workspace belongs.
+/// The server that answers requests about a workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Whereabouts {
-    /// Here: this server drives it, or nobody does any more, or there is no such workspace.
+    /// This server: it drives the workspace, or no server does any more, or there is no such workspace.
     Here,
-    /// Another server drives it.
+    /// Another server, which drives the workspace.
     Elsewhere(Box<Peer>),
 }
 
-/// Another server of the installation, with what a request to it needs to know.
+/// Another server of the installation, with the facts that a request to it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// The server.
     pub server: ServerRow,
-    /// Whose workspace it is that is asked for.
+    /// The project that owns the requested workspace.
     pub project: ProjectId,
 }
 
 // === impl Core ===
 
 impl Core {
-    /// Where a request about a workspace belongs. Of a workspace that this server drives no row is read.
+    /// Finds the server that answers requests about a workspace. Reads no row where this server drives the workspace.
     pub(crate) async fn whereabouts(&self, id: WorkspaceId) -> Result<Whereabouts, StoreError> {
         self.freshen().await;
         if self.registry.get(id).is_some() {
@@ -44,19 +44,19 @@ impl Core {
         }))
     }
 
-    /// The live servers besides this one that take new workspaces.
+    /// Returns the live servers besides this one that take new workspaces.
     pub(crate) async fn others_that_take_new(&self) -> Result<Vec<ServerRow>, StoreError> {
         let servers = self.store.servers_list().await?.into_iter();
         Ok(servers.filter(|it| it.alive && !it.draining && it.id != self.store.server_id()).collect())
     }
 
-    /// What people call those servers, for a refusal.
+    /// Returns the URLs or titles of the other servers that take new workspaces, for the message of a refusal.
     pub(crate) async fn names_of_others(&self) -> Vec<String> {
         let others = self.others_that_take_new().await.unwrap_or_default();
         others.iter().map(|server| server.url.clone().unwrap_or_else(|| server.title())).collect()
     }
 
-    /// Takes no new workspaces from now on, or takes them again.
+    /// Makes this server refuse new workspaces from now on, or accept them again.
     pub(crate) async fn set_draining(self: &Arc<Self>, draining: bool) -> Result<(), StoreError> {
         self.store.servers_set_draining(draining).await?;
         self.lease.set_draining(draining);

@@ -1,8 +1,8 @@
-//! Sandboxes made ahead of need, with the guest connected: a create that one of them fits is a hand-over.
+//! The warm pool: sandboxes made ahead of need, with the guest connected. A create that a member fits is a hand-over.
 //!
-//! A member has no row: it is nobody's. It gets its workspace id when it is made, since an engine's labels cannot be
-//! changed later, and the row when it is handed over. What a crash leaves of the pool are sandboxes of this server
-//! that no row knows, which the next start removes like every other orphan.
+//! A member has no row and belongs to no project. It gets its workspace id when it is made, since an engine's labels
+//! cannot be changed later, and its row when it is handed over. After a crash, the pool's members are sandboxes of this
+//! server that no row knows; the next start removes them like every other orphan.
 
 mod keep;
 mod shelf;
@@ -25,59 +25,59 @@ use crate::{
 
 pub(crate) use shelf::{Miss, Shelf};
 
-/// What pool members may reach: what workspaces may when nobody says otherwise.
+/// The networks that pool members may reach: those of workspaces whose request names none.
 pub(crate) const NETWORK: NetworkPolicy = NetworkPolicy::Outbound;
 
-/// A shelf for each image that is kept ready.
+/// The warm pool: a shelf for each image that is kept ready.
 pub(crate) struct Pool {
     shelves: Vec<Arc<Shelf>>,
 }
 
-/// A sandbox that is nobody's yet.
+/// A sandbox of the pool, which belongs to no project yet.
 pub(crate) struct Member {
     pub(crate) id: WorkspaceId,
     pub(crate) provider: ProviderKind,
-    /// What its image's reference stood for when it was made.
+    /// The image id that the image's reference stood for when the member was made.
     pub(crate) image_id: Option<String>,
     pub(crate) guest: Guest,
     pub(crate) made: MadeSandbox,
     pub(crate) limits: ResourceLimits,
 }
 
-/// What a create asks for, as far as a member could not give it.
+/// The properties that a create asks for and that a member may lack.
 pub(crate) struct Need<'a> {
     pub(crate) kind: ContainerKind,
     pub(crate) provider: ProviderKind,
     pub(crate) image: &'a ImageRef,
     pub(crate) network: NetworkPolicy,
     pub(crate) limits: &'a ResourceLimits,
-    /// The provider can change the limits of what runs.
+    /// Whether the provider can change the limits of a running sandbox.
     pub(crate) live_limits: bool,
 }
 
-/// How one image's shelf stands.
+/// The status of one image's shelf.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolStatus {
-    /// Which image.
+    /// The image.
     pub image: ImageRef,
-    /// How many members there are to be.
+    /// How many members the shelf should hold.
     pub target: u32,
-    /// How many wait to be handed over.
+    /// How many members wait to be handed over.
     pub ready: u32,
-    /// How many are being made.
+    /// How many members are being made.
     pub making: u32,
-    /// How many creates were hand-overs, since the server started.
+    /// How many creates were hand-overs since the server started.
     pub hits: u64,
-    /// How many creates of this image were not, by reason.
+    /// How many creates of this image were not hand-overs, by reason.
     pub misses: BTreeMap<&'static str, u64>,
-    /// Why the last member could not be made, until one is.
+    /// The reason why the last member could not be made; cleared once one is made.
     pub failure: Option<String>,
 }
 
 // === impl Pool ===
 
 impl Pool {
-    /// `size` members of each image; none at all where it is 0.
+    /// Makes a pool with `size` members of each image; an empty pool where `size` is 0.
     pub(crate) fn new(size: u32, images: &[ImageRef], limits: ResourceLimits) -> Self {
         let images = images.iter().filter(|_| size > 0);
         Self { shelves: images.map(|image| Shelf::new(image.clone(), size, limits).into()).collect() }
@@ -87,8 +87,8 @@ impl Pool {
         &self.shelves
     }
 
-    /// A member that fits the need, if there is one, and its admission, which begins before the pool forgets it. What is
-    /// taken and not used is given back by [`Pool::give_back`].
+    /// Takes a member that fits the need, if there is one, with its admission, which begins before the pool forgets the
+    /// member. A member that is taken and not used is given back by [`Pool::give_back`].
     pub(crate) fn take(&self, need: &Need<'_>, admissions: &Admissions) -> Option<(Member, AdmissionGuard)> {
         let shelf = self.shelf(need.image)?;
         match shelf.take(need, admissions) {
@@ -107,21 +107,21 @@ impl Pool {
         }
     }
 
-    /// Notes that a member could not become one.
+    /// Notes that a member could not become a workspace.
     pub(crate) fn note_failed_hand_over(&self, image: &ImageRef) {
         if let Some(shelf) = self.shelf(image) {
             shelf.note_miss(Miss::HandOver);
         }
     }
 
-    /// Takes back a member that nothing has been done to.
+    /// Takes back a member that is unchanged.
     pub(crate) fn give_back(&self, image: &ImageRef, member: Member) {
         if let Some(shelf) = self.shelf(image) {
             shelf.put(member);
         }
     }
 
-    /// Whether a sandbox is the pool's.
+    /// Returns whether a sandbox is a member of the pool.
     pub(crate) fn has(&self, id: WorkspaceId) -> bool {
         self.shelves.iter().any(|shelf| shelf.has(id))
     }
@@ -131,15 +131,15 @@ impl Pool {
         self.shelves.iter().flat_map(|shelf| shelf.retain(|member| member.id != id)).collect()
     }
 
-    /// Takes out the members that do not run according to a listing of the engine. What was made after the listing is
-    /// not in it, and is not old.
+    /// Takes out the members that do not run according to a listing of the engine. Members made after the listing are
+    /// not in it and stay.
     pub(crate) fn take_not_running(&self, observed: &HashMap<WorkspaceId, Observed>) -> Vec<Member> {
         let runs =
             |member: &Member| observed.get(&member.id).is_none_or(|observed| observed.state == EngineState::Running);
         self.shelves.iter().flat_map(|shelf| shelf.retain(runs)).collect()
     }
 
-    /// Has every shelf looked at now.
+    /// Wakes the tasks of all shelves.
     pub(crate) fn look_again(&self) {
         for shelf in &self.shelves {
             shelf.wanting.notify_one();

@@ -1,4 +1,4 @@
-//! The providers that this server has, how they are, and which of them makes a workspace.
+//! The providers that this server has, their health, and the choice of the provider that makes a workspace.
 
 use std::{
     sync::{
@@ -15,9 +15,9 @@ use tokio::time::timeout;
 
 use crate::select::{DeploymentMode, Requirements, Unavailable, candidates};
 
-/// How long a provider may take to say how it is. Providers promise 10 s; a create has to fail before that.
+/// How long a provider may take to report its health. Providers promise 10 s; a create has to fail before that.
 const PROBE_TIME: Duration = Duration::from_secs(8);
-/// How long a provider that has failed to make a workspace is left out.
+/// How long a provider that has failed to make a workspace is left out of the choice.
 pub(crate) const QUARANTINE: Duration = Duration::from_secs(30);
 
 /// A provider that this server has.
@@ -25,25 +25,25 @@ pub(crate) struct Registered {
     pub(crate) provider: Arc<dyn Provider>,
     health: Mutex<Health>,
     quarantine: Mutex<Option<Quarantine>>,
-    /// Held while the provider is asked because somebody needs to know: many ask once.
+    /// Held during a health request that a caller waits for, so that many callers share one request.
     asking: tokio::sync::Mutex<()>,
-    /// How often it has answered.
+    /// How many times the provider has answered.
     answers: AtomicU64,
 }
 
-/// A provider says that it works, and has just failed all the same.
+/// The quarantine of a provider that reports good health and has just failed all the same.
 struct Quarantine {
     until: Instant,
     reason: String,
 }
 
-/// All of them.
+/// All providers of this server.
 pub(crate) struct Providers {
     registered: Vec<Arc<Registered>>,
     mode: DeploymentMode,
 }
 
-/// What is asked for of a provider.
+/// The requirements of a request on its provider.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted {
     pub(crate) named: Option<ProviderKind>,
@@ -51,7 +51,7 @@ pub(crate) struct Wanted {
     pub(crate) requirements: Requirements,
 }
 
-/// The provider to try now, how it came to that, and what is left to try.
+/// The provider to try now, the providers passed over before it, and those left to try.
 #[derive(Debug, Clone)]
 pub(crate) struct Choice {
     pub(crate) provider: ProviderKind,
@@ -60,10 +60,10 @@ pub(crate) struct Choice {
     requirements: Requirements,
 }
 
-/// Why no provider can be tried: each one, with its reason.
+/// The reasons why no provider can be tried: each provider with its reason.
 pub(crate) type Unselected = Vec<(ProviderKind, Unavailable)>;
 
-/// Why a provider that this server does not have is not there.
+/// Returns the reason why a provider is absent from this server.
 pub(crate) fn why_absent(kind: ProviderKind) -> &'static str {
     match kind {
         ProviderKind::Gvisor => "this server was started without it",
@@ -78,12 +78,12 @@ pub(crate) fn why_absent(kind: ProviderKind) -> &'static str {
 // === impl Choice ===
 
 impl Choice {
-    /// One provider, whatever else there is.
+    /// Makes a choice of this provider alone.
     pub(crate) fn only(provider: ProviderKind) -> Self {
         Self { provider, passed_over: Vec::new(), rest: Vec::new(), requirements: Requirements::default() }
     }
 
-    /// Whether no other provider comes or came into question.
+    /// Returns whether no other provider is or was a candidate.
     pub(crate) fn is_alone(&self) -> bool {
         self.passed_over.is_empty() && self.rest.is_empty()
     }
@@ -96,7 +96,7 @@ impl Registered {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks the provider how it is.
+    /// Asks the provider for its health.
     pub(crate) async fn probe(&self) -> Health {
         let health = timeout(PROBE_TIME, self.provider.health()).await;
         let health = health.unwrap_or_else(|_| unhealthy(format!("no answer within {} s", PROBE_TIME.as_secs())));
@@ -105,8 +105,7 @@ impl Registered {
         health
     }
 
-    /// Asks a provider that was last unhealthy how it is. A bad word of before is not taken on trust: the engine may
-    /// be back.
+    /// Asks a provider that was last unhealthy for its health: the engine may be back.
     pub(crate) async fn probe_if_unhealthy(&self) -> Health {
         let answers = self.answers.load(Ordering::Acquire);
         let known = self.health();
@@ -117,19 +116,19 @@ impl Registered {
         if self.answers.load(Ordering::Acquire) == answers { self.probe().await } else { self.health() }
     }
 
-    /// Notes that the engine has just not answered, until it is asked again.
+    /// Marks the provider unhealthy until the next answer, because the engine has just not answered.
     pub(crate) fn mark_unhealthy(&self, reason: String) {
         self.set(unhealthy(reason));
     }
 
-    /// Leaves the provider out of the choice for [`QUARANTINE`]: it failed although it says that it works.
+    /// Leaves the provider out of the choice for [`QUARANTINE`]: the provider failed although it reports good health.
     pub(crate) fn quarantine(&self, reason: String) {
         tracing::warn!(provider = %self.provider.kind(), reason, "provider failed; others go before it for 30 s");
         let quarantine = Quarantine { until: Instant::now() + QUARANTINE, reason };
         *self.quarantine.lock().unwrap_or_else(PoisonError::into_inner) = Some(quarantine);
     }
 
-    /// Why it is left out of the choice, while it is.
+    /// Returns the reason of the quarantine while it lasts.
     pub(crate) fn quarantined(&self) -> Option<String> {
         let quarantine = self.quarantine.lock().unwrap_or_else(PoisonError::into_inner);
         let Quarantine { until, reason } = quarantine.as_ref()?;
@@ -188,7 +187,7 @@ impl Providers {
         self.registered.iter().find(|registered| registered.provider.kind() == kind)
     }
 
-    /// The first provider for a new workspace. All that come into question are asked at once.
+    /// Chooses the first provider for a new workspace. Asks all candidates at once.
     pub(crate) async fn choose(&self, wanted: Wanted) -> Result<Choice, Unselected> {
         let Wanted { named, container, requirements } = wanted;
         let order = candidates(named, container, self.mode);
@@ -208,7 +207,7 @@ impl Providers {
         Err(reasons)
     }
 
-    /// The next provider after the chosen one has failed; `None` when there is none left to try.
+    /// Returns the next choice after the chosen provider has failed; an error when none is left to try.
     pub(crate) async fn fall_back(&self, choice: Choice, failure: String) -> Result<Choice, Vec<PassedOver>> {
         let Choice { provider, mut passed_over, rest, requirements } = choice;
         passed_over.push(PassedOver { provider, reason: failure });
@@ -226,7 +225,7 @@ impl Providers {
         Err(passed_over)
     }
 
-    /// A quarantine keeps nobody from a provider that he names.
+    /// Returns whether a provider can be tried. A quarantine does not count for a request that names the provider.
     async fn is_available(
         &self,
         kind: ProviderKind,

@@ -1,7 +1,8 @@
-//! Makes rows and engine agree: after a crash, after the engine was away, and when somebody else has touched it.
+//! Makes rows and engine agree: after a crash, after the engine was away, and after somebody else has changed the
+//! engine.
 //!
-//! The row says what is wanted and [`verdict`] what a difference means. A listing that fails ends a run before it has
-//! changed anything.
+//! The row holds the wanted state, and [`verdict`] decides the correction of a difference. A listing that fails ends a
+//! run before the run has changed anything.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -31,11 +32,11 @@ use crate::{
     verdict::{Verdict, verdict},
 };
 
-/// How many workspaces are looked at together.
+/// How many workspaces are compared with the engine at once.
 const TOGETHER: usize = 8;
 /// How long the guest of an interrupted create may take to answer.
 const ADOPTION: Duration = Duration::from_secs(10);
-/// What is said of a workspace whose create did not outlive the server.
+/// The message of a workspace whose create was cut short by the end of the server.
 pub(crate) const CUT_SHORT: &str = "the server was stopped while this workspace was being made; create it again";
 
 // === impl Core ===
@@ -85,8 +86,8 @@ impl Core {
         Ok(())
     }
 
-    /// Whether a sandbox on this provider belongs to no workspace that has it here, and not to the warm pool. The pool is
-    /// asked first, then admissions, then the registry: that is the way that a sandbox goes.
+    /// Returns whether a sandbox on this provider belongs neither to a workspace that has it here nor to the warm pool.
+    /// Asks the pool first, then the admissions, then the registry: a sandbox moves through them in this order.
     fn is_nobodys(&self, kind: ProviderKind, observed: &Observed) -> bool {
         let id = observed.workspace;
         let comes = self.pool.has(id) || self.admissions.has(id);
@@ -189,8 +190,8 @@ impl Core {
         }
     }
 
-    /// A stop that did not come to its end is taken up where it was left. One that the engine refuses is given up:
-    /// the workspace runs, and says so.
+    /// Continues a stop that did not come to its end. A stop that the engine refuses is given up: the workspace runs,
+    /// and its row says so.
     async fn finish_stop(&self, entry: &Entry, registered: &Registered) -> Result<(), TransitionError> {
         match registered.provider.stop(entry.id).await {
             Ok(()) => {
@@ -208,8 +209,8 @@ impl Core {
         }
     }
 
-    /// The sandbox of an interrupted create runs. It is the workspace if its guest answers and if what weakens it has
-    /// been recorded: nobody gets a workspace without its warnings.
+    /// Adopts the running sandbox of an interrupted create, if its guest answers and its warnings have been recorded:
+    /// nobody gets a workspace without its warnings.
     async fn adopt(&self, entry: &Entry, registered: &Registered) -> Result<(), TransitionError> {
         let row = self.store.workspaces_find(entry.id).await?;
         if row.is_none_or(|row| row.isolation.is_none()) {
@@ -244,7 +245,7 @@ impl Core {
         Ok(())
     }
 
-    /// Removes those of the sandboxes that no entry knows which nobody wants any more.
+    /// Removes the sandboxes without an entry that nobody wants any more.
     async fn remove_orphans(&self, registered: &Registered, strangers: &[Observed]) {
         let servers = match self.may_act().await {
             Ok(()) => self.store.servers_list().await,
@@ -261,7 +262,7 @@ impl Core {
         }
     }
 
-    /// Asks the guest of a sandbox whether it was handed over. One that does not say no may have been.
+    /// Asks the guest of a sandbox whether it was handed over. Everything but a clear no counts as yes.
     async fn says_it_is_handed_over(&self, registered: &Registered, sandbox: &Observed) -> bool {
         if sandbox.state != EngineState::Running {
             return true;
@@ -318,14 +319,14 @@ impl Core {
     }
 }
 
-/// Whether to wait for a workspace that somebody is changing.
+/// Whether to wait for the turn of a workspace that another task is changing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
     ForTurn,
     No,
 }
 
-/// What is said of a sandbox that ended by itself.
+/// Returns the reason and the message of a sandbox that ended by itself.
 fn ending(entry: &Entry, exit: &ExitReason) -> (ErrorReason, String) {
     const KEPT: &str = "its files are kept, its processes are gone, and the next call starts it again";
     match exit {

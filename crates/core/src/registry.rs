@@ -1,10 +1,11 @@
-//! The workspaces that this process knows, and the phase that each is in.
+//! The workspaces that this process knows, and the phase of each.
 //!
-//! Every workspace of this server that is not destroyed has an [`Entry`]. Whoever changes a workspace holds its turn,
-//! so that operations come one after the other; whoever calls one only looks at its phase, and never waits.
+//! Every workspace of this server that is not destroyed has an [`Entry`]. A task that changes a workspace holds its
+//! turn, so that operations come one after the other; a task that calls a workspace only looks at its phase, and never
+//! waits.
 //!
-//! The phase goes ahead of the row where calls begin or end to be possible: whoever reads `ready` in a row finds a
-//! workspace that takes calls.
+//! The phase changes before the row where calls become possible, and before the row where they become impossible: a
+//! client that reads `ready` in a row finds a workspace that takes calls.
 
 use std::{
     collections::HashMap,
@@ -29,13 +30,13 @@ use crate::{
     situation::{Rest, Situation},
 };
 
-/// How long after an out-of-memory event the end of its sandbox is put down to it.
+/// How long after an out-of-memory event the end of a sandbox is ascribed to the event.
 const OOM_MEMORY: Duration = Duration::from_secs(10);
 
 /// The right to change a workspace.
 pub(crate) type Turn = OwnedMutexGuard<()>;
 
-/// What a workspace is doing, with what belongs to it.
+/// The phase of a workspace, with the values that belong to it.
 #[derive(Clone)]
 pub(crate) enum Phase {
     Creating { pull: Option<PullProgress>, image_present: bool },
@@ -53,30 +54,30 @@ pub(crate) enum Phase {
 pub(crate) struct Entry {
     pub(crate) id: WorkspaceId,
     pub(crate) project: ProjectId,
-    /// Changes only while it is being made.
+    /// The provider; changes only while the workspace is being made.
     provider: Mutex<ProviderKind>,
     pub(crate) memory_bytes: u64,
     pub(crate) limits: ResourceLimits,
     pub(crate) phase: watch::Sender<Phase>,
-    /// Cancelled when somebody wants it destroyed, or the service goes down: a create then stops pulling.
+    /// Cancelled when somebody wants the workspace destroyed, or the service shuts down: a create then stops pulling.
     pub(crate) unwanted: CancellationToken,
-    /// Cancelled when the create has come to its end, whichever, and its row says so.
+    /// Cancelled when the create has ended, with or without success, and the row says so.
     pub(crate) made: CancellationToken,
-    /// What calls are under way, and since when there is none.
+    /// The calls under way, and the time of the last use.
     pub(crate) activity: Activity,
-    /// Who holds it.
+    /// The holder of the workspace.
     pub(crate) attached: Attached,
     turn: Arc<tokio::sync::Mutex<()>>,
-    /// When it was last called, in microseconds since 1970; 0 when that is recorded.
+    /// The time of the last call, in microseconds since 1970; 0 when that time is recorded.
     used_at: AtomicI64,
     out_of_memory_at: Mutex<Option<Instant>>,
-    /// Why it may not write, while it may not.
+    /// The reason why the workspace may not write, while it may not.
     fullness: Mutex<Option<Fullness>>,
-    /// Cancelled when another server has taken it over: this one does nothing more to it.
+    /// Cancelled when another server has taken the workspace over: this server does nothing more to it.
     moved: CancellationToken,
 }
 
-/// One call that is under way, for as long as this is kept.
+/// A call that is under way, for as long as this value exists.
 pub(crate) struct CallGuard(Arc<Entry>);
 
 /// All entries, by id.
@@ -102,7 +103,7 @@ impl Phase {
         }
     }
 
-    /// The phase of a workspace in this situation, reached through `guest` where it has one.
+    /// Makes the phase of a workspace in this situation; `guest` makes the client of its guest where it has one.
     pub(crate) fn of(situation: Situation, guest: impl FnOnce() -> Guest) -> Self {
         match situation {
             Situation::Creating => Self::Creating { pull: None, image_present: false },
@@ -117,7 +118,7 @@ impl Phase {
         }
     }
 
-    /// The guest of a workspace that has processes.
+    /// Returns the guest of a workspace that has processes.
     pub(crate) fn guest(&self) -> Option<&Guest> {
         if let Self::Ready { guest } | Self::Paused { guest, .. } = self { Some(guest) } else { None }
     }
@@ -154,30 +155,31 @@ impl Entry {
         self.phase.borrow().situation()
     }
 
-    /// Which provider has it.
+    /// Returns the provider that has the workspace.
     pub(crate) fn provider(&self) -> ProviderKind {
         *self.provider.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Another provider makes it.
+    /// Sets the provider that makes the workspace.
     pub(crate) fn set_provider(&self, provider: ProviderKind) {
         *self.provider.lock().unwrap_or_else(PoisonError::into_inner) = provider;
     }
 
-    /// The guest, if the workspace takes calls.
+    /// Returns the guest, if the workspace takes calls.
     pub(crate) fn ready_guest(&self) -> Option<Guest> {
         if let Phase::Ready { guest } = &*self.phase.borrow() { Some(guest.clone()) } else { None }
     }
 
-    /// How far the pull of its image is.
+    /// Returns the progress of the image's pull.
     pub(crate) fn pull(&self) -> Option<PullProgress> {
         if let Phase::Creating { pull, image_present: false } = &*self.phase.borrow() { pull.clone() } else { None }
     }
 
-    /// The guest, if the workspace takes calls, which from now on has one more under way until the guard is dropped.
+    /// Begins a call: returns the guest, if the workspace takes calls. The call counts as under way until the guard is
+    /// dropped.
     ///
-    /// Whoever brings the workspace to rest looks at the calls while nobody can look at the phase, and this
-    /// counts while nobody can change the phase: one of the two sees the other.
+    /// A task that puts the workspace to rest looks at the calls while nobody can look at the phase, and this function
+    /// counts the call while nobody can change the phase: one of the two sees the other.
     pub(crate) fn begin_call(self: &Arc<Self>) -> Option<(Guest, CallGuard)> {
         let phase = self.phase.borrow();
         let Phase::Ready { guest } = &*phase else { return None };
@@ -185,8 +187,8 @@ impl Entry {
         Some((guest.clone(), CallGuard(Arc::clone(self))))
     }
 
-    /// Leaves `ready` for rest; answers the guest, which is left open. `None`: it is not ready, or it was to rest
-    /// because nobody uses it and somebody does. Nothing was changed then.
+    /// Leaves `ready` for rest; returns the guest, which stays open. `None` where the workspace is not ready, or where
+    /// the rest is for idleness and somebody uses the workspace; nothing was changed then.
     pub(crate) fn go_to_rest(&self, rest: Rest, into: impl FnOnce(Guest) -> Phase) -> Option<Guest> {
         let mut left = None;
         self.phase.send_if_modified(|phase| {
@@ -203,7 +205,7 @@ impl Entry {
         left
     }
 
-    /// Goes over to another phase. The guest of the phase before is closed unless the new one keeps it.
+    /// Changes to another phase. Closes the guest of the phase before unless the new phase keeps it.
     pub(crate) fn set_phase(&self, phase: Phase) {
         let keeps_guest = phase.guest().is_some();
         if matches!(phase, Phase::Ready { .. }) {
@@ -215,18 +217,18 @@ impl Entry {
         }
     }
 
-    /// Waits for the turn.
+    /// Waits for the workspace's turn.
     pub(crate) async fn turn(&self) -> Turn {
         Arc::clone(&self.turn).lock_owned().await
     }
 
-    /// The turn, unless somebody has it.
+    /// Takes the workspace's turn, unless another task has it.
     pub(crate) fn free_turn(&self) -> Option<Turn> {
         Arc::clone(&self.turn).try_lock_owned().ok()
     }
 
-    /// Ends when nobody wants the workspace any more while its image is still being pulled; otherwise never. (Later
-    /// steps are quick, and are not left half done.)
+    /// Completes when nobody wants the workspace any more while its image is still being pulled; otherwise never.
+    /// (Later steps are quick, and are not left half done.)
     pub(crate) async fn unwanted_while_pulling(&self) {
         self.unwanted.cancelled().await;
         if matches!(&*self.phase.borrow(), Phase::Creating { image_present: true, .. }) {
@@ -251,7 +253,7 @@ impl Entry {
         self.used_at.store(Utc::now().timestamp_micros(), Ordering::Relaxed);
     }
 
-    /// When it was last called, if that is not recorded yet. It counts as recorded from now on.
+    /// Returns the time of the last call, if it is not recorded yet. The time counts as recorded from now on.
     pub(crate) fn take_use(&self) -> Option<DateTime<Utc>> {
         match self.used_at.swap(0, Ordering::Relaxed) {
             0 => None,

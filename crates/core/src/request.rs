@@ -1,4 +1,4 @@
-//! What a caller asks for when it asks for a workspace.
+//! The requests that make workspaces.
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
@@ -7,35 +7,36 @@ use emergent_store::IdleAction;
 
 use crate::Requirements;
 
-/// A workspace to make. What is `None` is decided by the settings. Its `Debug` hides the values of the environment.
+/// A request for a workspace. The settings decide every field that is `None`. The `Debug` output hides the values of
+/// the environment.
 #[derive(Clone, PartialEq)]
 pub struct NewWorkspace {
-    /// For people.
+    /// A display name.
     pub name: Option<String>,
-    /// For people and programs.
+    /// Labels for people and programs.
     pub labels: BTreeMap<String, String>,
-    /// What it is for.
+    /// The workspace's purpose.
     pub kind: ContainerKind,
-    /// Which provider makes it. A named one never falls back to another.
+    /// The provider that makes the workspace. A provider that the request names never falls back to another.
     pub provider: Option<ProviderKind>,
-    /// What it runs.
+    /// The image that the workspace runs.
     pub image: Option<ImageRef>,
-    /// The snapshot that it is made from. What the request leaves open is then as it was in the snapshot's workspace,
-    /// and the image cannot be chosen.
+    /// The snapshot that the workspace is made from. Fields that the request leaves open are then those of the
+    /// snapshot's workspace, and the image cannot be chosen.
     pub snapshot: Option<SnapshotId>,
-    /// What it may use.
+    /// The resource limits.
     pub limits: LimitsRequest,
-    /// What it may reach.
+    /// The networks that the workspace may reach.
     pub network: Option<NetworkPolicy>,
-    /// Its environment, besides the image's own. Values may be secrets: they reach the guest and nothing else.
+    /// The environment, in addition to the image's own. Values may be secrets: they reach the guest and nothing else.
     pub environment: BTreeMap<String, String>,
-    /// Calls may run commands as root inside; they may not when nothing is said.
+    /// Whether calls may run commands as root inside; `None` means no.
     pub allow_root: Option<bool>,
-    /// How long it lives, from its creation.
+    /// The workspace's lifetime, from its creation.
     pub ttl: Option<Ttl>,
-    /// What the provider must be able to do.
+    /// The abilities that the provider must have.
     pub requirements: Requirements,
-    /// What happens to it when nobody uses it.
+    /// The idle policy: the action on a workspace that nobody uses.
     pub idle: IdleRequest,
 }
 
@@ -52,25 +53,25 @@ pub struct LimitsRequest {
     pub pids: Option<u32>,
 }
 
-/// What a caller asks for when nobody uses the workspace.
+/// The idle policy that a caller asks for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct IdleRequest {
-    /// What is done.
+    /// The action on a workspace that nobody uses.
     pub action: Option<IdleAction>,
-    /// After how long.
+    /// The time without use after which the action is taken.
     pub after: Option<Duration>,
 }
 
-/// How long a workspace lives.
+/// The lifetime of a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ttl {
-    /// Until somebody destroys it.
+    /// The workspace lives until somebody destroys it.
     Never,
-    /// So long, from its creation.
+    /// The workspace lives for this time from its creation.
     After(Duration),
 }
 
-/// A caller's word that two requests with the same key are one, for 24 hours.
+/// A key that marks requests as repetitions: two requests with the same key within 24 hours are one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey(String);
 
@@ -140,7 +141,7 @@ impl fmt::Debug for NewWorkspace {
 // === impl IdempotencyKey ===
 
 impl IdempotencyKey {
-    /// The key as text.
+    /// Returns the key as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

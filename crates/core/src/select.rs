@@ -1,21 +1,21 @@
-//! Which providers may make a workspace, and in which order they are tried.
+//! The providers that may make a workspace, and the order in which they are tried.
 
 use emergent_provider::{Capabilities, ContainerKind, Isolation, ProviderKind};
 
-/// Where the server runs (`WORKSPACE_DEPLOYMENT_MODE`).
+/// The kind of deployment (`WORKSPACE_DEPLOYMENT_MODE`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeploymentMode {
-    /// On machines of its users' own: what runs there goes before a cloud.
+    /// On machines of the users' own: local providers go before a cloud.
     #[default]
     SelfHosted,
     /// As a managed service: the cloud goes first.
     Managed,
 }
 
-/// What a caller cannot do without. What is `None` or false is not asked for.
+/// The requirements that a caller puts on the provider. `None` and false stand for no requirement.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Requirements {
-    /// The weakest isolation that is taken.
+    /// The weakest isolation that the caller accepts.
     pub isolation: Option<Isolation>,
     /// Files survive stop and start.
     pub persistence: bool,
@@ -27,18 +27,19 @@ pub struct Requirements {
     pub disk_quota: bool,
 }
 
-/// Why a provider cannot be used.
+/// The reason why a provider cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unavailable {
     /// This server does not have it.
     Absent(&'static str),
-    /// It lacks what was required.
+    /// The provider lacks a required ability.
     Lacks(String),
-    /// It does not work now.
+    /// The provider does not work now.
     Unhealthy(String),
 }
 
-/// The providers that come into question, in order. A named one stands alone: it never falls back to another.
+/// Returns the candidate providers, in order. A provider that the request names stands alone: it never falls back to
+/// another.
 pub(crate) fn candidates(
     named: Option<ProviderKind>,
     container: ContainerKind,
@@ -58,7 +59,7 @@ pub(crate) fn candidates(
 // === impl Requirements ===
 
 impl Requirements {
-    /// What a provider lacks, in words; `None` when it has all.
+    /// Lists the required abilities that a provider lacks, in words; `None` when it has all.
     pub(crate) fn unmet(&self, capabilities: &Capabilities) -> Option<String> {
         let weak = self.isolation.is_some_and(|least| capabilities.isolation < least);
         let lacking = [

@@ -1,4 +1,4 @@
-//! The facade.
+//! The facade of the core: [`Workspaces`].
 
 use std::{
     collections::HashMap,
@@ -40,8 +40,9 @@ pub struct Workspaces {
 }
 
 impl Workspaces {
-    /// Starts the service: in the background it reconciles what an earlier process left ([`is_ready`](Self::is_ready)
-    /// tells when), watches the engines, and cleans up. [`shutdown`](Self::shutdown) ends all of it.
+    /// Starts the service. In the background, the service reconciles the state that an earlier process left
+    /// ([`is_ready`](Self::is_ready) tells when that is done), watches the engines, and cleans up.
+    /// [`shutdown`](Self::shutdown) ends all of it.
     ///
     /// # Errors
     /// [`StartError`] when a setting cannot be used or the store fails.
@@ -80,7 +81,7 @@ impl Workspaces {
         Ok(Self { core })
     }
 
-    /// Lets operations under way end, within a grace period. Workspaces run on.
+    /// Shuts the service down: lets operations under way end, within a grace period. Workspaces run on.
     pub async fn shutdown(&self) {
         self.core.going_down.cancel();
         for entry in self.core.registry.all() {
@@ -94,12 +95,12 @@ impl Workspaces {
         self.core.audit.close().await;
     }
 
-    /// Writes what was done until now to the store, also after a [`shutdown`](Self::shutdown) that was not waited for.
+    /// Writes the audit's queued rows to the store, also after a [`shutdown`](Self::shutdown) that was not waited for.
     pub async fn close_audit(&self) {
         self.core.audit.close().await;
     }
 
-    /// Whether calls are taken. The store is not asked.
+    /// Returns whether the service takes calls. Does not ask the store.
     pub fn is_ready(&self) -> Readiness {
         if self.core.is_going_down() {
             Readiness::ShuttingDown
@@ -117,7 +118,7 @@ impl Workspaces {
         &self.core.config
     }
 
-    /// Which images projects may use, for whoever makes sandboxes beside the service.
+    /// Returns the images that projects may use, for code that makes sandboxes beside the service.
     pub fn images(&self) -> &Images {
         &self.core.images
     }
@@ -127,7 +128,8 @@ impl Workspaces {
         self.core.server_id()
     }
 
-    /// Whether this server may change what it drives now: whoever works beside the service on the same lease asks first.
+    /// Makes sure that this server may change its workspaces now. Code that works beside the service on the same lease
+    /// asks first.
     ///
     /// # Errors
     /// [`StoreError`] says why not.
@@ -135,18 +137,18 @@ impl Workspaces {
         self.core.may_act().await
     }
 
-    /// Renews the lease where it may have run out, as far as that can be told: while the store is away, nothing of this
-    /// server's can have been taken over either. While the lease is fresh it costs nothing.
+    /// Renews the lease where it may have run out. Ignores a store that is away: meanwhile no other server can take
+    /// workspaces over either. Costs nothing while the lease is fresh.
     pub async fn freshen(&self) {
         self.core.freshen().await;
     }
 
-    /// Changes whenever rows may have become another server's, or this one's.
+    /// Returns a counter that changes whenever rows may have become another server's, or this server's.
     pub fn changes_of_ownership(&self) -> watch::Receiver<u64> {
         self.core.ownership.subscribe()
     }
 
-    /// Every server that shares the store, this one among them, the oldest first.
+    /// Lists every server that shares the store, this one among them, the oldest first.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails.
@@ -154,7 +156,7 @@ impl Workspaces {
         self.core.store.servers_list().await
     }
 
-    /// Lets this server take no new workspaces, or take them again; it stays so over restarts.
+    /// Makes this server refuse new workspaces, or accept them again; the choice outlasts restarts.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails.
@@ -162,12 +164,12 @@ impl Workspaces {
         self.core.set_draining(draining).await
     }
 
-    /// Whether this server takes no new workspaces. The store is not asked.
+    /// Returns whether this server refuses new workspaces. Does not ask the store.
     pub fn is_draining(&self) -> bool {
         self.core.lease.is_draining()
     }
 
-    /// The live servers besides this one that take new workspaces.
+    /// Lists the live servers besides this one that take new workspaces.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails.
@@ -175,7 +177,7 @@ impl Workspaces {
         self.core.others_that_take_new().await
     }
 
-    /// Where a request about a workspace belongs. Of a workspace that this server drives no row is read.
+    /// Finds the server that answers requests about a workspace. Reads no row where this server drives the workspace.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails.
@@ -183,8 +185,8 @@ impl Workspaces {
         self.core.whereabouts(id).await
     }
 
-    /// Whether the project has such a workspace, in whatever state; true while workspaces are switched off, since that is
-    /// what a call is then refused for. Of a workspace that this server drives no row is read.
+    /// Returns whether the project has such a workspace, in any state. True while workspaces are switched off, since
+    /// calls are then refused for that reason. Reads no row where this server drives the workspace.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails.
@@ -209,7 +211,7 @@ impl Workspaces {
         self.core.create(project, request, key).await
     }
 
-    /// Waits until a workspace is no longer `creating`, for so long at most, and returns it as it is then.
+    /// Waits until a workspace is no longer `creating`, for at most this time, and returns the workspace.
     ///
     /// # Errors
     /// [`LookupError`] when it is not there.
@@ -226,7 +228,7 @@ impl Workspaces {
         self.get(project, id).await
     }
 
-    /// One workspace.
+    /// Returns one workspace.
     ///
     /// # Errors
     /// [`LookupError`] when it is not there.
@@ -237,7 +239,7 @@ impl Workspaces {
         Ok(Workspace { attached, ..Workspace::new(row, pull) })
     }
 
-    /// The workspace that a name stands for, if there is one.
+    /// Returns the id of the workspace with this name, if there is one.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails.
@@ -245,7 +247,7 @@ impl Workspaces {
         self.core.store.workspace_named(project, name).await
     }
 
-    /// A page of the project's workspaces, newest first.
+    /// Returns a page of the project's workspaces, newest first.
     ///
     /// # Errors
     /// [`ListError`] when the page cannot be.
@@ -278,8 +280,8 @@ impl Workspaces {
         }))
     }
 
-    /// Destroys a workspace. When it returns, nothing of it is left in the engine. Destroying a destroyed one changes
-    /// nothing.
+    /// Destroys a workspace. When the call returns, nothing of the workspace is left in the engine. Destroying a
+    /// destroyed workspace changes nothing.
     ///
     /// # Errors
     /// [`TransitionError`]; the workspace stays `destroying` if the engine failed, and is destroyed when it is back.
@@ -295,7 +297,7 @@ impl Workspaces {
         self.change(project, id, Operation::Stop).await
     }
 
-    /// Lets a paused workspace go on, or starts a stopped one.
+    /// Resumes a paused workspace, or starts a stopped one.
     ///
     /// # Errors
     /// [`TransitionError`].
@@ -311,7 +313,7 @@ impl Workspaces {
         self.change(project, id, Operation::Pause).await
     }
 
-    /// Changes what can be changed of a workspace while it lives.
+    /// Changes the properties of a workspace that can change while it lives.
     ///
     /// # Errors
     /// [`ChangeError`]; nothing was changed then.
@@ -325,7 +327,7 @@ impl Workspaces {
         Ok(self.get(project, id).await?)
     }
 
-    /// Attaches a holder to a workspace, which is then ready: what is paused or stopped is resumed.
+    /// Attaches a holder to a workspace and makes the workspace ready: a paused or stopped one is resumed.
     ///
     /// # Errors
     /// [`AttachError`]; nobody else was detached then.
@@ -338,7 +340,7 @@ impl Workspaces {
         self.core.attach(project, id, request).await
     }
 
-    /// Ends a session and answers it as it ended, now or before.
+    /// Ends a session and returns it as it ended, now or before.
     ///
     /// # Errors
     /// [`SessionError`] when there is no such session.
@@ -351,7 +353,7 @@ impl Workspaces {
         self.core.detach(project, id, session).await
     }
 
-    /// A page of a workspace's sessions, newest first. `page.limit` is taken as it is.
+    /// Returns a page of a workspace's sessions, newest first. Does not check `page.limit`.
     ///
     /// # Errors
     /// [`SessionError`] when there is no such workspace.
@@ -364,8 +366,8 @@ impl Workspaces {
         self.core.sessions(project, id, page).await
     }
 
-    /// Begins a call on behalf of a session that holds its workspace; its lease does not run out while what is answered
-    /// is kept. No row is read, and few calls write one.
+    /// Begins a call on behalf of the session that holds the workspace; the session's lease does not run out while the
+    /// returned value exists. Reads no row; few calls write one.
     ///
     /// # Errors
     /// [`SessionError`] names who holds it.
@@ -378,8 +380,8 @@ impl Workspaces {
         self.core.begin_session_call(project, id, session).await
     }
 
-    /// The guest of a workspace, for one call. A workspace that had ended by itself is started again first, and one that
-    /// rests because nobody used it is resumed.
+    /// Returns the guest of a workspace, for one call. First starts a workspace that had ended by itself, and resumes
+    /// one that rests because nobody used it.
     ///
     /// # Errors
     /// [`CallError`] says what to do.
@@ -387,8 +389,8 @@ impl Workspaces {
         self.core.guest(project, id).await
     }
 
-    /// The guest of a workspace for a call that starts programs or writes files: [`guest`](Self::guest), unless the disk
-    /// has no room for that.
+    /// Returns the guest of a workspace for a call that starts programs or writes files: like [`guest`](Self::guest),
+    /// but fails where the disk has no room for that.
     ///
     /// # Errors
     /// [`CallError`], also where there is no room.
@@ -401,7 +403,7 @@ impl Workspaces {
         self.core.guest_for(project, id, purpose).await
     }
 
-    /// Whether the machine under a provider has room for one more sandbox.
+    /// Checks whether the machine under a provider has room for one more sandbox.
     ///
     /// # Errors
     /// [`NoRoom`] where it does not.
@@ -423,7 +425,7 @@ impl Workspaces {
         self.core.take_snapshot(project, id, request, key).await
     }
 
-    /// Waits until a snapshot is no longer `creating`, for so long at most, and returns it as it is then.
+    /// Waits until a snapshot is no longer `creating`, for at most this time, and returns the snapshot.
     ///
     /// # Errors
     /// [`SnapshotError`] when it is not there.
@@ -436,7 +438,7 @@ impl Workspaces {
         self.core.settle_snapshot(project, id, at_most).await
     }
 
-    /// One snapshot.
+    /// Returns one snapshot.
     ///
     /// # Errors
     /// [`SnapshotError`] when it is not there.
@@ -444,7 +446,7 @@ impl Workspaces {
         self.core.snapshot(project, id).await
     }
 
-    /// A page of the project's snapshots, newest first.
+    /// Returns a page of the project's snapshots, newest first.
     ///
     /// # Errors
     /// [`ListError`] when the page cannot be.
@@ -457,7 +459,7 @@ impl Workspaces {
         self.core.snapshots(project, filter, page).await
     }
 
-    /// Deletes a snapshot. Workspaces that are being made from it are waited for; those that were made go on.
+    /// Deletes a snapshot. Waits for the workspaces that are being made from it; finished ones are not affected.
     ///
     /// # Errors
     /// [`SnapshotError`]; the snapshot stays `deleting` if the engine failed, and goes when it is back.
@@ -465,8 +467,8 @@ impl Workspaces {
         self.core.delete_snapshot(project, id).await
     }
 
-    /// Records copies of a workspace as `creating` and returns; a task of the service makes them. They are let in all,
-    /// or none is.
+    /// Records copies of a workspace as `creating` and returns; a task of the service makes them. Either all copies are
+    /// admitted or none is.
     ///
     /// # Errors
     /// [`SnapshotError`]; nothing was made then.
@@ -480,7 +482,8 @@ impl Workspaces {
         self.core.fork(project, id, request, key).await
     }
 
-    /// What the engines have that had been handed over and that no row accounts for, the newest first.
+    /// Lists the leftovers: sandboxes and snapshots of the engines that had been handed over and that no row accounts
+    /// for, the newest first.
     ///
     /// # Errors
     /// [`StoreError`] when the store fails.
@@ -488,8 +491,8 @@ impl Workspaces {
         self.core.store.leftovers_list().await
     }
 
-    /// Makes a leftover a workspace, which is stopped, or a snapshot, which is ready. Quotas are not asked: the caller is
-    /// an administrator.
+    /// Turns a leftover into a workspace, which is stopped, or a snapshot, which is ready. Does not check quotas: the
+    /// caller is an administrator.
     ///
     /// # Errors
     /// [`LeftoverError`]; nothing was changed then.
@@ -505,18 +508,18 @@ impl Workspaces {
         self.core.remove_leftover(id).await
     }
 
-    /// How the warm pool stands, image by image.
+    /// Returns the status of the warm pool, image by image.
     pub fn pool(&self) -> Vec<PoolStatus> {
         self.core.pool.status()
     }
 
-    /// Takes rows of what is done through other faces than this one.
+    /// Returns the audit, for actions that do not go through this service.
     pub fn audit(&self) -> &Audit {
         &self.core.audit
     }
 
-    /// A page of what was done in a project, or with one workspace of it, newest first. Destroyed workspaces are
-    /// among it; what was done in the last second may not be yet.
+    /// Returns a page of the audit of a project, or of one workspace of it, newest first. Actions on destroyed
+    /// workspaces are included; actions of the last second may be missing.
     ///
     /// # Errors
     /// [`ListError`] when the page cannot be.
@@ -532,7 +535,8 @@ impl Workspaces {
         Ok(self.core.store.audit_list(project, &filter, page).await?)
     }
 
-    /// What a workspace used in a span of time; a destroyed one's is kept as long as samples are.
+    /// Returns the resource usage of a workspace in a span of time; also of a destroyed one, for as long as samples are
+    /// kept.
     ///
     /// # Errors
     /// [`LookupError`] when it is not there.
@@ -546,7 +550,7 @@ impl Workspaces {
         self.core.usage_history(project, id, since, until).await
     }
 
-    /// How much is in use of what may be: by one project and, `of_all`, on the whole.
+    /// Returns the capacity in use and its limits: of one project and, with `of_all`, of the whole installation.
     ///
     /// # Errors
     /// [`LookupError`] when the store fails, or workspaces are switched off.
@@ -554,7 +558,8 @@ impl Workspaces {
         self.core.capacity(project, of_all).await
     }
 
-    /// How each provider is, as last asked: all three, always. Workspaces are counted of one project, or of all.
+    /// Returns the status of all three providers, as of the last health request. Counts the workspaces of one project,
+    /// or of all.
     pub async fn providers(&self, seen: Option<ProjectId>) -> Vec<ProviderStatus> {
         let active = self.core.store.workspaces_active(seen).await.unwrap_or_else(|error| {
             tracing::warn!(reason = chain(&error), "active workspaces could not be counted");
@@ -602,7 +607,7 @@ fn absent(kind: ProviderKind, active: u64) -> ProviderStatus {
     }
 }
 
-/// Counts the providers that have not been caught up with once.
+/// Returns a function that marks a provider as caught up with; only its first call counts.
 fn catch_up_counter(core: Arc<Core>, behind: Arc<AtomicUsize>) -> impl Fn() + Send + Sync {
     let first = std::sync::Once::new();
     move || {
@@ -614,7 +619,8 @@ fn catch_up_counter(core: Arc<Core>, behind: Arc<AtomicUsize>) -> impl Fn() + Se
     }
 }
 
-/// An engine that is away must not keep the others' workspaces from being used.
+/// Lets the service take calls after [`FIRST_LOOK`], so that an absent engine does not block the workspaces of the
+/// others.
 async fn take_calls_in_the_end(core: Arc<Core>) {
     tokio::select! {
         () = tokio::time::sleep(FIRST_LOOK) => core.note_reconciled(),

@@ -1,7 +1,7 @@
-//! Attaching to workspaces and letting them go: one holder at a time.
+//! Attaching to workspaces and detaching from them: one holder at a time.
 //!
 //! The store decides who holds a workspace, in one statement. Holding is an agreement among agents: a call that names
-//! no session is an operator's, and is not held back.
+//! no session is an operator's, and is always allowed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,33 +22,34 @@ use crate::{
     situation::Situation,
 };
 
-/// Who wants to hold a workspace.
+/// A request to hold a workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttachRequest {
-    /// Who it is, in its own words: what others are told while it holds the workspace.
+    /// The holder's name in its own words, which other callers are told while it holds the workspace.
     pub holder: String,
-    /// The session's id, chosen by the caller, so that a request whose answer was lost can be repeated; `None` makes one.
+    /// The session's id, chosen by the caller, so that a request whose answer was lost can be repeated; `None` makes
+    /// one.
     pub session: Option<SessionId>,
-    /// How long it holds the workspace without a call; `None`: until it detaches.
+    /// How long the session holds the workspace without a call; `None`: until it detaches.
     pub lease: Option<Duration>,
-    /// Take the workspace over from whoever holds it.
+    /// Whether to take the workspace over from its holder.
     pub take_over: bool,
 }
 
-/// A call that is made on behalf of a session. While it is kept, the session's lease does not run out, however long
-/// the call takes.
+/// A call that is made on behalf of a session. While this value exists, the session's lease does not run out, however
+/// long the call takes.
 #[must_use = "the session's lease may run out once this is dropped"]
 pub struct SessionCall {
     _heartbeat: Option<DropGuard>,
 }
 
-/// How many times a lease is put off in its own length by a call that goes on.
+/// How many times a call that goes on renews the lease within one term of the lease.
 const BEATS: u32 = 3;
 
 // === impl Core ===
 
 impl Core {
-    /// Attaches a holder, and makes the workspace ready for it. Dropping the future does not end it.
+    /// Attaches a holder, and makes the workspace ready for it. The work goes on when the future is dropped.
     pub(crate) async fn attach(
         self: &Arc<Self>,
         project: ProjectId,
@@ -125,7 +126,7 @@ impl Core {
         self.store.sessions_get(id, session).await?.ok_or(SessionError::NoSuchSession)
     }
 
-    /// A page of a workspace's sessions, newest first.
+    /// Returns a page of a workspace's sessions, newest first.
     pub(crate) async fn sessions(
         &self,
         project: ProjectId,
@@ -136,8 +137,8 @@ impl Core {
         Ok(self.store.sessions_list(id, page).await?)
     }
 
-    /// Begins a call on behalf of a session; refuses one that is not the attached one. Whether there is such a
-    /// workspace is not this question.
+    /// Begins a call on behalf of a session; refuses a session that is not the attached one. Does not check whether the
+    /// workspace exists.
     pub(crate) async fn begin_session_call(
         self: &Arc<Self>,
         project: ProjectId,
@@ -157,7 +158,7 @@ impl Core {
         Ok(SessionCall { _heartbeat: heartbeat })
     }
 
-    /// Puts a session's lease off again and again, until another one holds the workspace.
+    /// Renews a session's lease at every interval, until another session holds the workspace.
     async fn keep_session(self: Arc<Self>, entry: Arc<Entry>, session: SessionId, every: Duration) {
         loop {
             tokio::time::sleep(every).await;
@@ -171,7 +172,7 @@ impl Core {
         }
     }
 
-    /// Notes that a session lives, and answers how long it may be silent from now on.
+    /// Renews a session's lease, and returns how long the session may be silent from now on.
     async fn renew_session(
         &self,
         entry: &Entry,
@@ -196,7 +197,7 @@ impl Core {
         Ok(known.lease())
     }
 
-    /// Ends whatever session of a workspace is open.
+    /// Ends the open session of a workspace, if there is one.
     pub(crate) async fn end_session(&self, entry: &Entry, reason: SessionEnd) -> Result<(), StoreError> {
         let mut known = entry.attached.lock().await;
         self.store.sessions_end(entry.id, None, reason).await?;
@@ -205,7 +206,7 @@ impl Core {
     }
 }
 
-/// Refuses to attach to what cannot be made ready.
+/// Refuses to attach to a workspace that cannot be made ready.
 fn can_be_used(situation: Situation) -> Result<(), TransitionError> {
     match decide(Operation::Resume, situation) {
         Decision::Refuse(advice) => Err(not_usable(situation, advice)),

@@ -1,17 +1,17 @@
-//! Where a workspace stands, as the rules see it: its state without what belongs to it.
+//! The situation of a workspace: its state without the values that belong to the state. The rules decide on it.
 
 use emergent_store::{ErrorReason, StateWord, WorkspaceRow, WorkspaceState};
 
-/// Whose will it is that a workspace rests.
+/// The cause of a workspace's rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rest {
-    /// Somebody's, who will resume it.
+    /// Somebody asked for the rest, and will resume the workspace.
     Asked,
-    /// Nobody's: it was not used for a while, and the next call resumes it.
+    /// The workspace was not used for a while, and the next call resumes it.
     Idle,
 }
 
-/// Where a workspace stands.
+/// The situation of a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Situation {
     Creating,
@@ -19,7 +19,7 @@ pub(crate) enum Situation {
     Paused(Rest),
     Stopping(Rest),
     Stopped(Rest),
-    /// Out of `stopped` or `error`, on its way to `ready`; its row keeps where it comes from.
+    /// The workspace is on its way out of `stopped` or `error` to `ready`; its row keeps the state that it comes from.
     Starting,
     Destroying,
     Destroyed,
@@ -47,7 +47,7 @@ impl Situation {
         }
     }
 
-    /// The word that callers are told.
+    /// Returns the state's name that callers are told.
     pub(crate) fn word(self) -> StateWord {
         match self {
             Self::Creating => StateWord::Creating,

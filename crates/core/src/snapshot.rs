@@ -1,4 +1,4 @@
-//! A snapshot as callers see it, and what they ask for when they ask for one, or for copies.
+//! Snapshots as callers see them, and the requests for snapshots and for copies of workspaces.
 
 use std::collections::BTreeMap;
 
@@ -13,54 +13,54 @@ use crate::NewWorkspace;
 /// A snapshot of a workspace.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
-    /// Names it.
+    /// The snapshot's id.
     pub id: SnapshotId,
-    /// Whose it is.
+    /// The project that owns the snapshot.
     pub project: ProjectId,
-    /// Of which workspace it is.
+    /// The workspace that the snapshot was taken of.
     pub workspace: WorkspaceId,
-    /// For people.
+    /// A display name.
     pub name: Option<String>,
-    /// For people and programs.
+    /// Labels for people and programs.
     pub labels: BTreeMap<String, String>,
-    /// Its state.
+    /// The snapshot's state.
     pub state: SnapshotState,
-    /// Which provider has it.
+    /// The provider that has the snapshot.
     pub provider: ProviderKind,
-    /// What the workspace was for.
+    /// The purpose of the workspace.
     pub kind: ContainerKind,
-    /// What the workspace ran.
+    /// The image that the workspace ran.
     pub image: ImageRef,
-    /// What the workspace might use.
+    /// The resource limits of the workspace.
     pub limits: ResourceLimits,
-    /// What the workspace might reach.
+    /// The networks that the workspace might reach.
     pub network: NetworkPolicy,
-    /// Calls might run commands as root in the workspace.
+    /// Whether calls might run commands as root in the workspace.
     pub allow_root: bool,
-    /// How large it is; known once it is ready.
+    /// The snapshot's size; known once the snapshot is ready.
     pub taken: Option<Taken>,
-    /// When it was asked for.
+    /// The time at which the snapshot was requested.
     pub created_at: DateTime<Utc>,
-    /// When it was taken.
+    /// The time at which the snapshot was taken.
     pub ready_at: Option<DateTime<Utc>>,
 }
 
-/// A snapshot to take.
+/// A request for a snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewSnapshot {
-    /// For people.
+    /// A display name.
     pub name: Option<String>,
-    /// For people and programs; the workspace's own when left out.
+    /// Labels for people and programs; `None` takes over the workspace's own.
     pub labels: Option<BTreeMap<String, String>>,
 }
 
-/// Copies to make of a workspace.
+/// A request for copies of a workspace.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewForks {
-    /// How many.
+    /// The number of copies.
     pub count: u32,
-    /// What they are to be where they differ from the workspace. Each gets its number after the name, where there are
-    /// several.
+    /// The properties of the copies where they differ from the workspace. Where there are several copies, each gets its
+    /// number after the name.
     pub request: NewWorkspace,
 }
 
@@ -92,6 +92,6 @@ impl Snapshot {
 // === impl NewForks ===
 
 impl NewForks {
-    /// The most copies that one call makes.
+    /// The greatest number of copies that one call makes.
     pub const MOST: u32 = 32;
 }

@@ -1,37 +1,37 @@
-//! How the service and its providers are.
+//! The status of the service and of its providers.
 
 use emergent_provider::{Capabilities, ProviderKind};
 
-/// Whether the service takes calls.
+/// The service's readiness for calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
-    /// What an earlier process left is still being looked at.
+    /// The service still reconciles the state that an earlier process left.
     Reconciling,
-    /// It takes calls.
+    /// The service takes calls.
     Ready,
-    /// It takes calls to the workspaces that it has, and no new ones.
+    /// The service takes calls to its workspaces, and makes no new workspaces.
     Draining,
-    /// It is going down.
+    /// The service is shutting down.
     ShuttingDown,
 }
 
-/// How a provider is.
+/// The status of a provider.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProviderStatus {
-    /// Which one.
+    /// The provider's kind.
     pub kind: ProviderKind,
-    /// Whether this server has it.
+    /// Whether this server has the provider.
     pub registered: bool,
-    /// Whether it can make sandboxes, as last asked.
+    /// Whether the provider can make sandboxes, as of the last health request.
     pub healthy: bool,
-    /// Why automatic choice leaves it out just now although it says that it works.
+    /// The reason why the automatic choice leaves the provider out at present although it reports good health.
     pub quarantine: Option<String>,
-    /// Why not, or what is worth knowing.
+    /// The reason why the provider is unhealthy, or a remark on a healthy one.
     pub message: String,
-    /// What weakens it though it works.
+    /// Weaknesses of a provider that works.
     pub warnings: Vec<String>,
-    /// What it can do; `None` for one that is not registered.
+    /// The provider's capabilities; `None` for a provider that is not registered.
     pub capabilities: Option<Capabilities>,
-    /// Its agent workspaces that are creating, ready or paused.
+    /// The number of the provider's agent workspaces that are creating, ready or paused.
     pub active: u64,
 }

@@ -1,4 +1,4 @@
-//! What is counted and timed.
+//! The service's metrics: counters, gauges and durations.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ pub(crate) fn pool_miss(image: &ImageRef, reason: &'static str) {
     counter!("emergent_warm_pool_misses_total", "image" => image.to_string(), "reason" => reason).increment(1);
 }
 
-/// What is in use of what may be, and whether that is near the limit.
+/// Records the active workspaces, their limit, and whether the number is near the limit.
 pub(crate) fn capacity(active: u64, limit: u32, near: bool) {
     gauge!("emergent_workspaces_in_use").set(u32::try_from(active).unwrap_or(u32::MAX));
     gauge!("emergent_workspaces_limit").set(limit);

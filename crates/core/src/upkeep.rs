@@ -1,4 +1,4 @@
-//! What goes on all the time: health, clean-up, counting, and recording when workspaces were used.
+//! Periodic work: health requests, clean-up, counting, and recording the times at which workspaces were used.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,27 +14,27 @@ use crate::{
     telemetry,
 };
 
-/// How often each provider is asked how it is.
+/// The interval between two health requests to a provider.
 const HEALTH: Duration = Duration::from_secs(30);
-/// How often workspaces are looked for whose time is up.
+/// The interval between two searches for workspaces whose time is up.
 const EXPIRY: Duration = Duration::from_secs(5);
-/// How often use is recorded.
+/// The interval between two records of use.
 const USE: Duration = Duration::from_secs(5);
-/// How long what only an older release needed is kept, for servers of that release that start again meanwhile.
+/// How long data that only an older release needed is kept, for servers of that release that start again meanwhile.
 const UNUSED: Duration = Duration::from_secs(24 * 60 * 60);
 /// How many rows of destroyed workspaces are removed at once.
 const FORGET: u64 = 200;
-/// How often it is looked whether many rows of the audit were written.
+/// The interval between two checks of how many audit rows were written.
 const AUDIT: Duration = Duration::from_secs(60);
-/// How many are many.
+/// The number of written audit rows from which on the oldest rows are deleted between two clean-ups.
 const MANY: u64 = 20_000;
-/// How often active workspaces are counted.
+/// The interval between two counts of active workspaces.
 const COUNT: Duration = Duration::from_secs(15);
 
 // === impl Core ===
 
 impl Core {
-    /// Asks a provider how it is, for the life of the service.
+    /// Asks a provider for its health at every interval, for the life of the service.
     pub(crate) async fn keep_asking(self: Arc<Self>, registered: Arc<Registered>) {
         let mut ticks = interval(HEALTH);
         while self.goes_on(&mut ticks).await {
@@ -53,7 +53,7 @@ impl Core {
         }
     }
 
-    /// Removes what is left of what is long gone, for the life of the service.
+    /// Removes old rows, unused images and unused data of the engines at every interval, for the life of the service.
     pub(crate) async fn keep_clean(self: Arc<Self>) {
         let mut ticks = interval(self.config.cleanup_interval);
         while self.goes_on(&mut ticks).await {
@@ -77,8 +77,8 @@ impl Core {
         }
     }
 
-    /// Deletes the oldest rows of projects that have too many between two clean-ups, where many were written, for the life
-    /// of the service.
+    /// Deletes the oldest audit rows of projects that have too many, between two clean-ups, once many were written; for
+    /// the life of the service.
     pub(crate) async fn keep_audit_short(self: Arc<Self>) {
         let mut ticks = interval(AUDIT);
         let mut written = 0;
@@ -91,7 +91,8 @@ impl Core {
         }
     }
 
-    /// Records when workspaces were used, and what could not be recorded before, for the life of the service.
+    /// Records the times at which workspaces were used, and end states that could not be recorded before, for the life
+    /// of the service.
     pub(crate) async fn keep_recording_use(self: Arc<Self>) {
         let mut ticks = interval(USE);
         while self.goes_on(&mut ticks).await {
@@ -127,7 +128,7 @@ impl Core {
         }
     }
 
-    /// Records when workspaces were last used, as far as that is not recorded yet.
+    /// Records the times of the last calls that are not recorded yet.
     pub(crate) async fn record_use(&self) {
         let entries = self.registry.all();
         let used = entries.iter().filter_map(|entry| Some((entry.id, entry.take_use()?))).collect::<Vec<_>>();
@@ -155,7 +156,7 @@ impl Core {
         }
     }
 
-    /// Removes the rows of workspaces that were destroyed long ago, a few at a time so that nobody waits for it.
+    /// Removes the rows of workspaces that were destroyed long ago, a few at a time so that no other query waits long.
     async fn forget_destroyed(&self) {
         let Some(before) = Utc::now().checked_sub_signed(self.config.destroyed_retention) else { return };
         let mut forgotten = 0;
@@ -178,7 +179,7 @@ impl Core {
         }
     }
 
-    /// Waits for the next tick, the first being now; false when the service goes down.
+    /// Waits for the next tick, of which the first is now; returns false when the service shuts down.
     pub(crate) async fn goes_on(&self, ticks: &mut Interval) -> bool {
         tokio::select! {
             _ = ticks.tick() => true,

@@ -1,7 +1,7 @@
-//! Samples of what workspaces use, and the watch over their disks.
+//! Samples of the resources that workspaces use, and the watch over their disks.
 //!
-//! Every guest is asked at every interval, many at a time, and none for long: one that does not answer holds up
-//! nobody, and is asked after the others the next time.
+//! The service asks every guest at every interval, many at a time, and waits only a short time for each: a guest that
+//! does not answer delays no other, and is asked after the others the next time.
 
 mod figures;
 
@@ -27,34 +27,34 @@ use crate::{
     telemetry,
 };
 
-/// How many guests are asked together.
+/// How many guests are asked at once.
 const TOGETHER: usize = 64;
 /// How long a guest may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
-/// How many samples of a workspace lie between two counts of what it keeps outside `/workspace`: they cost the engine
-/// more than a question costs a guest.
+/// The number of samples of a workspace between two counts of its bytes outside `/workspace`: a count costs the engine
+/// more than a request costs a guest.
 const OUTSIDE_EVERY: u32 = 5;
-/// How long the engine may take to count it.
+/// How long the engine may take to count those bytes.
 const COUNT: Duration = Duration::from_secs(5);
 /// How many samples are written in one statement.
 const BATCH: usize = 500;
-/// How many samples a history shows, at most.
+/// The greatest number of samples that a history shows.
 const MOST_SAMPLES: u64 = 10_000;
 
-/// What a workspace used over a span of time.
+/// The resource usage of a workspace over a span of time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UsageHistory {
-    /// The samples, newest first; the newest ones where there are more than are shown.
+    /// The samples, newest first; the newest ones where there are more than a history shows.
     pub samples: Vec<UsageSample>,
-    /// What all of them add up to.
+    /// The totals of all samples of the span.
     pub totals: UsageTotals,
 }
 
-/// What is known of a workspace from one round to the next.
+/// The facts about a workspace that the sampler keeps from one round to the next.
 #[derive(Default)]
 struct Known {
     before: Option<(Before, Instant)>,
-    /// What is kept outside `/workspace`, in bytes, and when that was asked.
+    /// The bytes that the workspace keeps outside `/workspace`, and the time of that count.
     outside: Option<(u64, Instant)>,
     is_silent: bool,
     is_over: Option<bool>,
@@ -63,7 +63,7 @@ struct Known {
 // === impl Core ===
 
 impl Core {
-    /// Samples what workspaces use, for the life of the service.
+    /// Samples the usage of all workspaces, for the life of the service.
     pub(crate) async fn keep_sampling(self: Arc<Self>) {
         let mut known = HashMap::new();
         let mut ticks = interval(self.config.audit.usage_interval);
@@ -120,8 +120,8 @@ impl Core {
         }
     }
 
-    /// What a workspace keeps outside `/workspace`, as last counted. One after the other, so that a burst of counts does
-    /// not keep the engine from other work.
+    /// Returns the bytes that a workspace keeps outside `/workspace`, as last counted. Counts one workspace after the
+    /// other, so that a burst of counts does not keep the engine from other work.
     async fn outside(&self, entry: &Entry, known: &mut Known) -> u64 {
         let last = known.outside.map_or(0, |(bytes, _)| bytes);
         let every = self.config.audit.usage_interval * OUTSIDE_EVERY;
@@ -136,7 +136,7 @@ impl Core {
         bytes
     }
 
-    /// Warns of a workspace that holds more than its disk limit, and takes the warning back; once each.
+    /// Warns of a workspace that holds more than its disk limit, and reports when it holds less again; once each.
     async fn watch_disk(&self, entry: &Entry, known: &mut Known, used: Option<u64>) {
         let Some(used) = used else { return };
         let limit = entry.limits.disk_bytes;
@@ -190,7 +190,8 @@ impl Core {
     }
 }
 
-/// What a guest says it uses, if it says so in time. Being asked is no use of the workspace.
+/// Asks a guest for its usage; `None` where it does not answer in time. The request does not count as use of the
+/// workspace.
 async fn ask(entry: &Entry) -> Option<Usage> {
     let guest = entry.ready_guest()?;
     timeout(ANSWER, guest.usage()).await.ok()?.ok()

@@ -1,41 +1,42 @@
-//! What a difference between a row and the engine means: every pair is decided here, and nowhere else.
+//! Decides the correction of a difference between a workspace's row and the engine. Every pair is decided here, and
+//! nowhere else.
 //!
-//! The row says what is wanted, the engine what there is. Nothing that runs is ended unless its row says so, and a
-//! sandbox that was never `ready` is of no use to anybody.
+//! The row holds the wanted state, the engine the actual one. A running sandbox is never ended unless its row says so,
+//! and a sandbox that was never `ready` is of no use to anybody.
 
 use emergent_provider::{EngineState, ExitReason};
 use emergent_store::ErrorReason;
 
 use crate::situation::Situation;
 
-/// What is to be done so that row and engine agree.
+/// The correction that makes row and engine agree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Nothing.
+    /// Do nothing: row and engine agree.
     Agree,
-    /// The sandbox of a create that was interrupted runs: if its guest answers, the workspace is ready.
+    /// Make the workspace ready if its guest answers: the sandbox of an interrupted create runs.
     Adopt,
-    /// What is left of a create goes, and the row says so.
+    /// Remove the remains of a create, and record the failure in the row.
     Abandon,
-    /// The row becomes `ready`.
+    /// Set the row to `ready`.
     Runs,
-    /// The row becomes `paused`.
+    /// Set the row to `paused`.
     IsPaused,
-    /// The row becomes `stopped`.
+    /// Set the row to `stopped`.
     IsStopped,
-    /// The stop is taken up again.
+    /// Continue the stop.
     FinishStop,
-    /// The destruction is taken up again.
+    /// Continue the destruction.
     FinishDestroy,
-    /// The row becomes `error`: the sandbox ended by itself. Its files are kept.
+    /// Set the row to `error`: the sandbox ended by itself. Its files are kept.
     Ended(ExitReason),
-    /// The row becomes `error`: a start did not come to its end. Its files are kept.
+    /// Set the row to `error`: a start did not come to its end. The files are kept.
     NotStarted,
-    /// The row becomes `error`: there is no sandbox.
+    /// Set the row to `error`: there is no sandbox.
     Lost,
 }
 
-/// What to do about a workspace in this situation when the engine has this of it.
+/// Decides on a workspace in this situation; `engine` is the sandbox's state in the engine, if there is a sandbox.
 pub(crate) fn verdict(situation: Situation, engine: Option<&EngineState>) -> Verdict {
     match situation {
         Situation::Creating => creating(engine),
@@ -129,7 +130,7 @@ mod tests {
         ]
     }
 
-    /// Where a verdict leads when it is carried out.
+    /// Returns the situation and the engine's state after the verdict is carried out.
     fn after(verdict: Verdict, situation: Situation, engine: Option<EngineState>) -> (Situation, Option<EngineState>) {
         match verdict {
             Verdict::Agree => (situation, engine),

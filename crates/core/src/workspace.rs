@@ -10,71 +10,71 @@ use emergent_store::{
     DestroyReason, IdlePolicy, MadeFrom, PassedOver, ProjectId, SessionRow, StateWord, WorkspaceRow, WorkspaceState,
 };
 
-/// A workspace, with what only this process knows of it.
+/// A workspace: its row, with the facts that only this process knows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Workspace {
-    /// Names it.
+    /// The workspace's id.
     pub id: WorkspaceId,
-    /// Whose it is.
+    /// The project that owns the workspace.
     pub project: ProjectId,
-    /// For people.
+    /// A display name.
     pub name: Option<String>,
-    /// For people and programs.
+    /// Labels for people and programs.
     pub labels: BTreeMap<String, String>,
-    /// What it is for.
+    /// The workspace's purpose.
     pub kind: ContainerKind,
-    /// Its state; while it is starting, where it comes from.
+    /// The workspace's state; while it is starting, the state that it comes from.
     pub state: WorkspaceState,
-    /// It is out of `stopped` or `error`, on its way to `ready`.
+    /// Whether the workspace is on its way out of `stopped` or `error` to `ready`.
     pub starting: bool,
-    /// Which provider has it.
+    /// The provider that has the workspace.
     pub provider: ProviderKind,
-    /// Which provider was asked for.
+    /// The provider that the request named.
     pub provider_requested: Option<ProviderKind>,
-    /// The providers that came before it, and why they were passed over.
+    /// The providers that were tried or considered before this one, and the reasons why they were passed over.
     pub passed_over: Vec<PassedOver>,
-    /// It was made ahead of need.
+    /// Whether the workspace was a member of the warm pool.
     pub warm: bool,
-    /// What runs it, such as `runsc`; known once the sandbox is made.
+    /// The sandbox's runtime, such as `runsc`; known once the sandbox is made.
     pub runtime: Option<String>,
-    /// The isolation that it has; known once the sandbox is made.
+    /// The sandbox's isolation; known once the sandbox is made.
     pub isolation: Option<Isolation>,
-    /// What it runs.
+    /// The image that the workspace runs.
     pub image: ImageRef,
-    /// What it may use.
+    /// The resource limits.
     pub limits: ResourceLimits,
-    /// What it may reach.
+    /// The networks that the workspace may reach.
     pub network: NetworkPolicy,
-    /// Calls may run commands as root inside.
+    /// Whether calls may run commands as root inside.
     pub allow_root: bool,
-    /// What is weaker than asked for.
+    /// The properties that are weaker than requested.
     pub warnings: Vec<String>,
-    /// How far the pull of its image is, while it is.
+    /// The progress of the image's pull, while it lasts.
     pub pull: Option<PullProgress>,
-    /// When it was asked for.
+    /// The time of the request for the workspace.
     pub created_at: DateTime<Utc>,
-    /// When its guest first answered.
+    /// The time of the guest's first answer.
     pub ready_at: Option<DateTime<Utc>>,
-    /// When it was last called; a few seconds behind.
+    /// The time of the last call; a few seconds behind.
     pub last_used_at: Option<DateTime<Utc>>,
-    /// When it may be destroyed; `None` for never.
+    /// The time from which on the workspace may be destroyed; `None` for never.
     pub expires_at: Option<DateTime<Utc>>,
-    /// What happens to it when nobody uses it.
+    /// The idle policy: the action on a workspace that nobody uses.
     pub idle: IdlePolicy,
-    /// It is paused or stopped because nobody used it: the next call resumes it by itself.
+    /// Whether the workspace is paused or stopped because nobody used it: the next call resumes it.
     pub idled: bool,
-    /// Who holds it.
+    /// The session that holds the workspace.
     pub attached: Option<SessionRow>,
-    /// Why it is being destroyed, or was.
+    /// The reason why the workspace is being destroyed, or was.
     pub destroy_reason: Option<DestroyReason>,
-    /// What it was made from, where that is not its image alone.
+    /// The snapshot that the workspace was made from, if there is one.
     pub origin: Option<MadeFrom>,
-    /// How long it took from the request to the guest's first answer, in milliseconds.
+    /// The time from the request to the guest's first answer, in milliseconds.
     pub ready_in_ms: Option<u64>,
 }
 
 impl Workspace {
-    /// Its state in one word.
+    /// Returns the state's name.
     pub fn word(&self) -> StateWord {
         if self.starting { StateWord::Starting } else { self.state.word() }
     }

@@ -1,4 +1,4 @@
-//! Which calls the audit knows, and what it calls them: taken from the OpenAPI document.
+//! The calls that the audit records, with their names in the audit, both taken from the OpenAPI document.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -6,22 +6,22 @@ use axum::http::Method;
 use emergent_core::AuditKind;
 use utoipa::openapi::{OpenApi, PathItem, path::Operation};
 
-/// Where everything is that has to do with workspaces.
+/// The prefix of all routes that have to do with workspaces.
 const AGENT: &str = "/api/v1/agent/";
-/// Where hosted MCP servers are.
+/// The prefix of the routes of hosted MCP servers.
 const MCP: &str = "/api/v1/mcp/";
-/// Where workspaces are.
+/// The prefix of the routes of workspaces.
 pub(super) const WORKSPACES: &str = "/api/v1/agent/workspaces";
-/// What these groups of calls have in common is that they reach into a workspace.
+/// The tags of the groups of calls that reach into a workspace.
 const TOOLS: [&str; 3] = ["tools", "processes", "files"];
 
-/// The calls that the audit knows, by method and route.
+/// The calls that the audit records, by method and route.
 pub(crate) struct Actions(HashMap<(Method, String), (AuditKind, Arc<str>)>);
 
 // === impl Actions ===
 
 impl Actions {
-    /// Every call of a tool, and every other call that changes a workspace.
+    /// Collects every call of a tool, and every other call that changes a workspace.
     pub(crate) fn of(document: &OpenApi) -> Self {
         let routes =
             document.paths.paths.iter().filter(|(route, _)| route.starts_with(AGENT) || route.starts_with(MCP));
@@ -34,7 +34,7 @@ impl Actions {
         Self(known.collect())
     }
 
-    /// What the audit calls a request with this method to this route, if it knows it.
+    /// Returns the kind and name of a request with this method to this route, if the audit records it.
     pub(crate) fn find(&self, method: &Method, route: &str) -> Option<(AuditKind, Arc<str>)> {
         let method = if method == Method::HEAD { &Method::GET } else { method };
         self.0.get(&(method.clone(), route.to_owned())).cloned()

@@ -1,16 +1,17 @@
-//! What is kept of a call's arguments: never contents, output or values of an environment, and nothing long.
+//! The part of a call's arguments that the audit keeps: never contents, output or values of an environment, and only
+//! short texts.
 
 use std::fmt::Display;
 
 use emergent_core::ArgumentLevel;
 use serde_json::{Map, Value};
 
-/// How much is kept of one text, in bytes.
+/// The greatest length of one text that is kept, in bytes.
 const LONGEST: usize = 200;
-/// How many arguments are kept.
+/// The greatest number of arguments that are kept.
 const MOST: usize = 12;
 
-/// The arguments of a call, as far as they are kept.
+/// The kept arguments of a call.
 #[derive(Debug)]
 pub struct Arguments {
     level: ArgumentLevel,
@@ -28,28 +29,29 @@ impl Arguments {
         self.kept
     }
 
-    /// Notes what is no secret, such as a path or an id.
+    /// Keeps a value that is no secret, such as a path or an id.
     pub fn name(&mut self, argument: &str, value: impl Display) {
         if self.level >= ArgumentLevel::Names {
             self.keep(argument, Value::from(shortened(&value.to_string())));
         }
     }
 
-    /// Notes what is no secret, if it is there.
+    /// Keeps a value that is no secret, if there is one.
     pub fn optional(&mut self, argument: &str, value: Option<impl Display>) {
         if let Some(value) = value {
             self.name(argument, value);
         }
     }
 
-    /// Notes a number.
+    /// Keeps a number.
     pub fn number(&mut self, argument: &str, value: impl Into<u64>) {
         if self.level >= ArgumentLevel::Names {
             self.keep(argument, Value::from(value.into()));
         }
     }
 
-    /// Notes a text that may hold a secret: its length, and how it begins where the operator wants that kept.
+    /// Keeps the length of a text that may hold a secret, and the beginning of the text where the operator wants that
+    /// kept.
     pub fn private(&mut self, argument: &str, text: &str) {
         self.number(&format!("{argument}_bytes"), text.len() as u64);
         if self.level >= ArgumentLevel::Commands {
@@ -57,7 +59,7 @@ impl Arguments {
         }
     }
 
-    /// Notes a command line: which program it begins with, and what [`private`](Self::private) notes.
+    /// Keeps the program that a command line begins with, and what [`private`](Self::private) keeps of it.
     pub fn command(&mut self, argument: &str, line: &str) {
         if let Some(program) = program(line) {
             self.name("program", program);
@@ -72,7 +74,7 @@ impl Arguments {
     }
 }
 
-/// The beginning of a text, without what databases and terminals stumble over.
+/// Shortens a text to its beginning, without control characters.
 fn shortened(text: &str) -> String {
     let end = text.floor_char_boundary(LONGEST);
     let mut short = text[..end].replace(char::is_control, " ");
@@ -82,8 +84,8 @@ fn shortened(text: &str) -> String {
     short
 }
 
-/// The program that a command line begins with, after assignments of variables, whose values may be secrets. `None`
-/// where the shell would have to work it out.
+/// Returns the program that a command line begins with, after assignments of variables, whose values may be secrets.
+/// `None` where only the shell can tell the program.
 fn program(line: &str) -> Option<&str> {
     let is_assignment = |word: &str| {
         let name = word.split_once('=').map(|(name, _)| name);

@@ -1,4 +1,4 @@
-//! What extractors and handlers tell the audit of the call that they serve.
+//! The note that extractors and handlers fill with the facts of a call for the audit.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use super::Arguments;
 use crate::check::Check;
 
-/// Travels with a request. Clones are the same one. The default one is that of calls that the audit does not know,
-/// and tells nobody.
+/// A call's note, which travels with the request. Clones stand for the same note. The default note belongs to calls
+/// that the audit does not record, and discards every fact.
 #[derive(Clone, Default)]
 pub(crate) struct Note(Option<Arc<Known>>);
 
@@ -20,9 +20,9 @@ struct Known {
     level: ArgumentLevel,
     project: OnceLock<ProjectId>,
     arguments: Mutex<Map<String, Value>>,
-    /// Says more than the status of the answer.
+    /// The outcome, where it differs from the one that the answer's status stands for.
     outcome: OnceLock<AuditOutcome>,
-    /// Kept until the answer has been given to the end.
+    /// The session's call, kept until the whole answer has been sent.
     session: OnceLock<SessionCall>,
 }
 
@@ -34,7 +34,7 @@ impl Note {
         Self(Some(Arc::new(Known { origin, level, project, arguments, outcome, session: OnceLock::new() })))
     }
 
-    /// Who calls.
+    /// Notes the caller's token.
     pub(crate) fn caller(&self, token: &Token) {
         if let Some(known) = &self.0 {
             known.origin.is_by(token.id);
@@ -42,31 +42,31 @@ impl Note {
         }
     }
 
-    /// The session that the call is made for lasts at least as long as the call.
+    /// Keeps the session that the call is made for alive at least as long as the call.
     pub(crate) fn keep(&self, call: SessionCall) {
         if let Some(known) = &self.0 {
             known.session.get_or_init(|| call);
         }
     }
 
-    /// What a part of the request asks for.
+    /// Notes the arguments in a part of the request.
     pub(crate) fn arguments_of(&self, part: &impl Check) {
         self.add(|arguments| part.arguments(arguments));
     }
 
-    /// Which execution the path names.
+    /// Notes the execution that the path names.
     pub(crate) fn execution(&self, id: &ExecutionId) {
         self.add(|arguments| arguments.name("execution_id", id));
     }
 
-    /// What a command came to.
+    /// Notes the result of a command.
     pub(crate) fn ran(&self, result: &BashResult) {
         if result.timed_out {
             self.ended(AuditOutcome::TimedOut);
         }
     }
 
-    /// The call went wrong after its answer had begun.
+    /// Notes that the call failed after its answer had begun.
     pub(crate) fn failed(&self) {
         self.ended(AuditOutcome::Failed);
     }

@@ -1,8 +1,8 @@
-//! Nothing outlives the token that it was asked for with: one layer around every handler.
+//! The layer around every handler that ends a request when the request's token ends.
 //!
-//! The extractor of the token says which one a request is bound to. When that token ends, a handler that still waits is
-//! dropped, a body that is still read breaks off, and an answer that is still sent ends: events with the event `error`,
-//! anything else with an error, so that nobody takes what has come for the whole. Commands run on, as they do when a
+//! The extractor of the token binds the request to its token. When that token ends, a waiting handler is dropped, the
+//! reading of a body breaks off, and an unfinished answer ends: a stream of events with the event `error`, any other
+//! answer with an error, so that nobody takes the received part for the whole. Commands run on, as they do when a
 //! client goes away.
 
 use std::{
@@ -26,17 +26,17 @@ use tokio::sync::watch;
 use super::grant::{Grant, GrantEnd};
 use crate::{audit::Note, observe::Verbatim};
 
-/// Which token a request is bound to; travels with it. Clones are the same one.
+/// The binding of a request to its token; travels with the request. Clones stand for the same binding.
 #[derive(Clone, Default)]
 pub(super) struct Binding(Arc<watch::Sender<Bound>>);
 
 #[derive(Clone, Default)]
 enum Bound {
-    /// Nobody has asked for the token yet.
+    /// No extractor has asked for the token yet.
     #[default]
     Unknown,
     To(Grant),
-    /// The call ends tokens, its own among them, and is to be answered all the same.
+    /// The call ends tokens, its own among them, and is still answered.
     Released,
 }
 
@@ -48,14 +48,14 @@ struct Ending {
     has_ended: bool,
 }
 
-/// How a body tells that it ends before its time.
+/// The way in which a body ends before its time.
 #[derive(Clone)]
 enum LastWord {
-    /// It breaks.
+    /// The body ends with an error.
     Error,
-    /// It is a stream of events, and has one for this.
+    /// The body is a stream of events and ends with an event.
     Event(Note),
-    /// It is a stream of another protocol, whose clients come back and are refused.
+    /// The body is a stream of another protocol, whose clients come back and are refused.
     Nothing,
 }
 
@@ -92,7 +92,7 @@ pub(crate) async fn bind(mut request: Request, next: Next) -> Response {
 // === impl Binding ===
 
 impl Binding {
-    /// The request is made with this token.
+    /// Binds the request to this token.
     pub(super) fn to(&self, grant: Grant) {
         self.0.send_if_modified(|bound| match bound {
             Bound::Unknown => {
@@ -103,7 +103,7 @@ impl Binding {
         });
     }
 
-    /// The request is answered whatever becomes of its token.
+    /// Releases the request from its token: it is answered even when the token ends.
     pub(super) fn release(&self) {
         self.0.send_replace(Bound::Released);
     }
@@ -202,7 +202,7 @@ mod tests {
         })
     }
 
-    /// Handlers that never end by themselves, each bound to this token.
+    /// Returns handlers that never end by themselves, each bound to this token.
     fn router(granter: &Granter) -> Router {
         let grant = granter.grant();
         let bound = move |Extension(binding): Extension<Binding>| {

@@ -1,10 +1,11 @@
-//! Tokens that were found, in memory, and word of their end to whatever goes on by them.
+//! A cache of valid tokens in memory, which reports the end of each token to the requests and streams that use it.
 //!
-//! A call by a token that was seen before asks the store nothing. Instead one look every half second tells whether any
-//! token of the installation was revoked or rotated since the last one; only if so, those in memory are looked at. So a
-//! change that another server has made is known here within a second, and what is open by the token ends.
+//! A call with a known token asks the store nothing. Instead, one look every half second tells whether any token of the
+//! installation was revoked or rotated since the last look; only if so, the tokens in memory are compared with the
+//! store. So this server learns within a second of a change that another server has made, and ends the requests and
+//! streams that use the token.
 //!
-//! While the store does not answer, a token that it has confirmed in the last minute is believed, and no other.
+//! While the store does not answer, only tokens that it has confirmed in the last minute are valid.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,25 +26,26 @@ use super::{
 };
 use crate::problem::chain;
 
-/// How often the store is asked whether any token has changed.
+/// The interval between two looks at the store for changed tokens.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How long a token is believed without a word of the store, which looks come before: a look may be late.
+/// How long a token is believed without a new confirmation by the store. Longer than [`LOOK`], since a look may be
+/// late.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// How long a look may take before the store counts as away.
 const LOOK_BUDGET: Duration = Duration::from_secs(2);
 
-/// How long a token is believed that the store was last heard to confirm, when it does not answer any more.
+/// How long a token is believed after its last confirmation when the store does not answer any more.
 const BELIEVED_AWAY: Duration = Duration::from_secs(60);
 
-/// How long a token is kept that nobody uses and nothing is open by.
+/// How long an unused token is kept that no request or stream uses.
 const KEPT_UNUSED: Duration = Duration::from_secs(3600);
 
-/// How many tokens are kept; with more, those that nothing is open by are forgotten.
+/// The greatest number of kept tokens; beyond it, tokens that no request or stream uses are forgotten.
 const MOST: usize = 10_000;
 
-/// How many ends of tokens a listener may be behind.
+/// How many ends of tokens a listener may lag behind.
 const ENDS: usize = 1_024;
 
 /// Finds tokens by their secrets. Clones share the memory.
@@ -53,7 +55,7 @@ pub struct Tokens(Arc<Inner>);
 struct Inner {
     store: Store,
     found: Mutex<Found>,
-    /// Held by whoever looks, so that of those who want to know one asks.
+    /// Held during a look, so that many callers share one query.
     looking: tokio::sync::Mutex<()>,
     ends: broadcast::Sender<TokenId>,
     believed_away: Duration,
@@ -62,13 +64,15 @@ struct Inner {
 #[derive(Default)]
 struct Found {
     tokens: HashMap<[u8; 32], Known>,
-    /// Counts what was forgotten: a lookup that was under way then must not bring back what it read before.
+    /// Counts the times at which tokens were forgotten: a lookup that was under way at such a time must not bring back
+    /// what it read before.
     generation: u64,
-    /// The store's count of changes when it was last looked at.
+    /// The store's count of changes at the last look.
     changes: Option<i64>,
-    /// When the store last confirmed all that is in memory; before the question, not after the answer.
+    /// The time at which the store last confirmed all tokens in memory: the beginning of the query, not the arrival of
+    /// the answer.
     confirmed: Option<Instant>,
-    /// The last look had no answer.
+    /// Whether the last look had no answer.
     away: bool,
 }
 
@@ -81,7 +85,7 @@ struct Known {
 /// The cache's answer about a token.
 enum Recalled {
     Believed(Grant),
-    /// It is there, and it is time to look at the store.
+    /// The token is in memory, and a look at the store is due.
     Stale,
     Unknown,
 }
@@ -89,13 +93,13 @@ enum Recalled {
 // === impl Tokens ===
 
 impl Tokens {
-    /// Tokens of this store. A task of their own looks at the store for as long as they are used. To be called within a
-    /// runtime.
+    /// Makes a cache of the tokens in this store. A task looks at the store for as long as the cache is in use. Call
+    /// this within a runtime.
     pub fn new(store: Store) -> Self {
         Self::believing(store, BELIEVED_AWAY)
     }
 
-    /// The same, with another time for which tokens are believed while the store is away.
+    /// Makes a cache with another time for which tokens are believed while the store is away.
     fn believing(store: Store, believed_away: Duration) -> Self {
         let (found, looking, ends) = (Mutex::default(), tokio::sync::Mutex::default(), broadcast::channel(ENDS).0);
         let inner = Arc::new(Inner { store, found, looking, ends, believed_away });
@@ -103,12 +107,12 @@ impl Tokens {
         Self(inner)
     }
 
-    /// The store behind.
+    /// Returns the store behind the cache.
     pub fn store(&self) -> &Store {
         &self.0.store
     }
 
-    /// The token with this secret, if it is valid now.
+    /// Finds the token with this secret, if it is valid now.
     ///
     /// # Errors
     /// [`StoreError`] when the store had to be asked and failed.
@@ -137,13 +141,13 @@ impl Tokens {
         }
     }
 
-    /// Ends all that is open by a token. To be called after the store has changed it.
+    /// Ends all requests and streams that use a token. Call this after the store has changed the token.
     pub fn forget(&self, id: TokenId) {
         self.0.lock().generation += 1;
         self.0.end(GrantEnd::Revoked, |_, known| known.granter.token().id == id);
     }
 
-    /// The tokens that stop to be valid from now on, of those that were used here.
+    /// Subscribes to the ends of the tokens that were used on this server.
     pub(crate) fn ends(&self) -> broadcast::Receiver<TokenId> {
         self.0.ends.subscribe()
     }
@@ -173,7 +177,7 @@ impl Inner {
         Recalled::Stale
     }
 
-    /// `None`: something was forgotten meanwhile.
+    /// Remembers a token; `None` where a token was forgotten since the lookup began.
     fn remember(&self, hash: [u8; 32], token: Token, generation: u64, read: Instant) -> Option<Grant> {
         let mut found = self.lock();
         if found.generation != generation {
@@ -188,7 +192,7 @@ impl Inner {
         Some(known.granter.grant())
     }
 
-    /// Waits for a look that a caller needs: the one that is under way, if there is one.
+    /// Waits for a look that a caller needs: for the one under way, if there is one.
     async fn look_once(&self) {
         let _one = self.looking.lock().await;
         let is_late = {
@@ -200,7 +204,7 @@ impl Inner {
         }
     }
 
-    /// Asks the store whether any token has changed, and ends what is over.
+    /// Asks the store whether any token has changed, and ends the tokens that are no longer valid.
     async fn look(&self) {
         let (began, now) = (Instant::now(), Utc::now());
         self.end(GrantEnd::Revoked, |_, known| !known.granter.token().is_valid(now));
@@ -245,7 +249,7 @@ impl Inner {
         self.end(GrantEnd::Unconfirmed, |_, known| known.age(confirmed) >= self.believed_away);
     }
 
-    /// Forgets tokens, and ends what is open by them.
+    /// Forgets tokens, and ends the requests and streams that use them.
     fn end(&self, why: GrantEnd, is_meant: impl Fn(&[u8; 32], &Known) -> bool) {
         let mut found = self.lock();
         let ended: Vec<_> = found.tokens.extract_if(|hash, known| is_meant(hash, known)).collect();
@@ -260,7 +264,8 @@ impl Inner {
         }
     }
 
-    /// Nothing is awaited and nothing can panic under this lock; a poisoned one is as good as new.
+    /// Locks the table. Nothing is awaited and nothing can panic under this lock, so that a poisoned lock is still
+    /// sound.
     fn lock(&self) -> MutexGuard<'_, Found> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -269,7 +274,7 @@ impl Inner {
 // === impl Known ===
 
 impl Known {
-    /// How long ago the store last said that the token is as it is here.
+    /// Returns how long ago the store last confirmed the token.
     fn age(&self, confirmed: Option<Instant>) -> Duration {
         confirmed.map_or(self.read, |confirmed| confirmed.max(self.read)).elapsed()
     }

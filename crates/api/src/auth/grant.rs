@@ -1,4 +1,4 @@
-//! What a valid token gives whoever holds it: the right to go on until the token ends.
+//! The grant of a valid token: the right of its holder to go on until the token ends.
 
 use std::{ops::Deref, sync::Arc};
 
@@ -7,16 +7,16 @@ use tokio::sync::watch;
 
 use crate::problem::{ProblemKind, Refusal};
 
-/// Why a token opens nothing any more.
+/// The reason why a token is no longer accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GrantEnd {
-    /// It was revoked or rotated, or has expired.
+    /// The token was revoked or rotated, or has expired.
     Revoked,
-    /// The store has not confirmed it for too long.
+    /// The store has not confirmed the token for too long.
     Unconfirmed,
 }
 
-/// A token that was valid when it was found, and word of its end. Clones are of the same token.
+/// A token that was valid when it was found, with news of its end. Clones are of the same token.
 #[derive(Debug, Clone)]
 pub struct Grant {
     token: Arc<Token>,
@@ -63,7 +63,7 @@ impl Granter {
         Grant { token: Arc::clone(&self.token), end: self.end.subscribe() }
     }
 
-    /// Whether anything is open by the token.
+    /// Returns whether any request or stream uses the token.
     pub(super) fn is_used(&self) -> bool {
         self.end.receiver_count() > 0
     }
@@ -76,7 +76,7 @@ impl Granter {
 // === impl GrantEnd ===
 
 impl GrantEnd {
-    /// What a call is told whose token ends under it.
+    /// Returns the problem that a call gets whose token ends before the call does.
     pub(super) fn refusal(self) -> Refusal {
         match self {
             Self::Revoked => {

@@ -4,13 +4,13 @@ use emergent_store::Scope;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What a handler needs of its caller.
+/// The scope that a handler requires of its caller.
 pub trait Requirement {
     /// The scope.
     const SCOPE: Scope;
 }
 
-/// The handler shows something.
+/// The handler reads.
 pub struct NeedsRead;
 
 /// The handler changes something.
@@ -31,7 +31,7 @@ impl Requirement for NeedsWrite {
     const SCOPE: Scope = Scope::AdminWrite;
 }
 
-/// What a token allows.
+/// The rights of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[schema(as = Scope)]
 pub enum ScopeName {

@@ -12,13 +12,13 @@ const CHARACTERS: usize = 43;
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenSecret(String);
 
-/// A text that cannot be a token of ours. Does not repeat the text.
+/// A text that cannot be a token of this server. Does not repeat the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a token is emt_ and 43 characters of A-Z a-z 0-9 _ -")]
 pub struct InvalidSecret;
 
 impl TokenSecret {
-    /// A new secret, from the operating system's random numbers.
+    /// Makes a new secret, from the operating system's random numbers.
     #[must_use]
     pub fn generate() -> Self {
         Self(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())))
@@ -35,12 +35,12 @@ impl TokenSecret {
         if well_formed { Ok(Self(text.to_owned())) } else { Err(InvalidSecret) }
     }
 
-    /// What the store keeps.
+    /// Returns the hash that the store keeps.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(self.0.as_bytes()).into()
     }
 
-    /// The secret itself, to show it once.
+    /// Returns the secret itself, to show it once.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -1,7 +1,8 @@
-//! `Emergent-Session`: on whose behalf a call is made.
+//! The header `Emergent-Session`: the session on whose behalf a call is made.
 //!
-//! A call that carries it is refused while another session holds the workspace. A call without it is an operator's, who
-//! is not held back. Attaching, detaching and looking are never refused: they are how an agent finds its way back in.
+//! A call that carries the header is refused while another session holds the workspace. A call without it is an
+//! operator's and always allowed. Attaching, detaching and listing sessions are never refused, so that an agent can
+//! always attach again.
 
 use axum::{
     extract::MatchedPath,
@@ -23,10 +24,10 @@ use crate::{
 
 const HEADER: &str = "emergent-session";
 const WORKSPACE: &str = "/api/v1/agent/workspaces/{id}";
-/// What is below a workspace and asks for no session.
+/// The calls below a workspace that need no session.
 const FREE: [&str; 3] = ["/attach", "/detach", "/sessions"];
 
-/// Refuses a call on behalf of a session that does not hold the workspace in the path. What it answers keeps the
+/// Refuses a call on behalf of a session that does not hold the workspace in the path. The returned value keeps the
 /// session from running out while the call goes on.
 pub(super) async fn begin(
     parts: &mut Parts,
@@ -55,7 +56,7 @@ fn is_bound(path: &str, method: &Method) -> bool {
     }
 }
 
-/// Says of every call that can be bound to a session that it can.
+/// Documents the header for every call that can be bound to a session.
 pub(crate) fn document(document: &mut OpenApi) {
     for (path, item) in &mut document.paths.paths {
         let PathItem { get, put, post, delete, patch, .. } = item;

@@ -1,4 +1,4 @@
-//! One request to another server, and its answer back: both streamed, neither changed.
+//! Passes one request on to another server, and its answer back: both streamed and unchanged.
 
 use std::{io, sync::OnceLock, time::Duration};
 
@@ -22,10 +22,10 @@ use crate::{
 /// How long a connection to another server may take.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// How often it is looked whether a server that is being waited for still lives.
+/// The interval between two checks whether a server that is being waited for is still alive.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// What belongs to one connection and not to the message (RFC 9110, 7.6.1).
+/// The headers that belong to one connection and not to the message (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
@@ -36,14 +36,14 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     header::UPGRADE,
 ];
 
-/// How other servers are reached. Nothing is set up before a first request is passed on.
+/// The client for requests to other servers. Set up only when the first request is passed on.
 #[derive(Default)]
 pub struct Peers {
     authorities: Vec<Certificate>,
     client: OnceLock<Client>,
 }
 
-/// A file that holds no certificates.
+/// A file without certificates.
 #[derive(Debug, thiserror::Error)]
 #[error("there are no certificates in it; it takes PEM")]
 pub struct UnusableAuthority;
@@ -51,7 +51,7 @@ pub struct UnusableAuthority;
 // === impl Peers ===
 
 impl Peers {
-    /// Trusts these certificates (PEM), too, besides the system's own.
+    /// Trusts these certificates (PEM) in addition to the system's own.
     ///
     /// # Errors
     /// [`UnusableAuthority`] when there are none.
@@ -122,7 +122,7 @@ pub(super) async fn pass_on(state: &ApiState, server: &ServerRow, request: Reque
     Ok(response)
 }
 
-/// Ends when a server's lease has: one that was suspended keeps its connections open and never answers.
+/// Completes when a server's lease has ended: a suspended server keeps its connections open and never answers.
 async fn gone(state: ApiState, server: ServerId) {
     loop {
         sleep(LOOK).await;
@@ -135,7 +135,7 @@ async fn gone(state: ApiState, server: ServerId) {
     }
 }
 
-/// Removes what is not for the next hop.
+/// Removes the headers that are not for the next hop.
 fn strip(headers: &mut HeaderMap) {
     let named = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named = named.flat_map(|names| names.split(',')).filter_map(|name| name.trim().parse::<HeaderName>().ok());

@@ -1,4 +1,4 @@
-//! What a caller may use of one hosted server.
+//! The part of one hosted server that a caller may use.
 
 use bytes::Bytes;
 use emergent_mcp::{Ambiguous, Called, Rebuilt, gateway::public_name};
@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::problem::{ProblemKind, Refusal};
 
-/// One server, as a caller may use it.
+/// The part of one hosted server that a caller may use.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowed<'a> {
     list: Option<&'a McpAllowList>,
@@ -19,10 +19,10 @@ pub(crate) struct Allowed<'a> {
 // === impl Allowed ===
 
 impl<'a> Allowed<'a> {
-    /// What of the server may be used; one of which nothing may be is as good as not there.
+    /// Returns the part of the server that may be used; a server without such a part counts as absent.
     ///
     /// # Errors
-    /// The refusal of a server that is not there.
+    /// The refusal of an absent server.
     pub(crate) fn of(list: Option<&'a McpAllowList>, server: &'a str) -> Result<Self, Refusal> {
         if list.is_none_or(|list| list.allows_any_of(server)) {
             Ok(Self { list, server })
@@ -31,22 +31,22 @@ impl<'a> Allowed<'a> {
         }
     }
 
-    /// Whether all that the server has may be used.
+    /// Returns whether everything that the server has may be used.
     pub(crate) fn is_all(self) -> bool {
         self.list.is_none_or(|list| list.allows_all_of(self.server))
     }
 
-    /// Whether a tool may be used, which is named by its own name or the one that it has at `/mcp`.
+    /// Returns whether a tool may be used. The tool is named by its own name or by its name at `/mcp`.
     pub(crate) fn has_tool(self, tool: &str) -> bool {
         let at_gateway = || public_name(self.server, tool).split_off(self.server.len() + 2);
         self.list.is_none_or(|list| list.allows_tool(self.server, tool) || list.allows_tool(self.server, &at_gateway()))
     }
 
-    /// The parameters to call a method with: as they are for a caller who may use everything, else written anew from
-    /// what was judged.
+    /// Returns the parameters to call a method with: unchanged for a caller who may use everything, otherwise written
+    /// anew from the checked parts.
     ///
     /// # Errors
-    /// The refusal of what may not be used, or can be read in two ways.
+    /// The refusal of a call that is not allowed, or that can be read in two ways.
     pub(crate) fn params(self, method: &str, params: Option<Box<RawValue>>) -> Result<Option<Box<RawValue>>, Refusal> {
         if self.is_all() {
             return Ok(params);
@@ -56,17 +56,17 @@ impl<'a> Allowed<'a> {
         Ok(params)
     }
 
-    /// The body to send on for a caller who may not use everything: written anew from what was judged.
+    /// Returns the body to send on for a caller who may not use everything: written anew from the checked parts.
     ///
     /// # Errors
-    /// The refusal of what may not be used, or can be read in two ways.
+    /// The refusal of a call that is not allowed, or that can be read in two ways.
     pub(crate) fn body(self, body: &Bytes, headers: &HeaderMap) -> Result<Bytes, Refusal> {
         let Rebuilt { called, body } = Rebuilt::of(body, headers).map_err(|why| self.ambiguous(&why))?;
         called.iter().try_for_each(|called| self.check(called))?;
         Ok(body)
     }
 
-    /// Refuses a call of anything that may not be used. A caller who may use some tools may use nothing but tools.
+    /// Refuses calls that are not allowed. A caller who may use only some tools may use nothing but tools.
     fn check(self, called: &Called) -> Result<(), Refusal> {
         let what = match called {
             Called::Harmless => return Ok(()),

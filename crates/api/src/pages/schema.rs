@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{text, words};
 
-/// One named schema with its fields.
+/// Renders one named schema with its fields.
 pub(super) fn render(name: &str, schema: &Value) -> Markup {
     html! {
         details id={ "schema-" (name) } {
@@ -16,7 +16,7 @@ pub(super) fn render(name: &str, schema: &Value) -> Markup {
     }
 }
 
-/// The fields of an object, the variants of a union, or the words of an enumeration.
+/// Renders the fields of an object, the variants of a union, or the words of an enumeration.
 fn fields(schema: &Value) -> Markup {
     let required: Vec<_> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let parts = ["oneOf", "allOf", "anyOf"].iter().find_map(|key| Some((*key, schema[*key].as_array()?)));
@@ -47,7 +47,7 @@ fn fields(schema: &Value) -> Markup {
     }
 }
 
-/// What a value is, in a few words, with a link to a named schema.
+/// Describes the type of a value in a few words, with a link to a named schema.
 pub(super) fn kind(schema: &Value) -> Markup {
     if let Some(name) = schema["$ref"].as_str().and_then(|reference| reference.rsplit('/').next()) {
         return html! { a href={ "#schema-" (name) } { (name) } };

@@ -1,4 +1,4 @@
-//! What hosting refuses or fails at, as problems.
+//! Refusals and failures of MCP hosting, as problems.
 
 use emergent_mcp::CallError;
 use emergent_mcp_hosting::{HostingError, McpServerState, ServerCallError};
@@ -6,7 +6,7 @@ use emergent_provider::OperationError;
 
 use super::{ProblemKind, Refusal, chain};
 
-/// After how many seconds it is worth trying again when a server does not run.
+/// How many seconds a caller should wait before it calls a server again that does not run.
 const SOON: u64 = 5;
 
 impl From<HostingError> for Refusal {

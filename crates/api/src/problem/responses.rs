@@ -1,4 +1,4 @@
-//! Sets of problem answers for the OpenAPI document. An operation names the set that fits it.
+//! Sets of problem answers for the OpenAPI document. Each operation names the sets that apply to it.
 
 use std::collections::BTreeMap;
 
@@ -9,22 +9,22 @@ use utoipa::{
 
 use super::PROBLEM_JSON;
 
-/// What any call with a token can answer.
+/// The problems of every call with a token.
 pub struct Usual;
 
-/// What a call about one workspace can answer, besides.
+/// The further problems of a call about one workspace.
 pub struct OnWorkspace;
 
-/// What a call about one snapshot can answer, besides.
+/// The further problems of a call about one snapshot.
 pub struct OnSnapshot;
 
-/// What a call about one hosted MCP server can answer, besides.
+/// The further problems of a call about one hosted MCP server.
 pub struct OnMcpServer;
 
-/// What a call about files of a hosted MCP server can answer, besides.
+/// The further problems of a call about files of a hosted MCP server.
 pub struct OnMcpServerFiles;
 
-/// What a call that reaches into a workspace can answer, besides.
+/// The further problems of a call that reaches into a workspace.
 pub struct OnGuest;
 
 const USUAL: &[(u16, &str)] = &[

@@ -1,4 +1,4 @@
-//! What was done: in one workspace, or in all of the project's, destroyed ones too.
+//! The audit: the calls and steps of one workspace, or of all workspaces of the project, destroyed ones too.
 
 use axum::{Json, extract::State};
 use chrono::{DateTime, Utc};
@@ -21,7 +21,7 @@ use crate::{
 };
 
 words! {
-    /// What kind of thing was done.
+    /// The kind of an audit entry.
     AuditKindName("a kind.") = AuditKind {
         /// A call that reaches into a workspace.
         Tool = "tool",
@@ -31,89 +31,89 @@ words! {
 }
 
 words! {
-    /// How something ended.
+    /// The outcome of a call or step.
     AuditOutcomeName("an outcome.") = AuditOutcome {
-        /// It was done.
+        /// The call or step succeeded.
         Ok = "ok",
-        /// It was not done, for a reason that lies in the request or in the workspace.
+        /// The call or step was refused, for a reason in the request or in the workspace.
         Refused = "refused",
-        /// It went wrong.
+        /// The call or step failed.
         Failed = "failed",
-        /// Its time was up.
+        /// The call or step ran out of time.
         TimedOut = "timed_out",
-        /// The caller went away before the end; what was begun may have gone on.
+        /// The caller went away before the end; the work may have gone on.
         Abandoned = "abandoned",
     }
 }
 
-/// Something that was done.
+/// A call or a step of a workspace's life.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = AuditEntry)]
 pub struct AuditView {
-    /// Names it; later ones are greater.
+    /// The entry's id; later entries have greater ids.
     pub id: Uuid,
-    /// In or with which workspace; null where none was made.
+    /// The workspace; null where none was made.
     pub workspace_id: Option<Uuid>,
-    /// When it began.
+    /// The time at which the call or step began.
     pub at: DateTime<Utc>,
-    /// Who did it: the id of a token, or `server` for what the server does by itself.
+    /// The actor: the id of a token, or `server` for steps that the server takes by itself.
     pub actor: String,
     /// The session that the caller named in `Emergent-Session`.
     pub session: Option<String>,
-    /// A call or a step of a workspace's life.
+    /// The kind of the entry: a call, or a step of a workspace's life.
     pub kind: AuditKindName,
-    /// What: the operation of a call, such as `bash` or `download_file`; or the step, such as `create`, `ready`,
+    /// The action: the operation of a call, such as `bash` or `download_file`; or the step, such as `create`, `ready`,
     /// `stop`, `oom` or `destroy`.
     pub action: String,
-    /// How it ended.
+    /// The outcome of the call or step.
     pub outcome: AuditOutcomeName,
-    /// The problem that it ended with: the last part of the problem's address, or the reason of a failure.
+    /// The problem that ended the call or step: the last part of the problem's address, or the reason of a failure.
     pub problem: Option<String>,
-    /// How long it took, a streamed answer included.
+    /// The duration in milliseconds, a streamed answer included.
     pub duration_ms: u64,
-    /// What it was asked, in few words; never contents, output or values of an environment.
+    /// The call's arguments, shortened; never contents, output or values of an environment.
     pub arguments: Map<String, Value>,
-    /// Bytes of the request's body.
+    /// The bytes of the request's body.
     pub bytes_in: u64,
-    /// Bytes of the answer's body.
+    /// The bytes of the answer's body.
     pub bytes_out: u64,
-    /// The `x-request-id` of the request that asked for it.
+    /// The `x-request-id` of the request that led to the entry.
     pub request_id: Option<String>,
 }
 
-/// A page of what was done, newest first.
+/// A page of the audit, newest first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AuditList {
-    /// What was done.
+    /// The entries.
     pub items: Vec<AuditView>,
     /// Send it as `cursor` to get the next page; null when there is none.
     pub next_cursor: Option<String>,
 }
 
-/// Which of what was done.
+/// Filters for audit entries.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct AuditQuery {
-    /// How many at most; 50 by default.
+    /// The greatest number of entries; 50 by default.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
-    /// Of this kind.
+    /// Only entries of this kind.
     #[param(inline)]
     kind: Option<AuditKindName>,
-    /// Of this action, such as `bash`.
+    /// Only entries of this action, such as `bash`.
     #[param(pattern = "^[a-z_]{1,64}$")]
     action: Option<String>,
-    /// With this outcome.
+    /// Only entries with this outcome.
     #[param(inline)]
     outcome: Option<AuditOutcomeName>,
-    /// Under this session.
+    /// Only entries of this session.
     session: Option<Uuid>,
-    /// Begun at this time or later.
+    /// Only entries that began at this time or later.
     since: Option<DateTime<Utc>>,
-    /// Begun before this time.
+    /// Only entries that began before this time.
     until: Option<DateTime<Utc>>,
 }
 
@@ -121,10 +121,10 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(list_workspace_audit)).routes(routes!(list_audit))
 }
 
-/// Lists what was done in and with a workspace, newest first.
+/// Lists the calls and steps of a workspace, newest first.
 ///
-/// Rows are written a moment after the fact: what was done in the last second may be missing. Reading what was done
-/// leaves no row.
+/// Entries are written a moment after the fact: those of the last second may be missing. Reading the audit leaves no
+/// entry.
 #[utoipa::path(
     get,
     path = "/api/v1/agent/workspaces/{id}/audit",
@@ -150,9 +150,10 @@ async fn list_workspace_audit(
     Ok(Json(page.into()))
 }
 
-/// Lists what was done in and with all workspaces of the project, newest first.
+/// Lists the calls and steps of all workspaces of the project, newest first.
 ///
-/// Also what has no workspace: creates that were refused, and how many rows were lost, if any were.
+/// The list includes entries without a workspace: creates that were refused, and the number of lost entries, if any
+/// were lost.
 #[utoipa::path(
     get,
     path = "/api/v1/agent/audit",

@@ -1,4 +1,4 @@
-//! Whether the process lives, whether it takes calls, and its metrics.
+//! The server's liveness, its readiness for calls, and its metrics.
 
 use axum::{
     Json,
@@ -18,41 +18,41 @@ use crate::{
     state::ApiState,
 };
 
-/// How the server is.
+/// The server's health.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Health {
     /// `degraded` when workspaces are switched on and no provider can make one.
     pub status: HealthStatus,
     /// The server's release.
     pub version: String,
-    /// Seconds since it started.
+    /// The seconds since the server started.
     pub uptime_seconds: u64,
-    /// Workspaces are switched on (`ENABLE_AGENT_WORKSPACES`).
+    /// Whether workspaces are switched on (`ENABLE_AGENT_WORKSPACES`).
     pub workspaces_enabled: bool,
     /// The providers that this server has.
     pub providers: Vec<ProviderHealth>,
 }
 
-/// How the server is, in a word.
+/// The server's health in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HealthStatus {
-    /// All is well.
+    /// The server works.
     Ok,
-    /// It runs, and something that it needs does not.
+    /// The server runs, and something that it needs does not work.
     Degraded,
 }
 
-/// How a provider is.
+/// A provider's health.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ProviderHealth {
-    /// Which one.
+    /// The provider's kind.
     pub provider: ProviderName,
-    /// It can make workspaces, as last asked.
+    /// Whether the provider can make workspaces, as of the last health request.
     pub healthy: bool,
 }
 
-/// The server takes calls.
+/// The server's readiness for calls.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Ready {
     /// Always true; when it is not, the answer is a problem.
@@ -63,7 +63,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(health)).routes(routes!(ready)).routes(routes!(metrics))
 }
 
-/// Tells how the server is. Needs no token, and answers as long as the process lives.
+/// Reports the server's health. Needs no token, and answers as long as the process lives.
 #[utoipa::path(
     get,
     path = "/health",
@@ -87,7 +87,7 @@ async fn health(State(state): State<ApiState>) -> Json<Health> {
     })
 }
 
-/// Tells whether the server takes calls: its store answers, and what an earlier process left is sorted out.
+/// Reports whether the server takes calls: its store answers, and the state that an earlier process left is reconciled.
 #[utoipa::path(
     get,
     path = "/ready",
@@ -112,7 +112,8 @@ async fn ready(State(state): State<ApiState>) -> Result<Json<Ready>, Refusal> {
     Ok(Json(Ready { ready: true }))
 }
 
-/// The server's metrics, for Prometheus. Needs a token of the default project: they are of all projects together.
+/// Returns the server's metrics, for Prometheus. Needs a token of the default project: they are of all projects
+/// together.
 #[utoipa::path(
     get,
     path = "/metrics",

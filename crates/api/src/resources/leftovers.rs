@@ -1,5 +1,5 @@
-//! What engines have that was handed over to somebody and that no row accounts for, as after the restore of a backup: listed,
-//! adopted, removed. For administrators.
+//! Leftovers: sandboxes and snapshots of the engines that were handed over to somebody and that no row accounts for, as
+//! after the restore of a backup. Administrators can list, adopt and remove them.
 
 use axum::{Json, extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
@@ -19,50 +19,50 @@ use crate::{
     state::ApiState,
 };
 
-/// Something that an engine has and no row accounts for.
+/// A leftover: a sandbox or a snapshot that an engine has and no row accounts for.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct LeftoverView {
     /// The id of the workspace, the hosted MCP server or the snapshot.
     pub id: Uuid,
     /// `workspace`, `mcp_server` or `snapshot`.
     pub kind: String,
-    /// Which provider has it.
+    /// The provider that has the leftover.
     pub provider: String,
-    /// The server that made it.
+    /// The server that made the leftover.
     pub made_by: Uuid,
-    /// The server that found it, which can adopt or remove it.
+    /// The server that found the leftover, and that can adopt or remove it.
     pub found_by: Uuid,
-    /// When it was made.
+    /// The time at which the leftover was made.
     pub made_at: DateTime<Utc>,
-    /// When it was found.
+    /// The time at which the leftover was found.
     pub found_at: DateTime<Utc>,
-    /// When it is removed (`WORKSPACE_LEFTOVER_RETENTION_DAYS` after it was found).
+    /// The time at which the leftover is removed (`WORKSPACE_LEFTOVER_RETENTION_DAYS` after it was found).
     pub removed_at: DateTime<Utc>,
 }
 
 /// The leftovers.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct LeftoverList {
-    /// Those that were found last come first.
+    /// The leftovers; those that were found last come first.
     pub items: Vec<LeftoverView>,
 }
 
-/// Whom a leftover becomes.
+/// The new owner of a leftover.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdoptLeftover {
-    /// The project that has it from now on; `default` when left out.
+    /// The project that owns the workspace or snapshot from now on; `default` when left out.
     pub project: Option<String>,
-    /// For people.
+    /// A display name.
     pub name: Option<String>,
 }
 
-/// What a leftover has become.
+/// The workspace or snapshot that a leftover has become.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct AdoptedView {
-    /// Its id, which is the leftover's.
+    /// The id of the workspace or snapshot, which is the leftover's id.
     pub id: Uuid,
-    /// `workspace`, which is stopped, or `snapshot`, which is ready.
+    /// The kind: `workspace`, which is stopped, or `snapshot`, which is ready.
     pub kind: String,
 }
 
@@ -85,8 +85,8 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(remove_leftover))
 }
 
-/// Lists what engines have that was handed over to somebody and that no row accounts for. Needs a token of the default
-/// project.
+/// Lists the leftovers: sandboxes and snapshots of the engines that were handed over to somebody and that no row
+/// accounts for. Needs a token of the default project.
 #[utoipa::path(
     get,
     path = "/api/v1/admin/leftovers",
@@ -104,7 +104,8 @@ async fn list_leftovers(
     Ok(Json(LeftoverList { items: items.into_iter().map(|leftover| view(leftover, kept)).collect() }))
 }
 
-/// Makes a leftover a workspace, which is stopped, or a snapshot, which is ready. Needs a token of the default project.
+/// Turns a leftover into a workspace, which is stopped, or a snapshot, which is ready. Needs a token of the default
+/// project.
 #[utoipa::path(
     post,
     path = "/api/v1/admin/leftovers/{id}/adopt",

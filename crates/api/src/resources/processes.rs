@@ -1,4 +1,4 @@
-//! Processes: executions that are started, followed, signalled and waited for.
+//! Processes: executions that callers start, follow, signal and wait for.
 
 mod output;
 
@@ -36,21 +36,21 @@ use crate::{
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({ "command": "python3 -m http.server 8000" }))]
 pub struct StartProcess {
-    /// A line for `bash -c` (`sh -c` where the image has no bash).
+    /// A command line for `bash -c` (`sh -c` where the image has no bash).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
     /// A program and its arguments, run without a shell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_items = 1, max_items = 10_000)]
     pub argv: Option<Vec<String>>,
-    /// Where to run; `/workspace` by default.
+    /// The directory in which the process runs; `/workspace` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub workdir: Option<GuestPath>,
-    /// Added to the workspace's environment.
+    /// Variables that are added to the workspace's environment.
     #[serde(default, alias = "environment", skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Ends the process after so many milliseconds; never by default.
+    /// The time after which the process is ended, in milliseconds; no limit by default.
     #[serde(
         default,
         deserialize_with = "emergent_guest_proto::whole::option",
@@ -58,33 +58,33 @@ pub struct StartProcess {
     )]
     #[schema(minimum = 1, maximum = 86_400_000)]
     pub timeout_ms: Option<u64>,
-    /// Whom it runs as.
+    /// The user that the process runs as.
     #[serde(default)]
     pub user: RunAs,
-    /// Keep standard input open for `…/stdin`; otherwise it is `/dev/null`.
+    /// Whether standard input stays open for `…/stdin`; otherwise it is `/dev/null`.
     #[serde(default)]
     pub stdin: bool,
-    /// Chosen by the caller, so that a start whose answer was lost can be found again.
+    /// The execution's id, chosen by the caller, so that a start whose answer was lost can be found again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution_id: Option<ExecutionId>,
 }
 
-/// What to do with standard input after the bytes.
+/// The handling of standard input after the bytes.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct StdinQuery {
-    /// Close standard input when the bytes are written.
+    /// Whether standard input is closed once the bytes are written.
     #[serde(default)]
     close: bool,
 }
 
-/// How long to wait.
+/// The time to wait for a process.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct WaitQuery {
-    /// Seconds to wait before the answer is 202; left out: until the process has ended.
+    /// The seconds to wait before the answer is 202; left out: until the process has ended.
     #[param(minimum = 0, maximum = 86_400)]
     wait_seconds: Option<u64>,
 }
@@ -181,7 +181,7 @@ async fn signal_process(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Ends a process and its whole tree: SIGTERM, and SIGKILL 5 s later. Cancelling what has ended changes nothing.
+/// Ends a process and its whole tree: SIGTERM, and SIGKILL 5 s later. Cancelling an ended process changes nothing.
 #[utoipa::path(
     post,
     path = "/api/v1/agent/workspaces/{id}/processes/{execution_id}/cancel",
@@ -255,7 +255,7 @@ async fn wait_for_process(
 // === impl StartProcess ===
 
 impl Check for StartProcess {
-    /// An environment, and arguments, may be of some size.
+    /// The limits of the body, which leave room for a large environment and long arguments.
     const BODY: Limits = Limits::json(8 << 20, 50_000);
 
     fn check(&self, faults: &mut Faults) {
@@ -289,7 +289,7 @@ impl Check for StartProcess {
 }
 
 impl StartProcess {
-    /// The guest's words for it. To be called on what was checked.
+    /// Turns the checked request into the guest's form.
     fn into_guest(self) -> StartRequest {
         let program = match (self.command, self.argv) {
             (Some(command), _) => Program::Shell(command),

@@ -1,4 +1,4 @@
-//! Projects and how much each may have; and how much is in use on the whole.
+//! Projects with their quotas, and the capacity in use.
 //!
 //! A token sees its own project. The holders of tokens of the `default` project are the server's administrators: they
 //! see every project, and they alone set quotas.
@@ -45,18 +45,18 @@ pub struct ProjectList {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Project)]
 pub struct ProjectView {
-    /// Names it.
+    /// The project's id.
     pub id: Uuid,
-    /// What people call it.
+    /// The project's name.
     pub name: String,
-    /// When it was first named.
+    /// The time at which the project was first named.
     pub created_at: DateTime<Utc>,
-    /// How much it may have.
+    /// The project's quota.
     pub quota: QuotaView,
 }
 
-/// How much a project may have; null is as much as there is. Active workspaces are those that are creating, ready or
-/// paused. Workspaces and hosted MCP servers count with their limits, whatever they use of them.
+/// The quota of a project; null stands for no limit. Active workspaces are those that are creating, ready or paused.
+/// Workspaces and hosted MCP servers count with their limits, whatever they use of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Quota)]
 #[serde(deny_unknown_fields)]
@@ -80,8 +80,8 @@ pub struct QuotaView {
     #[serde(default)]
     #[schema(minimum = 0, maximum = 1_000_000_000)]
     pub max_pids: Option<u64>,
-    /// Disk of the workspaces that are not destroyed, of the hosted MCP servers and of the snapshots together. A snapshot
-    /// counts with its size, and with its workspace's disk limit while it is being taken.
+    /// Disk of the workspaces that are not destroyed, of the hosted MCP servers and of the snapshots together. A
+    /// snapshot counts with its size, and with its workspace's disk limit while it is being taken.
     #[serde(default)]
     pub max_disk: Option<ByteSize>,
     /// Hosted MCP servers, whatever state they are in.
@@ -94,7 +94,7 @@ pub struct QuotaView {
     pub max_snapshots: Option<u32>,
 }
 
-/// How much a project has.
+/// The part of the quota that a project uses.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = QuotaUse)]
 pub struct QuotaUseView {
@@ -116,33 +116,33 @@ pub struct QuotaUseView {
     pub snapshots: u64,
 }
 
-/// How much a project may have, and has.
+/// A project's quota, and the part of it that is used.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ProjectQuota {
-    /// How much it may have.
+    /// The quota.
     pub quota: QuotaView,
-    /// How much it has.
+    /// The part of the quota that is used.
     pub used: QuotaUseView,
 }
 
-/// How much is in use of what may be.
+/// The capacity in use and its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Capacity)]
 pub struct CapacityView {
     /// Active workspaces on all servers: your project's, or those of all projects if your token is of the default
     /// project.
     pub active: u64,
-    /// How many there may be of all projects together (`WORKSPACE_MAX_CONCURRENT`).
+    /// The greatest number of active workspaces of all projects together (`WORKSPACE_MAX_CONCURRENT`).
     pub limit: u32,
-    /// The share of them that is in use, in percent.
+    /// The share of the limit that is in use, in percent.
     pub used_pct: u64,
-    /// The share from which on the server warns (`WORKSPACE_ALERT_THRESHOLD_PCT`).
+    /// The share from which on the server warns, in percent (`WORKSPACE_ALERT_THRESHOLD_PCT`).
     pub threshold_pct: u8,
-    /// The server warns.
+    /// Whether the share in use has reached the threshold.
     pub near_limit: bool,
-    /// How much your project may have.
+    /// Your project's quota.
     pub quota: QuotaView,
-    /// How much it has.
+    /// The part of the quota that your project uses.
     pub used: QuotaUseView,
 }
 
@@ -180,7 +180,7 @@ async fn list_projects(caller: Caller<NeedsRead>, State(state): State<ApiState>)
     Ok(Json(ProjectList { items: projects.into_iter().map(Into::into).collect() }))
 }
 
-/// Tells how much a project may have, and has.
+/// Shows a project's quota, and the part of it that is used.
 #[utoipa::path(
     get,
     path = "/api/v1/projects/{id}/quota",
@@ -201,9 +201,9 @@ async fn get_quota(
     Ok(Json(quota_of(&state, caller.project(), id).await?))
 }
 
-/// Sets how much a project may have: all of it, what is left out being without a limit.
+/// Sets a project's quota as a whole; a limit that is left out is removed.
 ///
-/// Takes a token of the server's `default` project. What the project has already stays.
+/// Needs a token of the server's `default` project. Workspaces, snapshots and servers that the project has stay.
 #[utoipa::path(
     put,
     path = "/api/v1/projects/{id}/quota",
@@ -237,8 +237,8 @@ async fn set_quota(
     Ok(Json(quota_of(&state, caller.project(), id).await?))
 }
 
-/// Tells how many workspaces are in use of how many there may be: in your project and, if your token is of the default
-/// project, on the whole.
+/// Shows the capacity in use and its limits: of your project and, if your token is of the default project, of the whole
+/// installation.
 #[utoipa::path(
     get,
     path = "/api/v1/agent/capacity",

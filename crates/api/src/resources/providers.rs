@@ -1,4 +1,4 @@
-//! The providers: which there are, how they are, what they can, and what they have made ahead of need.
+//! The providers with their health and capabilities, and the sandboxes that are made ahead of need.
 
 use std::collections::BTreeMap;
 
@@ -29,27 +29,28 @@ pub struct ProviderList {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[schema(as = Provider)]
 pub struct ProviderView {
-    /// Which one.
+    /// The provider's kind.
     pub provider: ProviderName,
-    /// This server has it.
+    /// Whether this server has the provider.
     pub registered: bool,
-    /// It can make workspaces, as last asked.
+    /// Whether the provider can make workspaces, as of the last health request.
     pub healthy: bool,
-    /// Why it is left out of the automatic choice just now, although it says that it works: it has just failed.
+    /// The reason why the automatic choice leaves the provider out at present, although it reports good health: it has
+    /// just failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<String>,
-    /// Why not, or what is worth knowing.
+    /// The reason why the provider is unhealthy, or a remark on a healthy one.
     pub reason: String,
-    /// What weakens it though it works, and what to do about it.
+    /// Weaknesses of a provider that works, and their remedies.
     pub warnings: Vec<String>,
-    /// What it can do; null for one that this server does not have.
+    /// The provider's capabilities; null for one that this server does not have.
     pub capabilities: Option<CapabilitiesView>,
-    /// Its workspaces that are creating, ready or paused: your project's, or those of all projects if your token is of
-    /// the default project.
+    /// The number of the provider's workspaces that are creating, ready or paused: your project's, or those of all
+    /// projects if your token is of the default project.
     pub active_workspaces: u64,
 }
 
-/// What a provider can do.
+/// The capabilities of a provider.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[schema(as = Capabilities)]
 pub struct CapabilitiesView {
@@ -98,31 +99,32 @@ async fn list_providers(
 /// The sandboxes that are made ahead of need.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct WarmPool {
-    /// One for each image that is kept ready; empty where WORKSPACE_WARM_POOL_SIZE is 0.
+    /// The pools, one for each image that is kept ready; empty where WORKSPACE_WARM_POOL_SIZE is 0.
     pub items: Vec<WarmImage>,
 }
 
 /// The sandboxes of one image that are made ahead of need.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct WarmImage {
-    /// Which image.
+    /// The image.
     pub base_image: String,
-    /// How many there are to be.
+    /// The number of sandboxes that the pool should hold.
     pub target: u32,
-    /// How many wait to become a workspace.
+    /// The number of sandboxes that wait to become a workspace.
     pub ready: u32,
-    /// How many are being made.
+    /// The number of sandboxes that are being made.
     pub making: u32,
-    /// How many creates became such a sandbox's workspace, since the server started.
+    /// The number of creates that took a sandbox from the pool, since the server started.
     pub hits: u64,
-    /// How many creates of this image did not, by reason: `empty`, `limits`, `network`, `provider`, `kind`, `hand_over`.
+    /// The number of creates of this image that did not, by reason: `empty`, `limits`, `network`, `provider`, `kind`,
+    /// `hand_over`.
     pub misses: BTreeMap<String, u64>,
-    /// Why the last one could not be made, until one is.
+    /// The reason why the last sandbox could not be made; cleared once one is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
 }
 
-/// Shows what is made ahead of need. Needs a token of the default project: it is made for all projects together.
+/// Shows the warm pool. Needs a token of the default project: the pool is for all projects together.
 #[utoipa::path(
     get,
     path = "/api/v1/agent/warm-pool",

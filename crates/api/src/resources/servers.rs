@@ -17,26 +17,26 @@ use crate::{
 /// A server.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ServerView {
-    /// Names it, here and in the labels of what it made.
+    /// The server's id, here and in the labels of the sandboxes that it made.
     pub id: Uuid,
-    /// For people.
+    /// A display name.
     pub name: Option<String>,
-    /// Where the other servers reach it (`EMERGENT_ADVERTISE_URL`).
+    /// The URL at which the other servers reach it (`EMERGENT_ADVERTISE_URL`).
     pub url: Option<String>,
-    /// It is the one that answers.
+    /// Whether this is the server that answers.
     pub this: bool,
-    /// It was heard of in the last 30 s.
+    /// Whether the server renewed its lease in the last 30 s.
     pub alive: bool,
-    /// It takes no new workspaces.
+    /// Whether the server refuses new workspaces.
     pub draining: bool,
-    /// When it first started.
+    /// The time at which the server first started.
     pub created_at: DateTime<Utc>,
 }
 
-/// The servers.
+/// The servers that share the database.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ServerList {
-    /// The oldest first, dead ones too.
+    /// The servers, the oldest first, dead ones too.
     pub items: Vec<ServerView>,
 }
 
@@ -59,7 +59,7 @@ async fn list_servers(caller: Caller<NeedsRead>, State(state): State<ApiState>) 
     Ok(Json(ServerList { items: servers.into_iter().map(|server| view(server, this)).collect() }))
 }
 
-/// Makes the server that answers take no new workspaces, for maintenance. Those that it has go on. Needs a token of the
+/// Makes the server that answers refuse new workspaces, for maintenance. Its workspaces go on. Needs a token of the
 /// default project.
 #[utoipa::path(
     post,
@@ -72,7 +72,7 @@ async fn drain(caller: Caller<NeedsWrite>, State(state): State<ApiState>) -> Res
     switch(&caller, &state, true).await
 }
 
-/// Makes the server that answers take new workspaces again. Needs a token of the default project.
+/// Makes the server that answers accept new workspaces again. Needs a token of the default project.
 #[utoipa::path(
     delete,
     path = "/api/v1/admin/drain",

@@ -37,14 +37,14 @@ use crate::{
 pub struct SnapshotList {
     /// The snapshots.
     pub items: Vec<SnapshotView>,
-    /// Send it as `cursor` to get the next page; null when there is none.
+    /// The cursor of the next page: send it as `cursor`; null when there is none.
     pub next_cursor: Option<String>,
 }
 
 /// The copies of a workspace.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ForkList {
-    /// The copies, each in the state that it is in: one that failed says why, and the others are there all the same.
+    /// The copies, each in its present state: one that failed says why, and the others exist all the same.
     pub items: Vec<WorkspaceView>,
 }
 
@@ -58,10 +58,10 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
 
 /// Takes a snapshot of a workspace.
 ///
-/// It holds the files of `/workspace` and all that was changed outside, such as installed packages; a workspace that
-/// runs stands still while they are copied, so that all of them are of one moment. Processes and memory are not in
-/// it. Waits up to `wait_seconds` for it to be ready, and answers 201 then, else 202 while it is being taken: ask for
-/// it at `Location`.
+/// A snapshot holds the files of `/workspace` and all that was changed outside, such as installed packages; a running
+/// workspace stands still while they are copied, so that all of them are of one moment. Processes and memory are not in
+/// the snapshot. Waits up to `wait_seconds` for it to be ready, and answers 201 then, else 202 while it is being taken:
+/// ask for it at `Location`.
 #[utoipa::path(
     post,
     path = "/api/v1/agent/workspaces/{id}/snapshots",
@@ -106,9 +106,9 @@ async fn create_snapshot(
 
 /// Makes copies of a workspace.
 ///
-/// Each has the workspace's files of one moment, those outside `/workspace` too, and from then on a life of its own;
-/// what the request leaves out is as it is in the workspace. Either all copies are let in or none is. Waits up to
-/// `wait_seconds` for them to be ready, and answers 201 when none is still being made, else 202.
+/// Each copy has the workspace's files of one moment, those outside `/workspace` too, and is independent from then on;
+/// properties that the request leaves out are those of the workspace. Either all copies are admitted or none is. Waits
+/// up to `wait_seconds` for them to be ready, and answers 201 when none is still being made, else 202.
 #[utoipa::path(
     post,
     path = "/api/v1/agent/workspaces/{id}/fork",
@@ -183,7 +183,7 @@ async fn get_snapshot(
 
 /// Deletes a snapshot.
 ///
-/// Workspaces that were made from it go on; those that are being made from it are waited for.
+/// Workspaces that were made from the snapshot go on; those that are being made from it are waited for.
 #[utoipa::path(
     delete,
     path = "/api/v1/agent/snapshots/{id}",

@@ -1,4 +1,4 @@
-//! Workspaces: made, shown, listed, destroyed, and brought from one state to another.
+//! Workspaces: callers make, show, list and destroy them, and change their states.
 
 pub mod idle;
 pub mod request;
@@ -36,7 +36,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub struct WorkspaceList {
     /// The workspaces.
     pub items: Vec<WorkspaceView>,
-    /// Send it as `cursor` to get the next page; null when there is none.
+    /// The cursor of the next page: send it as `cursor`; null when there is none.
     pub next_cursor: Option<String>,
 }
 
@@ -51,8 +51,8 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
 
 /// Makes a workspace.
 ///
-/// Waits up to `wait_seconds` for it to be ready, and answers 201 then, else 202 while it is being made: ask for it
-/// at `Location`. With an `Idempotency-Key` a repeated request finds the workspace of the first one.
+/// Waits up to `wait_seconds` for the workspace to be ready, and answers 201 then, else 202 while it is being made: ask
+/// for it at `Location`. With an `Idempotency-Key` a repeated request finds the workspace of the first one.
 #[utoipa::path(
     post,
     path = "/api/v1/agent/workspaces",
@@ -92,7 +92,8 @@ async fn create_workspace(
     Ok((status, [(header::LOCATION, location(&workspace)?)], Json(WorkspaceView::from(workspace))).into_response())
 }
 
-/// What the answer to a create is when the workspace is in this state; `None` when somebody has destroyed it meanwhile.
+/// Returns the status of the answer to a create when the workspace is in this state; `None` when somebody has destroyed
+/// it meanwhile.
 fn status_of_made(state: StateWord) -> Option<StatusCode> {
     match state {
         StateWord::Creating => Some(StatusCode::ACCEPTED),
@@ -156,7 +157,8 @@ async fn get_workspace(
 
 /// Destroys a workspace and all that is in it.
 ///
-/// When it answers, nothing of the workspace is left but its row. Destroying a destroyed one changes nothing.
+/// When the call returns, nothing of the workspace is left but its row. Destroying a destroyed workspace changes
+/// nothing.
 #[utoipa::path(
     delete,
     path = "/api/v1/agent/workspaces/{id}",
@@ -176,7 +178,7 @@ async fn destroy_workspace(
 
 /// Stops a workspace.
 ///
-/// Its processes end; its files stay. Stopping a stopped one changes nothing.
+/// The workspace's processes end; its files stay. Stopping a stopped workspace changes nothing.
 #[utoipa::path(
     post,
     path = "/api/v1/agent/workspaces/{id}/stop",
@@ -193,7 +195,7 @@ async fn stop_workspace(
     Ok(Json(state.workspaces().stop(caller.project(), id).await?.into()))
 }
 
-/// Lets a paused workspace go on, or starts a stopped one.
+/// Resumes a paused workspace, or starts a stopped one.
 #[utoipa::path(
     post,
     path = "/api/v1/agent/workspaces/{id}/resume",

@@ -1,4 +1,4 @@
-//! Bytes of a stream, cut into pieces that are text where they can be.
+//! Decodes the bytes of a stream into pieces, as text where possible.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Serialize;
@@ -6,18 +6,18 @@ use serde::Serialize;
 /// Turns the chunks of one stream into pieces.
 #[derive(Debug)]
 pub(super) struct Decoder {
-    /// Offset of the first byte that is not part of a piece yet.
+    /// The offset of the first byte that is not part of a piece yet.
     next: u64,
-    /// The beginning of a character whose end has not come; three bytes at most.
+    /// The beginning of a character whose end has not arrived; at most three bytes.
     held: Vec<u8>,
 }
 
-/// What can be sent.
+/// A piece of a stream that can be sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece {
-    /// Bytes that are no longer kept.
+    /// A gap: bytes that are no longer kept.
     Gap { from: u64, to: u64 },
-    /// Bytes.
+    /// A chunk of bytes.
     Chunk(Chunk),
 }
 
@@ -44,7 +44,7 @@ impl Decoder {
         Self { next: offset, held: Vec::new() }
     }
 
-    /// Takes the chunk that begins at `offset`. One that begins earlier than what was taken before is cut.
+    /// Takes the chunk that begins at `offset`. Cuts off the part of it that was taken before.
     pub(super) fn push(&mut self, offset: u64, bytes: &[u8]) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let expected = self.next + self.held.len() as u64;
@@ -69,7 +69,7 @@ impl Decoder {
         pieces
     }
 
-    /// What was held back and will not be completed.
+    /// Returns the held bytes of a character that will not be completed.
     pub(super) fn finish(&mut self) -> Option<Piece> {
         let held = std::mem::take(&mut self.held);
         self.emit(held)
@@ -92,7 +92,7 @@ impl Decoder {
 // === impl Piece ===
 
 impl Piece {
-    /// Offset of the first byte after it.
+    /// Returns the offset of the first byte after the piece.
     pub(super) fn end(&self) -> u64 {
         match self {
             Self::Gap { to, .. } => *to,

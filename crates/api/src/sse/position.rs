@@ -1,4 +1,4 @@
-//! How far an execution's output has been sent.
+//! The position in an execution's output up to which the output has been sent.
 
 use std::{fmt, str::FromStr};
 
@@ -7,7 +7,8 @@ use emergent_guest_proto::ExecutionId;
 
 use crate::problem::{ProblemKind, Refusal};
 
-/// How far an execution's two streams have been sent. As text, `execution:stdout:stderr`, it is the id of an event.
+/// The positions in an execution's two streams up to which they have been sent. As text, `execution:stdout:stderr`, it
+/// is the id of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) execution: ExecutionId,
@@ -20,15 +21,15 @@ pub(crate) struct Position {
 pub(crate) struct InvalidPosition;
 
 impl Position {
-    /// The beginning of an execution's output.
+    /// Returns the beginning of an execution's output.
     pub(crate) fn start(execution: ExecutionId) -> Self {
         Self { execution, stdout: 0, stderr: 0 }
     }
 
-    /// What `Last-Event-ID` says, if it is there.
+    /// Reads the position in `Last-Event-ID`, if the header is there.
     ///
     /// # Errors
-    /// A problem when it is not an id of ours.
+    /// A problem when the header is not an id of this server.
     pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, Refusal> {
         let Some(value) = headers.get("last-event-id") else { return Ok(None) };
         let position = value.to_str().ok().and_then(|text| text.parse().ok());

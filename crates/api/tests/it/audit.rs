@@ -1,4 +1,4 @@
-//! What the audit learns of requests, whatever becomes of them.
+//! Tests of the audit rows of requests, for every outcome.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::harness::{Api, WORKSPACES};
 
-/// The rows that a query finds, once there are as many as expected.
+/// Returns the rows that a query finds, once there are as many as expected.
 async fn rows(api: &Api, path: &str, expected: usize) -> Vec<Value> {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     loop {

@@ -1,4 +1,4 @@
-//! What bad input answers: a problem that names what is to blame.
+//! Tests of the answers to bad input: problems that name the field at fault.
 
 use axum::{
     body::Body,

@@ -1,4 +1,4 @@
-//! What is one project's is not there for another.
+//! Tests that a project does not see the things of another project.
 
 use emergent_store::Scope;
 
@@ -7,13 +7,13 @@ use crate::{
     openapi::operations,
 };
 
-/// Makes a token for a project by another token; what the server answers.
+/// Makes a token for a project with another token; returns the server's answer.
 async fn make(api: &Api, by: &str, project: &str) -> Answer {
     let body = format!(r#"{{"name": "t", "scopes": ["admin:read", "admin:write"], "project": "{project}"}}"#);
     api.call("POST", "/api/v1/tokens", Some(by), Some(&body)).await
 }
 
-/// A token of the project `another`.
+/// Makes a token of the project `another`.
 async fn stranger(api: &Api) -> String {
     let made = make(api, &api.token, "another").await;
     assert_eq!(made.status, 201, "{}", made.text);

@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 use super::{Audit, Ending, Origin};
 use crate::registry::Entry;
 
-/// Something that is being done. It is recorded when it ends; one that is dropped before was interrupted.
+/// A step that is under way. The step is recorded when it ends; one that is dropped before its end is recorded as
+/// interrupted.
 pub(crate) struct Act {
     audit: Audit,
     began: Instant,
@@ -20,7 +21,7 @@ pub(crate) struct Act {
 // === impl Audit ===
 
 impl Audit {
-    /// Begins a step of a workspace's life, such as `stop`, on behalf of whoever this task works for.
+    /// Begins a step of a workspace's life, such as `stop`, on behalf of the request that this task works for.
     pub(crate) fn begin(&self, project: ProjectId, workspace: Option<WorkspaceId>, action: &str) -> Act {
         let origin = Origin::current();
         let origin = origin.as_ref().inspect(|origin| origin.note());
@@ -44,7 +45,7 @@ impl Audit {
         Act { audit: self.clone(), began: Instant::now(), row: Some(row) }
     }
 
-    /// Notes something that has just happened to a workspace.
+    /// Records a step that has just happened to a workspace.
     pub(crate) fn note(&self, entry: &Entry, action: &str, ending: impl Into<Ending>) {
         self.begin(entry.project, Some(entry.id), action).end(ending);
     }
@@ -53,7 +54,7 @@ impl Audit {
 // === impl Act ===
 
 impl Act {
-    /// With a word on it. Never anything that may be a secret.
+    /// Adds an argument to the row. The value must not be a secret.
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         if let Some(row) = &mut self.row {
             row.arguments.insert(name.to_owned(), value.into());
@@ -61,19 +62,19 @@ impl Act {
         self
     }
 
-    /// It turned out to be about this workspace.
+    /// Sets the workspace of the row, for a step whose workspace is known only after its beginning.
     pub(crate) fn about(&mut self, workspace: WorkspaceId) {
         if let Some(row) = &mut self.row {
             row.workspace = Some(workspace);
         }
     }
 
-    /// Ends it.
+    /// Ends the step with this outcome and records it.
     pub(crate) fn end(mut self, ending: impl Into<Ending>) {
         self.finish(ending.into());
     }
 
-    /// Forgets it: nothing was done.
+    /// Discards the step without a record: nothing was done.
     pub(crate) fn forget(mut self) {
         self.row = None;
     }

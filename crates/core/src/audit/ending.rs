@@ -1,4 +1,4 @@
-//! How something ended, in the words of the audit. A problem has the name that it has in the API.
+//! The ending of a step, in the words of the audit. A problem has the same name as in the API.
 
 use std::borrow::Cow;
 
@@ -7,27 +7,27 @@ use emergent_store::AuditOutcome;
 
 use crate::{NewWorkspaceError, NoRoom, SnapshotError, SnapshotUnusable, TransitionError};
 
-/// How something ended.
+/// The ending of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ending {
-    /// In a word.
+    /// The outcome, as one word.
     pub outcome: AuditOutcome,
-    /// The problem that it ended with.
+    /// The name of the problem that ended the step.
     pub problem: Option<Cow<'static, str>>,
 }
 
 // === impl Ending ===
 
 impl Ending {
-    /// It was done.
+    /// The step succeeded.
     pub const OK: Self = Self { outcome: AuditOutcome::Ok, problem: None };
 
-    /// It was not done, and that is nobody's failure.
+    /// The step was refused, which is no failure of the server.
     pub fn refused(problem: impl Into<Cow<'static, str>>) -> Self {
         Self { outcome: AuditOutcome::Refused, problem: Some(problem.into()) }
     }
 
-    /// It went wrong.
+    /// The step failed.
     pub fn failed(problem: impl Into<Cow<'static, str>>) -> Self {
         Self { outcome: AuditOutcome::Failed, problem: Some(problem.into()) }
     }

@@ -1,4 +1,4 @@
-//! What the audit calls what is done to workspaces.
+//! The audit's names of the operations on workspaces.
 
 use emergent_store::ErrorReason;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Audit {
-    /// Begins an operation on a workspace.
+    /// Begins the record of an operation on a workspace.
     pub(crate) fn begin_operation(&self, entry: &Entry, operation: Operation) -> Act {
         let step = match operation {
             Operation::Stop | Operation::Resume | Operation::Pause | Operation::Destroy(_) => operation.as_str(),
@@ -26,7 +26,7 @@ impl Audit {
         }
     }
 
-    /// Notes that a workspace has ended by itself, or was never made.
+    /// Records that a workspace has ended by itself, or could not be made.
     pub(crate) fn note_end(&self, entry: &Entry, reason: ErrorReason) {
         let step = match reason {
             ErrorReason::Oom | ErrorReason::ProcessLimit | ErrorReason::DiskFull | ErrorReason::Killed => {
@@ -41,7 +41,8 @@ impl Audit {
         self.note(entry, step, Ending::failed(reason.as_str()));
     }
 
-    /// Begins to make row and engine agree; `None` where there is nothing to tell, or whoever does it tells it.
+    /// Begins the record of a correction that makes row and engine agree; `None` where there is nothing to record, or
+    /// where the correction records itself.
     pub(crate) fn begin_verdict(&self, entry: &Entry, verdict: &Verdict) -> Option<Act> {
         let step = match verdict {
             Verdict::Agree
@@ -60,7 +61,7 @@ impl Audit {
 }
 
 impl Act {
-    /// Ends an operation.
+    /// Ends the record of an operation.
     pub(crate) fn end_operation(self, operation: Operation, decision: Decision, result: &Result<(), TransitionError>) {
         match (operation, decision) {
             // The call itself is what was done, or refused.

@@ -1,4 +1,4 @@
-//! Who asked for what is being done: carried along by the tasks that do it, so that no function has to pass it on.
+//! The request on whose behalf work is done: a task-local value, so that no function has to pass it on.
 
 use std::{
     future::Future,
@@ -14,7 +14,7 @@ tokio::task_local! {
     static ORIGIN: Origin;
 }
 
-/// A request, as far as the audit is concerned. Clones are the same one.
+/// The origin of work: one request, as far as the audit needs it. Clones stand for the same request.
 #[derive(Debug, Clone)]
 pub struct Origin(Arc<Request>);
 
@@ -26,7 +26,7 @@ struct Request {
     is_noted: AtomicBool,
 }
 
-/// The same work, with the origin of the task that this is called in. For work that goes to a task of its own.
+/// Wraps work that moves to another task, so that it keeps the origin of the calling task.
 pub(crate) fn inherit<F: Future>(work: F) -> impl Future<Output = F::Output> {
     let origin = Origin::current();
     async move {
@@ -40,37 +40,37 @@ pub(crate) fn inherit<F: Future>(work: F) -> impl Future<Output = F::Output> {
 // === impl Origin ===
 
 impl Origin {
-    /// A request with this id, under this session.
+    /// Makes the origin of a request with this id, under this session.
     pub fn request(id: Option<String>, session: Option<String>) -> Self {
         Self(Arc::new(Request { id, session, token: OnceLock::new(), is_noted: AtomicBool::new(false) }))
     }
 
-    /// Does work that this request asks for.
+    /// Runs work on behalf of this request.
     pub async fn scope<F: Future>(self, work: F) -> F::Output {
         ORIGIN.scope(self, work).await
     }
 
-    /// Whose request it turned out to be. The first word holds.
+    /// Records the token that the request came with. Only the first call has an effect.
     pub fn is_by(&self, token: TokenId) {
         self.0.token.get_or_init(|| token);
     }
 
-    /// Whose request it is; the server's own while no token was seen.
+    /// Returns the actor: the request's token, or the server itself while no token is known.
     pub fn actor(&self) -> Actor {
         self.0.token.get().map_or(Actor::Server, |token| Actor::Token(*token))
     }
 
-    /// The request's id.
+    /// Returns the request's id.
     pub fn id(&self) -> Option<&str> {
         self.0.id.as_deref()
     }
 
-    /// The session that the caller has named.
+    /// Returns the session that the caller has named.
     pub fn session(&self) -> Option<&str> {
         self.0.session.as_deref()
     }
 
-    /// Whether a step of a workspace's life was noted that this request asked for.
+    /// Returns whether a step of a workspace's life was recorded that this request asked for.
     pub fn is_noted(&self) -> bool {
         self.0.is_noted.load(Ordering::Acquire)
     }

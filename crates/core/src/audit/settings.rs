@@ -1,32 +1,33 @@
-//! What the operator decides about the audit.
+//! The operator's settings for the audit and for usage samples.
 
 use std::time::Duration;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What is kept of what was done and used, and for how long.
+/// The content of audit rows and usage samples, and how long they are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AuditConfig {
-    /// How much of a call's arguments is kept (`WORKSPACE_AUDIT_ARGUMENTS`).
+    /// The level of detail at which a call's arguments are kept (`WORKSPACE_AUDIT_ARGUMENTS`).
     pub arguments: ArgumentLevel,
-    /// How long rows are kept (`WORKSPACE_AUDIT_RETENTION_DAYS`).
+    /// How long audit rows are kept (`WORKSPACE_AUDIT_RETENTION_DAYS`).
     pub retention: Duration,
-    /// How many rows of each project are kept (`WORKSPACE_AUDIT_MAX_ROWS`).
+    /// How many audit rows of each project are kept (`WORKSPACE_AUDIT_MAX_ROWS`).
     pub most_rows: u64,
     /// How often each workspace's use is sampled (`WORKSPACE_USAGE_INTERVAL_SEC`).
     pub usage_interval: Duration,
-    /// How long samples are kept (`WORKSPACE_USAGE_RETENTION_DAYS`).
+    /// How long usage samples are kept (`WORKSPACE_USAGE_RETENTION_DAYS`).
     pub usage_retention: Duration,
 }
 
-/// How much of a call's arguments is kept.
+/// The level of detail at which a call's arguments are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ArgumentLevel {
-    /// Nothing.
+    /// No arguments.
     None,
-    /// Names of programs and paths, and lengths. A secret in a command line or a search is not among it.
+    /// Names of programs, paths, and lengths; without secrets in command lines or searches.
     Names,
-    /// Besides, how command lines and searches begin, with whatever callers have written into them.
+    /// In addition to [`Names`](Self::Names), the beginnings of command lines and searches, with everything that
+    /// callers have written there.
     Commands,
 }
 

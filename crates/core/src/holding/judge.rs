@@ -1,23 +1,23 @@
-//! Decides whether a process may hold a server, from the newest record of who held it before.
+//! Decides whether a process may hold a server, from the newest record of the server's holder.
 
 use chrono::{DateTime, Utc};
 use emergent_provider::{Holder, HolderRecord};
 
 use super::TakeOver;
 
-/// What a process does that wants to hold a server.
+/// The next step of a process that wants to hold a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Judgement {
-    /// It adds a record with this number.
+    /// Add a record with this number.
     Hold(u64),
-    /// It looks again: the record with this number may be of a process that is alive.
+    /// Look again later: the record with this number may belong to a live process.
     Wait(u64),
-    /// It does not act.
+    /// Do not act: the record belongs to another process or to another data directory.
     Refuse { record: HolderRecord, alive: bool },
 }
 
-/// Judges the newest record of a server by the engine's clock. `first_seen` is the number of the record that this process
-/// has been waiting for.
+/// Judges the newest record of a server by the engine's clock. `first_seen` is the number of the record that this
+/// process has been waiting for.
 pub(super) fn judge(
     own: &Holder,
     record: Option<&HolderRecord>,

@@ -1,4 +1,4 @@
-//! The members of one image: how many there are, which fit a need, and what has become of them.
+//! The members of one image: their number, their fit for a create, and the outcomes of creates.
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
@@ -21,7 +21,7 @@ pub(crate) struct Shelf {
     target: u32,
     limits: ResourceLimits,
     stock: Mutex<Stock>,
-    /// Told when members are missing.
+    /// Notified when members are missing.
     pub(crate) wanting: Notify,
 }
 
@@ -35,27 +35,27 @@ struct Stock {
     failure: Option<String>,
 }
 
-/// Why a create of a pooled image was not a hand-over.
+/// The reason why a create of a pooled image was not a hand-over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Miss {
-    /// It is not an agent's workspace.
+    /// The create is not for an agent's workspace.
     Kind,
-    /// It is for another provider.
+    /// The create names another provider.
     Provider,
-    /// It is for another network.
+    /// The create asks for another network.
     Network,
-    /// It is for other limits, and the engine cannot change them.
+    /// The create asks for other limits, and the engine cannot change them.
     Limits,
-    /// No member was there.
+    /// No member was ready.
     Empty,
-    /// The member that was there could not be handed over.
+    /// The ready member could not be handed over.
     HandOver,
 }
 
 // === impl Miss ===
 
 impl Miss {
-    /// The word for it in metrics and JSON.
+    /// Returns the reason's name in metrics and JSON.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Kind => "kind",
@@ -79,7 +79,7 @@ impl Shelf {
         &self.image
     }
 
-    /// What its members may use.
+    /// Returns the resource limits of the shelf's members.
     pub(crate) fn limits(&self) -> ResourceLimits {
         self.limits
     }
@@ -98,7 +98,7 @@ impl Shelf {
         Ok((member, admission))
     }
 
-    /// Takes back what was taken. Its replacement may be under way, which makes one too many.
+    /// Puts a taken member back. Its replacement may be under way, which makes one member too many.
     pub(super) fn put(&self, member: Member) {
         self.lock().ready.push_front(member);
         self.wanting.notify_one();
@@ -116,7 +116,7 @@ impl Shelf {
         stock.making.contains(&id) || stock.ready.iter().any(|member| member.id == id)
     }
 
-    /// Keeps the members of which `keep` is true; answers the others.
+    /// Keeps the members for which `keep` is true; returns the others.
     pub(crate) fn retain(&self, keep: impl Fn(&Member) -> bool) -> Vec<Member> {
         let mut stock = self.lock();
         let (kept, gone): (Vec<_>, Vec<_>) = stock.ready.drain(..).partition(keep);
@@ -128,7 +128,7 @@ impl Shelf {
         gone
     }
 
-    /// Ids for as many members as are missing, at most `at_once` being made together.
+    /// Orders the missing members: returns their ids, of which at most `at_once` are being made at a time.
     pub(crate) fn order(&self, at_once: usize) -> Vec<WorkspaceId> {
         let mut stock = self.lock();
         let missing = (self.target as usize).saturating_sub(stock.ready.len() + stock.making.len());
@@ -139,7 +139,7 @@ impl Shelf {
         ids
     }
 
-    /// What was ordered has come.
+    /// Adds a member that was ordered and has been made.
     pub(crate) fn deliver(&self, member: Member) {
         let mut stock = self.lock();
         stock.making.remove(&member.id);
@@ -147,14 +147,14 @@ impl Shelf {
         stock.ready.push_back(member);
     }
 
-    /// What was ordered will not come.
+    /// Takes back the order of a member that could not be made.
     pub(crate) fn cancel(&self, id: WorkspaceId, failure: String) {
         let mut stock = self.lock();
         stock.making.remove(&id);
         stock.failure = Some(failure);
     }
 
-    /// How long it is since the last member was taken.
+    /// Returns the time since the last member was taken.
     pub(crate) fn quiet_for(&self) -> Duration {
         self.lock().taken_at.map_or(Duration::MAX, |at| at.elapsed())
     }
@@ -189,7 +189,7 @@ impl Shelf {
     }
 }
 
-/// Whether a member with these limits can become what is needed.
+/// Checks whether a member with these limits can become the wanted workspace.
 fn fits(need: &Need<'_>, limits: &ResourceLimits) -> Result<(), Miss> {
     match () {
         () if need.kind != ContainerKind::AgentWorkspace => Err(Miss::Kind),

@@ -1,4 +1,4 @@
-//! What a workspace is made from, and what it takes over from there.
+//! The snapshot that a workspace is made from, and the properties that the workspace takes over from it.
 
 use emergent_provider::ProviderKind;
 use emergent_store::{MadeFrom, NewSnapshotRow, ProjectId, SnapshotStateWord};
@@ -9,9 +9,9 @@ use crate::{LimitsRequest, NewWorkspace, NewWorkspaceError, SnapshotUnusable, in
 /// A snapshot that a workspace is made from. While it lives, the snapshot is not deleted.
 pub(crate) struct Basis {
     pub(crate) origin: MadeFrom,
-    /// Names of the variables that its workspaces have from the beginning.
+    /// Names of the variables that workspaces from the snapshot have from the beginning.
     pub(crate) environment_keys: Vec<String>,
-    /// How many bytes are copied for each of its workspaces, where that is known.
+    /// The number of bytes that are copied for each workspace, where that is known.
     pub(crate) bytes: u64,
     _shared: Option<OwnedRwLockReadGuard<()>>,
 }
@@ -19,7 +19,7 @@ pub(crate) struct Basis {
 // === impl Basis ===
 
 impl Basis {
-    /// Of a snapshot whose lock the caller has.
+    /// Makes the basis of a snapshot whose lock the caller has.
     pub(super) fn locked(snapshot: &NewSnapshotRow) -> Self {
         Self::of(snapshot, 0, None)
     }
@@ -33,7 +33,7 @@ impl Basis {
 // === impl Core ===
 
 impl Core {
-    /// Finds the snapshot that a request names, and fills in what the request leaves to it.
+    /// Finds the snapshot that a request names, and fills in the properties that the request leaves open.
     pub(crate) async fn basis_of(
         &self,
         project: ProjectId,
@@ -60,8 +60,8 @@ impl Core {
     }
 }
 
-/// What a request leaves open is as it was in the snapshot's workspace. Its name is not taken over, and its image and
-/// provider cannot be others.
+/// Fills in the properties that a request leaves open with those of the snapshot's workspace, except the name. Refuses
+/// another image or provider.
 pub(super) fn fill_in(request: NewWorkspace, from: &NewSnapshotRow) -> Result<NewWorkspace, NewWorkspaceError> {
     if request.image.is_some() {
         return Err(invalid("image", "leave it out: a snapshot has its own").into());

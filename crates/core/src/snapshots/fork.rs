@@ -1,4 +1,4 @@
-//! Copies of a workspace: a snapshot that nobody sees, workspaces made from it, and the snapshot goes.
+//! Copies of a workspace: takes a snapshot that nobody sees, makes workspaces from it, and removes the snapshot.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -25,7 +25,7 @@ use crate::{
     validate::{check, invalid},
 };
 
-/// How many copies are made together.
+/// How many copies are made at once.
 const TOGETHER: usize = 4;
 /// The longest name that still has room for a number.
 const NAME_ROOM: usize = 120;
@@ -171,8 +171,7 @@ impl Core {
     }
 }
 
-/// What each copy is to be.
-/// What is asked for each copy. Copies that are numbered get the first numbers whose names are free.
+/// Makes the request of each copy. Copies that are numbered get the first numbers whose names are free.
 fn requests(
     asked: NewForks,
     source_name: Option<String>,

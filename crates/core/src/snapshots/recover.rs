@@ -17,14 +17,14 @@ use crate::{
     situation::Situation,
 };
 
-/// What is said of a snapshot whose taking did not outlive the server or the engine.
+/// The message of a snapshot whose taking was cut short by the end of the server or the engine.
 const CUT_SHORT: &str = "the server or the engine was stopped while this snapshot was being taken; take it again";
 const LOST: &str = "the engine no longer has this snapshot: something other than this server removed it; delete it";
 
 // === impl Core ===
 
 impl Core {
-    /// Makes all rows of a provider's snapshots agree with its engine, and removes what no row knows.
+    /// Makes all rows of a provider's snapshots agree with its engine, and removes snapshots without a row.
     ///
     /// # Errors
     /// When the engine cannot say what it has; nothing was changed then.
@@ -99,15 +99,15 @@ impl Core {
         }
     }
 
-    /// Lets the workspace go on of which a snapshot was cut short, if it still stands still.
+    /// Lets the workspace of a snapshot that was cut short go on, if the workspace is still frozen.
     async fn thaw_source(&self, row: &SnapshotRow) {
         if let Some(entry) = self.registry.get(row.new.workspace) {
             self.look_again(&entry, Wait::ForTurn).await;
         }
     }
 
-    /// Whether a workspace whose row says that it runs stands still only because it was being copied when somebody's
-    /// process ended. The caller has its turn: nobody is copying it now.
+    /// Returns whether a workspace whose row says that it runs is frozen only because it was being copied when a
+    /// process ended. The caller has the turn: no task copies the workspace now.
     pub(crate) async fn is_being_copied(&self, entry: &Entry) -> Result<bool, StoreError> {
         if entry.situation() != Situation::Ready {
             return Ok(false);
@@ -117,13 +117,13 @@ impl Core {
         Ok(snapshots.iter().any(cut_short))
     }
 
-    /// Lets it go on.
+    /// Lets the workspace go on.
     pub(crate) async fn thaw(&self, entry: &Entry, registered: &Registered) -> Result<(), TransitionError> {
         let thawed = registered.provider.unpause(entry.id).await;
         thawed.map_err(|source| TransitionError::Engine { operation: "resume", source })
     }
 
-    /// Removes what there is of a snapshot that was not taken, and says why in its row.
+    /// Removes the remains of a snapshot that was not taken, and records the reason in its row.
     pub(super) async fn abandon_snapshot(
         &self,
         provider: ProviderKind,
@@ -141,8 +141,8 @@ impl Core {
         registered.provider.delete(id).await.map_err(SnapshotError::Delete)
     }
 
-    /// A snapshot of ours that no row knows is put aside if it is whole; what cannot be used goes. One that is so young that
-    /// its row could be on its way stays.
+    /// Handles a snapshot of this server without a row: puts a whole one aside, and removes an unusable one. Leaves a
+    /// snapshot alone that is so young that its row could be on its way.
     async fn remove_orphan_snapshot(&self, registered: &Registered, orphan: &ObservedSnapshot) {
         let age = Utc::now() - orphan.created_at;
         if orphan.created_at >= self.started_at && age <= self.config.orphan_grace {

@@ -1,24 +1,25 @@
-//! What a difference between a snapshot's row and the engine means. It is asked only about snapshots that nobody works
-//! with: a row between two states was then left by a process that ended.
+//! Decides the correction of a difference between a snapshot's row and the engine. Applies only to snapshots that no
+//! task works with: a row between two states was then left by a process that ended.
 
 use emergent_store::SnapshotStateWord;
 
-/// What is to be done so that row and engine agree.
+/// The correction that makes row and engine agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SnapshotVerdict {
-    /// Nothing.
+    /// Do nothing: row and engine agree.
     Agree,
-    /// The taking did not come to its end: its workspace goes on, what there is goes, and the row says so.
+    /// The taking was cut short: let the workspace go on, remove the remains of the snapshot, and record the failure in
+    /// the row.
     Abandon,
-    /// What there is goes, and so does the row.
+    /// Remove the remains of the snapshot, and then its row.
     FinishDelete,
-    /// What there is goes; the row stays.
+    /// Remove the remains of the snapshot; keep the row.
     Clear,
-    /// The row becomes `error`: the engine no longer has it.
+    /// Set the row to `error`: the engine no longer has the snapshot.
     Lost,
 }
 
-/// What to do about a snapshot in this state, of which the engine has something or nothing.
+/// Decides on a snapshot in this state; `in_engine` says whether the engine has anything of it.
 pub(super) fn verdict(state: SnapshotStateWord, temporary: bool, in_engine: bool) -> SnapshotVerdict {
     match state {
         SnapshotStateWord::Creating => SnapshotVerdict::Abandon,

@@ -1,24 +1,24 @@
-//! What a guest says it uses, taken with care: every figure comes from inside and may be made up. None is taken for more
-//! than the workspace's limits allow.
+//! Checked figures from a guest's usage report. Every figure comes from inside the sandbox and may be made up; none is
+//! taken for more than the workspace's limits allow.
 
 use std::time::Duration;
 
 use emergent_guest_proto::Usage;
 use emergent_provider::ResourceLimits;
 
-/// What measuring may be off by, and what bursts may be over.
+/// The factor by which a measurement may exceed the limit, for inexact clocks and bursts.
 const TOLERANCE: f64 = 1.1;
-/// More bytes than any workspace has: 1 PiB.
+/// The upper bound of bytes on a workspace's disk: 1 PiB, more than any workspace has.
 const MOST_DISK: u64 = 1 << 50;
 
-/// What the sample before said.
+/// The counters in the previous sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Before {
     pub(super) cpu_ms: u64,
     pub(super) uptime_ms: u64,
 }
 
-/// What one sample says.
+/// The checked figures of one sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Figures {
     pub(super) seconds: f64,
@@ -28,8 +28,8 @@ pub(super) struct Figures {
     pub(super) processes: u64,
 }
 
-/// Reads a sample. It stands for the time since the one before, `interval` at most: what lies between is not known
-/// when one or more are missing. The first one stands for no time.
+/// Reads a sample. The sample stands for the time since the previous one, at most `interval`: usage before that is not
+/// known when samples are missing. The first sample stands for no time.
 pub(super) fn figures(
     said: &Usage,
     before: Option<(Before, Duration)>,

@@ -1,4 +1,4 @@
-//! What is told of the life of workspaces, and that nothing of it goes missing unsaid.
+//! Tests of the audit rows of workspaces' lives, and of the report of lost rows.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ fn a_row(project: ProjectId) -> AuditRow {
     }
 }
 
-/// What is told, once it ends with this step: each as `action outcome`.
+/// Returns the recorded steps, each as `action outcome`, once the list ends with this step.
 async fn told_until(fixture: &Fixture, last: &str) -> Vec<String> {
     let words = async || {
         let rows = fixture.told(AuditFilter::default()).await;

@@ -1,4 +1,4 @@
-//! A process killed at each step of each operation, and what the next one makes of it.
+//! Tests that kill a process at each step of each operation, and check what the next process makes of the remains.
 //!
 //! The process is real: this test program starts itself again as a child, which does one operation on rows and
 //! sandboxes in files until its fault point kills it.
@@ -14,7 +14,7 @@ const DIRECTORY: &str = "EMERGENT_TEST_CRASH_DIRECTORY";
 const STEP: &str = "EMERGENT_TEST_CRASH_STEP";
 const SIGKILL: i32 = 9;
 
-/// What is to be found after the restart.
+/// The state that is expected after the restart.
 struct Aftermath {
     state: StateWord,
     engine: Option<EngineState>,

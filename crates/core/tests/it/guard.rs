@@ -1,4 +1,4 @@
-//! What happens when a machine runs full.
+//! Tests of the service on a machine whose disk or processes run out.
 
 use emergent_core::{
     CallError, CoreConfig, ErrorReason, Fullness, NewForks, NewSnapshot, NewWorkspace, NewWorkspaceError, NoRoom,

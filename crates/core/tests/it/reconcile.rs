@@ -1,4 +1,4 @@
-//! What a new process makes of what an earlier one left.
+//! Tests of the corrections that a new process makes to the state that an earlier process left.
 
 use emergent_core::{StateWord, WorkspaceId, WorkspaceState};
 use emergent_provider::{EngineState, ExitReason};

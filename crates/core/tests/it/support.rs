@@ -1,4 +1,4 @@
-//! A service of its own for each test.
+//! A fixture that gives each test a service of its own.
 
 use std::{
     future::Future,
@@ -31,7 +31,7 @@ pub(crate) struct Fixture {
     directory: TempDir,
 }
 
-/// Settings under which nothing is in the way.
+/// Returns settings under which the service refuses nothing.
 pub(crate) fn config() -> CoreConfig {
     CoreConfig {
         enabled: true,
@@ -60,7 +60,7 @@ pub(crate) fn config() -> CoreConfig {
     }
 }
 
-/// The rows in a directory, and the engine beside them.
+/// Opens the store in a directory, and the engine beside it.
 pub(crate) async fn store_and_engine(directory: &Path) -> (Store, FakeEngine) {
     let store = Store::open(&DatabaseUrl::sqlite(directory.join("rows.db"))).await.unwrap();
     let engine = FakeEngine::new(&directory.join("engine"), store.server_id());
@@ -107,7 +107,7 @@ impl Fixture {
         eventually("reconciled", async || self.service.is_ready() == Readiness::Ready).await;
     }
 
-    /// A workspace that is ready.
+    /// Makes a workspace and waits until it is ready.
     pub(crate) async fn ready(&self) -> WorkspaceId {
         let id = self.service.create(self.project, NewWorkspace::default(), None).await.unwrap().id;
         let workspace = self.service.settle(self.project, id, DEADLINE).await.unwrap();
@@ -124,7 +124,7 @@ impl Fixture {
         self.get(id).await
     }
 
-    /// What the audit knows of the project, oldest first.
+    /// Returns the audit rows of the project, oldest first.
     pub(crate) async fn told(&self, filter: AuditFilter) -> Vec<AuditRow> {
         let page = PageRequest { limit: PageRequest::MOST, cursor: None };
         let mut rows = self.service.audit_list(self.project, filter, page).await.unwrap().items;
@@ -132,12 +132,12 @@ impl Fixture {
         rows
     }
 
-    /// Where its rows are.
+    /// Returns the path of the service's database.
     pub(crate) fn database(&self) -> PathBuf {
         self.directory.path().join("rows.db")
     }
 
-    /// Keeps the service from writing rows until what is answered is closed: whatever it wants to write fails after 5 s.
+    /// Keeps the service from writing rows until the returned connection is closed: its writes fail after 5 s.
     pub(crate) async fn keep_writers_out(&self) -> DatabaseConnection {
         let mut options = ConnectOptions::new(format!("sqlite:{}", self.database().display()));
         options.min_connections(1).max_connections(1).idle_timeout(None).max_lifetime(None);
@@ -146,7 +146,7 @@ impl Fixture {
         database
     }
 
-    /// All workspaces that are not destroyed.
+    /// Returns all workspaces that are not destroyed.
     pub(crate) async fn all(&self) -> Vec<Workspace> {
         self.service.list(self.project, ListFilter::default(), PageRequest::default()).await.unwrap().items
     }

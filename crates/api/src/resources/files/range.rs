@@ -1,8 +1,9 @@
-//! The `Range` header, for one range of bytes. Anything else is ignored, as RFC 9110 allows, and the whole file sent.
+//! The `Range` header, for one range of bytes. Any other header is ignored, as RFC 9110 allows, and the whole file is
+//! sent.
 
 use axum::http::{HeaderMap, header};
 
-/// A range of bytes, as it was asked for.
+/// A range of bytes in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ByteRange {
     /// `bytes=first-` or `bytes=first-last`.
@@ -11,7 +12,7 @@ pub(super) enum ByteRange {
     Last { length: u64 },
 }
 
-/// What of a file is to be sent; both ends are included.
+/// The part of a file that is to be sent; both ends are included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted {
     Bytes { first: u64, last: u64 },
@@ -36,7 +37,7 @@ impl ByteRange {
         }
     }
 
-    /// The part of a file of `size` bytes.
+    /// Returns the part of a file of `size` bytes.
     pub(super) fn within(self, size: u64) -> Wanted {
         let (first, last) = match self {
             Self::From { first, last } => (first, last.unwrap_or(u64::MAX).min(size.saturating_sub(1))),

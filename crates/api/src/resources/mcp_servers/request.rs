@@ -1,4 +1,4 @@
-//! What a caller sends to register, change or call a hosted MCP server.
+//! The requests that register, change or call hosted MCP servers.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -20,32 +20,32 @@ use crate::{
     resources::workspaces::{request::RequestedLimits, view::Network},
 };
 
-/// How long a call waits for the server to run when the caller does not say, in seconds.
+/// How long a call waits for the server to run when the request does not say, in seconds.
 const DEFAULT_WAIT: u64 = 60;
 
-/// What a server is to be. Everything but the name of a new one may be left out: then it is the default, or stays as it
-/// is.
+/// The properties of a hosted MCP server. Everything but the name of a new server may be left out: a property that is
+/// left out gets its default value, or stays unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct McpServerRequest {
-    /// Its name, which no other server of the project has: 1 to 63 of a-z, 0-9 and -. Cannot be changed.
+    /// The server's name, which no other server of the project has: 1 to 63 of a-z, 0-9 and -. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 63, pattern = "^[a-z0-9][a-z0-9-]*$", example = "clock")]
     pub name: Option<String>,
-    /// An image; the server's default image has Python, and packages of npm's and Python's registries run in it.
+    /// The image; the default image has Python, and packages of npm's and Python's registries run in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 255)]
     pub image: Option<String>,
-    /// The program and its arguments; with a package, the arguments alone. Left out or empty: the image's own.
+    /// The program and its arguments; with a package, only the arguments. Left out or empty: the image's own program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cmd: Option<Vec<String>>,
-    /// Where the program runs; left out: the image's own directory, or `/workspace`.
+    /// The directory in which the program runs; left out: the image's own directory, or `/workspace`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
-    /// The program speaks MCP on its standard input and output (the default). If not, it listens on `port`.
+    /// Whether the program speaks MCP on its standard input and output (the default). Otherwise it listens on `port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdio_bridge: Option<bool>,
-    /// The port that an HTTP-based server listens on, on its own loopback interface or any.
+    /// The port on which an HTTP-based server listens, on its own loopback interface or any other.
     #[serde(
         default,
         deserialize_with = "emergent_guest_proto::whole::option",
@@ -59,26 +59,27 @@ pub struct McpServerRequest {
     /// A package that is installed first; the server then runs without a network unless `network` says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<PackageRequest>,
-    /// What happens when it ends by itself; `always` when left out.
+    /// The action when the server ends by itself; `always` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_policy: Option<RestartPolicyName>,
-    /// Who shares a process; `per_session` when left out.
+    /// Whether sessions share a process of the server; `per_session` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing: Option<SharingName>,
-    /// Its processes run as root inside rather than as uid 1000.
+    /// Whether the server's processes run as root inside rather than as uid 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_as_root: Option<bool>,
-    /// The environment of its processes, as a whole. Kept encrypted and never shown again.
+    /// The whole environment of the server's processes. Kept encrypted and never shown again.
     #[serde(default, alias = "env", skip_serializing_if = "Option::is_none")]
     pub environment: Option<BTreeMap<String, String>>,
-    /// Directories that survive restarts and changes, as a whole, by name: the path inside for one of the server's own,
-    /// or a workspace whose files it sees. One that is left out of a change is deleted, or is the workspace's alone again.
+    /// All directories that survive restarts and changes, by name: the path inside for one of the server's own, or a
+    /// workspace whose files the server sees. A directory that a change leaves out is deleted, or is the workspace's
+    /// alone again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volumes: Option<BTreeMap<String, VolumeName>>,
-    /// What it may use; 0.5 CPU cores, 512 MiB of memory and 1 GiB of disk when left out.
+    /// The resource limits; 0.5 CPU cores, 512 MiB of memory and 1 GiB of disk when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_limits: Option<RequestedLimits>,
-    /// What it may reach; `outbound` when left out, and `none` with a package.
+    /// The networks that the server may reach; `outbound` when left out, and `none` with a package.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
     /// How long a call may take, in milliseconds; 30,000 when left out.
@@ -96,7 +97,7 @@ pub struct McpServerRequest {
 #[serde(untagged)]
 #[schema(as = McpVolume)]
 pub enum VolumeName {
-    /// One of the server's own: its absolute path inside.
+    /// A directory of the server's own: its absolute path inside.
     Own(String),
     /// The `/workspace` of a workspace of the same project, on the same Docker engine.
     Workspace(SharedWorkspace),
@@ -109,7 +110,7 @@ pub struct SharedWorkspace {
     /// The workspace's id or name; shown as its id.
     #[schema(min_length = 1, max_length = 255)]
     pub workspace: String,
-    /// Where it is inside the server: an absolute path.
+    /// The path of the workspace's files inside the server; absolute.
     pub path: String,
     /// Whether the server may write there; `ro` when left out.
     #[serde(default)]
@@ -120,10 +121,10 @@ pub struct SharedWorkspace {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ShareMode {
-    /// It reads.
+    /// The server may only read.
     #[default]
     Ro,
-    /// It reads and writes.
+    /// The server may read and write.
     Rw,
 }
 
@@ -131,60 +132,61 @@ pub enum ShareMode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PackageRequest {
-    /// Which registry.
+    /// The registry of the package.
     pub registry: RegistryName,
-    /// The package, best with its version: `@scope/name@1.2.3` for npm, `name==1.2.3` for Python.
+    /// The package, preferably with its version: `@scope/name@1.2.3` for npm, `name==1.2.3` for Python.
     #[schema(min_length = 1, max_length = 300)]
     pub requirement: String,
-    /// Further requirements that pin what it depends on: `name==1.2.3` for Python (constraints), `name@1.2.3` for npm.
+    /// Further requirements that pin the package's dependencies: `name==1.2.3` for Python (constraints), `name@1.2.3`
+    /// for npm.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub constraints: Vec<String>,
 }
 
-/// Where packages come from.
+/// A registry of packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RegistryName {
-    /// npm's.
+    /// npm's registry.
     Npm,
-    /// Python's.
+    /// Python's registry.
     Pypi,
 }
 
-/// What happens to a server that has ended by itself.
+/// The action when a server has ended by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicyName {
-    /// It is started again.
+    /// The server is started again.
     Always,
-    /// It is started again unless it ended with 0.
+    /// The server is started again unless it ended with exit code 0.
     OnFailure,
-    /// It stays as it is.
+    /// The server is not started again.
     Never,
 }
 
-/// Who shares a process of a server.
+/// The sharing of a server's processes among sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SharingName {
-    /// Each session has one of its own.
+    /// Each session has a process of its own.
     PerSession,
-    /// One for all.
+    /// All sessions share one process.
     Shared,
 }
 
-/// A method to call.
+/// A method call.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct McpCall {
     /// The method, such as `tools/call`.
     #[schema(min_length = 1, max_length = 200, example = "tools/list")]
     pub method: String,
-    /// Its parameters: an object, passed on as it is.
+    /// The method's parameters: an object, passed on unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub params: Option<Box<RawValue>>,
-    /// How long it may take, in milliseconds; the server's own `call_timeout_ms` when left out.
+    /// The time limit of the call, in milliseconds; the server's own `call_timeout_ms` when left out.
     #[serde(
         default,
         deserialize_with = "emergent_guest_proto::whole::option",
@@ -194,12 +196,12 @@ pub struct McpCall {
     pub timeout_ms: Option<u64>,
 }
 
-/// How long to wait.
+/// The time to wait for a server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct McpWaitQuery {
-    /// Seconds to wait for the server to run, or to be known not to; 60 when left out, 0 does not wait.
+    /// The seconds to wait until the server runs or is known not to run; 60 when left out, 0 does not wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(minimum = 0, maximum = 900)]
     pub wait_seconds: Option<u64>,
@@ -208,14 +210,14 @@ pub struct McpWaitQuery {
 // === impl McpServerRequest ===
 
 impl McpServerRequest {
-    /// A server to register.
+    /// Turns the request into a server to register.
     pub(super) fn into_new(mut self) -> Result<NewServer, Refusal> {
         let name = self.name.take();
         let name = name.ok_or_else(|| Refusal::of_field(ProblemKind::InvalidRequest, "name", "it is missing"))?;
         Ok(NewServer { name, what: self.into_update()? })
     }
 
-    /// A change of one that is there.
+    /// Turns the request into a change of an existing server.
     pub(super) fn into_update(self) -> Result<ServerUpdate, Refusal> {
         if self.name.is_some() {
             return Err(Refusal::of_field(ProblemKind::InvalidValue, "name", "it cannot be changed"));
@@ -286,7 +288,7 @@ impl Check for McpWaitQuery {
 }
 
 impl McpWaitQuery {
-    /// The time.
+    /// Returns the time to wait.
     pub(super) fn wait(self) -> Duration {
         Duration::from_secs(self.wait_seconds.unwrap_or(DEFAULT_WAIT))
     }

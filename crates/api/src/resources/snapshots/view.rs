@@ -14,59 +14,59 @@ use crate::resources::workspaces::view::{ContainerType, LimitsView, Network, Pro
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SnapshotState {
-    /// Being taken.
+    /// The snapshot is being taken.
     Creating,
-    /// Workspaces can be made from it.
+    /// Workspaces can be made from the snapshot.
     Ready,
-    /// On its way to be gone.
+    /// The snapshot is being deleted.
     Deleting,
-    /// Not taken; `error` says why.
+    /// The snapshot was not taken, or is lost; `error` says why.
     Error,
 }
 
-/// A snapshot of a workspace: its files, and what the workspace was.
+/// A snapshot of a workspace: its files, and the workspace's properties.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Snapshot)]
 pub struct SnapshotView {
-    /// Names it, in its URL and as `snapshot_id` of workspaces to make.
+    /// The snapshot's id, in its URL and as `snapshot_id` of workspaces to make.
     pub id: Uuid,
     /// The workspace that it was taken of, which may be gone by now.
     pub workspace_id: Uuid,
-    /// For people.
+    /// A display name.
     pub name: Option<String>,
-    /// For people and programs.
+    /// Labels for people and programs.
     pub labels: BTreeMap<String, String>,
-    /// Its state.
+    /// The snapshot's state.
     pub state: SnapshotState,
-    /// What went wrong and what to do, in the state `error`.
+    /// The failure and its remedy, in the state `error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Which provider has it.
+    /// The provider that has the snapshot.
     pub provider: ProviderName,
-    /// What the workspace was for.
+    /// The purpose of the workspace.
     pub container_type: ContainerType,
-    /// What the workspace ran.
+    /// The image that the workspace ran.
     pub base_image: String,
-    /// What the workspace might use.
+    /// The resource limits of the workspace.
     pub resource_limits: LimitsView,
-    /// What the workspace might reach.
+    /// The networks that the workspace might reach.
     pub network: Network,
-    /// Calls might run commands as root in the workspace.
+    /// Whether calls might run commands as root in the workspace.
     pub allow_root: bool,
-    /// Bytes of the files outside `/workspace` that differ from the image's; null until it is ready.
+    /// The bytes of the files outside `/workspace` that differ from the image's; null until the snapshot is ready.
     pub root_bytes: Option<u64>,
-    /// Bytes of the files in `/workspace`; null until it is ready.
+    /// The bytes of the files in `/workspace`; null until the snapshot is ready.
     pub workspace_bytes: Option<u64>,
-    /// When it was asked for.
+    /// The time at which the snapshot was requested.
     pub created_at: DateTime<Utc>,
-    /// When it was taken.
+    /// The time at which the snapshot was taken.
     pub ready_at: Option<DateTime<Utc>>,
 }
 
 // === impl SnapshotState ===
 
 impl SnapshotState {
-    /// The word in JSON.
+    /// Returns the state's name in JSON.
     pub fn as_str(self) -> &'static str {
         SnapshotStateWord::from(self).as_str()
     }

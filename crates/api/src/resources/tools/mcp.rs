@@ -1,7 +1,7 @@
 //! A workspace as an MCP server: the seven tools, for clients that speak MCP.
 //!
 //! A call becomes a request to the tool's own route, with the caller's token and session: scopes, checks, limits and
-//! the audit are those of that route. Schemas come from the OpenAPI document, so that they are never another truth.
+//! the audit are those of that route. Schemas come from the OpenAPI document, so that the two never differ.
 
 mod schema;
 
@@ -35,8 +35,8 @@ use crate::{
 /// The longest message that is taken, and the longest answer of a tool that is passed on, in bytes. Larger contents go
 /// through the REST API, which makes fewer copies of them.
 const LONGEST: usize = 8 << 20;
-/// What a message, and an answer, take in memory besides what the tool's own route holds of them, by the byte: a tree of
-/// values and its text.
+/// The memory that a message and an answer take in addition to the memory of the tool's own route, in bytes for each
+/// byte of text: for a tree of values and its text.
 const WEIGHT: usize = 4;
 
 const INSTRUCTIONS: &str = "The tools work in one isolated Linux workspace. Paths are absolute or relative to \
@@ -46,17 +46,17 @@ const INSTRUCTIONS: &str = "The tools work in one isolated Linux workspace. Path
 /// The tools of one workspace, as one caller may use them.
 struct OfWorkspace {
     workspace: WorkspaceId,
-    /// The routes of the API, without what a request passes only once.
+    /// The routes of the API, without the layers that a request passes only once.
     api: Router,
-    /// Who calls.
+    /// The headers that identify the caller.
     headers: HeaderMap,
     request: Option<RequestId>,
     tools: Arc<Value>,
-    /// Holds what the message and its answer take.
+    /// The account that holds the memory of the message and its answer.
     account: Option<Account>,
 }
 
-/// The endpoint, over the routes of the API.
+/// Returns the endpoint, which calls the routes of the API.
 pub(crate) fn route(api: Router, document: &OpenApi) -> axum::routing::MethodRouter<crate::state::ApiState> {
     let tools = Arc::new(schema::tools(document));
     any(move |caller: Caller<NeedsRead>, WorkspacePath(workspace): WorkspacePath, request: Request| {
@@ -84,7 +84,7 @@ impl OfWorkspace {
         Self { workspace, api, headers, request, tools, account: Account::current() }
     }
 
-    /// Asks the API; whether it is a success, and its body.
+    /// Calls the API; returns whether the call succeeded, and the body of the answer.
     async fn ask(&self, method: Method, action: &str, body: Option<&Value>) -> Result<(bool, Value), String> {
         let uri = format!("/api/v1/agent/workspaces/{}{action}", self.workspace);
         let (kind, body) = match body {
@@ -154,7 +154,7 @@ fn failed(text: &str) -> Value {
     json!({ "isError": true, "content": [{ "type": "text", "text": text }] })
 }
 
-/// What a problem says, with all the fields that it blames.
+/// Returns the text of a problem, with all the fields that it blames.
 fn detail(problem: &Value) -> String {
     let mut text = problem["detail"].as_str().unwrap_or("the call failed").to_owned();
     for error in problem["errors"].as_array().into_iter().flatten().skip(1) {
@@ -164,7 +164,7 @@ fn detail(problem: &Value) -> String {
     text
 }
 
-/// A result as a model reads it best: output and contents as they are, the rest as JSON.
+/// Formats a result for a model: output and contents unchanged, the rest as JSON.
 fn text(tool: &str, result: &Value) -> String {
     let part = |name: &str| result[name].as_str().unwrap_or_default();
     match (tool, result.get("content").and_then(Value::as_str)) {

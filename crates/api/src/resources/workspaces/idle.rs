@@ -1,4 +1,4 @@
-//! What happens to a workspace that nobody uses, as JSON.
+//! The idle policy as JSON: the action on a workspace that nobody uses.
 
 use std::time::Duration;
 
@@ -8,44 +8,45 @@ use utoipa::ToSchema;
 
 use crate::check::Faults;
 
-/// A little more than a second.
+/// The shortest time without use: a little more than a second.
 const LEAST_MINUTES: f64 = 0.02;
 const MOST_MINUTES: f64 = 525_600.0;
 
-/// What is done with a workspace that nobody uses.
+/// The action on a workspace that nobody uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IdleActionName {
-    /// Nothing: it runs on.
+    /// The workspace runs on.
     None,
-    /// It is paused; the next call lets it go on.
+    /// The workspace is paused; the next call resumes it.
     Pause,
-    /// It is stopped; the next call starts it again, with its files.
+    /// The workspace is stopped; the next call starts it again, with its files.
     Stop,
 }
 
-/// What is to happen to a workspace that nobody uses. A part that is left out stays as it is.
+/// The idle policy that a caller asks for. A part that is left out stays unchanged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RequestedIdle {
-    /// What is done.
+    /// The action on a workspace that nobody uses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<IdleActionName>,
-    /// After so many minutes without a call under way and without a running process that was started through the API.
+    /// The minutes without a call under way and without a running process that was started through the API, after which
+    /// the action is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0.02, maximum = 525_600, example = 30)]
     pub after_minutes: Option<f64>,
 }
 
-/// What happens to a workspace that nobody uses.
+/// The idle policy of a workspace that nobody uses.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = IdlePolicy)]
 pub struct IdleView {
-    /// What is done.
+    /// The action on a workspace that nobody uses.
     pub action: IdleActionName,
-    /// After so many minutes.
+    /// The minutes without use after which the action is taken.
     pub after_minutes: f64,
-    /// It was done: the workspace rests because nobody used it, and the next call resumes it by itself.
+    /// Whether the action was taken: the workspace rests because nobody used it, and the next call resumes it.
     pub resting: bool,
 }
 
@@ -56,7 +57,7 @@ impl RequestedIdle {
         faults.range("idle.after_minutes", self.after_minutes, LEAST_MINUTES..=MOST_MINUTES);
     }
 
-    /// The core's words for it. To be called on what was checked.
+    /// Turns the checked request into the core's form.
     pub(super) fn into_core(self) -> IdleRequest {
         IdleRequest {
             action: self.action.map(Into::into),

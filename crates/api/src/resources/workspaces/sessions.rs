@@ -1,4 +1,4 @@
-//! Attaching to a workspace, letting it go, and who held it when.
+//! Attaching to a workspace, detaching from it, and the list of its sessions.
 
 use std::time::Duration;
 
@@ -22,20 +22,20 @@ use crate::{
 const MOST_LEASE_SECONDS: u64 = 30 * 24 * 60 * 60;
 const MOST_HOLDER: usize = 128;
 
-/// Who wants to hold a workspace.
+/// A request to hold a workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({ "holder": "review-agent" }))]
 pub struct Attach {
-    /// Who it is, for people and other agents: 1 to 128 characters.
+    /// The holder's name, for people and other agents: 1 to 128 characters.
     #[schema(min_length = 1, max_length = 128, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     pub holder: String,
     /// The session's id, chosen by the caller: repeating the request then finds the same session and begins its lease
-    /// anew. Left out: one is made.
+    /// anew. Left out: the server makes one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<Uuid>,
-    /// Ends the session when no call carries it for so many seconds, so that a holder that died locks nobody out. Take
-    /// more than the longest call. Left out: it lasts until it is detached or taken over.
+    /// The seconds without a call that carries the session after which it ends, so that a holder that died locks nobody
+    /// out. Choose more than the longest call. Left out: the session lasts until it is detached or taken over.
     #[serde(
         default,
         deserialize_with = "emergent_guest_proto::whole::option",
@@ -43,17 +43,17 @@ pub struct Attach {
     )]
     #[schema(minimum = 1, maximum = 2_592_000)]
     pub expires_in_seconds: Option<u64>,
-    /// Take the workspace over from whoever holds it.
+    /// Whether to take the workspace over from its holder.
     #[serde(default)]
     pub take_over: bool,
 }
 
-/// Which session is to end.
+/// The session that is to end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({ "session_id": "01970000-0000-7000-8000-000000000000" }))]
 pub struct Detach {
-    /// What `attach` answered.
+    /// The `session_id` that `attach` returned.
     pub session_id: Uuid,
 }
 
@@ -61,22 +61,22 @@ pub struct Detach {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Session)]
 pub struct SessionView {
-    /// Names it: send it as `Emergent-Session`.
+    /// The session's id: send it as `Emergent-Session`.
     pub session_id: Uuid,
     /// The workspace.
     pub workspace_id: Uuid,
-    /// Who holds the workspace, or held it.
+    /// The name of the holder.
     pub holder: String,
-    /// Since when.
+    /// The time at which the session began.
     pub attached_at: DateTime<Utc>,
-    /// The seconds without a call after which it ends; null for none.
+    /// The seconds without a call after which the session ends; null for no limit.
     pub expires_in_seconds: Option<u64>,
-    /// When it ends unless a call carries it before; null for never.
+    /// The time at which the session ends unless a call carries it before; null for never.
     pub expires_at: Option<DateTime<Utc>>,
-    /// When it ended; null while it is attached.
+    /// The time at which the session ended; null while it is attached.
     pub ended_at: Option<DateTime<Utc>>,
-    /// Why it ended: `detached`, `taken_over`, `expired`, `destroyed` (the workspace was), or `unusable` (the workspace
-    /// could not be made ready for it).
+    /// The reason why the session ended: `detached`, `taken_over`, `expired`, `destroyed` (the workspace was), or
+    /// `unusable` (the workspace could not be made ready for it).
     pub end_reason: Option<String>,
 }
 
@@ -85,19 +85,19 @@ pub struct SessionView {
 pub struct SessionList {
     /// The sessions.
     pub items: Vec<SessionView>,
-    /// Send it as `cursor` to get the next page; null when there is none.
+    /// The cursor of the next page: send it as `cursor`; null when there is none.
     pub next_cursor: Option<String>,
 }
 
-/// Which page of sessions.
+/// The wanted page of sessions.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct SessionsQuery {
-    /// How many at most; 50 by default.
+    /// The greatest number of sessions; 50 by default.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
 }
 
@@ -107,7 +107,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
 
 /// Attaches an agent to a workspace: one at a time.
 ///
-/// The workspace is ready when this answers; what is paused or stopped is resumed. While another session is attached,
+/// The workspace is ready when the call returns; a paused or stopped one is resumed. While another session is attached,
 /// the answer is 409, naming its holder.
 #[utoipa::path(
     post,
@@ -133,7 +133,7 @@ async fn attach(
 
 /// Ends a session: the workspace is free for the next one, with its files and its running processes.
 ///
-/// Ending a session that has ended changes nothing and answers it as it ended.
+/// Ending a session that has ended changes nothing and returns it as it ended.
 #[utoipa::path(
     post,
     path = "/api/v1/agent/workspaces/{id}/detach",
@@ -153,7 +153,7 @@ async fn detach(
     Ok(Json(state.workspaces().detach(caller.project(), id, session).await?.into()))
 }
 
-/// Lists who held a workspace when, newest first.
+/// Lists a workspace's sessions with their holders, newest first.
 #[utoipa::path(
     get,
     path = "/api/v1/agent/workspaces/{id}/sessions",
@@ -185,7 +185,7 @@ impl Check for Attach {
 }
 
 impl Attach {
-    /// The core's words for it. To be called on what was checked.
+    /// Turns the checked request into the core's form.
     fn into_core(self) -> AttachRequest {
         AttachRequest {
             holder: self.holder,

@@ -44,7 +44,7 @@ macro_rules! words {
 pub(crate) use words;
 
 words! {
-    /// What a workspace is for.
+    /// The purpose of a workspace.
     ContainerType("what a workspace is for.") = ContainerKind {
         /// An agent's workspace: ephemeral, with a time to live.
         AgentWorkspace = "agent_workspace",
@@ -66,9 +66,9 @@ words! {
 }
 
 words! {
-    /// What a workspace may reach.
+    /// The networks that a workspace may reach.
     Network("what a workspace may reach.") = NetworkPolicy {
-        /// Nothing: loopback only.
+        /// No network: loopback only.
         None = "none",
         /// A network interface and nothing beyond it.
         Isolated = "isolated",
@@ -78,7 +78,7 @@ words! {
 }
 
 words! {
-    /// How strongly a workspace is kept apart from the host, weakest first.
+    /// The strength of the isolation between a workspace and the host, weakest first.
     IsolationName("a kind of isolation.") = Isolation {
         /// The host's kernel, with namespaces and cgroups.
         Container = "container",
@@ -92,23 +92,23 @@ words! {
 words! {
     /// The state of a workspace.
     State("a state.") = StateWord {
-        /// Being made.
+        /// The workspace is being made.
         Creating = "creating",
-        /// Running, and answering calls.
+        /// The workspace runs and answers calls.
         Ready = "ready",
-        /// Frozen, with its processes.
+        /// The workspace is frozen, with its processes.
         Paused = "paused",
-        /// On its way to stopped.
+        /// The workspace is being stopped.
         Stopping = "stopping",
-        /// Not running; its files are kept.
+        /// The workspace does not run; its files are kept.
         Stopped = "stopped",
-        /// Out of stopped or error, on its way to ready.
+        /// The workspace is on its way out of stopped or error to ready.
         Starting = "starting",
-        /// On its way to destroyed.
+        /// The workspace is being destroyed.
         Destroying = "destroying",
-        /// Gone; only what is shown here is left.
+        /// The workspace is gone; only the data shown here are left.
         Destroyed = "destroyed",
-        /// Not running because something went wrong; `error` says what.
+        /// The workspace does not run because something failed; `error` says what.
         Error = "error",
     }
 }
@@ -117,126 +117,126 @@ words! {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Workspace)]
 pub struct WorkspaceView {
-    /// Names it, in every URL.
+    /// The workspace's id, in every URL.
     pub id: Uuid,
-    /// For people.
+    /// A display name.
     pub name: Option<String>,
-    /// For people and programs.
+    /// Labels for people and programs.
     pub labels: BTreeMap<String, String>,
-    /// What it is for.
+    /// The workspace's purpose.
     pub container_type: ContainerType,
-    /// Its state.
+    /// The workspace's state.
     pub state: State,
-    /// What went wrong, in the state `error`.
+    /// The failure, in the state `error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<WorkspaceFault>,
-    /// Which provider has it.
+    /// The provider that has the workspace.
     pub provider: ProviderName,
-    /// Which provider was asked for; null when the server chose.
+    /// The provider that the request named; null when the server chose.
     pub provider_requested: Option<ProviderName>,
-    /// The providers that came before this one in the order of choice, and why they were passed over.
+    /// The providers that came before this one in the order of choice, and the reasons why they were passed over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<PassedOverView>,
-    /// It was made ahead of need: the create was a hand-over.
+    /// Whether the workspace was made ahead of need: the create was a hand-over.
     #[serde(default)]
     pub warm: bool,
-    /// What runs it, such as `runsc`; null until it runs.
+    /// The sandbox's runtime, such as `runsc`; null until the workspace runs.
     pub runtime: Option<String>,
-    /// The isolation that it really has; null until it runs.
+    /// The actual isolation; null until the workspace runs.
     pub isolation: Option<IsolationName>,
-    /// What it runs.
+    /// The image that the workspace runs.
     pub base_image: String,
-    /// What it may use.
+    /// The resource limits.
     pub resource_limits: LimitsView,
-    /// What it may reach.
+    /// The networks that the workspace may reach.
     pub network: Network,
-    /// Calls may run commands as root inside.
+    /// Whether calls may run commands as root inside.
     pub allow_root: bool,
-    /// What is weaker than asked for, and what to do about it.
+    /// The properties that are weaker than requested, and their remedies.
     pub warnings: Vec<String>,
-    /// How far the pull of its image is, while there is one.
+    /// The progress of the image's pull, while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull: Option<PullView>,
-    /// The snapshot that it was made from, which may be gone by now.
+    /// The snapshot that the workspace was made from, which may be gone by now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_id: Option<Uuid>,
-    /// The workspace that it is a copy of, which may be gone by now.
+    /// The workspace that this one is a copy of, which may be gone by now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_workspace_id: Option<Uuid>,
-    /// When it was asked for.
+    /// The time of the request for the workspace.
     pub created_at: DateTime<Utc>,
-    /// When it first answered.
+    /// The time of the workspace's first answer.
     pub ready_at: Option<DateTime<Utc>>,
-    /// Milliseconds from the request to the first answer.
+    /// The milliseconds from the request to the first answer.
     pub ready_in_ms: Option<u64>,
-    /// When it was last called; a few seconds behind.
+    /// The time of the last call; a few seconds behind.
     pub last_used_at: Option<DateTime<Utc>>,
-    /// When it may be destroyed; null for never.
+    /// The time from which on the workspace may be destroyed; null for never.
     pub expires_at: Option<DateTime<Utc>>,
-    /// What happens to it when nobody uses it.
+    /// The idle policy: the action on the workspace when nobody uses it.
     pub idle: IdleView,
-    /// Who holds it; null when nobody does.
+    /// The session that holds the workspace; null when none does.
     pub attached: Option<AttachedView>,
-    /// Why it is being destroyed, or was: `requested` or `expired`.
+    /// The reason why the workspace is being destroyed, or was: `requested` or `expired`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destroy_reason: Option<String>,
 }
 
-/// Who holds a workspace.
+/// The session that holds a workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Attached)]
 pub struct AttachedView {
-    /// The session.
+    /// The session's id.
     pub session_id: Uuid,
-    /// Who holds it.
+    /// The holder's name.
     pub holder: String,
-    /// Since when.
+    /// The time at which the session began.
     pub since: DateTime<Utc>,
 }
 
-/// A provider that would have been preferred.
+/// A provider that the server would have preferred.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = PassedOver)]
 pub struct PassedOverView {
-    /// Which provider.
+    /// The provider's kind.
     pub provider: ProviderName,
-    /// Why it was not used.
+    /// The reason why the provider was not used.
     pub reason: String,
 }
 
-/// What went wrong with a workspace.
+/// A failure of a workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WorkspaceFault {
-    /// A stable word: `create_failed`, `engine_unavailable`, `create_interrupted`, `oom`,
+    /// The failure's reason as a stable word: `create_failed`, `engine_unavailable`, `create_interrupted`, `oom`,
     /// `process_limit`, `disk_full`, `killed`, `start_failed`, `engine_lost`.
     pub reason: String,
-    /// What happened and what to do.
+    /// The failure and its remedy, in a sentence.
     pub message: String,
 }
 
-/// What a workspace may use.
+/// The resource limits of a workspace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = ResourceLimits)]
 pub struct LimitsView {
-    /// CPU cores; 0.5 is half a core.
+    /// The CPU cores; 0.5 is half a core.
     pub cpu: f64,
-    /// Memory, in bytes.
+    /// The memory, in bytes.
     pub memory: u64,
-    /// Disk, in bytes; enforced where the provider can, else watched.
+    /// The disk, in bytes; enforced where the provider can, else watched.
     pub disk: u64,
-    /// Processes and threads.
+    /// The number of processes and threads.
     pub pids: u32,
 }
 
-/// How far the pull of an image is.
+/// The progress of an image's pull.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = PullProgress)]
 pub struct PullView {
-    /// Bytes that have arrived.
+    /// The bytes that have arrived.
     pub bytes: u64,
-    /// Bytes known to be needed; grows while layers are discovered.
+    /// The bytes known to be needed; the number grows while layers are discovered.
     pub total_bytes: u64,
-    /// The engine's words.
+    /// The progress in the engine's words.
     pub status: String,
 }
 
