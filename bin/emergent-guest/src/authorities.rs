@@ -41,11 +41,14 @@ pub(crate) fn write(bundle: &Path, defaults: &WorkspaceDefaults) -> io::Result<(
     };
     // An image without any is no failure: the operator's are all that there is then.
     let of_image = OF_IMAGE.iter().find_map(|path| fs::read(path).ok()).unwrap_or_default();
+    let all = [of_image.as_slice(), b"\n", authorities.as_bytes(), b"\n"].concat();
+    if fs::read(bundle).is_ok_and(|there| there == all) {
+        // Also on a full disk a guest starts again.
+        return Ok(());
+    }
     let aside = bundle.with_extension("new");
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&aside)?;
-    for part in [of_image.as_slice(), b"\n", authorities.as_bytes(), b"\n"] {
-        file.write_all(part)?;
-    }
+    file.write_all(&all)?;
     fs::rename(aside, bundle)
 }
 

@@ -28,7 +28,7 @@ use rustix::{pipe::PipeFlags, rand::GetRandomFlags};
 use tokio::{net::unix::pipe, sync::oneshot};
 
 use self::{
-    journal::{Journal, Line, Started},
+    journal::{Journal, Line, Remembered, Started},
     logs::Logs,
     run::{ID_VARIABLE, Run, State},
     table::Table,
@@ -62,7 +62,12 @@ pub struct Executions {
     directory: PathBuf,
     budget: u64,
     journal: Journal,
+    /// Those that ran when the earlier guest ended.
+    lost: Vec<Arc<Run>>,
     table: Mutex<Table>,
+    /// Held by whoever cuts or removes files of executions that have ended: meanwhile no id is given away, so that its files
+    /// are no other execution's.
+    cleaning: Mutex<()>,
 }
 
 /// What to execute.
@@ -92,13 +97,22 @@ impl Executions {
     pub fn open(state_dir: &Path, launcher: Launcher, budget: u64) -> io::Result<Arc<Self>> {
         let [journal, output] = STATE.map(|name| state_dir.join(name));
         let directory = output;
-        let (journal, mut runs) = Journal::open(&journal)?;
+        let (journal, Remembered { mut runs, lost }) = Journal::open(&journal)?;
         for run in &mut runs {
             run.take_sizes(&directory);
         }
         let table = Table::of(runs);
         remove_strangers(&directory, &table)?;
-        Ok(Arc::new(Self { launcher, directory, budget, journal, table: Mutex::new(table) }))
+        let lost = lost.iter().filter_map(|id| table.get(id)).collect();
+        Ok(Arc::new(Self {
+            launcher,
+            directory,
+            budget,
+            journal,
+            lost,
+            table: Mutex::new(table),
+            cleaning: Mutex::default(),
+        }))
     }
 
     /// Where output is kept.
@@ -208,6 +222,20 @@ impl Executions {
         }
     }
 
+    /// Notes why the earlier guest ended, as the reason of the executions that were lost with it.
+    pub fn explain_lost(&self, reason: &str) {
+        for run in &self.lost {
+            if let Some(ending) = run.lost_because(reason) {
+                self.journal.write(Line::Ended { id: run.id.clone(), ending });
+            }
+        }
+    }
+
+    /// Why executions may not be recorded, while that is so.
+    pub fn problem(&self) -> Option<String> {
+        self.journal.problem()
+    }
+
     /// Waits until the journal has everything. Blocks.
     pub fn flush(&self) {
         self.journal.flush();
@@ -219,10 +247,11 @@ impl Executions {
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
-            let mut runs = self.list();
-            runs.reverse();
             let executions = Arc::clone(&self);
             let enforced = rights::blocking(move || {
+                let _cleaning = executions.cleaning();
+                let mut runs = executions.list();
+                runs.reverse();
                 budget::enforce(&executions.directory, &runs, executions.budget, &executions.journal);
                 Ok(())
             });
@@ -257,8 +286,8 @@ impl Executions {
                 Ok(())
             }
             Err(error) => {
-                self.table().remove(&run.id);
                 self.remove_files(&run.id);
+                self.table().remove(&run.id);
                 run.state.send_replace(State::Failed(error.clone()));
                 Err(error)
             }
@@ -314,18 +343,25 @@ impl Executions {
         };
         let reason = (outcome == Outcome::Lost).then(|| "the workspace was shut down".to_owned());
         let ending = run.ended(outcome, exit, reason);
-        *run.stdin.lock().await = None;
         self.journal.write(Line::Ended { id: run.id.clone(), ending });
+        *run.stdin.lock().await = None;
         let forgotten = self.table().finished(&run.id);
         if !forgotten.is_empty() {
             let forget = rights::blocking(move || {
-                for id in forgotten {
-                    self.remove_files(&id);
-                    self.journal.write(Line::Forgotten { id });
-                }
+                self.forget(forgotten);
                 Ok(())
             });
             let _ = forget.await;
+        }
+    }
+
+    /// Removes what is left of executions, and only then gives their ids away. Blocks.
+    fn forget(&self, forgotten: Vec<ExecutionId>) {
+        let _cleaning = self.cleaning();
+        for id in forgotten {
+            self.remove_files(&id);
+            self.journal.write(Line::Forgotten { id: id.clone() });
+            self.table().free(&id);
         }
     }
 
@@ -334,6 +370,10 @@ impl Executions {
             // The budget may have removed it before.
             let _ = fs::remove_file(path);
         }
+    }
+
+    fn cleaning(&self) -> MutexGuard<'_, ()> {
+        self.cleaning.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

@@ -23,6 +23,7 @@ pub async fn measure(guest: &Guest) -> Result<Usage, GuestError> {
     let workspace_bytes = guest.tree.bytes(std::slice::from_ref(&workspace)).await;
     let volumes = [guest.settings.owned.as_slice(), &guest.settings.volumes].concat();
     let volume_bytes = if volumes.is_empty() { None } else { guest.volumes.bytes(&volumes).await };
+    let problem = guest.executions.problem();
     rights::blocking(move || {
         let disk =
             rustix::fs::statvfs(&workspace).map_err(|error| failure::at(&workspace, "measure", &error.into()))?;
@@ -48,6 +49,7 @@ pub async fn measure(guest: &Guest) -> Result<Usage, GuestError> {
             workspace_bytes,
             volume_bytes,
             uptime_ms,
+            problem,
         })
     })
     .await

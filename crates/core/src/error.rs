@@ -412,26 +412,36 @@ fn told_ending(ending: WorkspaceEnd, may_have_happened: bool) -> String {
         WorkspaceEnd::Stopped => ("was stopped", "resume it and call again"),
         WorkspaceEnd::Destroyed => ("was destroyed, or its time was over,", "make another one"),
         WorkspaceEnd::Restarted => ("ended by itself and is being started again", "call again"),
-        WorkspaceEnd::Failed(reason) => match reason {
-            ErrorReason::Oom => ("ran out of memory and was ended", "the next call starts it again with its files"),
-            ErrorReason::ProcessLimit => {
-                ("reached its limit on processes and was ended", "the next call starts it again with its files")
-            }
-            ErrorReason::DiskFull => (
-                "wrote more than its disk holds and was ended",
-                "the next call starts it again, so that files can be removed",
-            ),
-            ErrorReason::Killed | ErrorReason::StartFailed => {
-                ("was ended from outside", "the next call starts it again with its files")
-            }
-            ErrorReason::CreateFailed
-            | ErrorReason::EngineUnavailable
-            | ErrorReason::CreateInterrupted
-            | ErrorReason::EngineLost => ("is lost", "destroy it and make another one"),
-        },
+        WorkspaceEnd::Failed(reason) => {
+            let advice = match reason {
+                ErrorReason::Oom | ErrorReason::ProcessLimit | ErrorReason::Killed | ErrorReason::StartFailed => {
+                    "the next call starts it again with its files"
+                }
+                ErrorReason::DiskFull => "the next call starts it again, so that files can be removed",
+                ErrorReason::CreateFailed
+                | ErrorReason::EngineUnavailable
+                | ErrorReason::CreateInterrupted
+                | ErrorReason::EngineLost => "destroy it and make another one",
+            };
+            (told_failure(reason), advice)
+        }
     };
     let happened = if may_have_happened { "the call may have happened" } else { "nothing was done" };
     format!("the workspace {ended} while the call was under way ({happened}); {advice}")
+}
+
+/// How a workspace ended by itself, after "the workspace".
+pub(crate) fn told_failure(reason: ErrorReason) -> &'static str {
+    match reason {
+        ErrorReason::Oom => "ran out of memory and was ended",
+        ErrorReason::ProcessLimit => "reached its limit on processes and was ended",
+        ErrorReason::DiskFull => "wrote more than its disk holds and was ended",
+        ErrorReason::Killed | ErrorReason::StartFailed => "was ended from outside",
+        ErrorReason::CreateFailed
+        | ErrorReason::EngineUnavailable
+        | ErrorReason::CreateInterrupted
+        | ErrorReason::EngineLost => "is lost",
+    }
 }
 
 fn where_else(others: &[String]) -> String {

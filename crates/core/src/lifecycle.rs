@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use emergent_guest_client::Guest;
+use emergent_guest_proto::{Hello, LAST_END_SINCE, LastEnd};
 use emergent_provider::{DestroyStep, OperationError, StepObserver as _, StopStep, WorkspaceId};
 use emergent_store::{DestroyReason, ErrorReason, ProjectId, SessionEnd, StartClaim, StoreError, WorkspaceState};
 use tracing::Instrument as _;
@@ -14,6 +15,7 @@ use crate::{
     audit::inherit,
     create::{FIRST_ANSWER, RETRY_AFTER, first_answer},
     decide::{Decision, Operation, decide},
+    error::told_failure,
     inner::{Core, Found, chain, propagate},
     providers::Registered,
     registry::{Entry, Phase},
@@ -204,13 +206,16 @@ impl Core {
             }
         };
         let guest = self.new_guest(entry.provider(), entry.id, first);
-        if let Err(error) = first_answer(registered, entry.id, &guest, FIRST_ANSWER).await {
-            if let Err(error) = registered.provider.stop(entry.id).await {
-                tracing::warn!(reason = chain(&error), "a sandbox in which nothing answers could not be stopped");
+        match first_answer(registered, entry.id, &guest, FIRST_ANSWER).await {
+            Ok(hello) => explain_end(&guest, &hello, situation).await,
+            Err(error) => {
+                if let Err(error) = registered.provider.stop(entry.id).await {
+                    tracing::warn!(reason = chain(&error), "a sandbox in which nothing answers could not be stopped");
+                }
+                let error = TransitionError::Guest(error);
+                self.could_not_start(entry, situation, chain(&error)).await?;
+                return Err(error);
             }
-            let error = TransitionError::Guest(error);
-            self.could_not_start(entry, situation, chain(&error)).await?;
-            return Err(error);
         }
         self.becomes_ready(entry, Some(guest)).await
     }
@@ -324,6 +329,19 @@ impl Core {
     pub(crate) fn provider_of(&self, entry: &Entry) -> Result<&Registered, TransitionError> {
         let registered = self.providers.get(entry.provider());
         registered.map(AsRef::as_ref).ok_or(TransitionError::NoProvider(entry.provider()))
+    }
+}
+
+/// Tells the guest of a workspace that had ended by itself why it had: its executions are lost for that reason. They stay
+/// lost without one where that fails.
+async fn explain_end(guest: &Guest, hello: &Hello, before: Situation) {
+    let Situation::Failed(reason) = before else { return };
+    if hello.generation < LAST_END_SINCE {
+        return;
+    }
+    let last_end = LastEnd { reason: format!("the workspace {}", told_failure(reason)) };
+    if let Err(error) = guest.last_end(&last_end).await {
+        tracing::warn!(reason = chain(&error), "a workspace could not be told why it had ended");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use emergent_guest_proto::{
-    HandOver, Hello, Usage,
+    HandOver, Hello, LastEnd, Usage,
     machine::Restored,
     routes,
     tools::{
@@ -81,6 +81,11 @@ impl Guest {
     /// As for every call here; the sandbox must not be given away then.
     pub async fn hand_over(&self, hand_over: &HandOver) -> Result<(), GuestCallError> {
         Call::post(routes::HAND_OVER).json(hand_over)?.repeatable().within(QUICK).for_nothing(&self.calls).await
+    }
+
+    /// Tells a guest that was started again why its workspace had ended. Repeating it changes nothing.
+    pub async fn last_end(&self, last_end: &LastEnd) -> Result<(), GuestCallError> {
+        Call::post(routes::LAST_END).json(last_end)?.repeatable().within(QUICK).for_nothing(&self.calls).await
     }
 
     /// Tells the guest of a machine that was restored, before anything else is asked of it. Its `boot_id` is another one

@@ -27,7 +27,7 @@ pub use child::{ChildExit, ChildId, ChildStatus};
 pub use error::{ErrorCode, GuestError};
 pub use execution::{Execution, ExecutionId, ExecutionState, InvalidExecutionId, Outcome, RunAs, Stream};
 pub use path::GuestPath;
-pub use session::{HandOver, Hello, Usage, WorkspaceDefaults};
+pub use session::{HandOver, Hello, LastEnd, Usage, WorkspaceDefaults};
 pub use sha256::Sha256Hex;
 
 /// The protocol generation that this build speaks. A peer may speak an older one.
@@ -37,7 +37,11 @@ pub use sha256::Sha256Hex;
 /// | 2 | the hand-over |
 /// | 3 | children and tunnels; in a machine, [`routes::RESTORED`] |
 /// | 4 | hashes of contents that a caller expects |
-pub const GENERATION: u32 = 4;
+/// | 5 | [`routes::LAST_END`] |
+pub const GENERATION: u32 = 5;
+
+/// Since this generation a guest takes [`routes::LAST_END`].
+pub const LAST_END_SINCE: u32 = 5;
 
 /// Since this generation an upload may say which contents it replaces. An older guest would replace any.
 pub const EXPECTED_HASH_SINCE: u32 = 4;

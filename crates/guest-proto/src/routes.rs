@@ -10,6 +10,8 @@ pub const HAND_OVER: &str = "/v1/hand-over";
 /// POST [`Restored`](crate::machine::Restored) → [`Hello`](crate::Hello), when the guest has taken note of it. Only where it
 /// is PID 1 of a virtual machine.
 pub const RESTORED: &str = "/v1/machine/restored";
+/// POST [`LastEnd`](crate::LastEnd) → 204: why the executions that were lost before this boot were.
+pub const LAST_END: &str = "/v1/last-end";
 /// POST: end all processes in order and then the guest itself.
 pub const SHUTDOWN: &str = "/v1/shutdown";
 

@@ -90,4 +90,14 @@ pub struct Usage {
     pub volume_bytes: Option<u64>,
     /// Milliseconds since the guest started.
     pub uptime_ms: u64,
+    /// What the guest cannot do now, and what to do about it; for people.
+    #[serde(default)]
+    pub problem: Option<String>,
+}
+
+/// Why the workspace's processes ended before the guest was started again, where the server knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastEnd {
+    /// The reason that lost executions are shown with; for people.
+    pub reason: String,
 }

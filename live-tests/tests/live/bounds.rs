@@ -38,7 +38,7 @@ async fn disk_limit(runtime: Runtime, place: &str) -> anyhow::Result<()> {
     let script = format!(
         "mkdir -p {place}/full; for i in $(seq 100); do head -c 10M /dev/zero >{place}/full/$i; sleep 0.3; done"
     );
-    let started = json!({ "command": script });
+    let started = json!({ "execution_id": "writer", "command": script });
     server.api.post(&format!("{WORKSPACES}/{id}/processes"), started).await?.success()?;
     let failed = server.api.await_state(&id, "error", PATIENCE).await?;
     ensure!(failed["error"]["reason"] == "disk_full", "{}", failed["error"]);
@@ -51,7 +51,16 @@ async fn disk_limit(runtime: Runtime, place: &str) -> anyhow::Result<()> {
     server.api.tool(&id, "write", write).await?.refusal(507)?;
     let remove = json!({ "path": format!("{place}/full"), "recursive": true });
     server.api.post(&format!("{WORKSPACES}/{id}/files/remove"), remove).await?.success()?;
+    is_lost(&server, &id, "writer", "wrote more than its disk holds").await?;
     programs_run_again(&server, &id).await
+}
+
+/// An execution was lost with its sandbox, and says why that ended.
+async fn is_lost(server: &Server, id: &str, execution: &str, why: &str) -> anyhow::Result<()> {
+    let shown = server.api.get(&format!("{WORKSPACES}/{id}/processes/{execution}")).await?.success()?;
+    ensure!(shown["outcome"] == "lost", "{shown}");
+    ensure!(shown["reason"].as_str().is_some_and(|reason| reason.contains(why)), "{shown}");
+    Ok(())
 }
 
 async fn programs_run_again(server: &Server, id: &str) -> anyhow::Result<()> {
@@ -131,6 +140,10 @@ async fn fork_bomb(runtime: Runtime) -> anyhow::Result<()> {
         server.api.post(&format!("{path}/{execution}/cancel"), json!({})).await?.success()?;
     }
     ensure!(server.api.bash(&id, "echo alive").await? == "alive\n", "it goes on, or is started again");
+    if runtime == Runtime::Runsc {
+        let execution = started["execution_id"].as_str().context("no execution")?;
+        is_lost(&server, &id, execution, "reached its limit on processes").await?;
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use anyhow::ensure;
 use emergent_live_tests::{Case, Runtime};
 use futures::future::join_all;
+use reqwest::Method;
 use serde_json::json;
 
 use crate::subject::Subject;
@@ -53,14 +54,19 @@ async fn a_fork_bomb_ends_with_its_execution(runtime: Runtime) -> anyhow::Result
 async fn out_of_memory_is_said_and_survived(runtime: Runtime) -> anyhow::Result<()> {
     let subject = Subject::with(runtime, json!({ "resource_limits": { "memory": "256M" } })).await?;
     subject.bash("echo kept > file").await?;
-    let hungry = json!({ "command": "python3 -c 'x = bytearray(1 << 30)'" });
+    let hungry = json!({ "execution_id": "hungry", "command": "python3 -c 'x = bytearray(1 << 30)'" });
     let reply = subject.tool("bash", hungry).await?;
     // Where there is a kernel of Linux it ends the process; gVisor ends the whole sandbox. Either way it is said.
     let said = reply.body["exit_code"].as_i64().is_some_and(|code| code != 0)
         || reply.body["outcome"] == "lost"
         || reply.body["type"] == "/problems/workspace-ended";
     ensure!(said, "{reply:?}");
-    subject.prints_again("cat file", "kept\n").await
+    subject.prints_again("cat file", "kept\n").await?;
+    let hungry = subject.send(subject.request(Method::GET, "processes/hungry")).await?.body;
+    let is_told = hungry["outcome"] != "lost"
+        || hungry["reason"].as_str().is_some_and(|reason| reason.contains("ran out of memory"));
+    ensure!(is_told, "{hungry}");
+    Ok(())
 }
 
 async fn root_ending_the_sandbox_is_survived(runtime: Runtime) -> anyhow::Result<()> {

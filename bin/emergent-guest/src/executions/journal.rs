@@ -1,30 +1,34 @@
-//! What survives a restart of the guest: one JSON line when an execution starts and one when it ends.
+//! What survives a restart of the guest: one record when an execution starts and one when it ends.
 //!
-//! Lines are written by a thread of their own and never synced: losing the newest ones with the machine costs no more
-//! than calling an execution lost. A line that cannot be read is skipped.
+//! A thread of its own appends records, and never syncs them: losing the newest ones with the machine costs no more than
+//! calling an execution lost. A record that is not whole is passed over. On a full disk the guest goes on all the same:
+//! records wait in memory, and [`Journal::problem`] says so.
+
+mod known;
+mod record;
+mod reserve;
+mod writer;
 
 use std::{
-    collections::HashMap,
-    fs::{File, Permissions},
-    io::{self, BufRead as _, BufReader, BufWriter, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
-    sync::mpsc,
+    io,
+    path::Path,
+    sync::{PoisonError, mpsc},
     thread,
 };
 
 use emergent_guest_proto::{ExecutionId, Outcome};
 use serde::{Deserialize, Serialize};
 
+use self::{
+    known::Known,
+    writer::{Problem, Writer},
+};
 use super::run::{Ending, Run};
 
-/// After so many lines the journal is written anew without those that say nothing any more.
-const COMPACT_AFTER: usize = 8_000;
-
-/// Lines waiting for the disk at most.
+/// Records that wait for the thread at most.
 const QUEUE: usize = 4_096;
 
-/// A line of the journal.
+/// What a record says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Line {
@@ -64,10 +68,20 @@ pub struct Started {
     pub started_at_ms: u64,
 }
 
-/// Writes lines.
+/// Writes records.
 #[derive(Debug)]
 pub struct Journal {
-    lines: mpsc::SyncSender<Message>,
+    messages: mpsc::SyncSender<Message>,
+    problem: Problem,
+}
+
+/// The executions of an earlier guest.
+#[derive(Debug)]
+pub struct Remembered {
+    /// All of them, in the order of their start.
+    pub runs: Vec<Run>,
+    /// Those that ran when that guest ended, and are lost.
+    pub lost: Vec<ExecutionId>,
 }
 
 #[derive(Debug)]
@@ -76,72 +90,56 @@ enum Message {
     Flush(mpsc::SyncSender<()>),
 }
 
-struct Writer {
-    path: PathBuf,
-    file: BufWriter<File>,
-    lines: usize,
-}
-
-/// The executions of a journal, oldest first.
-#[derive(Debug, Default)]
-struct Known {
-    order: Vec<ExecutionId>,
-    runs: HashMap<ExecutionId, Noted>,
-}
-
-/// The journal's knowledge of an execution.
-#[derive(Debug)]
-struct Noted {
-    started: Started,
-    ending: Option<Ending>,
-    dropped: [u64; 2],
-}
-
 impl Journal {
-    /// Reads what an earlier guest left at `path`, oldest first, and starts to write. What had not ended is lost.
+    /// Reads what an earlier guest left at `path`, and starts to write. What had not ended is lost.
     ///
     /// # Errors
-    /// When the journal cannot be written.
-    pub fn open(path: &Path) -> io::Result<(Self, Vec<Run>)> {
+    /// When no thread can be made. A disk that takes nothing is a [`problem`](Self::problem) and no error.
+    pub fn open(path: &Path) -> io::Result<(Self, Remembered)> {
         let mut known = Known::read(path);
-        for noted in known.runs.values_mut() {
-            noted.ending.get_or_insert_with(lost);
+        let stale = known.records.saturating_sub(known.lines().len());
+        let problem = Problem::default();
+        let mut writer = Writer::new(path, stale, Problem::clone(&problem));
+        let lost = known.unfinished();
+        for id in &lost {
+            writer.add(&known.ended(id.clone(), ending_of_lost()));
         }
-        let mut writer = known.write(path)?;
         let runs = known.into_runs();
-        let (lines, queue) = mpsc::sync_channel(QUEUE);
+        let (messages, queue) = mpsc::sync_channel(QUEUE);
         thread::Builder::new().name("journal".into()).spawn(move || writer.run(&queue))?;
-        Ok((Self { lines }, runs))
+        Ok((Self { messages, problem }, Remembered { runs, lost }))
     }
 
-    /// Queues a line. When the disk cannot keep up it is dropped: a caller is never held up.
+    /// Queues a record. When the thread cannot keep up it is dropped: a caller is never held up.
     pub fn write(&self, line: Line) {
-        let _ = self.lines.try_send(Message::Line(line));
+        let _ = self.messages.try_send(Message::Line(line));
     }
 
-    /// Writes lines, whatever else waits for the disk, and returns when they are in the file. Blocks.
+    /// Writes records, whatever else waits for the disk, and returns when they are in the file or the disk takes nothing.
+    /// Blocks.
     pub fn keep(&self, lines: impl Iterator<Item = Line>) {
         for line in lines {
             // The thread that writes lives as long as this.
-            let _ = self.lines.send(Message::Line(line));
+            let _ = self.messages.send(Message::Line(line));
         }
         self.flush();
     }
 
-    /// Waits until every line queued so far is in the file. Blocks.
+    /// Waits until every record queued so far is in the file, or the disk takes nothing. Blocks.
     pub fn flush(&self) {
         let (done, written) = mpsc::sync_channel(1);
-        if self.lines.send(Message::Flush(done)).is_ok() {
+        if self.messages.send(Message::Flush(done)).is_ok() {
             let _ = written.recv();
         }
     }
+
+    /// Why executions may not be recorded, and what to do about it; for people.
+    pub fn problem(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
-fn larger(one: [u64; 2], other: [u64; 2]) -> [u64; 2] {
-    [one[0].max(other[0]), one[1].max(other[1])]
-}
-
-fn lost() -> Ending {
+fn ending_of_lost() -> Ending {
     Ending {
         outcome: Outcome::Lost,
         exit_code: None,
@@ -153,143 +151,5 @@ fn lost() -> Ending {
     }
 }
 
-// === impl Writer ===
-
-impl Writer {
-    fn run(&mut self, queue: &mpsc::Receiver<Message>) {
-        while let Ok(message) = queue.recv() {
-            let written = match message {
-                Message::Line(line) => self.write(&line),
-                Message::Flush(done) => self.file.flush().map(|()| done.send(()).unwrap_or_default()),
-            };
-            // One write for all the lines that are there.
-            let idle = queue.try_recv();
-            let more = match idle {
-                Ok(Message::Line(line)) => self.write(&line),
-                Ok(Message::Flush(done)) => self.file.flush().map(|()| done.send(()).unwrap_or_default()),
-                Err(_) => self.file.flush(),
-            };
-            if let Err(error) = written.and(more) {
-                tracing::warn!(%error, "the journal of executions cannot be written");
-            }
-        }
-    }
-
-    fn write(&mut self, line: &Line) -> io::Result<()> {
-        serde_json::to_writer(&mut self.file, line)?;
-        self.file.write_all(b"\n")?;
-        self.lines += 1;
-        if self.lines > COMPACT_AFTER {
-            self.file.flush()?;
-            *self = Known::read(&self.path).write(&self.path)?;
-        }
-        Ok(())
-    }
-}
-
-// === impl Known ===
-
-impl Known {
-    fn read(path: &Path) -> Self {
-        let mut known = Self::default();
-        let Ok(file) = File::open(path) else { return known };
-        for line in BufReader::new(file).split(b'\n').map_while(Result::ok) {
-            match serde_json::from_slice(&line) {
-                Ok(Line::Started(started)) => {
-                    known.order.push(started.id.clone());
-                    known.runs.insert(started.id.clone(), Noted { started, ending: None, dropped: [0; 2] });
-                }
-                Ok(Line::Ended { id, ending }) => {
-                    if let Some(noted) = known.runs.get_mut(&id) {
-                        noted.ending = Some(ending);
-                    }
-                }
-                Ok(Line::Dropped { id, bytes }) => {
-                    if let Some(noted) = known.runs.get_mut(&id) {
-                        noted.dropped = larger(noted.dropped, bytes);
-                    }
-                }
-                Ok(Line::Forgotten { id }) => drop(known.runs.remove(&id)),
-                Err(_) => {} // Cut off by the end of an earlier guest.
-            }
-        }
-        known
-    }
-
-    /// Writes the journal anew, in one step, and goes on with it.
-    fn write(&self, path: &Path) -> io::Result<Writer> {
-        let new = path.with_extension("new");
-        // Commands may be root's, and agents may look into the directory.
-        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.set_permissions(Permissions::from_mode(0o600))?;
-        let mut writer = Writer { path: path.to_owned(), file: BufWriter::new(file), lines: 0 };
-        for Noted { started, ending, dropped } in self.order.iter().filter_map(|id| self.runs.get(id)) {
-            let id = || started.id.clone();
-            let dropped = (*dropped != [0; 2]).then(|| Line::Dropped { id: id(), bytes: *dropped });
-            let ended = ending.clone().map(|ending| Line::Ended { id: id(), ending });
-            for line in [Some(Line::Started(started.clone())), dropped, ended].into_iter().flatten() {
-                serde_json::to_writer(&mut writer.file, &line)?;
-                writer.file.write_all(b"\n")?;
-            }
-        }
-        writer.file.flush()?;
-        std::fs::rename(&new, path)?;
-        Ok(writer)
-    }
-
-    fn into_runs(mut self) -> Vec<Run> {
-        let runs = self.order.iter().filter_map(|id| self.runs.remove(id));
-        let runs = runs.map(|Noted { started, ending, dropped }| {
-            let Started { id, command, pid, started_at_ms } = started;
-            let mut ending = ending.unwrap_or_else(lost);
-            ending.dropped = larger(ending.dropped, dropped);
-            Run::remembered(id, command, pid, started_at_ms, ending)
-        });
-        runs.collect()
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn started(id: &str) -> Line {
-        let id = ExecutionId::new(id).unwrap();
-        Line::Started(Started { id, command: "true".into(), pid: 7, started_at_ms: 1 })
-    }
-
-    #[test]
-    fn what_had_not_ended_is_lost_and_what_is_forgotten_stays_so() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("journal");
-        let (journal, runs) = Journal::open(&path).unwrap();
-        assert!(runs.is_empty());
-        for id in ["a", "b", "c"] {
-            journal.write(started(id));
-        }
-        let ending = Ending { outcome: Outcome::Exited, exit_code: Some(3), reason: None, written: [5, 0], ..lost() };
-        journal.write(Line::Ended { id: ExecutionId::new("b").unwrap(), ending: ending.clone() });
-        journal.write(Line::Forgotten { id: ExecutionId::new("a").unwrap() });
-        journal.flush();
-        let mut file = File::options().append(true).open(&path).unwrap();
-        file.write_all(b"{\"event\":\"star").unwrap();
-        let (_, runs) = Journal::open(&path).unwrap();
-        let endings: Vec<_> = runs.iter().map(|run| (run.id.as_str(), run.ending().unwrap().outcome)).collect();
-        assert_eq!(endings, [("b", Outcome::Exited), ("c", Outcome::Lost)]);
-        assert_eq!(runs[0].ending(), Some(ending));
-    }
-
-    #[test]
-    fn the_journal_does_not_grow_without_bound() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("journal");
-        let mut writer = Known::default().write(&path).unwrap();
-        for number in 0..COMPACT_AFTER {
-            let id = ExecutionId::new(number.to_string()).unwrap();
-            writer.write(&started(id.as_str())).unwrap();
-            writer.write(&Line::Forgotten { id }).unwrap();
-        }
-        writer.file.flush().unwrap();
-        assert!(std::fs::metadata(&path).unwrap().len() < 200 * COMPACT_AFTER as u64);
-    }
-}
+mod tests;

@@ -215,6 +215,15 @@ impl Run {
         }
     }
 
+    /// For a lost one: gives another reason for that. Returns how it has ended then.
+    pub fn lost_because(&self, reason: &str) -> Option<Ending> {
+        self.state.send_modify(|state| match state {
+            State::Ended(ending) if ending.outcome == Outcome::Lost => ending.reason = Some(reason.to_owned()),
+            State::Ended(_) | State::Starting | State::Running | State::Failed(_) => {}
+        });
+        self.ending()
+    }
+
     /// Bytes written to a stream: so far while it runs, until its end afterwards.
     pub fn written(&self, stream: Stream) -> u64 {
         match self.open_logs() {

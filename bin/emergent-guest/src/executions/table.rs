@@ -1,6 +1,9 @@
 //! Which executions the guest knows, within bounds.
 
-use std::{collections::HashMap, collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use emergent_guest_proto::{ErrorCode, ExecutionId, GuestError};
 
@@ -18,6 +21,8 @@ pub(super) struct Table {
     runs: HashMap<ExecutionId, Arc<Run>>,
     /// Those that have ended, in the order of their end.
     finished: VecDeque<ExecutionId>,
+    /// The ids of those whose files are being removed.
+    leaving: HashSet<ExecutionId>,
 }
 
 impl Table {
@@ -36,7 +41,7 @@ impl Table {
     /// # Errors
     /// `execution_exists` or `resource_limit`.
     pub(super) fn insert(&mut self, run: Arc<Run>) -> Result<(), GuestError> {
-        if self.runs.contains_key(&run.id) {
+        if self.runs.contains_key(&run.id) || self.leaving.contains(&run.id) {
             let message = format!("an execution with the id {} exists; wait for it, or choose another id", run.id);
             return Err(GuestError::new(ErrorCode::ExecutionExists, message).with_field("execution_id"));
         }
@@ -53,7 +58,7 @@ impl Table {
         self.runs.remove(id);
     }
 
-    /// Notes that one has ended; returns those to forget.
+    /// Notes that one has ended; returns those to forget, whose ids are taken until they are [free](Self::free).
     pub(super) fn finished(&mut self, id: &ExecutionId) -> Vec<ExecutionId> {
         self.finished.push_back(id.clone());
         let excess = self.finished.len().saturating_sub(MAX_FINISHED);
@@ -61,7 +66,13 @@ impl Table {
         for id in &forgotten {
             self.runs.remove(id);
         }
+        self.leaving.extend(forgotten.iter().cloned());
         forgotten
+    }
+
+    /// Gives the id of a forgotten one away.
+    pub(super) fn free(&mut self, id: &ExecutionId) {
+        self.leaving.remove(id);
     }
 
     /// The execution of this id.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use emergent_guest_proto::{
-    ChildId, ErrorCode, ExecutionId, GuestError, HandOver, MAX_TIMEOUT_MS, RunAs,
+    ChildId, ErrorCode, ExecutionId, GuestError, HandOver, LastEnd, MAX_TIMEOUT_MS, RunAs,
     child::{ChildList, EndRequest, NoteRequest, OFFSET_HEADER, OffsetQuery},
     execution::{ExecutionList, OutputQuery, SignalRequest, StartRequest, StdinQuery},
     tools::{BashRequest, GitRequest},
@@ -16,7 +16,12 @@ use tokio::io::AsyncWriteExt as _;
 use super::message::{Reply, failed, json, no_content, ok, query, stream};
 use crate::{
     children::{self, Children, attach, tunnel::tunnel},
-    executions::{Order, follow::follow, not_running},
+    executions::{
+        Order,
+        follow::follow,
+        not_running,
+        run::{Run, State},
+    },
     failure::{self, invalid},
     files,
     guest::Guest,
@@ -36,6 +41,7 @@ pub(super) async fn answer(guest: Arc<Guest>, request: Request<Incoming>) -> Rep
         ["usage"] if get => usage::measure(&guest).await.map(|usage| ok(&usage)),
         ["machine", "restored"] if post => machine_restored(&guest, request).await,
         ["hand-over"] if post => hand_over(&guest, request).await,
+        ["last-end"] if post => last_end(&guest, request).await,
         ["shutdown"] if post => {
             guest.shutdown.notify_one();
             Ok(no_content())
@@ -60,6 +66,12 @@ async fn hand_over(guest: &Guest, request: Request<Incoming>) -> Result<Reply, G
     launch::check_variables("environment", &hand_over.environment)?;
     let kept = guest.handed_over.take(hand_over);
     kept.map_err(|error| failure::at(&guest.settings.state_dir, "keep what was handed over in", &error))?;
+    Ok(no_content())
+}
+
+async fn last_end(guest: &Guest, request: Request<Incoming>) -> Result<Reply, GuestError> {
+    let LastEnd { reason } = json(request).await?;
+    guest.executions.explain_lost(&reason);
     Ok(no_content())
 }
 
@@ -221,9 +233,19 @@ async fn start(guest: &Arc<Guest>, request: StartRequest) -> Result<Reply, Guest
 }
 
 /// Writes the body to the process as it comes, at the pace at which the process reads.
-async fn write_stdin(run: &crate::executions::run::Run, request: Request<Incoming>) -> Result<(), GuestError> {
+async fn write_stdin(run: &Run, request: Request<Incoming>) -> Result<(), GuestError> {
     let wanted: StdinQuery = query(request.uri())?;
-    let mut body = request.into_body();
+    let mut state = run.state.subscribe();
+    tokio::select! {
+        biased;
+        written = pass_on(run, request.into_body(), wanted) => written,
+        // Also from a caller that sends nothing: it must not keep the pipe, and with it the end of the execution.
+        _ = state.wait_for(|state| !matches!(state, State::Running)) => Err(not_running(run)),
+    }
+}
+
+/// Writes the body to the process, alone: other writers wait until it is at its end.
+async fn pass_on(run: &Run, mut body: Incoming, wanted: StdinQuery) -> Result<(), GuestError> {
     let mut stdin = run.stdin.lock().await;
     let Some(pipe) = stdin.as_mut() else {
         let message = format!("the execution {} takes no standard input, or it is closed", run.id);
@@ -232,13 +254,7 @@ async fn write_stdin(run: &crate::executions::run::Run, request: Request<Incomin
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| invalid("body", format!("the request's body broke off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
-        let mut state = run.state.subscribe();
-        tokio::select! {
-            written = pipe.write_all(&data) => written.map_err(|_| not_running(run))?,
-            _ = state.wait_for(|state| !matches!(state, crate::executions::run::State::Running)) => {
-                return Err(not_running(run));
-            }
-        }
+        pipe.write_all(&data).await.map_err(|_| not_running(run))?;
     }
     if wanted.close {
         *stdin = None;

@@ -34,9 +34,12 @@ impl Preload {
 
     fn put(directory: &Path) -> io::Result<Self> {
         let (path, new) = (directory.join(FILE), directory.join(FILE).with_extension("new"));
-        fs::write(&new, LIBRARY)?;
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o644))?;
-        fs::rename(new, &path)?;
+        // One that is there is not written again: also on a full disk a guest starts.
+        if !fs::read(&path).is_ok_and(|there| there == LIBRARY) {
+            fs::write(&new, LIBRARY)?;
+            fs::set_permissions(&new, fs::Permissions::from_mode(0o644))?;
+            fs::rename(new, &path)?;
+        }
         Ok(Self(path))
     }
 

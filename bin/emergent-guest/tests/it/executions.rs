@@ -6,6 +6,7 @@ use emergent_guest_proto::{
     ErrorCode, Execution, ExecutionState, OUTPUT_LIMIT, Outcome, execution::ExecutionList, tools::BashResult,
 };
 use http::Method;
+use http_body_util::{BodyExt as _, StreamBody};
 use serde_json::{Value, json};
 
 use crate::support::{Guest, code, eventually, full, request};
@@ -236,6 +237,29 @@ async fn a_process_that_never_reads_does_not_hold_its_writer_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_writer_that_sends_nothing_holds_up_neither_the_end_nor_its_record() {
+    let Some(mut guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    client.start(json!({"execution_id": "waits", "program": "read line; exit 7", "stdin": true})).await;
+    let uploads = (0..2).map(|_| {
+        let silence = StreamBody::new(futures::stream::pending());
+        client.send(request(Method::POST, "/v1/executions/waits/stdin", silence.boxed_unsync()))
+    });
+    let ended = async {
+        client.post::<Value>("/v1/executions/waits/signal", &json!({"signal": "KILL"})).await.unwrap();
+        client.wait("waits").await
+    };
+    let (answers, ended) = futures::join!(futures::future::join_all(uploads), ended);
+    assert_eq!(ended.exit_code, Some(137));
+    assert!(answers.iter().all(|answer| answer.status() == ErrorCode::NotRunning.status()), "{answers:?}");
+    let journal = guest.state().join("executions.jsonl");
+    let noted = || std::future::ready(std::fs::read_to_string(&journal).unwrap().contains("SIGKILL").then_some(()));
+    eventually("the journal knows its end", noted).await;
+    guest.restart_after_kill().await;
+    assert_eq!(guest.client().await.wait("waits").await, ended);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn signals_reach_the_process_group() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -278,6 +302,31 @@ async fn a_restart_keeps_what_has_ended_and_calls_the_rest_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn lost_executions_have_the_reason_that_the_server_knows_and_keep_it() {
+    let Some(mut guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    let ended: BashResult = client.tool("bash", json!({"execution_id": "ended", "command": "exit 4"})).await.unwrap();
+    client.start(json!({"execution_id": "unfinished", "program": "exec sleep 4711.7"})).await;
+    let journal = guest.state().join("executions.jsonl");
+    let noted = |word| std::future::ready(std::fs::read_to_string(&journal).unwrap().contains(word).then_some(()));
+    eventually("the journal knows it", || noted("unfinished")).await;
+    guest.restart_after_kill().await;
+    let reason = "the workspace ran out of memory and was ended";
+    guest.client().await.post::<Value>("/v1/last-end", &json!({"reason": reason})).await.unwrap();
+    eventually("the journal knows the reason", || noted(reason)).await;
+    for _ in 0..2 {
+        let client = guest.client().await;
+        assert_eq!(client.wait("unfinished").await.reason.as_deref(), Some(reason));
+        assert_eq!(client.wait("ended").await, ended);
+        guest.restart_after_kill().await;
+    }
+    // That another guest ended for another reason is nothing to those that were lost before.
+    let client = guest.client().await;
+    client.post::<Value>("/v1/last-end", &json!({"reason": "something else"})).await.unwrap();
+    assert_eq!(client.wait("unfinished").await.reason.as_deref(), Some(reason));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn only_so_many_ended_executions_are_remembered() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
@@ -296,6 +345,28 @@ async fn only_so_many_ended_executions_are_remembered() {
         std::future::ready((!guest.state().join("output/first.stdout").exists()).then_some(()))
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_id_that_was_forgotten_can_be_used_again_and_keeps_its_new_output() {
+    let Some(guest) = Guest::start().await else { return };
+    let client = guest.client().await;
+    // So much takes a while to be removed.
+    let body = json!({"execution_id": "again", "command": "head -c 400M /dev/zero"});
+    client.tool::<BashResult>("bash", body).await.unwrap();
+    let calls = (0..1_000).map(|_| client.tool::<BashResult>("bash", json!({"command": ":"})));
+    futures::future::join_all(calls).await;
+    let body = json!({"execution_id": "again", "command": "echo out; echo err >&2"});
+    let result = loop {
+        match client.tool::<BashResult>("bash", body.clone()).await {
+            Err(error) if error.code == ErrorCode::ExecutionExists => {}
+            answer => break answer.unwrap(),
+        }
+    };
+    assert_eq!((result.stdout.as_str(), result.stderr.as_str()), ("out\n", "err\n"));
+    client.sh(":").await;
+    let collected = client.collect("again", "stdout=0&stderr=0&follow=true").await;
+    assert_eq!((collected.stdout.as_slice(), collected.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -10,6 +10,7 @@ mod channel;
 mod children;
 mod executions;
 mod files;
+mod full_disk;
 mod git;
 mod hand_over;
 mod hostile;

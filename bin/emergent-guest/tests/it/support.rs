@@ -40,11 +40,15 @@ impl Guest {
 
     /// `None`, with a word about it, where the test cannot run.
     pub(crate) async fn start_with(arguments: &[&str]) -> Option<Self> {
+        Self::start_in(tempfile::tempdir().unwrap(), arguments).await
+    }
+
+    /// The same in a directory.
+    pub(crate) async fn start_in(directory: tempfile::TempDir, arguments: &[&str]) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("skipped: the guest needs root");
             return None;
         }
-        let directory = tempfile::tempdir().unwrap();
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let child = spawn(directory.path(), &arguments, Stdio::null(), Stdio::null());

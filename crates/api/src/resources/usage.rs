@@ -19,6 +19,9 @@ use crate::{
     state::ApiState,
 };
 
+/// How much is shown of what a guest says does not work, in characters.
+const MOST_OF_PROBLEM: usize = 1_000;
+
 /// What a workspace uses now. The figures come from inside; the limits are the workspace's own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Usage)]
@@ -43,6 +46,9 @@ pub struct UsageView {
     pub disk_limit_bytes: u64,
     /// Milliseconds since the guest started.
     pub uptime_ms: u64,
+    /// What does not work inside now, and what to do about it: on a full disk, that executions cannot be recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// What a workspace used over a span of time.
@@ -107,6 +113,7 @@ impl UsageView {
             volume_bytes: said.volume_bytes,
             disk_limit_bytes: limits.disk_bytes,
             uptime_ms: said.uptime_ms,
+            problem: said.problem.as_ref().map(|problem| problem.chars().take(MOST_OF_PROBLEM).collect()),
         }
     }
 }

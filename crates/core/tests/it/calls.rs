@@ -38,9 +38,15 @@ async fn a_workspace_that_is_not_ready_says_what_to_do() {
 
 #[tokio::test]
 async fn a_workspace_that_was_killed_says_so_and_the_next_call_starts_it_again() {
-    for (exit, reason) in [(ExitReason::Code(137), ErrorReason::Killed), (ExitReason::OutOfMemory, ErrorReason::Oom)] {
+    for (exit, reason, told) in [
+        (ExitReason::Code(137), ErrorReason::Killed, "the workspace was ended from outside"),
+        (ExitReason::OutOfMemory, ErrorReason::Oom, "the workspace ran out of memory and was ended"),
+    ] {
         let fixture = Fixture::start().await;
         let id = fixture.ready().await;
+        fixture.service.stop(fixture.project, id).await.unwrap();
+        fixture.service.resume(fixture.project, id).await.unwrap();
+        assert_eq!(fixture.engine.guest(id).last_end(), None, "it was stopped in order");
         fixture.engine.touch(id, Some(EngineState::Exited(exit)));
         let failed = fixture.becomes(id, StateWord::Error).await;
         let WorkspaceState::Error { reason: shown, message } = failed.state else { panic!("{:?}", failed.state) };
@@ -49,6 +55,7 @@ async fn a_workspace_that_was_killed_says_so_and_the_next_call_starts_it_again()
 
         fixture.service.guest(fixture.project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
         assert_eq!(fixture.get(id).await.state, WorkspaceState::Ready);
+        assert_eq!(fixture.engine.guest(id).last_end().as_deref(), Some(told));
     }
 }
 

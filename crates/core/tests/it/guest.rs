@@ -3,7 +3,7 @@
 use std::{convert::Infallible, path::PathBuf, sync::Arc};
 
 use emergent_guest_proto::{
-    Execution, ExecutionId, ExecutionState, GENERATION, Hello, Outcome, Stream as OutputStream, Usage,
+    Execution, ExecutionId, ExecutionState, GENERATION, Hello, LastEnd, Outcome, Stream as OutputStream, Usage,
     execution::ExecutionList, frame::Frame, routes, tools::BashResult,
 };
 use emergent_provider::ByteStream;
@@ -30,6 +30,7 @@ pub(crate) struct FakeGuest {
     handed_over: PathBuf,
     refuses_hand_over: Arc<std::sync::Mutex<bool>>,
     usage: Arc<std::sync::Mutex<Option<Usage>>>,
+    last_end: Arc<std::sync::Mutex<Option<LastEnd>>>,
 }
 
 #[derive(Clone, Default)]
@@ -45,7 +46,8 @@ impl FakeGuest {
     pub(crate) fn kept_in(handed_over: PathBuf) -> Self {
         std::fs::create_dir_all(handed_over.parent().unwrap()).unwrap();
         let (output, connections, usage) = (Arc::default(), Arc::default(), Arc::default());
-        Self { output, connections, usage, refuses_hand_over: Arc::default(), handed_over }
+        let (last_end, refuses_hand_over) = (Arc::default(), Arc::default());
+        Self { output, connections, usage, last_end, refuses_hand_over, handed_over }
     }
 
     /// Serves one more connection.
@@ -58,6 +60,9 @@ impl FakeGuest {
                 async move {
                     if request.uri().path() == routes::USAGE {
                         return Ok(guest.usage().await);
+                    }
+                    if request.uri().path() == routes::LAST_END {
+                        return Ok(guest.take_last_end(request).await);
                     }
                     let wait = routes::with_id(routes::WAIT, &ExecutionId::new(EXECUTION).unwrap());
                     if request.uri().path() == routes::BASH || request.uri().path() == wait {
@@ -90,6 +95,19 @@ impl FakeGuest {
     /// Ends with its sandbox.
     pub(crate) fn restart(&self) {
         self.cut();
+    }
+
+    /// Why its workspace had ended, as it was told.
+    pub(crate) fn last_end(&self) -> Option<String> {
+        self.last_end.lock().unwrap().clone().map(|last_end| last_end.reason)
+    }
+
+    async fn take_last_end(&self, request: Request<Incoming>) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        *self.last_end.lock().unwrap() = Some(serde_json::from_slice(&body).unwrap());
+        let mut response = Response::new(Full::default().boxed_unsync());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        response
     }
 
     /// What it says it uses from now on; until then it does not answer such a question.
