@@ -14,15 +14,16 @@ use std::sync::Arc;
 
 use emergent_guest_proto::{
     GuestError,
-    files::{MoveRequest, PathQuery, PathRequest, RemoveRequest, UploadQuery},
+    files::{PathQuery, UploadQuery},
 };
 use http::{Method, Request};
 use hyper::body::Incoming;
 
 use crate::{
     guest::Guest,
-    http::message::{Reply, json, no_content, ok, query},
+    http::message::{Reply, change, ok, query},
     http::unsupported,
+    ledger::Named,
 };
 
 /// Answers a request below `/v1/files`.
@@ -37,26 +38,27 @@ pub async fn answer(guest: &Arc<Guest>, operation: &str, request: Request<Incomi
         }
         (&Method::PUT, "content") => {
             let wanted: UploadQuery = query(request.uri())?;
-            content::upload(guest, wanted, request.into_body()).await.map(|info| ok(&info))
+            let named = Named::of(request.headers())?;
+            content::upload(guest, named, wanted, request.into_body()).await
         }
         (&Method::GET, "archive") => archive::pack(guest, query(request.uri())?).await,
         (&Method::PUT, "archive") => {
             let wanted: PathQuery = query(request.uri())?;
-            archive::unpack(guest, wanted, request.into_body()).await.map(|()| no_content())
+            let (named, working) = (Named::of(request.headers())?, Arc::clone(guest));
+            // Begun before all of it is there: it unpacks as it comes.
+            let unpacking = async move { archive::unpack(&working, wanted, request.into_body()).await };
+            guest.ledger.run(named, unpacking).await
         }
         (&Method::GET, "stat") => entries::stat(guest, query(request.uri())?).await.map(|info| ok(&info)),
         (&Method::GET, "list") => entries::list(guest, query(request.uri())?).await.map(|list| ok(&list)),
         (&Method::POST, "mkdir") => {
-            let wanted: PathRequest = json(request).await?;
-            entries::make_directory(guest, wanted).await.map(|info| ok(&info))
+            change(guest, request, |guest, wanted| async move { entries::make_directory(&guest, wanted).await }).await
         }
         (&Method::POST, "move") => {
-            let wanted: MoveRequest = json(request).await?;
-            moving::rename(guest, wanted).await.map(|info| ok(&info))
+            change(guest, request, |guest, wanted| async move { moving::rename(&guest, wanted).await }).await
         }
         (&Method::POST, "remove") => {
-            let wanted: RemoveRequest = json(request).await?;
-            entries::remove(guest, wanted).await.map(|()| no_content())
+            change(guest, request, |guest, wanted| async move { entries::remove(&guest, wanted).await }).await
         }
         _ => Err(unsupported(&request)),
     }

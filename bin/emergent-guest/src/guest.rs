@@ -16,6 +16,7 @@ use crate::{
     executions::Executions,
     files::locks::{FileLocks, LockKey},
     hand_over::HandedOver,
+    ledger::Ledger,
     machine::restored::Machine,
     rights,
     usage::tree::Tree,
@@ -36,6 +37,8 @@ pub struct Guest {
     pub children: Children,
     /// Has one call at a time change a file.
     pub file_locks: Arc<FileLocks>,
+    /// The calls that change something.
+    pub ledger: Arc<Ledger>,
     /// When it was started.
     pub started: Instant,
     /// Drawn at random at the start, and again when the machine turns out to be a copy.

@@ -8,6 +8,7 @@
 //! - [`executions`]: commands, their output and their end; [`process`]: spawning, reaping and killing.
 //! - [`children`]: long-lived processes that somebody talks to, and tunnels to ports inside.
 //! - [`tools`]: read, write, edit, glob, grep and git; [`files`]: raw contents and archives.
+//! - [`ledger`]: the calls that change something, and how they ended.
 //! - [`hand_over`]: what belongs to the workspace rather than to its sandbox.
 //! - [`owner`]: whose state directory it is, where a workspace is a copy of another.
 //! - [`resolver`]: name servers, where Docker's cannot be reached.
@@ -27,6 +28,7 @@ pub mod files;
 pub mod guest;
 pub mod hand_over;
 pub mod http;
+pub mod ledger;
 pub mod machine;
 pub mod owner;
 pub mod process;

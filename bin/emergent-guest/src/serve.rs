@@ -123,6 +123,7 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
         executions,
         children: Children::default(),
         file_locks: Arc::new(FileLocks::default()),
+        ledger: Arc::default(),
     });
     if guest.settings.stdio {
         serve_stdio(&guest);

@@ -12,6 +12,29 @@ pub(crate) struct WorkspaceParam {
     id: Uuid,
 }
 
+/// The name of a call that changes something.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(crate) struct CallParam {
+    /// Names the call, so that `GET …/calls/{call_id}` tells what came of it when its answer is lost. The server makes
+    /// a name where there is none.
+    #[param(rename = "Emergent-Call", min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9_-]{1,64}$")]
+    call_id: Option<String>,
+}
+
+/// The workspace and the call that the path names.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(crate) struct CallParams {
+    /// The workspace's id.
+    id: Uuid,
+    /// The call's id.
+    #[param(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9_-]{1,64}$")]
+    call_id: String,
+}
+
 /// The snapshot in a path.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]

@@ -44,6 +44,9 @@ pub struct Problem {
     /// The execution that the call was about: it may be running, and can be reattached to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution_id: Option<String>,
+    /// The call, where it changes something and may have happened: `GET …/calls/{call_id}` tells what came of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_id: Option<String>,
 }
 
 /// A field that is to blame.
@@ -74,6 +77,7 @@ impl Refusal {
             errors: Vec::new(),
             path: None,
             execution_id: None,
+            call_id: None,
         };
         Self { kind, problem: Box::new(problem), retry_after_seconds: None }
     }
@@ -105,6 +109,13 @@ impl Refusal {
     #[must_use]
     pub fn with_execution(mut self, id: Option<impl ToString>) -> Self {
         self.problem.execution_id = id.map(|id| id.to_string());
+        self
+    }
+
+    /// The same problem, naming the call whose outcome can be asked for.
+    #[must_use]
+    pub fn with_call(mut self, id: Option<impl ToString>) -> Self {
+        self.problem.call_id = id.map(|id| id.to_string());
         self
     }
 

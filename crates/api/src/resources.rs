@@ -1,6 +1,7 @@
 //! The REST resources, one file each.
 
 pub mod audit;
+pub mod calls;
 pub mod files;
 pub mod health;
 pub mod leftovers;

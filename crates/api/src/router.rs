@@ -25,8 +25,8 @@ use crate::{
     forward, hosts, mcp, memory, names, observe, pages,
     problem::{Problem, ProblemKind, Refusal},
     resources::{
-        self, files, health, leftovers, mcp_servers, processes, projects, providers, servers, snapshots, tokens, tools,
-        usage, workspaces,
+        self, calls, files, health, leftovers, mcp_servers, processes, projects, providers, servers, snapshots, tokens,
+        tools, usage, workspaces,
     },
     state::ApiState,
 };
@@ -79,6 +79,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .merge(snapshots::routes())
         .merge(providers::routes())
         .merge(tools::routes())
+        .merge(calls::routes())
         .merge(processes::routes())
         .merge(files::routes())
         .merge(usage::routes())

@@ -308,7 +308,7 @@ impl Core {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use emergent_guest_client::{Guest, Open};
     use emergent_provider::{
         ByteStream, ChannelError, ContainerKind, ImageRef, NetworkPolicy, ProviderKind, ResourceLimits,
@@ -316,6 +316,11 @@ mod tests {
     use emergent_store::WorkspaceState;
 
     use super::*;
+    use crate::{
+        admissions::Admissions,
+        interleavings::{self, Who},
+        registry::Registry,
+    };
 
     struct Nowhere;
 
@@ -326,7 +331,7 @@ mod tests {
         }
     }
 
-    fn row() -> WorkspaceRow {
+    pub(crate) fn row() -> WorkspaceRow {
         WorkspaceRow {
             id: WorkspaceId::generate(),
             project: emergent_store::ProjectId::generate(),
@@ -361,8 +366,44 @@ mod tests {
         }
     }
 
-    fn entry(row: &WorkspaceRow) -> Arc<Entry> {
+    pub(crate) fn entry(row: &WorkspaceRow) -> Arc<Entry> {
         Arc::new(Entry::new(row, || Guest::new(Arc::new(Nowhere), None)))
+    }
+
+    /// A create has four steps, and so has whoever looks whose the workspaces are: the entries, the rows, and of a row
+    /// without an entry the admissions and the registry.
+    #[test]
+    fn a_create_is_neither_lost_nor_entered_twice_whenever_the_lease_is_renewed() {
+        let row = row();
+        for order in interleavings::of(4, 4) {
+            let (admissions, registry) = (Admissions::default(), Registry::default());
+            let (mut admission, mut rows, mut step) = (None, Vec::new(), 0);
+            let mut create = || {
+                match step {
+                    0 => admission = Some(admissions.begin(row.id)),
+                    1 => rows.push(row.clone()),
+                    2 => registry.insert(entry(&row)),
+                    _ => drop(admission.take()),
+                }
+                step += 1;
+                rows.clone()
+            };
+            let mut read = Vec::new();
+            let (mut known, mut found, mut comes, mut asked) = (Vec::new(), Vec::new(), false, 0);
+            for who in &order {
+                match (who, asked) {
+                    (Who::Other, _) => read = create(),
+                    (Who::Reader, 0) => known = registry.all(),
+                    (Who::Reader, 1) => found = read.clone(),
+                    (Who::Reader, 2) => comes |= admissions.has(row.id),
+                    (Who::Reader, _) => comes |= registry.get(row.id).is_some(),
+                }
+                asked += usize::from(*who == Who::Reader);
+            }
+            let Changed { lost, gained } = compare(known, found, |_| comes);
+            assert!(lost.is_empty(), "lost: {order:?}");
+            assert!(gained.is_empty(), "entered twice: {order:?}");
+        }
     }
 
     #[test]

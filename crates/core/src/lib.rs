@@ -22,6 +22,8 @@ mod holding;
 mod idle;
 mod images;
 mod inner;
+#[cfg(test)]
+mod interleavings;
 mod lease;
 mod leftovers;
 mod lifecycle;

@@ -121,9 +121,9 @@ impl Pool {
         }
     }
 
-    /// Returns whether a sandbox is a member of the pool.
-    pub(crate) fn has(&self, id: WorkspaceId) -> bool {
-        self.shelves.iter().any(|shelf| shelf.has(id))
+    /// Returns whether a sandbox is a member of the pool, or its workspace is being admitted.
+    pub(crate) fn has_or_gives(&self, id: WorkspaceId, admissions: &Admissions) -> bool {
+        self.shelves.iter().any(|shelf| shelf.has_or_gives(id, admissions)) || admissions.has(id)
     }
 
     /// Takes out a member whose sandbox has ended.

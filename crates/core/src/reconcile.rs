@@ -87,11 +87,11 @@ impl Core {
     }
 
     /// Returns whether a sandbox on this provider belongs neither to a workspace that has it here nor to the warm pool.
-    /// Asks the pool first, then the admissions, then the registry: a sandbox moves through them in this order.
+    /// Asks the pool and the admissions first, then the registry: a sandbox moves through them in this order.
     fn is_nobodys(&self, kind: ProviderKind, observed: &Observed) -> bool {
         let id = observed.workspace;
-        let comes = self.pool.has(id) || self.admissions.has(id);
-        !comes && self.registry.get(id).is_none_or(|entry| entry.provider() != kind)
+        !self.pool.has_or_gives(id, &self.admissions)
+            && self.registry.get(id).is_none_or(|entry| entry.provider() != kind)
     }
 
     /// Compares some workspaces with the engine, each in a task of its own.

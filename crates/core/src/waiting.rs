@@ -39,7 +39,9 @@ impl GuestSession {
                 Err(CallError::Guest(error)) if error.code == ErrorCode::UnknownExecution => {
                     if sent_in.is_none() || boot_of(&guest) != sent_in {
                         let source = Interruption::Restarted;
-                        return Err(GuestCallError::Interrupted { execution_id: Some(id), source }.into());
+                        return Err(
+                            GuestCallError::Interrupted { execution_id: Some(id), call_id: None, source }.into()
+                        );
                     }
                 }
                 ended => return ended,

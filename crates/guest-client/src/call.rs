@@ -3,7 +3,7 @@
 //! | when it broke | a call that is safe to repeat | any other |
 //! | --- | --- | --- |
 //! | before it was sent | sent again | sent again |
-//! | after it was sent | sent once more | `Interrupted` |
+//! | after it was sent | sent once more | `Interrupted`, or as `changes.rs` says |
 //!
 //! A call never outlives its deadline, and one that never got a connection is `Unreachable`.
 
@@ -18,7 +18,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    GuestCallError, Interruption, OpenError,
+    GuestCallError, OpenError,
     body::{self, BodyError, RequestBody},
     connection::{Connection, Lost},
     limits::{self, STREAM},
@@ -40,9 +40,9 @@ pub(crate) struct Call {
     method: Method,
     path_and_query: String,
     json: Option<Bytes>,
-    header: Option<(HeaderName, String)>,
+    headers: Vec<(HeaderName, String)>,
     repeatable: bool,
-    within: Duration,
+    pub(crate) within: Duration,
     answer: Limits,
 }
 
@@ -62,7 +62,7 @@ impl Call {
             method: Method::GET,
             path_and_query: path.into(),
             json: None,
-            header: None,
+            headers: Vec::new(),
             repeatable: true,
             within: USUAL,
             answer: limits::FEW,
@@ -75,7 +75,7 @@ impl Call {
             method: Method::POST,
             path_and_query: path.into(),
             json: None,
-            header: None,
+            headers: Vec::new(),
             repeatable: false,
             within: USUAL,
             answer: limits::FEW,
@@ -101,7 +101,7 @@ impl Call {
 
     /// With one more header.
     pub(crate) fn header(mut self, name: HeaderName, value: String) -> Self {
-        self.header = Some((name, value));
+        self.headers.push((name, value));
         self
     }
 
@@ -141,6 +141,16 @@ impl Call {
         self.run(link, async |answer: Answer, _| Ok(answer)).await
     }
 
+    /// Sends the call on this connection, and reads a JSON answer; one without contents is null. Not bounded in time, and
+    /// `Unreachable` when it was not sent.
+    pub(crate) async fn once<T: DeserializeOwned>(&self, connection: &Connection) -> Result<T, GuestCallError> {
+        let response = connection.send(self.request().map_err(unwritable)?).await?;
+        let answer = accepted(Answer { response, connection: connection.clone() }).await?;
+        let bytes = body::collect(answer.response.into_body(), self.answer).await?;
+        let json = if bytes.is_empty() { &b"null"[..] } else { &bytes };
+        Ok(serde_json::from_slice(json).map_err(BodyError::NotJson)?)
+    }
+
     async fn run<T>(
         self,
         link: &Link,
@@ -156,14 +166,14 @@ impl Call {
             match timeout_at(deadline, attempt).await {
                 Ok(Err(GuestCallError::Interrupted { .. })) if repeats > 0 => repeats -= 1,
                 Ok(ended) => return ended,
-                Err(_) => return Err(GuestCallError::Timeout { execution_id: None, after: self.within }),
+                Err(_) => return Err(GuestCallError::timeout(self.within)),
             }
         }
     }
 
     fn request(&self) -> Result<Request<RequestBody>, http::Error> {
         let mut request = Request::builder().method(self.method.clone()).uri(body::uri(&self.path_and_query));
-        if let Some((name, value)) = &self.header {
+        for (name, value) in &self.headers {
             request = request.header(name, value);
         }
         match &self.json {
@@ -237,7 +247,7 @@ impl From<Lost> for GuestCallError {
     fn from(lost: Lost) -> Self {
         match lost {
             Lost::Unsent => Self::Unreachable(Arc::new(OpenError::Closed)),
-            Lost::Sent(source) => Self::Interrupted { execution_id: None, source: Interruption::Connection(source) },
+            Lost::Sent(source) => Self::lost(source),
         }
     }
 }
@@ -245,9 +255,7 @@ impl From<Lost> for GuestCallError {
 impl From<BodyError> for GuestCallError {
     fn from(error: BodyError) -> Self {
         match error {
-            BodyError::Lost(source) => {
-                Self::Interrupted { execution_id: None, source: Interruption::Connection(source) }
-            }
+            BodyError::Lost(source) => Self::lost(source),
             BodyError::Exhausted(exhausted) => Self::Exhausted(exhausted),
             BodyError::TooLarge(_) | BodyError::NotJson(_) => Self::Nonsense(error.to_string()),
         }

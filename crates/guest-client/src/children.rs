@@ -382,7 +382,7 @@ async fn open(
 ) -> Result<Answer, GuestCallError> {
     let deadline = Instant::now() + USUAL;
     let sent = tokio::time::timeout_at(deadline, send(&guest.calls, deadline, request)).await;
-    accepted(sent.map_err(|_| GuestCallError::Timeout { execution_id: None, after: USUAL })??).await
+    accepted(sent.map_err(|_| GuestCallError::timeout(USUAL))??).await
 }
 
 /// Whether another try cannot help.
@@ -395,7 +395,7 @@ fn is_final(error: &GuestCallError) -> bool {
 }
 
 fn cut_short() -> GuestCallError {
-    GuestCallError::Interrupted { execution_id: None, source: crate::Interruption::CutShort }
+    GuestCallError::Interrupted { execution_id: None, call_id: None, source: crate::Interruption::CutShort }
 }
 
 fn offset_of(answer: &Answer) -> Result<u64, GuestCallError> {

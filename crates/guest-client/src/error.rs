@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use emergent_budget::Exhausted;
-use emergent_guest_proto::{ErrorCode, ExecutionId, GuestError};
+use emergent_guest_proto::{CallId, ErrorCode, ExecutionId, GuestError};
 use emergent_provider::ChannelError;
 
 /// Why a call to a guest failed.
@@ -16,19 +16,23 @@ pub enum GuestCallError {
     #[error("the workspace could not be reached; nothing was done")]
     Unreachable(#[source] Arc<OpenError>),
     /// The connection broke after the call was sent: it may have happened.
-    #[error("the connection to the workspace broke; the call may have happened{}", reattach(.execution_id.as_ref()))]
+    #[error("the connection to the workspace broke; the call may have happened{}", what_next(.execution_id.as_ref(), .call_id.as_ref()))]
     Interrupted {
         /// The execution that the call started, if it did; reattach to it.
         execution_id: Option<ExecutionId>,
+        /// The call, if it changes something; ask for its outcome.
+        call_id: Option<CallId>,
         /// What broke.
         #[source]
         source: Interruption,
     },
     /// The guest did not answer in time: the call may have happened.
-    #[error("the workspace did not answer within {} s; the call may have happened{}", .after.as_secs(), reattach(.execution_id.as_ref()))]
+    #[error("the workspace did not answer within {} s; the call may have happened{}", .after.as_secs(), what_next(.execution_id.as_ref(), .call_id.as_ref()))]
     Timeout {
         /// The execution that the call started, if it did; reattach to it.
         execution_id: Option<ExecutionId>,
+        /// The call, if it changes something; ask for its outcome.
+        call_id: Option<CallId>,
         /// How long the call waited.
         after: Duration,
     },
@@ -72,13 +76,20 @@ pub enum OpenError {
     /// No connection within so much time.
     #[error("the guest did not answer within {} s", .0.as_secs())]
     Silent(Duration),
+    /// The connection broke before the call began.
+    #[error("the connection broke before the call began")]
+    Broke,
     /// This client was closed: its workspace is going or gone.
     #[error("the connection was closed")]
     Closed,
 }
 
-fn reattach(id: Option<&ExecutionId>) -> String {
-    id.map(|id| format!("; reattach to execution {id}")).unwrap_or_default()
+fn what_next(execution: Option<&ExecutionId>, call: Option<&CallId>) -> String {
+    match (execution, call) {
+        (Some(id), _) => format!("; reattach to execution {id}"),
+        (None, Some(id)) => format!("; ask for the outcome of call {id}"),
+        (None, None) => String::new(),
+    }
 }
 
 // === impl GuestCallError ===
@@ -99,10 +110,31 @@ impl GuestCallError {
     /// The same failure, naming the execution that the call was about.
     pub(crate) fn of_execution(self, id: &ExecutionId) -> Self {
         match self {
-            Self::Interrupted { source, .. } => Self::Interrupted { execution_id: Some(id.clone()), source },
-            Self::Timeout { after, .. } => Self::Timeout { execution_id: Some(id.clone()), after },
+            Self::Interrupted { source, .. } => {
+                Self::Interrupted { execution_id: Some(id.clone()), call_id: None, source }
+            }
+            Self::Timeout { after, .. } => Self::Timeout { execution_id: Some(id.clone()), call_id: None, after },
             other => other,
         }
+    }
+
+    /// The same failure, naming the call.
+    pub(crate) fn of_call(self, id: &CallId) -> Self {
+        match self {
+            Self::Interrupted { source, .. } => {
+                Self::Interrupted { execution_id: None, call_id: Some(id.clone()), source }
+            }
+            Self::Timeout { after, .. } => Self::Timeout { execution_id: None, call_id: Some(id.clone()), after },
+            other => other,
+        }
+    }
+
+    pub(crate) fn timeout(after: Duration) -> Self {
+        Self::Timeout { execution_id: None, call_id: None, after }
+    }
+
+    pub(crate) fn lost(source: hyper::Error) -> Self {
+        Self::Interrupted { execution_id: None, call_id: None, source: Interruption::Connection(source) }
     }
 }
 

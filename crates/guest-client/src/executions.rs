@@ -35,7 +35,7 @@ impl Guest {
         let within = Duration::from_millis(command_time + KILL_GRACE_MS) + MARGIN;
         let deadline = Instant::now() + within;
         self.bash_until(&request, &id, deadline).await.map_err(|error| match error {
-            GuestCallError::Timeout { .. } => GuestCallError::Timeout { execution_id: Some(id), after: within },
+            GuestCallError::Timeout { .. } => GuestCallError::timeout(within).of_execution(&id),
             other => other.of_execution(&id),
         })
     }
@@ -168,5 +168,5 @@ pub fn new_execution_id() -> ExecutionId {
 }
 
 fn interrupted(source: Interruption) -> GuestCallError {
-    GuestCallError::Interrupted { execution_id: None, source }
+    GuestCallError::Interrupted { execution_id: None, call_id: None, source }
 }

@@ -13,20 +13,21 @@ use std::{
 use bytes::Bytes;
 use emergent_budget::Account;
 use emergent_guest_proto::{
-    EXPECTED_HASH_SINCE, ErrorCode, GuestError,
+    CallId, EXPECTED_HASH_SINCE, ErrorCode, GuestError,
     files::{FileInfo, FileList, MoveRequest, PathQuery, PathRequest, RemoveRequest, UploadQuery},
     routes,
 };
 use futures::{Stream, StreamExt as _, future::poll_fn, stream::BoxStream};
-use http::{Method, Request, StatusCode, header};
+use http::{Request, StatusCode, header};
 use http_body_util::BodyExt as _;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::{
     Guest, GuestCallError,
     body::{self, BodyError},
     call::{self, Answer, Call},
+    changes::CALL,
     limits,
     link::OPEN_BUDGET,
 };
@@ -82,6 +83,7 @@ impl Guest {
     /// Writes a file from a stream, atomically: one that ends with an error changes nothing.
     pub async fn upload(
         &self,
+        id: &CallId,
         query: &UploadQuery,
         bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
     ) -> Result<FileInfo, GuestCallError> {
@@ -89,8 +91,8 @@ impl Guest {
             self.require(EXPECTED_HASH_SINCE).await?;
         }
         let path = call::with_query(routes::FILE_CONTENT, query)?;
-        let answer = self.send_stream(Method::PUT, &path, bytes, Some(STALL)).await?;
-        Ok(body::json(answer.response.into_body(), limits::FEW).await?)
+        self.send_change(id, &path, bytes, async |answer| body::json(answer.response.into_body(), limits::FEW).await)
+            .await
     }
 
     /// Reads a file or directory as an uncompressed tar.
@@ -103,11 +105,12 @@ impl Guest {
     /// Unpacks an uncompressed tar below a directory.
     pub async fn archive_upload(
         &self,
+        id: &CallId,
         query: &PathQuery,
         bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
     ) -> Result<(), GuestCallError> {
         let path = call::with_query(routes::FILE_ARCHIVE, query)?;
-        self.send_stream(Method::PUT, &path, bytes, Some(STALL)).await.map(drop)
+        self.send_change(id, &path, bytes, async |_| Ok(())).await
     }
 
     /// What stands at a path.
@@ -121,18 +124,18 @@ impl Guest {
     }
 
     /// Makes a directory, and its parents.
-    pub async fn mkdir(&self, request: &PathRequest) -> Result<FileInfo, GuestCallError> {
-        Call::post(routes::FILE_MKDIR).json(request)?.for_json(&self.calls).await
+    pub async fn mkdir(&self, id: &CallId, request: &PathRequest) -> Result<FileInfo, GuestCallError> {
+        self.change(id, Call::post(routes::FILE_MKDIR).json(request)?).await
     }
 
     /// Moves a file or directory. Named for what the route is called: `move` is a word of Rust.
-    pub async fn move_path(&self, request: &MoveRequest) -> Result<FileInfo, GuestCallError> {
-        Call::post(routes::FILE_MOVE).json(request)?.for_json(&self.calls).await
+    pub async fn move_path(&self, id: &CallId, request: &MoveRequest) -> Result<FileInfo, GuestCallError> {
+        self.change(id, Call::post(routes::FILE_MOVE).json(request)?).await
     }
 
     /// Removes a file or directory.
-    pub async fn remove(&self, request: &RemoveRequest) -> Result<(), GuestCallError> {
-        Call::post(routes::FILE_REMOVE).json(request)?.for_nothing(&self.calls).await
+    pub async fn remove(&self, id: &CallId, request: &RemoveRequest) -> Result<(), GuestCallError> {
+        self.change(id, Call::post(routes::FILE_REMOVE).json(request)?).await
     }
 
     pub(crate) async fn send_stdin(
@@ -142,7 +145,26 @@ impl Guest {
         bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
     ) -> Result<(), GuestCallError> {
         let path = call::with_query(path, query)?;
-        self.send_stream(Method::POST, &path, bytes, None).await.map(drop)
+        let request = Request::post(body::uri(&path));
+        self.send_stream(request, bytes, None).await.map(drop)
+    }
+
+    /// Sends a change whose body is a stream. When the connection breaks, the guest is asked what came of it.
+    async fn send_change<T: DeserializeOwned>(
+        &self,
+        id: &CallId,
+        path: &str,
+        bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+        read: impl AsyncFnOnce(Answer) -> Result<T, BodyError>,
+    ) -> Result<T, GuestCallError> {
+        let sent_at = Instant::now();
+        let request = Request::put(body::uri(path)).header(CALL, id.as_str());
+        let sent = async { Ok(read(self.send_stream(request, bytes, Some(STALL)).await?).await?) };
+        let ended = match sent.await {
+            Err(broken @ GuestCallError::Interrupted { .. }) => self.came_of(id, sent_at, broken).await,
+            ended => ended,
+        };
+        ended.map_err(|error| error.of_call(id))
     }
 
     /// Refuses what a guest of an earlier generation would misunderstand.
@@ -159,8 +181,7 @@ impl Guest {
     /// Sends a body that can be sent only once. `stall` bounds how long the guest may neither take bytes nor answer.
     async fn send_stream(
         &self,
-        method: Method,
-        path: &str,
+        request: http::request::Builder,
         bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
         stall: Option<Duration>,
     ) -> Result<Answer, GuestCallError> {
@@ -168,7 +189,7 @@ impl Guest {
         let connection = connection.map_err(GuestCallError::Unreachable)?;
         let progress = Progress::begin();
         let body = body::streamed(progress.clone().watch(bytes));
-        let request = Request::builder().method(method).uri(body::uri(path)).body(body).map_err(call::unwritable)?;
+        let request = request.body(body).map_err(call::unwritable)?;
         let sent = async {
             match connection.send(request).await {
                 Ok(response) => call::accepted(Answer { response, connection: connection.clone() }).await,
@@ -177,7 +198,7 @@ impl Guest {
         };
         tokio::select! {
             answer = sent => answer,
-            after = progress.stalled(stall) => Err(GuestCallError::Timeout { execution_id: None, after }),
+            after = progress.stalled(stall) => Err(GuestCallError::timeout(after)),
         }
     }
 }
@@ -194,7 +215,7 @@ fn incoming(
         let mut received = 0_u64;
         loop {
             let frame = timeout(STALL, body.frame()).await;
-            let frame = frame.map_err(|_| GuestCallError::Timeout { execution_id: None, after: STALL })?;
+            let frame = frame.map_err(|_| GuestCallError::timeout(STALL))?;
             let Some(frame) = frame else { break };
             let Ok(bytes) = frame.map_err(BodyError::Lost)?.into_data() else { continue };
             received += bytes.len() as u64;

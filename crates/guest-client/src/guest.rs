@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use emergent_guest_proto::{
-    HandOver, Hello, LastEnd, Usage,
+    CallId, HandOver, Hello, LastEnd, Usage,
     machine::Restored,
     routes,
     tools::{
@@ -108,13 +108,13 @@ impl Guest {
     }
 
     /// Writes a whole file, atomically.
-    pub async fn write(&self, request: &WriteRequest) -> Result<WriteResult, GuestCallError> {
-        Call::post(routes::WRITE).json(request)?.for_json(&self.calls).await
+    pub async fn write(&self, id: &CallId, request: &WriteRequest) -> Result<WriteResult, GuestCallError> {
+        self.change(id, Call::post(routes::WRITE).json(request)?).await
     }
 
     /// Replaces text in a file.
-    pub async fn edit(&self, request: &EditRequest) -> Result<EditResult, GuestCallError> {
-        Call::post(routes::EDIT).json(request)?.for_json(&self.calls).await
+    pub async fn edit(&self, id: &CallId, request: &EditRequest) -> Result<EditResult, GuestCallError> {
+        self.change(id, Call::post(routes::EDIT).json(request)?).await
     }
 
     /// Finds files by name.
@@ -140,7 +140,11 @@ impl Guest {
     }
 
     /// Works with a git repository.
-    pub async fn git(&self, request: &GitRequest) -> Result<GitResult, GuestCallError> {
-        Call::post(routes::GIT).json(request)?.within(THOROUGH).answers(limits::GIT).for_json(&self.calls).await
+    pub async fn git(&self, id: &CallId, request: &GitRequest) -> Result<GitResult, GuestCallError> {
+        let call = Call::post(routes::GIT).json(request)?.within(THOROUGH).answers(limits::GIT);
+        match request.action.changes_something() {
+            true => self.change(id, call).await,
+            false => call.repeatable().for_json(&self.calls).await,
+        }
     }
 }

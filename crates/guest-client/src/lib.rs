@@ -2,13 +2,15 @@
 //!
 //! A [`Guest`] keeps one HTTP/2 connection for tool calls and, once something bulky comes up, a second one for bulk.
 //! Both are opened when they are first needed, shared by all calls, checked by HTTP/2 PING, and opened again when
-//! they break. Which calls are then repeated is written in `call.rs`: never one that could run something twice.
+//! they break. Which calls are then repeated is written in `call.rs` and `changes.rs`: never one that could run something
+//! twice.
 //!
 //! Whatever comes from the guest is hostile: the length of answers, headers and frames is bounded, and so is the time
 //! that each call waits. Dropping a call's future never ends what the call started inside.
 
 mod body;
 mod call;
+mod changes;
 mod connection;
 mod limits;
 mod link;
@@ -23,6 +25,7 @@ pub mod open;
 pub mod output;
 pub mod tunnel;
 
+pub use changes::new_call_id;
 pub use children::{ChildInput, ChildOutput};
 pub use error::{GuestCallError, Interruption, OpenError};
 pub use executions::new_execution_id;

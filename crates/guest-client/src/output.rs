@@ -139,9 +139,7 @@ impl Reader {
         // A command may be silent for as long as it likes; then only PING says whether the guest is there.
         let frame = match self.follow {
             true => self.body.frame().await,
-            false => timeout(USUAL, self.body.frame())
-                .await
-                .map_err(|_| GuestCallError::Timeout { execution_id: None, after: USUAL })?,
+            false => timeout(USUAL, self.body.frame()).await.map_err(|_| GuestCallError::timeout(USUAL))?,
         };
         let frame = frame.ok_or_else(cut_short)?.map_err(BodyError::Lost)?;
         if let Ok(bytes) = frame.into_data() {
@@ -188,5 +186,5 @@ fn malformed(error: FrameError) -> GuestCallError {
 
 /// The guest ends every answer with a status: without one the connection was lost.
 fn cut_short() -> GuestCallError {
-    GuestCallError::Interrupted { execution_id: None, source: Interruption::CutShort }
+    GuestCallError::Interrupted { execution_id: None, call_id: None, source: Interruption::CutShort }
 }

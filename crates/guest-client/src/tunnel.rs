@@ -43,7 +43,7 @@ impl Guest {
             Request::post(body::uri(&path)).body(body::streamed(ReceiverStream::new(body).map(Ok)))
         };
         let sent = tokio::time::timeout_at(deadline, send(&self.bulk, deadline, request)).await;
-        let sent = sent.map_err(|_| GuestCallError::Timeout { execution_id: None, after: QUICK })?;
+        let sent = sent.map_err(|_| GuestCallError::timeout(QUICK))?;
         let answer = accepted(sent?).await?;
         let pieces = sender.into_inner().ok().flatten();
         let pieces = pieces.ok_or_else(|| GuestCallError::Nonsense("a stream without a sender".to_owned()))?;

@@ -53,6 +53,8 @@ pub enum ErrorCode {
     UnknownExecution,
     /// Another execution or child has this id.
     ExecutionExists,
+    /// Another call has this id, or it was asked for before this call came.
+    CallExists,
     /// The execution or child has ended, or takes no standard input (any more).
     NotRunning,
     /// The path is a directory where a file is needed.
@@ -99,7 +101,7 @@ impl ErrorCode {
             Self::InvalidRequest => 400,
             Self::PermissionDenied => 403,
             Self::NotFound | Self::UnknownExecution | Self::Unsupported => 404,
-            Self::ExecutionExists | Self::NotRunning | Self::AlreadyExists => 409,
+            Self::ExecutionExists | Self::CallExists | Self::NotRunning | Self::AlreadyExists => 409,
             Self::ContentChanged => 412,
             Self::TooLarge => 413,
             Self::IsDirectory

@@ -8,6 +8,7 @@
 //! The protocol is append-only. Fields are added with defaults and never change meaning; [`GENERATION`] grows when a
 //! feature is added, and each side gates a feature on the older of the two.
 
+pub mod call;
 pub mod child;
 pub mod error;
 pub mod execution;
@@ -23,6 +24,7 @@ pub mod tools;
 pub mod whole;
 pub mod words;
 
+pub use call::{CallId, CallOutcome};
 pub use child::{ChildExit, ChildId, ChildStatus};
 pub use error::{ErrorCode, GuestError};
 pub use execution::{Execution, ExecutionId, ExecutionState, InvalidExecutionId, Outcome, RunAs, Stream};
@@ -37,11 +39,14 @@ pub use sha256::Sha256Hex;
 /// | 2 | the hand-over |
 /// | 3 | children and tunnels; in a machine, [`routes::RESTORED`] |
 /// | 4 | hashes of contents that a caller expects |
-/// | 5 | [`routes::LAST_END`] |
+/// | 5 | [`routes::LAST_END`]; [`call`]s whose outcome can be asked for |
 pub const GENERATION: u32 = 5;
 
 /// Since this generation a guest takes [`routes::LAST_END`].
 pub const LAST_END_SINCE: u32 = 5;
+
+/// Since this generation a call that changes something can be sent again under its id. An older guest would do it twice.
+pub const CALLS_SINCE: u32 = 5;
 
 /// Since this generation an upload may say which contents it replaces. An older guest would replace any.
 pub const EXPECTED_HASH_SINCE: u32 = 4;

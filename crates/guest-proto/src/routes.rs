@@ -1,5 +1,5 @@
-//! The guest's HTTP routes. `{id}` stands for an [`ExecutionId`](crate::ExecutionId), or a
-//! [`ChildId`](crate::ChildId).
+//! The guest's HTTP routes. `{id}` stands for an [`ExecutionId`](crate::ExecutionId), a
+//! [`ChildId`](crate::ChildId) or a [`CallId`](crate::CallId).
 
 /// GET → [`Hello`](crate::Hello): liveness and what the guest is.
 pub const HELLO: &str = "/v1/hello";
@@ -87,8 +87,17 @@ pub const FILE_MOVE: &str = "/v1/files/move";
 /// POST [`RemoveRequest`](crate::files::RemoveRequest) → 204.
 pub const FILE_REMOVE: &str = "/v1/files/remove";
 
+/// GET [`OutcomeQuery`](crate::call::OutcomeQuery) → [`CallOutcome`](crate::CallOutcome). A call that is not known is
+/// refused from then on.
+pub const CALL: &str = "/v1/calls/{id}";
+
 /// A route with its `{id}` filled in.
 pub fn with_id(route: &str, id: &crate::ExecutionId) -> String {
+    route.replace("{id}", id.as_str())
+}
+
+/// A route about a call with its `{id}` filled in.
+pub fn with_call(route: &str, id: &crate::CallId) -> String {
     route.replace("{id}", id.as_str())
 }
 

@@ -372,6 +372,20 @@ pub enum GitAction {
     },
 }
 
+impl GitAction {
+    /// Whether it changes something: the repository, its working tree or a remote.
+    pub fn changes_something(&self) -> bool {
+        match self {
+            Self::Status {} | Self::Diff { .. } | Self::Log { .. } | Self::Branch { name: None } => false,
+            Self::Commit { .. }
+            | Self::Push { .. }
+            | Self::Pull { .. }
+            | Self::Checkout { .. }
+            | Self::Branch { name: Some(_) } => true,
+        }
+    }
+}
+
 /// What git said, structured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -73,7 +73,18 @@ pub struct Commits {
     /// Commits that were acknowledged.
     pub certain: Vec<String>,
     /// One more that may have been made.
-    pub doubtful: Option<String>,
+    pub doubtful: Option<DoubtfulCommit>,
+}
+
+/// A commit whose answer was lost.
+#[derive(Debug, Clone)]
+pub struct DoubtfulCommit {
+    /// Its message.
+    pub message: String,
+    /// The call's name, chosen by the owner.
+    pub call: String,
+    /// When it was sent.
+    pub sent: Instant,
 }
 
 /// A background process that counts, a line for each number.

@@ -14,6 +14,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("files_are_read_written_and_edited", files_are_read_written_and_edited),
         Case::new("as_many_changes_stay_as_parallel_edits_succeed", parallel_edits),
         Case::new("a_file_is_replaced_only_if_it_holds_what_is_expected", expected_contents),
+        Case::new("what_came_of_a_change_is_told_by_its_name", outcomes),
         Case::new("files_are_listed_made_moved_and_removed", files_are_listed_made_moved_and_removed),
         Case::new("any_bytes_travel_both_ways", any_bytes_travel_both_ways),
         Case::new("a_directory_travels_both_ways", a_directory_travels_both_ways),
@@ -51,6 +52,35 @@ async fn files_are_read_written_and_edited(runtime: Runtime) -> anyhow::Result<(
     }
     let protected = tool("write", json!({ "file_path": "/etc/passwd", "content": "" })).await?;
     protected.refusal(403)?;
+    Ok(())
+}
+
+/// Whoever lost the answer of a change asks what came of it; one that has not come by then is not done any more.
+async fn outcomes(runtime: Runtime) -> anyhow::Result<()> {
+    let subject = Subject::on(runtime).await?;
+    let write = async |call: &str| {
+        let body = json!({ "file_path": call, "content": call });
+        subject.send(subject.request(Method::POST, "write").header("Emergent-Call", call).json(&body)).await
+    };
+    let outcome =
+        async |call: &str| subject.send(subject.request(Method::GET, &format!("calls/{call}"))).await?.success();
+    let written = write("one").await?.success()?;
+    let told = outcome("one").await?;
+    ensure!(told == json!({ "state": "done", "answer": written }), "{told}");
+    let again = write("one").await?.refusal(409)?;
+    ensure!(again["type"] == "/problems/call-exists", "{again}");
+    let told = outcome("two").await?;
+    ensure!(told["state"] == "not_begun" && told["known_for_ms"].as_u64().is_some_and(|known| known > 0), "{told}");
+    write("two").await?.refusal(409)?;
+    ensure!(subject.bash("ls").await? == "one");
+    write("no id").await?.refusal(400)?;
+    let commit = json!({ "action": "commit", "message": "none" });
+    subject
+        .send(subject.request(Method::POST, "git").header("Emergent-Call", "three").json(&commit))
+        .await?
+        .refusal(422)?;
+    let told = outcome("three").await?;
+    ensure!(told["state"] == "refused" && told["problem"]["type"] == "/problems/git-failed", "{told}");
     Ok(())
 }
 

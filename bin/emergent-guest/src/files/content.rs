@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use emergent_guest_proto::{
     ErrorCode, GuestError,
-    files::{FileInfo, PathQuery, UploadQuery},
+    files::{PathQuery, UploadQuery},
 };
 use futures::Stream;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -26,6 +26,7 @@ use crate::{
     failure::invalid,
     guest::Guest,
     http::message::{Reply, stream},
+    ledger::Named,
     rights,
     tools::open::open_file,
 };
@@ -69,8 +70,13 @@ pub async fn download(guest: &Guest, wanted: PathQuery, headers: &HeaderMap) -> 
 /// Takes a file. Until all of it has come, what stood there stays; when the caller vanishes, too.
 ///
 /// # Errors
-/// That of the file system, such as `disk_full`, or `content_changed`.
-pub async fn upload(guest: &Guest, wanted: UploadQuery, mut body: Incoming) -> Result<FileInfo, GuestError> {
+/// That of the file system, such as `disk_full`, `content_changed`, or `call_exists`.
+pub async fn upload(
+    guest: &Arc<Guest>,
+    named: Named,
+    wanted: UploadQuery,
+    mut body: Incoming,
+) -> Result<Reply, GuestError> {
     let account = guest.account(wanted.user)?;
     let path = guest.resolve(&wanted.path);
     let mut replacement = rights::with(account, move || Replacement::begin(&Arc::new(Target::prepare(&path)?))).await?;
@@ -95,7 +101,9 @@ pub async fn upload(guest: &Guest, wanted: UploadQuery, mut body: Incoming) -> R
         replacement.settle(wanted.mode, expected)?;
         info_of(&path)
     };
-    guest.change(account, find, settle).await
+    // Begun when all of it is there: nothing has changed before.
+    let (account, working) = (account.clone(), Arc::clone(guest));
+    guest.ledger.run(named, async move { working.change(&account, find, settle).await }).await
 }
 
 async fn write(mut replacement: Replacement, batch: Vec<Bytes>) -> Result<Replacement, GuestError> {

@@ -1,6 +1,6 @@
 //! Reading requests and writing answers.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use emergent_guest_proto::{ErrorCode, GuestError};
@@ -9,6 +9,8 @@ use http::{Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
 use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{guest::Guest, ledger::Named};
 
 /// An answer. Its body may fail in the middle; the stream is then reset, which the caller sees.
 pub type Reply = Response<UnsyncBoxBody<Bytes, io::Error>>;
@@ -41,6 +43,24 @@ pub async fn json<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, 
     })
 }
 
+/// Reads a JSON body that asks for a change, and does it under the name that the request gives it.
+///
+/// # Errors
+/// Those of the reading, of the change, or `call_exists`.
+pub async fn change<Q: DeserializeOwned, T: Serialize + Send + 'static, F>(
+    guest: &Arc<Guest>,
+    request: Request<Incoming>,
+    work: impl FnOnce(Arc<Guest>, Q) -> F,
+) -> Result<Reply, GuestError>
+where
+    F: Future<Output = Result<T, GuestError>> + Send + 'static,
+{
+    let named = Named::of(request.headers())?;
+    // Not begun before all of it is there: a body that breaks off asks for nothing.
+    let wanted = json(request).await?;
+    guest.ledger.run(named, work(Arc::clone(guest), wanted)).await
+}
+
 /// Reads the query string.
 ///
 /// # Errors
@@ -53,9 +73,14 @@ pub fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, GuestError> {
 /// Answers with JSON.
 pub fn ok<T: Serialize>(value: &T) -> Reply {
     match serde_json::to_vec(value) {
-        Ok(body) => with_json(StatusCode::OK, body),
+        Ok(body) => ok_json(body.into()),
         Err(error) => failed(&GuestError::new(ErrorCode::Internal, format!("the answer is not JSON: {error}"))),
     }
+}
+
+/// Answers with what is JSON already.
+pub fn ok_json(body: Bytes) -> Reply {
+    with_json(StatusCode::OK, body)
 }
 
 /// Answers that there is nothing to say.
@@ -69,7 +94,7 @@ pub fn no_content() -> Reply {
 pub fn failed(error: &GuestError) -> Reply {
     let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     // Strings and numbers always serialize.
-    with_json(status, serde_json::to_vec(error).unwrap_or_default())
+    with_json(status, serde_json::to_vec(error).unwrap_or_default().into())
 }
 
 /// Answers with bytes as they come.
@@ -79,8 +104,8 @@ pub fn stream(bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> 
     reply
 }
 
-fn with_json(status: StatusCode, body: Vec<u8>) -> Reply {
-    let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync();
+fn with_json(status: StatusCode, body: Bytes) -> Reply {
+    let body = Full::new(body).map_err(|never| match never {}).boxed_unsync();
     let mut reply = Response::new(body);
     *reply.status_mut() = status;
     reply.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));

@@ -3,17 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use emergent_guest_proto::{
-    ChildId, ErrorCode, ExecutionId, GuestError, HandOver, LastEnd, MAX_TIMEOUT_MS, RunAs,
+    CallId, ChildId, ErrorCode, ExecutionId, GuestError, HandOver, LastEnd, MAX_TIMEOUT_MS, RunAs,
+    call::OutcomeQuery,
     child::{ChildList, EndRequest, NoteRequest, OFFSET_HEADER, OffsetQuery},
     execution::{ExecutionList, OutputQuery, SignalRequest, StartRequest, StdinQuery},
-    tools::{BashRequest, GitRequest},
+    tools::BashRequest,
 };
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::io::AsyncWriteExt as _;
 
-use super::message::{Reply, failed, json, no_content, ok, query, stream};
+use super::message::{Reply, change, failed, json, no_content, ok, query, stream};
 use crate::{
     children::{self, Children, attach, tunnel::tunnel},
     executions::{
@@ -49,11 +50,18 @@ pub(super) async fn answer(guest: Arc<Guest>, request: Request<Incoming>) -> Rep
         ["tools", tool] if post => tool_call(&guest, tool, request).await,
         ["executions", rest @ ..] => execution_call(&guest, rest, request).await,
         ["children", rest @ ..] => child_call(&guest, rest, request).await,
+        ["calls", id] if get => outcome(&guest, id, &request).await,
         ["tunnel"] if post => tunnel(request).await,
         ["files", operation] => files::answer(&guest, operation, request).await,
         _ => Err(unsupported(&request)),
     };
     answered.unwrap_or_else(|error| failed(&error))
+}
+
+async fn outcome(guest: &Guest, id: &str, request: &Request<Incoming>) -> Result<Reply, GuestError> {
+    let call = CallId::new(id).map_err(|error| invalid("id", error.to_string()))?;
+    let OutcomeQuery { wait } = query(request.uri())?;
+    Ok(ok(&guest.ledger.outcome(&call, wait).await))
 }
 
 async fn machine_restored(guest: &Guest, request: Request<Incoming>) -> Result<Reply, GuestError> {
@@ -85,14 +93,13 @@ async fn tool_call(guest: &Arc<Guest>, tool: &str, request: Request<Incoming>) -
     match tool {
         "bash" => bash(guest, json(request).await?).await,
         "read" => tools::read::read(guest, json(request).await?).await.map(|result| ok(&result)),
-        "write" => tools::write::write(guest, json(request).await?).await.map(|result| ok(&result)),
-        "edit" => tools::edit::edit(guest, json(request).await?).await.map(|result| ok(&result)),
+        "write" => {
+            change(guest, request, |guest, wanted| async move { tools::write::write(&guest, wanted).await }).await
+        }
+        "edit" => change(guest, request, |guest, wanted| async move { tools::edit::edit(&guest, wanted).await }).await,
         "glob" => tools::glob::glob(guest, json(request).await?).await.map(|result| ok(&result)),
         "grep" => tools::grep::grep(guest, json(request).await?).await.map(|result| ok(&result)),
-        "git" => {
-            let request: GitRequest = json(request).await?;
-            tools::git::git(guest, request).await.map(|result| ok(&result))
-        }
+        "git" => change(guest, request, |guest, wanted| async move { tools::git::git(&guest, wanted).await }).await,
         _ => Err(unsupported(&request)),
     }
 }

@@ -5,7 +5,7 @@ pub mod identity;
 mod parse;
 mod redact;
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use emergent_guest_proto::{
     ErrorCode, GuestError, GuestPath,
@@ -25,19 +25,14 @@ const MAX_COMMITS: u64 = 1_000;
 /// The longest commit message, in bytes: it is passed as an argument.
 const MAX_MESSAGE: usize = 100 * 1024;
 
-/// Works with a repository. It goes on when the caller vanishes: half a commit helps nobody.
+/// Works with a repository.
 ///
 /// # Errors
 /// `git_failed` with git's own words, `missing_program` without git in the image, or a field out of range.
 pub async fn git(guest: &Arc<Guest>, request: GitRequest) -> Result<GitResult, GuestError> {
     let directory = guest.resolve_or_workspace(request.path.as_ref());
-    let worked = tokio::spawn(work(Arc::clone(guest), directory, request.action)).await;
-    worked.map_err(|error| GuestError::new(ErrorCode::Internal, error.to_string()))?
-}
-
-async fn work(guest: Arc<Guest>, directory: PathBuf, action: GitAction) -> Result<GitResult, GuestError> {
-    let git = Git::new(&guest, &directory);
-    match action {
+    let git = Git::new(guest, &directory);
+    match request.action {
         GitAction::Status {} => status(&git).await,
         GitAction::Diff { staged, reference } => diff(&git, staged, reference.as_deref()).await,
         GitAction::Commit { message, files } => commit(git, &message, files.as_deref()).await,

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
+mod calls;
 mod changes;
 mod channel;
 mod children;

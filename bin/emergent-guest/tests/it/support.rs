@@ -189,7 +189,11 @@ impl Client {
         path: &str,
         body: impl Into<Bytes>,
     ) -> Result<T, GuestError> {
-        let response = self.request(method, path, body).await;
+        self.answered(self.request(method, path, body).await).await
+    }
+
+    /// What an answer says.
+    pub(crate) async fn answered<T: DeserializeOwned>(&self, response: Response<Incoming>) -> Result<T, GuestError> {
         let status = response.status();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         if status.is_success() {

@@ -334,11 +334,11 @@ impl From<GuestCallError> for Refusal {
         match error {
             GuestCallError::Refused(refusal) => refusal.into(),
             GuestCallError::Unreachable(_) => Self::new(ProblemKind::WorkspaceUnreachable, detail).retry_after(SOON),
-            GuestCallError::Interrupted { execution_id, .. } => {
-                Self::new(ProblemKind::CallInterrupted, detail).with_execution(execution_id)
+            GuestCallError::Interrupted { execution_id, call_id, .. } => {
+                Self::new(ProblemKind::CallInterrupted, detail).with_execution(execution_id).with_call(call_id)
             }
-            GuestCallError::Timeout { execution_id, .. } => {
-                Self::new(ProblemKind::CallTimedOut, detail).with_execution(execution_id)
+            GuestCallError::Timeout { execution_id, call_id, .. } => {
+                Self::new(ProblemKind::CallTimedOut, detail).with_execution(execution_id).with_call(call_id)
             }
             GuestCallError::Exhausted(source) => source.into(),
             GuestCallError::Nonsense(_) => Self::new(ProblemKind::CallInterrupted, detail),

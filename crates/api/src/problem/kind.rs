@@ -127,6 +127,9 @@ kinds! {
     SessionIdTaken = "session-id-taken", CONFLICT, "The session id is taken";
     /// Another execution of the workspace has this id. Use another one, or reattach to that execution.
     ExecutionExists = "execution-exists", CONFLICT, "The execution id is taken";
+    /// Another call of the workspace has this id, or the call was asked for before it came, and is not done. `GET
+    /// …/calls/{call_id}` tells which. Give each call an id of its own.
+    CallExists = "call-exists", CONFLICT, "The call id is taken";
     /// The process has ended, or was started without standard input.
     NotRunning = "not-running", CONFLICT, "The process does not take this now";
     /// Something stands at the path already.
@@ -203,8 +206,9 @@ kinds! {
     GuestFailed = "guest-failed", INTERNAL_SERVER_ERROR, "The workspace failed";
     /// The engine that runs the workspace refused.
     EngineRefused = "engine-refused", BAD_GATEWAY, "The engine refused";
-    /// The connection to the workspace broke in the middle of the call, which may have happened all the same. Look
-    /// before you repeat it; an execution goes on and can be reattached to.
+    /// The connection to the workspace broke in the middle of the call, which may have happened all the same, or be
+    /// happening. Look before you repeat it: `GET …/calls/{call_id}` tells what came of a change; an execution goes on
+    /// and can be reattached to.
     CallInterrupted = "call-interrupted", BAD_GATEWAY, "The call was interrupted";
     /// The server that drives the workspace does not answer. Another one that shares its engine takes over within a
     /// minute; where there is none, start it again.
@@ -223,7 +227,8 @@ kinds! {
     NotReady = "not-ready", SERVICE_UNAVAILABLE, "The server is not ready";
     /// The store does not answer or refused.
     StoreUnavailable = "store-unavailable", SERVICE_UNAVAILABLE, "The store does not answer";
-    /// The workspace did not answer in time; the call may have happened all the same.
+    /// The workspace did not answer in time; the call may have happened all the same, or be happening. `GET
+    /// …/calls/{call_id}` tells what came of a change.
     CallTimedOut = "call-timed-out", GATEWAY_TIMEOUT, "The workspace did not answer in time";
     /// No space is left in the workspace. Remove files, or make a workspace with a larger `disk` limit.
     DiskFull = "disk-full", INSUFFICIENT_STORAGE, "No space is left in the workspace";

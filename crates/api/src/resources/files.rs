@@ -25,8 +25,9 @@ use crate::{
     auth::{Caller, NeedsRead, NeedsWrite},
     check::{Check, Faults},
     extract::{FileBody, JsonBody, Query, RawBody, WorkspacePath},
-    params::WorkspaceParam,
+    params::{CallParam, WorkspaceParam},
     problem::{OnGuest, ProblemKind, Refusal},
+    resources::calls::CallName,
     state::ApiState,
 };
 
@@ -149,7 +150,7 @@ fn header_value(text: &str) -> Result<HeaderValue, Refusal> {
     path = "/api/v1/agent/workspaces/{id}/files/content",
     tag = "files",
     security(("token" = ["admin:write"])),
-    params(WorkspaceParam, TargetQuery),
+    params(WorkspaceParam, CallParam, TargetQuery),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "Any bytes, of any length."),
     responses((status = 200, description = "The file as it is now.", body = FileInfo), OnGuest)
 )]
@@ -157,12 +158,13 @@ async fn upload_file(
     caller: Caller<NeedsWrite>,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
+    CallName(call): CallName,
     Query(query): Query<TargetQuery>,
     FileBody(bytes): FileBody,
 ) -> Result<Json<FileInfo>, Refusal> {
     let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?;
     let target = query.into_guest();
-    Ok(Json(guest.call(|guest| guest.upload(&target, bytes)).await?))
+    Ok(Json(guest.call(|guest| guest.upload(&call, &target, bytes)).await?))
 }
 
 /// Downloads a file or a directory tree as an uncompressed tar.
@@ -196,7 +198,7 @@ async fn download_archive(
     path = "/api/v1/agent/workspaces/{id}/files/archive",
     tag = "files",
     security(("token" = ["admin:write"])),
-    params(WorkspaceParam, FileQuery),
+    params(WorkspaceParam, CallParam, FileQuery),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "A tar of any length."),
     responses((status = 204, description = "It is unpacked."), OnGuest)
 )]
@@ -204,12 +206,13 @@ async fn upload_archive(
     caller: Caller<NeedsWrite>,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
+    CallName(call): CallName,
     Query(query): Query<FileQuery>,
     RawBody(bytes): RawBody,
 ) -> Result<StatusCode, Refusal> {
     let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?;
     let query = query.into_guest();
-    guest.call(|guest| guest.archive_upload(&query, bytes)).await?;
+    guest.call(|guest| guest.archive_upload(&call, &query, bytes)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -259,7 +262,7 @@ async fn list_files(
     path = "/api/v1/agent/workspaces/{id}/files/mkdir",
     tag = "files",
     security(("token" = ["admin:write"])),
-    params(WorkspaceParam),
+    params(WorkspaceParam, CallParam),
     request_body = PathRequest,
     responses((status = 200, description = "The directory.", body = FileInfo), OnGuest)
 )]
@@ -267,10 +270,11 @@ async fn make_directory(
     caller: Caller<NeedsWrite>,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
+    CallName(call): CallName,
     JsonBody(request): JsonBody<PathRequest>,
 ) -> Result<Json<FileInfo>, Refusal> {
     let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?;
-    Ok(Json(guest.call(|guest| guest.mkdir(&request)).await?))
+    Ok(Json(guest.call(|guest| guest.mkdir(&call, &request)).await?))
 }
 
 /// Moves a file or directory.
@@ -279,7 +283,7 @@ async fn make_directory(
     path = "/api/v1/agent/workspaces/{id}/files/move",
     tag = "files",
     security(("token" = ["admin:write"])),
-    params(WorkspaceParam),
+    params(WorkspaceParam, CallParam),
     request_body = MoveRequest,
     responses((status = 200, description = "What stands at the new path.", body = FileInfo), OnGuest)
 )]
@@ -287,10 +291,11 @@ async fn move_file(
     caller: Caller<NeedsWrite>,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
+    CallName(call): CallName,
     JsonBody(request): JsonBody<MoveRequest>,
 ) -> Result<Json<FileInfo>, Refusal> {
     let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?;
-    Ok(Json(guest.call(|guest| guest.move_path(&request)).await?))
+    Ok(Json(guest.call(|guest| guest.move_path(&call, &request)).await?))
 }
 
 /// Removes a file or directory.
@@ -299,7 +304,7 @@ async fn move_file(
     path = "/api/v1/agent/workspaces/{id}/files/remove",
     tag = "files",
     security(("token" = ["admin:write"])),
-    params(WorkspaceParam),
+    params(WorkspaceParam, CallParam),
     request_body = RemoveRequest,
     responses((status = 204, description = "It is gone."), OnGuest)
 )]
@@ -307,9 +312,10 @@ async fn remove_file(
     caller: Caller<NeedsWrite>,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
+    CallName(call): CallName,
     JsonBody(request): JsonBody<RemoveRequest>,
 ) -> Result<StatusCode, Refusal> {
-    state.workspaces().guest(caller.project(), id).await?.call(|guest| guest.remove(&request)).await?;
+    state.workspaces().guest(caller.project(), id).await?.call(|guest| guest.remove(&call, &request)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

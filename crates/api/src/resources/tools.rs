@@ -21,8 +21,9 @@ use self::stream::StreamQuery;
 use crate::{
     auth::{Caller, NeedsRead, NeedsWrite},
     extract::{JsonBody, Query, WorkspacePath},
-    params::WorkspaceParam,
+    params::{CallParam, WorkspaceParam},
     problem::{OnGuest, Refusal},
+    resources::calls::CallName,
     sse,
     state::ApiState,
 };
@@ -142,7 +143,7 @@ async fn read(
     path = "/api/v1/agent/workspaces/{id}/write",
     tag = "tools",
     security(("token" = ["admin:write"])),
-    params(WorkspaceParam),
+    params(WorkspaceParam, CallParam),
     request_body = WriteRequest,
     responses((status = 200, description = "What was written.", body = WriteResult), OnGuest)
 )]
@@ -150,10 +151,11 @@ async fn write(
     caller: Caller<NeedsWrite>,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
+    CallName(call): CallName,
     JsonBody(request): JsonBody<WriteRequest>,
 ) -> Result<Json<WriteResult>, Refusal> {
     let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?;
-    Ok(Json(guest.call(|guest| guest.write(&request)).await?))
+    Ok(Json(guest.call(|guest| guest.write(&call, &request)).await?))
 }
 
 /// Replaces text in a file. Text that does not occur, or occurs more than once, changes nothing.
@@ -162,7 +164,7 @@ async fn write(
     path = "/api/v1/agent/workspaces/{id}/edit",
     tag = "tools",
     security(("token" = ["admin:write"])),
-    params(WorkspaceParam),
+    params(WorkspaceParam, CallParam),
     request_body = EditRequest,
     responses((status = 200, description = "What was replaced.", body = EditResult), OnGuest)
 )]
@@ -170,10 +172,11 @@ async fn edit(
     caller: Caller<NeedsWrite>,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
+    CallName(call): CallName,
     JsonBody(request): JsonBody<EditRequest>,
 ) -> Result<Json<EditResult>, Refusal> {
     let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Write).await?;
-    Ok(Json(guest.call(|guest| guest.edit(&request)).await?))
+    Ok(Json(guest.call(|guest| guest.edit(&call, &request)).await?))
 }
 
 /// Finds files by name, the one changed last first.

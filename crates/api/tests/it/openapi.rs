@@ -37,12 +37,15 @@ impl Operation {
 
     /// Its path with ids that name nothing.
     pub(crate) fn example_path(&self) -> String {
-        self.path.replace("{id}", "01990000-0000-7000-8000-000000000000").replace("{execution_id}", "nothing")
+        self.path
+            .replace("{id}", "01990000-0000-7000-8000-000000000000")
+            .replace("{execution_id}", "nothing")
+            .replace("{call_id}", "nothing")
     }
 
     /// Its path with this id, and with every part of the query that it needs.
     pub(crate) fn path_of(&self, id: &str) -> String {
-        let path = self.path.replace("{id}", id).replace("{execution_id}", "nothing");
+        let path = self.path.replace("{id}", id).replace("{execution_id}", "nothing").replace("{call_id}", "nothing");
         let parameters = self.body["parameters"].as_array().into_iter().flatten();
         let needed = parameters.filter(|parameter| parameter["in"] == "query" && parameter["required"] == true);
         let query: Vec<_> = needed.map(|parameter| format!("{}=x", parameter["name"].as_str().unwrap())).collect();

@@ -111,9 +111,11 @@ impl Shelf {
         stock.ready.split_off(kept).into()
     }
 
-    pub(super) fn has(&self, id: WorkspaceId) -> bool {
+    /// Whether a sandbox is a member, or is being admitted. Both are asked as of one moment: a member that is taken and
+    /// given back meanwhile would be missed in either place.
+    pub(super) fn has_or_gives(&self, id: WorkspaceId, admissions: &Admissions) -> bool {
         let stock = self.lock();
-        stock.making.contains(&id) || stock.ready.iter().any(|member| member.id == id)
+        stock.making.contains(&id) || stock.ready.iter().any(|member| member.id == id) || admissions.has(id)
     }
 
     /// Keeps the members for which `keep` is true; returns the others.
@@ -209,6 +211,11 @@ mod tests {
     use emergent_store::MadeSandbox;
 
     use super::*;
+    use crate::{
+        interleavings::{self, Who},
+        lease,
+        registry::Registry,
+    };
 
     struct Nowhere;
 
@@ -229,6 +236,56 @@ mod tests {
 
     fn shelf() -> Shelf {
         Shelf::new("image:1".parse().unwrap(), 3, LIMITS)
+    }
+
+    #[test]
+    fn a_member_is_somebodys_wherever_it_is_on_its_way() {
+        let row = lease::tests::row();
+        let id = row.id;
+        let image = "image:1".parse().unwrap();
+        let (kind, provider, network) = (ContainerKind::AgentWorkspace, ProviderKind::Gvisor, NETWORK);
+        let need = Need { kind, provider, image: &image, network, limits: &LIMITS, live_limits: false };
+        // Each time the member is given back, but for the last, when it becomes a workspace.
+        for given_back in 0..3 {
+            let mut tried = 0;
+            for order in interleavings::of(3, 3 * (given_back + 1)) {
+                let (shelf, admissions, registry) = (shelf(), Admissions::default(), Registry::default());
+                shelf.deliver(member(id));
+                let (mut taken, mut admission) = (None, None);
+                let mut step = 0;
+                let mut move_on = || {
+                    match step % 3 {
+                        0 => {
+                            let (member, guard) = shelf.take(&need, &admissions).unwrap();
+                            (taken, admission) = (Some(member), Some(guard));
+                        }
+                        1 if step < 3 * given_back => shelf.put(taken.take().unwrap()),
+                        1 => registry.insert(lease::tests::entry(&row)),
+                        _ => drop(admission.take()),
+                    }
+                    step += 1;
+                };
+                // As reconciliation asks.
+                let mut asked = 0;
+                let mut is_somebodys = false;
+                for who in &order {
+                    match who {
+                        Who::Other => move_on(),
+                        Who::Reader => {
+                            is_somebodys |= match asked {
+                                0 => shelf.has_or_gives(id, &admissions),
+                                1 => admissions.has(id),
+                                _ => registry.get(id).is_some(),
+                            };
+                            asked += 1;
+                        }
+                    }
+                }
+                assert!(is_somebodys, "given back {given_back} times: {order:?}");
+                tried += 1;
+            }
+            assert!(tried >= 20, "{tried}");
+        }
     }
 
     #[test]
@@ -255,7 +312,8 @@ mod tests {
         assert_eq!(shelf.order(8).len(), 0);
         shelf.cancel(first[0], "it failed".to_owned());
         assert_eq!(shelf.order(8).len(), 1);
-        assert!(shelf.has(first[1]) && !shelf.has(first[0]));
+        let has = |id| shelf.has_or_gives(id, &Admissions::default());
+        assert!(has(first[1]) && !has(first[0]));
     }
 
     #[test]

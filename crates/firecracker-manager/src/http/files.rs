@@ -8,6 +8,7 @@ use axum::{
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::BytesMut;
+use emergent_guest_client::new_call_id;
 use emergent_guest_proto::{
     GuestPath, RunAs,
     files::{FileKind, PathQuery, UploadQuery},
@@ -91,7 +92,7 @@ pub(super) async fn write(
     let guest = shared.sandboxes.guest(id)?;
     if body.encoding == Encoding::Utf8 && !body.is_base64 {
         let request = WriteRequest { file_path: body.path, content: body.content, expected_sha256: None };
-        let written = guest.write(&request).await?;
+        let written = guest.write(&new_call_id(), &request).await?;
         return Ok(Done::well(json!({ "path": written.file_path, "size": written.bytes_written })));
     }
     let bytes = BASE64_STANDARD.decode(&body.content);
@@ -99,7 +100,7 @@ pub(super) async fn write(
         bytes.map_err(|error| Problem::of_field(Kind::InvalidValue, "content", format!("no base64: {error}")))?;
     let query = UploadQuery { path: body.path, mode: None, user: RunAs::Agent, expected_sha256: None };
     let stream = futures::stream::once(std::future::ready(Ok(bytes::Bytes::from(bytes))));
-    let info = guest.upload(&query, stream).await?;
+    let info = guest.upload(&new_call_id(), &query, stream).await?;
     Ok(Done::well(json!({ "path": info.path, "size": info.size })))
 }
 
@@ -177,7 +178,7 @@ pub(super) async fn upload(
     })?;
     let guest = shared.sandboxes.guest(id)?;
     let query = UploadQuery { path, mode: query.mode, user: RunAs::Agent, expected_sha256: None };
-    let info = guest.upload(&query, upload.contents).await?;
+    let info = guest.upload(&new_call_id(), &query, upload.contents).await?;
     Ok(Done::well(json!({ "path": info.path, "size": info.size })))
 }
 

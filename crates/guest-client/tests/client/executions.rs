@@ -90,7 +90,7 @@ async fn a_command_that_a_restart_may_have_ended_is_not_sent_again() {
     })
     .booting(|connection| if connection == 0 { "before" } else { "after" });
     let error = peer.guest().bash(request()).await.unwrap_err();
-    let GuestCallError::Interrupted { execution_id, source: Interruption::Restarted } = error else {
+    let GuestCallError::Interrupted { execution_id, call_id: None, source: Interruption::Restarted } = error else {
         panic!("{error:?}")
     };
     assert_eq!(execution_id, request().execution_id);

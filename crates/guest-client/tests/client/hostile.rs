@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use emergent_budget::Budget;
-use emergent_guest_client::{Guest, GuestCallError, Open};
+use emergent_guest_client::{Guest, GuestCallError, Open, new_call_id};
 use emergent_guest_proto::{
     ExecutionId, RunAs,
     files::PathQuery,
@@ -126,7 +126,7 @@ async fn every_answer(guest: &Guest, sent: &AtomicUsize) -> Vec<(&'static str, R
         ("read", guest.read(&read).await.map(drop), sent()),
         ("glob", guest.glob(&glob()).await.map(drop), sent()),
         ("grep", guest.grep(&grep).await.map(drop), sent()),
-        ("git", guest.git(&git).await.map(drop), sent()),
+        ("git", guest.git(&new_call_id(), &git).await.map(drop), sent()),
         ("bash", guest.bash(bash()).await.map(drop), sent()),
         ("wait", guest.wait(&execution).await.map(drop), sent()),
         ("execution", guest.execution(&execution).await.map(drop), sent()),

@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use emergent_guest_client::{Guest, Open};
-use emergent_guest_proto::{ErrorCode, GENERATION, GuestError, Hello};
+use emergent_guest_proto::{ErrorCode, GENERATION, GuestError, Hello, call::AGAIN_HEADER};
 use emergent_provider::{ByteStream, ChannelError};
 use futures::{Stream, StreamExt as _, future::BoxFuture};
 use http::{Request, Response, StatusCode};
@@ -37,6 +37,8 @@ pub(crate) struct Asked {
     pub(crate) what: String,
     /// The query string.
     pub(crate) query: String,
+    /// Whether it may have come before.
+    pub(crate) again: bool,
     cut: CancellationToken,
     freeze: CancellationToken,
 }
@@ -46,6 +48,7 @@ pub(crate) struct Asked {
 pub(crate) struct Peer {
     script: Script,
     boot: fn(usize) -> &'static str,
+    generation: u32,
     opened: Arc<AtomicUsize>,
     seen: Arc<Mutex<HashMap<String, usize>>>,
 }
@@ -59,12 +62,18 @@ impl Peer {
         F: Future<Output = Answer> + Send + 'static,
     {
         let script: Script = Arc::new(move |asked| Box::pin(script(asked)));
-        Self { script, boot: |_| "boot", opened: Arc::default(), seen: Arc::default() }
+        Self { script, boot: |_| "boot", generation: GENERATION, opened: Arc::default(), seen: Arc::default() }
     }
 
     /// The same, with a boot id that depends on the connection.
     pub(crate) fn booting(mut self, boot: fn(usize) -> &'static str) -> Self {
         self.boot = boot;
+        self
+    }
+
+    /// The same, of another generation.
+    pub(crate) fn speaking(mut self, generation: u32) -> Self {
+        self.generation = generation;
         self
     }
 
@@ -113,13 +122,14 @@ impl Peer {
     ) -> Answer {
         let what = format!("{} {}", request.method(), request.uri().path());
         let query = request.uri().query().unwrap_or_default().to_owned();
+        let again = request.headers().contains_key(AGAIN_HEADER);
         if what == "GET /v1/hello" && self.times(&format!("greeted {connection}")) == 0 {
             *self.seen.lock().unwrap().entry(format!("greeted {connection}")).or_default() += 1;
-            return json(&hello((self.boot)(connection)));
+            return json(&Hello { generation: self.generation, ..hello((self.boot)(connection)) });
         }
         *self.seen.lock().unwrap().entry(what.clone()).or_default() += 1;
         drop(request.into_body().collect().await);
-        (self.script)(Asked { connection, what, query, cut, freeze }).await
+        (self.script)(Asked { connection, what, query, again, cut, freeze }).await
     }
 }
 

@@ -6,13 +6,14 @@ use futures::future::join_all;
 use rand::RngExt as _;
 use reqwest::Method;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{Asked, Worker, life::text};
 use crate::soak::{
     answer::Answer,
     files::{File, sum},
     phase::Op,
-    workspace::{Commits, Known},
+    workspace::{Commits, DoubtfulCommit, Known},
 };
 
 /// The folder of most of a worker's files.
@@ -259,18 +260,20 @@ impl Worker {
             return self.refused_by_guest(known, "write", &written);
         }
         let body = json!({ "action": "commit", "path": "repository", "message": message });
-        let asked = self.call(known, "git", body).await;
+        let doubtful = DoubtfulCommit { message, call: Uuid::new_v4().to_string(), sent: Instant::now() };
+        let request = self.post(known, "/git", &body).header("Emergent-Call", &doubtful.call);
+        let asked = self.ask(known, Op::Call, "git", request).await;
         let Some(commits) = &mut known.contents.commits else { return };
         match asked {
             Asked::Done(answer) if answer.is_success() => {
                 // What was in doubt is known to be there or not: it was staged with this one otherwise.
-                commits.certain.push(message);
+                commits.certain.push(doubtful.message);
             }
             Asked::Done(answer) => {
-                commits.doubtful = Some(message);
+                commits.doubtful = Some(doubtful);
                 self.git_refused(known, &answer);
             }
-            Asked::Open | Asked::Wrong => commits.doubtful = Some(message),
+            Asked::Open | Asked::Wrong => commits.doubtful = Some(doubtful),
             Asked::Refused => {}
         }
         if known.contents.commits.as_ref().is_some_and(|commits| commits.doubtful.is_some()) {
@@ -304,6 +307,9 @@ impl Worker {
         if known.contents.commits.as_ref().is_none_or(|commits| commits.certain.is_empty()) {
             return;
         }
+        if !self.ask_for_doubtful_commit(known).await {
+            return;
+        }
         let body = json!({ "action": "log", "path": "repository", "limit": 1000 });
         let Asked::Done(answer) = self.call(known, "git", body).await else { return };
         let result = answer.json();
@@ -311,7 +317,7 @@ impl Worker {
         let shown: Vec<String> = shown.iter().rev().map(|commit| text(commit, "subject").to_owned()).collect();
         let Some(commits) = &mut known.contents.commits else { return };
         let mut with_doubtful = commits.certain.clone();
-        with_doubtful.extend(commits.doubtful.take());
+        with_doubtful.extend(commits.doubtful.take().map(|doubtful| doubtful.message));
         if shown != commits.certain && shown != with_doubtful {
             let expected = commits.certain.clone();
             commits.certain = shown.clone();
@@ -319,6 +325,31 @@ impl Worker {
         } else {
             commits.certain = shown;
         }
+    }
+
+    /// Asks what came of a commit whose answer was lost. False when that is not known yet: the history may still change.
+    async fn ask_for_doubtful_commit(&mut self, known: &mut Known) -> bool {
+        let Some(doubtful) = known.contents.commits.as_ref().and_then(|commits| commits.doubtful.clone()) else {
+            return true;
+        };
+        let request = self.request(Method::GET, known, &format!("/calls/{}", doubtful.call));
+        let Asked::Done(answer) = self.ask(known, Op::Call, "outcome", request).await else { return false };
+        let (outcome, age) = (answer.json(), doubtful.sent.elapsed().as_millis());
+        let Some(commits) = &mut known.contents.commits else { return true };
+        match outcome["state"].as_str() {
+            Some("running") => return false,
+            Some("done") => {
+                commits.certain.push(doubtful.message);
+                commits.doubtful = None;
+            }
+            Some("not_begun") if outcome["known_for_ms"].as_u64().is_some_and(|known| u128::from(known) >= age) => {
+                commits.doubtful = None;
+            }
+            // The workspace was started anew since, or git was ended: it is there or not, and that does not change.
+            Some("not_begun" | "refused") => {}
+            _ => self.finding(known, "outcome", &format!("it should have a state; got {}", answer.shown())),
+        }
+        true
     }
 }
 

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use emergent_guest_client::Guest;
+use emergent_guest_client::{Guest, new_call_id};
 use emergent_guest_proto::files::FileInfo;
 use futures::TryStreamExt as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -76,7 +76,7 @@ async fn upload_mcp_server_file(
 ) -> Result<Json<FileInfo>, Refusal> {
     state.hosting().may_write()?;
     let guest = guest(&state, &caller, &given).await?;
-    Ok(Json(guest.upload(&query.into_guest(), bytes).await?))
+    Ok(Json(guest.upload(&new_call_id(), &query.into_guest(), bytes).await?))
 }
 
 /// Downloads a file or a directory tree of a hosted MCP server as an uncompressed tar.
@@ -121,7 +121,7 @@ async fn upload_mcp_server_archive(
 ) -> Result<StatusCode, Refusal> {
     state.hosting().may_write()?;
     let guest = guest(&state, &caller, &given).await?;
-    guest.archive_upload(&query.into_guest(), bytes).await?;
+    guest.archive_upload(&new_call_id(), &query.into_guest(), bytes).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -15,8 +15,9 @@ use crate::{
     auth::{Caller, NeedsRead},
     check::{Check, Faults},
     extract::{JsonBody, WorkspacePath},
-    params::WorkspaceParam,
+    params::{CallParam, WorkspaceParam},
     problem::{OnGuest, Refusal},
+    resources::calls::CallName,
     state::ApiState,
 };
 
@@ -29,7 +30,7 @@ use crate::{
     path = "/api/v1/agent/workspaces/{id}/git",
     tag = "tools",
     security(("token" = ["admin:read"])),
-    params(WorkspaceParam),
+    params(WorkspaceParam, CallParam),
     request_body = GitRequest,
     responses((status = 200, description = "What git said, structured.", body = GitResult), OnGuest)
 )]
@@ -37,26 +38,14 @@ pub(super) async fn git(
     caller: Caller<NeedsRead>,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
+    CallName(call): CallName,
     JsonBody(Strict(request)): JsonBody<Strict>,
 ) -> Result<Json<GitResult>, Refusal> {
-    if changes_something(&request.action) {
+    if request.action.changes_something() {
         caller.require(Scope::AdminWrite)?;
     }
     let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Run).await?;
-    Ok(Json(guest.call(|guest| guest.git(&request)).await?))
-}
-
-fn changes_something(action: &GitAction) -> bool {
-    match action {
-        GitAction::Status {} | GitAction::Diff { .. } | GitAction::Log { .. } | GitAction::Branch { name: None } => {
-            false
-        }
-        GitAction::Commit { .. }
-        | GitAction::Push { .. }
-        | GitAction::Pull { .. }
-        | GitAction::Checkout { .. }
-        | GitAction::Branch { name: Some(_) } => true,
-    }
+    Ok(Json(guest.call(|guest| guest.git(&call, &request)).await?))
 }
 
 /// A request that refuses unknown fields by name, which serde's `flatten` would swallow: the path is taken out, and
