@@ -99,6 +99,12 @@ title "Removing it"
 timed "rm" "$bin/emergent" workspace rm "$workspace"
 removed=$workspace
 workspace=
-left=$(docker ps --all --quiet --filter "label=emergent.workspace=$removed"; docker volume ls --quiet --filter "label=emergent.workspace=$removed")
-test -z "$left"
+left() { docker ps --all --quiet --filter "label=$1"; docker volume ls --quiet --filter "label=$1"; }
+test -z "$(left "emergent.workspace=$removed")"
+# The server's own notes in Docker go with the server.
+id=$(sed -n 's/.*listening on.* server=\([0-9a-f-]*\).*/\1/p' "$data/log")
+kill "$server"
+wait "$server"
+server=
+test -n "$id" && test -z "$(left "emergent.server=$id")"
 echo "Nothing of it is left in Docker."

@@ -43,7 +43,7 @@ use crate::{
 };
 
 /// What executions keep in the state directory: the journal, and their output.
-pub const STATE: [&str; 2] = ["executions.jsonl", "output"];
+pub const STATE: [&str; 2] = [emergent_guest_proto::EXECUTIONS_FILE, "output"];
 
 /// How long a killed process may take to be gone before it is given up.
 const GIVE_UP: Duration = Duration::from_secs(10);

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod backup;
+mod files;
 mod firecracker;
 mod firecracker_manager;
 mod machine;
@@ -16,6 +17,7 @@ mod workspace;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use backup::BackupArgs;
+pub(crate) use files::{FilesCommand, RemoveFilesArgs};
 pub(crate) use firecracker::{FirecrackerCommand, NetHelperArgs, SetupArgs};
 pub(crate) use firecracker_manager::FirecrackerManagerArgs;
 pub(crate) use machine::{ImageBuildArgs, ImageCommand, KernelCommand, KernelImportArgs};
@@ -23,7 +25,7 @@ pub(crate) use mcp::{McpAddArgs, McpCommand, McpSpecArgs, McpUpdateArgs};
 pub(crate) use project::{Limit, ProjectCommand, QuotaArgs};
 pub(crate) use serve::ServeArgs;
 pub(crate) use server::{AdoptArgs, ServerCommand};
-pub(crate) use session::{AttachArgs, DetachArgs, IdleArgs, SessionsArgs, SetArgs};
+pub(crate) use session::{AttachArgs, DetachArgs, FixedLimits, IdleArgs, SessionsArgs, SetArgs};
 pub(crate) use snapshot::{SnapshotCommand, SnapshotCreateArgs, SnapshotListArgs};
 pub(crate) use token::{TokenCommand, TokenCreateArgs};
 pub(crate) use workspace::{

@@ -71,6 +71,17 @@ pub(crate) fn error(text: &str) {
     notice(&format!("error: {text}\n"));
 }
 
+/// Asks whoever sits at the terminal; `None` where nobody does.
+pub(crate) fn confirmed(question: &str) -> Option<bool> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return None;
+    }
+    notice(&format!("{question} [y/N] "));
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).ok()?;
+    Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
 /// Shown while something takes long: on standard error, and only where somebody looks at it.
 pub(crate) fn spinner(message: &str) -> ProgressBar {
     let bar = ProgressBar::new_spinner().with_message(printable(message));

@@ -9,7 +9,7 @@ use emergent_store::{Changed, IdleAction, IdlePolicy, ProjectId, WorkspaceChange
 use crate::{
     ChangeError, IdleRequest,
     inner::Core,
-    validate::{InvalidField, idle, labels_are_fine, name_is_fine},
+    validate::{InvalidField, idle, labels_are_fine, workspace_name_is_fine},
 };
 
 /// What to change of a workspace; what is left out stays as it is.
@@ -63,7 +63,7 @@ impl Core {
     /// What an update means for a workspace as it is.
     fn change_of(&self, row: &WorkspaceRow, update: WorkspaceUpdate) -> Result<WorkspaceChange, ChangeError> {
         if let Some(Some(name)) = &update.name {
-            name_is_fine(name)?;
+            workspace_name_is_fine(name)?;
         }
         let labels = (!update.labels.is_empty()).then(|| merged(&row.labels, update.labels));
         if let Some(labels) = &labels {

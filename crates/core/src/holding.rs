@@ -145,17 +145,34 @@ impl HeldProvider {
         Ok(self.record().await?.is_some_and(|record| record.holder.directory == self.holder.directory))
     }
 
-    /// Says that this process ends, so that the next one need not wait, and removes what only it needed. A failure is
-    /// logged: the next start makes it good.
+    /// Says that this process ends, so that the next one need not wait, and removes what only it needed: the record of
+    /// the holder too, where the server has nothing left on the engine that a copy could touch. A failure is logged: the
+    /// next start makes it good.
     pub async fn end(&self) {
         let Standing::Held { number, .. } = *self.standing() else { return };
         let ended = async {
             self.inner.remove_helpers().await?;
+            // An engine that cannot list what it has may have something.
+            if self.has_nothing().await.unwrap_or(false) {
+                *self.standing() = Standing::Unclaimed;
+                return self.inner.forget_holder(self.server).await.map(|()| true);
+            }
             self.inner.record_holder(&HolderRecord { ended: true, ..self.own_record(number + 1) }).await
         };
         if let Err(error) = ended.await {
             tracing::warn!(provider = %self.inner.kind(), %error, "the engine was not told that this server ends");
         }
+    }
+
+    /// Whether the engine has neither a sandbox nor a snapshot of the server, nor a remainder of one.
+    async fn has_nothing(&self) -> Result<bool, OperationError> {
+        let sandboxes = self.inner.list().await?;
+        let snapshots = match self.inner.list_snapshots().await {
+            Err(OperationError::Unsupported { .. }) => Vec::new(),
+            listed => listed?,
+        };
+        let mut servers = sandboxes.iter().map(|it| it.server).chain(snapshots.iter().map(|it| it.server));
+        Ok(servers.all(|server| server != self.server))
     }
 
     /// Makes sure that this process is the holder. While its last beat is recent that costs nothing.

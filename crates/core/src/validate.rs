@@ -53,7 +53,7 @@ pub(crate) fn check(
     allowed: &AllowedImages,
 ) -> Result<Checked, NewWorkspaceError> {
     if let Some(name) = &request.name {
-        name_is_fine(name)?;
+        workspace_name_is_fine(name)?;
     }
     labels_are_fine(&request.labels)?;
     environment_is_fine(&request.environment)?;
@@ -87,6 +87,17 @@ pub(crate) fn name_is_fine(name: &str) -> Result<(), InvalidField> {
         return Ok(());
     }
     Err(invalid("name", format!("takes 1 to {NAME} characters, none of them a control character")))
+}
+
+/// A workspace's name stands before a path too, as in `first:project/main.py`.
+pub(crate) fn workspace_name_is_fine(name: &str) -> Result<(), InvalidField> {
+    if name.contains(['/', ':']) {
+        return Err(invalid(
+            "name",
+            "takes no / and no :, which stand between a workspace and a path; - and . are free",
+        ));
+    }
+    name_is_fine(name)
 }
 
 pub(crate) fn labels_are_fine(labels: &BTreeMap<String, String>) -> Result<(), InvalidField> {
@@ -136,7 +147,7 @@ fn environment_is_fine(environment: &BTreeMap<String, String>) -> Result<(), Inv
 fn limits(asked: LimitsRequest, default: ResourceLimits) -> Result<ResourceLimits, InvalidField> {
     let within = |field: &str, value: Option<u64>, range: RangeInclusive<u64>, default: u64| match value {
         Some(value) if !range.contains(&value) => {
-            Err(invalid(format!("limits.{field}"), format!("takes {} to {}", range.start(), range.end())))
+            Err(invalid(format!("limits.{field}"), format!("takes {} to {}", size(*range.start()), size(*range.end()))))
         }
         Some(value) => Ok(value),
         None => Ok(default),
@@ -156,6 +167,11 @@ fn limits(asked: LimitsRequest, default: ResourceLimits) -> Result<ResourceLimit
         disk_bytes: within("disk_bytes", asked.disk_bytes, DISK, default.disk_bytes)?,
         pids,
     })
+}
+
+/// An amount as people ask for it.
+fn size(bytes: u64) -> String {
+    if bytes >= TIB { format!("{}T", bytes / TIB) } else { format!("{}M", bytes / MIB) }
 }
 
 fn expiry(request: &NewWorkspace, config: &CoreConfig) -> Result<Option<DateTime<Utc>>, InvalidField> {

@@ -66,6 +66,12 @@ pub const IMAGE_ENVIRONMENT: &str = "/.emergent/environment.json";
 /// Where the guest keeps its socket and the output of executions: outside `/workspace`, on the root file system.
 pub const STATE_DIR: &str = "/var/lib/emergent";
 
+/// The library in [`STATE_DIR`] that programs get where the kernel refuses a flag of statx(2); nowhere else is it made.
+pub const PRELOAD_FILE: &str = "preload.so";
+
+/// The record of executions in [`STATE_DIR`]. The guest makes it at its start, after the library.
+pub const EXECUTIONS_FILE: &str = "executions.jsonl";
+
 /// The part of [`STATE_DIR`] with what was handed over, values of the environment among it: root's alone, and never part of
 /// an image that is made of the root file system. In a container a volume is mounted there.
 pub const PRIVATE_DIR: &str = "/var/lib/emergent/private";

@@ -258,8 +258,9 @@ impl Hosting {
         }
         self.inner.pass(HostStep::ChangeRecorded.name());
         entry.set_call_timeout(spec.call_timeout_ms);
-        let goes_on = matches!(entry.state().0, McpServerState::Running | McpServerState::Starting);
-        if reach > McpChangeReach::Settings || !goes_on {
+        // A restart policy that lets it be started again is as good as asking for that.
+        let rests = entry.state().0 == McpServerState::Stopped;
+        if reach > McpChangeReach::Settings || rests {
             entry.say(Standing::of(McpServerState::Starting, None));
             self.ask(&entry, Command::Update).await?;
             entry.settle(FIRST_ANSWER).await;

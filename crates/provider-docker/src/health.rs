@@ -43,9 +43,15 @@ async fn ask(parts: &Arc<Parts>) -> Result<Health, EngineError> {
     let unfiltered = parts.networks.verify(&parts.engine).await?;
     let warnings =
         [parts.runtime_warning(&facts.runtime), unfiltered, parts.root_probe.warning(parts, &facts.runtime).await];
+    let refusal = parts.root_probe.refusal().map(|refusal| format!("; {refusal}")).unwrap_or_default();
     Ok(Health {
         healthy: true,
-        message: format!("{name}, release {}, runtime {}; {}", facts.version, facts.runtime.name(), bounds(parts)),
+        message: format!(
+            "{name}, release {}, runtime {}; {}{refusal}",
+            facts.version,
+            facts.runtime.name(),
+            bounds(parts)
+        ),
         warnings: warnings.into_iter().flatten().collect(),
     })
 }

@@ -30,6 +30,11 @@ impl Holders for DockerProvider {
         recorded.map_err(|error| self.parts.engine.operation_error("record the holder of", error))
     }
 
+    async fn forget_holder(&self, server: ServerId) -> Result<(), OperationError> {
+        let removed = forget(&self.parts.engine, server).await;
+        removed.map_err(|error| self.parts.engine.operation_error("remove the record of the holder of", error))
+    }
+
     async fn engine_time(&self) -> Result<DateTime<Utc>, OperationError> {
         let asked = async { bounded(self.parts.engine.client().await?.info()).await };
         let info = asked.await.map_err(|error| self.parts.engine.operation_error("tell the time of", error))?;
@@ -79,6 +84,14 @@ async fn add(engine: &Engine, record: &HolderRecord) -> Result<bool, EngineError
         removal::volume(docker, &name_of(older.server, older.number)).await?;
     }
     Ok(true)
+}
+
+async fn forget(engine: &Engine, server: ServerId) -> Result<(), EngineError> {
+    let docker = engine.client().await?;
+    for record in records(engine, Some(server)).await? {
+        removal::volume(docker, &name_of(server, record.number)).await?;
+    }
+    Ok(())
 }
 
 fn name_of(server: ServerId, number: u64) -> String {

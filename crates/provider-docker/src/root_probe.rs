@@ -3,7 +3,8 @@
 //! Newer releases of gVisor keep such writes in an overlay of their own, inside the sandbox: `docker commit` does not
 //! see them, and a stop loses them. The guest writes below its state directory as soon as it starts, so a sandbox
 //! that runs nothing else tells: either the engine sees that directory in the container's file system, or it is lost.
-//! Asked once for each server, in the background; a standard runtime need not be asked.
+//! The same sandbox tells whether the guest had to help programs with a flag of statx(2) that old releases refuse. Asked
+//! once for each server, in the background; a standard runtime need not be asked.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -18,7 +19,7 @@ use bollard::{
     },
 };
 use chrono::Utc;
-use emergent_guest_proto::{GUEST_BINARY, STATE_DIR};
+use emergent_guest_proto::{EXECUTIONS_FILE, GUEST_BINARY, PRELOAD_FILE, STATE_DIR};
 use emergent_provider::{SERVER_LABEL, ServerId};
 use tokio::{
     task::JoinHandle,
@@ -49,8 +50,19 @@ pub(crate) struct RootProbe {
 
 enum State {
     Unknown,
-    Asking(JoinHandle<Option<bool>>),
-    Kept,
+    Asking(JoinHandle<Option<Finding>>),
+    Known(Finding),
+}
+
+/// What a sandbox under the runtime has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finding {
+    /// Files outside `/workspace` survive a stop.
+    Kept {
+        /// The runtime refuses a flag of statx(2).
+        refuses_flag: bool,
+    },
+    /// They do not, and the engine sees nothing of them.
     Lost,
 }
 
@@ -63,7 +75,17 @@ impl RootProbe {
 
     /// Whether files outside `/workspace` survive, as far as is known.
     pub(crate) fn keeps_root(&self) -> bool {
-        !matches!(*self.lock(), State::Lost)
+        !matches!(*self.lock(), State::Known(Finding::Lost))
+    }
+
+    /// What is to be said of a runtime that refuses a flag which programs use, once that is known.
+    pub(crate) fn refusal(&self) -> Option<&'static str> {
+        let refuses = matches!(*self.lock(), State::Known(Finding::Kept { refuses_flag: true }));
+        refuses.then_some(
+            "the runtime is an old release that refuses statx(AT_NO_AUTOMOUNT), which `ls -l`, `stat` and `find` ask for; \
+             the guest's library works around that for all programs but statically linked ones, and a newer release of \
+             gVisor needs no help",
+        )
     }
 
     /// Whether files outside `/workspace` survive under this runtime, found out if need be; `None` when that fails.
@@ -72,8 +94,7 @@ impl RootProbe {
         loop {
             self.warning(parts, runtime).await;
             match *self.lock() {
-                State::Kept => return Some(true),
-                State::Lost => return Some(false),
+                State::Known(finding) => return Some(finding != Finding::Lost),
                 State::Unknown | State::Asking(_) if Instant::now() >= deadline => return None,
                 State::Unknown | State::Asking(_) => {}
             }
@@ -94,17 +115,15 @@ impl RootProbe {
                 }
                 State::Asking(task) if task.is_finished() => match std::mem::replace(&mut *state, State::Unknown) {
                     State::Asking(task) => Some(task),
-                    State::Unknown | State::Kept | State::Lost => None,
+                    State::Unknown | State::Known(_) => None,
                 },
-                State::Asking(_) | State::Kept | State::Lost => None,
+                State::Asking(_) | State::Known(_) => None,
             }
         };
         if let Some(task) = finished {
             // An answer of nothing leaves the question open for the next time.
-            match task.await.ok().flatten() {
-                Some(true) => *self.lock() = State::Kept,
-                Some(false) => *self.lock() = State::Lost,
-                None => {}
+            if let Some(finding) = task.await.ok().flatten() {
+                *self.lock() = State::Known(finding);
             }
         }
         (!self.keeps_root()).then(|| {
@@ -138,16 +157,16 @@ impl RootProbe {
 }
 
 /// Asks with a sandbox of its own; `None` when it could not be found out.
-async fn ask(parts: &Parts, runtime: &str) -> Option<bool> {
+async fn ask(parts: &Parts, runtime: &str) -> Option<Finding> {
     let docker = parts.engine.client().await.ok()?;
     let name = &parts.root_probe.container;
     sweep(docker, name).await.ok()?;
     let asked = ask_with(parts, docker, name, runtime).await;
     let removed = removal::container(docker, name).await;
-    match asked.and_then(|kept| removed.map(|()| kept)) {
-        Ok(kept) => {
-            tracing::info!(runtime, kept, "found out whether files outside /workspace survive a stop");
-            kept
+    match asked.and_then(|found| removed.map(|()| found)) {
+        Ok(found) => {
+            tracing::info!(runtime, ?found, "found out whether files outside /workspace survive a stop");
+            found
         }
         Err(error) => {
             tracing::warn!(runtime, %error, "could not find out whether files outside /workspace survive a stop");
@@ -172,7 +191,7 @@ async fn sweep(docker: &Docker, own: &str) -> Result<(), EngineError> {
     Ok(())
 }
 
-async fn ask_with(parts: &Parts, docker: &Docker, name: &str, runtime: &str) -> Result<Option<bool>, EngineError> {
+async fn ask_with(parts: &Parts, docker: &Docker, name: &str, runtime: &str) -> Result<Option<Finding>, EngineError> {
     parts.guest.ensure(&parts.engine).await?;
     let body = ContainerCreateBody {
         image: Some(guest_volume::carrier_image()),
@@ -195,16 +214,21 @@ async fn ask_with(parts: &Parts, docker: &Docker, name: &str, runtime: &str) -> 
     within(START_DEADLINE, docker.start_container(name, None)).await?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let options = ContainerArchiveInfoOptionsBuilder::default().path(STATE_DIR).build();
-        let seen = found(bounded(docker.get_container_archive_info(name, Some(options))).await)?.is_some();
-        if seen {
-            return Ok(Some(true));
+        if is_seen(docker, name, EXECUTIONS_FILE).await? {
+            let refuses_flag = is_seen(docker, name, PRELOAD_FILE).await?;
+            return Ok(Some(Finding::Kept { refuses_flag }));
         }
         if Instant::now() >= deadline {
             let state = bounded(docker.inspect_container(name, None)).await?.state.unwrap_or_default();
             // A guest that has ended may never have got to write.
-            return Ok((state.running == Some(true)).then_some(false));
+            return Ok((state.running == Some(true)).then_some(Finding::Lost));
         }
         sleep(POLL).await;
     }
+}
+
+/// Whether the engine sees a file of the guest's state.
+async fn is_seen(docker: &Docker, container: &str, file: &str) -> Result<bool, EngineError> {
+    let options = ContainerArchiveInfoOptionsBuilder::default().path(&format!("{STATE_DIR}/{file}")).build();
+    Ok(found(bounded(docker.get_container_archive_info(container, Some(options))).await)?.is_some())
 }

@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use emergent_provider::{HolderRecord, Holders, OperationError, newest_of_each};
+use emergent_provider::{HolderRecord, Holders, OperationError, ServerId, newest_of_each};
 use tokio::task::spawn_blocking;
 
 use crate::FirecrackerProvider;
@@ -28,6 +28,11 @@ impl Holders for FirecrackerProvider {
         let Some(directory) = self.manager.holders() else { return Ok(true) };
         let record = record.clone();
         in_background(move || add(&directory, &record)).await.map_err(|error| self.unusable(error))
+    }
+
+    async fn forget_holder(&self, server: ServerId) -> Result<(), OperationError> {
+        let Some(directory) = self.manager.holders() else { return Ok(()) };
+        in_background(move || forget(&directory, server)).await.map_err(|error| self.unusable(error))
     }
 }
 
@@ -94,12 +99,20 @@ fn add(directory: &Path, record: &HolderRecord) -> io::Result<bool> {
         Err(error) => return Err(error),
     }
     for older in before.into_iter().filter(|known| known.number < record.number) {
-        fs::remove_file(path_of(directory, older)).or_else(|error| match error.kind() {
-            ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        })?;
+        remove(directory, older)?;
     }
     Ok(true)
+}
+
+fn forget(directory: &Path, server: ServerId) -> io::Result<()> {
+    list(directory)?.iter().filter(|known| known.server == server).try_for_each(|known| remove(directory, known))
+}
+
+fn remove(directory: &Path, record: &HolderRecord) -> io::Result<()> {
+    fs::remove_file(path_of(directory, record)).or_else(|error| match error.kind() {
+        ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    })
 }
 
 fn path_of(directory: &Path, record: &HolderRecord) -> PathBuf {
@@ -108,7 +121,7 @@ fn path_of(directory: &Path, record: &HolderRecord) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use emergent_provider::{Holder, ServerId};
+    use emergent_provider::Holder;
     use uuid::Uuid;
 
     use super::*;
@@ -138,5 +151,7 @@ mod tests {
         let seen = list(&directory).unwrap();
         let numbers = seen.iter().filter(|known| known.server == server).map(|known| (known.number, &known.holder));
         assert_eq!(numbers.collect::<Vec<_>>(), [(2, &next.holder)]);
+        forget(&directory, server).unwrap();
+        assert_eq!(list(&directory).unwrap().iter().map(|known| known.server).collect::<Vec<_>>(), [other.server]);
     }
 }

@@ -71,6 +71,11 @@ pub trait Holders: Send + Sync {
         Ok(true)
     }
 
+    /// Removes the server's records. Called when a process ends whose server has nothing left on this engine.
+    async fn forget_holder(&self, _server: ServerId) -> Result<(), OperationError> {
+        Ok(())
+    }
+
     /// The engine's clock.
     async fn engine_time(&self) -> Result<DateTime<Utc>, OperationError> {
         Ok(Utc::now())

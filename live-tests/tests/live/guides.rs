@@ -1,38 +1,65 @@
-//! The first pages that a newcomer reads, pasted into a shell from top to bottom.
+//! The guides, pasted into a shell from top to bottom.
 
 use std::{path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use emergent_live_tests::{Case, Runtime, Server, server::program};
+use emergent_live_tests::{
+    Case, Runtime, Server,
+    api::{SNAPSHOTS, WORKSPACES},
+    mcp::SERVERS,
+    server::program,
+};
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
-/// A block that starts with this is run.
-const SHELL: &str = "```sh\n";
+/// The folder with all guides but the README.
+const GUIDES: &str = "docs";
+/// A block that starts with this is run, unless a word behind it says what it needs that is not here.
+const SHELL: &str = "```sh";
+/// What such a block needs: an index of packages, a host that is prepared or changed, a build from source.
+const NEEDS: [&str; 3] = ["internet", "host", "build"];
 /// How long all blocks of a page may take.
 const DEADLINE: Duration = Duration::from_secs(200);
+/// How long all pages may take.
+const ALL_GUIDES: Duration = Duration::from_secs(600);
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("the_readme_can_be_pasted", |runtime| paste(runtime, "README.md")),
-        Case::new("getting_started_can_be_pasted", |runtime| paste(runtime, "docs/GETTING_STARTED.md")),
+        Case::new("every_guide_can_be_pasted", every_guide).within(ALL_GUIDES),
     ]
 }
 
-async fn paste(runtime: Runtime, page: &'static str) -> anyhow::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the project's folder")?;
-    let text = std::fs::read_to_string(root.join(page)).with_context(|| format!("reading {page}"))?;
-    // What builds the programs has been run before this.
-    let blocks: Vec<_> = shell_blocks(&text).filter(|block| !block.contains("make ")).collect();
-    ensure!(blocks.len() >= 3, "{page} has {} blocks", blocks.len());
+async fn every_guide(runtime: Runtime) -> anyhow::Result<()> {
+    let mut pages: Vec<_> = std::fs::read_dir(root()?.join(GUIDES))?
+        .map(|entry| Ok(format!("{GUIDES}/{}", entry?.file_name().to_string_lossy())))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    pages.retain(|page| page.ends_with(".md"));
+    pages.sort();
+    let mut pasted = Vec::new();
+    for page in &pages {
+        if !shell_blocks(page)?.is_empty() {
+            paste(runtime, page).await?;
+            pasted.push(page.as_str());
+        }
+    }
+    for page in ["AUDIT", "GETTING_STARTED", "LIFECYCLE", "SNAPSHOTS"] {
+        ensure!(pasted.iter().any(|pasted| pasted.contains(page)), "{page} has nothing to paste");
+    }
+    Ok(())
+}
 
+async fn paste(runtime: Runtime, page: &str) -> anyhow::Result<()> {
+    let blocks = shell_blocks(page)?;
     let server = Server::on(runtime).await?;
     let folder = tempfile::tempdir().context("making a folder to work in")?;
-    let programs = program("")?;
-    // The pages name the folder that `make build` fills.
-    let script = blocks.concat().replace("$PWD/target/release", &programs.to_string_lossy());
+    let programs = program("")?.to_string_lossy().into_owned();
+    // The first pages name the folder that `make build` fills; the others take for granted that it is in the path.
+    let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
+    let script = blocks.concat().replace("$PWD/target/release", &programs);
     let mut shell = Command::new("bash")
         .args(["-e", "-u", "-o", "pipefail", "-s"])
         .current_dir(folder.path())
+        .env("PATH", path)
         .env("EMERGENT_DATA_DIR", server.data_dir())
         .env_remove("EMERGENT_TOKEN")
         .env_remove("EMERGENT_SERVER")
@@ -54,12 +81,28 @@ async fn paste(runtime: Runtime, page: &'static str) -> anyhow::Result<()> {
     ensure!(ended.status.success(), "{page} failed: {said}");
     // curl says nothing of a problem by its exit code.
     ensure!(!said.contains("/problems/"), "{page}: a call was refused: {said}");
-    let left = server.api.get("/api/v1/agent/workspaces").await?.success()?;
-    ensure!(left["items"].as_array().is_some_and(Vec::is_empty), "{page} leaves {left}");
+    for kept in [WORKSPACES, SNAPSHOTS, SERVERS] {
+        let left = server.api.get(kept).await?.success()?;
+        ensure!(left["items"].as_array().is_some_and(Vec::is_empty), "{page} leaves {left}");
+    }
     Ok(())
 }
 
-/// The contents of all blocks that a reader with nothing but a running server can paste.
-fn shell_blocks(page: &str) -> impl Iterator<Item = &str> {
-    page.split(SHELL).skip(1).filter_map(|rest| rest.split("```").next())
+fn root() -> anyhow::Result<&'static Path> {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the project's folder")
+}
+
+/// The contents of all blocks of a page that a reader with nothing but a running server can paste.
+fn shell_blocks(page: &str) -> anyhow::Result<Vec<String>> {
+    let text = std::fs::read_to_string(root()?.join(page)).with_context(|| format!("reading {page}"))?;
+    let mut blocks = Vec::new();
+    for rest in text.split(SHELL).skip(1) {
+        let block = rest.split("```").next().unwrap_or_default();
+        let (needs, commands) = block.split_once('\n').unwrap_or_default();
+        match needs.trim() {
+            "" => blocks.push(commands.to_owned()),
+            needs => ensure!(NEEDS.contains(&needs), "{page}: a block needs {needs:?}, which is none of {NEEDS:?}"),
+        }
+    }
+    Ok(blocks)
 }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod bounds;
+mod command_line;
 mod copies;
 mod durability;
 mod faults;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         snapshot_faults::cases,
         isolation::cases,
         guides::cases,
+        command_line::cases,
         images::cases,
         selection::cases,
         warm::cases,

@@ -11,10 +11,16 @@ use emergent_live_tests::{
 use serde_json::{Value, json};
 
 const GATEWAY: &str = "/mcp";
+/// How many servers an agent may well have.
+const MANY: usize = 15;
+/// How long their case may take: each has a sandbox.
+const MANY_WITHIN: Duration = Duration::from_secs(500);
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("mcp::one_endpoint_has_the_tools_of_all_servers_that_run", one_endpoint),
+        Case::new("mcp::what_many_servers_were_found_to_offer_is_listed_without_asking_them", known_offers)
+            .within(MANY_WITHIN),
         Case::new("mcp::a_token_may_be_limited_to_servers_and_to_tools", limited),
         Case::new("mcp::a_lenient_server_runs_nothing_that_a_token_may_not_use", lenient),
     ]
@@ -118,6 +124,34 @@ async fn one_endpoint(runtime: Runtime) -> anyhow::Result<()> {
     }
     ensure!(session.tools().await?.is_empty());
     server.await_nothing_left().await
+}
+
+async fn known_offers(runtime: Runtime) -> anyhow::Result<()> {
+    let server = start(runtime).await?;
+    let names: Vec<String> = (1..=MANY).map(|number| format!("server-{number}")).collect();
+    let mut ids = Vec::new();
+    for name in &names {
+        ids.push(host(&server.api, json!({ "name": name })).await?);
+    }
+    let has_all = |tools: &[String]| names.iter().all(|name| starts(tools, &format!("{name}__")));
+    let first = Session::open(&server.api, GATEWAY).await?;
+    until("the tools of all are known", Duration::from_secs(60), || async {
+        let tools = first.tools().await?;
+        Ok(if has_all(&tools) { Ok(()) } else { Err(format!("{tools:?}")) })
+    })
+    .await?;
+
+    // None of them can start a process or answer a question any more.
+    for id in &ids {
+        server.engine.pause(id).await?;
+    }
+    let another = user(&server.api, &names.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    let tools = Session::open(&another, GATEWAY).await?.tools().await?;
+    for id in &ids {
+        server.engine.unpause(id).await?;
+    }
+    ensure!(has_all(&tools), "{tools:?}");
+    Ok(())
 }
 
 async fn limited(runtime: Runtime) -> anyhow::Result<()> {

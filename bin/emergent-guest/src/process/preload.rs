@@ -9,13 +9,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use emergent_guest_proto::PRELOAD_FILE;
 use rustix::{
     fs::{AtFlags, CWD, StatxFlags},
     io::Errno,
 };
 
 const VARIABLE: &str = "LD_PRELOAD";
-const FILE: &str = "preload.so";
 static LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/preload.so"));
 
 /// The library, in a file that every program may read.
@@ -33,7 +33,7 @@ impl Preload {
     }
 
     fn put(directory: &Path) -> io::Result<Self> {
-        let (path, new) = (directory.join(FILE), directory.join(FILE).with_extension("new"));
+        let (path, new) = (directory.join(PRELOAD_FILE), directory.join(PRELOAD_FILE).with_extension("new"));
         // One that is there is not written again: also on a full disk a guest starts.
         if !fs::read(&path).is_ok_and(|there| there == LIBRARY) {
             fs::write(&new, LIBRARY)?;

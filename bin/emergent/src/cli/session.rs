@@ -30,7 +30,12 @@ pub(crate) enum Idle {
 
 /// What to change of a workspace.
 #[derive(Debug, Args)]
-#[command(arg_required_else_help = true)]
+#[command(
+    arg_required_else_help = true,
+    after_help = "Its CPU, memory, disk and image stay what they were when it was made. For a larger copy of it:\n  \
+        emergent snapshot create try --name larger\n  \
+        emergent workspace create --snapshot larger --disk 20G"
+)]
 pub(crate) struct SetArgs {
     /// Id, beginning of an id, or name.
     pub(crate) workspace: String,
@@ -52,6 +57,22 @@ pub(crate) struct SetArgs {
     /// What happens to it when nobody uses it.
     #[command(flatten)]
     pub(crate) idle: IdleArgs,
+    /// Limits, which cannot be changed.
+    #[command(flatten)]
+    pub(crate) limits: FixedLimits,
+}
+
+/// What a workspace keeps from its creation on: taken here only to say so.
+#[derive(Debug, Args)]
+pub(crate) struct FixedLimits {
+    #[arg(long, hide = true)]
+    pub(crate) cpu: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) memory: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) disk: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) pids: Option<String>,
 }
 
 /// Who wants to hold a workspace.

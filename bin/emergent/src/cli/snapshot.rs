@@ -1,7 +1,6 @@
 //! `emergent snapshot …`.
 
 use clap::{Args, Subcommand};
-use uuid::Uuid;
 
 use super::workspace::pair;
 
@@ -14,9 +13,9 @@ pub(crate) enum SnapshotCommand {
     Ls(SnapshotListArgs),
     /// Delete snapshots; workspaces that were made from them go on.
     Rm {
-        /// The snapshots' ids.
+        /// Ids, beginnings of ids, or names.
         #[arg(required = true, value_name = "SNAPSHOT")]
-        snapshots: Vec<Uuid>,
+        snapshots: Vec<String>,
     },
 }
 

@@ -3,9 +3,11 @@
 use clap::{Args, Subcommand, ValueEnum};
 use emergent_api::size::ByteSize;
 use emergent_guest_proto::{ExecutionId, Stream};
-use uuid::Uuid;
 
-use super::session::{AttachArgs, DetachArgs, IdleArgs, SessionsArgs, SetArgs};
+use super::{
+    files::FilesCommand,
+    session::{AttachArgs, DetachArgs, IdleArgs, SessionsArgs, SetArgs},
+};
 
 /// What to do with workspaces. A workspace is named by its id, by the beginning of its id, or by its name.
 #[derive(Debug, Subcommand)]
@@ -20,6 +22,9 @@ pub(crate) enum WorkspaceCommand {
     Exec(ExecArgs),
     /// Copy files and directories into a workspace or out of it.
     Cp(CopyArgs),
+    /// List, remove and move files, and make directories.
+    #[command(subcommand)]
+    Files(FilesCommand),
     /// Show the output of an execution, from its beginning.
     Logs(LogsArgs),
     /// Show what was done in and with a workspace, newest first.
@@ -39,6 +44,7 @@ pub(crate) enum WorkspaceCommand {
     /// Freeze workspaces with their processes.
     Pause(WorkspacesArgs),
     /// Let paused workspaces go on, and start stopped ones.
+    #[command(visible_alias = "start")]
     Resume(WorkspacesArgs),
     /// Destroy workspaces and all that is in them.
     Rm(RemoveArgs),
@@ -58,23 +64,27 @@ pub(crate) struct RemoveArgs {
     /// Ids, beginnings of ids, or names.
     #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "WORKSPACE")]
     pub(crate) workspaces: Vec<String>,
-    /// All workspaces of the project.
+    /// All workspaces of the project: they are listed, and destroyed after a confirmation.
     #[arg(long)]
     pub(crate) all: bool,
+    /// Destroy all without asking.
+    #[arg(long, short, requires = "all")]
+    pub(crate) yes: bool,
 }
 
 /// A workspace to make.
 #[derive(Debug, Args)]
+#[command(after_help = "Ctrl-C before it is ready destroys it again.")]
 pub(crate) struct CreateArgs {
-    /// A name, for people.
+    /// A name, for people and commands.
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// What it runs; the server's default image when left out.
     #[arg(long, value_name = "REFERENCE")]
     pub(crate) image: Option<String>,
-    /// The snapshot that it is made from.
-    #[arg(long, value_name = "ID", conflicts_with = "image")]
-    pub(crate) snapshot: Option<Uuid>,
+    /// The snapshot that it is made from: its id, the beginning of its id, or its name.
+    #[arg(long, conflicts_with = "image")]
+    pub(crate) snapshot: Option<String>,
     /// Which provider makes it; a named one never falls back to another.
     #[arg(long, value_parser = ["auto", "gvisor", "firecracker", "e2b"])]
     pub(crate) provider: Option<String>,
@@ -190,6 +200,9 @@ pub(crate) struct ExecArgs {
     /// Pass standard input on.
     #[arg(long, short, conflicts_with = "detach")]
     pub(crate) interactive: bool,
+    /// Asked for out of habit; a command has no terminal.
+    #[arg(long, short, hide = true)]
+    pub(crate) tty: bool,
     /// Start the command, print its execution id and leave it running.
     #[arg(long, short)]
     pub(crate) detach: bool,
@@ -230,6 +243,7 @@ pub(crate) struct CopyArgs {
 
 /// Whose output to show.
 #[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 shown, 1 failed, or the execution was lost: its workspace ended under it.")]
 pub(crate) struct LogsArgs {
     /// Id, beginning of an id, or name.
     pub(crate) workspace: String,

@@ -46,6 +46,9 @@ pub(crate) enum ClientError {
     /// No workspace is meant.
     #[error("no workspace has an id that begins with {0:?}, or that name; `emergent workspace ls` lists them")]
     NoSuchWorkspace(String),
+    /// No snapshot is meant.
+    #[error("no snapshot has an id that begins with {0:?}, or that name; `emergent snapshot ls` lists them")]
+    NoSuchSnapshot(String),
     /// No token is meant.
     #[error("you see no token of the id or name {0:?}; `emergent token ls` lists them")]
     NoSuchToken(String),
@@ -55,8 +58,8 @@ pub(crate) enum ClientError {
     /// No project is meant.
     #[error("you see no project {0}; `emergent project ls` lists them")]
     NoSuchProject(String),
-    /// More than one workspace may be meant.
-    #[error("{given:?} may mean {}; give more of the id", .candidates.join(" or "))]
+    /// More than one workspace or snapshot may be meant.
+    #[error("{given:?} may mean {}; give one of these ids", .candidates.join(" or "))]
     Ambiguous {
         /// What was given.
         given: String,

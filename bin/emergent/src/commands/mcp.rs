@@ -25,6 +25,8 @@ use crate::{
 const SERVERS: &str = "/api/v1/mcp/servers";
 /// How many servers are deleted side by side.
 const TOGETHER: usize = 8;
+/// How many characters of a server's message fit into a table.
+const CELL: usize = 60;
 /// How many of the last lines of a program that does not run are shown.
 const LAST_LINES: usize = 10;
 
@@ -78,7 +80,7 @@ async fn ls(client: &Client, json: bool) -> Result<(), ClientError> {
         list.items.iter().map(|server| {
             [
                 server.name.clone(),
-                sentence(server),
+                short(server),
                 server.package.as_ref().map_or_else(|| server.image.clone(), |package| package.requirement.clone()),
                 server.restarts.to_string(),
                 server.sessions.to_string(),
@@ -87,6 +89,9 @@ async fn ls(client: &Client, json: bool) -> Result<(), ClientError> {
             ]
         }),
     );
+    if let Some(server) = list.items.iter().find(|server| short(server) != sentence(server)) {
+        print::notice(&format!("`emergent mcp logs {}` shows all of what it says\n", server.name));
+    }
     Ok(())
 }
 
@@ -113,6 +118,9 @@ async fn logs(client: &Client, server: &str, json: bool) -> Result<(), ClientErr
     if json {
         print::json(&logs);
         return Ok(());
+    }
+    if let Some(message) = &logs.message {
+        print::line(&print::foreign(message));
     }
     for log in &logs.processes {
         print::notice(&format!("process {}\n", log.process));
@@ -202,6 +210,15 @@ fn sentence(server: &McpServerView) -> String {
         Some(message) => format!("{} ({})", word(server), print::foreign(message)),
         None => word(server).to_owned(),
     }
+}
+
+/// The state, and the beginning of what is to be said of it: a cell of a table.
+fn short(server: &McpServerView) -> String {
+    let Some(message) = &server.message else { return word(server).to_owned() };
+    let line = message.lines().next().unwrap_or_default().trim_end_matches([':', ' ']);
+    let begun: String = line.chars().take(CELL).collect();
+    let cut = if begun.len() < message.len() { "…" } else { "" };
+    format!("{} ({}{cut})", word(server), print::foreign(&begun))
 }
 
 fn word(server: &McpServerView) -> &'static str {

@@ -10,7 +10,6 @@ use emergent_api::{
     size::ByteSize,
 };
 use reqwest::Method;
-use uuid::Uuid;
 
 use crate::{
     cli::{SnapshotCommand, SnapshotCreateArgs, SnapshotListArgs, WithServer},
@@ -18,7 +17,7 @@ use crate::{
     commands::{
         ended,
         workspace::{
-            find::{self, WORKSPACES},
+            find::{self, SNAPSHOTS, WORKSPACES},
             report,
             show::span,
         },
@@ -26,8 +25,6 @@ use crate::{
     exit::ExitStatus,
     print,
 };
-
-const SNAPSHOTS: &str = "/api/v1/agent/snapshots";
 
 /// Does it.
 pub(super) async fn run(arguments: WithServer<SnapshotCommand>) -> ExitStatus {
@@ -72,7 +69,7 @@ async fn ls(client: &Client, list: &SnapshotListArgs, json: bool) -> Result<(), 
     let mut query = vec![("limit", "200")];
     let given = [("workspace_id", &workspace), ("name", &list.name), ("label", &label)];
     query.extend(given.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))));
-    let snapshots = all(client, &query).await?;
+    let snapshots = find::all_snapshots(client, &query).await?;
     if json {
         print::json(&SnapshotList { items: snapshots, next_cursor: None });
     } else if list.quiet {
@@ -81,22 +78,6 @@ async fn ls(client: &Client, list: &SnapshotListArgs, json: bool) -> Result<(), 
         table(&snapshots);
     }
     Ok(())
-}
-
-/// All snapshots that a query finds, over all pages.
-async fn all(client: &Client, query: &[(&str, &str)]) -> Result<Vec<SnapshotView>, ClientError> {
-    let mut snapshots = Vec::new();
-    let mut cursor: Option<String> = None;
-    loop {
-        let mut query = query.to_vec();
-        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let page: SnapshotList = client.get_with(SNAPSHOTS, &query).await?;
-        snapshots.extend(page.items);
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            return Ok(snapshots);
-        }
-    }
 }
 
 fn table(snapshots: &[SnapshotView]) {
@@ -119,12 +100,16 @@ fn table(snapshots: &[SnapshotView]) {
 }
 
 /// Deletes snapshots; one that fails does not keep the others from it.
-async fn remove(client: &Client, which: &[Uuid], json: bool) -> ExitStatus {
+async fn remove(client: &Client, which: &[String], json: bool) -> ExitStatus {
     let progress = print::spinner("deleting");
     let (mut done, mut failed) = (Vec::new(), Vec::new());
-    for id in which {
-        match client.delete(&format!("{SNAPSHOTS}/{id}")).await {
-            Ok(()) => done.push(id),
+    for given in which {
+        let deleted = async {
+            let id = find::snapshot(client, given).await?;
+            client.delete(&format!("{SNAPSHOTS}/{id}")).await.map(|()| id)
+        };
+        match deleted.await {
+            Ok(id) => done.push(id),
             Err(error) => failed.push(error),
         }
     }

@@ -4,6 +4,7 @@ mod audit;
 pub(super) mod copy;
 mod create;
 mod exec;
+mod files;
 pub(super) mod find;
 mod follow;
 mod fork;
@@ -25,6 +26,8 @@ use crate::{
     print,
 };
 
+/// Exit code of a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
 /// How many workspaces are changed at once.
 const AT_ONCE: usize = 8;
 
@@ -36,11 +39,12 @@ pub(super) async fn run(arguments: WithServer<WorkspaceCommand>) -> ExitStatus {
         Err(error) => return ended(Err(error)),
     };
     match arguments.command {
-        WorkspaceCommand::Create(new) => ended(create::run(&client, &new, json).await),
+        WorkspaceCommand::Create(new) => create::run(&client, &new, json).await,
         WorkspaceCommand::Ls(list) => ended(ls(&client, &list, json).await),
         WorkspaceCommand::Show(which) => ended(show(&client, &which.workspaces, json).await),
         WorkspaceCommand::Exec(exec) => exec::run(&client, &exec, json).await,
         WorkspaceCommand::Cp(copy) => ended(copy::run(&client, copy::Side::Workspace, &copy.from, &copy.to).await),
+        WorkspaceCommand::Files(command) => files::run(&client, &command, json).await,
         WorkspaceCommand::Logs(logs) => logs::run(&client, &logs, json).await,
         WorkspaceCommand::Audit(which) => ended(audit::run(&client, &which, json).await),
         WorkspaceCommand::Set(set) => ended(set::run(&client, &set, json).await),
@@ -108,14 +112,12 @@ async fn change(client: &Client, which: &[String], operation: &str, doing: &str,
 }
 
 async fn remove(client: &Client, which: &RemoveArgs, json: bool) -> ExitStatus {
-    let progress = print::spinner("removing");
     let ids = match ids_to_remove(client, which).await {
-        Ok(ids) => ids,
-        Err(error) => {
-            progress.finish_and_clear();
-            return ended(Err(error));
-        }
+        Ok(Some(ids)) => ids,
+        Ok(None) => return ExitStatus::Usage,
+        Err(error) => return ended(Err(error)),
     };
+    let progress = print::spinner("removing");
     let removals = ids.iter().map(|id| async move { client.delete(&format!("{WORKSPACES}/{id}")).await.map(|()| *id) });
     let results: Vec<_> = futures::stream::iter(removals).buffered(AT_ONCE).collect().await;
     progress.finish_and_clear();
@@ -129,16 +131,39 @@ async fn remove(client: &Client, which: &RemoveArgs, json: bool) -> ExitStatus {
     report(failed.into_iter().filter_map(Result::err))
 }
 
-/// All that are named are looked up before any is removed: a mistyped name removes nothing.
-async fn ids_to_remove(client: &Client, which: &RemoveArgs) -> Result<Vec<Uuid>, ClientError> {
+/// All that are named are looked up before any is removed: a mistyped name removes nothing. `None`: nobody has said yes
+/// to the removal of all.
+async fn ids_to_remove(client: &Client, which: &RemoveArgs) -> Result<Option<Vec<Uuid>>, ClientError> {
     if which.all {
-        return Ok(find::all(client, &[("limit", "200")]).await?.into_iter().map(|workspace| workspace.id).collect());
+        let all = find::all(client, &[("limit", "200")]).await?;
+        let agreed = which.yes || all.is_empty() || agrees(&all);
+        return Ok(agreed.then(|| all.into_iter().map(|workspace| workspace.id).collect()));
     }
     let mut ids = Vec::new();
     for given in &which.workspaces {
         ids.push(find::workspace(client, given).await?);
     }
-    Ok(ids)
+    Ok(Some(ids))
+}
+
+/// Shows what would go, and asks whoever sits at a terminal.
+fn agrees(all: &[WorkspaceView]) -> bool {
+    for workspace in all {
+        let name = workspace.name.as_deref().unwrap_or_default();
+        print::notice(&format!("{} {:<10} {}\n", workspace.id, workspace.state.as_str(), print::printable(name)));
+    }
+    let what = if all.len() == 1 { "this workspace".to_owned() } else { format!("these {} workspaces", all.len()) };
+    match print::confirmed(&format!("Destroy {what} and all files in them?")) {
+        Some(true) => true,
+        Some(false) => {
+            print::notice("nothing was removed\n");
+            false
+        }
+        None => {
+            print::error("nothing was removed: there is no terminal to ask at; --yes removes them without asking");
+            false
+        }
+    }
 }
 
 pub(super) fn report(failures: impl Iterator<Item = ClientError>) -> ExitStatus {

@@ -4,7 +4,7 @@ use crate::harness::{assert_snapshot, emergent, run};
 
 #[test]
 fn help_teaches() {
-    let commands: [&[&str]; 29] = [
+    let commands: [&[&str]; 34] = [
         &[],
         &["serve"],
         &["doctor"],
@@ -24,6 +24,8 @@ fn help_teaches() {
         &["workspace", "show"],
         &["workspace", "exec"],
         &["workspace", "cp"],
+        &["workspace", "files"],
+        &["workspace", "files", "rm"],
         &["workspace", "logs"],
         &["workspace", "audit"],
         &["workspace", "set"],
@@ -34,6 +36,9 @@ fn help_teaches() {
         &["workspace", "pause"],
         &["workspace", "resume"],
         &["workspace", "rm"],
+        &["snapshot"],
+        &["snapshot", "rm"],
+        &["mcp", "add"],
     ];
     for command in commands {
         let ended = run(emergent(command).arg("--help"));

@@ -87,6 +87,9 @@ fn what_exec_itself_fails_at_is_told_apart_from_its_command() {
     let nothing = server.client(&["workspace", "exec", "try"]);
     assert_eq!((nothing.status, nothing.stdout.as_str()), (Some(2), ""));
     assert!(nothing.stderr.contains("emergent workspace exec try -- ls -la"), "{}", nothing.stderr);
+    let terminal = server.client(&["workspace", "exec", "-it", "try", "--", "bash"]);
+    assert_eq!((terminal.status, terminal.stdout.as_str()), (Some(2), ""));
+    assert!(terminal.stderr.contains("emergent workspace exec -i try -- bash"), "{}", terminal.stderr);
     let unreachable = run(&mut emergent(&["workspace", "exec", "--server", "http://127.0.0.1:1", "try", "--", "true"]));
     assert_eq!(unreachable.status, Some(125));
     assert!(unreachable.stderr.contains("could not be reached"), "{}", unreachable.stderr);
@@ -102,4 +105,12 @@ fn doctor_looks_at_everything_and_its_exit_code_agrees() {
         assert!(names.contains(&name), "{names:?}");
     }
     assert_eq!(ended.status, Some(if report["ok"] == true { 0 } else { 1 }));
+}
+
+#[test]
+fn an_mcp_server_needs_something_to_run() {
+    let server = Server::start();
+    let nothing = server.client(&["mcp", "add", "clock"]);
+    assert_eq!((nothing.status, nothing.stdout.as_str()), (Some(1), ""));
+    assert!(nothing.stderr.contains("emergent mcp add clock --pypi mcp-server-time"), "{}", nothing.stderr);
 }

@@ -201,14 +201,15 @@ async fn mcp_server_logs(
 ) -> Result<Json<McpLogs>, Refusal> {
     let hosting = state.hosting();
     let id = hosting.find(caller.project(), &given).await?.id;
-    let last_exit = hosting.get(caller.project(), id).await?.last_exit.map(Into::into);
+    let server = hosting.get(caller.project(), id).await?;
+    let (message, last_exit) = (server.message, server.last_exit.map(Into::into));
     // A server that does not run has its last words to show.
     let processes = match hosting.logs(caller.project(), id).await {
         Ok(logs) => logs.into_iter().map(Into::into).collect(),
-        Err(error) if last_exit.is_none() => return Err(error.into()),
+        Err(error) if last_exit.is_none() && message.is_none() => return Err(error.into()),
         Err(_) => Vec::new(),
     };
-    Ok(Json(McpLogs { processes, last_exit }))
+    Ok(Json(McpLogs { message, processes, last_exit }))
 }
 
 /// Calls a method of a hosted MCP server.

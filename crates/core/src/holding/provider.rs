@@ -8,8 +8,8 @@ use chrono::{DateTime, Utc};
 use emergent_provider::{
     ByteStream, Capabilities, ChannelError, Channels, CreateError, Created, EngineEvent, ExitReason, Health,
     HolderRecord, Holders, HostRoom, ImageCommand, ImageRef, Inventory, Lifecycle, Observed, ObservedSnapshot,
-    OperationError, Origin, Provider, ProviderKind, ResourceLimits, SandboxSpec, SnapshotId, SnapshotSpec, Snapshots,
-    StepObserver, TakeError, Taken, WorkspaceId,
+    OperationError, Origin, Provider, ProviderKind, ResourceLimits, SandboxSpec, ServerId, SnapshotId, SnapshotSpec,
+    Snapshots, StepObserver, TakeError, Taken, WorkspaceId,
 };
 use futures::stream::BoxStream;
 
@@ -175,6 +175,10 @@ impl Holders for HeldProvider {
 
     async fn record_holder(&self, record: &HolderRecord) -> Result<bool, OperationError> {
         self.inner.record_holder(record).await
+    }
+
+    async fn forget_holder(&self, server: ServerId) -> Result<(), OperationError> {
+        self.inner.forget_holder(server).await
     }
 
     async fn engine_time(&self) -> Result<DateTime<Utc>, OperationError> {

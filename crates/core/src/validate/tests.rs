@@ -153,3 +153,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_name_can_be_told_from_the_path_behind_it() {
+    for name in ["a:b", "a/b", ":", "/"] {
+        assert_eq!(blamed(&NewWorkspace { name: Some(name.to_owned()), ..NewWorkspace::default() }), "name", "{name}");
+    }
+    assert!(checked(&NewWorkspace { name: Some("a.b-c d".to_owned()), ..NewWorkspace::default() }, &[]).is_ok());
+}
+
+#[test]
+fn limits_are_refused_in_the_units_that_people_write() {
+    let limits = LimitsRequest { disk_bytes: Some(50 << 20), ..LimitsRequest::default() };
+    let Err(error) = checked(&with_limits(limits), &[]) else { panic!("50M of disk is taken") };
+    assert!(error.to_string().contains("64M to 1024T"), "{error}");
+}

@@ -511,6 +511,12 @@ impl Holders for FakeEngine {
         *holder = Some(HolderRecord { at: Utc::now(), ..record.clone() });
         Ok(true)
     }
+
+    async fn forget_holder(&self, _server: ServerId) -> Result<(), OperationError> {
+        self.answers()?;
+        *self.shared.holder.lock().unwrap() = None;
+        Ok(())
+    }
 }
 
 #[async_trait]

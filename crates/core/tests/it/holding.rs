@@ -89,6 +89,23 @@ async fn a_copy_takes_over_when_it_is_told_to_and_the_original_then_does_nothing
 }
 
 #[tokio::test]
+async fn the_record_goes_with_the_last_thing_that_a_server_has() {
+    let fixture = Fixture::start().await;
+    let id = fixture.ready().await;
+    let server = held(&fixture, &holder("original"));
+    server.claim(TakeOver::Refused).await.unwrap();
+    server.end().await;
+    let kept = fixture.engine.holders().await.unwrap();
+    assert!(matches!(kept.as_slice(), [record] if record.ended), "{kept:?}");
+
+    let again = held(&fixture, &holder("original"));
+    again.claim(TakeOver::Refused).await.unwrap();
+    fixture.service.destroy(fixture.project, id).await.unwrap();
+    again.end().await;
+    assert_eq!(fixture.engine.holders().await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn a_restart_in_the_same_directory_goes_on_at_once() {
     let fixture = Fixture::start().await;
     held(&fixture, &holder("original")).claim(TakeOver::Refused).await.unwrap();

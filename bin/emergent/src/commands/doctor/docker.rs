@@ -22,6 +22,10 @@ use crate::config::Config;
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 const START_DEADLINE: Duration = Duration::from_secs(30);
+/// Tries what today's coreutils ask of a kernel.
+const TRIAL: &str = "command -v stat >/dev/null || exit 0; stat / >/dev/null 2>&1 || exit 3";
+/// The exit code of [`TRIAL`] when `stat` fails.
+const STAT_FAILED: i64 = 3;
 const INSTALL_GVISOR: &str = "install runsc (https://gvisor.dev/docs/user_guide/install), register it with `runsc \
     install`, restart Docker; until then workspaces share the host's kernel";
 
@@ -114,8 +118,16 @@ async fn gvisor(docker: &Docker, config: &Config, has_image: bool) -> Check {
         return Check::warn("gvisor", &detail, "get the base image and look again");
     }
     match timeout(START_DEADLINE, start_one(docker, config)).await {
-        Ok(Ok(())) => {
+        Ok(Ok(Trial::Plain)) => {
             Check::ok("gvisor", &format!("Docker has the runtime {runtime}, and a container started under it"))
+        }
+        Ok(Ok(Trial::RefusesFlag)) => {
+            let detail = format!(
+                "Docker has the runtime {runtime}, and a container started under it; it is an old release that refuses \
+                 statx(AT_NO_AUTOMOUNT), which `ls -l`, `stat` and `find` ask for; in workspaces a library of the guest's \
+                 works around that for all programs but statically linked ones"
+            );
+            Check::warn("gvisor", &detail, "install a newer release of gVisor if statically linked programs need it")
         }
         Ok(Err(reason)) => Check::fail(
             "gvisor",
@@ -131,10 +143,19 @@ async fn gvisor(docker: &Docker, config: &Config, has_image: bool) -> Check {
     }
 }
 
-async fn start_one(docker: &Docker, config: &Config) -> Result<(), String> {
+/// What a container under the runtime has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trial {
+    /// Nothing special.
+    Plain,
+    /// The image's `stat` asks for more than the runtime knows.
+    RefusesFlag,
+}
+
+async fn start_one(docker: &Docker, config: &Config) -> Result<Trial, String> {
     let body = ContainerCreateBody {
         image: Some(config.core.default_image.as_str().to_owned()),
-        entrypoint: Some(vec!["/bin/true".to_owned()]),
+        entrypoint: Some(["/bin/sh", "-c", TRIAL].map(str::to_owned).to_vec()),
         host_config: Some(HostConfig {
             runtime: Some(config.docker.runtime.clone()),
             network_mode: Some("none".to_owned()),
@@ -149,10 +170,11 @@ async fn start_one(docker: &Docker, config: &Config) -> Result<(), String> {
     started
 }
 
-async fn start_and_wait(docker: &Docker, id: &str) -> Result<(), String> {
+async fn start_and_wait(docker: &Docker, id: &str) -> Result<Trial, String> {
     docker.start_container(id, None).await.map_err(|error| error.to_string())?;
     match docker.wait_container(id, None::<WaitContainerOptions>).next().await {
+        Some(Err(Error::DockerContainerWaitError { code: STAT_FAILED, .. })) => Ok(Trial::RefusesFlag),
         Some(Err(error)) => Err(error.to_string()),
-        Some(Ok(_)) | None => Ok(()),
+        Some(Ok(_)) | None => Ok(Trial::Plain),
     }
 }

@@ -24,6 +24,10 @@ use crate::{
 
 /// Registers a server and waits for its first answer.
 pub(super) async fn add(client: &Client, new: McpAddArgs, json: bool) -> Result<ExitStatus, ClientError> {
+    let what = &new.what;
+    if what.command.is_empty() && what.image.is_none() && what.npm.is_none() && what.pypi.is_none() {
+        return Err(ClientError::Usage(nothing_to_run(&new.name)));
+    }
     let wait = if new.no_wait { 0 } else { new.wait };
     let body = McpServerRequest { name: Some(new.name), ..request(client, new.what, BTreeMap::new()).await? };
     let request = client.request(Method::POST, SERVERS)?.query(&[("wait_seconds", wait)]).json(&body);
@@ -38,7 +42,15 @@ pub(super) async fn add(client: &Client, new: McpAddArgs, json: bool) -> Result<
     Ok(runs(&made, json))
 }
 
-/// Changes a server.
+fn nothing_to_run(name: &str) -> String {
+    format!(
+        "say what {name} is to run: a package, an image, or a command after --; for example\n  \
+         emergent mcp add {name} --pypi mcp-server-time\n  \
+         emergent mcp add {name} -- python3 /workspace/server.py"
+    )
+}
+
+/// Changes a server. One that did not run before is tried again with the change, and is not expected to run.
 pub(super) async fn update(client: &Client, change: McpUpdateArgs, json: bool) -> Result<ExitStatus, ClientError> {
     let volumes = if change.no_volume.is_empty() && change.what.volume.is_empty() && change.what.share.is_empty() {
         BTreeMap::new()
@@ -66,11 +78,23 @@ pub(super) async fn update(client: &Client, change: McpUpdateArgs, json: bool) -
     if body == McpServerRequest::default() {
         return Err(ClientError::Usage("say what is to change; `emergent mcp update --help` lists it".to_owned()));
     }
+    let settings = McpServerRequest {
+        restart_policy: body.restart_policy,
+        call_timeout_ms: body.call_timeout_ms,
+        ..McpServerRequest::default()
+    };
+    let only_settings = body == settings;
     let progress = print::spinner("changing the server");
     let request = client.request(Method::PATCH, &path(&change.name, ""))?.json(&body);
     let changed = client.answer::<McpServerView>(request).await;
     progress.finish_and_clear();
-    Ok(runs(&changed?, json))
+    let changed = changed?;
+    if only_settings && changed.state != McpState::Running {
+        print::notice("saved; the server did not run, and is tried again by itself:\n");
+        told(&changed, json);
+        return Ok(ExitStatus::Success);
+    }
+    Ok(runs(&changed, json))
 }
 
 /// What the arguments ask for, with the volumes that are there already.

@@ -6,6 +6,7 @@ use reqwest::Method;
 use tokio_util::io::ReaderStream;
 
 use super::{
+    INTERRUPTED,
     find::{self, WORKSPACES},
     follow::{self, End},
 };
@@ -16,8 +17,6 @@ use crate::{
     print,
 };
 
-/// Exit code of a program that Ctrl-C ended.
-const INTERRUPTED: u8 = 130;
 /// Exit code for a program that is not in the image, as shells and Docker have it.
 const NOT_FOUND: u8 = 127;
 
@@ -25,6 +24,14 @@ const NOT_FOUND: u8 = 127;
 pub(super) async fn run(client: &Client, arguments: &ExecArgs, json: bool) -> ExitStatus {
     if arguments.shell.is_none() && arguments.command.is_empty() {
         print::error(&no_command(&arguments.workspace));
+        return ExitStatus::Usage;
+    }
+    if arguments.tty {
+        print::error(&format!(
+            "a command has no terminal here; leave -t out, and -i passes standard input on:\n  \
+             emergent workspace exec -i {} -- bash",
+            arguments.workspace
+        ));
         return ExitStatus::Usage;
     }
     match exec(client, arguments, json).await {

@@ -1,8 +1,11 @@
-//! Which workspace is meant.
+//! Which workspace or snapshot is meant.
 
-use emergent_api::resources::workspaces::{
-    WorkspaceList,
-    view::{State, WorkspaceView},
+use emergent_api::resources::{
+    snapshots::{SnapshotList, view::SnapshotView},
+    workspaces::{
+        WorkspaceList,
+        view::{State, WorkspaceView},
+    },
 };
 use uuid::Uuid;
 
@@ -10,6 +13,9 @@ use crate::client::{Client, ClientError};
 
 /// Where workspaces are in the API.
 pub(crate) const WORKSPACES: &str = "/api/v1/agent/workspaces";
+
+/// Where snapshots are in the API.
+pub(crate) const SNAPSHOTS: &str = "/api/v1/agent/snapshots";
 
 /// The workspace that is meant by an id, the beginning of an id, or a name. A whole id is not looked up: the call that
 /// follows tells whether it is there.
@@ -37,24 +43,61 @@ pub(super) async fn all(client: &Client, query: &[(&str, &str)]) -> Result<Vec<W
     }
 }
 
-/// A name goes before the beginning of an id.
+/// The snapshot that is meant by an id, the beginning of an id, or a name. A whole id is not looked up.
+pub(crate) async fn snapshot(client: &Client, given: &str) -> Result<Uuid, ClientError> {
+    if let Ok(id) = Uuid::try_parse(given) {
+        return Ok(id);
+    }
+    let snapshots = all_snapshots(client, &[("limit", "200")]).await?;
+    let known: Vec<_> = snapshots.iter().map(|snapshot| (snapshot.id, snapshot.name.as_deref())).collect();
+    choose_among(&known, given, || ClientError::NoSuchSnapshot(given.to_owned()))
+}
+
+/// All snapshots that a query finds, over all pages.
+pub(crate) async fn all_snapshots(client: &Client, query: &[(&str, &str)]) -> Result<Vec<SnapshotView>, ClientError> {
+    let mut snapshots = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut query = query.to_vec();
+        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+        let page: SnapshotList = client.get_with(SNAPSHOTS, &query).await?;
+        snapshots.extend(page.items);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            return Ok(snapshots);
+        }
+    }
+}
+
 fn choose(workspaces: &[WorkspaceView], given: &str) -> Result<Uuid, ClientError> {
     let named: Vec<_> = workspaces.iter().filter(|workspace| workspace.name.as_deref() == Some(given)).collect();
     // One that could not be made gives its name up to the one that was made after it.
     let was_made = |workspace: &&&WorkspaceView| workspace.ready_at.is_some() || workspace.state != State::Error;
     let made: Vec<_> = named.iter().filter(was_made).copied().collect();
-    let named = if made.is_empty() { named } else { made };
+    if let [only] = made.as_slice() {
+        return Ok(only.id);
+    }
+    let known: Vec<_> = workspaces.iter().map(|workspace| (workspace.id, workspace.name.as_deref())).collect();
+    choose_among(&known, given, || ClientError::NoSuchWorkspace(given.to_owned()))
+}
+
+/// A name goes before the beginning of an id.
+fn choose_among(
+    known: &[(Uuid, Option<&str>)],
+    given: &str,
+    none: impl FnOnce() -> ClientError,
+) -> Result<Uuid, ClientError> {
+    let named: Vec<_> = known.iter().filter(|(_, name)| *name == Some(given)).collect();
     let prefix = given.to_ascii_lowercase();
-    let found = if named.is_empty() {
-        workspaces.iter().filter(|workspace| workspace.id.to_string().starts_with(&prefix)).collect()
-    } else {
-        named
+    let found = match named.as_slice() {
+        [] => known.iter().filter(|(id, _)| id.to_string().starts_with(&prefix)).collect(),
+        _ => named,
     };
     match found.as_slice() {
-        [only] => Ok(only.id),
-        [] => Err(ClientError::NoSuchWorkspace(given.to_owned())),
+        [(only, _)] => Ok(*only),
+        [] => Err(none()),
         several => {
-            let candidates = several.iter().take(5).map(|workspace| workspace.id.to_string()).collect();
+            let candidates = several.iter().take(5).map(|(id, _)| id.to_string()).collect();
             Err(ClientError::Ambiguous { given: given.to_owned(), candidates })
         }
     }
@@ -74,6 +117,18 @@ mod tests {
             "idle": { "action": "none", "after_minutes": 30.0, "resting": false }, "attached": null
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn snapshots_of_one_name_are_told_apart_by_their_ids() {
+        let [one, two] = [1, 2].map(Uuid::from_u128);
+        let none = || ClientError::NoSuchSnapshot(String::new());
+        let Err(error) = choose_among(&[(one, Some("nightly")), (two, Some("nightly"))], "nightly", none) else {
+            panic!("one of two was chosen");
+        };
+        let message = error.to_string();
+        assert!(message.contains(&one.to_string()) && message.contains(&two.to_string()), "{message}");
+        assert_eq!(choose_among(&[(one, Some("nightly")), (two, None)], "nightly", none).unwrap(), one);
     }
 
     #[test]

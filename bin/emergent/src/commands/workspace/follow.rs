@@ -131,8 +131,7 @@ fn write(stream: Stream, chunk: &Chunk, only: Option<Stream>) -> Result<Step, Cl
 pub(super) fn status(result: &BashResult) -> ExitStatus {
     match (&result.outcome, result.exit_code) {
         (Outcome::Lost, _) | (_, None) => {
-            let reason = result.reason.as_deref().unwrap_or("the workspace ended under it");
-            print::error(&format!("the command was lost: {}", print::printable(reason)));
+            print::error(&how_it_was_lost(result));
             ExitStatus::ExecFailed
         }
         (Outcome::TimedOut, _) => {
@@ -141,6 +140,16 @@ pub(super) fn status(result: &BashResult) -> ExitStatus {
         }
         (Outcome::Exited | Outcome::Cancelled, Some(code)) => ExitStatus::Command(u8::try_from(code).unwrap_or(255)),
     }
+}
+
+/// Why a command has no end of its own, and how much of its output there is.
+pub(super) fn how_it_was_lost(result: &BashResult) -> String {
+    let reason = print::printable(result.reason.as_deref().unwrap_or("the workspace ended under it"));
+    let kept = match result.stdout_bytes + result.stderr_bytes {
+        0 => "none of its output is kept".to_owned(),
+        bytes => format!("{bytes} bytes of its output are kept"),
+    };
+    format!("the command was lost: {reason}; {kept}")
 }
 
 /// An execution on one line.

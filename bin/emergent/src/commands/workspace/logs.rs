@@ -1,10 +1,10 @@
 //! `emergent workspace logs`.
 
-use emergent_guest_proto::execution::ExecutionList;
+use emergent_guest_proto::{Outcome, execution::ExecutionList};
 
 use super::{
     find::{self, WORKSPACES},
-    follow,
+    follow::{self, End},
 };
 use crate::{
     cli::LogsArgs,
@@ -16,16 +16,22 @@ use crate::{
 
 /// Shows an execution's output, or which executions there are.
 pub(super) async fn run(client: &Client, arguments: &LogsArgs, json: bool) -> ExitStatus {
-    ended(logs(client, arguments, json).await)
+    logs(client, arguments, json).await.unwrap_or_else(|error| ended(Err(error)))
 }
 
-async fn logs(client: &Client, arguments: &LogsArgs, json: bool) -> Result<(), ClientError> {
+async fn logs(client: &Client, arguments: &LogsArgs, json: bool) -> Result<ExitStatus, ClientError> {
     let id = find::workspace(client, &arguments.workspace).await?;
     let processes = format!("{WORKSPACES}/{id}/processes");
     match &arguments.execution {
         Some(execution) => {
             let execution = format!("{processes}/{execution}");
-            follow::output(client, &execution, arguments.stream, arguments.follow).await.map(drop)
+            match follow::output(client, &execution, arguments.stream, arguments.follow).await? {
+                End::Ended(result) if result.outcome == Outcome::Lost => {
+                    print::error(&follow::how_it_was_lost(&result));
+                    Ok(ExitStatus::Failure)
+                }
+                End::Ended(_) | End::Running | End::ReaderGone => Ok(ExitStatus::Success),
+            }
         }
         None => {
             let list: ExecutionList = client.get(&processes).await?;
@@ -35,7 +41,7 @@ async fn logs(client: &Client, arguments: &LogsArgs, json: bool) -> Result<(), C
                 let rows = list.executions.iter().map(follow::summary);
                 print::table(["execution", "state", "bytes", "command"], rows);
             }
-            Ok(())
+            Ok(ExitStatus::Success)
         }
     }
 }

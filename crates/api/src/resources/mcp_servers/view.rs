@@ -146,6 +146,9 @@ pub struct McpServerList {
 /// What a server's processes have written on their standard error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct McpLogs {
+    /// Why it does not run, with what the installer of its package has said last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// The processes that run, the oldest first.
     pub processes: Vec<McpLog>,
     /// How the last one that ended by itself did so.

@@ -40,7 +40,7 @@ pub struct ForkWorkspace {
     pub count: u32,
     /// For people. Several copies have their numbers after it; left out, they have them after the workspace's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(min_length = 1, max_length = 120)]
+    #[schema(min_length = 1, max_length = 120, pattern = r"^[^/:\x00-\x1f\x7f-\x9f]+$")]
     pub name: Option<String>,
     /// For people and programs, in place of the workspace's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -59,9 +59,21 @@ impl<'de> Deserialize<'de> for Strict {
             None | Some(Value::Null) => None,
             Some(path) => Some(GuestPath::deserialize(path).map_err(de::Error::custom)?),
         };
-        let action = GitAction::deserialize(Value::Object(fields)).map_err(de::Error::custom)?;
+        let action =
+            GitAction::deserialize(Value::Object(fields)).map_err(|error| de::Error::custom(with_path(&error)))?;
         Ok(Self(GitRequest { path, action }))
     }
+}
+
+/// What is wrong with an action's fields. `path` is a field of every action, which the action itself does not know.
+fn with_path(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let Some((field, known)) = message.rsplit_once("`, expected ").filter(|_| message.starts_with("unknown field"))
+    else {
+        return message.replace(", there are no fields", ", expected `path`");
+    };
+    let known = known.strip_prefix("one of ").map_or_else(|| known.replace(" or ", ", "), str::to_owned);
+    format!("{field}`, expected one of `path`, {known}")
 }
 
 impl Check for Strict {
@@ -108,9 +120,9 @@ mod tests {
     #[test]
     fn an_unknown_field_of_an_action_is_refused_by_name() {
         let refusal = read(r#"{"action": "status", "path": "/workspace", "colour": "red"}"#).unwrap_err();
-        assert!(refusal.contains("unknown field `colour`"), "{refusal}");
+        assert!(refusal.contains("unknown field `colour`, expected `path`"), "{refusal}");
         let refusal = read(r#"{"action": "log", "message": "of a commit"}"#).unwrap_err();
-        assert!(refusal.contains("unknown field `message`"), "{refusal}");
+        assert!(refusal.contains("unknown field `message`, expected one of `path`, `limit`"), "{refusal}");
     }
 
     #[test]

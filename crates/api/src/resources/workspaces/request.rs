@@ -27,9 +27,9 @@ const DEFAULT_WAIT: u64 = 60;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateWorkspace {
-    /// For people; up to 200 characters.
+    /// For people, and for addresses in place of the id: up to 128 characters, without `/` and `:`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 200)]
+    #[schema(min_length = 1, max_length = 128, pattern = r"^[^/:\x00-\x1f\x7f-\x9f]+$")]
     pub name: Option<String>,
     /// For people and programs; up to 64, keys up to 63 characters, values up to 256.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -119,12 +119,12 @@ pub struct RequirementsRequest {
 pub struct RequestedLimits {
     /// CPU cores; 0.5 is half a core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 0.01, maximum = 1024, example = 2)]
+    #[schema(minimum = 0.1, maximum = 256, example = 2)]
     pub cpu: Option<f64>,
-    /// Memory.
+    /// Memory, 64M to 16T.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,
-    /// Disk.
+    /// Disk, 64M to 1024T.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<ByteSize>,
     /// Processes and threads.
@@ -133,7 +133,7 @@ pub struct RequestedLimits {
         deserialize_with = "emergent_guest_proto::whole::option",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(minimum = 16, maximum = 4_194_304)]
+    #[schema(minimum = 64, maximum = 1_000_000)]
     pub pids: Option<u32>,
 }
 
@@ -176,8 +176,8 @@ pub struct ListQuery {
 
 impl Check for CreateWorkspace {
     fn check(&self, faults: &mut Faults) {
-        if self.name.as_deref().is_some_and(|name| name.is_empty() || name.chars().count() > 200) {
-            faults.add("name", "it takes 1 to 200 characters");
+        if self.name.as_deref().is_some_and(|name| name.is_empty() || name.chars().count() > 128) {
+            faults.add("name", "it takes 1 to 128 characters");
         }
         if self.labels.len() > 64 {
             faults.add("labels", "there are more than 64");
@@ -196,10 +196,10 @@ impl Check for CreateWorkspace {
             faults.add("base_image", error.to_string());
         }
         if let Some(limits) = &self.resource_limits {
-            faults.range("resource_limits.cpu", limits.cpu, 0.01..=1024.0);
-            faults.range("resource_limits.memory", limits.memory, ByteSize(16 << 20)..=ByteSize(64 << 40));
-            faults.range("resource_limits.disk", limits.disk, ByteSize(16 << 20)..=ByteSize(1 << 50));
-            faults.range("resource_limits.pids", limits.pids, 16..=4_194_304);
+            faults.range("resource_limits.cpu", limits.cpu, 0.1..=256.0);
+            faults.range("resource_limits.memory", limits.memory, ByteSize(64 << 20)..=ByteSize(16 << 40));
+            faults.range("resource_limits.disk", limits.disk, ByteSize(64 << 20)..=ByteSize(1 << 50));
+            faults.range("resource_limits.pids", limits.pids, 64..=1_000_000);
         }
         faults.environment("environment", &self.environment);
         faults.range("ttl_days", self.ttl_days, 0.0..=MOST_TTL_DAYS);
