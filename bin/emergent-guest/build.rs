@@ -1,4 +1,5 @@
-//! Compiles the library that the guest lays before programs where the kernel lacks a flag: see `src/process/preload.rs`.
+//! Compiles the library that the guest preloads into programs where the kernel lacks a flag: see
+//! `src/process/preload.rs`.
 
 use std::{env, path::PathBuf, process::Command};
 

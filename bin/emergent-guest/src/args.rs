@@ -4,59 +4,59 @@ use std::{ffi::OsString, net::IpAddr, path::PathBuf};
 
 use crate::machine::settings::MachineSettings;
 
-/// The command line in short.
+/// The usage message of the command line.
 pub const USAGE: &str = "usage: emergent-guest serve [--state-dir DIR] [--workspace DIR] [--socket PATH] [--stdio] \
     [--nproc N] [--output-budget BYTES] \
     [--nameserver ADDRESS]... [--own DIR]... [--volume DIR]... [--workspace-id ID] | connect [--socket PATH] | \
     copy-trees FROM TO [FROM TO]... | \
     init | --version";
 
-/// What to do.
+/// A command with its arguments.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Be the workspace's daemon.
+    /// Runs the workspace's daemon.
     Serve(Box<Settings>),
-    /// Join standard input and output to the daemon's socket.
+    /// Joins standard input and output to the daemon's socket.
     Connect {
         /// The daemon's socket.
         socket: PathBuf,
     },
-    /// Copy all that is in directories into empty ones: pairs of a directory to copy and an empty one.
+    /// Copies all files of directories into empty ones: pairs of a directory to copy and an empty one.
     CopyTrees(Vec<(PathBuf, PathBuf)>),
-    /// Be the first process of a virtual machine.
+    /// Runs as the first process of a virtual machine.
     Init,
-    /// Say which release this is.
+    /// Prints the release.
     Version,
 }
 
-/// How the daemon is set up.
+/// The settings of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Where the socket, the journal and the output of executions are kept.
+    /// The directory of the socket, the journal and the output of executions.
     pub state_dir: PathBuf,
     /// The directory that relative paths start from.
     pub workspace: PathBuf,
     /// The Unix socket to listen on.
     pub socket: PathBuf,
-    /// Serve a channel on standard input and output too.
+    /// Whether to serve a channel on standard input and output too.
     pub stdio: bool,
-    /// At most so many processes of the agent's user (`RLIMIT_NPROC`).
+    /// The most processes of the agent's user (`RLIMIT_NPROC`).
     pub nproc: Option<u64>,
-    /// At most so many bytes of output are kept.
+    /// The most bytes of output that are kept.
     pub output_budget: u64,
-    /// Name servers for where Docker's own cannot be reached.
+    /// Name servers for networks where Docker's own cannot be reached.
     pub name_servers: Vec<IpAddr>,
-    /// Directories on file systems of their own that are to be the agent's, where they are root's.
+    /// Directories on file systems of their own that the agent is made the owner of, if root owns them.
     pub owned: Vec<PathBuf>,
-    /// Directories on file systems of their own that stay whose they are.
+    /// Directories on file systems of their own that keep their owners.
     pub volumes: Vec<PathBuf>,
-    /// Which workspace this is; what another has executed here is forgotten.
+    /// The workspace's id; executions of another workspace in the same state directory are forgotten.
     pub workspace_id: Option<String>,
-    /// What the host wants of the machine, where the daemon is the first process of one.
+    /// The host's settings for the machine, if the daemon is the first process of one.
     pub machine: Option<MachineSettings>,
 }
 
-/// The command line cannot be understood.
+/// The reason why the command line is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ArgsError {
     /// No command, or one that does not exist.
@@ -84,7 +84,7 @@ const DEFAULT_OUTPUT_BUDGET: u64 = 2 << 30;
 /// Reads the arguments after the program's name.
 ///
 /// # Errors
-/// [`ArgsError`] says which argument is wrong.
+/// [`ArgsError`] names the wrong argument.
 pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, ArgsError> {
     let mut arguments = arguments;
     match arguments.next().as_deref().and_then(std::ffi::OsStr::to_str) {

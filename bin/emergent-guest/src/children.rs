@@ -1,7 +1,7 @@
-//! Children: long-lived processes whose standard input and output outlive whoever is attached to them.
+//! Children: long-lived processes whose standard input and output outlive the clients attached to them.
 //!
-//! Each child has three tasks: one reads its output into memory, one its standard error, one waits for its end. Who
-//! writes and who reads comes and goes with the streams of [`attach`]; a newcomer takes the place of whoever was there.
+//! Each child has three tasks: one reads its output into memory, one its standard error, one waits for its end. Readers
+//! and writers come and go with the streams of [`attach`]; a new one takes the place of the previous one.
 
 pub mod attach;
 pub mod child;
@@ -24,7 +24,7 @@ use emergent_guest_proto::{
 use self::child::Child;
 use crate::{executions::Executions, failure::invalid, guest::Guest, process::launch, rights};
 
-/// How long a child gets between SIGTERM and SIGKILL when the guest itself ends.
+/// How long a child has between SIGTERM and SIGKILL when the guest itself ends.
 const LAST_GRACE: Duration = Duration::from_secs(3);
 
 /// All children of the sandbox.
@@ -33,7 +33,7 @@ pub struct Children {
     table: Mutex<BTreeMap<ChildId, Slot>>,
 }
 
-/// A place in the table. It is taken before the process is made, so that two calls never make two.
+/// A place in the table. It is reserved before the process is made, so that two calls never make two processes.
 #[derive(Debug)]
 enum Slot {
     Starting,
@@ -41,10 +41,10 @@ enum Slot {
 }
 
 impl Children {
-    /// Starts a child, and returns when its program runs.
+    /// Starts a child; returns when its program runs.
     ///
     /// # Errors
-    /// What is wrong with the request, `execution_exists`, or why no process could be made.
+    /// An error for an invalid request, `execution_exists`, or the reason why no process could be made.
     pub async fn spawn(guest: &Arc<Guest>, request: SpawnChild) -> Result<Arc<Child>, GuestError> {
         let program = Program::Argv(request.argv.clone());
         launch::check(&program, &request.env)?;
@@ -78,7 +78,7 @@ impl Children {
         Ok(Child::begin(made, plan))
     }
 
-    /// The child of this id.
+    /// Returns the child of this id.
     ///
     /// # Errors
     /// `unknown_execution`.
@@ -89,7 +89,7 @@ impl Children {
         }
     }
 
-    /// All children, the oldest first.
+    /// Returns all children, the oldest first.
     pub fn list(&self) -> Vec<Arc<Child>> {
         let mut children: Vec<_> = self.table().values().filter_map(Slot::child).collect();
         children.sort_by_key(|child| child.started_at_ms);
@@ -115,7 +115,7 @@ impl Children {
         }
     }
 
-    /// Ends every child and waits for that.
+    /// Ends every child and waits for the ends.
     pub async fn shut_down(&self) {
         let ends = self.list().into_iter().map(|child| async move { child.end(Duration::ZERO, LAST_GRACE).await });
         futures::future::join_all(ends).await;

@@ -1,7 +1,7 @@
 //! `emergent-guest connect`: joins standard input and output to the guest's socket.
 //!
-//! A container engine runs this to open a channel. Two threads copy, one for each direction; when the caller has said
-//! all it wants to, the other direction goes on until the guest has answered.
+//! A container engine runs this to open a channel. Two threads copy, one for each direction; when the caller's input
+//! has ended, the other direction goes on until the guest has answered.
 
 use std::{
     io::{self, Read, Write},
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 const BUFFER: usize = 256 * 1024;
 
-/// Why there is no channel.
+/// The reason why there is no channel.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The guest does not listen.
@@ -25,7 +25,7 @@ pub enum ConnectError {
     NoGuest {
         /// The socket.
         path: String,
-        /// What the last attempt said.
+        /// The error of the last attempt.
         #[source]
         source: io::Error,
     },

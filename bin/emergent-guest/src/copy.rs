@@ -1,14 +1,14 @@
-//! `emergent-guest copy-trees`: whole trees, with all that their files have.
+//! `emergent-guest copy-trees`: copies whole trees, with all attributes of their files.
 //!
-//! What is copied belongs to an agent, who may have put anything there. Nothing is ever opened by a path: each name is
-//! taken from its directory and opened in it without following a link, so a copy cannot lead out of either tree. Links
-//! are copied as links, hard links as links of each other, holes as holes, pipes and sockets as new ones. Devices are
-//! left out: a workspace cannot make any.
+//! The files belong to an agent, who may have put anything there. Nothing is ever opened by a path: each name is taken
+//! from its directory and opened in it without following a link, so a copy cannot lead out of either tree. Links are
+//! copied as links, hard links as links of each other, holes as holes, pipes and sockets as new ones. Devices are left
+//! out: a workspace cannot make any.
 //!
-//! The copying begins when a line comes on standard input: whoever starts the program has it ready before the tree is
-//! made to stand still. It answers with one line, the numbers of bytes of the trees or what went wrong.
+//! The copying begins when a line comes on standard input: the caller starts the program before it freezes the tree.
+//! The program answers with one line: the numbers of bytes of the trees, or the error.
 //!
-//! Nobody may change the tree meanwhile; what is in it is then of one moment.
+//! Nobody may change the tree meanwhile; then the copy is of one moment.
 
 pub(crate) mod attributes;
 mod contents;
@@ -30,15 +30,15 @@ use rustix::{
 
 use self::contents::Contents;
 
-/// How much of a path is shown.
+/// The most bytes of a path that are shown.
 const SHOWN_BYTES: usize = 512;
-/// How much is read of the line that it waits for.
+/// The most bytes of the awaited line that are read.
 const TOLD_BYTES: u64 = 64;
 
-/// Something that could not be copied.
+/// The error of a file that could not be copied.
 #[derive(Debug, thiserror::Error)]
 pub struct CopyError {
-    /// Where, from the top of the tree.
+    /// The file's path, from the top of the tree.
     path: Vec<u8>,
     #[source]
     source: io::Error,
@@ -46,18 +46,18 @@ pub struct CopyError {
 
 /// A directory that is being copied.
 struct Level {
-    /// What is left of it.
+    /// The entries that are left to copy.
     entries: Dir,
     to: OwnedFd,
     stat: Stat,
-    /// How long the path was without its name.
+    /// The length of the path without this directory's name.
     path_before: usize,
 }
 
 struct Copier {
     /// The directories from the top down to the one that is being copied.
     levels: Vec<Level>,
-    /// Where that is.
+    /// The path of that directory.
     path: Vec<u8>,
     /// The copies of files that have several names, by their inode.
     links: HashMap<(u64, u64), Vec<u8>>,
@@ -66,10 +66,10 @@ struct Copier {
     bytes: u64,
 }
 
-/// Waits for a line, copies as [`tree`] does, and answers with a line. Does nothing when no line comes.
+/// Waits for a line, copies as [`tree`] does, and answers with a line. Does nothing when the input ends before.
 ///
 /// # Errors
-/// When whoever started it cannot be heard or told.
+/// When the input cannot be read or the answer cannot be written.
 pub fn when_told(pairs: &[(PathBuf, PathBuf)], mut told: impl BufRead, mut answer: impl Write) -> io::Result<()> {
     if told.by_ref().take(TOLD_BYTES).read_line(&mut String::new())? == 0 {
         return Ok(());
@@ -80,11 +80,11 @@ pub fn when_told(pairs: &[(PathBuf, PathBuf)], mut told: impl BufRead, mut answe
     }
 }
 
-/// Copies all that is in the directory `from`, and what it is itself, into the empty directory `to`. Answers how many
-/// bytes its files have on the disk.
+/// Copies the contents and the attributes of the directory `from` into the empty directory `to`. Returns how many bytes
+/// the files have on the disk.
 ///
 /// # Errors
-/// [`CopyError`] for the first thing that could not be copied; what was copied before is left.
+/// [`CopyError`] for the first file that could not be copied; files that were copied before are left.
 pub fn tree(from: &Path, to: &Path) -> Result<u64, CopyError> {
     allow_many_files();
     let opened = || {
@@ -102,7 +102,7 @@ pub fn tree(from: &Path, to: &Path) -> Result<u64, CopyError> {
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Two files are open for each level of the tree.
+/// Raises the limit of open files: two are open for each level of the tree.
 fn allow_many_files() {
     let limit = getrlimit(Resource::Nofile);
     // Best effort: only a very deep tree needs more.
@@ -128,7 +128,7 @@ impl Copier {
         Ok(())
     }
 
-    /// Copies what has this name in the current directory; a directory becomes the current one.
+    /// Copies the entry of this name in the current directory; a directory becomes the current one.
     fn entry(&mut self, name: &CStr) -> Result<(), Errno> {
         let path_before = self.path.len();
         self.path.push(b'/');
@@ -156,7 +156,7 @@ impl Copier {
         Ok(())
     }
 
-    /// Leaves a directory whose entries are copied. Its times come last: each entry has changed them.
+    /// Leaves a directory whose entries are copied. Sets its times last, since each entry has changed them.
     fn leave(&mut self) -> Result<(), Errno> {
         let Some(level) = self.levels.pop() else { return Ok(()) };
         attributes::copy(level.entries.fd()?, level.to.as_fd(), &level.stat)?;
@@ -165,7 +165,7 @@ impl Copier {
     }
 }
 
-/// Gives a copy one more name. False when there is no copy yet, or none that can have another name.
+/// Gives a copy one more name. Returns false when there is no copy yet, or none that can have another name.
 fn link(copy: Option<&Vec<u8>>, top: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<bool, Errno> {
     let Some(copy) = copy else { return Ok(false) };
     match rustix::fs::linkat(top, copy.as_slice(), to, name, AtFlags::empty()) {
@@ -176,7 +176,7 @@ fn link(copy: Option<&Vec<u8>>, top: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &
     }
 }
 
-/// Copies what is no directory.
+/// Copies an entry that is no directory.
 fn leaf(
     from: BorrowedFd<'_>,
     to: BorrowedFd<'_>,

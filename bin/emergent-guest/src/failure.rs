@@ -1,11 +1,11 @@
-//! What a failed system call means to the caller.
+//! The errors for callers that failed system calls become.
 
 use std::{io, path::Path};
 
 use emergent_guest_proto::{ErrorCode, GuestError};
 use rustix::io::Errno;
 
-/// The kind of failure that an input/output error stands for.
+/// Returns the code for an input/output error.
 pub fn code_of(error: &io::Error) -> ErrorCode {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOENT) => ErrorCode::NotFound,
@@ -21,7 +21,7 @@ pub fn code_of(error: &io::Error) -> ErrorCode {
     }
 }
 
-/// The error of an operation on `path`, such as "read".
+/// Makes the error of an operation on `path`, such as "read".
 pub fn at(path: &Path, operation: &str, error: &io::Error) -> GuestError {
     let reason = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOENT) => "it does not exist".to_owned(),
@@ -34,7 +34,7 @@ pub fn at(path: &Path, operation: &str, error: &io::Error) -> GuestError {
     GuestError::new(code_of(error), format!("cannot {operation} {}: {reason}", path.display())).with_path(path)
 }
 
-/// A malformed or unacceptable value of a request field.
+/// Makes the error of a malformed or unacceptable value of a request field.
 pub fn invalid(field: &str, message: impl Into<String>) -> GuestError {
     GuestError::new(ErrorCode::InvalidRequest, message).with_field(field)
 }

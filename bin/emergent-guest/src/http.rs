@@ -13,16 +13,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::guest::Guest;
 
-/// Large windows: the stream under a channel has latency, and one upload must fill it.
+/// The flow-control windows, which are large: the stream under a channel has latency, and one upload must fill it.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 const FRAME_SIZE: u32 = 256 * 1024;
 const SEND_BUFFER: usize = 1 << 20;
 
-/// A thousand calls at once are normal, and as many that their caller gives up.
+/// The most streams at once: a thousand calls at once are normal, and as many that their callers gave up.
 const MAX_STREAMS: u32 = 4_096;
 
-/// Serves one channel until it breaks, or the guest ends and every answer begun is given.
+/// Serves one channel until it breaks, or the guest ends and every answer that was begun is sent.
 pub async fn serve<S>(guest: Arc<Guest>, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

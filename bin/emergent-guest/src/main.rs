@@ -1,4 +1,4 @@
-//! The `emergent-guest` program: reads the command line and does what it says.
+//! The `emergent-guest` program: reads the command line and runs its command.
 
 use std::{io::Write as _, process::ExitCode};
 

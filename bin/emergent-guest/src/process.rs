@@ -1,4 +1,4 @@
-//! Processes: making them, hearing of their end, ending them.
+//! Processes: their start, their end, and their termination.
 
 pub mod launch;
 pub mod mark;

@@ -1,9 +1,9 @@
-//! Name resolution where Docker's does not reach.
+//! Name resolution on networks where Docker's name server cannot be reached.
 //!
 //! On a network of its own Docker gives a container the name server 127.0.0.11, which it serves by redirecting packets
-//! in the container's network namespace. gVisor's network stack does not see such redirection, so under it nobody
-//! answers there. The provider then names other servers, and the guest writes them down, once it has seen that Docker's
-//! own is deaf.
+//! in the container's network namespace. gVisor's network stack does not see such redirection, so under it no server
+//! answers there. The provider then names other servers, and the guest writes them to the file, once it has found that
+//! Docker's own does not answer.
 
 use std::{
     fs, io,
@@ -15,17 +15,18 @@ use std::{
 /// Docker's name server in a container.
 const EMBEDDED: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 11)), 53);
 
-/// Where the servers are written down.
+/// The file that lists the name servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// How long a name server on the same host may take to say anything, and how often it is asked.
+/// How long a name server on the same host may take to answer, and how often it is asked.
 const PATIENCE: Duration = Duration::from_millis(500);
 const ATTEMPTS: usize = 2;
 
 /// A question for the name servers of the root, recursion desired: the shortest that every name server answers.
 const QUESTION: [u8; 17] = [0x45, 0x4d, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 
-/// Writes `servers` down if Docker's own name server is named and does not answer. Blocks for a second at most.
+/// Writes `servers` to the file if it names Docker's own name server and that does not answer. Blocks for a second at
+/// most.
 pub fn mend(servers: &[IpAddr]) {
     match mend_file(Path::new(RESOLV_CONF), EMBEDDED, servers) {
         Ok(true) => tracing::info!("Docker's name server is out of reach here; others are written down"),
@@ -57,14 +58,14 @@ fn names(text: &str, server: IpAddr) -> bool {
     servers.any(|named| named.trim().parse() == Ok(server))
 }
 
-/// The same file with these servers in place of its own.
+/// Returns the file's text with these servers in place of its own.
 fn with_servers(text: &str, servers: &[IpAddr]) -> String {
     let others = text.lines().filter(|line| !line.trim().starts_with("nameserver")).map(str::to_owned);
     let lines: Vec<_> = servers.iter().map(|server| format!("nameserver {server}")).chain(others).collect();
     lines.join("\n") + "\n"
 }
 
-/// Whether anything is said there when it is asked.
+/// Whether the server answers.
 fn answers(server: SocketAddr) -> io::Result<bool> {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     socket.set_read_timeout(Some(PATIENCE))?;

@@ -1,4 +1,4 @@
-//! Seeing the file system as another user does, on one thread.
+//! Access to the file system with another user's rights, on one thread.
 //!
 //! Linux keeps credentials per thread. A blocking job that works on the agent's files gives its thread the agent's
 //! *effective* ids first: the kernel then checks every path as it would for the agent, and the real and saved ids stay
@@ -18,15 +18,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::account::Account;
 
-/// Walks of trees that are made at once. Each keeps a thread for as long as it takes: with more of them, the start of a
-/// command would wait for searches.
+/// The limit of simultaneous walks of trees. Each walk keeps a thread for as long as it takes: with more of them, the
+/// start of a command would wait for searches.
 static WALKS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(6)));
 
-/// Whoever waits for what a job does.
+/// The caller of a job, who may have gone.
 #[derive(Debug, Clone, Default)]
 pub struct Caller(Arc<AtomicBool>);
 
-/// While it lives, the thread acts as another user; dropped also when the job panics.
+/// While this lives, the thread acts as another user; it is dropped also when the job panics.
 struct Assumed {
     has_groups: bool,
 }
@@ -34,7 +34,7 @@ struct Assumed {
 /// Runs `job` on a blocking thread with the rights of `account`.
 ///
 /// # Errors
-/// What the job returns, or `internal` when it panicked.
+/// The job's error, or `internal` when it panicked.
 pub async fn with<T: Send + 'static>(
     account: &Account,
     job: impl FnOnce() -> Result<T, GuestError> + Send + 'static,
@@ -48,20 +48,20 @@ pub async fn with<T: Send + 'static>(
     blocking(job).await
 }
 
-/// The right to walk a tree, to be kept until that is done.
+/// Waits for the right to walk a tree; the caller keeps it until the walk is done.
 ///
 /// # Errors
-/// None that happens.
+/// Never in practice.
 pub async fn walk_permit() -> Result<OwnedSemaphorePermit, GuestError> {
     let permit = Arc::clone(&WALKS).acquire_owned().await;
     permit.map_err(|error| GuestError::new(ErrorCode::Internal, error.to_string()))
 }
 
-/// Runs a job that walks a tree, with the rights of `account`, when few enough others do. It learns when its caller has
-/// gone, and is to end then.
+/// Runs a job that walks a tree, with the rights of `account`, when few enough others walk. The job is told when its
+/// caller has gone, and has to end then.
 ///
 /// # Errors
-/// What the job returns, or `internal` when it panicked.
+/// The job's error, or `internal` when it panicked.
 pub async fn walking<T: Send + 'static>(
     account: &Account,
     job: impl FnOnce(&Caller) -> Result<T, GuestError> + Send + 'static,
@@ -79,7 +79,7 @@ pub async fn walking<T: Send + 'static>(
 /// Runs `job` on a blocking thread as root.
 ///
 /// # Errors
-/// What the job returns, or `internal` when it panicked.
+/// The job's error, or `internal` when it panicked.
 pub async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, GuestError> + Send + 'static,
 ) -> Result<T, GuestError> {
@@ -89,7 +89,7 @@ pub async fn blocking<T: Send + 'static>(
     }
 }
 
-/// Dropped with the call that it is of.
+/// Tells a job that its caller has gone, when the call drops it.
 struct Leaves(Caller);
 
 impl Drop for Leaves {
@@ -101,7 +101,7 @@ impl Drop for Leaves {
 // === impl Caller ===
 
 impl Caller {
-    /// Whether nobody waits any more.
+    /// Whether the caller has gone.
     pub fn is_gone(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

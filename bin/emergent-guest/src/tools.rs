@@ -1,4 +1,4 @@
-//! The tools that work in process. (The bash tool is an execution: [`crate::executions`].)
+//! The tools that work inside the guest's process. (The bash tool is an execution: [`crate::executions`].)
 
 pub mod edit;
 mod excerpt;

@@ -18,7 +18,7 @@ use crate::{
     config::{DEFAULT_SERVER, bootstrap_token_file, default_data_dir, server_url_file},
 };
 
-/// Speaks to one server with one token.
+/// A client of one server, with one token.
 #[derive(Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
@@ -28,7 +28,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A client for the server that the command line names.
+    /// Makes a client for the server that the command line names.
     pub(crate) fn new(arguments: &ClientArgs) -> Result<Self, ClientError> {
         let data_dir = arguments.data_dir.clone().unwrap_or_else(default_data_dir);
         let kept = |file: PathBuf| std::fs::read_to_string(file).ok().map(|text| text.trim().to_owned());
@@ -48,22 +48,22 @@ impl Client {
         Ok(Self { http, server, token, session: arguments.session })
     }
 
-    /// The server's address, without a slash at its end.
+    /// Returns the server's address, without a slash at its end.
     pub(crate) fn address(&self) -> &str {
         self.server.as_str().trim_end_matches('/')
     }
 
-    /// The token that is sent, if there is one. A secret.
+    /// Returns the token that is sent, if there is one. A secret.
     pub(crate) fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }
 
-    /// GET, answered with JSON.
+    /// Sends GET; returns the JSON of the answer.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.answer(self.request(Method::GET, path)?).await
     }
 
-    /// GET with a query, answered with JSON.
+    /// Sends GET with a query; returns the JSON of the answer.
     pub(crate) async fn get_with<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -72,32 +72,32 @@ impl Client {
         self.answer(self.request(Method::GET, path)?.query(query)).await
     }
 
-    /// POST of JSON, answered with JSON.
+    /// Sends POST with JSON; returns the JSON of the answer.
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
         self.answer(self.request(Method::POST, path)?.json(body)).await
     }
 
-    /// PUT of JSON, answered with JSON.
+    /// Sends PUT with JSON; returns the JSON of the answer.
     pub(crate) async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
         self.answer(self.request(Method::PUT, path)?.json(body)).await
     }
 
-    /// POST without a body, answered with JSON.
+    /// Sends POST without a body; returns the JSON of the answer.
     pub(crate) async fn post_nothing<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.answer(self.request(Method::POST, path)?).await
     }
 
-    /// DELETE.
+    /// Sends DELETE.
     pub(crate) async fn delete(&self, path: &str) -> Result<(), ClientError> {
         self.send(self.request(Method::DELETE, path)?).await.map(drop)
     }
 
-    /// DELETE, answered with JSON.
+    /// Sends DELETE; returns the JSON of the answer.
     pub(crate) async fn delete_answered<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.answer(self.request(Method::DELETE, path)?).await
     }
 
-    /// Bytes to a path, as they come.
+    /// Sends a stream of bytes to a path.
     pub(crate) async fn send_bytes(
         &self,
         method: Method,
@@ -109,12 +109,12 @@ impl Client {
         self.send(request).await.map(drop)
     }
 
-    /// GET, answered with bytes.
+    /// Sends GET; returns the answer, whose body is bytes.
     pub(crate) async fn get_bytes(&self, path: &str, query: &[(&str, &str)]) -> Result<Response, ClientError> {
         self.send(self.request(Method::GET, path)?.query(query)).await
     }
 
-    /// GET, answered with events; after the event with this id, where there is one.
+    /// Sends GET; returns the events of the answer, from the one after this id, if it is given.
     pub(crate) async fn get_events(
         &self,
         path: &str,
@@ -128,7 +128,7 @@ impl Client {
         Ok(EventReader::new(self.send(request).await?))
     }
 
-    /// A request, to be completed.
+    /// Begins a request, for the caller to complete.
     pub(crate) fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, ClientError> {
         let url = self.server.join(path).map_err(|_| ClientError::BadServer(self.server.to_string()))?;
         let mut request = self.http.request(method, url);
@@ -148,7 +148,7 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(ClientError::Nonsense)
     }
 
-    /// Sends a request; whatever is not a success is an error.
+    /// Sends a request; an answer without success is an error.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
         let response = request.send().await.map_err(|source| self.failed(source))?;
         if response.status().is_success() {
@@ -159,7 +159,7 @@ impl Client {
         Err(ClientError::of_answer(status, &body))
     }
 
-    /// Sends a request; whatever is answered is an answer.
+    /// Sends a request; returns any answer, with or without success.
     pub(crate) async fn send_any(&self, request: RequestBuilder) -> Result<Response, ClientError> {
         request.send().await.map_err(|source| self.failed(source))
     }
@@ -169,7 +169,7 @@ impl Client {
     }
 }
 
-/// The certificates in a PEM file.
+/// Reads the certificates in a PEM file.
 fn authorities(file: &Path) -> Result<Vec<Certificate>, ClientError> {
     let pem = std::fs::read(file)
         .map_err(|source| ClientError::Local { what: format!("{} cannot be read", file.display()), source })?;

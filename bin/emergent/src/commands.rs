@@ -1,4 +1,4 @@
-//! The commands: each turns its part of the command line into calls and prints what comes of them.
+//! The commands: each turns its part of the command line into calls and prints the results.
 
 mod backup;
 mod doctor;
@@ -21,7 +21,7 @@ use crate::{
     print,
 };
 
-/// Does what has to be done before the process has a second thread.
+/// Prepares a command while the process has only one thread.
 pub(crate) fn prepare(cli: &mut Cli) -> Result<(), ExitStatus> {
     match &mut cli.command {
         Command::Firecracker(command) => firecracker::prepare(command),
@@ -29,7 +29,7 @@ pub(crate) fn prepare(cli: &mut Cli) -> Result<(), ExitStatus> {
     }
 }
 
-/// Runs what the command line says.
+/// Runs the command of the command line.
 pub(crate) async fn run(cli: Cli) -> ExitStatus {
     match cli.command {
         Command::Serve(arguments) => serve::run(&arguments).await,
@@ -59,7 +59,7 @@ pub(crate) async fn run(cli: Cli) -> ExitStatus {
     }
 }
 
-/// Shows a failure, and ends accordingly.
+/// Shows a failure; returns the exit status.
 fn ended(result: Result<(), ClientError>) -> ExitStatus {
     match result {
         Ok(()) => ExitStatus::Success,

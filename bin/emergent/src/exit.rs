@@ -1,19 +1,19 @@
-//! How the program ends.
+//! The exit status of the program.
 
 use std::process::ExitCode;
 
 use crate::print;
 
-/// The exit status, by what it means.
+/// The exit status, by its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExitStatus {
-    /// 0: it was done.
+    /// 0: success.
     Success,
-    /// 1: it was not done.
+    /// 1: failure.
     Failure,
-    /// 2: the command line or a setting makes no sense.
+    /// 2: the command line or a setting is wrong.
     Usage,
-    /// 125: `exec` could not run the command or lost it; as Docker has it.
+    /// 125: `exec` could not run the command or lost it; the same code as Docker's.
     ExecFailed,
     /// The exit code of the command that `exec` ran; 128 + the number of the signal that ended it.
     Command(u8),
@@ -31,7 +31,7 @@ impl From<ExitStatus> for ExitCode {
     }
 }
 
-/// Shows what clap says: help on standard output, mistakes on standard error.
+/// Shows clap's message: help on standard output, mistakes on standard error.
 pub(crate) fn of_usage(error: &clap::Error) -> ExitStatus {
     let text = error.render();
     if error.use_stderr() {

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 /// The guest binary's name beside this program.
 const NAME: &str = "emergent-guest";
 
-/// There is no guest binary.
+/// The reason why there is no guest binary.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GuestBinaryError {
-    /// Neither named nor beside this program.
+    /// The path is not set, and there is no file beside this program.
     #[error("the guest binary {} is not there; build it with `make build`, or set EMERGENT_GUEST_PATH", .0.display())]
     Missing(PathBuf),
     /// This program's own path is not known.
@@ -16,7 +16,7 @@ pub(crate) enum GuestBinaryError {
     NoProgramPath(#[source] std::io::Error),
 }
 
-/// Where the guest binary is: as named, else beside this program.
+/// Returns the path of the guest binary: the given path, else the one beside this program.
 pub(crate) fn find(named: Option<&Path>) -> Result<PathBuf, GuestBinaryError> {
     let path = match named {
         Some(path) => path.to_owned(),

@@ -1,4 +1,4 @@
-//! The program `emergent`: the server, and the command line that speaks to it.
+//! The program `emergent`: the server, and its command line.
 
 mod cli;
 mod client;

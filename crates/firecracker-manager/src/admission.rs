@@ -1,19 +1,19 @@
-//! Whether there is room for one more machine. Pure: who asks says what the host has, so that two who ask at once are
-//! counted one after the other and never both given the last place.
+//! The check whether there is room for one more machine. Pure: the caller passes the host's available memory.
+//! Simultaneous requests are counted one after the other and never both given the last place.
 
 use std::collections::HashMap;
 
 use crate::SandboxId;
 
-/// Memory that a machine costs the host beyond its guest's own, in MiB: the VMM and its buffers.
+/// Memory that a machine takes from the host beyond its guest's own, in MiB: the VMM and its buffers.
 const OVERHEAD_MIB: u64 = 32;
 
-/// What may be used in all.
+/// The limits of all machines together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// Machines at once.
+    /// The most machines at once.
     pub machines: usize,
-    /// Memory of all machines, in MiB.
+    /// The most memory of all machines, in MiB.
     pub memory_mib: u64,
 }
 
@@ -24,36 +24,36 @@ pub struct Admission {
     taken: HashMap<SandboxId, u64>,
 }
 
-/// Why there is no place. Display says what to do.
+/// The reason why there is no place. Display names a remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoom {
-    /// As many machines as may be.
+    /// As many machines run as are allowed.
     #[error("{limit} sandboxes run, as many as this host takes at once; pause or delete one, or try again later")]
     Machines {
-        /// How many may be.
+        /// The most machines at once.
         limit: usize,
     },
-    /// The memory of all machines.
+    /// The memory of all machines is at its limit.
     #[error(
         "the sandbox needs {needed} MiB and {free} of the {limit} MiB for sandboxes are free; pause or delete one, ask \
          for less memory, or try again later"
     )]
     Memory {
-        /// What it needs, in MiB.
+        /// The memory that the sandbox needs, in MiB.
         needed: u64,
-        /// What is free of the budget, in MiB.
+        /// The free part of the budget, in MiB.
         free: u64,
         /// The budget, in MiB.
         limit: u64,
     },
-    /// The host's own memory is used up by others.
+    /// Other programs use up the host's own memory.
     #[error(
         "the sandbox needs {needed} MiB and the host has only {available} MiB available; something else uses its memory"
     )]
     Host {
-        /// What it needs, in MiB.
+        /// The memory that the sandbox needs, in MiB.
         needed: u64,
-        /// What the host has, in MiB.
+        /// The memory that the host has available, in MiB.
         available: u64,
     },
 }
@@ -61,16 +61,16 @@ pub enum NoRoom {
 // === impl Admission ===
 
 impl Admission {
-    /// Nothing is taken.
+    /// An admission with all places free.
     pub fn new(budget: Budget) -> Self {
         Self { budget, taken: HashMap::new() }
     }
 
-    /// Takes a place for a machine with so much memory. `available` is what the host has left, where it says so. Taking
-    /// one twice is one place.
+    /// Takes a place for a machine with this much memory. `available` is the host's available memory, where known.
+    /// Taking a machine's place twice takes one place.
     ///
     /// # Errors
-    /// [`NoRoom`]; nothing is taken then.
+    /// [`NoRoom`]; no place is taken then.
     pub fn take(&mut self, id: SandboxId, memory_mib: u32, available: Option<u64>) -> Result<(), NoRoom> {
         if self.taken.contains_key(&id) {
             return Ok(());
@@ -96,7 +96,7 @@ impl Admission {
         self.taken.insert(id, u64::from(memory_mib) + OVERHEAD_MIB);
     }
 
-    /// Gives a place back; giving back what is not taken does nothing.
+    /// Gives a place back; does nothing for a machine without one.
     pub fn release(&mut self, id: SandboxId) {
         self.taken.remove(&id);
     }
@@ -106,7 +106,7 @@ impl Admission {
         self.taken.contains_key(&id)
     }
 
-    /// Places taken.
+    /// The number of places taken.
     pub fn machines(&self) -> usize {
         self.taken.len()
     }
@@ -116,7 +116,7 @@ impl Admission {
         self.taken.values().sum()
     }
 
-    /// What may be used in all.
+    /// The limits of all machines together.
     pub fn budget(&self) -> Budget {
         self.budget
     }

@@ -1,4 +1,4 @@
-//! Putting the parts together on this host: which driver runs machines, and what connects them.
+//! The assembly of the parts on this host: the driver that runs machines, and their networks.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,49 +16,49 @@ use crate::{
     step::Checkpoint, template,
 };
 
-/// What runs on this host.
+/// The settings of the service on this host.
 #[derive(Debug, Clone)]
 pub struct Host {
     /// The settings of the manager.
     pub manager: ManagerConfig,
-    /// What runs machines.
+    /// The driver that runs machines.
     pub driver: DriverChoice,
-    /// Whether Firecracker is put into jails.
+    /// Whether Firecracker runs in jails.
     pub jail: JailChoice,
-    /// What connects them.
+    /// The choice of machines' networks.
     pub network: NetworkChoice,
 }
 
-/// Which driver runs machines.
+/// The choice of the driver that runs machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DriverChoice {
-    /// The one that the sandboxes and snapshots of this host have; where there are none, the best one that there is.
+    /// The driver that the sandboxes and snapshots of this host have; if there are none, the best available driver.
     #[default]
     Auto,
-    /// This one.
+    /// This driver.
     Only(VmmKind),
-    /// QEMU, which emulates even where there is a KVM: for tests, and for hosts whose KVM runs nothing.
+    /// QEMU, which emulates even where there is a KVM: for tests, and for hosts whose KVM runs no machine.
     Emulated,
 }
 
-/// What connects machines.
+/// The choice of machines' networks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum NetworkChoice {
-    /// This process where it is root's, else nothing.
+    /// This process if it runs as root, else none.
     #[default]
     Auto,
-    /// Nothing.
+    /// No networks.
     None,
     /// The privileged helper behind this socket.
     Helper(PathBuf),
 }
 
-/// A text that chooses nothing.
+/// A text that is no choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it takes {0}")]
 pub struct InvalidChoice(&'static str);
 
-/// Why the service cannot run on this host.
+/// The reason why the service cannot run on this host.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     /// There is no kernel to boot.
@@ -75,7 +75,7 @@ impl Host {
     /// Takes over the sandboxes of this host.
     ///
     /// # Errors
-    /// [`HostError`] says what is missing.
+    /// [`HostError`] names the missing part.
     pub async fn open(self, checkpoint: Checkpoint) -> Result<Sandboxes, HostError> {
         let layout = Layout::new(&self.manager.base);
         let choice = match self.driver {
@@ -96,7 +96,7 @@ impl Host {
     }
 }
 
-/// The driver of the sandboxes and snapshots that there are: what runs under one does not go on under another.
+/// The driver of the existing sandboxes and snapshots: a machine of one driver cannot go on under another.
 fn in_use(layout: &Layout) -> Option<VmmKind> {
     let is_empty = |directory| std::fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none());
     if is_empty(layout.sandboxes()) && is_empty(layout.named_snapshots()) {
@@ -108,7 +108,7 @@ fn in_use(layout: &Layout) -> Option<VmmKind> {
     }
 }
 
-/// Firecracker where machines boot under it, or where it was asked for; QEMU otherwise.
+/// Firecracker if machines boot under it, or if it was chosen; QEMU otherwise.
 async fn driver(choice: DriverChoice, jail: JailChoice, layout: &Layout) -> Result<Arc<dyn Vmm>, HostError> {
     let kernel = kernels::find(layout.microvm(), template::DEFAULT).map_err(|error| {
         tracing::debug!(reason = chain(&error), "no kernel");

@@ -1,6 +1,6 @@
 //! The REST API over [`Sandboxes`].
 //!
-//! Answers are JSON; whatever is not a success is a problem (RFC 9457). Files and commands go to the guest over its
+//! Answers are JSON; every answer without success is a problem (RFC 9457). Files and commands go to the guest over its
 //! channel, as all tools do; nothing here runs anything in a sandbox by other means.
 
 mod access;
@@ -37,7 +37,7 @@ use problem::{Kind, Problem};
 
 use crate::Sandboxes;
 
-/// What handlers share.
+/// The state that handlers share.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) sandboxes: Sandboxes,
@@ -45,7 +45,7 @@ pub(crate) struct Shared {
     pub(crate) budget: Budget,
 }
 
-/// What the bodies and answers of requests under way may hold in memory, in bytes.
+/// The most bytes of memory that the bodies and answers of all requests under way may hold.
 const MEMORY: usize = 192 << 20;
 
 /// The whole API as a service.
@@ -83,7 +83,7 @@ pub fn router(sandboxes: Sandboxes, access: Access) -> Router {
         .with_state(shared)
 }
 
-/// Gives a request an account of what it holds in memory, which lasts until its answer has been sent.
+/// Gives a request an account of the memory that it holds, which lasts until its answer has been sent.
 async fn account(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let account = shared.budget.account();
     let response = account.clone().scope(next.run(request)).await;

@@ -1,12 +1,11 @@
 //! Sandboxes as microVMs: a self-hosted service with a small REST API.
 //!
-//! - [`sandboxes`]: the domain. What may be done with a sandbox, each operation safe against a crash at any step.
-//! - [`record`], [`layout`]: what is on disk, which is all that there is to know.
-//! - [`admission`]: whether there is room for one more machine.
+//! - [`sandboxes`]: the domain: the operations on a sandbox, each safe against a crash at any step.
+//! - [`record`], [`layout`]: the state on disk, from which memory is rebuilt after a restart.
+//! - [`admission`]: the check whether there is room for one more machine.
 //! - [`http`]: the REST API over it.
 //!
-//! What runs machines is `emergent-microvm`'s, what connects them is put in from outside, and what happens inside is the
-//! guest's.
+//! `emergent-microvm` runs the machines, networks are passed in from outside, and the guest acts inside the machines.
 
 pub mod admission;
 pub mod config;

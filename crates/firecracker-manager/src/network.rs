@@ -1,4 +1,4 @@
-//! Network interfaces of machines, as this service needs them: what makes them is put in from outside.
+//! Network interfaces of machines, as this service needs them; the implementation is passed in from outside.
 
 mod host;
 
@@ -10,16 +10,17 @@ pub use host::HostInterfaces;
 
 use crate::{SandboxId, record::NetworkWord};
 
-/// Makes and removes network interfaces. All of it may be repeated.
+/// Makes and removes network interfaces. Every call may be repeated.
 #[async_trait]
 pub trait Interfaces: Send + Sync {
-    /// Why no sandbox can have an interface, where that is so; with what to do about it.
+    /// The reason why no sandbox can have an interface, with a remedy; `None` if sandboxes can.
     fn unavailable(&self) -> Option<String>;
 
-    /// Makes a sandbox's interface for the user `owner`, or finds it again with the same addresses; `None` for no network.
+    /// Makes a sandbox's interface for the user `owner`, or finds it again with the same addresses; `None` for no
+    /// network.
     ///
     /// # Errors
-    /// [`NetworkError`]; nothing is left then.
+    /// [`NetworkError`]; no interface is left then.
     async fn attach(
         &self,
         id: SandboxId,
@@ -27,26 +28,26 @@ pub trait Interfaces: Send + Sync {
         owner: u32,
     ) -> Result<Option<TapInterface>, NetworkError>;
 
-    /// Removes a sandbox's interface; that there is none is no error.
+    /// Removes a sandbox's interface; a missing interface is no error.
     ///
     /// # Errors
     /// [`NetworkError`].
     async fn detach(&self, id: SandboxId) -> Result<(), NetworkError>;
 
-    /// Removes every interface that belongs to none of these.
+    /// Removes every interface that belongs to none of the `known` sandboxes.
     ///
     /// # Errors
     /// [`NetworkError`].
     async fn remove_strays(&self, known: &HashSet<SandboxId>) -> Result<(), NetworkError>;
 }
 
-/// Why an interface could not be made or removed.
+/// The reason why an interface could not be made or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// This service makes none.
+    /// This service makes no interfaces.
     #[error("{0}")]
     Unavailable(String),
-    /// What makes them failed.
+    /// The implementation of networks failed.
     #[error("the network helper failed")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -54,7 +55,7 @@ pub enum NetworkError {
 /// No network: sandboxes have loopback and their channel.
 #[derive(Debug, Clone)]
 pub struct NoInterfaces {
-    /// Why, and what to do about it.
+    /// The reason why there is none, and a remedy.
     pub reason: String,
 }
 

@@ -1,4 +1,4 @@
-//! What a caller asks for, checked.
+//! The requests of callers, and the checks of their values.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -6,28 +6,29 @@ use emergent_provider::SnapshotId;
 
 use crate::{SandboxError, SandboxId, record::NetworkWord};
 
-/// Memory when nobody says, in MiB.
+/// The memory of a sandbox whose request names none, in MiB.
 pub const DEFAULT_MEMORY_MB: u32 = 512;
-/// Virtual CPUs when nobody says.
+/// The virtual CPUs of a sandbox whose request names none.
 pub const DEFAULT_VCPUS: u8 = 1;
-/// The disks when nobody says, in MiB. Sparse: what is not used takes no space.
+/// The size of the disks of a sandbox whose request names none, in MiB. Sparse: unused parts take no space.
 pub const DEFAULT_DISK_MB: u64 = 10 * 1024;
 
-/// The longest label, or name of one.
+/// The longest label, or name of a label, in bytes.
 const LABEL_LIMIT: usize = 256;
-/// How many labels there may be.
+/// The most labels.
 const LABELS_LIMIT: usize = 32;
 /// The longest life that can be asked for: ten years.
 const TTL_LIMIT: Duration = Duration::from_secs(10 * 366 * 86_400);
 
-/// A sandbox to make. What is absent has a default.
+/// A sandbox to make. Absent fields have defaults.
 #[derive(Debug, Clone, Default)]
 pub struct NewSandbox {
-    /// Its id, where the caller needs a certain one.
+    /// The sandbox's id, if the caller needs a certain one.
     pub id: Option<SandboxId>,
-    /// What the caller calls it. When there is a sandbox of this name already, it is resumed, and nothing is made.
+    /// The caller's name for the sandbox. When there is a sandbox of this name already, it is resumed, and nothing is
+    /// made.
     pub workspace_id: Option<String>,
-    /// What it begins with.
+    /// The template that the sandbox begins with.
     pub template: Option<String>,
     /// Memory, in MiB.
     pub memory_mb: Option<u32>,
@@ -35,36 +36,36 @@ pub struct NewSandbox {
     pub vcpu_count: Option<u8>,
     /// Size of the disk for `/workspace`, in MiB, and of the root file system where its template has less.
     pub disk_mb: Option<u64>,
-    /// Processes and threads that its agent may have.
+    /// The most processes and threads that the sandbox's agent may have.
     pub pids: Option<u32>,
-    /// What it may reach; by default the internet where this service makes networks, else nothing.
+    /// The networks that the sandbox may reach; by default the internet if this service makes networks, else none.
     pub network: Option<NetworkWord>,
-    /// How long it lives; the service's default when absent.
+    /// How long the sandbox lives; the service's default when absent.
     pub ttl: Option<Duration>,
-    /// What the caller writes on it.
+    /// The caller's labels for the sandbox.
     pub labels: BTreeMap<String, String>,
-    /// The caller hands the guest over itself.
+    /// Whether the caller hands the guest over itself.
     pub hand_over_later: bool,
-    /// The snapshot that it begins with instead of the template.
+    /// The snapshot that the sandbox begins with instead of the template.
     pub origin: Option<Origin>,
 }
 
 /// A snapshot to begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
-    /// Which one.
+    /// The snapshot's id.
     pub snapshot: SnapshotId,
-    /// Boot from its disks even if it has the state of processes, too.
+    /// Whether to boot from the snapshot's disks even if it has the state of processes, too.
     pub boot: bool,
 }
 
 // === impl NewSandbox ===
 
 impl NewSandbox {
-    /// Refuses values that make no sense.
+    /// Refuses values that are out of range.
     ///
     /// # Errors
-    /// [`SandboxError::Invalid`], naming the first of them.
+    /// [`SandboxError::Invalid`], which names the first such value.
     pub fn check(&self) -> Result<(), SandboxError> {
         let invalid = |field, message: &str| Err(SandboxError::Invalid { field, message: message.to_owned() });
         if let Some(name) = &self.workspace_id

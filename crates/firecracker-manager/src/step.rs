@@ -1,4 +1,4 @@
-//! The steps of what leaves something on disk or running, named so that a crash can be tested at each.
+//! The steps of operations that leave something on disk or running, named so that a crash can be tested at each.
 
 use std::sync::Arc;
 
@@ -6,17 +6,17 @@ use emergent_provider::Fault;
 use futures::future::BoxFuture;
 
 emergent_provider::steps! {
-    /// What has been done when a create, or the start of a stopped sandbox, passes a point.
+    /// The steps of a create, or of the start of a stopped sandbox, each named by the work that is done then.
     BootStep, "boot" {
-        /// The record says what is wanted.
+        /// The record holds the intent.
         IntentRecorded = "intent_recorded",
         /// The sandbox has its disks.
         DisksMade = "disks_made",
-        /// It has its network interface.
+        /// The sandbox has its network interface.
         NetworkAttached = "network_attached",
         /// The VMM runs.
         MachineBooted = "machine_booted",
-        /// The machine is saved for others of its template to begin with, and goes on.
+        /// The machine is saved as a start for others of its template, and goes on.
         SnapshotKept = "snapshot_kept",
         /// The guest answered.
         GuestAnswered = "guest_answered",
@@ -26,7 +26,7 @@ emergent_provider::steps! {
 }
 
 emergent_provider::steps! {
-    /// What has been done when a pause passes a point.
+    /// The steps of a pause, each named by the work that is done then.
     PauseStep, "pause" {
         /// The record says that the sandbox is to be paused.
         IntentRecorded = "intent_recorded",
@@ -34,7 +34,7 @@ emergent_provider::steps! {
         MachineFrozen = "machine_frozen",
         /// Its state is on disk.
         StateSaved = "state_saved",
-        /// The state stands where it is looked for: from here on it is the truth.
+        /// The state is in its final place: from here on it is valid.
         StatePlaced = "state_placed",
         /// The VMM is gone.
         MachineEnded = "machine_ended",
@@ -44,11 +44,11 @@ emergent_provider::steps! {
 }
 
 emergent_provider::steps! {
-    /// What has been done when a resume passes a point.
+    /// The steps of a resume, each named by the work that is done then.
     ResumeStep, "resume" {
         /// The record says that the sandbox is to go on.
         IntentRecorded = "intent_recorded",
-        /// It has its network interface.
+        /// The sandbox has its network interface.
         NetworkAttached = "network_attached",
         /// A new VMM runs.
         MachineRestored = "machine_restored",
@@ -56,13 +56,13 @@ emergent_provider::steps! {
         GuestAnswered = "guest_answered",
         /// The record says ready.
         ReadyRecorded = "ready_recorded",
-        /// The state on disk, of no use any more, is gone.
+        /// The state on disk, no longer of use, is removed.
         StateRemoved = "state_removed",
     }
 }
 
 emergent_provider::steps! {
-    /// What has been done when a halt passes a point: the sandbox keeps its disks and nothing else.
+    /// The steps of a halt, each named by the work that is done then: the sandbox keeps its disks and nothing else.
     HaltStep, "halt" {
         /// The record says that the sandbox is to stop.
         IntentRecorded = "intent_recorded",
@@ -74,25 +74,25 @@ emergent_provider::steps! {
 }
 
 emergent_provider::steps! {
-    /// What has been done when the taking of a snapshot passes a point.
+    /// The steps of taking a snapshot, each named by the work that is done then.
     CopyStep, "copy" {
-        /// There is a place for it.
+        /// The snapshot's directory exists.
         DirectoryMade = "directory_made",
         /// The machine stands still.
         MachineFrozen = "machine_frozen",
-        /// Its disks are copied, and its state where that was asked for.
+        /// The machine's disks are copied, and its state if it was asked for.
         Copied = "copied",
         /// The machine goes on.
         MachineThawed = "machine_thawed",
-        /// The snapshot stands where it is looked for.
+        /// The snapshot is in its final place.
         SnapshotPlaced = "snapshot_placed",
     }
 }
 
 emergent_provider::steps! {
-    /// What has been done when a removal passes a point.
+    /// The steps of a removal, each named by the work that is done then.
     RemoveStep, "remove" {
-        /// The record says that the sandbox is to go.
+        /// The record says that the sandbox is to be removed.
         IntentRecorded = "intent_recorded",
         /// The VMM is gone.
         MachineEnded = "machine_ended",
@@ -100,12 +100,13 @@ emergent_provider::steps! {
         NetworkDetached = "network_detached",
         /// The state on disk is gone.
         StateRemoved = "state_removed",
-        /// Nothing is left.
+        /// No file is left.
         FilesRemoved = "files_removed",
     }
 }
 
-/// Asked at each step, once it is done; the operation goes on when the answer comes. Tests stop an operation here.
+/// A function that is called at each step once it is done; the operation goes on when the future completes. Tests stop
+/// an operation here.
 pub type Checkpoint = Arc<dyn Fn(&'static str) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// The names of all steps, in order.
@@ -127,7 +128,7 @@ pub fn ended_by(fault: Fault) -> Checkpoint {
     })
 }
 
-/// A checkpoint that stops nobody.
+/// A checkpoint that stops no operation.
 pub fn unhindered() -> Checkpoint {
     Arc::new(|_| Box::pin(std::future::ready(())))
 }

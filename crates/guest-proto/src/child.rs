@@ -1,8 +1,8 @@
 //! Children: long-lived processes that speak on their standard input and output.
 //!
-//! Unlike an execution's, a child's output goes through memory: at once to whoever is attached, and kept until it is
+//! Unlike an execution's, a child's output goes through memory: at once to the attached reader, and kept until it is
 //! acknowledged. Offsets count the bytes of a stream from the child's start, so that a reader or writer that was cut
-//! off goes on exactly where it was. A child that nobody reads is held up, never cut.
+//! off goes on exactly where it was. A child whose output nobody reads is held up; its output is never cut.
 //!
 //! ```text
 //!   server                                        guest
@@ -12,7 +12,8 @@
 //!     body: raw input from there on               body: offsets that have come since, 8 bytes each
 //! ```
 //!
-//! Input is lines. One that is cut off in the middle never reaches the child: the next writer begins with a whole one.
+//! Input is lines. A line that is cut off in the middle never reaches the child: the next writer begins with a whole
+//! line.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -22,8 +23,8 @@ use crate::{ExecutionId, GuestPath, InvalidExecutionId, RunAs};
 
 /// The header that says at which offset a stream begins.
 pub const OFFSET_HEADER: &str = "emergent-offset";
-/// How many bytes of input may be under way and not yet taken. More than that would let a child that does
-/// not read fill the connection's window.
+/// How many bytes of input may be under way and not yet taken. More than that would let a child that does not read fill
+/// the connection's window.
 pub const STDIN_WINDOW: u64 = 128 * 1024;
 /// Bytes of standard error that are kept: the last ones.
 pub const STDERR_KEPT: usize = 64 * 1024;
@@ -38,7 +39,8 @@ pub const MAX_BUFFER: u64 = 128 << 20;
 /// How many children a guest has at most, those that have ended and were not forgotten among them.
 pub const MAX_CHILDREN: usize = 512;
 
-/// Names a child within its guest; chosen by whoever starts it. Of the same form as an [`ExecutionId`].
+/// Names a child within its guest; the caller that starts the child chooses the name. Of the same form as an
+/// [`ExecutionId`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ChildId(ExecutionId);
@@ -46,23 +48,23 @@ pub struct ChildId(ExecutionId);
 /// Starts a child.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpawnChild {
-    /// Its name; another child must not have it.
+    /// The child's name; another child must not have it.
     pub child_id: ChildId,
     /// The program and its arguments. Never empty.
     pub argv: Vec<String>,
-    /// Where; `/workspace` by default.
+    /// The working directory; `/workspace` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<GuestPath>,
-    /// Added to the environment. Values may be secrets.
+    /// Variables that are added to the environment. Values may be secrets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Whom it runs as.
+    /// The user that the child runs as.
     #[serde(default)]
     pub user: RunAs,
-    /// Kept with it and shown with it; of no meaning to the guest.
+    /// A text that is kept and shown with the child; the guest does not interpret it.
     #[serde(default)]
     pub note: String,
-    /// Its standard output goes where its standard error goes: for a child that says nothing to a reader.
+    /// Sends standard output where standard error goes: for a child whose output has no reader.
     #[serde(default)]
     pub stdout_to_stderr: bool,
     /// How many bytes of output are kept for a reader before the child is held up.
@@ -70,19 +72,19 @@ pub struct SpawnChild {
     pub buffer: u64,
 }
 
-/// What is known of a child.
+/// A child and its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChildStatus {
-    /// Its name.
+    /// The child's name.
     pub child_id: ChildId,
-    /// Its process id.
+    /// The child's process id.
     pub pid: u32,
-    /// When it was started, in milliseconds since 1970.
+    /// When the child was started, in milliseconds since 1970.
     pub started_at_ms: u64,
-    /// How it ended, if it has.
+    /// How the child ended, if it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<ChildExit>,
-    /// What was kept with it.
+    /// The note that is kept with the child.
     pub note: String,
     /// The offset up to which output has been acknowledged.
     pub stdout_acknowledged: u64,
@@ -109,31 +111,31 @@ pub struct ChildList {
     pub children: Vec<ChildStatus>,
 }
 
-/// From where to read.
+/// The offset from which to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OffsetQuery {
-    /// The first byte wanted; absent: the first one that is kept.
+    /// The offset of the first byte wanted; absent: that of the first byte that is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
 }
 
-/// Another note.
+/// A new note for a child.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoteRequest {
     /// The note.
     pub note: String,
 }
 
-/// Ends a child: its standard input is closed, then comes SIGTERM, then SIGKILL, to its whole tree.
+/// Ends a child: closes its standard input, then sends SIGTERM, then SIGKILL, to its whole process tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndRequest {
-    /// Milliseconds between the end of its input and SIGTERM.
+    /// Milliseconds between the end of the child's input and SIGTERM.
     pub eof_ms: u64,
     /// Milliseconds between SIGTERM and SIGKILL.
     pub grace_ms: u64,
 }
 
-/// Where a tunnel goes.
+/// The target of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelQuery {
     /// A TCP port on the sandbox's own loopback interface.

@@ -5,8 +5,8 @@
 //!                 └──────► lost        (the sandbox ended under it)
 //! ```
 //!
-//! Output goes from the process straight into two files, never through a pipe, and is addressed by the offset of a
-//! byte in its stream. Whoever knows the execution's id can read from any offset at any time.
+//! Output goes from the process straight into two files, never through a pipe, and is addressed by the offset of a byte
+//! in its stream. A caller that knows the execution's id can read from any offset at any time.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -47,7 +47,7 @@ impl ExecutionId {
     }
 }
 
-/// Whom a command runs as.
+/// The user that a command runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -59,7 +59,7 @@ pub enum RunAs {
     Root,
 }
 
-/// What to run.
+/// The command of an execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Program {
@@ -72,21 +72,21 @@ pub enum Program {
 /// Starts an execution in the background.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartRequest {
-    /// Chosen by the caller, or made by the guest.
+    /// The execution's id; the guest makes one if it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution_id: Option<ExecutionId>,
-    /// What to run.
+    /// The command to run.
     pub program: Program,
-    /// Where; `/workspace` by default.
+    /// The working directory; `/workspace` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<GuestPath>,
-    /// Added to the workspace's environment.
+    /// Variables that are added to the workspace's environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Ends the execution after so many milliseconds; never by default for a background execution.
+    /// Ends the execution after this many milliseconds; by default a background execution has no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
-    /// Whom the command runs as.
+    /// The user that the command runs as.
     #[serde(default)]
     pub user: RunAs,
     /// Keep standard input open for [`STDIN`](crate::routes::STDIN); otherwise it is `/dev/null`.
@@ -145,19 +145,19 @@ pub enum ExecutionState {
     },
 }
 
-/// What is known of an execution.
+/// An execution and its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Execution {
-    /// Its id.
+    /// The execution's id.
     pub execution_id: ExecutionId,
-    /// The command as it was asked for, cut after 1,000 characters.
+    /// The command as the caller gave it, cut after 1,000 characters.
     pub command: String,
     /// The process id inside the workspace.
     pub pid: u32,
     /// When it started, in milliseconds since 1970.
     pub started_at_ms: u64,
-    /// Running or ended.
+    /// Whether the execution is running or has ended.
     #[serde(flatten)]
     pub state: ExecutionState,
     /// Bytes written to standard output so far: the offset of its next byte.
@@ -183,7 +183,7 @@ pub struct ExecutionList {
     pub executions: Vec<Execution>,
 }
 
-/// From where to read output.
+/// The offsets from which to read output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputQuery {
     /// Offset in standard output of the first byte wanted; absent: no standard output.
@@ -192,7 +192,7 @@ pub struct OutputQuery {
     /// Offset in standard error of the first byte wanted; absent: no standard error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr: Option<u64>,
-    /// Go on until the execution ends, rather than until what is there now has been sent.
+    /// Go on until the execution ends, rather than until all output that exists now has been sent.
     #[serde(default)]
     pub follow: bool,
 }
@@ -206,7 +206,7 @@ pub struct SignalRequest {
     pub signal: String,
 }
 
-/// How to treat standard input after the bytes.
+/// The treatment of standard input after the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StdinQuery {
     /// Close standard input when the bytes are written.

@@ -1,4 +1,4 @@
-//! Raw files: contents of any size and kind, and what stands in a directory.
+//! Raw files: contents of any size and kind, and the entries of directories.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::{GuestPath, RunAs, Sha256Hex};
 pub struct PathQuery {
     /// Absolute, or relative to `/workspace`.
     pub path: GuestPath,
-    /// Whom the file system sees.
+    /// The user whose rights the file system checks.
     #[serde(default)]
     pub user: RunAs,
 }
@@ -22,7 +22,7 @@ pub struct UploadQuery {
     /// Permission bits; a file that is replaced keeps its own by default, a new one gets 0644.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<u32>,
-    /// Who owns the file.
+    /// The user who owns the file.
     #[serde(default)]
     pub user: RunAs,
     /// Replace the file only if its contents have this hash.
@@ -45,10 +45,10 @@ pub struct PathRequest {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct MoveRequest {
-    /// What to move.
+    /// The file or directory to move.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub from: GuestPath,
-    /// Its new path. A file that stands there is replaced; a directory is not.
+    /// Its new path. A file at that path is replaced; a directory is not.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub to: GuestPath,
 }
@@ -58,15 +58,15 @@ pub struct MoveRequest {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RemoveRequest {
-    /// What to remove. A link is removed, not what it points to.
+    /// The file or directory to remove. A link is removed, not its target.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub path: GuestPath,
-    /// Take a directory with all that is in it; without it only an empty directory is removed.
+    /// Remove a directory with all its contents; otherwise only an empty directory is removed.
     #[serde(default)]
     pub recursive: bool,
 }
 
-/// What stands at a path.
+/// The kind of an entry of the file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -81,37 +81,37 @@ pub enum FileKind {
     Other,
 }
 
-/// A file or directory, its link not followed.
+/// A file or directory; a link is described itself, not its target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FileInfo {
     /// The absolute path.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub path: GuestPath,
-    /// What stands there.
+    /// The kind of the entry.
     pub kind: FileKind,
     /// Size in bytes.
     pub size: u64,
     /// Permission bits.
     pub mode: u32,
-    /// Owner.
+    /// The owner's user id.
     pub uid: u32,
-    /// Group.
+    /// The group's id.
     pub gid: u32,
-    /// Last change, in milliseconds since 1970.
+    /// When the contents last changed, in milliseconds since 1970.
     pub modified_at_ms: i64,
-    /// Where a symbolic link points.
+    /// The target of a symbolic link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub target: Option<GuestPath>,
 }
 
-/// What stands in a directory, sorted by name.
+/// The entries of a directory, sorted by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FileList {
     /// At most 10,000 entries.
     pub entries: Vec<FileInfo>,
-    /// There are more entries than were sent.
+    /// Whether there are more entries than were sent.
     pub truncated: bool,
 }

@@ -29,11 +29,11 @@ pub enum Frame {
     },
     /// The execution as it is now. The last frame of every stream; its state is `ended` when `follow` was asked for.
     Status(Box<Execution>),
-    /// Nothing happened for a while; sent so that a dead connection shows.
+    /// Sent after a while without output, so that a dead connection is noticed.
     KeepAlive,
 }
 
-/// Why bytes are not a frame. The connection is of no use afterwards.
+/// The reason why bytes are not a frame. The connection is of no use afterwards.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// A kind that this build does not know.
@@ -42,7 +42,7 @@ pub enum FrameError {
     /// The payload is longer than [`MAX_PAYLOAD`].
     #[error("a frame announces {0} bytes; at most {MAX_PAYLOAD} are taken")]
     TooLong(usize),
-    /// A status frame is not an execution.
+    /// The payload of a status frame is not an execution.
     #[error("a status frame is malformed")]
     BadStatus(#[source] serde_json::Error),
 }

@@ -6,13 +6,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A path inside a workspace: any bytes but NUL.
 ///
-/// In JSON and in query strings a path that is UTF-8 stands as it is. Any other is written as bash and git write it,
-/// `$'caf\xe9'`, so that an agent can paste it into a shell; and so is a path that begins with `$'` itself, which
+/// In JSON and in query strings a path that is UTF-8 stands as it is. Any other path is written as bash and git write
+/// it, `$'caf\xe9'`, so that an agent can paste it into a shell; and so is a path that begins with `$'` itself, which
 /// makes the notation reversible.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct GuestPath(Vec<u8>);
 
-/// Why a string is not a path.
+/// The reason why a string is not a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPath {
     /// The path is empty.
@@ -30,12 +30,12 @@ pub enum InvalidPath {
 }
 
 impl GuestPath {
-    /// The path as bytes.
+    /// Returns the path as bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The path as the operating system takes it.
+    /// Returns the path as the operating system takes it.
     pub fn as_path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.0))
     }
@@ -43,7 +43,7 @@ impl GuestPath {
     /// Reads the notation that [`GuestPath`] describes.
     ///
     /// # Errors
-    /// [`InvalidPath`] says what is wrong with the text.
+    /// [`InvalidPath`] names the fault of the text.
     pub fn parse(text: &str) -> Result<Self, InvalidPath> {
         let bytes = match text.strip_prefix("$'") {
             Some(quoted) => unquote(quoted)?,

@@ -1,45 +1,46 @@
-//! How two sides agree on where a channel begins, on a port that has no beginnings.
+//! The agreement of host and guest on where a channel begins, on a port that has no connections.
 //!
 //! A virtio-serial port carries bytes between host and guest. Either side may go away and come back, even in another
-//! process or after the machine was saved and restored, and the other may not have noticed; what was written before is
-//! still under way. So a channel begins with an agreement:
+//! process or after the machine was saved and restored, and the other may not have noticed; bytes that were written
+//! before are still under way. So a channel begins with an agreement:
 //!
 //! ```text
 //! host   Hello(n) ───►      ───► Begin(n)            ┐ the channel
 //! guest         ───► Ready(n)             ───► Begun(n)┘
 //! ```
 //!
-//! `n` is drawn at random for each attempt. The host says hello again until it is answered; both sides skip everything
-//! that does not belong to the attempt. What follows `Begin` and `Begun` is the channel's. A guest that meets a greeting
-//! in the middle of an old channel finds that its HTTP/2 is broken, gives the channel up, and hears the next greeting.
+//! `n` is drawn at random for each attempt. The host repeats its hello until the guest answers; both sides skip all
+//! bytes that do not belong to the attempt. The bytes after `Begin` and `Begun` are the channel's. A guest that meets a
+//! greeting in the middle of an old channel finds that its HTTP/2 is broken, gives the channel up, and hears the next
+//! greeting.
 
 /// The length of every message.
 pub const MESSAGE: usize = 32;
 
-/// How a message begins and ends. No HTTP/2 frame looks like this, and no message that was cut short.
+/// The first and last bytes of every message. No HTTP/2 frame has them, and no message that was cut short.
 const MAGIC: &[u8; 11] = b"\xf1emergent-p";
 const END: &[u8; 4] = b"ort\xf2";
 const KIND_AT: usize = MAGIC.len();
 const NONCE_AT: usize = KIND_AT + 1;
 const END_AT: usize = MESSAGE - END.len();
 
-/// What an attempt is known by.
+/// The random number that identifies an attempt.
 pub type Nonce = [u8; 16];
 
-/// What the two sides say before a channel begins.
+/// The messages before a channel begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The host is there.
+    /// The host is ready.
     Hello,
-    /// The guest has heard it.
+    /// The guest has received the hello.
     Ready,
-    /// What the host sends from here on is the channel's.
+    /// The bytes that the host sends from here on are the channel's.
     Begin,
-    /// What the guest sends from here on is the channel's.
+    /// The bytes that the guest sends from here on are the channel's.
     Begun,
 }
 
-/// A message.
+/// Returns the bytes of a message.
 pub fn message(kind: Kind, nonce: &Nonce) -> [u8; MESSAGE] {
     let mut bytes = [0; MESSAGE];
     bytes[..KIND_AT].copy_from_slice(MAGIC);
@@ -51,11 +52,11 @@ pub fn message(kind: Kind, nonce: &Nonce) -> [u8; MESSAGE] {
 
 /// Finds messages between other bytes.
 ///
-/// Whoever feeds it reads at most [`wanted`](Self::wanted) bytes at a time: then nothing that follows a message has
-/// been read when it is found.
+/// The caller reads at most [`wanted`](Self::wanted) bytes at a time: then nothing that follows a message has been read
+/// when the message is found.
 #[derive(Debug, Default)]
 pub struct Scanner {
-    /// A beginning of a message.
+    /// The bytes of a message that is not complete.
     begun: Vec<u8>,
 }
 
@@ -77,12 +78,12 @@ impl Kind {
 // === impl Scanner ===
 
 impl Scanner {
-    /// How many bytes are missing at the least.
+    /// Returns the least number of bytes that are missing.
     pub fn wanted(&self) -> usize {
         MESSAGE - self.begun.len()
     }
 
-    /// Takes bytes, of which there are at most [`wanted`](Self::wanted); says whether they complete a message.
+    /// Takes bytes, at most [`wanted`](Self::wanted) of them; returns the message that they complete, if any.
     pub fn push(&mut self, bytes: &[u8]) -> Option<(Kind, Nonce)> {
         self.begun.extend_from_slice(bytes);
         // Another message may begin within what is none.

@@ -1,4 +1,4 @@
-//! Hashes of contents, by which a caller says which contents it means.
+//! Hashes by which a caller names the contents that it means.
 
 use std::{fmt, str::FromStr};
 

@@ -1,4 +1,4 @@
-//! Whole numbers as clients write them: `5000.0` is 5000, for whoever has but one kind of number.
+//! Whole numbers as clients write them: `5000.0` is 5000, for clients that have only one kind of number.
 
 use std::{fmt, marker::PhantomData};
 
@@ -7,7 +7,7 @@ use serde::{
     de::{Error, Unexpected, Visitor},
 };
 
-/// Every whole number up to here has a floating point number of its own.
+/// The largest number up to which every whole number has a floating-point number of its own.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 struct Whole<T>(PhantomData<T>);
@@ -17,7 +17,7 @@ struct Optional<T>(PhantomData<T>);
 /// Reads a whole number from 0, for `#[serde(deserialize_with)]`.
 ///
 /// # Errors
-/// The format's, for what is none or too large for `T`.
+/// The format's error, for a value that is no whole number or is too large for `T`.
 pub fn number<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Result<T, D::Error> {
     // Not `deserialize_u64`: within an enum that is told by a tag, serde gives a float to whoever takes any number alone.
     deserializer.deserialize_any(Whole(PhantomData))
@@ -26,7 +26,7 @@ pub fn number<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Re
 /// Reads a whole number from 0, or null, for `#[serde(deserialize_with)]`.
 ///
 /// # Errors
-/// The format's, for what is neither or too large for `T`.
+/// The format's error, for a value that is neither or is too large for `T`.
 pub fn option<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Result<Option<T>, D::Error> {
     deserializer.deserialize_option(Optional(PhantomData))
 }

@@ -1,7 +1,7 @@
-//! What the reading of a request says of data that does not fit, in the words of whoever wrote the request: a client
-//! knows whole numbers and objects, not `u64` and `struct`.
+//! Messages about request data that does not fit, in the words of the client that wrote the request: a client knows
+//! whole numbers and objects, not `u64` and `struct`.
 
-/// What the readers of JSON and of queries call things, and what clients do.
+/// The names that the readers of JSON and of queries give to types, and the clients' names for these.
 const EXPECTED: [(&str, &str); 17] = [
     ("u8", "a whole number from 0 to 255"),
     ("u16", "a whole number from 0 to 65535"),
@@ -22,7 +22,7 @@ const EXPECTED: [(&str, &str); 17] = [
     ("string or map", "a word or an object"),
 ];
 
-/// What a query's reader says whole, and what that means.
+/// The complete messages of a query's reader, and their meaning.
 const WHOLE: [(&str, &str); 6] = [
     ("invalid digit found in string", "it takes a whole number from 0"),
     ("cannot parse integer from empty string", "it is empty, and takes a whole number from 0"),
@@ -32,7 +32,7 @@ const WHOLE: [(&str, &str); 6] = [
     ("provided string was not `true` or `false`", "it takes true or false"),
 ];
 
-/// A reader's message, in a client's words. One that is plain already stays as it is.
+/// Puts a reader's message into a client's words. A message that is plain already stays as it is.
 #[must_use]
 pub fn explain(message: &str) -> String {
     if let Some((_, plain)) = WHOLE.iter().find(|(text, _)| *text == message) {

@@ -1,21 +1,21 @@
-//! Why a machine could not be made or handled. Display never repeats the cause; print the chain.
+//! The errors of making and handling machines. Display never repeats the cause; print the chain.
 
 use std::{io, path::PathBuf};
 
 use crate::{GoneReason, VmmKind};
 
-/// What lies beneath an error, whatever its type.
+/// The cause of an error, of any type.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a machine does not run.
+/// The reason why a machine does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     /// The monitor cannot be used on this host, or not for this machine.
     #[error("{vmm} cannot run this machine: {reason}")]
     Unsupported {
-        /// Which monitor.
+        /// The monitor.
         vmm: VmmKind,
-        /// Why, and what to do.
+        /// The reason and a remedy.
         reason: String,
     },
     /// A machine runs in this directory already.
@@ -27,39 +27,39 @@ pub enum BootError {
     /// The monitor's program does not start.
     #[error("{program} does not start; {advice}")]
     NoProgram {
-        /// Which program.
+        /// The program.
         program: String,
-        /// What to do.
+        /// A remedy.
         advice: &'static str,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
     /// The monitor ended before the machine ran.
     #[error("{vmm} refused the machine: {message}")]
     Refused {
-        /// Which monitor.
+        /// The monitor.
         vmm: VmmKind,
-        /// The monitor's words.
+        /// The monitor's message.
         message: String,
     },
     /// A file of the machine's could not be made or read.
     #[error("cannot {action} {}", path.display())]
     File {
-        /// What was to be done.
+        /// The action that failed.
         action: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// The monitor runs and does not do as it is told.
+    /// The monitor runs and does not obey.
     #[error("the machine could not be started")]
     Control(#[from] VmmError),
 }
 
-/// Why a machine that there is, or was, could not be handled.
+/// The reason why an existing or former machine could not be handled.
 #[derive(Debug, thiserror::Error)]
 pub enum VmmError {
     /// There is no machine to handle.
@@ -68,42 +68,42 @@ pub enum VmmError {
     /// The monitor's process is there and does not answer.
     #[error("{vmm} does not answer for this machine")]
     Silent {
-        /// Which monitor.
+        /// The monitor.
         vmm: VmmKind,
-        /// What happened on its control socket.
+        /// The error on the monitor's control socket.
         #[source]
         source: Cause,
     },
-    /// The monitor said no.
+    /// The monitor refused a request.
     #[error("{vmm} refused to {action}: {message}")]
     Refused {
-        /// Which monitor.
+        /// The monitor.
         vmm: VmmKind,
-        /// What was asked.
+        /// The action that was requested.
         action: &'static str,
-        /// The monitor's words.
+        /// The monitor's message.
         message: String,
     },
     /// As many channels as the machine has are open already.
     #[error("all {limit} channels to this machine are in use; close one")]
     NoFreeChannel {
-        /// How many there are.
+        /// The number of channels that a machine has.
         limit: usize,
     },
     /// A file of the machine's could not be read or written.
     #[error("cannot {action} {}", path.display())]
     File {
-        /// What was to be done.
+        /// The action that failed.
         action: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// Why a machine was not saved.
+/// The reason why a machine was not saved.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
     /// Only a frozen machine can be saved.
@@ -112,45 +112,45 @@ pub enum SaveError {
     /// The disk is full.
     #[error("there is no room for the machine's memory in {}; free some, or save elsewhere", into.display())]
     NoRoom {
-        /// Where it was to be written.
+        /// The directory that the machine was to be saved in.
         into: PathBuf,
-        /// What is known of it.
+        /// The error that reported it.
         #[source]
         source: Cause,
     },
     /// A file could not be written.
     #[error("cannot {action} {}", path.display())]
     File {
-        /// What was to be done.
+        /// The action that failed.
         action: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// The monitor does not do as it is told.
+    /// The monitor does not obey.
     #[error("the machine could not be saved")]
     Control(#[from] VmmError),
 }
 
-/// Why a machine was not restored.
+/// The reason why a machine was not restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// What was saved is not whole: a file is missing, cut short, or not what was written.
+    /// The saved state is not whole: a file is missing, cut short, or altered.
     #[error("what was saved in {} is damaged: {reason}", from.display())]
     Damaged {
-        /// Where it was saved.
+        /// The directory of the saved state.
         from: PathBuf,
-        /// What is wrong.
+        /// The damage.
         reason: String,
     },
-    /// It was saved by another monitor, version or processor, or with other dimensions.
+    /// The machine was saved by another monitor, version or processor, or with other dimensions.
     #[error("what was saved in {} is of another kind: {reason}", from.display())]
     Foreign {
-        /// Where it was saved.
+        /// The directory of the saved state.
         from: PathBuf,
-        /// What differs: what was saved, and what there is.
+        /// The differences: the saved values, and the present ones.
         reason: String,
     },
     /// The machine does not start.

@@ -1,8 +1,8 @@
 //! Machines run by Firecracker, on KVM.
 //!
-//! The monitor runs in the machine's directory or in a jail below it, and calls everything there by relative names, so that
-//! what is saved of one machine means the files of the machine that is restored from it. Its own filter of system calls
-//! stays on.
+//! The monitor runs in the machine's directory or in a jail below it, and calls everything there by relative names, so
+//! that the saved state of one machine refers to the files of the machine that is restored from it. The monitor's own
+//! filter of system calls stays on.
 
 mod api;
 mod jail;
@@ -43,7 +43,7 @@ use crate::{
     vsock,
 };
 
-/// What is written of a saved machine.
+/// The names of a saved machine's files.
 const SNAPSHOT: &str = "snapshot";
 const MEMORY: &str = "memory";
 
@@ -51,26 +51,26 @@ const MEMORY: &str = "memory";
 const START_PATIENCE: Duration = Duration::from_secs(10);
 const START_INTERVAL: Duration = Duration::from_millis(2);
 
-/// How long a machine may take to say that it boots.
+/// How long a machine may take to report that it boots.
 const PROBE_PATIENCE: Duration = Duration::from_secs(10);
 const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 const PROBE_MEMORY_MIB: u32 = 192;
 
-/// How the driver is set up.
+/// The settings of the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirecrackerSettings {
-    /// The program.
+    /// The path of Firecracker's program.
     pub program: PathBuf,
-    /// Whether it is put into a jail.
+    /// Whether Firecracker runs in a jail.
     pub jail: JailChoice,
-    /// What is booted to see whether machines boot.
+    /// The kernel that is booted to test whether machines boot.
     pub probe_kernel: Option<Kernel>,
-    /// The directory of the machine that is booted for that, made if it is missing; `None` is one that is removed again.
-    /// What an earlier process has left there is ended.
+    /// The directory of the test machine, made if it is missing; `None` takes a temporary directory that is removed
+    /// again. A test machine that an earlier process has left in the directory is ended.
     pub probe_dir: Option<PathBuf>,
 }
 
-/// The driver. Cheap: everything about machines is in their directories. Clones are the same.
+/// The driver. Cheap to make: all state of machines is in their directories. Clones are the same driver.
 #[derive(Debug, Clone)]
 pub struct Firecracker {
     settings: FirecrackerSettings,
@@ -88,19 +88,19 @@ impl Default for FirecrackerSettings {
 // === impl Firecracker ===
 
 impl Firecracker {
-    /// A driver. Does nothing yet.
+    /// Makes a driver; starts nothing yet.
     pub fn new(settings: FirecrackerSettings) -> Self {
         Self { settings, probed: Arc::default() }
     }
 
-    /// A driver that takes it for granted that machines boot, under the given version. For its tests where the processor
-    /// runs no ordinary kernel: all but what is inside the machine is as elsewhere.
+    /// Makes a driver that assumes that machines boot, under the given version. For the driver's tests on a processor
+    /// that runs no ordinary kernel: everything but the inside of the machine is as elsewhere.
     pub fn unprobed(settings: FirecrackerSettings, version: String) -> Self {
         let works = Probe::Works { acceleration: Acceleration::Kvm, version, warnings: Vec::new() };
         Self { settings, probed: Arc::new(OnceCell::new_with(Some(works))) }
     }
 
-    /// How jails are made; `None` where there are to be none.
+    /// Returns the maker of jails; `None` where monitors run without.
     fn jailer(&self) -> Result<Option<Jailer>, BootError> {
         match (self.settings.jail.jailer(), &self.settings.jail) {
             (Ok(jailer), _) => Ok(Some(jailer)),
@@ -109,7 +109,7 @@ impl Firecracker {
         }
     }
 
-    /// What is weaker than it could be.
+    /// Returns the warnings about weak isolation, as sentences for people.
     fn warnings(&self) -> Vec<String> {
         match self.settings.jail.jailer() {
             Ok(jailer) => jailer.warning().into_iter().collect(),
@@ -124,7 +124,7 @@ impl Firecracker {
         }
     }
 
-    /// Starts the monitor, which waits to be told what to do. Its console goes to `console`, or nowhere.
+    /// Starts the monitor, which waits for its configuration. Its console goes to `console`, or nowhere.
     async fn start(
         &self,
         spec: &MachineSpec,
@@ -168,7 +168,7 @@ impl Firecracker {
         started.map(|api| (api, place))
     }
 
-    /// Tells a new monitor what to do; ends it if it refuses.
+    /// Configures a new monitor; ends it if it refuses.
     async fn told(
         &self,
         spec: &MachineSpec,
@@ -191,7 +191,7 @@ impl Firecracker {
         })
     }
 
-    /// The API of a machine that is there.
+    /// Returns the API of a machine that runs.
     fn api(&self, dir: &Path) -> Result<Api, VmmError> {
         match self.process(dir)? {
             Some(_) => Ok(Api::new(&socket(dir))),
@@ -399,7 +399,7 @@ async fn is_set_up(spec: &MachineSpec, child: &mut Child) -> Result<Api, BootErr
     Ok(api)
 }
 
-/// Writes a frozen machine down where its monitor can write, and moves it to where it is kept.
+/// Saves a frozen machine to files that its monitor can write, and moves these to where they are kept.
 async fn save(api: &Api, place: &Place, identity: &Identity, into: &Path) -> Result<(), SaveError> {
     let [snapshot, memory] = SAVING.map(|name| place.file(name));
     let failed = |action| {
@@ -437,7 +437,7 @@ fn keep(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// What Firecracker says that it is.
+/// Asks Firecracker's program for its version.
 async fn version(program: &Path) -> io::Result<String> {
     let output = Command::new(program).arg("--version").kill_on_drop(true).output().await?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -448,7 +448,7 @@ async fn version(program: &Path) -> io::Result<String> {
     }
 }
 
-/// Why there is no process.
+/// Returns the reason why there is no process.
 fn reason(dir: &Path) -> GoneReason {
     match Ending::of(&pid_file(dir)) {
         Some(Ending::Exited) => GoneReason::Exited,

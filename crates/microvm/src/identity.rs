@@ -1,4 +1,4 @@
-//! What a machine is, beside its process: what has to be the same where it is restored.
+//! The properties of a machine that have to be the same where it is restored.
 
 use std::{
     fs, io,
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Acceleration, MachineSpec, manifest::Shape};
 
-/// What a machine is, kept in its directory for the time that it is saved.
+/// A machine's version, processor and shape, kept in its directory and with its saved state.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Identity {
     pub(crate) version: String,
@@ -29,7 +29,7 @@ impl Identity {
         Self { version: version.to_owned(), processor, shape: Shape::of(spec) }
     }
 
-    /// Where it is kept.
+    /// Returns the path of the identity in a machine's directory.
     pub(crate) fn file(dir: &Path) -> PathBuf {
         dir.join("identity.json")
     }

@@ -1,4 +1,4 @@
-//! Where things are kept: one directory, laid out so that a person finds their way.
+//! The directories of kernels, root file systems, machines and snapshots below one base directory.
 //!
 //! ```text
 //! BASE/
@@ -10,7 +10,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// The directories below one base directory. Says where things are; makes nothing.
+/// The directories below one base directory. Returns paths; makes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     base: PathBuf,
@@ -45,7 +45,7 @@ impl Layout {
         self.base.join("sandboxes")
     }
 
-    /// What was saved of machines.
+    /// The saved states of machines.
     pub fn snapshots(&self) -> PathBuf {
         self.base.join("snapshots")
     }

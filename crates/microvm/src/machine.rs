@@ -1,4 +1,4 @@
-//! What a machine is made of. Plain data: nothing here touches the system.
+//! The description of a machine. Plain data: nothing here touches the system.
 
 use std::{
     fmt,
@@ -18,20 +18,20 @@ emergent_provider::uuid_newtype!(
 
 /// All that a driver needs to boot a machine, or to restore one.
 ///
-/// A machine is restored with the `memory_mib`, `vcpus` and number of disks that it was saved with; what differs is its
-/// id, its directory, and the paths of its disks.
+/// A machine is restored with the `memory_mib`, `vcpus` and number of disks that it was saved with; its id, its
+/// directory and the paths of its disks differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineSpec {
-    /// Which machine.
+    /// The machine's id.
     pub id: MachineId,
-    /// The machine's own directory. It exists, and nobody else puts anything into it but the disks. Kept short: a Unix
-    /// socket's path may have 107 bytes, and the driver adds up to 30.
+    /// The machine's own directory. It exists, and nobody else puts anything into it but the disks. The path is short:
+    /// a Unix socket's path may have 107 bytes, and the driver adds up to 30.
     pub dir: PathBuf,
-    /// What it boots. A restored machine has its kernel in its memory; then this is not used.
+    /// The kernel to boot. A restored machine has its kernel in its memory and does not use this.
     pub kernel: Kernel,
     /// The disk with the root file system.
     pub root: Disk,
-    /// The disk that is mounted at `/workspace`, if it is one of its own.
+    /// The disk that is mounted at `/workspace`; `None` if the root file system holds the workspace.
     pub data: Option<Disk>,
     /// Memory, in MiB.
     pub memory_mib: u32,
@@ -39,19 +39,19 @@ pub struct MachineSpec {
     pub vcpus: u8,
     /// The network interface; none means no network at all.
     pub network: Option<TapInterface>,
-    /// Processes and threads that the agent may have; `None` is what the guest's kernel allows.
+    /// The most processes and threads that the agent may have; `None` is the limit of the guest's kernel.
     pub processes: Option<u32>,
 }
 
-/// A kernel, and what it starts with.
+/// A kernel with its initial file system and command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
-    /// What the driver loads: an uncompressed ELF image.
+    /// The file that the driver loads: an uncompressed ELF image.
     pub image: PathBuf,
-    /// The initial file system: the guest as `/init`, and the kernel's modules. `None` where the kernel has all that it
-    /// needs built in, and the guest is in the root file system.
+    /// The initial file system: the guest as `/init`, and the kernel's modules. `None` if all needed modules are built
+    /// into the kernel, and the guest is in the root file system.
     pub initramfs: Option<PathBuf>,
-    /// More words for the kernel's command line, after the driver's own.
+    /// Further words for the kernel's command line, after the driver's own.
     pub command_line: Vec<String>,
 }
 
@@ -60,13 +60,13 @@ pub struct Kernel {
 pub struct Disk {
     /// The image.
     pub path: PathBuf,
-    /// What is in it.
+    /// The format of the image.
     pub format: DiskFormat,
-    /// The guest may only read it.
+    /// Whether the guest may only read the disk.
     pub read_only: bool,
-    /// At most so many bytes a second, in both directions together.
+    /// The most bytes a second, in both directions together.
     pub bandwidth: Option<RateLimit>,
-    /// At most so many operations a second.
+    /// The most operations a second.
     pub operations: Option<RateLimit>,
 }
 
@@ -79,16 +79,16 @@ pub enum DiskFormat {
     Qcow2,
 }
 
-/// A token bucket: what may be used at once, and how fast it fills again.
+/// A token bucket: how much may be used at once, and how fast the bucket fills again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Units that come back each second.
+    /// The units that come back each second.
     pub per_second: u64,
-    /// Units that a rested machine may use at once, besides.
+    /// The units that a rested machine may use at once in addition.
     pub burst: u64,
 }
 
-/// A TAP interface that exists on the host, and how the guest is to use it.
+/// A TAP interface that exists on the host, and the guest's settings for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TapInterface {
     /// The interface's name on the host.
@@ -97,15 +97,15 @@ pub struct TapInterface {
     pub mac: MacAddress,
     /// The guest's address.
     pub address: Ipv4Addr,
-    /// How many bits of it are the network's.
+    /// The length of the network's prefix, in bits of the address.
     pub prefix: u8,
-    /// Where everything else is sent.
+    /// The guest's router to all other networks.
     pub gateway: Ipv4Addr,
     /// Name servers for the guest, the first one first.
     pub name_servers: Vec<IpAddr>,
-    /// At most so many bytes a second into the guest.
+    /// The most bytes a second into the guest.
     pub receive: Option<RateLimit>,
-    /// At most so many bytes a second out of the guest.
+    /// The most bytes a second out of the guest.
     pub send: Option<RateLimit>,
 }
 
@@ -121,14 +121,14 @@ pub struct InvalidMac(String);
 // === impl MachineId ===
 
 impl MachineId {
-    /// What is in `/etc/machine-id` (machine-id(5)), the same for the machine's whole life. Nobody who knows it knows the
-    /// id that it is made from, which a copy could otherwise find in the memory that it began with.
+    /// Returns the contents of `/etc/machine-id` (machine-id(5)), which stay the same for the machine's whole life.
+    /// They do not reveal the id that they are made from, so a copy cannot learn it from the memory that it began with.
     pub fn machine_id(self) -> String {
         let digest = Sha256::digest([b"emergent machine-id ".as_slice(), self.as_uuid().as_bytes()].concat());
         hexadecimal(&digest[..16])
     }
 
-    /// The machine's host name.
+    /// Returns the machine's host name.
     pub fn host_name(self) -> String {
         format!("workspace-{}", &self.machine_id()[..8])
     }
@@ -137,7 +137,7 @@ impl MachineId {
 // === impl MachineSpec ===
 
 impl MachineSpec {
-    /// What the guest is told on the kernel's command line.
+    /// Returns the words for the guest on the kernel's command line.
     pub(crate) fn guest_words(&self) -> Vec<String> {
         let mut words = vec![
             "emergent.root=/dev/vda".to_owned(),
@@ -163,7 +163,7 @@ impl MachineSpec {
 // === impl Disk ===
 
 impl Disk {
-    /// A raw image that the guest may write to, as fast as it can.
+    /// A raw image that the guest may write to without a limit of speed.
     pub fn raw(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), format: DiskFormat::Raw, read_only: false, bandwidth: None, operations: None }
     }

@@ -1,7 +1,7 @@
 //! The host's side of channels on a machine's serial ports.
 //!
-//! Each port is a Unix socket that takes one connection at a time. Who uses it holds a lock on a file beside it: the
-//! lock goes with the process that has it, so a port whose user was killed is free again.
+//! Each port is a Unix socket that takes one connection at a time. The user of a port holds a lock on a file beside it:
+//! the lock ends with the process that has it, so a port whose user was killed is free again.
 
 use std::{
     fs::File,
@@ -20,7 +20,7 @@ use tokio::{
     time::timeout,
 };
 
-/// How many ports a machine has. Two are a client's; the others are for who comes at the same time.
+/// How many ports a machine has. Two are for one client; the others are for clients at the same time.
 pub(crate) const PORTS: usize = 8;
 
 /// How long a greeting waits for its answer before the next one: at first, and at the most.
@@ -66,8 +66,8 @@ impl Port {
         Ok(None)
     }
 
-    /// Agrees with the guest on where the channel begins. `alive` is asked again and again while the guest says
-    /// nothing, and ends the wait by an error.
+    /// Agrees with the guest on where the channel begins. `alive` is asked again and again while the guest does not
+    /// answer, and ends the wait by an error.
     pub(crate) async fn agree<E, F>(mut self, mut alive: impl FnMut() -> F) -> Result<Channel, E>
     where
         E: From<io::Error>,

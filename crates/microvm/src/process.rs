@@ -1,4 +1,4 @@
-//! A monitor's process: found again by whoever has the machine's directory, never taken for another one.
+//! A monitor's process, found again by its machine's directory, and never mistaken for another one.
 
 use std::{
     fs, io,
@@ -34,8 +34,8 @@ pub(crate) enum Ending {
 }
 
 impl Ending {
-    /// How the process ended whose number is in `pid_file`, and which [`Process::find`] does not find; `None` when it is no
-    /// child of this process. It can be asked again until [`Ending::forget`].
+    /// Returns how the process ended whose number is in `pid_file` and which [`Process::find`] does not find; `None`
+    /// when it is no child of this process. The answer stays the same until [`Ending::forget`].
     pub(crate) fn of(pid_file: &Path) -> Option<Self> {
         Self::wait(pid_file, WaitIdOptions::NOWAIT)
     }
@@ -60,7 +60,7 @@ impl Ending {
     }
 }
 
-/// The process whose number is in a file, whichever that is by now.
+/// Opens the process whose number is in a file, whichever process has the number now.
 fn open(pid_file: &Path) -> io::Result<Option<(Pid, OwnedFd)>> {
     let text = match fs::read_to_string(pid_file) {
         Ok(text) => text,
@@ -76,8 +76,8 @@ fn open(pid_file: &Path) -> io::Result<Option<(Pid, OwnedFd)>> {
 }
 
 impl Process {
-    /// The process whose number is in `pid_file`, if it lives and is the one that was started for a machine: its command
-    /// line has `mark` in it.
+    /// Finds the process whose number is in `pid_file`, if it lives and was started for this machine: its command line
+    /// contains `mark`.
     pub(crate) fn find(pid_file: &Path, mark: &[u8]) -> io::Result<Option<Self>> {
         let Some((pid, handle)) = open(pid_file)? else { return Ok(None) };
         // Read after the handle is held. A process that has ended and was not waited for has an empty command line.

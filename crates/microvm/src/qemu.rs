@@ -1,8 +1,8 @@
 //! Machines run by QEMU: its small `microvm` machine, on KVM where that works, emulated elsewhere.
 //!
-//! QEMU runs as a process of its own and knows nothing of us. Its directory has the number of its process, sockets for
-//! commands and channels, and nothing that it needs for good. When the guest ends by itself QEMU stays, so that it can
-//! be asked why; whoever asks first writes the reason down and ends it.
+//! QEMU runs as a process of its own, independent of this one. The machine's directory has the number of the process,
+//! sockets for commands and channels, and nothing that the machine needs for good. When the guest ends by itself, QEMU
+//! stays so that it can be asked for the reason; the first caller that asks writes the reason down and ends QEMU.
 
 #[cfg(target_arch = "x86_64")]
 mod clock;
@@ -43,38 +43,38 @@ use crate::{
 const START_PATIENCE: Duration = Duration::from_secs(30);
 const START_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Why the machine is gone, once somebody knows.
+/// The file with the reason why the machine is gone, once it is known.
 const REASON: &str = "gone.json";
 
-/// How the driver is set up.
+/// The settings of the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QemuSettings {
-    /// The program.
+    /// The path of QEMU's program.
     pub program: PathBuf,
-    /// What is booted to see whether machines boot. Without one every probe fails, and says so.
+    /// The kernel that is booted to test whether machines boot. Without one every test fails, with a message about it.
     pub probe_kernel: Option<Kernel>,
-    /// The directory of the machine that is booted for that, made if it is missing; `None` is one that is removed again.
-    /// What an earlier process has left there is ended.
+    /// The directory of the test machine, made if it is missing; `None` takes a temporary directory that is removed
+    /// again. A test machine that an earlier process has left in the directory is ended.
     pub probe_dir: Option<PathBuf>,
-    /// What carries machines out; `None`: what the probe finds, KVM before emulation.
+    /// The acceleration of machines; `None` takes what the test finds, KVM before emulation.
     pub acceleration: Option<Acceleration>,
-    /// What carries channels to guests.
+    /// The transport of channels to guests.
     pub channels: QemuChannels,
 }
 
-/// What carries channels to the guest of a machine.
+/// The transport of channels to the guest of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum QemuChannels {
     /// Serial ports of QEMU's own, which are saved and restored with the machine.
     #[default]
     Serial,
-    /// Vsock, as under Firecracker, by a vhost-user device: a process beside QEMU that is the caller's. It waits for QEMU at
-    /// `vhost-vsock.sock` in the machine's directory before the boot, and for calls to the guest at `vsock.sock`. QEMU
-    /// refuses to save such a machine.
+    /// Vsock, as under Firecracker, by a vhost-user device: a process beside QEMU that the caller runs. It waits for
+    /// QEMU at `vhost-vsock.sock` in the machine's directory before the boot, and for calls to the guest at
+    /// `vsock.sock`. QEMU refuses to save such a machine.
     Vsock,
 }
 
-/// The driver. Cheap: everything about machines is in their directories. Clones are the same.
+/// The driver. Cheap to make: all state of machines is in their directories. Clones are the same driver.
 #[derive(Debug, Clone)]
 pub struct Qemu {
     settings: QemuSettings,
@@ -99,12 +99,12 @@ impl Default for QemuSettings {
 // === impl Qemu ===
 
 impl Qemu {
-    /// A driver. Does nothing yet.
+    /// Makes a driver; starts nothing yet.
     pub fn new(settings: QemuSettings) -> Self {
         Self { settings, version: Arc::default(), probed: Arc::default() }
     }
 
-    /// What carries machines out, and which QEMU it is.
+    /// Returns the acceleration of machines and QEMU's version.
     async fn usable(&self) -> Result<(Acceleration, String), BootError> {
         let unsupported = |reason| BootError::Unsupported { vmm: VmmKind::Qemu, reason };
         // Where there is nothing to choose, the machine that is wanted shows by itself whether it boots.
@@ -117,7 +117,7 @@ impl Qemu {
         }
     }
 
-    /// What QEMU says that it is; an error is a sentence for people.
+    /// Returns QEMU's version; an error is a sentence for people.
     async fn version(&self) -> Result<String, String> {
         let program = &self.settings.program;
         let asked = self.version.get_or_try_init(|| probe::version(program)).await.cloned();
@@ -196,7 +196,7 @@ impl Qemu {
         })
     }
 
-    /// Why there is no process.
+    /// Returns the reason why there is no process.
     fn reason(dir: &Path) -> GoneReason {
         let noted = fs::read(dir.join(REASON)).ok().and_then(|text| serde_json::from_slice::<Noted>(&text).ok());
         match noted {
@@ -207,7 +207,7 @@ impl Qemu {
         }
     }
 
-    /// An error that says that the machine is gone, if that is what is behind `error`.
+    /// Turns `error` into [`VmmError::Gone`] if its cause is that the machine is gone.
     async fn explain(&self, dir: &Path, error: VmmError) -> VmmError {
         match self.process(dir) {
             Ok(None) => VmmError::Gone(Self::reason(dir)),
@@ -230,7 +230,7 @@ impl Qemu {
         }
     }
 
-    /// What QEMU says of the machine.
+    /// Asks QEMU for the machine's state.
     async fn ask_state(&self, dir: &Path) -> Result<MachineState, VmmError> {
         let mut questions = Qmp::connect(&command::question_socket(dir)).await?;
         let status = questions.command("say how the machine is", "query-status", json!({})).await?;
@@ -339,7 +339,7 @@ impl From<io::Error> for VmmError {
     }
 }
 
-/// Why a machine is gone, as it is written down.
+/// The reason why a machine is gone, as it is written down.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Noted {
     panic: Option<String>,
@@ -352,21 +352,21 @@ fn note(dir: &Path, reason: &Noted) -> Result<(), VmmError> {
     written.and_then(|()| fs::rename(&aside, &path)).map_err(|source| VmmError::File { action: "write", path, source })
 }
 
-/// The end of what the machine has written to its console. The guest can write anything there.
+/// Returns the end of the machine's console output. The guest can write anything there.
 async fn console(qmp: &mut Qmp) -> Result<String, VmmError> {
     let arguments = json!({"device": command::CONSOLE, "size": command::CONSOLE_BYTES, "format": "utf8"});
     let text = qmp.command("show the console", "ringbuf-read", arguments).await?;
     Ok(text.as_str().unwrap_or_default().to_owned())
 }
 
-/// What the kernel said when it gave up, if it did.
+/// Returns the kernel's message if it panicked.
 fn panic_message(console: &str) -> Option<String> {
     const LONGEST: usize = 200;
     let line = console.lines().rev().find_map(|line| Some(line.split_once("Kernel panic - not syncing: ")?.1))?;
     Some(line.chars().filter(|character| !character.is_control()).take(LONGEST).collect())
 }
 
-/// Removes what the driver keeps in a machine's directory.
+/// Removes the driver's files from a machine's directory.
 fn clear(dir: &Path) -> io::Result<()> {
     let ports = (0..ports::PORTS).flat_map(|number| [ports::socket(dir, number), ports::lock_file(dir, number)]);
     let own = [command::pid_file(dir), command::control_socket(dir), command::question_socket(dir), dir.join(REASON)];
@@ -380,7 +380,7 @@ fn clear(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What QEMU says when it cannot start.
+/// Returns the path of the file with QEMU's error messages.
 fn log_file(dir: &Path) -> PathBuf {
     dir.join("vmm.log")
 }

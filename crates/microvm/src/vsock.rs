@@ -1,5 +1,5 @@
-//! The host's side of channels by vsock. Whatever drives the machine's device passes calls on that come by a Unix socket:
-//! Firecracker itself, or a process beside QEMU.
+//! The host's side of channels by vsock. The process that drives the machine's device passes on calls that come by a
+//! Unix socket: Firecracker itself, or a process beside QEMU.
 
 use std::{io, path::Path, time::Duration};
 
@@ -20,8 +20,8 @@ const CALL_PATIENCE: Duration = Duration::from_secs(2);
 /// The longest answer to a call.
 const LONGEST_ANSWER: usize = 32;
 
-/// Calls the guest of a machine's directory until it answers. `alive` is asked after each call that it does not, and ends
-/// the wait by an error.
+/// Calls the guest of a machine's directory until it answers. `alive` is asked after each call without an answer, and
+/// ends the wait by an error.
 pub(crate) async fn open<E, F>(dir: &Path, alive: impl Fn() -> F) -> Result<UnixStream, E>
 where
     F: Future<Output = Result<(), E>>,
@@ -36,7 +36,7 @@ where
     }
 }
 
-/// Calls once, by Firecracker's handshake, which others have taken over.
+/// Calls once, by Firecracker's handshake, which other programs have adopted.
 async fn call(socket: &Path) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(socket).await?;
     stream.write_all(format!("CONNECT {VSOCK_PORT}\n").as_bytes()).await?;

@@ -23,14 +23,14 @@ use crate::engine::{EngineError, bounded};
 
 /// How much of one piece of the guest's standard error is logged.
 const LOGGED_BYTES: usize = 1024;
-/// Room for what the engine sends at once.
+/// The size of the buffer for the engine's output, in bytes.
 const OUTPUT_CAPACITY: usize = 64 * 1024;
 
 /// Standard input and output of a process in a container, demultiplexed. Dropping it closes both.
 struct Stdio {
     output: Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> + Send>>,
     input: Pin<Box<dyn AsyncWrite + Send>>,
-    /// What has come and has not been read.
+    /// Output that was received and has not been read.
     pending: Bytes,
 }
 
@@ -102,7 +102,7 @@ impl AsyncWrite for Stdio {
     }
 }
 
-/// Logs what a guest says for people. It is the guest's to choose, so it is cut, and quoted.
+/// Logs a guest's message for people. The guest chooses the text, so it is cut and quoted.
 fn log(message: &[u8]) {
     let text = String::from_utf8_lossy(&message[..message.len().min(LOGGED_BYTES)]);
     tracing::debug!(bytes = message.len(), stderr = ?text.trim_end(), "a guest says");

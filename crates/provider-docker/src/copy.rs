@@ -1,7 +1,7 @@
-//! Copying the files of volumes into others.
+//! The copying of files of volumes into other volumes.
 //!
-//! The guest's own program does it, in a container without an image, a network or a name for anything but the
-//! volumes: what is in them is the agent's, and the server's host never looks at it.
+//! The guest's own program copies, in a container without an image, a network or a name for anything but the volumes:
+//! the files are the agent's, and the server's host never reads them.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -29,39 +29,40 @@ use crate::{
 
 /// How long the copying of a volume may take.
 pub(crate) const COPY_DEADLINE: Duration = Duration::from_secs(15 * 60);
-/// Making and starting containers may take longer than other calls on a busy host.
+/// How long containers may take to be made and started, which is longer than other calls on a busy host.
 const START_DEADLINE: Duration = Duration::from_secs(60);
-/// The runtime that every Docker Engine has. What runs is our own program, and it is quickest here.
+/// The runtime that every Docker Engine has. The container runs only our own program, and is quickest under this
+/// runtime.
 const RUNTIME: &str = "runc";
-/// Reading what others own, and giving copies their owners and modes; nothing else.
+/// The capabilities to read others' files, and to give copies their owners and modes; nothing else.
 const CAPABILITIES: [&str; 5] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD"];
-/// Room for the table of hard links of a tree with millions of files.
+/// The memory limit: room for the table of hard links of a tree with millions of files.
 const MEMORY_BYTES: i64 = 512 << 20;
 const PIDS: i64 = 16;
 const FROM: &str = "/from";
 const TO: &str = "/to";
-/// How much of the program's answer is read.
+/// The most bytes of the program's answer that are read.
 const ANSWER_BYTES: u64 = 4096;
 
-/// Why files were not copied.
+/// The reason why files were not copied.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CopyError {
-    /// The engine did not do it.
+    /// The engine failed.
     #[error("the engine failed")]
     Engine(#[from] EngineError),
-    /// The program says why.
+    /// The program failed, with its reason.
     #[error("{0}")]
     Failed(String),
 }
 
-/// A container that copies as soon as it is told to. Its program ends when this is dropped and has not been told.
+/// A container that copies on command. Its program ends when this is dropped before the command.
 pub(crate) struct Copy {
     container: String,
     program: ByteStream,
 }
 
-/// Copies all files of the first volume of each pair into the second, which is empty. `id` tells this copying from
-/// others.
+/// Copies all files of the first volume of each pair into the second, which is empty. `id` distinguishes this copying
+/// from others.
 pub(crate) async fn between_volumes(parts: &Parts, id: Uuid, pairs: &[(String, String)]) -> Result<(), CopyError> {
     let docker = parts.engine.client().await?;
     let copy = Copy::prepare(parts, id, pairs).await?;
@@ -82,7 +83,7 @@ fn name(id: Uuid) -> String {
 // === impl Copy ===
 
 impl Copy {
-    /// Makes and starts the container, so that nothing is left to do but to copy. It is to be [`clear`]ed in any case.
+    /// Makes and starts the container, so that only the copying is left to do. The caller [`clear`]s it in any case.
     pub(crate) async fn prepare(parts: &Parts, id: Uuid, pairs: &[(String, String)]) -> Result<Self, EngineError> {
         let docker = parts.engine.client().await?;
         parts.guest.ensure(&parts.engine).await?;
@@ -128,7 +129,7 @@ impl Copy {
         Ok(Self { container, program })
     }
 
-    /// Copies, and says how many bytes the files of each pair have.
+    /// Copies the files; returns the number of bytes of each pair's files.
     pub(crate) async fn run(mut self, docker: &Docker) -> Result<Vec<u64>, CopyError> {
         let copying = async {
             // A program that has ended does not hear it, and says nothing.
@@ -150,7 +151,7 @@ impl Copy {
     }
 }
 
-/// What is said of a program that has ended without a word.
+/// Returns the error for a program that has ended without an answer.
 async fn silent_end(docker: &Docker, container: &str) -> Result<CopyError, EngineError> {
     let mut ended = Box::pin(docker.wait_container(container, None::<WaitContainerOptions>));
     // Whatever comes of it, the container is looked at.

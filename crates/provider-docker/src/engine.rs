@@ -1,4 +1,4 @@
-//! The way to the Docker Engine: connected when first needed, every call bounded in time, every error of one type.
+//! The connection to the Docker Engine: made when first needed, every call bounded in time, every error of one type.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ const LIBRARY_DEADLINE_SECONDS: u64 = 600;
 /// One Docker Engine, whether it is up or not.
 pub(crate) struct Engine {
     host: String,
-    /// The client, once the engine has told which version of its API it speaks.
+    /// The client, once the engine has named the version of its API.
     client: OnceCell<Docker>,
 }
 
-/// Why the engine did not do what it was asked.
+/// The reason why a call of the engine failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EngineError {
-    /// It took too long.
+    /// The engine took too long.
     #[error("no answer within {} s", .0.as_secs())]
     Silent(Duration),
-    /// It refused, or could not be asked.
+    /// The engine refused, or could not be asked.
     #[error(transparent)]
     Docker(#[from] Error),
 }
@@ -41,7 +41,7 @@ impl Engine {
         format!("Docker at {}", self.host)
     }
 
-    /// What to do when it does not answer.
+    /// Returns a remedy for an engine that does not answer.
     pub(crate) fn advice(&self) -> String {
         match self.host.strip_prefix("unix://") {
             Some(path) => format!("start Docker (`systemctl start docker`), and see that this user may use {path}"),
@@ -49,12 +49,12 @@ impl Engine {
         }
     }
 
-    /// Whether it runs on this machine, as far as its address tells.
+    /// Whether the engine runs on this machine, by its address.
     pub(crate) fn is_local(&self) -> bool {
         self.host.starts_with("unix://")
     }
 
-    /// A client that speaks the engine's version of the API.
+    /// Returns a client that speaks the engine's version of the API.
     pub(crate) async fn client(&self) -> Result<&Docker, EngineError> {
         let connect = async {
             let docker = if let Some(path) = self.host.strip_prefix("unix://") {
@@ -101,12 +101,12 @@ impl Engine {
     }
 }
 
-/// A call with the usual deadline.
+/// Runs a call with the usual deadline.
 pub(crate) async fn bounded<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, EngineError> {
     within(CALL_DEADLINE, call).await
 }
 
-/// A call with a deadline of its own.
+/// Runs a call with a deadline of its own.
 pub(crate) async fn within<T>(
     deadline: Duration,
     call: impl Future<Output = Result<T, Error>>,
@@ -120,17 +120,17 @@ pub(crate) async fn within<T>(
 // === impl EngineError ===
 
 impl EngineError {
-    /// Nothing of that name is there.
+    /// Whether nothing of that name exists.
     pub(crate) fn is_missing(&self) -> bool {
         self.status() == Some(404)
     }
 
-    /// The name is taken, the volume is in use, or the container is not in the right state.
+    /// Whether the name is taken, the volume is in use, or the container is not in the right state.
     pub(crate) fn is_conflict(&self) -> bool {
         self.status() == Some(409)
     }
 
-    /// What the engine said, where it said something.
+    /// Returns the engine's message, if it sent one.
     pub(crate) fn message(&self) -> String {
         match self {
             Self::Docker(Error::DockerResponseServerError { message, .. }) => message.clone(),
@@ -139,7 +139,7 @@ impl EngineError {
         }
     }
 
-    /// No answer came: it is not the question's fault.
+    /// Whether no answer came, for a reason other than the request.
     pub(crate) fn is_engine_down(&self) -> bool {
         match self {
             Self::Silent(_) => true,

@@ -1,10 +1,10 @@
 //! The packet filter that keeps guests from the host, private ranges and each other.
 //!
-//! Two nftables tables of our own, replaced as one transaction, beside whatever Docker and others have: a packet that
-//! these drop is gone whatever other tables say, and one that they accept still has to pass the others.
+//! Two nftables tables of our own, replaced as one transaction, beside those of Docker and others: a packet that our
+//! tables drop is gone whatever other tables decide, and one that they accept still has to pass the others.
 //!
-//! - `inet`: what is routed. Hooks `forward` (to anywhere else) and `input` (to the host).
-//! - `bridge`: what goes between two guests on one bridge, which `inet` sees only where `br_netfilter` is loaded.
+//! - `inet`: routed packets. Hooks `forward` (to anywhere else) and `input` (to the host).
+//! - `bridge`: frames between two guests on one bridge, which `inet` sees only where `br_netfilter` is loaded.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -18,13 +18,13 @@ use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 
 use crate::network::Bridges;
 
-/// What `outbound` does not reach: this host, private, shared, link-local (the metadata address), test, multicast and
-/// reserved ranges.
+/// The IPv4 ranges that `outbound` does not reach: this host, private, shared, link-local (the metadata address), test,
+/// multicast and reserved ranges.
 const DENIED_V4: &str = "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, \
                          192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/3";
-/// The same for IPv6: loopback, unique local, link-local, multicast.
+/// The IPv6 ranges that `outbound` does not reach: loopback, unique local, link-local, multicast.
 const DENIED_V6: &str = "::/127, fc00::/7, fe80::/10, ff00::/8";
-/// Refuses, so that nobody waits for an answer that never comes.
+/// The verdict that refuses a packet with an answer, so that its sender does not wait.
 const REJECT: &str = "reject with icmpx type admin-prohibited";
 /// The most links of the host that are filtered; a host has a handful.
 const MOST_LINKS: usize = 64;
@@ -33,19 +33,19 @@ const NFT_DEADLINE: Duration = Duration::from_secs(3);
 /// The rules for one server's bridges.
 pub(crate) struct Firewall {
     table: String,
-    /// Named in the table, so that it shows which rules are in force.
+    /// The rules' fingerprint. A chain of this name in the table shows which rules are in force.
     version: String,
-    /// The transaction; the second where the kernel cannot do the first.
+    /// The transaction; the second is for kernels that do not support the first.
     scripts: [String; 2],
 }
 
-/// Why the rules could not be set.
+/// The reason why the rules could not be set.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FirewallError {
     /// There is no `nft` program.
     #[error("nft could not be run")]
     NoNft(#[source] std::io::Error),
-    /// `nft` refused.
+    /// `nft` refused the rules.
     #[error("nft refused: {0}")]
     Refused(String),
     /// `nft` hangs.
@@ -62,7 +62,8 @@ pub(crate) fn is_denied(address: IpAddr) -> bool {
 // === impl Firewall ===
 
 impl Firewall {
-    /// The rules for these bridges: guests reach what is allowed and name servers, and no other neighbour of the host.
+    /// Makes the rules for these bridges: guests reach the allowed networks and the name servers, and no other
+    /// neighbour of the host.
     pub(crate) fn new(
         table: String,
         bridges: &Bridges,
@@ -96,7 +97,7 @@ impl Firewall {
 // === impl FirewallError ===
 
 impl FirewallError {
-    /// What is not filtered, why, and what to do.
+    /// Returns a warning about the missing filter, with the reason and a remedy.
     pub(crate) fn advice(&self) -> String {
         let consequence = "network: guests are not kept from the host, private ranges and the metadata address";
         match self {
@@ -107,8 +108,8 @@ impl FirewallError {
     }
 }
 
-/// The name servers that the engine gives containers on this host. They are often in a private range, and a guest
-/// that may go out may ask them for names.
+/// Returns the name servers that the engine gives containers on this host. They are often in a private range, and a
+/// guest that may go out may ask them for names.
 pub(crate) async fn resolvers() -> Vec<IpAddr> {
     // Where the first names only a local stub, the engine takes the second, as systemd-resolved keeps it.
     for path in ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"] {
@@ -121,13 +122,14 @@ pub(crate) async fn resolvers() -> Vec<IpAddr> {
     Vec::new()
 }
 
-/// The networks on the links of this host: their members are the host's neighbours, also in public ranges.
+/// Returns the networks on the links of this host: their members are the host's neighbours, also in public ranges.
 pub(crate) async fn neighbours() -> Vec<Ipv4Net> {
     on_link(&tokio::fs::read_to_string("/proc/net/route").await.unwrap_or_default())
 }
 
-/// The destinations without a gateway in the kernel's table of IPv4 routes, whose numbers are hexadecimal and in the
-/// machine's byte order. One wider than a /8 is no link, but a tunnel's way to everything.
+/// Returns the destinations without a gateway in the kernel's table of IPv4 routes, whose numbers are hexadecimal and
+/// in the machine's byte order. A destination wider than a /8 is left out: it is no link, but a tunnel's route to
+/// everything.
 fn on_link(routes: &str) -> Vec<Ipv4Net> {
     let networks = routes.lines().skip(1).filter_map(|route| {
         let fields: Vec<_> = route.split_whitespace().collect();
@@ -139,14 +141,14 @@ fn on_link(routes: &str) -> Vec<Ipv4Net> {
     networks.take(MOST_LINKS).collect()
 }
 
-/// The name servers in a `resolv.conf` that are not on a loopback address.
+/// Returns the name servers in a `resolv.conf` that are not on a loopback address.
 fn name_servers(text: &str) -> Vec<IpAddr> {
     let servers = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
     let addresses = servers.filter_map(|server| server.split_whitespace().next()?.parse::<IpAddr>().ok());
     addresses.filter(|address| !address.is_loopback()).take(8).collect()
 }
 
-/// What both routed hooks decide about a packet that a guest sends.
+/// Returns the rules of both routed hooks for a packet that a guest sends.
 fn routed(bridges: &Bridges, allow: &[IpNet], resolvers: &[IpAddr], neighbours: &[Ipv4Net]) -> String {
     let mut rules = vec!["ct state established,related accept".to_owned()];
     rules.push("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } accept".to_owned());
@@ -163,8 +165,8 @@ fn routed(bridges: &Bridges, allow: &[IpNet], resolvers: &[IpAddr], neighbours: 
     rules.join("\n    ")
 }
 
-/// What happens to a frame from one guest to another on the same bridge: by the bridge's name, and, for kernels that
-/// cannot match that, by the guests' addresses, which a guest without `NET_ADMIN` and `NET_RAW` cannot change.
+/// Returns the rules for a frame from one guest to another on the same bridge: by the bridge's name, and, for kernels
+/// that cannot match that, by the guests' addresses, which a guest without `NET_ADMIN` and `NET_RAW` cannot change.
 fn bridged(bridges: &Bridges) -> [String; 2] {
     let by_name = format!("meta ibrname {} drop", guests(bridges));
     let subnets = bridges.outbound.subnets.iter().chain(&bridges.isolated.subnets);
@@ -177,12 +179,12 @@ fn bridged(bridges: &Bridges) -> [String; 2] {
     [by_name, by_subnet.join("\n    ")]
 }
 
-/// Both bridges, as a set of interface names.
+/// Returns both bridges, as a set of interface names.
 fn guests(bridges: &Bridges) -> String {
     format!("{{ \"{}\", \"{}\" }}", bridges.outbound.name, bridges.isolated.name)
 }
 
-/// The whole transaction: both tables made if missing, dropped, and made anew.
+/// Returns the whole transaction: both tables made if missing, dropped, and made anew.
 fn script(table: &str, version: &str, bridges: &Bridges, routed: &str, bridged: &str) -> String {
     let guests = guests(bridges);
     let isolated = &bridges.isolated.name;

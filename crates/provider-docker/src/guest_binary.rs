@@ -9,7 +9,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-/// A static executable that containers run first.
+/// The static executable that containers run first.
 #[derive(Debug, Clone)]
 pub struct GuestBinary {
     file: Arc<Mutex<File>>,
@@ -21,16 +21,16 @@ pub struct GuestBinary {
 /// A file that cannot be the guest.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestBinaryError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("the guest binary {} cannot be read", path.display())]
     Unreadable {
-        /// Where it is.
+        /// The path of the file.
         path: PathBuf,
         /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// It is no executable that a container could run.
+    /// The file is no executable that a container could run.
     #[error(
         "{} is not a 64-bit Linux executable for x86_64 or aarch64; build the guest with `make build`, or set \
          EMERGENT_GUEST_PATH", .0.display()
@@ -48,7 +48,7 @@ pub(crate) enum Architecture {
 // === impl GuestBinary ===
 
 impl GuestBinary {
-    /// Opens and reads the file once. Whatever takes its name later does not matter any more.
+    /// Opens and reads the file once. A file that takes its name later has no effect.
     ///
     /// # Errors
     /// [`GuestBinaryError`].
@@ -60,10 +60,10 @@ impl GuestBinary {
         Ok(Self { file: Arc::new(Mutex::new(file)), size: bytes.len() as u64, hash: sha256(&bytes), architecture })
     }
 
-    /// Its bytes; takes as long as a disk does.
+    /// Reads the file's bytes from the disk.
     ///
     /// # Errors
-    /// When they cannot be read, or somebody has written into the file since it was opened.
+    /// When they cannot be read, or the file was changed since it was opened.
     pub(crate) fn read(&self) -> io::Result<Vec<u8>> {
         let bytes = contents(&mut self.file.lock().unwrap_or_else(PoisonError::into_inner))?;
         if sha256(&bytes) == self.hash {
@@ -72,17 +72,17 @@ impl GuestBinary {
         Err(io::Error::other("the guest binary has been written to since the server started; start the server again"))
     }
 
-    /// How many bytes it has.
+    /// Returns the number of bytes.
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
-    /// The SHA-256 of its bytes, as hexadecimal digits.
+    /// Returns the SHA-256 of the bytes, as hexadecimal digits.
     pub(crate) fn hash(&self) -> &str {
         &self.hash
     }
 
-    /// What it was built for.
+    /// Returns the architecture that the guest was built for.
     pub(crate) fn architecture(&self) -> Architecture {
         self.architecture
     }
@@ -91,7 +91,7 @@ impl GuestBinary {
 // === impl Architecture ===
 
 impl Architecture {
-    /// The name that `uname -m` and the engine have for it.
+    /// Returns the architecture's name in `uname -m` and in the engine.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64",
@@ -99,7 +99,7 @@ impl Architecture {
         }
     }
 
-    /// What an executable was built for, from its ELF header.
+    /// Returns the architecture that an executable was built for, from its ELF header.
     fn of(executable: &[u8]) -> Option<Self> {
         let header = executable.first_chunk::<20>()?;
         let is_elf64_little_endian = header.starts_with(b"\x7fELF\x02\x01");

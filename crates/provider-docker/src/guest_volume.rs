@@ -1,8 +1,8 @@
 //! The read-only volume that brings the guest binary into every container, whatever its image.
 //!
 //! There is one volume for each build of the guest, named for the hash of its contents. Servers fill it through a
-//! container that never runs; that container's name is the lock, so that of all who find the volume empty one fills
-//! it and the others wait. A marker file, written after the binary, says that it is whole:
+//! container that never runs; that container's name is the lock, so that of all servers that find the volume empty one
+//! fills it and the others wait. A marker file, written after the binary, says that the binary is whole:
 //!
 //! ```text
 //!   volume of that name ──► carrier made ──► marker right? ──yes──► carrier removed: ready
@@ -40,9 +40,9 @@ use crate::{
     labels, removal,
 };
 
-/// What the names of these volumes begin with.
+/// The prefix of these volumes' names.
 const NAME: &str = "emergent-guest-";
-/// An image without contents, to make containers from that never run.
+/// An image without contents, for containers that never run.
 const CARRIER_IMAGE: &str = "emergent-guest-carrier";
 const CARRIER_TAG: &str = "1";
 /// A carrier older than this was left by a server that died.
@@ -55,7 +55,7 @@ const POLL: Duration = Duration::from_millis(50);
 pub(crate) struct GuestVolume {
     server: ServerId,
     binary: GuestBinary,
-    /// When the volume was made that is known to be whole. Held while it is filled.
+    /// The creation time of the volume that is known to be whole. Locked while the volume is filled.
     whole_since: Mutex<Option<String>>,
 }
 
@@ -66,22 +66,22 @@ impl GuestVolume {
         Self { server, binary, whole_since: Mutex::new(None) }
     }
 
-    /// What the guest was built for.
+    /// Returns the architecture that the guest was built for.
     pub(crate) fn architecture(&self) -> Architecture {
         self.binary.architecture()
     }
 
-    /// How containers mount it.
+    /// Returns the mount of the volume in containers.
     pub(crate) fn mount(&self) -> Mount {
         Mount { read_only: Some(true), ..self.writable_mount() }
     }
 
-    /// The same at another place.
+    /// Returns the mount of the volume at another path.
     pub(crate) fn mount_at(&self, path: &str) -> Mount {
         Mount { target: Some(path.to_owned()), ..self.mount() }
     }
 
-    /// Makes sure that the volume is there and whole. Costs one short call once that is known.
+    /// Ensures that the volume exists and is whole. Costs one short call once that is known.
     pub(crate) async fn ensure(&self, engine: &Engine) -> Result<(), EngineError> {
         let docker = engine.client().await?;
         let mut whole_since = self.whole_since.lock().await;
@@ -147,7 +147,8 @@ impl GuestVolume {
         bounded(docker.upload_to_container(carrier, Some(options), body_full(archive))).await
     }
 
-    /// Makes the container that fills the volume, which is also the right to do so; waits while another has it.
+    /// Makes the container that fills the volume; its existence is also the right to do so. Waits while another server
+    /// has it.
     async fn carrier(&self, engine: &Engine) -> Result<String, EngineError> {
         let docker = engine.client().await?;
         let name = format!("{}-carrier", self.name());
@@ -183,8 +184,8 @@ impl GuestVolume {
         }
     }
 
-    /// Removes a carrier whose maker has died: this server in an earlier life, since it makes one at a time, or
-    /// another one a good while ago.
+    /// Removes a carrier whose maker has died: an earlier process of this server, since a server makes one at a time,
+    /// or another server a good while ago.
     async fn remove_if_left_behind(&self, engine: &Engine, name: &str) -> Result<(), EngineError> {
         let docker = engine.client().await?;
         let Some(carrier) = found(bounded(docker.inspect_container(name, None)).await)? else { return Ok(()) };
@@ -203,7 +204,7 @@ impl GuestVolume {
     }
 }
 
-/// The binary, and after it the marker that says that the binary is whole.
+/// Returns a tar with the binary, and after it the marker that says that the binary is whole.
 fn archive(binary: &GuestBinary, marker: &str) -> io::Result<Bytes> {
     let bytes = binary.read()?;
     let mut archive = tar::Builder::new(Vec::with_capacity(bytes.len() + 4096));
@@ -213,18 +214,18 @@ fn archive(binary: &GuestBinary, marker: &str) -> io::Result<Bytes> {
     archive.into_inner().map(Bytes::from)
 }
 
-/// Whether a volume has a build of the guest.
+/// Whether a volume has a build of the guest, by its name.
 pub(crate) fn is_one(volume: &str) -> bool {
     volume.starts_with(NAME)
 }
 
-/// The image without contents.
+/// Returns the name of the image without contents.
 pub(crate) fn carrier_image() -> String {
     format!("{CARRIER_IMAGE}:{CARRIER_TAG}")
 }
 
-/// Gives the engine the image. It is the same image whoever makes it, so that of several who do so at the same time
-/// none leaves one behind without a name, as `docker import` would.
+/// Loads the image into the engine. Every server makes the same image, so that of several that do so at the same time
+/// none leaves an image without a name behind, as `docker import` would.
 async fn import_carrier_image(engine: &Engine) -> Result<(), EngineError> {
     let docker = engine.client().await?;
     let architecture = bounded(docker.version()).await?.arch.unwrap_or_default();

@@ -1,8 +1,8 @@
-//! Finding the image that a sandbox is made from.
+//! The lookup of the image that a sandbox is made from.
 //!
-//! The engine understands more than references: ids, and beginnings of ids, of whatever image it has. So what it finds is
-//! looked at: it has to carry the very reference, and to be no image of ours. From then on its id stands for it, and a
-//! reference that comes to stand for another image changes nothing.
+//! The engine understands more than references: ids, and prefixes of ids, of any image that it has. So the found image
+//! is checked: it has to carry the exact reference, and must not be an image of ours. From then on the image is
+//! addressed by its id, and a reference that is moved to another image changes nothing.
 
 use std::time::Duration;
 
@@ -23,16 +23,16 @@ const REMOVAL: Duration = Duration::from_secs(60);
 /// An image that the engine has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Image {
-    /// Its id, which stands for no other one.
+    /// The image's id, which no other image has.
     pub(crate) id: String,
-    /// The directories that it declares as volumes.
+    /// The directories that the image declares as volumes.
     pub(crate) volumes: Vec<String>,
-    /// Its size in bytes, with layers that it shares with others.
+    /// The image's size in bytes, with layers that it shares with others.
     pub(crate) bytes: u64,
 }
 
-/// Finds what a sandbox is made from: the snapshot's image, or its own, which is pulled where the engine does not have it or
-/// the project may not take what the engine has.
+/// Returns the image of a sandbox: the snapshot's image, or the spec's, which is pulled if the engine does not have it
+/// or the project may not use the engine's copy.
 pub(crate) async fn ensure(
     parts: &Parts,
     spec: &SandboxSpec,
@@ -66,14 +66,14 @@ pub(crate) async fn ensure(
     pulled.ok_or_else(|| unavailable("what the registry gave does not carry this name; ask for another tag".to_owned()))
 }
 
-/// The image that carries this very reference and is none of ours.
+/// Finds the image that carries this exact reference and is none of ours.
 pub(crate) async fn find(parts: &Parts, image: &ImageRef) -> Result<Option<ImageInspect>, EngineError> {
     let docker = parts.engine.client().await?;
     let inspected = found(bounded(docker.inspect_image(image.as_str())).await)?;
     Ok(inspected.filter(|inspected| carries(inspected, image) && !is_ours(inspected)))
 }
 
-/// Removes a reference that stands for that id, and with the last one the image. False when containers use it.
+/// Removes a reference that names this id, and with the last reference the image. False when containers use the image.
 pub(crate) async fn remove(parts: &Parts, image: &ImageRef, id: &str) -> Result<bool, EngineError> {
     if find(parts, image).await?.and_then(|found| found.id).as_deref() != Some(id) {
         return Ok(true);
@@ -98,7 +98,7 @@ fn is_ours(inspected: &ImageInspect) -> bool {
     labels.is_some_and(|labels| labels.keys().any(|key| key.starts_with(labels::PREFIX)))
 }
 
-/// Whether what the engine has may be taken.
+/// Whether the project may use the engine's copy of an image.
 fn is_admitted(access: &ImageAccess, id: &str) -> bool {
     match access {
         ImageAccess::Operator | ImageAccess::Admitted => true,

@@ -1,4 +1,4 @@
-//! Getting an image from its registry.
+//! The pull of an image from its registry.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -9,13 +9,13 @@ use tokio::time::timeout;
 
 use crate::engine::{Engine, EngineError};
 
-/// How long a registry may take for its first sign of life.
+/// How long a registry may take for its first message.
 const FIRST_SIGN: Duration = Duration::from_secs(9);
 /// How long a pull may show no progress after that.
 const STALL: Duration = Duration::from_secs(120);
-/// The most layers whose progress is kept; an image that has more is of the registry's making, not a real one.
+/// The most layers whose progress is kept; an image with more layers is no real one, but an invention of the registry.
 const MOST_LAYERS: usize = 1_000;
-/// The default registry, by the name that its credentials go by.
+/// The default registry, under the name that its credentials have.
 const DEFAULT_REGISTRY: &str = "https://index.docker.io/v1/";
 
 /// Has the engine pull the image of a spec.
@@ -46,8 +46,8 @@ fn silent_registry(patience: Duration) -> EngineError {
     EngineError::Docker(bollard::errors::Error::DockerStreamError { error })
 }
 
-/// What went wrong with a pull and what to do. The engine's words are repeated only where the registry is the default one
-/// or the operator's: they have in them what the other side answers, whoever that is.
+/// Returns a message about a failed pull, with a remedy. The engine's words are repeated only if the registry is the
+/// default one or the operator's: they contain the answer of the other side, which may be any host.
 pub(crate) fn explain(image: &ImageRef, words: &str, names_registry: bool) -> String {
     let host = image.registry_host();
     let registry = host.unwrap_or("Docker Hub");
@@ -81,14 +81,14 @@ pub(crate) fn explain(image: &ImageRef, words: &str, names_registry: bool) -> St
     format!("{meaning} (the engine says: {words})")
 }
 
-/// How far each layer is.
+/// The progress of each layer.
 #[derive(Default)]
 struct Layers(HashMap<String, (u64, u64)>);
 
 // === impl Layers ===
 
 impl Layers {
-    /// Takes in a message, and says how far the whole is.
+    /// Takes in a message; returns the progress of the whole pull.
     fn take(&mut self, message: CreateImageInfo) -> PullProgress {
         let status = message.status.unwrap_or_default();
         let bytes = |count: Option<i64>| count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0);

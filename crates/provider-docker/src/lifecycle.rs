@@ -1,4 +1,4 @@
-//! Starting, stopping, freezing and removing containers.
+//! The start, stop, freeze and removal of containers.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::{
 
 /// How long the guest has to end its processes.
 const STOP_GRACE_SECONDS: i32 = 10;
-/// How long a stop may take with all that the engine does around it.
+/// How long a stop may take with all the engine's work around it.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 const START_DEADLINE: Duration = Duration::from_secs(60);
 

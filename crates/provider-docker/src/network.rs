@@ -1,4 +1,4 @@
-//! The networks that workspaces are on, and whether what they reach is filtered.
+//! The networks of workspaces, and the check whether their traffic is filtered.
 
 use std::{
     collections::HashMap,
@@ -18,16 +18,16 @@ use crate::{
     labels,
 };
 
-/// The network of ours for `outbound`, and its bridge. Fixed names, so that the packet filter can name them.
+/// The network of ours for `outbound`, and its bridge. Their names are fixed, so that the packet filter can name them.
 const OUTBOUND: (&str, &str) = ("emergent-outbound", "emg-outbound");
 /// The network of ours for `isolated`, and its bridge.
 const ISOLATED: (&str, &str) = ("emergent-isolated", "emg-isolated");
 const BRIDGE_NAME_OPTION: &str = "com.docker.network.bridge.name";
 const ICC_OPTION: &str = "com.docker.network.bridge.enable_icc";
-/// A name server that there is none at (a range for documentation): names are not looked up outside for a network
+/// An address without a name server (of a range for documentation): no names are looked up outside for a network
 /// without an outside, which older engines would do on a guest's behalf.
 const NO_NAME_SERVER: &str = "192.0.2.1";
-/// So that a guest does not wait long for the answer that does not come.
+/// The resolver's options that keep a guest from waiting long for an answer that never comes.
 const NO_PATIENCE: [&str; 2] = ["timeout:1", "attempts:1"];
 
 /// The networks of this server's workspaces.
@@ -36,16 +36,16 @@ pub(crate) struct Networks {
     outbound: String,
     allow: Vec<IpNet>,
     state: Mutex<State>,
-    /// The same as the state says of it, for those who cannot wait.
+    /// Whether the state is filtered, for callers that cannot wait.
     is_filtered: AtomicBool,
 }
 
-/// What was last found out.
+/// The state of the networks when they were last checked.
 #[derive(Debug, Clone, Default)]
 struct State {
-    /// The networks are there, and it was seen whether they are filtered.
+    /// Whether the networks exist and it is known if they are filtered.
     is_established: bool,
-    /// Why guests are not filtered; `None` when they are.
+    /// The reason why guests are not filtered; `None` when they are.
     unfiltered: Option<String>,
 }
 
@@ -56,24 +56,24 @@ pub(crate) struct Bridges {
     pub(crate) isolated: Bridge,
 }
 
-/// A network as the kernel has it.
+/// A network's bridge in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Bridge {
-    /// The interface.
+    /// The name of the interface.
     pub(crate) name: String,
     /// The addresses of the guests on it.
     pub(crate) subnets: Vec<IpNet>,
 }
 
-/// How a container is put on its network.
+/// The settings that put a container on its network.
 pub(crate) struct Attachment {
     /// The engine's network mode.
     pub(crate) mode: String,
-    /// Name servers, where the engine's own choice is not right, and how they are asked.
+    /// Name servers and resolver options that replace the engine's choice, where that is not right.
     pub(crate) dns: Option<(Vec<String>, Vec<String>)>,
     /// Name servers of this host, for guests that do not reach the engine's own.
     pub(crate) name_servers: Vec<IpAddr>,
-    /// What is weaker than it should be.
+    /// A warning about weak isolation.
     pub(crate) warning: Option<String>,
 }
 
@@ -93,7 +93,7 @@ impl Networks {
         Self { outbound, allow, state: Mutex::default(), is_filtered: AtomicBool::new(false) }
     }
 
-    /// Makes sure that a policy's network is there and filtered, before a container is put on it.
+    /// Ensures that a policy's network exists and is filtered, before a container is put on it.
     pub(crate) async fn attach(&self, engine: &Engine, policy: NetworkPolicy) -> Result<Attachment, EngineError> {
         let name = match policy {
             NetworkPolicy::None => return Ok(Attachment::to_nothing()),
@@ -110,12 +110,13 @@ impl Networks {
         Ok(Attachment { mode: name, dns, name_servers, warning: unfiltered })
     }
 
-    /// Makes sure that guests are filtered, before one is started again.
+    /// Ensures that guests are filtered, before one is started again.
     pub(crate) async fn ensure_filtered(&self, engine: &Engine) -> Result<(), EngineError> {
         self.ensure(engine, &self.outbound).await.map(drop)
     }
 
-    /// Establishes everything unless it was before and the network is still there. Answers as `verify` does.
+    /// Establishes networks and filter unless this was done before and the network still exists. Returns the same as
+    /// [`verify`](Self::verify).
     async fn ensure(&self, engine: &Engine, network: &str) -> Result<Option<String>, EngineError> {
         let known = self.state.lock().await.clone();
         if known.is_established && find_network(engine, network).await?.is_some() {
@@ -124,7 +125,8 @@ impl Networks {
         self.verify(engine).await
     }
 
-    /// Looks at networks and filter again, and mends them. Answers why guests are not filtered, if they are not.
+    /// Checks networks and filter again, and repairs them. Returns the reason why guests are not filtered, if they are
+    /// not.
     pub(crate) async fn verify(&self, engine: &Engine) -> Result<Option<String>, EngineError> {
         let mut state = self.state.lock().await;
         *state = self.establish(engine).await?;
@@ -132,12 +134,12 @@ impl Networks {
         Ok(state.unfiltered.clone())
     }
 
-    /// Whether guests were filtered when that was last looked at.
+    /// Whether guests were filtered at the last check.
     pub(crate) fn is_filtered(&self) -> bool {
         self.is_filtered.load(Ordering::Relaxed)
     }
 
-    /// Forgets what is known, since the engine says otherwise.
+    /// Forgets the state, since the engine's answers contradict it.
     pub(crate) async fn forget(&self) {
         *self.state.lock().await = State::default();
     }
@@ -160,8 +162,8 @@ impl Networks {
         Ok(State { is_established: true, unfiltered: filtered.err() })
     }
 
-    /// The packet filter's table: one for each outbound network, so that servers with different ones do not
-    /// replace each other's rules.
+    /// Returns the name of the packet filter's table: one for each outbound network, so that servers with different
+    /// networks do not replace each other's rules.
     fn table(&self) -> String {
         match self.outbound == OUTBOUND.0 {
             true => "emergent".to_owned(),
@@ -170,7 +172,7 @@ impl Networks {
     }
 }
 
-/// The bridge's name for a network that we make, 15 characters at most.
+/// Returns the name of the bridge of a network that we make, 15 characters at most.
 fn bridge_for(network: &str) -> String {
     match network == OUTBOUND.0 {
         true => OUTBOUND.1.to_owned(),
@@ -187,7 +189,7 @@ async fn find_network(engine: &Engine, name: &str) -> Result<Option<NetworkInspe
     found(bounded(engine.client().await?.inspect_network(name, None)).await)
 }
 
-/// Makes the network if it is not there, and answers its bridge.
+/// Makes the network if it does not exist; returns its bridge.
 async fn ensure_network(engine: &Engine, name: &str, bridge: &str, internal: bool) -> Result<Bridge, EngineError> {
     let docker = engine.client().await?;
     if let Some(network) = find_network(engine, name).await? {
@@ -215,7 +217,7 @@ async fn ensure_network(engine: &Engine, name: &str, bridge: &str, internal: boo
     }
 }
 
-/// The bridge of a network, by the name that the engine gives it when nobody else does.
+/// Returns the bridge of a network, by its set name or else by the engine's default name.
 fn bridge_of(network: &NetworkInspect) -> Bridge {
     let named = network.options.as_ref().and_then(|options| options.get(BRIDGE_NAME_OPTION)).cloned();
     let id = network.id.as_deref().unwrap_or_default();
@@ -226,7 +228,7 @@ fn bridge_of(network: &NetworkInspect) -> Bridge {
     }
 }
 
-/// Why the bridges are not where a packet filter of ours could see them.
+/// Returns the reason why a packet filter of this host does not see the bridges, if so.
 fn missing_bridge(engine: &Engine, bridges: &Bridges) -> Option<String> {
     let is_here = |bridge: &str| Path::new("/sys/class/net").join(bridge).exists();
     let here = engine.is_local() && is_here(&bridges.outbound.name) && is_here(&bridges.isolated.name);

@@ -1,4 +1,4 @@
-//! The provider itself: what its parts share, and what it says of itself.
+//! The provider itself: the state that its parts share, and its description.
 
 use std::{
     collections::HashMap,
@@ -30,17 +30,17 @@ pub struct DockerProvider {
     pub(crate) parts: Arc<Parts>,
 }
 
-/// What the provider's concerns share.
+/// The state that the parts of the provider share.
 pub(crate) struct Parts {
     pub(crate) engine: Engine,
     pub(crate) server: ServerId,
     pub(crate) guest: GuestVolume,
     pub(crate) networks: Networks,
     pub(crate) root_probe: RootProbe,
-    /// Why containers have ended, where the engine does not tell.
+    /// The reasons why containers have ended, where the engine does not tell.
     endings: Mutex<HashMap<WorkspaceId, ExitReason>>,
     pub(crate) registries: Registries,
-    /// Where containers that run keep their files, as far as somebody has asked.
+    /// The directories of running containers' files, cached on first use.
     places: Mutex<HashMap<WorkspaceId, Arc<Places>>>,
     gvisor: String,
     require_isolation: Isolation,
@@ -51,7 +51,7 @@ pub(crate) struct Parts {
 // === impl DockerProvider ===
 
 impl DockerProvider {
-    /// A provider for the engine that `config` names. Does not ask the engine anything: it may be down, and come.
+    /// Makes a provider for the engine that `config` names. Does not connect to the engine: it may be down now.
     ///
     /// # Errors
     /// [`ConfigError`] when the address can never work.
@@ -103,7 +103,7 @@ impl Provider for DockerProvider {
 // === impl Parts ===
 
 impl Parts {
-    /// What is known of the engine, asked for if nothing is.
+    /// Returns the engine's facts; queries the engine on first use.
     pub(crate) async fn facts(&self) -> Result<Arc<Facts>, EngineError> {
         match self.known_facts() {
             Some(facts) => Ok(facts),
@@ -111,7 +111,7 @@ impl Parts {
         }
     }
 
-    /// Asks the engine what it is.
+    /// Queries the engine for its facts.
     pub(crate) async fn refresh_facts(&self) -> Result<Arc<Facts>, EngineError> {
         let docker = self.engine.client().await?;
         let (version, info) = tokio::try_join!(bounded(docker.version()), bounded(docker.info()))?;
@@ -124,18 +124,18 @@ impl Parts {
         self.lock_facts().clone()
     }
 
-    /// Forgets what is known of the engine, since it says otherwise.
+    /// Forgets the engine's facts and networks, since its answers contradict them.
     pub(crate) async fn forget(&self) {
         *self.lock_facts() = None;
         self.networks.forget().await;
     }
 
-    /// Notes why a sandbox has ended or is about to.
+    /// Notes the reason why a sandbox has ended or is about to.
     pub(crate) fn note_ending(&self, workspace: WorkspaceId, why: ExitReason) {
         self.endings.lock().unwrap_or_else(PoisonError::into_inner).insert(workspace, why);
     }
 
-    /// Forgets what is known of a sandbox that goes, or is started anew.
+    /// Forgets the state of a sandbox that is removed or started anew.
     pub(crate) fn forget_sandbox(&self, workspace: WorkspaceId) {
         self.endings.lock().unwrap_or_else(PoisonError::into_inner).remove(&workspace);
         self.places.lock().unwrap_or_else(PoisonError::into_inner).remove(&workspace);
@@ -149,7 +149,7 @@ impl Parts {
         self.places.lock().unwrap_or_else(PoisonError::into_inner).insert(workspace, Arc::clone(places));
     }
 
-    /// Why a sandbox has ended that the engine says to have ended with `reason`.
+    /// Returns the reason why a sandbox has ended; `reason` is the engine's.
     pub(crate) fn explain(&self, workspace: WorkspaceId, container: &str, reason: ExitReason) -> ExitReason {
         let noted = self.endings.lock().unwrap_or_else(PoisonError::into_inner).get(&workspace).cloned();
         if let Some(noted) = noted {
@@ -168,7 +168,7 @@ impl Parts {
         }
     }
 
-    /// Whether sandboxes under this runtime are taken.
+    /// Checks that sandboxes under this runtime have the required isolation.
     pub(crate) fn check_isolation(&self, runtime: &Runtime) -> Result<(), CreateError> {
         if runtime.isolation() >= self.require_isolation {
             return Ok(());
@@ -186,7 +186,7 @@ impl Parts {
         })
     }
 
-    /// What is to be said of the runtime; logged the first time.
+    /// Returns the warning about the runtime, if there is one; logs it the first time.
     pub(crate) fn runtime_warning(&self, runtime: &Runtime) -> Option<String> {
         let warning = runtime.warning(&self.gvisor)?;
         if !self.warned.swap(true, Ordering::Relaxed) {
@@ -200,7 +200,7 @@ impl Parts {
     }
 }
 
-/// The word for it in `WORKSPACE_REQUIRE_ISOLATION`.
+/// Returns the word for an isolation in `WORKSPACE_REQUIRE_ISOLATION`.
 fn isolation_word(isolation: Isolation) -> &'static str {
     match isolation {
         Isolation::Container => "any",

@@ -1,5 +1,5 @@
-//! Which registries the engine is sent to for images that projects name: any that is in the public internet, and those that
-//! the operator names. The engine may reach what a project must not, such as services of its own host.
+//! The registries that the engine may pull projects' images from: those in the public internet, and those that the
+//! operator names. The engine can reach hosts that a project must not, such as services of its own host.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -27,9 +27,9 @@ impl Registries {
         image.registry_host().is_some_and(|host| self.0.iter().any(|named| named == host))
     }
 
-    /// Looks whether the registry of an image is in the public internet; the reason of a refusal is for people. The engine
-    /// looks its address up again: an answer that changes in between is not noticed, and nothing of what is there then
-    /// comes back.
+    /// Checks that the registry of an image is in the public internet; the reason of a refusal is for people. The
+    /// engine resolves the name again: an answer that changes in between is not noticed, but no contents of the host at
+    /// that address come back.
     pub(crate) async fn check(&self, image: &ImageRef) -> Result<(), String> {
         let Some(registry) = image.registry_host() else { return Ok(()) };
         let refused = |why: &str| Err(format!("{registry} {why}; WORKSPACE_PRIVATE_REGISTRIES admits such a registry"));
@@ -44,7 +44,7 @@ impl Registries {
     }
 }
 
-/// Whether an address is one of the public internet, by what workspaces with the network `outbound` may reach.
+/// Whether an address is in the public internet, by the ranges that workspaces with the network `outbound` may reach.
 fn is_public(address: IpAddr) -> bool {
     let address = address.to_canonical();
     let is_unicast = match address {

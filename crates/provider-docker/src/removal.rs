@@ -1,4 +1,4 @@
-//! Removing containers and volumes: what is gone is no error, and what somebody else removes is waited for.
+//! The removal of containers and volumes: a missing one is no error, and another's removal under way is waited for.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -18,11 +18,11 @@ use crate::{
     volumes::SandboxVolume,
 };
 
-/// How long a removal that is under way, or a volume that is still in use, is waited for.
+/// How long to wait for a removal that is under way, or for a volume that is still in use.
 const DEADLINE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(50);
 
-/// Removes a container, in whatever state it is, with its anonymous volumes.
+/// Removes a container in any state, with its anonymous volumes.
 pub(crate) async fn container(docker: &Docker, name: &str) -> Result<(), EngineError> {
     let deadline = Instant::now() + DEADLINE;
     loop {
@@ -48,8 +48,8 @@ pub(crate) async fn volume(docker: &Docker, name: &str) -> Result<(), EngineErro
     }
 }
 
-/// Removes the hosted servers' containers that mount a workspace's volume, so that the volume can go; their own volumes
-/// stay, and whoever drives them finds out.
+/// Removes the hosted servers' containers that mount a workspace's volume, so that the volume can be removed; their own
+/// volumes stay, and the code that drives the servers notices the loss.
 pub(crate) async fn sharers_of(docker: &Docker, workspace: WorkspaceId) -> Result<(), EngineError> {
     let filters = HashMap::from([
         ("volume".to_owned(), vec![labels::name_of(workspace)]),
@@ -80,8 +80,8 @@ pub(crate) async fn volumes_besides(
     Ok(())
 }
 
-/// Removes every volume that carries a sandbox's label, and the one of `/workspace` last: while it is there, something of the
-/// sandbox is left.
+/// Removes every volume that carries a sandbox's label, and the one of `/workspace` last: while that volume exists,
+/// parts of the sandbox are left.
 pub(crate) async fn volumes_of(docker: &Docker, workspace: WorkspaceId) -> Result<(), EngineError> {
     let last = labels::name_of(workspace);
     let options = ListVolumesOptionsBuilder::default().filters(&labels::of(workspace)).build();

@@ -1,4 +1,4 @@
-//! Volumes that a sandbox does not have for itself: a workspace's, and those of the engine.
+//! Volumes that a sandbox shares with others: a workspace's, and those of the engine.
 
 use bollard::{
     Docker,
@@ -11,7 +11,7 @@ use crate::{
     labels,
 };
 
-/// Makes the engine's where they are not there, and sees that workspaces' are.
+/// Makes the engine's volumes if they are missing, and checks that the workspaces' volumes exist.
 pub(crate) async fn ensure(docker: &Docker, spec: &SandboxSpec) -> Result<(), EngineError> {
     for volume in &spec.volumes {
         match volume.source {
@@ -32,7 +32,7 @@ pub(crate) async fn ensure(docker: &Docker, spec: &SandboxSpec) -> Result<(), En
     Ok(())
 }
 
-/// How a container that this server makes mounts them.
+/// Returns the mounts of these volumes in a container that this server makes.
 pub(crate) fn mounts(spec: &SandboxSpec, server: ServerId) -> impl Iterator<Item = Mount> {
     spec.volumes.iter().filter_map(move |volume| {
         let (source, read_only, labels) = match volume.source {
@@ -58,7 +58,7 @@ pub(crate) fn mounts(spec: &SandboxSpec, server: ServerId) -> impl Iterator<Item
     })
 }
 
-/// Where the agent is to write although nothing has made it its own yet.
+/// Returns the paths of the engine's writable volumes, which the agent is made the owner of.
 pub(crate) fn to_be_owned(spec: &SandboxSpec) -> impl Iterator<Item = &str> {
     let is_filled = |volume: &&NamedVolume| volume.source == VolumeSource::Engine { read_only: false };
     spec.volumes.iter().filter(is_filled).map(|volume| volume.path.as_str())

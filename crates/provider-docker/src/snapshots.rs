@@ -7,9 +7,9 @@
 //!   what there is of the snapshot is removed; a sandbox that was frozen is thawed first
 //! ```
 //!
-//! The volume of `/workspace` and the image have one name. A snapshot is deleted by removing its volumes, that one last; its
-//! image goes too, unless containers were made from it: then it stays, and the destruction of the last of them takes it
-//! along. An image without that volume is therefore one that nobody wants any more.
+//! The volume of `/workspace` and the image have one name. A snapshot is deleted by removing its volumes, that one
+//! last; its image goes too, unless containers were made from it: then the image stays until the last of them is
+//! destroyed. An image without that volume is therefore no longer needed.
 
 mod take;
 
@@ -39,8 +39,8 @@ use crate::{
     removal, volumes,
 };
 
-/// How long the engine may take to remove an image. It waits for the locks of all containers meanwhile, and never ends where
-/// one of them is stuck.
+/// How long the engine may take to remove an image. It waits for the locks of all containers meanwhile, and never ends
+/// if one of them is stuck.
 const IMAGE_DEADLINE: Duration = Duration::from_secs(60);
 
 #[async_trait]
@@ -60,7 +60,7 @@ impl Snapshots for DockerProvider {
     }
 }
 
-/// The image of a snapshot; `None` where not both of its parts are there.
+/// Returns the image of a snapshot; `None` unless both parts of the snapshot exist.
 pub(crate) async fn image(engine: &Engine, snapshot: SnapshotId) -> Result<Option<ImageInspect>, EngineError> {
     let (docker, name) = (engine.client().await?, name_of_snapshot(snapshot));
     let (volume, image) = tokio::join!(bounded(docker.inspect_volume(&name)), bounded(docker.inspect_image(&name)));
@@ -71,13 +71,13 @@ pub(crate) async fn image(engine: &Engine, snapshot: SnapshotId) -> Result<Optio
     Ok(found(volume)?.and(found(image)?.filter(is_its)))
 }
 
-/// The snapshot that labels name.
+/// Returns the snapshot that labels name.
 pub(crate) fn of_labels(labels: &HashMap<String, String>) -> Option<SnapshotId> {
     labels.get(labels::SNAPSHOT)?.parse().ok()
 }
 
-/// Removes the image of a snapshot that was deleted while a container that is now gone used it. What fails here is
-/// found again by its label.
+/// Removes the image of a snapshot that was deleted while a container that is now gone used it. An image that cannot be
+/// removed is found again by its label.
 pub(crate) async fn let_go(docker: &Docker, snapshot: SnapshotId) {
     let released = async {
         match found(bounded(docker.inspect_volume(&name_of_snapshot(snapshot))).await)? {
@@ -90,7 +90,7 @@ pub(crate) async fn let_go(docker: &Docker, snapshot: SnapshotId) {
     }
 }
 
-/// Removes all that there is of a snapshot and that nobody uses.
+/// Removes all unused parts of a snapshot.
 async fn remove(docker: &Docker, snapshot: SnapshotId) -> Result<(), EngineError> {
     copy::clear(docker, snapshot.as_uuid()).await?;
     let workspace = name_of_snapshot(snapshot);
@@ -153,7 +153,7 @@ fn of_volume(volume: &Volume, whole: &HashSet<SnapshotId>) -> Option<ObservedSna
     Some(ObservedSnapshot { whole: whole.contains(&seen.snapshot), ..seen })
 }
 
-/// An image alone is no whole snapshot.
+/// Describes an image as a snapshot that is not whole.
 fn of_image(image: &ImageSummary) -> Option<ObservedSnapshot> {
     observed(&image.labels, DateTime::from_timestamp(image.created, 0))
 }
@@ -165,7 +165,8 @@ fn observed(labels: &HashMap<String, String>, created_at: Option<DateTime<Utc>>)
     Some(ObservedSnapshot { snapshot: of_labels(labels)?, server, created_at, whole: false })
 }
 
-/// What the sandbox of a snapshot was made of, and which one it was, as the labels of the snapshot's volume say.
+/// Returns the workspace whose sandbox a snapshot was taken of, and that sandbox's origin, from the labels of the
+/// snapshot's volume.
 pub(crate) async fn origin(
     engine: &Engine,
     snapshot: SnapshotId,

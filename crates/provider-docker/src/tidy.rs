@@ -1,8 +1,8 @@
-//! Removes the volumes of older builds of the guest.
+//! The removal of the volumes of older builds of the guest.
 //!
-//! The engine refuses to remove a volume that a container uses, running or not, whoever's it is: a workspace that was
-//! made by an older server keeps the guest that it was made with. A server of that build that is about to make its
-//! first container finds the volume gone, and fills it anew.
+//! The engine refuses to remove a volume that any container uses, running or not: a workspace that was made by an older
+//! server keeps the guest that it was made with. A server of that build that is about to make its first container finds
+//! the volume gone, and fills it anew.
 
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ use crate::{
     labels,
 };
 
-/// Removes the volumes of other builds that are older than that and that no container uses; answers their names.
+/// Removes the volumes of other builds that are older than `older_than` and that no container uses; returns their
+/// names.
 pub(crate) async fn guest_volumes(
     engine: &Engine,
     ours: &GuestVolume,

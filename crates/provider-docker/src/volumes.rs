@@ -1,9 +1,9 @@
-//! The volumes of a sandbox: `/workspace`, what the guest was handed over, the directories that its spec names, and those
-//! that its image declares.
+//! The volumes of a sandbox: `/workspace`, the guest's hand-over, the directories that the spec names, and those that
+//! the image declares.
 //!
-//! A declared directory (`VOLUME /data`) would get a volume without a name from the engine, which nobody could copy, count
-//! or keep. Volumes are called as the container with a suffix that says what they are, and the volumes of a snapshot as
-//! the snapshot with the same suffix: what belongs together is found by name.
+//! A declared directory (`VOLUME /data`) would get a volume without a name from the engine, which nobody could copy,
+//! count or keep. A volume's name is the container's name with a suffix for the volume's purpose, and a snapshot's
+//! volume has the snapshot's name with the same suffix, so that related volumes are found by name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,44 +22,44 @@ use crate::{
     labels::{self, name_of, name_of_snapshot},
 };
 
-/// The suffix of the volume with what was handed over. Names that a spec gives have no dot.
+/// The suffix of the volume with the hand-over. Names in a spec have no dot.
 const PRIVATE: &str = ".private";
-/// What the suffixes of declared directories begin with.
+/// The prefix of the suffixes of declared directories.
 const DECLARED: &str = ".declared-";
 /// The most directories that an image may declare.
 const MOST_DECLARED: usize = 32;
-/// What makes `/tmp` more than an empty directory under gVisor.
+/// A directory in `/tmp` where the guest's volume is mounted, so that gVisor does not see `/tmp` as an empty directory.
 pub(crate) const IN_TMP: &str = "/tmp/.emergent";
-/// Where no image may have a volume: what the guest brings along, and what the kernel shows.
+/// The paths where no image may have a volume: the guest's own, and the kernel's file systems.
 const TAKEN: [&str; 6] = [GUEST_MOUNT, STATE_DIR, IN_TMP, "/proc", "/sys", "/dev"];
 
 /// One volume of a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SandboxVolume {
-    /// What its name has after the sandbox's.
+    /// The part of the volume's name after the sandbox's name.
     suffix: String,
-    /// Where it is inside.
+    /// The volume's path inside the sandbox.
     pub(crate) path: String,
-    /// Which of the sandbox's volumes it is, as its label says it: a path where the image declares it. None for
-    /// `/workspace`.
+    /// The value of the volume's label, which tells the sandbox's volumes apart: a path if the image declares the
+    /// volume. `None` for `/workspace`.
     pub(crate) label: Option<String>,
     pub(crate) role: Role,
 }
 
-/// What a volume is for.
+/// The purpose of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// `/workspace`.
     Workspace,
-    /// What the guest was handed over.
+    /// The guest's hand-over.
     Private,
-    /// A directory that the spec names; the agent's.
+    /// A directory that the spec names; the agent owns it.
     Named,
-    /// A directory that the image declares; it stays whose it is.
+    /// A directory that the image declares; it keeps its owner.
     Declared,
 }
 
-/// All volumes of a sandbox whose image declares these directories. The reason of a refusal is for people.
+/// Returns all volumes of a sandbox whose image declares these directories. The reason of a refusal is for people.
 pub(crate) fn of_sandbox(spec: &SandboxSpec, declared: &[String]) -> Result<Vec<SandboxVolume>, String> {
     let workspace =
         SandboxVolume { suffix: String::new(), path: WORKSPACE_DIR.to_owned(), label: None, role: Role::Workspace };
@@ -101,7 +101,7 @@ pub(crate) fn of_sandbox(spec: &SandboxSpec, declared: &[String]) -> Result<Vec<
     Ok(volumes)
 }
 
-/// An absolute path without doubled or trailing slashes; `None` for what is none, or leads upwards.
+/// Returns an absolute path without doubled or trailing slashes; `None` for a path that is relative or has `..`.
 fn clean(path: &str) -> Option<String> {
     let parts = path.strip_prefix('/')?.split('/').filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>();
     let leads_down = !parts.is_empty() && !parts.contains(&"..") && !path.contains('\0');
@@ -126,8 +126,8 @@ impl SandboxVolume {
         format!("{}{}", name_of_snapshot(snapshot), self.suffix)
     }
 
-    /// How the sandbox mounts it. `is_filled`: it has files already, or is to be empty; else the engine puts into it what
-    /// the image has there.
+    /// Returns the volume's mount in the sandbox. `is_filled`: the volume has files already, or is to be empty; else
+    /// the engine copies the image's files at that path into it.
     pub(crate) fn mount(&self, workspace: WorkspaceId, is_filled: bool) -> Mount {
         let no_copy = is_filled || self.role == Role::Private;
         Mount {
@@ -141,8 +141,8 @@ impl SandboxVolume {
     }
 }
 
-/// The volumes of a container that a snapshot takes along, each with the name that its copy gets; `/workspace` first.
-/// (Containers of earlier releases have volumes without names for what their images declare.)
+/// Returns the volumes of a container that a snapshot copies, each with the name of its copy; `/workspace` first.
+/// (Containers of earlier releases have volumes without names for the directories that their images declare.)
 pub(crate) fn to_copy(
     container: &ContainerInspectResponse,
     workspace: WorkspaceId,
@@ -162,7 +162,7 @@ pub(crate) fn to_copy(
     pairs.into_iter().map(|(suffix, name)| (name, format!("{copied}{suffix}"))).collect()
 }
 
-/// Names of the volumes of a snapshot.
+/// Returns the names of the volumes of a snapshot.
 pub(crate) async fn of_snapshot(docker: &Docker, snapshot: SnapshotId) -> Result<BTreeSet<String>, EngineError> {
     let filters = labels::having(&format!("{}={snapshot}", labels::SNAPSHOT));
     let options = ListVolumesOptionsBuilder::default().filters(&filters).build();

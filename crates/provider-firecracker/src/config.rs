@@ -1,4 +1,4 @@
-//! What the operator decides.
+//! The settings of the provider, which the operator decides.
 
 use emergent_firecracker_manager::Host;
 use emergent_provider::{ImageRef, Isolation, ServerId};
@@ -7,26 +7,26 @@ use secrecy::SecretString;
 /// The settings of the provider.
 #[derive(Debug)]
 pub struct FirecrackerConfig {
-    /// Which server this is.
+    /// The id of this server.
     pub server: ServerId,
-    /// The weakest isolation that is taken.
+    /// The weakest isolation that is admitted.
     pub require_isolation: Isolation,
-    /// The image that the template `default` stands for.
+    /// The image for which the template `default` is used.
     pub default_image: ImageRef,
-    /// Where machines run.
+    /// The manager of machines.
     pub place: Where,
 }
 
-/// Where machines run.
+/// The manager of machines.
 #[derive(Debug)]
 pub enum Where {
-    /// On this host, looked after by this process.
+    /// A manager in this process, for machines on this host.
     Local(Box<Host>),
     /// Behind a manager's REST API.
     Remote {
-        /// Its address.
+        /// The API's address.
         url: String,
-        /// Its API key.
+        /// The API's key.
         token: Option<SecretString>,
     },
 }

@@ -1,4 +1,4 @@
-//! Making a workspace's sandbox.
+//! The creation of a workspace's sandbox.
 
 use emergent_firecracker_manager::http::CreateBody;
 use emergent_provider::{CreateError, CreateStep, Created, Owner, ResourceLimits, SandboxSpec, StepObserver};
@@ -70,7 +70,7 @@ fn disk_mb(limits: &ResourceLimits) -> u64 {
     limits.disk_bytes.div_ceil(1 << 20).max(LEAST_DISK)
 }
 
-/// Whole CPUs: part of one is rounded up.
+/// Returns the number of whole CPUs: a part of one is rounded up.
 fn vcpus(cores: f64) -> u8 {
     (1..=32_u8).find(|count| f64::from(*count) >= cores).unwrap_or(32)
 }

@@ -1,4 +1,4 @@
-//! From what a manager says to what the provider's callers are told.
+//! The translation of a manager's errors into those of the provider's callers.
 
 use emergent_provider::{ChannelError, CreateError, OperationError};
 

@@ -1,4 +1,4 @@
-//! Whether machines can be run, and how strong their walls are.
+//! The check whether machines can be run, and with which isolation.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use emergent_provider::{CreateError, Health, Isolation};
 
 use crate::{FirecrackerProvider, error, manager::ManagerError};
 
-/// Callers want an answer within 8 s; the first one boots a machine, and goes on without them.
+/// Callers want an answer within 8 s; the first check boots a machine, which goes on after this deadline.
 const DEADLINE: Duration = Duration::from_secs(7);
 
-/// What an emulated machine's walls are not.
+/// The warning about the weak isolation of emulated machines.
 const EMULATED: &str = "machines are emulated, since KVM does not work here: they are slow, and the emulator is no \
                         wall of hardware; run the manager on a host with a working /dev/kvm";
 
-/// Asks the manager.
+/// Checks the manager's health.
 pub(crate) async fn check(provider: &FirecrackerProvider) -> Health {
     let asked = tokio::time::timeout(DEADLINE, provider.manager.health()).await;
     let unhealthy = |message| Health { healthy: false, message, warnings: Vec::new() };
@@ -44,17 +44,17 @@ fn describe(seen: &HealthBody) -> Health {
     Health { healthy: true, message: format!("{} {version}, {how}", seen.driver), warnings }
 }
 
-/// What is to be said of machines that are not of hardware.
+/// Returns the warning about machines without hardware isolation, if they are.
 pub(crate) fn warning(seen: &HealthBody) -> Option<String> {
     (!seen.is_hardware()).then(|| EMULATED.to_owned())
 }
 
-/// The isolation that machines have. An emulator makes no promise, so nothing is promised for it.
+/// Returns the isolation that machines have. An emulator promises none, so its machines count as containers.
 pub(crate) fn isolation(seen: &HealthBody) -> Isolation {
     if seen.is_hardware() { Isolation::Hardware } else { Isolation::Container }
 }
 
-/// How the manager is, asked for if nobody has, and refused where its machines are too weak.
+/// Returns the manager's state, queried on first use; an error if its machines' isolation is too weak.
 pub(crate) async fn strong_enough(provider: &FirecrackerProvider) -> Result<HealthBody, CreateError> {
     let seen = match provider.seen() {
         Some(seen) => seen,

@@ -1,16 +1,16 @@
-//! Images are templates here: root file systems that were built before.
+//! The images of microVMs, which are templates: root file systems that were built before.
 
 use emergent_provider::ImageRef;
 
-/// The template that stands for the default image.
+/// The name of the default image's template.
 const DEFAULT: &str = "default";
 
-/// The name of an image's template, as `emergent image build --name` is to be given it.
+/// Returns the name of an image's template, for `emergent image build --name`.
 pub(crate) fn template_name(image: &ImageRef) -> String {
     image.as_str().replace(['/', ':', '@'], "-")
 }
 
-/// The template for an image, of those that there are: its own, or for the default image the default one.
+/// Returns the existing template for an image: its own, or for the default image the default one.
 pub(crate) fn template_for(image: &ImageRef, default_image: &ImageRef, templates: &[String]) -> Option<String> {
     let own = template_name(image);
     let fallback = (image == default_image).then_some(DEFAULT);
@@ -19,7 +19,7 @@ pub(crate) fn template_for(image: &ImageRef, default_image: &ImageRef, templates
     wanted.into_iter().flatten().find(|name| templates.iter().any(|there| there == name)).map(str::to_owned)
 }
 
-/// What to do about an image that has no template.
+/// Returns a remedy for an image that has no template.
 pub(crate) fn advice(image: &ImageRef) -> String {
     format!("it has no template; make one with `emergent image build --name {} --from {image}`", template_name(image))
 }

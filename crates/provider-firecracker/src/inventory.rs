@@ -1,4 +1,4 @@
-//! What the manager has, and what happens to it.
+//! The manager's sandboxes, and the events of their changes.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -12,9 +12,9 @@ use futures::{StreamExt as _, stream::BoxStream};
 
 use crate::{FirecrackerProvider, error, image, labels, manager::ManagerError};
 
-/// How often sandboxes are looked at.
+/// How often the sandboxes' states are queried.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// What a process leaves that was killed.
+/// The exit code of a killed process.
 const KILLED: i64 = 137;
 
 #[async_trait]
@@ -88,7 +88,7 @@ impl Inventory for FirecrackerProvider {
     }
 }
 
-/// A sandbox as it is; `None` when it is nobody's here.
+/// Describes a sandbox as the manager reports it; `None` when its labels name no workspace, or not its own.
 fn observed(sandbox: &SandboxBody) -> Option<Observed> {
     let owner = Owner::from_labels(&sandbox.labels)?;
     // The sandbox has its workspace's id; another's labels prove nothing.
@@ -122,7 +122,7 @@ fn states(sandboxes: &[SandboxBody]) -> HashMap<WorkspaceId, EngineState> {
     sandboxes.iter().filter_map(observed).map(|it| (it.workspace, it.state)).collect()
 }
 
-/// What has happened between two looks.
+/// Returns the events between two queries.
 fn changes(before: &HashMap<WorkspaceId, EngineState>, now: &HashMap<WorkspaceId, EngineState>) -> Vec<EngineEvent> {
     let removed = before.keys().filter(|workspace| !now.contains_key(workspace));
     let removed = removed.map(|workspace| EngineEvent { workspace: *workspace, kind: EngineEventKind::Removed });

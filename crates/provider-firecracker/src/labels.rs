@@ -1,13 +1,14 @@
-//! The labels by which a snapshot is found to be a server's.
+//! The labels that name a snapshot's server, and the sandbox that it was taken of.
 
 use std::collections::BTreeMap;
 
 use emergent_provider::{Origin, SERVER_LABEL, ServerId, WorkspaceId};
 
-/// Of which workspace a snapshot is.
+/// The label with the workspace of a snapshot.
 const SOURCE: &str = "emergent.source";
 
-/// The labels of a snapshot: whose it is, and what it is of, given the labels of that sandbox.
+/// Returns the labels of a snapshot: its server, its workspace, and the origin in the labels of that workspace's
+/// sandbox.
 pub(crate) fn of_snapshot(
     server: ServerId,
     workspace: WorkspaceId,
@@ -18,12 +19,12 @@ pub(crate) fn of_snapshot(
     own.into_iter().chain(origin).collect()
 }
 
-/// Of which workspace a snapshot is, and what that was made of.
+/// Returns the workspace of a snapshot, and the origin of that workspace's sandbox.
 pub(crate) fn source_of(labels: &BTreeMap<String, String>) -> Option<(WorkspaceId, Origin)> {
     Some((labels.get(SOURCE)?.parse().ok()?, Origin::from_labels(labels)?))
 }
 
-/// Which server made it.
+/// Returns the server that made a snapshot.
 pub(crate) fn server_of(labels: &BTreeMap<String, String>) -> Option<ServerId> {
     labels.get(SERVER_LABEL)?.parse().ok()
 }

@@ -1,8 +1,8 @@
 //! The `firecracker` provider: workspaces as microVMs.
 //!
-//! A workspace's sandbox has the workspace's id, and carries whose it is as labels. What runs it is a manager, in this
-//! process ([`Where::Local`]) or elsewhere behind its REST API ([`Where::Remote`]); which of the
-//! two makes no difference above `manager.rs`.
+//! A workspace's sandbox has the workspace's id, and carries its owner as labels. A manager runs it, in this process
+//! ([`Where::Local`]) or elsewhere behind its REST API ([`Where::Remote`]); the code above `manager.rs` is the same for
+//! both.
 
 mod config;
 mod create;

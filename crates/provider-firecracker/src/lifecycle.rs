@@ -1,4 +1,4 @@
-//! Starting, stopping, pausing and removing machines.
+//! The start, stop, pause and removal of machines.
 
 use async_trait::async_trait;
 use emergent_provider::{

@@ -1,4 +1,4 @@
-//! What the provider asks of a manager, wherever it is.
+//! The interface to a manager of sandboxes, in this process or behind its REST API.
 
 mod local;
 mod remote;
@@ -18,28 +18,28 @@ pub(crate) use remote::Remote;
 /// A manager of sandboxes.
 #[async_trait]
 pub(crate) trait Manager: Send + Sync {
-    /// Which one, for people.
+    /// Returns the manager's name, for people.
     fn name(&self) -> String;
 
-    /// An id that no other manager has, where several servers could drive this one.
+    /// Returns an id that no other manager has, if several servers could drive this one.
     fn shared_id(&self) -> Option<String>;
 
-    /// Where records of holders are kept; `None` where none are.
+    /// Returns the directory of the records of holders; `None` if there are none.
     fn holders(&self) -> Option<PathBuf>;
 
-    /// How it is. The first time this may boot a machine.
+    /// Returns the manager's state. The first call may boot a machine.
     async fn health(&self) -> Result<HealthBody, ManagerError>;
 
-    /// Its templates.
+    /// Returns the manager's templates.
     async fn templates(&self) -> Result<TemplatesBody, ManagerError>;
 
-    /// Makes a sandbox; it runs and its guest answered when this returns.
+    /// Makes a sandbox; it runs and its guest has answered when this returns.
     async fn create(&self, body: CreateBody) -> Result<SandboxBody, ManagerError>;
 
-    /// One sandbox.
+    /// Returns one sandbox.
     async fn get(&self, id: SandboxId) -> Result<SandboxBody, ManagerError>;
 
-    /// All sandboxes.
+    /// Returns all sandboxes.
     async fn list(&self) -> Result<Vec<SandboxBody>, ManagerError>;
 
     /// Changes a sandbox.
@@ -48,10 +48,10 @@ pub(crate) trait Manager: Send + Sync {
     /// Takes a snapshot.
     async fn snapshot(&self, id: SandboxId, body: SnapshotRequestBody) -> Result<SnapshotBody, ManagerError>;
 
-    /// All snapshots.
+    /// Returns all snapshots.
     async fn snapshots(&self) -> Result<Vec<SnapshotBody>, ManagerError>;
 
-    /// Deletes a snapshot; that there is none is no error.
+    /// Deletes a snapshot; a missing one is no error.
     async fn delete_snapshot(&self, id: SnapshotId) -> Result<(), ManagerError>;
 
     /// Opens a byte stream to a guest.
@@ -61,35 +61,35 @@ pub(crate) trait Manager: Send + Sync {
 /// A change of a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Its state to disk.
+    /// Saves the sandbox's state to disk.
     Pause,
-    /// On from its state, or from its disks.
+    /// Resumes the sandbox from its saved state, or boots it from its disks.
     Resume,
-    /// Its machine ended, its disks kept.
+    /// Ends the sandbox's machine and keeps its disks.
     Stop,
-    /// All of it removed.
+    /// Removes all parts of the sandbox.
     Destroy,
 }
 
-/// Why a manager did not do it.
+/// The reason why a manager's call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ManagerError {
-    /// It is not there, or cannot run here.
+    /// The manager is not there, or cannot run here.
     #[error("it cannot be used")]
     Down {
-        /// What to do.
+        /// A remedy.
         advice: String,
-        /// What happened.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// There is no such thing.
+    /// The sandbox or snapshot does not exist.
     #[error("{0}")]
     NotFound(String),
     /// The sandbox does not run.
     #[error("{0}")]
     WrongState(String),
-    /// It refused.
+    /// The manager refused.
     #[error("{0}")]
     Refused(String),
 }
@@ -97,7 +97,7 @@ pub(crate) enum ManagerError {
 // === impl Action ===
 
 impl Action {
-    /// The last part of its path in the REST API.
+    /// Returns the last part of the action's path in the REST API.
     fn path(self) -> &'static str {
         match self {
             Self::Pause => "/pause",

@@ -1,4 +1,4 @@
-//! The provider itself: what its parts share, and what it says of itself.
+//! The provider itself: the state that its parts share, and its description.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,7 +24,7 @@ pub struct FirecrackerProvider {
 // === impl FirecrackerProvider ===
 
 impl FirecrackerProvider {
-    /// A provider. Asks nobody anything yet: what runs machines may be down, and come.
+    /// Makes a provider. Connects to no manager yet: it may be down now.
     ///
     /// # Errors
     /// When the client of a remote manager cannot be made.
@@ -42,7 +42,7 @@ impl FirecrackerProvider {
         })
     }
 
-    /// How the manager was when it was last asked.
+    /// Returns the manager's state when it was last queried.
     pub(crate) fn seen(&self) -> Option<HealthBody> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

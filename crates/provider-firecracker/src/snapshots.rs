@@ -1,4 +1,4 @@
-//! Snapshots: copies of a machine's disks, written out first, while it stands still.
+//! Snapshots: copies of a machine's disks, which are flushed and frozen for the copying.
 
 use async_trait::async_trait;
 use emergent_firecracker_manager::http::SnapshotRequestBody;

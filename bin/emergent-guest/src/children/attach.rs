@@ -1,7 +1,8 @@
-//! The streams between a child and whoever is attached to it.
+//! The streams between a child and the client that is attached to it.
 //!
 //! Output and input are two streams, so that a child that does not read never holds up the acknowledgements that let it
-//! go on. Whoever comes takes the place of whoever was there: a server that was cut off need not wait for its own ghost.
+//! go on. A new client takes the place of the previous one: a server that was cut off need not wait for its own old
+//! connection.
 
 use std::{io, sync::Arc};
 
@@ -21,8 +22,8 @@ use crate::{
     http::message::{Reply, query, stream},
 };
 
-/// Sends output from an offset on until another reader comes, taking acknowledgements meanwhile. The body ends cleanly
-/// only where the output does.
+/// Sends output from an offset on until another reader comes, and receives acknowledgements meanwhile. The body ends
+/// cleanly only at the end of the output.
 ///
 /// # Errors
 /// `invalid_request` for an offset that is not kept.
@@ -61,10 +62,11 @@ pub fn output(child: Arc<Child>, request: Request<Incoming>) -> Result<Reply, Gu
     Ok(reply)
 }
 
-/// Takes input from the offset that the answer names until another writer comes, and says how far it has come.
+/// Receives input from the offset that the answer names until another writer comes, and reports the offset that was
+/// reached.
 ///
 /// # Errors
-/// `not_running` when it takes none.
+/// `not_running` when the child takes no input.
 pub async fn input(child: Arc<Child>, request: Request<Incoming>) -> Result<Reply, GuestError> {
     let mut place = Place::take(&child.writers);
     let mut stdin = Arc::clone(&child.stdin).lock_owned().await;
@@ -92,8 +94,8 @@ pub async fn input(child: Arc<Child>, request: Request<Incoming>) -> Result<Repl
     Ok(reply)
 }
 
-/// Writes the whole lines of a body to the pipe, at the pace at which the child reads. Cut off anywhere, `stdin` has what
-/// the next writer needs to go on.
+/// Writes the whole lines of a body to the pipe, at the pace at which the child reads. If it is cut off anywhere,
+/// `stdin` has the state that the next writer needs to go on.
 async fn write(stdin: &mut Stdin, mut body: Incoming, come: &watch::Sender<u64>) {
     let mut line = BytesMut::new();
     loop {
@@ -125,7 +127,7 @@ async fn write(stdin: &mut Stdin, mut body: Incoming, come: &watch::Sender<u64>)
     }
 }
 
-/// Reads a body of offsets, however it is cut into pieces.
+/// Reads a body of offsets; its pieces may end anywhere.
 async fn offsets(mut body: Incoming, mut take: impl FnMut(u64)) {
     let (mut word, mut length) = ([0; 8], 0);
     while let Some(Ok(frame)) = body.frame().await {
@@ -164,7 +166,7 @@ impl Place {
         *self.newest.borrow() != self.number
     }
 
-    /// Ends when somebody else has come.
+    /// Completes when another client has come.
     async fn lost(&mut self) {
         let number = self.number;
         // An error means that the child was forgotten.

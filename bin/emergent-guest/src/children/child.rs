@@ -29,37 +29,38 @@ use crate::process::{
     tree::Family,
 };
 
-/// Tells a child's processes from others, where root's could drop their mark.
+/// The variable that identifies a child's processes if they run as root and dropped their mark.
 const ID_VARIABLE: &str = "EMERGENT_CHILD_ID";
-/// How much is read from a pipe at once.
+/// The most bytes that are read from a pipe at once.
 const READ: usize = 64 * 1024;
-/// How long what a child leaves behind gets between SIGTERM and SIGKILL.
+/// How long a child's remaining processes have between SIGTERM and SIGKILL after its end.
 const LEFT_BEHIND: Duration = Duration::from_millis(500);
-/// How long the end of output may take after the end of the process: longer only if somebody else holds the pipe.
+/// How long the end of output may take after the end of the process: it takes longer only if another process holds the
+/// pipe.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
-/// A child that the guest has.
+/// A child of the guest.
 #[derive(Debug)]
 pub struct Child {
-    /// Its name.
+    /// The child's name.
     pub id: ChildId,
-    /// When it was started, in milliseconds since 1970.
+    /// When the child was started, in milliseconds since 1970.
     pub started_at_ms: u64,
-    /// What it has said.
+    /// The standard output that no reader has acknowledged.
     pub stdout: Unread,
-    /// The end of what it has complained of.
+    /// The last bytes of the standard error.
     pub stderr: Ring,
-    /// Its standard input, while that is open. Whoever writes holds it.
+    /// The standard input, while it is open. A writer locks it.
     pub stdin: Arc<tokio::sync::Mutex<Stdin>>,
-    /// How many readers and writers have come; each ends when another comes.
+    /// The number of readers that have come; each ends when another comes.
     pub readers: watch::Sender<u64>,
-    /// As `readers`.
+    /// The number of writers, likewise.
     pub writers: watch::Sender<u64>,
     pid: i32,
     note: Mutex<String>,
     family: Family,
     reaper: Arc<Reaper>,
-    /// Set when the process is gone and all that it has said is here.
+    /// Set when the process is gone and all its output was read.
     exit: watch::Sender<Option<ChildExit>>,
 }
 
@@ -68,13 +69,13 @@ pub struct Child {
 pub struct Stdin {
     /// The pipe, until it is closed.
     pub pipe: Option<pipe::Sender>,
-    /// The offset after the last whole line that has come.
+    /// The offset after the last whole line that was received.
     pub taken: u64,
-    /// Whole lines, or what is left of them, that the pipe has not taken yet.
+    /// Whole lines, or the rest of them, that the pipe has not taken yet.
     pub pending: Bytes,
 }
 
-/// The guest's ends of the pipes.
+/// The guest's ends of a child's pipes.
 #[derive(Debug)]
 pub struct Pipes {
     stdin: pipe::Sender,
@@ -82,11 +83,11 @@ pub struct Pipes {
     stderr: pipe::Receiver,
 }
 
-/// The child's ends.
+/// The child's ends of the pipes.
 #[derive(Debug)]
 pub struct ChildEnds([OwnedFd; 3]);
 
-/// A process that was just made.
+/// A process that was just made for a child.
 #[derive(Debug)]
 pub struct Made {
     request: SpawnChild,
@@ -119,10 +120,10 @@ impl Pipes {
 // === impl ChildEnds ===
 
 impl ChildEnds {
-    /// Starts the program on them. Blocks until it runs.
+    /// Starts the program on the pipes. Blocks until it runs.
     ///
     /// # Errors
-    /// A [`GuestError`] that tells the caller what to mend.
+    /// A [`GuestError`] that tells the caller how to mend the request.
     pub fn launch(
         self,
         launcher: &Launcher,
@@ -155,7 +156,7 @@ impl ChildEnds {
 // === impl Child ===
 
 impl Child {
-    /// Takes up a process that was just made. Its tasks end with it.
+    /// Takes over a process that was just made. Its tasks end with it.
     pub fn begin(made: Made, pipes: Pipes) -> Arc<Self> {
         let Made { request, pid, exit, family, reaper } = made;
         let Pipes { stdin, stdout, stderr } = pipes;
@@ -182,24 +183,24 @@ impl Child {
         child
     }
 
-    /// How it ended, if it has.
+    /// Returns how the child ended, if it has.
     pub fn exit(&self) -> Option<ChildExit> {
         self.exit.borrow().clone()
     }
 
-    /// Waits for its end.
+    /// Waits for the child's end.
     pub async fn wait(&self) -> Option<ChildExit> {
         let mut exit = self.exit.subscribe();
         // `self` owns the sender, so that it cannot be gone.
         exit.wait_for(Option::is_some).await.ok().and_then(|exit| exit.clone())
     }
 
-    /// Keeps another note.
+    /// Replaces the note.
     pub fn set_note(&self, note: String) {
         *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;
     }
 
-    /// What callers see.
+    /// Returns the child's state, for callers.
     pub fn describe(&self) -> ChildStatus {
         let (stdout_acknowledged, stdout_end) = self.stdout.offsets();
         ChildStatus {
@@ -214,10 +215,10 @@ impl Child {
         }
     }
 
-    /// Sends a signal to its process group.
+    /// Sends a signal to the child's process group.
     ///
     /// # Errors
-    /// `not_running` when it has ended.
+    /// `not_running` when the child has ended.
     pub fn signal(&self, number: i32) -> Result<(), GuestError> {
         match self.reaper.signal_group(self.pid, number) {
             Ok(true) => Ok(()),
@@ -226,13 +227,13 @@ impl Child {
         }
     }
 
-    /// Takes the place of whoever writes, and closes standard input. What the child has not read by then is dropped.
+    /// Takes the place of the writer, and closes standard input. Input that the child has not read by then is dropped.
     pub async fn close_stdin(&self) {
         self.writers.send_modify(|writers| *writers += 1);
         self.stdin.lock().await.pipe = None;
     }
 
-    /// Ends it: end of input, SIGTERM, SIGKILL; and everything that it has started.
+    /// Ends the child and all processes that it has started: end of input, then SIGTERM, then SIGKILL.
     pub async fn end(&self, after_eof: Duration, grace: Duration) {
         if self.exit().is_some() {
             return;
@@ -244,7 +245,7 @@ impl Child {
         }
     }
 
-    /// The error of a call that needs it to run.
+    /// Makes the error of a call that needs a running child.
     pub fn not_running(&self) -> GuestError {
         GuestError::new(ErrorCode::NotRunning, format!("the child {} has ended, or its input is closed", self.id))
     }
@@ -290,7 +291,7 @@ impl Child {
     }
 }
 
-/// The error of pipes that cannot be made.
+/// Makes the error of pipes that cannot be made.
 pub fn setup_failed(error: io::Error) -> GuestError {
     let message = format!("the child's pipes cannot be made: {error}");
     GuestError::new(crate::failure::code_of(&error), message)

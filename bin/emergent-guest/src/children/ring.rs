@@ -15,12 +15,12 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Keeps the last `limit` bytes.
+    /// Makes a ring that keeps the last `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self { limit, state: Mutex::default() }
     }
 
-    /// Adds what has come.
+    /// Adds received bytes.
     pub fn push(&self, bytes: &[u8]) {
         let (kept, end) = &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner);
         *end += bytes.len() as u64;
@@ -30,12 +30,12 @@ impl Ring {
         kept.extend(bytes);
     }
 
-    /// The offset of the next byte.
+    /// Returns the offset of the next byte.
     pub fn end(&self) -> u64 {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).1
     }
 
-    /// What is kept from an offset on, and the offset at which that begins.
+    /// Returns the kept bytes from an offset on, and the offset of their first.
     pub fn from(&self, offset: u64) -> (u64, Bytes) {
         let (kept, end) = &*self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let first = end - kept.len() as u64;

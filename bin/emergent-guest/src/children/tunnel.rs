@@ -13,13 +13,13 @@ use tokio::{
 
 use crate::http::message::{Reply, query, stream};
 
-/// How much is read from the connection at once.
+/// The most bytes that are read from the connection at once.
 const READ: usize = 64 * 1024;
 
 /// Connects, and joins the request's body and the answer's to the connection.
 ///
 /// # Errors
-/// `not_running` when nothing listens there.
+/// `not_running` when no process listens there.
 pub async fn tunnel(request: Request<Incoming>) -> Result<Reply, GuestError> {
     let TunnelQuery { port } = query(request.uri())?;
     let connected = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;

@@ -1,23 +1,23 @@
-//! A child's output until it has been acknowledged: bounded, so that a child that nobody reads is held up.
+//! A child's output until it is acknowledged: bounded, so that a child whose output nobody reads is held up.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::sync::Notify;
 
-/// The most that a reader is given at once, in bytes.
+/// The most bytes that a reader is given at once.
 const PIECE: usize = 64 * 1024;
-/// Memory that is kept for the next output when everything has been acknowledged.
+/// The bytes of memory that are kept for later output when all output is acknowledged.
 const KEPT: usize = 256 * 1024;
 
-/// Output between what was acknowledged and what has come.
+/// The output that was received and is not acknowledged.
 #[derive(Debug)]
 pub struct Unread {
     limit: usize,
     state: Mutex<State>,
-    /// Told when output, or its end, has come.
+    /// Notified when output, or its end, was received.
     came: Notify,
-    /// Told when there is room again.
+    /// Notified when there is room again.
     room: Notify,
 }
 
@@ -30,12 +30,12 @@ struct State {
 }
 
 impl Unread {
-    /// Keeps at most `limit` bytes.
+    /// Makes a buffer that keeps at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self { limit, state: Mutex::default(), came: Notify::new(), room: Notify::new() }
     }
 
-    /// Waits until something can be put in; answers how much.
+    /// Waits until there is room; returns how many bytes fit.
     pub async fn room(&self) -> usize {
         loop {
             // Asked for before the look, so that room that is made in between is not missed.
@@ -48,26 +48,26 @@ impl Unread {
         }
     }
 
-    /// Adds what has come; the caller has asked for room.
+    /// Adds received bytes; the caller has asked for room.
     pub fn push(&self, bytes: &[u8]) {
         self.state().bytes.extend_from_slice(bytes);
         self.came.notify_waiters();
     }
 
-    /// Nothing more comes.
+    /// Notes the end of the output.
     pub fn end(&self) {
         self.state().ended = true;
         self.came.notify_waiters();
     }
 
-    /// The offsets of the first byte that is kept and of the next one that comes.
+    /// Returns the offsets of the first byte that is kept and of the next byte that will be received.
     pub fn offsets(&self) -> (u64, u64) {
         let state = self.state();
         (state.start, state.end())
     }
 
-    /// The next bytes from an offset, once there are some; `None` at the end. The offset must be one between
-    /// [`offsets`](Self::offsets); what is acknowledged meanwhile is skipped.
+    /// Waits for bytes from an offset on and returns them; `None` at the end. The offset must be one between
+    /// [`offsets`](Self::offsets); bytes that are acknowledged meanwhile are skipped.
     pub async fn next(&self, offset: u64) -> Option<Bytes> {
         loop {
             let came = self.came.notified();
@@ -85,7 +85,7 @@ impl Unread {
         }
     }
 
-    /// Forgets everything before an offset. One that is behind, or ahead of what there is, changes nothing.
+    /// Forgets all bytes before an offset. An offset that is acknowledged already, or beyond the end, changes nothing.
     pub fn acknowledge(&self, offset: u64) {
         let mut state = self.state();
         if offset <= state.start || offset > state.end() {

@@ -1,5 +1,5 @@
-//! What a file has besides its contents: extended attributes, owner, mode and times, in the order in which none undoes
-//! another.
+//! The attributes of a file besides its contents: extended attributes, owner, mode and times, copied in an order in
+//! which none undoes another.
 
 use std::{ffi::CStr, os::fd::BorrowedFd};
 
@@ -8,12 +8,12 @@ use rustix::{
     io::Errno,
 };
 
-/// The kernel has no longer list, and no longer value.
+/// The most bytes of the kernel's lists of names, and of its values.
 const LONGEST: usize = 64 * 1024;
-/// What a workspace can set. Others belong to the host's security modules.
+/// The prefixes of attributes that a workspace can set. Others belong to the host's security modules.
 const KINDS: [&[u8]; 2] = [b"user.", b"system.posix_acl_"];
 
-/// Gives an open file or directory what another has.
+/// Copies the attributes of one open file or directory to another.
 pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
     copy_extended(from, to)?;
     rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
@@ -21,7 +21,7 @@ pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> Res
     rustix::fs::futimens(to, &times(stat))
 }
 
-/// The same for what cannot be opened: a link, a pipe or a socket.
+/// Copies the attributes of a file that cannot be opened: a link, a pipe or a socket.
 pub(super) fn copy_to_name(directory: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<(), Errno> {
     let (owner, group) = (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
     rustix::fs::chownat(directory, name, owner, group, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -41,7 +41,7 @@ fn times(stat: &Stat) -> Timestamps {
     }
 }
 
-/// Gives an open file or directory the extended attributes that another has, its access lists among them.
+/// Copies the extended attributes of one open file or directory to another, with the access lists.
 pub(crate) fn copy_extended(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
     let mut names = [0_u8; LONGEST];
     let length = match rustix::fs::flistxattr(from, &mut names[..]) {

@@ -1,15 +1,15 @@
-//! What is in a file: cloned where the file system can share it, else copied by the kernel, else read and written.
-//! Holes stay holes.
+//! The copying of files' contents: cloned if the file system can share them, else copied by the kernel, else read and
+//! written. Holes stay holes.
 
 use std::os::fd::BorrowedFd;
 
 use rustix::{fs::SeekFrom, io::Errno};
 
 const BUFFER: usize = 256 * 1024;
-/// At most so much in one call of the kernel, so that it stays interruptible.
+/// The most bytes in one call of the kernel, so that it stays interruptible.
 const AT_ONCE: u64 = 64 << 20;
 
-/// Copies contents. Remembers which ways do not work between these file systems.
+/// Copies contents. Remembers the methods that do not work between these file systems.
 pub(super) struct Contents {
     clones: bool,
     kernel_copies: bool,
@@ -77,7 +77,7 @@ impl Contents {
     }
 }
 
-/// Where the next data stands at or after `at`; `None` when only a hole is left.
+/// Returns the range of the next data at or after `at`; `None` when only a hole is left.
 fn data(file: BorrowedFd<'_>, at: u64, size: u64) -> Result<Option<(u64, u64)>, Errno> {
     match rustix::fs::seek(file, SeekFrom::Data(at)) {
         Ok(start) => {

@@ -13,17 +13,17 @@ use tokio::time::Instant;
 
 use super::{logs::Logs, run::Run};
 
-/// How soon new output is looked for at first, and at last when none comes.
+/// How soon to check for new output: at first, and at last when none comes.
 const SHORTEST_POLL: Duration = Duration::from_millis(2);
 const LONGEST_POLL: Duration = Duration::from_millis(50);
 
-/// After so much silence the caller hears that the guest lives.
+/// How long the stream may be silent before a keep-alive is sent.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// Encoded frames: data from the offsets asked for, then the status.
+/// Returns encoded frames: data from the requested offsets, then the status.
 ///
-/// The files are looked at again and again rather than watched: that costs nothing while nobody follows, works on every
-/// sandbox, and cannot miss a wake-up. The end of the execution wakes at once.
+/// The files are polled rather than watched: that costs nothing while nobody follows, works on every sandbox, and
+/// cannot miss a wake-up. The end of the execution wakes the stream at once.
 pub fn follow(run: Arc<Run>, query: OutputQuery, directory: PathBuf) -> impl FrameStream<Item = io::Result<Bytes>> {
     async_stream::try_stream! {
         let mut cursors: Vec<(Stream, u64)> = [(Stream::Stdout, query.stdout), (Stream::Stderr, query.stderr)]
@@ -75,7 +75,7 @@ async fn open(run: &Run, directory: PathBuf) -> Option<Arc<Logs>> {
     opened.ok().flatten().map(Arc::new)
 }
 
-/// The next bytes of a stream; moves `cursor` over what is no longer kept.
+/// Returns the next bytes of a stream; moves `cursor` over bytes that are no longer kept.
 async fn next(run: &Run, logs: Option<&Arc<Logs>>, stream: Stream, cursor: &mut u64) -> io::Result<Option<Bytes>> {
     let Some(logs) = logs else {
         *cursor = (*cursor).max(run.written(stream));

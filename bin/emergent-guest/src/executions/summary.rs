@@ -1,4 +1,4 @@
-//! What a tool call shows of an execution: both streams, cut in the middle when they are long.
+//! The summary of an execution in a tool's result: both streams, cut in the middle when they are long.
 
 use std::{borrow::Cow, path::Path};
 
@@ -9,7 +9,7 @@ use super::{
     run::{Ending, Run, index, paths},
 };
 
-/// The answer of the bash tool. Reads at most [`OUTPUT_LIMIT`] bytes of each stream.
+/// Makes the result of the bash tool. Reads at most [`OUTPUT_LIMIT`] bytes of each stream.
 pub fn summarize(run: &Run, ending: Ending, logs: Option<&Logs>, directory: &Path) -> BashResult {
     let [stdout_path, stderr_path] = paths(directory, &run.id);
     let shown = |stream, path| show(run, logs, stream, ending.written[index(stream)], path);
@@ -39,7 +39,7 @@ pub fn summarize(run: &Run, ending: Ending, logs: Option<&Logs>, directory: &Pat
     }
 }
 
-/// A stream as text, and whether something of it is missing.
+/// Returns a stream as text, and whether parts of it are missing.
 fn show(run: &Run, logs: Option<&Logs>, stream: Stream, size: u64, path: &Path) -> (String, bool) {
     const HALF: usize = OUTPUT_LIMIT / 2;
     let dropped = run.dropped(stream).min(size);
@@ -69,8 +69,8 @@ fn show(run: &Run, logs: Option<&Logs>, stream: Stream, size: u64, path: &Path) 
     (text, true)
 }
 
-/// A text as a terminal shows it in the end: of what a line was written over with (after `\r`, as progress bars do) only
-/// the last.
+/// Returns a text as a terminal shows it in the end: of a line that was overwritten (after `\r`, as progress bars do)
+/// only the last version.
 fn settled(text: &str) -> Cow<'_, str> {
     let is_over = |line: &str| line.trim_end_matches(['\r', '\n']).contains('\r');
     if !text.split_inclusive('\n').any(is_over) {
@@ -83,7 +83,7 @@ fn settled(text: &str) -> Cow<'_, str> {
     text.split_inclusive('\n').map(|line| &line[last(line)..]).collect::<String>().into()
 }
 
-/// Without the beginning of a character at the end.
+/// Removes an incomplete character at the end.
 fn whole_head(bytes: &[u8]) -> &[u8] {
     match bytes.utf8_chunks().last() {
         // An incomplete character is the whole of the last chunk's invalid part, and more bytes could complete it.
@@ -94,7 +94,7 @@ fn whole_head(bytes: &[u8]) -> &[u8] {
     }
 }
 
-/// Without the end of a character at the beginning.
+/// Removes an incomplete character at the beginning.
 fn whole_tail(bytes: &[u8]) -> &[u8] {
     let continuation = bytes.iter().take(3).take_while(|byte| **byte & 0b1100_0000 == 0b1000_0000).count();
     &bytes[continuation..]

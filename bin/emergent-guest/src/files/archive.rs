@@ -1,7 +1,7 @@
 //! Directories as tar streams.
 //!
-//! A directory's archive holds what is in it, by paths relative to it; a file's archive holds the file by its name. So
-//! what was packed from one directory can be unpacked into another.
+//! A directory's archive holds its contents, by paths relative to it; a file's archive holds the file by its name. So
+//! the archive of one directory can be unpacked into another.
 
 mod tree;
 
@@ -33,23 +33,23 @@ use crate::{
     tools::open::{Opened, open},
 };
 
-/// An archive keeps a blocking thread for as long as its caller takes, so only so many are made at once.
+/// The limit of simultaneous archives: each keeps a blocking thread for as long as its caller takes.
 static AT_ONCE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(6));
 
-/// Bytes that are handed over at once, and how often that may be done ahead.
+/// The bytes that are handed over at once, and how many such chunks may wait.
 const CHUNK: usize = 256 * 1024;
 const QUEUE: usize = 4;
 
 /// How long a caller may neither take bytes of an archive nor send any.
 const STALL: Duration = Duration::from_secs(120);
 
-/// A file up to this size is packed as of one moment, with the length that it has then.
+/// The largest file that is packed as of one moment, with its length at that moment.
 const SMALL: u64 = 1 << 20;
 
 /// Sends a file or directory as a tar.
 ///
 /// # Errors
-/// That of the file system for the path itself. A later one breaks the stream off.
+/// The file system's error for the path itself. A later error breaks the stream off.
 pub async fn pack(guest: &Guest, wanted: PathQuery) -> Result<Reply, GuestError> {
     let path = guest.resolve(&wanted.path);
     let account = guest.account(wanted.user)?.clone();
@@ -71,11 +71,11 @@ pub async fn pack(guest: &Guest, wanted: PathQuery) -> Result<Reply, GuestError>
     Ok(stream(futures::stream::poll_fn(move |context| chunks.poll_recv(context)).boxed()))
 }
 
-/// Unpacks a tar below a directory, which is made if need be.
+/// Unpacks a tar below a directory, which is made if it is missing.
 ///
 /// # Errors
-/// `invalid_request` for what is no tar or names a path outside the directory, or that of the file system. What was
-/// unpacked before stays.
+/// `invalid_request` for a body that is no tar or names a path outside the directory, or the file system's error. Files
+/// that were unpacked before stay.
 pub async fn unpack(guest: &Guest, wanted: PathQuery, mut body: Incoming) -> Result<(), GuestError> {
     let path = guest.resolve(&wanted.path);
     let account = guest.account(wanted.user)?.clone();
@@ -123,7 +123,7 @@ fn pack_into(path: &Path, writer: ChunkWriter) -> io::Result<()> {
     builder.into_inner()?.finish()
 }
 
-/// Adds a file, which others may write to meanwhile: as many bytes follow its header as that says.
+/// Adds a file, which others may write to meanwhile: exactly as many bytes follow its header as the header says.
 fn pack_file<W: Write>(builder: &mut tar::Builder<W>, name: &Path, file: &mut File) -> io::Result<()> {
     let metadata = file.metadata()?;
     let mut header = tar::Header::new_gnu();
@@ -138,8 +138,8 @@ fn pack_file<W: Write>(builder: &mut tar::Builder<W>, name: &Path, file: &mut Fi
     builder.append_data(&mut header, name, &*contents)
 }
 
-/// As many bytes of a file as were promised. One that has become shorter breaks the archive off, as it cannot be told in
-/// it any more.
+/// Reads exactly the promised number of bytes of a file. A file that has become shorter breaks the archive off, as its
+/// header cannot be corrected any more.
 struct Exactly<'a> {
     file: &'a mut File,
     left: u64,
@@ -182,7 +182,7 @@ fn unpack_from(path: &Path, reader: ChunkReader, user: RunAs) -> Result<(), Gues
     Ok(())
 }
 
-/// The `tar` crate wraps the kernel's error in its own.
+/// Makes the error of a file that was not unpacked; the `tar` crate wraps the kernel's error in its own.
 fn explain(path: &Path, name: &Path, error: io::Error) -> GuestError {
     let target = path.join(name);
     let sources =

@@ -1,4 +1,4 @@
-//! Files and directories by name: what they are, making and removing them.
+//! Files and directories by name: their description, creation and removal.
 
 use std::{
     fs, io,
@@ -14,22 +14,22 @@ use emergent_guest_proto::{
 use super::target::Target;
 use crate::{failure, guest::Guest, rights};
 
-/// Entries of a directory in one answer.
+/// The most entries of a directory in one answer.
 const LIST_LIMIT: usize = 10_000;
 
-/// What stands at a path.
+/// Describes the file or directory at a path.
 ///
 /// # Errors
-/// That of the file system.
+/// The file system's error.
 pub async fn stat(guest: &Guest, wanted: PathQuery) -> Result<FileInfo, GuestError> {
     let path = guest.resolve(&wanted.path);
     rights::with(guest.account(wanted.user)?, move || info_of(&path)).await
 }
 
-/// What stands in a directory.
+/// Lists the entries of a directory.
 ///
 /// # Errors
-/// That of the file system.
+/// The file system's error.
 pub async fn list(guest: &Guest, wanted: PathQuery) -> Result<FileList, GuestError> {
     let path = guest.resolve(&wanted.path);
     rights::with(guest.account(wanted.user)?, move || {
@@ -42,10 +42,10 @@ pub async fn list(guest: &Guest, wanted: PathQuery) -> Result<FileList, GuestErr
     .await
 }
 
-/// Makes a directory and those above it. One that is there already is fine.
+/// Makes a directory and its parents. An existing one is no error.
 ///
 /// # Errors
-/// That of the file system.
+/// The file system's error.
 pub async fn make_directory(guest: &Guest, wanted: PathRequest) -> Result<FileInfo, GuestError> {
     let path = guest.resolve(&wanted.path);
     guest
@@ -59,7 +59,7 @@ pub async fn make_directory(guest: &Guest, wanted: PathRequest) -> Result<FileIn
 /// Removes a file, a link or a directory.
 ///
 /// # Errors
-/// That of the file system; with `recursive` a part may be gone then.
+/// The file system's error; with `recursive` some files may be removed then.
 pub async fn remove(guest: &Guest, wanted: RemoveRequest) -> Result<(), GuestError> {
     let path = guest.resolve(&wanted.path);
     if is_or_holds(&path, guest.workspace()) {
@@ -97,17 +97,17 @@ fn remove_at(path: &Path, recursive: bool) -> io::Result<()> {
     }
 }
 
-/// The names in a directory, sorted as bytes; all of them, as a sorted part needs all.
+/// Returns the names in a directory, sorted as bytes: all of them, since a sorted part needs all.
 fn names(path: &Path) -> io::Result<Vec<std::ffi::OsString>> {
     let mut names = fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
     names.sort_unstable();
     Ok(names)
 }
 
-/// What stands at a path, its link not followed.
+/// Describes the file or directory at a path; a link is not followed.
 ///
 /// # Errors
-/// That of the file system.
+/// The file system's error.
 pub fn info_of(path: &Path) -> Result<FileInfo, GuestError> {
     let metadata = fs::symlink_metadata(path).map_err(|error| failure::at(path, "look at", &error))?;
     let kind = match metadata.file_type() {

@@ -5,11 +5,11 @@ use std::io;
 use emergent_guest_proto::Sha256Hex;
 use sha2::{Digest as _, Sha256};
 
-/// Hashes what is written to it.
+/// Hashes the bytes that are written to it.
 #[derive(Default)]
 pub struct Hasher(Sha256);
 
-/// The hash of bytes in memory.
+/// Returns the hash of bytes in memory.
 pub fn hash(bytes: &[u8]) -> Sha256Hex {
     let mut hasher = Hasher::default();
     hasher.0.update(bytes);
@@ -19,7 +19,7 @@ pub fn hash(bytes: &[u8]) -> Sha256Hex {
 // === impl Hasher ===
 
 impl Hasher {
-    /// The hash of all that was written.
+    /// Returns the hash of all bytes that were written.
     pub fn finish(self) -> Sha256Hex {
         Sha256Hex::from(<[u8; 32]>::from(self.0.finalize()))
     }

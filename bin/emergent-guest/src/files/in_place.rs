@@ -1,24 +1,23 @@
-//! Writing into a file itself, where another must not take its place: it has several names, or belongs to somebody else,
-//! or its directory takes no new file.
+//! The writing into a file itself, if another must not take its place: it has several names, or belongs to another
+//! user, or its directory takes no new file.
 //!
-//! This cannot be done in one step, so it is done in the order that loses least. What the file needs beyond its length is
-//! written first: a full disk shows then, and the file is cut to what it was. Then its beginning is written, where the file
-//! system has room already; if that fails all the same, what stood there is put back. Only a crash in the middle leaves a
-//! file that is half old and half new.
+//! This cannot be done in one step, so the order loses least. The part beyond the file's old length is written first: a
+//! full disk shows then, and the file is cut to its old length. Then its beginning is written, for which the file
+//! system has space already; if that fails all the same, the old contents are put back. Only a crash in the middle
+//! leaves a file that is half old and half new.
 
 use std::{fs::File, io, os::unix::fs::FileExt as _};
 
-/// So much of a file is remembered while it is written over.
+/// The most bytes of a file that are remembered while they are overwritten.
 const REMEMBERED: u64 = 32 << 20;
 
-/// Bytes that are copied at once.
+/// The bytes that are copied at once.
 const CHUNK: usize = 1 << 20;
 
-/// Makes what `from` holds the contents of `file`, whose contents up to now can be read from `before` where they can be
-/// read at all.
+/// Writes the contents of `from` to `file`, whose old contents can be read from `before`, if they can be read at all.
 ///
 /// # Errors
-/// The kernel's; the file is then as it was, unless more than 32 MiB of it were to be written over.
+/// The kernel's error; the file is then as it was, unless more than 32 MiB of it were to be overwritten.
 pub(super) fn overwrite(file: &File, before: Option<&File>, from: &(impl ReadAt + ?Sized)) -> io::Result<()> {
     let (old, new) = (file.metadata()?.len(), from.length()?);
     let common = old.min(new);
@@ -55,9 +54,9 @@ fn copy(file: &File, from: &(impl ReadAt + ?Sized), start: u64, end: u64) -> io:
 
 /// New contents, in memory or in a file.
 pub(super) trait ReadAt {
-    /// How many bytes there are.
+    /// Returns the number of bytes.
     fn length(&self) -> io::Result<u64>;
-    /// So many bytes from `offset`.
+    /// Returns `length` bytes from `offset`.
     fn read_from(&self, offset: u64, length: usize) -> io::Result<std::borrow::Cow<'_, [u8]>>;
 }
 

@@ -1,5 +1,5 @@
-//! One change of a file at a time. An edit reads, changes and replaces: without this, two at once would both succeed and
-//! one would be lost.
+//! The locks that let one change of a file run at a time. An edit reads, changes and replaces: without a lock, two at
+//! once would both succeed and one would be lost.
 
 use std::{
     collections::hash_map::DefaultHasher,
@@ -9,18 +9,18 @@ use std::{
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-/// Files share this many locks, so that they need a bounded memory whatever is edited.
+/// The number of locks, which all files share, so that they need a bounded memory.
 const LOCKS: usize = 64;
 
 /// The locks of all files.
 #[derive(Debug)]
 pub struct FileLocks([Arc<Mutex<()>>; LOCKS]);
 
-/// Names the lock of a file.
+/// The key of a file's lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LockKey(usize);
 
-/// While it lives, nobody else changes the files that it was taken for.
+/// While this lives, no other call changes the files that it was taken for.
 #[derive(Debug)]
 pub struct FileGuard {
     _guards: Vec<OwnedMutexGuard<()>>,
@@ -29,7 +29,7 @@ pub struct FileGuard {
 // === impl LockKey ===
 
 impl LockKey {
-    /// The key of what identifies a file, such as its directory and its name.
+    /// Returns the key for the identity of a file, such as its directory and its name.
     pub fn of(identity: impl Hash) -> Self {
         let mut hasher = DefaultHasher::new();
         identity.hash(&mut hasher);
@@ -40,13 +40,13 @@ impl LockKey {
 // === impl FileLocks ===
 
 impl FileLocks {
-    /// Takes the locks if nobody has one of them.
+    /// Takes the locks if none of them is taken.
     pub fn try_lock(&self, keys: &[LockKey]) -> Option<FileGuard> {
         let guards = self.in_order(keys).map(|lock| lock.try_lock_owned().ok());
         guards.collect::<Option<_>>().map(|guards| FileGuard { _guards: guards })
     }
 
-    /// Waits until it has the locks.
+    /// Waits for the locks and takes them.
     pub async fn lock(&self, keys: &[LockKey]) -> FileGuard {
         let mut guards = Vec::with_capacity(keys.len());
         for lock in self.in_order(keys) {
@@ -55,7 +55,7 @@ impl FileLocks {
         FileGuard { _guards: guards }
     }
 
-    /// Everybody takes several locks in the same order, each once, so that nobody waits in a circle.
+    /// Returns the locks in an order that is the same for all callers, each once, so that no deadlock occurs.
     fn in_order(&self, keys: &[LockKey]) -> impl Iterator<Item = Arc<Mutex<()>>> {
         let mut keys = keys.to_vec();
         keys.sort_unstable();

@@ -1,4 +1,4 @@
-//! Moving a file or directory, across file systems too.
+//! The moving of a file or directory, across file systems too.
 
 use std::{fs, io, os::unix::fs as unix, path::Path};
 
@@ -10,10 +10,10 @@ use emergent_guest_proto::{
 use super::{entries::info_of, target::Target};
 use crate::{executions::random_name, failure, guest::Guest, rights, tools::open};
 
-/// Moves a file or directory. A file that stands at the new path is replaced, a directory is not.
+/// Moves a file or directory. An existing file at the new path is replaced, a directory is not.
 ///
 /// # Errors
-/// `already_exists`, or that of the file system.
+/// `already_exists`, or the file system's error.
 pub async fn rename(guest: &Guest, request: MoveRequest) -> Result<FileInfo, GuestError> {
     let (from, to) = (guest.resolve(&request.from), guest.resolve(&request.to));
     let find = move || {
@@ -41,7 +41,7 @@ pub async fn rename(guest: &Guest, request: MoveRequest) -> Result<FileInfo, Gue
         .await
 }
 
-/// Copies to a temporary name beside the new path, gives it its name, and removes the original.
+/// Copies to a temporary name beside the new path, renames the copy, and removes the original.
 fn move_across(from: &Path, to: &Path) -> Result<(), GuestError> {
     let failed = |error: io::Error| failure::at(from, "move", &error);
     let temporary = to.with_file_name(format!(".emergent-upload-{}", random_name().map_err(failed)?));

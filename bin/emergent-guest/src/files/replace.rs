@@ -1,7 +1,7 @@
-//! Replacing a file in one step: the new contents are written beside it and then take its name.
+//! The replacement of a file in one step: the new contents are written beside it and then take its name.
 //!
-//! The file's other properties stay: its mode, its owner and group, its access list and extended attributes.
-//! Where that cannot be kept otherwise the contents are written into the file itself (`in_place`).
+//! The file's other properties stay: its mode, its owner and group, its access list and extended attributes. Where a
+//! new file could not have them, the contents are written into the file itself (`in_place`).
 
 use std::{
     fs::{File, Metadata, Permissions},
@@ -26,7 +26,7 @@ use crate::{copy::attributes, executions::random_name};
 /// The permissions of a new file.
 const NEW_FILE: u32 = 0o644;
 
-/// A file that is about to take a name. Dropped before, it leaves nothing behind.
+/// A file that is about to take a name. If it is dropped before, no file is left.
 #[derive(Debug)]
 pub struct Replacement {
     /// The new contents.
@@ -39,7 +39,7 @@ pub struct Replacement {
 /// The contents that a file must still have when it is replaced.
 #[derive(Debug, Clone, Copy)]
 pub enum Expected<'a> {
-    /// Whatever it is.
+    /// Any contents.
     Anything,
     /// Just these bytes.
     Bytes(&'a [u8]),
@@ -47,10 +47,10 @@ pub enum Expected<'a> {
     Hash(&'a Sha256Hex),
 }
 
-/// Writes `contents` to a file, if it holds what is expected; says whether the file is new.
+/// Writes `contents` to a file, if it holds the expected contents; returns whether the file is new.
 ///
 /// # Errors
-/// That of the file system, or `content_changed`; the old contents are kept then.
+/// The file system's error, or `content_changed`; the old contents are kept then.
 pub fn replace(target: &Arc<Target>, contents: &[u8], expected: Expected<'_>) -> Result<bool, GuestError> {
     match Replacement::begin(target) {
         Ok(mut replacement) => {
@@ -80,7 +80,7 @@ impl Replacement {
     /// Makes an empty file beside the target.
     ///
     /// # Errors
-    /// That of the file system, or `is_directory`, or `permission_denied` when what stands there may not be written.
+    /// The file system's error, `is_directory`, or `permission_denied` when the existing file may not be written.
     pub fn begin(target: &Arc<Target>) -> Result<Self, GuestError> {
         // Taking the name of a file would not ask for the right to write to it.
         drop(target.open_for_writing()?);
@@ -92,16 +92,16 @@ impl Replacement {
         Ok(Self { file, target: Arc::clone(target), temporary, settled: false })
     }
 
-    /// The file that it is to be.
+    /// Returns the file that is to be replaced.
     pub fn target(&self) -> &Target {
         &self.target
     }
 
-    /// Makes the new contents those of the target, if that holds what is expected, with `mode` or else the permissions
-    /// that it has. Says whether the file is new.
+    /// Gives the target the new contents, if it holds the expected ones, and `mode`, or else the permissions that it
+    /// has. Returns whether the file is new.
     ///
     /// # Errors
-    /// That of the file system, or `content_changed`; what stood there is kept then.
+    /// The file system's error, or `content_changed`; the existing file is kept then.
     pub fn settle(mut self, mode: Option<u32>, expected: Expected<'_>) -> Result<bool, GuestError> {
         let failed = |error: io::Error| self.target.failed("write", &error);
         let standing = self.target.stat()?;
@@ -128,7 +128,7 @@ impl Replacement {
         Ok(standing.is_none())
     }
 
-    /// Gives the new file what the old one is besides its contents.
+    /// Gives the new file the old one's properties besides its contents.
     fn take_after(&self, old: &File, metadata: &Metadata) -> io::Result<()> {
         let made = self.file.metadata()?;
         if (made.uid(), made.gid()) != (metadata.uid(), metadata.gid()) {
@@ -152,7 +152,7 @@ impl Drop for Replacement {
 
 impl Expected<'_> {
     /// # Errors
-    /// `content_changed` when something else stands there, or that of the file system.
+    /// `content_changed` when the contents are others, or the file system's error.
     fn check(self, target: &Target) -> Result<(), GuestError> {
         match self {
             Self::Anything => Ok(()),

@@ -1,5 +1,5 @@
-//! The file that a call is about to change: its directory is open, so that what happens to the path meanwhile does not
-//! matter, and its links are followed.
+//! The file that a call is about to change: its directory is open, so that later changes of the path do not matter, and
+//! its links are followed.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -21,10 +21,10 @@ use rustix::{
 use super::locks::LockKey;
 use crate::{failure, tools::open::not_a_file};
 
-/// As many symbolic links as the kernel follows.
+/// The most symbolic links that the kernel follows.
 const MAX_LINKS: usize = 40;
 
-/// A file, or the place of one that is not there yet.
+/// A file, or the place of one that does not exist yet.
 #[derive(Debug)]
 pub struct Target {
     path: PathBuf,
@@ -35,18 +35,18 @@ pub struct Target {
 // === impl Target ===
 
 impl Target {
-    /// The file that a path means.
+    /// Finds the file that a path refers to.
     ///
     /// # Errors
-    /// That of the file system for its directory, or `invalid_request` when links form a loop.
+    /// The file system's error for the directory, or `invalid_request` when links form a loop.
     pub fn find(path: &Path) -> Result<Self, GuestError> {
         Self::at(follow_links(path)?)
     }
 
-    /// The same, with the directories above it made where they are missing.
+    /// Finds the file and makes missing parent directories.
     ///
     /// # Errors
-    /// Those of [`Target::find`].
+    /// The errors of [`Target::find`].
     pub fn prepare(path: &Path) -> Result<Self, GuestError> {
         let path = follow_links(path)?;
         match Self::at(path.clone()) {
@@ -59,10 +59,10 @@ impl Target {
         }
     }
 
-    /// The entry at a path itself, a link not followed.
+    /// Finds the entry at a path itself; a link is not followed.
     ///
     /// # Errors
-    /// That of the file system for its directory.
+    /// The file system's error for the directory.
     pub fn at(path: PathBuf) -> Result<Self, GuestError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(parent_of(&path), flags, Mode::empty());
@@ -72,34 +72,34 @@ impl Target {
         Ok(Self { path, directory, name })
     }
 
-    /// Its path.
+    /// Returns the file's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The directory that it stands in.
+    /// Returns the directory that the file is in.
     pub fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }
 
-    /// Its name there.
+    /// Returns the file's name in its directory.
     pub fn name(&self) -> &OsStr {
         &self.name
     }
 
-    /// The lock of its name: of its directory and what it is called there, by whatever path it was reached.
+    /// Returns the lock of the file's name: of its directory and its name in it, by whatever path it was reached.
     ///
     /// # Errors
-    /// That of the file system.
+    /// The file system's error.
     pub fn key_of_name(&self) -> Result<LockKey, GuestError> {
         let directory = rustix::fs::fstat(&self.directory).map_err(|error| self.failed("open", &error.into()))?;
         Ok(LockKey::of((directory.st_dev, directory.st_ino, &self.name)))
     }
 
-    /// The lock of its contents: that of its name, unless the file has several.
+    /// Returns the lock of the file's contents: that of its name, unless the file has several names.
     ///
     /// # Errors
-    /// That of the file system.
+    /// The file system's error.
     pub fn key_of_contents(&self) -> Result<LockKey, GuestError> {
         match self.stat()? {
             Some(stat) if stat.st_nlink > 1 => Ok(LockKey::of((stat.st_dev, stat.st_ino))),
@@ -107,10 +107,10 @@ impl Target {
         }
     }
 
-    /// Looks at the entry, a link not followed; `None` where there is none.
+    /// Reads the entry's metadata, a link not followed; `None` when there is no entry.
     ///
     /// # Errors
-    /// That of the file system.
+    /// The file system's error.
     pub fn stat(&self) -> Result<Option<Stat>, GuestError> {
         match rustix::fs::statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
@@ -119,20 +119,20 @@ impl Target {
         }
     }
 
-    /// Opens the file that stands there for reading; `None` where nothing does.
+    /// Opens the file for reading; `None` when there is none.
     ///
     /// # Errors
-    /// That of the file system, `is_directory`, or `invalid_request` for what is no file.
+    /// The file system's error, `is_directory`, or `invalid_request` for an entry that is no file.
     pub fn open(&self) -> Result<Option<(File, Metadata)>, GuestError> {
         let opened = self.open_with(OFlags::RDONLY).map_err(|error| self.failed("open", &error))?;
         opened.map(|file| self.checked(file)).transpose()
     }
 
-    /// Opens the file that stands there for writing; `None` where nothing does, or where it is a program that runs: that
-    /// cannot be written to, but replaced.
+    /// Opens the file for writing; `None` when there is none, or when it is a running program: that cannot be written
+    /// to, but replaced.
     ///
     /// # Errors
-    /// Those of [`Target::open`].
+    /// The errors of [`Target::open`].
     pub fn open_for_writing(&self) -> Result<Option<(File, Metadata)>, GuestError> {
         match self.open_with(OFlags::WRONLY) {
             Ok(opened) => opened.map(|file| self.checked(file)).transpose(),
@@ -144,7 +144,7 @@ impl Target {
         }
     }
 
-    /// The error of an operation on it, such as "write".
+    /// Makes the error of an operation on the file, such as "write".
     pub fn failed(&self, operation: &str, error: &io::Error) -> GuestError {
         failure::at(&self.path, operation, error)
     }
@@ -174,14 +174,14 @@ impl Target {
     }
 }
 
-/// Whether only a write into the file itself keeps what it is: replaced, a file with several names would be split in two,
-/// and somebody else's would become the caller's, as only root gives files away.
+/// Whether the file must be written in place to keep its identity: if replaced, a file with several names would be
+/// split in two, and another user's file would become the caller's, as only root gives files away.
 pub fn must_be_kept(metadata: &Metadata) -> bool {
     let caller = rustix::process::geteuid();
     metadata.nlink() > 1 || (!caller.is_root() && metadata.uid() != caller.as_raw())
 }
 
-/// The file that a path means, its last links followed even where they lead nowhere yet.
+/// Returns the path that a path leads to, its last links followed even if their target does not exist yet.
 fn follow_links(path: &Path) -> Result<PathBuf, GuestError> {
     let mut target = path.to_owned();
     for _ in 0..MAX_LINKS {

@@ -12,14 +12,15 @@ use std::{
 /// `EXT4_IOC_RESIZE_FS`: `_IOW('f', 16, __u64)`.
 const RESIZE: libc::c_ulong = 0x4008_6610;
 
-/// Where ext4 describes itself on a disk, and where in that its number of blocks (the lower half, the upper half) and
-/// their size are.
+/// The offset of ext4's superblock on a disk, and the offsets in it of the number of blocks (the lower half, the upper
+/// half) and of their size.
 const SUPERBLOCK: u64 = 1024;
 const BLOCKS: u64 = SUPERBLOCK + 0x4;
 const BLOCKS_ABOVE: u64 = SUPERBLOCK + 0x150;
 const BLOCK_SIZE: u64 = SUPERBLOCK + 0x18;
 
-/// Makes an ext4 file system that is mounted at `directory` as large as its disk. One that is costs two readings.
+/// Makes an ext4 file system that is mounted at `directory` as large as its disk. If it is already, that costs two
+/// reads.
 ///
 /// # Errors
 /// When the kernel refuses; the file system is as it was, and usable.

@@ -7,11 +7,11 @@ use std::{
 
 use rustix::io::Errno;
 
-/// The list of modules, one file name in a line, each after those that it needs.
+/// The list of modules, one file name in a line, each after the modules that it needs.
 const ORDER: &str = "order";
 
-/// Loads what the list in `directory` names. A module that does not load is reported and passed over: which device is
-/// missing shows later, and most machines have no use for all of them.
+/// Loads the modules that the list in `directory` names. A module that does not load is reported and skipped: a missing
+/// device shows later, and most machines do not need all of them.
 pub fn load(directory: &Path) {
     let order = fs::read_to_string(directory.join(ORDER)).unwrap_or_default();
     for name in order.lines().filter(|name| !name.is_empty()) {

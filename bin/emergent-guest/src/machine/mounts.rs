@@ -18,10 +18,10 @@ const KERNELS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(Mo
 const DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
 const TEMPORARY: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 
-/// What the kernel shows of itself: needed before anything else can be found.
+/// Mounts the kernel's own file systems, which all later steps need.
 ///
 /// # Errors
-/// When one of them cannot be mounted; that it is there already is none.
+/// When one of them cannot be mounted; an existing mount is no error.
 pub fn kernel() -> io::Result<()> {
     // The stage before has left them.
     if Path::new("/proc/self").exists() {
@@ -32,8 +32,8 @@ pub fn kernel() -> io::Result<()> {
     attach("sysfs", "/sys", KERNELS, c"")
 }
 
-/// What programs expect besides, once the root file system is in place. `/tmp` stays on the disk: it outlives a stop
-/// as it does in a container, and large builds there do not eat memory.
+/// Mounts the other file systems that programs expect, once the root file system is in place. `/tmp` stays on the disk:
+/// it outlives a stop as it does in a container, and large builds there do not take memory.
 ///
 /// # Errors
 /// When one of them cannot be mounted.
@@ -58,10 +58,10 @@ pub fn programs() -> io::Result<()> {
     Ok(())
 }
 
-/// Mounts a disk's ext4 file system. One that may be written to becomes as large as the disk.
+/// Mounts a disk's ext4 file system. A writable file system is grown to the size of the disk.
 ///
 /// # Errors
-/// When there is none, or the directory cannot be made.
+/// When the disk has no such file system, or the directory cannot be made.
 pub fn disk(device: &Path, directory: &Path, read_only: bool) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let flags = if read_only { MountFlags::RDONLY } else { MountFlags::empty() };
@@ -73,7 +73,7 @@ pub fn disk(device: &Path, directory: &Path, read_only: bool) -> io::Result<()> 
     Ok(())
 }
 
-/// Makes the file system that is mounted at `root` the root, with what [`kernel`] has mounted.
+/// Makes the file system that is mounted at `root` the root, and moves the mounts of [`kernel`] into it.
 ///
 /// # Errors
 /// When the kernel refuses one of the moves.
@@ -89,7 +89,7 @@ pub fn become_root(root: &Path) -> io::Result<()> {
     Ok(rustix::process::chdir("/")?)
 }
 
-/// Has everything that was written on the disks.
+/// Writes all data to the disks.
 pub fn flush() {
     rustix::fs::sync();
     for directory in ["/workspace", "/"] {

@@ -1,4 +1,4 @@
-//! Channels on the ports of a virtio-serial bus: what a machine has that can be saved and restored.
+//! Channels on the ports of a virtio-serial bus, which can be saved and restored with the machine.
 //!
 //! ```text
 //!   closed by the host ──► waiting ──► agreeing ──► serving
@@ -37,10 +37,10 @@ use crate::{guest::Guest, http};
 /// How long a port that cannot be used is left alone.
 const REST: Duration = Duration::from_secs(1);
 
-/// Where the kernel shows the ports and their names.
+/// The directory where the kernel lists the ports and their names.
 const PORTS: &str = "/sys/class/virtio-ports";
 
-/// Serves channels on every port that is meant for them.
+/// Serves channels on every port that is named for them.
 pub fn serve_all(guest: &Arc<Guest>) {
     for device in devices() {
         tokio::spawn(serve(device, Arc::clone(guest)));
@@ -83,8 +83,8 @@ async fn begin(device: &Path) -> io::Result<Port> {
 
 /// Waits until the host has opened its side.
 ///
-/// Until then the port is "hung up", which a reactor would report without end. An epoll instance of its own that tells
-/// changes only turns that into something that can be waited for.
+/// Until then the port is "hung up", which a reactor would report without end. An epoll instance of its own with
+/// edge-triggered events reports only changes, and so can be waited for.
 async fn host_is_there(file: &File) -> io::Result<()> {
     let changes = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&changes, file, epoll::EventData::new_u64(0), epoll::EventFlags::IN | epoll::EventFlags::ET)?;
@@ -127,7 +127,7 @@ async fn agree<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<
     }
 }
 
-/// A port whose host is there, or was a moment ago.
+/// A port whose host is connected, or was a moment ago.
 struct Port {
     file: AsyncFd<File>,
 }

@@ -1,5 +1,5 @@
-//! What has to change when the machine comes back from a snapshot: its clock stands in the past, its random numbers are
-//! those of every other machine that comes from the same snapshot, and its network is that of the machine that was
+//! The changes after the machine was restored from a snapshot: its clock is in the past, its random numbers are those
+//! of every other machine that was restored from the same snapshot, and its network is that of the machine that was
 //! saved.
 
 #![expect(unsafe_code, reason = "the kernel takes entropy by ioctl(2) only")]
@@ -21,28 +21,28 @@ use rustix::time::{ClockId, Timespec, clock_settime};
 use super::{identity, network, settings::MachineSettings};
 use crate::{executions::random_name, failure::invalid, guest::Guest, rights};
 
-/// `_IOW('R', 3, int[2])` and `_IO('R', 7)` of random(4).
+/// The requests `_IOW('R', 3, int[2])` and `_IO('R', 7)` of random(4).
 const ADD_ENTROPY: libc::c_ulong = 0x4008_5203;
 const RESEED: libc::c_ulong = 0x5207;
 
-/// What the guest remembers of the machine.
+/// The guest's record of the machine.
 #[derive(Debug)]
 pub struct Machine {
-    /// The network as it was last set up.
+    /// The network settings that are in force.
     pub network: Mutex<Option<NetworkSettings>>,
 }
 
 impl Machine {
-    /// The machine as the host has set it up.
+    /// Makes the record from the host's settings.
     pub fn new(settings: &MachineSettings) -> Self {
         Self { network: Mutex::new(settings.network.clone()) }
     }
 }
 
-/// Takes note of a restore. Repeatable.
+/// Adapts the guest to a restore. Repeatable.
 ///
 /// # Errors
-/// Says what could not be done; the machine must not be used then.
+/// The failed step; the machine must not be used then.
 pub async fn restored(guest: &Guest, restored: Restored) -> Result<(), GuestError> {
     let Some(machine) = &guest.machine else {
         let message = "only a guest that is PID 1 of a virtual machine can be restored";
@@ -85,9 +85,9 @@ fn failed(step: &str, error: &io::Error) -> GuestError {
     GuestError::new(ErrorCode::Internal, format!("the restored machine cannot {step}: {error}"))
 }
 
-/// Mixes bytes into the kernel's random numbers and makes it use them at once.
+/// Mixes bytes into the kernel's random numbers and makes the kernel use them at once.
 fn reseed(entropy: &[u8]) -> io::Result<()> {
-    /// `struct rand_pool_info` with room for the most that is taken.
+    /// `struct rand_pool_info` with room for the most bytes that are given.
     #[repr(C)]
     struct Pool {
         bits: libc::c_int,

@@ -1,4 +1,4 @@
-//! What the host says on the kernel's command line, as words `emergent.NAME=VALUE`.
+//! The host's settings on the kernel's command line, as words `emergent.NAME=VALUE`.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -9,25 +9,25 @@ use emergent_guest_proto::machine::NetworkSettings;
 
 use super::identity::is_machine_id;
 
-/// What the host wants of the machine. A word that cannot be understood is as if it was not there, but for a warning:
-/// the machine should come up, so that somebody can look.
+/// The host's settings for the machine. A malformed word is ignored with a warning: the machine should come up, so that
+/// somebody can examine it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MachineSettings {
-    /// Only answer that the machine boots, and turn it off.
+    /// Whether to report only that the machine boots, and turn it off.
     pub probe: bool,
     /// The block device with the root file system.
     pub root: Option<PathBuf>,
     /// The block device that is mounted at `/workspace`.
     pub data: Option<PathBuf>,
-    /// The root file system is not written to.
+    /// Whether the root file system is read-only.
     pub read_only: bool,
-    /// The machine's end is a restart, because its monitor knows no other.
+    /// Whether the machine ends by a restart, because its monitor knows no other end.
     pub restart_to_end: bool,
     /// The host name.
     pub host_name: Option<String>,
-    /// What `/etc/machine-id` says.
+    /// The contents of `/etc/machine-id`.
     pub machine_id: Option<String>,
-    /// At most so many processes of the agent's user.
+    /// The most processes of the agent's user.
     pub nproc: Option<u64>,
     /// The network interface, if there is one.
     pub network: Option<NetworkSettings>,

@@ -1,4 +1,4 @@
-//! From what a caller asks for to a [`Plan`]: which program, which environment, where.
+//! The translation of a caller's request into a [`Plan`]: the program, the environment, the directory.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ use crate::{
     failure::{self, invalid},
 };
 
-/// The longest command line that is taken, in bytes: Linux takes at most 128 KiB for one argument, its NUL included.
+/// The longest command line, in bytes: Linux takes at most 128 KiB for one argument, its NUL included.
 const MAX_COMMAND: usize = 128 * 1024 - 1;
 
 /// Starts programs as the workspace's users.
@@ -30,30 +30,30 @@ const MAX_COMMAND: usize = 128 * 1024 - 1;
 pub struct Launcher {
     /// Makes the processes.
     pub reaper: Arc<Reaper>,
-    /// Who they run as.
+    /// The accounts that the processes run as.
     pub accounts: Arc<Accounts>,
-    /// Marks them.
+    /// The maker of the processes' marks.
     pub marks: Marks,
     /// The library that programs need under this kernel.
     pub preload: Option<Preload>,
     /// Limits of every process.
     pub limits: Vec<Limit>,
-    /// Limits of the agent's processes besides.
+    /// Further limits of the agent's processes.
     pub agent_limits: Vec<Limit>,
 }
 
-/// What to start.
+/// The description of a program to start.
 #[derive(Debug)]
 pub struct Launch<'a> {
     /// The program.
     pub program: &'a Program,
-    /// Its directory.
+    /// The program's directory.
     pub workdir: &'a Path,
-    /// Added to the environment.
+    /// Variables that are added to the environment.
     pub variables: &'a BTreeMap<String, String>,
-    /// Who it runs as.
+    /// The user that the program runs as.
     pub user: RunAs,
-    /// The mark it gets.
+    /// The program's mark.
     pub mark: Option<u32>,
     /// Standard input, output and error.
     pub stdio: [BorrowedFd<'a>; 3],
@@ -63,7 +63,7 @@ impl Launcher {
     /// Starts the program. Blocks until it runs.
     ///
     /// # Errors
-    /// A [`GuestError`] that tells the caller what to mend.
+    /// A [`GuestError`] that tells the caller how to mend the request.
     pub fn launch(&self, launch: &Launch<'_>) -> Result<(i32, oneshot::Receiver<Exit>), GuestError> {
         let mut environment = self.accounts.environment(launch.user);
         environment.retain(|(key, _)| key.to_str().is_none_or(|key| !launch.variables.contains_key(key)));
@@ -96,7 +96,7 @@ impl Launcher {
     }
 }
 
-/// Checks what does not depend on the workspace, before anything is done.
+/// Checks those parts of a request that do not depend on the workspace, before anything is done.
 ///
 /// # Errors
 /// `invalid_request` that names the field.
@@ -121,7 +121,7 @@ pub fn check(program: &Program, variables: &BTreeMap<String, String>) -> Result<
     check_variables("env", variables)
 }
 
-/// Checks variables, which the request has under `parent`.
+/// Checks variables, which are a field `parent` of the request.
 ///
 /// # Errors
 /// `invalid_request` that names the variable.
@@ -141,7 +141,7 @@ pub fn check_variables(parent: &str, variables: &BTreeMap<String, String>) -> Re
     Ok(())
 }
 
-/// `bash` where the image has one, `sh` elsewhere. Each candidate is `(path, argv[0])`.
+/// Returns the candidates for the shell: `bash` if the image has it, else `sh`. Each candidate is `(path, argv[0])`.
 fn shells(path: &OsString) -> Vec<(PathBuf, OsString)> {
     let anywhere = |name: &'static str| std::env::split_paths(path).map(move |directory| directory.join(name));
     let bash = [PathBuf::from("/bin/bash")].into_iter().chain(anywhere("bash"));
@@ -197,9 +197,9 @@ fn limit_reached() -> GuestError {
 }
 
 fn too_long(plan: &Plan<'_>, error: &std::io::Error) -> GuestError {
-    /// Linux takes no more, whatever the limit on the stack is.
+    /// The most bytes that Linux accepts, whatever the limit on the stack is.
     const MOST: u64 = 6 << 20;
-    /// Linux takes at least this.
+    /// The bytes that Linux always accepts.
     const LEAST: u64 = 128 << 10;
     let strings = plan.arguments.iter().chain(&plan.environment);
     let size: usize = strings.map(|string| string.as_bytes_with_nul().len() + size_of::<usize>()).sum();

@@ -1,4 +1,4 @@
-//! Hearing of the end of every process: the guest's own children and, as PID 1, everybody's orphans.
+//! The reaper of every process that ends: the guest's own children and, as PID 1, all orphans.
 
 #![expect(unsafe_code, reason = "waitid(2) is the only call that tells which child ended without reaping it")]
 
@@ -20,24 +20,24 @@ use super::{
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// It called `exit` with this code.
+    /// The process called `exit` with this code.
     Code(i32),
-    /// This signal ended it.
+    /// This signal ended the process.
     Signal(i32),
 }
 
-/// Makes processes and tells of their end.
+/// Makes processes and reports their ends.
 #[derive(Debug)]
 pub struct Reaper {
-    /// Shared by whoever spawns, exclusive to the reaping thread: a child that ends before it is registered, or that
-    /// its spawner waits for itself, is not taken away.
+    /// Shared by callers that spawn, exclusive to the reaping thread: a child that ends before it is registered, or
+    /// that its spawner waits for itself, is not reaped here.
     gate: RwLock<()>,
     waiting: Mutex<HashMap<i32, oneshot::Sender<Exit>>>,
-    /// Told when there is a child to wait for.
+    /// Notified when there is a child to wait for.
     born: Condvar,
 }
 
-/// How long an orphan may stay unreaped when the guest has no child of its own; nothing tells of orphans then.
+/// How long an orphan may stay unreaped when the guest has no child of its own; nothing reports orphans then.
 const ORPHAN_POLL: Duration = Duration::from_millis(500);
 
 impl Reaper {
@@ -55,7 +55,7 @@ impl Reaper {
     /// Makes a process. Blocks until it runs its program.
     ///
     /// # Errors
-    /// [`SpawnError`] says which step failed; nothing is left then.
+    /// [`SpawnError`] names the failed step; no process is left then.
     pub fn spawn(&self, plan: &Plan<'_>) -> Result<(i32, oneshot::Receiver<Exit>), SpawnError> {
         let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let pid = spawn(plan)?;
@@ -68,7 +68,7 @@ impl Reaper {
     /// Sends a signal to the process group that a child leads; `false` when the child has ended.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's error.
     pub fn signal_group(&self, pid: i32, number: i32) -> io::Result<bool> {
         // Under this lock the child is not reaped, so its id cannot have passed to another process.
         let waiting = self.waiting();

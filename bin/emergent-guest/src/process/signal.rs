@@ -32,13 +32,13 @@ const NAMES: [(&str, i32); 29] = [
     ("SIGSYS", libc::SIGSYS),
 ];
 
-/// The name of a signal, such as `SIGKILL`; `SIG34` for one that has none.
+/// Returns the name of a signal, such as `SIGKILL`; `SIG34` for a signal without a name.
 pub fn name(number: i32) -> String {
     let named = NAMES.iter().find(|(_, known)| *known == number);
     named.map_or_else(|| format!("SIG{number}"), |(name, _)| (*name).to_owned())
 }
 
-/// The number of a signal named with or without `SIG`, in either case.
+/// Returns the number of a signal named with or without `SIG`, in either case.
 pub fn number(name: &str) -> Option<i32> {
     let name = name.to_ascii_uppercase();
     let bare = name.strip_prefix("SIG").unwrap_or(&name);
@@ -48,7 +48,7 @@ pub fn number(name: &str) -> Option<i32> {
 /// Sends a signal to a process, or with a negative `pid` to a process group.
 ///
 /// # Errors
-/// The kernel's, such as `ESRCH`.
+/// The kernel's error, such as `ESRCH`.
 #[expect(unsafe_code, reason = "kill(2) takes two integers and touches no memory")]
 pub fn send(pid: i32, signal: i32) -> std::io::Result<()> {
     // SAFETY: the call has no memory effects.

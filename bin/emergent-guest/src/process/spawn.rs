@@ -1,13 +1,13 @@
-//! Making a process.
+//! The start of a process.
 //!
 //! `std::process` cannot give a child other groups and a user of its own without copying the parent's page tables
 //! (`fork`), which costs most under gVisor. Here the child borrows the parent's memory until it executes its program
 //! (`clone` with `CLONE_VM | CLONE_VFORK`, as `posix_spawn` does) and the calling thread waits for that moment.
 //!
-//! What makes this safe: the child runs on a stack of its own with all signals blocked, calls only system calls, neither
-//! allocates nor unwinds, and everything it reads was prepared before and outlives it. It changes its ids by raw system
-//! calls, since the C library's wrappers would change every thread of the parent. After that change the kernel marks the
-//! shared memory undumpable, so that no process of the agent can look into it.
+//! This is safe because the child runs on a stack of its own with all signals blocked, makes only system calls, neither
+//! allocates nor unwinds, and all data that it reads was prepared before and outlives it. It changes its ids by raw
+//! system calls, since the C library's wrappers would change every thread of the parent. After that change the kernel
+//! marks the shared memory undumpable, so that no process of the agent can look into it.
 
 #![expect(unsafe_code, reason = "clone(2) and the child's side of it; see the module's documentation")]
 
@@ -25,16 +25,16 @@ use crate::account::Account;
 /// A program to try: the first that exists is run.
 #[derive(Debug)]
 pub struct Candidate {
-    /// Its path.
+    /// The program's path.
     pub path: CString,
-    /// Its own name for itself.
+    /// The program's `argv[0]`.
     pub argv0: CString,
 }
 
-/// A limit that a process gets.
+/// A resource limit of a process.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
-    /// Such as `RLIMIT_NPROC`.
+    /// The resource, such as `RLIMIT_NPROC`.
     pub resource: libc::__rlimit_resource_t,
     /// The soft limit.
     pub soft: u64,
@@ -42,31 +42,31 @@ pub struct Limit {
     pub hard: u64,
 }
 
-/// All that a child needs.
+/// The description of a child.
 #[derive(Debug)]
 pub struct Plan<'a> {
     /// The programs to try, in order.
     pub candidates: Vec<Candidate>,
     /// The arguments after the program's name.
     pub arguments: Vec<CString>,
-    /// `KEY=value` each.
+    /// The variables of the environment, each as `KEY=value`.
     pub environment: Vec<CString>,
-    /// Where it starts.
+    /// The directory where the child starts.
     pub workdir: CString,
     /// Standard input, output and error.
     pub stdio: [BorrowedFd<'a>; 3],
-    /// Who it runs as.
+    /// The account that the child runs as.
     pub account: &'a Account,
-    /// A supplementary group that marks it.
+    /// A supplementary group that marks the child.
     pub mark: Option<u32>,
-    /// Its limits, besides those that it inherits.
+    /// The child's limits, besides those that it inherits.
     pub limits: Vec<Limit>,
 }
 
-/// Why there is no child.
+/// The reason why there is no child.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
-    /// The kernel makes no process; `EAGAIN` when a limit is reached.
+    /// The kernel did not make a process; `EAGAIN` when a limit is reached.
     #[error("no process can be made")]
     Clone(#[source] io::Error),
     /// The child could not enter its directory.
@@ -80,7 +80,7 @@ pub enum SpawnError {
     Exec(#[source] io::Error),
 }
 
-/// What the two sides share while the child borrows the parent's memory.
+/// The memory that parent and child share until the child executes its program.
 struct Shared {
     /// `(path, argv0)` of every candidate.
     candidates: Vec<(*const c_char, *const c_char)>,
@@ -102,7 +102,7 @@ enum Step {
     Exec,
 }
 
-/// Enough for the child's few frames, in debug builds too.
+/// The size of the child's stack: enough for its few frames, in debug builds too.
 const STACK_WORDS: usize = 4096;
 
 /// Signals whose handling the guest changes or inherits; programs expect the default.
@@ -124,7 +124,7 @@ const RESET: [c_int; 10] = [
 /// On an error after `clone`, the child has been waited for. The caller must keep the reaper away meanwhile.
 ///
 /// # Errors
-/// [`SpawnError`] says which step failed.
+/// [`SpawnError`] names the failed step.
 pub fn spawn(plan: &Plan<'_>) -> Result<i32, SpawnError> {
     let mut shared = Shared::new(plan);
     let mut stack: Vec<u128> = Vec::with_capacity(STACK_WORDS);
@@ -161,7 +161,7 @@ extern "C" fn child(shared: *mut c_void) -> c_int {
     127
 }
 
-/// The child's side. Returns only when it failed.
+/// Runs the child's side. Returns only when it failed.
 ///
 /// # Safety
 /// To be called in a child made with `CLONE_VM | CLONE_VFORK`, with all signals blocked.
@@ -217,7 +217,7 @@ unsafe fn become_program(shared: &mut Shared) -> (Step, c_int) {
     }
 }
 
-/// When memory runs out, commands go before the guest. Best effort.
+/// Makes the kernel kill commands before the guest when memory runs out. Best effort.
 unsafe fn prefer_as_victim() {
     const FILE: &CStr = c"/proc/self/oom_score_adj";
     const SCORE: &[u8] = b"500";
@@ -239,12 +239,12 @@ unsafe fn errno() -> c_int {
 // === impl Limit ===
 
 impl Limit {
-    /// At most so many processes of the user.
+    /// A limit of processes of the user.
     pub fn processes(count: u64) -> Self {
         Self { resource: libc::RLIMIT_NPROC, soft: count, hard: count }
     }
 
-    /// At most so many open files.
+    /// A limit of open files.
     pub fn files(soft: u64, hard: Option<u64>) -> Self {
         Self { resource: libc::RLIMIT_NOFILE, soft, hard: hard.unwrap_or(libc::RLIM_INFINITY) }
     }
@@ -271,7 +271,7 @@ impl Shared {
     }
 }
 
-/// While it lives, this thread takes no signals.
+/// While this lives, this thread receives no signals.
 struct Blocked(libc::sigset_t);
 
 impl Blocked {

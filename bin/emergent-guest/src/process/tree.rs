@@ -1,4 +1,4 @@
-//! The whole tree of an execution, wherever its processes have gone.
+//! The whole process tree of an execution, even after its processes have left the group or session.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,14 +10,15 @@ use std::{
 
 use super::signal;
 
-/// What the processes of one execution have in common.
+/// The marks that the processes of one execution share.
 #[derive(Debug, Clone)]
 pub struct Family {
     /// The first process, while it has not been reaped; afterwards its id may be another's.
     pub leader: Option<i32>,
-    /// The group that marks them.
+    /// The group that marks the processes.
     pub mark: Option<u32>,
-    /// `KEY=value` in their environment. Only root's processes can drop the mark, and only theirs is looked at.
+    /// A `KEY=value` in the processes' environment. Only root's processes can drop the mark, and only their
+    /// environments are read.
     pub variable: Option<String>,
 }
 
@@ -30,7 +31,7 @@ struct Process {
     marks: Vec<u32>,
 }
 
-/// After so many rounds of killing what is left cannot be killed.
+/// The limit of rounds of killing: processes that are left after so many cannot be killed.
 const MAX_ROUNDS: usize = 64;
 
 impl Family {
@@ -48,7 +49,7 @@ impl Family {
         processes.iter().filter(own).map(|process| process.pid).collect()
     }
 
-    /// Sends SIGTERM to every member, gives them `grace` to go, and kills the rest; `true` when none is left.
+    /// Sends SIGTERM to every member, gives them `grace` to end, and kills the rest; `true` when none is left.
     pub async fn terminate(&self, grace: Duration) -> bool {
         let deadline = Instant::now() + grace;
         self.on_thread(|family| {
@@ -76,7 +77,7 @@ impl Family {
         tokio::task::spawn_blocking(move || job(&family)).await.ok()
     }
 
-    /// Kills every member, those too that are born meanwhile. Blocks; `true` when none is left.
+    /// Kills every member, including members that are born meanwhile. Blocks; `true` when none is left.
     ///
     /// Members are stopped before they are killed: a stopped process makes no more, and keeps its place in the limit
     /// on processes, so that even a fork bomb comes to an end.
@@ -118,7 +119,7 @@ fn has_variable(pid: i32, variable: &str) -> bool {
     environment.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
 }
 
-/// All processes that are not dead. One that ends while it is looked at is left out.
+/// Returns all processes that are not dead. A process that ends during the scan is left out.
 fn processes(proc: &Path) -> Vec<Process> {
     let Ok(entries) = fs::read_dir(proc) else { return Vec::new() };
     let pid = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
@@ -132,7 +133,7 @@ fn processes(proc: &Path) -> Vec<Process> {
     .collect()
 }
 
-/// Reads `/proc/PID/stat` and `/proc/PID/status`. `None` for the dead and for what is malformed.
+/// Reads `/proc/PID/stat` and `/proc/PID/status`. `None` for a dead process and for malformed text.
 fn parse(pid: i32, stat: &str, status: &str) -> Option<Process> {
     // The name stands in parentheses and may hold anything, parentheses too.
     let (_, fields) = stat.rsplit_once(')')?;

@@ -1,5 +1,5 @@
-//! The edit tool: exact replacement, on bytes, so that odd encodings stay as they are. Line ends are the file's: where all
-//! of its lines end with `\r\n`, so do those of the texts.
+//! The edit tool: exact replacement, on bytes, so that odd encodings stay as they are. Line ends follow the file: if
+//! all of its lines end with `\r\n`, so do those of the texts.
 
 use std::{
     borrow::Cow,
@@ -22,10 +22,10 @@ use crate::{
     guest::Guest,
 };
 
-/// The largest file that is edited, before and after.
+/// The largest file that is edited, before and after the edit.
 const MAX_SIZE: u64 = 16 << 20;
 
-/// How often an edit is tried of a file that something else writes to.
+/// How often an edit is tried on a file that another process writes to.
 const ATTEMPTS: usize = 10;
 
 /// A file with its text replaced.
@@ -36,7 +36,7 @@ struct Edited {
     lines_changed: u64,
 }
 
-/// Why a text cannot be replaced.
+/// The reason why a text cannot be replaced.
 #[derive(Debug, PartialEq, Eq)]
 enum Refusal {
     Absent,
@@ -46,8 +46,8 @@ enum Refusal {
 /// Replaces text in a file, atomically.
 ///
 /// # Errors
-/// `string_not_found`, `several_matches`, `binary_file`, `too_large`, `content_changed` when something else keeps writing
-/// to the file, or that of the file system; nothing has changed then.
+/// `string_not_found`, `several_matches`, `binary_file`, `too_large`, `content_changed` when another process keeps
+/// writing to the file, or the file system's error; the file is unchanged then.
 pub async fn edit(guest: &Guest, request: EditRequest) -> Result<EditResult, GuestError> {
     if request.old_string.is_empty() {
         return Err(invalid("old_string", "the text to find is empty; use the write tool to make a file"));
@@ -101,7 +101,7 @@ fn edit_once(target: &Arc<Target>, request: &EditRequest) -> Result<(Edited, Sha
     Ok((edited, sha256))
 }
 
-/// All of a file, or `None` if that is too much: whatever its length was a moment ago, it may grow.
+/// Reads a whole file; returns `None` if it is too large: whatever its length was a moment ago, it may grow.
 fn whole(file: impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut contents = Vec::new();
     file.take(MAX_SIZE + 1).read_to_end(&mut contents)?;
@@ -136,12 +136,12 @@ fn replace_text(contents: &[u8], request: &EditRequest) -> Result<Edited, Refusa
     Ok(Edited { contents: replaced, replacements: places.len() as u64, lines_changed })
 }
 
-/// How the lines of a file end.
+/// The line ends of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LineEnds {
-    /// All of them with `\r\n`.
+    /// All lines end with `\r\n`.
     CarriageReturns,
-    /// With `\n`, or some with one and some with the other: a text is taken as it is.
+    /// Lines end with `\n`, or some with each: a text is taken as it is.
     AsGiven,
 }
 

@@ -2,17 +2,17 @@
 
 use std::ops::Range;
 
-/// Characters of a line that are shown.
+/// The most characters of a line that are shown.
 const LIMIT: usize = 2_000;
 
-/// Bytes before a match that are shown with it, where the beginning of the line cannot be.
+/// The bytes before a match that are shown with it, if the beginning of the line cannot be shown.
 const BEFORE: usize = 200;
 
-/// Stands for what is left out.
+/// The sign for left-out text.
 const GAP: &str = "…";
 
-/// A line, and whether something of it is left out. Of one that is too long the beginning is shown, or else the part
-/// around the match.
+/// Returns a line, and whether parts of it are left out. Of a line that is too long the beginning is shown, or else the
+/// part around the match.
 pub(super) fn excerpt(line: &[u8], place: Range<usize>) -> (String, bool) {
     // Four bytes are the most that a character takes.
     let shown = |start: usize| {

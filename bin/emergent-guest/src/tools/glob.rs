@@ -1,6 +1,6 @@
 //! The glob tool.
 //!
-//! Nothing is left out but what is inside `.git`: who names a pattern may mean an ignored or hidden file.
+//! Only the contents of `.git` are left out: a caller that names a pattern may mean an ignored or hidden file.
 
 use std::{
     cmp::Reverse,
@@ -25,13 +25,13 @@ use crate::{
 
 const LIMIT: usize = 1_000;
 
-/// A file by its time of change; of one time the first name counts as the newest.
+/// A file, ordered by its time of change; of files with one time the first name counts as the newest.
 type Dated = ((i64, u64), Reverse<PathBuf>);
 
 /// Finds files by name.
 ///
 /// # Errors
-/// `invalid_request` for a malformed pattern, or that of the file system for `path` itself.
+/// `invalid_request` for a malformed pattern, or the file system's error for `path` itself.
 pub async fn glob(guest: &Guest, request: GlobRequest) -> Result<GlobResult, GuestError> {
     if request.pattern.starts_with('/') {
         return Err(invalid("pattern", "the pattern is relative to `path`; put the directory there"));

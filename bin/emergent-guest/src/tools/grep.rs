@@ -1,8 +1,8 @@
-//! The grep tool: ripgrep's own parts.
+//! The grep tool, built from ripgrep's own crates.
 //!
 //! As with ripgrep, ignored, hidden and binary files are left out; `.gitignore` counts outside a git repository too.
-//! One thread walks, others search. They are made as they can be: at a workspace's limit on processes the one that walks
-//! does it all.
+//! One thread walks, others search. They are started as the workspace's limit on processes allows; if none can be
+//! started, the walking thread searches too.
 
 use std::{
     io::{self, Read},
@@ -42,11 +42,11 @@ const MAX_LIMIT: u64 = 10_000;
 /// The longest line that is searched, in bytes; a file with a longer one is left out.
 const HEAP_LIMIT: usize = 64 << 20;
 
-/// A file up to this size is read at once.
+/// The largest file that is read at once.
 const SMALL: usize = 64 << 10;
 
-/// Files that are handed over at once, and how many such batches may wait: handing over costs as much as searching a
-/// small file.
+/// The files that are handed over at once, and how many such batches may wait: handing over costs as much as searching
+/// a small file.
 const BATCH: usize = 32;
 const QUEUE: usize = 64;
 
@@ -61,7 +61,7 @@ struct Search<'a> {
     hits: Mutex<Vec<Hit>>,
 }
 
-/// A match before it becomes an answer; sorts by path as bytes, then by line.
+/// A match in its final order: by path as bytes, then by line.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Hit {
     path: PathBuf,
@@ -73,7 +73,7 @@ struct Hit {
 /// Searches the contents of files.
 ///
 /// # Errors
-/// `invalid_request` for a malformed pattern, or that of the file system for `path` itself.
+/// `invalid_request` for a malformed pattern, or the file system's error for `path` itself.
 pub async fn grep(guest: &Guest, request: GrepRequest) -> Result<GrepResult, GuestError> {
     let limit = request.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
@@ -103,7 +103,7 @@ pub async fn grep(guest: &Guest, request: GrepRequest) -> Result<GrepResult, Gue
     rights::walking(&guest.accounts.agent, search).await
 }
 
-/// Searches all that is wanted below a directory; says how many names rules have left out.
+/// Searches all wanted files below a directory; returns how many names rules have left out.
 fn below(root: &Path, search: &Search<'_>, include: Pattern, no_ignore: bool) -> Result<u64, GuestError> {
     let rules = (!no_ignore).then(|| Rules::above(root));
     let wanted = Wanted { pattern: &include.matcher, named: include.named, rules, only_regular: true };
@@ -197,7 +197,7 @@ impl Search<'_> {
         self.hits.lock().unwrap_or_else(PoisonError::into_inner).extend(hits);
     }
 
-    /// Whether nobody waits for more: one more than asked for says that there are more.
+    /// Whether no more matches are needed: one beyond the limit shows that there are more.
     fn is_over(&self) -> bool {
         self.count.load(Ordering::Relaxed) > self.limit || self.caller.is_gone()
     }
@@ -218,7 +218,7 @@ impl Search<'_> {
     }
 }
 
-/// The rest of a long file, which ends when nobody waits for it.
+/// The rest of a long file, which ends when the caller has gone.
 struct UntilGone<'a, R> {
     file: R,
     caller: &'a Caller,
@@ -232,7 +232,7 @@ impl<R: Read> Read for UntilGone<'_, R> {
 
 struct FileSink<'a> {
     search: &'a Search<'a>,
-    /// Number, line, and whether something of it is missing.
+    /// The number and text of each line, and whether parts of it are missing.
     hits: Vec<(u64, String, bool)>,
     binary: bool,
 }

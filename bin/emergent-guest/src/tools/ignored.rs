@@ -1,4 +1,5 @@
-//! The rules by which a search leaves files out: those of `.ignore`, `.gitignore` and `.git/info/exclude`, as ripgrep and git take them.
+//! The rules by which a search leaves files out: those of `.ignore`, `.gitignore` and `.git/info/exclude`, as ripgrep
+//! and git interpret them.
 
 use std::{
     fs::File,
@@ -14,24 +15,24 @@ use ignore::{
 };
 use rustix::fs::{Mode, OFlags};
 
-/// The most that is read of a file with rules, in bytes.
+/// The most bytes of a file with rules that are read.
 const LONGEST: u64 = 1 << 20;
 
 /// The rules of a directory, before those of the directories above it.
 #[derive(Debug, Default)]
 pub struct Rules {
     above: Option<Arc<Rules>>,
-    /// `.ignore`, `.gitignore` and `.git/info/exclude`, in the order in which they count.
+    /// The rules of `.ignore`, `.gitignore` and `.git/info/exclude`, in the order of their precedence.
     own: [Option<Gitignore>; 3],
-    /// A repository begins here: what git is told above it is not said of it.
+    /// Whether a repository begins here: git's rules above it do not apply to it.
     has_git: bool,
 }
 
 const FILES: [&str; 3] = [".ignore", ".gitignore", ".git/info/exclude"];
 
 impl Rules {
-    /// The rules that directories above `root` have for what is in it. Where they leave out the root itself they say
-    /// nothing: it was named.
+    /// Returns the rules that directories above `root` have for its contents. Rules that leave out the root itself are
+    /// ignored: the caller named it.
     pub fn above(root: &Path) -> Arc<Self> {
         let mut rules = Arc::new(Self::default());
         let mut above: Vec<_> = root.ancestors().collect();
@@ -50,7 +51,7 @@ impl Rules {
         rules
     }
 
-    /// These rules after those of a directory that they count for. `has` tells what stands in it.
+    /// Adds a directory's own rules before these. `has` tells whether the directory has an entry of a name.
     pub fn with_those_of(self: Arc<Self>, open: BorrowedFd<'_>, path: &Path, has: impl Fn(&str) -> bool) -> Arc<Self> {
         let has_git = has(".git");
         let own = FILES.map(|name| {
@@ -63,7 +64,7 @@ impl Rules {
         Arc::new(Self { above: Some(self), own, has_git })
     }
 
-    /// Tells whether the rules leave a path out.
+    /// Whether the rules leave a path out.
     pub fn matched(&self, path: &Path, is_directory: bool) -> Match<()> {
         let mut found = [Match::None, Match::None, Match::None];
         let mut in_repository = true;

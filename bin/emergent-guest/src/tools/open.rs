@@ -1,4 +1,4 @@
-//! Opening what a caller names without being caught: never waiting on a pipe, never touching a device.
+//! The opening of a path that a caller names, without waiting on a pipe and without touching a device.
 
 use std::{
     fs::{File, Metadata, OpenOptions},
@@ -10,7 +10,7 @@ use emergent_guest_proto::{ErrorCode, GuestError};
 
 use crate::failure;
 
-/// What stands at a path, opened for reading.
+/// A file or directory, opened for reading.
 #[derive(Debug)]
 pub enum Opened {
     /// A regular file.
@@ -22,7 +22,7 @@ pub enum Opened {
 /// Opens a file or directory.
 ///
 /// # Errors
-/// That of the file system, or `invalid_request` for a pipe, socket or device.
+/// The file system's error, or `invalid_request` for a pipe, socket or device.
 pub fn open(path: &Path) -> Result<Opened, GuestError> {
     // Without O_NONBLOCK the opening of a pipe waits for a writer.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
@@ -39,7 +39,7 @@ pub fn open(path: &Path) -> Result<Opened, GuestError> {
 /// Opens a regular file.
 ///
 /// # Errors
-/// Those of [`open`], and `is_directory`.
+/// The errors of [`open`], and `is_directory`.
 pub fn open_file(path: &Path) -> Result<(File, Metadata), GuestError> {
     match open(path)? {
         Opened::File(file, metadata) => Ok((file, metadata)),
@@ -50,7 +50,7 @@ pub fn open_file(path: &Path) -> Result<(File, Metadata), GuestError> {
     }
 }
 
-/// The error of a path that is a pipe, socket or device.
+/// Makes the error of a path that is a pipe, socket or device.
 pub fn not_a_file(path: &Path) -> GuestError {
     let message = format!("{} is a pipe, socket or device, not a file", path.display());
     GuestError::new(ErrorCode::InvalidRequest, message).with_path(path)

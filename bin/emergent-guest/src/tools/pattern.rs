@@ -1,5 +1,5 @@
-//! Patterns of paths, which mean the same in glob and in grep: one without a slash means names at any depth, one with a
-//! slash means paths below the directory that is searched.
+//! Patterns of paths, with the same meaning in glob and in grep: one without a slash matches names at any depth, one
+//! with a slash matches paths below the directory that is searched.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::failure::invalid;
 /// A glob over paths.
 #[derive(Debug)]
 pub struct Pattern {
-    /// Matches paths relative to the directory that is searched.
+    /// The matcher of paths relative to the directory that is searched.
     pub matcher: Override,
     /// The directory that the pattern names before its first wildcard.
     pub named: PathBuf,
@@ -20,10 +20,10 @@ pub struct Pattern {
 // === impl Pattern ===
 
 impl Pattern {
-    /// Reads the pattern that the request has under `field`.
+    /// Parses the pattern in the request's field `field`.
     ///
     /// # Errors
-    /// `invalid_request` for one that is malformed.
+    /// `invalid_request` for a malformed pattern.
     pub fn parse(field: &str, text: &str) -> Result<Self, GuestError> {
         let text = text.trim_start_matches("./");
         let malformed = |error: ignore::Error| invalid(field, format!("the pattern is malformed: {error}"));
@@ -32,7 +32,7 @@ impl Pattern {
         Ok(Self { matcher: builder.build().map_err(malformed)?, named: named(text) })
     }
 
-    /// Means every path.
+    /// Returns the pattern that matches every path.
     pub fn any() -> Self {
         Self { matcher: Override::empty(), named: PathBuf::new() }
     }

@@ -1,4 +1,4 @@
-//! The read tool: a window of numbered lines, a directory listing, or what kind of binary a file is.
+//! The read tool: a window of numbered lines, a directory listing, or the kind of a binary file.
 
 use std::{
     fs::{self, File},
@@ -22,22 +22,22 @@ use crate::{
 const DEFAULT_LIMIT: u64 = 2_000;
 const MAX_LIMIT: u64 = 100_000;
 
-/// Characters of a line that are shown.
+/// The most characters of a line that are shown.
 const LINE_LIMIT: usize = 2_000;
 
-/// Characters of the first line that are shown where its beginning is left out: who asks so wants that line.
+/// The most characters of the first line that are shown if its beginning is left out: such a request is for that line.
 const REST_LIMIT: usize = 50_000;
 
-/// Bytes of text in one answer.
+/// The most bytes of text in one answer.
 const CONTENT_LIMIT: usize = 16 << 20;
 
-/// Files longer than this are not read to the end only to count their lines.
+/// The largest file that is read to the end only to count its lines.
 const COUNT_LIMIT: u64 = 64 << 20;
 
-/// Files longer than this are not hashed: no tool replaces them.
+/// The largest file that is hashed: no tool replaces a larger one.
 const HASH_LIMIT: u64 = 32 << 20;
 
-/// How much of a file tells whether it is text.
+/// The bytes of a file that show whether it is text.
 const SAMPLE: u64 = 8 * 1024;
 
 /// A window of lines, counted from 1.
@@ -45,14 +45,14 @@ const SAMPLE: u64 = 8 * 1024;
 struct Window {
     first: u64,
     limit: u64,
-    /// Bytes of the first line that are left out.
+    /// The bytes of the first line that are left out.
     skipped: u64,
 }
 
 /// Shows a file or a directory.
 ///
 /// # Errors
-/// That of the file system, or a field out of range.
+/// The file system's error, or a field out of range.
 pub async fn read(guest: &Guest, request: ReadRequest) -> Result<ReadResult, GuestError> {
     let window = Window {
         first: request.offset.unwrap_or(1),
@@ -177,7 +177,7 @@ fn number_lines(reader: &mut impl BufRead, size: u64, window: Window) -> io::Res
     Ok(ReadResult::Text { content, first_line: window.first, lines, total_lines, size, truncated, sha256: None })
 }
 
-/// Passes over at most `count` lines and says how many there were.
+/// Skips at most `count` lines; returns how many there were.
 fn skip_lines(reader: &mut impl BufRead, count: u64) -> io::Result<u64> {
     let mut passed = 0;
     let mut inside = false;
@@ -206,7 +206,7 @@ fn skip_lines(reader: &mut impl BufRead, count: u64) -> io::Result<u64> {
 }
 
 impl Window {
-    /// How much of its first line is left out, in bytes, and how much is shown, in characters.
+    /// Returns the bytes of the first line that are left out, and the most characters that are shown.
     fn first_line(self) -> (u64, usize) {
         (self.skipped, if self.skipped > 0 { REST_LIMIT } else { LINE_LIMIT })
     }
@@ -214,13 +214,14 @@ impl Window {
 
 struct Line {
     text: String,
-    /// Bytes of the whole line.
+    /// The bytes of the whole line.
     length: u64,
-    /// How many of them are shown or were left out, where there are more.
+    /// The number of bytes that are shown or were left out, if there are more.
     cut: Option<u64>,
 }
 
-/// The next line without its newline and its first `skipped` bytes; of a long one only `limit` characters are kept.
+/// Reads the next line without its newline and its first `skipped` bytes; of a long line only `limit` characters are
+/// kept.
 fn next_line(reader: &mut impl BufRead, skipped: u64, limit: usize) -> io::Result<Option<Line>> {
     // Four bytes are the most that a character takes.
     let kept = limit * 4;
@@ -252,12 +253,12 @@ fn next_line(reader: &mut impl BufRead, skipped: u64, limit: usize) -> io::Resul
     Ok(Some(Line { text, length, cut: (end < length).then_some(end) }))
 }
 
-/// How many bytes at the beginning belong to a character that begins before.
+/// Returns how many bytes at the beginning belong to a character that begins before.
 fn continuation(bytes: &[u8]) -> usize {
     bytes.iter().take(3).take_while(|byte| **byte & 0b1100_0000 == 0b1000_0000).count()
 }
 
-/// At most so many characters from the beginning; a byte that is none counts as one.
+/// Returns at most `limit` characters from the beginning; an invalid byte counts as one.
 fn characters(bytes: &[u8], limit: usize) -> &[u8] {
     let mut left = limit;
     let mut end = 0;

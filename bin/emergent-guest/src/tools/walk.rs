@@ -1,6 +1,6 @@
-//! Walking a tree with few system calls: under gVisor each one that names a path costs a question to the host for every
-//! directory on it. So directories are opened from the one that they stand in, names come in large batches with their
-//! kinds, and nothing is asked of a file that is not wanted.
+//! Walks trees with few system calls: under gVisor each call that names a path costs a query to the host for every
+//! directory on it. So directories are opened from their parents, names are read in large batches with their kinds, and
+//! nothing is queried of a file that is not wanted.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -21,34 +21,36 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir};
 use super::ignored::Rules;
 use crate::rights::Caller;
 
-/// Bytes of names that are read at once.
+/// The bytes of names that are read at once.
 const NAMES: usize = 64 * 1024;
 
-/// The files below a directory. Links are not followed, and what cannot be read is passed over: it is not the agent's.
+/// The files below a directory. Links are not followed, and directories that cannot be read are skipped: they are not
+/// the agent's.
 pub struct Walk<'a> {
     wanted: Wanted<'a>,
-    /// The end of a caller that has gone.
+    /// The caller; the walk ends when the caller has gone.
     caller: &'a Caller,
     buffer: Vec<MaybeUninit<u8>>,
     directories: Vec<Pending>,
     files: Vec<Found>,
-    /// Names that rules have left out.
+    /// The number of names that rules have left out.
     left_out: u64,
 }
 
-/// The files that are wanted.
+/// The selection of files.
 pub struct Wanted<'a> {
-    /// Only those that match.
+    /// The pattern that files must match.
     pub pattern: &'a Override,
-    /// Directories above what the pattern names, relative to the root: they are entered whatever rules say.
+    /// The directories above the pattern's fixed part, relative to the root: they are entered whatever the rules say.
     pub named: PathBuf,
-    /// The rules of `.gitignore` and the like, with which hidden names are left out, too; without, all is wanted.
+    /// The rules of `.gitignore` and the like, with which hidden names are left out, too; without, no names are left
+    /// out.
     pub rules: Option<Arc<Rules>>,
-    /// Neither links, pipes and sockets.
+    /// Whether links, pipes and sockets are left out.
     pub only_regular: bool,
 }
 
-/// A file, or what a directory lists as one.
+/// A file, or an entry that a directory lists as one.
 #[derive(Debug)]
 pub struct Found {
     directory: Arc<Directory>,
@@ -62,7 +64,7 @@ struct Directory {
     path: PathBuf,
 }
 
-/// A directory that is to be looked into.
+/// A directory that is yet to be read.
 struct Pending {
     parent: Arc<Directory>,
     /// The parent's path from the root.
@@ -74,10 +76,10 @@ struct Pending {
 // === impl Walk ===
 
 impl<'a> Walk<'a> {
-    /// Begins below `root`.
+    /// Begins a walk below `root`.
     ///
     /// # Errors
-    /// That of the file system for the root.
+    /// The file system's error for the root.
     pub fn begin(root: &Path, wanted: Wanted<'a>, caller: &'a Caller) -> io::Result<Self> {
         let fd = rustix::fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let root = Arc::new(Directory { fd, path: root.to_owned() });
@@ -94,12 +96,12 @@ impl<'a> Walk<'a> {
         Ok(walk)
     }
 
-    /// How many names rules have left out so far.
+    /// Returns how many names rules have left out so far.
     pub fn left_out(&self) -> u64 {
         self.left_out
     }
 
-    /// Takes in what stands in a directory. `below` is its path from the root.
+    /// Reads the entries of a directory. `below` is its path from the root.
     fn list(&mut self, directory: &Arc<Directory>, rules: Option<Arc<Rules>>, below: &Path) -> io::Result<()> {
         let mut entries: Vec<(OsString, FileType)> = Vec::new();
         let mut listing = RawDir::new(&directory.fd, &mut self.buffer);
@@ -184,28 +186,28 @@ impl Iterator for Walk<'_> {
 // === impl Found ===
 
 impl Found {
-    /// Its path.
+    /// Returns the file's path.
     pub fn path(&self) -> PathBuf {
         self.directory.path.join(&self.name)
     }
 
-    /// Opens it without waiting for anything.
+    /// Opens the file without waiting for anything.
     ///
     /// # Errors
-    /// That of the file system.
+    /// The file system's error.
     pub fn open(&self) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.directory.fd, &self.name, flags, Mode::empty())?.into())
     }
 
-    /// When it was last changed: seconds and nanoseconds since 1970.
+    /// Returns the time of the last change: seconds and nanoseconds since 1970.
     pub fn modified(&self) -> Option<(i64, u64)> {
         let stat = rustix::fs::statat(&self.directory.fd, &self.name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         Some((stat.st_mtime, stat.st_mtime_nsec))
     }
 }
 
-/// For file systems that do not tell the kind with the name.
+/// Queries a file's kind, for file systems that do not tell it with the name.
 fn kind_of(directory: BorrowedFd<'_>, name: &OsStr) -> FileType {
     let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
     stat.map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode))

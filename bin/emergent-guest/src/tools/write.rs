@@ -19,7 +19,7 @@ use crate::{
 /// Writes a whole file, atomically.
 ///
 /// # Errors
-/// That of the file system, or `content_changed`; the old contents are kept then.
+/// The file system's error, or `content_changed`; the old contents are kept then.
 pub async fn write(guest: &Guest, request: WriteRequest) -> Result<WriteResult, GuestError> {
     let path = guest.resolve(&request.file_path);
     let WriteRequest { content, expected_sha256, .. } = request;

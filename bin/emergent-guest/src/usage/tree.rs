@@ -1,5 +1,5 @@
-//! How much the files of directories take. Counting takes its time, so that it goes on beside the calls: whoever asks
-//! gets what was last counted, and no more than a tenth of the time goes into counting.
+//! The size of the files in directories. Counting takes long, so that it runs beside the calls: a call gets the last
+//! count, and counting takes no more than a tenth of the time.
 
 use std::{
     collections::HashSet,
@@ -11,12 +11,12 @@ use std::{
 
 use tokio::{sync::watch, time::timeout};
 
-/// How long whoever asks waits for a count that is under way.
+/// How long a call waits for a count that is under way.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// How many times as long as a count took no other one is begun.
+/// How many times the duration of a count must pass before the next one.
 const REST: u32 = 9;
-/// How many directories wait to be counted, and how many files with several names are remembered, at most: what goes
-/// beyond is counted less exactly.
+/// The most directories that wait to be counted, and the most files with several names that are remembered: beyond
+/// that, the count is less exact.
 const REMEMBERED: usize = 100_000;
 
 /// Counts some directories. Clones are the same counter.
@@ -33,7 +33,7 @@ struct Count {
 // === impl Tree ===
 
 impl Tree {
-    /// Bytes that the files below `roots` take on their file systems, as last counted.
+    /// Returns the bytes that the files below `roots` take on their file systems, at the last count.
     pub async fn bytes(&self, roots: &[PathBuf]) -> Option<u64> {
         let is_due = |count: &mut Count| {
             let rests = count.not_before.is_some_and(|at| Instant::now() < at);
@@ -56,7 +56,7 @@ impl Tree {
     }
 }
 
-/// Counts what stands below `root` on the same file system. What cannot be looked at is left out.
+/// Counts the bytes of files below `root` on the same file system. Files that cannot be read are left out.
 fn measure(root: &Path) -> u64 {
     let Ok(top) = fs::symlink_metadata(root) else { return 0 };
     let mut bytes = 0_u64;

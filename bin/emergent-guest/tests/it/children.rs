@@ -1,4 +1,4 @@
-//! Children, through the server's own client: nothing is lost or doubled, whoever comes and goes.
+//! Children, through the server's own client: no byte is lost or doubled when clients come and go.
 
 use std::{
     path::PathBuf,

@@ -27,7 +27,7 @@ async fn download(client: &Client, path: &str, range: Option<&str>) -> (u16, htt
     (status, headers, response.into_body().collect().await.unwrap().to_bytes())
 }
 
-/// A body that sends some and then waits for ever.
+/// A body that sends some bytes and then waits for ever.
 fn endless(first: usize) -> Body {
     let some = futures::stream::iter([Ok(Frame::data(Bytes::from(vec![7; first])))]);
     StreamBody::new(some.chain(futures::stream::pending())).boxed_unsync()

@@ -1,4 +1,4 @@
-//! A sandbox becomes somebody's workspace.
+//! The hand-over of a sandbox that was made ahead of need to its workspace.
 
 use std::os::unix::fs::MetadataExt as _;
 

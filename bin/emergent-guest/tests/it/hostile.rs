@@ -1,4 +1,4 @@
-//! What a workspace must survive.
+//! The attacks of a workspace that the guest must survive.
 
 use std::time::{Duration, Instant};
 

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// What to copy, and whereto.
+/// The options of a backup.
 #[derive(Debug, Args)]
 pub(crate) struct BackupArgs {
-    /// The file to make; it must not be there yet.
+    /// The file to write; it must not exist yet.
     pub(crate) file: PathBuf,
     /// The settings file of the server.
     #[arg(long, value_name = "FILE")]
@@ -15,13 +15,13 @@ pub(crate) struct BackupArgs {
     /// The server's data directory (EMERGENT_DATA_DIR).
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// Where its rows are kept (DATABASE_URL).
+    /// The server's database (DATABASE_URL).
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
 }
 
 impl BackupArgs {
-    /// The settings that flags give.
+    /// Returns the settings that are given as flags.
     pub(crate) fn settings(&self) -> [(&'static crate::config::env_vars::Variable, Option<String>); 2] {
         use crate::config::env_vars::{DATABASE_URL, EMERGENT_DATA_DIR};
         [(EMERGENT_DATA_DIR, self.data_dir.clone()), (DATABASE_URL, self.database_url.clone())]

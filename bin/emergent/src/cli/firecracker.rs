@@ -13,39 +13,39 @@ use emergent_microvm_net::{
 };
 use ipnet::Ipv4Net;
 
-/// What to do for microVMs on this host.
+/// The set-up of this host for microVMs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum FirecrackerCommand {
-    /// Install Firecracker, make the directories, and tell what is missing.
+    /// Install Firecracker, make the directories, and report missing parts.
     Setup(SetupArgs),
     /// Run the small privileged process that makes the networks of microVMs.
     NetHelper(NetHelperArgs),
 }
 
-/// How to prepare this host.
+/// The options of the set-up of this host.
 #[derive(Debug, Args)]
 #[command(after_help = "May be repeated: what is there is left as it is. Exit codes: 0 all is there, 1 something is \
     missing or failed.\n\nA host without a network: download the release elsewhere, and name the file with --from.")]
 pub(crate) struct SetupArgs {
-    /// Where kernels, roots, sandboxes and snapshots are kept.
+    /// The directory of kernels, root file systems, sandboxes and snapshots.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/firecracker-workspaces")]
     pub(crate) base: PathBuf,
-    /// The user that the manager runs as; it gets the directories, and access to /dev/kvm.
+    /// The user that the manager runs as; the user gets the directories, and access to /dev/kvm.
     #[arg(long, value_name = "NAME", value_parser = user_name)]
     pub(crate) user: Option<String>,
-    /// Where the programs are installed.
+    /// The directory where the programs are installed.
     #[arg(long, value_name = "DIR", default_value = "/usr/local/bin")]
     pub(crate) bin_dir: PathBuf,
     /// The release's archive, downloaded before.
     #[arg(long, value_name = "FILE")]
     pub(crate) from: Option<PathBuf>,
-    /// Another release than the one that this program knows, such as v1.16.1; takes --sha256 too.
+    /// Another release than this program's own choice, such as v1.16.1; needs --sha256 too.
     #[arg(long, value_name = "VERSION", value_parser = release, requires = "sha256")]
     pub(crate) release: Option<String>,
     /// The SHA-256 of the archive, as the release's page publishes it beside the file.
     #[arg(long, value_name = "HEX", value_parser = checksum)]
     pub(crate) sha256: Option<String>,
-    /// Only tell what would be done.
+    /// Only report the steps that would be taken.
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Answer with JSON, for programs.
@@ -53,7 +53,7 @@ pub(crate) struct SetupArgs {
     pub(crate) json: bool,
 }
 
-/// How to run the network helper.
+/// The options of the network helper.
 #[derive(Debug, Args)]
 #[command(after_help = "Start it as root. It gives up every privilege but CAP_NET_ADMIN before it serves anybody.\n\n\
     Example:\n  emergent firecracker net-helper --allow-uid 1000 --owner-uid 20000-20999 --user 64000")]
@@ -61,16 +61,17 @@ pub(crate) struct NetHelperArgs {
     /// The Unix socket to listen on.
     #[arg(long, value_name = "PATH", default_value = "/run/emergent/net.sock")]
     pub(crate) socket: PathBuf,
-    /// A user that may ask: the manager's. May be repeated.
+    /// A user that may send requests: the manager's. May be repeated.
     #[arg(long = "allow-uid", value_name = "UID", required = true)]
     pub(crate) allow_uid: Vec<u32>,
-    /// Users that interfaces may be given to besides: those that the VMMs run as. May be repeated.
+    /// Further users that may be given interfaces: those that the VMMs run as. May be repeated.
     #[arg(long = "owner-uid", value_name = "UID[-UID]", value_parser = users)]
     pub(crate) owner_uid: Vec<RangeInclusive<u32>>,
-    /// The user and group to run as, in numbers; by default as started. It must be able to open /dev/net/tun.
+    /// The user and group to run as, in numbers; by default the user that starts it. The user must be able to open
+    /// /dev/net/tun.
     #[arg(long, value_name = "UID[:GID]")]
     pub(crate) user: Option<User>,
-    /// The private range that machines get their addresses from, four for each.
+    /// The private range that machines get their addresses from, four for each machine.
     #[arg(long, value_name = "RANGE", default_value_t = AddressPool::default())]
     pub(crate) pool: AddressPool,
     /// An address or a range that machines reach although it is private or this host's. May be repeated.
@@ -79,10 +80,10 @@ pub(crate) struct NetHelperArgs {
     /// A name server for the machines; by default the host's own. May be repeated.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) resolver: Vec<Ipv4Addr>,
-    /// What is logged.
+    /// The log filter: a level or directives, such as debug.
     #[arg(long, value_name = "DIRECTIVES", env = "EMERGENT_LOG", default_value = "info")]
     pub(crate) log: String,
-    /// The socket, listened on while the process could still make it.
+    /// The socket, opened while the process still had the right to make it.
     #[arg(skip)]
     pub(crate) listening: Option<Helper>,
 }

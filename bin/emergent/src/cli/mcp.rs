@@ -8,7 +8,7 @@ use emergent_api::{
 
 use super::workspace::pair;
 
-/// What to do with hosted MCP servers.
+/// The commands for hosted MCP servers.
 #[derive(Debug, Subcommand)]
 pub(crate) enum McpCommand {
     /// Register an MCP server and start it.
@@ -17,11 +17,11 @@ pub(crate) enum McpCommand {
     Ls,
     /// Show an MCP server, and how clients connect to it.
     Show {
-        /// Its name or id.
+        /// The server's name or id.
         #[arg(value_name = "SERVER")]
         name: String,
     },
-    /// Change an MCP server; what is not named stays as it is.
+    /// Change an MCP server; settings that are not given stay as they are.
     Update(McpUpdateArgs),
     /// Call a method and print its result: a tool's text as text, other results as JSON.
     #[command(
@@ -36,24 +36,24 @@ pub(crate) enum McpCommand {
         /// Parameters, or the tool's arguments: a JSON object.
         #[arg(default_value = "{}")]
         params: String,
-        /// Seconds that it may take.
+        /// The most seconds that the call may take.
         #[arg(long, value_name = "SECONDS")]
         timeout: Option<u64>,
     },
-    /// Speak MCP on standard input and output, for clients that know nothing else.
+    /// Speak MCP on standard input and output, for clients that know no other transport.
     #[command(after_help = "In a client's settings:\n  \
         {\"command\": \"emergent\", \"args\": [\"mcp\", \"connect\", \"--workspace\", \"my-workspace\"]}")]
     Connect {
         /// A hosted server's name or id.
         #[arg(value_name = "SERVER", required_unless_present = "workspace", conflicts_with = "workspace")]
         name: Option<String>,
-        /// A workspace instead, whose tools are a server, too: its id, the beginning of it, or its name.
+        /// The workspace whose tools to serve instead: its id, the beginning of its id, or its name.
         #[arg(long, value_name = "WORKSPACE")]
         workspace: Option<String>,
     },
-    /// Show what a server has written on its standard error, and how it last ended.
+    /// Show a server's standard error, and how the server last ended.
     Logs {
-        /// Its name or id.
+        /// The server's name or id.
         #[arg(value_name = "SERVER")]
         name: String,
     },
@@ -69,13 +69,13 @@ pub(crate) enum McpCommand {
     },
     /// End a server's processes in order and start it again.
     Restart {
-        /// Its name or id.
+        /// The server's name or id.
         #[arg(value_name = "SERVER")]
         name: String,
     },
     /// Delete servers with their containers, volumes and secrets.
     Rm {
-        /// Their names or ids.
+        /// The servers' names or ids.
         #[arg(required = true, value_name = "SERVER")]
         servers: Vec<String>,
     },
@@ -90,20 +90,20 @@ pub(crate) enum McpCommand {
     emergent mcp add own --image registry.example/own:1 --env TOKEN=…\n\n\
     Exit codes: 0 it runs (or was not waited for), 1 it does not: what its program has said last is shown.")]
 pub(crate) struct McpAddArgs {
-    /// Its name: a-z, 0-9 and -.
+    /// The server's name: a-z, 0-9 and -.
     pub(crate) name: String,
-    /// What it is.
+    /// The settings of the server.
     #[command(flatten)]
     pub(crate) what: McpSpecArgs,
-    /// Seconds to wait for its first answer.
+    /// Seconds to wait for the server's first answer.
     #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=900))]
     pub(crate) wait: u64,
-    /// Do not wait for its first answer.
+    /// Do not wait for the server's first answer.
     #[arg(long, conflicts_with = "wait")]
     pub(crate) no_wait: bool,
 }
 
-/// What a server is to be from now on.
+/// The changes of a server.
 #[derive(Debug, Args)]
 #[command(
     after_help = "What runs goes on where only --timeout or --restart changes. Volumes that are not named stay.\n\n\
@@ -112,27 +112,27 @@ pub(crate) struct McpAddArgs {
     emergent mcp update files --share code=my-workspace:/code --no-volume old -- /workspace /code"
 )]
 pub(crate) struct McpUpdateArgs {
-    /// Its name or id.
+    /// The server's name or id.
     #[arg(value_name = "SERVER")]
     pub(crate) name: String,
-    /// What it is.
+    /// The new settings of the server.
     #[command(flatten)]
     pub(crate) what: McpSpecArgs,
-    /// A process for each session.
+    /// Run a process for each session.
     #[arg(long, conflicts_with = "shared")]
     pub(crate) per_session: bool,
-    /// Its processes do not run as root inside.
+    /// Do not run the server's processes as root inside the container.
     #[arg(long, conflicts_with = "root")]
     pub(crate) no_root: bool,
-    /// A volume that it is not to have any more: one of its own is deleted, a workspace's stays the workspace's.
+    /// A volume to remove from the server: one of its own is deleted, a workspace's stays the workspace's.
     #[arg(long, value_name = "NAME")]
     pub(crate) no_volume: Vec<String>,
 }
 
-/// What a server is.
+/// The settings of a server.
 #[derive(Debug, Args)]
 pub(crate) struct McpSpecArgs {
-    /// Its image; the server's default image when left out.
+    /// The image of the server's container; the default image of Emergent's server when left out.
     #[arg(long, value_name = "IMAGE")]
     pub(crate) image: Option<String>,
     /// A package of npm's registry, installed once; the server then runs without a network.
@@ -141,25 +141,26 @@ pub(crate) struct McpSpecArgs {
     /// A package of Python's registry, installed once; the server then runs without a network.
     #[arg(long, value_name = "PACKAGE[==VERSION]")]
     pub(crate) pypi: Option<String>,
-    /// Pins what the package depends on; give it again for more.
+    /// A version to pin one of the package's dependencies to; give it again for more.
     #[arg(long, value_name = "REQUIREMENT")]
     pub(crate) constraint: Vec<String>,
-    /// A variable of its environment; kept encrypted. All variables are set anew: one that is not given again goes.
+    /// A variable of the server's environment; kept encrypted. All variables are set anew: one that is not given again
+    /// is removed.
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = pair)]
     pub(crate) env: Vec<(String, String)>,
-    /// A directory that survives restarts.
+    /// A directory whose files survive restarts.
     #[arg(long, short, value_name = "NAME=/PATH", value_parser = pair)]
     pub(crate) volume: Vec<(String, String)>,
-    /// The /workspace of a workspace, seen at a path of the server's: ro (the default) or rw.
+    /// A workspace whose /workspace the server sees at a path: ro (the default) or rw.
     #[arg(long, value_name = "NAME=WORKSPACE:/PATH[:rw]", value_parser = share)]
     pub(crate) share: Vec<ShareArg>,
-    /// What happens when it ends by itself.
+    /// Whether to start the server again when it ends by itself.
     #[arg(long, value_enum)]
     pub(crate) restart: Option<RestartArg>,
-    /// One process for all clients rather than one for each session.
+    /// Run one process for all clients rather than one for each session.
     #[arg(long)]
     pub(crate) shared: bool,
-    /// It is an HTTP-based server that listens on this port.
+    /// The port on which an HTTP-based server listens.
     #[arg(long, value_name = "PORT")]
     pub(crate) port: Option<u16>,
     /// The path of an HTTP-based server's endpoint.
@@ -174,13 +175,13 @@ pub(crate) struct McpSpecArgs {
     /// Disk, such as 1G.
     #[arg(long)]
     pub(crate) disk: Option<ByteSize>,
-    /// What it may reach.
+    /// The networks that the server may reach.
     #[arg(long, value_enum)]
     pub(crate) network: Option<NetworkArg>,
-    /// Its processes run as root inside.
+    /// Run the server's processes as root inside the container.
     #[arg(long)]
     pub(crate) root: bool,
-    /// Seconds that a call may take; 30 when left out.
+    /// The most seconds that a call may take; 30 when left out.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) timeout: Option<u64>,
     /// The program and its arguments; with a package, the arguments alone.
@@ -188,36 +189,36 @@ pub(crate) struct McpSpecArgs {
     pub(crate) command: Vec<String>,
 }
 
-/// A workspace that a server is to see.
+/// A workspace that a server is given access to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ShareArg {
     /// The volume's name.
     pub(crate) volume: String,
-    /// The workspace as it was given.
+    /// The workspace as the caller named it.
     pub(crate) workspace: String,
-    /// Where it is inside.
+    /// The path inside the container.
     pub(crate) path: String,
-    /// The server may write there.
+    /// Whether the server may write to the workspace.
     pub(crate) writable: bool,
 }
 
-/// What happens when a server ends by itself.
+/// Whether a server that ends by itself is started again.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum RestartArg {
-    /// It is started again.
+    /// The server is always started again.
     Always,
-    /// It is started again unless it ended with 0.
+    /// The server is started again unless it ended with 0.
     OnFailure,
-    /// It stays as it is.
+    /// The server is not started again.
     Never,
 }
 
-/// What a server may reach.
+/// The networks that a server may reach.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum NetworkArg {
-    /// Nothing.
+    /// No network.
     None,
-    /// A network interface and nothing beyond it.
+    /// A network interface without any route out.
     Isolated,
     /// The internet.
     Outbound,

@@ -3,16 +3,16 @@
 use clap::{Args, Subcommand};
 use emergent_api::size::ByteSize;
 
-/// What to do with projects. A project is named by its id or its name.
+/// The commands for projects. A project is named by its id or its name.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ProjectCommand {
     /// List the projects that you see, with their quotas.
     Ls,
-    /// Show how much a project may have and has, or set it.
+    /// Show the quota of a project and its use, or set the quota.
     Quota(QuotaArgs),
 }
 
-/// How much a project may have.
+/// A project's quota.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Without options it shows the quota and its use. An option changes one figure and leaves the others; \
@@ -48,17 +48,17 @@ pub(crate) struct QuotaArgs {
     pub(crate) max_snapshots: Option<Limit<u32>>,
 }
 
-/// A figure of a quota.
+/// A limit in a quota.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Limit<T> {
     /// No more than this.
     Most(T),
-    /// As much as there is.
+    /// No limit.
     None,
 }
 
 impl<T> Limit<T> {
-    /// The figure, if there is one.
+    /// Returns the figure, if there is one.
     pub(crate) fn figure(self) -> Option<T> {
         match self {
             Self::Most(figure) => Some(figure),

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::config::env_vars::{self, Reader, Variable};
 
-/// How to run the server. A flag goes before the environment, and that before the settings file.
+/// The options of the server. A flag overrides the environment, and the environment overrides the settings file.
 #[derive(Debug, Args)]
 #[command(after_help = "Settings come from flags, the environment and a file (see --help for all of them).")]
 #[command(after_long_help = settings_help())]
@@ -17,10 +17,10 @@ pub(crate) struct ServeArgs {
     /// The address to listen on (EMERGENT_LISTEN).
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// Where the server keeps its files (EMERGENT_DATA_DIR).
+    /// The directory of the server's files (EMERGENT_DATA_DIR).
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// Where rows are kept (DATABASE_URL).
+    /// The server's database (DATABASE_URL).
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
     /// The server's certificates (EMERGENT_TLS_CERT).
@@ -29,24 +29,24 @@ pub(crate) struct ServeArgs {
     /// The certificate's key (EMERGENT_TLS_KEY).
     #[arg(long, value_name = "FILE")]
     tls_key: Option<String>,
-    /// What is logged (EMERGENT_LOG).
+    /// The log filter, a level or directives such as info,emergent_core=debug (EMERGENT_LOG).
     #[arg(long, value_name = "DIRECTIVES")]
     log: Option<String>,
-    /// How it is logged, text or json (EMERGENT_LOG_FORMAT).
+    /// The format of log messages, text or json (EMERGENT_LOG_FORMAT).
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
-    /// Go on with the workspaces of the server whose data directory this one is a copy of, or was moved from. The other one
+    /// Continue with the workspaces of the server whose data directory was copied or moved to this one. That server
     /// must never start again. Needed once.
     #[arg(long, conflicts_with = "new_identity")]
     pub(crate) take_over: bool,
-    /// Become a server of its own, with a new id, where this data directory is a copy of another server's: workspaces,
-    /// snapshots and hosted MCP servers stay with the other one. Needed once.
+    /// Become a server of its own, with a new id, if this data directory is a copy of another server's: workspaces,
+    /// snapshots and hosted MCP servers stay with the other server. Needed once.
     #[arg(long)]
     pub(crate) new_identity: bool,
 }
 
 impl ServeArgs {
-    /// The settings that flags give.
+    /// Returns the settings that are given as flags.
     pub(crate) fn settings(&self) -> [(&'static Variable, Option<String>); 7] {
         [
             (env_vars::EMERGENT_LISTEN, self.listen.clone()),
@@ -60,7 +60,7 @@ impl ServeArgs {
     }
 }
 
-/// The list of all settings.
+/// Returns the list of all settings.
 fn settings_help() -> String {
     let entries = env_vars::ALL.iter().filter(|variable| variable.reader == Reader::Server).map(|variable| {
         let default = match variable.default {

@@ -3,19 +3,19 @@
 use clap::{Args, Subcommand};
 use uuid::Uuid;
 
-/// What to do with servers.
+/// The commands for servers.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServerCommand {
     /// List the servers that share the database.
     Ls,
-    /// Let the server take no new workspaces, for maintenance; those that it has go on.
+    /// Let the server take no new workspaces, for maintenance; its existing workspaces go on.
     Drain,
     /// Let the server take new workspaces again.
     Undrain,
-    /// List what the engine has that was handed over to somebody and that no row accounts for, as after the restore of a
-    /// backup. It is kept for some days.
+    /// List the engine's sandboxes and snapshots that have an owner but no row in the database, as after the restore of
+    /// a backup. They are kept for some days.
     Leftovers,
-    /// Make a leftover a workspace, which is stopped, or a snapshot, which is ready.
+    /// Turn a leftover into a workspace, which is stopped, or into a snapshot, which is ready.
     Adopt(AdoptArgs),
     /// Remove a leftover with all its files.
     RemoveLeftover {
@@ -24,15 +24,15 @@ pub(crate) enum ServerCommand {
     },
 }
 
-/// Which leftover becomes whose.
+/// The options of an adoption.
 #[derive(Debug, Args)]
 pub(crate) struct AdoptArgs {
     /// The leftover's id.
     pub(crate) id: Uuid,
-    /// The name of the project that has it from now on; your own when left out.
+    /// The name of the project that gets the leftover; your own when left out.
     #[arg(long)]
     pub(crate) project: Option<String>,
-    /// Its name, for people.
+    /// A name for the workspace or snapshot, for people.
     #[arg(long)]
     pub(crate) name: Option<String>,
 }

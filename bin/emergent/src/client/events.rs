@@ -3,28 +3,28 @@
 use futures::{StreamExt as _, stream::BoxStream};
 use reqwest::Response;
 
-/// The longest line that is taken, in bytes. Of executions they are a third of a megabyte at most; a message of a hosted
-/// MCP server may have 16.
+/// The longest line, in bytes. A line of an execution has a third of a megabyte at most; a message of a hosted MCP
+/// server may have 16.
 const LONGEST_LINE: usize = 32 * 1024 * 1024;
 
 /// One event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Event {
-    /// Its kind.
+    /// The event's kind.
     pub(crate) name: String,
-    /// Repeated to the server, it goes on after this event.
+    /// The event's id. The server continues after this event when it is sent back.
     pub(crate) id: String,
-    /// JSON.
+    /// The data, as JSON.
     pub(crate) data: String,
 }
 
-/// Why there are no more events, though the last one has not come.
+/// The reason why reading ended before the last event.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EventError {
     /// The connection broke.
     #[error("the connection was lost")]
     Lost(#[source] reqwest::Error),
-    /// What comes is not events.
+    /// The answer is no stream of events.
     #[error("what the server sends is not a stream of events")]
     NotEvents,
 }
@@ -38,7 +38,7 @@ pub(crate) struct EventReader {
 #[derive(Default)]
 struct Parser {
     unread: Vec<u8>,
-    /// How far `unread` is known to have no line end: each byte is looked at once.
+    /// The part of `unread` that has no line end: each byte is searched once.
     searched: usize,
     event: Event,
 }
@@ -50,7 +50,7 @@ impl EventReader {
         Self { bytes: response.bytes_stream().boxed(), parser: Parser::default() }
     }
 
-    /// The next event; `None` when the stream has ended.
+    /// Returns the next event; `None` when the stream has ended.
     pub(crate) async fn next(&mut self) -> Result<Option<Event>, EventError> {
         loop {
             if let Some(event) = self.parser.next()? {

@@ -1,4 +1,4 @@
-//! `emergent backup`: a copy of the rows, whole even while the server writes.
+//! `emergent backup`: a copy of the database, whole even while the server writes.
 
 use std::{io, os::unix::fs::DirBuilderExt as _, path::Path};
 
@@ -31,7 +31,7 @@ pub(super) async fn run(arguments: &BackupArgs) -> ExitStatus {
     }
 }
 
-/// Makes the directory that a backup goes into, for its owner alone, where it is missing.
+/// Makes the directory of a backup if it is missing, for its owner alone.
 fn make_directory(file: &Path) -> io::Result<()> {
     match file.parent() {
         Some(directory) if !directory.as_os_str().is_empty() => {

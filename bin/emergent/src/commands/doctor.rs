@@ -1,5 +1,5 @@
-//! `emergent doctor`: what this host can and can't do for a server with these settings, and how to mend it. Leaves
-//! nothing behind.
+//! `emergent doctor`: checks whether this host can run a server with these settings, and names remedies. Leaves nothing
+//! behind.
 
 mod check;
 mod docker;
@@ -23,8 +23,7 @@ use crate::{
     print,
 };
 
-/// Looks at everything, says what it saw, and fails if something fails. Or removes what a server has left that exists no
-/// more.
+/// Runs all checks and shows them; fails if one fails. Or removes the objects of a server that no longer exists.
 pub(super) async fn run(arguments: &DoctorArgs) -> ExitStatus {
     if let Some(server) = arguments.remove_leftovers {
         return match remove_leftovers(arguments, server.into()).await {
@@ -101,7 +100,8 @@ async fn checks(file: Option<&Path>) -> Vec<Check> {
     checks
 }
 
-/// The settings of this shell are not those of a server that runs: whether it takes workspace calls, it says itself.
+/// Checks the settings. Those of this shell may differ from those of a running server, which reports itself whether it
+/// takes workspace calls.
 fn settings(config: &Config, running: Option<&RunningServer>) -> Check {
     if !config.core.enabled && !running.is_some_and(RunningServer::has_workspaces) {
         let advice = "set ENABLE_AGENT_WORKSPACES=true for the server";

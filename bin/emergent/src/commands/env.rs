@@ -1,4 +1,4 @@
-//! `emergent env`: what other clients than this one need to know of the server, for `eval` in a shell.
+//! `emergent env`: the server's address and token for other clients, for `eval` in a shell.
 
 use crate::{cli::ClientArgs, client::Client, exit::ExitStatus, print};
 
@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &ClientArgs) -> ExitStatus {
     ExitStatus::Success
 }
 
-/// A text as one word of a POSIX shell.
+/// Quotes a text as one word of a POSIX shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

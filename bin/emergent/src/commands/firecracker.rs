@@ -9,7 +9,7 @@ use crate::{
     print,
 };
 
-/// Does what has to be done while the process has one thread and all its privileges.
+/// Prepares a command while the process has one thread and all its privileges.
 pub(super) fn prepare(command: &mut FirecrackerCommand) -> Result<(), ExitStatus> {
     match command {
         FirecrackerCommand::NetHelper(arguments) => net_helper::prepare(arguments).map_err(|error| {
@@ -20,7 +20,7 @@ pub(super) fn prepare(command: &mut FirecrackerCommand) -> Result<(), ExitStatus
     }
 }
 
-/// Does it.
+/// Runs the command.
 pub(super) async fn run(command: FirecrackerCommand) -> ExitStatus {
     let ended = match command {
         FirecrackerCommand::Setup(arguments) => return setup::run(&arguments).await,

@@ -1,4 +1,4 @@
-//! `emergent firecracker-manager`: puts the manager together and serves it until it is told to stop.
+//! `emergent firecracker-manager`: assembles the manager and serves it until a stop signal.
 
 use std::{path::Path, time::Duration};
 
@@ -18,12 +18,12 @@ use crate::{
     serve::{descriptors, listener, listener::ConnectionLimits, log_to_stderr, memory, signals::StopSignals},
 };
 
-/// How long calls under way get to end.
+/// How long calls under way have to end.
 const GRACE: Duration = Duration::from_secs(10);
-/// How often the process's memory is tidied.
+/// How often unused memory is given back.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Runs the manager until it is told to stop.
+/// Runs the manager until a stop signal.
 pub(super) async fn run(arguments: FirecrackerManagerArgs) -> ExitStatus {
     match serve(arguments).await {
         Ok(()) => ExitStatus::Success,
@@ -86,7 +86,8 @@ fn host(arguments: &FirecrackerManagerArgs) -> Host {
     Host { manager, driver: arguments.driver, jail, network: arguments.network.clone() }
 }
 
-/// The key from its file, else from the environment: never from an argument, which everybody on the host can read.
+/// Reads the key from its file, else from the environment: never from an argument, which everybody on the host can
+/// read.
 fn api_key(file: Option<&Path>) -> anyhow::Result<Option<ApiKey>> {
     let text = match file {
         Some(path) => {

@@ -18,13 +18,13 @@ use crate::{
     guest_binary, print,
 };
 
-/// Works with kernels.
+/// Runs a command for kernels.
 pub(super) async fn kernel(command: KernelCommand) -> ExitStatus {
     let KernelCommand::Import(arguments) = command;
     ended(tokio::task::spawn_blocking(move || import(arguments)).await)
 }
 
-/// Works with images.
+/// Runs a command for images.
 pub(super) async fn image(command: ImageCommand) -> ExitStatus {
     let ImageCommand::Build(arguments) = command;
     ended(tokio::task::spawn_blocking(move || build(arguments)).await)
@@ -41,7 +41,7 @@ fn import(arguments: KernelImportArgs) -> anyhow::Result<String> {
     Ok(format!("kernel {} is {}, with {} modules", kernel.name, kernel.source, kernel.modules.len()))
 }
 
-/// Debian's kernel for clouds, as a package: the one that its meta-package stands for now.
+/// Downloads Debian's kernel package for clouds: the package that the meta-package names now.
 fn download_kernel(folder: &Path) -> anyhow::Result<PathBuf> {
     const META: &str = "linux-image-cloud-amd64";
     let advice = || format!("{META} could not be found; run `apt-get update`, or give a kernel with --from");
@@ -65,7 +65,7 @@ fn build(arguments: ImageBuildArgs) -> anyhow::Result<String> {
     Ok(format!("image {} is {}, in {}", template.name, template.source, file.display()))
 }
 
-/// What is meant: an image's name begins with neither a slash nor a dot.
+/// Returns the kind of the source: an image's name begins with neither a slash nor a dot.
 fn source(from: String) -> ImageSource {
     let path = Path::new(&from);
     match () {

@@ -14,7 +14,7 @@ use crate::{
 
 const PROJECTS: &str = "/api/v1/projects";
 
-/// Does it.
+/// Runs the command.
 pub(super) async fn run(arguments: WithServer<ProjectCommand>) -> Result<(), ClientError> {
     let client = Client::new(&arguments.client)?;
     let json = arguments.client.json;
@@ -57,14 +57,14 @@ async fn quota(client: &Client, arguments: &QuotaArgs) -> Result<ProjectQuota, C
     if wanted == known.quota { Ok(known) } else { client.put(&path, &wanted).await }
 }
 
-/// Changes one figure, where an option says so.
+/// Changes one figure, if an option sets it.
 fn set<T>(figure: &mut Option<T>, option: Option<Limit<T>>) {
     if let Some(limit) = option {
         *figure = limit.figure();
     }
 }
 
-/// The project that is meant by an id or a name.
+/// Finds the project that an id or a name refers to.
 async fn find(client: &Client, given: &str) -> Result<Uuid, ClientError> {
     if let Ok(id) = Uuid::try_parse(given) {
         return Ok(id);

@@ -9,7 +9,7 @@ use crate::{
     print, serve,
 };
 
-/// Runs the server until it is told to stop.
+/// Runs the server until a stop signal.
 pub(super) async fn run(arguments: &ServeArgs) -> ExitStatus {
     let config = match read_config(arguments.settings(), arguments.config.as_deref()) {
         Ok(config) => config,
@@ -32,7 +32,7 @@ pub(super) async fn run(arguments: &ServeArgs) -> ExitStatus {
     }
 }
 
-/// The settings from flags, the environment and the file that either names.
+/// Reads the settings from flags, the environment and the file that either names.
 pub(super) fn read_config(
     flags: impl IntoIterator<Item = (&'static env_vars::Variable, Option<String>)>,
     file: Option<&Path>,

@@ -15,7 +15,7 @@ const SERVERS: &str = "/api/v1/admin/servers";
 const DRAIN: &str = "/api/v1/admin/drain";
 const LEFTOVERS: &str = "/api/v1/admin/leftovers";
 
-/// Does it.
+/// Runs the command.
 pub(super) async fn run(arguments: WithServer<ServerCommand>) -> Result<(), ClientError> {
     let client = Client::new(&arguments.client)?;
     let json = arguments.client.json;

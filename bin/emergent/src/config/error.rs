@@ -1,4 +1,4 @@
-//! What is wrong with the settings. All of it is said at once.
+//! The errors of the settings, all of which are reported at once.
 
 use std::{fmt, path::PathBuf};
 
@@ -9,44 +9,44 @@ use super::{env_vars::Variable, settings::Source};
 #[error("the settings cannot be used:\n{}", .0.iter().map(|fault| format!("  {fault}")).collect::<Vec<_>>().join("\n"))]
 pub(crate) struct ConfigError(pub(crate) Vec<Fault>);
 
-/// One thing that is wrong.
+/// One error of the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Nobody knows this name.
+    /// No setting has this name.
     Unknown {
         /// The name.
         name: String,
-        /// What was probably meant.
+        /// The setting that was probably meant.
         suggestion: Option<&'static str>,
-        /// Where it stands.
+        /// The source of the name.
         source: Source,
     },
-    /// The value is not of the right kind.
+    /// The value is of the wrong kind.
     Malformed {
         /// The setting's name.
         name: &'static str,
         /// The value, unless it is a secret.
         value: Option<String>,
-        /// What is wrong, where there is more to say.
+        /// The reason, where there is more to say.
         reason: String,
-        /// What it takes.
+        /// The values that the setting takes.
         takes: &'static str,
-        /// Where it stands.
+        /// The source of the value.
         source: Source,
     },
     /// A file cannot be read.
     File {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// Settings do not go together.
+    /// Settings contradict each other.
     Conflict(String),
 }
 
 impl Fault {
-    /// The value of a setting is not of the right kind.
+    /// Makes the error of a value of the wrong kind.
     pub(crate) fn malformed(variable: &'static Variable, value: Option<&str>, reason: &str, source: &Source) -> Self {
         Self::Malformed {
             name: variable.name,

@@ -1,4 +1,4 @@
-//! Logins for registries, from a file of the form that `docker login` writes. Logins of one project alone are of the same
+//! Logins for registries, from a file of the form that `docker login` writes. Logins for only one project have the same
 //! form, below the project's name: `{"auths": {…}, "projects": {"team-a": {"auths": {…}}}}`.
 
 use std::{collections::BTreeMap, path::Path};
@@ -28,7 +28,7 @@ struct Login {
     password: Option<String>,
 }
 
-/// The logins, those of projects last. The reason of a failure names the host and never a password.
+/// Reads the logins, those of projects last. The reason of a failure names the host and never a password.
 pub(super) fn read(path: &Path) -> Result<Vec<RegistryLogin>, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     let config: DockerConfig = serde_json::from_str(&text)
@@ -43,7 +43,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<RegistryLogin>, String> {
     of_all.chain(of_projects).map(read).collect()
 }
 
-/// The registry as references name it. Docker writes some hosts as URLs, and the default registry by another name.
+/// Returns the registry as references name it. Docker writes some hosts as URLs, and the default registry under another
+/// name.
 fn registry(key: &str) -> String {
     let host = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     match host.split('/').next().unwrap_or(host) {

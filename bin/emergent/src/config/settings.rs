@@ -1,5 +1,5 @@
-//! Settings as texts, gathered from flags, the environment and a file, in this order of precedence. Nothing is parsed
-//! here but names: one that nobody knows is refused, so that a typo does not go unnoticed.
+//! Settings as texts, gathered from flags, the environment and a file, in this order of precedence. Only names are
+//! checked here: an unknown name is refused, so that a typo does not go unnoticed.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use super::{
     error::Fault,
 };
 
-/// Prefixes that are ours alone: an unknown variable with one of them is a mistake.
+/// Prefixes that only our variables have: an unknown variable with one of them is a mistake.
 const OUR_PREFIXES: [&str; 2] = ["EMERGENT_", "WORKSPACE_"];
 
 /// Where a setting comes from.
@@ -36,7 +36,7 @@ pub(crate) struct Settings {
 // === impl Settings ===
 
 impl Settings {
-    /// Takes the flags.
+    /// Adds the flags.
     pub(crate) fn add_flags(&mut self, flags: impl IntoIterator<Item = (&'static Variable, Option<String>)>) {
         for (variable, value) in flags {
             if let Some(value) = value {
@@ -45,7 +45,7 @@ impl Settings {
         }
     }
 
-    /// Takes the environment.
+    /// Adds the environment.
     pub(crate) fn add_environment(
         &mut self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -66,7 +66,7 @@ impl Settings {
         }
     }
 
-    /// Takes a settings file: TOML, with the names of variables as keys, in either case.
+    /// Adds a settings file: TOML, with the names of variables as keys, in either case.
     pub(crate) fn add_file(&mut self, path: &Path, faults: &mut Vec<Fault>) {
         let source = Source::File(path.to_owned());
         let text = match std::fs::read_to_string(path) {
@@ -90,12 +90,12 @@ impl Settings {
         }
     }
 
-    /// The first source that gives a setting wins.
+    /// Adds a setting unless an earlier source has set it.
     fn add(&mut self, variable: &'static Variable, value: String, source: Source) {
         self.values.entry(variable.name).or_insert((value, source));
     }
 
-    /// A setting as it was given; `None` when it was not.
+    /// Returns the text and the source of a setting; `None` when it is not set.
     pub(crate) fn given(&self, variable: &Variable) -> Option<(&str, &Source)> {
         self.values.get(variable.name).map(|(value, source)| (value.as_str(), source))
     }

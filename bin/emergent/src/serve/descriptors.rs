@@ -1,9 +1,9 @@
-//! The process's file descriptors: how many it may have, and how many it has.
+//! The process's file descriptors: their limit, and their number.
 
 use metrics::gauge;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the limit as far as the system lets everybody, and answers it: the one that shells set by default is for
+/// Raises the limit as far as the system lets everybody, and returns it: the default limit of shells is meant for
 /// programs that use `select`.
 pub(crate) fn raise_limit() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -15,7 +15,7 @@ pub(crate) fn raise_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Tells the metrics how many are open, where the system says so.
+/// Sets the metrics of open descriptors, if the system reports their number.
 #[expect(clippy::cast_precision_loss, reason = "there are not 2^52 descriptors")]
 pub(super) fn report(limit: u64) {
     gauge!("emergent_file_descriptors_limit").set(limit as f64);

@@ -1,5 +1,5 @@
-//! The socket: bound early, so that a taken address is said before anything is done; served with or without TLS; and
-//! drained within a bounded time.
+//! The socket: bound early, so that a taken address is reported before anything else is done; served with or without
+//! TLS; and drained within a bounded time.
 
 mod connection;
 mod places;
@@ -31,8 +31,8 @@ use crate::config::TlsFiles;
 /// The pause after a connection could not be taken, as when the system has no descriptors left.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// When a connection on which nothing moves is taken for dead: after so long the system asks the peer, so often, so many
-/// times.
+/// The keep-alive of connections: how long a connection is idle before the system probes the peer, the time between
+/// probes, and the number of unanswered probes after which the connection is dead.
 const KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
 
 /// Binds the address, which `setting` names.
@@ -43,7 +43,7 @@ pub(crate) fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<std::ne
     Ok(listener)
 }
 
-/// Serves until a signal says stop; then takes no more connections, and gives calls under way `grace` to end. A second
+/// Serves until a stop signal; then accepts no more connections, and gives calls under way `grace` to end. A second
 /// signal ends them at once.
 pub(crate) async fn serve(
     listener: std::net::TcpListener,
@@ -75,7 +75,7 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// Takes connections for as long as it is polled.
+/// Accepts connections for as long as it is polled.
 async fn accept(
     listener: &TcpListener,
     tls: Option<TlsAcceptor>,
@@ -107,7 +107,7 @@ async fn accept(
     }
 }
 
-/// Small answers are sent at once, and a peer that is gone without a word is noticed.
+/// Sets a connection's options: small answers are sent at once, and a peer that is gone is noticed.
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl};
     let (idle, interval, count) = KEEP_ALIVE;

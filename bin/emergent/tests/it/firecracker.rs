@@ -1,4 +1,4 @@
-//! `emergent firecracker …`: what it leaves on the host, and what it refuses.
+//! `emergent firecracker …`: its effects on the host, and its refusals.
 
 use std::{
     collections::BTreeMap,

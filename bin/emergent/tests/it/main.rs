@@ -1,4 +1,4 @@
-//! The whole program: what it prints, how it ends, and a server that needs no engine.
+//! The whole program: its output, its exit, and a server that needs no engine.
 
 #![expect(clippy::unwrap_used, reason = "an unwrap that fails is a failed test")]
 

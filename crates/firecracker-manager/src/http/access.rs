@@ -1,4 +1,5 @@
-//! Who may call: whoever has the key; and where there is none, programs on this machine, but no web page.
+//! The check of callers: with a key, callers that have it may call; without one, programs on this machine may, but web
+//! pages may not.
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
@@ -21,23 +22,23 @@ const SHORTEST_KEY: usize = 16;
 /// The header for clients that keep `Authorization` for something else.
 const KEY_HEADER: &str = "x-api-key";
 
-/// Who may call.
+/// The callers that the service admits.
 #[derive(Debug, Clone)]
 pub struct Access {
     key: Option<Arc<ApiKey>>,
     loopback: bool,
 }
 
-/// A key, of which only the hash is kept. Its `Debug` shows nothing.
+/// A key, of which only the hash is kept. Its `Debug` hides it.
 pub struct ApiKey([u8; 32]);
 
-/// Why access cannot be arranged so.
+/// The reason why these settings of access are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKey {
-    /// It can be guessed.
+    /// The key can be guessed.
     #[error("an API key has at least 16 characters that can be printed; `openssl rand -hex 32` makes one")]
     TooWeak,
-    /// Everybody could call.
+    /// Without a key, everybody could call.
     #[error("an address that others reach needs an API key; set one, or listen on a loopback address")]
     Needed,
 }
@@ -48,7 +49,7 @@ impl Access {
     /// Access for callers of a service that listens on this address.
     ///
     /// # Errors
-    /// [`InvalidKey::Needed`] when others could reach it without a key.
+    /// [`InvalidKey::Needed`] when other hosts could reach the service without a key.
     pub fn new(listen: SocketAddr, key: Option<ApiKey>) -> Result<Self, InvalidKey> {
         let loopback = listen.ip().is_loopback();
         if key.is_none() && !loopback {
@@ -64,13 +65,13 @@ impl ApiKey {
     /// Takes a key.
     ///
     /// # Errors
-    /// [`InvalidKey::TooWeak`].
+    /// [`InvalidKey::TooWeak`] for a key that is too short or has unprintable characters.
     pub fn new(key: &str) -> Result<Self, InvalidKey> {
         let printable = key.bytes().all(|byte| byte.is_ascii_graphic());
         if key.len() >= SHORTEST_KEY && printable { Ok(Self(hash(key.as_bytes()))) } else { Err(InvalidKey::TooWeak) }
     }
 
-    /// Whether this is the key. Takes as long for every text of a length.
+    /// Whether this is the key. The time depends only on the length of the text.
     fn is(&self, given: &[u8]) -> bool {
         self.0.ct_eq(&hash(given)).into()
     }
@@ -86,7 +87,7 @@ fn hash(text: &[u8]) -> [u8; 32] {
     Sha256::digest(text).into()
 }
 
-/// Refuses whoever has not the key.
+/// Refuses callers without the key.
 pub(super) async fn require_key(
     State(shared): State<Shared>,
     request: Request,
@@ -102,8 +103,8 @@ pub(super) async fn require_key(
     Ok(next.run(request).await)
 }
 
-/// Refuses web pages where nothing but the address keeps strangers out: a page that a browser on this machine shows
-/// could send requests here, or have a name of its own lead here.
+/// Refuses web pages on a service that only its address protects: a page that a browser on this machine shows could
+/// send requests here, or have a name of its own lead here.
 pub(super) async fn require_local(
     State(shared): State<Shared>,
     request: Request,
@@ -130,7 +131,7 @@ fn given_key(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
 }
 
-/// Whether the `Host` of a request names this machine to itself.
+/// Whether the `Host` of a request is a loopback name of this machine.
 fn is_loopback_name(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,

@@ -1,4 +1,4 @@
-//! What the API takes and answers. The provider of remote sandboxes reads and writes the same types.
+//! The bodies of the API's requests and answers. The provider of remote sandboxes reads and writes the same types.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use crate::{Capacity, NetworkWord, NewSandbox, NewSnapshot, Origin, Phase, Record, SnapshotInfo};
 
-/// A sandbox to make. What is absent has a default.
+/// A sandbox to make. Absent fields have defaults.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CreateBody {
-    /// What it begins with; `default` by default.
+    /// The template that the sandbox begins with; `default` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
     /// Memory, in MiB.
@@ -24,41 +24,42 @@ pub struct CreateBody {
     /// Size of the disk for `/workspace`, in MiB, and of the root file system where its template has less.
     #[serde(deserialize_with = "emergent_guest_proto::whole::option", skip_serializing_if = "Option::is_none")]
     pub disk_mb: Option<u64>,
-    /// Processes and threads that its agent may have.
+    /// The most processes and threads that the sandbox's agent may have.
     #[serde(deserialize_with = "emergent_guest_proto::whole::option", skip_serializing_if = "Option::is_none")]
     pub pids: Option<u32>,
-    /// The caller's name for it; a create with the name of one that is there resumes that one.
+    /// The caller's name for the sandbox; a create with the name of an existing sandbox resumes that one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace_id: Option<String>,
-    /// Its id, for a caller that needs a certain one.
+    /// The sandbox's id, for a caller that needs a certain one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sandbox_id: Option<Uuid>,
-    /// What it may reach.
+    /// The networks that the sandbox may reach.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkWord>,
-    /// Seconds until it is removed.
+    /// Seconds until the sandbox is removed.
     #[serde(deserialize_with = "emergent_guest_proto::whole::option", skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u64>,
-    /// What the caller writes on it.
+    /// The caller's labels for the sandbox.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// The snapshot that it begins with instead of the template.
+    /// The snapshot that the sandbox begins with instead of the template.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_id: Option<Uuid>,
-    /// Begin with the files of the snapshot alone, without its processes.
+    /// Whether to begin with the files of the snapshot alone, without its processes.
     #[serde(skip_serializing_if = "is_false")]
     pub boot: bool,
-    /// The caller hands the guest over itself.
+    /// Whether the caller hands the guest over itself.
     #[serde(skip_serializing_if = "is_false")]
     pub hand_over_later: bool,
 }
 
-/// What sandboxes can begin with.
+/// The templates that sandboxes can begin with.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct TemplatesBody {
     /// The names of all templates, sorted.
     pub templates: Vec<String>,
-    /// By name, what tells a template from what had its name before; of those that a machine can boot.
+    /// By name, the fingerprints that tell a template from an earlier one of the same name; only of templates that a
+    /// machine can boot.
     #[serde(default)]
     pub fingerprints: BTreeMap<String, String>,
 }
@@ -66,16 +67,16 @@ pub struct TemplatesBody {
 /// A sandbox.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SandboxBody {
-    /// Its id.
+    /// The sandbox's id.
     pub sandbox_id: Uuid,
-    /// The caller's name for it; its id where the caller gave none.
+    /// The caller's name for the sandbox; the id if the caller gave none.
     pub workspace_id: Option<String>,
-    /// Where in its life it is.
+    /// The phase of the sandbox's life.
     pub status: Phase,
-    /// Why it is stopped though nobody asked for it.
+    /// The reason why the sandbox stopped without a request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What it was made from.
+    /// The template that the sandbox was made from.
     pub template: String,
     /// Memory, in MiB.
     pub memory_mb: u32,
@@ -83,13 +84,13 @@ pub struct SandboxBody {
     pub vcpu_count: u8,
     /// Size of the disk for `/workspace`, in MiB, and of the root file system where its template has less.
     pub disk_mb: u64,
-    /// What it may reach.
+    /// The networks that the sandbox may reach.
     pub network: NetworkWord,
-    /// What its creator wrote on it.
+    /// The labels that its creator gave the sandbox.
     pub labels: BTreeMap<String, String>,
-    /// When it was made.
+    /// When the sandbox was made.
     pub created_at: DateTime<Utc>,
-    /// When it is removed.
+    /// When the sandbox is removed.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
@@ -97,13 +98,13 @@ pub struct SandboxBody {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SnapshotRequestBody {
-    /// Its id, for a caller that needs a certain one.
+    /// The snapshot's id, for a caller that needs a certain one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_id: Option<Uuid>,
-    /// Keep the processes, too; true by default.
+    /// Whether to keep the processes, too; true by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<bool>,
-    /// What the caller writes on it.
+    /// The caller's labels for the snapshot.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
@@ -111,57 +112,57 @@ pub struct SnapshotRequestBody {
 /// A snapshot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SnapshotBody {
-    /// Its id.
+    /// The snapshot's id.
     pub snapshot_id: Uuid,
-    /// Of which sandbox.
+    /// The id of the snapshot's sandbox.
     pub sandbox_id: Uuid,
     /// When it was taken.
     pub created_at: DateTime<Utc>,
-    /// It has processes, besides files.
+    /// Whether the snapshot has processes, besides files.
     pub memory: bool,
-    /// What the sandbox was made from.
+    /// The template that the sandbox was made from.
     pub template: String,
-    /// What its taker wrote on it.
+    /// The labels that its creator gave the snapshot.
     pub labels: BTreeMap<String, String>,
-    /// Bytes that its root disk takes on the host.
+    /// Bytes that the root disk takes on the host.
     pub root_bytes: u64,
-    /// Bytes that its disk for `/workspace` takes on the host.
+    /// Bytes that the disk for `/workspace` takes on the host.
     pub workspace_bytes: u64,
 }
 
-/// How the service is.
+/// The state of the service.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HealthBody {
     /// `healthy` or `unhealthy`.
     pub status: String,
-    /// What runs machines.
+    /// The driver that runs machines.
     pub driver: String,
     /// `kvm` or `emulated`; absent when no machine can be run.
     pub acceleration: Option<String>,
     /// The driver's version.
     pub version: Option<String>,
-    /// Why no machine can be run, and what to do.
+    /// The reason why no machine can be run, and a remedy.
     pub reason: Option<String>,
-    /// What is weaker than it could be.
+    /// Warnings about weak isolation and missing networks.
     pub warnings: Vec<String>,
     /// Whether sandboxes can have a network.
     pub network: bool,
 }
 
-/// How much room there is.
+/// The capacity of the service.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CapacityBody {
     /// Machines that run or are being started.
     pub running: usize,
-    /// Sandboxes in all.
+    /// The number of all sandboxes.
     pub sandboxes: usize,
-    /// Machines at once.
+    /// The most machines that may run at once.
     pub max_running: usize,
-    /// Memory of those that run, in MiB.
+    /// Memory of running machines, in MiB.
     pub memory_used_mb: u64,
-    /// Memory of all that may run, in MiB.
+    /// The most memory that all running machines may have, in MiB.
     pub memory_limit_mb: u64,
-    /// Memory that the host has left, in MiB.
+    /// Memory that is available on the host, in MiB.
     pub memory_available_mb: Option<u64>,
 }
 

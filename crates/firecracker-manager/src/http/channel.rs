@@ -1,4 +1,5 @@
-//! The raw byte stream to a guest, for a server elsewhere: an HTTP/1.1 upgrade, after which the connection is the channel.
+//! The raw byte stream to a guest, for a server elsewhere: an HTTP/1.1 upgrade, after which the connection is the
+//! channel.
 
 use axum::{
     body::Body,
@@ -15,10 +16,10 @@ use super::{
     problem::{Kind, Problem},
 };
 
-/// The word for it in the `Upgrade` header.
+/// The protocol's name in the `Upgrade` header.
 pub const CHANNEL_PROTOCOL: &str = "emergent-channel";
 
-/// Room for what is under way, in each direction.
+/// The size of the buffer of each direction, in bytes.
 const BUFFER: usize = 64 * 1024;
 
 /// `GET /sandboxes/{id}/channel`

@@ -1,5 +1,5 @@
-//! What an answer says beside its own words: `success`, and `error` where there is none, for clients that were written for
-//! other services of this interface.
+//! The fields `success` and `error` that answers have beside their own, for clients that were written for other
+//! services with this interface. `error` is set where `success` is false.
 
 use axum::{
     Json,
@@ -19,12 +19,12 @@ pub(super) struct Done<T> {
 // === impl Done ===
 
 impl<T> Done<T> {
-    /// All went well.
+    /// Answers that the call and its action succeeded.
     pub(super) fn well(answer: T) -> Self {
         Self { success: true, error: None, answer }
     }
 
-    /// The call was carried out, and what it was about failed.
+    /// Answers that the call was carried out and its action failed.
     pub(super) fn badly(answer: T, error: String) -> Self {
         Self { success: false, error: Some(error), answer }
     }

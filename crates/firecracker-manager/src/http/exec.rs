@@ -1,4 +1,4 @@
-//! Running commands.
+//! Commands in a sandbox.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use super::{
     problem::{Kind, Problem},
 };
 
-/// How long a command may take when nobody says, in seconds.
+/// The time limit of a command whose request names none, in seconds.
 const DEFAULT_TIMEOUT: f64 = 300.0;
 
 /// A command.
@@ -34,12 +34,12 @@ pub(super) struct ExecBody {
     user: RunAs,
 }
 
-/// What it did.
+/// The result of a command.
 #[derive(Debug, Serialize)]
 pub(super) struct ExecAnswer {
     stdout: String,
     stderr: String,
-    /// Absent when the machine went before the command's end.
+    /// Absent when the machine ended before the command did.
     exit_code: Option<i32>,
     duration_ms: u64,
     timed_out: bool,
@@ -55,7 +55,8 @@ pub(super) struct ExecAnswer {
     execution_id: ExecutionId,
 }
 
-/// `POST /sandboxes/{id}/exec`: a command that fails is a 200 with its exit code, and `success` is false.
+/// `POST /sandboxes/{id}/exec`: for a command that fails the answer is a 200 with its exit code, and `success` is
+/// false.
 pub(super) async fn exec(
     State(shared): State<Shared>,
     SandboxPath(id): SandboxPath,
@@ -93,7 +94,7 @@ fn timeout_ms(seconds: Option<f64>) -> Result<u64, Problem> {
 }
 
 impl ExecAnswer {
-    /// Why the command did not succeed.
+    /// Returns the reason why the command did not succeed, if it did not.
     fn failure(&self) -> Option<String> {
         match (self.exit_code, &self.reason) {
             _ if self.timed_out => Some(format!("the command's time was over after {} ms", self.duration_ms)),

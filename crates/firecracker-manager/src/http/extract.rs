@@ -1,4 +1,4 @@
-//! Reading requests: every failure is a problem that names what is to blame.
+//! Readers of requests: every failure is a problem that names the faulty part.
 
 use std::io;
 
@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use super::problem::{Kind, Problem};
 use crate::{SandboxId, chain};
 
-/// How much a JSON body may have: the contents of a file, or a few fields.
+/// The limits of a JSON body: the contents of a file, or a few fields.
 const JSON: Limits = Limits::json(32 << 20, 50_000);
 
 /// A JSON object; an empty body is an empty object.
@@ -28,16 +28,16 @@ pub(crate) struct Query<T>(pub(crate) T);
 
 /// A file: the body itself, or the one file of a form.
 pub(crate) struct Upload {
-    /// Where the form says that it goes.
+    /// The path that the form names for the file.
     pub(crate) path: Option<GuestPath>,
     /// The file's bytes.
     pub(crate) contents: BoxStream<'static, io::Result<Bytes>>,
 }
 
-/// The sandbox that the path names.
+/// The sandbox whose id is in the request's path.
 pub(crate) struct SandboxPath(pub(crate) SandboxId);
 
-/// The snapshot that the path names.
+/// The snapshot whose id is in the request's path.
 pub(crate) struct SnapshotPath(pub(crate) SnapshotId);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {

@@ -16,7 +16,7 @@ use super::{
     problem::Problem,
 };
 
-/// How to list sandboxes.
+/// The query of a list of sandboxes.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FormatQuery {
@@ -24,14 +24,14 @@ pub(super) struct FormatQuery {
     format: Format,
 }
 
-/// What a list stands in.
+/// The JSON form of a list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Format {
-    /// In an object, as `sandboxes`.
+    /// An object with the list as `sandboxes`.
     #[default]
     Object,
-    /// In nothing: the answer is the list.
+    /// The list alone.
     List,
 }
 

@@ -1,4 +1,4 @@
-//! How the service itself is.
+//! The state of the service: health, capacity, templates.
 
 use axum::{
     extract::State,
@@ -32,7 +32,7 @@ pub(super) async fn templates(State(shared): State<Shared>) -> Done<TemplatesBod
 // === impl HealthBody ===
 
 impl HealthBody {
-    /// How a service is. The first time this may boot a machine.
+    /// Returns the state of a service. The first call may boot a machine.
     pub async fn of(sandboxes: &Sandboxes) -> Self {
         let (driver, network) = (sandboxes.vmm_kind().to_string(), sandboxes.network_unavailable());
         let mut body = Self {
@@ -66,7 +66,7 @@ impl HealthBody {
         self.status == "healthy"
     }
 
-    /// Whether the processor's virtualization carries machines out.
+    /// Whether the processor's virtualization runs machines.
     pub fn is_hardware(&self) -> bool {
         self.acceleration.as_deref() == Some("kvm")
     }

@@ -17,7 +17,7 @@ pub struct HostInterfaces {
 // === impl HostInterfaces ===
 
 impl HostInterfaces {
-    /// Interfaces that `network` makes.
+    /// Makes interfaces by `network`.
     pub fn new(network: Arc<dyn MachineNetwork>) -> Self {
         Self { network }
     }

@@ -1,4 +1,4 @@
-//! One sandbox in memory: its record, its guest, and whose turn it is.
+//! One sandbox in memory: its record, its guest, and the lock that orders its changes.
 
 use std::{
     path::PathBuf,
@@ -41,12 +41,12 @@ impl Entry {
         Self { id: record.id(), record: Mutex::new(record), turn: Arc::default(), guest }
     }
 
-    /// Waits for the right to change it.
+    /// Waits for the right to change the sandbox.
     pub(super) async fn turn(&self) -> Turn {
         Arc::clone(&self.turn).lock_owned().await
     }
 
-    /// The right to change it, unless somebody is changing it.
+    /// Returns the right to change the sandbox, unless another operation has it.
     pub(super) fn try_turn(&self) -> Option<Turn> {
         Arc::clone(&self.turn).try_lock_owned().ok()
     }

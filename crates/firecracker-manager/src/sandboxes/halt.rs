@@ -1,4 +1,4 @@
-//! Stopping: the machine ends in order, and its disks stay.
+//! The stop of a sandbox: the machine ends in order, and its disks stay.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,13 +11,13 @@ use crate::{
 
 /// How long the guest gets to end its processes and its machine.
 const GRACE: Duration = Duration::from_secs(10);
-/// How often the machine is looked at meanwhile.
+/// How often the machine's state is checked meanwhile.
 const LOOK: Duration = Duration::from_millis(20);
 
 // === impl Sandboxes ===
 
 impl Sandboxes {
-    /// Stops a sandbox in any state; its files stay, its processes end. One that is stopped stays so.
+    /// Stops a sandbox in any state; its files stay, its processes end. A stopped sandbox stays stopped.
     ///
     /// # Errors
     /// [`SandboxError`].
@@ -61,7 +61,7 @@ impl Inner {
         self.finish_halt(entry, None).await
     }
 
-    /// Ends what there is of the machine and records that the sandbox is stopped.
+    /// Ends the machine if it still exists, and records that the sandbox is stopped.
     pub(super) async fn finish_halt(&self, entry: &Entry, reason: Option<String>) -> Result<(), SandboxError> {
         entry.guest().suspend();
         self.vmm.end(&self.directory(entry)).await.map_err(SandboxError::vmm("end the machine"))?;
@@ -78,7 +78,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Records that the sandbox stopped by nobody's will.
+    /// Records that the sandbox stopped without a request.
     pub(super) async fn fall_to_stopped(&self, entry: &Entry, reason: String) -> Result<(), SandboxError> {
         tracing::warn!(sandbox = %entry.id, reason, "a sandbox is stopped");
         self.finish_halt(entry, Some(reason)).await

@@ -1,4 +1,4 @@
-//! Removing a sandbox and all that belongs to it.
+//! The removal of a sandbox and all its parts.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::{SandboxError, SandboxId, record::Phase, step::RemoveStep};
 // === impl Sandboxes ===
 
 impl Sandboxes {
-    /// Removes a sandbox in any state. What cannot be removed at once is tried again until it is gone.
+    /// Removes a sandbox in any state. Parts that cannot be removed at once are tried again until they are gone.
     ///
     /// # Errors
     /// [`SandboxError`].
@@ -29,7 +29,7 @@ impl Sandboxes {
 // === impl Inner ===
 
 impl Inner {
-    /// Removes all of a sandbox, then forgets it.
+    /// Removes all parts of a sandbox, then forgets it.
     pub(super) async fn remove(&self, entry: &Entry) -> Result<(), SandboxError> {
         let directory = self.directory(entry);
         if directory.exists() {
@@ -52,7 +52,8 @@ impl Inner {
         Ok(())
     }
 
-    /// The intent, on disk where there is room for it: a full disk must not keep what fills it from being removed.
+    /// Records the intent, on disk if there is room for it: a full disk must not prevent the removal of a sandbox that
+    /// fills it.
     fn record_leaving(&self, entry: &Entry) -> Result<(), SandboxError> {
         match self.record(entry, Phase::Destroying, None) {
             Err(SandboxError::DiskFull { .. }) => {

@@ -1,4 +1,4 @@
-//! A guest of a few lines: it greets, is handed over, is told the time, runs `sync`, and keeps one file.
+//! A guest of a few lines: it greets, takes the hand-over and the time, runs `sync`, and keeps one file.
 
 use std::{
     convert::Infallible,
@@ -23,9 +23,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 
 /// The machine that a guest is in.
 pub(crate) trait Inside: Send + Sync + 'static {
-    /// The guest was told the time.
+    /// Notes that the guest was given the time.
     fn is_told_the_time(&self);
-    /// The exit code of its `sync`.
+    /// Returns the exit code of the guest's `sync`.
     fn sync(&self) -> i32;
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn connect(machine: impl Inside) -> ByteStream {
     Box::new(theirs)
 }
 
-/// The one file is at every path.
+/// Answers requests for the one file, which is at every path.
 async fn with_file(file: &Mutex<Bytes>, request: Request<Incoming>, machine: &impl Inside) -> Response<Full<Bytes>> {
     let info = |size: usize| FileInfo {
         path: GuestPath::parse("/workspace/a").unwrap(),

@@ -1,4 +1,4 @@
-//! The manager's states, on a monitor that is written here: what runs is a few lines, what is on disk is real.
+//! The manager's states, on a monitor of a few lines that this test implements, and a real file system.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails by panicking, as the test itself does")]
 
 mod crash;

@@ -1,4 +1,4 @@
-//! The REST API: its words, its statuses, and who may use it.
+//! The REST API: its words, its statuses, and its check of callers.
 
 use std::net::SocketAddr;
 
@@ -24,7 +24,7 @@ fn open_to_all(manager: &Sandboxes) -> Router {
     router(manager.clone(), Access::new(address, None).unwrap())
 }
 
-/// Sends a request with a JSON body, if any; answers the status, the media type and the JSON.
+/// Sends a request with a JSON body, if any; returns the status, the media type and the JSON.
 async fn call(router: &Router, request: &str, body: Option<Value>) -> (StatusCode, String, Value) {
     let (method, path) = request.split_once(' ').unwrap();
     let request = Request::builder().method(method).uri(path).header(header::HOST, "localhost:8080");
@@ -278,7 +278,7 @@ async fn a_channel_is_an_upgrade_to_the_bytes_of_the_guest() {
     server.abort();
 }
 
-/// Opens nothing: the first channel is given.
+/// Opens no channel: the first channel is given.
 struct Nowhere;
 
 #[async_trait::async_trait]

@@ -33,7 +33,7 @@ fn ended() -> Bytes {
     Frame::Status(Box::new(execution(state))).encode().unwrap()
 }
 
-/// Sends some frames, and breaks the connection once they are through.
+/// Sends some frames, and breaks the connection once they are received.
 fn then_cut(asked: &Asked, frames: Vec<Bytes>) -> Answer {
     let cut = asked.cut_after();
     let breaking = stream::once(async move {

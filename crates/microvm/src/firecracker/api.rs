@@ -32,7 +32,7 @@ impl Api {
         Self { socket: socket.to_owned() }
     }
 
-    /// What the monitor says of itself.
+    /// Asks for the monitor's description of itself.
     pub(super) async fn describe(&self) -> Result<Value, VmmError> {
         self.ask("say how the machine is", Method::GET, "/", None).await
     }

@@ -10,8 +10,8 @@
 //!   └── firecracker.sock, vsock.sock
 //! ```
 //!
-//! The jail lies in the machine's directory and goes with it. Outside paths are as they are without a jail; those of the
-//! sockets are links, which are short enough for a socket's path where the jail's own are not.
+//! The jail lies in the machine's directory and is removed with it. Outside paths are as they are without a jail; those
+//! of the sockets are links, which are short enough for a socket's path; the jail's own paths are not.
 
 use std::{
     fs, io,
@@ -34,7 +34,7 @@ const PERIOD: u64 = 100_000;
 /// Whether monitors are put into jails.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum JailChoice {
-    /// Where this process is root's and there is a jailer on PATH.
+    /// Where this process runs as root and finds a jailer on PATH.
     #[default]
     Auto,
     /// Never.
@@ -43,23 +43,23 @@ pub enum JailChoice {
     Only(PathBuf),
 }
 
-/// A text that chooses nothing.
+/// A text that is no choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it takes auto, none, or the absolute path of the jailer")]
 pub struct InvalidJail;
 
-/// The users that jailed monitors run as, one for each machine as far as they go; their groups have the same numbers.
-/// Nobody else should have any of them.
+/// The users that jailed monitors run as, one for each machine as long as there are enough; their groups have the same
+/// numbers. No other process should run as any of them.
 pub(super) const USERS: RangeInclusive<u32> = 70_000..=79_999;
 
-/// How to make jails here.
+/// The maker of jails on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Jailer {
     program: PathBuf,
     groups: ControlGroups,
 }
 
-/// Where the system has control groups.
+/// The version of the system's control groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ControlGroups {
     None,
@@ -70,10 +70,10 @@ enum ControlGroups {
 // === impl JailChoice ===
 
 impl JailChoice {
-    /// How to make jails.
+    /// Returns the maker of jails.
     ///
     /// # Errors
-    /// Why none are made, as a sentence for people.
+    /// The reason why no jails are made, as a sentence for people.
     pub(super) fn jailer(&self) -> Result<Jailer, String> {
         if *self == Self::None {
             return Err("the jailer is switched off".to_owned());
@@ -113,20 +113,20 @@ pub(super) fn user(id: MachineId) -> u32 {
 // === impl Jailer ===
 
 impl Jailer {
-    /// The jailer.
+    /// The jailer's program.
     pub(super) fn program(&self) -> &Path {
         &self.program
     }
 
-    /// Why jails are weaker than they could be.
+    /// Returns the reason why jails are weaker than they could be, if any.
     pub(super) fn warning(&self) -> Option<String> {
         let advice = "machines have no control groups: /sys/fs/cgroup has none that this process may make; what a \
                       monitor takes besides its guest's memory and CPUs is not bounded";
         (self.groups == ControlGroups::None).then(|| advice.to_owned())
     }
 
-    /// The jailer's arguments for the monitor `monitor`, as its page in Firecracker's documentation tells them. What the
-    /// monitor itself is told comes after them.
+    /// Returns the jailer's arguments for the monitor `monitor`, as its page in Firecracker's documentation describes
+    /// them. The monitor's own arguments come after them.
     pub(super) fn arguments(&self, spec: &MachineSpec, monitor: &Path) -> Vec<String> {
         let user = user(spec.id).to_string();
         let mut words = Vec::new();
@@ -174,8 +174,8 @@ pub(super) fn remove_control_groups(id: &str) {
     }
 }
 
-/// The same file under a name in a jail, for its user to read, and to write where `writer` is said. It is copied where
-/// the jail is on another file system.
+/// Puts the file under a name into a jail, for the jail's user to read, and for `writer` to write if given. The file is
+/// copied if the jail is on another file system.
 pub(super) fn link(from: &Path, to: &Path, writer: Option<u32>) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
     let from = fs::canonicalize(from)?;
@@ -197,7 +197,7 @@ pub(super) fn link(from: &Path, to: &Path, writer: Option<u32>) -> io::Result<()
     }
 }
 
-/// A program's path, found as a shell finds it.
+/// Finds a program's path as a shell does.
 pub(super) fn on_path(program: &Path) -> Option<PathBuf> {
     if program.components().count() > 1 {
         return fs::canonicalize(program).ok();

@@ -1,4 +1,4 @@
-//! What is written of a machine's memory when it is saved: no more than is needed.
+//! The parts of a machine's memory that are written when it is saved: no more than is needed.
 //!
 //! | the machine | was saved before? | is written |
 //! | --- | --- | --- |
@@ -6,26 +6,26 @@
 //! | was restored, from memory that is its alone | — | the pages that it has changed, into that same file |
 //! | was restored, from memory that others read, too | — | all pages |
 //!
-//! A monitor maps the file that it was restored from and reads from it what it has not changed. Writing the changed pages
-//! into that file is harmless to it, as it has copies of its own of just these; another machine that reads the file would
-//! be destroyed by it. So every machine keeps a name for its file for as long as it lives, and a file with one name is one
-//! machine's alone.
+//! A monitor maps the file that it was restored from and reads unchanged pages from it. Writing the changed pages into
+//! that file is harmless to this monitor, as it has its own copies of just these; it would destroy another machine that
+//! reads the file. So every machine keeps a name (a hard link) for its file for as long as it lives, and a file with
+//! one name belongs to one machine alone.
 
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use super::place::{BASE, Place, UNKNOWN};
 
-/// How the memory is to be written.
+/// The way in which the memory is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Saving {
-    /// Everything.
+    /// All pages.
     Full,
-    /// What changed since the file was made that is there, or all that is in use where there is none.
+    /// The pages that changed since the existing file was made, or all pages in use if there is no file.
     Changed,
 }
 
-/// Gets ready for the memory to be written to `target`, within the place. The monitor forgets what changed as soon as it is
-/// asked for it: until [`Saving::done`] the file that was there does not count as known, also after a crash.
+/// Prepares for the memory to be written to `target`, within the place. The monitor forgets which pages changed as soon
+/// as it is asked for them: until [`Saving::done`] the existing file does not count as known, also after a crash.
 pub(super) fn begin(place: &Place, target: &Path, memory_mib: u32) -> io::Result<Saving> {
     let base = place.file(BASE);
     let there = match fs::metadata(&base) {
@@ -51,7 +51,7 @@ pub(super) fn begin(place: &Place, target: &Path, memory_mib: u32) -> io::Result
 // === impl Saving ===
 
 impl Saving {
-    /// The memory is written. What changes from here on is to be added to the same file, if that was changed.
+    /// Notes that the memory is written. Later changes are to be added to the same file, if changes were written to it.
     pub(super) fn done(self, place: &Place) -> io::Result<()> {
         match self {
             Self::Full => Ok(()),

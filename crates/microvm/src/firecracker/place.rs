@@ -1,5 +1,5 @@
-//! Where a monitor works: in the machine's directory, or in a jail below it. Everything that it is told of has a name
-//! there, so that what is saved of one machine means the files of the machine that is restored from it.
+//! The directory where a monitor works: the machine's directory, or a jail below it. All files of the monitor have a
+//! name there, so that the saved state of one machine refers to the files of the machine that is restored from it.
 
 use std::{
     fs, io,
@@ -15,29 +15,29 @@ use super::{
 };
 use crate::{Kernel, MachineSpec, identity::Identity, vsock};
 
-/// What is written of a saved machine, until it is moved to where it is kept.
+/// The names of a saved machine's files until they are moved to where they are kept.
 pub(super) const SAVING: [&str; 2] = ["saving.snapshot", "saving.memory"];
-/// What a machine is restored from.
+/// The file that a machine is restored from.
 const RESTORED_FROM: &str = "restored.snapshot";
 /// The memory that a restored machine reads from the disk until it has changed it.
 pub(super) const BASE: &str = "restored.memory";
-/// It is there when that file and what changed since do not make the machine's memory any more.
+/// A marker that exists while that file and the later changes do not make up the machine's memory.
 pub(super) const UNKNOWN: &str = "restored.unknown";
 
-/// Where a monitor works.
+/// The directory where a monitor works.
 #[derive(Debug)]
 pub(super) struct Place {
     dir: PathBuf,
-    /// What relative names mean to the monitor.
+    /// The directory to which the monitor's relative names refer.
     root: PathBuf,
-    /// The user that it runs as, in a jail.
+    /// The user that the monitor runs as, in a jail.
     user: Option<u32>,
 }
 
 // === impl Place ===
 
 impl Place {
-    /// Makes a machine's directory, and its jail, what the monitor expects.
+    /// Prepares a machine's directory, and its jail, for the monitor.
     pub(super) fn prepare(spec: &MachineSpec, version: &str, program: &Path, jailed: bool) -> io::Result<Self> {
         clear(&spec.dir)?;
         let user = jailed.then(|| jail::user(spec.id));
@@ -58,7 +58,7 @@ impl Place {
         Ok(place)
     }
 
-    /// Where the monitor of a machine that was started works.
+    /// Returns the place of the monitor of a machine that was started.
     pub(super) fn of(dir: &Path) -> Self {
         use std::os::unix::fs::MetadataExt as _;
         match fs::read_link(socket(dir)).ok().and_then(|target| Some(dir.join(target.parent()?))) {
@@ -70,13 +70,13 @@ impl Place {
         }
     }
 
-    /// What only the command line of this machine's monitor has in it.
+    /// Returns a text that only the command line of this machine's monitor contains.
     pub(super) fn mark(&self) -> Vec<u8> {
         let id = self.root.strip_prefix(&self.dir).ok().and_then(|inside| inside.components().nth(1));
         id.map_or_else(|| self.dir.as_os_str().as_bytes().to_vec(), |id| id.as_os_str().as_bytes().to_vec())
     }
 
-    /// The start of the monitor.
+    /// Returns the command that starts the monitor.
     pub(super) fn command(&self, spec: &MachineSpec, program: &Path, jailer: Option<&Jailer>) -> Command {
         let Some(jailer) = jailer else {
             let mut command = Command::new(program);
@@ -89,7 +89,7 @@ impl Place {
         command
     }
 
-    /// The machine as the monitor is to be told of it.
+    /// Returns the machine's description with paths as the monitor sees them.
     pub(super) fn seen_from_inside(&self, spec: &MachineSpec) -> io::Result<MachineSpec> {
         if self.user.is_none() {
             return Ok(spec.clone());
@@ -101,7 +101,7 @@ impl Place {
         Ok(MachineSpec { kernel, ..spec.clone() })
     }
 
-    /// Has what was saved under names that the monitor knows; answers them.
+    /// Links the saved files to names that the monitor knows; returns these names.
     pub(super) fn bring_saved(&self, snapshot: &Path, memory: &Path) -> io::Result<[&'static str; 2]> {
         for (from, name) in [(snapshot, RESTORED_FROM), (memory, BASE)] {
             // Not a symbolic link: how many names the file has tells whether anybody else uses it.
@@ -110,12 +110,12 @@ impl Place {
         Ok([RESTORED_FROM, BASE])
     }
 
-    /// A file of the monitor's.
+    /// Returns the path of one of the monitor's files.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
-    /// The user that the monitor runs as where that is not ours.
+    /// Returns the monitor's user, if it is not our own.
     pub(super) fn user(&self) -> Option<u32> {
         self.user
     }
@@ -128,7 +128,7 @@ impl Place {
     }
 }
 
-/// Removes what the driver keeps in a machine's directory.
+/// Removes the driver's files from a machine's directory.
 pub(super) fn clear(dir: &Path) -> io::Result<()> {
     let gone = |result: io::Result<()>| match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

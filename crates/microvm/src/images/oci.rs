@@ -15,7 +15,7 @@ use super::{
     tree,
 };
 
-/// What precedes the name of a file that a layer removes, and the name that removes all of a directory.
+/// The prefix of the name of a file that a layer removes, and the name that removes all of a directory.
 const REMOVED: &str = ".wh.";
 const ALL_REMOVED: &str = ".wh..wh..opq";
 
@@ -112,7 +112,7 @@ fn json<T: serde::de::DeserializeOwned>(files: &Root, path: &Path) -> Result<T, 
     serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// Where in its layout the blob of a digest is.
+/// Returns the path of a digest's blob in its layout.
 fn blob(digest: &str) -> Result<PathBuf, String> {
     let (algorithm, value) = digest.split_once(':').ok_or_else(|| format!("{digest:?} is no digest"))?;
     let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -134,7 +134,7 @@ fn decompressed(mut layer: File) -> io::Result<Box<dyn Read>> {
     })
 }
 
-/// Removes what the layer says that the layers below have too much.
+/// Removes the files of lower layers that the layer marks as removed.
 fn remove(layer: impl Read, tree: &Path) -> io::Result<()> {
     let root = Root::open(tree)?;
     for entry in tree::archive_of(layer).entries()? {

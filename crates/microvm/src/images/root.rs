@@ -1,5 +1,5 @@
-//! A tree of files that somebody else has made. Its links may lead anywhere: each path is looked up by the kernel as if the
-//! tree were all there is, so that none leads out of it.
+//! A tree of files from an untrusted source. Its links may lead anywhere: the kernel looks up each path as if the tree
+//! were the whole file system, so that no path leads out of it.
 
 use std::{
     fs::File,
@@ -27,12 +27,12 @@ impl Root {
         Ok(Self(openat(CWD, path, flags, Mode::empty())?))
     }
 
-    /// A directory inside, through whatever links lead to it in the tree.
+    /// Opens a directory inside, through any links that lead to it in the tree.
     pub(super) fn directory(&self, path: &Path) -> io::Result<OwnedFd> {
         self.inside(path, OFlags::DIRECTORY)
     }
 
-    /// A regular file inside, through whatever links lead to it in the tree.
+    /// Opens a regular file inside, through any links that lead to it in the tree.
     pub(super) fn file(&self, path: &Path) -> io::Result<File> {
         // A pipe would be waited for.
         let file = self.inside(path, OFlags::NONBLOCK)?;
@@ -60,7 +60,7 @@ impl Root {
         }
     }
 
-    /// An empty directory at the top that is ours alone, in place of whatever has its name.
+    /// Makes an empty directory of our own at the top, in place of any entry of its name.
     pub(super) fn own_directory(&self, name: &str) -> io::Result<OwnedFd> {
         discard(self.0.as_fd(), Path::new(name))?;
         mkdirat(&self.0, name, Mode::from_raw_mode(0o755))?;
@@ -82,7 +82,7 @@ pub(super) fn is_nowhere(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
 }
 
-/// Removes a name from a directory, with all that is below it. What is gone is no error.
+/// Removes a name from a directory, with all that is below it. A missing name is no error.
 pub(super) fn discard(directory: BorrowedFd<'_>, name: &Path) -> io::Result<()> {
     let found = match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(found) => found,

@@ -14,13 +14,13 @@ use super::root::{self, Root};
 /// Directories that a machine mounts something on.
 const MOUNT_POINTS: &[&str] = &["dev", "proc", "sys", "run", "tmp"];
 
-/// Unpacks a tar with all that it says of its files. Names that lead out of `tree` are not followed.
+/// Unpacks a tar with all attributes of its files. Names that lead out of `tree` are not followed.
 pub(super) fn unpack(archive: impl Read, tree: &Path) -> io::Result<()> {
     fs::create_dir_all(tree)?;
     archive_of(archive).unpack(tree)
 }
 
-/// A tar that keeps owners, where the caller may give files away, and permissions.
+/// Reads a tar; keeps permissions, and owners where the caller may give files away.
 pub(super) fn archive_of<R: Read>(archive: R) -> tar::Archive<R> {
     let mut archive = tar::Archive::new(archive);
     archive.set_preserve_permissions(true);
@@ -29,7 +29,7 @@ pub(super) fn archive_of<R: Read>(archive: R) -> tar::Archive<R> {
     archive
 }
 
-/// Copies a tree with everything that its files have. `to` is there when this returns, and is no link even if `from` is.
+/// Copies a tree with all attributes of its files. `to` exists when this returns, and is no link even if `from` is one.
 pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
     let output = Command::new("cp").args(["-a", "--reflink=auto", "--"]).arg(from.join(".")).arg(to).output()?;
@@ -39,8 +39,8 @@ pub(super) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Adds what a machine needs besides what a container has. An image may have a link in the place of a directory: `run` to
-/// `var/run`, say. It is the image's to make sense of, and leads nowhere on this host.
+/// Adds the files that a machine needs and a container does not have. An image may have a link in the place of a
+/// directory, such as `run` to `var/run`: the link is resolved within the tree, and leads nowhere on this host.
 pub(super) fn inject(tree: &Path, guest: &[u8], environment: &[(String, String)]) -> io::Result<()> {
     let root = Root::open(tree)?;
     for directory in MOUNT_POINTS.iter().copied().chain([WORKSPACE_DIR.trim_start_matches('/')]) {

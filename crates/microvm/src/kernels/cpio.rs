@@ -2,11 +2,11 @@
 
 use std::io::Write as _;
 
-/// An archive that grows.
+/// An archive to which entries are added.
 #[derive(Debug, Default)]
 pub(crate) struct Archive {
     bytes: Vec<u8>,
-    /// Every entry has a number of its own, or the kernel takes them for links to each other.
+    /// The number of entries. Each entry has its own inode number, or the kernel takes entries for links to each other.
     entries: u32,
 }
 
@@ -19,7 +19,7 @@ impl Archive {
         self.entry(name, 0o100_000 | permissions, (0, 0), contents);
     }
 
-    /// The kernel's console: a character device, 5:1.
+    /// Adds the kernel's console: a character device, 5:1.
     pub(crate) fn console(&mut self, name: &str) {
         self.entry(name, 0o020_600, (5, 1), &[]);
     }

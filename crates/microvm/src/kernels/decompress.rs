@@ -1,4 +1,4 @@
-//! From a bootable image to the kernel in it.
+//! The unpacking of the kernel in a bootable image.
 //!
 //! A `bzImage` is a program that unpacks the kernel inside the machine. Unpacked once, outside, it boots sooner.
 
@@ -8,7 +8,7 @@ use std::io::Read;
 const LIMIT: u64 = 512 << 20;
 
 const ELF: &[u8] = b"\x7fELF";
-/// Where a `bzImage` says what it is, how long its set-up code is, and where its payload lies.
+/// The places in a `bzImage` of its magic number, the length of its set-up code, and its payload's place and length.
 const MAGIC_AT: usize = 0x202;
 const SETUP_SECTORS_AT: usize = 0x1f1;
 const PAYLOAD_AT: usize = 0x248;

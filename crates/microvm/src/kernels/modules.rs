@@ -1,4 +1,4 @@
-//! Which modules a machine needs, and in what order.
+//! The kernel modules that a machine needs, in the order of loading.
 
 use std::{
     collections::BTreeMap,
@@ -9,8 +9,8 @@ use std::{
 
 use memchr::memmem;
 
-/// What drives a machine's devices: disks, network, channels, random numbers, on the buses of both monitors. One that
-/// a kernel does not have as a module is built in, or missing; which, the boot shows.
+/// The drivers of a machine's devices: disks, network, channels, random numbers, on the buses of both monitors. A
+/// kernel that does not have one of them as a module has it built in, or lacks it; the boot shows which.
 const WANTED: &[&str] = &[
     "virtio_mmio",
     "virtio_pci",
@@ -87,7 +87,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// What the module says of itself that it depends on.
+/// Returns the names of the modules that the module depends on.
 fn dependencies(module: &[u8]) -> Vec<String> {
     const FIELD: &[u8] = b"\0depends=";
     let Some(start) = memmem::find(module, FIELD) else { return Vec::new() };

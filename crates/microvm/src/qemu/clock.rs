@@ -1,7 +1,7 @@
-//! How fast the processor counts, for guests that have no way to find out.
+//! The frequency of the processor's time stamp counter, for guests that have no way to find out.
 //!
 //! An emulated `microvm` passes the host's time stamp counter on and has no other clock to measure it with: its kernel
-//! would wait for a timer that never ticks. So it is told.
+//! would wait for a timer that never ticks. So the kernel is given the frequency.
 
 #![expect(unsafe_code, reason = "the time stamp counter is read by an instruction of its own")]
 
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long is measured: one part in ten thousand is good enough for a clock that the host sets now and then.
+/// How long to measure: one part in ten thousand is good enough for a clock that the host sets now and then.
 const MEASURED: Duration = Duration::from_millis(20);
 
 /// Ticks of the time stamp counter in a millisecond. Blocks for [`MEASURED`] the first time.

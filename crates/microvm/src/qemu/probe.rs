@@ -1,4 +1,4 @@
-//! Whether machines boot: one is booted, with nothing but a kernel that says that it did, and turns itself off.
+//! The test whether machines boot: boots one with nothing but a kernel that reports that it boots and turns itself off.
 
 use std::{fs, io, path::Path, time::Duration};
 
@@ -8,15 +8,15 @@ use tokio::{process::Command, time::Instant};
 use super::{Qemu, command, command::Start, console, qmp::Qmp};
 use crate::{Acceleration, BootError, Disk, Kernel, MachineId, MachineSpec, Probe, Vmm as _, VmmError, vmm::ProbeDir};
 
-/// How long a machine may take to say that it boots. A processor that cannot do it often says nothing at all.
+/// How long a machine may take to report that it boots. A processor that cannot boot it often reports nothing at all.
 const KVM_PATIENCE: Duration = Duration::from_secs(10);
 const EMULATED_PATIENCE: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Enough for a kernel and its initial file system.
+/// Enough memory for a kernel and its initial file system.
 const MEMORY_MIB: u32 = 192;
 
-/// Tries what is wanted, or KVM first and emulation then.
+/// Tests the acceleration that is set, or else KVM and then emulation.
 pub(super) async fn probe(qemu: &Qemu, kernel: &Kernel) -> Probe {
     let version = match qemu.version().await {
         Ok(version) => version,
@@ -35,7 +35,7 @@ pub(super) async fn probe(qemu: &Qemu, kernel: &Kernel) -> Probe {
     Probe::Fails { reason: warnings.join("; ") }
 }
 
-/// What QEMU says that it is.
+/// Asks QEMU's program for its version.
 pub(super) async fn version(program: &Path) -> io::Result<String> {
     let output = Command::new(program).arg("--version").kill_on_drop(true).output().await?;
     let text = String::from_utf8_lossy(&output.stdout);

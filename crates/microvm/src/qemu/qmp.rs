@@ -18,16 +18,16 @@ use tokio::{
 
 use crate::{VmmError, VmmKind};
 
-/// How long QEMU may take to say anything. Its main loop is held up for a moment when a machine is saved.
+/// How long QEMU may take to send anything. Its main loop is held up for a moment when a machine is saved.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long whoever finds the line of those who wait full stays away; QEMU has it no longer than one.
+/// How long a client waits before it connects again when the socket's queue is full; the queue has one place.
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// The longest line that QEMU says: what was on the console, mostly.
+/// The longest line that QEMU sends: mostly the console's contents.
 const LONGEST_LINE: u64 = 1 << 20;
 
-/// A conversation. QEMU has one at a time on each socket; others wait.
+/// A conversation with QEMU, which has one at a time on each socket; others wait.
 #[derive(Debug)]
 pub(crate) struct Qmp {
     stream: BufReader<UnixStream>,
@@ -45,7 +45,7 @@ impl Qmp {
         within(opening).await
     }
 
-    /// Gives a command and waits for its answer. `action` is what it is for, in words.
+    /// Gives a command and waits for its answer. `action` describes the command for error messages.
     pub(crate) async fn command(
         &mut self,
         action: &'static str,
@@ -60,7 +60,7 @@ impl Qmp {
         .await
     }
 
-    /// Hands QEMU an open file, to be spoken of as `name`.
+    /// Hands QEMU an open file, which later commands call `name`.
     pub(crate) async fn hand_file(&mut self, name: &str, file: BorrowedFd<'_>) -> Result<(), VmmError> {
         within(async {
             let request = format!("{}\n", json!({"execute": "getfd", "arguments": {"fdname": name}}));
@@ -84,7 +84,7 @@ impl Qmp {
         .await
     }
 
-    /// The next line that is no event.
+    /// Returns the next line that is no event.
     async fn answer(&mut self, action: &'static str) -> Result<Value, VmmError> {
         loop {
             let mut line = self.line().await.map_err(silent)?;
@@ -107,7 +107,7 @@ impl Qmp {
     }
 }
 
-/// Connects; where the line of those who wait is full, when it is not any more.
+/// Connects; while the socket's queue is full, tries again.
 async fn stream(socket: &Path) -> io::Result<UnixStream> {
     loop {
         match UnixStream::connect(socket).await {

@@ -1,4 +1,4 @@
-//! A machine on disk: QEMU's own migration, into a file and out of it.
+//! The saving and restoring of machines: QEMU's own migration, into a file and out of it.
 
 use std::{
     fs::{self, File},
@@ -18,16 +18,16 @@ use crate::{
     manifest::{Manifest, no_room},
 };
 
-/// Memory and devices.
+/// The file with memory and devices.
 const SNAPSHOT: &str = "snapshot";
 
-/// The name of an open file, to QEMU.
+/// QEMU's name for the open file.
 const FILE: &str = "saved";
 
 /// How often QEMU is asked whether it is done.
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// As fast as it goes; QEMU's own default is meant for networks.
+/// The greatest speed of a migration; QEMU's own default is meant for networks.
 const BYTES_PER_SECOND: u64 = 1 << 40;
 
 pub(super) async fn save(qemu: &Qemu, dir: &Path, into: &Path) -> Result<(), SaveError> {

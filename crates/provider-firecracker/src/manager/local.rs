@@ -1,4 +1,4 @@
-//! The manager in this process. It takes its directory over when it is first needed, and tries again while it cannot: the
+//! The manager in this process. It opens its directory when it is first needed, and tries again after a failure: the
 //! kernel may be imported after the server's start.
 
 use std::{path::PathBuf, sync::Arc};

@@ -1,4 +1,4 @@
-//! A manager elsewhere, behind its REST API.
+//! A manager in another process, behind its REST API.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -16,14 +16,14 @@ use super::{Action, Manager, ManagerError};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long a question may take.
+/// How long a query may take.
 const QUICK: Duration = Duration::from_secs(15);
 /// How long a change may take: a boot, or gigabytes of memory to disk.
 const THOROUGH: Duration = Duration::from_secs(300);
 /// The longest answer that is read, in bytes.
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 
-/// A manager elsewhere.
+/// A manager in another process.
 pub(crate) struct Remote {
     client: Client,
     url: String,

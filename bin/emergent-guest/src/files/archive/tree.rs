@@ -1,4 +1,4 @@
-//! Packs what is below a directory, name by name from open directories: a tree may be deeper than a path can say.
+//! Packs the contents of a directory, name by name from open directories: a tree may be deeper than the longest path.
 
 use std::{
     ffi::{CStr, OsStr},
@@ -17,19 +17,20 @@ use rustix::{
 };
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-/// Without NONBLOCK the opening of a pipe, which may have taken a file's place, waits for a writer.
+/// The flags for opening a file. Without NONBLOCK the opening of a pipe, which may have taken the file's place, waits
+/// for a writer.
 const FILE: OFlags =
     OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// A directory whose entries are being packed. One file is open for each level of the tree.
 struct Level {
     entries: Dir,
-    /// How much of the path leads to the directory that it is in.
+    /// The length of the path of the directory that this one is in.
     path_before: usize,
 }
 
-/// Adds all that is below a directory, by paths relative to it. Sockets, pipes and devices are left out, and so is what
-/// goes while the tree is read.
+/// Adds all files below a directory, by paths relative to it. Sockets, pipes and devices are left out, and so are files
+/// that are removed while the tree is read.
 pub(super) fn pack<W: Write>(builder: &mut tar::Builder<W>, directory: OwnedFd) -> io::Result<()> {
     let mut path = Vec::new();
     let mut levels = vec![Level { entries: Dir::new(directory)?, path_before: 0 }];
@@ -57,7 +58,7 @@ pub(super) fn pack<W: Write>(builder: &mut tar::Builder<W>, directory: OwnedFd) 
     Ok(())
 }
 
-/// Adds one entry; answers a directory, whose entries follow.
+/// Adds one entry; returns the directory if the entry is one, since its entries follow.
 fn add<W: Write>(
     builder: &mut tar::Builder<W>,
     parent: BorrowedFd<'_>,
@@ -94,7 +95,7 @@ fn add<W: Write>(
     }
 }
 
-/// What became of a name; `None` when it is gone, or something else by now.
+/// Returns the result of opening a name; `None` when the name is gone, or another kind of file by now.
 fn unless_gone<T>(result: Result<T, Errno>) -> io::Result<Option<T>> {
     match result {
         Ok(found) => Ok(Some(found)),

@@ -1,4 +1,4 @@
-//! Running git: as the agent, without questions, within bounds of time and output.
+//! The runs of git: as the agent, without prompts, with limits of time and output.
 
 mod refusal;
 
@@ -30,10 +30,10 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(60);
 const NETWORK_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How long git may take to end when it is told to.
+/// How long git may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Bytes that are taken of an answer that is parsed, and of git's messages.
+/// The most bytes of an answer that is parsed, and of git's messages.
 const OUTPUT_LIMIT: usize = 16 << 20;
 const MESSAGE_LIMIT: usize = 16 << 10;
 
@@ -45,29 +45,29 @@ pub(super) struct Git<'a> {
     variables: BTreeMap<String, String>,
 }
 
-/// How git is run.
+/// The parameters of a run of git.
 struct Order<'a> {
     arguments: &'a [&'a str],
-    /// Bytes for its standard input.
+    /// The bytes of the standard input.
     input: &'a [u8],
-    /// Bytes of standard output that are wanted.
+    /// The most bytes of standard output that are read.
     limit: usize,
     timeout: Duration,
 }
 
-/// What git said.
+/// The result of a run of git.
 #[derive(Debug)]
 pub(super) struct Output {
     exit: Exit,
-    /// Standard output, at most as much as was asked for.
+    /// Standard output, at most as many bytes as were requested.
     pub(super) stdout: Vec<u8>,
     stderr: Vec<u8>,
-    /// There was more of `stdout`, and git was ended.
+    /// Whether there was more of `stdout`, and git was ended.
     pub(super) truncated: bool,
 }
 
 impl<'a> Git<'a> {
-    /// git in `directory`.
+    /// Makes a runner of git in `directory`.
     pub(super) fn new(guest: &'a Arc<Guest>, directory: &'a Path) -> Self {
         let environment = guest.accounts.environment(RunAs::Agent);
         let mut variables = BTreeMap::new();
@@ -86,54 +86,54 @@ impl<'a> Git<'a> {
         Self { guest, directory, variables }
     }
 
-    /// The same in another directory.
+    /// Returns the same runner in another directory.
     pub(super) fn in_directory<'b>(&'b self, directory: &'b Path) -> Git<'b> {
         Git { guest: self.guest, directory, variables: self.variables.clone() }
     }
 
-    /// The directory that it runs in.
+    /// Returns the directory that git runs in.
     pub(super) fn directory(&self) -> &Path {
         self.directory
     }
 
-    /// Whether git gets this variable.
+    /// Whether git's environment has this variable.
     pub(super) fn has_variable(&self, key: &str) -> bool {
         self.variables.contains_key(key) || lookup(&self.guest.accounts.environment(RunAs::Agent), key).is_some()
     }
 
-    /// Gives git a variable.
+    /// Sets a variable of git's environment.
     pub(super) fn set_variable(&mut self, key: &str, value: &str) {
         self.variables.insert(key.to_owned(), value.to_owned());
     }
 
-    /// Runs git on what is in the workspace.
+    /// Runs git on files of the workspace.
     ///
     /// # Errors
-    /// When git cannot be run or takes too long; what git itself refuses is in the output.
+    /// When git cannot be run or takes too long; git's own refusals are in the output.
     pub(super) async fn run(&self, arguments: &[&str]) -> Result<Output, GuestError> {
         self.run_with(arguments, &[]).await
     }
 
-    /// Runs git with something to read.
+    /// Runs git with a standard input.
     ///
     /// # Errors
-    /// Those of [`Git::run`].
+    /// The errors of [`Git::run`].
     pub(super) async fn run_with(&self, arguments: &[&str], input: &[u8]) -> Result<Output, GuestError> {
         self.start(Order { arguments, input, limit: OUTPUT_LIMIT, timeout: TIMEOUT }).await
     }
 
-    /// Runs git for at most `limit` bytes of output.
+    /// Runs git and reads at most `limit` bytes of its output.
     ///
     /// # Errors
-    /// Those of [`Git::run`].
+    /// The errors of [`Git::run`].
     pub(super) async fn run_for(&self, arguments: &[&str], limit: usize) -> Result<Output, GuestError> {
         self.start(Order { arguments, input: &[], limit, timeout: TIMEOUT }).await
     }
 
-    /// Runs git on a remote, which may take longer.
+    /// Runs git with a remote, which may take longer.
     ///
     /// # Errors
-    /// Those of [`Git::run`].
+    /// The errors of [`Git::run`].
     pub(super) async fn run_on_network(&self, arguments: &[&str]) -> Result<Output, GuestError> {
         self.start(Order { arguments, input: &[], limit: OUTPUT_LIMIT, timeout: NETWORK_TIMEOUT }).await
     }
@@ -168,7 +168,7 @@ impl<'a> Git<'a> {
     }
 }
 
-/// Reads both streams until git ends; ends it when it has said or taken too much.
+/// Reads both streams until git ends; ends git when it has written too much or takes too long.
 async fn attend(
     family: &Family,
     mut stdout: Gathered,
@@ -205,7 +205,7 @@ async fn attend(
     }
 }
 
-/// A file to read: a pipe would have to be filled while git runs.
+/// Makes a file with the standard input: a pipe would have to be filled while git runs.
 fn input_file(input: &[u8]) -> io::Result<File> {
     if input.is_empty() {
         return File::open("/dev/null");
@@ -225,7 +225,7 @@ fn lookup(environment: &[(OsString, OsString)], key: &str) -> Option<String> {
     environment.iter().find(|(known, _)| known == key).and_then(|(_, value)| value.clone().into_string().ok())
 }
 
-/// The caller of the git tool knows neither `workdir` nor `program`.
+/// Renames the error's field: the caller of the git tool knows neither `workdir` nor `program`.
 fn name_field(mut error: GuestError) -> GuestError {
     match error.field.as_deref() {
         Some("workdir") => error.with_field("path"),
@@ -239,7 +239,7 @@ fn name_field(mut error: GuestError) -> GuestError {
     }
 }
 
-/// What has been read of a stream.
+/// The bytes that were read from a stream.
 struct Gathered {
     pipe: pipe::Receiver,
     bytes: Vec<u8>,
@@ -250,24 +250,24 @@ struct Gathered {
 // === impl Output ===
 
 impl Output {
-    /// Whether git did what it was asked for.
+    /// Whether git succeeded.
     pub(super) fn succeeded(&self) -> bool {
         self.exit == Exit::Code(0)
     }
 
-    /// Standard output as text.
+    /// Returns standard output as text.
     pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// Both streams, for people.
+    /// Returns both streams, for people.
     pub(super) fn report(&self) -> String {
         let shown = &self.stdout[..self.stdout.len().min(MESSAGE_LIMIT)];
         let parts = [shown, &self.stderr].map(|part| String::from_utf8_lossy(part).trim().to_owned());
         redact(parts.join("\n").trim())
     }
 
-    /// Standard output as a path.
+    /// Returns standard output as a path.
     pub(super) fn path(&self) -> PathBuf {
         Path::new(OsStr::from_bytes(self.stdout.strip_suffix(b"\n").unwrap_or(&self.stdout))).to_owned()
     }
@@ -284,7 +284,7 @@ impl Gathered {
         self.open && !self.is_full()
     }
 
-    /// One byte beyond the limit tells that there are more.
+    /// Whether the limit is exceeded: one byte beyond it shows that there are more.
     fn is_full(&self) -> bool {
         self.bytes.len() > self.limit
     }
@@ -296,7 +296,7 @@ impl Gathered {
         self.bytes.truncate(self.limit + 1);
     }
 
-    /// Reads what is there without waiting. The runtime may not know of it yet, so the kernel is asked.
+    /// Reads all available bytes without waiting. The runtime may not know of them yet, so the kernel is asked.
     fn drain(&mut self) {
         let mut buffer = [0; 16 * 1024];
         while self.wants_more() {

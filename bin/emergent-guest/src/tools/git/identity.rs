@@ -1,4 +1,4 @@
-//! The identity of commits where nobody has configured one: the same in the git tool and in commands.
+//! The identity of commits if none is configured: the same in the git tool and in commands.
 
 use std::{
     fs::File,
@@ -11,14 +11,14 @@ pub const NAME: &str = "Emergent Workspaces Bot";
 /// The address.
 pub const EMAIL: &str = "bot@emergent.local";
 
-/// Tells git where the system's configuration is.
+/// The variable that tells git the path of the system's configuration.
 pub const VARIABLE: &str = "GIT_CONFIG_SYSTEM";
 
-/// Makes a configuration in `directory` that goes before the system's own, and so says who commits only where neither
-/// that, nor the user's, nor the repository's does. One that is there stays: somebody may have configured the system.
+/// Makes a configuration in `directory` that precedes the system's own, and so sets the identity only if neither that,
+/// nor the user's, nor the repository's does. An existing file stays: somebody may have configured the system.
 ///
 /// # Errors
-/// When it cannot be written.
+/// When the file cannot be written.
 pub fn provide(directory: &Path) -> io::Result<PathBuf> {
     let path = directory.join("gitconfig");
     let text = format!("[user]\n\tname = {NAME}\n\temail = {EMAIL}\n[include]\n\tpath = /etc/gitconfig\n");

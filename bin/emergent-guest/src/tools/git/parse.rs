@@ -1,4 +1,4 @@
-//! Reading git's answers for programs. They come from the workspace, so anything may be in them.
+//! The parsers of git's machine-readable answers. They come from the workspace, so they may contain anything.
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, path::Path};
 
@@ -7,12 +7,12 @@ use emergent_guest_proto::{
     tools::{GitCommit, GitFile, GitResult},
 };
 
-/// What [`log`] reads: `--format` for `git log -z`.
+/// The `--format` of `git log -z` that [`log`] parses.
 pub(super) const LOG_FORMAT: &str = "%H%x00%an%x00%ae%x00%aI%x00%s%x00%b";
 
 const LOG_FIELDS: usize = 6;
 
-/// Changed paths in an answer.
+/// The most changed paths in an answer.
 const FILE_LIMIT: usize = 10_000;
 
 /// Reads `git status --porcelain=v2 --branch -z`. With `cut` the last record is incomplete.

@@ -1,4 +1,4 @@
-//! Taking credentials out of what git says.
+//! The removal of credentials from git's messages.
 
 /// Replaces user and password of every URL by `***`.
 pub(super) fn redact(text: &str) -> String {

@@ -1,14 +1,14 @@
-//! What one look at the host has shown.
+//! The result of one check of the host.
 
 use serde::Serialize;
 
 use crate::print::{self, printable};
 
-/// How it is, best first.
+/// The verdict of a check, the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Verdict {
-    /// As it should be.
+    /// All is well.
     Ok,
     /// Workspaces work, but weaker or with something missing.
     Warn,
@@ -16,14 +16,14 @@ pub(super) enum Verdict {
     Fail,
 }
 
-/// One look.
+/// One check.
 #[derive(Debug, Serialize)]
 pub(super) struct Check {
     pub(super) name: &'static str,
     pub(super) verdict: Verdict,
-    /// What was seen.
+    /// The findings.
     pub(super) detail: String,
-    /// What to do; empty when there is nothing to do.
+    /// The remedy; empty when none is needed.
     pub(super) advice: String,
 }
 

@@ -1,4 +1,4 @@
-//! The host itself: packet filter, files, address, KVM.
+//! The checks of the host itself: packet filter, files, address, KVM.
 
 use std::{
     net::TcpListener,
@@ -14,13 +14,13 @@ use super::check::Check;
 use crate::{config::Config, guest_binary};
 
 const NFT_DEADLINE: Duration = Duration::from_secs(5);
-/// Rules of the kind that keep workspaces from the host; only checked, never set.
+/// Rules like those that keep workspaces from the host; they are only checked, never set.
 const SAMPLE_RULES: &str = "table inet emergent_doctor {\n chain forward {\n type filter hook forward priority -5\n \
     ip daddr 169.254.0.0/16 drop\n }\n}\n";
 const LITTLE: u64 = 10 << 30;
 const TOO_LITTLE: u64 = 1 << 30;
 
-/// Whether rules can be set that keep workspaces from the host and private ranges.
+/// Checks whether rules can be set that keep workspaces from the host and private ranges.
 pub(super) async fn packet_filter(config: &Config) -> Check {
     let name = "packet filter";
     let consequence = "workspaces with network could reach this host, private ranges and the metadata address";
@@ -58,7 +58,7 @@ async fn nft_takes_rules() -> Result<(), String> {
     Err(format!("nft refused: {}", words.lines().next().unwrap_or("it does not say why")))
 }
 
-/// Whether the guest binary is there and runs in any image.
+/// Checks whether the guest binary exists and runs in any image.
 pub(super) fn guest_binary(config: &Config) -> Check {
     let name = "guest binary";
     let build = "build it with `make build`, or set EMERGENT_GUEST_PATH";
@@ -78,7 +78,7 @@ pub(super) fn guest_binary(config: &Config) -> Check {
     }
 }
 
-/// Whether the address can be listened on.
+/// Checks whether the server can listen on the address.
 pub(super) fn listen_address(config: &Config) -> Check {
     let name = "address";
     let address = config.http.listen;
@@ -91,7 +91,7 @@ pub(super) fn listen_address(config: &Config) -> Check {
     }
 }
 
-/// Whether the server can keep its files.
+/// Checks whether the server can write its files.
 pub(super) fn data_directory(config: &Config) -> Check {
     let name = "data directory";
     let shown = config.data_dir.display();
@@ -107,7 +107,7 @@ pub(super) fn data_directory(config: &Config) -> Check {
     }
 }
 
-/// Whether there is room for rows, and, where Docker keeps its own there, for workspaces.
+/// Checks whether the disk has space for the database, and for workspaces if Docker keeps them on the same disk.
 pub(super) fn disk_space(config: &Config) -> Check {
     let name = "disk space";
     let local_docker = Path::new("/var/lib/docker");
@@ -129,7 +129,7 @@ pub(super) fn disk_space(config: &Config) -> Check {
     }
 }
 
-/// Whether there is KVM. Opening the device does not show that it can run a guest, so this never says more.
+/// Checks whether there is KVM. Opening the device does not show that it can run a guest, so the verdict says no more.
 pub(super) fn kvm() -> Check {
     let name = "kvm";
     let opened = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");

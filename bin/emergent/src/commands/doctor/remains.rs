@@ -1,5 +1,5 @@
-//! What servers have left in Docker that exist no more: found by the label of its maker that everything carries, and by
-//! the record of who acts for each server.
+//! The objects in Docker of servers that no longer exist, found by the label with its server that every object carries,
+//! and by the record of the process that acts for each server.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,9 +22,9 @@ use emergent_provider::{HolderRecord, SERVER_LABEL, ServerId, newest_of_each};
 
 use super::check::Check;
 
-/// How long a server has not been heard of when it counts as gone, where its data directory cannot be looked for.
+/// How long a server must be silent to count as gone, if its data directory cannot be checked.
 const SILENT: Duration = Duration::from_secs(24 * 60 * 60);
-/// How the volumes begin that record who acts for a server.
+/// The prefix of the names of volumes that record the process that acts for a server.
 const RECORD_PREFIX: &str = "emergent-holder-";
 const SNAPSHOT_LABEL: &str = "emergent.snapshot";
 
@@ -39,7 +39,7 @@ pub(super) struct Remains {
 
 struct Remainder {
     name: String,
-    /// As far as this host can tell.
+    /// The bytes of all files that this host can read.
     bytes: u64,
 }
 
@@ -51,7 +51,7 @@ enum Existence {
     Unknown,
 }
 
-/// Lists what every server has in Docker.
+/// Lists every server's objects in Docker.
 pub(super) async fn list(docker: &Docker) -> anyhow::Result<Vec<Remains>> {
     let labelled = HashMap::from([("label".to_owned(), vec![SERVER_LABEL.to_owned()])]);
     let options = ListVolumesOptionsBuilder::default().filters(&labelled).build();
@@ -104,7 +104,7 @@ fn holder(volume: &Volume) -> Option<HolderRecord> {
     HolderRecord::from_labels(volume.labels.get(SERVER_LABEL)?.parse().ok()?, at, &volume.labels)
 }
 
-/// The leftovers of servers that exist no more.
+/// Checks for leftovers of servers that no longer exist.
 pub(super) fn check(all: &[Remains]) -> Check {
     let name = "leftovers";
     let gone = all.iter().filter_map(|remains| match remains.existence(Utc::now()) {
@@ -124,12 +124,12 @@ pub(super) fn check(all: &[Remains]) -> Check {
 // === impl Remains ===
 
 impl Remains {
-    /// The one of a server.
+    /// Finds the remains of one server.
     pub(super) fn find(all: Vec<Self>, server: ServerId) -> Option<Self> {
         all.into_iter().find(|remains| remains.server == server)
     }
 
-    /// Why nothing of it may be removed.
+    /// Returns the reason why none of these may be removed, if there is one.
     pub(super) fn refusal(&self) -> Option<String> {
         match self.existence(Utc::now()) {
             Existence::Exists(why) => Some(format!("server {} exists: {why}; nothing is removed", self.server)),
@@ -137,7 +137,7 @@ impl Remains {
         }
     }
 
-    /// What is to be known before it is removed, line by line.
+    /// Returns the facts that a user should know before the removal, line by line.
     pub(super) fn lines(&self) -> Vec<String> {
         let existence = match self.existence(Utc::now()) {
             Existence::Exists(why) | Existence::Gone(why) => why,
@@ -188,10 +188,10 @@ impl Remains {
         }
     }
 
-    /// Removes all of it: containers first, since they use the rest.
+    /// Removes all of them: containers first, since they use the rest.
     ///
     /// # Errors
-    /// When Docker refuses; what is left can be removed by another call.
+    /// When Docker refuses; the rest can be removed by another call.
     pub(super) async fn remove(self, docker: &Docker) -> anyhow::Result<()> {
         for Remainder { name, .. } in self.containers {
             let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
@@ -214,7 +214,7 @@ impl Remains {
     }
 }
 
-/// Accepts that a thing is gone already: it needs no removal.
+/// Accepts that an object is gone already: it needs no removal.
 fn gone(removed: Result<(), bollard::errors::Error>) -> Result<(), bollard::errors::Error> {
     match removed {
         Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
@@ -222,7 +222,7 @@ fn gone(removed: Result<(), bollard::errors::Error>) -> Result<(), bollard::erro
     }
 }
 
-/// Bytes of the files below a directory, links not followed; 0 where it cannot be read from here.
+/// Returns the bytes of the files below a directory, links not followed; 0 if the directory cannot be read from here.
 fn size_of(directory: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
     let size = |entry: std::fs::DirEntry| match entry.metadata() {

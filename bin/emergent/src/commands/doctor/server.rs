@@ -1,4 +1,4 @@
-//! The server that runs here already, if one does: its own words go before what doctor would guess from settings.
+//! The server that runs here already, if there is one: its own answers precede conclusions from settings.
 
 use std::time::Duration;
 
@@ -13,14 +13,15 @@ use crate::{
 
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// A server of this project that answers at the address of the settings.
+/// A server of this software that answers at the address of the settings.
 pub(super) struct RunningServer {
     url: String,
     health: Health,
 }
 
 impl RunningServer {
-    /// Asks whoever answers at the address of the data directory's server, or of the settings. `None`: nobody does, or somebody else.
+    /// Asks the program at the address of the data directory's server, or of the settings. `None`: no program answers,
+    /// or another one.
     pub(super) async fn find(config: &Config) -> Option<Self> {
         let scheme = if config.http.tls.is_some() { "https" } else { "http" };
         let of_settings = || format!("{scheme}://{}", config.http.listen);
@@ -32,12 +33,12 @@ impl RunningServer {
         Some(Self { health: answer.json().await.ok()?, url })
     }
 
-    /// Whether it takes workspace calls.
+    /// Whether the server takes workspace calls.
     pub(super) fn has_workspaces(&self) -> bool {
         self.health.workspaces_enabled
     }
 
-    /// How it is, and how its providers are.
+    /// Checks the server's and its providers' state.
     pub(super) async fn checks(&self, config: &Config) -> Vec<Check> {
         let Health { version, uptime_seconds, workspaces_enabled, .. } = &self.health;
         let switched = if *workspaces_enabled { "on" } else { "off" };
@@ -74,7 +75,7 @@ impl RunningServer {
     }
 }
 
-/// One line for each provider that the server has.
+/// Makes one check for each provider that the server has.
 fn of_providers(providers: &ProviderList) -> Vec<Check> {
     let registered = providers.items.iter().filter(|provider| provider.registered);
     let checks = registered.map(|provider| {

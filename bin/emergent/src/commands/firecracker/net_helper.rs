@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{cli::NetHelperArgs, serve};
 
-/// Listens, and gives up every privilege that serving does not take.
+/// Listens, and drops every privilege that serving does not need.
 pub(super) fn prepare(arguments: &mut NetHelperArgs) -> anyhow::Result<()> {
     if let Some(directory) = arguments.socket.parent() {
         let mut builder = std::fs::DirBuilder::new();
@@ -26,7 +26,7 @@ pub(super) fn prepare(arguments: &mut NetHelperArgs) -> anyhow::Result<()> {
     Ok(keep_only_net_admin(arguments.user)?)
 }
 
-/// Serves until the process is told to stop.
+/// Serves until a stop signal.
 pub(super) async fn run(arguments: NetHelperArgs) -> anyhow::Result<()> {
     serve::log_to_stderr(&arguments.log, false).context("--log")?;
     let helper = arguments.listening.context("the helper has not been prepared")?;

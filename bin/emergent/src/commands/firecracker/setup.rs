@@ -1,4 +1,4 @@
-//! `emergent firecracker setup`: what a host needs for microVMs, made where it is missing.
+//! `emergent firecracker setup`: prepares a host for microVMs; makes the missing parts.
 
 mod finding;
 mod host;
@@ -9,7 +9,7 @@ use crate::{cli::SetupArgs, exit::ExitStatus, print};
 
 use finding::{Finding, State};
 
-/// Does it, and tells what was done and what is missing.
+/// Runs the set-up; reports the actions taken and the missing parts.
 pub(super) async fn run(arguments: &SetupArgs) -> ExitStatus {
     let mut findings = vec![release::install(arguments).await];
     findings.extend(layout::make(arguments).await);

@@ -11,7 +11,7 @@ use crate::{
     print,
 };
 
-/// Calls a method. A name with a slash is a method; any other is a tool's.
+/// Calls a method. A name with a slash is a method's; any other is a tool's.
 pub(super) async fn call(
     client: &Client,
     server: &str,
@@ -46,7 +46,7 @@ pub(super) async fn call(
     Ok(if failed { ExitStatus::Failure } else { ExitStatus::Success })
 }
 
-/// A tool's result as text for people; `None` where it is no tool's.
+/// Returns a tool's result as text for people; `None` if it is no tool's result.
 fn text_of(result: &Value) -> Option<String> {
     let content = result["content"].as_array()?;
     if content.is_empty() && !result["structuredContent"].is_null() {
@@ -56,7 +56,7 @@ fn text_of(result: &Value) -> Option<String> {
     Some(parts.join("\n").trim_end_matches('\n').to_owned())
 }
 
-/// One part of a tool's result.
+/// Formats one part of a tool's result.
 fn part(part: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     match part["type"].as_str() {

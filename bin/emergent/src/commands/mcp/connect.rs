@@ -1,13 +1,13 @@
 //! `emergent mcp connect`: an endpoint of the server's as an MCP server on standard input and output, for clients that
-//! speak nothing else.
+//! know no other transport.
 //!
 //! ```text
 //!   client ──line──► POST ──► JSON, or a stream of events ──line──► client
-//!                    GET  ──► what the server says unasked ──line──► client     (sessions of 2025-11-25 and older)
+//!                    GET  ──► the server's own messages    ──line──► client     (sessions of 2025-11-25 and older)
 //! ```
 //!
-//! Messages pass as they are. Which era one belongs to is read from the message itself, as the server does; in the newer
-//! one, arguments that a tool's schema marks with `x-mcp-header` are repeated in headers, so the tools are listed first.
+//! Messages pass unchanged. The era of a message is read from the message itself, as the server does; in the newer era,
+//! arguments that a tool's schema marks with `x-mcp-header` are repeated in headers, so the tools are listed first.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,13 +30,13 @@ use crate::client::{Client, ClientError, EventReader};
 
 /// How long answers may take after the client has gone away.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
-/// How long after its end the standing stream is asked for again.
+/// How long to wait before the standing stream is requested again after its end.
 const AGAIN: Duration = Duration::from_secs(1);
 /// JSON-RPC's internal error.
 const INTERNAL: i32 = -32603;
-/// That headers and body say different things.
+/// The error code for headers that contradict the body.
 const HEADER_MISMATCH: &str = "-32020";
-/// The most pages of tools that are looked at.
+/// The most pages of tools that are read.
 const PAGES: usize = 50;
 
 /// The connection between a client here and an endpoint there.
@@ -45,21 +45,21 @@ struct Shim {
     path: String,
     out: Mutex<Stdout>,
     session: watch::Sender<Option<Session>>,
-    /// The message that the client has opened its session with; held while another one is opened.
+    /// The message that the client has opened its session with; locked while another session is opened.
     opening: Mutex<Option<String>>,
-    /// Which arguments are repeated in headers, once that was asked for.
+    /// The arguments that are repeated in headers, once they were listed.
     rules: Mutex<Option<HeaderRules>>,
 }
 
 /// A session of 2025-11-25 or older.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Session {
-    /// `None` where the server keeps none.
+    /// The session's id; `None` if the server keeps no sessions.
     id: Option<String>,
     version: String,
 }
 
-/// What of a message decides how it is sent.
+/// The fields of a message that decide how it is sent.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]
@@ -124,7 +124,7 @@ pub(super) async fn connect(client: Client, path: String) -> Result<(), ClientEr
 // === impl Shim ===
 
 impl Shim {
-    /// Sends one message and writes what is answered. Whatever fails is told to the client as the protocol has it.
+    /// Sends one message and writes the answer. Every failure is reported to the client as the protocol's error.
     async fn pass(&self, line: String) {
         let envelope = serde_json::from_str::<Envelope<'_>>(&line).ok();
         let id = envelope.as_ref().and_then(|envelope| envelope.id).map(|id| id.get().to_owned());
@@ -160,8 +160,8 @@ impl Shim {
         self.client.send_any(request).await
     }
 
-    /// Opens a session in place of one that is gone, as the client has opened that. Of several that find it gone, one
-    /// does so.
+    /// Opens a new session in place of one that is gone, with the client's own opening message. Of several calls that
+    /// find it gone, only one does so.
     async fn open_again(&self, gone: &Session) -> Result<(), ClientError> {
         let opening = self.opening.lock().await;
         if self.session.borrow().as_ref() != Some(gone) {
@@ -212,7 +212,7 @@ impl Shim {
         })
     }
 
-    /// The headers that repeat arguments of a call in the newer era.
+    /// Returns the headers that repeat arguments of a call in the newer era.
     async fn repeated(&self, envelope: Option<&Envelope<'_>>) -> Result<Vec<(HeaderName, HeaderValue)>, ClientError> {
         let Some(Envelope { method: Some(method), params, .. }) = envelope else { return Ok(Vec::new()) };
         let (Some(name), Some(meta)) = (&params.name, params.meta.filter(|_| params.version().is_some())) else {
@@ -228,7 +228,7 @@ impl Shim {
         Ok(rules.as_ref().map(|rules| rules.headers(name, params.arguments)).unwrap_or_default())
     }
 
-    /// Asks which arguments are repeated, in the client's words. A server that does not tell its tools has none.
+    /// Lists the arguments to repeat, with the client's metadata. A server that does not list its tools has none.
     async fn list(&self, meta: &RawValue) -> Result<HeaderRules, ClientError> {
         let mut rules = HeaderRules::default();
         let mut cursor = String::new();
@@ -247,7 +247,7 @@ impl Shim {
         Ok(rules)
     }
 
-    /// Forgets what was listed when a message says that it is not (or was not) so any more.
+    /// Forgets the listed arguments when a message says that they have changed.
     async fn notice(&self, message: &str) {
         if message.contains(HEADER_MISMATCH) || message.contains("notifications/tools/list_changed") {
             *self.rules.lock().await = None;
@@ -280,7 +280,7 @@ impl Shim {
         Ok(())
     }
 
-    /// Passes on what a session's server says without being asked, for as long as there is one.
+    /// Passes on the messages that a session's server sends unasked, for as long as there is a session.
     async fn listen(self: Arc<Self>) {
         let mut sessions = self.session.subscribe();
         let (mut last, mut before) = (None::<String>, None::<Session>);
@@ -325,7 +325,7 @@ impl Shim {
         Ok(())
     }
 
-    /// Writes a message as one line. A client that does not listen any more ends this program by closing its input.
+    /// Writes a message as one line. A client that no longer reads ends this program by closing its input.
     async fn write(&self, message: &str) {
         self.notice(message).await;
         // Between the tokens of JSON a line end is as good as a blank, and inside of them there is none.
@@ -344,7 +344,7 @@ impl Shim {
 // === impl Params ===
 
 impl Params<'_> {
-    /// The version that the message says it is of, in the newer era.
+    /// Returns the version that the message names, in the newer era.
     fn version(&self) -> Option<String> {
         serde_json::from_str::<Meta>(self.meta?.get()).ok()?.version
     }
@@ -353,14 +353,14 @@ impl Params<'_> {
 // === impl Session ===
 
 impl Session {
-    /// What an answer to `initialize` begins.
+    /// Returns the session that an answer to `initialize` begins.
     fn of(id: Option<String>, said: &str) -> Option<Self> {
         let said: Value = serde_json::from_str(said).ok()?;
         let version = said["result"]["protocolVersion"].as_str()?.to_owned();
         Some(Self { id, version })
     }
 
-    /// Whether an answer says that the server does not know it any more.
+    /// Whether an answer says that the server does not know the session any more.
     fn is_gone(&self, response: &Response) -> bool {
         self.id.is_some() && response.status() == StatusCode::NOT_FOUND
     }
@@ -383,7 +383,7 @@ fn session_id(response: &Response) -> Option<String> {
     response.headers().get("mcp-session-id").and_then(|id| id.to_str().ok()).map(str::to_owned)
 }
 
-/// The answer, or the last message of a stream, which is the answer.
+/// Returns the answer, or the last message of a stream, which is the answer.
 async fn last_message(response: Response) -> Result<String, ClientError> {
     if !is_stream(&response) {
         return Ok(response.text().await.unwrap_or_default());
@@ -395,7 +395,7 @@ async fn last_message(response: Response) -> Result<String, ClientError> {
     Ok(last)
 }
 
-/// An error, with the command that helps.
+/// Formats an error, with the command that helps.
 fn advised(error: &ClientError) -> String {
     let advice = [
         (ProblemKind::McpServerNotFound, "`emergent mcp ls` lists your project's servers"),

@@ -10,10 +10,10 @@ use crate::{
     print,
 };
 
-/// How many are asked for at once.
+/// How many entries are requested at once.
 const PAGE: usize = 200;
 
-/// Does it.
+/// Runs the command.
 pub(super) async fn run(client: &Client, which: &AuditArgs, json: bool) -> Result<(), ClientError> {
     let path = match &which.workspace {
         Some(given) => format!("{WORKSPACES}/{}/audit", find::workspace(client, given).await?),

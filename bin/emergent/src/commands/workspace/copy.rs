@@ -11,16 +11,16 @@ use crate::{
     commands::mcp,
 };
 
-/// Whose files are copied.
+/// The owner of the files that are copied.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::commands) enum Side {
-    /// A workspace's.
+    /// A workspace.
     Workspace,
-    /// A hosted MCP server's.
+    /// A hosted MCP server.
     McpServer,
 }
 
-/// Copies one way or the other.
+/// Copies files from or to a workspace or a hosted server.
 pub(in crate::commands) async fn run(client: &Client, side: Side, from: &str, to: &str) -> Result<(), ClientError> {
     match (Place::parse(from), Place::parse(to)) {
         (Place::Remote { owner, path }, Place::Local(target)) => {
@@ -51,7 +51,7 @@ pub(in crate::commands) async fn run(client: &Client, side: Side, from: &str, to
 // === impl Side ===
 
 impl Side {
-    /// Where the files are in the API.
+    /// Returns the path of the files in the API.
     async fn files(self, client: &Client, owner: &str) -> Result<String, ClientError> {
         match self {
             Self::Workspace => Ok(format!("{WORKSPACES}/{}/files", find::workspace(client, owner).await?)),

@@ -15,7 +15,7 @@ use crate::{
     print,
 };
 
-/// Makes the copies, waits for them, and prints their ids; one that failed does not hide the others.
+/// Makes the copies, waits for them, and prints their ids; a failed copy does not hide the others.
 pub(super) async fn run(client: &Client, arguments: &ForkArgs, json: bool) -> ExitStatus {
     let progress = print::spinner("copying the workspace");
     let made = make(client, arguments).await;

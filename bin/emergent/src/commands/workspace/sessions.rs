@@ -9,7 +9,7 @@ use crate::{
     print,
 };
 
-/// Attaches, and prints the session's id.
+/// Attaches to a workspace, and prints the session's id.
 pub(super) async fn attach(client: &Client, arguments: &AttachArgs, json: bool) -> Result<(), ClientError> {
     let id = find::workspace(client, &arguments.workspace).await?;
     let request = Attach {
@@ -27,7 +27,7 @@ pub(super) async fn attach(client: &Client, arguments: &AttachArgs, json: bool) 
     Ok(())
 }
 
-/// Detaches.
+/// Detaches from a workspace.
 pub(super) async fn detach(client: &Client, arguments: &DetachArgs, json: bool) -> Result<(), ClientError> {
     let id = find::workspace(client, &arguments.workspace).await?;
     let request = Detach { session_id: arguments.session_id };
@@ -41,7 +41,7 @@ pub(super) async fn detach(client: &Client, arguments: &DetachArgs, json: bool) 
     Ok(())
 }
 
-/// Lists who held a workspace when.
+/// Lists the sessions of a workspace, with their times.
 pub(super) async fn list(client: &Client, arguments: &SessionsArgs, json: bool) -> Result<(), ClientError> {
     let id = find::workspace(client, &arguments.workspace).await?;
     let mut sessions = Vec::new();

@@ -1,4 +1,4 @@
-//! Workspaces, for people.
+//! The display of workspaces, for people.
 
 use chrono::{DateTime, Utc};
 use emergent_api::{
@@ -11,7 +11,7 @@ use emergent_api::{
 
 use crate::print::{self, printable};
 
-/// A line for each.
+/// Prints a line for each workspace.
 pub(super) fn table(workspaces: &[WorkspaceView]) {
     print::table(
         ["id", "name", "state", "provider", "runtime", "image", "created", "expires"],
@@ -39,7 +39,7 @@ pub(super) fn table(workspaces: &[WorkspaceView]) {
     );
 }
 
-/// All about one.
+/// Prints all details of a workspace.
 pub(super) fn one(workspace: &WorkspaceView) {
     let limits = &workspace.resource_limits;
     let labels: Vec<_> = workspace.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -85,7 +85,7 @@ pub(super) fn one(workspace: &WorkspaceView) {
     }
 }
 
-/// What happens when nobody uses it, and whether it did.
+/// Describes the action on an idle workspace, and whether it was taken.
 fn idle(workspace: &WorkspaceView) -> String {
     let after = workspace.idle.after_minutes;
     let policy = match workspace.idle.action {
@@ -96,14 +96,14 @@ fn idle(workspace: &WorkspaceView) -> String {
     if workspace.idle.resting { format!("{policy}; it is, and the next call resumes it") } else { policy }
 }
 
-/// What is weaker than asked for, on standard error.
+/// Prints the warnings about weak isolation and missing limits to standard error.
 pub(super) fn warnings(workspace: &WorkspaceView) {
     for warning in &workspace.warnings {
         print::notice(&format!("warning: {}\n", printable(warning)));
     }
 }
 
-/// A time span in its largest unit.
+/// Formats a time span in its largest unit.
 pub(crate) fn span(span: chrono::TimeDelta) -> String {
     match span.num_seconds().max(0) {
         seconds @ ..120 => format!("{seconds}s"),

@@ -5,9 +5,9 @@
 //!   taken ─────────► closed   ──────────────► under way ◄──────────────────► idle ── 75 s ──► closed
 //! ```
 //!
-//! Only a connection that has nothing under way has a deadline: a first byte, a handshake, a head of a request or the next
-//! request has to come by then. What is under way may last for as long as it likes; a peer that is gone without a word is
-//! noticed by the system's probes and by PINGs.
+//! Only a connection without a request under way has a deadline: for its first byte, its handshake, the head of a
+//! request or the next request. A request under way may last any time; the system's probes and PINGs notice a peer that
+//! is gone without closing the connection.
 
 use std::{
     pin::{Pin, pin},
@@ -46,29 +46,29 @@ use super::{
 const FIRST: Duration = Duration::from_secs(10);
 /// How long a connection may be idle between requests.
 const IDLE: Duration = Duration::from_secs(75);
-/// How long the head of a later HTTP/1 request may take from one end of it to the other.
+/// How long the head of a later HTTP/1 request may take from its first byte to its last.
 const HEAD: Duration = Duration::from_secs(30);
 /// How long a connection that was told to end may take.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// What HTTP/1 buffers of a connection, in bytes; a head is no longer.
+/// The size of HTTP/1's buffer for a connection, in bytes; a head is no longer.
 const BUFFER: usize = 64 * 1024;
-/// What HTTP/2 takes ahead on a stream, and on all streams of a connection, in bytes.
+/// The bytes that HTTP/2 receives ahead on a stream, and on all streams of a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 512 * 1024;
-/// Requests under way on one HTTP/2 connection.
+/// The most requests under way on one HTTP/2 connection.
 const STREAMS: u32 = 200;
-/// Names, values and overhead of all headers of a request, as HTTP/2 counts them.
+/// The most bytes of all headers of a request: names, values and overhead, as HTTP/2 counts them.
 const HEADER_LIST: u32 = 32 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_DEADLINE: Duration = Duration::from_secs(20);
 
-/// How connections are told to end.
+/// The signals that end connections.
 #[derive(Clone, Default)]
 pub(super) struct Stop {
-    /// When what is under way has ended.
+    /// Ends connections once their requests under way have ended.
     pub(super) gently: CancellationToken,
-    /// Now.
+    /// Ends connections at once.
     pub(super) at_once: CancellationToken,
 }
 
@@ -79,7 +79,7 @@ pub(super) struct Connection {
     stop: Stop,
 }
 
-/// The body of an answer, and the request that is under way until all of it was given away.
+/// The body of an answer, with its request, which is under way until the whole body was sent.
 struct Tracked {
     body: Body,
     _under_way: UnderWay,
@@ -153,7 +153,7 @@ where
     }
 }
 
-/// Ends when a connection has had nothing under way for too long.
+/// Completes when a connection has been without a request for too long; returns the reason.
 async fn overdue(activity: &Activity) -> &'static str {
     loop {
         let (reason, limit) = if activity.has_asked() { ("idle", IDLE) } else { ("silent", FIRST) };

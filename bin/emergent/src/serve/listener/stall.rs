@@ -1,4 +1,4 @@
-//! A stream whose peer has to take what is written to it.
+//! A stream whose writes fail when the peer stops reading.
 
 use std::{
     io::{self, IoSlice},
@@ -14,11 +14,11 @@ use tokio::{
 
 use super::places::Place;
 
-/// How long a peer may take nothing of what it is sent.
+/// How long a peer may read nothing of the bytes that it is sent.
 const STALL: Duration = Duration::from_secs(120);
 
-/// A stream in its place. Writing fails when the peer has taken nothing for a while: what is held for it would be held
-/// for ever. The place lasts as long as the stream, whatever protocol is spoken on it in the end.
+/// A stream in its place. Writing fails when the peer has read nothing for a while: the buffers for it would be held
+/// for ever. The place is held as long as the stream, whatever protocol is spoken on it in the end.
 pub(super) struct Stream<S> {
     stream: S,
     stalled: Option<Pin<Box<Sleep>>>,

@@ -18,7 +18,7 @@ struct Served {
 }
 
 impl Served {
-    /// A server that answers `/`, and begins an answer to `/stream` that never ends.
+    /// Starts a server that answers `/`, and begins an answer to `/stream` that never ends.
     fn start(limits: ConnectionLimits) -> Self {
         let never =
             || async { axum::body::Body::from_stream(futures::stream::once(pending::<io::Result<&'static str>>())) };
@@ -37,7 +37,7 @@ impl Served {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// A connection on which this was sent.
+    /// Opens a connection and sends bytes on it.
     async fn saying(&self, bytes: &[u8]) -> TcpStream {
         let mut stream = self.connect().await;
         stream.write_all(bytes).await.unwrap();

@@ -1,5 +1,5 @@
-//! The requests against a peer that holds to the documented contract: what comes when, with which fields, and what is
-//! refused.
+//! Tests of the requests against a peer that follows the documented contract: their order, their fields, and the
+//! requests that are refused.
 
 use std::sync::{Arc, Mutex};
 
@@ -30,7 +30,7 @@ impl Contract {
         self.given.iter().any(|(given, _)| given == path)
     }
 
-    /// What is answered: nothing, or a fault.
+    /// The peer's answer: none, or a fault.
     fn take(&mut self, method: &str, path: &str, body: Value) -> Result<(), &'static str> {
         let configuring = self.phase == Phase::Configuring;
         match (method, path) {

@@ -1,4 +1,4 @@
-//! Why git has failed: its own words, and more where they do not help.
+//! The reasons why git has failed: its own messages, and explanations where these do not help.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -9,7 +9,8 @@ use crate::tools::git::redact::redact;
 
 impl Git<'_> {
     /// # Errors
-    /// `git_failed` with git's own words, and more where they do not help, when git failed or said too much.
+    /// `git_failed` with git's own message, and an explanation where that does not help, when git failed or wrote too
+    /// much.
     pub(in crate::tools::git) async fn check(&self, output: &Output) -> Result<(), GuestError> {
         if output.truncated {
             return Err(GuestError::new(ErrorCode::TooLarge, "git's answer is too long"));
@@ -18,7 +19,7 @@ impl Git<'_> {
     }
 
     /// # Errors
-    /// Those of [`Git::check`], but that a cut answer is fine.
+    /// The errors of [`Git::check`], except for a cut answer.
     pub(in crate::tools::git) async fn check_allowing_truncation(&self, output: &Output) -> Result<(), GuestError> {
         if output.succeeded() || output.truncated {
             return Ok(());
@@ -32,7 +33,7 @@ impl Git<'_> {
         Err(GuestError::new(ErrorCode::GitFailed, said))
     }
 
-    /// git itself always says why; a program that it runs need not.
+    /// Explains a failure without a message. git itself always gives the reason; a program that it runs need not.
     async fn explain_silence(&self) -> Result<String, GuestError> {
         let found = self.run(&["rev-parse", "--git-path", "hooks"]).await?;
         let directory = self.directory.join(found.path());
@@ -47,7 +48,7 @@ impl Git<'_> {
         })
     }
 
-    /// Nothing if the repository is the agent's.
+    /// Explains a failure because of the repository's owner; returns an empty text if that is the agent.
     async fn explain_owner(&self) -> Result<String, GuestError> {
         let found = self.run(&["rev-parse", "--absolute-git-dir"]).await?;
         let (directory, agent) = (found.path(), self.guest.accounts.agent.uid);
@@ -68,14 +69,14 @@ impl Git<'_> {
 }
 
 impl Output {
-    /// Why it failed, in its own words.
+    /// Returns git's own message.
     fn complaint(&self) -> String {
         let said = if self.stderr.is_empty() { &self.stdout } else { &self.stderr };
         redact(String::from_utf8_lossy(&said[..said.len().min(MESSAGE_LIMIT)]).trim())
     }
 }
 
-/// The names of hooks that git would run.
+/// Returns the names of hooks that git would run.
 fn hooks_in(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let runs = |entry: &fs::DirEntry| entry.metadata().is_ok_and(|it| it.is_file() && it.mode() & 0o111 != 0);

@@ -1,33 +1,33 @@
-//! What one part of the set-up came to.
+//! The result of one part of the set-up.
 
 use serde::Serialize;
 
 use crate::print::{self, printable};
 
-/// How a part is, after the set-up.
+/// The state of a part after the set-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum State {
-    /// It was there.
+    /// The part was there already.
     Present,
-    /// It was made.
+    /// The part was made.
     Done,
-    /// It would be made, were this no dry run.
+    /// The part would be made without --dry-run.
     Would,
-    /// It is not there, and microVMs do not need it.
+    /// The part is missing, and microVMs do not need it.
     Optional,
-    /// It is not there.
+    /// The part is missing.
     Missing,
 }
 
-/// One part.
+/// The result of one part.
 #[derive(Debug, Serialize)]
 pub(super) struct Finding {
     pub(super) name: String,
     pub(super) state: State,
-    /// What was seen or done.
+    /// The findings or the action taken.
     pub(super) detail: String,
-    /// What to do; empty when there is nothing to do.
+    /// The remedy; empty when none is needed.
     pub(super) advice: String,
 }
 

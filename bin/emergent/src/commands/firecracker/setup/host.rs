@@ -1,4 +1,4 @@
-//! What the host has: KVM, devices, programs.
+//! The checks of the host's KVM, devices and programs.
 
 use std::{os::unix::fs::MetadataExt as _, path::Path};
 
@@ -10,7 +10,7 @@ use crate::cli::SetupArgs;
 
 const KVM: &str = "/dev/kvm";
 const TUN: &str = "/dev/net/tun";
-/// Devices, the module that brings each, and what is not possible without it.
+/// The devices, the module of each, and for an optional one a note on doing without it.
 const DEVICES: [(&str, &str, Option<&str>); 2] = [
     (TUN, "tun", None),
     (
@@ -19,7 +19,7 @@ const DEVICES: [(&str, &str, Option<&str>); 2] = [
         Some("Firecracker does without; QEMU reaches guests over virtio-serial instead"),
     ),
 ];
-/// Programs, the package that has each, and what is not possible without it.
+/// The programs, the package of each, and for an optional one a note on doing without it.
 const PROGRAMS: [(&str, &str, Option<&str>); 3] = [
     ("nft", "nftables", None),
     ("mke2fs", "e2fsprogs", None),
@@ -36,7 +36,7 @@ pub(super) async fn kvm(arguments: &SetupArgs) -> Finding {
     Finding::missing("kvm", format!("there is no {KVM}"), advice)
 }
 
-/// Lets the manager's user open a device that is there.
+/// Lets the manager's user open an existing device.
 async fn access(name: &str, device: &str, arguments: &SetupArgs) -> Finding {
     let Some(user) = &arguments.user else {
         let detail = format!("{device} is there; name the manager's user with --user to let it in");
@@ -61,15 +61,15 @@ async fn access(name: &str, device: &str, arguments: &SetupArgs) -> Finding {
     }
 }
 
-/// Whether everybody may open the device, or its access list names the user. Membership of a group is not looked at: to
-/// say it twice does no harm.
+/// Whether everybody may open the device, or its access list names the user. Membership of a group is not checked: a
+/// second grant does no harm.
 async fn has_access(user: &str, device: &str) -> bool {
     let listed = run("getfacl", &["--absolute-names", "--omit-header", device]).await.unwrap_or_default();
     let is_open = std::fs::metadata(device).is_ok_and(|metadata| metadata.mode() & 0o006 == 0o006);
     is_open || listed.lines().any(|line| line.starts_with(&format!("user:{user}:rw")))
 }
 
-/// Loads what can be loaded.
+/// Loads the modules of missing devices.
 pub(super) async fn devices(arguments: &SetupArgs) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (device, module, done_without) in DEVICES {
@@ -96,7 +96,7 @@ async fn device(device: &str, module: &str, done_without: Option<&str>, dry_run:
     }
 }
 
-/// Looks for the programs that the others need.
+/// Checks for the programs that the other parts need.
 pub(super) fn programs() -> Vec<Finding> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // Where administrators' programs are, which an ordinary user's PATH often leaves out.

@@ -1,4 +1,4 @@
-//! The directories that microVMs are kept in.
+//! The directories of microVMs.
 
 use std::{
     fs::DirBuilder,
@@ -14,7 +14,7 @@ use crate::cli::SetupArgs;
 
 const DIRECTORIES: [&str; 4] = ["kernels", "rootfs", "sandboxes", "snapshots"];
 
-/// Makes what is missing, and gives it to the manager's user.
+/// Makes the missing directories, and gives them to the manager's user.
 pub(super) async fn make(arguments: &SetupArgs) -> Vec<Finding> {
     let owner = match &arguments.user {
         Some(user) => match ids_of(user).await {
@@ -48,7 +48,7 @@ fn directory(path: &Path, owner: Option<(u32, u32)>, dry_run: bool) -> Finding {
     }
 }
 
-/// What guests leave is nobody else's to read.
+/// Makes a directory that other users cannot read: it holds guests' files.
 fn make_one(path: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o750).create(path)?;
     match owner {
@@ -57,7 +57,7 @@ fn make_one(path: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
     }
 }
 
-/// A user's numbers.
+/// Returns a user's uid and gid.
 async fn ids_of(user: &str) -> Option<(u32, u32)> {
     let ask = async |what: &str| {
         let output = Command::new("id").args([what, "--", user]).output().await.ok()?;

@@ -1,4 +1,4 @@
-//! The programs `firecracker` and `jailer`, from the project's own release and from no other bytes.
+//! The programs `firecracker` and `jailer`, installed only from the bytes of the project's own release.
 
 use std::{
     fs::{self, File, Permissions},
@@ -25,7 +25,7 @@ const CHECKSUMS: [(&str, &str); 2] = [
 ];
 const RELEASES: &str = "https://github.com/firecracker-microvm/firecracker/releases/download";
 const PROGRAMS: [&str; 2] = ["firecracker", "jailer"];
-/// Far more than any release is.
+/// The most bytes of an archive and of a program: far more than any release has.
 const LARGEST_ARCHIVE: u64 = 256 << 20;
 const LARGEST_PROGRAM: u64 = 64 << 20;
 const DOWNLOAD: Duration = Duration::from_secs(300);
@@ -117,14 +117,14 @@ async fn download(url: &str) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Refuses an archive that is not the one.
+/// Refuses an archive with another checksum.
 fn verify(archive: &[u8], checksum: &str) -> anyhow::Result<()> {
     let found: String = Sha256::digest(archive).iter().map(|byte| format!("{byte:02x}")).collect();
     ensure!(found == checksum, "the archive's SHA-256 is {found}, not {checksum}: nothing was installed");
     Ok(())
 }
 
-/// The two programs out of the archive. Everything else in it stays there.
+/// Extracts the two programs from the archive, and nothing else.
 fn unpack(archive: &[u8], release: &str) -> anyhow::Result<Vec<(&'static str, Vec<u8>)>> {
     let machine = std::env::consts::ARCH;
     let mut found = Vec::new();
@@ -147,7 +147,7 @@ fn unpack(archive: &[u8], release: &str) -> anyhow::Result<Vec<(&'static str, Ve
     }
 }
 
-/// Puts a program in place at once: whoever runs it meanwhile runs the old one or the new one.
+/// Puts a program in place in one step: a caller meanwhile runs the old one or the new one.
 fn put(directory: &Path, program: &str, bytes: &[u8]) -> anyhow::Result<()> {
     let (place, new) = (directory.join(program), directory.join(format!(".{program}.new")));
     let put = || -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! Out of a workspace. What comes from there may be hostile: an archive cannot write outside its target.
+//! The copying out of a workspace. Its contents may be hostile: an archive cannot write outside its target.
 
 use std::{
     io,
@@ -17,7 +17,7 @@ use crate::{
     print,
 };
 
-/// Where a copy goes.
+/// The target of a copy.
 pub(super) enum Target {
     /// A path on this machine.
     Path(PathBuf),
@@ -42,8 +42,8 @@ pub(super) async fn run(client: &Client, files: &str, path: &str, target: Target
     }
 }
 
-/// Into a directory that is there, a copy goes by its own name. That name comes from the workspace: where a link of that
-/// name stands, which an earlier copy may have brought, it is not followed.
+/// Returns the path of a copy: in an existing directory, the copy keeps its own name. That name comes from the
+/// workspace: if there is a link of that name, which an earlier copy may have brought, it is not followed.
 fn below_directory(target: PathBuf, path: &str) -> Result<PathBuf, ClientError> {
     let Some(name) = base_name(path).filter(|_| target.is_dir() && !path.ends_with("/.")) else { return Ok(target) };
     let target = target.join(name);
@@ -67,8 +67,8 @@ async fn to_stdout(response: Response) -> Result<(), ClientError> {
     Ok(())
 }
 
-/// To a file, which appears when all of it is there. Until then it has a name that nobody can know, in the target's
-/// directory, and is made by this process or not at all.
+/// Saves an answer to a file, which appears when it is complete. Until then it has an unpredictable name in the
+/// target's directory, and this process makes it or fails.
 async fn save(response: Response, target: &Path) -> Result<(), ClientError> {
     use std::os::unix::fs::PermissionsExt as _;
     let progress = print::transfer(response.content_length());

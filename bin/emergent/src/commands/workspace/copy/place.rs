@@ -1,8 +1,8 @@
-//! What a copy is from or to.
+//! The source or target of a copy.
 
 use std::path::PathBuf;
 
-/// Where something is or is to be.
+/// The source or target of a copy.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// A path on this machine.
@@ -11,9 +11,9 @@ pub(super) enum Place {
     Stdio,
     /// A path in a workspace or a hosted server; empty for `/workspace` itself.
     Remote {
-        /// The workspace or the server as it was given.
+        /// The workspace or the server as the caller named it.
         owner: String,
-        /// The path as it was given.
+        /// The path as the caller wrote it.
         path: String,
     },
 }
@@ -31,12 +31,12 @@ impl Place {
     }
 }
 
-/// The last part of a path in a workspace.
+/// Returns the last part of a path in a workspace.
 pub(super) fn base_name(path: &str) -> Option<&str> {
     path.trim_end_matches('/').rsplit('/').next().filter(|name| !matches!(*name, "" | "." | ".."))
 }
 
-/// A path in a workspace with one more part.
+/// Joins one more part to a path in a workspace.
 pub(super) fn join(path: &str, name: &str) -> String {
     match path.trim_end_matches('/') {
         "" if path.starts_with('/') => format!("/{name}"),

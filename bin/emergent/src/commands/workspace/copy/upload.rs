@@ -1,4 +1,4 @@
-//! Into a workspace.
+//! The copying into a workspace.
 
 use std::{
     io,
@@ -18,10 +18,10 @@ use crate::{
     print,
 };
 
-/// Bytes on their way between the packer and the connection.
+/// The most bytes between the packer and the connection.
 const BUFFER: usize = 1024 * 1024;
 
-/// Standard input, as one file.
+/// Copies standard input to one file.
 pub(super) async fn stdin(client: &Client, files: &str, path: &str) -> Result<(), ClientError> {
     if base_name(path).is_none() || path.ends_with('/') {
         return Err(ClientError::Usage("name the file that standard input is to become".to_owned()));
@@ -33,7 +33,7 @@ pub(super) async fn stdin(client: &Client, files: &str, path: &str) -> Result<()
     sent
 }
 
-/// A local file or directory.
+/// Copies a local file or directory.
 pub(super) async fn path(client: &Client, source: &Path, files: &str, path: &str) -> Result<(), ClientError> {
     let metadata = tokio::fs::metadata(source).await.map_err(|error| local("read", source, error))?;
     let target = target(client, files, source, path).await?;
@@ -86,7 +86,7 @@ fn pack(root: &Path, writer: impl io::Write) -> io::Result<()> {
     builder.into_inner()?.flush()
 }
 
-/// The path that a copy gets: below a directory that is there, else as given.
+/// Returns the path of the copy: below an existing directory, else as given.
 async fn target(client: &Client, files: &str, source: &Path, path: &str) -> Result<String, ClientError> {
     let absolute: PathBuf = std::path::absolute(source).map_err(|error| local("read", source, error))?;
     let name = absolute.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -108,7 +108,7 @@ async fn target(client: &Client, files: &str, source: &Path, path: &str) -> Resu
     }
 }
 
-/// `cp dir/. ws:target` copies what is in `dir`, as `cp -a` does.
+/// Whether the path ends in a dot: `cp dir/. ws:target` copies the contents of `dir`, as `cp -a` does.
 fn ends_in_dot(source: &Path) -> bool {
     let text = source.as_os_str().as_encoded_bytes();
     text == b"." || text.ends_with(b"/.") || text.ends_with(b"/./")
