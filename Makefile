@@ -5,6 +5,7 @@
 #   make test    every check and every test, live suites included
 #   make bench   the performance table, and target/bench/bench.json
 #   make soak    agents at random while everything beneath is broken on purpose: two seeds, SOAK_MINUTES (10) each
+#   make power   a server and the manager of microVMs against power cuts: POWER_CUTS (2000)
 #   make build   the two programs, optimised
 #   make setup   what the others need: Docker, gVisor, the base image
 
@@ -18,7 +19,7 @@ TEST_BIN := $(CARGO_TARGET_DIR)/live
 VHOST_VSOCK_VERSION := 0.3.0
 VHOST_VSOCK := $(CURDIR)/.cache/vhost-device-vsock-$(VHOST_VSOCK_VERSION)/bin/vhost-device-vsock
 
-.PHONY: demo serve test bench soak soak-leak build guest fixture test-programs setup check live fuzz clean
+.PHONY: demo serve test bench soak soak-leak power build guest fixture test-programs setup check live fuzz clean
 
 demo: build setup
 	scripts/demo.sh $(BIN)
@@ -42,6 +43,11 @@ soak: build setup
 soak-leak: build setup
 	scripts/install-packages.sh postgresql
 	SOAK_SEED=1 SOAK_MINUTES=1 LIVE_BIN_DIR=$(BIN) cargo run --release --locked --quiet --bin soak -- --prove
+
+# What `make check` does with fewer cuts.
+power: export POWER_CUTS ?= 2000
+power:
+	cargo test --workspace --locked --test power
 
 build: guest
 	scripts/install-packages.sh gcc:gcc libc6-dev

@@ -9,6 +9,7 @@ pub(crate) mod descriptors;
 mod identity;
 pub(crate) mod listener;
 pub(crate) mod memory;
+mod private_file;
 mod secret;
 pub(crate) mod signals;
 
@@ -133,7 +134,7 @@ fn write_url(data_dir: &Path, scheme: &str, mut address: SocketAddr) -> anyhow::
         });
     }
     let path = server_url_file(data_dir);
-    identity::write_new(&path, &format!("{scheme}://{address}"))
+    private_file::write(&path, &format!("{scheme}://{address}"))
         .with_context(|| format!("{} cannot be written", path.display()))
 }
 

@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use uuid::Uuid;
+
 use crate::admission::Budget;
 
 /// Memory of the host that sandboxes leave alone, in MiB.
@@ -26,6 +28,9 @@ pub struct ManagerConfig {
     pub watch_interval: Duration,
     /// How long a sandbox lives that says nothing of it; `None`: until it is deleted.
     pub default_ttl: Option<Duration>,
+    /// The present boot of the host, as its kernel names it; `None` where it does not. Machines of another boot are gone, and
+    /// so is what had not reached the disk.
+    pub host_boot: Option<Uuid>,
     /// How many snapshots of templates are kept, for sandboxes to begin with; with none, every sandbox boots.
     pub template_snapshots: u16,
 }
@@ -43,9 +48,14 @@ impl ManagerConfig {
             boot_deadline: Duration::from_secs(120),
             watch_interval: Duration::from_secs(1),
             default_ttl: None,
+            host_boot: host_boot(),
             template_snapshots: DEFAULT_TEMPLATE_SNAPSHOTS,
         }
     }
+}
+
+fn host_boot() -> Option<Uuid> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().parse().ok()
 }
 
 /// A figure of `/proc/meminfo`, in MiB.

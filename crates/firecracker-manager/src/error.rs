@@ -17,6 +17,14 @@ pub enum SandboxError {
     /// There is no snapshot of this id.
     #[error("there is no snapshot {0}; GET /snapshots lists them")]
     SnapshotNotFound(SnapshotId),
+    /// A snapshot is not what was written.
+    #[error("the snapshot {snapshot} is damaged: {reason}; delete it, and take another")]
+    SnapshotDamaged {
+        /// Which one.
+        snapshot: SnapshotId,
+        /// Which file is wrong, and how.
+        reason: String,
+    },
     /// A value makes no sense. Nothing was done.
     #[error("{message}")]
     Invalid {

@@ -18,6 +18,7 @@
 
 use std::path::{Path, PathBuf};
 
+use emergent_microvm::durable;
 use emergent_provider::SnapshotId;
 
 use crate::SandboxId;
@@ -61,7 +62,7 @@ impl Layout {
         for private in [self.sandboxes(), self.named_snapshots(), self.template_snapshots()] {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(private)?;
         }
-        Ok(())
+        [self.base(), &self.snapshots()].into_iter().try_for_each(durable::sync)
     }
 
     /// The name of the driver that machines were run with last.

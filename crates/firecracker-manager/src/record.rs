@@ -68,6 +68,9 @@ pub struct Record {
     /// Its guest did not write its caches to its disks before it was paused last.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unsynced: bool,
+    /// The boot of the host in which its phase was recorded, as the kernel names it; absent where nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_boot: Option<Uuid>,
     /// Why it is stopped though nobody asked for it, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -171,6 +174,7 @@ impl Record {
             expires_at: None,
             phase: Phase::Creating,
             unsynced: false,
+            host_boot: None,
             reason: None,
         }
     }

@@ -18,13 +18,14 @@ mod watch;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use emergent_guest_client::Guest;
-use emergent_microvm::{Probe, Vmm, VmmError, VmmKind};
+use emergent_microvm::{Probe, Vmm, VmmError, VmmKind, durable};
 use emergent_provider::ByteStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -220,11 +221,16 @@ impl Inner {
     /// Records a phase: on disk first, for callers second.
     fn record(&self, entry: &Entry, phase: Phase, reason: Option<String>) -> Result<(), SandboxError> {
         let mut record = entry.record();
-        (record.phase, record.reason) = (phase, reason);
+        (record.phase, record.reason, record.host_boot) = (phase, reason, self.config.host_boot);
         let path = self.layout.record(entry.id);
         record.write(&path).map_err(SandboxError::io("the writing of the sandbox's record", &path))?;
         entry.set_record(record);
         Ok(())
+    }
+
+    /// Whether the host has started anew since the sandbox's phase was recorded.
+    fn host_has_restarted(&self, entry: &Entry) -> bool {
+        entry.record().host_boot.is_some_and(|then| Some(then) != self.config.host_boot)
     }
 
     fn directory(&self, entry: &Entry) -> PathBuf {
@@ -253,31 +259,42 @@ impl Inner {
     }
 }
 
-/// Removes a directory and all that is in it; that there is none is no error.
+/// Removes a directory and all that is in it, for good: no power cut brings it back. That there is none is no error.
 async fn remove_directory(path: &Path) -> Result<(), SandboxError> {
-    match tokio::fs::remove_dir_all(path).await {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        ended => ended.map_err(SandboxError::io("the removal of a directory", path)),
-    }
+    let directory = path.to_owned();
+    let removed = on_disk(move || {
+        let missing_is_fine = |ended: io::Result<()>| match ended {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            ended => ended,
+        };
+        missing_is_fine(std::fs::remove_dir_all(&directory))?;
+        directory.parent().map_or(Ok(()), |parent| missing_is_fine(durable::sync(parent)))
+    });
+    removed.await.map_err(SandboxError::io("the removal of a directory", path))
 }
 
-/// Makes a directory anew, for its owner alone.
+/// Makes a directory anew, for its owner alone. It is there after a power cut, too.
 async fn fresh_directory(path: &Path) -> Result<(), SandboxError> {
     remove_directory(path).await?;
     let made = tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).await;
+    let made = match (made, path.parent().map(Path::to_owned)) {
+        (Ok(()), Some(parent)) => on_disk(move || durable::sync(&parent)).await,
+        (made, _) => made,
+    };
     made.map_err(SandboxError::io("the making of a directory", path))
 }
 
-/// Puts a finished directory where it is looked for, so that it is there after a power cut, too.
+/// Puts a finished directory, whose files have been synced, where it is looked for, so that it is there after a power cut,
+/// too.
 async fn place(from: &Path, to: &Path) -> Result<(), SandboxError> {
     let (source, target) = (from.to_owned(), to.to_owned());
-    let placed = tokio::task::spawn_blocking(move || {
-        std::fs::File::open(&source)?.sync_all()?;
-        std::fs::rename(&source, &target)?;
-        target.parent().map_or(Ok(()), |parent| std::fs::File::open(parent)?.sync_all())
-    });
-    let placed = placed.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    let placed = on_disk(move || durable::sync(&source).and_then(|()| durable::rename(&source, &target))).await;
     placed.map_err(SandboxError::io("the placing of a snapshot", to))
+}
+
+/// Does what may wait for the host's disk.
+async fn on_disk(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 /// How long the guest gets to write its caches to its disks.

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use emergent_microvm::{Kernel, kernels};
+use emergent_microvm::{Kernel, durable, kernels};
 use sha2::{Digest as _, Sha256};
 
 use crate::{SandboxError, chain, layout::Layout};
@@ -114,7 +114,12 @@ pub fn pinned(layout: &Layout, root: &Path) -> io::Result<PathBuf> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(pinned),
         // A link to another file system: whoever set that up sees to it that the file stays.
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => Ok(root),
-        linked => linked.map(|()| pinned),
+        linked => {
+            linked?;
+            // Disks that are made over it are of no use without it.
+            [pinned.as_path(), &bases, &layout.templates()].into_iter().try_for_each(durable::sync)?;
+            Ok(pinned)
+        }
     }
 }
 

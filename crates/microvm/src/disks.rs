@@ -2,6 +2,8 @@
 //!
 //! A clone shares what it has with its original where the file system can do that. Where it cannot, QEMU's overlays do
 //! the same one level up, and otherwise everything but the holes is copied.
+//!
+//! What is made here is on the host's disk when it is said to be made: a power cut leaves no disk that is hollow.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,7 +15,7 @@ use std::{
 
 use rustix::{fs::SeekFrom, io::Errno};
 
-use crate::{Disk, DiskFormat, VmmKind};
+use crate::{Disk, DiskFormat, VmmKind, durable};
 
 /// Where an overlay says how long the disk is.
 const QCOW2_LENGTH: u64 = 24;
@@ -71,6 +73,7 @@ pub fn from_image(image: &Path, target: &Path, vmm: VmmKind) -> Result<(Disk, Cl
         if vmm == VmmKind::Qemu {
             let image = fs::canonicalize(image).map_err(failed("find", image))?;
             overlay(&image, target)?;
+            sync(target)?;
             return Ok((Disk { format: DiskFormat::Qcow2, ..Disk::raw(target) }, CloneMethod::Overlay));
         }
         copy(image, target)?;
@@ -102,6 +105,7 @@ pub fn empty(target: &Path, bytes: u64) -> Result<Disk, DiskError> {
         let file = File::create_new(target).map_err(failed("make", target))?;
         file.set_len(bytes).map_err(failed("size", target))?;
         make_file_system(target, None, None)?;
+        sync(target)?;
         Ok(Disk::raw(target))
     })
 }
@@ -117,7 +121,7 @@ pub fn grow(disk: &Disk, bytes: u64) -> Result<(), DiskError> {
     match disk.format {
         DiskFormat::Raw => match file.metadata().map_err(failed("look at", path))?.len() {
             length if length >= bytes => Ok(()),
-            _ => file.set_len(bytes).map_err(failed("size", path)),
+            _ => file.set_len(bytes).and_then(|()| file.sync_all()).map_err(failed("size", path)),
         },
         DiskFormat::Qcow2 => {
             let mut length = [0; 8];
@@ -127,9 +131,19 @@ pub fn grow(disk: &Disk, bytes: u64) -> Result<(), DiskError> {
             }
             let mut command = Command::new("qemu-img");
             command.args(["resize", "-q", "-f", "qcow2"]).arg(path).arg(bytes.to_string());
-            run("qemu-img", command, path)
+            run("qemu-img", command, path)?;
+            sync(path)
         }
     }
+}
+
+/// Waits until a disk is on the host's disk as its machine, which is frozen or off, has left it: the monitor's writes may be
+/// in the host's memory. Blocks.
+///
+/// # Errors
+/// [`DiskError`] when it may not be.
+pub fn sync(disk: &Path) -> Result<(), DiskError> {
+    durable::sync(disk).map_err(failed("sync", disk))
 }
 
 /// Makes an ext4 file system on `target`, which has its size already unless one is given, with what is in `tree`.
@@ -154,7 +168,7 @@ fn share(from: &Path, to: &Path) -> Result<bool, DiskError> {
     let source = File::open(from).map_err(failed("open", from))?;
     let target = File::create_new(to).map_err(failed("make", to))?;
     match rustix::fs::ioctl_ficlone(&target, &source) {
-        Ok(()) => Ok(true),
+        Ok(()) => target.sync_all().map(|()| true).map_err(failed("sync", to)),
         Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::NOSYS) => {
             fs::remove_file(to).map_err(failed("remove", to))?;
             Ok(false)
@@ -169,7 +183,7 @@ fn overlay(image: &Path, target: &Path) -> Result<(), DiskError> {
     run("qemu-img", command, target)
 }
 
-/// Copies the parts that are not holes.
+/// Copies the parts that are not holes, and waits until they are on the disk.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), DiskError> {
     let source = File::open(from).map_err(failed("open", from))?;
     let target = OpenOptions::new().write(true).create_new(true).open(to).map_err(failed("make", to))?;
@@ -180,7 +194,7 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), DiskError> {
         let data = match rustix::fs::seek(&source, SeekFrom::Data(place)) {
             Ok(data) => data,
             // Nothing but a hole is left.
-            Err(Errno::NXIO) => return Ok(()),
+            Err(Errno::NXIO) => return target.sync_all().map_err(failed("sync", to)),
             Err(error) => return Err(failed("read", from)(error.into())),
         };
         let end =

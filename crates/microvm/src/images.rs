@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     Layout,
     disks::{self, DiskError},
+    durable,
     kernels::{check_name, hexadecimal},
 };
 
@@ -151,11 +152,11 @@ pub fn build(
     };
     hand_over(&image, &directory)?;
     let target = root(layout, name);
-    fs::rename(&image, &target).map_err(failed("replace", &target))?;
+    durable::sync(&image).and_then(|()| durable::rename(&image, &target)).map_err(failed("replace", &target))?;
     let note = serde_json::to_vec_pretty(&template).map_err(io::Error::from);
     let (aside, target) = (work.path().join("note"), note_file(layout, name));
-    note.and_then(|note| fs::write(&aside, note)).map_err(failed("write", &aside))?;
-    fs::rename(&aside, &target).map_err(failed("replace", &target))?;
+    note.and_then(|note| durable::write(&aside, &note)).map_err(failed("write", &aside))?;
+    durable::rename(&aside, &target).map_err(failed("replace", &target))?;
     Ok(template)
 }
 

@@ -18,7 +18,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Kernel, Layout, error::Cause};
+use crate::{Kernel, Layout, durable, error::Cause};
 
 /// Where a kernel comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,8 +203,8 @@ fn initramfs(guest: &[u8], modules: &[modules::Module]) -> Vec<u8> {
 
 fn place(directory: &Path, work: &Path, name: &str, contents: &[u8]) -> Result<(), KernelError> {
     let (aside, target) = (work.join(name), directory.join(name));
-    fs::write(&aside, contents).map_err(failed("write", &aside))?;
-    fs::rename(&aside, &target).map_err(failed("replace", &target))
+    durable::write(&aside, contents).map_err(failed("write", &aside))?;
+    durable::rename(&aside, &target).map_err(failed("replace", &target))
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KernelError {

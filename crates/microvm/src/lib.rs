@@ -6,6 +6,7 @@
 //! - [`firecracker`] and [`qemu`]: the drivers.
 //! - [`kernels`]: taking kernels in.
 //! - [`images`] and [`disks`]: root file systems, and what machines write on.
+//! - [`durable`] and [`seal`]: what outlives a power cut, and how damage is known.
 //! - [`layout`]: where kernels, images, machines and snapshots are kept.
 //!
 //! Everything about a machine that runs is in its directory, and no process of ours has to live for it to run: another
@@ -18,6 +19,7 @@ mod process;
 mod vsock;
 
 pub mod disks;
+pub mod durable;
 pub mod error;
 pub mod firecracker;
 pub mod images;
@@ -25,6 +27,7 @@ pub mod kernels;
 pub mod layout;
 pub mod machine;
 pub mod qemu;
+pub mod seal;
 pub mod vmm;
 
 pub use error::{BootError, RestoreError, SaveError, VmmError};
@@ -32,6 +35,7 @@ pub use firecracker::{Firecracker, FirecrackerSettings, JailChoice};
 pub use layout::Layout;
 pub use machine::{Disk, DiskFormat, Kernel, MacAddress, MachineId, MachineSpec, RateLimit, TapInterface};
 pub use qemu::{Qemu, QemuChannels, QemuSettings};
+pub use seal::Seal;
 pub use vmm::{Acceleration, GoneReason, MachineState, Probe, Vmm, VmmKind};
 
 /// Why a driver without a kernel cannot tell whether machines boot.

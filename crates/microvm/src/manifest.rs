@@ -5,13 +5,13 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Write as _},
+    io,
     path::Path,
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{MachineSpec, RestoreError, SaveError, VmmError, VmmKind, identity::Identity};
+use crate::{MachineSpec, RestoreError, SaveError, VmmError, VmmKind, durable, identity::Identity};
 
 const FILE: &str = "manifest.json";
 
@@ -78,8 +78,8 @@ impl Manifest {
             files: lengths,
         };
         let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::from).map_err(failed("write", FILE))?;
-        let mut file = File::create_new(into.join(FILE)).map_err(failed("write", FILE))?;
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed("write", FILE))
+        let written = durable::write(&into.join(FILE), &text).and_then(|()| durable::sync(into));
+        written.map_err(failed("write", FILE))
     }
 
     /// Reads a manifest and checks that what it speaks of is all there.

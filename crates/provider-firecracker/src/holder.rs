@@ -98,6 +98,7 @@ fn add(directory: &Path, record: &HolderRecord) -> io::Result<bool> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
         Err(error) => return Err(error),
     }
+    fs::File::open(directory)?.sync_all()?;
     for older in before.into_iter().filter(|known| known.number < record.number) {
         remove(directory, older)?;
     }

@@ -1,16 +1,12 @@
 //! The first token: made when there has never been one, shown once, and kept in a file that its owner alone can read.
 
-use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-};
+use std::{fs, path::Path};
 
 use anyhow::Context as _;
 use emergent_api::auth::TokenSecret;
 use emergent_store::{NewToken, Scope, Store};
 
+use super::private_file;
 use crate::{config::bootstrap_token_file, print};
 
 /// Makes the first token if there has never been one.
@@ -21,7 +17,7 @@ pub(super) async fn ensure_first_token(store: &Store, data_dir: &Path) -> anyhow
     let secret = TokenSecret::generate();
     let path = bootstrap_token_file(data_dir);
     // The file first: a crash in between leaves a file that the next start replaces, never a token that nobody knows.
-    write_private(&path, secret.expose()).with_context(|| format!("{} cannot be written", path.display()))?;
+    private_file::write(&path, secret.expose()).with_context(|| format!("{} cannot be written", path.display()))?;
     let made = store
         .tokens_create_first(NewToken {
             project: store.default_project(),
@@ -42,16 +38,4 @@ pub(super) async fn ensure_first_token(store: &Store, data_dir: &Path) -> anyhow
         secret.expose()
     ));
     Ok(())
-}
-
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let new = path.with_extension("new");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    writeln!(file, "{text}")?;
-    file.sync_all()?;
-    fs::rename(new, path)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, ErrorKind, Write as _},
+    io::ErrorKind,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
     time::UNIX_EPOCH,
@@ -13,6 +13,8 @@ use emergent_core::ServerId;
 use emergent_provider::Holder;
 use emergent_store::{DatabaseUrl, ServerIdentity};
 use uuid::Uuid;
+
+use super::private_file;
 
 /// The lock on the data directory. It is let go when the process ends, however it ends.
 pub(super) struct DataLock {
@@ -77,7 +79,8 @@ pub(super) fn server_id(database: &DatabaseUrl, data_dir: &Path) -> anyhow::Resu
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let id = ServerId::generate();
-            write_new(&path, &id.to_string()).with_context(|| format!("{} cannot be written", path.display()))?;
+            private_file::write(&path, &id.to_string())
+                .with_context(|| format!("{} cannot be written", path.display()))?;
             return Ok(Some(id));
         }
         Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
@@ -94,17 +97,8 @@ pub(super) fn server_id(database: &DatabaseUrl, data_dir: &Path) -> anyhow::Resu
 /// Gives the data directory an id of its own where several servers share the database.
 pub(super) fn replace_server_id(data_dir: &Path) -> anyhow::Result<ServerId> {
     let (path, id) = (data_dir.join("server-id"), ServerId::generate());
-    write_new(&path, &id.to_string()).with_context(|| format!("{} cannot be written", path.display()))?;
+    private_file::write(&path, &id.to_string()).with_context(|| format!("{} cannot be written", path.display()))?;
     Ok(id)
-}
-
-/// Writes a file whole or not at all.
-pub(super) fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
-    writeln!(file, "{text}")?;
-    file.sync_all()?;
-    fs::rename(new, path)
 }
 
 fn host_name() -> String {

@@ -60,6 +60,8 @@ kinds! {
     SandboxNotFound = "sandbox-not-found", NOT_FOUND, "There is no such sandbox";
     /// There is no such snapshot.
     SnapshotNotFound = "snapshot-not-found", NOT_FOUND, "There is no such snapshot";
+    /// The snapshot is not what was written.
+    SnapshotDamaged = "snapshot-damaged", UNPROCESSABLE_ENTITY, "The snapshot is damaged";
     /// There is no such template.
     TemplateNotFound = "template-not-found", UNPROCESSABLE_ENTITY, "There is no such template";
     /// The sandbox is not in a state that allows this.
@@ -171,6 +173,7 @@ impl From<SandboxError> for Problem {
         let kind = match &error {
             SandboxError::NotFound(_) => Kind::SandboxNotFound,
             SandboxError::SnapshotNotFound(_) => Kind::SnapshotNotFound,
+            SandboxError::SnapshotDamaged { .. } => Kind::SnapshotDamaged,
             SandboxError::Invalid { field, message } => return Self::of_field(Kind::InvalidValue, field, message),
             SandboxError::Taken(_) => Kind::Taken,
             SandboxError::WrongState { .. } => Kind::WrongState,

@@ -8,7 +8,7 @@ use emergent_guest_proto::{
     HandOver, Hello,
     machine::{NetworkSettings, Restored},
 };
-use emergent_microvm::{Disk, MachineId, MachineSpec, MachineState, TapInterface};
+use emergent_microvm::{Disk, MachineId, MachineSpec, MachineState, TapInterface, VmmError};
 use tokio::time::Instant;
 
 use super::{Inner, entry::Entry};
@@ -21,6 +21,11 @@ use crate::{
 
 /// How long to wait between two tries to reach a guest.
 const RETRY: Duration = Duration::from_millis(20);
+/// How often a frozen machine is told to go on, and how long in between.
+const THAW_TRIES: u32 = 3;
+const THAW_PAUSE: Duration = Duration::from_millis(300);
+/// How long the guest of a machine that goes on may take to be told the time.
+const WAKE_DEADLINE: Duration = Duration::from_secs(30);
 
 impl Inner {
     /// Boots the machine and makes its sandbox ready. What fails leaves things as they are, for the caller to undo.
@@ -109,16 +114,42 @@ impl Inner {
         .await
     }
 
-    /// Has a frozen machine go on, and tells its guest the time: its clock stood still.
+    /// Has a frozen machine go on, and tells its guest the time: its clock stood still. A monitor that does not do so at
+    /// once is asked again.
     ///
     /// # Errors
     /// When the machine does not go on. A guest that cannot be told is a warning: it goes on, too.
     pub(super) async fn thaw(&self, entry: &Entry) -> Result<(), SandboxError> {
-        self.vmm.thaw(&self.directory(entry)).await.map_err(SandboxError::vmm("thaw the machine"))?;
-        if let Err(error) = self.wake(entry, None, false).await {
+        let directory = self.directory(entry);
+        let mut tries = 1;
+        while let Err(error) = self.vmm.thaw(&directory).await {
+            if tries == THAW_TRIES || matches!(error, VmmError::Gone(_)) {
+                return Err(SandboxError::vmm("thaw the machine")(error));
+            }
+            tracing::warn!(sandbox = %entry.id, reason = crate::chain(&error), "a machine does not go on yet");
+            tries += 1;
+            tokio::time::sleep(THAW_PAUSE).await;
+        }
+        let woken = tokio::time::timeout(WAKE_DEADLINE, self.wake(entry, None, false)).await;
+        if let Err(error) = woken.unwrap_or_else(|_| Err(SandboxError::Ended("it did not answer in time".to_owned()))) {
             tracing::warn!(sandbox = %entry.id, reason = crate::chain(&error), "a machine goes on with a clock that is behind");
         }
         Ok(())
+    }
+
+    /// Has a machine go on that stood still for something that is over. One that does not is ended, so that its state says
+    /// that it does not run.
+    ///
+    /// # Errors
+    /// When the machine did not go on.
+    pub(super) async fn thaw_or_stop(&self, entry: &Entry, after: &str) -> Result<(), SandboxError> {
+        let Err(error) = self.thaw(entry).await else { return Ok(()) };
+        let reason = format!(
+            "its machine did not go on after {after}: {}; its files are kept, its processes are lost",
+            crate::chain(&error)
+        );
+        self.fall_to_stopped(entry, reason).await?;
+        Err(error)
     }
 
     /// Asks again until there is an answer, the machine is gone, or the time is over.

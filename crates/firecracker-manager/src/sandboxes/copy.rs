@@ -2,19 +2,24 @@
 //! for. Any number of sandboxes begin with one.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError},
 };
 
 use chrono::{DateTime, Utc};
 use emergent_guest_proto::{RunAs, tools::BashRequest};
-use emergent_microvm::Disk;
+use emergent_microvm::{Disk, Seal, durable};
 use emergent_provider::SnapshotId;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Inner, SYNC_DEADLINE, Sandboxes, create::copy_disk, entry::Entry, fresh_directory, pause::saving, place,
-    remove_directory,
+    Inner, SYNC_DEADLINE, Sandboxes,
+    create::{broken, copy_disk, keep_disk},
+    entry::Entry,
+    fresh_directory, on_disk,
+    pause::saving,
+    place, remove_directory,
 };
 use crate::{
     SandboxError, SandboxId, chain,
@@ -25,6 +30,9 @@ use crate::{
 
 /// The version of the file's form.
 const VERSION: u32 = 1;
+/// The disks of a snapshot.
+const ROOT: &str = "rootfs.ext4";
+const DATA: &str = "data.ext4";
 
 /// Marks the snapshot of a fork that is being made: nobody else asked for it.
 const FORK_LABEL: &str = "emergent.fork";
@@ -56,11 +64,14 @@ pub struct SnapshotInfo {
     pub root_format: RootFormat,
     /// What the taker wrote on it.
     #[serde(default)]
-    pub labels: std::collections::BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
     /// Bytes that the root disk takes on the host.
     pub root_bytes: u64,
     /// Bytes that the disk for `/workspace` takes on the host.
     pub workspace_bytes: u64,
+    /// What its disks were when they were put here. Snapshots of earlier versions have none.
+    #[serde(default)]
+    disks: BTreeMap<String, Seal>,
 }
 
 /// A snapshot to take.
@@ -71,7 +82,7 @@ pub struct NewSnapshot {
     /// Keep the state of processes, too. Needs a sandbox that runs or is paused.
     pub memory: bool,
     /// What the caller writes on it.
-    pub labels: std::collections::BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A snapshot that a sandbox begins with, kept from being deleted meanwhile.
@@ -92,13 +103,21 @@ impl Basis {
         self.info.memory && !self.boot
     }
 
+    /// Compares the disks with what was written. The driver compares the state with its own manifest.
+    pub(super) async fn check(&self) -> Result<(), SandboxError> {
+        match broken(&self.directory(), &self.info.disks).await? {
+            Some(reason) => Err(SandboxError::SnapshotDamaged { snapshot: self.info.snapshot_id.into(), reason }),
+            None => Ok(()),
+        }
+    }
+
     /// The root disk.
     pub(super) fn disk(&self) -> Disk {
-        Disk { format: self.info.root_format.into(), ..Disk::raw(self.directory().join("rootfs.ext4")) }
+        Disk { format: self.info.root_format.into(), ..Disk::raw(self.directory().join(ROOT)) }
     }
 
     pub(super) fn data(&self) -> PathBuf {
-        self.directory().join("data.ext4")
+        self.directory().join(DATA)
     }
 
     /// The state of processes, where that is to go on.
@@ -206,9 +225,10 @@ impl Sandboxes {
             if inner.in_use.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id) {
                 return Err(SandboxError::Taken("a sandbox is being made from the snapshot; try again".to_owned()));
             }
-            // Out of sight first: half of one is then never taken for a whole one.
+            // Out of sight first, for good: half of one is then never taken for a whole one.
             let (whole, partial) = (inner.layout.named(id), inner.layout.taking(id));
-            match tokio::fs::rename(&whole, &partial).await {
+            let (from, to) = (whole.clone(), partial.clone());
+            match on_disk(move || durable::rename(&from, &to)).await {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(SandboxError::io("the removal of a snapshot", &whole)(error));
                 }
@@ -241,8 +261,10 @@ impl Inner {
             }
             read => read.map_err(SandboxError::io("the reading of a snapshot", &path))?,
         };
-        let info = serde_json::from_slice::<SnapshotInfo>(&bytes).map_err(std::io::Error::from);
-        let info = info.map_err(SandboxError::io("the reading of a snapshot", &path))?;
+        let info = serde_json::from_slice::<SnapshotInfo>(&bytes).map_err(|error| SandboxError::SnapshotDamaged {
+            snapshot: id,
+            reason: format!("its description makes no sense: {error}"),
+        })?;
         if info.version == VERSION && info.snapshot_id == id.as_uuid() {
             return Ok(info);
         }
@@ -275,40 +297,49 @@ impl Inner {
         self.pass(CopyStep::Copied.name()).await;
         if phase == Phase::Ready {
             // Before what has failed is looked at: the machine goes on in any case.
-            self.thaw(entry).await?;
+            self.thaw_or_stop(entry, "a snapshot").await?;
         }
         self.pass(CopyStep::MachineThawed.name()).await;
-        copied?;
-        let info = self.describe(entry, id, new, &taking);
+        let info = self.describe(entry, id, new, &taking, copied?);
         let path = taking.join("snapshot.json");
         let text = serde_json::to_vec_pretty(&info).map_err(std::io::Error::from);
-        let written = text.and_then(|text| std::fs::write(&path, text));
+        let written = text.and_then(|text| durable::write(&path, &text));
         written.map_err(SandboxError::io("the writing of a snapshot", &path))?;
         place(&taking, &self.layout.named(id)).await?;
         self.pass(CopyStep::SnapshotPlaced.name()).await;
         Ok(info)
     }
 
-    /// Copies what stands still.
-    async fn copy_frozen(&self, entry: &Entry, into: &Path, phase: Phase, memory: bool) -> Result<(), SandboxError> {
+    /// Copies what stands still; answers the seals of the disks. All of it is on the host's disk then.
+    async fn copy_frozen(
+        &self,
+        entry: &Entry,
+        into: &Path,
+        phase: Phase,
+        memory: bool,
+    ) -> Result<BTreeMap<String, Seal>, SandboxError> {
         let root = Disk { format: entry.record().root_format.into(), ..Disk::raw(self.layout.root_disk(entry.id)) };
-        copy_disk(root, into.join("rootfs.ext4")).await?;
-        copy_disk(Disk::raw(self.layout.data_disk(entry.id)), into.join("data.ext4")).await?;
+        let root = keep_disk(root, into.join(ROOT)).await?;
+        let data = keep_disk(Disk::raw(self.layout.data_disk(entry.id)), into.join(DATA)).await?;
+        let disks = [(ROOT.to_owned(), root), (DATA.to_owned(), data)].into();
         if !memory {
-            return Ok(());
+            return Ok(disks);
         }
         let state = into.join("state");
         fresh_directory(&state).await?;
         if phase == Phase::Ready {
             let saved = self.vmm.save(&self.directory(entry), &state).await;
-            return saved.map_err(|error| saving(error, &state));
+            return saved.map(|()| disks).map_err(|error| saving(error, &state));
         }
         let paused = self.layout.paused(entry.id);
         let files = std::fs::read_dir(&paused).map_err(SandboxError::io("the reading of a state", &paused))?;
         for file in files.flatten() {
             copy_disk(Disk::raw(file.path()), state.join(file.file_name())).await?;
         }
-        Ok(())
+        let directory = state.clone();
+        let synced = on_disk(move || durable::sync(&directory)).await;
+        synced.map_err(SandboxError::io("the writing of a snapshot", &state))?;
+        Ok(disks)
     }
 
     /// Has the guest write what it holds in memory to its disks: a copy of the disks alone would miss it.
@@ -332,7 +363,14 @@ impl Inner {
         }
     }
 
-    fn describe(&self, entry: &Entry, id: SnapshotId, new: &NewSnapshot, directory: &Path) -> SnapshotInfo {
+    fn describe(
+        &self,
+        entry: &Entry,
+        id: SnapshotId,
+        new: &NewSnapshot,
+        directory: &Path,
+        disks: BTreeMap<String, Seal>,
+    ) -> SnapshotInfo {
         let record = entry.record();
         SnapshotInfo {
             sandbox_id: entry.id.as_uuid(),
@@ -345,8 +383,9 @@ impl Inner {
             network: record.network,
             root_format: record.root_format,
             labels: new.labels.clone(),
-            root_bytes: allocated(&directory.join("rootfs.ext4")),
-            workspace_bytes: allocated(&directory.join("data.ext4")),
+            root_bytes: allocated(&directory.join(ROOT)),
+            workspace_bytes: allocated(&directory.join(DATA)),
+            disks,
             ..SnapshotInfo::nothing(id)
         }
     }
@@ -386,9 +425,10 @@ impl SnapshotInfo {
             disk_mb: 0,
             network: NetworkWord::None,
             root_format: RootFormat::Raw,
-            labels: std::collections::BTreeMap::new(),
+            labels: BTreeMap::new(),
             root_bytes: 0,
             workspace_bytes: 0,
+            disks: BTreeMap::new(),
         }
     }
 }

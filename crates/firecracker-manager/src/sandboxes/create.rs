@@ -1,14 +1,15 @@
 //! Making a sandbox.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use chrono::Utc;
 use emergent_microvm::{
-    Disk, MachineState,
-    disks::{self, DiskError},
+    Disk, MachineState, Seal,
+    disks::{self, CloneMethod, DiskError},
 };
 
 use super::{
@@ -164,6 +165,7 @@ impl Inner {
     }
 
     async fn make_from_snapshot(&self, entry: &Entry, basis: &Basis) -> Result<(), SandboxError> {
+        basis.check().await?;
         copy_disk(basis.disk(), self.layout.root_disk(entry.id)).await?;
         copy_disk(Disk::raw(basis.data()), self.layout.data_disk(entry.id)).await?;
         self.has_disks(entry, basis.info().root_format).await?;
@@ -252,12 +254,40 @@ impl Inner {
     }
 }
 
-/// Clones a disk that nobody writes to.
+/// Clones a disk that nobody writes to; the clone is on the host's disk when this returns.
 pub(super) async fn copy_disk(from: Disk, to: PathBuf) -> Result<(), SandboxError> {
     blocking(move || disks::clone(&from, &to).map(drop)).await
 }
 
-async fn blocking<T: Send + 'static>(
+/// Clones a disk for others to begin with, and seals the clone. One that shares its blocks with the original is not read.
+pub(super) async fn keep_disk(from: Disk, to: PathBuf) -> Result<Seal, SandboxError> {
+    let (target, path) = (to.clone(), to);
+    let method = blocking(move || disks::clone(&from, &target).map(|(_, method)| method)).await?;
+    let file = path.clone();
+    let sealed = tokio::task::spawn_blocking(move || match method {
+        CloneMethod::Copied => Seal::of_contents(&file),
+        CloneMethod::Shared | CloneMethod::Overlay => Seal::of_length(&file),
+    });
+    let sealed = sealed.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    sealed.map_err(SandboxError::io("the sealing of a disk", &path))
+}
+
+/// Compares the files of a directory with their seals; answers what is wrong with the first that is.
+pub(super) async fn broken(directory: &Path, seals: &BTreeMap<String, Seal>) -> Result<Option<String>, SandboxError> {
+    let (inside, seals) = (directory.to_owned(), seals.clone());
+    let compared = tokio::task::spawn_blocking(move || {
+        for (name, seal) in seals {
+            if let Some(reason) = seal.broken_by(&inside.join(&name))? {
+                return Ok(Some(format!("{name}: {reason}")));
+            }
+        }
+        Ok(None)
+    });
+    let compared = compared.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    compared.map_err(SandboxError::io("the reading of a snapshot", directory))
+}
+
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, DiskError> + Send + 'static,
 ) -> Result<T, SandboxError> {
     let done = tokio::task::spawn_blocking(work).await;

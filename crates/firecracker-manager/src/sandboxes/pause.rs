@@ -9,7 +9,9 @@
 
 use std::sync::Arc;
 
-use super::{Inner, Sandboxes, entry::Entry, fresh_directory, place, remove_directory};
+use emergent_microvm::disks;
+
+use super::{Inner, Sandboxes, create::blocking, entry::Entry, fresh_directory, place, remove_directory};
 use crate::{
     SandboxError, SandboxId, chain,
     record::{Phase, Record},
@@ -42,6 +44,8 @@ impl Sandboxes {
 
 impl Inner {
     async fn pause(&self, entry: &Entry) -> Result<(), SandboxError> {
+        // Whoever finds the intent takes the state that is placed for this pause's.
+        remove_directory(&self.layout.paused(entry.id)).await?;
         self.record(entry, Phase::Pausing, None)?;
         self.pass(PauseStep::IntentRecorded.name()).await;
         // So that its disks alone can be copied while it is paused. Its state has all of it in any case.
@@ -69,11 +73,12 @@ impl Inner {
         self.vmm.freeze(&directory).await.map_err(SandboxError::vmm("freeze the machine"))?;
         self.pass(PauseStep::MachineFrozen.name()).await;
         fresh_directory(&partial).await?;
+        // The state goes on with these very blocks, also when the host has lost its power meanwhile.
+        let disks = [self.layout.root_disk(entry.id), self.layout.data_disk(entry.id)];
+        blocking(move || disks.iter().try_for_each(|disk| disks::sync(disk))).await?;
         self.vmm.save(&directory, &partial).await.map_err(|error| saving(error, &partial))?;
         self.pass(PauseStep::StateSaved.name()).await;
-        let whole = self.layout.paused(entry.id);
-        remove_directory(&whole).await?;
-        place(&partial, &whole).await
+        place(&partial, &self.layout.paused(entry.id)).await
     }
 
     /// The state is placed: ends the machine that it is of.
@@ -91,13 +96,8 @@ impl Inner {
         if let Err(error) = remove_directory(&self.layout.pausing(entry.id)).await {
             tracing::warn!(sandbox = %entry.id, reason = chain(&error), "half a state is left; it is replaced or removed later");
         }
-        match self.thaw(entry).await {
-            Ok(()) => self.record(entry, Phase::Ready, None),
-            Err(error) => {
-                let reason = format!("its machine did not go on after a pause that failed: {}", chain(&error));
-                self.fall_to_stopped(entry, reason).await
-            }
-        }
+        self.thaw_or_stop(entry, "a pause that failed").await?;
+        self.record(entry, Phase::Ready, None)
     }
 }
 

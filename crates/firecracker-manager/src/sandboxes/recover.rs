@@ -6,13 +6,13 @@
 //! | none | any | all of it is removed: nothing was promised |
 //! | creating, destroying | any | all of it is removed |
 //! | ready | runs | adopted |
-//! | ready | frozen | thawed: a snapshot was being taken |
+//! | ready | frozen | thawed: a snapshot was being taken; stopped if it does not go on |
 //! | ready | gone | stopped |
 //! | pausing | any, state placed | ended, paused |
 //! | pausing | there, no state | thawed, ready |
 //! | paused | — | paused; stopped if its state is gone |
 //! | resuming | runs | its guest is woken, ready |
-//! | resuming | gone | paused again, or stopped if its disks are ahead of its state |
+//! | resuming | gone | paused again; stopped if its disks are ahead of its state, or the host has started anew |
 //! | stopping, starting | any | ended, stopped |
 
 use std::{
@@ -162,9 +162,16 @@ impl Inner {
         let directory = self.directory(entry);
         let state = self.vmm.state(&directory).await.map_err(SandboxError::vmm("say how the machine is"))?;
         match (entry.phase(), state) {
+            (Phase::Ready | Phase::Pausing, MachineState::Gone(_))
+                if self.host_has_restarted(entry) && !self.layout.paused(entry.id).exists() =>
+            {
+                let reason = "the host has started anew; its files are kept as its guest had last written them to its disks, \
+                              its processes are lost";
+                self.fall_to_stopped(entry, reason.to_owned()).await
+            }
             (Phase::Creating | Phase::Destroying, _) => self.remove(entry).await,
             (Phase::Ready, MachineState::Running) => Ok(()),
-            (Phase::Ready, MachineState::Frozen) => self.thaw(entry).await,
+            (Phase::Ready, MachineState::Frozen) => self.thaw_or_stop(entry, "it was left standing still").await,
             (Phase::Ready, MachineState::Gone(reason)) => self.fall_to_stopped(entry, reason.to_string()).await,
             (Phase::Pausing, _) if self.layout.paused(entry.id).exists() => self.finish_pause(entry).await,
             (Phase::Pausing, MachineState::Gone(reason)) => self.fall_to_stopped(entry, reason.to_string()).await,

@@ -90,6 +90,8 @@ impl Inner {
     /// of it, and going on from it would destroy what is on them.
     pub(super) async fn give_up_resume(&self, entry: &Entry) -> Result<(), SandboxError> {
         let directory = self.directory(entry);
+        // What told whether it ran may be lost with the host's power, and so may the times of the disks.
+        let unknown = self.host_has_restarted(entry);
         let ran = match self.vmm.state(&directory).await {
             Ok(MachineState::Gone(GoneReason::NeverBooted)) => false,
             Ok(_) | Err(_) => self.disks_are_ahead(entry),
@@ -97,7 +99,7 @@ impl Inner {
         entry.guest().suspend();
         self.vmm.end(&directory).await.map_err(SandboxError::vmm("end the machine"))?;
         // A machine that was alive when it was looked at may have written until now.
-        if ran || self.disks_are_ahead(entry) {
+        if unknown || ran || self.disks_are_ahead(entry) {
             let reason =
                 "its machine ended while it was resumed; its files are kept, its processes are lost".to_owned();
             return self.fall_to_stopped(entry, reason).await;

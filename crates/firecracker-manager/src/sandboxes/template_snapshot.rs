@@ -10,6 +10,7 @@
 //! ```
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -17,11 +18,16 @@ use std::{
     time::SystemTime,
 };
 
-use emergent_microvm::Disk;
+use emergent_microvm::{Disk, Seal, durable};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Inner, create::copy_disk, entry::Entry, fresh_directory, place, remove_directory};
+use super::{
+    Inner,
+    create::{broken, copy_disk, keep_disk},
+    entry::Entry,
+    fresh_directory, place, remove_directory,
+};
 use crate::{
     SandboxError, chain,
     record::{NetworkWord, Phase, Record, RootFormat},
@@ -30,9 +36,12 @@ use crate::{
 };
 
 /// The version of the file's form, and of what machines are made of.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// What is known of a snapshot. Its time of change is that of its last use.
 const NOTE: &str = "template.json";
+/// Its disks.
+const ROOT: &str = "rootfs.ext4";
+const DATA: &str = "data.ext4";
 
 /// What sandboxes have in common that may begin with the same machine. What else has to fit (the monitor's version, the
 /// processor, the length of every file) is in the manifest that the driver has written, and checks.
@@ -56,6 +65,8 @@ pub(super) struct Kind {
 struct Note {
     kind: Kind,
     root_format: RootFormat,
+    /// What its disks were when they were put here.
+    disks: BTreeMap<String, Seal>,
 }
 
 /// The right to save a machine of a kind, which one has at a time.
@@ -129,6 +140,9 @@ impl Inner {
             let other = io::Error::other("it is of another kind than its name says");
             return Err(SandboxError::io("the reading of a template's snapshot", &file)(other));
         }
+        if let Some(reason) = broken(state, &note.disks).await? {
+            return Err(SandboxError::io("the reading of a template's snapshot", &file)(io::Error::other(reason)));
+        }
         // What is used is not the oldest. That it could not be noted harms nobody.
         File::open(&file).and_then(|file| file.set_modified(SystemTime::now())).ok();
         copy_disk(root_of(state, note.root_format), self.layout.root_disk(entry.id)).await?;
@@ -179,13 +193,14 @@ impl Inner {
         frozen.map_err(SandboxError::vmm("freeze the machine"))?;
         let root_format = entry.record().root_format;
         let root = Disk { format: root_format.into(), ..Disk::raw(self.layout.root_disk(entry.id)) };
-        copy_disk(root, root_of(into, root_format).path).await?;
-        copy_disk(Disk::raw(self.layout.data_disk(entry.id)), data_of(into)).await?;
+        let root = keep_disk(root, root_of(into, root_format).path).await?;
+        let data = keep_disk(Disk::raw(self.layout.data_disk(entry.id)), data_of(into)).await?;
+        let disks = [(ROOT.to_owned(), root), (DATA.to_owned(), data)].into();
         let saved = self.vmm.save(&self.directory(entry), &machine_of(into)).await;
         saved.map_err(|error| super::pause::saving(error, into))?;
         let file = into.join(NOTE);
-        let note = serde_json::to_vec_pretty(&Note { kind: kind.clone(), root_format }).map_err(io::Error::from);
-        let written = note.and_then(|note| fs::write(&file, note));
+        let note = serde_json::to_vec_pretty(&Note { kind: kind.clone(), root_format, disks }).map_err(io::Error::from);
+        let written = note.and_then(|note| durable::write(&file, &note));
         written.map_err(SandboxError::io("the writing of a template's snapshot", &file))
     }
 
@@ -258,11 +273,11 @@ fn read(file: &Path) -> io::Result<Note> {
 }
 
 fn root_of(state: &Path, format: RootFormat) -> Disk {
-    Disk { format: format.into(), ..Disk::raw(state.join("rootfs.ext4")) }
+    Disk { format: format.into(), ..Disk::raw(state.join(ROOT)) }
 }
 
 fn data_of(state: &Path) -> PathBuf {
-    state.join("data.ext4")
+    state.join(DATA)
 }
 
 fn machine_of(state: &Path) -> PathBuf {

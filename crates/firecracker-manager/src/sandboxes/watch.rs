@@ -53,7 +53,9 @@ impl Inner {
             }
             Phase::Ready => match self.vmm.state(&self.directory(entry)).await {
                 Ok(MachineState::Gone(reason)) => self.fall_to_stopped(entry, reason.to_string()).await,
-                Ok(MachineState::Running | MachineState::Frozen) | Err(_) => Ok(()),
+                // Whoever had it stand still has ended, or it would have the turn.
+                Ok(MachineState::Frozen) => self.thaw_or_stop(entry, "it was left standing still").await,
+                Ok(MachineState::Running) | Err(_) => Ok(()),
             },
             Phase::Paused | Phase::Stopped => Ok(()),
             // Nobody has its turn: whoever began this could not bring it to its end.

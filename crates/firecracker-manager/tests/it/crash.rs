@@ -1,14 +1,20 @@
 //! A manager that ends at any step leaves what the next one brings into order: nothing leaks, nothing alive is ended,
 //! nothing that was promised is lost.
 
-use std::time::Duration;
+use std::{
+    fs::File,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use emergent_firecracker_manager::{
     NewSandbox, NewSnapshot, Phase, SandboxId,
     step::{BootStep, CopyStep, HaltStep, PauseStep, RemoveStep, ResumeStep},
 };
 
-use crate::service::{Halt, Host, Process};
+use crate::{
+    monitor::count_on,
+    service::{Halt, Host, Process},
+};
 
 /// What a sandbox's processes remember in these tests.
 const REMEMBERED: &str = "what only memory holds";
@@ -109,6 +115,28 @@ async fn a_machine_that_died_after_its_resume_is_not_resumed_from_a_state_that_i
     assert!(record.reason.is_some_and(|reason| reason.contains("files are kept")));
     assert_eq!(next.resume(id).await.unwrap().phase, Phase::Ready);
     assert_eq!(host.monitor.memory(&host.sandbox(id)).as_deref(), Some(""), "it was booted from its disks");
+}
+
+#[tokio::test]
+async fn a_resume_that_the_host_did_not_outlive_does_not_go_on_from_a_state_that_its_disks_may_be_ahead_of() {
+    let halt = Halt::nowhere();
+    let (host, manager, id) = with_one(&halt).await;
+    host.monitor.let_machines_count();
+    manager.call(move |it| async move { it.pause(id).await }).await.unwrap();
+    halt.at(ResumeStep::MachineRestored.name());
+    assert!(halt.reached_by(manager.call(move |it| async move { it.resume(id).await })).await);
+    manager.crash().await;
+    let data = host.sandbox(id).join("data.ext4");
+    assert_eq!(count_on(&data), Some(1), "its machine has written");
+    // The power went: no monitor knows of the machine, and the disk does not show that it was written to.
+    File::options().write(true).open(&data).unwrap().set_modified(UNIX_EPOCH).unwrap();
+    let restarted = Host::at(&host.base);
+    let next = restarted.start().await;
+    let record = next.get(id).unwrap();
+    assert_eq!(record.phase, Phase::Stopped);
+    assert!(record.reason.is_some_and(|reason| reason.contains("files are kept")));
+    assert_eq!(next.resume(id).await.unwrap().phase, Phase::Ready);
+    assert_eq!((restarted.monitor.booted(), count_on(&data)), (1, Some(1)), "it was booted from its disks");
 }
 
 #[tokio::test]

@@ -239,3 +239,58 @@ async fn disks_have_the_size_that_was_asked_for_and_become_no_smaller() {
     assert!(matches!(refused, Err(SandboxError::Invalid { field: "disk_mb", .. })), "{refused:?}");
     assert_eq!(disks(sized(64, from(false))).await.unwrap().1, 64);
 }
+
+#[tokio::test]
+async fn a_machine_that_does_not_go_on_is_told_again_and_its_sandbox_never_seems_to_run_when_it_does_not() {
+    let host = Host::new();
+    let manager = host.start().await;
+    let (record, _) = manager.create(NewSandbox::default()).await.unwrap();
+    // A monitor that answers late.
+    host.monitor.fail_thaws(2);
+    manager.snapshot(record.id(), NewSnapshot::default()).await.unwrap();
+    assert_eq!((manager.get(record.id()).unwrap().phase, host.monitor.frozen()), (Phase::Ready, 0));
+    // One that never does.
+    host.monitor.fail_thaws(usize::MAX);
+    manager.snapshot(record.id(), NewSnapshot::default()).await.unwrap_err();
+    let after = manager.get(record.id()).unwrap();
+    assert_eq!((after.phase, host.monitor.alive()), (Phase::Stopped, 0));
+    assert!(after.reason.is_some_and(|reason| reason.contains("did not go on after a snapshot")), "no reason");
+    assert_eq!(manager.snapshots().unwrap().len(), 1, "the second snapshot failed");
+    // And one that answers again when nobody has asked it for a while.
+    host.monitor.fail_thaws(0);
+    manager.resume(record.id()).await.unwrap();
+    host.monitor.freeze(&host.sandbox(record.id()));
+    until(&manager, |_| host.monitor.frozen() == 0).await;
+    assert_eq!(manager.get(record.id()).unwrap().phase, Phase::Ready);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_not_what_was_written_is_refused_by_its_name() {
+    let host = Host::new();
+    let manager = host.start().await;
+    let (record, _) = manager.create(NewSandbox { disk_mb: Some(16), ..NewSandbox::default() }).await.unwrap();
+    for file in ["rootfs.ext4", "data.ext4"] {
+        for hollow in [false, true] {
+            let taken = manager.snapshot(record.id(), NewSnapshot::default()).await.unwrap();
+            let path = host.path("snapshots/named").join(taken.snapshot_id.to_string()).join(file);
+            // A disk that shares its blocks with the original is not read for a checksum.
+            let description = std::fs::read_to_string(path.with_file_name("snapshot.json")).unwrap();
+            if hollow && !description.contains("crc32") {
+                continue;
+            }
+            let disk = std::fs::File::options().write(true).open(&path).unwrap();
+            let length = disk.metadata().unwrap().len();
+            disk.set_len(0).unwrap();
+            if hollow {
+                disk.set_len(length).unwrap();
+            }
+            let origin = Some(Origin { snapshot: taken.snapshot_id.into(), boot: true });
+            let made = manager.create(NewSandbox { origin, ..NewSandbox::default() }).await;
+            let Err(SandboxError::SnapshotDamaged { snapshot, reason }) = made else { panic!("{file}: {made:?}") };
+            assert_eq!(snapshot.as_uuid(), taken.snapshot_id);
+            assert!(reason.starts_with(&format!("{file}: it")), "{reason}");
+            manager.delete_snapshot(snapshot).await.unwrap();
+        }
+    }
+    assert_eq!(manager.list().len(), 1, "what was refused left something");
+}

@@ -2,7 +2,8 @@
 
 use std::{
     collections::HashMap,
-    io,
+    fs, io,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard,
@@ -13,7 +14,7 @@ use std::{
 use async_trait::async_trait;
 use emergent_microvm::{
     Acceleration, BootError, GoneReason, MachineSpec, MachineState, Probe, RestoreError, SaveError, Vmm, VmmError,
-    VmmKind,
+    VmmKind, durable,
 };
 use emergent_provider::ByteStream;
 
@@ -28,15 +29,25 @@ pub(crate) struct Monitor {
     booted: AtomicUsize,
     /// Guests cannot write to their disks.
     cannot_sync: AtomicBool,
+    /// Machines count in their memory and on their disks whenever they begin or go on.
+    count: AtomicBool,
+    /// How often monitors still do not answer when their machines are to go on.
+    deaf_to_thaws: AtomicUsize,
 }
 
 struct Machine {
     state: MachineState,
     /// What its processes remember, which only its memory holds.
     memory: String,
+    /// The disk that it counts on.
+    data: PathBuf,
     /// Its clock stood still, and its guest does not know.
     is_late: bool,
 }
+
+/// Where machines count, in the middle of the smallest disks.
+const COUNT_PLACE: u64 = 12 << 20;
+const COUNT_BYTES: usize = 4096;
 
 /// The machine of a directory, as its guest sees it.
 struct Inside(Arc<Monitor>, PathBuf);
@@ -69,6 +80,29 @@ impl Monitor {
         self.cannot_sync.store(fail, Ordering::SeqCst);
     }
 
+    /// Monitors do not answer so often when their machines are to go on.
+    pub(crate) fn fail_thaws(&self, times: usize) {
+        self.deaf_to_thaws.store(times, Ordering::SeqCst);
+    }
+
+    /// From now on machines count, in their memory and on their disks, whenever they begin or go on.
+    pub(crate) fn let_machines_count(&self) {
+        self.count.store(true, Ordering::SeqCst);
+    }
+
+    /// The machine counts, as its process: what it writes to its disk nobody syncs.
+    fn count(&self, dir: &Path) {
+        if !self.count.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut machines = self.lock();
+        let machine = machines.get_mut(dir).expect("the machine runs");
+        let number = machine.memory.parse().unwrap_or(0) + 1;
+        machine.memory = number.to_string();
+        let disk = fs::File::options().write(true).open(&machine.data).unwrap();
+        disk.write_all_at(&counted(number), COUNT_PLACE).unwrap();
+    }
+
     /// What the processes of a machine remember.
     pub(crate) fn memory(&self, dir: &Path) -> Option<String> {
         let machines = self.lock();
@@ -79,6 +113,11 @@ impl Monitor {
     /// Has them remember something.
     pub(crate) fn remember(&self, dir: &Path, what: &str) {
         self.lock().get_mut(dir).expect("the machine runs").memory = what.to_owned();
+    }
+
+    /// The machine stands still, and nobody of the manager's wanted that.
+    pub(crate) fn freeze(&self, dir: &Path) {
+        self.change(dir, MachineState::Frozen).expect("the machine runs");
     }
 
     /// The machine's process is killed.
@@ -113,7 +152,8 @@ impl Monitor {
         if machines.get(&spec.dir).is_some_and(|machine| !matches!(machine.state, MachineState::Gone(_))) {
             return Err(BootError::Occupied { dir: spec.dir.clone() });
         }
-        machines.insert(spec.dir.clone(), Machine { state: MachineState::Running, memory, is_late });
+        let data = spec.data.as_ref().map(|data| data.path.clone()).unwrap_or_default();
+        machines.insert(spec.dir.clone(), Machine { state: MachineState::Running, memory, data, is_late });
         Ok(())
     }
 }
@@ -146,6 +186,7 @@ impl Vmm for Driver {
     async fn boot(&self, spec: &MachineSpec) -> Result<(), BootError> {
         self.0.add(spec, String::new(), false)?;
         self.0.booted.fetch_add(1, Ordering::SeqCst);
+        self.0.count(&spec.dir);
         Ok(())
     }
 
@@ -168,7 +209,14 @@ impl Vmm for Driver {
     }
 
     async fn thaw(&self, dir: &Path) -> Result<(), VmmError> {
-        self.0.change(dir, MachineState::Running)
+        let deaf = self.0.deaf_to_thaws.try_update(Ordering::SeqCst, Ordering::SeqCst, |times| times.checked_sub(1));
+        if deaf.is_ok() {
+            let source = Box::new(io::Error::from(io::ErrorKind::TimedOut));
+            return Err(VmmError::Silent { vmm: self.kind(), source });
+        }
+        self.0.change(dir, MachineState::Running)?;
+        self.0.count(dir);
+        Ok(())
     }
 
     async fn save(&self, dir: &Path, into: &Path) -> Result<(), SaveError> {
@@ -181,18 +229,33 @@ impl Vmm for Driver {
             let source = Box::new(io::Error::from(io::ErrorKind::StorageFull));
             return Err(SaveError::NoRoom { into: into.to_owned(), source });
         }
-        std::fs::write(into.join("memory"), &machine.memory).unwrap();
+        durable::write(&into.join("memory"), machine.memory.as_bytes()).unwrap();
+        durable::sync(into).unwrap();
         Ok(())
     }
 
     async fn restore(&self, spec: &MachineSpec, from: &Path) -> Result<(), RestoreError> {
         let memory = std::fs::read_to_string(from.join("memory"))
             .map_err(|error| RestoreError::Damaged { from: from.to_owned(), reason: error.to_string() })?;
-        Ok(self.0.add(spec, memory, true)?)
+        self.0.add(spec, memory, true)?;
+        self.0.count(&spec.dir);
+        Ok(())
     }
 
     async fn end(&self, dir: &Path) -> Result<(), VmmError> {
         self.0.lock().remove(dir);
         Ok(())
     }
+}
+
+/// The number that a machine has counted to on a disk; `None` where the disk does not say one.
+pub(crate) fn count_on(disk: &Path) -> Option<u64> {
+    let mut block = vec![0; COUNT_BYTES];
+    fs::File::open(disk).unwrap().read_exact_at(&mut block, COUNT_PLACE).ok()?;
+    let number = String::from_utf8_lossy(&block).lines().next()?.trim().parse().ok()?;
+    (block == counted(number)).then_some(number)
+}
+
+fn counted(number: u64) -> Vec<u8> {
+    format!("{number:7}\n").repeat(COUNT_BYTES / 8).into_bytes()
 }

@@ -1,7 +1,7 @@
 //! A manager on a base directory of its own, that can be ended at any step and started again.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -20,13 +20,17 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A base directory and the machines of its host.
 pub(crate) struct Host {
-    pub(crate) base: TempDir,
+    pub(crate) base: PathBuf,
+    /// The boot of the host.
+    pub(crate) boot: uuid::Uuid,
     pub(crate) monitor: Arc<Monitor>,
     pub(crate) budget: Budget,
     /// How often machines are looked after.
     pub(crate) watch_interval: Duration,
     /// How many snapshots of templates are kept.
     pub(crate) template_snapshots: u16,
+    /// Where the base is, unless somebody else keeps it.
+    pub(crate) _directory: Option<TempDir>,
 }
 
 /// A manager on a runtime of its own, so that it can be ended as a process is.
@@ -45,7 +49,27 @@ pub(crate) struct Halt {
 
 impl Host {
     pub(crate) fn new() -> Self {
-        let base = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let host = Self::at(directory.path());
+        host.install();
+        Self { _directory: Some(directory), ..host }
+    }
+
+    /// A host that has just started, with what there is in a directory.
+    pub(crate) fn at(base: &Path) -> Self {
+        Self {
+            base: base.to_owned(),
+            boot: uuid::Uuid::new_v4(),
+            monitor: Arc::default(),
+            budget: Budget { machines: 64, memory_mib: 1 << 20 },
+            watch_interval: Duration::from_millis(20),
+            template_snapshots: 4,
+            _directory: None,
+        }
+    }
+
+    /// Puts a kernel and a template where they belong.
+    pub(crate) fn install(&self) {
         let files = [
             ("kernels", "default-kernel.json"),
             ("kernels", "default-vmlinux.bin"),
@@ -53,11 +77,9 @@ impl Host {
             ("rootfs", "default-rootfs.ext4"),
         ];
         for (folder, file) in files {
-            std::fs::create_dir_all(base.path().join(folder)).unwrap();
-            std::fs::write(base.path().join(folder).join(file), "contents").unwrap();
+            std::fs::create_dir_all(self.path(folder)).unwrap();
+            std::fs::write(self.path(folder).join(file), "contents").unwrap();
         }
-        let budget = Budget { machines: 64, memory_mib: 1 << 20 };
-        Self { base, monitor: Arc::default(), budget, watch_interval: Duration::from_millis(20), template_snapshots: 4 }
     }
 
     /// Starts a manager that nothing halts.
@@ -66,9 +88,9 @@ impl Host {
     }
 
     pub(crate) async fn start_with(&self, checkpoint: Checkpoint) -> Sandboxes {
-        let mut config = ManagerConfig::new(self.base.path());
+        let mut config = ManagerConfig::new(&self.base);
         (config.budget, config.watch_interval) = (self.budget, self.watch_interval);
-        config.template_snapshots = self.template_snapshots;
+        (config.template_snapshots, config.host_boot) = (self.template_snapshots, Some(self.boot));
         let start = async {
             loop {
                 let parts = Parts {
@@ -97,7 +119,7 @@ impl Host {
 
     /// A directory below the base.
     pub(crate) fn path(&self, below: &str) -> PathBuf {
-        self.base.path().join(below)
+        self.base.join(below)
     }
 
     /// The directory of a sandbox.

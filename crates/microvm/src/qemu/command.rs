@@ -159,7 +159,10 @@ impl Line {
         let limits = limit("bps", disk.bandwidth) + &limit("iops", disk.operations);
         self.words(&[
             "-drive",
-            &format!("id={name},if=none,format={format},file={path},readonly={read_only},discard=unmap{limits}"),
+            // A guest's flush waits until its writes are on the host's disk.
+            &format!(
+                "id={name},if=none,format={format},file={path},readonly={read_only},cache=writeback,discard=unmap{limits}"
+            ),
             "-device",
             &format!("virtio-blk-pci,drive={name},serial={name}"),
         ]);
@@ -200,7 +203,7 @@ mod tests {
     fn a_path_cannot_bring_options_of_its_own() {
         let arguments = arguments(&spec(), Acceleration::Emulated, Start::Boot, QemuChannels::Serial);
         let drives = after(&arguments, "-drive");
-        assert_eq!(drives, ["id=root,if=none,format=raw,file=/m/a,,b,readonly=off,discard=unmap"]);
+        assert_eq!(drives, ["id=root,if=none,format=raw,file=/m/a,,b,readonly=off,cache=writeback,discard=unmap"]);
     }
 
     #[test]
