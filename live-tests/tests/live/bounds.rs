@@ -51,8 +51,8 @@ async fn disk_limit(runtime: Runtime, place: &str) -> anyhow::Result<()> {
     server.api.tool(&id, "write", write).await?.refusal(507)?;
     let remove = json!({ "path": format!("{place}/full"), "recursive": true });
     server.api.post(&format!("{WORKSPACES}/{id}/files/remove"), remove).await?.success()?;
-    is_lost(&server, &id, "writer", "wrote more than its disk holds").await?;
-    programs_run_again(&server, &id).await
+    programs_run_again(&server, &id).await?;
+    is_lost(&server, &id, "writer", "wrote more than its disk holds").await
 }
 
 /// An execution was lost with its sandbox, and says why that ended.

@@ -75,8 +75,9 @@ async fn lost_execution(runtime: Runtime) -> anyhow::Result<()> {
 async fn interrupted_create(runtime: Runtime) -> anyhow::Result<()> {
     // A registry that never answers keeps the image, and the workspace, from getting ready.
     let registry = TcpListener::bind("127.0.0.1:0").await?;
-    let image = format!("{}/never:1", registry.local_addr()?);
-    let server = Server::start(ServerOptions::on(runtime)).await?;
+    let address = registry.local_addr()?.to_string();
+    let image = format!("{address}/never:1");
+    let server = Server::start(ServerOptions::on(runtime).with("WORKSPACE_PRIVATE_REGISTRIES", address)).await?;
     let mut create = emergent(&server, &["workspace", "create", "--image", &image])?.spawn()?;
     let id = until("it is being made", Duration::from_secs(30), || async {
         let listed = server.api.list(WORKSPACES).await?;

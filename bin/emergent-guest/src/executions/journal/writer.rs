@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{Receiver, RecvTimeoutError},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender},
     },
     time::Duration,
 };
@@ -50,8 +50,12 @@ impl Writer {
 
     /// Appends what comes, until nothing can come any more.
     pub(super) fn run(&mut self, queue: &Receiver<Message>) {
+        let mut flushed: Vec<SyncSender<()>> = Vec::new();
         loop {
             self.save();
+            for done in flushed.drain(..) {
+                let _ = done.send(());
+            }
             let next = if self.waiting.is_empty() && self.reserve.is_kept() {
                 queue.recv().map_err(RecvTimeoutError::from)
             } else {
@@ -63,16 +67,11 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             // One write for all the records that are there.
-            let mut flushed = Vec::new();
             for message in std::iter::once(first).chain(queue.try_iter().take(QUEUE)) {
                 match message {
                     Message::Line(line) => self.add(&line),
                     Message::Flush(done) => flushed.push(done),
                 }
-            }
-            self.save();
-            for done in flushed {
-                let _ = done.send(());
             }
         }
     }
@@ -89,7 +88,7 @@ impl Writer {
     }
 
     /// Appends what waits. What the disk does not take waits on, and [`Problem`] says why.
-    pub(super) fn save(&mut self) {
+    fn save(&mut self) {
         let saved = match self.append() {
             Err(error) if is_full(&error) && self.reserve.give_back() => self.append(),
             saved => saved,
@@ -139,7 +138,7 @@ impl Writer {
         if is_full(error) {
             format!(
                 "no space is left on the disk that holds {directory}, where executions are recorded: those that end now may \
-                 be unknown or lost after a stop; remove files outside of /workspace, such as in /tmp"
+                 be unknown or lost after a stop; remove files from it, such as in /tmp"
             )
         } else {
             format!("executions cannot be recorded in {directory} and may be unknown or lost after a stop: {error}")
