@@ -4,14 +4,13 @@
 
 use std::{
     ffi::OsString,
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use emergent_guest_proto::{AGENT_UID, RunAs};
 
-use crate::{hand_over::HandedOver, tools::git::identity};
+use crate::{hand_over::HandedOver, own_files, tools::git::identity};
 
 /// The search path of a workspace whose image sets none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -53,8 +52,8 @@ impl Accounts {
     /// `git_config` is what says who commits.
     pub fn of_image(workspace: &Path, handed_over: Arc<HandedOver>, git_config: PathBuf) -> Self {
         // Unreadable or absent files (an image from scratch) mean that the image knows no users.
-        let passwd = fs::read(Path::new("/etc/passwd")).unwrap_or_default();
-        let group = fs::read(Path::new("/etc/group")).unwrap_or_default();
+        let [passwd, group] =
+            ["/etc/passwd", "/etc/group"].map(|path| own_files::read_of_image(Path::new(path)).unwrap_or_default());
         let (passwd, group) = (String::from_utf8_lossy(&passwd), String::from_utf8_lossy(&group));
         let agent = find(&passwd, &group, AGENT_UID).filter(|account| account.home.is_dir());
         let root = find(&passwd, &group, 0);

@@ -2,15 +2,11 @@
 //!
 //! A program that is given a bundle trusts that bundle alone, so the file has the image's own authorities, too.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{self, ErrorKind, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-};
+use std::{collections::BTreeMap, io, path::Path};
 
 use emergent_guest_proto::WorkspaceDefaults;
+
+use crate::own_files;
 
 /// The file's name in the guest's directory.
 pub(crate) const BUNDLE: &str = "ca-bundle.pem";
@@ -34,22 +30,16 @@ const VARIABLES: [&str; 8] = [
 /// When the file cannot be written or removed.
 pub(crate) fn write(bundle: &Path, defaults: &WorkspaceDefaults) -> io::Result<()> {
     let Some(authorities) = &defaults.authorities else {
-        return match fs::remove_file(bundle) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        };
+        return own_files::clear(bundle);
     };
     // An image without any is no failure: the operator's are all that there is then.
-    let of_image = OF_IMAGE.iter().find_map(|path| fs::read(path).ok()).unwrap_or_default();
+    let of_image = OF_IMAGE.iter().find_map(|path| own_files::read_of_image(Path::new(path))).unwrap_or_default();
     let all = [of_image.as_slice(), b"\n", authorities.as_bytes(), b"\n"].concat();
-    if fs::read(bundle).is_ok_and(|there| there == all) {
+    if own_files::read(bundle)?.is_some_and(|there| there == all) {
         // Also on a full disk a guest starts again.
         return Ok(());
     }
-    let aside = bundle.with_extension("new");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&aside)?;
-    file.write_all(&all)?;
-    fs::rename(aside, bundle)
+    own_files::replace(bundle, 0o644, &[&all])
 }
 
 /// The variables by which programs find the bundle; none where there is none.
@@ -60,6 +50,8 @@ pub(crate) fn variables(bundle: &Path, defaults: &WorkspaceDefaults) -> BTreeMap
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

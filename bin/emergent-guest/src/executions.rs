@@ -35,6 +35,7 @@ use self::{
 };
 use crate::{
     failure::invalid,
+    own_files,
     process::{
         launch::{self, Launch, Launcher},
         reaper::Exit,
@@ -416,7 +417,7 @@ fn remove_strangers(directory: &Path, table: &Table) -> io::Result<()> {
         let path = entry?.path();
         let id = path.file_stem().and_then(|stem| ExecutionId::new(stem.to_string_lossy()).ok());
         if id.is_none_or(|id| table.get(&id).is_none()) {
-            fs::remove_file(path)?;
+            own_files::clear(&path)?;
         }
     }
     Ok(())

@@ -9,14 +9,14 @@ use std::{
     ffi::OsString,
     fs,
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::{PoisonError, RwLock},
 };
 
 use emergent_guest_proto::HandOver;
 
-use crate::authorities;
+use crate::{authorities, own_files};
 
 /// The directory, below the guest's own.
 const DIRECTORY: &str = "private";
@@ -110,7 +110,7 @@ impl HandedOver {
 /// When it cannot be renamed.
 pub fn bequeath(state_dir: &Path) -> io::Result<()> {
     let directory = directory(state_dir)?;
-    match fs::rename(directory.join(FILE), directory.join(INHERITED)) {
+    match own_files::put_in_place(&directory.join(FILE), &directory.join(INHERITED)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -119,8 +119,7 @@ pub fn bequeath(state_dir: &Path) -> io::Result<()> {
 /// The directory, which is there and root's alone when this returns. What guests of before kept beside it is in it then.
 fn directory(state_dir: &Path) -> io::Result<PathBuf> {
     let directory = state_dir.join(DIRECTORY);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-    fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
+    own_files::directory(&directory, 0o700)?;
     for name in [FILE, INHERITED] {
         let former = state_dir.join(name);
         if let Some(hand_over) = read(&former)? {
@@ -131,23 +130,19 @@ fn directory(state_dir: &Path) -> io::Result<PathBuf> {
     Ok(directory)
 }
 
-/// Replaces a file as a whole.
+/// Replaces a file as a whole, once all of the new one is on the disk.
 fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let aside = file.with_extension("new");
-    let mut new = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    let mut new = own_files::create(&aside, 0o600)?;
     new.write_all(bytes)?;
     new.sync_all()?;
-    fs::rename(&aside, file)
+    own_files::put_in_place(&aside, file)
 }
 
 /// Writes over the blanks of a file that is as long as they are; `false` where there is none, or it has no room. A crash
 /// leaves the blanks, the whole text, or no JSON.
 fn fill(file: &Path, text: &[u8]) -> io::Result<bool> {
-    let file = match fs::OpenOptions::new().write(true).open(file) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
-    };
+    let Some(file) = own_files::open_to_write(file)? else { return Ok(false) };
     if text.len() > BLANK || file.metadata()?.len() != BLANK as u64 {
         return Ok(false);
     }
@@ -159,9 +154,5 @@ fn fill(file: &Path, text: &[u8]) -> io::Result<bool> {
 }
 
 fn read(file: &Path) -> io::Result<Option<HandOver>> {
-    match fs::read(file) {
-        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+    Ok(own_files::read(file)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }

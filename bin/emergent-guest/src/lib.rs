@@ -11,6 +11,7 @@
 //! - [`ledger`]: the calls that change something, and how they ended.
 //! - [`hand_over`]: what belongs to the workspace rather than to its sandbox.
 //! - [`owner`]: whose state directory it is, where a workspace is a copy of another.
+//! - `own_files`: reading and writing what the guest keeps where root inside may write, too.
 //! - [`resolver`]: name servers, where Docker's cannot be reached.
 //! - [`copy`]: a whole tree with all that it has, for snapshots; a thing the program does by itself.
 //! - [`machine`]: being the first process of a virtual machine.
@@ -30,6 +31,7 @@ pub mod hand_over;
 pub mod http;
 pub mod ledger;
 pub mod machine;
+mod own_files;
 pub mod owner;
 pub mod process;
 pub mod resolver;

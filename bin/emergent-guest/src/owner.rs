@@ -6,7 +6,7 @@
 
 use std::{fs, io, path::Path};
 
-use crate::{executions, hand_over};
+use crate::{executions, hand_over, own_files};
 
 /// Makes the state directory, which is there already, this workspace's.
 ///
@@ -14,36 +14,25 @@ use crate::{executions, hand_over};
 /// When something cannot be read, written or removed.
 pub fn take_over(state_dir: &Path, workspace: &str) -> io::Result<()> {
     let note = state_dir.join("workspace-id");
-    match fs::read_to_string(&note) {
-        Ok(owner) if owner == workspace => return Ok(()),
-        Ok(_) => {
-            for name in executions::STATE {
-                remove(&state_dir.join(name))?;
-            }
-            hand_over::bequeath(state_dir)?;
+    let owner = own_files::read(&note)?;
+    if owner.as_deref() == Some(workspace.as_bytes()) {
+        return Ok(());
+    }
+    // Something else in the note's place is an owner's doing, too.
+    if owner.is_some() || fs::symlink_metadata(&note).is_ok() {
+        for name in executions::STATE {
+            own_files::clear(&state_dir.join(name))?;
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+        hand_over::bequeath(state_dir)?;
     }
     // Last, so that a start that is cut short is done again.
-    fs::write(note, workspace)
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    own_files::replace(&note, 0o644, &[workspace.as_bytes()])
 }
 
 #[cfg(test)]
 mod tests {
     use emergent_guest_proto::HandOver;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
     use crate::hand_over::HandedOver;
@@ -76,6 +65,31 @@ mod tests {
             assert_eq!(handed_over.environment(), [("A".into(), "1".into()), ("B".into(), "2".into())]);
         }
     }
+
+    #[test]
+    fn what_root_inside_puts_in_the_place_of_a_note_holds_up_no_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        take_over(folder.path(), "one").unwrap();
+        HandedOver::load(folder.path()).unwrap().take(HandOver { allow_root: true, ..HandOver::default() }).unwrap();
+        let [journal, output] = executions::STATE.map(|name| folder.path().join(name));
+        let private = folder.path().join("private");
+        let planted = ["workspace-id", "hand-over.json", "inherited.json", "executions.jsonl", "output"];
+        for path in planted.map(|name| folder.path().join(name)).into_iter().chain([private.join("hand-over.json")]) {
+            own_files::clear(&path).unwrap();
+            mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        }
+        take_over(folder.path(), "two").unwrap();
+        assert!(!journal.exists() && !output.exists());
+        let handed_over = HandedOver::load(folder.path()).unwrap();
+        assert!(!handed_over.is_complete() && !handed_over.allows_root());
+        handed_over.take(HandOver { allow_root: true, ..HandOver::default() }).unwrap();
+        take_over(folder.path(), "two").unwrap();
+        assert!(HandedOver::load(folder.path()).unwrap().allows_root());
+        own_files::clear(&private).unwrap();
+        std::os::unix::fs::symlink("/nowhere", &private).unwrap();
+        assert!(!HandedOver::load(folder.path()).unwrap().is_complete());
+    }
+
     #[test]
     fn what_a_guest_of_before_was_handed_is_inherited_and_no_file_with_it_is_left_beside() {
         let folder = tempfile::tempdir().unwrap();

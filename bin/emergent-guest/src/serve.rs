@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, IsTerminal as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -29,7 +29,7 @@ use crate::{
     hand_over::HandedOver,
     http,
     machine::{ports, restored::Machine, vsock},
-    owner,
+    own_files, owner,
     process::{launch::Launcher, mark::Marks, preload::Preload, reaper::Reaper, spawn::Limit},
     resolver,
     tools::git::identity,
@@ -187,13 +187,11 @@ fn stdio() -> io::Result<(pipe::Receiver, pipe::Sender)> {
 }
 
 fn listen(socket: &Path) -> io::Result<UnixListener> {
-    match fs::remove_file(socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
     // Bound under another name until its permissions are right: who may connect to it is root.
     let new = socket.with_extension("new");
-    let _ = fs::remove_file(&new);
+    for former in [socket, &new] {
+        own_files::clear(former)?;
+    }
     let listener = UnixListener::bind(&new)?;
     fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
     fs::rename(&new, socket)?;
@@ -213,15 +211,11 @@ fn open_tmp(tmp: &Path) -> io::Result<()> {
 
 fn prepare_directories(settings: &Settings) -> io::Result<()> {
     open_tmp(Path::new("/tmp"))?;
+    own_files::directory(&settings.state_dir, 0o755)?;
     if let Some(workspace) = &settings.workspace_id {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(&settings.state_dir)?;
         owner::take_over(&settings.state_dir, workspace)?;
     }
-    let output = settings.state_dir.join("output");
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(&output)?;
-    for directory in [&settings.state_dir, &output] {
-        fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
-    }
+    own_files::directory(&settings.state_dir.join("output"), 0o755)?;
     for directory in settings.owned.iter().chain([&settings.workspace]) {
         fs::create_dir_all(directory)?;
         if fs::metadata(directory)?.uid() == 0 {

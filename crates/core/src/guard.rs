@@ -156,8 +156,8 @@ impl fmt::Display for Fullness {
         match self {
             Self::Own { limit } => write!(
                 f,
-                "the workspace's files, those outside /workspace too, take more than its disk limit of {} MiB, so that \
-                 nothing is written and no program is started in it; remove files with POST …/files/remove, which \
+                "the workspace's files, those outside /workspace too, take more than its disk limit of {} MiB or have more \
+                 names than it allows (65,536, and one for each 16 KiB), so that nothing is written and no program is started in it; remove files with POST …/files/remove, which \
                  works all the same, or make a workspace with a larger limit",
                 limit >> 20
             ),
@@ -268,12 +268,13 @@ impl Core {
                 continue;
             }
             known.is_counting = true;
+            let enough = known.seen.enough(watched.limit);
             let (registered, places) = (Arc::clone(registered), Arc::clone(&guard.places));
             guard.counts.spawn(async move {
                 // The semaphore is never closed.
                 let _place = places.acquire_owned().await.ok();
                 let began = Instant::now();
-                let used = registered.provider.disk_use(watched.id).await.ok().flatten();
+                let used = registered.provider.disk_use(watched.id, enough).await.ok().flatten();
                 Counted { watched, used, took: began.elapsed() }
             });
         }

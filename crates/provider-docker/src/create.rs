@@ -34,13 +34,13 @@ use crate::{
     channel,
     copy::{self, CopyError},
     engine::{EngineError, bounded, within},
-    facts::Runtime,
+    facts::{Facts, Runtime},
     host,
     image::{self, Image},
     labels::{self, name_of},
     network::Attachment,
     provider::Parts,
-    removal, shared_volumes,
+    removal, seccomp, shared_volumes,
     volumes::{self, IN_TMP, Role, SandboxVolume},
 };
 
@@ -83,8 +83,9 @@ pub(crate) async fn create(
     observer: &dyn StepObserver,
 ) -> Result<Created, CreateError> {
     let engine = &parts.engine;
-    let runtime = parts.facts().await.map_err(|error| engine.create_error("say what it is", error))?.runtime.clone();
-    parts.check_isolation(&runtime)?;
+    let facts = parts.facts().await.map_err(|error| engine.create_error("say what it is", error))?;
+    let runtime = &facts.runtime;
+    parts.check_isolation(runtime)?;
     let shared = async {
         let guest = async { parts.guest.ensure(engine).await.map_err(|e| engine.create_error("take the guest in", e)) };
         let network = async {
@@ -104,13 +105,13 @@ pub(crate) async fn create(
     observer.created(spec.workspace, CreateStep::VolumeCreated);
     let prepared = prepared.fill().await?;
     observer.created(spec.workspace, CreateStep::VolumeFilled);
-    let made = prepared.make(&runtime, &attachment).await?;
+    let made = prepared.make(&facts, &attachment).await?;
     observer.created(spec.workspace, CreateStep::SandboxCreated);
     let first_channel = made.start().await?;
     observer.created(spec.workspace, CreateStep::SandboxStarted);
 
     let warnings =
-        [parts.runtime_warning(&runtime), attachment.warning, fewer_processes(&runtime, spec, host::tasks_of(parts))];
+        [parts.runtime_warning(runtime), attachment.warning, fewer_processes(runtime, spec, host::tasks_of(parts))];
     let warnings = warnings.into_iter().flatten().collect();
     Ok(Created {
         first_channel: Some(first_channel),
@@ -185,8 +186,8 @@ impl<'a> Prepared<'a> {
         }
     }
 
-    async fn make(self, runtime: &Runtime, attachment: &Attachment) -> Result<Made<'a>, CreateError> {
-        let body = self.container(runtime, attachment);
+    async fn make(self, facts: &Facts, attachment: &Attachment) -> Result<Made<'a>, CreateError> {
+        let body = self.container(facts, attachment);
         let options = CreateContainerOptionsBuilder::default().name(&self.name).build();
         let made = async {
             let docker = self.parts.engine.client().await?;
@@ -248,7 +249,7 @@ impl<'a> Prepared<'a> {
         self.owner().to_labels().into_iter().chain(self.spec.origin_labels()).collect()
     }
 
-    fn container(&self, runtime: &Runtime, attachment: &Attachment) -> ContainerCreateBody {
+    fn container(&self, facts: &Facts, attachment: &Attachment) -> ContainerCreateBody {
         let spec = self.spec;
         let mut command = ["serve", "--stdio", "--workspace-id"].map(str::to_owned).to_vec();
         command.push(spec.workspace.to_string());
@@ -263,7 +264,7 @@ impl<'a> Prepared<'a> {
         }
         let filled = shared_volumes::to_be_owned(spec);
         command.extend(filled.flat_map(|path| ["--own".to_owned(), path.to_owned()]));
-        if let Runtime::Gvisor(_) = runtime {
+        if let Runtime::Gvisor(_) = facts.runtime {
             // Only inside can they be counted, and a fork bomb that reaches the cgroup's limit ends the whole sandbox.
             command.extend(["--nproc".to_owned(), spec.limits.pids.to_string()]);
             // gVisor's network stack does not reach the engine's own resolver on a network of ours.
@@ -287,12 +288,13 @@ impl<'a> Prepared<'a> {
             working_dir: Some("/".to_owned()),
             stop_signal: Some("SIGTERM".to_owned()),
             labels: Some(self.labels()),
-            host_config: Some(self.host_config(runtime, attachment)),
+            host_config: Some(self.host_config(facts, attachment)),
             ..ContainerCreateBody::default()
         }
     }
 
-    fn host_config(&self, runtime: &Runtime, attachment: &Attachment) -> HostConfig {
+    fn host_config(&self, facts: &Facts, attachment: &Attachment) -> HostConfig {
+        let runtime = &facts.runtime;
         let spec = self.spec;
         let limits = &spec.limits;
         let ContainerUpdateBody { nano_cpus, memory, memory_swap, pids_limit, .. } =
@@ -303,6 +305,12 @@ impl<'a> Prepared<'a> {
         let is_filled = |volume: &SandboxVolume| self.filled.contains(&volume.name(spec.workspace));
         let volumes = self.volumes.iter().map(|volume| volume.mount(spec.workspace, is_filled(volume)));
         let shared = shared_volumes::mounts(spec, self.parts.server);
+        let mut security = vec!["no-new-privileges".to_owned()];
+        if let Runtime::Standard(_) = runtime
+            && facts.filters_calls
+        {
+            security.push(seccomp::option());
+        }
         let mut mounts = volumes.chain([self.parts.guest.mount()]).chain(shared).collect::<Vec<Mount>>();
         if let Runtime::Gvisor(_) = runtime {
             mounts.push(self.parts.guest.mount_at(IN_TMP));
@@ -317,7 +325,7 @@ impl<'a> Prepared<'a> {
             ulimits: Some(vec![no_core_dumps]),
             cap_drop: Some(vec!["ALL".to_owned()]),
             cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
-            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            security_opt: Some(security),
             init: Some(false),
             restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), ..RestartPolicy::default() }),
             // With json-file the engine would write all that goes through the first channel to its disk.

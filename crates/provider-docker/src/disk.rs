@@ -5,7 +5,9 @@
 
 use std::{
     collections::HashSet,
+    ffi::CStr,
     fs,
+    ops::ControlFlow,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
@@ -22,6 +24,13 @@ const UNCOUNTABLE: u64 = u64::MAX / 2;
 const NAME: u64 = 64;
 /// What a file takes at least: files without contents fill a file system, too.
 const LEAST: u64 = 4096;
+/// How many names cost nothing but the room that they take.
+const FREE_NAMES: u64 = 65_536;
+/// What each further name stands for, so that a tree within its limit is counted in bounded time: the part of a disk for
+/// which ext4 makes one file.
+const ROOM_OF_NAME: u64 = 16 << 10;
+/// What the names of removed files begin with in the layers of images.
+const MARK: &[u8] = b".wh.";
 /// How many files with several names are remembered, at most; the names of others count one by one.
 const REMEMBERED: usize = 100_000;
 
@@ -34,62 +43,136 @@ pub(crate) enum Figure {
     Filled,
 }
 
-/// Counts files, and the files below directories; `None` where none of them can be looked at, as they are root's. Blocks.
-/// What else cannot be looked at is left out.
-pub(crate) fn measure(roots: &[PathBuf], figure: Figure) -> Option<u64> {
-    let mut bytes = None;
-    let mut several_names = HashSet::new();
-    for root in roots {
-        let mut counted = bytes.unwrap_or(0_u64);
-        let Some(top) = open(CWD, root.as_os_str().as_encoded_bytes()) else {
-            if let Ok(stat) = rustix::fs::lstat(root)
-                && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-            {
-                bytes = Some(counted.saturating_add(taken(&stat, figure)));
+/// A count of files: how much room they take, and how many names they have.
+#[derive(Debug)]
+pub(crate) struct Count {
+    bytes: u64,
+    names: u64,
+    has_seen_any: bool,
+    several_names: HashSet<(u64, u64)>,
+    /// It goes no further than this.
+    enough: u64,
+}
+
+/// How a walk ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Walked {
+    /// The directory cannot be looked at, or is none.
+    Nowhere,
+    Through,
+    /// The visitor has seen enough.
+    CutShort,
+    /// It is too deep in too many places.
+    TooDeep,
+}
+
+// === impl Count ===
+
+impl Count {
+    /// A count that ends as soon as it is above `enough`.
+    pub(crate) fn up_to(enough: u64) -> Self {
+        Self { bytes: 0, names: 0, has_seen_any: false, several_names: HashSet::new(), enough }
+    }
+
+    /// Adds files, and the files below directories. What cannot be looked at is left out. Blocks.
+    pub(crate) fn add(&mut self, roots: &[PathBuf], figure: Figure) {
+        for root in roots {
+            if self.is_enough() {
+                return;
+            }
+            let walked = walk(root, |_, _, stat| {
+                self.add_one(stat, figure);
+                if self.is_enough() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            match walked {
+                Walked::Through | Walked::CutShort => {}
+                Walked::TooDeep => self.bytes = UNCOUNTABLE,
+                Walked::Nowhere => {
+                    let Ok(stat) = rustix::fs::lstat(root) else { continue };
+                    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                        continue;
+                    }
+                    self.add_one(&stat, figure);
+                }
+            }
+            self.has_seen_any = true;
+        }
+    }
+
+    /// The room that the files take; `None` where none could be looked at, as they are root's.
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        self.has_seen_any.then_some(self.bytes)
+    }
+
+    /// What counts towards a disk limit: the room that the files take, or that so many names stand for, whichever is more.
+    pub(crate) fn charge(&self) -> Option<u64> {
+        self.bytes().map(|bytes| bytes.max(self.names.saturating_sub(FREE_NAMES).saturating_mul(ROOM_OF_NAME)))
+    }
+
+    fn is_enough(&self) -> bool {
+        self.charge().is_some_and(|charge| charge > self.enough)
+    }
+
+    fn add_one(&mut self, stat: &Stat, figure: Figure) {
+        self.has_seen_any = true;
+        self.names += 1;
+        let is_known = FileType::from_raw_mode(stat.st_mode) != FileType::Directory
+            && stat.st_nlink > 1
+            && self.several_names.len() < REMEMBERED
+            && !self.several_names.insert((stat.st_dev, stat.st_ino));
+        self.bytes = self.bytes.saturating_add(if is_known { NAME } else { taken(stat, figure) });
+    }
+}
+
+/// The first name in a layer that means a removed file to whoever makes an image of it, as a path inside.
+pub(crate) fn mark_of_removal(layer: &Path) -> Option<String> {
+    let mut found = None;
+    walk(layer, |above, name, _| {
+        if !name.to_bytes().starts_with(MARK) {
+            return ControlFlow::Continue(());
+        }
+        let above = above.iter().map(|directory| directory.name.as_slice());
+        let path = above.chain([name.to_bytes()]).collect::<Vec<_>>().join(&b'/');
+        found = Some(String::from_utf8_lossy(&path).into_owned());
+        ControlFlow::Break(())
+    });
+    found
+}
+
+/// Visits all that is below a directory: with the directories above, its name and what it is.
+fn walk(root: &Path, mut visit: impl FnMut(&[Open], &CStr, &Stat) -> ControlFlow<()>) -> Walked {
+    let Some(mut top) = open(CWD, root.as_os_str().as_encoded_bytes()) else { return Walked::Nowhere };
+    top.name.clear();
+    let mut open_directories = vec![top];
+    let mut deeper = Vec::new();
+    while let Some(directory) = open_directories.last_mut() {
+        let Some(Ok(entry)) = directory.entries.next() else {
+            open_directories.pop();
+            if open_directories.is_empty() {
+                open_directories.extend(deeper.pop());
             }
             continue;
         };
-        let mut open_directories = vec![top];
-        let mut deeper = Vec::new();
-        while let Some(directory) = open_directories.last_mut() {
-            let Some(Ok(entry)) = directory.entries.next() else {
-                open_directories.pop();
-                if open_directories.is_empty() {
-                    open_directories.extend(deeper.pop());
-                }
-                continue;
-            };
-            let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." {
-                continue;
-            }
-            let Ok(stat) = statat(&directory.descriptor, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else {
-                continue;
-            };
-            let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-            let is_known = !is_directory
-                && stat.st_nlink > 1
-                && several_names.len() < REMEMBERED
-                && !several_names.insert((stat.st_dev, stat.st_ino));
-            if is_known {
-                counted = counted.saturating_add(NAME);
-                continue;
-            }
-            counted = counted.saturating_add(taken(&stat, figure));
-            if is_directory
-                && let Some(directory) = open_directories.last()
-                && let Some(below) = open(&directory.descriptor, name)
-            {
-                match open_directories.len() < DEPTH {
-                    true => open_directories.push(below),
-                    false if deeper.len() < DEEPER => deeper.push(below),
-                    false => return Some(UNCOUNTABLE),
-                }
+        let name = entry.file_name();
+        if name.to_bytes() == b"." || name.to_bytes() == b".." {
+            continue;
+        }
+        let Ok(stat) = statat(&directory.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        if visit(&open_directories, name, &stat).is_break() {
+            return Walked::CutShort;
+        }
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+            && let Some(directory) = open_directories.last()
+            && let Some(below) = open(&directory.descriptor, name.to_bytes())
+        {
+            match open_directories.len() < DEPTH {
+                true => open_directories.push(below),
+                false if deeper.len() < DEEPER => deeper.push(below),
+                false => return Walked::TooDeep,
             }
         }
-        bytes = Some(counted);
     }
-    bytes
+    Walked::Through
 }
 
 fn taken(stat: &Stat, figure: Figure) -> u64 {
@@ -139,6 +222,7 @@ fn is_in_memory(path: &Path) -> bool {
 
 /// A directory that is being looked through.
 struct Open {
+    name: Vec<u8>,
     descriptor: OwnedFd,
     entries: Dir,
 }
@@ -147,7 +231,7 @@ fn open(above: impl std::os::fd::AsFd, name: &[u8]) -> Option<Open> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let descriptor = openat(above, name, flags, Mode::empty()).ok()?;
     let entries = Dir::read_from(&descriptor).ok()?;
-    Some(Open { descriptor, entries })
+    Some(Open { name: name.to_vec(), descriptor, entries })
 }
 
 #[cfg(test)]
@@ -155,6 +239,46 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
+
+    fn measure(roots: &[PathBuf], figure: Figure) -> Option<u64> {
+        let mut count = Count::up_to(u64::MAX);
+        count.add(roots, figure);
+        count.bytes()
+    }
+
+    #[test]
+    fn a_tree_of_many_names_counts_as_large_and_is_counted_no_further_than_needed() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().to_owned();
+        let further = 1_000;
+        for number in 0..FREE_NAMES + further - 3 {
+            let first = root.join(format!("file-{}", number / 40_000));
+            match number % 40_000 {
+                0 => fs::write(first, "").unwrap(),
+                _ => fs::hard_link(first, root.join(number.to_string())).unwrap(),
+            }
+        }
+        let count = |enough| {
+            let mut count = Count::up_to(enough);
+            count.add(std::slice::from_ref(&root), Figure::Blocks);
+            (count.bytes().unwrap(), count.charge().unwrap(), count.names)
+        };
+        let (bytes, charge, names) = count(u64::MAX);
+        assert_eq!(names, FREE_NAMES + further - 3);
+        assert_eq!(charge, (further - 3) * ROOM_OF_NAME, "{bytes} bytes");
+        let (_, charge, names) = count(500 * ROOM_OF_NAME);
+        assert_eq!((charge, names), (501 * ROOM_OF_NAME, FREE_NAMES + 501));
+    }
+
+    #[test]
+    fn a_name_that_means_a_removed_file_is_found_with_its_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = directory.path().join("a/b.wh.c");
+        fs::create_dir_all(&deep).unwrap();
+        assert_eq!(mark_of_removal(directory.path()), None);
+        fs::write(deep.join(".wh.passwd"), "").unwrap();
+        assert_eq!(mark_of_removal(directory.path()).as_deref(), Some("/a/b.wh.c/.wh.passwd"));
+    }
 
     #[test]
     fn a_removed_file_counts_while_it_is_open() {

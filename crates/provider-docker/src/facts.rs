@@ -21,6 +21,8 @@ pub(crate) struct Facts {
     pub(crate) runtime: Runtime,
     /// Where it keeps their files, on its own machine.
     pub(crate) root_dir: Option<PathBuf>,
+    /// Whether it can have the kernel filter a container's calls.
+    pub(crate) filters_calls: bool,
 }
 
 /// What runs our containers.
@@ -50,6 +52,7 @@ impl Facts {
             api_version: version.api_version.unwrap_or_default(),
             architecture: info.architecture.unwrap_or_default(),
             root_dir: info.docker_root_dir.map(PathBuf::from),
+            filters_calls: info.security_options.iter().flatten().any(|option| option.contains("name=seccomp")),
             runtime,
         }
     }
@@ -113,7 +116,7 @@ mod tests {
         let runtime = Runtime::Standard("runc".to_owned());
         let text = String::new();
         let (version, api_version) = (text.clone(), api_version.to_owned());
-        Facts { version, api_version, architecture: text, runtime, root_dir: None }
+        Facts { version, api_version, architecture: text, runtime, root_dir: None, filters_calls: false }
     }
 
     #[test]

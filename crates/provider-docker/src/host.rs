@@ -12,7 +12,7 @@ use std::{
 use emergent_provider::{ExitReason, HostRoom, WorkspaceId};
 
 use crate::{
-    disk::{self, Figure},
+    disk::{self, Count, Figure},
     engine::{EngineError, bounded, found},
     labels::name_of,
     provider::Parts,
@@ -65,16 +65,18 @@ fn most_tasks() -> Option<u64> {
     kernel.flatten().chain(groups).min()
 }
 
-/// How many bytes the files of a sandbox take: those of its own layer and of its volumes.
-pub(crate) async fn disk_use(parts: &Parts, workspace: WorkspaceId) -> Result<Option<u64>, EngineError> {
+/// How many bytes the files of a sandbox take: those of its own layer and of its volumes. No longer counted when it is more
+/// than `enough`.
+pub(crate) async fn disk_use(parts: &Parts, workspace: WorkspaceId, enough: u64) -> Result<Option<u64>, EngineError> {
     if !parts.engine.is_local() {
         return Ok(None);
     }
     let Some(places) = places(parts, workspace).await? else { return Ok(None) };
     let count = move || {
-        let kept = places.measure(Figure::Blocks)?;
+        let kept = places.measure(Figure::Blocks, enough).charge()?;
         // What is removed while a process still has it open takes room all the same.
-        let open = places.group.as_deref().map_or(0, |group| disk::measure_removed(&processes(group)));
+        let group = places.group.as_deref().filter(|_| kept <= enough);
+        let open = group.map_or(0, |group| disk::measure_removed(&processes(group)));
         Some(kept.saturating_add(open))
     };
     Ok(tokio::task::spawn_blocking(count).await.ok().flatten())
@@ -86,7 +88,18 @@ pub(crate) async fn copy_use(parts: &Parts, workspace: WorkspaceId) -> Result<Op
         return Ok(None);
     }
     let Some(places) = places(parts, workspace).await? else { return Ok(None) };
-    Ok(tokio::task::spawn_blocking(move || places.measure(Figure::Filled)).await.ok().flatten())
+    Ok(tokio::task::spawn_blocking(move || places.measure(Figure::Filled, u64::MAX).bytes()).await.ok().flatten())
+}
+
+/// A file of a sandbox that an image of its layer would not have: its name means to the engine that another one was
+/// removed. `None` also where the layer cannot be looked at.
+pub(crate) async fn mark_of_removal(parts: &Parts, workspace: WorkspaceId) -> Result<Option<String>, EngineError> {
+    if !parts.engine.is_local() {
+        return Ok(None);
+    }
+    let Some(places) = places(parts, workspace).await? else { return Ok(None) };
+    let find = move || places.layer.as_deref().and_then(disk::mark_of_removal);
+    Ok(tokio::task::spawn_blocking(find).await.ok().flatten())
 }
 
 /// Where a sandbox keeps its files and has its processes; `None` where there is no such sandbox.
@@ -116,13 +129,11 @@ async fn places(parts: &Parts, workspace: WorkspaceId) -> Result<Option<Arc<Plac
 
 impl Places {
     /// Counts its files: those of volumes by the room that they take, those of its layer by a figure.
-    fn measure(&self, layer: Figure) -> Option<u64> {
-        let kept = disk::measure(&self.roots, Figure::Blocks);
-        let changed = self.layer.as_ref().and_then(|path| disk::measure(std::slice::from_ref(path), layer));
-        match (kept, changed) {
-            (None, None) => None,
-            (kept, changed) => Some(kept.unwrap_or(0).saturating_add(changed.unwrap_or(0))),
-        }
+    fn measure(&self, layer: Figure, enough: u64) -> Count {
+        let mut count = Count::up_to(enough);
+        count.add(&self.roots, Figure::Blocks);
+        count.add(self.layer.as_slice(), layer);
+        count
     }
 }
 

@@ -74,8 +74,8 @@ impl Inventory for DockerProvider {
         Ok(container.and_then(|container| container.size_rw).and_then(|bytes| u64::try_from(bytes).ok()))
     }
 
-    async fn disk_use(&self, workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
-        let counted = host::disk_use(&self.parts, workspace).await;
+    async fn disk_use(&self, workspace: WorkspaceId, enough: u64) -> Result<Option<u64>, OperationError> {
+        let counted = host::disk_use(&self.parts, workspace, enough).await;
         counted.map_err(|error| self.parts.engine.operation_error("measure", error))
     }
 

@@ -141,15 +141,15 @@ pub trait Inventory: Send + Sync {
 
     /// How many bytes the files of a sandbox take on the engine's machine, those beyond its image's: all that counts
     /// towards its disk limit. `None` where there is no such sandbox or where that cannot be looked at. Costs a walk
-    /// through them.
-    async fn disk_use(&self, _workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
+    /// through them, which may end as soon as they are more than `enough`.
+    async fn disk_use(&self, _workspace: WorkspaceId, _enough: u64) -> Result<Option<u64>, OperationError> {
         Ok(None)
     }
 
     /// How many bytes a copy of a sandbox takes on the engine's machine, where that differs from what the sandbox
     /// takes; `None` as in [`disk_use`](Self::disk_use).
     async fn copy_use(&self, workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
-        self.disk_use(workspace).await
+        self.disk_use(workspace, u64::MAX).await
     }
 
     /// How many tasks of the engine's machine a running sandbox takes; `None` as in [`disk_use`](Self::disk_use).

@@ -64,4 +64,13 @@ pub enum TakeError {
     /// The files could not be copied.
     #[error("the workspace's files could not be copied: {0}")]
     CopyFailed(String),
+    /// A file has a name that an image cannot keep.
+    #[error(
+        "the engine takes {path:?} for the mark of a removed file, as its name begins with `.wh.`, and the copy would have \
+         neither it nor what it names; rename or remove it, or move it below /workspace, and take the snapshot again"
+    )]
+    MarkOfRemoval {
+        /// Where the file is.
+        path: String,
+    },
 }

@@ -16,6 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("the_disk_limit_counts_what_is_outside_the_workspace_directory", disk_limit_outside),
         Case::new("the_disk_limit_counts_what_is_removed_and_still_written", disk_limit_of_removed_files),
         Case::new("the_disk_limit_counts_what_is_deep", disk_limit_of_deep_files),
+        Case::new("the_disk_limit_counts_names", disk_limit_of_names),
         Case::new("a_snapshot_that_would_fill_the_host_is_refused", sparse_snapshot),
         Case::new("a_host_that_is_nearly_full_takes_nothing_more", nearly_full_host),
         Case::new("a_fork_bomb_is_told_as_what_it_was", fork_bomb),
@@ -92,6 +93,24 @@ async fn disk_limit_of_deep_files(runtime: Runtime) -> anyhow::Result<()> {
     let failed = server.api.await_state(&id, "error", PATIENCE).await?;
     ensure!(failed["error"]["reason"] == "disk_full", "{}", failed["error"]);
     Ok(())
+}
+
+/// Names of one file take next to no room, but time to count, in which others write.
+async fn disk_limit_of_names(runtime: Runtime) -> anyhow::Result<()> {
+    let server = Server::on(runtime).await?;
+    let id = server.api.create(json!({ "resource_limits": { "disk": "64M" } })).await?;
+    let names = "import os
+for number in range(1_000_000):
+    first = f'file-{number // 40_000}'
+    open(first, 'w').close() if number % 40_000 == 0 else os.link(first, str(number))";
+    let script = format!("mkdir names && cd names && python3 - <<'end'\n{names}\nend");
+    server.api.post(&format!("{WORKSPACES}/{id}/processes"), json!({ "command": script })).await?.success()?;
+    let failed = server.api.await_state(&id, "error", PATIENCE).await?;
+    ensure!(failed["error"]["reason"] == "disk_full", "{}", failed["error"]);
+    ensure!(failed["error"]["message"].as_str().is_some_and(|it| it.contains("names")), "{}", failed["error"]);
+    let remove = json!({ "path": "/workspace/names", "recursive": true });
+    server.api.post(&format!("{WORKSPACES}/{id}/files/remove"), remove).await?.success()?;
+    programs_run_again(&server, &id).await
 }
 
 /// The engine fills the holes of files that it puts into an image.

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use emergent_live_tests::{Case, Runtime, Server, ServerOptions, api::WORKSPACES};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -11,6 +11,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("the_guest_socket_is_not_for_the_agent", the_guest_socket_is_not_for_the_agent),
         Case::new("privileges_are_few", privileges_are_few),
+        Case::new("no_ring_and_no_socket_leads_past_the_limits", no_ring_and_no_socket_leads_past_the_limits),
         Case::new("limits_are_seen_by_the_engine", limits_are_seen_by_the_engine),
         Case::new("no_network_means_loopback_only", no_network_means_loopback_only),
         Case::new("the_host_and_private_ranges_are_out_of_reach", the_host_and_private_ranges_are_out_of_reach),
@@ -49,6 +50,53 @@ async fn privileges_are_few(runtime: Runtime) -> anyhow::Result<()> {
     let escape = json!({ "command": escapes, "user": "root" });
     let escape = server.api.tool(&id, "bash", escape).await?.success()?;
     ensure!(escape["exit_code"] != 0, "{escape}");
+    Ok(())
+}
+
+/// A ring of io_uring holds files that no table of descriptors shows; a socket of the family vsock leads past all networks.
+async fn no_ring_and_no_socket_leads_past_the_limits(runtime: Runtime) -> anyhow::Result<()> {
+    let server = Server::on(runtime).await?;
+    let id = server.api.create(json!({ "allow_root": true })).await?;
+    let probe = "import ctypes, errno, socket
+def tried(call):
+    try:
+        return call() or 'done'
+    except OSError as error:
+        return errno.errorcode[error.errno]
+libc = ctypes.CDLL(None, use_errno=True)
+def ring():
+    if libc.syscall(425, 8, ctypes.create_string_buffer(256)) < 0:
+        raise OSError(ctypes.get_errno(), '')
+for family in socket.AF_UNIX, socket.AF_INET, socket.AF_NETLINK:
+    assert tried(lambda: socket.socket(family, socket.SOCK_DGRAM).close()) == 'done', family
+print(tried(ring), tried(lambda: socket.socket(40, socket.SOCK_STREAM).close()))";
+    for user in ["agent", "root"] {
+        let command = json!({ "command": format!("python3 - <<'end'\n{probe}\nend"), "user": user });
+        let seen = server.api.tool(&id, "bash", command).await?.success()?;
+        let said = seen["stdout"].as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>();
+        let is_refused = |word: &&str| ["EPERM", "ENOSYS", "EAFNOSUPPORT"].contains(word);
+        let [ring, vsock] = said.as_slice() else { bail!("{user}: {seen}") };
+        // A ring of gVisor's is inside the sandbox, and hides no file from the host.
+        ensure!(is_refused(vsock) && (is_refused(ring) || runtime == Runtime::Runsc), "{user}: {seen}");
+    }
+    if runtime == Runtime::Runc && cfg!(target_arch = "x86_64") {
+        // The calls of 32-bit programs, where the family of a socket may be in memory.
+        let probe = "#include <stdio.h>
+#include <sys/mman.h>
+static long call(long nr, long a, long b, long c) {
+    long answer;
+    asm volatile(\"int $0x80\" : \"=a\"(answer) : \"a\"(nr), \"b\"(a), \"c\"(b), \"d\"(c) : \"memory\");
+    return answer;
+}
+int main(void) {
+    int *vsock = mmap(0, 4096, 3, MAP_32BIT | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    vsock[0] = 40, vsock[1] = 1;
+    printf(\"%d %d %d\", call(359, 1, 1, 0) > 0, call(359, 40, 1, 0) < 0, call(102, 1, (long)vsock, 0) < 0);
+}";
+        let compiled = format!("cd /tmp && gcc -w -x c - -o old <<'end' && ./old\n{probe}\nend");
+        let said = server.api.bash(&id, &compiled).await?;
+        ensure!(said == "1 1 1", "{said}");
+    }
     Ok(())
 }
 

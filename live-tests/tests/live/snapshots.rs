@@ -15,6 +15,8 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("what_is_installed_outside_the_workspace_comes_along", installed_packages),
         Case::new("owners_times_links_and_holes_come_along", attributes),
         Case::new("a_link_out_of_the_workspace_is_copied_as_a_link", links_out),
+        Case::new("a_name_that_means_a_removed_file_is_told", marks_of_removal),
+        Case::new("what_root_puts_in_the_place_of_the_guests_files_holds_up_no_fork", pipes_for_files),
         Case::new("forks_go_their_own_ways", forks_go_their_own_ways),
         Case::new("a_copy_has_a_history_of_its_own", own_history),
         Case::new("a_fork_needs_room_for_all_of_its_copies", room_for_all),
@@ -54,6 +56,34 @@ async fn as_root(server: &Server, id: &str, command: &str) -> anyhow::Result<Str
     let result = server.api.tool(id, "bash", json!({ "command": command, "user": "root" })).await?.success()?;
     ensure!(result["exit_code"] == 0, "{command}: {result}");
     Ok(result["stdout"].as_str().context("no stdout")?.to_owned())
+}
+
+async fn marks_of_removal(runtime: Runtime) -> anyhow::Result<()> {
+    let server = Server::on(runtime).await?;
+    let id = server.api.create_default().await?;
+    server.api.bash(&id, "touch /workspace/.wh.kept /var/tmp/.wh.lost /var/tmp/lost").await?;
+    let refused = server.api.post(&format!("{WORKSPACES}/{id}/snapshots"), json!({})).await?.refusal(422)?;
+    let said = refused["detail"].as_str().unwrap_or_default();
+    ensure!(said.contains("/var/tmp/.wh.lost") && said.contains("rename"), "{refused}");
+    server.api.bash(&id, "rm /var/tmp/.wh.lost").await?;
+    let copy = made_from(&server, &snapshot(&server, &id).await?).await?;
+    server.api.bash(&copy, "ls /workspace/.wh.kept /var/tmp/lost").await.map(drop)
+}
+
+async fn pipes_for_files(runtime: Runtime) -> anyhow::Result<()> {
+    let server = Server::on(runtime).await?;
+    let id = server.api.create(json!({ "allow_root": true })).await?;
+    let plant = "cd /var/lib/emergent && for name in workspace-id workspace-id.new hand-over.json inherited.json \
+        executions.new ca-bundle.new output/x; do rm -rf $name; mkfifo $name; done";
+    as_root(&server, &id, plant).await?;
+    let copy = fork(&server, &id, json!({})).await?;
+    let copy = copy.first().context("no copy")?;
+    ensure!(server.api.bash(id_of(copy)?, "echo alive").await? == "alive\n");
+    // The workspace itself starts again, too.
+    server.api.post(&format!("{WORKSPACES}/{id}/stop"), json!({})).await?.success()?;
+    server.api.post(&format!("{WORKSPACES}/{id}/resume"), json!({})).await?.success()?;
+    ensure!(server.api.bash(&id, "echo alive").await? == "alive\n");
+    Ok(())
 }
 
 /// A writer appends to a file in /workspace and then to one outside, over and over: in every snapshot the first is as

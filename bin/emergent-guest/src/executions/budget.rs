@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
     sync::Arc,
 };
@@ -83,10 +83,11 @@ impl Log {
     /// Frees the bytes before `cut`; the offsets of the others stay what they are.
     fn free(&self, directory: &Path, cut: u64) -> io::Result<()> {
         let path = &paths(directory, &self.run.id)[index(self.stream)];
-        let punched = File::options().write(true).open(path).and_then(|file| {
-            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            fallocate(file, hole, 0, cut).map_err(io::Error::from)
-        });
+        let punched =
+            File::options().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path).and_then(|file| {
+                let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                fallocate(file, hole, 0, cut).map_err(io::Error::from)
+            });
         match punched {
             // Then a finished log goes as a whole, and a running one cannot be helped.
             Err(error) if is_unsupported(&error) && self.run.ending().is_some() => {

@@ -4,11 +4,11 @@
 //! keeps one open holds up nobody. The processes get them open for appending; by path only root can write to them.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io,
     os::{
         fd::{AsFd as _, BorrowedFd},
-        unix::fs::{FileExt as _, OpenOptionsExt as _},
+        unix::fs::FileExt as _,
     },
     path::Path,
 };
@@ -16,6 +16,7 @@ use std::{
 use emergent_guest_proto::{ExecutionId, RunAs, Stream};
 
 use super::run::{index, paths};
+use crate::own_files;
 
 /// Both files, open.
 #[derive(Debug)]
@@ -30,14 +31,13 @@ impl Logs {
         let [stdout, stderr] = paths(directory, id);
         // What root's commands say is not the agent's to read.
         let mode = if user == RunAs::Root { 0o600 } else { 0o644 };
-        let create = |path| OpenOptions::new().read(true).append(true).create(true).mode(mode).open(path);
-        Ok(Self([create(stdout)?, create(stderr)?]))
+        Ok(Self([own_files::create(&stdout, mode)?, own_files::create(&stderr, mode)?]))
     }
 
     /// Opens the files of an execution that has ended. `None` when its output is no longer kept.
     pub fn open(directory: &Path, id: &ExecutionId) -> Option<Self> {
         let [stdout, stderr] = paths(directory, id);
-        Some(Self([File::open(stdout).ok()?, File::open(stderr).ok()?]))
+        Some(Self([own_files::open(&stdout).ok()??, own_files::open(&stderr).ok()??]))
     }
 
     /// How long a stream is.

@@ -1,8 +1,10 @@
 //! What tells the machine from its copies: its host name, and the identity that programs find in `/etc/machine-id`.
 
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 use rustix::system::sethostname;
+
+use crate::own_files;
 
 /// Where programs look for the machine's identity, machine-id(5).
 const MACHINE_ID: &str = "/etc/machine-id";
@@ -22,10 +24,10 @@ pub fn assume(host_name: Option<&str>, machine_id: Option<&str>) -> io::Result<(
 /// Writes an identity, unless it is the one that is there.
 fn write(file: &Path, id: &str) -> io::Result<()> {
     let line = format!("{id}\n");
-    if fs::read(file).is_ok_and(|there| there == line.as_bytes()) {
+    if own_files::read(file).is_ok_and(|there| there.as_deref() == Some(line.as_bytes())) {
         return Ok(());
     }
-    match fs::write(file, line) {
+    match own_files::replace(file, 0o644, &[line.as_bytes()]) {
         // An image without `/etc` has no programs that would look there.
         Err(error) if matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotFound) => Ok(()),
         written => written,
@@ -39,6 +41,8 @@ pub fn is_machine_id(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -20,7 +20,7 @@ use emergent_guest_proto::{IMAGE_ENVIRONMENT, WORKSPACE_DIR, machine::PROBE_ANSW
 use rustix::system::{RebootCommand, reboot};
 
 use super::{identity, modules, mounts, network, settings::MachineSettings};
-use crate::{args, serve};
+use crate::{args, own_files, serve};
 
 /// Where the initial file system keeps the modules. That it is there tells which stage this is.
 const MODULES: &str = "/.emergent-modules";
@@ -98,10 +98,9 @@ fn go_to_disk(settings: &MachineSettings) -> anyhow::Result<Infallible> {
     let program = PathBuf::from("/proc/self/exe");
     free_modules();
     mounts::become_root(Path::new(NEW_ROOT))?;
-    let environment: Vec<(String, String)> = match fs::read(IMAGE_ENVIRONMENT) {
-        Ok(text) => serde_json::from_slice(&text)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error.into()),
+    let environment: Vec<(String, String)> = match own_files::read(Path::new(IMAGE_ENVIRONMENT))? {
+        Some(text) => serde_json::from_slice(&text)?,
+        None => Vec::new(),
     };
     Err(Command::new(program).arg("init").env_clear().envs(environment).exec().into())
 }

@@ -9,6 +9,8 @@ use rustix::{
     net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType},
 };
 
+use crate::own_files;
+
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 // Message types and flags of rtnetlink(7).
@@ -83,9 +85,7 @@ fn announce(servers: &[IpAddr]) -> io::Result<()> {
     }
     let text: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
     // An image may have a link there, to a service that does not run here.
-    let aside = Path::new(RESOLV_CONF).with_extension("new");
-    fs::write(&aside, text)?;
-    fs::rename(&aside, RESOLV_CONF)
+    own_files::replace(Path::new(RESOLV_CONF), 0o644, &[text.as_bytes()])
 }
 
 fn first_interface() -> io::Result<String> {

@@ -4,8 +4,7 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
-    os::unix::fs::PermissionsExt as _,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -14,6 +13,8 @@ use rustix::{
     fs::{AtFlags, CWD, StatxFlags},
     io::Errno,
 };
+
+use crate::own_files;
 
 const VARIABLE: &str = "LD_PRELOAD";
 static LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/preload.so"));
@@ -33,12 +34,10 @@ impl Preload {
     }
 
     fn put(directory: &Path) -> io::Result<Self> {
-        let (path, new) = (directory.join(PRELOAD_FILE), directory.join(PRELOAD_FILE).with_extension("new"));
+        let path = directory.join(PRELOAD_FILE);
         // One that is there is not written again: also on a full disk a guest starts.
-        if !fs::read(&path).is_ok_and(|there| there == LIBRARY) {
-            fs::write(&new, LIBRARY)?;
-            fs::set_permissions(&new, fs::Permissions::from_mode(0o644))?;
-            fs::rename(new, &path)?;
+        if own_files::read(&path)?.is_none_or(|there| there != LIBRARY) {
+            own_files::replace(&path, 0o644, &[LIBRARY])?;
         }
         Ok(Self(path))
     }

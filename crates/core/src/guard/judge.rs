@@ -33,13 +33,17 @@ pub(super) enum Judgement {
 }
 
 impl Seen {
+    /// From where on a count need not go on.
+    pub(super) fn enough(&self, limit: u64) -> u64 {
+        // Whether one that was ended grows is seen only in all of it.
+        if self.over.is_some() { u64::MAX } else { ends_above(limit) }
+    }
+
     /// Judges a count. `is_low`: the machine's disk is nearly full.
     pub(super) fn judge(&mut self, used: u64, limit: u64, is_low: bool) -> Judgement {
         if used <= limit {
             self.over = None;
-        } else if used > limit.saturating_add(MARGIN.max(limit / 20))
-            && self.over.is_none_or(|before| used > before.saturating_add(GROWTH))
-        {
+        } else if used > ends_above(limit) && self.over.is_none_or(|before| used > before.saturating_add(GROWTH)) {
             // One that was ended runs again to have files removed: it is ended once more only if it grows.
             self.over = Some(used);
             return Judgement::End(Fullness::Own { limit });
@@ -62,6 +66,11 @@ impl Seen {
     }
 }
 
+/// A sandbox whose files take more than this is ended.
+fn ends_above(limit: u64) -> u64 {
+    limit.saturating_add(MARGIN.max(limit / 20))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +89,15 @@ mod tests {
         assert_eq!(seen.judge(160 * MIB, LIMIT, false), Judgement::End(OWN), "it writes on all the same");
         assert_eq!(seen.judge(104 * MIB, LIMIT, false), Judgement::Full(OWN));
         assert_eq!(seen.judge(90 * MIB, LIMIT, false), Judgement::Fine);
+    }
+
+    #[test]
+    fn a_count_that_is_cut_short_ends_a_sandbox_as_a_whole_one_does() {
+        let mut seen = Seen::default();
+        let enough = seen.enough(LIMIT);
+        assert_eq!(seen.judge(enough, LIMIT, false), Judgement::Unchanged);
+        assert_eq!(seen.judge(enough + 1, LIMIT, false), Judgement::End(OWN));
+        assert_eq!(seen.enough(LIMIT), u64::MAX, "what it has in truth is seen next");
     }
 
     #[test]

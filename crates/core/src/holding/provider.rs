@@ -102,8 +102,8 @@ impl Inventory for HeldProvider {
         self.inner.written_outside(workspace).await
     }
 
-    async fn disk_use(&self, workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
-        self.inner.disk_use(workspace).await
+    async fn disk_use(&self, workspace: WorkspaceId, enough: u64) -> Result<Option<u64>, OperationError> {
+        self.inner.disk_use(workspace, enough).await
     }
 
     async fn copy_use(&self, workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {

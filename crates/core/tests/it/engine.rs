@@ -403,7 +403,7 @@ impl Inventory for FakeEngine {
         Ok(self.sandboxes().into_iter().filter_map(|id| self.observe(id)).collect())
     }
 
-    async fn disk_use(&self, workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
+    async fn disk_use(&self, workspace: WorkspaceId, _enough: u64) -> Result<Option<u64>, OperationError> {
         self.enter("disk_use", workspace).await?;
         Ok(self.shared.takes.lock().unwrap().get(&workspace).map(|(bytes, _)| *bytes))
     }

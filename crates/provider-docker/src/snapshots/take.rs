@@ -14,6 +14,7 @@ use crate::{
     copy::{COPY_DEADLINE, Copy, CopyError},
     engine::{EngineError, bounded, within},
     facts::Runtime,
+    host,
     labels::{self, name_of, name_of_snapshot},
     provider::Parts,
     volumes,
@@ -31,6 +32,9 @@ pub(super) async fn take(
     let docker = parts.engine.client().await.map_err(failed)?;
     let container = bounded(docker.inspect_container(&name_of(spec.workspace), None)).await.map_err(failed)?;
     require_visible_root(parts, &container).await?;
+    if let Some(path) = host::mark_of_removal(parts, spec.workspace).await.map_err(failed)? {
+        return Err(TakeError::MarkOfRemoval { path });
+    }
     let taking = Taking { parts, docker, spec, observer };
     match taking.run(&container).await {
         Ok(taken) => Ok(taken),

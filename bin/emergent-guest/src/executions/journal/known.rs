@@ -2,15 +2,20 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _},
     path::Path,
 };
 
 use emergent_guest_proto::ExecutionId;
 
 use super::{Line, Started, record};
-use crate::executions::run::{Ending, Run};
+use crate::{
+    executions::run::{Ending, Run},
+    own_files,
+};
+
+/// The most bytes that are read of a journal, many times what is ever in one.
+const MOST: u64 = 64 << 20;
 
 /// The executions of a journal.
 #[derive(Debug, Default)]
@@ -34,8 +39,8 @@ impl Known {
     /// Reads a journal. What is not whole in it is passed over.
     pub(super) fn read(path: &Path) -> Self {
         let mut known = Self::default();
-        let Ok(file) = File::open(path) else { return known };
-        for line in BufReader::new(file).split(b'\n').map_while(Result::ok).filter(|line| !line.is_empty()) {
+        let Ok(Some(file)) = own_files::open(path) else { return known };
+        for line in BufReader::new(file.take(MOST)).split(b'\n').map_while(Result::ok).filter(|line| !line.is_empty()) {
             known.records += 1;
             if let Some(line) = record::read(&line) {
                 known.note(line);

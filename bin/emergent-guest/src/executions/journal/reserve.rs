@@ -2,10 +2,12 @@
 //! nothing else writes, so that the journal is the one to get it.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Read as _},
     path::PathBuf,
 };
+
+use crate::own_files;
 
 /// How much is kept. The records of an execution are about as long as its command.
 const BYTES: u64 = 256 * 1024;
@@ -23,7 +25,7 @@ pub(super) struct Reserve {
 impl Reserve {
     /// The reserve that an earlier guest may have left at `path`.
     pub(super) fn at(path: PathBuf) -> Self {
-        let is_kept = fs::metadata(&path).is_ok_and(|found| found.len() == BYTES);
+        let is_kept = fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() == BYTES);
         Self { path, is_kept }
     }
 
@@ -50,11 +52,11 @@ impl Reserve {
         if disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM * BYTES {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let filled = File::create(&self.path).and_then(|mut file| io::copy(&mut io::repeat(0).take(BYTES), &mut file));
+        let filled = own_files::create(&self.path, 0o600).and_then(|mut file| io::copy(&mut io::repeat(0).take(BYTES), &mut file));
         match filled {
             Ok(_) => self.is_kept = true,
             // A part of it is of no use here, and of some to others.
-            Err(_) => drop(fs::remove_file(&self.path)),
+            Err(_) => drop(own_files::clear(&self.path)),
         }
         filled.map(drop)
     }

@@ -1,9 +1,8 @@
 //! The thread that appends records, and what it does while the disk does not take them.
 
 use std::{
-    fs::{File, Permissions},
+    fs::File,
     io::{self, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -15,10 +14,13 @@ use std::{
 use emergent_guest_proto::ErrorCode;
 
 use super::{Line, Message, QUEUE, known::Known, record, reserve::Reserve};
-use crate::failure;
+use crate::{failure, own_files};
 
 /// After so many records the journal is written anew without those that say nothing any more.
 pub(super) const COMPACT_AFTER: usize = 8_000;
+
+/// Commands may be root's, and agents may look into the directory.
+const MODE: u32 = 0o600;
 
 /// Bytes that wait in memory for the disk, at the most; then records are dropped.
 const MAX_WAITING: usize = 1 << 20;
@@ -108,7 +110,7 @@ impl Writer {
     fn append(&mut self) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(open(&self.path)?),
+            none => none.insert(own_files::open_to_append(&self.path, MODE)?),
         };
         while !self.waiting.is_empty() {
             match file.write(&self.waiting) {
@@ -151,13 +153,6 @@ fn is_full(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::StorageFull || failure::code_of(error) == ErrorCode::DiskFull
 }
 
-/// Commands may be root's, and agents may look into the directory.
-fn open(path: &Path) -> io::Result<File> {
-    let file = File::options().append(true).create(true).mode(0o600).open(path)?;
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    Ok(file)
-}
-
 /// Writes the journal anew, in one step.
 fn write_anew(path: &Path, known: &Known) -> io::Result<File> {
     let new = path.with_extension("new");
@@ -166,14 +161,12 @@ fn write_anew(path: &Path, known: &Known) -> io::Result<File> {
         for line in known.lines() {
             record::add(&mut records, &line)?;
         }
-        let mut file = open(&new)?;
-        // Another guest may have been ended while it did this.
-        file.set_len(0)?;
+        let mut file = own_files::create(&new, MODE)?;
         file.write_all(&records)?;
         // The old one goes only when the new one is there for good.
         file.sync_data()?;
-        std::fs::rename(&new, path)?;
+        own_files::put_in_place(&new, path)?;
         Ok(file)
     };
-    written().inspect_err(|_| drop(std::fs::remove_file(&new)))
+    written().inspect_err(|_| drop(own_files::clear(&new)))
 }
