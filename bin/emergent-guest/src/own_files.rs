@@ -55,7 +55,10 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 /// The contents of a file of the image, which may be a link to another; `None` where there is no plain file that can be
 /// read.
 pub(crate) fn read_of_image(path: &Path) -> Option<Vec<u8>> {
-    plain(OpenOptions::new().read(true), path, WITHOUT_WAITING).ok().flatten().and_then(|file| contents(file).ok().flatten())
+    plain(OpenOptions::new().read(true), path, WITHOUT_WAITING)
+        .ok()
+        .flatten()
+        .and_then(|file| contents(file).ok().flatten())
 }
 
 /// Makes an empty file in place of whatever is there.

@@ -15,7 +15,7 @@ use std::{
 use emergent_api::rates::RateLimit;
 use emergent_core::CoreConfig;
 use emergent_firecracker_manager::Host;
-use emergent_mcp_hosting::SecretKey;
+use emergent_mcp_hosting::{InstallVariable, SecretKey};
 use emergent_provider::Isolation;
 use emergent_provider_docker::IpNet;
 use emergent_store::DatabaseUrl;
@@ -107,7 +107,7 @@ pub(crate) struct McpSettings {
     /// How long a session may idle.
     pub(crate) idle_after: Duration,
     /// Variables of the installation of packages.
-    pub(crate) install_environment: Vec<(String, String)>,
+    pub(crate) install_environment: Vec<InstallVariable>,
 }
 
 /// The settings of the Docker provider.

@@ -77,17 +77,19 @@ pub(crate) async fn run(config: Config, claim: Claim) -> anyhow::Result<()> {
     bootstrap::ensure_first_token(&store, &config.data_dir).await?;
     let metrics = record_metrics()?;
     let hosting_config = hosting_config(&config)?;
+    let limits = config.http.connections.within(descriptors);
+    let budget = Budget::new(config.http.memory_budget, limits.calls_of_a_project());
     // Servers are hosted where they prefer to be: in containers.
     let hosts_servers = providers.iter().find(|provider| provider.kind() == MCP_SERVERS_ON).cloned();
     let workspaces = Workspaces::start(config.core, store.clone(), providers).await?;
-    let hosting = Hosting::start(hosting_config, store.clone(), hosts_servers, workspaces.clone()).await?;
+    let hosting =
+        Hosting::start(hosting_config, store.clone(), hosts_servers, workspaces.clone(), budget.clone()).await?;
 
     let address = listener.local_addr()?;
     let hosts = Hosts::for_listener(address, config.http.allowed_hosts);
     let server = store.server_id();
     let peers = peers(config.http.peer_ca.as_deref())?;
     let public_url = config.http.advertise_url;
-    let budget = Budget::new(config.http.memory_budget);
     let parts = ApiParts {
         workspaces: workspaces.clone(),
         hosting: hosting.clone(),
@@ -108,7 +110,6 @@ pub(crate) async fn run(config: Config, claim: Claim) -> anyhow::Result<()> {
     write_url(&config.data_dir, scheme, address)?;
     let workspaces_enabled = workspaces.config().enabled;
     tracing::info!(workspaces_enabled, %server, "listening on {scheme}://{address}");
-    let limits = config.http.connections.within(descriptors);
     let served = listener::serve(listener, config.http.tls, router, signals, config.shutdown_grace, limits).await;
     hosting.shutdown().await;
     if tokio::time::timeout(CORE_GRACE, workspaces.shutdown()).await.is_err() {

@@ -124,7 +124,7 @@ impl<R: Requirement> FromRequestParts<ApiState> for Caller<R> {
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Refusal> {
         let token = token_of(&parts.headers, state).await?;
         if let Some(account) = Account::current() {
-            account.belongs_to(token.project.as_uuid().as_u128());
+            account.begin_call(token.project.as_uuid().as_u128())?;
         }
         // Before the audit knows whose call it is: what is refused for its number leaves no row.
         if parts.extensions.get::<Counted>().is_none() {

@@ -12,6 +12,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use emergent_budget::Account;
 use emergent_core::{Peer, ServerRow, Whereabouts, WorkspaceId};
 use emergent_mcp_hosting::HostingError;
 
@@ -52,9 +53,21 @@ pub(crate) async fn route(State(state): State<ApiState>, request: Request, next:
     };
     match peer {
         Ok(None) => next.run(request).await,
-        Ok(Some(peer)) => relay::pass_on(&state, &peer, request).await.unwrap_or_else(Refusal::into_response),
+        Ok(Some(peer)) => match count(&state, request.headers()).await {
+            Ok(()) => relay::pass_on(&state, &peer, request).await.unwrap_or_else(Refusal::into_response),
+            Err(refusal) => refusal.into_response(),
+        },
         Err(refusal) => refusal.into_response(),
     }
+}
+
+/// Counts what is passed on as a call of its project here, too: it takes a connection of this server's.
+async fn count(state: &ApiState, headers: &HeaderMap) -> Result<(), Refusal> {
+    // Whoever has no valid token is told so by the other server.
+    if let (Some(account), Ok(token)) = (Account::current(), token_of(headers, state).await) {
+        account.begin_call(token.project.as_uuid().as_u128())?;
+    }
+    Ok(())
 }
 
 fn about<'a>(method: &Method, path: &'a str) -> About<'a> {

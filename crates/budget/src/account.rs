@@ -1,15 +1,14 @@
-//! Bytes that are held: counted in all and for each project, each under a bound.
+//! Bytes that are held, and calls that are under way: counted in all and for each project, each under a bound.
 //!
 //! ```text
 //!   total  ├──────────────────────────────────────┤ reserve ├   what small accounts may use besides
 //!   share  ├────────────┤                                       what one project may hold of it
 //! ```
 //!
-//! A large request waits for others to give back, and is refused when that takes too long. A small one may also use the
-//! reserve, so that ordinary calls go on while large ones wait.
+//! A large request waits for others to give back, in turn (`ledger`), and is refused when that takes too long. A small one
+//! may also use the reserve, so that ordinary calls go on while large ones wait.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -17,10 +16,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout_at},
-};
+use tokio::time::timeout;
+
+use crate::ledger::{Bounds, Ledger, Ticket};
 
 /// The most bytes that an account may hold and still count as small.
 pub const SMALL: usize = 64 * 1024;
@@ -32,34 +30,34 @@ tokio::task_local! {
 }
 
 /// The bytes that all requests of a server may hold. Clones are the same budget.
-#[derive(Clone)]
-pub struct Budget(Arc<Shared>);
-
-struct Shared {
-    total: usize,
-    share: usize,
-    reserve: usize,
-    held: Mutex<Held>,
-    given_back: Notify,
-}
-
-#[derive(Default)]
-struct Held {
-    all: usize,
-    projects: HashMap<u128, usize>,
-}
+#[derive(Debug, Clone)]
+pub struct Budget(Arc<Mutex<Ledger>>);
 
 /// The bytes that one request holds. Clones are the same account; all of it is given back when the last is dropped.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Account(Arc<Entry>);
 
+#[derive(Debug)]
 struct Entry {
     budget: Budget,
-    project: OnceLock<u128>,
-    held: AtomicUsize,
+    owner: OnceLock<Owner>,
+    held: Arc<AtomicUsize>,
 }
 
-/// Why bytes cannot be held.
+#[derive(Debug, Clone, Copy)]
+struct Owner {
+    project: u128,
+    /// Whether it was counted as a call that is under way.
+    is_call: bool,
+}
+
+/// A request that waits, and leaves its line when it is dropped.
+struct Waiting<'a> {
+    account: &'a Account,
+    ticket: Ticket,
+}
+
+/// Why bytes cannot be held, or a call cannot begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
     /// The project's share is used up by its other requests.
@@ -70,40 +68,46 @@ pub enum Exhausted {
     /// The server's budget is used up.
     #[error("other requests hold all of the {0} bytes that the server may hold at once; try again in a moment")]
     Server(usize),
+    /// The project has as many calls under way as it may have.
+    #[error(
+        "the project has {0} calls under way, and may have no more at once; try again when some have ended, or ask the \
+         operator to raise EMERGENT_MAX_CONNECTIONS, of which a project's calls may be a quarter"
+    )]
+    Calls(usize),
 }
 
 // === impl Budget ===
 
 impl Budget {
-    /// A budget of `total` bytes. One project may hold three eighths of it; small requests may use an eighth besides.
-    pub fn new(total: usize) -> Self {
-        Self::with_share(total, total / 8 * 3)
+    /// A budget of `total` bytes. One project may hold three eighths of it, and have so many calls under way; small
+    /// requests may use an eighth besides.
+    pub fn new(total: usize, calls: usize) -> Self {
+        Self::within(Bounds { total, share: total / 8 * 3, reserve: total / 8, calls })
     }
 
     /// A budget of `total` bytes for one user.
     pub fn undivided(total: usize) -> Self {
-        Self::with_share(total, total)
+        Self::within(Bounds { total, share: total, reserve: total / 8, calls: usize::MAX })
     }
 
-    fn with_share(total: usize, share: usize) -> Self {
-        let (held, given_back) = (Mutex::default(), Notify::new());
-        Self(Arc::new(Shared { total, share, reserve: total / 8, held, given_back }))
+    fn within(bounds: Bounds) -> Self {
+        Self(Arc::new(Mutex::new(Ledger::new(bounds))))
     }
 
     /// An account for one request.
     pub fn account(&self) -> Account {
-        let (project, held) = (OnceLock::new(), AtomicUsize::new(0));
-        Account(Arc::new(Entry { budget: self.clone(), project, held }))
+        let (owner, held) = (OnceLock::new(), Arc::default());
+        Account(Arc::new(Entry { budget: self.clone(), owner, held }))
     }
 
     /// How many bytes all requests hold now.
     pub fn held(&self) -> usize {
-        self.lock().all
+        self.lock().all()
     }
 
-    /// Locks the counts. Nothing can panic under this lock.
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Locks the ledger. Nothing can panic under this lock.
+    fn lock(&self) -> MutexGuard<'_, Ledger> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -129,15 +133,37 @@ impl Account {
     #[must_use]
     pub fn another(&self) -> Self {
         let another = self.0.budget.account();
-        if let Some(project) = self.0.project.get() {
-            another.belongs_to(*project);
+        if let Some(owner) = self.0.owner.get() {
+            another.belongs_to(owner.project);
         }
         another
     }
 
-    /// Sets the project of the request. The first call decides; until then bytes count for the project 0.
+    /// Sets the project of the request. The first call decides; until then no project's share is used.
     pub fn belongs_to(&self, project: u128) {
-        self.0.project.get_or_init(|| project);
+        self.0.owner.get_or_init(|| Owner { project, is_call: false });
+    }
+
+    /// Sets the project of the request and counts it as a call that is under way until the last clone is dropped. The first
+    /// call decides.
+    ///
+    /// # Errors
+    /// [`Exhausted::Calls`] when the project has too many under way.
+    pub fn begin_call(&self, project: u128) -> Result<(), Exhausted> {
+        if self.0.owner.get().is_some() {
+            return Ok(());
+        }
+        self.0.budget.lock().begin_call(project)?;
+        let is_first = self.0.owner.set(Owner { project, is_call: true }).is_ok();
+        if !is_first {
+            self.0.budget.lock().end_call(project);
+        }
+        Ok(())
+    }
+
+    /// Whether the project of the request is known.
+    pub fn has_owner(&self) -> bool {
+        self.0.owner.get().is_some()
     }
 
     /// How many bytes the account holds.
@@ -150,75 +176,86 @@ impl Account {
     /// # Errors
     /// [`Exhausted`] when that took too long. The bytes that were held before stay held.
     pub async fn hold(&self, bytes: usize) -> Result<(), Exhausted> {
-        if self.try_hold(bytes).is_ok() {
-            return Ok(());
-        }
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            // Registered before the look, so that what is given back in between is not missed.
-            let given_back = self.0.budget.0.given_back.notified();
-            let mut given_back = std::pin::pin!(given_back);
-            let refused = match self.try_hold(bytes) {
-                Ok(()) => return Ok(()),
-                Err(refused) => refused,
-            };
-            if !given_back.as_mut().enable() && timeout_at(deadline, given_back).await.is_err() {
-                return Err(refused);
-            }
+        let Some(mut waiting) = self.ask(bytes)? else { return Ok(()) };
+        match timeout(PATIENCE, &mut waiting.ticket.granted).await {
+            Ok(_) => Ok(()),
+            Err(_) => waiting.leave(),
         }
     }
 
-    /// Holds more bytes if there is room now.
+    /// Holds more bytes if there is room now, and nobody waits for it.
     ///
     /// # Errors
     /// [`Exhausted`] when there is none.
     pub fn try_hold(&self, bytes: usize) -> Result<(), Exhausted> {
-        let Shared { total, share, reserve, .. } = *self.0.budget.0;
-        let project = self.0.project.get().copied().unwrap_or_default();
-        let mut held = self.0.budget.lock();
-        let own = held.projects.get(&project).copied().unwrap_or_default();
-        let (more, of_project) = match self.held().saturating_add(bytes) <= SMALL {
-            true => (reserve, reserve / 4),
-            false => (0, 0),
-        };
-        if own.saturating_add(bytes) > share + of_project {
-            return Err(Exhausted::Project(share));
-        }
-        if held.all.saturating_add(bytes) > total + more {
-            return Err(Exhausted::Server(total));
-        }
-        held.all += bytes;
-        *held.projects.entry(project).or_default() += bytes;
-        self.0.held.fetch_add(bytes, Ordering::Relaxed);
-        Ok(())
+        self.ask(bytes)?.map_or(Ok(()), |waiting| waiting.leave())
+    }
+
+    /// Holds more bytes, or waits in line.
+    fn ask(&self, bytes: usize) -> Result<Option<Waiting<'_>>, Exhausted> {
+        let ticket = self.0.budget.lock().ask(self.0.project(), &self.0.held, bytes)?;
+        Ok(ticket.map(|ticket| Waiting { account: self, ticket }))
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn project(&self) -> u128 {
+        self.owner.get().map_or(0, |owner| owner.project)
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let bytes = *self.held.get_mut();
-        if bytes == 0 {
+        let (project, bytes) = (self.project(), self.held.load(Ordering::Relaxed));
+        let is_call = self.owner.get().is_some_and(|owner| owner.is_call);
+        if bytes == 0 && !is_call {
             return;
         }
-        let project = self.project.get().copied().unwrap_or_default();
-        let mut held = self.budget.lock();
-        held.all -= bytes;
-        if let Some(own) = held.projects.get_mut(&project) {
-            *own = own.saturating_sub(bytes);
-            if *own == 0 {
-                held.projects.remove(&project);
-            }
+        let mut ledger = self.budget.lock();
+        if is_call {
+            ledger.end_call(project);
         }
-        drop(held);
-        self.budget.0.given_back.notify_waiters();
+        if bytes > 0 {
+            ledger.give_back(project, bytes);
+        }
+    }
+}
+
+// === impl Waiting ===
+
+impl Waiting<'_> {
+    /// Waits no longer; all is well if its turn has come meanwhile.
+    fn leave(&self) -> Result<(), Exhausted> {
+        self.account.0.budget.lock().leave(self.ticket.line, self.ticket.place)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        // Nothing is there where its turn has come, or it has left.
+        self.leave().ok();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Wake};
+
     use super::*;
 
     const MIB: usize = 1 << 20;
+
+    /// Counts how often it was woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 
     fn account(budget: &Budget, project: u128) -> Account {
         let account = budget.account();
@@ -228,7 +265,7 @@ mod tests {
 
     #[test]
     fn one_project_holds_no_more_than_its_share_and_all_together_no_more_than_the_total() {
-        let budget = Budget::new(8 * MIB);
+        let budget = Budget::new(8 * MIB, 2);
         let first = account(&budget, 1);
         first.try_hold(3 * MIB).unwrap();
         assert_eq!(account(&budget, 1).try_hold(MIB), Err(Exhausted::Project(3 * MIB)));
@@ -245,7 +282,7 @@ mod tests {
 
     #[test]
     fn small_requests_go_on_while_large_ones_hold_everything() {
-        let budget = Budget::new(8 * MIB);
+        let budget = Budget::new(8 * MIB, 2);
         let large = [1, 2, 3].map(|project| account(&budget, project));
         large[0].try_hold(3 * MIB).unwrap();
         large[1].try_hold(3 * MIB).unwrap();
@@ -259,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_part_of_a_request_gives_back_by_itself_and_counts_for_its_project() {
-        let budget = Budget::new(8 * MIB);
+        let budget = Budget::new(8 * MIB, 2);
         let whole = account(&budget, 1);
         let part = whole.another();
         part.try_hold(3 * MIB).unwrap();
@@ -270,7 +307,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_large_request_waits_for_others_and_not_for_ever() {
-        let budget = Budget::new(8 * MIB);
+        let budget = Budget::new(8 * MIB, 2);
         let (first, second) = (account(&budget, 1), account(&budget, 1));
         first.try_hold(3 * MIB).unwrap();
         assert!(second.hold(2 * MIB).await.is_err());
@@ -280,5 +317,88 @@ mod tests {
         });
         held.unwrap();
         assert_eq!(budget.held(), 2 * MIB);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_project_that_holds_less_has_its_turn_before_those_that_hold_all() {
+        let budget = Budget::new(8 * MIB, 2);
+        let mut held: Vec<_> = [(1, 3), (2, 3), (3, 2)]
+            .into_iter()
+            .map(|(project, mib)| {
+                let account = account(&budget, project);
+                account.try_hold(mib * MIB).unwrap();
+                account
+            })
+            .collect();
+        // More calls of the three wait than there will ever be room for, and have waited for longer.
+        let more: Vec<_> = [3; 20].into_iter().chain([1; 20]).map(|project| account(&budget, project)).collect();
+        let mut greedy = futures::future::join_all(more.iter().map(|account| account.hold(MIB)));
+        assert!(futures::poll!(&mut greedy).is_pending());
+        let late = account(&budget, 4);
+        let mut turn = std::pin::pin!(late.hold(3 * MIB));
+        assert!(futures::poll!(&mut turn).is_pending());
+        drop(held.pop());
+        assert!(futures::poll!(&mut turn).is_pending(), "two of its three are there");
+        drop(held.pop());
+        turn.await.unwrap();
+        assert_eq!(more.iter().map(Account::held).sum::<usize>(), 2 * MIB, "they go on with what is left");
+        assert_eq!(budget.held(), 8 * MIB);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_woken_without_something_to_take() {
+        let budget = Budget::new(8 * MIB, 2);
+        let (first, second) = (account(&budget, 1), account(&budget, 1));
+        first.try_hold(3 * MIB).unwrap();
+        let woken = Arc::new(Woken::default());
+        let waker = Arc::clone(&woken).into();
+        let mut waiting = std::pin::pin!(second.hold(2 * MIB));
+        assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        for _ in 0..100 {
+            account(&budget, 1).hold(SMALL).await.unwrap();
+        }
+        assert_eq!(woken.0.load(Ordering::Relaxed), 0);
+        drop(first);
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        waiting.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn within_a_project_whoever_came_first_goes_first() {
+        let budget = Budget::new(8 * MIB, 2);
+        let first = account(&budget, 1);
+        first.try_hold(3 * MIB).unwrap();
+        let [large, small, gone] = [0, 1, 2].map(|_| account(&budget, 1));
+        let mut left = Box::pin(gone.hold(3 * MIB));
+        assert!(futures::poll!(&mut left).is_pending());
+        let (mut large_turn, mut small_turn) = (Box::pin(large.hold(3 * MIB)), Box::pin(small.hold(MIB)));
+        assert!(futures::poll!(&mut large_turn).is_pending() && futures::poll!(&mut small_turn).is_pending());
+        drop(left);
+        drop(first);
+        (&mut large_turn).await.unwrap();
+        drop(large_turn);
+        assert!(futures::poll!(&mut small_turn).is_pending());
+        drop(large);
+        small_turn.await.unwrap();
+    }
+
+    #[test]
+    fn a_project_has_no_more_calls_under_way_than_it_may_have() {
+        let budget = Budget::new(8 * MIB, 2);
+        let begin = |project| {
+            let account = budget.account();
+            account.begin_call(project).map(|()| account)
+        };
+        let (first, second) = (begin(1).unwrap(), begin(1).unwrap());
+        let (clone, part) = (first.clone(), first.another());
+        part.begin_call(1).unwrap();
+        first.begin_call(1).unwrap();
+        assert_eq!(begin(1).unwrap_err(), Exhausted::Calls(2));
+        begin(2).unwrap();
+        drop((first, part));
+        begin(1).unwrap_err();
+        drop(clone);
+        begin(1).unwrap();
+        drop(second);
     }
 }

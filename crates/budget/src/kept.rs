@@ -29,6 +29,16 @@ impl AsRef<[u8]> for Owned {
     }
 }
 
+// === impl Account ===
+
+impl Account {
+    /// The same bytes, which keep the account for as long as any part of them is there.
+    #[must_use]
+    pub fn keep(self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Owned { bytes, _account: self })
+    }
+}
+
 // === impl Kept ===
 
 impl<B> Kept<B> {
@@ -46,7 +56,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Kept<B> {
         let account = self.account.clone();
         let frame = ready!(account.sync_scope(|| Pin::new(&mut self.body).poll_frame(context)));
         let kept = |bytes| match account.held() > SMALL {
-            true => Bytes::from_owner(Owned { bytes, _account: account.clone() }),
+            true => account.clone().keep(bytes),
             // Not worth an allocation: what a connection buffers is bounded by itself.
             false => bytes,
         };

@@ -1,4 +1,5 @@
-//! A budget for the bytes that calls hold in memory at once, and the bounded reading of bodies.
+//! A budget for the calls that are under way and the bytes that they hold in memory at once, and the bounded reading of
+//! bodies.
 //!
 //! A server has one [`Budget`]. Each request has an [`Account`] of it, which travels with the request's task. Code that
 //! reads a body into memory does so with [`read`], which is bounded in bytes, in JSON values and in time, and holds
@@ -6,10 +7,13 @@
 //! long as the request is worked on and its answer is sent ([`Kept`]).
 
 mod account;
+mod growing;
 mod kept;
+mod ledger;
 mod read;
 mod values;
 
 pub use account::{Account, Budget, Exhausted, SMALL};
+pub use growing::Growing;
 pub use kept::Kept;
 pub use read::{Limits, Pace, ReadError, read};

@@ -13,6 +13,8 @@ const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
 const LABELS: usize = 64;
 const LABEL_VALUE: usize = 256;
+/// The bytes of all labels of one thing: lists have them whole.
+const LABELS_BYTES: usize = 16 * 1024;
 const NAME: usize = 128;
 const VARIABLES: usize = 256;
 const VARIABLE_NAME: usize = 256;
@@ -103,6 +105,9 @@ pub(crate) fn workspace_name_is_fine(name: &str) -> Result<(), InvalidField> {
 pub(crate) fn labels_are_fine(labels: &BTreeMap<String, String>) -> Result<(), InvalidField> {
     if labels.len() > LABELS {
         return Err(invalid("labels", format!("takes {LABELS} labels at most")));
+    }
+    if labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > LABELS_BYTES {
+        return Err(invalid("labels", format!("takes {LABELS_BYTES} bytes at most in all, keys and values together")));
     }
     for (key, value) in labels {
         if !is_label_key(key) {

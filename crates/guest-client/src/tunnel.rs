@@ -17,7 +17,7 @@ use tokio_util::{
 
 use crate::{
     Guest, GuestCallError, body,
-    call::{QUICK, accepted, send, with_query},
+    call::{QUICK, accepted, room_for_stream, send, with_query},
 };
 
 /// Pieces between the caller and the connection.
@@ -33,6 +33,7 @@ impl Guest {
     /// `not_running` from the guest when nothing listens there.
     pub async fn tunnel(&self, port: u16) -> Result<ByteStream, GuestCallError> {
         let path = with_query(routes::TUNNEL, &TunnelQuery { port })?;
+        let room = room_for_stream().await?;
         let deadline = Instant::now() + QUICK;
         let sender = std::sync::Mutex::new(None);
         let request = || {
@@ -49,8 +50,8 @@ impl Guest {
         let pieces = pieces.ok_or_else(|| GuestCallError::Nonsense("a stream without a sender".to_owned()))?;
         let connection = answer.connection;
         let output = answer.response.into_body().into_data_stream().map(move |data| {
-            // Held so that the connection stays while the tunnel is used.
-            let _ = &connection;
+            // Held so that the connection, and the room for what it has in memory, stay while the tunnel is used.
+            let _ = (&connection, &room);
             data.map_err(io::Error::other)
         });
         let input = PollSender::new(pieces).sink_map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe));

@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use chrono::Utc;
+use emergent_budget::Budget;
 use emergent_core::{NoRoom, Workspaces};
 use emergent_guest_client::Guest;
 use emergent_guest_proto::ChildId as GuestChildId;
@@ -65,7 +66,8 @@ pub struct Named {
 }
 
 impl Hosting {
-    /// Starts the service: every server that this process drives is brought up, all at once, in the background.
+    /// Starts the service: every server that this process drives is brought up, all at once, in the background. What
+    /// servers write is held on the budget.
     ///
     /// # Errors
     /// [`StoreError`] when the rows cannot be read.
@@ -74,8 +76,9 @@ impl Hosting {
         store: Store,
         provider: Option<Arc<dyn Provider>>,
         workspaces: Workspaces,
+        budget: Budget,
     ) -> Result<Self, StoreError> {
-        let hosting = Self { inner: Arc::new(Inner::new(config, store, provider, workspaces)) };
+        let hosting = Self { inner: Arc::new(Inner::new(config, store, provider, workspaces, budget)) };
         let inner = &hosting.inner;
         if inner.config.enabled {
             for row in inner.store.mcp_servers_of(inner.store.server_id()).await? {

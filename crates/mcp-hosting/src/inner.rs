@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use emergent_budget::Budget;
 use emergent_core::Workspaces;
 use emergent_guest_client::{Guest, Open};
 use emergent_mcp::Bridge;
@@ -32,6 +33,8 @@ const UNRESPONSIVE: u32 = 3;
 /// The service behind the facade.
 pub(crate) struct Inner {
     pub(crate) config: HostingConfig,
+    /// Holds what servers write.
+    pub(crate) budget: Budget,
     pub(crate) store: Store,
     pub(crate) provider: Option<Arc<dyn Provider>>,
     /// The core, under whose lease hosting acts.
@@ -122,9 +125,11 @@ impl Inner {
         store: Store,
         provider: Option<Arc<dyn Provider>>,
         workspaces: Workspaces,
+        budget: Budget,
     ) -> Self {
         Self {
             config,
+            budget,
             store,
             provider,
             ownership: workspaces.changes_of_ownership(),

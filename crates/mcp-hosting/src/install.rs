@@ -43,23 +43,22 @@ pub(crate) async fn lacks_node(guest: &Guest) -> Result<bool, InstallError> {
     Ok(run(guest, &looking, BTreeMap::new()).await?.exit_code != Some(0))
 }
 
-/// Fetches Node.js into its volume, unless it is there already.
-pub(crate) async fn node(guest: &Guest, environment: &[(String, String)]) -> Result<(), InstallError> {
-    let env: BTreeMap<String, String> = environment.iter().cloned().collect();
-    checked(run(guest, NODE, env).await?)
+/// Fetches Node.js into its volume, unless it is there.
+pub(crate) async fn node(guest: &Guest, environment: &BTreeMap<String, String>) -> Result<(), InstallError> {
+    checked(run(guest, NODE, environment.clone()).await?)
 }
 
 /// Installs a package, unless the volume has the same one already.
 pub(crate) async fn package(
     guest: &Guest,
     package: &McpPackage,
-    environment: &[(String, String)],
+    environment: &BTreeMap<String, String>,
 ) -> Result<(), InstallError> {
     let script = match package.registry {
         PackageRegistry::Npm => NPM,
         PackageRegistry::Pypi => PYPI,
     };
-    let mut env: BTreeMap<String, String> = environment.iter().cloned().collect();
+    let mut env = environment.clone();
     env.insert("DIRECTORY".to_owned(), DIRECTORY.to_owned());
     env.insert("PACKAGE".to_owned(), package.requirement.clone());
     env.insert("CONSTRAINTS".to_owned(), package.constraints.join("\n"));

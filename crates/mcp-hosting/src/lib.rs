@@ -24,7 +24,7 @@ mod shares;
 mod step;
 mod validate;
 
-pub use config::HostingConfig;
+pub use config::{HostingConfig, InstallVariable};
 pub use error::{HostingError, ServerCallError};
 pub use hosting::{Hosting, Named};
 pub use seal::{SecretKey, UnusableKey};

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use emergent_guest_client::Guest;
+use emergent_budget::Exhausted;
+use emergent_guest_client::{Guest, GuestCallError};
 use emergent_mcp::SessionOwner;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited, combinators::UnsyncBoxBody};
@@ -48,6 +49,8 @@ const ANSWERED: [HeaderName; 7] = [
 ];
 /// The media types of the protocol's answers.
 const ANSWERS: [&str; 2] = ["application/json", "text/event-stream"];
+/// The buffer of the connection to a server, in bytes; a head is no longer.
+const BUFFER: usize = 64 * 1024;
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// Passes requests on to one server.
@@ -59,6 +62,15 @@ pub(crate) struct Proxy {
     sessions: SessionKey,
     /// Cancelled when the server is ended: streams under way end.
     over: CancellationToken,
+}
+
+/// Why a request was not passed on.
+#[derive(Debug)]
+enum PassError {
+    /// There is no room for what its answer has in memory.
+    Busy(Exhausted),
+    /// The server cannot be reached, for this reason.
+    Unreachable(String),
 }
 
 // === impl Proxy ===
@@ -127,7 +139,14 @@ impl Proxy {
     {
         match timeout(patience, self.pass_on(request)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(reason)) => refusal(StatusCode::BAD_GATEWAY, &format!("the server cannot be reached: {reason}")),
+            Ok(Err(PassError::Busy(exhausted))) => {
+                let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, &exhausted.to_string());
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+                response
+            }
+            Ok(Err(PassError::Unreachable(reason))) => {
+                refusal(StatusCode::BAD_GATEWAY, &format!("the server cannot be reached: {reason}"))
+            }
             Err(_) => {
                 let seconds = patience.as_secs_f32();
                 let text = format!(
@@ -139,13 +158,17 @@ impl Proxy {
         }
     }
 
-    async fn pass_on<B>(&self, request: Request<B>) -> Result<Response<EndpointBody>, String>
+    async fn pass_on<B>(&self, request: Request<B>) -> Result<Response<EndpointBody>, PassError>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,
     {
-        let tunnel = self.guest.tunnel(self.port).await.map_err(|error| chain(&error))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(tunnel)).await.map_err(|error| chain(&error))?;
+        let tunnel = self.guest.tunnel(self.port).await.map_err(|error| match error {
+            GuestCallError::Exhausted(exhausted) => PassError::Busy(exhausted),
+            error => PassError::unreachable(&error),
+        })?;
+        let handshake = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(tunnel)).await;
+        let (mut sender, connection) = handshake.map_err(|error| PassError::unreachable(&error))?;
         let over = self.over.clone();
         tokio::spawn(async move {
             // A connection that breaks is seen by whoever reads the answer.
@@ -153,18 +176,18 @@ impl Proxy {
         });
         let (mut head, body) = request.into_parts();
         let query = head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-        let uri: Uri =
-            format!("{}{query}", self.path).parse().map_err(|error: http::uri::InvalidUri| error.to_string())?;
-        head.uri = uri;
+        let uri = format!("{}{query}", self.path).parse::<Uri>();
+        head.uri = uri.map_err(|error| PassError::unreachable(&error))?;
         head.version = http::Version::HTTP_11;
         for name in NOT_PASSED_ON {
             head.headers.remove(name);
         }
-        let host = HeaderValue::try_from(format!("localhost:{}", self.port)).map_err(|error| error.to_string())?;
-        head.headers.insert(header::HOST, host);
+        let host = HeaderValue::try_from(format!("localhost:{}", self.port));
+        head.headers.insert(header::HOST, host.map_err(|error| PassError::unreachable(&error))?);
         let body = Limited::new(body.map_err(std::io::Error::other).boxed_unsync(), self.body_limit);
         let body = body.map_err(std::io::Error::other).boxed_unsync();
-        let response = sender.send_request(Request::from_parts(head, body)).await.map_err(|error| chain(&error))?;
+        let response = sender.send_request(Request::from_parts(head, body)).await;
+        let response = response.map_err(|error| PassError::unreachable(&error))?;
         let (head, body) = response.into_parts();
         // The sender stays for as long as the body is read, or its connection would end.
         let body = body.map_frame(move |frame| {
@@ -172,6 +195,14 @@ impl Proxy {
             frame
         });
         Ok(Response::from_parts(head, body.map_err(|error| Box::new(error) as BodyError).boxed_unsync()))
+    }
+}
+
+// === impl PassError ===
+
+impl PassError {
+    fn unreachable(error: &dyn std::error::Error) -> Self {
+        Self::Unreachable(chain(error))
     }
 }
 

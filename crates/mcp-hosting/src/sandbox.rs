@@ -136,7 +136,7 @@ impl Inner {
     /// A server that was made before keeps its volumes as they are, and brings its own Node.js if there is none.
     async fn install(&self, entry: &Entry, row: &McpServerRow, package: &McpPackage) -> Result<(), MakeError> {
         let spec = SandboxSpec { network: NetworkPolicy::Outbound, ..self.spec(row)? };
-        let environment = &self.config.install_environment;
+        let environment = &self.config.install_environment_of(&self.store.projects_name(row.project).await?);
         self.create(entry, row, &spec).await?;
         let is_new = row.made_revision.is_none();
         if is_new && package.registry == PackageRegistry::Npm && install::lacks_node(&entry.guest).await? {

@@ -16,6 +16,8 @@ const GIB: u64 = 1 << 30;
 const COMMAND: usize = 128 * 1024;
 const VOLUMES: usize = 16;
 const CONSTRAINTS: usize = 1_000;
+/// The constraints of a package together, in bytes: lists have them whole.
+const CONSTRAINTS_BYTES: usize = 64 * 1024;
 const LONGEST_CALL: Duration = Duration::from_secs(60 * 60);
 
 /// The default settings of a server.
@@ -180,6 +182,9 @@ fn package(package: &McpPackage) -> Result<(), HostingError> {
     let texts = std::iter::once(&package.requirement).chain(&package.constraints);
     if package.constraints.len() > CONSTRAINTS {
         return Err(HostingError::invalid("package.constraints", "there are more than 1000"));
+    }
+    if package.constraints.iter().map(String::len).sum::<usize>() > CONSTRAINTS_BYTES {
+        return Err(HostingError::invalid("package.constraints", "they take more than 64 KiB in all"));
     }
     for text in texts {
         // Whatever begins with - would be an option of the installer.

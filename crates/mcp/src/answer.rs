@@ -14,7 +14,7 @@ use http_body_util::{BodyExt as _, Empty, Full, StreamBody, combinators::UnsyncB
 use tokio::time::timeout;
 
 use crate::{
-    outlet::{Event, Reader},
+    outlet::{Event, Reader, Receipt},
     rpc,
 };
 
@@ -81,7 +81,7 @@ pub(crate) fn json(status: StatusCode, message: Bytes) -> Answer {
 /// A message of the server as the whole answer; its receipt goes with the body.
 pub(crate) fn json_event(status: StatusCode, event: Event) -> Answer {
     let Event { line, receipt, .. } = event;
-    json(status, line).map(|body| {
+    json(status, Receipt::keep(receipt.as_ref(), line)).map(|body| {
         body.map_frame(move |frame| {
             let _ = &receipt;
             frame
@@ -135,7 +135,8 @@ pub(crate) fn events(reader: Reader, resumable: Option<Resumable>, keep_alive: D
                 Ok(None) => return None,
                 Ok(Some(event)) => {
                     receipt = event.receipt;
-                    encode(resumable.as_ref(), reader.stream(), event.next, &event.line)
+                    let text = encode(resumable.as_ref(), reader.stream(), event.next, &event.line);
+                    Receipt::keep(receipt.as_ref(), text)
                 }
                 Err(_) => Bytes::from_static(b": keep-alive\n\n"),
             },

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-/// The longest message that a server may write, in bytes; a longer one is dropped up to its end, and its caller is
-/// told.
+use emergent_budget::Account;
+
+/// The longest message that a server may write, in bytes; a longer one is dropped up to its end, and its caller is told.
 pub const LINE_LIMIT: usize = 16 << 20;
 
 /// The least number of unacknowledged bytes of output that a launcher keeps: one message of the longest kind, and the
@@ -56,6 +57,9 @@ pub struct BridgeConfig {
     pub allowed_hosts: Option<Vec<String>>,
     /// The era of the server, where the owner knows it from before (see [`BridgeEvent::Era`](crate::BridgeEvent)).
     pub era: Option<crate::Era>,
+    /// An account of whoever the server belongs to: messages of it that are longer than
+    /// [`SMALL`](emergent_budget::SMALL) are held on others like it until their clients have them. `None` holds nothing.
+    pub account: Option<Account>,
 }
 
 /// The way in which sessions share children.
@@ -91,6 +95,7 @@ impl Default for BridgeConfig {
             allowed_origins: Some(Vec::new()),
             allowed_hosts: Some(Vec::new()),
             era: None,
+            account: None,
         }
     }
 }

@@ -32,6 +32,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use emergent_budget::Account;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use serde_json::value::RawValue;
@@ -82,6 +83,9 @@ pub trait Upstreams: Send + Sync + 'static {
     /// The result of a list, from a warm process of the server that is nobody's session: `null` where the process
     /// refuses, `None` where there is no such process or no answer in time. Parameters are JSON.
     async fn list_warm(&self, server: &str, method: &str, params: &str) -> Option<Box<RawValue>>;
+
+    /// An account of the caller's: long messages of servers are held on others like it. `None` holds nothing.
+    fn account(&self) -> Option<Account>;
 }
 
 /// The launcher of gateways: one for each session, and one for all requests without a session.

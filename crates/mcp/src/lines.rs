@@ -1,6 +1,7 @@
 //! Lines from chunks, of bounded length.
 
 use bytes::{Bytes, BytesMut};
+use emergent_budget::Exhausted;
 
 /// How many bytes of a dropped line are kept at its start and at its end, to find out which request it answered.
 const TRACE: usize = 512;
@@ -27,11 +28,13 @@ pub(crate) enum Line {
     Dropped(Dropped),
 }
 
-/// A line that was too long to be kept.
+/// A line that was too long to be kept, or could not be held.
 #[derive(Debug)]
 pub(crate) struct Dropped {
     /// The number of the line's bytes, without its end.
     pub(crate) length: usize,
+    /// Why it could not be held, if it was not too long.
+    pub(crate) unheld: Option<Exhausted>,
     head: Vec<u8>,
     tail: Vec<u8>,
 }
@@ -77,12 +80,24 @@ impl Lines {
             return Some((line, end));
         }
         if self.dropping.is_some() || self.buffer.len() > self.limit {
-            self.dropping.get_or_insert_with(Dropped::new).add(&self.buffer);
-            self.discarded += self.buffer.len();
-            self.buffer = BytesMut::new();
+            self.drop_unfinished();
         }
         self.searched = self.buffer.len();
         None
+    }
+
+    /// Drops the line whose end has not come, because it cannot be held.
+    pub(crate) fn give_up(&mut self, why: Exhausted) {
+        self.drop_unfinished().unheld = Some(why);
+        self.searched = 0;
+    }
+
+    fn drop_unfinished(&mut self) -> &mut Dropped {
+        let part = std::mem::take(&mut self.buffer);
+        self.discarded += part.len();
+        let dropped = self.dropping.get_or_insert_with(Dropped::new);
+        dropped.add(&part);
+        dropped
     }
 }
 
@@ -90,7 +105,7 @@ impl Lines {
 
 impl Dropped {
     fn new() -> Self {
-        Self { length: 0, head: Vec::new(), tail: Vec::new() }
+        Self { length: 0, unheld: None, head: Vec::new(), tail: Vec::new() }
     }
 
     fn add(&mut self, part: &[u8]) {

@@ -22,6 +22,7 @@ use std::{
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use emergent_budget::Growing;
 use tokio::{
     sync::{
         Notify,
@@ -388,6 +389,7 @@ impl Link {
         let mut exited = std::pin::pin!(self.child.exited());
         let mut exit = None;
         let (delivered, mut unacknowledged) = (Arc::new(Notify::new()), Unacknowledged::default());
+        let mut unfinished = Growing::new(self.context.config.account.clone());
         loop {
             let room = self.context.config.line_limit + UNDELIVERED;
             unacknowledged.settle(&mut *reader, room.saturating_sub(lines.unfinished()));
@@ -405,11 +407,18 @@ impl Link {
             lines.push(&chunk);
             drop(chunk);
             while let Some((line, taken)) = lines.next() {
+                let account = unfinished.take();
                 // Only a session finds its answers again: whoever else waits is not known after a restart.
-                let receipt = (self.serves == Serves::Session).then(|| Arc::new(Receipt(Arc::clone(&delivered))));
-                let held = receipt.as_ref().map(Arc::downgrade).unwrap_or_default();
+                let found_again = self.serves == Serves::Session;
+                let receipt = || Arc::new(Receipt { delivered: Arc::clone(&delivered), account: account.clone() });
+                let receipt = (found_again || account.is_some()).then(receipt);
+                let held = receipt.as_ref().filter(|_| found_again).map(Arc::downgrade).unwrap_or_default();
+                drop(account);
                 self.route(line, receipt).await;
                 unacknowledged.add(taken, held);
+            }
+            if let Err(exhausted) = unfinished.hold(lines.unfinished()).await {
+                lines.give_up(exhausted);
             }
             unacknowledged.add(lines.discarded(), Weak::new());
         }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use emergent_budget::Account;
 use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
@@ -51,7 +52,11 @@ pub(crate) struct Event {
 /// A receipt that a message holds until its client has it, or nobody will; a waiter is notified when the last holder
 /// drops it.
 #[derive(Debug)]
-pub(crate) struct Receipt(pub(crate) Arc<Notify>);
+pub(crate) struct Receipt {
+    pub(crate) delivered: Arc<Notify>,
+    /// The account that a long message is held on.
+    pub(crate) account: Option<Account>,
+}
 
 /// The right to read an outlet. Dropping it says that the client has gone.
 pub(crate) struct Reader {
@@ -318,9 +323,21 @@ impl Drop for Reader {
     }
 }
 
+// === impl Receipt ===
+
+impl Receipt {
+    /// The bytes that the client is sent of the message, held until the connection has taken them.
+    pub(crate) fn keep(receipt: Option<&Arc<Self>>, bytes: Bytes) -> Bytes {
+        match receipt.and_then(|receipt| receipt.account.clone()) {
+            Some(account) => account.keep(bytes),
+            None => bytes,
+        }
+    }
+}
+
 impl Drop for Receipt {
     fn drop(&mut self) {
-        self.0.notify_one();
+        self.delivered.notify_one();
     }
 }
 

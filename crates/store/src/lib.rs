@@ -66,6 +66,6 @@ pub use snapshots::{
     UnknownSnapshotState,
 };
 pub use state::{ErrorReason, StateWord, UnknownState, WorkspaceState};
-pub use tokens::{NewToken, Scope, Token, UnknownScope};
+pub use tokens::{MOST_TOKENS, NewToken, NewTokenError, Scope, Token, TokenFilter, UnknownScope};
 pub use usage::{UsageSample, UsageTotals};
 pub use workspaces::{ListFilter, MadeFrom, MadeSandbox, PassedOver, StartClaim, WorkspaceRow, is_label_key};

@@ -5,20 +5,27 @@ use std::{fmt, str::FromStr};
 use chrono::{DateTime, SubsecRound as _, Utc};
 use sea_orm::{
     ActiveValue::Set,
-    ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
-    UpdateMany,
+    ColumnTrait as _, Condition, ConnectionTrait, EntityTrait as _, PaginatorTrait as _, QueryFilter as _,
+    QueryOrder as _, QuerySelect as _, QueryTrait as _, UpdateMany,
     sea_query::{Expr, ExprTrait as _, Func},
 };
+use uuid::Uuid;
 
 use crate::{
-    McpAllowList, ProjectId, Store, StoreError, TokenId,
+    Cursor, McpAllowList, Page, PageRequest, ProjectId, Store, StoreError, TokenId,
     connection::Alone,
-    entity::{token, token_changes},
+    entity::{project, token, token_changes},
     error::Doing as _,
     installation::now,
     words::{from_json, parse, storable, storable_json},
 };
 
+/// How many tokens of a project may work at a time.
+pub const MOST_TOKENS: u64 = 1_000;
+/// How many tokens of a project that work no longer are kept.
+const MOST_ENDED: u64 = 1_000;
+/// How many of them are forgotten with each token that is made.
+const FORGOTTEN_AT_ONCE: u64 = 100;
 /// How many tokens one query looks at: databases bound the parameters of a statement.
 const HASHES_AT_ONCE: usize = 1_000;
 
@@ -37,6 +44,31 @@ pub enum Scope {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no scope is called {0:?}; there are admin:read, admin:write and mcp:use")]
 pub struct UnknownScope(String);
+
+/// Which tokens to list. Every part narrows the list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TokenFilter {
+    /// Those of this project.
+    pub project: Option<ProjectId>,
+    /// Those of the project of this name.
+    pub project_name: Option<String>,
+    /// Those of this name.
+    pub name: Option<String>,
+}
+
+/// Why a token was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum NewTokenError {
+    /// The project has as many tokens as it may have.
+    #[error(
+        "the project has {MOST_TOKENS} tokens that work, and may have no more; revoke some with `emergent token revoke`, or \
+         let them expire (`expires_in_seconds`)"
+    )]
+    TooMany,
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
 /// A token to make.
 #[derive(Debug, Clone)]
@@ -117,15 +149,51 @@ impl Token {
     }
 }
 
+// === impl TokenFilter ===
+
+impl TokenFilter {
+    fn condition(&self) -> Condition {
+        let of_name = |name: &str| {
+            let project = project::Entity::find().select_only().column(project::Column::Id);
+            project.filter(project::Column::Name.eq(name)).into_query()
+        };
+        Condition::all()
+            .add_option(self.project.map(|id| token::Column::ProjectId.eq(id.as_uuid())))
+            .add_option(self.project_name.as_deref().map(|name| token::Column::ProjectId.in_subquery(of_name(name))))
+            .add_option(self.name.as_deref().map(|name| token::Column::Name.eq(name)))
+    }
+}
+
 // === impl Store ===
 
 impl Store {
-    /// Makes a token.
+    /// Makes a token, if the project may have another one. Of those that work no longer, the oldest are forgotten where
+    /// there are many.
     ///
     /// # Errors
-    /// [`StoreError`] when the database fails, also when the hash is there already.
-    pub async fn tokens_create(&self, new: NewToken) -> Result<Token, StoreError> {
-        insert(self.writer.connection(), new).await
+    /// [`NewTokenError`] when the project has too many, or the database fails, also when the hash is there already.
+    pub async fn tokens_create(&self, new: NewToken) -> Result<Token, NewTokenError> {
+        let transaction = self.writer.begin_alone(Alone::Places, "begin recording a token").await?;
+        let (now, of_project) = (now(), token::Column::ProjectId.eq(new.project.as_uuid()));
+        let ended = token::Column::RevokedAt.is_not_null().or(token::Column::ExpiresAt.lte(now));
+        let has_none = token::Column::ExpiresAt.is_null();
+        let works = token::Column::RevokedAt.is_null().and(has_none.or(token::Column::ExpiresAt.gt(now)));
+        let working = token::Entity::find().filter(of_project.clone()).filter(works);
+        if working.count(&transaction).await.doing("count tokens")? >= MOST_TOKENS {
+            return Err(NewTokenError::TooMany);
+        }
+        let newest_first =
+            token::Entity::find().select_only().column(token::Column::Id).filter(of_project).filter(ended);
+        let newest_first = newest_first.order_by_desc(token::Column::CreatedAt).order_by_desc(token::Column::Id);
+        let beyond = newest_first.offset(MOST_ENDED).limit(FORGOTTEN_AT_ONCE).into_tuple::<Uuid>();
+        let beyond = beyond.all(&transaction).await.doing("look for ended tokens")?;
+        if !beyond.is_empty() {
+            let forget = token::Entity::delete_many().filter(token::Column::Id.is_in(beyond));
+            forget.exec(&transaction).await.doing("forget ended tokens")?;
+        }
+        let token = insert(&transaction, new).await?;
+        transaction.commit().await.doing("record a token")?;
+        Ok(token)
     }
 
     /// Makes the first token there ever is. `None`: there has been one, and nothing was made. Of servers that ask at
@@ -143,18 +211,20 @@ impl Store {
         Ok(Some(token))
     }
 
-    /// The tokens of a project, or of all, newest first, revoked ones too.
+    /// A page of tokens, newest first, revoked ones too. `page.limit` is taken as it is.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
-    pub async fn tokens_list(&self, project: Option<ProjectId>) -> Result<Vec<Token>, StoreError> {
-        let mut newest_first =
-            token::Entity::find().order_by_desc(token::Column::CreatedAt).order_by_desc(token::Column::Id);
-        if let Some(project) = project {
-            newest_first = newest_first.filter(token::Column::ProjectId.eq(project.as_uuid()));
+    pub async fn tokens_list(&self, filter: &TokenFilter, page: PageRequest) -> Result<Page<Token>, StoreError> {
+        let mut select = token::Entity::find().filter(filter.condition());
+        if let Some(Cursor { created_at, id }) = page.cursor {
+            let same_instant = token::Column::CreatedAt.eq(created_at).and(token::Column::Id.lt(id));
+            select = select.filter(token::Column::CreatedAt.lt(created_at).or(same_instant));
         }
-        let rows = newest_first.all(self.reader.connection()).await.doing("list tokens")?;
-        rows.into_iter().map(Token::try_from).collect()
+        let newest_first = select.order_by_desc(token::Column::CreatedAt).order_by_desc(token::Column::Id);
+        let rows = newest_first.limit(u64::from(page.limit) + 1).all(self.reader.connection()).await;
+        let rows = rows.doing("list tokens")?.into_iter().map(Token::try_from).collect::<Result<Vec<_>, _>>()?;
+        Ok(Page::cut(rows, page.limit, |token| Cursor { created_at: token.created_at, id: token.id.as_uuid() }))
     }
 
     /// Returns the token with this id, of any project.

@@ -18,9 +18,8 @@ pub(super) async fn run(arguments: WithServer<TokenCommand>) -> Result<(), Clien
     match arguments.command {
         TokenCommand::Create(new) => show_secret(&create(&client, &new).await?, json),
         TokenCommand::Ls { project } => {
-            let of_project: Vec<_> = project.iter().map(|project| ("project", project.as_str())).collect();
-            let tokens: TokenList = client.get_with(TOKENS, &of_project).await?;
-            if json { print::json(&tokens) } else { show(&tokens.items) }
+            let tokens = all(&client, project.as_deref().map(|project| ("project", project))).await?;
+            if json { print::json(&TokenList { items: tokens, next_cursor: None }) } else { show(&tokens) }
         }
         TokenCommand::Rotate { given } => {
             let id = meant(&client, &given).await?;
@@ -45,8 +44,24 @@ async fn meant(client: &Client, given: &str) -> Result<Uuid, ClientError> {
     if let Ok(id) = Uuid::try_parse(given) {
         return Ok(id);
     }
-    let tokens: TokenList = client.get(TOKENS).await?;
-    choose(&tokens.items, given)
+    choose(&all(client, Some(("name", given))).await?, given)
+}
+
+/// All tokens that a condition finds, over all pages.
+async fn all(client: &Client, condition: Option<(&str, &str)>) -> Result<Vec<TokenView>, ClientError> {
+    let mut tokens = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut query = vec![("limit", "200")];
+        query.extend(condition);
+        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+        let page: TokenList = client.get_with(TOKENS, &query).await?;
+        tokens.extend(page.items);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            return Ok(tokens);
+        }
+    }
 }
 
 /// Revoked tokens have had their names; those that are in use go before them.

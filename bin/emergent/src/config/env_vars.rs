@@ -186,6 +186,9 @@ variables! {
     Server EMERGENT_MCP_IDLE_MIN = "30", "a number of minutes from 0.02 to 525600";
     /// Variables of the installation of packages in MCP servers, such as a mirror's address.
     Server EMERGENT_MCP_INSTALL_ENV = "", "NAME=VALUE separated by commas, such as PIP_INDEX_URL=https://mirror.example/simple";
+    /// The same for the packages of one project alone, such as its login at a registry: only that project's installation
+    /// scripts can read them. Those of a project go before those of all.
+    Server EMERGENT_MCP_INSTALL_ENV_OF_PROJECTS(secret) = "", "PROJECT:NAME=VALUE separated by commas, such as team-red:NPM_TOKEN=npm_…";
     /// The guest binary that is put into workspaces. Empty: `emergent-guest` beside this program.
     Server EMERGENT_GUEST_PATH = "", "the path of a static executable";
     /// What is logged.
@@ -193,7 +196,8 @@ variables! {
     /// How it is logged.
     Server EMERGENT_LOG_FORMAT = "text", "text or json";
     /// Connections that the server has at once, if the limit on its file descriptors is twice as much. A new one displaces
-    /// one that has nothing under way; a sixteenth is for this machine alone.
+    /// one that has nothing under way; a sixteenth is for this machine alone. One project has at most a quarter as many calls
+    /// under way.
     Server EMERGENT_MAX_CONNECTIONS = "4096", "a whole number from 16 to 1000000";
     /// Connections that one address has at once, if it is not this machine's.
     Server EMERGENT_MAX_CONNECTIONS_PER_ADDRESS = "256", "a whole number from 1 to 1000000";

@@ -6,7 +6,7 @@ use emergent_api::{rates::RateLimit, size::ByteSize};
 use emergent_core::{ArgumentLevel, AuditConfig, CoreConfig, DeploymentMode};
 use emergent_firecracker_manager::{Host, ManagerConfig};
 use emergent_guest_proto::WorkspaceDefaults;
-use emergent_mcp_hosting::{HostStep, SecretKey};
+use emergent_mcp_hosting::{HostStep, InstallVariable, SecretKey};
 use emergent_provider::{Fault as FaultPoint, ImageRef, Isolation, ProviderKind, ResourceLimits};
 use emergent_provider_docker::IpNet;
 use emergent_store::{DatabaseUrl, IdleAction, IdlePolicy};
@@ -115,7 +115,7 @@ impl Reading<'_> {
             body_limit,
             max_sessions: self.whole(env_vars::EMERGENT_MCP_MAX_SESSIONS, 1, 256),
             idle_after: Duration::from_secs_f64(60.0 * minutes),
-            install_environment: self.pairs(env_vars::EMERGENT_MCP_INSTALL_ENV),
+            install_environment: self.install_environment(),
         }
     }
 
@@ -400,6 +400,27 @@ impl Reading<'_> {
     }
 
     /// Variables and their values.
+    /// The variables of all projects, and of some.
+    fn install_environment(&mut self) -> Vec<InstallVariable> {
+        let of_all = self.pairs(env_vars::EMERGENT_MCP_INSTALL_ENV).into_iter();
+        let mut variables: Vec<_> =
+            of_all.map(|(name, value)| InstallVariable { project: None, name, value }).collect();
+        let read = |pair: &str| {
+            let (project, pair) = pair.split_once(':').filter(|(project, _)| !project.is_empty())?;
+            let (name, value) = pair.split_once('=').filter(|(name, _)| !name.is_empty())?;
+            Some(InstallVariable { project: Some(project.to_owned()), name: name.to_owned(), value: value.to_owned() })
+        };
+        let of_some = self.optional(env_vars::EMERGENT_MCP_INSTALL_ENV_OF_PROJECTS, |text| {
+            let parts = text.split(',').map(str::trim).enumerate().filter(|(_, part)| !part.is_empty());
+            let read = |(at, part): (usize, &str)| {
+                read(part).ok_or_else(|| format!("its part {} is not PROJECT:NAME=VALUE", at + 1))
+            };
+            parts.map(read).collect::<Result<Vec<_>, _>>()
+        });
+        variables.extend(of_some.into_iter().flatten());
+        variables
+    }
+
     fn pairs(&mut self, variable: &'static Variable) -> Vec<(String, String)> {
         let read = |pair: &str| {
             let (name, value) = pair.split_once('=').filter(|(name, _)| !name.is_empty())?;

@@ -66,8 +66,14 @@ impl Server {
 
     /// One with more flags.
     pub(crate) fn start_with(directory: TempDir, flags: &[&str]) -> Self {
+        Self::start_set(directory, flags, &[])
+    }
+
+    /// One with more flags, and settings in its environment.
+    pub(crate) fn start_set(directory: TempDir, flags: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut command = emergent(&["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
-        let mut child = command.arg(directory.path()).args(flags).stderr(Stdio::piped()).spawn().unwrap();
+        command.arg(directory.path()).args(flags).envs(settings.iter().copied());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (sender, log) = mpsc::channel();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -86,6 +92,11 @@ impl Server {
                 return line;
             }
         }
+    }
+
+    /// Where it listens, such as `127.0.0.1:7070`.
+    pub(crate) fn address(&self) -> &str {
+        self.url.split("://").nth(1).unwrap()
     }
 
     pub(crate) fn token_file(&self) -> PathBuf {

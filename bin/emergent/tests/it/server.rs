@@ -1,6 +1,11 @@
 //! A server without workspaces, and the commands that need no more.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -113,4 +118,39 @@ fn an_mcp_server_needs_something_to_run() {
     let nothing = server.client(&["mcp", "add", "clock"]);
     assert_eq!((nothing.status, nothing.stdout.as_str()), (Some(1), ""));
     assert!(nothing.stderr.contains("emergent mcp add clock --pypi mcp-server-time"), "{}", nothing.stderr);
+}
+
+#[test]
+fn a_project_with_uploads_under_way_on_every_connection_keeps_nobody_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start_set(directory, &[], &[("EMERGENT_MAX_CONNECTIONS", "32")]);
+    let create = ["token", "create", "--name", "t", "--scope", "admin:write", "--project", "greedy"];
+    let greedy = server.client(&create).stdout.trim().to_owned();
+    let head = format!(
+        "POST /api/v1/tokens HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {greedy}\r\n\
+         content-type: application/json\r\ncontent-length: 1000\r\n\r\n{{"
+    );
+    let uploads: Vec<_> = (0..32)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.address()).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let refused = |mut stream: &TcpStream| {
+        let mut answer = [0; 12];
+        stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+        stream.read(&mut answer).is_ok() && &answer == b"HTTP/1.1 429"
+    };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut told = 0;
+    // A quarter of the connections may be in use by one project; the server closes no upload for another.
+    while told < 24 && Instant::now() < deadline {
+        told += uploads.iter().filter(|stream| refused(stream)).count();
+    }
+    assert_eq!(told, 24);
+    for _ in 0..24 {
+        let victim = server.client(&["token", "ls"]);
+        assert_eq!(victim.status, Some(0), "{}", victim.stderr);
+    }
 }

@@ -20,6 +20,7 @@ use axum::{
     routing::{MethodRouter, any},
 };
 use bytes::Bytes;
+use emergent_budget::Account;
 use emergent_mcp::{
     Bridge, BridgeConfig, Catalogues, Era, Gateway, LINE_LIMIT, SessionOwner, Upstream, UpstreamBody, Upstreams,
 };
@@ -46,14 +47,17 @@ pub(crate) const PATH: &str = "/mcp";
 const GRACE: Duration = Duration::from_secs(5);
 /// How long a warm process of a server may take to list what it offers, in milliseconds.
 const WARM_MS: u64 = 10_000;
-/// The most gateways that are kept, each for one token.
+/// The most gateways that are kept, each for one token. One more takes the place of one of the project that has most.
 const MOST: usize = 1_000;
 
 /// The gateways of those tokens that have used one lately.
 #[derive(Default)]
-pub(super) struct Gateways {
-    of_tokens: Mutex<HashMap<TokenId, Arc<OfToken>>>,
-    /// What servers offer, whichever token has found it.
+pub(super) struct Gateways(Mutex<HashMap<ProjectId, OfProject>>);
+
+#[derive(Default)]
+struct OfProject {
+    tokens: HashMap<TokenId, Arc<OfToken>>,
+    /// What its servers offer, whichever token has found it.
     catalogues: Arc<Catalogues>,
 }
 
@@ -123,42 +127,65 @@ impl Gateways {
         endpoints: Router,
         state: &ApiState,
     ) -> Arc<OfToken> {
-        let mut all = self.of_tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = all.get(&caller.token_id()) {
+        let (project, token) = (caller.project(), caller.token_id());
+        let mut all = lock(&self.0);
+        if let Some(known) = all.get(&project).and_then(|of_project| of_project.tokens.get(&token)) {
             *lock(&known.used) = Instant::now();
             *lock(&known.servers.authorization) = authorization;
             return Arc::clone(known);
         }
         let idle_after = state.hosting().config().idle_after;
-        let longest_unused = all.iter().map(|(id, it)| (*lock(&it.used), *id)).min().filter(|_| all.len() >= MOST);
-        let unused: Vec<TokenId> = all.iter().filter(|(_, it)| it.is_unused(idle_after)).map(|(id, _)| *id).collect();
-        for id in unused.into_iter().chain(longest_unused.map(|(_, id)| id)) {
-            if let Some(gone) = all.remove(&id) {
-                tokio::spawn(async move { gone.end().await });
-            }
+        let mut gone: Vec<Arc<OfToken>> = Vec::new();
+        for of_project in all.values_mut() {
+            gone.extend(of_project.tokens.extract_if(|_, it| it.is_unused(idle_after)).map(|(_, it)| it));
         }
+        let of_project = all.entry(project).or_default();
+        let catalogues = Arc::clone(&of_project.catalogues);
         let servers = Servers {
             state: state.clone(),
             endpoints,
-            project: caller.project(),
+            project,
             allowed: caller.mcp().cloned(),
             authorization: Mutex::new(authorization),
         };
         let made = OfToken {
             bridge: OnceCell::new(),
             servers: Arc::new(servers),
-            catalogues: Arc::clone(&self.catalogues),
+            catalogues,
             used: Mutex::new(Instant::now()),
         };
-        Arc::clone(all.entry(caller.token_id()).or_insert(Arc::new(made)))
+        let made = Arc::new(made);
+        of_project.tokens.insert(token, Arc::clone(&made));
+        if all.values().map(|of_project| of_project.tokens.len()).sum::<usize>() > MOST {
+            // Where several have as many, the newcomer's own gives one up.
+            let largest = all.iter_mut().max_by_key(|(id, of_project)| (of_project.tokens.len(), **id == project));
+            gone.extend(largest.and_then(|(_, of_project)| of_project.take_longest_unused(token)));
+        }
+        all.retain(|_, of_project| !of_project.tokens.is_empty());
+        drop(all);
+        for gone in gone {
+            tokio::spawn(async move { gone.end().await });
+        }
+        made
     }
 
     /// Ends a token's gateway with all that is open through it. One that comes with a new secret begins anew.
     pub(super) async fn end(&self, token: TokenId) {
-        let gone = lock(&self.of_tokens).remove(&token);
+        let gone = lock(&self.0).values_mut().find_map(|of_project| of_project.tokens.remove(&token));
         if let Some(gone) = gone {
             gone.end().await;
         }
+    }
+}
+
+// === impl OfProject ===
+
+impl OfProject {
+    /// Takes out the gateway that was unused for the longest time, but for the newest one.
+    fn take_longest_unused(&mut self, newest: TokenId) -> Option<Arc<OfToken>> {
+        let others = self.tokens.iter().filter(|(id, _)| **id != newest);
+        let (_, id) = others.map(|(id, it)| (*lock(&it.used), *id)).min()?;
+        self.tokens.remove(&id)
     }
 }
 
@@ -176,6 +203,7 @@ impl OfToken {
             allowed_hosts: None,
             allowed_origins: None,
             era: Some(Era::Modern),
+            account: self.servers.account(),
             ..BridgeConfig::default()
         };
         let servers: Arc<dyn Upstreams> = Arc::clone(&self.servers) as _;
@@ -238,6 +266,12 @@ impl Upstreams for Servers {
         let body = Limited::new(answer.into_body(), LINE_LIMIT + 1024).collect().await.ok()?;
         let McpAnswer { result, .. } = serde_json::from_slice(&body.to_bytes()).ok()?;
         Some(result.unwrap_or_else(|| RawValue::NULL.to_owned()))
+    }
+
+    fn account(&self) -> Option<Account> {
+        let account = self.state.budget().account();
+        account.belongs_to(self.project.as_uuid().as_u128());
+        Some(account)
     }
 }
 

@@ -349,7 +349,7 @@ impl From<GuestCallError> for Refusal {
 impl From<Exhausted> for Refusal {
     fn from(error: Exhausted) -> Self {
         let kind = match error {
-            Exhausted::Project(_) => ProblemKind::TooMuchUnderWay,
+            Exhausted::Project(_) | Exhausted::Calls(_) => ProblemKind::TooMuchUnderWay,
             Exhausted::Server(_) => ProblemKind::ServerBusy,
         };
         Self::new(kind, error.to_string()).retry_after(SOON)

@@ -103,8 +103,8 @@ kinds! {
     BodyTooSlow = "body-too-slow", REQUEST_TIMEOUT, "The body came too slowly";
     /// Your project has called more often than `WORKSPACE_RATE_LIMIT` allows. Try again after `Retry-After` seconds.
     RateLimited = "rate-limited", TOO_MANY_REQUESTS, "The project calls too often";
-    /// The bodies and answers of your project's requests that are under way take all the memory that one project may use.
-    /// Make fewer large calls at a time, and read answers without pauses.
+    /// Your project has as many calls under way as one project may have, or their bodies and answers take all the memory
+    /// that one project may use. Make fewer calls at a time, and read answers without pauses.
     TooMuchUnderWay = "too-much-under-way", TOO_MANY_REQUESTS, "The project has too much under way";
     /// The bodies and answers of requests under way take all the memory that the server has for them
     /// (`EMERGENT_MEMORY_BUDGET`). Try again in a moment. Small calls go on meanwhile.

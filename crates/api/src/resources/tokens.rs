@@ -12,7 +12,10 @@ use axum::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use emergent_core::TokenId;
-use emergent_store::{McpAllowList, NewToken, ProjectId, Scope, Store, Token};
+use emergent_store::{
+    Cursor, InvalidCursor, McpAllowList, NewToken, NewTokenError, Page, PageRequest, ProjectId, Scope, Store, Token,
+    TokenFilter,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -27,6 +30,7 @@ use crate::{
 };
 
 const MOST_MCP_SERVERS: usize = 256;
+const MOST_MCP_SERVERS_BYTES: usize = 16 << 10;
 const MOST_LIFETIME_SECONDS: u64 = 3650 * 24 * 60 * 60;
 
 /// A token to make.
@@ -40,7 +44,8 @@ pub struct CreateToken {
     #[schema(min_items = 1)]
     pub scopes: Vec<ScopeName>,
     /// The hosted MCP servers that it may use, each as `server`, or as `server__tool` for one of its tools alone; all of
-    /// the project's when left out. Only for a token without `admin:write`, which may use everything.
+    /// the project's when left out. Only for a token without `admin:write`, which may use everything. 16 KiB at most in
+    /// all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_items = 256, example = json!(["clock", "files__read_text_file"]))]
     pub mcp_servers: Option<Vec<String>>,
@@ -98,15 +103,24 @@ pub struct TokenWithSecret {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct TokenQuery {
+    /// How many at most; 50 by default.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
     /// Those of the project of this name alone.
     project: Option<String>,
+    /// Those of this name alone.
+    name: Option<String>,
 }
 
-/// The tokens that the caller sees.
+/// A page of the tokens that the caller sees.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenList {
     /// The tokens, newest first, revoked ones too.
     pub items: Vec<TokenView>,
+    /// Send it as `cursor` to get the next page; null when there is none.
+    pub next_cursor: Option<String>,
 }
 
 /// The token that the path names.
@@ -129,7 +143,8 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
 
 /// Makes a token. The secret is in the answer and nowhere else.
 ///
-/// It belongs to your own project, unless your token is of the server's `default` project and names another.
+/// It belongs to your own project, unless your token is of the server's `default` project and names another. A project has
+/// at most 1,000 tokens that work. Of those that were revoked or have expired, the newest 1,000 are listed.
 #[utoipa::path(
     post,
     path = "/api/v1/tokens",
@@ -173,7 +188,7 @@ async fn create_token(
     tag = "tokens",
     security(("token" = ["admin:read"])),
     params(TokenQuery),
-    responses((status = 200, description = "The tokens.", body = TokenList), Usual)
+    responses((status = 200, description = "A page of the tokens.", body = TokenList), Usual)
 )]
 async fn list_tokens(
     caller: Caller<NeedsRead>,
@@ -181,14 +196,14 @@ async fn list_tokens(
     Query(query): Query<TokenQuery>,
 ) -> Result<Json<TokenList>, Refusal> {
     let store = state.tokens().store();
+    let (filter, page) = query.into_store(caller.sees(&state))?;
     let names: HashMap<_, _> =
         store.projects_list().await?.into_iter().map(|project| (project.id, project.name)).collect();
-    let tokens = store.tokens_list(caller.sees(&state)).await?.into_iter().map(|token| {
+    let Page { items, next } = store.tokens_list(&filter, page).await?.map(|token| {
         let project = names.get(&token.project).cloned().unwrap_or_default();
         TokenView::new(token, project)
     });
-    let wanted = |token: &TokenView| query.project.as_ref().is_none_or(|project| *project == token.project);
-    Ok(Json(TokenList { items: tokens.filter(wanted).collect() }))
+    Ok(Json(TokenList { items, next_cursor: next.map(|cursor| cursor.to_string()) }))
 }
 
 /// Revokes a token: it stops working at once, and what is open by it ends. Revoking a revoked one changes nothing.
@@ -272,6 +287,15 @@ async fn project(store: &Store, own: ProjectId, named: Option<String>) -> Result
     }
 }
 
+impl From<NewTokenError> for Refusal {
+    fn from(error: NewTokenError) -> Self {
+        match error {
+            NewTokenError::TooMany => Self::new(ProblemKind::LimitReached, error.to_string()),
+            NewTokenError::Store(error) => error.into(),
+        }
+    }
+}
+
 fn allow_list(entries: Vec<String>) -> Result<McpAllowList, Refusal> {
     let list = McpAllowList::try_from(entries);
     list.map_err(|error| Refusal::of_field(ProblemKind::InvalidValue, "mcp_servers", error.to_string()))
@@ -313,6 +337,10 @@ impl Check for CreateToken {
             if servers.len() > MOST_MCP_SERVERS {
                 faults.add("mcp_servers", "it takes at most 256 names");
             }
+            if servers.iter().map(String::len).sum::<usize>() > MOST_MCP_SERVERS_BYTES {
+                faults
+                    .add("mcp_servers", "its names take more than 16 KiB in all; name servers in place of their tools");
+            }
             if self.scopes.contains(&ScopeName::AdminWrite) {
                 faults
                     .add("mcp_servers", "a token of the scope admin:write may use all servers; leave one of them out");
@@ -326,7 +354,19 @@ impl Check for CreateToken {
 }
 
 impl Check for TokenQuery {
-    fn check(&self, _: &mut Faults) {}
+    fn check(&self, faults: &mut Faults) {
+        faults.range("limit", self.limit, 1..=PageRequest::MOST);
+    }
+}
+
+impl TokenQuery {
+    /// The same of what the caller sees: one project, or all.
+    fn into_store(self, sees: Option<ProjectId>) -> Result<(TokenFilter, PageRequest), Refusal> {
+        let invalid = |error: InvalidCursor| Refusal::of_field(ProblemKind::InvalidValue, "cursor", error.to_string());
+        let cursor = self.cursor.map(|text| text.parse::<Cursor>().map_err(invalid)).transpose()?;
+        let filter = TokenFilter { project: sees, project_name: self.project, name: self.name };
+        Ok((filter, PageRequest { limit: self.limit.unwrap_or(PageRequest::DEFAULT), cursor }))
+    }
 }
 
 // === impl TokenView ===

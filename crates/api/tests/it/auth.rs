@@ -137,9 +137,16 @@ async fn a_token_may_be_limited_to_mcp_servers_and_their_tools() {
     let body = r#"{"name": "agent", "scopes": ["mcp:use"], "mcp_servers": ["files__read", "clock"]}"#;
     let made = api.post("/api/v1/tokens", body).await.json();
     assert_eq!(made["token"]["mcp_servers"], serde_json::json!(["clock", "files__read"]));
+    let tools = |count: usize| {
+        let names: Vec<_> = (0..count).map(|n| format!(r#""files__{n:0>256}""#)).collect();
+        names.join(",")
+    };
+    let many = format!(r#"{{"name": "a", "scopes": ["mcp:use"], "mcp_servers": [{}]}}"#, tools(62));
+    assert_eq!(api.post("/api/v1/tokens", &many).await.status, 201);
     for wrong in [
         r#"{"name": "a", "scopes": ["mcp:use"], "mcp_servers": ["No such name"]}"#,
         r#"{"name": "a", "scopes": ["admin:write"], "mcp_servers": ["clock"]}"#,
+        &format!(r#"{{"name": "a", "scopes": ["mcp:use"], "mcp_servers": [{}]}}"#, tools(64)),
     ] {
         assert_eq!(api.post("/api/v1/tokens", wrong).await.blamed(422, "invalid-value"), ["mcp_servers"]);
     }
@@ -174,6 +181,13 @@ async fn administrators_see_and_end_the_tokens_of_other_projects_and_nobody_else
     };
     assert_eq!(names(&api.token, "").await, ["blue", "red", "test"]);
     assert_eq!(names(&api.token, "?project=team-red").await, ["red"]);
+    assert_eq!(names(&api.token, "?name=blue").await, ["blue"]);
+    let first = api.get("/api/v1/tokens?limit=2").await.json();
+    let rest = format!("?cursor={}", first["next_cursor"].as_str().unwrap());
+    assert_eq!(
+        (first["items"].as_array().unwrap().len(), names(&api.token, &rest).await),
+        (2, vec!["test".to_owned()])
+    );
     assert_eq!(names(&secret(&red), "").await, ["red"]);
     assert_eq!(names(&secret(&red), "?project=team-blue").await, [""; 0]);
     // Another project's token is not there for anybody but them.

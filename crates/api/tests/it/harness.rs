@@ -20,11 +20,16 @@ use tower::ServiceExt as _;
 
 pub(crate) const WORKSPACES: &str = "/api/v1/agent/workspaces";
 
+/// How many calls of a project may be under way.
+pub(crate) const CALLS: usize = 16;
+
 /// A whole API.
 pub(crate) struct Api {
     pub(crate) store: Store,
     /// A token with both scopes.
     pub(crate) token: String,
+    /// What requests hold in memory.
+    pub(crate) budget: Budget,
     router: Router,
     _directory: tempfile::TempDir,
 }
@@ -55,9 +60,10 @@ impl Api {
         }
         let hosts = Hosts::for_listener(([127, 0, 0, 1], 7070).into(), vec!["agents.example".to_owned()]);
         let metrics = PrometheusBuilder::new().build_recorder().handle();
-        let hosting = Hosting::start(hosting(enabled), store.clone(), None, workspaces.clone()).await.unwrap();
+        let budget = Budget::new(192 << 20, CALLS);
+        let hosting = Hosting::start(hosting(enabled), store.clone(), None, workspaces.clone(), budget.clone());
+        let hosting = hosting.await.unwrap();
         let (peers, public_url) = (Peers::default(), None);
-        let budget = Budget::new(192 << 20);
         let parts = ApiParts {
             workspaces,
             hosting,
@@ -66,12 +72,12 @@ impl Api {
             metrics,
             hosts,
             peers,
-            budget,
+            budget: budget.clone(),
             rate_limit,
         };
         let state = ApiState::new(parts);
         let router = emergent_api::router(state).unwrap();
-        let mut api = Self { store, token: String::new(), router, _directory: directory };
+        let mut api = Self { store, token: String::new(), budget, router, _directory: directory };
         api.token = api.new_token(&Scope::ALL).await;
         api
     }

@@ -9,14 +9,17 @@ use std::{
 };
 
 use axum::{
-    body::{Body, Bytes},
+    body::{Body, Bytes, HttpBody as _},
     http::{Request, header},
 };
 use emergent_api::rates::RateLimit;
 use emergent_store::Scope;
-use futures::stream;
+use futures::{
+    StreamExt as _,
+    stream::{self, FuturesUnordered},
+};
 
-use crate::harness::{Answer, Api, WORKSPACES};
+use crate::harness::{Answer, Api, CALLS, WORKSPACES};
 
 /// A body without end, and whether anybody has asked for any of it.
 fn body() -> (Body, Arc<AtomicBool>) {
@@ -106,4 +109,49 @@ async fn a_project_that_calls_too_often_is_told_when_to_try_again_and_holds_nobo
     assert!(refused.headers.contains_key(header::RETRY_AFTER), "{:?}", refused.headers);
     assert_eq!(api.call("GET", "/api/v1/agent/capacity", Some(&other), None).await.status, 200);
     assert_eq!(api.get("/health").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_project_that_has_calls_under_way_on_all_its_connections_leaves_others_theirs() {
+    let api = Api::start().await;
+    let made = r#"{"name": "t", "scopes": ["admin:read"], "project": "other"}"#;
+    let other = api.post("/api/v1/tokens", made).await.json()["secret"].as_str().unwrap().to_owned();
+    let silent = || Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
+    let uploads = (0..=CALLS).map(|_| post(&api, WORKSPACES, Some(&api.token), silent()));
+    let mut uploads: FuturesUnordered<_> = uploads.collect();
+    let refused = uploads.next().await.unwrap();
+    let detail = refused.problem(429, "too-much-under-way").detail;
+    assert!(detail.contains(&format!("{CALLS} calls")), "{detail}");
+    assert!(refused.headers.contains_key(header::RETRY_AFTER), "{:?}", refused.headers);
+    api.get("/api/v1/agent/capacity").await.problem(429, "too-much-under-way");
+    assert_eq!(api.call("GET", "/api/v1/agent/capacity", Some(&other), None).await.status, 200);
+    drop(uploads);
+    assert_eq!(api.get("/api/v1/agent/capacity").await.status, 200);
+}
+
+#[tokio::test]
+async fn an_answer_made_of_rows_is_held_until_its_reader_has_it_or_not_sent() {
+    let api = Api::start().await;
+    let value = "v".repeat(255);
+    for _ in 0..20 {
+        let labels: Vec<_> = (0..60).map(|n| format!("key{n}")).collect();
+        let labels: Vec<_> = labels.iter().map(|key| (key.as_str(), value.as_str())).collect();
+        api.new_row("large", &labels).await;
+    }
+    let list = || {
+        let request = Request::get(WORKSPACES).header(header::AUTHORIZATION, format!("Bearer {}", api.token));
+        api.open(request.body(Body::empty()).unwrap())
+    };
+    let unread = list().await;
+    let length = usize::try_from(unread.body().size_hint().exact().unwrap()).unwrap();
+    assert!(length > 20 * 60 * 255, "{length}");
+    assert_eq!(api.budget.held(), length);
+    drop(unread);
+    assert_eq!(api.budget.held(), 0);
+
+    let rest = api.budget.account();
+    rest.belongs_to(api.store.default_project().as_uuid().as_u128());
+    rest.try_hold(72 << 20).unwrap();
+    api.get(WORKSPACES).await.problem(429, "too-much-under-way");
+    assert_eq!(api.get(&format!("{WORKSPACES}?limit=1")).await.status, 200, "a small one goes on");
 }

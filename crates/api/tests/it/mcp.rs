@@ -154,3 +154,30 @@ async fn streams_and_sessions_at_mcp_end_with_the_secret_that_opened_them() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test]
+async fn a_project_with_many_tokens_ends_its_own_sessions_at_mcp_and_no_others() {
+    let api = Api::start().await;
+    let initialize = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "c", "version": "1" } } });
+    let made = r#"{"name": "t", "scopes": ["mcp:use"], "project": "other"}"#;
+    let other = api.post("/api/v1/tokens", made).await.json()["secret"].as_str().unwrap().to_owned();
+    let open = async |token: &str| {
+        let opened = post(&api, token, "/mcp", &[], initialize.clone()).await;
+        opened.headers["mcp-session-id"].to_str().unwrap().to_owned()
+    };
+    let others = open(&other).await;
+    let first = api.new_token(&[Scope::McpUse]).await;
+    let own = open(&first).await;
+    // With the harness's token, these are all that a project may have.
+    for _ in 2..1_000 {
+        open(&api.new_token(&[Scope::McpUse]).await).await;
+    }
+    open(&api.token).await;
+    let ping = json!({ "jsonrpc": "2.0", "id": 2, "method": "ping" });
+    let status = async |token: &str, session: &str| {
+        post(&api, token, "/mcp", &[("mcp-session-id", session)], ping.clone()).await.status.as_u16()
+    };
+    assert_eq!(status(&other, &others).await, 200);
+    assert_eq!(status(&first, &own).await, 404);
+}

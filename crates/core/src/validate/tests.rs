@@ -103,6 +103,12 @@ fn names_and_labels_are_text_that_can_be_shown() {
     }
     assert_eq!(blamed(&with_label("key", &"v".repeat(257))), "labels.key");
     assert_eq!(blamed(&with_label("key", "\0")), "labels.key");
+    let long = |count: u32| (0..count).map(|n| (format!("key{n:02}"), "v".repeat(251))).collect();
+    let with_long = |count| NewWorkspace { labels: long(count), ..NewWorkspace::default() };
+    assert!(checked(&with_long(64), &[]).is_ok(), "16 KiB");
+    let mut more = with_long(64);
+    more.labels.insert("key00".to_owned(), "v".repeat(252));
+    assert_eq!(blamed(&more), "labels");
     let many = (0..65).map(|number| (format!("k{number}"), String::new())).collect();
     assert_eq!(blamed(&NewWorkspace { labels: many, ..NewWorkspace::default() }), "labels");
 }

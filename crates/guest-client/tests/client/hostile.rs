@@ -190,3 +190,18 @@ async fn answers_are_held_on_the_account_of_the_request_and_no_more_than_it_may_
     drop(account);
     assert_eq!(budget.held(), 0);
 }
+
+#[tokio::test]
+async fn a_tunnel_has_room_for_what_it_may_have_in_memory() {
+    let peer = Peer::new(async |_| raw(StatusCode::OK, String::new()));
+    let budget = Budget::undivided(1 << 20);
+    let tunnel = budget.account().scope(peer.guest().tunnel(80)).await.unwrap();
+    assert_eq!(budget.held(), 320 << 10);
+    drop(tunnel);
+    assert_eq!(budget.held(), 0);
+    let hog = budget.account();
+    hog.try_hold(1 << 20).unwrap();
+    tokio::time::pause();
+    let refused = budget.account().scope(peer.guest().tunnel(80)).await;
+    assert!(matches!(refused, Err(GuestCallError::Exhausted(_))));
+}

@@ -14,8 +14,7 @@ use crate::{error::chain, inner::Endpoint, policy::Next, sandbox::MakeError};
 const STDERR_TAIL: usize = 8 * 1024;
 
 /// The message of a server whose sandbox was ended for its files, and which is not started again by itself.
-const OVER_DISK_LIMIT: &str =
-    "its files take more than its disk limit or have too many names, and its sandbox was ended; raise \
+const OVER_DISK_LIMIT: &str = "its files take more than its disk limit or have too many names, and its sandbox was ended; raise \
      `resource_limits.disk`, or remove it";
 const HOST_DISK_FULL: &str = "it wrote while the host's disk was nearly full (WORKSPACE_DISK_RESERVE), and its sandbox was \
     ended; restart it when there is room";

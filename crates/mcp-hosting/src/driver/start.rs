@@ -156,7 +156,10 @@ impl Driver {
 
     fn bridge_config(&self, row: &McpServerRow, era: Option<Era>) -> BridgeConfig {
         let config = &self.inner.config;
+        let account = self.inner.budget.account();
+        account.belongs_to(row.project.as_uuid().as_u128());
         BridgeConfig {
+            account: Some(account),
             sharing: if row.spec.shared { Sharing::Shared } else { Sharing::PerSession },
             max_sessions: config.max_sessions,
             idle_after: config.idle_after,

@@ -21,7 +21,7 @@ use super::{
     UpstreamBody,
     hub::Hub,
     lists::{Catalogue, Offer},
-    messages::{Came, Messages, whole},
+    messages::{Came, Messages},
 };
 use crate::{
     answer,
@@ -107,9 +107,9 @@ impl Connection {
         let request = modern_request(NEWEST, "server/discover", None).body(line);
         let response = hub.upstreams.ask(server, request.map_err(broken)?).await;
         if is_problem(&response) {
-            return Err(problem(server, response).await);
+            return Err(problem(hub, server, response).await);
         }
-        let answer = last_answer(response).await;
+        let answer = last_answer(hub, response).await;
         let hello = answer.as_ref().and_then(|answer| result_of(&answer.line).ok());
         if let Some(hello) = hello.and_then(|result| serde_json::from_str::<Hello>(result.get()).ok())
             && hello.versions.iter().any(|version| version == NEWEST)
@@ -133,13 +133,13 @@ impl Connection {
         let request = post().body(line).map_err(broken)?;
         let response = hub.upstreams.ask(server, request).await;
         if is_problem(&response) {
-            return Err(problem(server, response).await);
+            return Err(problem(hub, server, response).await);
         }
         let session = response.headers().get(&answer::SESSION).cloned();
         let said = |reason: String| {
             Failure::new(rpc::INTERNAL_ERROR, format!("the server {server:?} began no session: {reason}"))
         };
-        let answer = last_answer(response).await.ok_or_else(|| said("it did not answer".to_owned()))?;
+        let answer = last_answer(hub, response).await.ok_or_else(|| said("it did not answer".to_owned()))?;
         let (version, result) = initialized(&answer).map_err(|error| said(error.to_string()))?;
         let hello: Hello = serde_json::from_str(result.get()).unwrap_or_default();
         let connection = Self::new(server, Speaks::Legacy { session, version }, offered(&hello.capabilities));
@@ -201,18 +201,22 @@ impl Connection {
         let request = request.body(message.line.clone()).map_err(|error| Lost::Failed(broken(error)))?;
         let response = hub.upstreams.ask(&self.server, request).await;
         if is_problem(&response) {
-            return Err(Lost::Failed(problem(&self.server, response).await));
+            return Err(Lost::Failed(problem(hub, &self.server, response).await));
         }
         if response.status() == StatusCode::NOT_FOUND && !self.is_modern() {
             return Err(Lost::Session);
         }
-        let mut messages = Messages::of(response);
+        let mut messages = Messages::of(response, hub.upstreams.account());
         while let Some(came) = messages.next().await {
-            let Came::Message(bytes) = came else {
-                let text =
-                    format!("the server {:?} answered more than {LINE_LIMIT} bytes, which is the limit", self.server);
-                return Err(Lost::Failed(Failure::new(rpc::INTERNAL_ERROR, text)));
+            let what = match came {
+                Came::Message(bytes) => Ok(bytes),
+                Came::TooLong => Err(format!("more than {LINE_LIMIT} bytes, which is the limit")),
+                Came::Unheld(exhausted) => Err(format!("more than can be held: {exhausted}")),
             };
+            let bytes = what.map_err(|what| {
+                let text = format!("the server {:?} answered {what}", self.server);
+                Lost::Failed(Failure::new(rpc::INTERNAL_ERROR, text))
+            })?;
             let Ok(came) = Message::parse(bytes) else { continue };
             match came.kind {
                 Kind::Result | Kind::Error { .. } if came.key() == message.key() => return Ok(came),
@@ -329,7 +333,7 @@ impl Connection {
 
     /// Delivers the messages of the standing stream; an error where the server says that there is no such stream.
     pub(super) async fn hear(self: &Arc<Self>, hub: &Arc<Hub>, response: Response<UpstreamBody>) -> Result<(), ()> {
-        let mut messages = Messages::of(response);
+        let mut messages = Messages::of(response, hub.upstreams.account());
         while let Some(came) = messages.next().await {
             let Came::Message(bytes) = came else { continue };
             match Message::parse(bytes) {
@@ -424,11 +428,11 @@ fn is_problem(response: &Response<UpstreamBody>) -> bool {
 }
 
 /// Turns a problem (RFC 9457) into the failure of a request.
-async fn problem(server: &str, response: Response<UpstreamBody>) -> Failure {
+async fn problem(hub: &Hub, server: &str, response: Response<UpstreamBody>) -> Failure {
     let status = response.status();
-    let body = match whole(response.into_body()).await {
+    let body = match Messages::of(response, hub.upstreams.account()).next().await {
         Some(Came::Message(body)) => body,
-        Some(Came::TooLong) | None => Bytes::new(),
+        Some(Came::TooLong | Came::Unheld(_)) | None => Bytes::new(),
     };
     let Problem { detail } = serde_json::from_slice(&body).unwrap_or_default();
     let why = if detail.is_empty() { status.to_string() } else { detail };
@@ -436,8 +440,8 @@ async fn problem(server: &str, response: Response<UpstreamBody>) -> Failure {
 }
 
 /// The answer in a response to a request of ours.
-async fn last_answer(response: Response<UpstreamBody>) -> Option<Message> {
-    let mut messages = Messages::of(response);
+async fn last_answer(hub: &Hub, response: Response<UpstreamBody>) -> Option<Message> {
+    let mut messages = Messages::of(response, hub.upstreams.account());
     while let Some(came) = messages.next().await {
         let Came::Message(bytes) = came else { continue };
         match Message::parse(bytes) {

@@ -116,6 +116,11 @@ impl Catalogue {
         Self { items: Vec::new(), size: 0, rules: HeaderRules::default(), read: Instant::now() }
     }
 
+    /// The bytes of the items' descriptions.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     /// Adds one page of a server's list; returns the cursor of the next, as JSON, if there is one.
     pub(super) fn add(&mut self, server: &str, offer: Offer, page: &RawValue) -> Option<String> {
         let items = hub::member(page, offer.key())?;

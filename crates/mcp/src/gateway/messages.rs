@@ -1,6 +1,7 @@
 //! The messages in a server's answer, whether it is one of JSON or a stream of events.
 
 use bytes::{Bytes, BytesMut};
+use emergent_budget::{Account, Exhausted, Growing};
 use http::{Response, header::CONTENT_TYPE};
 use http_body_util::BodyExt as _;
 
@@ -14,7 +15,13 @@ use crate::{
 const FIELD: &[u8] = b"data: ";
 
 /// Reads messages one after the other.
-pub(super) enum Messages {
+pub(super) struct Messages {
+    source: Source,
+    /// Holds the next one.
+    growing: Growing,
+}
+
+enum Source {
     Json(Option<UpstreamBody>),
     Events { body: UpstreamBody, lines: Lines, event: Event },
 }
@@ -33,29 +40,33 @@ pub(super) enum Came {
     Message(Bytes),
     /// A message that is longer than any that is passed on; bridges take no longer ones from their children either.
     TooLong,
+    /// One that cannot be held.
+    Unheld(Exhausted),
 }
 
 // === impl Messages ===
 
 impl Messages {
-    /// The messages of an answer that is JSON, or a stream of events.
-    pub(super) fn of(response: Response<UpstreamBody>) -> Self {
+    /// The messages of an answer that is JSON, or a stream of events; long ones are held on accounts like this one.
+    pub(super) fn of(response: Response<UpstreamBody>, account: Option<Account>) -> Self {
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let events = kind.starts_with("text/event-stream");
         let body = response.into_body();
-        if events {
-            Self::Events { body, lines: Lines::new(LINE_LIMIT + FIELD.len() + 1), event: Event::default() }
+        let source = if events {
+            Source::Events { body, lines: Lines::new(LINE_LIMIT + FIELD.len() + 1), event: Event::default() }
         } else {
-            Self::Json(Some(body))
-        }
+            Source::Json(Some(body))
+        };
+        Self { source, growing: Growing::new(account) }
     }
 
     /// The next message; `None` at the end, or where the connection broke. Cancel-safe for events; JSON that was begun
     /// is lost.
     pub(super) async fn next(&mut self) -> Option<Came> {
-        match self {
-            Self::Json(body) => whole(body.take()?).await,
-            Self::Events { body, lines, event } => loop {
+        let Self { source, growing } = self;
+        match source {
+            Source::Json(body) => whole(body.take()?, growing).await,
+            Source::Events { body, lines, event } => loop {
                 while let Some((line, _)) = lines.next() {
                     let Line::Whole(line) = line else {
                         event.too_long = true;
@@ -65,7 +76,9 @@ impl Messages {
                     if line.is_empty() {
                         match std::mem::take(event) {
                             Event { too_long: true, .. } => return Some(Came::TooLong),
-                            Event { data, .. } if !data.is_empty() => return Some(Came::Message(data.into())),
+                            Event { data, .. } if !data.is_empty() => {
+                                return Some(Came::Message(growing.keep(data.into())));
+                            }
                             Event { .. } => {}
                         }
                     } else if let Some(more) = line.strip_prefix(b"data:") {
@@ -75,6 +88,11 @@ impl Messages {
                 let chunk = body.frame().await?.ok()?;
                 if let Ok(chunk) = chunk.into_data() {
                     lines.push(&chunk);
+                }
+                if let Err(exhausted) = growing.hold(event.data.len() + lines.unfinished()).await {
+                    lines.give_up(exhausted);
+                    *event = Event { data: Vec::new(), too_long: true };
+                    return Some(Came::Unheld(exhausted));
                 }
             },
         }
@@ -98,7 +116,7 @@ impl Event {
 }
 
 /// A whole body as a message.
-pub(super) async fn whole(mut body: UpstreamBody) -> Option<Came> {
+async fn whole(mut body: UpstreamBody, growing: &mut Growing) -> Option<Came> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         if let Ok(chunk) = frame.ok()?.into_data() {
@@ -107,8 +125,11 @@ pub(super) async fn whole(mut body: UpstreamBody) -> Option<Came> {
         if whole.len() > LINE_LIMIT {
             return Some(Came::TooLong);
         }
+        if let Err(exhausted) = growing.hold(whole.len()).await {
+            return Some(Came::Unheld(exhausted));
+        }
     }
-    (!whole.is_empty()).then(|| Came::Message(whole.freeze()))
+    (!whole.is_empty()).then(|| Came::Message(growing.keep(whole.freeze())))
 }
 
 #[cfg(test)]
@@ -117,18 +138,20 @@ mod tests {
     use http_body::Frame;
     use http_body_util::StreamBody;
 
+    use emergent_budget::Budget;
+
     use super::*;
 
     async fn read(kind: &str, chunks: &'static [&'static str]) -> Vec<String> {
         let frames = chunks.iter().map(|chunk| Ok(Frame::data(Bytes::from_static(chunk.as_bytes()))));
         let body = StreamBody::new(stream::iter(frames)).boxed_unsync();
         let response = Response::builder().header(CONTENT_TYPE, kind).body(body).expect("a response");
-        let mut messages = Messages::of(response);
+        let mut messages = Messages::of(response, None);
         let mut found = Vec::new();
         while let Some(came) = messages.next().await {
             match came {
                 Came::Message(message) => found.push(String::from_utf8(message.to_vec()).expect("UTF-8")),
-                Came::TooLong => found.push("too long".to_owned()),
+                Came::TooLong | Came::Unheld(_) => found.push("too long".to_owned()),
             }
         }
         found
@@ -146,6 +169,24 @@ mod tests {
         assert_eq!(found[0].len(), LINE_LIMIT);
         assert_eq!(found[1..], ["too long", "too long", "{}"]);
         assert_eq!(read("application/json", chunks).await, ["too long"]);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_held_is_told_and_what_comes_after_it_is_read() {
+        let budget = Budget::undivided(1 << 20);
+        let long = format!("data: {}", "x".repeat(300 << 10));
+        let chunks = [long.clone(), long.clone(), long, "\n\ndata: {}\n\n".to_owned()];
+        let frames = chunks.into_iter().map(|chunk| Ok(Frame::data(Bytes::from(chunk))));
+        let body = StreamBody::new(stream::iter(frames)).boxed_unsync();
+        let response = Response::builder().header(CONTENT_TYPE, "text/event-stream").body(body).expect("a response");
+        let others = budget.account();
+        others.try_hold(200 << 10).expect("room");
+        tokio::time::pause();
+        let mut messages = Messages::of(response, Some(budget.account()));
+        assert!(matches!(messages.next().await, Some(Came::Unheld(_))));
+        assert_eq!(budget.held(), 200 << 10);
+        assert!(matches!(messages.next().await, Some(Came::TooLong)));
+        assert!(matches!(messages.next().await, Some(Came::Message(message)) if message == "{}"));
     }
 
     #[tokio::test]

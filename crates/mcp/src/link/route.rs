@@ -29,7 +29,7 @@ impl Link {
     /// Delivers one line; its receipt is dropped when its recipient has it.
     pub(super) async fn route(&self, line: Line, receipt: Held) {
         let bytes = match line {
-            Line::Dropped(dropped) => return self.too_long(&dropped),
+            Line::Dropped(dropped) => return self.dropped(&dropped),
             Line::Whole(bytes) if bytes.trim_ascii().is_empty() => return,
             Line::Whole(bytes) => bytes,
         };
@@ -171,13 +171,17 @@ impl Link {
         (self.serves == Serves::Session).then(|| self.lock().sessions.first().and_then(Weak::upgrade)).flatten()
     }
 
-    /// Tells the caller whose answer was dropped, or the child whose request was.
-    fn too_long(&self, dropped: &Dropped) {
+    /// Tells the caller whose answer was dropped, or the child whose question was.
+    fn dropped(&self, dropped: &Dropped) {
         let (bytes, limit) = (dropped.length, self.context.config.line_limit);
-        tracing::warn!(child = %self.id(), bytes, limit, "a message of an MCP server is too long and was dropped");
+        let why = match dropped.unheld {
+            Some(exhausted) => format!("and could not be held: {exhausted}"),
+            None => format!("more than the limit of {limit}"),
+        };
+        tracing::warn!(child = %self.id(), bytes, why, "a message of an MCP server was dropped");
         if dropped.has_method() {
             if let Some(id) = dropped.id() {
-                let text = format!("the request has {bytes} bytes, more than the limit of {limit}");
+                let text = format!("the request has {bytes} bytes, {why}");
                 // From the reader, which must not wait for a child that writes and does not read.
                 let _ = self.lines.try_send(framed(&rpc::error(Some(&id), rpc::INVALID_REQUEST, &text)));
             }
@@ -191,7 +195,7 @@ impl Link {
             key.and_then(|key| state.take(&key))
         };
         if let Some(pending) = found {
-            let text = format!("the server's answer has {bytes} bytes, more than the limit of {limit}; it was dropped");
+            let text = format!("the server's answer has {bytes} bytes, {why}; it was dropped");
             pending.outlet.push_now(rpc::error(Some(&pending.id), rpc::INTERNAL_ERROR, &text), true);
         }
     }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use emergent_mcp::{BridgeConfig, BridgeEvent, CallError, LINE_LIMIT, OUTPUT_KEPT, ProcessLauncher};
+use emergent_budget::Budget;
+use emergent_mcp::{BridgeConfig, BridgeEvent, CallError, LINE_LIMIT, OUTPUT_KEPT, ProcessLauncher, Sharing};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -35,6 +36,25 @@ async fn each_misdeed_harms_only_its_caller() {
 
 /// How many bytes an answer of `long_line` to the request 1 has beside its text.
 const AROUND: usize = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":""}]}}"#.len();
+
+#[tokio::test]
+async fn long_messages_are_held_on_their_owners_account_until_their_client_has_them() {
+    let budget = Budget::undivided(8 << 20);
+    for sharing in [Sharing::PerSession, Sharing::Shared] {
+        let bridge = bridge(BridgeConfig { account: Some(budget.account()), sharing, ..quick() }).await;
+        let client = Client::connect(&bridge).await;
+        let unread = client.start(&json!(1), "long_line", &json!({ "bytes": 3 << 20 })).await;
+        assert!(budget.held() >= 3 << 20, "{}", budget.held());
+        // What cannot be held beside it is dropped, and nobody else feels it.
+        let refused = client.call("long_line", json!({ "bytes": 6 << 20 })).await;
+        assert_eq!(refused["error"]["code"], -32603, "{}", refused["error"]);
+        let message = refused["error"]["message"].as_str().unwrap();
+        assert!(message.contains("bytes that it may hold") && message.contains("try again"), "{message}");
+        assert_eq!(client.text("echo", json!({ "text": "next" })).await, "next");
+        assert!(text(unread).await.len() > 3 << 20);
+        until("what was held is given back", || std::future::ready(budget.held() == 0)).await;
+    }
+}
 
 #[tokio::test]
 async fn line_over_the_limit_is_dropped_and_the_process_goes_on_whatever_keeps_its_output() {

@@ -8,6 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use emergent_budget::Account;
 use emergent_mcp::{Bridge, BridgeConfig, Catalogues, Era, Gateway, Upstream, UpstreamBody, Upstreams};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
@@ -93,6 +94,10 @@ impl Upstreams for Servers {
         head.headers.insert("host", "localhost".parse().expect("a value"));
         let answer = bridge.handle(Request::from_parts(head, Full::new(body))).await;
         answer.map(|body| body.map_err(|never| match never {}).boxed_unsync())
+    }
+
+    fn account(&self) -> Option<Account> {
+        None
     }
 }
 

@@ -1,7 +1,10 @@
 //! Tokens.
 
 use chrono::{TimeDelta, Utc};
-use emergent_store::{McpAllowList, NewToken, ProjectId, Scope, TokenId};
+use emergent_store::{
+    MOST_TOKENS, McpAllowList, NewToken, NewTokenError, Page, PageRequest, ProjectId, Scope, Token, TokenFilter,
+    TokenId,
+};
 
 use crate::support::TestStore;
 
@@ -33,12 +36,65 @@ async fn tokens_are_listed_newest_first_for_their_project() {
     let store = TestStore::open().await;
     let older = store.tokens_create(new_token(&store, 1)).await.unwrap();
     let newer = store.tokens_create(new_token(&store, 2)).await.unwrap();
-    assert_eq!(store.tokens_list(Some(store.default_project())).await.unwrap(), [newer, older]);
-    assert_eq!(store.tokens_list(Some(ProjectId::generate())).await.unwrap(), []);
+    let of = |project| TokenFilter { project: Some(project), ..TokenFilter::default() };
+    assert_eq!(list(&store, of(store.default_project())).await, [newer.clone(), older.clone()]);
+    assert_eq!(list(&store, of(ProjectId::generate())).await, []);
     let project = store.projects_ensure("another").await.unwrap();
     let foreign = store.tokens_create(NewToken { project, ..new_token(&store, 3) }).await.unwrap();
-    assert_eq!(store.tokens_list(None).await.unwrap().first(), Some(&foreign));
-    assert_eq!(store.tokens_get(foreign.id).await.unwrap(), Some(foreign));
+    assert_eq!(list(&store, TokenFilter::default()).await, [foreign.clone(), newer.clone(), older.clone()]);
+    assert_eq!(store.tokens_get(foreign.id).await.unwrap(), Some(foreign.clone()));
+    let by_project = TokenFilter { project_name: Some("another".to_owned()), ..TokenFilter::default() };
+    assert_eq!(list(&store, by_project.clone()).await, [foreign]);
+    assert_eq!(list(&store, TokenFilter { project: Some(store.default_project()), ..by_project }).await, []);
+    let by_name = TokenFilter { name: Some(older.name.clone()), ..TokenFilter::default() };
+    assert_eq!(list(&store, by_name).await, [older]);
+}
+
+/// All tokens that a filter finds, read in pages of two.
+async fn list(store: &TestStore, filter: TokenFilter) -> Vec<Token> {
+    let (mut all, mut cursor) = (Vec::new(), None);
+    loop {
+        let Page { items, next } = store.tokens_list(&filter, PageRequest { limit: 2, cursor }).await.unwrap();
+        assert!(items.len() <= 2);
+        all.extend(items);
+        cursor = next;
+        if cursor.is_none() {
+            return all;
+        }
+    }
+}
+
+fn numbered(store: &TestStore, number: u64) -> NewToken {
+    let mut hash = [0; 32];
+    hash[..8].copy_from_slice(&number.to_be_bytes());
+    NewToken { hash, ..new_token(store, 0) }
+}
+
+#[tokio::test]
+async fn a_project_has_no_more_tokens_that_work_than_it_may_have() {
+    let store = TestStore::open().await;
+    let first = store.tokens_create(numbered(&store, 0)).await.unwrap();
+    for number in 1..MOST_TOKENS {
+        store.tokens_create(numbered(&store, number)).await.unwrap();
+    }
+    let refused = store.tokens_create(numbered(&store, MOST_TOKENS)).await;
+    assert!(matches!(refused, Err(NewTokenError::TooMany)), "{refused:?}");
+    let project = store.projects_ensure("another").await.unwrap();
+    store.tokens_create(NewToken { project, ..new_token(&store, 9) }).await.unwrap();
+    store.tokens_revoke(store.default_project(), first.id).await.unwrap();
+    store.tokens_create(numbered(&store, MOST_TOKENS)).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_tokens_that_work_no_longer_the_newest_are_kept() {
+    let store = TestStore::open().await;
+    let expired = |number| NewToken { expires_at: Some(Utc::now()), ..numbered(&store, number) };
+    let first = store.tokens_create(expired(0)).await.unwrap();
+    for number in 1..1_005 {
+        store.tokens_create(expired(number)).await.unwrap();
+    }
+    assert_eq!(store.tokens_get(first.id).await.unwrap(), None);
+    assert_eq!(list(&store, TokenFilter::default()).await.len(), 1_001, "a thousand, and the last one");
 }
 
 #[tokio::test]
@@ -81,7 +137,7 @@ async fn of_servers_that_start_at_once_one_makes_the_first_token() {
     });
     let made = asks.collect::<tokio::task::JoinSet<_>>().join_all().await;
     assert_eq!(made.iter().flatten().count(), 1);
-    assert_eq!(store.tokens_list(Some(store.default_project())).await.unwrap().len(), 1);
+    assert_eq!(list(&store, TokenFilter::default()).await.len(), 1);
 }
 
 #[tokio::test]

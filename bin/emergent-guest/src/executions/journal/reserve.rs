@@ -52,7 +52,8 @@ impl Reserve {
         if disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM * BYTES {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let filled = own_files::create(&self.path, 0o600).and_then(|mut file| io::copy(&mut io::repeat(0).take(BYTES), &mut file));
+        let filled = own_files::create(&self.path, 0o600)
+            .and_then(|mut file| io::copy(&mut io::repeat(0).take(BYTES), &mut file));
         match filled {
             Ok(_) => self.is_kept = true,
             // A part of it is of no use here, and of some to others.

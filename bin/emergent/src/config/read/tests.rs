@@ -139,3 +139,24 @@ fn docker_is_never_spoken_to_in_the_clear_where_tls_is_asked_for() {
     assert!(docker("unix:///var/run/docker.sock", "1").is_ok());
     assert!(read(&[("DOCKER_TLS_VERIFY", "1")]).is_ok());
 }
+
+#[test]
+fn variables_of_installations_are_for_all_projects_or_for_one() {
+    let config = read(&[
+        ("EMERGENT_MCP_INSTALL_ENV", "PIP_INDEX_URL=https://mirror.example/simple?a=b"),
+        ("EMERGENT_MCP_INSTALL_ENV_OF_PROJECTS", "team-red:npm_config_//r.example/:_authToken=t:1, blue:A="),
+    ]);
+    let variables = config.unwrap().mcp.install_environment;
+    let variables: Vec<_> =
+        variables.iter().map(|it| (it.project.as_deref(), it.name.as_str(), it.value.as_str())).collect();
+    assert_eq!(
+        variables,
+        [
+            (None, "PIP_INDEX_URL", "https://mirror.example/simple?a=b"),
+            (Some("team-red"), "npm_config_//r.example/:_authToken", "t:1"),
+            (Some("blue"), "A", ""),
+        ]
+    );
+    let refused = read(&[("EMERGENT_MCP_INSTALL_ENV_OF_PROJECTS", "red:A=1,PASSWORD=hunter2")]).unwrap_err();
+    assert!(refused.contains("PROJECT:NAME=VALUE") && !refused.contains("hunter2"), "{refused}");
+}

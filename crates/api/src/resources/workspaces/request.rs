@@ -31,7 +31,7 @@ pub struct CreateWorkspace {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 128, pattern = r"^[^/:\x00-\x1f\x7f-\x9f]+$")]
     pub name: Option<String>,
-    /// For people and programs; up to 64, keys up to 63 characters, values up to 256.
+    /// For people and programs; up to 64, keys up to 63 characters, values up to 256; 16 KiB at most in all.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Only `agent_workspace` can be made here.
