@@ -1,6 +1,9 @@
 //! Commands: how they run and how they end.
 
-use std::time::{Duration, Instant};
+use std::{
+    os::unix::fs::MetadataExt as _,
+    time::{Duration, Instant},
+};
 
 use emergent_guest_proto::{
     ErrorCode, Execution, ExecutionState, OUTPUT_LIMIT, Outcome, execution::ExecutionList, tools::BashResult,
@@ -354,6 +357,7 @@ async fn an_id_that_was_forgotten_can_be_used_again_and_keeps_its_new_output() {
     // So much takes a while to be removed.
     let body = json!({"execution_id": "again", "command": "head -c 400M /dev/zero"});
     client.tool::<BashResult>("bash", body).await.unwrap();
+    let old = std::fs::File::open(guest.state().join("output/again.stderr")).unwrap();
     let calls = (0..1_000).map(|_| client.tool::<BashResult>("bash", json!({"command": ":"})));
     futures::future::join_all(calls).await;
     let body = json!({"execution_id": "again", "command": "echo out; echo err >&2"});
@@ -364,7 +368,8 @@ async fn an_id_that_was_forgotten_can_be_used_again_and_keeps_its_new_output() {
         }
     };
     assert_eq!((result.stdout.as_str(), result.stderr.as_str()), ("out\n", "err\n"));
-    client.sh(":").await;
+    let removed = || std::future::ready((old.metadata().unwrap().nlink() == 0).then_some(()));
+    eventually("all that was old is removed", removed).await;
     let collected = client.collect("again", "stdout=0&stderr=0&follow=true").await;
     assert_eq!((collected.stdout.as_slice(), collected.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
 }
