@@ -133,10 +133,10 @@ async fn a_project_that_has_calls_under_way_on_all_its_connections_leaves_others
 async fn an_answer_made_of_rows_is_held_until_its_reader_has_it_or_not_sent() {
     let api = Api::start().await;
     let value = "v".repeat(255);
-    for _ in 0..20 {
+    for number in 0..20 {
         let labels: Vec<_> = (0..60).map(|n| format!("key{n}")).collect();
         let labels: Vec<_> = labels.iter().map(|key| (key.as_str(), value.as_str())).collect();
-        api.new_row("large", &labels).await;
+        api.new_row(&format!("large-{number}"), &labels).await;
     }
     let list = || {
         let request = Request::get(WORKSPACES).header(header::AUTHORIZATION, format!("Bearer {}", api.token));

@@ -43,7 +43,7 @@ async fn long_messages_are_held_on_their_owners_account_until_their_client_has_t
     for sharing in [Sharing::PerSession, Sharing::Shared] {
         let bridge = bridge(BridgeConfig { account: Some(budget.account()), sharing, ..quick() }).await;
         let client = Client::connect(&bridge).await;
-        let unread = client.start(&json!(1), "long_line", &json!({ "bytes": 3 << 20 })).await;
+        let unread = client.start(&json!(77), "long_line", &json!({ "bytes": 3 << 20 })).await;
         assert!(budget.held() >= 3 << 20, "{}", budget.held());
         // What cannot be held beside it is dropped, and nobody else feels it.
         let refused = client.call("long_line", json!({ "bytes": 6 << 20 })).await;
