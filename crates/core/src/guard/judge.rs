@@ -13,10 +13,19 @@ const GROWTH: u64 = 4 << 20;
 pub(super) struct Seen {
     /// How much they took when the machine last had room.
     base: Option<u64>,
-    /// How much they took when the sandbox was ended for its own limit, until they are below that again.
-    over: Option<u64>,
+    /// It was ended for its own limit, and its files are not below that again.
+    over: Option<Over>,
     /// It was ended for its machine's disk, which still has no room.
     is_host_full: bool,
+}
+
+/// What is known of a sandbox that was ended for its own limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    /// The count that ended it went no further than it had to.
+    Uncounted,
+    /// How much its files took when they were last counted wholly, or when it was ended again.
+    Counted(u64),
 }
 
 /// What is to be done about it.
@@ -41,12 +50,20 @@ impl Seen {
 
     /// Judges a count. `is_low`: the machine's disk is nearly full.
     pub(super) fn judge(&mut self, used: u64, limit: u64, is_low: bool) -> Judgement {
-        if used <= limit {
-            self.over = None;
-        } else if used > ends_above(limit) && self.over.is_none_or(|before| used > before.saturating_add(GROWTH)) {
-            // One that was ended runs again to have files removed: it is ended once more only if it grows.
-            self.over = Some(used);
-            return Judgement::End(Fullness::Own { limit });
+        match self.over {
+            _ if used <= limit => self.over = None,
+            None if used > ends_above(limit) => {
+                self.over = Some(Over::Uncounted);
+                return Judgement::End(Fullness::Own { limit });
+            }
+            None => {}
+            Some(Over::Uncounted) => self.over = Some(Over::Counted(used)),
+            // It runs again to have files removed: it is ended once more only if it grows.
+            Some(Over::Counted(before)) if used > ends_above(limit).max(before.saturating_add(GROWTH)) => {
+                self.over = Some(Over::Counted(used));
+                return Judgement::End(Fullness::Own { limit });
+            }
+            Some(Over::Counted(_)) => {}
         }
         if !is_low {
             self.is_host_full = false;
@@ -98,6 +115,8 @@ mod tests {
         assert_eq!(seen.judge(enough, LIMIT, false), Judgement::Unchanged);
         assert_eq!(seen.judge(enough + 1, LIMIT, false), Judgement::End(OWN));
         assert_eq!(seen.enough(LIMIT), u64::MAX, "what it has in truth is seen next");
+        assert_eq!(seen.judge(500 * MIB, LIMIT, false), Judgement::Full(OWN), "it has not grown since");
+        assert_eq!(seen.judge(510 * MIB, LIMIT, false), Judgement::End(OWN));
     }
 
     #[test]
