@@ -174,14 +174,21 @@ impl Session {
         Ok(text.with_context(|| format!("no text: {answer}"))?.to_owned())
     }
 
-    /// The names of all tools.
+    /// The names of all tools, over all pages.
     ///
     /// # Errors
     /// When they are not listed.
     pub async fn tools(&self) -> anyhow::Result<Vec<String>> {
-        let answer = self.ask("tools/list", json!({})).await?;
-        let tools = answer["result"]["tools"].as_array().with_context(|| format!("no tools: {answer}"))?;
-        Ok(tools.iter().filter_map(|tool| tool["name"].as_str()).map(str::to_owned).collect())
+        let (mut names, mut params) = (Vec::new(), json!({}));
+        loop {
+            let answer = self.ask("tools/list", params).await?;
+            let tools = answer["result"]["tools"].as_array().with_context(|| format!("no tools: {answer}"))?;
+            names.extend(tools.iter().filter_map(|tool| tool["name"].as_str()).map(str::to_owned));
+            match answer["result"]["nextCursor"].as_str() {
+                Some(cursor) => params = json!({ "cursor": cursor }),
+                None => return Ok(names),
+            }
+        }
     }
 }
 

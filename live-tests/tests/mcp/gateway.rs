@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use emergent_live_tests::{
     Case, Runtime,
     mcp::{SERVERS, Session, host, post, start, text, user},
     until,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 const GATEWAY: &str = "/mcp";
@@ -128,7 +129,7 @@ async fn one_endpoint(runtime: Runtime) -> anyhow::Result<()> {
 
 async fn known_offers(runtime: Runtime) -> anyhow::Result<()> {
     let server = start(runtime).await?;
-    let names: Vec<String> = (1..=MANY).map(|number| format!("server-{number}")).collect();
+    let names: Vec<String> = (1..=MANY).map(|number| format!("server-{number:02}")).collect();
     let mut ids = Vec::new();
     for name in &names {
         ids.push(host(&server.api, json!({ "name": name })).await?);
@@ -142,14 +143,16 @@ async fn known_offers(runtime: Runtime) -> anyhow::Result<()> {
     .await?;
 
     // None of them can start a process or answer a question any more.
+    let mut guests = Vec::new();
     for id in &ids {
-        server.engine.pause(id).await?;
+        let pid = server.engine.inspect(id).await?.state.and_then(|state| state.pid).context("no process")?;
+        guests.push(Pid::from_raw(i32::try_from(pid)?).context("no process")?);
     }
     let another = user(&server.api, &names.iter().map(String::as_str).collect::<Vec<_>>()).await?;
-    let tools = Session::open(&another, GATEWAY).await?.tools().await?;
-    for id in &ids {
-        server.engine.unpause(id).await?;
-    }
+    guests.iter().try_for_each(|guest| kill_process(*guest, Signal::STOP))?;
+    let tools = async { Session::open(&another, GATEWAY).await?.tools().await }.await;
+    guests.iter().try_for_each(|guest| kill_process(*guest, Signal::CONT))?;
+    let tools = tools?;
     ensure!(has_all(&tools), "{tools:?}");
     Ok(())
 }

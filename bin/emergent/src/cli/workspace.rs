@@ -79,34 +79,34 @@ pub(crate) struct CreateArgs {
     /// A name, for people and commands.
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// What it runs; the server's default image when left out.
+    /// The image whose files and programs it has; the server's default image when left out.
     #[arg(long, value_name = "REFERENCE")]
     pub(crate) image: Option<String>,
     /// The snapshot that it is made from: its id, the beginning of its id, or its name.
     #[arg(long, conflicts_with = "image")]
     pub(crate) snapshot: Option<String>,
-    /// Which provider makes it; a named one never falls back to another.
+    /// The kind of sandbox that it is made as; a named one never falls back to another.
     #[arg(long, value_parser = ["auto", "gvisor", "firecracker", "e2b"])]
     pub(crate) provider: Option<String>,
-    /// CPU cores; 0.5 is half a core.
+    /// How many CPU cores it may use; 0.5 is half a core.
     #[arg(long, value_name = "CORES")]
     pub(crate) cpu: Option<f64>,
-    /// Memory, such as 512M or 4G.
+    /// How much memory it may use, such as 512M or 4G; 64M at least.
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<ByteSize>,
-    /// Disk, such as 10G.
+    /// How much its files may take, such as 10G; 64M at least. It cannot be changed later.
     #[arg(long, value_name = "SIZE")]
     pub(crate) disk: Option<ByteSize>,
-    /// Processes and threads.
+    /// How many processes and threads it may have.
     #[arg(long, value_name = "COUNT")]
     pub(crate) pids: Option<u32>,
-    /// What it may reach.
+    /// Which network it has: none, an interface with nothing beyond it (isolated), or the internet (outbound).
     #[arg(long, value_parser = ["none", "isolated", "outbound"])]
     pub(crate) network: Option<String>,
-    /// An environment variable.
+    /// A variable in the environment of its commands; give it again for more.
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     pub(crate) env: Vec<(String, String)>,
-    /// A label.
+    /// A label, to find it by; give it again for more.
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub(crate) label: Vec<(String, String)>,
     /// Let commands run as root inside.
@@ -118,7 +118,7 @@ pub(crate) struct CreateArgs {
     /// What happens to it when nobody uses it.
     #[command(flatten)]
     pub(crate) idle: IdleArgs,
-    /// A word that makes repeated requests one, for 24 hours.
+    /// A word of your own: for 24 hours, a create that is repeated with it makes no second workspace.
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
     /// Seconds to wait for it to be ready; 0 does not wait.

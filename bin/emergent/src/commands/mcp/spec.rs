@@ -13,7 +13,7 @@ use emergent_api::resources::{
 };
 use reqwest::Method;
 
-use super::{SERVERS, path, runs, told};
+use super::{SERVERS, path, runs, short, told};
 use crate::{
     cli::{McpAddArgs, McpSpecArgs, McpUpdateArgs},
     client::{Client, ClientError},
@@ -90,8 +90,11 @@ pub(super) async fn update(client: &Client, change: McpUpdateArgs, json: bool) -
     progress.finish_and_clear();
     let changed = changed?;
     if only_settings && changed.state != McpState::Running {
-        print::notice("saved; the server did not run, and is tried again by itself:\n");
-        told(&changed, json);
+        if json {
+            print::json(&changed);
+        } else {
+            print::line(&format!("saved; {} did not run before either: it is {}", changed.name, short(&changed)));
+        }
         return Ok(ExitStatus::Success);
     }
     Ok(runs(&changed, json))
