@@ -130,13 +130,15 @@ fn directory(state_dir: &Path) -> io::Result<PathBuf> {
     Ok(directory)
 }
 
-/// Replaces a file as a whole, once all of the new one is on the disk.
+/// Replaces a file as a whole. The new one is on the disk when this returns.
 fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let aside = file.with_extension("new");
     let mut new = own_files::create(&aside, 0o600)?;
     new.write_all(bytes)?;
     new.sync_all()?;
-    own_files::put_in_place(&aside, file)
+    own_files::put_in_place(&aside, file)?;
+    // The file's name, too, has to outlive a power cut.
+    file.parent().map_or(Ok(()), |directory| fs::File::open(directory)?.sync_all())
 }
 
 /// Writes over the blanks of a file that is as long as they are; `false` where there is none, or it has no room. A crash

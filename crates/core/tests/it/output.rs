@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use emergent_core::{CallError, StateWord, WorkspaceId};
+use emergent_core::{CallError, WorkspaceEnd, WorkspaceId};
 use emergent_guest_proto::{ExecutionId, execution::OutputQuery, frame::Frame, tools::BashRequest};
 use emergent_provider::{EngineState, ExitReason};
 use futures::{Stream, StreamExt as _};
@@ -79,7 +79,7 @@ async fn the_end_of_the_sandbox_ends_the_stream_with_the_reason() {
     read(&mut output, &mut got, 14).await;
     fixture.engine.touch(id, Some(EngineState::Exited(ExitReason::Code(137))));
     let end = output.next().await;
-    assert!(matches!(end, Some(Err(CallError::WrongState { state: StateWord::Error, .. }))), "{end:?}");
+    assert!(matches!(end, Some(Err(CallError::Ended { ending: WorkspaceEnd::Failed(_), .. }))), "{end:?}");
     assert_eq!(fixture.engine.count("start"), 0, "a stream starts nothing");
 }
 
