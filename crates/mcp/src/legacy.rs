@@ -31,6 +31,10 @@ use crate::{
 /// The versions of this era.
 pub(crate) const VERSIONS: [&str; 5] = ["2024-10-07", "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 
+/// The longest name of a capability that is kept for a session, in bytes.
+const LONGEST_NAME: usize = 64;
+/// The most names of capabilities that are kept for a session.
+const MOST_NAMES: usize = 64;
 /// The only version with batches.
 const BATCHES: &str = "2025-03-26";
 
@@ -210,7 +214,7 @@ impl Inner {
         let (link, known) = self.warm_link().await?;
         let params = message.params_text().and_then(|params| serde_json::from_str::<InitializeParams<'_>>(params).ok());
         let capabilities: HashSet<String> =
-            params.and_then(|params| params.capabilities).map(|all| all.into_keys().collect()).unwrap_or_default();
+            params.and_then(|params| params.capabilities).map(|all| known_names(all.into_keys())).unwrap_or_default();
         let name = uuid::Uuid::new_v4().simple().to_string();
         let opened = Opened { id: &name, version: &known.version, owner };
         let session = Session::new(opened, &link, Some(capabilities), self.context.limits(true));
@@ -360,6 +364,11 @@ async fn answered(session: &Arc<Session>, message: &Message) -> Answer {
         return sent(session, message.line.clone()).await;
     }
     with_session(answer::empty(StatusCode::ACCEPTED), session)
+}
+
+/// The names of capabilities that a session keeps: the protocol's own are a few short words.
+fn known_names(names: impl Iterator<Item = String>) -> HashSet<String> {
+    names.filter(|name| name.len() <= LONGEST_NAME).take(MOST_NAMES).collect()
 }
 
 /// Passes on a message that has no answer.

@@ -17,8 +17,10 @@ use crate::{
 /// The most streams that are kept for clients that come back.
 const ENDED_STREAMS: usize = 32;
 
-/// The most resources that one session may have subscribed to.
-const SUBSCRIPTIONS: usize = 10_000;
+/// The most bytes of the subscriptions of one session, each counted as its address and what it takes besides.
+const SUBSCRIPTIONS: usize = 64 * 1024;
+/// The bytes that a subscription takes besides its address.
+const SUBSCRIPTION: usize = 64;
 
 /// The owner of a session, in the extensions of a request: a session answers to the owner who has begun it, and is not
 /// there for others.
@@ -135,10 +137,14 @@ impl Session {
         outlet.map(|outlet| outlet.read(from))
     }
 
-    /// Remembers a subscription; `false` when there are too many.
+    /// Remembers a subscription; `false` when the session's subscriptions take too many bytes.
     pub(crate) fn subscribe(&self, uri: String) -> bool {
         let mut state = self.lock();
-        if state.subscribed.len() >= SUBSCRIPTIONS && !state.subscribed.contains(&uri) {
+        if state.subscribed.contains(&uri) {
+            return true;
+        }
+        let taken = state.subscribed.iter().map(|uri| uri.len() + SUBSCRIPTION).sum::<usize>();
+        if taken + uri.len() + SUBSCRIPTION > SUBSCRIPTIONS {
             return false;
         }
         state.subscribed.insert(uri);

@@ -47,6 +47,8 @@ pub(crate) const PATH: &str = "/mcp";
 const GRACE: Duration = Duration::from_secs(5);
 /// How long a warm process of a server may take to list what it offers, in milliseconds.
 const WARM_MS: u64 = 10_000;
+/// How long a project's list of servers is taken for the truth while this process knows of no change.
+const FRESH: Duration = Duration::from_secs(1);
 /// The most gateways that are kept, each for one token. One more takes the place of one of the project that has most.
 const MOST: usize = 1_000;
 
@@ -57,8 +59,21 @@ pub(super) struct Gateways(Mutex<HashMap<ProjectId, OfProject>>);
 #[derive(Default)]
 struct OfProject {
     tokens: HashMap<TokenId, Arc<OfToken>>,
-    /// What its servers offer, whichever token has found it.
+    /// The offers of the project's servers, whichever token has found them.
     catalogues: Arc<Catalogues>,
+    listing: Arc<Listing>,
+}
+
+/// The servers of a project as its clients last saw them. All clients of a project share it, so that however many they
+/// are, a change costs the store one query.
+#[derive(Default)]
+struct Listing(tokio::sync::Mutex<Option<Listed>>);
+
+struct Listed {
+    /// The count of changes before the query.
+    changes: u64,
+    at: Instant,
+    servers: Vec<Upstream>,
 }
 
 struct OfToken {
@@ -74,6 +89,7 @@ struct Servers {
     /// The endpoints of the servers.
     endpoints: Router,
     project: ProjectId,
+    listing: Arc<Listing>,
     allowed: Option<McpAllowList>,
     /// What the token is sent as; another after it was rotated.
     authorization: Mutex<HeaderValue>,
@@ -145,6 +161,7 @@ impl Gateways {
             state: state.clone(),
             endpoints,
             project,
+            listing: Arc::clone(&of_project.listing),
             allowed: caller.mcp().cloned(),
             authorization: Mutex::new(authorization),
         };
@@ -224,18 +241,36 @@ impl OfToken {
     }
 }
 
+// === impl Listing ===
+
+impl Listing {
+    /// The project's servers: as they were a moment ago if none has changed since, and as they were last where the store
+    /// does not answer.
+    async fn read(&self, state: &ApiState, project: ProjectId) -> Vec<Upstream> {
+        let mut listed = self.0.lock().await;
+        let changes = *state.hosting().changes().borrow();
+        if let Some(known) = listed.as_ref().filter(|known| known.changes == changes && known.at.elapsed() < FRESH) {
+            return known.servers.clone();
+        }
+        let servers = match state.hosting().upstreams(project).await {
+            Ok(servers) => servers,
+            Err(error) => {
+                tracing::warn!(%error, "the MCP servers of a project could not be listed");
+                listed.take().map(|known| known.servers).unwrap_or_default()
+            }
+        };
+        *listed = Some(Listed { changes, at: Instant::now(), servers: servers.clone() });
+        servers
+    }
+}
+
 // === impl Servers ===
 
 #[async_trait]
 impl Upstreams for Servers {
     async fn list(&self) -> Vec<Upstream> {
-        match self.state.hosting().upstreams(self.project).await {
-            Ok(servers) => servers.into_iter().filter(|server| self.of(&server.name).is_some()).collect(),
-            Err(error) => {
-                tracing::warn!(%error, "the MCP servers of a project could not be listed");
-                Vec::new()
-            }
-        }
+        let servers = self.listing.read(&self.state, self.project).await;
+        servers.into_iter().filter(|server| self.of(&server.name).is_some()).collect()
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

@@ -84,7 +84,7 @@ impl Notes {
         self.note(id, disk.moment(), Known::There);
         let counted = |host: &Host| host.monitor.memory(&dir).unwrap().parse::<u64>();
 
-        let first = self.take(disk, manager, id, counted(host)?, round % 2 == 0).await?;
+        let first = self.take(disk, manager, id, counted(host)?, round.is_multiple_of(2)).await?;
         let number = counted(host)?;
         self.note(id, disk.moment(), Known::Changing);
         manager.pause(id).await?;
@@ -103,7 +103,7 @@ impl Notes {
         self.note(id, disk.moment(), Known::Changing);
         manager.pause(id).await?;
         self.note(id, disk.moment(), Known::PausedAt(number));
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             self.note(id, disk.moment(), Known::Leaving);
             manager.destroy(id).await?;
             self.note(id, disk.moment(), Known::Gone);

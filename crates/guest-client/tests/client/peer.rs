@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use emergent_guest_client::{Guest, Open};
-use emergent_guest_proto::{ErrorCode, GENERATION, GuestError, Hello, call::AGAIN_HEADER};
+use emergent_guest_proto::{ErrorCode, GENERATION, GuestError, Hello, call::AGAIN_HEADER, routes};
 use emergent_provider::{ByteStream, ChannelError};
 use futures::{Stream, StreamExt as _, future::BoxFuture};
 use http::{Request, Response, StatusCode};
@@ -128,7 +128,10 @@ impl Peer {
             return json(&Hello { generation: self.generation, ..hello((self.boot)(connection)) });
         }
         *self.seen.lock().unwrap().entry(what.clone()).or_default() += 1;
-        drop(request.into_body().collect().await);
+        // The body of a tunnel ends with the tunnel.
+        if request.uri().path() != routes::TUNNEL {
+            drop(request.into_body().collect().await);
+        }
         (self.script)(Asked { connection, what, query, again, cut, freeze }).await
     }
 }

@@ -43,7 +43,7 @@ const QUESTIONS: usize = 1_000;
 /// How often the servers are listed again, though nobody has told of a change.
 const LOOK: Duration = Duration::from_secs(15);
 /// The longest parameters of a client that are kept for its session, in bytes.
-const LONGEST_PARAMS: usize = 64 * 1024;
+const LONGEST_PARAMS: usize = 4 * 1024;
 /// The parameters of `initialize` that servers are told in the place of longer ones.
 const NAMELESS: &str =
     r#"{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"client","version":"0"}}"#;

@@ -3,7 +3,7 @@
 use emergent_mcp::{BridgeConfig, Sharing};
 use serde_json::json;
 
-use crate::support::{Client, Events, bridge, pids, quick, until};
+use crate::support::{Client, Events, bridge, pids, quick, until, whole};
 
 fn shared() -> BridgeConfig {
     BridgeConfig { sharing: Sharing::Shared, ..quick() }
@@ -62,6 +62,24 @@ async fn updates_go_to_those_who_subscribed() {
     assert_eq!(of_b.message().await.expect("a message")["method"], "notifications/resources/updated");
     b.call("test_trigger_tool_change", json!({})).await;
     assert_eq!(of_a.message().await.expect("a message")["method"], "notifications/tools/list_changed");
+}
+
+#[tokio::test]
+async fn subscriptions_of_a_session_take_so_much_and_no_more() {
+    let bridge = bridge(shared()).await;
+    let client = Client::connect(&bridge).await;
+    let subscribe = async |uri: String| {
+        let request = json!({ "jsonrpc": "2.0", "id": 61, "method": "resources/subscribe", "params": { "uri": uri } });
+        whole(client.post(&request).await).await
+    };
+    for number in 0..6 {
+        let answer = subscribe(format!("test://{number}/{}", "x".repeat(10_000))).await;
+        assert!(answer.get("result").is_some(), "{answer}");
+    }
+    for uri in ["x".repeat(10_000), "x".repeat(1_000_000)] {
+        let answer = subscribe(uri).await;
+        assert!(answer["error"]["message"].as_str().is_some_and(|text| text.contains("subscri")), "{answer}");
+    }
 }
 
 #[tokio::test]

@@ -98,6 +98,8 @@ fn it_outlives_nonsense() -> anyhow::Result<()> {
 
 fn it_has_one_privilege() -> anyhow::Result<()> {
     let world = World::make(&Options::default())?;
+    // It serves once it has given up the others.
+    ensure!(say_as(USER, world.socket(), b"{\"list\":{}}\n".to_vec())? == "{\"listed\":[]}\n");
     let status = std::fs::read_to_string(format!("/proc/{}/status", world.helper_id().context("a helper")?))?;
     let field = |name: &str| {
         status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).unwrap_or_default().to_owned()
