@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
+use emergent_guest_client::new_call_id;
 use emergent_guest_proto::tools::BashRequest;
 use emergent_live_tests::{Case, server::program_or, until};
 use emergent_microvm::{GoneReason, MachineState, QemuChannels, VmmError};
@@ -96,8 +97,10 @@ async fn tools(machine: &Machine) -> anyhow::Result<()> {
     let failed = guest.bash(failing).await?;
     ensure!((failed.stdout.as_str(), failed.stderr.as_str()) == ("1000\n/workspace\n", "oops\n"), "{failed:?}");
     ensure!(failed.exit_code == Some(7), "{failed:?}");
-    guest.write(&from_value(json!({ "file_path": "a.txt", "content": "one\ntwo\n" }))?).await?;
-    guest.edit(&from_value(json!({ "file_path": "a.txt", "old_string": "one", "new_string": "1" }))?).await?;
+    guest.write(&new_call_id(), &from_value(json!({ "file_path": "a.txt", "content": "one\ntwo\n" }))?).await?;
+    guest
+        .edit(&new_call_id(), &from_value(json!({ "file_path": "a.txt", "old_string": "one", "new_string": "1" }))?)
+        .await?;
     let read = serde_json::to_value(guest.read(&from_value(json!({ "file_path": "a.txt" }))?).await?)?;
     ensure!(read["content"] == "1: 1\n2: two", "{read}");
     let found = guest.grep(&from_value(json!({ "pattern": "two" }))?).await?;
@@ -111,7 +114,7 @@ async fn tools(machine: &Machine) -> anyhow::Result<()> {
 async fn bulk(machine: &Machine) -> anyhow::Result<()> {
     let bytes: Vec<u8> = (0..8_u32 << 20).map(|n| u8::try_from(n % 251).unwrap_or(0)).collect();
     let pieces: Vec<_> = bytes.chunks(1 << 16).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
-    machine.guest.upload(&from_value(json!({ "path": "bulk" }))?, stream::iter(pieces)).await?;
+    machine.guest.upload(&new_call_id(), &from_value(json!({ "path": "bulk" }))?, stream::iter(pieces)).await?;
     let back = machine.guest.download(&from_value(json!({ "path": "bulk" }))?, None).await?;
     let back: Vec<Bytes> = back.body.try_collect().await?;
     ensure!(back.concat() == bytes, "other bytes came back");
