@@ -29,7 +29,7 @@ use crate::{
 const MOST: usize = 4_096;
 const MOST_BYTES: usize = 4 << 20;
 
-/// How a request calls its change.
+/// The name under which a request asks for its change.
 #[derive(Debug, Clone)]
 pub struct Named {
     /// The id, where the caller gives one.

@@ -28,7 +28,7 @@ use super::run::{Ending, Run};
 /// Records that wait for the thread at most.
 const QUEUE: usize = 4_096;
 
-/// What a record says.
+/// The contents of a record.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Line {

@@ -41,7 +41,7 @@ use crate::{
     state::ApiState,
 };
 
-/// Where it is.
+/// The path of the endpoint.
 pub(crate) const PATH: &str = "/mcp";
 /// How long sessions at the servers may take to end when a gateway does.
 const GRACE: Duration = Duration::from_secs(5);
