@@ -11,6 +11,7 @@ mod serve;
 mod server;
 mod session;
 mod snapshot;
+pub(crate) mod tips;
 mod token;
 mod workspace;
 

@@ -6,6 +6,7 @@ mod events;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use emergent_api::problem::ProblemKind;
 use futures::Stream;
 use reqwest::{Certificate, Method, RequestBuilder, Response, Url, header};
 use serde::{Serialize, de::DeserializeOwned};
@@ -13,6 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 pub(crate) use error::ClientError;
 pub(crate) use events::{Event, EventReader};
 
+use self::error::is_no_tls;
 use crate::{
     cli::ClientArgs,
     config::{DEFAULT_SERVER, bootstrap_token_file, default_data_dir, server_url_file},
@@ -24,6 +26,8 @@ pub(crate) struct Client {
     http: reqwest::Client,
     server: Url,
     token: Option<String>,
+    /// The file that the token was looked for in where none was given.
+    token_file: PathBuf,
     session: Option<uuid::Uuid>,
 }
 
@@ -39,13 +43,14 @@ impl Client {
             return Err(ClientError::BadServer(address));
         }
         let given = arguments.token.as_deref().map(str::trim).filter(|token| !token.is_empty()).map(str::to_owned);
-        let token = given.or_else(|| kept(bootstrap_token_file(&data_dir)));
+        let token_file = bootstrap_token_file(&data_dir);
+        let token = given.or_else(|| kept(token_file.clone())).filter(|token| !token.is_empty());
         let mut http = reqwest::Client::builder().user_agent(concat!("emergent/", env!("CARGO_PKG_VERSION")));
         if let Some(file) = arguments.ca.as_deref().filter(|file| !file.is_empty()) {
             http = http.tls_certs_merge(authorities(Path::new(file))?);
         }
         let http = http.build().map_err(ClientError::Setup)?;
-        Ok(Self { http, server, token, session: arguments.session })
+        Ok(Self { http, server, token, token_file, session: arguments.session })
     }
 
     /// Returns the server's address, without a slash at its end.
@@ -53,9 +58,9 @@ impl Client {
         self.server.as_str().trim_end_matches('/')
     }
 
-    /// Returns the token that is sent, if there is one. A secret.
-    pub(crate) fn token(&self) -> Option<&str> {
-        self.token.as_deref()
+    /// Returns the token that is sent. A secret.
+    pub(crate) fn token(&self) -> Result<&str, ClientError> {
+        self.token.as_deref().ok_or_else(|| self.no_token())
     }
 
     /// Sends GET; returns the JSON of the answer.
@@ -156,7 +161,9 @@ impl Client {
         }
         let status = response.status().as_u16();
         let body = response.bytes().await.unwrap_or_default();
-        Err(ClientError::of_answer(status, &body))
+        let error = ClientError::of_answer(status, &body);
+        let needs_token = self.token.is_none() && error.is_problem(ProblemKind::Unauthorized);
+        Err(if needs_token { self.no_token() } else { error })
     }
 
     /// Sends a request; returns any answer, with or without success.
@@ -165,7 +172,23 @@ impl Client {
     }
 
     fn failed(&self, source: reqwest::Error) -> ClientError {
-        ClientError::Unreachable { server: self.server.to_string(), source }
+        let server = self.address().to_owned();
+        if is_no_tls(&source) { ClientError::PlainHttp { server } } else { ClientError::Unreachable { server, source } }
+    }
+
+    /// Says where a token was looked for.
+    fn no_token(&self) -> ClientError {
+        let file = self.token_file.display();
+        let kept = match std::fs::File::open(&self.token_file) {
+            Ok(_) => format!("{file} has none"),
+            Err(error) => format!("{file} cannot be read ({error})"),
+        };
+        let looked = format!(
+            "--token and EMERGENT_TOKEN are not set, and {kept}\n  \
+             on the server's machine, run this as the server's user, with EMERGENT_DATA_DIR as the server has it; \
+             elsewhere, set EMERGENT_TOKEN to a token that `emergent token create` has made there"
+        );
+        ClientError::NoToken { server: self.address().to_owned(), looked }
     }
 }
 

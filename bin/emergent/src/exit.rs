@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::print;
+use crate::{cli::tips, print};
 
 /// The exit status, by its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,8 @@ impl From<ExitStatus> for ExitCode {
 }
 
 /// Shows clap's message: help on standard output, mistakes on standard error.
-pub(crate) fn of_usage(error: &clap::Error) -> ExitStatus {
+pub(crate) fn of_usage(mut error: clap::Error) -> ExitStatus {
+    tips::add(&mut error);
     let text = error.render();
     if error.use_stderr() {
         print::notice(&text.to_string());

@@ -18,7 +18,7 @@ use crate::{cli::Cli, exit::ExitStatus};
 fn main() -> ExitCode {
     let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return exit::of_usage(&error).into(),
+        Err(error) => return exit::of_usage(error).into(),
     };
     if let Err(status) = commands::prepare(&mut cli) {
         return status.into();

@@ -1,18 +1,20 @@
-//! Pages for people: the API rendered from its OpenAPI document, and one page for each kind of problem. They load
-//! nothing from anywhere.
+//! Pages for people: where everything is, the API rendered from its OpenAPI document, and one page for each kind of
+//! problem. They load nothing from anywhere.
 
 mod schema;
 
 use axum::{
+    Json,
     extract::Path,
-    http::header,
+    http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 use maud::{DOCTYPE, Markup, PreEscaped, html};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::problem::{ProblemKind, Refusal};
 
+const NAME: &str = "Emergent Workspaces";
 const STYLE: &str = "
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --link: #2563eb; }
 @media (prefers-color-scheme: dark) { :root { --link: #7aa2ff; } }
@@ -37,6 +39,36 @@ pub(crate) fn html(page: String) -> Response {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     (headers, page).into_response()
+}
+
+/// What answers here, and where to go on: a page for a browser, JSON for a program. Needs no token, and tells nothing
+/// that `/health` does not tell.
+pub(crate) async fn root(headers: HeaderMap) -> Response {
+    let version = env!("CARGO_PKG_VERSION");
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut answer = if accepted.into_iter().any(|accepted| accepted.contains("text/html")) {
+        let body = html! {
+            h1 { (NAME) }
+            p { "A server that gives AI agents isolated workspaces, and hosts MCP servers. Release " (version) "." }
+            table {
+                tr { td { a href="/docs" { "/docs" } } td { "every call of the API" } }
+                tr { td { a href="/openapi.json" { "/openapi.json" } } td { "the same for programs" } }
+                tr { td { a href="/problems" { "/problems" } } td { "what the API answers when it refuses something" } }
+                tr { td { a href="/health" { "/health" } } td { "how the server is" } }
+            }
+            p { "Calls need a token. On the server's machine, " code { "emergent env" } " prints the first one." }
+        };
+        html(page(NAME, &body).into_string())
+    } else {
+        let places = json!({
+            "name": NAME, "version": version, "docs": "/docs", "openapi": "/openapi.json", "problems": "/problems",
+            "health": "/health",
+        });
+        Json(places).into_response()
+    };
+    // A cache must not give a program the page.
+    answer.headers_mut().insert(header::VARY, header::HeaderValue::from_static("accept"));
+    answer
 }
 
 /// The page of one kind of problem.

@@ -123,6 +123,7 @@ pub fn router(state: ApiState) -> Result<Router, serde_json::Error> {
     let api = Router::from(routes())
         .route("/api/v1/agent/workspaces/{id}/mcp", tools::mcp::route(called, &openapi()))
         .merge(mcp::routes(&state))
+        .route("/", get(pages::root))
         .route("/openapi.json", get(serve_json))
         .route("/docs", get(serve_docs))
         .route("/problems", get(pages::problems))

@@ -125,8 +125,8 @@ impl Core {
         // Not started again only to be refused.
         if let Some(entry) = self.registry.get(id).filter(|entry| entry.project == project) {
             match purpose {
-                Purpose::Run => self.may_run(&entry)?,
-                Purpose::Write => self.may_write(&entry)?,
+                Purpose::Run => self.may_run(&entry).await?,
+                Purpose::Write => self.may_write(&entry).await?,
             }
         }
         self.guest(project, id).await

@@ -414,7 +414,11 @@ fn told_ending(ending: WorkspaceEnd, may_have_happened: bool) -> String {
         WorkspaceEnd::Restarted => ("ended by itself and is being started again", "call again"),
         WorkspaceEnd::Failed(reason) => {
             let advice = match reason {
-                ErrorReason::Oom | ErrorReason::ProcessLimit | ErrorReason::Killed | ErrorReason::StartFailed => {
+                ErrorReason::Oom => {
+                    "the next call starts it again with its files and the same memory limit; a workspace that is made \
+                     with a larger `resource_limits.memory` has room for more"
+                }
+                ErrorReason::ProcessLimit | ErrorReason::Killed | ErrorReason::StartFailed => {
                     "the next call starts it again with its files"
                 }
                 ErrorReason::DiskFull => "the next call starts it again, so that files can be removed",
@@ -442,6 +446,15 @@ pub(crate) fn told_failure(reason: ErrorReason) -> &'static str {
         | ErrorReason::CreateInterrupted
         | ErrorReason::EngineLost => "is lost",
     }
+}
+
+/// The memory limit of a workspace that ran out of memory, and what to do when it is too small.
+pub(crate) fn told_memory_limit(bytes: u64) -> String {
+    format!(
+        "its limit is {} MiB, which stays as it is; a copy of it, or another workspace, is made with more by \
+         `resource_limits.memory` (on the command line --memory)",
+        bytes >> 20
+    )
 }
 
 fn where_else(others: &[String]) -> String {

@@ -5,7 +5,8 @@
 //!   every half second: how much disk is free, how many tasks there are   (cheap)
 //!      │ the disk fell, or half a minute is over, or somebody is full
 //!      ▼
-//!   count the files of each sandbox   (of each in a fifth of the time at most)
+//!   count the files of each sandbox   (of each in a fifth of the time at most; once more, at once, where files of a
+//!      │                               full one were removed, and the call that comes next waits for that count)
 //!      │ over its disk limit by a margin, or grown while the reserve is touched
 //!      ▼
 //!   end it: its files stay, file calls start it again, and no program runs until there is room
@@ -28,7 +29,7 @@ use emergent_store::{ErrorReason, MCP_SERVERS_ON, McpServerState, WorkspaceRow, 
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
 };
 
 use self::judge::{Judgement, Seen};
@@ -46,8 +47,11 @@ const TICK: Duration = Duration::from_millis(500);
 const REGULAR: Duration = Duration::from_secs(30);
 /// How much the disk falls by before files are counted again.
 const NEWS: u64 = 16 << 20;
-/// How many times as long as the count of a sandbox took no other one of it is begun.
+/// How many times as long as the count of a sandbox took no other one of it is begun. Counts that a removal of files
+/// asks for keep this distance from each other, and not from the regular ones.
 const REST: u32 = 4;
+/// How long a call waits for the count that says whether a removal of files has made room for it.
+const RECOUNT: Duration = Duration::from_secs(5);
 /// How many sandboxes are counted together.
 const TOGETHER: usize = 16;
 /// How long counts are waited for before the machine is looked at again; those that take longer go on.
@@ -119,6 +123,8 @@ struct Known {
     seen: Seen,
     is_counting: bool,
     not_before: Instant,
+    /// The same for a count that a removal of files asks for.
+    no_recount_before: Instant,
 }
 
 /// A count of a sandbox's files.
@@ -126,6 +132,8 @@ struct Counted {
     watched: Watched,
     used: Option<u64>,
     took: Duration,
+    /// A removal of files asked for it.
+    is_recount: bool,
 }
 
 /// A sandbox whose disk is watched.
@@ -187,7 +195,26 @@ impl Guard {
 
 impl Default for Known {
     fn default() -> Self {
-        Self { seen: Seen::default(), is_counting: false, not_before: Instant::now() }
+        let now = Instant::now();
+        Self { seen: Seen::default(), is_counting: false, not_before: now, no_recount_before: now }
+    }
+}
+
+// === impl Known ===
+
+impl Known {
+    /// Whether a count may begin; `is_recount`: a removal of files asks for it.
+    fn may_be_counted(&self, now: Instant, is_recount: bool) -> bool {
+        !self.is_counting && now >= if is_recount { self.no_recount_before } else { self.not_before }
+    }
+
+    fn has_counted(&mut self, now: Instant, took: Duration, is_recount: bool) {
+        self.is_counting = false;
+        self.not_before = now + took * REST;
+        if is_recount {
+            // A tick at least: removing files one by one keeps no guard busy.
+            self.no_recount_before = now + (took * REST).max(TICK);
+        }
     }
 }
 
@@ -199,7 +226,14 @@ impl Core {
         let mut guard = Guard::new();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while self.goes_on(&mut ticks).await {
+        loop {
+            let goes_on = tokio::select! {
+                goes_on = self.goes_on(&mut ticks) => goes_on,
+                () = registered.files_removed.notified() => !self.is_going_down(),
+            };
+            if !goes_on {
+                return;
+            }
             let Some(room) = registered.provider.host_room() else { continue };
             if room.tasks >= room.task_budget() {
                 self.end_largest(&registered, &room).await;
@@ -243,12 +277,16 @@ impl Core {
         }
         let deadline = Instant::now() + PATIENCE;
         while let Ok(Some(counted)) = timeout_at(deadline, guard.counts.join_next()).await {
-            let Ok(Counted { watched, used, took }) = counted else { continue };
-            let Some(known) = guard.known.get_mut(&watched.id) else { continue };
-            (known.is_counting, known.not_before) = (false, Instant::now() + took * REST);
-            // What cannot be counted now is counted later.
-            if let Some(used) = used {
-                self.judge(registered, &watched, &mut known.seen, used, is_low).await;
+            let Ok(Counted { watched, used, took, is_recount }) = counted else { continue };
+            if let Some(known) = guard.known.get_mut(&watched.id) {
+                known.has_counted(Instant::now(), took, is_recount);
+                // What cannot be counted now is counted later.
+                if let Some(used) = used {
+                    self.judge(registered, &watched, &mut known.seen, used, is_low).await;
+                }
+            }
+            if let Some(entry) = &watched.entry {
+                entry.end_recount();
             }
         }
     }
@@ -263,11 +301,15 @@ impl Core {
         guard.is_behind = false;
         for watched in watched {
             let known = guard.known.entry(watched.id).or_default();
-            if known.is_counting || Instant::now() < known.not_before {
+            let is_recount = watched.entry.as_ref().is_some_and(|entry| entry.is_recount_wanted());
+            if !known.may_be_counted(Instant::now(), is_recount) {
                 guard.is_behind = true;
                 continue;
             }
             known.is_counting = true;
+            if let Some(entry) = &watched.entry {
+                entry.begin_recount();
+            }
             let enough = known.seen.enough(watched.limit);
             let (registered, places) = (Arc::clone(registered), Arc::clone(&guard.places));
             guard.counts.spawn(async move {
@@ -275,7 +317,7 @@ impl Core {
                 let _place = places.acquire_owned().await.ok();
                 let began = Instant::now();
                 let used = registered.provider.disk_use(watched.id, enough).await.ok().flatten();
-                Counted { watched, used, took: began.elapsed() }
+                Counted { watched, used, took: began.elapsed(), is_recount }
             });
         }
     }
@@ -355,17 +397,49 @@ impl Core {
         self.has_room(entry.provider(), used.saturating_mul(copies.into()))
     }
 
-    /// Whether a call may start programs in a workspace.
-    pub(crate) fn may_run(&self, entry: &Entry) -> Result<(), CallError> {
+    /// Notes that a call has removed files of a workspace: one that is full is counted again at once.
+    pub(crate) fn note_removal(&self, entry: &Entry) {
+        if entry.note_removal()
+            && let Some(registered) = self.providers.get(entry.provider())
+        {
+            registered.files_removed.notify_one();
+        }
+    }
+
+    /// Whether a call may start programs in a workspace. Waits for the count that a removal of files has asked for.
+    pub(crate) async fn may_run(&self, entry: &Entry) -> Result<(), CallError> {
+        // A count that takes longer goes on, and a later call sees its result.
+        timeout(RECOUNT, entry.recounted()).await.ok();
         entry.fullness().map_or(Ok(()), |fullness| Err(CallError::Full(fullness)))
     }
 
-    /// Whether a call may write in a workspace.
-    pub(crate) fn may_write(&self, entry: &Entry) -> Result<(), CallError> {
-        self.may_run(entry)?;
+    /// Whether a call may write in a workspace. Waits as [`may_run`](Self::may_run) does.
+    pub(crate) async fn may_write(&self, entry: &Entry) -> Result<(), CallError> {
+        self.may_run(entry).await?;
         match self.has_room(entry.provider(), 0) {
             Err(NoRoom::Disk { .. }) => Err(CallError::Full(Fullness::Host)),
             Ok(()) | Err(NoRoom::Tasks { .. }) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removal_of_files_is_counted_at_once_and_many_of_them_are_not_counted_without_end() {
+        let mut known = Known::default();
+        let (now, took) = (Instant::now(), Duration::from_secs(2));
+        known.has_counted(now, took, false);
+        assert!(!known.may_be_counted(now + took, false), "regular counts rest");
+        assert!(known.may_be_counted(now, true));
+        known.is_counting = true;
+        assert!(!known.may_be_counted(now + took * REST, true), "one at a time");
+        known.has_counted(now, took, true);
+        assert!(!known.may_be_counted(now + took, true));
+        assert!(known.may_be_counted(now + took * REST, true));
+        known.has_counted(now, Duration::ZERO, true);
+        assert!(!known.may_be_counted(now, true) && known.may_be_counted(now + TICK, true));
     }
 }

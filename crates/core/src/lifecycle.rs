@@ -15,7 +15,7 @@ use crate::{
     audit::inherit,
     create::{FIRST_ANSWER, RETRY_AFTER, first_answer},
     decide::{Decision, Operation, decide},
-    error::told_failure,
+    error::{told_failure, told_memory_limit},
     inner::{Core, Found, chain, propagate},
     providers::Registered,
     registry::{Entry, Phase},
@@ -207,7 +207,7 @@ impl Core {
         };
         let guest = self.new_guest(entry.provider(), entry.id, first);
         match first_answer(registered, entry.id, &guest, FIRST_ANSWER).await {
-            Ok(hello) => explain_end(&guest, &hello, situation).await,
+            Ok(hello) => explain_end(&guest, &hello, entry, situation).await,
             Err(error) => {
                 if let Err(error) = registered.provider.stop(entry.id).await {
                     tracing::warn!(reason = chain(&error), "a sandbox in which nothing answers could not be stopped");
@@ -334,12 +334,16 @@ impl Core {
 
 /// Tells the guest of a workspace that had ended by itself why it had: its executions are lost for that reason. They stay
 /// lost without one where that fails.
-async fn explain_end(guest: &Guest, hello: &Hello, before: Situation) {
+async fn explain_end(guest: &Guest, hello: &Hello, entry: &Entry, before: Situation) {
     let Situation::Failed(reason) = before else { return };
     if hello.generation < LAST_END_SINCE {
         return;
     }
-    let last_end = LastEnd { reason: format!("the workspace {}", told_failure(reason)) };
+    let limit = match reason {
+        ErrorReason::Oom => format!(": {}", told_memory_limit(entry.memory_bytes)),
+        _ => String::new(),
+    };
+    let last_end = LastEnd { reason: format!("the workspace {}{limit}", told_failure(reason)) };
     if let Err(error) = guest.last_end(&last_end).await {
         tracing::warn!(reason = chain(&error), "a workspace could not be told why it had ended");
     }

@@ -11,7 +11,7 @@ use std::{
 use emergent_provider::{ContainerKind, Health, Provider, ProviderKind};
 use emergent_store::PassedOver;
 use futures::{StreamExt as _, stream};
-use tokio::time::timeout;
+use tokio::{sync::Notify, time::timeout};
 
 use crate::select::{DeploymentMode, Requirements, Unavailable, candidates};
 
@@ -29,6 +29,8 @@ pub(crate) struct Registered {
     asking: tokio::sync::Mutex<()>,
     /// How many times the provider has answered.
     answers: AtomicU64,
+    /// Wakes the guard of the provider's machine: files of a full workspace were removed.
+    pub(crate) files_removed: Notify,
 }
 
 /// The quarantine of a provider that reports good health and has just failed all the same.
@@ -175,6 +177,7 @@ impl Providers {
             quarantine: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
             answers: AtomicU64::new(0),
+            files_removed: Notify::new(),
         });
         Self { registered: registered.map(Arc::new).collect(), mode }
     }

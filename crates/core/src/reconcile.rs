@@ -20,6 +20,7 @@ use crate::{
     TransitionError,
     audit::Ending,
     create::first_answer,
+    error::told_memory_limit,
     guard::Fullness,
     inner::{Core, chain, propagate},
     leftovers::Inventory,
@@ -334,8 +335,8 @@ fn ending(entry: &Entry, exit: &ExitReason) -> (ErrorReason, String) {
             (ErrorReason::Killed, format!("something outside ended the workspace (exit code {code}); {KEPT}"))
         }
         ExitReason::Code(_) | ExitReason::OutOfMemory => {
-            let limit = entry.memory_bytes / (1 << 20);
-            (ErrorReason::Oom, format!("the workspace used more memory than its limit of {limit} MiB; {KEPT}"))
+            let limit = told_memory_limit(entry.memory_bytes);
+            (ErrorReason::Oom, format!("the workspace ran out of memory: {limit}; {KEPT}"))
         }
         ExitReason::ProcessLimit => {
             let limit = entry.limits.pids;

@@ -71,10 +71,29 @@ pub(crate) struct Entry {
     /// The time of the last call, in microseconds since 1970; 0 when that time is recorded.
     used_at: AtomicI64,
     out_of_memory_at: Mutex<Option<Instant>>,
-    /// The reason why the workspace may not write, while it may not.
-    fullness: Mutex<Option<Fullness>>,
+    /// Whether the workspace may write.
+    room: watch::Sender<Room>,
     /// Cancelled when another server has taken the workspace over: this server does nothing more to it.
     moved: CancellationToken,
+}
+
+/// Whether a workspace may write, and whether a count of its files is due that may change the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// The reason why the workspace may not write, while it may not.
+    pub(crate) fullness: Option<Fullness>,
+    pub(crate) recount: Recount,
+}
+
+/// The count that is due because files of a full workspace were removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recount {
+    /// Nothing was removed since the last count began.
+    Idle,
+    /// Files were removed, and their room is not counted yet.
+    Wanted,
+    /// The count is under way.
+    UnderWay,
 }
 
 /// A call that is under way, for as long as this value exists.
@@ -146,7 +165,7 @@ impl Entry {
             turn: Arc::default(),
             used_at: AtomicI64::new(0),
             out_of_memory_at: Mutex::new(None),
-            fullness: Mutex::new(Fullness::of(row)),
+            room: watch::Sender::new(Room { fullness: Fullness::of(row), recount: Recount::Idle }),
             moved: CancellationToken::new(),
         }
     }
@@ -262,11 +281,51 @@ impl Entry {
     }
 
     pub(crate) fn fullness(&self) -> Option<Fullness> {
-        *self.fullness.lock().unwrap_or_else(PoisonError::into_inner)
+        self.room.borrow().fullness
     }
 
     pub(crate) fn set_fullness(&self, fullness: Option<Fullness>) {
-        *self.fullness.lock().unwrap_or_else(PoisonError::into_inner) = fullness;
+        self.room.send_modify(|room| room.fullness = fullness);
+    }
+
+    /// Notes that files were removed. Returns whether that makes a count due which was not: only a full workspace has
+    /// to be counted for it.
+    pub(crate) fn note_removal(&self) -> bool {
+        self.room.send_if_modified(|room| {
+            room.fullness.is_some() && std::mem::replace(&mut room.recount, Recount::Wanted) != Recount::Wanted
+        })
+    }
+
+    pub(crate) fn is_recount_wanted(&self) -> bool {
+        self.room.borrow().recount == Recount::Wanted
+    }
+
+    /// Notes that a count begins, which sees what was removed until now.
+    pub(crate) fn begin_recount(&self) {
+        self.room.send_if_modified(|room| {
+            let is_wanted = room.recount == Recount::Wanted;
+            if is_wanted {
+                room.recount = Recount::UnderWay;
+            }
+            is_wanted
+        });
+    }
+
+    /// Notes that a count has ended, with or without a result. What was removed during the count needs another one.
+    pub(crate) fn end_recount(&self) {
+        self.room.send_if_modified(|room| {
+            let is_under_way = room.recount == Recount::UnderWay;
+            if is_under_way {
+                room.recount = Recount::Idle;
+            }
+            is_under_way
+        });
+    }
+
+    /// Waits until the workspace may write, or no count is due that could say so.
+    pub(crate) async fn recounted(&self) {
+        // The sender is a field of this entry: it is not dropped while somebody waits here.
+        self.room.subscribe().wait_for(|room| room.fullness.is_none() || room.recount == Recount::Idle).await.ok();
     }
 
     pub(crate) fn note_out_of_memory(&self) {

@@ -403,6 +403,12 @@ impl Workspaces {
         self.core.guest_for(project, id, purpose).await
     }
 
+    /// Notes that a call to this guest has removed files, so that a workspace that was full is counted again at once: a
+    /// call of [`guest_for`](Self::guest_for) that comes afterwards waits for the count.
+    pub fn note_removal(&self, guest: &GuestSession) {
+        self.core.note_removal(&guest.entry);
+    }
+
     /// Checks whether the machine under a provider has room for one more sandbox.
     ///
     /// # Errors

@@ -42,7 +42,7 @@ async fn every_guide(runtime: Runtime) -> anyhow::Result<()> {
             pasted.push(page.as_str());
         }
     }
-    for page in ["AUDIT", "GETTING_STARTED", "LIFECYCLE", "SNAPSHOTS"] {
+    for page in ["AUDIT", "CLI", "GETTING_STARTED", "LIFECYCLE", "SNAPSHOTS"] {
         ensure!(pasted.iter().any(|pasted| pasted.contains(page)), "{page} has nothing to paste");
     }
     Ok(())

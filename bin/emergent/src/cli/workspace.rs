@@ -247,7 +247,7 @@ pub(crate) struct CopyArgs {
 pub(crate) struct LogsArgs {
     /// Id, beginning of an id, or name.
     pub(crate) workspace: String,
-    /// The execution's id; left out: the executions are listed.
+    /// The execution's id; left out: the executions are listed, or the newest is followed.
     pub(crate) execution: Option<ExecutionId>,
     /// Go on until the execution ends.
     #[arg(long, short)]

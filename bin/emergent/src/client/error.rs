@@ -20,6 +20,23 @@ pub(crate) enum ClientError {
     /// The file with a private authority's certificates has none.
     #[error("{} holds no certificates; --ca and EMERGENT_CA_FILE take a PEM file", .0.display())]
     NoCertificates(PathBuf),
+    /// The server asks for a token, and none was found.
+    #[error("{server} needs a token, and there is none: {looked}")]
+    NoToken {
+        /// Which server.
+        server: String,
+        /// The places that were looked at, and how to name others.
+        looked: String,
+    },
+    /// The server speaks plain HTTP where https was asked for.
+    #[error(
+        "{server} answers in plain HTTP; write its address as http://…, or give the server a certificate \
+             (`emergent serve --tls-cert FILE --tls-key FILE`)"
+    )]
+    PlainHttp {
+        /// Which server.
+        server: String,
+    },
     /// The server was not reached, or not to the end.
     #[error("{server} could not be reached ({}); is `emergent serve` running there, and is --server right?", root_cause(.source))]
     Unreachable {
@@ -88,6 +105,14 @@ pub(crate) enum ClientError {
     /// The command line asks for what cannot be.
     #[error("{0}")]
     Usage(String),
+    /// A failure with the command that would do what was meant.
+    #[error("{error}\n  {advice}")]
+    Advised {
+        /// The failure.
+        error: Box<ClientError>,
+        /// What to do next.
+        advice: String,
+    },
 }
 
 impl ClientError {
@@ -104,13 +129,28 @@ impl ClientError {
         match self {
             Self::Problem(problem) => of_problem(problem),
             Self::Unreachable { .. } => self.to_string(),
+            Self::Advised { error, advice } => format!("{}\n  {advice}", error.for_people()),
             other => chain(other),
         }
     }
 
+    /// Adds what to do next.
+    pub(crate) fn advised(self, advice: String) -> Self {
+        Self::Advised { error: Box::new(self), advice }
+    }
+
     /// Whether the server answered with this kind of problem.
     pub(crate) fn is_problem(&self, kind: ProblemKind) -> bool {
-        matches!(self, Self::Problem(problem) if problem.kind == kind.address())
+        match self {
+            Self::Problem(problem) => problem.kind == kind.address(),
+            Self::Advised { error, .. } => error.is_problem(kind),
+            _ => false,
+        }
+    }
+
+    /// Whether the server answered with a problem that blames this field.
+    pub(crate) fn blames(&self, field: &str) -> bool {
+        matches!(self, Self::Problem(problem) if problem.errors.iter().any(|error| error.field == field))
     }
 
     /// Whether trying again may help, because only the connection failed.
@@ -127,6 +167,22 @@ fn of_problem(problem: &Problem) -> String {
     lines.extend(fields.map(|error| format!("{}: {}", error.field, error.message)));
     let lines: Vec<_> = lines.iter().map(|line| printable(line)).collect();
     lines.join("\n  ")
+}
+
+/// Whether a TLS handshake failed because the other side speaks something else.
+pub(super) fn is_no_tls(error: &reqwest::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
+            return matches!(error, rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType));
+        }
+        // The system's error names as its source not what it wraps, but the source of that.
+        cause = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 fn root_cause(error: &reqwest::Error) -> String {

@@ -11,12 +11,12 @@ pub(super) fn run(arguments: &ClientArgs) -> ExitStatus {
             return ExitStatus::Failure;
         }
     };
-    let Some(token) = client.token() else {
-        print::error(
-            "there is no token: run this as the server's user, whose data directory (EMERGENT_DATA_DIR) has the first one \
-             in bootstrap-token, or set EMERGENT_TOKEN",
-        );
-        return ExitStatus::Failure;
+    let token = match client.token() {
+        Ok(token) => token,
+        Err(error) => {
+            print::error(&error.for_people());
+            return ExitStatus::Failure;
+        }
     };
     if arguments.json {
         print::json(&serde_json::json!({ "EMERGENT_SERVER": client.address(), "EMERGENT_TOKEN": token }));
@@ -28,7 +28,7 @@ pub(super) fn run(arguments: &ClientArgs) -> ExitStatus {
 }
 
 /// Quotes a text as one word of a POSIX shell.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 

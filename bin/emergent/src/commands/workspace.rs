@@ -74,6 +74,7 @@ async fn ls(client: &Client, list: &ListArgs, json: bool) -> Result<(), ClientEr
         workspaces.iter().for_each(|workspace| print::line(&workspace.id.to_string()));
     } else {
         show::table(&workspaces);
+        show::faults(&workspaces);
     }
     Ok(())
 }
@@ -111,14 +112,18 @@ async fn change(client: &Client, which: &[String], operation: &str, doing: &str,
     report(failed.into_iter().filter_map(Result::err))
 }
 
+/// Destroys workspaces, several at once; one that fails or does not exist does not keep the others from it.
 async fn remove(client: &Client, which: &RemoveArgs, json: bool) -> ExitStatus {
-    let ids = match ids_to_remove(client, which).await {
-        Ok(Some(ids)) => ids,
+    let found = match found_to_remove(client, which).await {
+        Ok(Some(found)) => found,
         Ok(None) => return ExitStatus::Usage,
         Err(error) => return ended(Err(error)),
     };
     let progress = print::spinner("removing");
-    let removals = ids.iter().map(|id| async move { client.delete(&format!("{WORKSPACES}/{id}")).await.map(|()| *id) });
+    let removals = found.into_iter().map(|found| async move {
+        let id = found?;
+        client.delete(&format!("{WORKSPACES}/{id}")).await.map(|()| id)
+    });
     let results: Vec<_> = futures::stream::iter(removals).buffered(AT_ONCE).collect().await;
     progress.finish_and_clear();
     let (done, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
@@ -131,19 +136,23 @@ async fn remove(client: &Client, which: &RemoveArgs, json: bool) -> ExitStatus {
     report(failed.into_iter().filter_map(Result::err))
 }
 
-/// All that are named are looked up before any is removed: a mistyped name removes nothing. `None`: nobody has said yes
-/// to the removal of all.
-async fn ids_to_remove(client: &Client, which: &RemoveArgs) -> Result<Option<Vec<Uuid>>, ClientError> {
+/// The ids of the workspaces to remove, and an error for each name that means none. All names are looked up before any
+/// workspace is removed: afterwards, the beginning of an id might mean another one. `None`: nobody has said yes to the
+/// removal of all.
+async fn found_to_remove(
+    client: &Client,
+    which: &RemoveArgs,
+) -> Result<Option<Vec<Result<Uuid, ClientError>>>, ClientError> {
     if which.all {
         let all = find::all(client, &[("limit", "200")]).await?;
         let agreed = which.yes || all.is_empty() || agrees(&all);
-        return Ok(agreed.then(|| all.into_iter().map(|workspace| workspace.id).collect()));
+        return Ok(agreed.then(|| all.into_iter().map(|workspace| Ok(workspace.id)).collect()));
     }
-    let mut ids = Vec::new();
+    let mut found = Vec::new();
     for given in &which.workspaces {
-        ids.push(find::workspace(client, given).await?);
+        found.push(find::workspace(client, given).await);
     }
-    Ok(Some(ids))
+    Ok(Some(found))
 }
 
 /// Shows what would go, and asks whoever sits at a terminal.

@@ -86,6 +86,32 @@ fn a_problem_is_shown_with_what_to_do() {
 }
 
 #[test]
+fn a_client_without_a_token_says_where_it_has_looked_and_how_to_name_one() {
+    let server = Server::start();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let address = format!("http://{}", server.address());
+    for command in [&["token", "ls"][..], &["env"]] {
+        let mut client = emergent(command);
+        client.env("EMERGENT_SERVER", &address).env("EMERGENT_DATA_DIR", elsewhere.path());
+        let refused = run(&mut client);
+        assert_eq!((refused.status, refused.stdout.as_str()), (Some(1), ""));
+        let looked = elsewhere.path().join("bootstrap-token");
+        for told in [&address, looked.to_str().unwrap(), "EMERGENT_DATA_DIR", "EMERGENT_TOKEN", "--token"] {
+            assert!(refused.stderr.contains(told), "{told}: {}", refused.stderr);
+        }
+    }
+}
+
+#[test]
+fn https_to_a_server_without_a_certificate_is_told_as_that() {
+    let server = Server::start();
+    let address = format!("https://{}", server.address());
+    let refused = server.client(&["token", "ls", "--server", &address]);
+    assert_eq!((refused.status, refused.stdout.as_str()), (Some(1), ""));
+    assert!(refused.stderr.contains("plain HTTP") && refused.stderr.contains("http://"), "{}", refused.stderr);
+}
+
+#[test]
 fn what_exec_itself_fails_at_is_told_apart_from_its_command() {
     let server = Server::start();
     assert_eq!(server.client(&["workspace", "exec", "try", "--", "true"]).status, Some(125));

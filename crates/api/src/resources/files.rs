@@ -315,7 +315,9 @@ async fn remove_file(
     CallName(call): CallName,
     JsonBody(request): JsonBody<RemoveRequest>,
 ) -> Result<StatusCode, Refusal> {
-    state.workspaces().guest(caller.project(), id).await?.call(|guest| guest.remove(&call, &request)).await?;
+    let guest = state.workspaces().guest(caller.project(), id).await?;
+    guest.call(|guest| guest.remove(&call, &request)).await?;
+    state.workspaces().note_removal(&guest);
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,6 +1,9 @@
 //! Pages and probes that need no token.
 
-use axum::http::header;
+use axum::{
+    body::Body,
+    http::{Request, header},
+};
 use emergent_api::problem::ProblemKind;
 
 use crate::harness::Api;
@@ -16,6 +19,31 @@ async fn the_page_of_the_api_loads_nothing_and_names_every_operation() {
     }
     for forbidden in ["<script", "src=", "@import"] {
         assert!(!page.text.contains(forbidden), "{forbidden}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_page_says_what_this_is_and_where_to_go_on() {
+    let api = Api::start().await;
+    let health = api.call("GET", "/health", None, None).await.json();
+    let places = api.call("GET", "/", None, None).await;
+    assert_eq!(places.status, 200);
+    assert_eq!(places.headers[header::VARY], "accept");
+    let places = places.json();
+    assert_eq!(places["version"], health["version"]);
+
+    let mut request = Request::get("/").body(Body::empty()).unwrap();
+    let accepted = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    request.headers_mut().insert(header::ACCEPT, accepted.parse().unwrap());
+    let page = api.send(request).await;
+    assert_eq!(page.status, 200);
+    assert_eq!(page.headers[header::CONTENT_TYPE], "text/html; charset=utf-8");
+    assert!(page.headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap().contains("default-src 'none'"));
+    assert!(page.text.contains(health["version"].as_str().unwrap()) && !page.text.contains("<script"));
+    for place in ["docs", "openapi", "problems", "health"] {
+        let place = places[place].as_str().unwrap();
+        assert!(page.text.contains(&format!("href=\"{place}\"")), "{place}");
+        assert_eq!(api.call("GET", place, None, None).await.status, 200, "{place}");
     }
 }
 

@@ -52,10 +52,14 @@ async fn a_workspace_that_was_killed_says_so_and_the_next_call_starts_it_again()
         let WorkspaceState::Error { reason: shown, message } = failed.state else { panic!("{:?}", failed.state) };
         assert_eq!(shown, reason);
         assert!(message.contains("files are kept"), "{message}");
+        let names_the_limit = |text: &str| text.contains("4096 MiB") && text.contains("--memory");
+        assert_eq!(names_the_limit(&message), reason == ErrorReason::Oom, "{message}");
 
         fixture.service.guest(fixture.project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
         assert_eq!(fixture.get(id).await.state, WorkspaceState::Ready);
-        assert_eq!(fixture.engine.guest(id).last_end().as_deref(), Some(told));
+        let last_end = fixture.engine.guest(id).last_end().unwrap();
+        assert!(last_end.starts_with(told), "{last_end}");
+        assert_eq!(names_the_limit(&last_end), reason == ErrorReason::Oom, "{last_end}");
     }
 }
 

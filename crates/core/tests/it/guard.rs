@@ -50,6 +50,30 @@ async fn a_workspace_over_its_disk_limit_is_ended_and_runs_programs_again_when_f
 }
 
 #[tokio::test]
+async fn a_call_after_a_removal_of_files_waits_for_the_count_and_not_for_the_next_regular_one() {
+    let fixture = fixture().await;
+    let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
+    fixture.engine.set_takes(id, 12 * GIB, 50);
+    fixture.engine.set_room(HostRoom { disk_free: 88 * GIB, ..ROOM });
+    fixture.becomes(id, StateWord::Error).await;
+    let guest = service.guest(project, id).await.unwrap();
+    let refused = service.guest_for(project, id, Purpose::Run).await;
+    assert!(matches!(refused, Err(CallError::Full(_))), "without a removal nothing is waited for");
+
+    // No count ends until the call waits.
+    let counts = fixture.engine.count("disk_use");
+    fixture.engine.hold("disk_use");
+    eventually("a count is held", async || fixture.engine.count("disk_use") > counts).await;
+    fixture.engine.set_takes(id, 8 * GIB, 50);
+    service.note_removal(&guest);
+    let mut call = Box::pin(service.guest_for(project, id, Purpose::Run));
+    assert!(futures::poll!(&mut call).is_pending(), "it was refused by an old count");
+    fixture.engine.release("disk_use");
+    call.await.unwrap().call(|guest| guest.hello()).await.unwrap();
+    service.guest_for(project, id, Purpose::Write).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_host_that_is_nearly_full_ends_who_writes_and_takes_nothing_more() {
     let fixture = fixture().await;
     let (service, project) = (&fixture.service, fixture.project);

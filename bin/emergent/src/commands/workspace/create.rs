@@ -129,7 +129,13 @@ async fn settle(
         workspace = client.get(&format!("{WORKSPACES}/{}", workspace.id)).await?;
     }
     match (&workspace.error, workspace.state) {
-        (Some(fault), _) => Err(not_ready(&workspace, fault.message.clone())),
+        (Some(fault), _) => {
+            let error = not_ready(&workspace, fault.message.clone());
+            Err(match show::what_next(&workspace) {
+                Some(next) => error.advised(next),
+                None => error,
+            })
+        }
         (None, State::Creating) if waits => {
             Err(not_ready(&workspace, "still being made; `emergent workspace show` tells when it is ready".to_owned()))
         }

@@ -1,9 +1,14 @@
 //! `emergent workspace exec`.
 
-use emergent_api::{problem::ProblemKind, resources::processes::StartProcess};
-use emergent_guest_proto::{Execution, GuestPath, RunAs};
+use emergent_api::{
+    problem::ProblemKind,
+    resources::{processes::StartProcess, workspaces::view::WorkspaceView},
+    size::ByteSize,
+};
+use emergent_guest_proto::{Execution, GuestPath, Outcome, RunAs, tools::BashResult};
 use reqwest::Method;
 use tokio_util::io::ReaderStream;
+use uuid::Uuid;
 
 use super::{
     INTERRUPTED,
@@ -13,12 +18,15 @@ use super::{
 use crate::{
     cli::{ExecArgs, User},
     client::{Client, ClientError},
+    commands::env::quoted,
     exit::ExitStatus,
     print,
 };
 
 /// Exit code for a program that is not in the image, as shells and Docker have it.
 const NOT_FOUND: u8 = 127;
+/// Exit code of a command that SIGKILL ended.
+const KILLED: i32 = 137;
 
 /// Runs the command. What fails here ends with 125, so that it cannot be taken for the command's own failure.
 pub(super) async fn run(client: &Client, arguments: &ExecArgs, json: bool) -> ExitStatus {
@@ -50,7 +58,8 @@ pub(super) async fn run(client: &Client, arguments: &ExecArgs, json: bool) -> Ex
 async fn exec(client: &Client, arguments: &ExecArgs, json: bool) -> Result<ExitStatus, ClientError> {
     let id = find::workspace(client, &arguments.workspace).await?;
     let processes = format!("{WORKSPACES}/{id}/processes");
-    let started: Execution = client.post(&processes, &request(arguments)?).await?;
+    let started: Execution =
+        client.post(&processes, &request(arguments)?).await.map_err(|error| advised(error, arguments))?;
     if arguments.detach {
         if json {
             print::json(&started);
@@ -61,12 +70,18 @@ async fn exec(client: &Client, arguments: &ExecArgs, json: bool) -> Result<ExitS
     }
     let execution = format!("{processes}/{}", started.execution_id);
     let stdin = arguments.interactive.then(|| tokio::spawn(pass_stdin(client.clone(), execution.clone())));
-    let end = until_end(client, &execution).await;
+    let logs = format!("emergent workspace logs {} {}", arguments.workspace, started.execution_id);
+    let end = until_end(client, &execution, &logs).await;
     if let Some(stdin) = stdin {
         stdin.abort();
     }
     match end? {
-        Some(End::Ended(result)) => Ok(follow::status(&result)),
+        Some(End::Ended(result)) => {
+            if is_killed(&result) {
+                tell_memory_limit(client, id).await;
+            }
+            Ok(follow::status(&result))
+        }
         Some(End::Running) => Err(ClientError::Usage("the server stopped following the command".to_owned())),
         Some(End::ReaderGone) => {
             // As a shell's pipeline would: the command has nobody to write for.
@@ -84,20 +99,74 @@ fn no_command(workspace: &str) -> String {
     )
 }
 
-/// Follows the output. Ctrl-C cancels the execution and goes on to its end; a second one leaves at once (`None`).
-async fn until_end(client: &Client, execution: &str) -> Result<Option<End>, ClientError> {
+/// Follows the output. Ctrl-C cancels the execution and goes on to its end; a second one leaves at once (`None`). Both
+/// are told of, with the command `logs` that shows the execution afterwards.
+async fn until_end(client: &Client, execution: &str, logs: &str) -> Result<Option<End>, ClientError> {
     let mut output = std::pin::pin!(follow::output(client, execution, None, true));
     tokio::select! {
         end = &mut output => return end.map(Some),
         _ = tokio::signal::ctrl_c() => {}
     }
+    print::notice("\ninterrupted: the command is being ended; Ctrl-C again leaves at once\n");
     let cancelled = async {
         cancel(client, execution).await?;
         output.await
     };
     tokio::select! {
-        end = cancelled => end.map(Some),
-        _ = tokio::signal::ctrl_c() => Ok(None),
+        end = cancelled => {
+            let told = match &end {
+                Ok(End::Ended(result)) if result.outcome == Outcome::Cancelled => "was ended",
+                Ok(End::Ended(_)) => "had ended by itself",
+                Ok(End::Running | End::ReaderGone) | Err(_) => "may go on",
+            };
+            print::notice(&format!("the command {told}; its output:\n  {logs}\n"));
+            end.map(Some)
+        }
+        _ = tokio::signal::ctrl_c() => {
+            print::notice(&format!("the command may go on; its output and its end:\n  {logs} --follow\n"));
+            Ok(None)
+        }
+    }
+}
+
+/// Adds what to do about a command that was refused.
+fn advised(error: ClientError, arguments: &ExecArgs) -> ClientError {
+    let workspace = &arguments.workspace;
+    match arguments.command.as_slice() {
+        [line] if error.is_problem(ProblemKind::MissingProgram) && is_line(line) => error.advised(format!(
+            "for a line with more than a program's name there is a shell:\n  emergent workspace exec {workspace} -c {}",
+            quoted(line)
+        )),
+        _ if arguments.user == User::Root
+            && error.is_problem(ProblemKind::PermissionDenied)
+            && error.blames("user") =>
+        {
+            error.advised(
+                "root is allowed when the workspace is made:\n  emergent workspace create --allow-root".to_owned(),
+            )
+        }
+        _ => error,
+    }
+}
+
+/// Whether a text says more to a shell than the name of a program.
+fn is_line(text: &str) -> bool {
+    text.contains(|it: char| it.is_whitespace() || "|&;<>()$`*?[]{}~=\"'\\".contains(it))
+}
+
+/// Whether SIGKILL ended the command, or a part of it that its shell told of.
+fn is_killed(result: &BashResult) -> bool {
+    result.outcome == Outcome::Exited && result.exit_code == Some(KILLED)
+}
+
+/// Tells the memory limit, which is what commands are mostly killed for; nothing where the workspace is gone.
+async fn tell_memory_limit(client: &Client, id: Uuid) {
+    if let Ok(workspace) = client.get::<WorkspaceView>(&format!("{WORKSPACES}/{id}")).await {
+        print::notice(&format!(
+            "the command was killed (SIGKILL). The kernel does that when a workspace needs more memory than its limit, \
+             here {}; one with more is made with\n  emergent workspace create --memory SIZE\n",
+            ByteSize(workspace.resource_limits.memory)
+        ));
     }
 }
 

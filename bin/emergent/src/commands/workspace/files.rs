@@ -1,7 +1,7 @@
 //! `emergent workspace files …`: what stands in a workspace, and removing it without a program that runs inside.
 
 use chrono::DateTime;
-use emergent_api::size::ByteSize;
+use emergent_api::{problem::ProblemKind, size::ByteSize};
 use emergent_guest_proto::{
     GuestPath,
     files::{FileInfo, FileKind, FileList, MoveRequest, PathRequest, RemoveRequest},
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     cli::{FilesCommand, RemoveFilesArgs},
     client::{Client, ClientError},
-    commands::ended,
+    commands::{ended, env::quoted},
     exit::ExitStatus,
     print,
 };
@@ -83,7 +83,15 @@ async fn remove(client: &Client, which: &RemoveFilesArgs) -> ExitStatus {
             let request = RemoveRequest { path: guest_path(path)?, recursive: which.recursive };
             post(client, &format!("{files}/remove"), &request).await
         };
-        failed.extend(removed.await.err());
+        let advised = |error: ClientError| match error.is_problem(ProblemKind::AlreadyExists) {
+            true if !which.recursive => error.advised(format!(
+                "-r removes a directory with all that is in it:\n  emergent workspace files rm -r {} {}",
+                which.workspace,
+                quoted(path)
+            )),
+            _ => error,
+        };
+        failed.extend(removed.await.err().map(advised));
     }
     report(failed.into_iter())
 }

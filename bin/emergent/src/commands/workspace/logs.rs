@@ -1,6 +1,6 @@
 //! `emergent workspace logs`.
 
-use emergent_guest_proto::{Outcome, execution::ExecutionList};
+use emergent_guest_proto::{ExecutionId, Outcome, execution::ExecutionList};
 
 use super::{
     find::{self, WORKSPACES},
@@ -22,7 +22,12 @@ pub(super) async fn run(client: &Client, arguments: &LogsArgs, json: bool) -> Ex
 async fn logs(client: &Client, arguments: &LogsArgs, json: bool) -> Result<ExitStatus, ClientError> {
     let id = find::workspace(client, &arguments.workspace).await?;
     let processes = format!("{WORKSPACES}/{id}/processes");
-    match &arguments.execution {
+    let execution = match &arguments.execution {
+        Some(execution) => Some(execution.clone()),
+        None if arguments.follow => Some(newest(client, &processes, &arguments.workspace).await?),
+        None => None,
+    };
+    match execution {
         Some(execution) => {
             let execution = format!("{processes}/{execution}");
             match follow::output(client, &execution, arguments.stream, arguments.follow).await? {
@@ -44,4 +49,16 @@ async fn logs(client: &Client, arguments: &LogsArgs, json: bool) -> Result<ExitS
             Ok(ExitStatus::Success)
         }
     }
+}
+
+/// The execution that began last, which is told of as nobody has named it.
+async fn newest(client: &Client, processes: &str, workspace: &str) -> Result<ExecutionId, ClientError> {
+    let ExecutionList { executions } = client.get(processes).await?;
+    let newest = executions.into_iter().next().ok_or_else(|| {
+        ClientError::Usage(format!(
+            "no command was run here yet; for example\n  emergent workspace exec {workspace} --detach -- sleep 60"
+        ))
+    })?;
+    print::notice(&format!("execution {}: {}\n", newest.execution_id, print::printable(&newest.command)));
+    Ok(newest.execution_id)
 }

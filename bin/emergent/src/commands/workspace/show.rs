@@ -39,6 +39,29 @@ pub(super) fn table(workspaces: &[WorkspaceView]) {
     );
 }
 
+/// Prints why workspaces failed, and what to do about each, to standard error.
+pub(super) fn faults(workspaces: &[WorkspaceView]) {
+    for workspace in workspaces {
+        if let Some(next) = what_next(workspace) {
+            let fault = workspace.error.as_ref().map(|fault| fault.message.as_str()).unwrap_or_default();
+            print::notice(&format!("{}: {}\n  {next}\n", workspace.id, printable(fault)));
+        }
+    }
+}
+
+/// What to do with a workspace that failed; `None` for one that did not.
+pub(super) fn what_next(workspace: &WorkspaceView) -> Option<String> {
+    let id = workspace.id;
+    Some(match workspace.error.as_ref()?.reason.as_str() {
+        // It has no files: it is listed only to tell why.
+        "create_failed" | "engine_unavailable" | "create_interrupted" | "engine_lost" => {
+            format!("it is listed until you remove it:\n  emergent workspace rm {id}")
+        }
+        "disk_full" => format!("files can be removed:\n  emergent workspace files rm {id} PATH"),
+        _ => format!("the next command starts it again:\n  emergent workspace exec {id} -- ls -la"),
+    })
+}
+
 /// Prints all details of a workspace.
 pub(super) fn one(workspace: &WorkspaceView) {
     let limits = &workspace.resource_limits;
@@ -82,6 +105,9 @@ pub(super) fn one(workspace: &WorkspaceView) {
     }
     for warning in &workspace.warnings {
         print::line(&format!("{:<10} {}", "warning", printable(warning)));
+    }
+    if let Some(next) = what_next(workspace) {
+        print::notice(&format!("{next}\n"));
     }
 }
 
