@@ -1,7 +1,8 @@
 //! The project's own checks. `cargo xtask prepush` runs all of them and reports every failure, not only the first.
 
-#![expect(clippy::print_stderr, reason = "a developer's tool talks to the terminal")]
+#![expect(clippy::print_stderr, clippy::print_stdout, reason = "a developer's tool talks to the terminal")]
 
+mod circles;
 mod tidy;
 
 use std::{
@@ -11,13 +12,14 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-const USAGE: &str = "usage: cargo xtask prepush | tidy";
+const USAGE: &str = "usage: cargo xtask prepush | tidy | circles";
 
 fn main() -> ExitCode {
     let task = env::args().nth(1).unwrap_or_default();
     let outcome = match task.as_str() {
         "prepush" => prepush(),
         "tidy" => tidy::check(),
+        "circles" => tidy::print_circles(),
         _ => Err(anyhow::anyhow!(USAGE)),
     };
     match outcome {

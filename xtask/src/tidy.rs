@@ -4,6 +4,8 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, bail, ensure};
 
+use crate::circles;
+
 /// The most lines of a source file; a longer one is taken to be about more than one thing.
 const MAX_LINES: usize = 800;
 
@@ -12,19 +14,40 @@ const MAX_LINES: usize = 800;
 /// # Errors
 /// Names every file that breaks a rule, and the rule.
 pub(crate) fn check() -> anyhow::Result<()> {
+    let listing = listing()?;
+    let files = files(&listing);
+    let mut broken = Vec::new();
+    for file in &files {
+        let text = fs::read_to_string(file).with_context(|| format!("reading {file}"))?;
+        broken.extend(rules_broken_by(file, &text).map(|rule| format!("{file}: {rule}")));
+    }
+    match circles::rules_broken(&files) {
+        Ok(circles) => broken.extend(circles),
+        Err(error) => broken.push(format!("looking for circles of modules: {error:#}")),
+    }
+    if broken.is_empty() { Ok(()) } else { bail!("\n{}", broken.join("\n")) }
+}
+
+/// Prints the circles of modules, those that are known included.
+///
+/// # Errors
+/// A source file that cannot be read or parsed.
+pub(crate) fn print_circles() -> anyhow::Result<()> {
+    circles::print(&files(&listing()?))
+}
+
+fn listing() -> anyhow::Result<String> {
     let listing = std::process::Command::new("git")
         .args(["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"])
         .output()
         .context("asking git for the files")?;
     ensure!(listing.status.success(), "git ls-files failed: {}", String::from_utf8_lossy(&listing.stderr));
 
-    let files = String::from_utf8(listing.stdout).context("reading the list of files")?;
-    let mut broken = Vec::new();
-    for file in files.lines().filter(|file| Path::new(file).exists()) {
-        let text = fs::read_to_string(file).with_context(|| format!("reading {file}"))?;
-        broken.extend(rules_broken_by(file, &text).map(|rule| format!("{file}: {rule}")));
-    }
-    if broken.is_empty() { Ok(()) } else { bail!("\n{}", broken.join("\n")) }
+    String::from_utf8(listing.stdout).context("reading the list of files")
+}
+
+fn files(listing: &str) -> Vec<&str> {
+    listing.lines().filter(|file| Path::new(file).exists()).collect()
 }
 
 fn rules_broken_by<'a>(file: &'a str, text: &'a str) -> impl Iterator<Item = &'static str> + 'a {

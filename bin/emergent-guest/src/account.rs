@@ -10,10 +10,13 @@ use std::{
 
 use emergent_guest_proto::{AGENT_UID, RunAs};
 
-use crate::{hand_over::HandedOver, own_files, tools::git::identity};
+use crate::{hand_over::HandedOver, own_files};
 
 /// The search path of a workspace whose image sets none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The variable that tells git the path of the system's configuration.
+const GIT_CONFIGURATION: &str = "GIT_CONFIG_SYSTEM";
 
 /// Whom commands and file calls act as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +65,7 @@ impl Accounts {
             root: root.unwrap_or_else(|| Account::unknown(0, "root", Path::new("/root"))),
             container: std::env::vars_os().collect(),
             handed_over,
-            defaults: vec![("PATH".into(), DEFAULT_PATH.into()), (identity::VARIABLE.into(), git_config.into())],
+            defaults: vec![("PATH".into(), DEFAULT_PATH.into()), (GIT_CONFIGURATION.into(), git_config.into())],
         }
     }
 

@@ -11,6 +11,7 @@ pub mod unread;
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -22,7 +23,7 @@ use emergent_guest_proto::{
 };
 
 use self::child::Child;
-use crate::{executions::Executions, failure::invalid, guest::Guest, process::launch, rights};
+use crate::{executions::Executions, failure::invalid, process::launch, rights};
 
 /// How long a child has between SIGTERM and SIGKILL when the guest itself ends.
 const LAST_GRACE: Duration = Duration::from_secs(3);
@@ -40,26 +41,34 @@ enum Slot {
     Made(Arc<Child>),
 }
 
+/// A child to start, whose program, variables, note and buffer have been checked.
+#[derive(Debug)]
+pub struct ChildOrder {
+    program: Program,
+    request: SpawnChild,
+}
+
+// === impl Children ===
+
 impl Children {
-    /// Starts a child; returns when its program runs.
+    /// Starts a child in a directory; returns when its program runs. The caller has checked that the order's user is
+    /// permitted.
     ///
     /// # Errors
-    /// An error for an invalid request, `execution_exists`, or the reason why no process could be made.
-    pub async fn spawn(guest: &Arc<Guest>, request: SpawnChild) -> Result<Arc<Child>, GuestError> {
-        let program = Program::Argv(request.argv.clone());
-        launch::check(&program, &request.env)?;
-        check_note(&request.note)?;
-        if !(1..=MAX_BUFFER).contains(&request.buffer) {
-            return Err(invalid("buffer", format!("the buffer must be from 1 to {MAX_BUFFER} bytes")));
-        }
-        guest.permit(request.user)?;
-        guest.children.take_place(&request.child_id)?;
+    /// `execution_exists`, `resource_limit`, or the reason why no process could be made.
+    pub async fn spawn(
+        self: &Arc<Self>,
+        executions: Arc<Executions>,
+        workdir: PathBuf,
+        order: ChildOrder,
+    ) -> Result<Arc<Child>, GuestError> {
+        self.take_place(&order.request.child_id)?;
         // A task of its own, so that a caller that vanishes leaves nothing half made.
-        let guest = Arc::clone(guest);
+        let children = Arc::clone(self);
         let made = tokio::spawn(async move {
-            let id = request.child_id.clone();
-            let made = Self::make(&guest, program, request).await;
-            let mut table = guest.children.table();
+            let id = order.request.child_id.clone();
+            let made = make(executions, workdir, order).await;
+            let mut table = children.table();
             match &made {
                 Ok(child) => table.insert(id, Slot::Made(Arc::clone(child))),
                 Err(_) => table.remove(&id),
@@ -67,15 +76,6 @@ impl Children {
             made
         });
         made.await.map_err(|error| GuestError::new(ErrorCode::Internal, error.to_string()))?
-    }
-
-    async fn make(guest: &Arc<Guest>, program: Program, request: SpawnChild) -> Result<Arc<Child>, GuestError> {
-        let executions: Arc<Executions> = Arc::clone(&guest.executions);
-        let workdir = guest.resolve_or_workspace(request.workdir.as_ref());
-        // The descriptors belong to this runtime, so they are registered here; only the launch blocks.
-        let (plan, inner) = child::Pipes::make().map_err(child::setup_failed)?;
-        let made = rights::blocking(move || inner.launch(executions.launcher(), &program, &workdir, request)).await?;
-        Ok(Child::begin(made, plan))
     }
 
     /// Returns the child of this id.
@@ -140,12 +140,43 @@ impl Children {
     }
 }
 
+// === impl ChildOrder ===
+
+impl ChildOrder {
+    /// Checks a request.
+    ///
+    /// # Errors
+    /// An error for the part of the request that is invalid.
+    pub fn check(request: SpawnChild) -> Result<Self, GuestError> {
+        let program = Program::Argv(request.argv.clone());
+        launch::check(&program, &request.env)?;
+        check_note(&request.note)?;
+        if !(1..=MAX_BUFFER).contains(&request.buffer) {
+            return Err(invalid("buffer", format!("the buffer must be from 1 to {MAX_BUFFER} bytes")));
+        }
+        Ok(Self { program, request })
+    }
+
+    /// The request.
+    pub fn request(&self) -> &SpawnChild {
+        &self.request
+    }
+}
+
 // === impl Slot ===
 
 impl Slot {
     fn child(&self) -> Option<Arc<Child>> {
         if let Self::Made(child) = self { Some(Arc::clone(child)) } else { None }
     }
+}
+
+async fn make(executions: Arc<Executions>, workdir: PathBuf, order: ChildOrder) -> Result<Arc<Child>, GuestError> {
+    let ChildOrder { program, request } = order;
+    // The descriptors belong to this runtime, so they are registered here; only the launch blocks.
+    let (plan, inner) = child::Pipes::make().map_err(child::setup_failed)?;
+    let made = rights::blocking(move || inner.launch(executions.launcher(), &program, &workdir, request)).await?;
+    Ok(Child::begin(made, plan))
 }
 
 /// Checks a note.

@@ -24,7 +24,7 @@ use emergent_guest_proto::{
     ErrorCode, ExecutionId, GuestError, KILL_GRACE_MS, MAX_TIMEOUT_MS, Outcome, RunAs, Stream, execution::Program,
     tools::BashResult,
 };
-use rustix::{pipe::PipeFlags, rand::GetRandomFlags};
+use rustix::pipe::PipeFlags;
 use tokio::{net::unix::pipe, sync::oneshot};
 
 use self::{
@@ -40,6 +40,7 @@ use crate::{
         launch::{self, Launch, Launcher},
         reaper::Exit,
     },
+    random::random_name,
     rights,
 };
 
@@ -367,7 +368,7 @@ impl Executions {
     }
 
     fn remove_files(&self, id: &ExecutionId) {
-        for path in run::paths(&self.directory, id) {
+        for path in logs::paths(&self.directory, id) {
             // The budget may have removed it before.
             let _ = fs::remove_file(path);
         }
@@ -390,16 +391,6 @@ pub fn not_running(run: &Run) -> GuestError {
 fn new_id() -> Result<ExecutionId, GuestError> {
     let drawn = random_name().map_err(|error| GuestError::new(ErrorCode::Internal, error.to_string()))?;
     ExecutionId::new(drawn).map_err(|error| GuestError::new(ErrorCode::Internal, error.to_string()))
-}
-
-/// 128 random bits in hexadecimal.
-///
-/// # Errors
-/// When the kernel has no random numbers.
-pub fn random_name() -> io::Result<String> {
-    let mut bytes = [0_u8; 16];
-    rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty())?;
-    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
 }
 
 /// `/dev/null`, or a pipe and the end that writes to it.

@@ -5,8 +5,8 @@ pub mod content;
 pub mod entries;
 pub mod hash;
 mod in_place;
-pub mod locks;
 pub mod moving;
+pub mod open;
 pub mod replace;
 pub mod target;
 
@@ -20,10 +20,10 @@ use http::{Method, Request};
 use hyper::body::Incoming;
 
 use crate::{
+    change::change,
     guest::Guest,
-    http::message::{Reply, change, ok, query},
-    http::unsupported,
     ledger::Named,
+    message::{Reply, ok, query, unsupported},
 };
 
 /// Answers a request below `/v1/files`.

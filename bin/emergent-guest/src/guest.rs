@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use emergent_guest_proto::{ErrorCode, GENERATION, GuestError, GuestPath, Hello, RunAs};
+use emergent_guest_proto::{ErrorCode, GENERATION, GuestError, GuestPath, Hello, RunAs, machine::Restored};
 use tokio::sync::{Notify, watch};
 
 use crate::{
@@ -14,12 +14,12 @@ use crate::{
     args::Settings,
     children::Children,
     executions::Executions,
-    files::locks::{FileLocks, LockKey},
+    file_locks::{FileLocks, LockKey},
     hand_over::HandedOver,
     ledger::Ledger,
     machine::restored::Machine,
     rights,
-    usage::tree::Tree,
+    tree_size::Tree,
 };
 
 /// The daemon: one per workspace.
@@ -34,7 +34,7 @@ pub struct Guest {
     /// The commands of this workspace.
     pub executions: Arc<Executions>,
     /// The processes that somebody talks to.
-    pub children: Children,
+    pub children: Arc<Children>,
     /// Has one call at a time change a file.
     pub file_locks: Arc<FileLocks>,
     /// The calls that change something.
@@ -65,6 +65,21 @@ impl Guest {
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             handed_over: self.handed_over.is_complete(),
         }
+    }
+
+    /// Adapts the guest to a restore of its machine. Repeatable.
+    ///
+    /// # Errors
+    /// The failed step; the machine must not be used then.
+    pub async fn restored(&self, restored: Restored) -> Result<(), GuestError> {
+        let Some(machine) = &self.machine else {
+            let message = "only a guest that is PID 1 of a virtual machine can be restored";
+            return Err(GuestError::new(ErrorCode::Unsupported, message));
+        };
+        if let Some(boot_id) = machine.adapt(restored).await? {
+            *self.boot_id.write().unwrap_or_else(PoisonError::into_inner) = boot_id;
+        }
+        Ok(())
     }
 
     /// The path as the file system takes it: relative ones start in the workspace.

@@ -1,9 +1,6 @@
 //! HTTP/2 on any byte stream.
 
-pub mod message;
 mod routes;
-
-pub(crate) use routes::unsupported;
 
 use std::{convert::Infallible, sync::Arc};
 

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use crate::{
     failure::invalid,
-    http::message::{Reply, no_content, ok_json},
+    message::{Reply, no_content, ok_json},
 };
 
 /// How many ended calls are kept, and how many bytes of their outcomes.

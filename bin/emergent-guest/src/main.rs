@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, process::ExitCode};
 
-use emergent_guest::{args, connect, copy, machine::init, serve};
+use emergent_guest::{args, connect, copy, init, serve};
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).with_ansi(false).init();

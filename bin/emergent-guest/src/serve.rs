@@ -1,5 +1,8 @@
 //! `emergent-guest serve`: sets the workspace up and serves channels until it is told to end.
 
+mod ports;
+mod vsock;
+
 use std::{
     fs,
     io::{self, IsTerminal as _},
@@ -22,18 +25,18 @@ use tokio::{
 use crate::{
     account::Accounts,
     args::Settings,
-    children::Children,
-    executions::{Executions, random_name},
-    files::locks::FileLocks,
+    executions::Executions,
+    file_locks::FileLocks,
     guest::Guest,
     hand_over::HandedOver,
     http,
-    machine::{ports, restored::Machine, vsock},
+    machine::restored::Machine,
     own_files, owner,
     process::{launch::Launcher, mark::Marks, preload::Preload, reaper::Reaper, spawn::Limit},
+    random::random_name,
     resolver,
     tools::git::identity,
-    usage::tree::Tree,
+    tree_size::Tree,
 };
 
 /// Threads for blocking jobs. Few, as they count against the workspace's limit on processes.
@@ -121,7 +124,7 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
         handed_over,
         accounts,
         executions,
-        children: Children::default(),
+        children: Arc::default(),
         file_locks: Arc::new(FileLocks::default()),
         ledger: Arc::default(),
     });

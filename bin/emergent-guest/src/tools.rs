@@ -6,7 +6,6 @@ pub mod git;
 pub mod glob;
 pub mod grep;
 pub mod ignored;
-pub mod open;
 pub mod pattern;
 pub mod read;
 pub mod walk;

@@ -1,7 +1,5 @@
 //! What the workspace uses now: from its control group where that can be read, from `/proc` elsewhere.
 
-pub mod tree;
-
 use std::{fs, path::Path};
 
 use emergent_guest_proto::{GuestError, Usage};

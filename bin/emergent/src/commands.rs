@@ -7,6 +7,7 @@ mod firecracker;
 mod firecracker_manager;
 mod machine;
 mod mcp;
+mod mcp_paths;
 mod project;
 mod serve;
 mod server;

@@ -1,10 +1,12 @@
 //! The server's settings, checked: what [`serve`](crate::serve) is built from.
 
+mod connections;
 pub(crate) mod env_vars;
 mod error;
 mod read;
 mod registries;
 mod settings;
+mod source;
 
 use std::{
     net::SocketAddr,
@@ -21,8 +23,7 @@ use emergent_provider_docker::IpNet;
 use emergent_store::DatabaseUrl;
 use secrecy::SecretString;
 
-use crate::serve::listener::ConnectionLimits;
-
+pub(crate) use connections::ConnectionLimits;
 pub(crate) use error::ConfigError;
 pub(crate) use settings::Settings;
 

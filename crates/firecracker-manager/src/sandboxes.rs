@@ -7,6 +7,7 @@
 mod boot;
 mod copy;
 mod create;
+mod disk_files;
 mod entry;
 mod halt;
 mod pause;

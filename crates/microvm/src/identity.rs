@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Acceleration, MachineSpec, manifest::Shape};
+use crate::{Acceleration, MachineSpec};
 
 /// A machine's version, processor and shape, kept in its directory and with its saved state.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -15,6 +15,15 @@ pub(crate) struct Identity {
     pub(crate) version: String,
     pub(crate) processor: String,
     pub(crate) shape: Shape,
+}
+
+/// What has to be the same in the machine that is restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Shape {
+    memory_mib: u32,
+    vcpus: u8,
+    data_disk: bool,
+    network: bool,
 }
 
 // === impl Identity ===
@@ -40,6 +49,25 @@ impl Identity {
 
     pub(crate) fn read(dir: &Path) -> io::Result<Self> {
         Ok(serde_json::from_slice(&fs::read(Self::file(dir))?)?)
+    }
+}
+
+// === impl Shape ===
+
+impl Shape {
+    /// Memory, in MiB.
+    pub(crate) fn memory_mib(&self) -> u32 {
+        self.memory_mib
+    }
+
+    /// The shape of a machine.
+    pub(crate) fn of(spec: &MachineSpec) -> Self {
+        Self {
+            memory_mib: spec.memory_mib,
+            vcpus: spec.vcpus,
+            data_disk: spec.data.is_some(),
+            network: spec.network.is_some(),
+        }
     }
 }
 

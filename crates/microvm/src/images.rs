@@ -21,7 +21,8 @@ use crate::{
     Layout,
     disks::{self, DiskError},
     durable,
-    kernels::{check_name, hexadecimal},
+    hexadecimal::hexadecimal,
+    kernels::check_name,
 };
 
 /// Another number: images are made anew.

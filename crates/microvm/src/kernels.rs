@@ -18,7 +18,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Kernel, Layout, durable, error::Cause};
+use crate::{Kernel, Layout, durable, error::Cause, hexadecimal::hexadecimal};
 
 /// Where a kernel comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,8 +210,4 @@ fn place(directory: &Path, work: &Path, name: &str, contents: &[u8]) -> Result<(
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KernelError {
     let path = path.to_owned();
     move |source| KernelError::File { action, path, source: source.into() }
-}
-
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -12,6 +12,7 @@
 //! Everything about a machine that runs is in its directory, and no process of ours has to live for it to run: another
 //! one goes on with it. Who may have a machine, what it is called and who pays for it is decided above.
 
+mod hexadecimal;
 mod identity;
 mod manifest;
 mod ports;
@@ -26,6 +27,7 @@ pub mod images;
 pub mod kernels;
 pub mod layout;
 pub mod machine;
+pub mod monitor;
 pub mod qemu;
 pub mod seal;
 pub mod vmm;
@@ -34,9 +36,10 @@ pub use error::{BootError, RestoreError, SaveError, VmmError};
 pub use firecracker::{Firecracker, FirecrackerSettings, JailChoice};
 pub use layout::Layout;
 pub use machine::{Disk, DiskFormat, Kernel, MacAddress, MachineId, MachineSpec, RateLimit, TapInterface};
+pub use monitor::{GoneReason, VmmKind};
 pub use qemu::{Qemu, QemuChannels, QemuSettings};
 pub use seal::Seal;
-pub use vmm::{Acceleration, GoneReason, MachineState, Probe, Vmm, VmmKind};
+pub use vmm::{Acceleration, MachineState, Probe, Vmm};
 
 /// Why a driver without a kernel cannot tell whether machines boot.
 pub(crate) const NO_KERNEL: &str = "there is no kernel to boot; import one with `emergent kernel import`";

@@ -9,7 +9,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::kernels::hexadecimal;
+use crate::hexadecimal::hexadecimal;
 
 emergent_provider::uuid_newtype!(
     /// Names a machine, in its directory, its network interface and its process.

@@ -11,7 +11,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{MachineSpec, RestoreError, SaveError, VmmError, VmmKind, durable, identity::Identity};
+use crate::{
+    RestoreError, SaveError, VmmError, VmmKind, durable,
+    identity::{Identity, Shape},
+};
 
 const FILE: &str = "manifest.json";
 
@@ -32,15 +35,6 @@ pub(crate) struct Manifest {
     shape: Shape,
     /// The files and their lengths in bytes.
     files: BTreeMap<String, u64>,
-}
-
-/// What has to be the same in the machine that is restored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Shape {
-    memory_mib: u32,
-    vcpus: u8,
-    data_disk: bool,
-    network: bool,
 }
 
 /// That the disk is full, if that is what lies behind `error`.
@@ -121,24 +115,5 @@ impl Manifest {
             return foreign(format!("it was saved as {:?}, and {shape:?} is wanted", self.shape));
         }
         Ok(())
-    }
-}
-
-// === impl Shape ===
-
-impl Shape {
-    /// Memory, in MiB.
-    pub(crate) fn memory_mib(&self) -> u32 {
-        self.memory_mib
-    }
-
-    /// The shape of a machine.
-    pub(crate) fn of(spec: &MachineSpec) -> Self {
-        Self {
-            memory_mib: spec.memory_mib,
-            vcpus: spec.vcpus,
-            data_disk: spec.data.is_some(),
-            network: spec.network.is_some(),
-        }
     }
 }

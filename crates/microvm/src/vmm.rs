@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use emergent_provider::ByteStream;
 use tempfile::TempDir;
 
-use crate::{BootError, MachineId, MachineSpec, RestoreError, SaveError, VmmError};
+use crate::{BootError, GoneReason, MachineId, MachineSpec, RestoreError, SaveError, VmmError, VmmKind};
 
 /// Runs machines with one kind of monitor.
 #[async_trait]
@@ -99,15 +99,6 @@ pub trait Vmm: Send + Sync {
     async fn end(&self, dir: &Path) -> Result<(), VmmError>;
 }
 
-/// A kind of monitor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum VmmKind {
-    /// Firecracker, on KVM.
-    Firecracker,
-    /// QEMU's `microvm` machine, on KVM, or emulated where there is none.
-    Qemu,
-}
-
 /// Whether machines can be run here, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probe {
@@ -147,35 +138,6 @@ pub enum MachineState {
     Gone(GoneReason),
 }
 
-/// Why a machine is gone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GoneReason {
-    /// The driver knows of none in this directory.
-    NeverBooted,
-    /// The guest turned itself off, or the monitor ended by itself.
-    Exited,
-    /// The monitor's process vanished without a word: killed, or out of memory.
-    Killed,
-    /// The monitor's process went while nobody looked after it: how is not known.
-    Unseen,
-    /// The guest's kernel panicked.
-    Panicked {
-        /// What the kernel said, cut to one line. A guest can write what it likes here.
-        message: String,
-    },
-}
-
-// === impl VmmKind ===
-
-impl fmt::Display for VmmKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Firecracker => "firecracker",
-            Self::Qemu => "qemu",
-        })
-    }
-}
-
 // === impl Acceleration ===
 
 impl fmt::Display for Acceleration {
@@ -184,20 +146,6 @@ impl fmt::Display for Acceleration {
             Self::Kvm => "KVM",
             Self::Emulated => "emulated",
         })
-    }
-}
-
-// === impl GoneReason ===
-
-impl fmt::Display for GoneReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NeverBooted => f.write_str("there is no machine"),
-            Self::Exited => f.write_str("the machine ended by itself"),
-            Self::Killed => f.write_str("the machine's process was killed"),
-            Self::Unseen => f.write_str("the machine ended while nobody looked after it, by itself or killed"),
-            Self::Panicked { message } => write!(f, "the guest's kernel panicked: {message}"),
-        }
     }
 }
 

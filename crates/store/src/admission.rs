@@ -21,10 +21,10 @@ use crate::{
         workspace::{self, Column},
     },
     error::Doing as _,
-    installation::now,
     names,
-    quotas::{self, over_quota},
+    quotas::{self, is_counted, over_quota},
     row::new_values,
+    time::now,
 };
 
 /// The time for which an idempotency key stands for its first request.
@@ -160,11 +160,6 @@ impl Store {
         let reached = over_quota(self.reader.connection(), row.project, &wanted).await?;
         Ok(reached.map_or(StartClaim::Full, StartClaim::OverQuota))
     }
-}
-
-/// Whether a workspace counts: its row's form of [`StateWord::COUNTED`]. That it is starting is a column of its own.
-pub(crate) fn is_counted() -> Expr {
-    Column::State.is_in(StateWord::COUNTED.map(StateWord::as_str)).or(Column::Starting.eq(true))
 }
 
 /// Whether fewer than `limit` places of a kind are taken, as a condition. It is part of the statement that takes a

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, Statement};
 
-use crate::{DatabaseUrl, OpenError, connection::sqlite, open::Location};
+use crate::{
+    DatabaseUrl, OpenError,
+    connection::{Location, sqlite},
+};
 
 /// The reason for which no copy was made.
 #[derive(Debug, thiserror::Error)]

@@ -5,16 +5,16 @@
 
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
+mod url;
 
 use sea_orm::{
     ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, Statement,
     TransactionOptions, TransactionTrait as _,
 };
 
-use crate::{
-    error::{Doing as _, OpenError, StoreError},
-    open::{DatabaseUrl, Location},
-};
+pub(crate) use self::url::Location;
+pub use self::url::{DatabaseUrl, InvalidDatabaseUrl};
+use crate::error::{Doing as _, OpenError, StoreError};
 
 /// Sees rows. On SQLite it cannot change them.
 #[derive(Clone)]

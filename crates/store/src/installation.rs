@@ -1,65 +1,38 @@
 //! The identity of an installation: its server id and its default project.
 
-use chrono::{DateTime, SubsecRound as _, Utc};
 use emergent_provider::ServerId;
-use sea_orm::{
-    ActiveModelTrait as _, ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, sea_query::Expr,
-};
+use sea_orm::{ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, QueryFilter as _, sea_query::Expr};
 use uuid::Uuid;
 
 use crate::{
-    DestroyReason, OpenError, ProjectId, ServerIdentity, SessionEnd, StateWord, Store, StoreError,
+    DestroyReason, OpenError, ServerIdentity, SessionEnd, StateWord, Store, StoreError,
     connection::Writer,
     entity::{leftover, mcp_server, server, session, snapshot, workspace},
     error::Doing as _,
     projects, servers,
+    store::Installation,
+    time::now,
     words::Word as _,
 };
 
 const DEFAULT_PROJECT: &str = "default";
 
-/// The identity that is made once, with the database, and then kept, and the process, which is new at each opening.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Installation {
-    server: ServerId,
-    process: Uuid,
-    default_project: ProjectId,
-}
-
-/// Now, as precisely as every database keeps it.
-pub(crate) fn now() -> DateTime<Utc> {
-    Utc::now().trunc_subsecs(6)
-}
-
-// === impl Installation ===
-
-impl Installation {
-    pub(crate) async fn load_or_make(
-        writer: &Writer,
-        server: Option<ServerId>,
-        identity: &ServerIdentity,
-    ) -> Result<Self, OpenError> {
-        let process = Uuid::new_v4();
-        let default_project = projects::find_or_make(writer.connection(), DEFAULT_PROJECT).await;
-        let default_project = default_project.map_err(OpenError::Prepare)?;
-        let server = servers::claim(writer, server, process, identity).await?;
-        Ok(Self { server, process, default_project })
-    }
+/// Finds or makes the default project, and claims the identity of a server for a new process.
+pub(crate) async fn load_or_make(
+    writer: &Writer,
+    server: Option<ServerId>,
+    identity: &ServerIdentity,
+) -> Result<Installation, OpenError> {
+    let process = Uuid::new_v4();
+    let default_project = projects::find_or_make(writer.connection(), DEFAULT_PROJECT).await;
+    let default_project = default_project.map_err(OpenError::Prepare)?;
+    let server = servers::claim(writer, server, process, identity).await?;
+    Ok(Installation { server, process, default_project })
 }
 
 // === impl Store ===
 
 impl Store {
-    /// The id that this installation's engine resources carry.
-    pub fn server_id(&self) -> ServerId {
-        self.installation.server
-    }
-
-    /// The id that tells this process from others that claim to be the same server.
-    pub(crate) fn process_id(&self) -> Uuid {
-        self.installation.process
-    }
-
     /// Makes the one server of a copied database a server of its own, with a new id. The objects in the engine stay
     /// the other server's: here, workspaces are recorded as destroyed, and snapshots, hosted MCP servers and leftovers
     /// are forgotten. Projects, tokens and the audit stay.
@@ -100,20 +73,5 @@ impl Store {
         server::Entity::delete_by_id(old.as_uuid()).exec(&transaction).await.doing(ACTION)?;
         transaction.commit().await.doing(ACTION)?;
         Ok(Self { installation: Installation { server: new, ..self.installation }, ..self })
-    }
-
-    /// The project that rows belong to unless a token says otherwise, and that the server's administrators are in.
-    pub fn default_project(&self) -> ProjectId {
-        self.installation.default_project
-    }
-
-    /// Whether the database answers.
-    ///
-    /// # Errors
-    /// [`StoreError`] when it does not.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        let reader = self.reader.connection();
-        reader.execute_unprepared("SELECT 1 FROM servers").await.doing("answer")?;
-        Ok(())
     }
 }

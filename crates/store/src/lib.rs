@@ -11,6 +11,8 @@ mod migration;
 mod names;
 mod row;
 mod snapshot_row;
+mod store;
+mod time;
 mod words;
 
 pub mod admission;
@@ -34,6 +36,7 @@ pub mod quotas;
 pub mod retention;
 pub mod servers;
 pub mod sessions;
+pub mod snapshot_state;
 pub mod snapshots;
 pub mod state;
 pub mod tokens;
@@ -44,6 +47,7 @@ pub use admission::{Admission, IdempotencyClaim, NewWorkspaceRow};
 pub use audit::{Actor, AuditFilter, AuditKind, AuditOutcome, AuditRow, UnknownAuditWord};
 pub use backup::{BackupError, backup};
 pub use change::{Changed, WorkspaceChange};
+pub use connection::{DatabaseUrl, InvalidDatabaseUrl};
 pub use destruction::DestroyReason;
 pub use error::{OpenError, StoreError};
 pub use forks::ForkAdmission;
@@ -55,17 +59,17 @@ pub use mcp_servers::{
     MCP_SERVERS_ON, McpChangeReach, McpPackage, McpServerAdmission, McpServerChange, McpServerExit, McpServerId,
     McpServerRow, McpServerSpec, McpServerState, McpShare, PackageRegistry, RestartPolicy, UnknownMcpServerState,
 };
-pub use open::{DatabaseUrl, InvalidDatabaseUrl, Store};
 pub use page::{Cursor, InvalidCursor, Page, PageRequest};
 pub use pulled_images::PulledImage;
 pub use quotas::{Measure, Project, Quota, QuotaReached, QuotaUse};
+pub use row::{MadeFrom, PassedOver, WorkspaceRow};
 pub use servers::{Engines, LEASE, Renewal, ServerIdentity, ServerRow, TakenOver};
 pub use sessions::{Attachment, NewSession, SessionEnd, SessionRow};
-pub use snapshots::{
-    NewSnapshotRow, SnapshotAdmission, SnapshotFilter, SnapshotRow, SnapshotState, SnapshotStateWord,
-    UnknownSnapshotState,
-};
+pub use snapshot_row::{NewSnapshotRow, SnapshotRow};
+pub use snapshot_state::{SnapshotState, SnapshotStateWord, UnknownSnapshotState};
+pub use snapshots::{SnapshotAdmission, SnapshotFilter};
 pub use state::{ErrorReason, StateWord, UnknownState, WorkspaceState};
+pub use store::Store;
 pub use tokens::{MOST_TOKENS, NewToken, NewTokenError, Scope, Token, TokenFilter, UnknownScope};
 pub use usage::{UsageSample, UsageTotals};
-pub use workspaces::{ListFilter, MadeFrom, MadeSandbox, PassedOver, StartClaim, WorkspaceRow, is_label_key};
+pub use workspaces::{ListFilter, MadeSandbox, StartClaim, is_label_key};

@@ -26,8 +26,8 @@ use crate::{
     connection::Alone,
     entity::mcp_server::{ActiveModel, Column, Entity, Model},
     error::Doing as _,
-    installation::now,
     quotas,
+    time::now,
     words::{from_integer, from_json, parse, signed, storable, storable_json},
 };
 

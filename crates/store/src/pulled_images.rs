@@ -15,7 +15,7 @@ use crate::{
     ProjectId, Store, StoreError,
     entity::pulled_image::{ActiveModel, Column, Entity, Model},
     error::Doing as _,
-    installation::now,
+    time::now,
     words::{from_integer, signed},
 };
 

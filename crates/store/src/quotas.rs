@@ -15,7 +15,6 @@ use sea_orm::{
 
 use crate::{
     ProjectId, SnapshotStateWord, StateWord, Store, StoreError,
-    admission::is_counted,
     entity::{
         mcp_server::{self, Column as McpColumn},
         project::{self, Column as ProjectColumn},
@@ -303,6 +302,11 @@ fn parts_of_cores(cores: f64) -> u64 {
     )]
     let parts = (cores * CORE).round() as u64;
     parts
+}
+
+/// Whether a workspace counts: its row's form of [`StateWord::COUNTED`]. That it is starting is a column of its own.
+pub(crate) fn is_counted() -> Expr {
+    Column::State.is_in(StateWord::COUNTED.map(StateWord::as_str)).or(Column::Starting.eq(true))
 }
 
 /// Whether a project's quotas have room for so much more: [`Quota::reached`] as a condition.

@@ -1,16 +1,102 @@
-//! A workspace's row, from and to its columns.
+//! A workspace's row, and how it is read from and written to its columns.
 
 use std::collections::BTreeMap;
 
-use emergent_provider::{ImageRef, ResourceLimits};
+use chrono::{DateTime, Utc};
+use emergent_provider::{
+    ContainerKind, ImageRef, Isolation, NetworkPolicy, ProviderKind, ResourceLimits, ServerId, SnapshotId, WorkspaceId,
+};
 use sea_orm::{ActiveValue::Set, JsonValue};
 use serde_json::json;
 
 use crate::{
-    ErrorReason, IdlePolicy, MadeFrom, PassedOver, StateWord, StoreError, WorkspaceRow, WorkspaceState,
+    DestroyReason, ErrorReason, IdlePolicy, ProjectId, StateWord, StoreError, WorkspaceState,
     entity::workspace::{ActiveModel, Model},
     words::{Word as _, from_integer, from_json, from_word, parse, signed, storable, to_json, unknown},
 };
+
+/// A workspace, as the store has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkspaceRow {
+    /// The workspace's id.
+    pub id: WorkspaceId,
+    /// The project that the workspace belongs to.
+    pub project: ProjectId,
+    /// The server that drives the workspace.
+    pub server: ServerId,
+    /// A name, for people.
+    pub name: Option<String>,
+    /// Labels, for people and programs.
+    pub labels: BTreeMap<String, String>,
+    /// The workspace's purpose.
+    pub kind: ContainerKind,
+    /// The workspace's state.
+    pub state: WorkspaceState,
+    /// A start out of `stopped` or `error` is under way and holds a place already.
+    pub starting: bool,
+    /// The provider that has the workspace.
+    pub provider: ProviderKind,
+    /// The provider that was asked for.
+    pub provider_requested: Option<ProviderKind>,
+    /// The better providers that could not be used, in the order in which they were passed over.
+    pub passed_over: Vec<PassedOver>,
+    /// The workspace was made ahead of need.
+    pub warm: bool,
+    /// The runtime of the sandbox, such as `runsc`; known once the sandbox is made.
+    pub runtime: Option<String>,
+    /// The isolation of the sandbox; known once the sandbox is made.
+    pub isolation: Option<Isolation>,
+    /// The image that the workspace runs.
+    pub image: ImageRef,
+    /// The resources that the workspace may use.
+    pub limits: ResourceLimits,
+    /// The networks that the workspace may reach.
+    pub network: NetworkPolicy,
+    /// Calls may run commands as root in the workspace.
+    pub allow_root: bool,
+    /// Names of the workspace's environment variables, without their values.
+    pub environment_keys: Vec<String>,
+    /// The warnings: each names something that is weaker than asked for.
+    pub warnings: Vec<String>,
+    /// The warning that is shown while the workspace is over its disk limit.
+    pub disk_warning: Option<String>,
+    /// The time at which the workspace was asked for.
+    pub created_at: DateTime<Utc>,
+    /// The time at which the workspace's guest first answered.
+    pub ready_at: Option<DateTime<Utc>>,
+    /// The time of the last call; a few seconds behind.
+    pub last_used_at: Option<DateTime<Utc>>,
+    /// The time from which the workspace may be destroyed; `None` for never.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// The time at which the workspace was destroyed.
+    pub destroyed_at: Option<DateTime<Utc>>,
+    /// The action that follows when nobody uses the workspace, and its delay.
+    pub idle: IdlePolicy,
+    /// The workspace is paused or stopped because nobody used it: the next call resumes it by itself.
+    pub idled: bool,
+    /// The reason for which the workspace is being destroyed, or was.
+    pub destroy_reason: Option<DestroyReason>,
+    /// The snapshot that the workspace was made from; `None` where it was made from its image alone.
+    pub origin: Option<MadeFrom>,
+}
+
+/// The snapshot that a workspace was made from, and the workspace of that snapshot. Both may be gone by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MadeFrom {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The workspace that the snapshot was taken of.
+    pub workspace: WorkspaceId,
+}
+
+/// A provider that would have been better and could not be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedOver {
+    /// The provider.
+    pub provider: ProviderKind,
+    /// The reason.
+    pub reason: String,
+}
 
 /// The columns of a row that is new: in state `creating`.
 pub(crate) fn new_values(row: &WorkspaceRow) -> ActiveModel {

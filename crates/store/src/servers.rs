@@ -36,7 +36,7 @@ use crate::{
         snapshot, workspace,
     },
     error::Doing as _,
-    installation::now,
+    time::now,
     words::{from_json, parse},
 };
 

@@ -18,7 +18,7 @@ use crate::{
     Cursor, Page, PageRequest, SessionId, Store, StoreError,
     entity::session::{ActiveModel, Column, Entity, Model},
     error::Doing as _,
-    installation::now,
+    time::now,
     words::{Word, from_integer, from_word},
 };
 

@@ -1,13 +1,67 @@
-//! A snapshot's row, from and to its columns.
+//! A snapshot's row, and how it is read from and written to its columns.
 
-use emergent_provider::{ImageRef, ResourceLimits, Taken};
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use emergent_provider::{
+    ContainerKind, ImageRef, NetworkPolicy, ProviderKind, ResourceLimits, ServerId, SnapshotId, Taken, WorkspaceId,
+};
 use sea_orm::ActiveValue::Set;
 
 use crate::{
-    NewSnapshotRow, SnapshotRow, SnapshotState, SnapshotStateWord, StoreError,
+    ProjectId, SnapshotState, SnapshotStateWord, StoreError,
     entity::snapshot::{ActiveModel, Model},
     words::{from_integer, from_json, from_word, parse, signed, storable, to_json},
 };
+
+/// A snapshot, as the store has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SnapshotRow {
+    /// The facts that were known of the snapshot from the beginning.
+    pub new: NewSnapshotRow,
+    /// The snapshot's state.
+    pub state: SnapshotState,
+    /// The snapshot's size; known once it is ready.
+    pub taken: Option<Taken>,
+    /// The time at which the snapshot was asked for.
+    pub created_at: DateTime<Utc>,
+    /// The time at which the snapshot was taken.
+    pub ready_at: Option<DateTime<Utc>>,
+}
+
+/// A snapshot to record, with the properties that its workspace had then: workspaces that are made from it have the
+/// same, unless others are asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewSnapshotRow {
+    /// The snapshot's id.
+    pub id: SnapshotId,
+    /// The project that the snapshot belongs to.
+    pub project: ProjectId,
+    /// The server that keeps the snapshot.
+    pub server: ServerId,
+    /// The workspace that the snapshot is taken of.
+    pub workspace: WorkspaceId,
+    /// The provider that has the snapshot.
+    pub provider: ProviderKind,
+    /// A name, for people.
+    pub name: Option<String>,
+    /// Labels, for people and programs.
+    pub labels: BTreeMap<String, String>,
+    /// The snapshot is made for a fork and is removed when the fork ends: nobody sees it.
+    pub temporary: bool,
+    /// The workspace's purpose.
+    pub kind: ContainerKind,
+    /// The image that the workspace ran.
+    pub image: ImageRef,
+    /// The resources that the workspace might use.
+    pub limits: ResourceLimits,
+    /// The networks that the workspace might reach.
+    pub network: NetworkPolicy,
+    /// Calls might run commands as root in the workspace.
+    pub allow_root: bool,
+    /// Names of the workspace's environment variables, without their values.
+    pub environment_keys: Vec<String>,
+}
 
 /// The columns of a row that is new: in state `creating`.
 pub(crate) fn new_values(row: &SnapshotRow) -> ActiveModel {

@@ -1,17 +1,6 @@
 //! The rows of snapshots.
-//!
-//! ```text
-//!   creating ──► ready ──► deleting ──► (no row)
-//!      │                      ▲
-//!      └───► error ───────────┘
-//! ```
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
-
-use chrono::{DateTime, Utc};
-use emergent_provider::{
-    ContainerKind, ImageRef, NetworkPolicy, ProviderKind, ResourceLimits, ServerId, SnapshotId, Taken, WorkspaceId,
-};
+use emergent_provider::{ServerId, SnapshotId, Taken, WorkspaceId};
 use sea_orm::{
     ColumnTrait as _, Condition, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QueryOrder as _,
     QuerySelect as _,
@@ -19,101 +8,19 @@ use sea_orm::{
 };
 
 use crate::{
-    Cursor, IdempotencyClaim, Page, PageRequest, ProjectId, QuotaReached, QuotaUse, Store, StoreError,
+    Cursor, IdempotencyClaim, NewSnapshotRow, Page, PageRequest, ProjectId, QuotaReached, QuotaUse, SnapshotRow,
+    SnapshotState, SnapshotStateWord, Store, StoreError,
     admission::{claim_key, insert_if},
     connection::Alone,
     entity::snapshot::{Column, Entity},
     error::Doing as _,
-    installation::now,
     projects::missing,
     quotas,
     snapshot_row::new_values,
+    time::now,
     words::signed,
     workspaces::label_is,
 };
-
-/// A snapshot, as the store has it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SnapshotRow {
-    /// The facts that were known of the snapshot from the beginning.
-    pub new: NewSnapshotRow,
-    /// The snapshot's state.
-    pub state: SnapshotState,
-    /// The snapshot's size; known once it is ready.
-    pub taken: Option<Taken>,
-    /// The time at which the snapshot was asked for.
-    pub created_at: DateTime<Utc>,
-    /// The time at which the snapshot was taken.
-    pub ready_at: Option<DateTime<Utc>>,
-}
-
-/// A snapshot to record, with the properties that its workspace had then: workspaces that are made from it have the
-/// same, unless others are asked for.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NewSnapshotRow {
-    /// The snapshot's id.
-    pub id: SnapshotId,
-    /// The project that the snapshot belongs to.
-    pub project: ProjectId,
-    /// The server that keeps the snapshot.
-    pub server: ServerId,
-    /// The workspace that the snapshot is taken of.
-    pub workspace: WorkspaceId,
-    /// The provider that has the snapshot.
-    pub provider: ProviderKind,
-    /// A name, for people.
-    pub name: Option<String>,
-    /// Labels, for people and programs.
-    pub labels: BTreeMap<String, String>,
-    /// The snapshot is made for a fork and is removed when the fork ends: nobody sees it.
-    pub temporary: bool,
-    /// The workspace's purpose.
-    pub kind: ContainerKind,
-    /// The image that the workspace ran.
-    pub image: ImageRef,
-    /// The resources that the workspace might use.
-    pub limits: ResourceLimits,
-    /// The networks that the workspace might reach.
-    pub network: NetworkPolicy,
-    /// Calls might run commands as root in the workspace.
-    pub allow_root: bool,
-    /// Names of the workspace's environment variables, without their values.
-    pub environment_keys: Vec<String>,
-}
-
-/// The state of a snapshot, in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SnapshotStateWord {
-    /// Being taken.
-    Creating,
-    /// Workspaces can be made from it.
-    Ready,
-    /// On its way to be gone.
-    Deleting,
-    /// Not taken because something went wrong; nothing of it is in the engine.
-    Error,
-}
-
-/// The state of a snapshot, with its details.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SnapshotState {
-    /// Being taken.
-    Creating,
-    /// Workspaces can be made from it.
-    Ready,
-    /// On its way to be gone.
-    Deleting,
-    /// Not taken because something went wrong; nothing of it is in the engine.
-    Error {
-        /// The cause of the error and the user's next step; for people and agents.
-        message: String,
-    },
-}
-
-/// A word that names no state of a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no state of a snapshot is called {0:?}; there are creating, ready, deleting and error")]
-pub struct UnknownSnapshotState(String);
 
 /// Which snapshots of a project to list. Every part narrows the list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -301,50 +208,5 @@ impl SnapshotFilter {
             condition = condition.add(label_is(Column::Labels, key, value));
         }
         condition
-    }
-}
-
-// === impl SnapshotStateWord ===
-
-impl SnapshotStateWord {
-    /// All states.
-    pub const ALL: [Self; 4] = [Self::Creating, Self::Ready, Self::Deleting, Self::Error];
-
-    /// The word for it in rows and JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Creating => "creating",
-            Self::Ready => "ready",
-            Self::Deleting => "deleting",
-            Self::Error => "error",
-        }
-    }
-}
-
-impl fmt::Display for SnapshotStateWord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for SnapshotStateWord {
-    type Err = UnknownSnapshotState;
-
-    fn from_str(text: &str) -> Result<Self, UnknownSnapshotState> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| UnknownSnapshotState(text.to_owned()))
-    }
-}
-
-// === impl SnapshotState ===
-
-impl SnapshotState {
-    /// The state without its details.
-    pub fn word(&self) -> SnapshotStateWord {
-        match self {
-            Self::Creating => SnapshotStateWord::Creating,
-            Self::Ready => SnapshotStateWord::Ready,
-            Self::Deleting => SnapshotStateWord::Deleting,
-            Self::Error { .. } => SnapshotStateWord::Error,
-        }
     }
 }

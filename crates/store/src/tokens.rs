@@ -16,7 +16,7 @@ use crate::{
     connection::Alone,
     entity::{project, token, token_changes},
     error::Doing as _,
-    installation::now,
+    time::now,
     words::{from_json, parse, storable, storable_json},
 };
 

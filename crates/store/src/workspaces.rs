@@ -1,11 +1,7 @@
 //! The rows of workspaces.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, Utc};
-use emergent_provider::{
-    ContainerKind, ImageRef, Isolation, NetworkPolicy, ProviderKind, ResourceLimits, ServerId, SnapshotId, WorkspaceId,
-};
+use emergent_provider::{ContainerKind, Isolation, ProviderKind, ServerId, WorkspaceId};
 use sea_orm::{
     ColumnTrait as _, Condition, EntityTrait as _, JsonValue, QueryFilter as _, QueryOrder as _, QuerySelect as _,
     Select,
@@ -13,98 +9,15 @@ use sea_orm::{
 };
 
 use crate::{
-    Cursor, DestroyReason, IdlePolicy, Page, PageRequest, ProjectId, QuotaReached, StateWord, Store, StoreError,
-    WorkspaceState,
-    admission::is_counted,
+    Cursor, DestroyReason, Page, PageRequest, PassedOver, ProjectId, QuotaReached, StateWord, Store, StoreError,
+    WorkspaceRow, WorkspaceState,
     entity::workspace::{Column, Entity},
     error::Doing as _,
-    installation::now,
+    quotas::is_counted,
     row::passed_over_json,
+    time::now,
     words::{Word as _, from_integer, parse, storable},
 };
-
-/// A workspace, as the store has it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct WorkspaceRow {
-    /// The workspace's id.
-    pub id: WorkspaceId,
-    /// The project that the workspace belongs to.
-    pub project: ProjectId,
-    /// The server that drives the workspace.
-    pub server: ServerId,
-    /// A name, for people.
-    pub name: Option<String>,
-    /// Labels, for people and programs.
-    pub labels: BTreeMap<String, String>,
-    /// The workspace's purpose.
-    pub kind: ContainerKind,
-    /// The workspace's state.
-    pub state: WorkspaceState,
-    /// A start out of `stopped` or `error` is under way and holds a place already.
-    pub starting: bool,
-    /// The provider that has the workspace.
-    pub provider: ProviderKind,
-    /// The provider that was asked for.
-    pub provider_requested: Option<ProviderKind>,
-    /// The better providers that could not be used, in the order in which they were passed over.
-    pub passed_over: Vec<PassedOver>,
-    /// The workspace was made ahead of need.
-    pub warm: bool,
-    /// The runtime of the sandbox, such as `runsc`; known once the sandbox is made.
-    pub runtime: Option<String>,
-    /// The isolation of the sandbox; known once the sandbox is made.
-    pub isolation: Option<Isolation>,
-    /// The image that the workspace runs.
-    pub image: ImageRef,
-    /// The resources that the workspace may use.
-    pub limits: ResourceLimits,
-    /// The networks that the workspace may reach.
-    pub network: NetworkPolicy,
-    /// Calls may run commands as root in the workspace.
-    pub allow_root: bool,
-    /// Names of the workspace's environment variables, without their values.
-    pub environment_keys: Vec<String>,
-    /// The warnings: each names something that is weaker than asked for.
-    pub warnings: Vec<String>,
-    /// The warning that is shown while the workspace is over its disk limit.
-    pub disk_warning: Option<String>,
-    /// The time at which the workspace was asked for.
-    pub created_at: DateTime<Utc>,
-    /// The time at which the workspace's guest first answered.
-    pub ready_at: Option<DateTime<Utc>>,
-    /// The time of the last call; a few seconds behind.
-    pub last_used_at: Option<DateTime<Utc>>,
-    /// The time from which the workspace may be destroyed; `None` for never.
-    pub expires_at: Option<DateTime<Utc>>,
-    /// The time at which the workspace was destroyed.
-    pub destroyed_at: Option<DateTime<Utc>>,
-    /// The action that follows when nobody uses the workspace, and its delay.
-    pub idle: IdlePolicy,
-    /// The workspace is paused or stopped because nobody used it: the next call resumes it by itself.
-    pub idled: bool,
-    /// The reason for which the workspace is being destroyed, or was.
-    pub destroy_reason: Option<DestroyReason>,
-    /// The snapshot that the workspace was made from; `None` where it was made from its image alone.
-    pub origin: Option<MadeFrom>,
-}
-
-/// The snapshot that a workspace was made from, and the workspace of that snapshot. Both may be gone by now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MadeFrom {
-    /// The snapshot.
-    pub snapshot: SnapshotId,
-    /// The workspace that the snapshot was taken of.
-    pub workspace: WorkspaceId,
-}
-
-/// A provider that would have been better and could not be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PassedOver {
-    /// The provider.
-    pub provider: ProviderKind,
-    /// The reason.
-    pub reason: String,
-}
 
 /// Which workspaces of a project to list. Every part narrows the list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -342,6 +255,36 @@ impl Store {
             update.exec(&transaction).await.doing("record use")?;
         }
         transaction.commit().await.doing("record use")
+    }
+
+    /// Records that a workspace is `destroying`, and why; the reason of a destruction that is only taken up again
+    /// stays. `None`: it is destroyed already, or its time is not up at `if_expired_at`, and nothing was changed.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn workspaces_begin_destroy(
+        &self,
+        id: WorkspaceId,
+        reason: DestroyReason,
+        if_expired_at: Option<DateTime<Utc>>,
+    ) -> Result<Option<WorkspaceRow>, StoreError> {
+        let first = Func::coalesce([Expr::col(Column::DestroyReason), Expr::value(reason.as_str())]);
+        let mut update = Entity::update_many()
+            .filter(Column::Id.eq(id.as_uuid()))
+            .filter(Column::State.ne(StateWord::Destroyed.as_str()))
+            .col_expr(Column::State, Expr::value(StateWord::Destroying.as_str()))
+            .col_expr(Column::Starting, Expr::value(false))
+            .col_expr(Column::Idled, Expr::value(false))
+            .col_expr(Column::ErrorReason, Expr::value(None::<String>))
+            .col_expr(Column::ErrorMessage, Expr::value(None::<String>))
+            .col_expr(Column::DestroyReason, first.into());
+        if let Some(at) = if_expired_at {
+            // One that is being destroyed already goes on, whatever its time.
+            let destroying = Column::State.eq(StateWord::Destroying.as_str());
+            update = update.filter(Column::ExpiresAt.lte(at).or(destroying));
+        }
+        let changed = update.exec_with_returning(self.writer.connection()).await.doing("record a destruction")?;
+        changed.into_iter().next().map(WorkspaceRow::try_from).transpose()
     }
 
     async fn select_all(&self, select: Select<Entity>, action: &'static str) -> Result<Vec<WorkspaceRow>, StoreError> {

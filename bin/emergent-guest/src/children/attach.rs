@@ -19,7 +19,7 @@ use tokio::{io::AsyncWriteExt as _, sync::watch};
 use super::child::{Child, Stdin};
 use crate::{
     failure::invalid,
-    http::message::{Reply, query, stream},
+    message::{Reply, query, stream},
 };
 
 /// Sends output from an offset on until another reader comes, and receives acknowledgements meanwhile. The body ends

@@ -11,7 +11,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::http::message::{Reply, query, stream};
+use crate::message::{Reply, query, stream};
 
 /// The most bytes that are read from the connection at once.
 const READ: usize = 64 * 1024;

@@ -17,7 +17,8 @@ use rustix::{
 
 use super::{
     journal::{Journal, Line},
-    run::{Run, index, paths},
+    logs::{index, paths},
+    run::Run,
 };
 
 /// Holes are made in whole pieces of this size; file systems free only whole blocks.

@@ -10,12 +10,11 @@ use std::{
         fd::{AsFd as _, BorrowedFd},
         unix::fs::FileExt as _,
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use emergent_guest_proto::{ExecutionId, RunAs, Stream};
 
-use super::run::{index, paths};
 use crate::own_files;
 
 /// Both files, open.
@@ -67,5 +66,18 @@ impl Logs {
         }
         bytes.truncate(filled);
         Ok(bytes)
+    }
+}
+
+/// The files of standard output and error.
+pub fn paths(directory: &Path, id: &ExecutionId) -> [PathBuf; 2] {
+    ["stdout", "stderr"].map(|suffix| directory.join(format!("{id}.{suffix}")))
+}
+
+/// Where a stream stands in a pair.
+pub fn index(stream: Stream) -> usize {
+    match stream {
+        Stream::Stdout => 0,
+        Stream::Stderr => 1,
     }
 }

@@ -1,7 +1,7 @@
 //! One execution, from its start to long after its end.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -14,7 +14,7 @@ use emergent_guest_proto::{
 };
 use tokio::{net::unix::pipe, sync::watch};
 
-use super::logs::Logs;
+use super::logs::{Logs, index, paths};
 use crate::process::{reaper::Exit, signal, tree::Family};
 
 /// How much of a command is remembered, in characters.
@@ -257,19 +257,6 @@ impl Run {
             stdout_file: GuestPath::from(stdout_file.as_path()),
             stderr_file: GuestPath::from(stderr_file.as_path()),
         }
-    }
-}
-
-/// The files of standard output and error.
-pub fn paths(directory: &Path, id: &ExecutionId) -> [PathBuf; 2] {
-    ["stdout", "stderr"].map(|suffix| directory.join(format!("{id}.{suffix}")))
-}
-
-/// Where a stream stands in a pair.
-pub fn index(stream: Stream) -> usize {
-    match stream {
-        Stream::Stdout => 0,
-        Stream::Stderr => 1,
     }
 }
 

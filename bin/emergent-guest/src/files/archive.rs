@@ -25,12 +25,12 @@ use tokio::{
     time::timeout,
 };
 
+use super::open::{Opened, open};
 use crate::{
     failure::{self, invalid},
     guest::Guest,
-    http::message::{Reply, stream},
+    message::{Reply, stream},
     rights,
-    tools::open::{Opened, open},
 };
 
 /// The limit of simultaneous archives: each keeps a blocking thread for as long as its caller takes.

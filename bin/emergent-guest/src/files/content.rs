@@ -19,16 +19,16 @@ use hyper::body::Incoming;
 
 use super::{
     entries::info_of,
+    open::open_file,
     replace::{Expected, Replacement},
     target::Target,
 };
 use crate::{
     failure::invalid,
     guest::Guest,
-    http::message::{Reply, stream},
     ledger::Named,
+    message::{Reply, stream},
     rights,
-    tools::open::open_file,
 };
 
 /// Bytes that are read at once.

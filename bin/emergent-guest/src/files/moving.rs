@@ -7,8 +7,8 @@ use emergent_guest_proto::{
     files::{FileInfo, MoveRequest},
 };
 
-use super::{entries::info_of, target::Target};
-use crate::{executions::random_name, failure, guest::Guest, rights, tools::open};
+use super::{entries::info_of, open, target::Target};
+use crate::{failure, guest::Guest, random::random_name, rights};
 
 /// Moves a file or directory. An existing file at the new path is replaced, a directory is not.
 ///

@@ -21,7 +21,7 @@ use super::{
     in_place,
     target::{Target, must_be_kept},
 };
-use crate::{copy::attributes, executions::random_name};
+use crate::{copy::attributes, random::random_name};
 
 /// The permissions of a new file.
 const NEW_FILE: u32 = 0o644;

@@ -18,8 +18,8 @@ use rustix::{
     io::Errno,
 };
 
-use super::locks::LockKey;
-use crate::{failure, tools::open::not_a_file};
+use super::open::not_a_file;
+use crate::{failure, file_locks::LockKey};
 
 /// The most symbolic links that the kernel follows.
 const MAX_LINKS: usize = 40;

@@ -14,9 +14,9 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::io::AsyncWriteExt as _;
 
-use super::message::{Reply, change, failed, json, no_content, ok, query, stream};
 use crate::{
-    children::{self, Children, attach, tunnel::tunnel},
+    change::change,
+    children::{self, ChildOrder, attach, tunnel::tunnel},
     executions::{
         Order,
         follow::follow,
@@ -26,7 +26,7 @@ use crate::{
     failure::{self, invalid},
     files,
     guest::Guest,
-    machine::restored,
+    message::{Reply, failed, json, no_content, ok, query, stream, unsupported},
     process::{launch, signal},
     tools, usage,
 };
@@ -65,7 +65,7 @@ async fn outcome(guest: &Guest, id: &str, request: &Request<Incoming>) -> Result
 }
 
 async fn machine_restored(guest: &Guest, request: Request<Incoming>) -> Result<Reply, GuestError> {
-    restored::restored(guest, json(request).await?).await?;
+    guest.restored(json(request).await?).await?;
     Ok(ok(&guest.hello()))
 }
 
@@ -81,12 +81,6 @@ async fn last_end(guest: &Guest, request: Request<Incoming>) -> Result<Reply, Gu
     let LastEnd { reason } = json(request).await?;
     guest.executions.explain_lost(&reason);
     Ok(no_content())
-}
-
-/// The error of a request that no route takes.
-pub(crate) fn unsupported(request: &Request<Incoming>) -> GuestError {
-    let message = format!("this guest does not know {} {}", request.method(), request.uri().path());
-    GuestError::new(ErrorCode::Unsupported, message)
 }
 
 async fn tool_call(guest: &Arc<Guest>, tool: &str, request: Request<Incoming>) -> Result<Reply, GuestError> {
@@ -167,7 +161,10 @@ async fn child_call(guest: &Arc<Guest>, segments: &[&str], request: Request<Inco
     };
     match (request.method(), segments) {
         (&Method::POST, []) => {
-            let child = Children::spawn(guest, json(request).await?).await?;
+            let order = ChildOrder::check(json(request).await?)?;
+            guest.permit(order.request().user)?;
+            let workdir = guest.resolve_or_workspace(order.request().workdir.as_ref());
+            let child = guest.children.spawn(Arc::clone(&guest.executions), workdir, order).await?;
             Ok(ok(&child.describe()))
         }
         (&Method::GET, []) => {

@@ -19,7 +19,7 @@ use emergent_guest_proto::{
 use rustix::time::{ClockId, Timespec, clock_settime};
 
 use super::{identity, network, settings::MachineSettings};
-use crate::{executions::random_name, failure::invalid, guest::Guest, rights};
+use crate::{failure::invalid, random::random_name, rights};
 
 /// The requests `_IOW('R', 3, int[2])` and `_IO('R', 7)` of random(4).
 const ADD_ENTROPY: libc::c_ulong = 0x4008_5203;
@@ -37,48 +37,44 @@ impl Machine {
     pub fn new(settings: &MachineSettings) -> Self {
         Self { network: Mutex::new(settings.network.clone()) }
     }
-}
 
-/// Adapts the guest to a restore. Repeatable.
-///
-/// # Errors
-/// The failed step; the machine must not be used then.
-pub async fn restored(guest: &Guest, restored: Restored) -> Result<(), GuestError> {
-    let Some(machine) = &guest.machine else {
-        let message = "only a guest that is PID 1 of a virtual machine can be restored";
-        return Err(GuestError::new(ErrorCode::Unsupported, message));
-    };
-    let entropy = base64::engine::general_purpose::STANDARD.decode(&restored.entropy);
-    let entropy = entropy.ok().filter(|bytes| ENTROPY_BYTES.contains(&bytes.len()));
-    let entropy = entropy.ok_or_else(|| invalid("entropy", "between 32 and 512 bytes as base64 are needed"))?;
-    let seconds = i64::try_from(restored.now_ms / 1000).map_err(|_| invalid("now_ms", "the time is out of range"))?;
-    let now = Timespec { tv_sec: seconds, tv_nsec: i64::try_from(restored.now_ms % 1000).unwrap_or(0) * 1_000_000 };
-    let before = machine.network.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    if restored.machine_id.as_deref().is_some_and(|id| !identity::is_machine_id(id)) {
-        return Err(invalid("machine_id", "it takes 32 hexadecimal digits"));
-    }
-    let (host_name, machine_id, network) = (restored.host_name, restored.machine_id, restored.network.clone());
-    rights::blocking(move || {
-        reseed(&entropy).map_err(|error| failed("reseed its random numbers", &error))?;
-        clock_settime(ClockId::Realtime, now).map_err(|error| failed("set its clock", &error.into()))?;
-        identity::assume(host_name.as_deref(), machine_id.as_deref())
-            .map_err(|error| failed("take its name", &error))?;
-        match network {
-            Some(network) => {
-                network::configure(&network, before.as_ref()).map_err(|error| failed("set up its network", &error))
-            }
-            None => Ok(()),
+    /// Adapts the machine to a restore. Repeatable. Returns a new id of the boot if the machine is a copy.
+    ///
+    /// # Errors
+    /// The failed step; the machine must not be used then.
+    pub async fn adapt(&self, restored: Restored) -> Result<Option<String>, GuestError> {
+        let entropy = base64::engine::general_purpose::STANDARD.decode(&restored.entropy);
+        let entropy = entropy.ok().filter(|bytes| ENTROPY_BYTES.contains(&bytes.len()));
+        let entropy = entropy.ok_or_else(|| invalid("entropy", "between 32 and 512 bytes as base64 are needed"))?;
+        let seconds =
+            i64::try_from(restored.now_ms / 1000).map_err(|_| invalid("now_ms", "the time is out of range"))?;
+        let now = Timespec { tv_sec: seconds, tv_nsec: i64::try_from(restored.now_ms % 1000).unwrap_or(0) * 1_000_000 };
+        let before = self.network.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if restored.machine_id.as_deref().is_some_and(|id| !identity::is_machine_id(id)) {
+            return Err(invalid("machine_id", "it takes 32 hexadecimal digits"));
         }
-    })
-    .await?;
-    if restored.network.is_some() {
-        *machine.network.lock().unwrap_or_else(PoisonError::into_inner) = restored.network;
+        let (host_name, machine_id, network) = (restored.host_name, restored.machine_id, restored.network.clone());
+        rights::blocking(move || {
+            reseed(&entropy).map_err(|error| failed("reseed its random numbers", &error))?;
+            clock_settime(ClockId::Realtime, now).map_err(|error| failed("set its clock", &error.into()))?;
+            identity::assume(host_name.as_deref(), machine_id.as_deref())
+                .map_err(|error| failed("take its name", &error))?;
+            match network {
+                Some(network) => {
+                    network::configure(&network, before.as_ref()).map_err(|error| failed("set up its network", &error))
+                }
+                None => Ok(()),
+            }
+        })
+        .await?;
+        if restored.network.is_some() {
+            *self.network.lock().unwrap_or_else(PoisonError::into_inner) = restored.network;
+        }
+        if !restored.copy {
+            return Ok(None);
+        }
+        random_name().map(Some).map_err(|error| failed("draw random numbers", &error))
     }
-    if restored.copy {
-        let identity = random_name().map_err(|error| failed("draw random numbers", &error))?;
-        *guest.boot_id.write().unwrap_or_else(PoisonError::into_inner) = identity;
-    }
-    Ok(())
 }
 
 fn failed(step: &str, error: &io::Error) -> GuestError {

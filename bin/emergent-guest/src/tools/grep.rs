@@ -26,12 +26,12 @@ use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkMatch}
 use super::{
     excerpt::excerpt,
     ignored::Rules,
-    open::{Opened, open},
     pattern::Pattern,
     walk::{Found, Walk, Wanted},
 };
 use crate::{
     failure::{self, invalid},
+    files::open::{Opened, open},
     guest::Guest,
     rights::{self, Caller},
 };

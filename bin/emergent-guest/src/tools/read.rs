@@ -12,10 +12,12 @@ use emergent_guest_proto::{
     tools::{ReadRequest, ReadResult},
 };
 
-use super::open::{Opened, open};
 use crate::{
     failure::{self, invalid},
-    files::hash::Hasher,
+    files::{
+        hash::Hasher,
+        open::{Opened, open},
+    },
     guest::Guest,
 };
 

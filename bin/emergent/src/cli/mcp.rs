@@ -6,7 +6,7 @@ use emergent_api::{
     size::ByteSize,
 };
 
-use super::workspace::pair;
+use super::pair;
 
 /// The commands for hosted MCP servers.
 #[derive(Debug, Subcommand)]

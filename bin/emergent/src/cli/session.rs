@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use emergent_api::resources::workspaces::idle::IdleActionName;
 use uuid::Uuid;
 
-use super::workspace::pair;
+use super::pair;
 
 /// What happens to a workspace that nobody uses.
 #[derive(Debug, Args)]

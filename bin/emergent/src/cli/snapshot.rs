@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::workspace::pair;
+use super::pair;
 
 /// What to do with snapshots.
 #[derive(Debug, Subcommand)]

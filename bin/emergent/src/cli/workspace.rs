@@ -6,6 +6,7 @@ use emergent_guest_proto::{ExecutionId, Stream};
 
 use super::{
     files::FilesCommand,
+    pair,
     session::{AttachArgs, DetachArgs, IdleArgs, SessionsArgs, SetArgs},
 };
 
@@ -283,11 +284,6 @@ pub(crate) struct AuditArgs {
     /// How many at most.
     #[arg(long, default_value_t = 50, value_name = "COUNT")]
     pub(crate) limit: usize,
-}
-
-pub(super) fn pair(text: &str) -> Result<(String, String), String> {
-    let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
-    pair.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| "write it as NAME=VALUE".to_owned())
 }
 
 fn stream(text: &str) -> Result<Stream, String> {

@@ -12,10 +12,10 @@ use emergent_firecracker_manager::{
 
 use crate::{
     cli::FirecrackerManagerArgs,
-    config::env_vars,
+    config::{ConnectionLimits, env_vars},
     exit::ExitStatus,
     print,
-    serve::{descriptors, listener, listener::ConnectionLimits, log_to_stderr, memory, signals::StopSignals},
+    serve::{descriptors, listener, log_to_stderr, memory, signals::StopSignals},
 };
 
 /// How long calls under way have to end.

@@ -13,6 +13,7 @@ use crate::{
     client::{Client, ClientError},
     commands::{
         ended,
+        mcp_paths::{SERVERS, path},
         workspace::{
             copy::{self, Side},
             find, report,
@@ -22,7 +23,6 @@ use crate::{
     print,
 };
 
-const SERVERS: &str = "/api/v1/mcp/servers";
 /// How many servers are deleted side by side.
 const TOGETHER: usize = 8;
 /// How many characters of a server's message fit into a table.
@@ -232,12 +232,4 @@ fn word(server: &McpServerView) -> &'static str {
         McpState::Failed => "failed",
         McpState::Deleting => "deleting",
     }
-}
-
-/// Where a server is. What a person has typed is made one segment of the path.
-pub(super) fn path(server: &str, rest: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    let escape = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    let segment: String = server.bytes().map(escape).collect();
-    format!("{SERVERS}/{segment}{rest}")
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use super::{env_vars::Variable, settings::Source};
+use super::{env_vars::Variable, source::Source};
 
 /// The settings cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -13,14 +13,13 @@ use emergent_store::{DatabaseUrl, IdleAction, IdlePolicy};
 use secrecy::SecretString;
 
 use super::{
-    Config, ConfigError, DockerSettings, FirecrackerSettings, HttpConfig, LogConfig, McpSettings, Settings, TlsFiles,
-    default_data_dir,
+    Config, ConfigError, ConnectionLimits, DockerSettings, FirecrackerSettings, HttpConfig, LogConfig, McpSettings,
+    Settings, TlsFiles, default_data_dir,
     env_vars::{self, Variable},
     error::Fault,
     registries,
-    settings::Source,
+    source::Source,
 };
-use crate::serve::listener::ConnectionLimits;
 
 /// Processes and threads of a workspace when the request does not say.
 const DEFAULT_PIDS: u32 = 1024;

@@ -1,31 +1,16 @@
 //! Settings as texts, gathered from flags, the environment and a file, in this order of precedence. Only names are
 //! checked here: an unknown name is refused, so that a typo does not go unnoticed.
 
-use std::{
-    collections::BTreeMap,
-    ffi::OsString,
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, ffi::OsString, path::Path};
 
 use super::{
     env_vars::{self, Reader, Variable},
     error::Fault,
+    source::Source,
 };
 
 /// Prefixes that only our variables have: an unknown variable with one of them is a mistake.
 const OUR_PREFIXES: [&str; 2] = ["EMERGENT_", "WORKSPACE_"];
-
-/// Where a setting comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// A flag of the command line.
-    Flag,
-    /// The environment.
-    Environment,
-    /// The settings file.
-    File(PathBuf),
-}
 
 /// The settings that were given.
 #[derive(Debug, Default)]
@@ -127,15 +112,5 @@ fn plain(value: &toml::Value) -> Option<String> {
             texts.map(|texts| texts.join(","))
         }
         toml::Value::Datetime(_) | toml::Value::Table(_) => None,
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flag => f.write_str("on the command line"),
-            Self::Environment => f.write_str("in the environment"),
-            Self::File(path) => write!(f, "in {}", path.display()),
-        }
     }
 }

@@ -20,13 +20,12 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::places::ConnectionLimits;
 use self::{
     connection::{Connection, Stop},
     places::Places,
 };
 use super::signals::StopSignals;
-use crate::config::TlsFiles;
+use crate::config::{ConnectionLimits, TlsFiles};
 
 /// The pause after a connection could not be taken, as when the system has no descriptors left.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Inner, SYNC_DEADLINE, Sandboxes,
-    create::{broken, copy_disk, keep_disk},
+    disk_files::{broken, copy_disk, keep_disk},
     entry::Entry,
     fresh_directory, on_disk,
     pause::saving,

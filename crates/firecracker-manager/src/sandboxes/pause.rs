@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use emergent_microvm::disks;
 
-use super::{Inner, Sandboxes, create::blocking, entry::Entry, fresh_directory, place, remove_directory};
+use super::{Inner, Sandboxes, disk_files::blocking, entry::Entry, fresh_directory, place, remove_directory};
 use crate::{
     SandboxError, SandboxId, chain,
     record::{Phase, Record},

@@ -24,7 +24,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     Inner,
-    create::{broken, copy_disk, keep_disk},
+    disk_files::{broken, copy_disk, keep_disk},
     entry::Entry,
     fresh_directory, place, remove_directory,
 };

@@ -11,10 +11,13 @@ use tokio::process::Command;
 
 use super::{
     jail::{self, Jailer},
-    log_file, pid_file, requests, socket,
+    log_file, pid_file, socket,
 };
 use crate::{Kernel, MachineSpec, identity::Identity, vsock};
 
+/// The names of a machine's disks.
+pub(super) const ROOT: &str = "root.disk";
+pub(super) const DATA: &str = "data.disk";
 /// The names of a saved machine's files until they are moved to where they are kept.
 pub(super) const SAVING: [&str; 2] = ["saving.snapshot", "saving.memory"];
 /// The file that a machine is restored from.
@@ -51,9 +54,9 @@ impl Place {
             symlink(inside.join(file_name(&socket(&spec.dir))), socket(&spec.dir))?;
             symlink(inside.join(vsock::SOCKET), spec.dir.join(vsock::SOCKET))?;
         }
-        place.bring(&spec.root.path, requests::ROOT, true)?;
+        place.bring(&spec.root.path, ROOT, true)?;
         if let Some(data) = &spec.data {
-            place.bring(&data.path, requests::DATA, true)?;
+            place.bring(&data.path, DATA, true)?;
         }
         Ok(place)
     }
@@ -139,7 +142,7 @@ pub(super) fn clear(dir: &Path) -> io::Result<()> {
         jail::remove_control_groups(&String::from_utf8_lossy(&place.mark()));
         gone(fs::remove_dir_all(dir.join(jail)))?;
     }
-    let names = [requests::ROOT, requests::DATA, vsock::SOCKET, RESTORED_FROM, BASE, UNKNOWN].into_iter().chain(SAVING);
+    let names = [ROOT, DATA, vsock::SOCKET, RESTORED_FROM, BASE, UNKNOWN].into_iter().chain(SAVING);
     // The link to the jail goes last: it says that there is one.
     let own = [pid_file(dir), log_file(dir), Identity::file(dir)];
     let all = names.map(|name| dir.join(name)).chain(own).chain([socket(dir)]);

@@ -5,12 +5,12 @@
 
 use serde_json::{Value, json};
 
-use super::{api::Api, memory::Saving};
+use super::{
+    api::Api,
+    memory::Saving,
+    place::{DATA, ROOT},
+};
 use crate::{Disk, MachineSpec, RateLimit, TapInterface, VmmError, vsock};
-
-/// Names within the machine's directory.
-pub(super) const ROOT: &str = "root.disk";
-pub(super) const DATA: &str = "data.disk";
 
 /// The guest's vsock address. Every machine has a vsock device of its own, so they all may have the same.
 const GUEST_CID: u32 = 3;

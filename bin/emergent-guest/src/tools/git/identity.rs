@@ -11,9 +11,6 @@ pub const NAME: &str = "Emergent Workspaces Bot";
 /// The address.
 pub const EMAIL: &str = "bot@emergent.local";
 
-/// The variable that tells git the path of the system's configuration.
-pub const VARIABLE: &str = "GIT_CONFIG_SYSTEM";
-
 /// Makes a configuration in `directory` that precedes the system's own, and so sets the identity only if neither that,
 /// nor the user's, nor the repository's does. An existing file stays: somebody may have configured the system.
 ///

@@ -8,7 +8,7 @@ use self::place::Place;
 use super::find::{self, WORKSPACES};
 use crate::{
     client::{Client, ClientError},
-    commands::mcp,
+    commands::mcp_paths,
 };
 
 /// The owner of the files that are copied.
@@ -55,7 +55,7 @@ impl Side {
     async fn files(self, client: &Client, owner: &str) -> Result<String, ClientError> {
         match self {
             Self::Workspace => Ok(format!("{WORKSPACES}/{}/files", find::workspace(client, owner).await?)),
-            Self::McpServer => Ok(mcp::path(owner, "/files")),
+            Self::McpServer => Ok(mcp_paths::path(owner, "/files")),
         }
     }
 }

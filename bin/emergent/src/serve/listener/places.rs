@@ -17,14 +17,7 @@ use metrics::{counter, gauge};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How many connections there may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ConnectionLimits {
-    /// In all.
-    pub(crate) all: usize,
-    /// From one address that is not this machine's; IPv6 addresses of one /64 are one.
-    pub(crate) one_address: usize,
-}
+use crate::config::ConnectionLimits;
 
 /// The places of connections.
 pub(super) struct Places {
@@ -60,33 +53,6 @@ pub(super) struct Activity {
 
 /// A request that is under way, until its answer was given away.
 pub(super) struct UnderWay(Arc<Activity>);
-
-// === impl ConnectionLimits ===
-
-impl Default for ConnectionLimits {
-    fn default() -> Self {
-        Self { all: 4096, one_address: 256 }
-    }
-}
-
-impl ConnectionLimits {
-    /// These limits as far as so many descriptors suffice: half of them are for everything else.
-    pub(crate) fn within(self, descriptors: u64) -> Self {
-        let affordable = usize::try_from(descriptors / 2).unwrap_or(usize::MAX).max(16);
-        Self { all: self.all.min(affordable), ..self }
-    }
-
-    /// How many calls of one project may be under way: fewer than there may be connections, so that a project that has a
-    /// call under way on each of its own leaves some to others.
-    pub(crate) fn calls_of_a_project(self) -> usize {
-        self.all.div_ceil(4)
-    }
-
-    /// How many of all are for this machine alone.
-    fn reserve(self) -> usize {
-        self.all.div_ceil(16)
-    }
-}
 
 // === impl Places ===
 

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use sha2::{Digest as _, Sha256};
 
 use super::*;
-use crate::kernels::hexadecimal;
+use crate::hexadecimal::hexadecimal;
 
 fn layer(files: &[(&str, &str)]) -> Vec<u8> {
     let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));

@@ -19,8 +19,11 @@ use std::{
 use emergent_guest_proto::{IMAGE_ENVIRONMENT, WORKSPACE_DIR, machine::PROBE_ANSWER};
 use rustix::system::{RebootCommand, reboot};
 
-use super::{identity, modules, mounts, network, settings::MachineSettings};
-use crate::{args, own_files, serve};
+use crate::{
+    args,
+    machine::{identity, modules, mounts, network, settings::MachineSettings},
+    own_files, serve,
+};
 
 /// Where the initial file system keeps the modules. That it is there tells which stage this is.
 const MODULES: &str = "/.emergent-modules";

@@ -8,7 +8,7 @@ use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener};
 use crate::{guest::Guest, http};
 
 /// Accepts channels for the life of the guest. A machine without vsock has none, which is no error.
-pub async fn serve(guest: Arc<Guest>) {
+pub(super) async fn serve(guest: Arc<Guest>) {
     let listener = match VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, VSOCK_PORT)) {
         Ok(listener) => listener,
         Err(error) => {

@@ -1,6 +1,6 @@
 //! Reading requests and writing answers.
 
-use std::{io, sync::Arc};
+use std::io;
 
 use bytes::Bytes;
 use emergent_guest_proto::{ErrorCode, GuestError};
@@ -9,8 +9,6 @@ use http::{Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
 use serde::{Serialize, de::DeserializeOwned};
-
-use crate::{guest::Guest, ledger::Named};
 
 /// An answer. Its body may fail in the middle; the stream is then reset, which the caller sees.
 pub type Reply = Response<UnsyncBoxBody<Bytes, io::Error>>;
@@ -41,24 +39,6 @@ pub async fn json<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, 
             GuestError::new(ErrorCode::InvalidRequest, format!("the request is malformed: {}", error.inner()));
         if field == "." { refused } else { refused.with_field(field) }
     })
-}
-
-/// Reads a JSON body that asks for a change, and does it under the name that the request gives it.
-///
-/// # Errors
-/// Those of the reading, of the change, or `call_exists`.
-pub async fn change<Q: DeserializeOwned, T: Serialize + Send + 'static, F>(
-    guest: &Arc<Guest>,
-    request: Request<Incoming>,
-    work: impl FnOnce(Arc<Guest>, Q) -> F,
-) -> Result<Reply, GuestError>
-where
-    F: Future<Output = Result<T, GuestError>> + Send + 'static,
-{
-    let named = Named::of(request.headers())?;
-    // Not begun before all of it is there: a body that breaks off asks for nothing.
-    let wanted = json(request).await?;
-    guest.ledger.run(named, work(Arc::clone(guest), wanted)).await
 }
 
 /// Reads the query string.
@@ -95,6 +75,12 @@ pub fn failed(error: &GuestError) -> Reply {
     let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     // Strings and numbers always serialize.
     with_json(status, serde_json::to_vec(error).unwrap_or_default().into())
+}
+
+/// The error of a request that no route takes.
+pub(crate) fn unsupported(request: &Request<Incoming>) -> GuestError {
+    let message = format!("this guest does not know {} {}", request.method(), request.uri().path());
+    GuestError::new(ErrorCode::Unsupported, message)
 }
 
 /// Answers with bytes as they come.

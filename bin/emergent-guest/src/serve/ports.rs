@@ -41,7 +41,7 @@ const REST: Duration = Duration::from_secs(1);
 const PORTS: &str = "/sys/class/virtio-ports";
 
 /// Serves channels on every port that is named for them.
-pub fn serve_all(guest: &Arc<Guest>) {
+pub(super) fn serve_all(guest: &Arc<Guest>) {
     for device in devices() {
         tokio::spawn(serve(device, Arc::clone(guest)));
     }
