@@ -158,12 +158,18 @@ fn is_hidden(character: char) -> bool {
 
 /// Text of several lines from elsewhere, with nothing in it that a terminal would obey but line ends and tabs.
 pub(crate) fn foreign(text: &str) -> String {
-    text.split_inclusive(['\n', '\t'])
+    text.replace("\r\n", "\n")
+        .split_inclusive(['\n', '\t'])
         .map(|piece| match piece.strip_suffix(['\n', '\t']) {
             Some(plain) => printable(plain) + &piece[plain.len()..],
             None => printable(piece),
         })
         .collect()
+}
+
+/// The same, with the lines after the first set off from what comes before it.
+pub(crate) fn indented(text: &str) -> String {
+    foreign(text.trim_end()).replace('\n', "\n  ")
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -189,6 +195,8 @@ mod tests {
         }
         assert_eq!(shown("one\r\n\ttwo\n"), "one\n\ttwo\n");
         assert_eq!(printable("one\ntwo"), "one\u{fffd}two");
+        assert_eq!(foreign("one\r\n\ttwo\u{7}\n"), "one\n\ttwo\u{fffd}\n");
+        assert_eq!(indented("one\ntwo\u{1b}[2J\n"), "one\n  two\u{fffd}[2J");
         assert_eq!(printable("naïve 日本 → ✓"), "naïve 日本 → ✓");
     }
 

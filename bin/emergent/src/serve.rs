@@ -110,6 +110,8 @@ pub(crate) async fn run(config: Config, claim: Claim) -> anyhow::Result<()> {
     write_url(&config.data_dir, scheme, address)?;
     let workspaces_enabled = workspaces.config().enabled;
     tracing::info!(workspaces_enabled, %server, "listening on {scheme}://{address}");
+    let installing = hosting.clone();
+    let signals = signals.calling(move || installing.begin_shutdown());
     let served = listener::serve(listener, config.http.tls, router, signals, config.shutdown_grace, limits).await;
     hosting.shutdown().await;
     if tokio::time::timeout(CORE_GRACE, workspaces.shutdown()).await.is_err() {

@@ -23,7 +23,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::value::RawValue;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{oneshot, watch},
     time::{sleep, timeout},
 };
 
@@ -90,8 +90,14 @@ impl Hosting {
         Ok(hosting)
     }
 
+    /// Gives up installations that are under way; the next start begins them anew. Calls go on.
+    pub fn begin_shutdown(&self) {
+        self.inner.stopping.cancel();
+    }
+
     /// Lets go of all servers, which run on.
     pub async fn shutdown(&self) {
+        self.begin_shutdown();
         self.inner.going_down.cancel();
         self.inner.tasks.close();
         if timeout(GRACE, self.inner.tasks.wait()).await.is_err() {
@@ -197,9 +203,9 @@ impl Hosting {
         Ok(rows.into_iter().filter_map(upstream).collect())
     }
 
-    /// A counter that changes whenever a server of this process comes, goes, or changes its state.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.inner.changes.subscribe()
+    /// A counter that changes whenever a server of this project and process comes, goes, or changes its state.
+    pub fn changes(&self, project: ProjectId) -> watch::Receiver<u64> {
+        self.inner.changes.of(project).subscribe()
     }
 
     /// One server, by its id.
@@ -292,7 +298,11 @@ impl Hosting {
         self.inner.store.mcp_servers_record(id, McpServerState::Deleting, None).await?;
         self.inner.pass(DestroyStep::IntentRecorded.name());
         entry.say(Standing::of(McpServerState::Deleting, None));
-        self.ask(&entry, Command::Delete).await
+        let (reply, answer) = oneshot::channel();
+        entry.send(Command::Delete(reply)).await?;
+        // The command is there before the driver looks for the reason why it was interrupted.
+        entry.unwanted.cancel();
+        answer.await.unwrap_or(Err(HostingError::ShuttingDown))
     }
 
     /// The standard error of each of a server's processes, as far as its sandbox has kept it.
@@ -486,7 +496,7 @@ impl Hosting {
 
     async fn ask(&self, entry: &Entry, command: impl FnOnce(Reply) -> Command) -> Result<(), HostingError> {
         let (reply, answer) = oneshot::channel();
-        entry.commands.send(command(reply)).await.map_err(|_: mpsc::error::SendError<_>| HostingError::NotFound)?;
+        entry.send(command(reply)).await?;
         answer.await.unwrap_or(Err(HostingError::ShuttingDown))
     }
 

@@ -40,6 +40,8 @@ pub(crate) struct Inner {
     /// The core, under whose lease hosting acts.
     pub(crate) workspaces: Workspaces,
     pub(crate) tasks: TaskTracker,
+    /// Cancelled when the process begins to stop.
+    pub(crate) stopping: CancellationToken,
     /// Cancelled when the service goes down: drivers let go of their servers, which run on.
     pub(crate) going_down: CancellationToken,
     /// A counter of the times at which servers may have changed hands.
@@ -49,9 +51,12 @@ pub(crate) struct Inner {
     /// The lock that such a lookup holds.
     pub(crate) looking: tokio::sync::Mutex<()>,
     servers: RwLock<HashMap<McpServerId, Arc<Entry>>>,
-    /// A counter of the changes of the servers: one is new, gone, or in another state.
-    pub(crate) changes: watch::Sender<u64>,
+    pub(crate) changes: Changes,
 }
+
+/// Counters of the changes of each project's servers: one is new, gone, or in another state.
+#[derive(Default)]
+pub(crate) struct Changes(Mutex<HashMap<ProjectId, watch::Sender<u64>>>);
 
 /// One server that this process drives.
 pub(crate) struct Entry {
@@ -65,6 +70,9 @@ pub(crate) struct Entry {
     pub(crate) commands: mpsc::Sender<Command>,
     /// Cancelled when another server of the installation has taken the MCP server over.
     pub(crate) let_go: CancellationToken,
+    /// Cancelled when the server is to be deleted, or this process begins to stop: an installation that is under way is
+    /// given up, and nobody waits for the server any more.
+    pub(crate) unwanted: CancellationToken,
     /// How long a plain call, or the head of an HTTP-based server's answer, may take, in milliseconds.
     call_timeout_ms: AtomicU64,
     standing: watch::Sender<Standing>,
@@ -137,9 +145,10 @@ impl Inner {
             looking: tokio::sync::Mutex::default(),
             workspaces,
             tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
             going_down: CancellationToken::new(),
             servers: RwLock::default(),
-            changes: watch::Sender::default(),
+            changes: Changes::default(),
         }
     }
 
@@ -160,8 +169,10 @@ impl Inner {
     }
 
     pub(crate) fn remove(&self, id: McpServerId) {
-        self.servers.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        self.changes.send_modify(|count| *count += 1);
+        let removed = self.servers.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        if let Some(entry) = removed {
+            entry.changes.send_modify(|count| *count += 1);
+        }
     }
 
     /// Makes the entry of a server, with the receiver of its commands; `None` where the server has an entry already.
@@ -181,7 +192,8 @@ impl Inner {
             let_go: CancellationToken::new(),
             call_timeout_ms: AtomicU64::new(row.spec.call_timeout_ms),
             standing: watch::Sender::new(Standing { state: row.state, message: row.message.clone(), next_try: None }),
-            changes: self.changes.clone(),
+            changes: self.changes.of(row.project),
+            unwanted: self.stopping.child_token(),
             endpoint: Mutex::default(),
             silence: Mutex::default(),
         });
@@ -189,7 +201,7 @@ impl Inner {
             hash_map::Entry::Occupied(_) => return None,
             hash_map::Entry::Vacant(place) => drop(place.insert(Arc::clone(&entry))),
         }
-        self.changes.send_modify(|count| *count += 1);
+        entry.changes.send_modify(|count| *count += 1);
         Some((entry, receiver))
     }
 }
@@ -208,8 +220,7 @@ impl StepObserver for Inner {
     fn pulling(&self, workspace: WorkspaceId, progress: PullProgress) {
         if let Some(entry) = self.get(workspace.into()) {
             let PullProgress { bytes, total_bytes, status } = progress;
-            let message = format!("pulling its image: {status} {bytes} of {total_bytes}");
-            entry.say(Standing::of(McpServerState::Starting, Some(message)));
+            entry.explain_start(Some(format!("pulling its image: {status} {bytes} of {total_bytes}")));
         }
     }
 }
@@ -224,21 +235,37 @@ impl Inner {
     }
 }
 
+// === impl Changes ===
+
+impl Changes {
+    /// The counter of one project. Counters that nobody has any more are forgotten.
+    pub(crate) fn of(&self, project: ProjectId) -> watch::Sender<u64> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, counter| counter.sender_count() > 1 || counter.receiver_count() > 0);
+        all.entry(project).or_default().clone()
+    }
+}
+
 // === impl Entry ===
 
 impl Entry {
+    /// Sends a command to the driver.
+    pub(crate) async fn send(&self, command: Command) -> Result<(), HostingError> {
+        self.commands.send(command).await.map_err(|_: mpsc::error::SendError<_>| HostingError::NotFound)
+    }
+
     /// The server's state and its explanation.
     pub(crate) fn state(&self) -> (McpServerState, Option<String>) {
         let standing = self.standing.borrow();
         (standing.state, standing.sentence())
     }
 
-    /// Waits until the server is no longer starting, at most for `at_most`.
+    /// Waits until the server is no longer starting, or is not wanted any more, at most for `at_most`.
     pub(crate) async fn settle(&self, at_most: Duration) {
         let mut standing = self.standing.subscribe();
         // Whether it settles or the time is up, it is seen as it is.
         let settled = standing.wait_for(|standing| standing.state != McpServerState::Starting);
-        let _ = timeout(at_most, settled).await;
+        let _ = timeout(at_most, self.unwanted.run_until_cancelled(settled)).await;
     }
 
     /// The endpoint that takes the server's requests, once the server is no longer starting.
@@ -271,6 +298,17 @@ impl Entry {
         if self.standing.send_replace(standing).state != state {
             self.changes.send_modify(|count| *count += 1);
         }
+    }
+
+    /// Says what a server that is starting waits for; one that is to be deleted meanwhile stays so.
+    pub(crate) fn explain_start(&self, message: Option<String>) {
+        self.standing.send_if_modified(|standing| {
+            let is_starting = standing.state == McpServerState::Starting;
+            if is_starting {
+                standing.message = message;
+            }
+            is_starting
+        });
     }
 
     /// How long a plain call, or the head of an HTTP-based server's answer, may take.

@@ -19,9 +19,14 @@ pub(crate) const NODE_VOLUME: &str = "node-22";
 /// The path of Node.js inside the sandbox.
 pub(crate) const NODE_DIRECTORY: &str = "/opt/emergent-node";
 
+/// npm's pauses before it asks a registry again that it could not reach, in milliseconds. Its own are 10 s and a minute,
+/// in which it says nothing.
+pub(crate) const NPM_RETRIES: [(&str, &str); 2] =
+    [("npm_config_fetch_retry_mintimeout", "1000"), ("npm_config_fetch_retry_maxtimeout", "10000")];
+
 /// How long an installation may take, in milliseconds.
 const TIME_LIMIT_MS: u64 = 15 * 60 * 1000;
-/// How many bytes of the installer's output are shown, from the end.
+/// How many bytes of the last lines of the installer's output are shown.
 const SHOWN: usize = 2_000;
 
 const NODE: &str = include_str!("install/node.sh");
@@ -58,7 +63,8 @@ pub(crate) async fn package(
         PackageRegistry::Npm => NPM,
         PackageRegistry::Pypi => PYPI,
     };
-    let mut env = environment.clone();
+    let mut env: BTreeMap<_, _> = NPM_RETRIES.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    env.extend(environment.clone());
     env.insert("DIRECTORY".to_owned(), DIRECTORY.to_owned());
     env.insert("PACKAGE".to_owned(), package.requirement.clone());
     env.insert("CONSTRAINTS".to_owned(), package.constraints.join("\n"));
@@ -80,7 +86,38 @@ fn checked(result: BashResult) -> Result<(), InstallError> {
         return Ok(());
     }
     let said = format!("{}\n{}", result.stdout, result.stderr);
-    let from = said.len().saturating_sub(SHOWN);
-    let tail = (from..=said.len()).find_map(|from| said.get(from..)).unwrap_or_default();
-    Err(InstallError::Failed(tail.trim().to_owned()))
+    Err(InstallError::Failed(last_lines(said.trim(), SHOWN).to_owned()))
+}
+
+/// The last lines of a text that fit into so many bytes; the end of the last one where that does not fit.
+fn last_lines(text: &str, most: usize) -> &str {
+    let Some(from) = text.len().checked_sub(most).filter(|from| *from > 0) else { return text };
+    let end = (from..=text.len()).find_map(|from| text.get(from..)).unwrap_or_default();
+    let begins_a_line = text.as_bytes().get(from - 1) == Some(&b'\n');
+    match end.split_once('\n') {
+        Some((_, whole)) if !begins_a_line => whole,
+        _ => end,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_lines;
+
+    #[test]
+    fn the_last_lines_are_whole_where_they_fit() {
+        let text = "first\nsecond é\nthird";
+        for (most, expected) in [
+            (100, text),
+            (text.len(), text),
+            (text.len() - 1, "second é\nthird"),
+            ("second é\nthird".len(), "second é\nthird"),
+            ("d é\nthird".len(), "third"),
+            (5, "third"),
+            (3, "ird"),
+        ] {
+            assert_eq!(last_lines(text, most), expected, "{most}");
+        }
+        assert_eq!(last_lines("éé", 3), "é");
+    }
 }

@@ -62,8 +62,23 @@ pub(crate) enum MakeError {
     WorkspaceGone { volume: String, workspace: Uuid },
     #[error("another server of this installation hosts it now")]
     Elsewhere,
+    #[error("its installation was given up")]
+    GivenUp,
     #[error("its children cannot be reached")]
     Launch(#[from] emergent_mcp::LaunchError),
+}
+
+/// Waits for a part of an installation, unless the server is not wanted any more, or is another server's.
+async fn unless_given_up<T>(
+    entry: &Entry,
+    work: impl Future<Output = Result<T, InstallError>>,
+) -> Result<T, MakeError> {
+    tokio::select! {
+        biased;
+        () = entry.unwanted.cancelled() => Err(MakeError::GivenUp),
+        () = entry.let_go.cancelled() => Err(MakeError::GivenUp),
+        done = work => Ok(done?),
+    }
 }
 
 pub(crate) fn engine(operation: &'static str) -> impl FnOnce(OperationError) -> MakeError {
@@ -133,22 +148,33 @@ impl Inner {
 
     /// Installs a server's package, in a sandbox that has a network. Where its image has no npm, Node.js is fetched
     /// first, once for all servers of the engine: in a sandbox of the server's default image, in which no package runs.
-    /// A server that was made before keeps its volumes as they are, and brings its own Node.js if there is none.
+    /// A server that was made before keeps its volumes as they are, and brings its own Node.js if there is none. What
+    /// workspaces are given by the operator, such as a mirror's address and authorities, the installation has, too.
     async fn install(&self, entry: &Entry, row: &McpServerRow, package: &McpPackage) -> Result<(), MakeError> {
         let spec = SandboxSpec { network: NetworkPolicy::Outbound, ..self.spec(row)? };
         let environment = &self.config.install_environment_of(&self.store.projects_name(row.project).await?);
-        self.create(entry, row, &spec).await?;
-        let is_new = row.made_revision.is_none();
-        if is_new && package.registry == PackageRegistry::Npm && install::lacks_node(&entry.guest).await? {
+        entry.explain_start(Some(format!("installing {}", package.requirement)));
+        self.create_installer(entry, row, &spec).await?;
+        let is_new_npm = row.made_revision.is_none() && package.registry == PackageRegistry::Npm;
+        if is_new_npm && unless_given_up(entry, install::lacks_node(&entry.guest)).await? {
             self.discard(entry).await?;
-            self.create(entry, row, &self.node_spec(&spec)).await?;
-            install::node(&entry.guest, environment).await?;
+            self.create_installer(entry, row, &self.node_spec(&spec)).await?;
+            unless_given_up(entry, install::node(&entry.guest, environment)).await?;
             self.discard(entry).await?;
-            self.create(entry, row, &spec).await?;
+            self.create_installer(entry, row, &spec).await?;
         }
-        install::package(&entry.guest, package, environment).await?;
+        unless_given_up(entry, install::package(&entry.guest, package, environment)).await?;
         self.pass(HostStep::PackageInstalled.name());
+        entry.explain_start(None);
         self.discard(entry).await
+    }
+
+    /// Makes a sandbox in which something is installed.
+    async fn create_installer(&self, entry: &Entry, row: &McpServerRow, spec: &SandboxSpec) -> Result<(), MakeError> {
+        self.create(entry, row, spec).await?;
+        let defaults = self.workspaces.config().workspace_defaults.clone();
+        entry.guest.hand_over(&HandOver { defaults, ..HandOver::default() }).await?;
+        Ok(())
     }
 
     /// The sandbox that fetches Node.js for all servers. The server's own volumes are mounted where no program looks
@@ -233,11 +259,15 @@ impl Inner {
         }
     }
 
-    /// The environment of a server's processes.
+    /// The environment of a server's processes: its own, over variables that make `npx` say soon what it fails for.
     pub(crate) fn environment(&self, row: &McpServerRow) -> Result<BTreeMap<String, String>, MakeError> {
-        let Some(sealed) = &row.environment_sealed else { return Ok(BTreeMap::new()) };
-        let key = self.config.secret_key.as_ref().ok_or(MakeError::NoKey)?;
-        Ok(key.open(row.id, sealed)?)
+        let mut environment: BTreeMap<_, _> =
+            install::NPM_RETRIES.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        if let Some(sealed) = &row.environment_sealed {
+            let key = self.config.secret_key.as_ref().ok_or(MakeError::NoKey)?;
+            environment.extend(key.open(row.id, sealed)?);
+        }
+        Ok(environment)
     }
 
     /// The command line of a server's processes, and their working directory.

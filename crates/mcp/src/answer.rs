@@ -14,6 +14,7 @@ use http_body_util::{BodyExt as _, Empty, Full, StreamBody, combinators::UnsyncB
 use tokio::time::timeout;
 
 use crate::{
+    envelope::LONGEST_NAME,
     outlet::{Event, Reader, Receipt},
     rpc,
 };
@@ -100,6 +101,12 @@ pub(crate) fn busy(status: StatusCode, id: Option<&str>, text: &str) -> Answer {
     let mut answer = error(status, id, rpc::REFUSED, text);
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
     answer
+}
+
+/// The refusal of a message that [has a long name](crate::envelope::Message::has_long_name).
+pub(crate) fn long_name() -> Answer {
+    let text = format!("the id, the method and the progress token of a message have at most {LONGEST_NAME} bytes each");
+    error(StatusCode::BAD_REQUEST, None, rpc::INVALID_REQUEST, &text)
 }
 
 /// The error for an HTTP method that the resource does not have.

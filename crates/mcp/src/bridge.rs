@@ -94,6 +94,7 @@ impl Bridge {
             warm: Slot::default(),
             noting: tokio::sync::Mutex::default(),
         });
+        inner.context.config.together.join(&inner);
         for child in children {
             let note = Note::from_child(&child.note());
             let serves = match note {
@@ -228,6 +229,7 @@ impl Inner {
             return answer::busy(StatusCode::SERVICE_UNAVAILABLE, None, "the server is shutting down");
         }
         match Message::parse(body.clone()) {
+            Ok(message) if message.has_long_name() => answer::long_name(),
             Ok(message) if crate::modern::is_modern(head.headers, &message) => {
                 self.modern_post(head.headers, &message).await
             }
@@ -279,23 +281,36 @@ impl Inner {
             Sharing::PerSession => config.max_sessions,
             Sharing::Shared => config.max_shared_sessions,
         };
+        // Held until the place is counted: two that come at once see each other, here and at other bridges.
+        let mut together = config.together.lock();
+        if self.taken() >= most {
+            // Whoever opens many sessions takes the places of their own first.
+            let unused = self.unused().into_iter();
+            let oldest = unused.min_by_key(|it| (it.owner.as_deref() != owner, it.used()))?;
+            self.make_room(&oldest);
+        }
+        together.make_room()?;
+        self.starting.fetch_add(1, Ordering::AcqRel);
+        Some(Place(&self.starting))
+    }
+
+    /// The number of places that sessions take, those that are being made included.
+    pub(crate) fn taken(&self) -> usize {
         let mut sessions = self.sessions();
         sessions.retain(|_, session| session.link.is_alive());
-        let starting = self.starting.load(Ordering::Acquire);
-        if sessions.len() + starting >= most {
-            let unused = sessions.values().filter(|it| !it.link.waits(it) && !it.is_connected());
-            // Whoever opens many sessions takes the places of their own first.
-            let oldest = unused.min_by_key(|it| (it.owner.as_deref() != owner, it.used())).cloned()?;
-            tracing::info!(child = %oldest.link.id(), "a session that is not used makes room");
-            sessions.remove(&oldest.id);
-            drop(sessions);
-            self.end(&oldest);
-            sessions = self.sessions();
-        }
-        // Counted while the map is locked: two that come at once see each other.
-        self.starting.fetch_add(1, Ordering::AcqRel);
-        drop(sessions);
-        Some(Place(&self.starting))
+        sessions.len() + self.starting.load(Ordering::Acquire)
+    }
+
+    /// The sessions that neither are connected nor wait for an answer.
+    pub(crate) fn unused(&self) -> Vec<Arc<Session>> {
+        let sessions = self.sessions();
+        sessions.values().filter(|it| !it.link.waits(it) && !it.is_connected()).cloned().collect()
+    }
+
+    /// Ends a session that is not used, for one that takes its place.
+    pub(crate) fn make_room(&self, unused: &Arc<Session>) {
+        tracing::info!(child = %unused.link.id(), "a session that is not used makes room");
+        self.end(unused);
     }
 
     /// Adds a session to those that requests can name.

@@ -144,7 +144,7 @@ impl Inner {
         let ask = Ask { message: &request, outlet: &outlet, session: None, patience: None };
         let key = link.ask(ask).await.map_err(|error| match error {
             AskError::Gone => exited(),
-            AskError::Busy | AskError::SameId | AskError::Deaf => CallError::Busy,
+            AskError::Busy | AskError::SameId | AskError::Deaf | AskError::Unheld(_) => CallError::Busy,
         })?;
         let of = link.clone();
         reader.on_leaving(move || of.abandon(&key, "the call was cancelled"));

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use emergent_budget::Account;
 
+use crate::SessionLimit;
+
 /// The longest message that a server may write, in bytes; a longer one is dropped up to its end, and its caller is told.
 pub const LINE_LIMIT: usize = 16 << 20;
 
@@ -23,6 +25,8 @@ pub struct BridgeConfig {
     pub max_sessions: usize,
     /// The most sessions at once where all share a process, so that a session costs memory alone.
     pub max_shared_sessions: usize,
+    /// The limit of the sessions of this bridge and of others together.
+    pub together: SessionLimit,
     /// How long a session may be unused before it ends, and its child with it.
     pub idle_after: Duration,
     /// The most calls that one child may have in flight; one more is refused.
@@ -57,8 +61,9 @@ pub struct BridgeConfig {
     pub allowed_hosts: Option<Vec<String>>,
     /// The era of the server, where the owner knows it from before (see [`BridgeEvent::Era`](crate::BridgeEvent)).
     pub era: Option<crate::Era>,
-    /// An account of whoever the server belongs to: messages of it that are longer than
-    /// [`SMALL`](emergent_budget::SMALL) are held on others like it until their clients have them. `None` holds nothing.
+    /// An account of whoever the server belongs to: messages that are longer than [`SMALL`](emergent_budget::SMALL) are
+    /// held on others like it, those of the server until their clients have them, and those for the server until it has
+    /// read them. `None` holds nothing.
     pub account: Option<Account>,
 }
 
@@ -80,6 +85,7 @@ impl Default for BridgeConfig {
             sharing: Sharing::PerSession,
             max_sessions: 32,
             max_shared_sessions: 1_000,
+            together: SessionLimit::default(),
             idle_after: Duration::from_secs(30 * 60),
             max_in_flight: 128,
             body_limit: 8 << 20,

@@ -10,6 +10,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+/// The longest id, method or progress token, in bytes as it is written: each is kept until its request is answered.
+pub(crate) const LONGEST_NAME: usize = 1024;
+
 /// One message and the places in it that matter.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
@@ -172,6 +175,21 @@ impl Message {
     /// The id as it was written.
     pub(crate) fn raw_id(&self) -> Option<&str> {
         self.id.clone().and_then(|place| text(&self.line, place))
+    }
+
+    /// Whether the id, the method or the progress token is longer than [`LONGEST_NAME`].
+    pub(crate) fn has_long_name(&self) -> bool {
+        let method = match &self.kind {
+            Kind::Request(method) | Kind::Notification(method) => method.len(),
+            Kind::Result | Kind::Error { .. } => 0,
+        };
+        let token = || self.params().meta().and_then(|meta| meta.progress_token).map_or(0, |token| token.get().len());
+        self.has_long_id() || method > LONGEST_NAME || token() > LONGEST_NAME
+    }
+
+    /// Whether the id is longer than [`LONGEST_NAME`].
+    pub(crate) fn has_long_id(&self) -> bool {
+        self.id.as_ref().is_some_and(|id| id.len() > LONGEST_NAME)
     }
 
     /// The id's key.

@@ -35,7 +35,6 @@ use bytes::Bytes;
 use emergent_budget::Account;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
-use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use self::child::GatewayChild;
@@ -66,8 +65,8 @@ pub trait Upstreams: Send + Sync + 'static {
     /// passed on, so that its own endpoint says why it cannot be.
     async fn list(&self) -> Vec<Upstream>;
 
-    /// A counter that changes when [`list`](Self::list) may return something else. The list is read now and then all
-    /// the same, for changes that nobody tells of.
+    /// A counter that changes when [`list`](Self::list) returns something else. Each client asks for the list again then,
+    /// and not otherwise: whoever counts does so once for all of them.
     fn changes(&self) -> watch::Receiver<u64>;
 
     /// Whether the caller may use this tool of that server.
@@ -80,9 +79,9 @@ pub trait Upstreams: Send + Sync + 'static {
     /// is a problem (RFC 9457), whose `detail` the client is told.
     async fn ask(&self, server: &str, request: Request<Bytes>) -> Response<UpstreamBody>;
 
-    /// The result of a list, from a warm process of the server that is nobody's session: `null` where the process
-    /// refuses, `None` where there is no such process or no answer in time. Parameters are JSON.
-    async fn list_warm(&self, server: &str, method: &str, params: &str) -> Option<Box<RawValue>>;
+    /// The result of a list as JSON, from a warm process of the server that is nobody's session: `null` where the
+    /// process refuses, `None` where there is no such process or no answer in time. Parameters are JSON.
+    async fn list_warm(&self, server: &str, method: &str, params: &str) -> Option<Bytes>;
 
     /// An account of the caller's: long messages of servers are held on others like it. `None` holds nothing.
     fn account(&self) -> Option<Account>;

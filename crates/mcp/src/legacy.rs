@@ -85,6 +85,7 @@ impl Inner {
         let messages = match Message::parse_batch(body) {
             Ok(messages) if messages.is_empty() => return refuse("the batch is empty"),
             Ok(messages) if messages.len() > BATCH_LIMIT => return refuse("the batch has more than 100 messages"),
+            Ok(messages) if messages.iter().any(Message::has_long_name) => return answer::long_name(),
             Ok(messages) => messages,
             Err(_) => return refuse("the batch has something that is no message"),
         };
@@ -155,8 +156,8 @@ impl Inner {
     async fn initialize(self: &Arc<Self>, owner: Option<&str>, message: &Message) -> Answer {
         let id = message.raw_id();
         let Some(_place) = self.place(owner) else {
-            let text = "as many sessions are open on this server as may be, and all of them are connected or wait for an \
-                        answer; end one, or try again later";
+            let text = "as many sessions are open here as may be, and all of them are connected or wait for an answer; \
+                        end one, or try again later";
             return answer::busy(StatusCode::TOO_MANY_REQUESTS, id, text);
         };
         let made = match self.context.config.sharing {
@@ -177,7 +178,10 @@ impl Inner {
         let (outlet, mut reader) = Outlet::answering(0, 1, self.context.limits_once());
         let ask = Ask { message, outlet: &outlet, session: None, patience: Some(limit) };
         let gone = || StartError::Exited(link.exit().unwrap_or_default());
-        link.ask(ask).await.map_err(|_| gone())?;
+        link.ask(ask).await.map_err(|error| match error {
+            AskError::Gone => gone(),
+            other => StartError::Refused(other.to_string()),
+        })?;
         let answer = loop {
             let event = reader.next().await.ok_or_else(gone)?;
             match Message::parse(event.line) {
@@ -259,7 +263,7 @@ impl Inner {
             if let Err(error) = session.link.ask(ask).await {
                 let (status, code) = match error {
                     AskError::Gone => (StatusCode::NOT_FOUND, rpc::TIMED_OUT),
-                    AskError::Busy => (StatusCode::TOO_MANY_REQUESTS, rpc::REFUSED),
+                    AskError::Busy | AskError::Unheld(_) => (StatusCode::TOO_MANY_REQUESTS, rpc::REFUSED),
                     AskError::Deaf => (StatusCode::GATEWAY_TIMEOUT, rpc::TIMED_OUT),
                     AskError::SameId => (StatusCode::BAD_REQUEST, rpc::INVALID_REQUEST),
                 };
@@ -376,6 +380,7 @@ async fn sent(session: &Arc<Session>, line: Bytes) -> Answer {
     match session.link.send(line).await {
         Ok(()) => with_session(answer::empty(StatusCode::ACCEPTED), session),
         Err(AskError::Gone) => not_found(None),
+        Err(error @ AskError::Unheld(_)) => answer::busy(StatusCode::TOO_MANY_REQUESTS, None, &error.to_string()),
         Err(error) => answer::error(StatusCode::GATEWAY_TIMEOUT, None, rpc::TIMED_OUT, &error.to_string()),
     }
 }

@@ -18,6 +18,7 @@ mod note;
 mod outlet;
 mod rpc;
 mod session;
+mod session_limit;
 mod warm;
 
 pub mod bridge;
@@ -40,4 +41,5 @@ pub use gateway::{Catalogues, Gateway, Upstream, UpstreamBody, Upstreams};
 pub use modern::{HeaderRules, header_value};
 pub use process::ProcessLauncher;
 pub use session::SessionOwner;
+pub use session_limit::SessionLimit;
 pub use tools::Tools;

@@ -22,13 +22,9 @@ use std::{
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use emergent_budget::Growing;
+use emergent_budget::{Account, Exhausted, Growing, SMALL};
 use tokio::{
-    sync::{
-        Notify,
-        mpsc::{self, error::SendTimeoutError},
-        watch,
-    },
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::{Instant, timeout},
 };
 
@@ -46,6 +42,9 @@ use crate::{
 
 /// How many lines may wait for the child to read them.
 const WAITING_LINES: usize = 16;
+
+/// How many bytes of lines may wait for the child to read them; a longer line waits until no other does.
+const WAITING_BYTES: usize = 16 << 20;
 
 /// How many bytes of output may be read, and neither delivered nor acknowledged, beside one message of the longest
 /// kind.
@@ -66,7 +65,9 @@ pub(crate) struct Link {
     pub(crate) serves: Serves,
     context: Arc<Context>,
     child: Arc<dyn Child>,
-    lines: mpsc::Sender<Bytes>,
+    lines: mpsc::Sender<Waiting>,
+    /// The bytes that lines which wait for the child may still take.
+    room: Arc<Semaphore>,
     state: Mutex<State>,
     ending: AtomicBool,
     /// Whether the child has told of a change of its tools since this was last looked at.
@@ -103,10 +104,28 @@ pub(crate) enum AskError {
     Gone,
     #[error("too many requests are in flight")]
     Busy,
-    #[error("the server does not read what it is sent")]
+    #[error(
+        "the server does not read what it is sent, and as much waits for it as may; restart the server if it stays so"
+    )]
     Deaf,
+    #[error("the message cannot be held until the server reads it: {0}")]
+    Unheld(Exhausted),
     #[error("this id is in use by a request that was not answered yet")]
     SameId,
+}
+
+/// One line that waits for the child to read it.
+struct Waiting {
+    line: Bytes,
+    /// The line's share of [`WAITING_BYTES`]; short lines of the bridge's own have none.
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// The room for one line among those that wait for the child.
+struct Room<'a> {
+    slot: mpsc::Permit<'a, Waiting>,
+    bytes: OwnedSemaphorePermit,
+    account: Option<Account>,
 }
 
 /// The output that was read from a child and not acknowledged, the oldest first: after a restart it is read again.
@@ -159,6 +178,7 @@ impl Link {
             context: Arc::clone(context),
             child: Arc::from(child),
             lines,
+            room: Arc::new(Semaphore::new(WAITING_BYTES)),
             state: Mutex::default(),
             ending: AtomicBool::new(false),
             tools_changed: AtomicBool::new(false),
@@ -236,9 +256,8 @@ impl Link {
     /// child knows the request. Cancel-safe: the request was sent, or it was not.
     pub(crate) async fn ask(&self, ask: Ask<'_>) -> Result<IdKey, AskError> {
         let patience = ask.patience.unwrap_or(self.context.config.call_timeout);
-        let permit = timeout(patience, self.lines.reserve()).await.map_err(|_| AskError::Deaf)?;
-        let permit = permit.map_err(|_| AskError::Gone)?;
         let message = ask.message;
+        let room = self.room(message.line.len(), patience).await?;
         let (Some(id), Kind::Request(method)) = (message.raw_id(), &message.kind) else {
             return Err(AskError::SameId);
         };
@@ -291,18 +310,38 @@ impl Link {
             }
             state.pending.insert(key.clone(), pending);
         }
-        permit.send(framed(&message.with(edits)));
+        room.send(&message.with(edits));
         Ok(key)
     }
 
     /// Sends a message that has no answer.
     pub(crate) async fn send(&self, line: Bytes) -> Result<(), AskError> {
-        let patience = self.context.config.call_timeout;
-        match self.lines.send_timeout(framed(&line), patience).await {
-            Ok(()) => Ok(()),
-            Err(SendTimeoutError::Timeout(_)) => Err(AskError::Deaf),
-            Err(SendTimeoutError::Closed(_)) => Err(AskError::Gone),
+        let room = self.room(line.len(), self.context.config.call_timeout).await?;
+        room.send(&line);
+        Ok(())
+    }
+
+    /// Waits until there is room for one more line among those that wait for the child, and holds a long one on its
+    /// owner's account.
+    async fn room(&self, bytes: usize, patience: Duration) -> Result<Room<'_>, AskError> {
+        let share = u32::try_from(bytes.min(WAITING_BYTES)).unwrap_or(u32::MAX);
+        let waiting = async {
+            let slot = self.lines.reserve().await.map_err(|_| AskError::Gone)?;
+            let bytes = Arc::clone(&self.room).acquire_many_owned(share).await.map_err(|_| AskError::Gone)?;
+            Ok((slot, bytes))
+        };
+        let (slot, room) = timeout(patience, waiting).await.map_err(|_| AskError::Deaf)??;
+        let owner = self.context.config.account.as_ref().filter(|_| bytes > SMALL);
+        let account = owner.map(Account::another);
+        if let Some(account) = &account {
+            account.hold(bytes).await.map_err(AskError::Unheld)?;
         }
+        Ok(Room { slot, bytes: room, account })
+    }
+
+    /// Sends a short line of the bridge's own, unless as many wait as may: a child that reads nothing is not told.
+    fn try_send(&self, line: &Bytes) {
+        let _ = self.lines.try_send(Waiting { line: framed(line), _room: None });
     }
 
     /// Cancels a request that its client no longer wants; returns the message for the child, or `None` when there is no
@@ -331,8 +370,8 @@ impl Link {
         let Some(pending) = self.lock().take(key) else { return };
         pending.outlet.give_up_one();
         let id = if self.serves == Serves::Session { pending.id.to_string() } else { key.written() };
-        // A child that reads nothing is not told; its answer will be nobody's.
-        let _ = self.lines.try_send(framed(&rpc::cancelled(&id, reason)));
+        // The answer of a child that is not told will be nobody's.
+        self.try_send(&rpc::cancelled(&id, reason));
     }
 
     /// Answers and cancels the requests that have waited too long.
@@ -360,7 +399,7 @@ impl Link {
             let text = format!("no answer from the server within {seconds} s; the request was cancelled");
             pending.outlet.push_now(rpc::error(Some(&pending.id), rpc::TIMED_OUT, &text), true);
             let id = if self.serves == Serves::Session { pending.id.to_string() } else { key.written() };
-            let _ = self.lines.try_send(framed(&rpc::cancelled(&id, "no answer in time")));
+            self.try_send(&rpc::cancelled(&id, "no answer in time"));
             let began = pending.until.and_then(|until| until.checked_sub(pending.patience?));
             self.context.tell_timed_out(self.id().clone(), pending.method.into(), began);
         }
@@ -473,6 +512,20 @@ impl fmt::Debug for Link {
     }
 }
 
+// === impl Room ===
+
+impl Room<'_> {
+    /// Sends the line; what it holds is given back once the child has read it.
+    fn send(self, line: &Bytes) {
+        let line = framed(line);
+        let line = match self.account {
+            Some(account) => account.keep(line),
+            None => line,
+        };
+        self.slot.send(Waiting { line, _room: Some(self.bytes) });
+    }
+}
+
 // === impl Unacknowledged ===
 
 impl Unacknowledged {
@@ -518,12 +571,12 @@ impl State {
 /// does not end by itself, is ended: nobody could use it.
 async fn write(
     mut writer: Box<dyn ChildWriter>,
-    mut waiting: mpsc::Receiver<Bytes>,
+    mut waiting: mpsc::Receiver<Waiting>,
     link: Weak<Link>,
     mut gone: watch::Receiver<Option<Exit>>,
 ) {
     let writing = async {
-        while let Some(line) = waiting.recv().await {
+        while let Some(Waiting { line, _room }) = waiting.recv().await {
             if let Err(error) = writer.write(line).await {
                 tracing::debug!(%error, "a child's stdin cannot be written");
                 return;

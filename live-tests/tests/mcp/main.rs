@@ -7,6 +7,7 @@ mod endpoint;
 mod faults;
 mod files;
 mod gateway;
+mod install;
 mod lifecycle;
 mod ready;
 mod secrets;
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     emergent_live_tests::case::run(&[
         lifecycle::cases,
         ready::cases,
+        install::cases,
         files::cases,
         endpoint::cases,
         gateway::cases,

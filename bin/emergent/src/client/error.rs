@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use emergent_api::problem::{Problem, ProblemKind, chain};
 
-use crate::print::printable;
+use crate::print::indented;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -165,7 +165,8 @@ fn of_problem(problem: &Problem) -> String {
     let fields = problem.errors.iter().filter(|error| !problem.detail.contains(&error.message));
     lines.push(problem.detail.clone());
     lines.extend(fields.map(|error| format!("{}: {}", error.field, error.message)));
-    let lines: Vec<_> = lines.iter().map(|line| printable(line)).collect();
+    // A detail may tell what a program has said last.
+    let lines: Vec<_> = lines.iter().map(|line| indented(line)).collect();
     lines.join("\n  ")
 }
 
@@ -191,4 +192,19 @@ fn root_cause(error: &reqwest::Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_detail_of_several_lines_is_shown_as_lines() {
+        let problem = serde_json::json!({
+            "type": "/problems/mcp-server-not-ready", "title": "It is not ready", "status": 503,
+            "detail": "the installer said\r\nERROR: first\n\tsecond\u{1b}[2J\n",
+        });
+        let said = ClientError::of_answer(503, problem.to_string().as_bytes()).for_people();
+        assert_eq!(said, "It is not ready\n  the installer said\n  ERROR: first\n  \tsecond\u{fffd}[2J");
+    }
 }

@@ -28,7 +28,7 @@ const TOGETHER: usize = 8;
 /// How many characters of a server's message fit into a table.
 const CELL: usize = 60;
 /// How many of the last lines of a program that does not run are shown.
-const LAST_LINES: usize = 10;
+const LAST_LINES: usize = 20;
 
 /// Does it.
 pub(super) async fn run(arguments: WithServer<McpCommand>) -> ExitStatus {
@@ -184,8 +184,8 @@ fn runs(server: &McpServerView, json: bool) -> ExitStatus {
     let program_ended = matches!(server.state, McpState::Failing | McpState::BackingOff | McpState::Stopped);
     if let Some(exit) = server.last_exit.as_ref().filter(|exit| program_ended && !exit.stderr.trim().is_empty()) {
         let lines: Vec<&str> = exit.stderr.trim_end().lines().collect();
-        let last = lines.get(lines.len().saturating_sub(LAST_LINES)..).unwrap_or_default().join("\n  ");
-        print::notice(&format!("what it has said last:\n  {}\n", print::foreign(&last)));
+        let last = lines.get(lines.len().saturating_sub(LAST_LINES)..).unwrap_or_default().join("\n");
+        print::notice(&format!("what it has said last:\n  {}\n", print::indented(&last)));
     }
     print::notice(&format!(
         "it stays registered: `emergent mcp logs {name}` shows more, `emergent mcp update {name}` changes it, `emergent \
@@ -207,7 +207,7 @@ fn told(server: &McpServerView, json: bool) {
 /// The state, and what is to be said of it.
 fn sentence(server: &McpServerView) -> String {
     match &server.message {
-        Some(message) => format!("{} ({})", word(server), print::foreign(message)),
+        Some(message) => format!("{} ({})", word(server), print::indented(message)),
         None => word(server).to_owned(),
     }
 }

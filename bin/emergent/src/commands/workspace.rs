@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Exit code of a program that Ctrl-C ended.
-const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 /// How many workspaces are changed at once.
 const AT_ONCE: usize = 8;
 

@@ -117,11 +117,11 @@ variables! {
     Server WORKSPACE_PRIVATE_REGISTRIES = "", "hosts separated by commas, such as 10.1.2.3:5000,registry.internal";
     /// After how many days an image that was pulled for a project and from which nothing was made since is removed.
     Server WORKSPACE_PULLED_IMAGE_RETENTION_DAYS = "30", "a number from 0.00001 to 3650";
-    /// Variables that every workspace gets unless it has its own, such as the addresses of package mirrors. Agents read
-    /// them: no secrets.
+    /// Variables that every workspace gets unless it has its own, such as the addresses of package mirrors, and that
+    /// packages of hosted MCP servers are installed with. Agents read them: no secrets.
     Server WORKSPACE_ENVIRONMENT = "", "NAME=VALUE separated by commas, such as PIP_INDEX_URL=https://mirror.example/simple";
-    /// Certificates of private authorities that curl, git, pip, npm, Python and Node.js in every workspace trust besides
-    /// the image's own.
+    /// Certificates of private authorities that curl, git, pip, npm, Python and Node.js trust besides the image's own, in
+    /// every workspace and where packages of hosted MCP servers are installed.
     Server WORKSPACE_CA_FILE = "", "the path of a PEM file";
     /// The name that gVisor is registered by in Docker.
     Server WORKSPACE_GVISOR_RUNTIME = "runsc", "the name of a Docker runtime";
@@ -184,7 +184,8 @@ variables! {
     Server EMERGENT_MCP_MAX_SESSIONS = "32", "a whole number from 1 to 256";
     /// Minutes after which a session of an MCP server that nobody uses ends, and its process with it.
     Server EMERGENT_MCP_IDLE_MIN = "30", "a number of minutes from 0.02 to 525600";
-    /// Variables of the installation of packages in MCP servers, such as a mirror's address.
+    /// Variables of the installation of packages in MCP servers, such as a mirror's address; they go before those of
+    /// WORKSPACE_ENVIRONMENT.
     Server EMERGENT_MCP_INSTALL_ENV = "", "NAME=VALUE separated by commas, such as PIP_INDEX_URL=https://mirror.example/simple";
     /// The same for the packages of one project alone, such as its login at a registry: only that project's installation
     /// scripts can read them. Those of a project go before those of all.

@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -20,15 +20,21 @@ use axum::{
     routing::{MethodRouter, any},
 };
 use bytes::Bytes;
-use emergent_budget::Account;
+use emergent_budget::{Account, Limits};
 use emergent_mcp::{
-    Bridge, BridgeConfig, Catalogues, Era, Gateway, LINE_LIMIT, SessionOwner, Upstream, UpstreamBody, Upstreams,
+    Bridge, BridgeConfig, Catalogues, Era, Gateway, LINE_LIMIT, SessionLimit, SessionOwner, Upstream, UpstreamBody,
+    Upstreams,
 };
 use emergent_mcp_hosting::HostingError;
 use emergent_store::{McpAllowList, ProjectId, TokenId};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
+use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::{OnceCell, watch};
+use tokio::{
+    sync::{OnceCell, watch},
+    task::AbortHandle,
+    time::timeout,
+};
 use tower::ServiceExt as _;
 
 use super::{Allowed, base_of, challenge, check_origin};
@@ -37,7 +43,7 @@ use crate::{
     observe::Verbatim,
     problem::{ProblemKind, Refusal},
     rates::Counted,
-    resources::mcp_servers::{request::McpCall, view::McpAnswer},
+    resources::mcp_servers::request::McpCall,
     state::ApiState,
 };
 
@@ -47,37 +53,59 @@ pub(crate) const PATH: &str = "/mcp";
 const GRACE: Duration = Duration::from_secs(5);
 /// How long a warm process of a server may take to list what it offers, in milliseconds.
 const WARM_MS: u64 = 10_000;
+/// How many bytes an answer to a plain call may have beside its result.
+const AROUND_RESULT: usize = 1024;
 /// How long a project's list of servers is taken for the truth while this process knows of no change.
 const FRESH: Duration = Duration::from_secs(1);
+/// How often the servers of a project are listed again, though nobody has told of a change: other servers of the
+/// installation do not.
+const LOOK: Duration = Duration::from_secs(15);
 /// The most gateways that are kept, each for one token. One more takes the place of one of the project that has most.
 const MOST: usize = 1_000;
+/// The most sessions that a project's tokens have together.
+const MOST_SESSIONS: usize = 512;
 
 /// The gateways of those tokens that have used one lately.
 #[derive(Default)]
 pub(super) struct Gateways(Mutex<HashMap<ProjectId, OfProject>>);
 
-#[derive(Default)]
 struct OfProject {
     tokens: HashMap<TokenId, Arc<OfToken>>,
+    sessions: SessionLimit,
     /// The offers of the project's servers, whichever token has found them.
     catalogues: Arc<Catalogues>,
-    listing: Arc<Listing>,
+    servers: Arc<ProjectServers>,
 }
 
-/// The servers of a project as its clients last saw them. All clients of a project share it, so that however many they
-/// are, a change costs the store one query.
+/// The servers of a project, watched by one task for all of its clients: however many these are, a change costs the store
+/// one query.
+struct ProjectServers {
+    state: ApiState,
+    project: ProjectId,
+    /// The count of changes that this process knows of.
+    told: watch::Receiver<u64>,
+    listing: Listing,
+    watching: AbortHandle,
+}
+
+/// A list of servers as it was last read.
 #[derive(Default)]
-struct Listing(tokio::sync::Mutex<Option<Listed>>);
+struct Listing {
+    listed: tokio::sync::Mutex<Option<Listed>>,
+    /// A counter that changes when the list was found to be another one.
+    changes: watch::Sender<u64>,
+}
 
 struct Listed {
-    /// The count of changes before the query.
-    changes: u64,
+    /// The count of changes that were told before the query.
+    told: u64,
     at: Instant,
     servers: Vec<Upstream>,
 }
 
 struct OfToken {
     bridge: OnceCell<Bridge>,
+    sessions: SessionLimit,
     servers: Arc<Servers>,
     catalogues: Arc<Catalogues>,
     used: Mutex<Instant>,
@@ -89,7 +117,7 @@ struct Servers {
     /// The endpoints of the servers.
     endpoints: Router,
     project: ProjectId,
-    listing: Arc<Listing>,
+    of_project: Arc<ProjectServers>,
     allowed: Option<McpAllowList>,
     /// What the token is sent as; another after it was rotated.
     authorization: Mutex<HeaderValue>,
@@ -155,18 +183,19 @@ impl Gateways {
         for of_project in all.values_mut() {
             gone.extend(of_project.tokens.extract_if(|_, it| it.is_unused(idle_after)).map(|(_, it)| it));
         }
-        let of_project = all.entry(project).or_default();
+        let of_project = all.entry(project).or_insert_with(|| OfProject::new(state, project));
         let catalogues = Arc::clone(&of_project.catalogues);
         let servers = Servers {
             state: state.clone(),
             endpoints,
             project,
-            listing: Arc::clone(&of_project.listing),
+            of_project: Arc::clone(&of_project.servers),
             allowed: caller.mcp().cloned(),
             authorization: Mutex::new(authorization),
         };
         let made = OfToken {
             bridge: OnceCell::new(),
+            sessions: of_project.sessions.clone(),
             servers: Arc::new(servers),
             catalogues,
             used: Mutex::new(Instant::now()),
@@ -198,6 +227,15 @@ impl Gateways {
 // === impl OfProject ===
 
 impl OfProject {
+    fn new(state: &ApiState, project: ProjectId) -> Self {
+        Self {
+            tokens: HashMap::new(),
+            sessions: SessionLimit::new(MOST_SESSIONS),
+            catalogues: Arc::default(),
+            servers: ProjectServers::watched(state, project),
+        }
+    }
+
     /// Takes out the gateway that was unused for the longest time, but for the newest one.
     fn take_longest_unused(&mut self, newest: TokenId) -> Option<Arc<OfToken>> {
         let others = self.tokens.iter().filter(|(id, _)| **id != newest);
@@ -214,6 +252,7 @@ impl OfToken {
         // A gateway knows both eras, and whoever calls has come through the checks of hosts and origins.
         let config = BridgeConfig {
             max_sessions: hosting.max_sessions,
+            together: self.sessions.clone(),
             idle_after: hosting.idle_after,
             body_limit: hosting.body_limit,
             grace: GRACE,
@@ -241,25 +280,56 @@ impl OfToken {
     }
 }
 
+// === impl ProjectServers ===
+
+impl ProjectServers {
+    /// Watches the servers of a project for as long as anybody has the outcome.
+    fn watched(state: &ApiState, project: ProjectId) -> Arc<Self> {
+        let told = state.hosting().changes(project);
+        Arc::new_cyclic(|servers| {
+            let watching = tokio::spawn(watch(Weak::clone(servers), told.clone())).abort_handle();
+            Self { state: state.clone(), project, told, listing: Listing::default(), watching }
+        })
+    }
+
+    async fn read(&self) -> Vec<Upstream> {
+        let told = *self.told.borrow();
+        self.listing.read(told, || self.state.hosting().upstreams(self.project)).await
+    }
+}
+
+impl Drop for ProjectServers {
+    fn drop(&mut self) {
+        self.watching.abort();
+    }
+}
+
 // === impl Listing ===
 
 impl Listing {
-    /// The project's servers: as they were a moment ago if none has changed since, and as they were last where the store
-    /// does not answer.
-    async fn read(&self, state: &ApiState, project: ProjectId) -> Vec<Upstream> {
-        let mut listed = self.0.lock().await;
-        let changes = *state.hosting().changes().borrow();
-        if let Some(known) = listed.as_ref().filter(|known| known.changes == changes && known.at.elapsed() < FRESH) {
+    /// The servers: as they were a moment ago if no change was told since, and as they were last where the store does not
+    /// answer.
+    async fn read<F>(&self, told: u64, query: impl FnOnce() -> F) -> Vec<Upstream>
+    where
+        F: Future<Output = Result<Vec<Upstream>, HostingError>>,
+    {
+        let mut listed = self.listed.lock().await;
+        if let Some(known) = listed.as_ref().filter(|known| known.told >= told && known.at.elapsed() < FRESH) {
             return known.servers.clone();
         }
-        let servers = match state.hosting().upstreams(project).await {
+        let before = listed.as_ref().map(|known| &known.servers);
+        let servers = match query().await {
             Ok(servers) => servers,
             Err(error) => {
                 tracing::warn!(%error, "the MCP servers of a project could not be listed");
-                listed.take().map(|known| known.servers).unwrap_or_default()
+                before.cloned().unwrap_or_default()
             }
         };
-        *listed = Some(Listed { changes, at: Instant::now(), servers: servers.clone() });
+        let is_another = before.is_some_and(|before| *before != servers);
+        *listed = Some(Listed { told, at: Instant::now(), servers: servers.clone() });
+        if is_another {
+            self.changes.send_modify(|count| *count += 1);
+        }
         servers
     }
 }
@@ -269,12 +339,12 @@ impl Listing {
 #[async_trait]
 impl Upstreams for Servers {
     async fn list(&self) -> Vec<Upstream> {
-        let servers = self.listing.read(&self.state, self.project).await;
+        let servers = self.of_project.read().await;
         servers.into_iter().filter(|server| self.of(&server.name).is_some()).collect()
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        self.state.hosting().changes()
+        self.of_project.listing.changes.subscribe()
     }
 
     fn allows_tool(&self, server: &str, tool: &str) -> bool {
@@ -289,30 +359,33 @@ impl Upstreams for Servers {
         self.pass_on(server, "mcp", request).await.map(boxed)
     }
 
-    async fn list_warm(&self, server: &str, method: &str, params: &str) -> Option<Box<RawValue>> {
+    async fn list_warm(&self, server: &str, method: &str, params: &str) -> Option<Bytes> {
         let params: &RawValue = serde_json::from_str(params).ok()?;
         let call = McpCall { method: method.to_owned(), params: Some(params.to_owned()), timeout_ms: Some(WARM_MS) };
         let request = Request::post("/").header(header::CONTENT_TYPE, "application/json");
         let request = request.body(Bytes::from(serde_json::to_vec(&call).ok()?)).ok()?;
         let answer = self.pass_on(server, "call", request).await;
-        if !answer.status().is_success() {
-            return None;
-        }
-        let body = Limited::new(answer.into_body(), LINE_LIMIT + 1024).collect().await.ok()?;
-        let McpAnswer { result, .. } = serde_json::from_slice(&body.to_bytes()).ok()?;
-        Some(result.unwrap_or_else(|| RawValue::NULL.to_owned()))
+        result_of(answer, self.new_account()).await
     }
 
     fn account(&self) -> Option<Account> {
-        let account = self.state.budget().account();
-        account.belongs_to(self.project.as_uuid().as_u128());
-        Some(account)
+        Some(self.new_account())
     }
 }
 
 impl Servers {
-    /// Passes a request on to a route of one server.
+    fn new_account(&self) -> Account {
+        let account = self.state.budget().account();
+        account.belongs_to(self.project.as_uuid().as_u128());
+        account
+    }
+
+    /// Passes a request on to a route of one server. It counts as a call of the project's: one message of a client may
+    /// become many.
     async fn pass_on(&self, server: &str, route: &str, request: axum::http::Request<Bytes>) -> Response {
+        if let Err(refusal) = self.state.rates().admit(self.project) {
+            return refusal.into_response();
+        }
         let mut request = request.map(Body::from);
         // A server's name needs no escape, and what is no name leads nowhere.
         match format!("/api/v1/mcp/servers/{server}/{route}").parse() {
@@ -330,10 +403,92 @@ impl Servers {
     }
 }
 
+/// Lists a project's servers again whenever this process knows of a change, and now and then, while clients wait to be
+/// told.
+async fn watch(servers: Weak<ProjectServers>, mut told: watch::Receiver<u64>) {
+    while !matches!(timeout(LOOK, told.changed()).await, Ok(Err(_))) {
+        let Some(servers) = servers.upgrade() else { return };
+        if servers.listing.changes.receiver_count() > 0 {
+            servers.read().await;
+        }
+    }
+}
+
+/// The result in the answer to a plain call, held on an account for as long as any part of it is there. `None` where the
+/// call has none, or it cannot be held.
+async fn result_of(answer: Response, account: Account) -> Option<Bytes> {
+    #[derive(Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow, default)]
+        result: Option<&'a RawValue>,
+    }
+    if !answer.status().is_success() {
+        return None;
+    }
+    let reading = emergent_budget::read(answer.into_body(), Limits::bytes(LINE_LIMIT + AROUND_RESULT), None);
+    let whole = account.clone().scope(reading).await.ok()?;
+    let whole = account.keep(whole);
+    let Answer { result } = serde_json::from_slice(&whole).ok()?;
+    Some(result.map_or(Bytes::from_static(b"null"), |result| whole.slice_ref(result.get().as_bytes())))
+}
+
 fn boxed(body: Body) -> UpstreamBody {
     body.map_err(Into::into).boxed_unsync()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use emergent_budget::{Budget, SMALL};
+    use futures::future::join_all;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn however_many_ask_for_a_list_a_change_costs_one_query_and_is_told_once() {
+        let (listing, queries) = (Listing::default(), AtomicUsize::new(0));
+        let mut changes = listing.changes.subscribe();
+        let all = async |told: u64, name: &str| {
+            let query = || async {
+                queries.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+                Ok(vec![Upstream { name: name.to_owned(), version: "1".to_owned(), trouble: None }])
+            };
+            let lists = join_all((0..500).map(|_| listing.read(told, query))).await;
+            assert!(lists.iter().all(|list| list[0].name == name), "{lists:?}");
+            queries.swap(0, Ordering::Relaxed)
+        };
+        // On a slow machine a list may grow old meanwhile.
+        let at_most = |began: Instant| 1 + began.elapsed().as_millis() / FRESH.as_millis();
+        for (told, name, is_another) in [(0, "a", false), (1, "a", false), (2, "b", true), (2, "b", false)] {
+            let began = Instant::now();
+            let queried = all(told, name).await;
+            assert!(queried as u128 <= at_most(began), "{queried} queries");
+            assert_eq!(changes.has_changed().unwrap(), is_another, "{told}");
+            changes.mark_unchanged();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_of_a_warm_process_is_held_for_as_long_as_any_part_of_it_is_there() {
+        let budget = Budget::undivided(16 << 20);
+        let list = format!(r#"{{"tools":["{}"]}}"#, "x".repeat(1 << 20));
+        let result = result_of(Response::new(format!(r#"{{"result":{list}}}"#).into()), budget.account()).await;
+        let result = result.unwrap();
+        assert_eq!(result, list);
+        assert!(budget.held() >= list.len(), "{}", budget.held());
+        drop(result);
+        assert_eq!(budget.held(), 0);
+
+        let nothing = result_of(Response::new(r#"{"result":null}"#.into()), budget.account()).await;
+        assert_eq!(nothing.unwrap(), "null");
+        let small = Budget::undivided(SMALL);
+        assert!(result_of(Response::new(format!(r#"{{"result":{list}}}"#).into()), small.account()).await.is_none());
+        assert_eq!((budget.held(), small.held()), (0, 0));
+    }
 }

@@ -6,7 +6,7 @@ use axum::{
     body::Body,
     http::{Request, header},
 };
-use emergent_api::auth::TokenSecret;
+use emergent_api::{auth::TokenSecret, rates::RateLimit};
 use emergent_store::Scope;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -180,4 +180,58 @@ async fn a_project_with_many_tokens_ends_its_own_sessions_at_mcp_and_no_others()
     };
     assert_eq!(status(&other, &others).await, 200);
     assert_eq!(status(&first, &own).await, 404);
+}
+
+#[tokio::test]
+async fn a_projects_sessions_at_mcp_are_bounded_whatever_the_number_of_its_tokens() {
+    let api = Api::start().await;
+    let initialize = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "c", "version": "1" } } });
+    let made = r#"{"name": "t", "scopes": ["mcp:use"], "project": "other"}"#;
+    let other = api.post("/api/v1/tokens", made).await.json()["secret"].as_str().unwrap().to_owned();
+    let open = async |token: &str| {
+        let opened = post(&api, token, "/mcp", &[], initialize.clone()).await;
+        opened.headers["mcp-session-id"].to_str().unwrap().to_owned()
+    };
+    let others = open(&other).await;
+    let first = api.new_token(&[Scope::McpUse]).await;
+    let mut own = Vec::new();
+    for _ in 0..4 {
+        own.push(open(&first).await);
+    }
+    // Each token has as many as it may: together 512.
+    for _ in 1..128 {
+        let token = api.new_token(&[Scope::McpUse]).await;
+        for _ in 0..4 {
+            open(&token).await;
+        }
+    }
+    let ping = json!({ "jsonrpc": "2.0", "id": 2, "method": "ping" });
+    let status = async |token: &str, session: &str| {
+        post(&api, token, "/mcp", &[("mcp-session-id", session)], ping.clone()).await.status.as_u16()
+    };
+    assert_eq!(status(&first, &own[0]).await, 200);
+    open(&api.new_token(&[Scope::McpUse]).await).await;
+    // The one that was used before all others is the one that makes room.
+    assert_eq!(status(&first, &own[1]).await, 404);
+    for kept in [&own[0], &own[2], &own[3]] {
+        assert_eq!(status(&first, kept).await, 200);
+    }
+    assert_eq!(status(&other, &others).await, 200);
+}
+
+#[tokio::test]
+async fn what_is_passed_on_at_mcp_counts_as_calls_of_the_project() {
+    let api = Api::start_limited(true, Some(RateLimit { per_second: 1, burst: 12 })).await;
+    let initialize = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": { "name": "c", "version": "1" } } });
+    let opened = post(&api, &api.token, "/mcp", &[], initialize).await;
+    let session = [("mcp-session-id", opened.headers["mcp-session-id"].to_str().unwrap())];
+    let call = |number: u32| json!({ "jsonrpc": "2.0", "id": number, "method": "tools/call", "params": { "name": format!("s{number}__t") } });
+    let batch: Vec<Value> = (0..40).map(call).collect();
+    let answer = post(&api, &api.token, "/mcp", &session, json!(batch)).await;
+    let (passed_on, refused) = ("your project has no MCP server", "calls a second");
+    let count = |what: &str| answer.text.matches(what).count();
+    assert_eq!(count(passed_on) + count(refused), 40, "{}", answer.text);
+    assert!((1..=20).contains(&count(passed_on)), "{}", answer.text);
 }

@@ -13,6 +13,10 @@ use crate::{error::chain, inner::Endpoint, policy::Next, sandbox::MakeError};
 /// How many bytes of its processes' standard error are kept of a server that was not ready in time, from the end.
 const STDERR_TAIL: usize = 8 * 1024;
 
+/// The hint for a server that was not ready in time and wrote nothing on its standard error.
+const SILENT: &str = "its program has said nothing; if it fetches itself first, as npx and uvx do, it may be waiting for its \
+     package index: `emergent mcp add` with --npm or --pypi installs a package before, and says why it cannot";
+
 /// The message of a server whose sandbox was ended for its files, and which is not started again by itself.
 const OVER_DISK_LIMIT: &str = "its files take more than its disk limit or have too many names, and its sandbox was ended; raise \
      `resource_limits.disk`, or remove it";
@@ -117,7 +121,9 @@ impl Driver {
             }
             CallError::Launch(LaunchError::Start { reason }) => (exit_for(reason), false),
             CallError::NotReady { reason } => {
-                (McpServerExit { stderr: self.last_words().await, ..exit_for(reason) }, false)
+                let stderr = self.last_words().await;
+                let reason = if stderr.trim().is_empty() { format!("{reason}; {SILENT}") } else { reason };
+                (McpServerExit { stderr, ..exit_for(reason) }, false)
             }
             error => (exit_for(error.to_string()), false),
         };

@@ -52,6 +52,8 @@ impl Driver {
                 }
                 self.ask();
             }
+            // The reason comes as the next event: a command, or the end of the service.
+            Err(MakeError::GivenUp) => self.phase = Phase::Resting,
             Err(MakeError::Launch(LaunchError::Start { reason })) => {
                 self.phase = Phase::Starting;
                 self.on_start_failed(reason).await;

@@ -31,7 +31,7 @@ use super::{
     offers::Known,
 };
 use crate::{
-    envelope::{IdKey, Kind, Message, string_of},
+    envelope::{IdKey, Kind, LONGEST_NAME, Message, string_of},
     legacy::VERSIONS,
     link::next_id,
     modern::{NEWEST, supported},
@@ -40,7 +40,7 @@ use crate::{
 
 /// The most questions of servers that may wait for the client's answer.
 const QUESTIONS: usize = 1_000;
-/// How often the servers are listed again, though nobody has told of a change.
+/// How often servers that lists were answered without are read again, though nobody has told of a change.
 const LOOK: Duration = Duration::from_secs(15);
 /// The longest parameters of a client that are kept for its session, in bytes.
 const LONGEST_PARAMS: usize = 4 * 1024;
@@ -401,6 +401,10 @@ impl Hub {
     /// Passes a server's request on to the client, or answers it where the client takes none.
     async fn asked(self: &Arc<Self>, from: &Arc<Connection>, message: &Message, method: &str) {
         let Some(id) = message.raw_id() else { return };
+        if message.has_long_id() {
+            let text = format!("the id of a request has at most {LONGEST_NAME} bytes");
+            return self.tell(Arc::clone(from), rpc::error(None, rpc::INVALID_REQUEST, &text));
+        }
         let own = next_id().to_string();
         let asks = {
             let mut state = self.lock();
@@ -465,9 +469,14 @@ impl Hub {
         let mut changes = self.upstreams.changes();
         let mut known = self.upstreams.list().await;
         loop {
-            if let Ok(Err(_)) = timeout(LOOK, changes.changed()).await {
+            match timeout(LOOK, changes.changed()).await {
+                Ok(Ok(())) => {}
                 // Nobody tells of changes any more.
-                sleep(LOOK).await;
+                Ok(Err(_)) => return,
+                Err(_) => {
+                    self.read_left_out(&known);
+                    continue;
+                }
             }
             let now = self.upstreams.list().await;
             self.read_left_out(&now);

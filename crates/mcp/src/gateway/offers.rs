@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
@@ -289,7 +289,8 @@ impl Hub {
         for _ in 0..PAGES {
             let params = cursor.map_or_else(|| "{}".to_owned(), |cursor| format!(r#"{{"cursor":{cursor}}}"#));
             let page = self.upstreams.list_warm(&server.name, offer.list(), &params).await?;
-            cursor = catalogue.add(&server.name, offer, &page);
+            let page: &RawValue = serde_json::from_slice(&page).ok()?;
+            cursor = catalogue.add(&server.name, offer, page);
             if cursor.is_none() {
                 break;
             }

@@ -9,9 +9,9 @@ use std::sync::{Arc, Weak, atomic::Ordering};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Link, Pending, Serves, State, framed};
+use super::{Link, Pending, Serves, State};
 use crate::{
-    envelope::{IdKey, Kind, Malformed, Message},
+    envelope::{IdKey, Kind, LONGEST_NAME, Malformed, Message},
     event::BridgeEvent,
     lines::{Dropped, Line},
     outlet::{Outlet, Receipt},
@@ -100,6 +100,12 @@ impl Link {
 
     async fn asked(&self, message: Message, method: &str, receipt: Held) {
         let (Some(id), Some(key)) = (message.raw_id().map(str::to_owned), message.key()) else { return };
+        if message.has_long_id() {
+            let text = format!("the id of a request has at most {LONGEST_NAME} bytes");
+            // From the reader, which must not wait for a child that writes and does not read.
+            self.try_send(&rpc::error(None, rpc::INVALID_REQUEST, &text));
+            return;
+        }
         let delivery = {
             let mut state = self.lock();
             let session = match self.serves {
@@ -128,7 +134,7 @@ impl Link {
                     rpc::error(Some(&id), rpc::INTERNAL_ERROR, text)
                 };
                 // From the reader, which must not wait for a child that writes and does not read.
-                let _ = self.lines.try_send(framed(&answer));
+                self.try_send(&answer);
             }
         }
     }
@@ -183,7 +189,7 @@ impl Link {
             if let Some(id) = dropped.id() {
                 let text = format!("the request has {bytes} bytes, {why}");
                 // From the reader, which must not wait for a child that writes and does not read.
-                let _ = self.lines.try_send(framed(&rpc::error(Some(&id), rpc::INVALID_REQUEST, &text)));
+                self.try_send(&rpc::error(Some(&id), rpc::INVALID_REQUEST, &text));
             }
             return;
         }

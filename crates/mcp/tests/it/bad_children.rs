@@ -78,6 +78,63 @@ async fn line_over_the_limit_is_dropped_and_the_process_goes_on_whatever_keeps_i
     }
 }
 
+/// A server that answers `initialize` with the id `init`, and then does this.
+fn scripted(rest: &str) -> ProcessLauncher {
+    let result = r#"{"protocolVersion":"2025-11-25","serverInfo":{"name":"emergent-mcp-fixture"},"capabilities":{}}"#;
+    let script =
+        format!("read -r _; echo '{{\"jsonrpc\":\"2.0\",\"id\":\"init\",\"result\":{result}}}'; read -r _; {rest}");
+    ProcessLauncher::new(["sh".to_owned(), "-c".to_owned(), script])
+}
+
+#[tokio::test]
+async fn what_waits_for_a_server_that_does_not_read_is_held_and_bounded() {
+    let budget = Budget::undivided(64 << 20);
+    let config = || BridgeConfig { call_timeout: Duration::from_secs(1), ..quick() };
+    let told =
+        |bytes: usize| json!({ "jsonrpc": "2.0", "method": "notifications/x", "params": { "x": "x".repeat(bytes) } });
+    let bridge = bridge_over(scripted("exec sleep 600"), BridgeConfig { account: Some(budget.account()), ..config() });
+    let bridge = bridge.await;
+    let client = Client::connect(&bridge).await;
+    for status in [StatusCode::ACCEPTED, StatusCode::ACCEPTED, StatusCode::GATEWAY_TIMEOUT] {
+        let answer = client.post(&told(7 << 20)).await;
+        let got = answer.status();
+        assert_eq!(got, status, "{}", text(answer).await);
+        assert!(budget.held() >= 7 << 20, "{}", budget.held());
+    }
+    assert!(budget.held() < 15 << 20, "{}", budget.held());
+    client.delete().await;
+    until("what was held is given back", || std::future::ready(budget.held() == 0)).await;
+
+    let small = Budget::undivided(1 << 20);
+    let bridge = bridge_over(scripted("exec sleep 600"), BridgeConfig { account: Some(small.account()), ..config() });
+    let client = Client::connect(&bridge.await).await;
+    let request = json!({ "jsonrpc": "2.0", "id": 1, "method": "x", "params": { "x": "x".repeat(2 << 20) } });
+    for message in [told(2 << 20), request] {
+        let refused = client.post(&message).await;
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+        let said = text(refused).await;
+        assert!(said.contains("-32000") && said.contains("cannot be held"), "{said}");
+    }
+    assert_eq!(small.held(), 0);
+}
+
+#[tokio::test]
+async fn a_long_id_of_a_server_is_refused_and_sent_to_nobody() {
+    let id = "x".repeat(2_000);
+    let answer = |text: &str| {
+        format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"content":[{{"type":"text","text":"{text}"}}]}}}}"#)
+    };
+    let rest = format!(
+        r#"read -r _; echo '{{"jsonrpc":"2.0","id":"{id}","method":"ping"}}'; read -r said
+        case "$said" in *32600*) echo '{}';; *) echo '{}';; esac; read -r _"#,
+        answer("refused"),
+        answer("taken")
+    );
+    let bridge = bridge_over(scripted(&rest), quick()).await;
+    let client = Client::connect(&bridge).await;
+    assert_eq!(client.text("any", json!({})).await, "refused");
+}
+
 #[tokio::test]
 async fn process_that_takes_no_input_is_ended() {
     let bridge = bridge_over(Keeper::unwritable(fixture(&[])), quick()).await;

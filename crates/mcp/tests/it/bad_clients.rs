@@ -1,10 +1,10 @@
 //! Clients that do what they should not.
 
 use bytes::Bytes;
-use emergent_mcp::{BridgeConfig, Sharing};
+use emergent_mcp::{BridgeConfig, SessionLimit, Sharing};
 use http::{Request, StatusCode};
 use http_body_util::Full;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Client, bridge, initialize, post, quick, request, text, until};
 
@@ -82,6 +82,51 @@ async fn one_session_too_many_takes_the_place_of_the_longest_idle_one_or_is_refu
     assert!(refused.headers().contains_key("retry-after"));
     first.delete().await;
     Client::connect(&bridge).await;
+}
+
+#[tokio::test]
+async fn bridges_with_one_limit_take_the_longest_idle_session_of_all_or_refuse() {
+    let together = SessionLimit::new(2);
+    let config = || BridgeConfig { together: together.clone(), ..quick() };
+    let (one, other) = (bridge(config()).await, bridge(config()).await);
+    let (first, second) = (Client::connect(&one).await, Client::connect(&other).await);
+    let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" });
+    assert_eq!(first.post(&ping).await.status(), StatusCode::OK);
+    let third = Client::connect(&one).await;
+    assert_eq!(second.post(&ping).await.status(), StatusCode::NOT_FOUND);
+    let _connected = (first.events(None).await, third.events(None).await);
+    let refused = post(&other, &[], &initialize("fourth", "2025-11-25")).await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(refused.headers().contains_key("retry-after"));
+    one.shut_down(std::time::Duration::from_secs(1)).await;
+    Client::connect(&other).await;
+    Client::connect(&other).await;
+}
+
+#[tokio::test]
+async fn ids_methods_and_progress_tokens_are_short() {
+    let bridge = bridge(quick()).await;
+    let client = Client::connect_as(&bridge, "test", "2025-03-26").await;
+    // As it is written, with its quotes.
+    let quoted = |length: usize| "x".repeat(length - 2);
+    let message = |id: Value, method: &str, token: Value| json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": { "_meta": { "progressToken": token } } });
+    for (length, status) in [(1024, StatusCode::OK), (1025, StatusCode::BAD_REQUEST)] {
+        let long = quoted(length);
+        for message in [
+            message(json!(long), "ping", json!(1)),
+            message(json!(1), "ping", json!(long)),
+            json!({ "jsonrpc": "2.0", "id": 1, "method": quoted(length + 2) }),
+            json!([message(json!(2), "ping", json!(2)), message(json!(long), "ping", json!(1))]),
+        ] {
+            let answer = client.post(&message).await;
+            let got = answer.status();
+            let said = text(answer).await;
+            assert_eq!(got, status, "{said}");
+            assert_eq!(said.contains("-32600"), length > 1024, "{said}");
+            assert!(length == 1024 || !said.contains("xx"), "a long id is sent back: {said}");
+        }
+    }
+    assert_eq!(client.text("echo", json!({ "text": "still here" })).await, "still here");
 }
 
 #[tokio::test]

@@ -2,7 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    convert::Infallible,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -10,8 +14,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use emergent_budget::Account;
 use emergent_mcp::{Bridge, BridgeConfig, Catalogues, Era, Gateway, Upstream, UpstreamBody, Upstreams};
+use futures::{StreamExt as _, stream};
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use serde_json::{Value, json, value::RawValue};
 use tokio::sync::watch;
 
@@ -29,6 +35,8 @@ struct Servers {
     /// Whether lists come from warm processes, too.
     warm: bool,
     catalogues: Arc<Catalogues>,
+    /// The number of times that the servers were listed.
+    lists: AtomicUsize,
     changes: watch::Sender<u64>,
 }
 
@@ -57,6 +65,7 @@ impl Servers {
 #[async_trait]
 impl Upstreams for Servers {
     async fn list(&self) -> Vec<Upstream> {
+        self.lists.fetch_add(1, Ordering::Relaxed);
         let upstream = |(name, bridge): (&String, &Option<Arc<Bridge>>)| Upstream {
             name: name.clone(),
             version: format!("{:?}", bridge.as_ref().map(Arc::as_ptr)),
@@ -65,10 +74,10 @@ impl Upstreams for Servers {
         self.bridges().iter().map(upstream).collect()
     }
 
-    async fn list_warm(&self, server: &str, method: &str, params: &str) -> Option<Box<RawValue>> {
+    async fn list_warm(&self, server: &str, method: &str, params: &str) -> Option<Bytes> {
         let bridge = self.bridges().get(server).cloned().flatten().filter(|_| self.warm)?;
         let params: Box<RawValue> = serde_json::from_str(params).expect("JSON");
-        bridge.call(method, Some(&params), LONG).await.ok()
+        bridge.call(method, Some(&params), LONG).await.ok().map(|page| page.get().to_owned().into())
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -94,6 +103,70 @@ impl Upstreams for Servers {
         head.headers.insert("host", "localhost".parse().expect("a value"));
         let answer = bridge.handle(Request::from_parts(head, Full::new(body))).await;
         answer.map(|body| body.map_err(|never| match never {}).boxed_unsync())
+    }
+
+    fn account(&self) -> Option<Account> {
+        None
+    }
+}
+
+/// A server that asks with a long id before it answers a call, and answers with the code of the error that it gets.
+#[derive(Default)]
+struct LongAsker {
+    told: watch::Sender<Option<i64>>,
+    changes: watch::Sender<u64>,
+}
+
+#[async_trait]
+impl Upstreams for LongAsker {
+    async fn list(&self) -> Vec<Upstream> {
+        vec![Upstream { name: "asker".to_owned(), version: "1".to_owned(), trouble: None }]
+    }
+
+    async fn list_warm(&self, _: &str, _: &str, _: &str) -> Option<Bytes> {
+        None
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn allows_tool(&self, _: &str, _: &str) -> bool {
+        true
+    }
+
+    fn allows_all_of(&self, _: &str) -> bool {
+        true
+    }
+
+    async fn ask(&self, _: &str, request: Request<Bytes>) -> Response<UpstreamBody> {
+        let message: Value = serde_json::from_slice(request.body()).unwrap_or_default();
+        let result = |id: &Value, result: Value| json!({ "jsonrpc": "2.0", "id": id, "result": result });
+        let (kind, body) = match message["method"].as_str() {
+            Some("initialize") => {
+                let hello = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {} });
+                ("application/json", Full::from(result(&message["id"], hello).to_string()).boxed_unsync())
+            }
+            Some("tools/call") => {
+                let mut told = self.told.subscribe();
+                let question = json!({ "jsonrpc": "2.0", "id": "x".repeat(2_000), "method": "ping" });
+                let answer = async move {
+                    let code = *told.wait_for(Option::is_some).await.expect("a code");
+                    result(&message["id"], json!({ "content": [{ "type": "text", "text": format!("{code:?}") }] }))
+                };
+                let messages = stream::iter([question]).chain(stream::once(answer));
+                let frames = messages.map(|message| Ok(Frame::data(Bytes::from(format!("data: {message}\n\n")))));
+                ("text/event-stream", StreamBody::new(frames).boxed_unsync())
+            }
+            _ => {
+                if let Some(code) = message["error"]["code"].as_i64() {
+                    self.told.send_replace(Some(code));
+                }
+                ("application/json", Full::default().boxed_unsync())
+            }
+        };
+        let body = body.map_err(|never: Infallible| match never {}).boxed_unsync();
+        Response::builder().header("content-type", kind).body(body).expect("a response")
     }
 
     fn account(&self) -> Option<Account> {
@@ -387,6 +460,14 @@ async fn lists_come_in_pages() {
 }
 
 #[tokio::test]
+async fn a_long_id_of_a_server_is_refused_and_kept_for_nobody() {
+    let servers: Arc<dyn Upstreams> = Arc::new(LongAsker::default());
+    let gateway = Gateway::new(servers, Arc::default());
+    let gateway = bridge_over(gateway, BridgeConfig { era: Some(Era::Modern), ..quick() }).await;
+    assert_eq!(connect(&gateway).await.text("asker__any", json!({})).await, "Some(-32600)");
+}
+
+#[tokio::test]
 async fn newer_clients_reach_servers_of_both_eras() {
     let servers = Arc::<Servers>::default();
     servers.host("new", &[]).await;
@@ -448,6 +529,22 @@ async fn newer_clients_are_told_of_changes_and_leave_with_their_response() {
         whole(answer).await["result"]["content"][0]["text"].as_str().expect("text").to_owned()
     };
     until("the server is told", || async { cancelled().await != "[]" }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_list_the_servers_when_a_change_is_told_and_not_otherwise() {
+    let servers = Arc::<Servers>::default();
+    let gateway = gateway(&servers).await;
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(connect(&gateway).await);
+    }
+    let lists = || servers.lists.load(Ordering::Relaxed);
+    until("each has listed them", || std::future::ready(lists() == clients.len())).await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(lists(), clients.len());
+    servers.changes.send_modify(|count| *count += 1);
+    until("each has listed them again", || std::future::ready(lists() == 2 * clients.len())).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
 //! `emergent mcp add` and `emergent mcp update`.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use emergent_api::resources::{
     mcp_servers::{
@@ -11,16 +15,23 @@ use emergent_api::resources::{
     },
     workspaces::request::RequestedLimits,
 };
+use indicatif::ProgressBar;
 use reqwest::Method;
+use tokio::time::sleep;
 
 use super::{SERVERS, path, runs, short, told};
 use crate::{
     cli::{McpAddArgs, McpSpecArgs, McpUpdateArgs},
     client::{Client, ClientError},
-    commands::workspace::find,
+    commands::workspace::{INTERRUPTED, find},
     exit::ExitStatus,
     print,
 };
+
+/// How long the first answer is waited for, in seconds; most servers that install nothing run by then.
+const FIRST_WAIT: u64 = 2;
+/// How often a server that takes longer is looked at.
+const LOOK: Duration = Duration::from_millis(300);
 
 /// Registers a server and waits for its first answer.
 pub(super) async fn add(client: &Client, new: McpAddArgs, json: bool) -> Result<ExitStatus, ClientError> {
@@ -30,16 +41,56 @@ pub(super) async fn add(client: &Client, new: McpAddArgs, json: bool) -> Result<
     }
     let wait = if new.no_wait { 0 } else { new.wait };
     let body = McpServerRequest { name: Some(new.name), ..request(client, new.what, BTreeMap::new()).await? };
-    let request = client.request(Method::POST, SERVERS)?.query(&[("wait_seconds", wait)]).json(&body);
     let progress = print::spinner("starting the server");
-    let made = client.answer::<McpServerView>(request).await;
+    let made = register(client, &body, Duration::from_secs(wait), &progress).await;
     progress.finish_and_clear();
-    let made = made?;
+    let (made, interrupted) = made?;
+    if interrupted && made.state == McpState::Starting {
+        told(&made, json);
+        let name = &made.name;
+        print::notice(&format!(
+            "interrupted: {name} goes on being installed and started; `emergent mcp ls` shows how far it is, `emergent mcp rm \
+             {name}` removes it\n"
+        ));
+        return Ok(ExitStatus::Command(INTERRUPTED));
+    }
     if wait == 0 && made.state == McpState::Starting {
         told(&made, json);
         return Ok(ExitStatus::Success);
     }
     Ok(runs(&made, json))
+}
+
+/// Registers a server and waits until it is no longer starting; returns it, and whether Ctrl-C came before.
+async fn register(
+    client: &Client,
+    body: &McpServerRequest,
+    wait: Duration,
+    progress: &ProgressBar,
+) -> Result<(McpServerView, bool), ClientError> {
+    let until = Instant::now() + wait;
+    let first_wait = FIRST_WAIT.min(wait.as_secs());
+    let request = client.request(Method::POST, SERVERS)?.query(&[("wait_seconds", first_wait)]).json(body);
+    let mut interrupted = pin!(tokio::signal::ctrl_c());
+    let mut registering = pin!(client.answer::<McpServerView>(request));
+    let mut made = tokio::select! {
+        made = &mut registering => made?,
+        // The answer, which does not wait long, says whether it is registered.
+        _ = &mut interrupted => return Ok((registering.await?, true)),
+    };
+    while made.state == McpState::Starting && Instant::now() < until {
+        let said = made.message.as_deref().and_then(|message| message.lines().next());
+        progress.set_message(print::printable(said.unwrap_or("starting the server")));
+        let looking = async {
+            sleep(LOOK).await;
+            client.get::<McpServerView>(&path(&made.name, "")).await
+        };
+        tokio::select! {
+            looked = looking => made = looked?,
+            _ = &mut interrupted => return Ok((made, true)),
+        }
+    }
+    Ok((made, false))
 }
 
 fn nothing_to_run(name: &str) -> String {
