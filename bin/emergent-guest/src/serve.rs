@@ -74,6 +74,10 @@ pub fn run(settings: Settings) -> Result<(), ServeError> {
     let limits = prepare_process();
     // Those of the engine's root: file tools act as other users, and may have none of them.
     rustix::thread::set_thread_groups(&[]).map_err(io::Error::from).map_err(setup("leave its groups"))?;
+    // The engine takes that of root in `/etc/passwd`, where it is not told a user.
+    let root = rustix::fs::Gid::ROOT;
+    let group = rustix::thread::set_thread_res_gid(Some(root), Some(root), Some(root));
+    group.map_err(io::Error::from).map_err(setup("take root's group"))?;
     prepare_directories(&settings).map_err(setup("prepare its directories"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

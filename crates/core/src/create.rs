@@ -120,6 +120,7 @@ impl Core {
             NewWorkspaceError::NoProvider { named, reasons }
         })?;
         self.has_room(choice.provider, basis.as_ref().map_or(0, |basis| basis.bytes))?;
+        self.has_cores(choice.provider, checked.limits.cpu)?;
         let idle = self.idle_policy(checked.idle, request.idle, choice.provider)?;
         let checked = Checked { idle, ..checked };
         let core = Arc::clone(self);
@@ -417,6 +418,7 @@ impl Core {
                 CreateError::ImageUnavailable { .. }
                 | CreateError::RegistryRefused { .. }
                 | CreateError::StartFailed { .. }
+                | CreateError::Unfit { .. }
                 | CreateError::SnapshotMissing { .. }
                 | CreateError::CopyFailed { .. },
             )

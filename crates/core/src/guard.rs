@@ -39,6 +39,7 @@ use crate::{
     providers::Registered,
     registry::Entry,
     situation::Situation,
+    validate::{InvalidField, invalid},
 };
 
 /// How often the machine is looked at.
@@ -78,8 +79,8 @@ pub enum Fullness {
 pub enum NoRoom {
     /// Its disk is nearly full.
     #[error(
-        "the host's disk has {} MiB left, of which {} MiB are kept free (WORKSPACE_DISK_RESERVE), and this needs {} MiB; \
-         remove workspaces, snapshots or images, or ask an administrator for a larger disk",
+        "the host's disk has {} MiB left, or files for as much, of which {} MiB are kept free \
+         (WORKSPACE_DISK_RESERVE), and this needs {} MiB; remove workspaces, snapshots or images, or ask an administrator for a larger disk",
         .free >> 20, .reserve >> 20, .wanted >> 20
     )]
     Disk {
@@ -387,6 +388,17 @@ impl Core {
             return Err(NoRoom::Tasks { tasks: room.tasks, budget });
         }
         Ok(())
+    }
+
+    /// Whether the machine under a provider has as many cores as a sandbox is to have.
+    pub(crate) fn has_cores(&self, provider: ProviderKind, cores: f64) -> Result<(), InvalidField> {
+        let room = self.providers.get(provider).and_then(|registered| registered.provider.host_room());
+        match room.and_then(|room| room.cores) {
+            Some(most) if cores > f64::from(most) => {
+                Err(invalid("limits.cpu", format!("takes {most} cores at most, as many as the host has")))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Whether the machine of a workspace has room for so many copies of its files.

@@ -41,13 +41,13 @@ pub(crate) async fn attach(docker: &Docker, container: &str) -> Result<ByteStrea
     Ok(Box::new(Stdio { output, input, pending: Bytes::new() }))
 }
 
-/// Opens one more channel to the guest of a running container.
+/// Opens one more channel to the guest of a running container, as the user that the container was made with. (For an
+/// exec that names a user the engine reads files of the container: `accounts.rs`.)
 pub(crate) async fn connect(docker: &Docker, container: &str) -> Result<ByteStream, EngineError> {
     let exec = CreateExecOptions {
         attach_stdin: Some(true),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
-        user: Some("0:0"),
         cmd: Some(vec![GUEST_BINARY, "connect"]),
         working_dir: Some("/"),
         ..CreateExecOptions::default()

@@ -31,7 +31,7 @@ use emergent_provider::{
 };
 
 use crate::{
-    channel,
+    accounts, channel,
     copy::{self, CopyError},
     engine::{EngineError, bounded, within},
     facts::{Facts, Runtime},
@@ -126,6 +126,8 @@ pub(crate) async fn create(
 enum Failure {
     /// The engine, at this step.
     Step(&'static str, EngineError),
+    /// The engine does not make the container.
+    Make(EngineError),
     /// The container cannot be started.
     Start(EngineError),
     /// The files of the snapshot.
@@ -202,7 +204,7 @@ impl<'a> Prepared<'a> {
             Err(error) => {
                 // The network may have been removed under us, or the runtime unregistered: look again next time.
                 self.parts.forget().await;
-                Err(self.fail(Failure::Step("make the container", error)).await)
+                Err(self.fail(Failure::Make(error)).await)
             }
         }
     }
@@ -211,6 +213,7 @@ impl<'a> Prepared<'a> {
         self.undo().await;
         match failure {
             Failure::Step(step, error) => self.parts.engine.create_error(step, error),
+            Failure::Make(error) => self.parts.engine.request_error("make the container", error),
             Failure::Start(error) if error.is_engine_down() => {
                 self.parts.engine.create_error("start the container", error)
             }
@@ -273,7 +276,9 @@ impl<'a> Prepared<'a> {
         }
         ContainerCreateBody {
             hostname: Some("workspace".to_owned()),
-            user: Some("0:0".to_owned()),
+            // Root without a name, where the image does not name another: else the engine reads files of the container
+            // whenever a channel is opened (`accounts.rs`).
+            user: self.image.names_user.then(|| "0:0".to_owned()),
             attach_stdin: Some(true),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
@@ -345,6 +350,7 @@ impl Made<'_> {
     async fn start(self) -> Result<ByteStream, CreateError> {
         let started = async {
             let docker = self.prepared.parts.engine.client().await?;
+            accounts::check_stopped(docker, &self.id).await?;
             let channel = channel::attach(docker, &self.id).await?;
             within(START_DEADLINE, docker.start_container(&self.id, None)).await?;
             Ok(channel)

@@ -183,33 +183,37 @@ fn taken(stat: &Stat, figure: Figure) -> u64 {
     }
 }
 
-/// Counts the files that are removed, and that processes have open or mapped all the same. Blocks. Files in memory do
-/// not count.
+/// Counts the files and directories that are removed, and that processes have open or mapped, run or are in all the
+/// same. Blocks. Files in memory do not count.
 pub(crate) fn measure_removed(processes: &[String]) -> u64 {
     let mut bytes = 0_u64;
     let mut known = HashSet::new();
-    for directory in processes.iter().flat_map(|pid| places_of_descriptors(pid)) {
-        let Ok(entries) = fs::read_dir(directory) else { continue };
-        for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
-            // The kernel's links lead to the very files, whatever their names were.
-            let Ok(stat) = rustix::fs::stat(&path) else { continue };
-            let is_removed = stat.st_nlink == 0 && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-            if is_removed && known.insert((stat.st_dev, stat.st_ino)) && !is_in_memory(&path) {
-                let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
-                bytes = bytes.saturating_add(blocks.saturating_mul(512));
-            }
+    for path in processes.iter().flat_map(|pid| held_by(pid)) {
+        // The kernel's links lead to the very files, whatever their names were.
+        let Ok(stat) = rustix::fs::stat(&path) else { continue };
+        let is_file = [FileType::RegularFile, FileType::Directory].contains(&FileType::from_raw_mode(stat.st_mode));
+        if is_file && stat.st_nlink == 0 && known.insert((stat.st_dev, stat.st_ino)) && !is_in_memory(&path) {
+            bytes = bytes.saturating_add(taken(&stat, Figure::Blocks));
         }
     }
     bytes
 }
 
-/// Where the kernel shows what a process has open and mapped. Threads may have descriptors of their own, and those of a
-/// process whose first thread has ended are shown at the others alone.
-fn places_of_descriptors(pid: &str) -> Vec<PathBuf> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().filter_map(Result::ok);
-    let mut places: Vec<_> = threads.map(|thread| thread.path().join("fd")).collect();
-    places.push(PathBuf::from(format!("/proc/{pid}/map_files")));
-    places
+/// The kernel's links to what a process holds. Each thread may have descriptors and a directory of its own. Memory is
+/// one for all threads, and is shown at each that has not ended, also where the first one has.
+fn held_by(pid: &str) -> impl Iterator<Item = PathBuf> {
+    let threads = entries(format!("/proc/{pid}/task").into()).collect::<Vec<_>>();
+    // A thread's number leads to a place like a process's, which is not listed.
+    let mut places = threads.iter().filter_map(|thread| thread.file_name()).map(|id| Path::new("/proc").join(id));
+    let memory = places.find(|place| rustix::fs::stat(&place.join("exe")).is_ok());
+    let mapped = memory.into_iter().flat_map(|place| entries(place.join("map_files")).chain([place.join("exe")]));
+    let own = threads.into_iter().flat_map(|thread| entries(thread.join("fd")).chain([thread.join("cwd")]));
+    mapped.chain(own)
+}
+
+/// The paths of what is in a directory; none where it cannot be read.
+fn entries(directory: PathBuf) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path())
 }
 
 /// Whether a file's contents are memory's, as those of a tmpfs are.
@@ -294,6 +298,49 @@ mod tests {
         fs::remove_file(&path).unwrap();
         let counted = measure_removed(&own);
         assert!(counted >= before + (8 << 20), "{before}, then {counted}");
+    }
+
+    #[test]
+    fn a_removed_file_counts_while_it_runs() {
+        let program = std::env::current_exe().unwrap();
+        let directory = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
+        let mut tool = fs::read("/bin/sleep").unwrap();
+        tool.resize(8 << 20, 1);
+        let path = directory.path().join("runs");
+        fs::write(&path, &tool).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut child = std::process::Command::new(&path).arg("60").spawn().unwrap();
+        let of_child = [child.id().to_string()];
+        let before = measure_removed(&of_child);
+        fs::remove_file(&path).unwrap();
+        let counted = measure_removed(&of_child);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(counted >= before + (8 << 20), "{before}, then {counted}");
+    }
+
+    #[test]
+    fn a_removed_directory_and_an_empty_file_count_while_they_are_open() {
+        let own = [std::process::id().to_string()];
+        let program = std::env::current_exe().unwrap();
+        let directory = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
+        let held: Vec<_> = (0..2_000)
+            .map(|number: u32| {
+                let path = directory.path().join(number.to_string());
+                if number.is_multiple_of(2) {
+                    fs::create_dir(&path).unwrap();
+                    let open = fs::File::open(&path).unwrap();
+                    fs::remove_dir(&path).unwrap();
+                    return open;
+                }
+                let open = fs::File::create(&path).unwrap();
+                fs::remove_file(&path).unwrap();
+                open
+            })
+            .collect();
+        let counted = measure_removed(&own);
+        drop(held);
+        assert!(counted >= 2_000 * LEAST, "{counted}");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use bollard::{API_DEFAULT_VERSION, Docker, errors::Error};
 use emergent_provider::{ChannelError, CreateError, OperationError};
 use tokio::{sync::OnceCell, time::timeout};
 
+use crate::accounts::UnfitFile;
+
 /// How long the engine may take for a call that waits for nothing else.
 pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(9);
 /// The client library's own deadline, for the head of an answer; longer than any of ours.
@@ -27,6 +29,9 @@ pub(crate) enum EngineError {
     /// The engine refused, or could not be asked.
     #[error(transparent)]
     Docker(#[from] Error),
+    /// The engine was not asked, since it would read a file of the container that it is not to read.
+    #[error(transparent)]
+    Unfit(#[from] UnfitFile),
 }
 
 // === impl Engine ===
@@ -74,6 +79,14 @@ impl Engine {
         match error.is_engine_down() {
             true => CreateError::EngineUnavailable { engine, advice: self.advice(), source: error.into() },
             false => CreateError::Refused { engine, step, source: error.into() },
+        }
+    }
+
+    /// Returns the error of a step that depends on what the request asks for: a refusal says nothing of other requests.
+    pub(crate) fn request_error(&self, step: &'static str, error: EngineError) -> CreateError {
+        match error.status() {
+            Some(400..500) => CreateError::Unfit { engine: self.name(), step, source: error.into() },
+            _ => self.create_error(step, error),
         }
     }
 
@@ -143,6 +156,7 @@ impl EngineError {
     pub(crate) fn is_engine_down(&self) -> bool {
         match self {
             Self::Silent(_) => true,
+            Self::Unfit(_) => false,
             Self::Docker(error) => matches!(
                 error,
                 Error::HyperLegacyError { .. }

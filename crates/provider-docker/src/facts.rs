@@ -17,6 +17,8 @@ pub(crate) struct Facts {
     pub(crate) api_version: String,
     /// Its processor architecture, as `uname -m` says it.
     pub(crate) architecture: String,
+    /// The processor cores of its machine.
+    pub(crate) cores: Option<u32>,
     /// What runs our containers.
     pub(crate) runtime: Runtime,
     /// Where it keeps their files, on its own machine.
@@ -51,6 +53,7 @@ impl Facts {
             version: version.version.unwrap_or_default(),
             api_version: version.api_version.unwrap_or_default(),
             architecture: info.architecture.unwrap_or_default(),
+            cores: info.ncpu.and_then(|cores| u32::try_from(cores).ok()),
             root_dir: info.docker_root_dir.map(PathBuf::from),
             filters_calls: info.security_options.iter().flatten().any(|option| option.contains("name=seccomp")),
             runtime,
@@ -116,7 +119,7 @@ mod tests {
         let runtime = Runtime::Standard("runc".to_owned());
         let text = String::new();
         let (version, api_version) = (text.clone(), api_version.to_owned());
-        Facts { version, api_version, architecture: text, runtime, root_dir: None, filters_calls: false }
+        Facts { version, api_version, architecture: text, cores: None, runtime, root_dir: None, filters_calls: false }
     }
 
     #[test]

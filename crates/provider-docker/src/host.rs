@@ -10,6 +10,7 @@ use std::{
 };
 
 use emergent_provider::{ExitReason, HostRoom, WorkspaceId};
+use rustix::fs::StatVfs;
 
 use crate::{
     disk::{self, Count, Figure},
@@ -48,10 +49,20 @@ pub(crate) fn room(parts: &Parts) -> Option<HostRoom> {
     let load = fs::read_to_string("/proc/loadavg").ok()?;
     let (_, tasks) = load.split_whitespace().nth(3)?.split_once('/')?;
     Some(HostRoom {
-        disk_free: disk.f_bavail.saturating_mul(disk.f_frsize),
+        disk_free: disk_free(&disk),
         tasks: tasks.parse().ok()?,
         most_tasks: most_tasks()?,
+        cores: facts.cores,
     })
+}
+
+/// Bytes that are left on a file system; where it runs out of files first, as many as go with the files that are left.
+fn disk_free(disk: &StatVfs) -> u64 {
+    let bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let all = u128::from(disk.f_blocks) * u128::from(disk.f_frsize);
+    // One that makes room for files as they come tells of none.
+    let of_files = (all * u128::from(disk.f_favail)).checked_div(disk.f_files.into());
+    of_files.and_then(|of_files| u64::try_from(of_files).ok()).map_or(bytes, |of_files| of_files.min(bytes))
 }
 
 /// How many tasks the machine may have; `None` where the engine runs elsewhere.
@@ -203,4 +214,23 @@ fn kernel_log() -> Option<String> {
 
 fn number(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_without_files_left_is_as_full_as_one_without_bytes() {
+        let mut disk = rustix::fs::statvfs("/").unwrap();
+        (disk.f_frsize, disk.f_blocks, disk.f_bavail) = (4096, 1_000_000, 500_000);
+        (disk.f_files, disk.f_favail) = (200_000, 150_000);
+        assert_eq!(disk_free(&disk), 500_000 * 4096, "bytes run out first");
+        disk.f_favail = 2_000;
+        assert_eq!(disk_free(&disk), 10_000 * 4096, "a hundredth of the files is left");
+        disk.f_favail = 0;
+        assert_eq!(disk_free(&disk), 0);
+        disk.f_files = 0;
+        assert_eq!(disk_free(&disk), 500_000 * 4096, "the file system has no fixed number of files");
+    }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Image {
     pub(crate) id: String,
     /// The directories that the image declares as volumes.
     pub(crate) volumes: Vec<String>,
+    /// Whether the image names the user that its processes are to run as.
+    pub(crate) names_user: bool,
     /// The image's size in bytes, with layers that it shares with others.
     pub(crate) bytes: u64,
 }
@@ -111,8 +113,9 @@ fn is_admitted(access: &ImageAccess, id: &str) -> bool {
 impl Image {
     fn of(inspected: ImageInspect) -> Option<Self> {
         let bytes = inspected.size.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
-        let volumes = inspected.config.and_then(|config| config.volumes).unwrap_or_default();
-        Some(Self { id: inspected.id?, volumes, bytes })
+        let config = inspected.config.unwrap_or_default();
+        let names_user = config.user.is_some_and(|user| !user.is_empty());
+        Some(Self { id: inspected.id?, volumes: config.volumes.unwrap_or_default(), names_user, bytes })
     }
 }
 

@@ -22,7 +22,7 @@ use emergent_provider::{
 use futures::{StreamExt as _, stream::BoxStream};
 
 use crate::{
-    DockerProvider, channel,
+    DockerProvider, accounts, channel,
     engine::{EngineError, bounded, found},
     host, image,
     labels::{self, name_of},
@@ -39,7 +39,11 @@ const KILLED: i64 = 137;
 #[async_trait]
 impl Channels for DockerProvider {
     async fn open(&self, workspace: WorkspaceId) -> Result<ByteStream, ChannelError> {
-        let opened = async { channel::connect(self.parts.engine.client().await?, &name_of(workspace)).await };
+        let container = name_of(workspace);
+        let opened = async {
+            accounts::check_running(&self.parts, &container).await?;
+            channel::connect(self.parts.engine.client().await?, &container).await
+        };
         opened.await.map_err(|error| self.parts.engine.channel_error(error))
     }
 }

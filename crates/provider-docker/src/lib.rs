@@ -5,11 +5,13 @@
 //! bounded way to the API, `image` finds images, `image_pull` gets them from where `registry` lets them be asked for,
 //! `volumes` says which directories outlive a container, `guest_volume` brings the guest binary in, and `network` with
 //! `firewall` decide what guests reach. `host` says what the engine's machine has left, and `disk` how much of it files
-//! take, and `seccomp` which calls of its kernel may be made. `snapshots` keeps copies of workspaces, whose files `copy` brings from volume to volume.
+//! take, `seccomp` which calls of its kernel may be made, and `accounts` which files of a container the engine may
+//! read. `snapshots` keeps copies of workspaces, whose files `copy` brings from volume to volume.
 //!
 //! Engine calls have deadlines, and nothing here waits for a container's life or needs the server to have been alive
 //! when the container was made: whatever must be known later is in names and labels.
 
+mod accounts;
 mod channel;
 mod copy;
 mod create;

@@ -1,13 +1,15 @@
 //! Which calls of the kernel programs may make on a runtime that shares the host's: the filter that the engine is given
 //! with each container.
 //!
-//! The engine's own filter allows io_uring and sockets of the family vsock. A file that is open in a ring alone is found
-//! in no table of descriptors, and so is not counted as disk; a socket of the family vsock leads past every network
-//! to the machine's hypervisor. This one allows neither, and for the rest what Docker's documentation says of its
-//! default filter: all calls of the kernel's tables for x86-64, i386 and arm64 (`unistd.h` of Linux 6.1, and what
-//! releases up to 6.18 have added) but those that it lists as blocked, for a container without further capabilities
-//! (<https://docs.docker.com/engine/security/seccomp/>, read together with `seccomp/default.json` of
-//! <https://github.com/moby/profiles> at 836ae4d). Names that an engine does not know are passed over by it.
+//! The engine's own filter allows io_uring, contexts of asynchronous I/O, and sockets of nearly every family. A file
+//! that is open in a ring alone is found in no table of descriptors, and so is not counted as disk. The kernel has so many
+//! contexts of asynchronous I/O for all workspaces together (`fs.aio-max-nr`), and one call takes them all. A socket of
+//! the family vsock leads past every network to the machine's hypervisor, and processes that send to each other by
+//! netlink keep memory that no control group counts. This filter allows none of these, and for the rest what Docker's
+//! documentation says of its default filter: all calls of the kernel's tables for x86-64, i386 and arm64 (`unistd.h` of
+//! Linux 6.1, and what releases up to 6.18 have added) but those that it lists as blocked, for a container without
+//! further capabilities (<https://docs.docker.com/engine/security/seccomp/>, read together with `seccomp/default.json`
+//! of <https://github.com/moby/profiles> at 836ae4d). Names that an engine does not know are passed over by it.
 
 use serde_json::{Value, json};
 
@@ -25,7 +27,7 @@ const ALLOWED: &str = "\
     getpeername getpgid getpgrp getpid getppid getpriority getrandom getresgid getresgid32 getresuid getresuid32 \
     getrlimit getrusage getsid getsockname getsockopt gettid gettimeofday getuid getuid32 getxattr getxattrat \
     inotify_add_watch inotify_init inotify_init1 inotify_rm_watch io_cancel io_destroy io_getevents io_pgetevents \
-    io_pgetevents_time64 io_setup io_submit ioctl ioprio_get ioprio_set ipc kill landlock_add_rule \
+    io_pgetevents_time64 io_submit ioctl ioprio_get ioprio_set ipc kill landlock_add_rule \
     landlock_create_ruleset landlock_restrict_self lchown lchown32 lgetxattr link linkat listen listmount listxattr \
     listxattrat llistxattr lremovexattr lseek lsetxattr lstat lstat64 madvise map_shadow_stack membarrier \
     memfd_create memfd_secret mincore mkdir mkdirat mknod mknodat mlock mlock2 mlockall mmap mmap2 mprotect \
@@ -43,7 +45,7 @@ const ALLOWED: &str = "\
     set_tid_address setfsgid setfsgid32 setfsuid setfsuid32 setgid setgid32 setgroups setgroups32 setitimer setpgid \
     setpriority setregid setregid32 setresgid setresgid32 setresuid setresuid32 setreuid setreuid32 setrlimit setsid \
     setsockopt setuid setuid32 setxattr setxattrat shmat shmctl shmdt shmget shutdown sigaltstack signalfd signalfd4 \
-    sigprocmask sigreturn socketpair splice stat stat64 statfs statfs64 statmount statx symlink symlinkat sync \
+    sigprocmask sigreturn splice stat stat64 statfs statfs64 statmount statx symlink symlinkat sync \
     sync_file_range syncfs sysinfo tee tgkill time timer_create timer_delete timer_getoverrun timer_gettime \
     timer_gettime64 timer_settime timer_settime64 timerfd_create timerfd_gettime timerfd_gettime64 timerfd_settime \
     timerfd_settime64 times tkill truncate truncate64 ugetrlimit umask uname unlink unlinkat uretprobe utime \
@@ -59,16 +61,23 @@ const OF_PROCESSORS: [(&str, &[&str]); 2] = [
 const PROCESSORS: [(&str, &[&str]); 2] =
     [("SCMP_ARCH_X86_64", &["SCMP_ARCH_X86", "SCMP_ARCH_X32"]), ("SCMP_ARCH_AARCH64", &["SCMP_ARCH_ARM"])];
 /// Calls that are answered as by a kernel that has none (`ENOSYS`), so that programs take another way: the flags of
-/// `clone3` and the family of `socketcall` (i386) are in memory, where no filter can see them.
-const ABSENT: [&str; 2] = ["clone3", "socketcall"];
+/// `clone3` and the family of `socketcall` (i386) are in memory, where no filter can see them, and `io_setup` takes
+/// from what all workspaces share.
+const ABSENT: [&str; 3] = ["clone3", "io_setup", "socketcall"];
 const ENOSYS: u32 = 38;
 /// The flags of `clone` that make namespaces.
 const NEW_NAMESPACES: u64 = 0x7e02_0000;
 /// The ways of execution that `personality` may set: Linux's own (also without random addresses), and 32 bits.
 const PERSONALITIES: [u64; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
-/// Families of sockets that are refused: AF_ALG (38), whose kernel code nothing in a workspace needs, and AF_VSOCK (40).
-/// These comparisons leave them out, as a filter that allows knows no "but".
-const FAMILIES: [(&str, u64); 3] = [("SCMP_CMP_LT", 38), ("SCMP_CMP_EQ", 39), ("SCMP_CMP_GT", 40)];
+/// The families of sockets that programs in a workspace need: AF_UNIX, AF_INET and AF_INET6. Nothing there speaks the
+/// others (buses of cars, radio, clusters), and each is more of the kernel's code within reach.
+const FAMILIES: [u64; 3] = [1, 2, 10];
+/// AF_NETLINK, of which only NETLINK_ROUTE is allowed: only the kernel answers there.
+const NETLINK: u64 = 16;
+const NETLINK_ROUTE: u64 = 0;
+/// The answer for other protocols of netlink, as of a kernel without them: `useradd` and PAM go on without an audit log
+/// then, and with no other error.
+const EPROTONOSUPPORT: u32 = 93;
 
 /// The filter, as an option of the engine.
 pub(crate) fn option() -> String {
@@ -92,8 +101,22 @@ fn profile() -> Value {
     calls.extend(OF_PROCESSORS.iter().map(|(processor, names)| {
         json!({ "names": names, "action": "SCMP_ACT_ALLOW", "includes": { "arches": [processor] } })
     }));
-    calls.extend(FAMILIES.iter().map(|(operator, family)| {
-        json!({ "names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": first(operator, *family) })
+    calls.extend(FAMILIES.map(|family| {
+        let args = first("SCMP_CMP_EQ", family);
+        json!({ "names": ["socket", "socketpair"], "action": "SCMP_ACT_ALLOW", "args": args })
+    }));
+    let netlink = |operator: &str| {
+        json!([
+            { "index": 0, "op": "SCMP_CMP_EQ", "value": NETLINK },
+            { "index": 2, "op": operator, "value": NETLINK_ROUTE },
+        ])
+    };
+    calls.push(json!({ "names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": netlink("SCMP_CMP_EQ") }));
+    calls.push(json!({
+        "names": ["socket"],
+        "action": "SCMP_ACT_ERRNO",
+        "errnoRet": EPROTONOSUPPORT,
+        "args": netlink("SCMP_CMP_NE"),
     }));
     calls.extend(PERSONALITIES.iter().map(|personality| {
         json!({ "names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": first("SCMP_CMP_EQ", *personality) })
@@ -122,7 +145,9 @@ mod tests {
             "io_uring_enter",
             "io_uring_register",
             "socket",
+            "socketpair",
             "socketcall",
+            "io_setup",
             "clone",
             "clone3",
             "unshare",

@@ -44,6 +44,17 @@ pub enum CreateError {
         /// The engine's words, and what to do.
         reason: String,
     },
+    /// The engine does not take the request as it is, and takes others.
+    #[error("{engine} does not {step} that the request asks for")]
+    Unfit {
+        /// Which engine.
+        engine: String,
+        /// The step, in words.
+        step: &'static str,
+        /// The engine's error.
+        #[source]
+        source: EngineCause,
+    },
     /// The snapshot that it is to be made from is not on the engine, or not whole.
     #[error("snapshot {snapshot} is not on the engine any more; take another")]
     SnapshotMissing {

@@ -3,12 +3,15 @@
 /// The resources of the machine under an engine, and how much of them is left, at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostRoom {
-    /// Bytes that are left, for unprivileged writers, on the file system where sandboxes keep their files.
+    /// Bytes that are left, for unprivileged writers, on the file system where sandboxes keep their files. Where it
+    /// runs out of files first: the part of all its bytes that the files left are of all files.
     pub disk_free: u64,
     /// Processes and threads that there are on the machine.
     pub tasks: u64,
     /// How many of them it may have.
     pub most_tasks: u64,
+    /// Processor cores of the machine, if the engine tells.
+    pub cores: Option<u32>,
 }
 
 // === impl HostRoom ===

@@ -15,6 +15,8 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("what_is_written_beyond_the_disk_limit_ends_the_workspace", disk_limit_in_the_workspace),
         Case::new("the_disk_limit_counts_what_is_outside_the_workspace_directory", disk_limit_outside),
         Case::new("the_disk_limit_counts_what_is_removed_and_still_written", disk_limit_of_removed_files),
+        Case::new("the_disk_limit_counts_what_is_removed_and_only_runs", disk_limit_of_programs),
+        Case::new("the_disk_limit_counts_what_is_removed_and_only_mapped", disk_limit_of_mappings),
         Case::new("the_disk_limit_counts_what_is_deep", disk_limit_of_deep_files),
         Case::new("the_disk_limit_counts_names", disk_limit_of_names),
         Case::new("a_snapshot_that_would_fill_the_host_is_refused", sparse_snapshot),
@@ -80,6 +82,45 @@ async fn disk_limit_of_removed_files(runtime: Runtime) -> anyhow::Result<()> {
         "exec 3>/var/tmp/file; rm /var/tmp/file; for i in $(seq 100); do head -c 10M /dev/zero >&3; sleep 0.3; done";
     let started = json!({ "command": script });
     server.api.post(&format!("{WORKSPACES}/{id}/processes"), started).await?.success()?;
+    let failed = server.api.await_state(&id, "error", PATIENCE).await?;
+    ensure!(failed["error"]["reason"] == "disk_full", "{}", failed["error"]);
+    programs_run_again(&server, &id).await
+}
+
+/// Programs whose files are removed while they run; no file of theirs is open or has a name.
+async fn disk_limit_of_programs(runtime: Runtime) -> anyhow::Result<()> {
+    disk_limit_of_unnamed_files(runtime, "cp holder file; head -c 50M /dev/zero >>file; ./file & sleep 1; rm file")
+        .await
+}
+
+/// Removed files that are mapped by processes whose first thread has ended, and open nowhere.
+async fn disk_limit_of_mappings(runtime: Runtime) -> anyhow::Result<()> {
+    disk_limit_of_unnamed_files(runtime, "head -c 50M /dev/zero >file; ./holder file & sleep 1; rm file").await
+}
+
+/// Runs four times a script whose 50 MiB stay after it, where a hundred are allowed.
+async fn disk_limit_of_unnamed_files(runtime: Runtime, script: &str) -> anyhow::Result<()> {
+    let server = Server::on(runtime).await?;
+    let id = server.api.create(json!({ "resource_limits": { "disk": "100M" } })).await?;
+    let holder = "#include <fcntl.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <unistd.h>
+static void *stay(void *nothing) { sleep(600); return nothing; }
+int main(int count, char **names) {
+    if (count > 1) {
+        int file = open(names[1], O_RDWR);
+        if (mmap(0, 50 << 20, PROT_READ, MAP_SHARED, file, 0) == MAP_FAILED) return 1;
+        close(file);
+    }
+    pthread_t other;
+    pthread_create(&other, 0, stay, 0);
+    pthread_exit(0);
+}";
+    let compile = format!("cd /var/tmp && gcc -pthread -x c - -o holder <<'end'\n{holder}\nend");
+    server.api.bash(&id, &compile).await?;
+    let command = format!("cd /var/tmp; for i in 1 2 3 4; do {script}; done; wait");
+    server.api.post(&format!("{WORKSPACES}/{id}/processes"), json!({ "command": command })).await?.success()?;
     let failed = server.api.await_state(&id, "error", PATIENCE).await?;
     ensure!(failed["error"]["reason"] == "disk_full", "{}", failed["error"]);
     programs_run_again(&server, &id).await

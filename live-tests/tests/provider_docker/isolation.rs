@@ -1,12 +1,15 @@
 //! The resources that a sandbox may use and the networks that it may reach, seen from inside.
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use emergent_guest_proto::RunAs;
-use emergent_live_tests::{Case, Runtime};
-use emergent_provider::{Isolation, NetworkPolicy, Provider as _};
+use emergent_live_tests::{Case, Image, Runtime};
+use emergent_provider::{
+    Channels as _, CreateError, Inventory as _, Isolation, Lifecycle as _, NetworkPolicy, Provider as _, SandboxSpec,
+    WorkspaceId,
+};
 use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
-use crate::sandbox::{Bench, Sandbox, full, refused, spec};
+use crate::sandbox::{Bench, Sandbox, Unobserved, full, refused, spec};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -16,7 +19,74 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("an_allowed_address_is_reached", allow_list),
         Case::new("the_packet_filter_is_set_again_when_it_is_lost", filter_comes_back),
         Case::new("a_runtime_that_is_too_weak_is_refused", too_weak),
+        Case::new("the_engine_is_not_given_accounts_that_root_inside_made_large_or_no_file", accounts),
+        Case::new("more_cores_than_there_are_are_refused_as_the_requests_fault", too_many_cores),
     ]
+}
+
+/// The engine's own process reads `/etc/passwd` and `/etc/group` of a container, without a bound.
+async fn accounts(runtime: Runtime) -> anyhow::Result<()> {
+    let bench = Bench::new(runtime)?;
+    let name = |word: &str| format!("emergent-test-{word}:{}", WorkspaceId::generate());
+    let of_image = |image: &Image| {
+        Ok::<_, anyhow::Error>(SandboxSpec { image: image.reference.parse()?, ..spec(NetworkPolicy::None)? })
+    };
+    let with_user = Image::with(&name("user"), "USER 1000")?;
+    for (spec, user) in [(spec(NetworkPolicy::None)?, ""), (of_image(&with_user)?, "0:0")] {
+        let sandbox = bench.sandbox(&spec).await?;
+        let id = sandbox.workspace;
+        let seen = bench.engine.inspect(&id.to_string()).await?.config.and_then(|config| config.user);
+        ensure!(seen.unwrap_or_default() == user, "an exec reads nothing unless the container has a user");
+        ensure!(sandbox.bash_as("id -u", RunAs::Root).await?.stdout.trim() == "0");
+        sandbox.bash_as("cp /etc/passwd /etc/kept", RunAs::Root).await?;
+        for (unfit, told) in [
+            ("truncate -s 40M /etc/passwd", "bytes long"),
+            ("truncate -s 2M /etc/large; ln -s large /etc/passwd", "bytes long"),
+            ("mkfifo /etc/passwd", "no regular file"),
+        ] {
+            let put = sandbox.bash_as(&format!("rm /etc/passwd; {unfit}"), RunAs::Root).await?;
+            ensure!(put.exit_code == Some(0), "{put:?}");
+            let Err(error) = bench.provider.open(id).await else { bail!("{unfit}: a channel was opened") };
+            let error = format!("{:#}", full(error));
+            ensure!(error.contains("/etc/passwd") && error.contains(told), "{unfit}: {error}");
+        }
+        bench.provider.stop(id).await.map_err(full)?;
+        let Err(error) = bench.provider.start(id).await else {
+            bail!("a sandbox with a pipe as its accounts was started")
+        };
+        let error = format!("{:#}", full(error));
+        ensure!(error.contains("/etc/passwd") && error.contains("no regular file"), "{error}");
+        bench.provider.destroy(id, &Unobserved).await.map_err(full)?;
+    }
+    // What stops and comes back with small files opens channels as before, whatever group it says that root has.
+    let sandbox = bench.sandbox(&spec(NetworkPolicy::None)?).await?;
+    let id = sandbox.workspace;
+    let moved = "sed 's/^root:x:0:0:/root:x:0:1000:/' /etc/passwd >/etc/real && ln -sf real /etc/passwd";
+    ensure!(sandbox.bash_as(moved, RunAs::Root).await?.exit_code == Some(0));
+    bench.provider.stop(id).await.map_err(full)?;
+    let channel = bench.provider.start(id).await.map_err(full)?;
+    sandbox.guest.set_first_channel(channel.context("no channel from the start")?);
+    ensure!(sandbox.output("grep ^Gid: /proc/1/status | tr -s '\\t' ' '").await? == "Gid: 0 0 0 0");
+    drop(bench.provider.open(id).await.map_err(full)?);
+
+    let large = Image::with(&name("large"), "USER root\nRUN truncate -s 2M /etc/group\nUSER 1000")?;
+    let spec = of_image(&large)?;
+    let error = refused(&bench.provider, &spec).await?;
+    ensure!(matches!(&error, CreateError::StartFailed { reason, .. } if reason.contains("/etc/group")), "{error}");
+    let left = bench.engine.resources_of(&spec.workspace.to_string()).await?;
+    ensure!(left.is_empty(), "left: {left:?}");
+    Ok(())
+}
+
+async fn too_many_cores(runtime: Runtime) -> anyhow::Result<()> {
+    let bench = Bench::new(runtime)?;
+    bench.provider.health().await;
+    let cores = bench.provider.host_room().and_then(|room| room.cores).context("the engine is on this machine")?;
+    let mut most = spec(NetworkPolicy::None)?;
+    most.limits.cpu = f64::from(cores) + 1.0;
+    let error = refused(&bench.provider, &most).await?;
+    ensure!(matches!(error, CreateError::Unfit { .. }), "{:#}", full(error));
+    Ok(())
 }
 
 async fn limits(runtime: Runtime) -> anyhow::Result<()> {

@@ -283,6 +283,10 @@ impl Lifecycle for FakeEngine {
         let id = spec.workspace;
         self.shared.calls.lock().unwrap().push(("create", id));
         let refused = |step| CreateError::Refused { engine: "the engine".into(), step, source: Told.into() };
+        if self.shared.refused.lock().unwrap().contains("create.unfit") {
+            let engine = "the engine".into();
+            return Err(CreateError::Unfit { engine, step: "make the container", source: Told.into() });
+        }
         for step in [
             CreateStep::ImagePresent,
             CreateStep::VolumeCreated,

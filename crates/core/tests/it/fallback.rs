@@ -74,6 +74,17 @@ async fn a_provider_that_fails_is_passed_over_recorded_and_left_out_for_a_while(
 }
 
 #[tokio::test]
+async fn a_provider_that_does_not_take_one_request_is_not_left_out_for_the_next() {
+    let two = Two::start().await;
+    two.first.refuse("create.unfit");
+    let made = two.create(NewWorkspace::default()).await;
+    assert_eq!(made.provider, ProviderKind::Gvisor);
+    assert!(made.passed_over[0].reason.contains("that the request asks for"), "{:?}", made.passed_over);
+    two.first.accept("create.unfit");
+    assert_eq!(two.create(NewWorkspace::default()).await.provider, ProviderKind::Firecracker);
+}
+
+#[tokio::test]
 async fn a_named_provider_never_falls_back() {
     let two = Two::start().await;
     two.first.refuse("create.sandbox_created");

@@ -1,15 +1,15 @@
 //! Tests of the service on a machine whose disk or processes run out.
 
 use emergent_core::{
-    CallError, CoreConfig, ErrorReason, Fullness, NewForks, NewSnapshot, NewWorkspace, NewWorkspaceError, NoRoom,
-    Purpose, SnapshotError, StateWord, WorkspaceState,
+    CallError, CoreConfig, ErrorReason, Fullness, LimitsRequest, NewForks, NewSnapshot, NewWorkspace,
+    NewWorkspaceError, NoRoom, Purpose, SnapshotError, StateWord, WorkspaceState,
 };
 use emergent_provider::{EngineState, ExitReason, HostRoom};
 
 use crate::support::{Fixture, config, eventually};
 
 const GIB: u64 = 1 << 30;
-const ROOM: HostRoom = HostRoom { disk_free: 100 * GIB, tasks: 100, most_tasks: 32_768 };
+const ROOM: HostRoom = HostRoom { disk_free: 100 * GIB, tasks: 100, most_tasks: 32_768, cores: Some(2) };
 
 async fn fixture() -> Fixture {
     let fixture = Fixture::start_with(CoreConfig { disk_reserve: 2 * GIB, ..config() }).await;
@@ -118,6 +118,19 @@ async fn a_host_that_runs_out_of_tasks_ends_its_largest_sandbox_and_takes_no_mor
     let refused = fixture.service.create(fixture.project, NewWorkspace::default(), None).await;
     assert!(matches!(refused, Err(NewWorkspaceError::NoRoom(NoRoom::Tasks { .. }))), "{refused:?}");
     assert_eq!(fixture.engine.state(small), Some(EngineState::Running));
+}
+
+#[tokio::test]
+async fn more_cores_than_the_host_has_are_refused_with_their_number() {
+    let fixture = fixture().await;
+    let asking = |cpu| NewWorkspace {
+        limits: LimitsRequest { cpu: Some(cpu), ..LimitsRequest::default() },
+        ..NewWorkspace::default()
+    };
+    let refused = fixture.service.create(fixture.project, asking(2.5), None).await;
+    let Err(NewWorkspaceError::Invalid { field, message }) = refused else { panic!("{refused:?}") };
+    assert!(field == "limits.cpu" && message.contains("2 cores"), "{field}: {message}");
+    fixture.service.create(fixture.project, asking(2.0), None).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,0 +1,128 @@
+//! The two files of a container that the engine's own process reads: `/etc/passwd` and `/etc/group`.
+//!
+//! Docker looks the user of a process up in them, at each start of a container and at each exec of a container that was
+//! made with a user (`getUser` in its `daemon/oci_linux.go`), without a bound, and outside of every control group
+//! of the container. Root inside writes these files. So they are looked at before, and never opened: whatever is no small
+//! regular file is not given to the engine.
+//!
+//! Nobody runs in a container that is stopped, so the look before a start is exact. In a running one root may change a
+//! file between the look and the engine's. There the engine reads nothing unless the image names a user, because only
+//! then a container is made with one (`create.rs`); the runtime reads the files inside, at the container's cost.
+
+use std::path::PathBuf;
+
+use bollard::{Docker, query_parameters::ContainerArchiveInfoOptionsBuilder};
+use rustix::{
+    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2},
+    io::Errno,
+};
+
+use crate::{
+    engine::{EngineError, bounded, found},
+    provider::Parts,
+};
+
+/// The files, below the root of a container.
+const FILES: [&str; 2] = ["etc/passwd", "etc/group"];
+/// The largest size of a file, in bytes.
+const LARGEST: u64 = 1 << 20;
+/// The bit of a link, and those of all that is no regular file, in the modes that the engine's API tells (`FileMode` of
+/// Go).
+const LINK: u32 = 1 << 27;
+const NOT_REGULAR: u32 = 1 << 31 | LINK | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19;
+
+/// A file that the engine is not given to read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "/{file} in the workspace is {found}, and Docker itself would read that file; it may be a regular file of at most \
+     1 MiB: put one in its place while the workspace runs, or make the workspace anew"
+)]
+pub(crate) struct UnfitFile {
+    file: &'static str,
+    found: String,
+}
+
+/// Checks the files of a container that does not run, through the engine, which mounts its file system for that.
+pub(crate) async fn check_stopped(docker: &Docker, container: &str) -> Result<(), EngineError> {
+    let stat = async |path: &str| {
+        let options = ContainerArchiveInfoOptionsBuilder::default().path(path).build();
+        found(bounded(docker.get_container_archive_info(container, Some(options))).await)
+    };
+    for file in FILES {
+        let mut seen = stat(&format!("/{file}")).await?;
+        if let Some(link) = seen.take_if(|seen| seen.file_mode & LINK != 0) {
+            // Followed to its end by the engine, inside the container's file system.
+            seen = stat(&link.link_target).await?;
+        }
+        if let Some(seen) = seen {
+            judge(file, seen.file_mode & NOT_REGULAR == 0, seen.size)?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks the files of a container that runs. Not through the engine, which would mount the container's volumes at
+/// paths that root inside may change meanwhile. Where the engine runs elsewhere the files cannot be looked at.
+pub(crate) async fn check_running(parts: &Parts, container: &str) -> Result<(), EngineError> {
+    if !parts.engine.is_local() {
+        return Ok(());
+    }
+    let container = bounded(parts.engine.client().await?.inspect_container(container, None)).await?;
+    let root = container.graph_driver.and_then(|mut driver| driver.data.remove("MergedDir")).map(PathBuf::from);
+    let Some(root) = root else { return Ok(()) };
+    let look = move || FILES.into_iter().try_for_each(|file| look(&root, file));
+    tokio::task::spawn_blocking(look).await.unwrap_or(Ok(())).map_err(EngineError::from)
+}
+
+/// Looks at a file below a root that links do not lead out of. A file that is not there is none that is read.
+fn look(root: &std::path::Path, file: &'static str) -> Result<(), UnfitFile> {
+    let Ok(root) = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
+        return Ok(());
+    };
+    let stat = openat2(root, file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT)
+        .and_then(|descriptor| fstat(&descriptor));
+    match stat {
+        Ok(stat) => judge(file, FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile, stat.st_size),
+        // A kernel before Linux 5.6 cannot look without being led out.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::NOSYS) => Ok(()),
+        Err(error) => Err(UnfitFile { file, found: format!("not to be looked at ({error})") }),
+    }
+}
+
+fn judge(file: &'static str, is_regular: bool, size: i64) -> Result<(), UnfitFile> {
+    match is_regular {
+        true if u64::try_from(size).is_ok_and(|size| size <= LARGEST) => Ok(()),
+        true => Err(UnfitFile { file, found: format!("{size} bytes long") }),
+        false => Err(UnfitFile { file, found: "no regular file".to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    #[test]
+    fn only_a_small_regular_file_is_left_to_the_engine_and_links_do_not_lead_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let (root, outside) = (directory.path().join("root"), directory.path().join("large"));
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::create_dir(root.join("large")).unwrap();
+        let (path, file) = (root.join(FILES[0]), FILES[0]);
+        assert_eq!(look(&root, file), Ok(()), "no file");
+        fs::write(&path, "root:x:0:0::/root:/bin/sh\n").unwrap();
+        assert_eq!(look(&root, file), Ok(()));
+        fs::File::create(&path).unwrap().set_len(LARGEST + 1).unwrap();
+        assert!(look(&root, file).unwrap_err().to_string().contains("/etc/passwd in the workspace is 1048577 bytes"));
+        fs::rename(&path, &outside).unwrap();
+        symlink(&outside, &path).unwrap();
+        assert_eq!(look(&root, file), Ok(()), "an absolute link begins at the container's root, where nothing is");
+        fs::remove_file(&path).unwrap();
+        symlink("../../../../large", &path).unwrap();
+        assert_eq!(look(&root, file).unwrap_err().found, "no regular file", "what is above the root is the root");
+        fs::remove_file(&path).unwrap();
+        rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        assert_eq!(look(&root, file).unwrap_err().found, "no regular file");
+    }
+}
