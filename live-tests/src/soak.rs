@@ -9,7 +9,7 @@
 //!         ├ PostgreSQL      a database of its own for the second server                                  database
 //!         ├ emergent × 2    the servers under test: one on runc, one on gVisor, on one engine            ground
 //!         ├ workers         agents; each owns its workspaces, so it knows what an answer must be         worker
-//!         └ injector        what strikes everyone: engine, servers, disk, rows                           injector
+//!         └ injector        what strikes everyone: engine, servers, their channels, disk, rows           injector
 //! ```
 //!
 //! A worker's plan follows from the seed alone; the time of a fault does not. That is why each answer is judged by
@@ -17,6 +17,7 @@
 
 pub mod agreement;
 pub mod answer;
+pub mod connections;
 pub mod database;
 pub mod dockerd;
 pub mod fault;

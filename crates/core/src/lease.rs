@@ -314,13 +314,10 @@ pub(crate) mod tests {
         ByteStream, ChannelError, ContainerKind, ImageRef, NetworkPolicy, ProviderKind, ResourceLimits,
     };
     use emergent_store::WorkspaceState;
+    use emergent_test_interleavings::{Who, of};
 
     use super::*;
-    use crate::{
-        admissions::Admissions,
-        interleavings::{self, Who},
-        registry::Registry,
-    };
+    use crate::{admissions::Admissions, registry::Registry};
 
     struct Nowhere;
 
@@ -375,7 +372,7 @@ pub(crate) mod tests {
     #[test]
     fn a_create_is_neither_lost_nor_entered_twice_whenever_the_lease_is_renewed() {
         let row = row();
-        for order in interleavings::of(4, 4) {
+        for order in of(4, 4) {
             let (admissions, registry) = (Admissions::default(), Registry::default());
             let (mut admission, mut rows, mut step) = (None, Vec::new(), 0);
             let mut create = || {
@@ -393,12 +390,12 @@ pub(crate) mod tests {
             for who in &order {
                 match (who, asked) {
                     (Who::Other, _) => read = create(),
-                    (Who::Reader, 0) => known = registry.all(),
-                    (Who::Reader, 1) => found = read.clone(),
-                    (Who::Reader, 2) => comes |= admissions.has(row.id),
-                    (Who::Reader, _) => comes |= registry.get(row.id).is_some(),
+                    (Who::One, 0) => known = registry.all(),
+                    (Who::One, 1) => found = read.clone(),
+                    (Who::One, 2) => comes |= admissions.has(row.id),
+                    (Who::One, _) => comes |= registry.get(row.id).is_some(),
                 }
-                asked += usize::from(*who == Who::Reader);
+                asked += usize::from(*who == Who::One);
             }
             let Changed { lost, gained } = compare(known, found, |_| comes);
             assert!(lost.is_empty(), "lost: {order:?}");

@@ -22,8 +22,6 @@ mod holding;
 mod idle;
 mod images;
 mod inner;
-#[cfg(test)]
-mod interleavings;
 mod lease;
 mod leftovers;
 mod lifecycle;

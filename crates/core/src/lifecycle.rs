@@ -254,7 +254,12 @@ impl Core {
     pub(crate) async fn destroy(&self, entry: &Entry, reason: DestroyReason) -> Result<(), TransitionError> {
         let registered = self.provider_of(entry)?;
         let if_expired_at = (reason == DestroyReason::Expired).then(Utc::now);
-        let row = self.store.workspaces_begin_destroy(entry.id, reason, if_expired_at).await?;
+        let begun = self.store.workspaces_begin_destroy(entry.id, reason, if_expired_at).await;
+        if begun.is_err() && entry.unwanted.is_cancelled() {
+            // It was recorded while the workspace was being made: the next comparison with the engine goes on with it.
+            entry.set_phase(Phase::Destroying);
+        }
+        let row = begun?;
         if row.is_none() && if_expired_at.is_some() {
             // Its end was put off since it was found to have come.
             return Ok(());

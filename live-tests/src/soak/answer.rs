@@ -56,6 +56,13 @@ impl Answer {
         Self::Reply { status: status.as_u16(), problem, retry_after, body }
     }
 
+    /// The refusal that a problem describes.
+    pub fn of_problem(problem: &Value) -> Self {
+        let status = problem["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or_default();
+        let body = Bytes::from(problem.to_string());
+        Self::Reply { status, problem: slug(&body), retry_after: true, body }
+    }
+
     /// Returns the result in a few words, for counting.
     pub fn words(&self) -> String {
         match self {

@@ -31,12 +31,17 @@ faults! {
     PausedBehind = "docker pause";
     /// `docker unpause` of a paused workspace's container.
     UnpausedBehind = "docker unpause";
+    /// SIGKILL of the process through which the engine watches over a workspace's container.
+    ShimKilled = "shim SIGKILL";
     /// A command in the workspace asks for more memory than its limit.
     OutOfMemory = "guest out of memory";
     /// A client that follows output goes away in the middle.
     StreamCut = "output stream cut";
     /// A client that uploads goes away in the middle.
     UploadCut = "upload cut";
+    /// All connections of a server to the engine broken, and with them its channels to guests, while changes are under
+    /// way; some times in a row.
+    ChannelsCut = "channels cut";
     /// SIGKILL of dockerd, and a new one started.
     EngineKilled = "dockerd SIGKILL";
     /// SIGKILL of a server, and a new one started.
@@ -72,16 +77,19 @@ impl Fault {
 
     /// Whether a sandbox, with all that runs in it, may end with the fault.
     fn ends_sandboxes(self) -> bool {
-        matches!(self, Self::ContainerKilled | Self::ContainerRemoved | Self::OutOfMemory | Self::EngineKilled)
+        matches!(
+            self,
+            Self::ContainerKilled | Self::ContainerRemoved | Self::ShimKilled | Self::OutOfMemory | Self::EngineKilled
+        )
     }
 
     /// Whether the fault explains an answer as bad as this one. The operation may then have happened in part.
     pub fn excuses(self, answer: &Answer) -> bool {
-        if matches!(answer, Answer::Cut(_)) && self.ends_sandboxes() {
+        if matches!(answer, Answer::Cut(_)) && (self.ends_sandboxes() || self == Self::ChannelsCut) {
             return true;
         }
         let refusals: &[(u16, &str)] = match self {
-            Self::ContainerKilled | Self::ContainerRemoved | Self::OutOfMemory => SANDBOX_ENDS,
+            Self::ContainerKilled | Self::ContainerRemoved | Self::ShimKilled | Self::OutOfMemory => SANDBOX_ENDS,
             Self::PausedBehind | Self::UnpausedBehind => &[
                 (409, "wrong-state"),
                 (409, "workspace-ended"),
@@ -90,6 +98,16 @@ impl Fault {
                 (502, "call-interrupted"),
             ],
             Self::StreamCut | Self::UploadCut => &[],
+            // No sandbox ends with it: nobody is told that one has.
+            Self::ChannelsCut => &[
+                (503, "engine-unavailable"),
+                (503, "no-provider"),
+                (503, "workspace-unreachable"),
+                (502, "call-interrupted"),
+                (422, "workspace-failed"),
+                (422, "snapshot-failed"),
+                (409, "wrong-state"),
+            ],
             Self::EngineKilled => &[
                 (503, "engine-unavailable"),
                 (503, "no-provider"),
@@ -139,5 +157,21 @@ impl Fault {
         };
         let Answer::Reply { status, problem: Some(problem), .. } = answer else { return false };
         refusals.iter().any(|(code, slug)| code == status && slug == problem)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::StatusCode;
+
+    use super::*;
+    use crate::soak::answer::example;
+
+    #[test]
+    fn a_channel_that_is_cut_explains_no_end_of_a_sandbox() {
+        let interrupted = example(StatusCode::BAD_GATEWAY, Some("call-interrupted"));
+        let ended = example(StatusCode::CONFLICT, Some("workspace-ended"));
+        assert!(Fault::ChannelsCut.excuses(&interrupted) && !Fault::ChannelsCut.excuses(&ended));
+        assert!(Fault::ShimKilled.excuses(&interrupted) && Fault::ShimKilled.excuses(&ended));
     }
 }

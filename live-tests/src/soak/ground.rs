@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use super::{database::Rows, report::Report, weather::Weather};
 use crate::{
@@ -61,7 +61,17 @@ pub struct Subject {
     pub id: String,
     /// Workspaces that may count towards the server's limit.
     pub census: Census,
+    /// The changes of files and repositories that the server has been asked for and has not answered.
+    pub changes: Changes,
 }
+
+/// A count of changes under way.
+#[derive(Debug, Default)]
+pub struct Changes(watch::Sender<usize>);
+
+/// A change under way: it counts until this is dropped.
+#[derive(Debug)]
+pub struct UnderWay(watch::Sender<usize>);
 
 /// Workspaces that may be creating, ready or paused, over time.
 #[derive(Debug, Default)]
@@ -108,7 +118,15 @@ impl Subject {
         }
         let server = Server::start(options).await?;
         let (api, id) = (server.api.clone(), server.id().to_owned());
-        Ok(Self { name, store, server: Mutex::new(server), api, id, census: Census::default() })
+        Ok(Self {
+            name,
+            store,
+            server: Mutex::new(server),
+            api,
+            id,
+            census: Census::default(),
+            changes: Changes::default(),
+        })
     }
 
     /// The workspaces that the API lists, destroyed ones left out.
@@ -133,6 +151,30 @@ impl Subject {
     /// When it does not say.
     pub async fn pool(&self) -> anyhow::Result<Value> {
         Ok(self.api.get("/api/v1/agent/warm-pool").await?.success()?["items"][0].take())
+    }
+}
+
+// === impl Changes ===
+
+impl Changes {
+    /// Counts a change that is about to be asked for.
+    pub fn begin(&self) -> UnderWay {
+        self.0.send_modify(|count| *count += 1);
+        UnderWay(self.0.clone())
+    }
+
+    /// Waits until a change is under way.
+    pub async fn some(&self) {
+        // The sender is this one.
+        drop(self.0.subscribe().wait_for(|count| *count > 0).await);
+    }
+}
+
+// === impl UnderWay ===
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
     }
 }
 

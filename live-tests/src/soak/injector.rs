@@ -3,6 +3,7 @@
 
 use std::{
     fs::File,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,7 +21,8 @@ use tokio::{
 };
 
 use super::{
-    dockerd::Dockerd,
+    connections,
+    dockerd::{self, Dockerd},
     fault::Fault,
     ground::{Ground, Store, Subject},
     lab::inside,
@@ -36,10 +38,15 @@ const FULL: Duration = Duration::from_secs(4);
 /// The time that a server may take to record data that the store did not take: it tries again every five seconds, and
 /// PostgreSQL that found the disk full has to recover first.
 const RECORDED: Duration = Duration::from_secs(14);
+/// How often a server's channels are cut in a row.
+const CUTS: usize = 8;
+/// How long to wait for a change under which to cut them.
+const CHANGE: Duration = Duration::from_secs(5);
 /// After this share of the load no server is started again, so that leaks of the last ones have time to show.
 const LAST_RESTART: f64 = 0.6;
 /// The faults that strike everyone.
-const KINDS: [Fault; 6] = [
+const KINDS: [Fault; 7] = [
+    Fault::ChannelsCut,
     Fault::EngineKilled,
     Fault::ServerKilled,
     Fault::ServerTerminated,
@@ -96,7 +103,7 @@ impl Injector {
         let ground = Arc::clone(&self.ground);
         let some = self.random.random_range(0..ground.subjects.len());
         let struck = match fault {
-            Fault::ServerKilled | Fault::ServerTerminated | Fault::ServerFrozen => Some(some),
+            Fault::ChannelsCut | Fault::ServerKilled | Fault::ServerTerminated | Fault::ServerFrozen => Some(some),
             Fault::DatabaseStopped => ground.subjects.iter().position(|subject| subject.store == Store::Postgres),
             _ => None,
         };
@@ -104,6 +111,7 @@ impl Injector {
         ground.weather.strikes(fault, struck);
         let subject = &ground.subjects[some];
         let done = match fault {
+            Fault::ChannelsCut => self.cut_channels(subject).await,
             Fault::EngineKilled => self.kill_engine().await,
             Fault::ServerKilled => kill_server(subject).await,
             Fault::ServerTerminated => terminate_server(subject).await,
@@ -124,6 +132,28 @@ impl Injector {
             Err(error) => ground.report.finding(format!("after {}: {error:#}", fault.name())),
         }
         ground.weather.ended(fault);
+    }
+
+    /// Breaks a server's connections to the engine some times, each time while it carries out a change.
+    async fn cut_channels(&mut self, subject: &Subject) -> anyhow::Result<()> {
+        let socket = dockerd::HOST.trim_start_matches("unix://");
+        for _ in 0..CUTS {
+            let (between, into) = (self.random.random_range(50..800), self.random.random_range(0..4_000));
+            sleep(Duration::from_millis(between)).await;
+            // When the load has ended, nobody changes anything any more.
+            let under_way = timeout(CHANGE, subject.changes.some()).await.is_ok();
+            // Some way into the change: before it is sent, while it happens, before its answer.
+            sleep(Duration::from_micros(into)).await;
+            let pid = subject.server.lock().await.pid();
+            let count = connections::cut(pid, Path::new(socket)).context("cutting a server's channels")?;
+            let seen = match (count, under_way) {
+                (0, _) => "there was no connection",
+                (_, true) => "cut during a change",
+                (_, false) => "cut during no change",
+            };
+            self.ground.report.seen(Fault::ChannelsCut, seen);
+        }
+        Ok(())
     }
 
     async fn kill_engine(&mut self) -> anyhow::Result<()> {

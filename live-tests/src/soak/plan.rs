@@ -131,6 +131,8 @@ steps! {
     StrikeKill = 2, Ready;
     /// `docker rm --force`.
     StrikeRemove = 1, Ready;
+    /// SIGKILL of the container's shim.
+    StrikeShim = 1, Ready;
     /// `docker pause`.
     StrikePause = 2, Ready;
     /// `docker unpause`.

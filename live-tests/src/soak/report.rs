@@ -23,6 +23,8 @@ pub struct Report {
 struct Counts {
     operations: BTreeMap<String, Operation>,
     faults: BTreeMap<Fault, Struck>,
+    /// The outcomes of changes whose answers were lost, with their numbers.
+    outcomes: BTreeMap<String, u64>,
     findings: Vec<String>,
 }
 
@@ -78,6 +80,11 @@ impl Report {
     /// Counts a consequence of a fault.
     pub fn seen(&self, fault: Fault, what: &str) {
         self.counts(|counts| *counts.faults.entry(fault).or_default().seen.entry(what.to_owned()).or_default() += 1);
+    }
+
+    /// Counts the outcome of a change whose answer was lost.
+    pub fn lost_answer(&self, outcome: &str) {
+        self.counts(|counts| *counts.outcomes.entry(outcome.to_owned()).or_default() += 1);
     }
 
     /// Records the time after a fault until all was well again.
@@ -144,6 +151,7 @@ impl Report {
                 let (seen, answers) = (listed(&struck.seen), listed(&struck.answers));
                 writeln!(text, "| {} | {} | {seen} | {answers} | {recovery} |", fault.name(), struck.times).ok();
             }
+            writeln!(text, "\nchanges whose answers were lost, by their outcomes: {}", listed(&counts.outcomes)).ok();
             text
         })
     }

@@ -1,5 +1,6 @@
 //! A worker: an agent with workspaces of its own. It sends requests, and compares every answer with its own knowledge.
 
+mod changes;
 mod idle;
 mod life;
 mod processes;
@@ -166,6 +167,7 @@ impl Worker {
             Step::Fork => self.fork(known).await,
             Step::StrikeKill => self.strike_kill(known).await,
             Step::StrikeRemove => self.strike_remove(known).await,
+            Step::StrikeShim => self.strike_shim(known).await,
             Step::StrikePause => self.strike_pause(known).await,
             Step::StrikeUnpause => self.strike_unpause(known).await,
             Step::StrikeMemory => self.strike_memory(known).await,

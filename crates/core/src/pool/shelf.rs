@@ -209,13 +209,10 @@ mod tests {
     use emergent_guest_client::{Guest, Open};
     use emergent_provider::{ByteStream, ChannelError, Isolation, NetworkPolicy, ProviderKind};
     use emergent_store::MadeSandbox;
+    use emergent_test_interleavings::{Who, of};
 
     use super::*;
-    use crate::{
-        interleavings::{self, Who},
-        lease,
-        registry::Registry,
-    };
+    use crate::{lease, registry::Registry};
 
     struct Nowhere;
 
@@ -248,7 +245,7 @@ mod tests {
         // Each time the member is given back, but for the last, when it becomes a workspace.
         for given_back in 0..3 {
             let mut tried = 0;
-            for order in interleavings::of(3, 3 * (given_back + 1)) {
+            for order in of(3, 3 * (given_back + 1)) {
                 let (shelf, admissions, registry) = (shelf(), Admissions::default(), Registry::default());
                 shelf.deliver(member(id));
                 let (mut taken, mut admission) = (None, None);
@@ -271,7 +268,7 @@ mod tests {
                 for who in &order {
                     match who {
                         Who::Other => move_on(),
-                        Who::Reader => {
+                        Who::One => {
                             is_somebodys |= match asked {
                                 0 => shelf.has_or_gives(id, &admissions),
                                 1 => admissions.has(id),

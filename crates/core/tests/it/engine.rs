@@ -21,7 +21,7 @@ use futures::stream::{BoxStream, StreamExt as _};
 use tokio::sync::{broadcast, watch};
 use tokio_stream::wrappers::BroadcastStream;
 
-use crate::guest::FakeGuest;
+use crate::{gates::Gates, guest::FakeGuest};
 
 /// The engine. Clones are the same one.
 #[derive(Clone)]
@@ -32,8 +32,8 @@ pub(crate) struct FakeEngine {
 struct Shared {
     directory: PathBuf,
     server: ServerId,
-    /// Steps before which creates and other operations wait.
-    held: watch::Sender<BTreeSet<&'static str>>,
+    /// The gates before the steps of creates and other operations, and of guests.
+    gates: Gates,
     refused: Mutex<BTreeSet<&'static str>>,
     away: watch::Sender<bool>,
     events: broadcast::Sender<EngineEvent>,
@@ -42,7 +42,7 @@ struct Shared {
     short_lived: Mutex<bool>,
     weak: Mutex<bool>,
     image_id: Mutex<String>,
-    /// What the machine has left, where it can be looked at.
+    /// The room that the machine has left, where it can be looked at.
     room: Mutex<Option<HostRoom>>,
     /// How many bytes and tasks sandboxes take.
     takes: Mutex<BTreeMap<WorkspaceId, (u64, u64)>>,
@@ -69,7 +69,7 @@ impl FakeEngine {
         let shared = Shared {
             directory: directory.to_owned(),
             server,
-            held: watch::Sender::default(),
+            gates: Gates::default(),
             refused: Mutex::default(),
             away: watch::Sender::new(false),
             events: broadcast::channel(1024).0,
@@ -89,11 +89,16 @@ impl FakeEngine {
 
     /// Makes whatever comes to `step` wait there until it is released.
     pub(crate) fn hold(&self, step: &'static str) {
-        self.shared.held.send_if_modified(|held| held.insert(step));
+        self.shared.gates.close(step);
     }
 
     pub(crate) fn release(&self, step: &'static str) {
-        self.shared.held.send_if_modified(|held| held.remove(step));
+        self.shared.gates.open(step);
+    }
+
+    /// The gates at which whoever comes to a step is held.
+    pub(crate) fn gates(&self) -> &Gates {
+        &self.shared.gates
     }
 
     /// Makes an operation fail from now on.
@@ -120,12 +125,12 @@ impl FakeEngine {
         *self.shared.weak.lock().unwrap() = weak;
     }
 
-    /// What every image reference stands for from now on.
+    /// Sets the image that every reference stands for from now on.
     pub(crate) fn set_image(&self, image_id: &str) {
         image_id.clone_into(&mut self.shared.image_id.lock().unwrap());
     }
 
-    /// What the machine has left from now on.
+    /// Sets the room that the machine has left from now on.
     pub(crate) fn set_room(&self, room: HostRoom) {
         *self.shared.room.lock().unwrap() = Some(room);
     }
@@ -145,7 +150,7 @@ impl FakeEngine {
         self.shared.calls.lock().unwrap().iter().filter(|(name, _)| *name == operation).count()
     }
 
-    /// What there is of a sandbox; `None` for nothing.
+    /// The state of a sandbox; `None` where there is nothing of it.
     pub(crate) fn state(&self, workspace: WorkspaceId) -> Option<EngineState> {
         let word = fs::read_to_string(self.file(workspace)).ok()?;
         Some(match word.as_str() {
@@ -229,7 +234,8 @@ impl FakeEngine {
     pub(crate) fn guest(&self, workspace: WorkspaceId) -> FakeGuest {
         let kept = self.shared.directory.with_extension("guests").join(workspace.to_string());
         let mut guests = self.shared.guests.lock().unwrap();
-        guests.entry(workspace).or_insert_with(|| FakeGuest::kept_in(kept)).clone()
+        let gates = self.shared.gates.clone();
+        guests.entry(workspace).or_insert_with(|| FakeGuest::kept_in(kept, workspace, gates)).clone()
     }
 
     fn file(&self, workspace: WorkspaceId) -> PathBuf {
@@ -239,16 +245,12 @@ impl FakeEngine {
     /// Notes a call, waits where it is held, and fails where it is told to.
     async fn enter(&self, operation: &'static str, workspace: WorkspaceId) -> Result<(), OperationError> {
         self.shared.calls.lock().unwrap().push((operation, workspace));
-        self.pass(operation).await;
+        self.shared.gates.pass(workspace, operation).await;
         self.answers()?;
         if self.shared.refused.lock().unwrap().contains(operation) {
             return Err(OperationError::Refused { engine: "the engine".into(), operation, source: Told.into() });
         }
         Ok(())
-    }
-
-    async fn pass(&self, step: &'static str) {
-        self.shared.held.subscribe().wait_for(|held| !held.contains(step)).await.unwrap();
     }
 
     fn answers(&self) -> Result<(), OperationError> {
@@ -294,7 +296,7 @@ impl Lifecycle for FakeEngine {
             CreateStep::SandboxCreated,
             CreateStep::SandboxStarted,
         ] {
-            self.pass(step.name()).await;
+            self.shared.gates.pass(id, step.name()).await;
             if let Err(OperationError::EngineUnavailable { engine, advice, source }) = self.answers() {
                 return Err(CreateError::EngineUnavailable { engine, advice, source });
             }
@@ -460,7 +462,7 @@ impl Snapshots for FakeEngine {
             SnapshotStep::FilesCopied,
             SnapshotStep::SandboxThawed,
         ] {
-            self.pass(step.name()).await;
+            self.shared.gates.pass(spec.workspace, step.name()).await;
             self.answers()?;
             match step {
                 SnapshotStep::VolumeCreated => {
@@ -550,7 +552,7 @@ impl Provider for FakeEngine {
     }
 }
 
-/// What every sandbox is made of.
+/// The image, the limits and the network of every sandbox.
 fn origin() -> Origin {
     Origin {
         image: "emergent/workspace:latest".parse().unwrap(),

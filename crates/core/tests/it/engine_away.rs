@@ -7,7 +7,7 @@ use emergent_provider::{EngineState, ExitReason, ProviderKind};
 
 use crate::support::{Fixture, eventually};
 
-async fn healthy(fixture: &Fixture) -> bool {
+pub(crate) async fn healthy(fixture: &Fixture) -> bool {
     let providers = fixture.service.providers(None).await;
     providers.iter().find(|status| status.kind == ProviderKind::Gvisor).unwrap().healthy
 }

@@ -6,7 +6,7 @@ use emergent_guest_proto::{
     Execution, ExecutionId, ExecutionState, GENERATION, Hello, LastEnd, Outcome, Stream as OutputStream, Usage,
     execution::ExecutionList, frame::Frame, routes, tools::BashResult,
 };
-use emergent_provider::ByteStream;
+use emergent_provider::{ByteStream, WorkspaceId};
 use futures::{StreamExt as _, stream};
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
@@ -18,6 +18,12 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{sync::watch, task::JoinSet};
 
+use crate::gates::Gates;
+
+/// The gate before a guest's greeting.
+pub(crate) const GREETS: &str = "guest.hello";
+/// The gate before a guest takes what belongs to the workspace.
+pub(crate) const TAKES_OVER: &str = "guest.hand_over";
 /// The id of the one execution.
 pub(crate) const EXECUTION: &str = "one";
 
@@ -28,6 +34,8 @@ pub(crate) struct FakeGuest {
     connections: Arc<std::sync::Mutex<JoinSet<()>>>,
     /// There once it has been given what belongs to the workspace: it outlives the process.
     handed_over: PathBuf,
+    workspace: WorkspaceId,
+    gates: Gates,
     refuses_hand_over: Arc<std::sync::Mutex<bool>>,
     usage: Arc<std::sync::Mutex<Option<Usage>>>,
     last_end: Arc<std::sync::Mutex<Option<LastEnd>>>,
@@ -42,12 +50,12 @@ struct Output {
 }
 
 impl FakeGuest {
-    /// A guest that keeps its one mark at this path.
-    pub(crate) fn kept_in(handed_over: PathBuf) -> Self {
+    /// A guest that keeps its one mark at this path, and is held at these gates.
+    pub(crate) fn kept_in(handed_over: PathBuf, workspace: WorkspaceId, gates: Gates) -> Self {
         std::fs::create_dir_all(handed_over.parent().unwrap()).unwrap();
         let (output, connections, usage) = (Arc::default(), Arc::default(), Arc::default());
         let (last_end, refuses_hand_over) = (Arc::default(), Arc::default());
-        Self { output, connections, usage, last_end, refuses_hand_over, handed_over }
+        Self { output, connections, usage, last_end, refuses_hand_over, handed_over, workspace, gates }
     }
 
     /// Serves one more connection.
@@ -58,6 +66,11 @@ impl FakeGuest {
             let serve = service_fn(move |request| {
                 let guest = guest.clone();
                 async move {
+                    match request.uri().path() {
+                        routes::HELLO => guest.gates.pass(guest.workspace, GREETS).await,
+                        routes::HAND_OVER => guest.gates.pass(guest.workspace, TAKES_OVER).await,
+                        _ => {}
+                    }
                     if request.uri().path() == routes::USAGE {
                         return Ok(guest.usage().await);
                     }
@@ -110,7 +123,7 @@ impl FakeGuest {
         response
     }
 
-    /// What it says it uses from now on; until then it does not answer such a question.
+    /// Sets the usage that the guest tells from now on; until then it does not answer such a question.
     pub(crate) fn uses(&self, usage: Usage) {
         *self.usage.lock().unwrap() = Some(usage);
     }

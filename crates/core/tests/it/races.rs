@@ -40,29 +40,6 @@ async fn destroying_while_the_image_is_pulled_does_not_wait_for_it() {
 }
 
 #[tokio::test]
-async fn destroying_at_any_later_step_of_a_create_leaves_nothing() {
-    for step in ["create.volume_created", "create.sandbox_created", "create.sandbox_started"] {
-        let fixture = Fixture::start().await;
-        fixture.engine.hold(step);
-        let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
-        eventually("create reached the engine", async || fixture.engine.count("create") == 1).await;
-        // Not before the image is there: until then a destroy need not wait for the engine.
-        if step != "create.volume_created" {
-            eventually("the volume", async || fixture.engine.state(id).is_some()).await;
-        }
-        let (service, project) = (fixture.service.clone(), fixture.project);
-        let destroy = tokio::spawn(async move { service.destroy(project, id).await });
-        tokio::time::timeout(Duration::from_millis(50), async { fixture.becomes(id, StateWord::Destroyed).await })
-            .await
-            .ok();
-        fixture.engine.release(step);
-        destroy.await.unwrap().unwrap();
-        assert_eq!(fixture.get(id).await.state, WorkspaceState::Destroyed, "{step}");
-        assert!(fixture.engine.sandboxes().is_empty(), "{step}");
-    }
-}
-
-#[tokio::test]
 async fn other_operations_do_not_wait_for_a_create() {
     let fixture = Fixture::start().await;
     fixture.engine.hold("create.image_present");

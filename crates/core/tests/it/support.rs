@@ -139,11 +139,16 @@ impl Fixture {
 
     /// Keeps the service from writing rows until the returned connection is closed: its writes fail after 5 s.
     pub(crate) async fn keep_writers_out(&self) -> DatabaseConnection {
-        let mut options = ConnectOptions::new(format!("sqlite:{}", self.database().display()));
-        options.min_connections(1).max_connections(1).idle_timeout(None).max_lifetime(None);
-        let database = Database::connect(options).await.unwrap();
+        let database = self.connect().await;
         database.execute_unprepared("BEGIN IMMEDIATE").await.unwrap();
         database
+    }
+
+    /// Opens a connection of the test's own to the service's database.
+    pub(crate) async fn connect(&self) -> DatabaseConnection {
+        let mut options = ConnectOptions::new(format!("sqlite:{}", self.database().display()));
+        options.min_connections(1).max_connections(1).idle_timeout(None).max_lifetime(None);
+        Database::connect(options).await.unwrap()
     }
 
     /// Returns all workspaces that are not destroyed.

@@ -3,10 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -17,7 +14,7 @@ use emergent_mcp::{
 };
 use tokio::{
     sync::{Mutex as AsyncMutex, Notify, watch},
-    time::timeout,
+    task::yield_now,
 };
 
 /// A launcher that keeps the children that it launched; clones are the same keeper.
@@ -26,8 +23,11 @@ pub(crate) struct Keeper {
     inner: ProcessLauncher,
     /// How much output is kept of each child before it is held up.
     room: usize,
-    overtaking: bool,
     unwritable: bool,
+    /// A note is set in steps: whoever polls decides which of two is ahead.
+    in_steps: bool,
+    /// How many lines of the output of each child its reader gets.
+    lines: watch::Sender<usize>,
     kept: Arc<Mutex<Vec<Arc<Kept>>>>,
 }
 
@@ -37,9 +37,8 @@ struct Kept {
     more: Notify,
     /// Notified when there is room again.
     room: Notify,
-    /// Counts notes that were set; every second one waits a while for the next to overtake it.
-    noted: Option<watch::Sender<usize>>,
-    begun: AtomicUsize,
+    in_steps: bool,
+    lines: watch::Receiver<usize>,
     unwritable: bool,
     writer: Arc<AsyncMutex<Box<dyn ChildWriter>>>,
 }
@@ -48,6 +47,7 @@ struct Kept {
 struct Output {
     /// The output that was not acknowledged.
     bytes: VecDeque<u8>,
+    acknowledged_lines: usize,
     closed: bool,
 }
 
@@ -76,12 +76,23 @@ impl Keeper {
 
     /// Keeps so many bytes of the output of each child that were not acknowledged.
     pub(crate) fn with_room(inner: ProcessLauncher, room: usize) -> Self {
-        Self { inner, room, overtaking: false, unwritable: false, kept: Arc::default() }
+        let (lines, kept) = (watch::Sender::new(usize::MAX), Arc::default());
+        Self { inner, room, unwritable: false, in_steps: false, lines, kept }
     }
 
-    /// Sets every second note of a child only when the next one was set, if that comes soon.
-    pub(crate) fn overtaking(inner: ProcessLauncher) -> Self {
-        Self { overtaking: true, ..Self::new(inner) }
+    /// A keeper that sets a note in steps: nothing of it, then the note, then an answer.
+    pub(crate) fn in_steps(inner: ProcessLauncher) -> Self {
+        Self { in_steps: true, ..Self::new(inner) }
+    }
+
+    /// Lets so many lines of the output of each child through, and holds the others up.
+    pub(crate) fn let_through(&self, lines: usize) {
+        self.lines.send_replace(lines);
+    }
+
+    /// Returns how many lines of the children's output were acknowledged.
+    pub(crate) fn acknowledged(&self) -> usize {
+        self.lock().iter().map(|kept| kept.lock().acknowledged_lines).sum()
     }
 
     /// A keeper whose children run and take no input.
@@ -105,8 +116,8 @@ impl Launcher for Keeper {
             output: Mutex::default(),
             more: Notify::new(),
             room: Notify::new(),
-            noted: self.overtaking.then(watch::Sender::default),
-            begun: AtomicUsize::new(0),
+            in_steps: self.in_steps,
+            lines: self.lines.subscribe(),
             unwritable: self.unwritable,
             writer,
         });
@@ -142,6 +153,20 @@ impl Kept {
     }
 }
 
+// === impl Output ===
+
+impl Output {
+    /// Returns how many of the bytes are in the first lines of all output.
+    fn within(&self, lines: usize) -> usize {
+        let Some(lines) = lines.checked_sub(self.acknowledged_lines) else { return 0 };
+        let mut ends = self.bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+        match lines {
+            0 => 0,
+            _ => ends.nth(lines - 1).unwrap_or(self.bytes.len()),
+        }
+    }
+}
+
 // === impl Handle ===
 
 #[async_trait]
@@ -155,14 +180,12 @@ impl Child for Handle {
     }
 
     async fn set_note(&self, note: ChildNote) -> Result<(), ChildError> {
-        let Some(noted) = &self.kept.noted else { return self.kept.child.set_note(note).await };
-        let mut others = noted.subscribe();
-        if self.kept.begun.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
-            // Whether one comes or none, this one is set.
-            let _ = timeout(Duration::from_millis(500), others.changed()).await;
+        if !self.kept.in_steps {
+            return self.kept.child.set_note(note).await;
         }
+        yield_now().await;
         let set = self.kept.child.set_note(note).await;
-        noted.send_modify(|count| *count += 1);
+        yield_now().await;
         set
     }
 
@@ -187,26 +210,35 @@ impl Child for Handle {
 #[async_trait]
 impl ChildReader for Reader {
     async fn read(&mut self) -> io::Result<Option<Bytes>> {
+        let kept = Arc::clone(&self.kept);
+        let mut lines = kept.lines.clone();
         loop {
-            let kept = Arc::clone(&self.kept);
             let more = kept.more.notified();
+            let let_through = *lines.borrow_and_update();
             {
-                let output = self.kept.lock();
-                if output.bytes.len() > self.ahead {
-                    let chunk: Bytes = output.bytes.range(self.ahead..).copied().collect();
+                let output = kept.lock();
+                let end = output.within(let_through);
+                if end > self.ahead {
+                    let chunk: Bytes = output.bytes.range(self.ahead..end).copied().collect();
                     self.ahead += chunk.len();
                     return Ok(Some(chunk));
                 }
-                if output.closed {
+                if output.closed && end == output.bytes.len() {
                     return Ok(None);
                 }
             }
-            more.await;
+            tokio::select! {
+                () = more => {}
+                Ok(()) = lines.changed() => {}
+            }
         }
     }
 
     fn acknowledge(&mut self, bytes: usize) {
-        self.kept.lock().bytes.drain(..bytes);
+        let mut output = self.kept.lock();
+        let lines = output.bytes.drain(..bytes).filter(|byte| *byte == b'\n').count();
+        output.acknowledged_lines += lines;
+        drop(output);
         self.ahead -= bytes;
         self.kept.room.notify_one();
     }

@@ -9,6 +9,7 @@ mod keeping;
 mod leaks;
 mod legacy;
 mod modern;
+mod orders;
 mod owners;
 mod reattach;
 mod shared;

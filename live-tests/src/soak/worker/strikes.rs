@@ -2,19 +2,25 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use futures::stream;
 use rand::RngExt as _;
 use reqwest::{Body, Method};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::time::sleep;
 
 use super::{Asked, Worker};
-use crate::soak::{
-    answer::Answer,
-    fault::Fault,
-    phase::{Op, Phase, Phases},
-    workspace::Known,
+use crate::{
+    Engine,
+    soak::{
+        answer::Answer,
+        fault::Fault,
+        footprint::processes,
+        phase::{Op, Phase, Phases},
+        workspace::Known,
+    },
 };
 
 /// The time that the server may take to notice an event that the engine reports at once.
@@ -33,6 +39,13 @@ impl Worker {
     pub(super) async fn strike_remove(&mut self, known: &mut Known) {
         let engine = self.ground.engine.clone();
         self.strike(known, Fault::ContainerRemoved, Phase::Lost, engine.remove(&known.id.clone())).await;
+    }
+
+    /// Kills the process through which the engine watches over the container. Docker then ends the container itself.
+    pub(super) async fn strike_shim(&mut self, known: &mut Known) {
+        let (engine, id) = (self.ground.engine.clone(), known.id.clone());
+        let kill = async move { kill_shim(&engine, &id).await };
+        self.strike(known, Fault::ShimKilled, Phase::Broken, kill).await;
     }
 
     pub(super) async fn strike_pause(&mut self, known: &mut Known) {
@@ -171,4 +184,14 @@ impl Worker {
         self.download(known, &path).await;
         self.ground.report.seen(Fault::UploadCut, "the old file");
     }
+}
+
+/// Ends the shim of a workspace's container with SIGKILL.
+async fn kill_shim(engine: &Engine, workspace: &str) -> anyhow::Result<()> {
+    let container = engine.inspect(workspace).await?.id.context("the container has no id")?;
+    let all = processes()?;
+    let mut shims = all.iter().filter(|(_, process)| process.command.contains("containerd-shim"));
+    let shim = shims.find(|(_, process)| process.command.contains(&container)).context("the container has no shim")?;
+    let shim = i32::try_from(*shim.0).ok().and_then(Pid::from_raw).context("the shim's process id")?;
+    kill_process(shim, Signal::KILL).context("killing the shim")
 }

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Asked, Worker, life::text};
+use super::{Asked, Worker, changes::is_known_since, life::text};
 use crate::soak::{
     answer::Answer,
     files::{File, sum},
@@ -53,22 +53,16 @@ impl Worker {
 
     async fn write_at(&mut self, known: &mut Known, path: &str, content: String) {
         let file = Some(File::text(content.clone()));
-        match self.call(known, "write", json!({ "file_path": path, "content": content })).await {
-            Asked::Done(answer) if answer.is_success() => {
-                let written = &answer.json()["bytes_written"];
-                if *written != content.len() {
-                    self.finding(known, "write", &format!("{} bytes, and {written} are said to be", content.len()));
-                }
-                known.contents.files.changed(path, file);
-            }
-            Asked::Done(answer) => self.refused_by_guest(known, "write", &answer),
-            Asked::Open | Asked::Wrong => known.contents.files.may_have_changed(path, file),
-            Asked::Refused => {}
+        let request = self.post(known, "/write", &json!({ "file_path": path, "content": content }));
+        let Some(result) = self.change(known, "write", request, (path, file)).await else { return };
+        let written = &result["bytes_written"];
+        if *written != content.len() {
+            self.finding(known, "write", &format!("{} bytes, and {written} are said to be", content.len()));
         }
     }
 
     /// Reports a guest's refusal, unless a full disk explains it; nothing has changed then.
-    fn refused_by_guest(&self, known: &Known, name: &str, answer: &Answer) {
+    pub(super) fn refused_by_guest(&self, known: &Known, name: &str, answer: &Answer) {
         let explained = self.ground.weather.since(self.server, known.looked - std::time::Duration::from_secs(5));
         if answer.problem() != Some("disk-full") || !explained.iter().any(|fault| fault.excuses(answer)) {
             self.finding(known, name, &format!("it should succeed; got {}", answer.shown()));
@@ -99,12 +93,8 @@ impl Worker {
         let fresh = known.fresh("edited");
         let edited = Some(File::text(old.replacen(&first, &fresh, 1)));
         let body = json!({ "file_path": path, "old_string": format!("{first}\n"), "new_string": format!("{fresh}\n") });
-        match self.call(known, "edit", body).await {
-            Asked::Done(answer) if answer.is_success() => known.contents.files.changed(&path, edited),
-            Asked::Done(answer) => self.refused_by_guest(known, "edit", &answer),
-            Asked::Open | Asked::Wrong => known.contents.files.may_have_changed(&path, edited),
-            Asked::Refused => {}
-        }
+        let request = self.post(known, "/edit", &body);
+        self.change(known, "edit", request, (&path, edited)).await;
     }
 
     pub(super) async fn glob(&mut self, known: &mut Known) {
@@ -147,12 +137,7 @@ impl Worker {
     pub(super) async fn remove(&mut self, known: &mut Known) {
         let Some((path, _)) = self.some_certain_text(known) else { return };
         let request = self.post(known, "/files/remove", &json!({ "path": path }));
-        match self.ask(known, Op::Call, "remove", request).await {
-            Asked::Done(answer) if answer.is_success() => known.contents.files.changed(&path, None),
-            Asked::Done(answer) => self.refused_by_guest(known, "remove", &answer),
-            Asked::Open | Asked::Wrong => known.contents.files.may_have_changed(&path, None),
-            Asked::Refused => {}
-        }
+        self.change(known, "remove", request, (&path, None)).await;
     }
 
     /// Runs a command that prints a word and its user, and sums a file.
@@ -202,12 +187,7 @@ impl Worker {
         let path = self.some_path();
         let file = Some(File::blob(&bytes));
         let request = self.request(Method::PUT, known, &format!("/files/content?path={path}")).body(bytes);
-        match self.ask(known, Op::Call, "upload", request).await {
-            Asked::Done(answer) if answer.is_success() => known.contents.files.changed(&path, file),
-            Asked::Done(answer) => self.refused_by_guest(known, "upload", &answer),
-            Asked::Open | Asked::Wrong => known.contents.files.may_have_changed(&path, file),
-            Asked::Refused => {}
-        }
+        self.change(known, "upload", request, (&path, file)).await;
     }
 
     pub(super) async fn download_one(&mut self, known: &mut Known) {
@@ -261,8 +241,8 @@ impl Worker {
         }
         let body = json!({ "action": "commit", "path": "repository", "message": message });
         let doubtful = DoubtfulCommit { message, call: Uuid::new_v4().to_string(), sent: Instant::now() };
-        let request = self.post(known, "/git", &body).header("Emergent-Call", &doubtful.call);
-        let asked = self.ask(known, Op::Call, "git", request).await;
+        let request = self.post(known, "/git", &body);
+        let asked = self.ask_under_name(known, "git", request, &doubtful.call).await;
         let Some(commits) = &mut known.contents.commits else { return };
         match asked {
             Asked::Done(answer) if answer.is_success() => {
@@ -332,9 +312,7 @@ impl Worker {
         let Some(doubtful) = known.contents.commits.as_ref().and_then(|commits| commits.doubtful.clone()) else {
             return true;
         };
-        let request = self.request(Method::GET, known, &format!("/calls/{}", doubtful.call));
-        let Asked::Done(answer) = self.ask(known, Op::Call, "outcome", request).await else { return false };
-        let (outcome, age) = (answer.json(), doubtful.sent.elapsed().as_millis());
+        let Some(outcome) = self.ask_outcome(known, &doubtful.call).await else { return false };
         let Some(commits) = &mut known.contents.commits else { return true };
         match outcome["state"].as_str() {
             Some("running") => return false,
@@ -342,12 +320,10 @@ impl Worker {
                 commits.certain.push(doubtful.message);
                 commits.doubtful = None;
             }
-            Some("not_begun") if outcome["known_for_ms"].as_u64().is_some_and(|known| u128::from(known) >= age) => {
-                commits.doubtful = None;
-            }
+            Some("not_begun") if is_known_since(&outcome, doubtful.sent) => commits.doubtful = None,
             // The workspace was started anew since, or git was ended: it is there or not, and that does not change.
             Some("not_begun" | "refused") => {}
-            _ => self.finding(known, "outcome", &format!("it should have a state; got {}", answer.shown())),
+            _ => self.finding(known, "outcome", &format!("it should have a state; got {outcome}")),
         }
         true
     }
