@@ -8,6 +8,11 @@ use crate::circles;
 
 /// The most lines of a source file; a longer one is taken to be about more than one thing.
 const MAX_LINES: usize = 800;
+/// Words with which no doc comment opens: a reader would have to ask what they mean.
+const VAGUE: [&str; 6] = ["What", "Whose", "Who", "It", "Whatever", "Whoever"];
+/// The paths below which doc comments still open with such words.
+const STILL_VAGUE: [&str; 5] =
+    ["bin/emergent/", "crates/api/src/mcp", "crates/mcp-hosting/", "crates/mcp/", "crates/provider-docker/"];
 
 /// Checks every source file that git knows, or would add.
 ///
@@ -55,8 +60,23 @@ fn rules_broken_by<'a>(file: &'a str, text: &'a str) -> impl Iterator<Item = &'s
         (text.starts_with("//!"), "begin with a //! line that says what the file is for"),
         (!file.ends_with("/mod.rs"), "name the file after the module, beside its folder, rather than mod.rs"),
         (text.lines().count() <= MAX_LINES, "split the file; 800 lines are the most"),
+        (
+            STILL_VAGUE.iter().any(|path| file.starts_with(path)) || !opens_vaguely(text),
+            "open each doc comment with the noun that it describes, rather than with What, Whose, Who or It",
+        ),
     ];
     rules.into_iter().filter(|(kept, _)| !kept).map(|(_, rule)| rule)
+}
+
+/// Whether a doc comment opens with one of the words that say nothing.
+fn opens_vaguely(text: &str) -> bool {
+    let mut before = None;
+    text.lines().any(|line| {
+        let comment = line.trim_start().strip_prefix("///").or_else(|| line.trim_start().strip_prefix("//!"));
+        let opens = before.replace(comment.is_some()) != Some(true);
+        let word = comment.and_then(|comment| comment.split_whitespace().next());
+        opens && word.is_some_and(|word| VAGUE.contains(&word))
+    })
 }
 
 #[cfg(test)]
@@ -67,6 +87,15 @@ mod tests {
     fn a_file_without_a_purpose_is_told_so() {
         assert_eq!(rules_broken_by("a.rs", "fn main() {}").count(), 1);
         assert_eq!(rules_broken_by("a.rs", "//! Why.\nfn main() {}").count(), 0);
+    }
+
+    #[test]
+    fn a_comment_that_opens_without_a_noun_is_told_so() {
+        let opening = |word: &str| format!("//! Why.\n\n/// {word} is there.\nstruct A;");
+        assert!(VAGUE.iter().all(|word| rules_broken_by("a.rs", &opening(word)).count() == 1));
+        assert_eq!(rules_broken_by("a.rs", &opening("The file")).count(), 0);
+        assert_eq!(rules_broken_by("a.rs", "//! Why.\n\n/// The file.\n/// It is there.\nstruct A;").count(), 0);
+        assert_eq!(rules_broken_by("bin/emergent/a.rs", &opening("It")).count(), 0);
     }
 
     #[test]

@@ -38,9 +38,9 @@ pub struct Account {
 /// Both accounts, and the environment that their commands start from.
 #[derive(Debug)]
 pub struct Accounts {
-    /// Who commands run as by default.
+    /// The account that commands run as by default.
     pub agent: Account,
-    /// Who commands run as where root is allowed and asked for.
+    /// The account that commands run as where root is allowed and asked for.
     pub root: Account,
     /// The container's environment.
     container: Vec<(OsString, OsString)>,

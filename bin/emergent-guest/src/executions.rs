@@ -44,7 +44,7 @@ use crate::{
     rights,
 };
 
-/// What executions keep in the state directory: the journal, and their output.
+/// The names of what executions keep in the state directory: the journal, and their output.
 pub const STATE: [&str; 2] = [emergent_guest_proto::EXECUTIONS_FILE, "output"];
 
 /// How long a killed process may take to be gone before it is given up.
@@ -72,7 +72,7 @@ pub struct Executions {
     cleaning: Mutex<()>,
 }
 
-/// What to execute.
+/// The order for an execution.
 #[derive(Debug)]
 pub struct Order {
     /// Chosen by the caller.
@@ -85,7 +85,7 @@ pub struct Order {
     pub variables: BTreeMap<String, String>,
     /// Ends it after so many milliseconds.
     pub timeout_ms: Option<u64>,
-    /// Who it runs as.
+    /// The user that the command runs as.
     pub user: RunAs,
     /// Keep standard input open.
     pub stdin: bool,

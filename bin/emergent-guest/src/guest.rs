@@ -1,4 +1,4 @@
-//! What every request handler has at hand.
+//! The state that every request handler has at hand.
 
 use std::{
     path::{Path, PathBuf},
@@ -27,9 +27,9 @@ use crate::{
 pub struct Guest {
     /// How it was started.
     pub settings: Settings,
-    /// What the server has handed over.
+    /// The properties of the workspace that the server has handed over.
     pub handed_over: Arc<HandedOver>,
-    /// Who commands and file calls act as.
+    /// The accounts that commands and file calls act as.
     pub accounts: Arc<Accounts>,
     /// The commands of this workspace.
     pub executions: Arc<Executions>,
@@ -56,7 +56,7 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Who the guest is.
+    /// The guest's greeting, which says who it is.
     pub fn hello(&self) -> Hello {
         Hello {
             generation: GENERATION,

@@ -1,4 +1,4 @@
-//! What belongs to the workspace rather than to its sandbox: handed over by the server once the sandbox has become
+//! The properties of the workspace rather than of its sandbox: handed over by the server once the sandbox has become
 //! somebody's workspace, and kept in a directory of root's, so that it outlives restarts.
 //!
 //! The directory is no part of the root file system where an image can be made of that: whoever gets such an image gets no
@@ -21,13 +21,13 @@ use crate::{authorities, own_files};
 /// The directory, below the guest's own.
 const DIRECTORY: &str = "private";
 const FILE: &str = "hand-over.json";
-/// What was handed over to the workspace that this one is a copy of.
+/// The file with the properties of the workspace that this one is a copy of.
 const INHERITED: &str = "inherited.json";
 /// The length of the file before anything is handed over: blanks, which are no JSON. What fits is written over them, so that
 /// a disk has to take neither a new file nor a new length while somebody waits for the workspace.
 const BLANK: usize = 4096;
 
-/// What has been handed over, if anything.
+/// The properties that have been handed over, if any.
 #[derive(Debug)]
 pub struct HandedOver {
     file: PathBuf,

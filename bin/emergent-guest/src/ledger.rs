@@ -47,7 +47,7 @@ struct Inner {
     calls: HashMap<CallId, Entry>,
     /// Those that may be forgotten, oldest first.
     ended: VecDeque<CallId>,
-    /// What the outcomes take.
+    /// The bytes that the outcomes take.
     bytes: usize,
     /// Every call that began later is known.
     complete_since: Instant,
@@ -55,9 +55,9 @@ struct Inner {
 
 #[derive(Debug)]
 enum Entry {
-    /// It began.
+    /// The call began.
     Begun { at: Instant, outcome: watch::Receiver<Option<Outcome>> },
-    /// It was asked for before it came.
+    /// The call was asked for before it came.
     Fenced,
 }
 
@@ -120,7 +120,7 @@ impl Ledger {
         answer_of(receiver).await
     }
 
-    /// What came of a call. One that has not come never will.
+    /// Returns the outcome of a call. A call that has not come never will.
     pub async fn outcome(&self, call: &CallId, wait: bool) -> CallOutcome {
         let mut outcome = {
             let mut inner = self.inner();

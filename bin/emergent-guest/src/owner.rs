@@ -1,4 +1,4 @@
-//! Whose state directory this is.
+//! The owner of the state directory.
 //!
 //! A workspace that is made from a snapshot begins with another's root file system, and so with the executions of
 //! that one: their ids would be taken and their output shown as its own. The directory says whose it is: what an

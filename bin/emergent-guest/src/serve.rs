@@ -48,7 +48,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Why the guest cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// It needs root's rights to make users' processes.
+    /// The guest needs root's rights to make users' processes.
     #[error("the guest must run as root inside the workspace")]
     NotRoot,
     /// A part of the set-up failed.
@@ -56,7 +56,7 @@ pub enum ServeError {
     Setup {
         /// Which part.
         step: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
@@ -233,7 +233,7 @@ fn prepare_directories(settings: &Settings) -> io::Result<()> {
     Ok(())
 }
 
-/// What concerns the process as a whole. Best effort: a sandbox that refuses some of it still works. Returns the limits
+/// Prepares the process as a whole. Best effort: a sandbox that refuses some of it still works. Returns the limits
 /// that commands get instead of the guest's own.
 fn prepare_process() -> Vec<Limit> {
     rustix::process::umask(Mode::from_raw_mode(0o022));

@@ -1,4 +1,4 @@
-//! What the workspace uses now: from its control group where that can be read, from `/proc` elsewhere.
+//! The workspace's present usage: from its control group where that can be read, from `/proc` elsewhere.
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! Who calls, and what the caller may do.
+//! The callers, and what each may do.
 //!
 //! Every call but the health probes and the pages carries `Authorization: Bearer emt_…`. The store keeps a SHA-256 of
 //! each secret. A token is found by that hash: what timing could tell of a lookup is about the hash of 256 random
@@ -52,7 +52,7 @@ impl<R> Caller<R> {
         self.token.project
     }
 
-    /// What the caller may do.
+    /// The caller's rights.
     pub fn scopes(&self) -> &[Scope] {
         &self.token.scopes
     }

@@ -31,7 +31,7 @@ const MCP_SERVERS: &str = "/api/v1/mcp/servers";
 /// After how many seconds a workspace of a dead server has found another, if one shares its engine.
 const TAKEN_OVER: u64 = 30;
 
-/// What a request is about.
+/// The subject of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum About<'a> {
     /// A workspace that only its server can do this with.
@@ -88,7 +88,7 @@ fn about<'a>(method: &Method, path: &'a str) -> About<'a> {
     }
 }
 
-/// What a path below a collection names, and what is to be done with it.
+/// Returns the name in a path below a collection, and the operation on what is named.
 fn one_of<'a>(collection: &str, path: &'a str) -> Option<(&'a str, Option<&'a str>)> {
     let rest = path.strip_prefix(collection)?.strip_prefix('/')?;
     Some(rest.split_once('/').map_or((rest, None), |(one, action)| (one, Some(action))))

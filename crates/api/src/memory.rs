@@ -1,4 +1,4 @@
-//! What a request holds in memory, from its body to the last byte of its answer.
+//! The account of what a request holds in memory, from its body to the last byte of its answer.
 
 use axum::{
     body::{Body, HttpBody as _},

@@ -21,7 +21,7 @@ pub use responses::{OnGuest, OnMcpServer, OnMcpServerFiles, OnSnapshot, OnWorksp
 /// The media type of a problem.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// What went wrong, as it is sent.
+/// A failure as it is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// The stable address of this kind of problem, relative to the server; a page there explains it.
@@ -33,7 +33,7 @@ pub struct Problem {
     /// The HTTP status.
     #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
-    /// What happened this time, and what to do next.
+    /// The details of this occurrence, and the caller's next step.
     pub detail: String,
     /// The fields that are to blame, where there are some.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -54,7 +54,7 @@ pub struct Problem {
 pub struct FieldError {
     /// The field, as a path such as `resource_limits.memory`.
     pub field: String,
-    /// What is wrong with it and what it takes.
+    /// The fault of the field and the values that it takes.
     pub message: String,
 }
 
@@ -131,7 +131,7 @@ impl Refusal {
         self.kind
     }
 
-    /// What is sent.
+    /// The problem that is sent.
     pub fn problem(&self) -> &Problem {
         &self.problem
     }

@@ -12,7 +12,7 @@ use crate::{
     validate::{InvalidField, idle, labels_are_fine, workspace_name_is_fine},
 };
 
-/// What to change of a workspace; what is left out stays as it is.
+/// The changes of a workspace that a caller asks for; an absent one leaves the workspace as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WorkspaceUpdate {
     /// Its name; `Some(None)` takes it away.
@@ -21,7 +21,7 @@ pub struct WorkspaceUpdate {
     pub labels: BTreeMap<String, Option<String>>,
     /// When it may be destroyed.
     pub expiry: Option<Expiry>,
-    /// What happens to it when nobody uses it.
+    /// The new policy for a workspace that nobody uses.
     pub idle: IdleRequest,
 }
 
@@ -60,7 +60,7 @@ impl Core {
         Ok(())
     }
 
-    /// What an update means for a workspace as it is.
+    /// Returns the change that an update means for a workspace as it is.
     fn change_of(&self, row: &WorkspaceRow, update: WorkspaceUpdate) -> Result<WorkspaceChange, ChangeError> {
         if let Some(Some(name)) = &update.name {
             workspace_name_is_fine(name)?;

@@ -42,7 +42,7 @@ pub enum NewWorkspaceError {
     Invalid {
         /// The field that is to blame, such as `limits.cpu`.
         field: String,
-        /// What it takes.
+        /// The values that the field takes.
         message: String,
     },
     /// The operator does not allow the image.
@@ -106,7 +106,7 @@ pub enum SnapshotUnusable {
     /// The project has no such snapshot.
     #[error("there is no such snapshot")]
     NotFound,
-    /// It is not ready.
+    /// The snapshot is not ready.
     #[error("the snapshot is in state {0}; only one that is ready can be used")]
     NotReady(SnapshotStateWord),
     /// Another server keeps it.
@@ -177,7 +177,7 @@ pub enum LeftoverError {
     /// Its provider is not part of this server.
     #[error("provider {0} is not part of this server")]
     NoProvider(ProviderKind),
-    /// It cannot become a workspace or a snapshot.
+    /// The leftover cannot become a workspace or a snapshot.
     #[error("it cannot be adopted: {reason}; copy what you need out of it, or remove it")]
     NotAdoptable {
         /// Why not.
@@ -205,9 +205,9 @@ pub enum TransitionError {
     WrongState {
         /// Its state.
         state: StateWord,
-        /// What was asked, such as `pause`.
+        /// The operation that was asked for, such as `pause`.
         operation: &'static str,
-        /// What to do.
+        /// The caller's next step.
         advice: &'static str,
     },
     /// There are as many workspaces in use as there may be.
@@ -237,7 +237,7 @@ pub enum TransitionError {
     /// The engine refused or did not answer.
     #[error("the engine could not {operation} the workspace")]
     Engine {
-        /// What was asked, such as `pause`.
+        /// The operation that was asked for, such as `pause`.
         operation: &'static str,
         /// The engine's error; [`OperationError::Unsupported`] when the provider cannot do this at all.
         #[source]
@@ -306,12 +306,12 @@ pub enum ChangeError {
         /// That workspace.
         holder: WorkspaceId,
     },
-    /// It would become something that cannot be.
+    /// The workspace would become something that cannot be.
     #[error("{field}: {message}")]
     Invalid {
         /// The field that is to blame, such as `labels`.
         field: String,
-        /// What it takes.
+        /// The values that the field takes.
         message: String,
     },
     /// The store failed.
@@ -333,7 +333,7 @@ pub enum CallError {
     WrongState {
         /// Its state.
         state: StateWord,
-        /// What to do.
+        /// The caller's next step.
         advice: &'static str,
     },
     /// Nothing may write in it before there is room.
@@ -345,7 +345,7 @@ pub enum CallError {
         /// When to try again.
         retry_after: Duration,
     },
-    /// It had to be started again first, and was not.
+    /// The workspace had to be started again first, and was not.
     #[error("the workspace was not running and could not be started again")]
     Restart(#[source] Box<TransitionError>),
     /// Somebody paused the workspace while a command ran, and nobody resumed it in the command's time.
@@ -386,9 +386,9 @@ pub enum WorkspaceEnd {
     Stopped,
     /// Somebody destroyed it, or its time was over.
     Destroyed,
-    /// It ended by itself, and is started again by the next call.
+    /// The workspace ended by itself, and is started again by the next call.
     Failed(ErrorReason),
-    /// It ended by itself, and is being started again.
+    /// The workspace ended by itself, and is being started again.
     Restarted,
 }
 
@@ -464,7 +464,7 @@ fn where_else(others: &[String]) -> String {
     }
 }
 
-/// What is said when all places of a kind are taken.
+/// Returns the message for a caller who finds all places of a kind taken.
 fn no_place(kind: ContainerKind, limit: u32) -> String {
     match kind {
         ContainerKind::AgentWorkspace => {

@@ -105,7 +105,7 @@ pub enum NoRoom {
     },
 }
 
-/// What is known of one engine's machine from one look to the next.
+/// The facts about one engine's machine that are kept from one look to the next.
 struct Guard {
     known: HashMap<WorkspaceId, Known>,
     counts: JoinSet<Counted>,
@@ -119,7 +119,7 @@ struct Guard {
     told: bool,
 }
 
-/// What is known of one sandbox.
+/// The facts about one sandbox that are kept from one look to the next.
 struct Known {
     seen: Seen,
     is_counting: bool,
@@ -148,7 +148,7 @@ struct Watched {
 // === impl Fullness ===
 
 impl Fullness {
-    /// What a row says of it.
+    /// Returns the fullness that a workspace's row tells.
     pub(crate) fn of(row: &WorkspaceRow) -> Option<Self> {
         match row.state {
             // Which of the two it is, the next count tells.

@@ -30,12 +30,12 @@ const RELIED_ON: Duration = Duration::from_secs(20);
 /// How often a record is looked at whose process may be alive.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What a process may do about another that held its server before.
+/// The right of a process over another that held its server before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TakeOver {
     /// Nothing: the engine's word is taken.
     Refused,
-    /// It takes the server over, unless the other process is alive.
+    /// The process takes the server over, unless the other process is alive.
     Wanted,
 }
 
@@ -53,7 +53,7 @@ pub enum TakeOver {
 pub struct NotHolder {
     /// Which provider's engine says so.
     pub provider: emergent_provider::ProviderKind,
-    /// Who holds it.
+    /// The record of the holder.
     pub record: Box<HolderRecord>,
     /// The other process has been seen to be alive.
     pub alive: bool,

@@ -115,7 +115,7 @@ impl Core {
         }
     }
 
-    /// What rests because nobody used it now rests by somebody's will.
+    /// Makes the rest of a workspace that nobody used a rest by somebody's will.
     async fn keep_at_rest(&self, entry: &Entry, situation: Situation) -> Result<(), TransitionError> {
         self.store.workspaces_note_idled(entry.id, false).await?;
         // Not within the match: the phase cannot be changed while it is borrowed.

@@ -40,7 +40,7 @@ pub(crate) struct InvalidField {
     pub(crate) message: String,
 }
 
-/// What the request leaves open, decided.
+/// The choices that the request leaves open, decided.
 pub(crate) struct Checked {
     pub(crate) image: ImageRef,
     pub(crate) limits: ResourceLimits,

@@ -1,4 +1,4 @@
-//! What the operator decides.
+//! The operator's decisions.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -20,7 +20,7 @@ pub const DEFAULT_TEMPLATE_SNAPSHOTS: u16 = 4;
 pub struct ManagerConfig {
     /// The base directory.
     pub base: PathBuf,
-    /// What machines may use in all.
+    /// The resources that machines may use in all.
     pub budget: Budget,
     /// How long a guest may take from the start of its machine to its first answer.
     pub boot_deadline: Duration,

@@ -30,16 +30,16 @@ pub enum SandboxError {
     Invalid {
         /// The field that has it.
         field: &'static str,
-        /// What is wrong with it and what it takes.
+        /// The fault of the field and the values that it takes.
         message: String,
     },
     /// There is something of this name already.
     #[error("{0}")]
     Taken(String),
-    /// It is in a state that does not allow this.
+    /// The sandbox is in a state that does not allow this.
     #[error("the sandbox is {}, and cannot {operation}; {}", phase.as_str(), way_out(*phase))]
     WrongState {
-        /// What was asked.
+        /// The operation that was asked for.
         operation: &'static str,
         /// Its state.
         phase: Phase,
@@ -64,7 +64,7 @@ pub enum SandboxError {
     /// A file of the host could not be used.
     #[error("{what} failed")]
     Io {
-        /// What was done.
+        /// The action that failed.
         what: &'static str,
         /// The system's error.
         #[source]
@@ -85,7 +85,7 @@ pub enum SandboxError {
     /// The VMM did not do what it was told.
     #[error("the VMM could not {operation}")]
     Vmm {
-        /// What it was told.
+        /// The operation that the machine was told.
         operation: &'static str,
         /// Its error.
         #[source]

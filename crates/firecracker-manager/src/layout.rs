@@ -23,7 +23,7 @@ use emergent_provider::SnapshotId;
 
 use crate::SandboxId;
 
-/// What a snapshot's directory is called until it is whole.
+/// The name of a snapshot's directory until it is whole.
 const PARTIAL: &str = "partial";
 
 /// The directories below one base.
@@ -40,7 +40,7 @@ impl Layout {
         Self { microvm: emergent_microvm::Layout::new(base) }
     }
 
-    /// What the drivers know of it.
+    /// The part of the layout that the drivers know.
     pub fn microvm(&self) -> &emergent_microvm::Layout {
         &self.microvm
     }

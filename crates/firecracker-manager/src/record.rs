@@ -33,10 +33,10 @@ const VERSION: u32 = 1;
 pub struct Record {
     version: u32,
     sandbox_id: Uuid,
-    /// What the caller calls it; a create with the same name resumes this sandbox.
+    /// The caller's name for the sandbox; a create with the same name resumes this sandbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace_id: Option<String>,
-    /// What it was made from.
+    /// The template that the sandbox was made from.
     pub template: String,
     /// Memory of the guest, in MiB.
     pub memory_mb: u32,
@@ -50,12 +50,12 @@ pub struct Record {
     /// How its root disk is written.
     #[serde(default)]
     pub root_format: RootFormat,
-    /// What it may reach.
+    /// The network that the sandbox may reach.
     pub network: NetworkWord,
     /// Whether the creator hands the guest over, and not this service.
     #[serde(default)]
     pub hand_over_later: bool,
-    /// What the creator wrote on it.
+    /// The creator's labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// When it was made.
@@ -80,7 +80,7 @@ pub struct Record {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// It is being made.
+    /// The sandbox is being made.
     Creating,
     /// Its machine runs.
     Ready,
@@ -92,11 +92,11 @@ pub enum Phase {
     Resuming,
     /// Its machine is being ended.
     Stopping,
-    /// It has its disks, and no machine runs.
+    /// The sandbox has its disks, and no machine runs.
     Stopped,
     /// A machine is being booted from its disks.
     Starting,
-    /// It is being removed.
+    /// The sandbox is being removed.
     Destroying,
 }
 
@@ -139,7 +139,7 @@ pub enum ReadError {
     /// The file cannot be read.
     #[error("the record cannot be read")]
     Io(#[from] io::Error),
-    /// It is not one of ours.
+    /// The file is no record of this program.
     #[error("the record is not one that this version writes")]
     Malformed(#[source] serde_json::Error),
     /// Another version wrote it, or it was copied from another sandbox.
@@ -147,7 +147,7 @@ pub enum ReadError {
     Foreign {
         /// Its version.
         version: u32,
-        /// Whose it says it is.
+        /// The sandbox that the record names.
         sandbox: Uuid,
     },
 }
@@ -179,7 +179,7 @@ impl Record {
         }
     }
 
-    /// Whose record it is.
+    /// The id of the record's sandbox.
     pub fn id(&self) -> SandboxId {
         self.sandbox_id.into()
     }

@@ -49,11 +49,11 @@ use crate::{
 #[derive(Clone)]
 pub struct Sandboxes(Arc<Inner>);
 
-/// What runs machines, put in from outside.
+/// The parts that run machines, put in from outside.
 pub struct Parts {
     /// The driver.
     pub vmm: Arc<dyn Vmm>,
-    /// What makes networks.
+    /// The maker of networks.
     pub network: Arc<dyn Interfaces>,
     /// Asked at each step.
     pub checkpoint: Checkpoint,
@@ -171,7 +171,7 @@ impl Sandboxes {
         self.0.vmm.probe().await
     }
 
-    /// What runs the machines.
+    /// The kind of the monitor that runs the machines.
     pub fn vmm_kind(&self) -> VmmKind {
         self.0.vmm.kind()
     }

@@ -23,7 +23,7 @@ const NAME_LIMIT: usize = 128;
 pub struct Template {
     /// Its root file system, only ever copied.
     pub root: PathBuf,
-    /// What it boots.
+    /// The kernel that the template boots.
     pub kernel: Kernel,
     /// The note about the kernel and the initial file system, with the SHA-256 of both.
     kernel_note: PathBuf,

@@ -25,11 +25,11 @@ use crate::{
     link::Link,
 };
 
-/// What most calls may take.
+/// The time that most calls may take.
 pub(crate) const USUAL: Duration = Duration::from_secs(60);
-/// What calls that go through many files may take.
+/// The time that calls may take that go through many files.
 pub(crate) const THOROUGH: Duration = Duration::from_secs(120);
-/// What a call that has nothing to do may take.
+/// The time that a call may take that has nothing to do.
 pub(crate) const QUICK: Duration = Duration::from_secs(10);
 
 /// How often a request that could not be sent is tried on a new connection.

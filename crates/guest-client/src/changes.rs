@@ -31,7 +31,7 @@ const BREAKS: u32 = 8;
 // === impl Guest ===
 
 impl Guest {
-    /// What came of a call that changes something. One that has not begun never will.
+    /// Returns the outcome of a call that changes something. A call that has not begun never will.
     ///
     /// # Errors
     /// As for every call here.
@@ -80,7 +80,7 @@ impl Guest {
         Err(broken)
     }
 
-    /// What came of a call whose body was a stream, and whose connection broke.
+    /// Returns the outcome of a call whose body was a stream, and whose connection broke.
     pub(crate) async fn came_of<T: DeserializeOwned>(
         &self,
         id: &CallId,

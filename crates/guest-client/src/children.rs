@@ -57,7 +57,7 @@ pub struct ChildInput {
     ended: watch::Receiver<Option<String>>,
 }
 
-/// What carries a child's input on.
+/// The driver that carries a child's input on.
 struct InputDriver {
     guest: Guest,
     id: ChildId,
@@ -134,7 +134,7 @@ impl Guest {
             .await
     }
 
-    /// What is kept of a child's standard error from an offset on, and where that begins.
+    /// Returns the kept part of a child's standard error from an offset on, and the offset at which that begins.
     pub async fn child_errors(&self, id: &ChildId, offset: u64) -> Result<(u64, Bytes), GuestCallError> {
         let query = OffsetQuery { offset: Some(offset) };
         let call = Call::get(routes::with_child(routes::CHILD_STDERR, id)).query(&query)?;

@@ -27,7 +27,7 @@ const WRITE_BUFFER: usize = 64 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_DEADLINE: Duration = Duration::from_secs(10);
 
-/// What a connection is for, which sets its windows.
+/// The purpose of a connection, which sets its windows.
 ///
 /// A stream's window is what its answer takes in memory while nobody reads it; whoever may leave one unread makes room
 /// for that first. A connection's window is far larger, so that such answers do not hold up the others.
@@ -50,9 +50,9 @@ pub(crate) struct Connection {
 
 /// Why a request got no answer.
 pub(crate) enum Lost {
-    /// It was never sent.
+    /// The request was never sent.
     Unsent,
-    /// It was sent.
+    /// The request was sent.
     Sent(hyper::Error),
 }
 

@@ -22,7 +22,7 @@ pub enum GuestCallError {
         execution_id: Option<ExecutionId>,
         /// The call, if it changes something; ask for its outcome.
         call_id: Option<CallId>,
-        /// What broke.
+        /// The cause of the interruption.
         #[source]
         source: Interruption,
     },
@@ -44,7 +44,7 @@ pub enum GuestCallError {
     Nonsense(String),
 }
 
-/// What broke under a call that had been sent.
+/// The causes that interrupt a call that has been sent.
 #[derive(Debug, thiserror::Error)]
 pub enum Interruption {
     /// The HTTP/2 connection or the call's stream on it.

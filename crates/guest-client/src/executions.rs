@@ -20,7 +20,7 @@ use crate::{
     limits,
 };
 
-/// What the guest may take for a command beyond the command's own time.
+/// The time that the guest may take for a command beyond the command's own.
 const MARGIN: Duration = Duration::from_secs(10);
 
 // === impl Guest ===

@@ -113,12 +113,12 @@ impl Guest {
         self.send_change(id, &path, bytes, async |_| Ok(())).await
     }
 
-    /// What stands at a path.
+    /// Describes the file or directory at a path.
     pub async fn stat(&self, query: &PathQuery) -> Result<FileInfo, GuestCallError> {
         Call::get(routes::FILE_STAT).query(query)?.for_json(&self.calls).await
     }
 
-    /// What stands in a directory.
+    /// Lists a directory.
     pub async fn list_files(&self, query: &PathQuery) -> Result<FileList, GuestCallError> {
         Call::get(routes::FILE_LIST).query(query)?.answers(limits::FILES).for_json(&self.calls).await
     }
@@ -244,7 +244,7 @@ fn content_range(answer: &Answer, size: u64) -> Option<(u64, u64)> {
     (last < total && last.checked_sub(first)?.checked_add(1)? == size).then_some((first, total))
 }
 
-/// Who has to act next in the sending of a body, and since when.
+/// The side that has to act next in the sending of a body, and since when.
 #[derive(Clone)]
 struct Progress(Arc<Mutex<Turn>>);
 

@@ -22,16 +22,16 @@ pub struct Form {
 /// A body that no file can be taken from.
 #[derive(Debug, thiserror::Error)]
 pub enum FormError {
-    /// It is of another kind, or does not say what separates its parts.
+    /// The body is of another kind, or does not say what separates its parts.
     #[error("send the file as it is, or as a form of the type multipart/form-data with a boundary, as `curl -F` does")]
     NotAForm,
-    /// It has no file.
+    /// The form has no file.
     #[error("the form has no file; name one, as in `curl -F file=@NAME`")]
     NoFile,
-    /// What comes before the file is too much.
+    /// The parts before the file are too much.
     #[error("a form has at most {FIELDS} fields of {FIELD_BYTES} bytes before its file")]
     TooMuch,
-    /// It cannot be read.
+    /// The form cannot be read.
     #[error("the form cannot be read")]
     Broken(#[source] multer::Error),
 }

@@ -57,7 +57,7 @@ impl Guest {
         self.bulk.close();
     }
 
-    /// What the guest said when a connection to it was last opened. Its `boot_id` changes when the guest restarts.
+    /// The guest's greeting on the newest connection to it. Its `boot_id` changes when the guest restarts.
     pub fn last_hello(&self) -> Option<Arc<Hello>> {
         self.calls.last_hello()
     }
@@ -70,7 +70,7 @@ impl Guest {
         Call::get(routes::HELLO).within(QUICK).for_json(&self.calls).await
     }
 
-    /// What the workspace uses now.
+    /// Returns the workspace's present usage.
     pub async fn usage(&self) -> Result<Usage, GuestCallError> {
         Call::get(routes::USAGE).within(QUICK).for_json(&self.calls).await
     }

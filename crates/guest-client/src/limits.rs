@@ -17,7 +17,7 @@ pub(crate) const GLOB: Limits = Limits::json(24 << 20, 2_000);
 pub(crate) const GREP: Limits = Limits::json(33 << 20, 200_000);
 /// A diff, ten thousand changed files, or a thousand commits.
 pub(crate) const GIT: Limits = Limits::json(33 << 20, 200_000);
-/// What a command has written, which is cut.
+/// The limits for the output of a command, which is cut.
 pub(crate) const BASH: Limits = Limits::json(2 << 20, 100);
 /// Two thousand executions.
 pub(crate) const EXECUTIONS: Limits = Limits::json(16 << 20, 100_000);
@@ -26,6 +26,6 @@ pub(crate) const FILES: Limits = Limits::json(33 << 20, 300_000);
 /// Children with their notes.
 pub(crate) const CHILDREN: Limits = Limits::json(16 << 20, 20_000);
 
-/// What one stream of bytes from a guest may have in memory while nobody reads it: its window, and what the connection
+/// The bytes that one stream from a guest may have in memory while nobody reads it: its window, and what the connection
 /// to the client takes ahead.
 pub(crate) const STREAM: usize = 320 * 1024;

@@ -51,7 +51,7 @@ struct Inner {
     failures: u32,
     /// Grows with every attempt, so that an old one's end is not taken for the new one's.
     attempt: u64,
-    /// What the guest said when it was last greeted.
+    /// The guest's newest greeting.
     hello: Option<Arc<Hello>>,
 }
 
@@ -94,7 +94,7 @@ impl Link {
         }
     }
 
-    /// What the guest said when it was last greeted.
+    /// The guest's newest greeting.
     pub(crate) fn last_hello(&self) -> Option<Arc<Hello>> {
         self.lock().hello.clone()
     }

@@ -20,10 +20,10 @@ use crate::{
 
 /// How often the stream is taken up again without one byte of progress.
 const TRIES: u32 = 5;
-/// What one stream may bring over the connection for calls before it goes on over the one for bulk.
+/// The bytes that one stream may bring over the connection for calls before it goes on over the one for bulk.
 const SMALL: u64 = 128 * 1024;
 
-/// What is wanted next of an execution's output.
+/// The place in an execution's output from which the reader wants to go on.
 struct Position {
     query: OutputQuery,
     received: u64,

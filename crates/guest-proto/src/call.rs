@@ -42,19 +42,19 @@ pub struct OutcomeQuery {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum CallOutcome {
-    /// It is under way, and will end whether or not anybody waits for it.
+    /// The call is under way, and will end whether or not anybody waits for it.
     Running,
-    /// It did what it was asked for.
+    /// The call did what it was asked for.
     Done {
         /// The body of its answer; null where that has none.
         answer: Value,
     },
-    /// It was refused or failed.
+    /// The call was refused or failed.
     Refused {
         /// Why.
         error: GuestError,
     },
-    /// It has not begun, and will not: when it comes now, it is refused.
+    /// The call has not begun, and will not: when it comes now, it is refused.
     NotBegun {
         /// The guest knows all calls of the last so many milliseconds. One that was sent earlier may have happened.
         known_for_ms: u64,

@@ -8,9 +8,9 @@ use crate::GuestPath;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct GuestError {
-    /// What kind of failure this is; stable, for programs.
+    /// The kind of the failure; stable, for programs.
     pub code: ErrorCode,
-    /// What happened and what to do next; for people and agents.
+    /// The failure in words, and the next step; for people and agents.
     pub message: String,
     /// The request field that is to blame, where one is.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! What the server and the guest say to each other.
+//! The messages of the server and the guest to each other.
 //!
 //! The guest serves HTTP/2 on every channel that is opened to it: its own stdio, its Unix socket behind `emergent-guest
 //! connect`, and in a virtual machine vsock and the [`port`]s of a serial bus. Requests and answers are JSON of the types in this crate, except raw file contents and
@@ -88,7 +88,7 @@ pub const AGENT_UID: u32 = 1000;
 /// Bytes of one output stream that a tool answer carries; more is cut from the middle and kept in a file.
 pub const OUTPUT_LIMIT: usize = 50 * 1024;
 
-/// What a command gets when the call names no `timeout_ms`, in milliseconds.
+/// The time that a command gets when the call names no `timeout_ms`, in milliseconds.
 pub const DEFAULT_TIMEOUT_MS: u64 = 120_000;
 
 /// The longest `timeout_ms` that is taken: a day.

@@ -1,4 +1,4 @@
-//! What the guest says of itself and of the workspace as a whole.
+//! The messages about the guest itself and about the workspace as a whole.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -25,7 +25,7 @@ fn yes() -> bool {
     true
 }
 
-/// What makes a sandbox somebody's workspace. Its `Debug` shows no value of the environment.
+/// The properties that make a sandbox somebody's workspace. The `Debug` form shows no value of the environment.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandOver {
     /// The environment of every command, besides the image's own. Values may be secrets.
@@ -65,7 +65,7 @@ impl fmt::Debug for WorkspaceDefaults {
     }
 }
 
-/// What a workspace uses, read inside it. A figure that this sandbox does not show is absent.
+/// The usage of a workspace, read inside it. A figure that this sandbox does not show is absent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Usage {
@@ -90,7 +90,7 @@ pub struct Usage {
     pub volume_bytes: Option<u64>,
     /// Milliseconds since the guest started.
     pub uptime_ms: u64,
-    /// What the guest cannot do now, and what to do about it; for people.
+    /// The guest's problem now, and its remedy; for people.
     #[serde(default)]
     pub problem: Option<String>,
 }

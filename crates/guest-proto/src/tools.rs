@@ -35,7 +35,7 @@ pub struct BashRequest {
     pub execution_id: Option<ExecutionId>,
 }
 
-/// What a command did.
+/// The result of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BashResult {
@@ -97,7 +97,7 @@ pub struct ReadRequest {
     pub byte_offset: Option<u64>,
 }
 
-/// What stands at the path.
+/// The contents of the path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -156,7 +156,7 @@ pub struct WriteRequest {
     pub expected_sha256: Option<Sha256Hex>,
 }
 
-/// What was written.
+/// The result of a write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WriteResult {
@@ -190,7 +190,7 @@ pub struct EditRequest {
     pub replace_all: bool,
 }
 
-/// What was replaced.
+/// The result of an edit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EditResult {
@@ -299,7 +299,7 @@ pub struct GitRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub path: Option<GuestPath>,
-    /// What to do.
+    /// The action to carry out.
     #[serde(flatten)]
     pub action: GitAction,
 }
@@ -309,11 +309,11 @@ pub struct GitRequest {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "action", rename_all = "snake_case", deny_unknown_fields)]
 pub enum GitAction {
-    /// What has changed, and where the branch stands.
+    /// The changes, and where the branch stands.
     Status {},
     /// The changes as a patch.
     Diff {
-        /// What is staged rather than what is not.
+        /// Whether to show the staged changes rather than the unstaged ones.
         #[serde(default)]
         staged: bool,
         /// Against this commit, branch or tag.
@@ -386,12 +386,12 @@ impl GitAction {
     }
 }
 
-/// What git said, structured.
+/// The result of an action, structured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "action", rename_all = "snake_case")]
 pub enum GitResult {
-    /// What has changed, and where the branch stands.
+    /// The changes, and where the branch stands.
     Status {
         /// The branch; absent when HEAD is detached.
         branch: Option<String>,
@@ -424,12 +424,12 @@ pub enum GitResult {
         /// git's summary.
         summary: String,
     },
-    /// What was sent.
+    /// The result of a push.
     Push {
         /// git's report.
         summary: String,
     },
-    /// What was brought.
+    /// The result of a pull.
     Pull {
         /// The commit of HEAD now.
         commit: String,

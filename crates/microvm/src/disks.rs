@@ -44,17 +44,17 @@ pub enum DiskError {
         program: &'static str,
         /// For which disk.
         path: PathBuf,
-        /// What it said.
+        /// The program's message.
         message: String,
     },
     /// A file could not be read or written.
     #[error("cannot {action} {}", path.display())]
     File {
-        /// What was to be done.
+        /// The action that failed.
         action: &'static str,
         /// With which file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },

@@ -39,10 +39,10 @@ pub enum ImageSource {
     Tree(PathBuf),
 }
 
-/// What an image is.
+/// The description of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Template {
-    /// What it is called here.
+    /// The image's name here.
     pub name: String,
     /// Where it came from, for people.
     pub source: String,
@@ -68,15 +68,15 @@ pub enum ImageError {
     Source {
         /// Which source.
         source_name: String,
-        /// What is wrong.
+        /// The fault of the image.
         reason: String,
     },
     /// Docker does not give the image away.
     #[error("docker {step} failed: {message}")]
     Docker {
-        /// What was asked.
+        /// The step that failed.
         step: &'static str,
-        /// What it said.
+        /// The program's message.
         message: String,
     },
     /// The file system could not be made.
@@ -85,17 +85,17 @@ pub enum ImageError {
     /// A file could not be read or written.
     #[error("cannot {action} {}", path.display())]
     File {
-        /// What was to be done.
+        /// The action that failed.
         action: &'static str,
         /// With which file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// What there is of an image before its file system is made.
+/// The parts of an image before its file system is made.
 struct Unpacked {
     tree: PathBuf,
     environment: Vec<(String, String)>,
@@ -180,7 +180,7 @@ fn note_file(layout: &Layout, name: &str) -> PathBuf {
     layout.rootfs().join(format!("{name}-rootfs.json"))
 }
 
-/// What the image will be known by; `None` for a tree, which would have to be read whole to know.
+/// Returns the hash by which the image is known; `None` for a tree, which would have to be read whole to know it.
 fn content(source: &ImageSource, bytes: u64, guest: &[u8]) -> Result<Option<String>, ImageError> {
     let origin = match source {
         ImageSource::Docker(image) => docker("inspect", &["image", "inspect", "--format", "{{.Id}}", image])?,

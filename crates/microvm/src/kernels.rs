@@ -32,7 +32,7 @@ pub enum KernelSource {
 /// A kernel that was imported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportedKernel {
-    /// What it is called here.
+    /// The kernel's name here.
     pub name: String,
     /// Where it came from, for people.
     pub source: String,
@@ -61,7 +61,7 @@ pub enum KernelError {
     Packing {
         /// The image.
         path: PathBuf,
-        /// What is wrong, and what to do.
+        /// The fault of the kernel, and the next step.
         reason: String,
     },
     /// A program that is needed failed.
@@ -69,17 +69,17 @@ pub enum KernelError {
     Program {
         /// Which program.
         program: &'static str,
-        /// What it said.
+        /// The program's message.
         message: String,
     },
     /// A file could not be read or written.
     #[error("cannot {action} {}", path.display())]
     File {
-        /// What was to be done.
+        /// The action that failed.
         action: &'static str,
         /// With which file.
         path: PathBuf,
-        /// What went wrong.
+        /// The cause of the failure.
         #[source]
         source: Cause,
     },

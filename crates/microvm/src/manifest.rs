@@ -1,4 +1,4 @@
-//! What was saved, so that nobody restores half of it, or something of another kind.
+//! The manifest of a saved machine, so that nobody restores half of it, or something of another kind.
 //!
 //! The manifest is written last, after everything that it speaks of is on the disk.
 
@@ -21,7 +21,7 @@ const FILE: &str = "manifest.json";
 /// Another number means other fields.
 const FORMAT: u32 = 1;
 
-/// What a machine was when it was saved.
+/// The description of a machine when it was saved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
     format: u32,
@@ -29,7 +29,7 @@ pub(crate) struct Manifest {
     vmm: String,
     /// Its version: the saved state of one is not promised to mean the same to another.
     version: String,
-    /// What carried the machine out, and on which processor where that shows inside.
+    /// The monitor's means of carrying the machine out, and the processor's name where that shows inside.
     processor: String,
     #[serde(flatten)]
     shape: Shape,

@@ -10,10 +10,10 @@ use std::{
 use rustix::{fs::SeekFrom, io::Errno};
 use serde::{Deserialize, Serialize};
 
-/// What is looked at as one: a file system's hole is of whole blocks.
+/// The bytes that are looked at as one: a file system's hole is of whole blocks.
 const BLOCK: usize = 4096;
 const ZEROES: [u8; BLOCK] = [0; BLOCK];
-/// What is read at a time.
+/// The bytes that are read at a time.
 const PIECE: usize = 256 * BLOCK;
 
 /// The length of a file, and a checksum of its contents where reading them costs no more than what is done with it anyway.

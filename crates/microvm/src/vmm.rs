@@ -104,11 +104,11 @@ pub trait Vmm: Send + Sync {
 pub enum Probe {
     /// A machine has been seen to boot.
     Works {
-        /// What carries it out.
+        /// The means by which the machine's instructions are carried out.
         acceleration: Acceleration,
         /// The monitor's version, as it says it.
         version: String,
-        /// What is weaker than it could be, for people: why it is emulated, for one.
+        /// The weaknesses of this machine, for people: why it is emulated, for one.
         warnings: Vec<String>,
     },
     /// No machine can be run.
@@ -118,7 +118,7 @@ pub enum Probe {
     },
 }
 
-/// What carries out a guest's instructions.
+/// The means by which a guest's instructions are carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Acceleration {
     /// The processor's virtualization, by KVM.

@@ -1,4 +1,4 @@
-//! What was done on a disk, in order, and what of it may be left when the power goes.
+//! The history of a disk, in order, and the parts of it that may be left when the power goes.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -15,13 +15,13 @@ use crate::contents::Contents;
 /// The directory that is mounted.
 pub(crate) const TOP: u64 = 1;
 
-/// What can be torn apart: less than this, a disk writes whole or not at all.
+/// The bytes that cannot be torn apart: a disk writes so many whole or not at all.
 const SECTOR: usize = 512;
 
 /// A moment in the history of a disk: so many things had been done.
 pub type Moment = usize;
 
-/// What an inode is.
+/// The kind of an inode, with its contents.
 #[derive(Debug, Clone)]
 pub(crate) enum Kind {
     File,
@@ -63,7 +63,7 @@ pub(crate) struct Name {
     pub(crate) inode: Option<u64>,
 }
 
-/// What is remembered of a disk.
+/// The memory of a disk.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct History {
     pub(crate) events: Vec<Event>,
@@ -72,7 +72,7 @@ pub(crate) struct History {
     pub(crate) begin: Moment,
 }
 
-/// What is on the disk.
+/// The files and directories on the disk.
 #[derive(Debug, Clone, Default)]
 struct Tree {
     files: HashMap<u64, Contents>,

@@ -23,7 +23,7 @@ use crate::{
 
 /// Nothing is known to the kernel but what it asks for.
 const FRESH: Duration = Duration::ZERO;
-/// What the disk says of its room, in blocks of 4 KiB.
+/// The room that the disk claims to have, in blocks of 4 KiB.
 const ROOM: u64 = 1 << 28;
 
 /// A disk that is mounted for as long as this lives.

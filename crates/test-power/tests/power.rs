@@ -10,13 +10,13 @@ use std::{
 use anyhow::{Result, ensure};
 use emergent_test_power::{Disk, Moment, cuts, run};
 
-/// What a program that replaces a file forgets.
+/// The omission of a program that replaces a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Forgets {
     Nothing,
     Contents,
     Name,
-    /// It writes the file in place.
+    /// The program writes the file in place.
     Atomicity,
 }
 

@@ -22,7 +22,7 @@ const IMAGES: [&str; 2] = ["emergent/workspace:latest", "emergent-guest-carrier:
 /// A channel for calls and one for bulk data.
 const CHANNELS: usize = 2;
 /// The files in servers' data directories.
-const DATA: [&str; 9] = [
+const DATA: [&str; 10] = [
     "bootstrap-token",
     "secret-key",
     "emergent.sqlite",
@@ -31,6 +31,7 @@ const DATA: [&str; 9] = [
     "log",
     "lock",
     "server-id",
+    "server-url",
     "server.lock",
 ];
 

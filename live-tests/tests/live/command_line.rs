@@ -41,14 +41,14 @@ async fn run(server: &Server, arguments: &[&str]) -> anyhow::Result<Output> {
     emergent(server, arguments)?.output().await.context("running emergent")
 }
 
-/// What it prints, where it succeeds.
+/// Returns the output of a command that must succeed.
 async fn done(server: &Server, arguments: &[&str]) -> anyhow::Result<String> {
     let output = run(server, arguments).await?;
     ensure!(output.status.success(), "{arguments:?}: {output:?}");
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// What it says, where it fails.
+/// Returns the message of a command that must fail.
 async fn refused(server: &Server, arguments: &[&str], status: i32) -> anyhow::Result<String> {
     let output = run(server, arguments).await?;
     ensure!(output.status.code() == Some(status), "{arguments:?}: {output:?}");

@@ -15,7 +15,7 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 const GUIDES: &str = "docs";
 /// A block that starts with this is run, unless a word behind it says what it needs that is not here.
 const SHELL: &str = "```sh";
-/// What such a block needs: an index of packages, a host that is prepared or changed, a build from source.
+/// The needs of such a block: an index of packages, a host that is prepared or changed, a build from source.
 const NEEDS: [&str; 3] = ["internet", "host", "build"];
 /// How long all blocks of a page may take.
 const DEADLINE: Duration = Duration::from_secs(200);

@@ -55,7 +55,7 @@ async fn files_are_read_written_and_edited(runtime: Runtime) -> anyhow::Result<(
     Ok(())
 }
 
-/// Whoever lost the answer of a change asks what came of it; one that has not come by then is not done any more.
+/// Asks for the outcome of changes whose answers were lost; one that has not come by then is not done any more.
 async fn outcomes(runtime: Runtime) -> anyhow::Result<()> {
     let subject = Subject::on(runtime).await?;
     let write = async |call: &str| {

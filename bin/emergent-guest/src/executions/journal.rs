@@ -1,4 +1,4 @@
-//! What survives a restart of the guest: one record when an execution starts and one when it ends.
+//! The journal, which survives a restart of the guest: one record when an execution starts and one when it ends.
 //!
 //! A thread of its own appends records, and never syncs them: losing the newest ones with the machine costs no more than
 //! calling an execution lost. A record that is not whole is passed over. On a full disk the guest goes on all the same:

@@ -30,7 +30,7 @@ pub struct Run {
     pub id: ExecutionId,
     /// The command, cut.
     pub command: String,
-    /// Who it runs as.
+    /// The user that the command runs as.
     pub user: RunAs,
     /// Marks its processes; none after a restart of the guest, when they are gone.
     pub mark: Option<u32>,
@@ -178,7 +178,7 @@ impl Run {
         }
     }
 
-    /// What its processes have in common.
+    /// The marks that the execution's processes have in common.
     pub fn family(&self) -> Family {
         let alive = matches!(*self.state.borrow(), State::Starting | State::Running);
         let variable = (self.user == RunAs::Root).then(|| format!("{ID_VARIABLE}={}", self.id));
@@ -232,7 +232,7 @@ impl Run {
         }
     }
 
-    /// What callers see. `directory` is where output is kept.
+    /// Describes the execution for callers. `directory` is where output is kept.
     pub fn describe(&self, directory: &Path) -> Execution {
         let state = match &*self.state.borrow() {
             State::Starting | State::Running | State::Failed(_) => ExecutionState::Running,

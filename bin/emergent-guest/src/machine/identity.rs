@@ -1,4 +1,4 @@
-//! What tells the machine from its copies: its host name, and the identity that programs find in `/etc/machine-id`.
+//! The marks that tell the machine from its copies: its host name, and the identity in `/etc/machine-id`.
 
 use std::{io, path::Path};
 

@@ -46,7 +46,7 @@ struct Breaking {
     broken: Arc<Mutex<Option<Remains>>>,
 }
 
-/// What is left of a channel that has broken: the guest's end, and what it was not given.
+/// The remains of a channel that has broken: the guest's end, and the bytes that the guest was not given.
 struct Remains {
     guest: UnixStream,
     late: Vec<u8>,

@@ -192,7 +192,7 @@ impl Client {
         self.answered(self.request(method, path, body).await).await
     }
 
-    /// What an answer says.
+    /// Reads the body of an answer.
     pub(crate) async fn answered<T: DeserializeOwned>(&self, response: Response<Incoming>) -> Result<T, GuestError> {
         let status = response.status();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();

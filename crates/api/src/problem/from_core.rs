@@ -1,4 +1,4 @@
-//! What the core refuses or fails at, as problems.
+//! The refusals and failures of the core, as problems.
 
 use std::time::Duration;
 
@@ -223,7 +223,7 @@ impl From<LeftoverError> for Refusal {
     }
 }
 
-/// What the taking of a snapshot answers when it has failed.
+/// Returns the answer of a request for a snapshot whose taking has failed.
 pub(crate) fn of_failed_snapshot(snapshot: &Snapshot) -> Option<Refusal> {
     let SnapshotState::Error { message } = &snapshot.state else { return None };
     let detail = format!("snapshot {} was not taken: {message}", snapshot.id);
@@ -356,7 +356,7 @@ impl From<Exhausted> for Refusal {
     }
 }
 
-/// What a create answers when the workspace that it made is in `error`.
+/// Returns the answer of a create whose workspace is in `error`.
 pub(crate) fn of_failed_create(workspace: &Workspace) -> Option<Refusal> {
     let WorkspaceState::Error { reason, message } = &workspace.state else { return None };
     let detail = format!("workspace {} was not made ({reason}): {message}", workspace.id);

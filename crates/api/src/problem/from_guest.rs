@@ -1,4 +1,4 @@
-//! What the guest refuses, as problems.
+//! The refusals of the guest, as problems.
 
 use emergent_guest_proto::{ErrorCode, GuestError};
 

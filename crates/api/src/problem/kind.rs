@@ -24,12 +24,12 @@ macro_rules! kinds {
                 match self { $(Self::$kind => StatusCode::$status,)+ }
             }
 
-            /// What it is, in a few words that do not change from one occurrence to the next.
+            /// The kind in a few words that do not change from one occurrence to the next.
             pub fn title(self) -> &'static str {
                 match self { $(Self::$kind => $title,)+ }
             }
 
-            /// What it means and what to do, for the page at its address.
+            /// The meaning of the kind and the caller's next step, for the page at its address.
             pub fn explanation(self) -> &'static str {
                 match self { $(Self::$kind => concat!($($doc, "\n",)+),)+ }
             }

@@ -29,23 +29,23 @@ pub(crate) struct CallName(pub(crate) CallId);
 /// The workspace and the call that the path names.
 struct CallPath(WorkspacePath, CallId);
 
-/// What came of a call.
+/// The outcome of a call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum CallReport {
-    /// It is under way. Ask again.
+    /// The call is under way. Ask again.
     Running,
-    /// It did what it was asked for.
+    /// The call did what it was asked for.
     Done {
         /// The body of its answer; null where that has none.
         answer: Value,
     },
-    /// It was refused or failed.
+    /// The call was refused or failed.
     Refused {
         /// Why.
         problem: Problem,
     },
-    /// It has not begun, and will not: when it comes now, it is refused.
+    /// The call has not begun, and will not: when it comes now, it is refused.
     NotBegun {
         /// The workspace knows all calls of the last so many milliseconds, at most those since it was started. A call
         /// that was sent earlier may have happened; nothing more comes of it.

@@ -56,7 +56,7 @@ pub(super) struct TargetQuery {
     /// Permission bits in octal, such as `755`; a file that is replaced keeps its own, a new one gets `644`.
     #[param(pattern = "^[0-7]{3,4}$")]
     mode: Option<String>,
-    /// Who owns the file: `agent` (uid 1000) or, where the workspace allows it, `root`.
+    /// The owner of the file: `agent` (uid 1000) or, where the workspace allows it, `root`.
     #[serde(default)]
     #[param(inline)]
     user: RunAs,

@@ -29,7 +29,7 @@ use crate::{
     state::ApiState,
 };
 
-/// What a path names a server by: its id or its name.
+/// The word by which a path names a server: its id or its name.
 pub(crate) struct McpServerPath(pub(crate) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for McpServerPath {

@@ -40,7 +40,7 @@ pub struct CreateToken {
     /// For people: what it is for.
     #[schema(min_length = 1, max_length = 200)]
     pub name: String,
-    /// What it allows; no more than the token that makes it.
+    /// The rights of the token; no more than those of the token that makes it.
     #[schema(min_items = 1)]
     pub scopes: Vec<ScopeName>,
     /// The hosted MCP servers that it may use, each as `server`, or as `server__tool` for one of its tools alone; all of
@@ -74,7 +74,7 @@ pub struct TokenView {
     pub name: String,
     /// The project whose rows it opens.
     pub project: String,
-    /// What it allows.
+    /// The rights of the token.
     pub scopes: Vec<ScopeName>,
     /// The hosted MCP servers that it may use, each as `server` or `server__tool`; null for all of the project's.
     pub mcp_servers: Option<Vec<String>>,
@@ -93,7 +93,7 @@ pub struct TokenView {
 pub struct TokenWithSecret {
     /// The token.
     pub token: TokenView,
-    /// What to send as `Authorization: Bearer …`. It cannot be shown again.
+    /// The secret to send as `Authorization: Bearer …`. It cannot be shown again.
     #[schema(pattern = "^emt_[A-Za-z0-9_-]{43}$")]
     pub secret: String,
 }

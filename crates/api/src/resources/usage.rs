@@ -1,4 +1,4 @@
-//! What a workspace uses now, and what it used before.
+//! The usage of a workspace, now and before.
 
 use axum::{Json, extract::State};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -22,7 +22,7 @@ use crate::{
 /// How much is shown of what a guest says does not work, in characters.
 const MOST_OF_PROBLEM: usize = 1_000;
 
-/// What a workspace uses now. The figures come from inside; the limits are the workspace's own.
+/// The present usage of a workspace. The figures come from inside; the limits are the workspace's own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Usage)]
 pub struct UsageView {
@@ -46,12 +46,12 @@ pub struct UsageView {
     pub disk_limit_bytes: u64,
     /// Milliseconds since the guest started.
     pub uptime_ms: u64,
-    /// What does not work inside now, and what to do about it: on a full disk, that executions cannot be recorded.
+    /// The problem inside now, and its remedy: on a full disk, that executions cannot be recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
-/// What a workspace used over a span of time.
+/// The usage of a workspace over a span of time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = UsageHistory)]
 pub struct UsageHistoryView {
@@ -59,13 +59,13 @@ pub struct UsageHistoryView {
     pub since: DateTime<Utc>,
     /// The end of the span.
     pub until: DateTime<Utc>,
-    /// What all samples in the span add up to.
+    /// The sums of all samples in the span.
     pub totals: UsageTotalsView,
     /// The samples, newest first; the newest 10,000 where there are more.
     pub samples: Vec<UsageSampleView>,
 }
 
-/// What samples add up to.
+/// The sums of samples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = UsageTotals)]
 pub struct UsageTotalsView {
@@ -79,7 +79,7 @@ pub struct UsageTotalsView {
     pub memory_byte_seconds: f64,
 }
 
-/// What a workspace used, as seen at one moment. The figures come from inside the workspace; none is taken for more
+/// The usage of a workspace at one moment. The figures come from inside the workspace; none is taken for more
 /// than its limits allow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = UsageSample)]

@@ -1,4 +1,4 @@
-//! Who may call.
+//! Tests of who may call.
 
 use axum::{
     body::Body,

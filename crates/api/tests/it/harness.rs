@@ -28,13 +28,13 @@ pub(crate) struct Api {
     pub(crate) store: Store,
     /// A token with both scopes.
     pub(crate) token: String,
-    /// What requests hold in memory.
+    /// The budget for the memory that requests hold.
     pub(crate) budget: Budget,
     router: Router,
     _directory: tempfile::TempDir,
 }
 
-/// What an answer says.
+/// The status, the headers and the body of an answer.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,

@@ -1,4 +1,4 @@
-//! What a request may cost: its body, its time, and how often it comes.
+//! Tests of a request's cost: its body, its time, and how often it comes.
 
 use std::{
     sync::{

@@ -1,4 +1,4 @@
-//! What the server offers over MCP itself: workspaces, and the endpoint for all hosted servers.
+//! Tests of the server's offers over MCP itself: workspaces, and the endpoint for all hosted servers.
 
 use std::time::Duration;
 

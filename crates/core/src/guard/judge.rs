@@ -8,18 +8,18 @@ const MARGIN: u64 = 8 << 20;
 /// How much a sandbox may grow while its machine's disk is nearly full.
 const GROWTH: u64 = 4 << 20;
 
-/// What is known of a sandbox's files.
+/// The facts about a sandbox's files that earlier looks have left.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// How much they took when the machine last had room.
     base: Option<u64>,
-    /// It was ended for its own limit, and its files are not below that again.
+    /// The sandbox was ended for its own limit, and its files are not below the limit again.
     over: Option<Over>,
-    /// It was ended for its machine's disk, which still has no room.
+    /// The sandbox was ended for its machine's disk, which still has no room.
     is_host_full: bool,
 }
 
-/// What is known of a sandbox that was ended for its own limit.
+/// The state of a sandbox that was ended for its own limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Over {
     /// The count that ended it went no further than it had to.
@@ -28,16 +28,16 @@ enum Over {
     Counted(u64),
 }
 
-/// What is to be done about it.
+/// The decision about a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Judgement {
-    /// It may write.
+    /// The sandbox may write.
     Fine,
-    /// It goes on as it is.
+    /// The sandbox goes on as it is.
     Unchanged,
-    /// It may not write.
+    /// The sandbox may not write.
     Full(Fullness),
-    /// It may not write, and does.
+    /// The sandbox may not write, and does.
     End(Fullness),
 }
 

@@ -1,4 +1,4 @@
-//! What is taken and what is refused.
+//! Tests of the requests that are taken and of those that are refused.
 
 use proptest::prelude::*;
 

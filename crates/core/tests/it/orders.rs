@@ -179,7 +179,7 @@ impl<'a> Race<'a> {
         .await;
     }
 
-    /// Whoever asked for the destruction was told that it is done, which it is, or that the store has failed.
+    /// Checks the answer to the destroy: the workspace is gone, as was told, or the store has failed.
     async fn was_told_the_truth(&self, order: &[Who]) {
         match self.destroyed.as_ref().map(|answer| answer.get().unwrap()) {
             Some(Ok(())) => {

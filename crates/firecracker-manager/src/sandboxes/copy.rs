@@ -37,7 +37,7 @@ const DATA: &str = "data.ext4";
 /// Marks the snapshot of a fork that is being made: nobody else asked for it.
 const FORK_LABEL: &str = "emergent.fork";
 
-/// What is known of a snapshot: `snapshot.json` beside its disks.
+/// The description of a snapshot: `snapshot.json` beside its disks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotInfo {
     version: u32,
@@ -47,9 +47,9 @@ pub struct SnapshotInfo {
     pub sandbox_id: uuid::Uuid,
     /// When it was taken.
     pub created_at: DateTime<Utc>,
-    /// It has the state of processes, besides the disks.
+    /// The snapshot has the state of processes, besides the disks.
     pub memory: bool,
-    /// What the sandbox was made from.
+    /// The template that the sandbox was made from.
     pub template: String,
     /// Memory of the guest, in MiB.
     pub memory_mb: u32,
@@ -57,19 +57,19 @@ pub struct SnapshotInfo {
     pub vcpu_count: u8,
     /// Size of the disk for `/workspace`, in MiB, and of the root file system where its template has less.
     pub disk_mb: u64,
-    /// What the sandbox may reach.
+    /// The network that the sandbox may reach.
     pub network: NetworkWord,
     /// How the root disk is written.
     #[serde(default)]
     pub root_format: RootFormat,
-    /// What the taker wrote on it.
+    /// The taker's labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// Bytes that the root disk takes on the host.
     pub root_bytes: u64,
     /// Bytes that the disk for `/workspace` takes on the host.
     pub workspace_bytes: u64,
-    /// What its disks were when they were put here. Snapshots of earlier versions have none.
+    /// The seals of the disks when they were put here. Snapshots of earlier versions have none.
     #[serde(default)]
     disks: BTreeMap<String, Seal>,
 }
@@ -81,7 +81,7 @@ pub struct NewSnapshot {
     pub id: Option<SnapshotId>,
     /// Keep the state of processes, too. Needs a sandbox that runs or is paused.
     pub memory: bool,
-    /// What the caller writes on it.
+    /// The caller's labels.
     pub labels: BTreeMap<String, String>,
 }
 
@@ -433,7 +433,7 @@ impl SnapshotInfo {
     }
 }
 
-/// What a file takes on the disk, in bytes.
+/// The bytes that a file takes on the disk.
 fn allocated(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::metadata(path).map(|metadata| metadata.blocks() * 512).unwrap_or(0)

@@ -20,7 +20,7 @@ use crate::{
     template,
 };
 
-/// What a create came to.
+/// The result of a create.
 enum Place {
     /// A new sandbox is to be made here. Its turn is taken before anybody else sees it, so that nobody takes one that is
     /// being made for one that was left half-made.

@@ -37,24 +37,24 @@ use crate::{
 
 /// The version of the file's form, and of what machines are made of.
 const VERSION: u32 = 3;
-/// What is known of a snapshot. Its time of change is that of its last use.
+/// The name of a snapshot's description. Its time of change is that of its last use.
 const NOTE: &str = "template.json";
 /// Its disks.
 const ROOT: &str = "rootfs.ext4";
 const DATA: &str = "data.ext4";
 
-/// What sandboxes have in common that may begin with the same machine. What else has to fit (the monitor's version, the
+/// The properties of sandboxes that may begin with the same machine. What else has to fit (the monitor's version, the
 /// processor, the length of every file) is in the manifest that the driver has written, and checks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Kind {
     version: u32,
     template: String,
-    /// What the template was made of.
+    /// The fingerprint of the files that the template was made of.
     fingerprint: String,
     memory_mb: u32,
     vcpu_count: u8,
     disk_mb: u64,
-    /// What the guest was told at its boot.
+    /// The limit of processes that the guest was told at its boot.
     pids: Option<u32>,
     has_network: bool,
     vmm: String,
@@ -65,7 +65,7 @@ pub(super) struct Kind {
 struct Note {
     kind: Kind,
     root_format: RootFormat,
-    /// What its disks were when they were put here.
+    /// The seals of the disks when they were put here.
     disks: BTreeMap<String, Seal>,
 }
 

@@ -16,7 +16,7 @@ use crate::{
     service::{Halt, Host, Process},
 };
 
-/// What a sandbox's processes remember in these tests.
+/// The memory of a sandbox's processes in these tests.
 const REMEMBERED: &str = "what only memory holds";
 
 /// A host with one sandbox that runs, and a manager that is about to be halted.

@@ -37,7 +37,7 @@ pub(crate) struct Monitor {
 
 struct Machine {
     state: MachineState,
-    /// What its processes remember, which only its memory holds.
+    /// The memory of the machine's processes, which is nowhere else.
     memory: String,
     /// The disk that it counts on.
     data: PathBuf,
@@ -103,7 +103,7 @@ impl Monitor {
         disk.write_all_at(&counted(number), COUNT_PLACE).unwrap();
     }
 
-    /// What the processes of a machine remember.
+    /// The memory of the processes of a machine.
     pub(crate) fn memory(&self, dir: &Path) -> Option<String> {
         let machines = self.lock();
         let machine = machines.get(dir).filter(|machine| machine.state == MachineState::Running)?;

@@ -127,7 +127,7 @@ impl Host {
         self.path("sandboxes").join(id.to_string())
     }
 
-    /// What stands in a directory below the base, sorted.
+    /// The names in a directory below the base, sorted.
     pub(crate) fn names(&self, below: &str) -> Vec<String> {
         let entries = std::fs::read_dir(self.path(below)).unwrap();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();

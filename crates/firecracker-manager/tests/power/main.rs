@@ -32,20 +32,20 @@ fn main() -> ExitCode {
     run(&[("what_was_answered_is_there_and_what_is_lost_is_named", sandboxes)])
 }
 
-/// What is known of a sandbox or snapshot from a moment on.
+/// The state of a sandbox or snapshot from a moment on, as answers have told it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
-    /// It is there.
+    /// The sandbox or snapshot is there.
     There,
-    /// It is paused, and has counted so far.
+    /// The sandbox is paused, and has counted so far.
     PausedAt(u64),
-    /// It is being changed, or removed.
+    /// The sandbox or snapshot is being changed, or removed.
     Changing,
     Leaving,
     Gone,
 }
 
-/// What was known when.
+/// The states that were known, with their moments.
 #[derive(Debug, Default)]
 struct Notes {
     sandboxes: HashMap<SandboxId, Vec<(Moment, Known)>>,
@@ -173,7 +173,7 @@ impl Notes {
     }
 }
 
-/// What was known last at a moment.
+/// The state that was known last at a moment.
 fn last(notes: &[(Moment, Known)], moment: Moment) -> Option<Known> {
     notes.iter().rfind(|(at, _)| *at <= moment).map(|(_, known)| *known)
 }

@@ -1,4 +1,4 @@
-//! What Firecracker is asked for, in the order in which it wants it.
+//! The requests to Firecracker, in the order in which it wants them.
 //!
 //! Everything is named relative to the machine's directory, in which the monitor runs: what is saved has these names in
 //! it, and means the files of the machine that is restored.

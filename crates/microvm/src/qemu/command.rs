@@ -11,7 +11,7 @@ pub(super) const CONSOLE_BYTES: usize = 64 * 1024;
 /// The name of the console, to QEMU.
 pub(super) const CONSOLE: &str = "console";
 
-/// What the machine does first.
+/// The way in which the machine begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Start {
     /// Boots its kernel.

@@ -1,4 +1,4 @@
-//! What a journal says of executions, when it is read.
+//! The executions that a journal knows when it is read.
 
 use std::{
     collections::HashMap,

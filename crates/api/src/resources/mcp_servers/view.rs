@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::request::{PackageRequest, RestartPolicyName, SharingName, VolumeName};
 
-/// What stands in place of a secret.
+/// The word in place of a secret.
 pub const REDACTED: &str = "<redacted>";
 
 /// Where a hosted server is in its life.
@@ -20,13 +20,13 @@ pub const REDACTED: &str = "<redacted>";
 pub enum McpState {
     /// On its way to running: its container is made, or its program has not answered yet.
     Starting,
-    /// It takes calls.
+    /// The server takes calls.
     Running,
     /// Its program ends, or does not answer, before it is ready; `message` says how, and when it is tried again.
     Failing,
-    /// It has crashed too often, and is started again after a while.
+    /// The server has crashed too often, and is started again after a while.
     BackingOff,
-    /// It has ended, and its restart policy leaves it so.
+    /// The server has ended, and its restart policy leaves it so.
     Stopped,
     /// Its container could not be made; `message` says why, and when that is tried again.
     Failed,
@@ -44,10 +44,10 @@ pub struct McpServerView {
     pub name: String,
     /// Where it is in its life.
     pub state: McpState,
-    /// What is to be said of that, such as `exited with 1 before it was ready; next try in 15 s`.
+    /// The reason for the state, such as `exited with 1 before it was ready; next try in 15 s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// It runs, its last calls have timed out, and it has answered nothing since they began.
+    /// The server runs, its last calls have timed out, and it has answered nothing since they began.
     pub unresponsive: bool,
     /// The path of its MCP endpoint (Streamable HTTP).
     pub endpoint: String,
@@ -69,9 +69,9 @@ pub struct McpServerView {
     /// The package that it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<PackageRequest>,
-    /// What happens when it ends by itself.
+    /// The restart policy for a server that ends by itself.
     pub restart_policy: RestartPolicyName,
-    /// Who shares a process.
+    /// The clients that share a process.
     pub sharing: SharingName,
     /// Its processes run as root inside.
     pub run_as_root: bool,
@@ -79,9 +79,9 @@ pub struct McpServerView {
     pub environment: BTreeMap<String, String>,
     /// Its volumes by name: the path inside for one of its own, or the workspace that it shares.
     pub volumes: BTreeMap<String, VolumeName>,
-    /// What it may use.
+    /// The resources that the server may use.
     pub resource_limits: McpLimits,
-    /// What it may reach.
+    /// The network that the server may reach.
     pub network: String,
     /// How long a call may take, in milliseconds.
     pub call_timeout_ms: u64,
@@ -96,9 +96,9 @@ pub struct McpServerView {
     pub processes: usize,
     /// The era of its protocol once that is known: `legacy` (2025-11-25 and older) or `modern` (2026-07-28).
     pub era: Option<String>,
-    /// What runs it, such as `runsc`.
+    /// The runtime, such as `runsc`.
     pub runtime: Option<String>,
-    /// What is weaker than asked for.
+    /// The protections that are weaker than asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// When it was registered.
@@ -107,7 +107,7 @@ pub struct McpServerView {
     pub updated_at: DateTime<Utc>,
 }
 
-/// What a hosted server may use.
+/// The resources that a hosted server may use.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct McpLimits {
     /// CPU cores.
@@ -143,7 +143,7 @@ pub struct McpServerList {
     pub items: Vec<McpServerView>,
 }
 
-/// What a server's processes have written on their standard error.
+/// The standard error of a server's processes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct McpLogs {
     /// Why it does not run, with what the installer of its package has said last.
@@ -156,7 +156,7 @@ pub struct McpLogs {
     pub last_exit: Option<McpExit>,
 }
 
-/// What one process has written on its standard error: the last 64 KiB.
+/// The standard error of one process: the last 64 KiB.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct McpLog {
     /// Names the process.

@@ -1,4 +1,4 @@
-//! What a caller sends to take or list snapshots, or to copy workspaces.
+//! The requests that take or list snapshots, or copy workspaces.
 
 use std::collections::BTreeMap;
 
@@ -45,10 +45,10 @@ pub struct ForkWorkspace {
     /// For people and programs, in place of the workspace's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// What each may use.
+    /// The resources that each copy may use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_limits: Option<RequestedLimits>,
-    /// What they may reach.
+    /// The network that the copies may reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
     /// Variables besides those that the workspace has, or in their place.

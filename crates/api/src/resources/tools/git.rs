@@ -65,7 +65,7 @@ impl<'de> Deserialize<'de> for Strict {
     }
 }
 
-/// What is wrong with an action's fields. `path` is a field of every action, which the action itself does not know.
+/// Describes the fault of an action's fields. `path` is a field of every action, which the action itself does not know.
 fn with_path(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let Some((field, known)) = message.rsplit_once("`, expected ").filter(|_| message.starts_with("unknown field"))

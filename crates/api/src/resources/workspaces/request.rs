@@ -1,4 +1,4 @@
-//! What a caller sends to make or list workspaces.
+//! The requests that make or list workspaces.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -41,7 +41,7 @@ pub struct CreateWorkspace {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<RequestedProvider>)]
     pub provider: Option<RequestedProvider>,
-    /// What the provider must be able to do; a provider that lacks any of it is not used.
+    /// The abilities that the provider must have; a provider that lacks any of them is not used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requirements: Option<RequirementsRequest>,
     /// An image such as `ubuntu:22.04`; left out: the server's default image, which has git and the usual tools.
@@ -52,10 +52,10 @@ pub struct CreateWorkspace {
     /// copied workspace's where they are left out; its environment comes along.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_id: Option<Uuid>,
-    /// What it may use; each limit that is left out is the server's default.
+    /// The resources that the workspace may use; each limit that is left out is the server's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_limits: Option<RequestedLimits>,
-    /// What it may reach; `outbound` when left out.
+    /// The network that the workspace may reach; `outbound` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
     /// Its environment, besides the image's own. Never shown again.
@@ -76,7 +76,7 @@ pub struct CreateWorkspace {
     )]
     #[schema(minimum = 1, maximum = 315_360_000)]
     pub expires_in_seconds: Option<u64>,
-    /// What happens to it when nobody uses it; each part that is left out is the server's default.
+    /// The policy for a workspace that nobody uses; each part that is left out is the server's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<RequestedIdle>,
 }
@@ -95,7 +95,7 @@ pub enum RequestedProvider {
     E2b,
 }
 
-/// What a provider must be able to do. What is left out is not asked for.
+/// The abilities that a provider must have. One that is left out is not asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(as = Requirements)]
@@ -113,7 +113,7 @@ pub struct RequirementsRequest {
     pub disk_quota: bool,
 }
 
-/// What a workspace is to use at most.
+/// The resources that a workspace may use at most.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RequestedLimits {

@@ -1,4 +1,4 @@
-//! What can be changed of a workspace while it lives.
+//! The changes of a workspace while it lives.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
 const MOST_TTL_DAYS: f64 = 3650.0;
 const MOST_TTL_SECONDS: u64 = 3650 * 24 * 60 * 60;
 
-/// What to change of a workspace. What is left out stays as it is.
+/// The changes of a workspace. A field that is left out stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateWorkspace {
@@ -43,7 +43,7 @@ pub struct UpdateWorkspace {
     )]
     #[schema(minimum = 0, maximum = 315_360_000)]
     pub expires_in_seconds: Option<u64>,
-    /// What happens to it when nobody uses it.
+    /// The policy for a workspace that nobody uses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<RequestedIdle>,
 }
