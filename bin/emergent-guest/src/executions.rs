@@ -130,7 +130,7 @@ impl Executions {
     /// Starts an execution, and returns when its program runs.
     ///
     /// # Errors
-    /// What is wrong with the order, `execution_exists`, or why no process could be made.
+    /// Orders that are invalid, `execution_exists`, and processes that could not be made.
     pub async fn start(self: &Arc<Self>, order: Order) -> Result<Arc<Run>, GuestError> {
         launch::check(&order.program, &order.variables)?;
         if order.timeout_ms.is_some_and(|timeout| !(1..=MAX_TIMEOUT_MS).contains(&timeout)) {

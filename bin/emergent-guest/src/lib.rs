@@ -1,7 +1,7 @@
 //! The daemon inside every workspace.
 //!
-//! It is PID 1 of the sandbox: it reaps every process, runs commands whose output outlives the caller, works on files
-//! with the agent's rights, and serves all of that as HTTP/2 on every channel that is opened to it.
+//! The daemon is PID 1 of the sandbox: it reaps every process, runs commands whose output outlives the caller, works on
+//! files with the agent's rights, and serves all of that as HTTP/2 on every channel that is opened to it.
 //!
 //! - [`args`]: the command line; [`serve`] and [`connect`]: the two things the program does; [`init`]: the first process
 //!   of a virtual machine, from its beginning to the machine's end.

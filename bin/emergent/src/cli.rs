@@ -44,12 +44,12 @@ pub(crate) use workspace::{
     Exit codes: 0 done, 1 failed, 2 wrong usage. `workspace exec` passes on the exit code of its command (128 + the \
     signal's number when a signal ended it), and ends with 125 when the command could not be run.")]
 pub(crate) struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-/// What to do.
+/// The commands of this program.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the server.
@@ -90,14 +90,14 @@ pub(crate) enum Command {
     /// Take in the kernels that microVMs boot.
     #[command(subcommand_required = true)]
     Kernel {
-        /// What to do.
+        /// The command to run.
         #[command(subcommand)]
         command: KernelCommand,
     },
     /// Make the root file systems that microVMs run from.
     #[command(subcommand_required = true)]
     Image {
-        /// What to do.
+        /// The command to run.
         #[command(subcommand)]
         command: ImageCommand,
     },
@@ -105,13 +105,13 @@ pub(crate) enum Command {
     Openapi,
 }
 
-/// What the client commands share.
+/// A client command, with the arguments that all client commands share.
 #[derive(Debug, Args)]
 pub(crate) struct WithServer<C: Subcommand> {
     /// Which server, and how to show its answers.
     #[command(flatten)]
     pub(crate) client: ClientArgs,
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub(crate) command: C,
 }

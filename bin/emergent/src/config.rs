@@ -39,7 +39,7 @@ pub(crate) struct Config {
     pub(crate) database: DatabaseUrl,
     /// How it is reached.
     pub(crate) http: HttpConfig,
-    /// What is logged.
+    /// The log's filter and format.
     pub(crate) log: LogConfig,
     /// The settings of the domain.
     pub(crate) core: CoreConfig,
@@ -55,7 +55,7 @@ pub(crate) struct Config {
     pub(crate) guest_path: Option<PathBuf>,
     /// How long calls under way get to end.
     pub(crate) shutdown_grace: Duration,
-    /// What was set and has no effect in this release; said in the log.
+    /// The variables that were set and have no effect in this release; the server logs them.
     pub(crate) without_effect: Vec<&'static str>,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct HttpConfig {
     pub(crate) peer_ca: Option<PathBuf>,
     /// How many connections there may be.
     pub(crate) connections: ConnectionLimits,
-    /// What requests may hold in memory, in bytes.
+    /// The memory that requests may hold, in bytes.
     pub(crate) memory_budget: usize,
 }
 
@@ -87,7 +87,7 @@ pub(crate) struct TlsFiles {
     pub(crate) key: PathBuf,
 }
 
-/// What is logged.
+/// The log's filter and format.
 #[derive(Debug, Clone)]
 pub(crate) struct LogConfig {
     /// Directives such as `info,emergent_core=debug`.
@@ -122,7 +122,7 @@ pub(crate) struct DockerSettings {
     pub(crate) require_isolation: Isolation,
     /// The network for workspaces that may reach the internet.
     pub(crate) network_name: Option<String>,
-    /// What workspaces may reach although it is private.
+    /// The address ranges that workspaces may reach although they are the host's or private.
     pub(crate) network_allow: Vec<IpNet>,
     /// Registries of private networks that projects' images may come from.
     pub(crate) private_registries: Vec<String>,

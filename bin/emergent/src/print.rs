@@ -15,7 +15,7 @@ use comfy_table::{Table, presets::NOTHING};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-/// What stands for a character that is not shown.
+/// The character in place of one that is not shown.
 const REPLACEMENT: &str = "\u{fffd}";
 
 /// Lines on standard output.

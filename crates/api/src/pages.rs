@@ -41,8 +41,8 @@ pub(crate) fn html(page: String) -> Response {
     (headers, page).into_response()
 }
 
-/// What answers here, and where to go on: a page for a browser, JSON for a program. Needs no token, and tells nothing
-/// that `/health` does not tell.
+/// Returns the program's name and release, and links to go on with: a page for a browser, JSON for a program. Needs no
+/// token, and tells nothing that `/health` does not tell.
 pub(crate) async fn root(headers: HeaderMap) -> Response {
     let version = env!("CARGO_PKG_VERSION");
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());

@@ -1,8 +1,8 @@
 //! Calls that change something. Each is sent under a name, so that it happens once or never: when the connection breaks
 //! under one, the client sends it again under the same name, and the guest answers with what came of the first.
 //!
-//! What came as a stream cannot be sent again; the client asks for its outcome, and the guest refuses it from then on
-//! if it has not begun.
+//! A call whose body is a stream cannot be sent again; the client asks for its outcome, and the guest refuses it from
+//! then on if it has not begun.
 
 use std::{sync::Arc, time::Duration};
 

@@ -5,7 +5,7 @@
 //! they break. Which calls are then repeated is written in `call.rs` and `changes.rs`: never one that could run something
 //! twice.
 //!
-//! Whatever comes from the guest is hostile: the length of answers, headers and frames is bounded, and so is the time
+//! Data from the guest is treated as hostile: the length of answers, headers and frames is bounded, and so is the time
 //! that each call waits. Dropping a call's future never ends what the call started inside.
 
 mod body;

@@ -4,8 +4,8 @@
 //!  manager (no privileges) ── JSON lines ──▶ helper (CAP_NET_ADMIN, nothing else) ──▶ kernel, nft
 //! ```
 //!
-//! Whoever connects is known by the kernel's word for their user, not by theirs. What the pool, the allowed ranges and
-//! the owners of interfaces are is said when the helper is started, and no client can change it.
+//! A client's user is the one that the kernel names, whatever the client says. The pool, the allowed ranges and the
+//! owners of interfaces are set when the helper is started, and no client can change them.
 
 mod privileges;
 

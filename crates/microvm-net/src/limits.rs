@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// The limits of a machine's traffic; `None` is no limit.
 ///
-/// Whoever has a limiter of its own (Firecracker) takes [`RateLimit::token_bucket`] and attaches without limits; for
-/// others (QEMU) the packet filter holds the machine to them.
+/// A VMM with a limiter of its own (Firecracker) takes [`RateLimit::token_bucket`], and its machine is attached without
+/// limits; for others (QEMU) the packet filter holds the machine to the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkLimits {

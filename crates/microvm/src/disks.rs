@@ -3,7 +3,8 @@
 //! A clone shares what it has with its original where the file system can do that. Where it cannot, QEMU's overlays do
 //! the same one level up, and otherwise everything but the holes is copied.
 //!
-//! What is made here is on the host's disk when it is said to be made: a power cut leaves no disk that is hollow.
+//! A new disk's contents are synced to the host's disk before the disk is reported as made: a power cut leaves no disk
+//! that is hollow.
 
 use std::{
     fs::{self, File, OpenOptions},

@@ -17,7 +17,7 @@ pub(crate) struct Identity {
     pub(crate) shape: Shape,
 }
 
-/// What has to be the same in the machine that is restored.
+/// The parts of a machine's specification that have to be the same in the machine that is restored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Shape {
     memory_mib: u32,

@@ -24,7 +24,7 @@ pub enum GoneReason {
     Unseen,
     /// The guest's kernel panicked.
     Panicked {
-        /// What the kernel said, cut to one line. A guest can write what it likes here.
+        /// The kernel's message, cut to one line. A guest can write what it likes here.
         message: String,
     },
 }

@@ -44,7 +44,8 @@ use crate::{
     volumes::{self, IN_TMP, Role, SandboxVolume},
 };
 
-/// What root keeps inside: enough for package managers, nothing that reaches the kernel's configuration.
+/// The capabilities that root keeps inside: enough for package managers, nothing that reaches the kernel's
+/// configuration.
 const CAPABILITIES: [&str; 6] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "KILL"];
 /// Guests are to be ended before what else runs on the host.
 const OOM_SCORE: i64 = 500;
@@ -247,7 +248,7 @@ impl<'a> Prepared<'a> {
         Owner { workspace: self.spec.workspace, server: self.parts.server, kind: self.spec.kind }
     }
 
-    /// Whose the sandbox is, and what it is made of.
+    /// Returns the container's labels: those of the sandbox's owner, and those that say what the sandbox is made of.
     fn labels(&self) -> HashMap<String, String> {
         self.owner().to_labels().into_iter().chain(self.spec.origin_labels()).collect()
     }
@@ -381,7 +382,7 @@ fn tasks(runtime: &Runtime, pids: i64, machine: Option<u64>) -> i64 {
     wanted.min(share).min(MOST_TASKS)
 }
 
-/// What is to be said where a sandbox may have fewer processes than was asked for.
+/// Returns the warning for a sandbox that may have fewer processes than was asked for.
 fn fewer_processes(runtime: &Runtime, spec: &SandboxSpec, machine: Option<u64>) -> Option<String> {
     let asked = i64::from(spec.limits.pids);
     let most = tasks(runtime, asked, machine);

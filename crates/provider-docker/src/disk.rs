@@ -1,7 +1,7 @@
 //! How much disk the files of a directory take, counted from outside of the sandbox that writes them.
 //!
-//! Whoever has root inside may change the tree meanwhile, so that nothing is looked up by a path: each directory is
-//! opened from the one above, and no link is followed.
+//! Processes with root's rights inside may change the tree meanwhile, so that nothing is looked up by a path: each
+//! directory is opened from the one above, and no link is followed.
 
 use std::{
     collections::HashSet,
@@ -22,14 +22,14 @@ const DEEPER: usize = 256;
 const UNCOUNTABLE: u64 = u64::MAX / 2;
 /// Taken by a further name of a file that is counted already.
 const NAME: u64 = 64;
-/// What a file takes at least: files without contents fill a file system, too.
+/// The least room that a file counts for: files without contents fill a file system, too.
 const LEAST: u64 = 4096;
 /// How many names cost nothing but the room that they take.
 const FREE_NAMES: u64 = 65_536;
-/// What each further name stands for, so that a tree within its limit is counted in bounded time: the part of a disk for
-/// which ext4 makes one file.
+/// The room that each further name counts for, so that a tree within its limit is counted in bounded time: the part of
+/// a disk for which ext4 makes one file.
 const ROOM_OF_NAME: u64 = 16 << 10;
-/// What the names of removed files begin with in the layers of images.
+/// The prefix by which a name in the layer of an image says that a file was removed.
 const MARK: &[u8] = b".wh.";
 /// How many files with several names are remembered, at most; the names of others count one by one.
 const REMEMBERED: usize = 100_000;
@@ -50,7 +50,7 @@ pub(crate) struct Count {
     names: u64,
     has_seen_any: bool,
     several_names: HashSet<(u64, u64)>,
-    /// It goes no further than this.
+    /// The charge above which the count goes no further.
     enough: u64,
 }
 
@@ -62,7 +62,7 @@ enum Walked {
     Through,
     /// The visitor has seen enough.
     CutShort,
-    /// It is too deep in too many places.
+    /// The directory is too deep in too many places.
     TooDeep,
 }
 
@@ -104,7 +104,8 @@ impl Count {
         self.has_seen_any.then_some(self.bytes)
     }
 
-    /// What counts towards a disk limit: the room that the files take, or that so many names stand for, whichever is more.
+    /// Returns the charge against a disk limit: the room that the files take, or that so many names count for,
+    /// whichever is more.
     pub(crate) fn charge(&self) -> Option<u64> {
         self.bytes().map(|bytes| bytes.max(self.names.saturating_sub(FREE_NAMES).saturating_mul(ROOM_OF_NAME)))
     }

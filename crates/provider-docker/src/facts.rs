@@ -1,4 +1,4 @@
-//! What is known of the engine itself: its version, architecture and runtimes.
+//! The engine's facts: its version, architecture and runtimes.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use emergent_provider::Isolation;
 /// The oldest API that is driven: Docker Engine 20.10's.
 const OLDEST_API: (u32, u32) = (1, 41);
 
-/// What is known of the engine itself.
+/// The engine's facts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Facts {
     /// Its release, such as `20.10.24`.
@@ -19,7 +19,7 @@ pub(crate) struct Facts {
     pub(crate) architecture: String,
     /// The processor cores of its machine.
     pub(crate) cores: Option<u32>,
-    /// What runs our containers.
+    /// The runtime of our containers.
     pub(crate) runtime: Runtime,
     /// Where it keeps their files, on its own machine.
     pub(crate) root_dir: Option<PathBuf>,
@@ -27,7 +27,7 @@ pub(crate) struct Facts {
     pub(crate) filters_calls: bool,
 }
 
-/// What runs our containers.
+/// A runtime of our containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Runtime {
     /// gVisor, under the name that it is registered by.
@@ -88,7 +88,7 @@ impl Runtime {
         }
     }
 
-    /// What is to be said where it is weaker than gVisor.
+    /// Returns the warning about a runtime that is weaker than gVisor; `gvisor` is the name that gVisor would have.
     pub(crate) fn warning(&self, gvisor: &str) -> Option<String> {
         match self {
             Self::Gvisor(_) => None,

@@ -1,5 +1,5 @@
-//! What the engine's machine has left, and what a sandbox takes of it. All of it is looked at in the machine's own file
-//! system, and so only where the engine runs on this machine.
+//! The room that the engine's machine has left, and the room that a sandbox takes of it. All of it is looked at in the
+//! machine's own file system, and so only where the engine runs on this machine.
 
 use std::{
     fs,
@@ -26,23 +26,24 @@ const CONTAINERS: [&str; 4] = [
     "/sys/fs/cgroup/pids/docker",
     "/sys/fs/cgroup/pids/system.slice",
 ];
-/// What the kernel writes into its log, before the control group, when one refuses its first task.
+/// The kernel's message, up to the control group's name, that a control group has refused a task for the first time.
 const FORK_REJECTED: &str = "fork rejected by pids controller in ";
 /// The most of the kernel's log that is read.
 const KERNEL_LOG: usize = 8 << 20;
-/// What the program of gVisor answers when its host refuses it something that it cannot do without.
+/// The exit code of gVisor's program when its host refuses it something that it cannot do without.
 const GVISOR_FAILED: i64 = 2;
 
 /// Where a sandbox keeps its files, and has its processes while it runs.
 pub(crate) struct Places {
     /// Its volumes, and the files that the engine keeps for it.
     roots: Vec<PathBuf>,
-    /// What it has changed of its image.
+    /// The directory with its changes to its image.
     layer: Option<PathBuf>,
     group: Option<PathBuf>,
 }
 
-/// What the machine has left; `None` where the engine runs elsewhere, or has not said where it keeps its files.
+/// Returns the room that the machine has left; `None` where the engine runs elsewhere, or has not said where it keeps
+/// its files.
 pub(crate) fn room(parts: &Parts) -> Option<HostRoom> {
     let facts = parts.known_facts().filter(|_| parts.engine.is_local())?;
     let disk = rustix::fs::statvfs(facts.root_dir.as_ref()?).ok()?;

@@ -1,4 +1,4 @@
-//! What the engine has, and what happens to it.
+//! The sandboxes and images that the engine has, and the events of its sandboxes.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -33,7 +33,7 @@ use crate::{
 /// Events so old are asked for, too: the engine lists a container as running for a moment after it has told its end.
 /// To hear of an event twice does no harm.
 const OVERLAP: TimeDelta = TimeDelta::seconds(15);
-/// What a process that SIGKILL ended leaves.
+/// The exit code of a process that SIGKILL ended.
 const KILLED: i64 = 137;
 
 #[async_trait]
@@ -236,14 +236,14 @@ async fn container(parts: &Parts, docker: &Docker, name: &str) -> Result<Option<
     }))
 }
 
-/// What a labelled volume without a container says.
+/// Describes a sandbox of which a labelled volume without a container is left.
 fn remains(volume: &Volume) -> Option<Observed> {
     let created_at = volume.created_at.as_deref().and_then(parse_time);
     let owner = Owner::from_labels(&volume.labels)?;
     Some(described(owner, &volume.labels, created_at, EngineState::Remains))
 }
 
-/// What is seen of a sandbox, but for the mark of a hand-over, which is not on what the labels are of.
+/// Describes a sandbox by its labels. The mark of a hand-over is on a volume of its own, and is not looked for here.
 fn described(
     owner: Owner,
     labels: &HashMap<String, String>,

@@ -42,7 +42,7 @@ const LABEL: &str = "probe";
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
 
-/// What is known of it.
+/// The probe: the name of its container, and its finding once there is one.
 pub(crate) struct RootProbe {
     container: String,
     state: Mutex<State>,
@@ -54,7 +54,7 @@ enum State {
     Known(Finding),
 }
 
-/// What a sandbox under the runtime has shown.
+/// The finding of the probe about the runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Finding {
     /// Files outside `/workspace` survive a stop.
@@ -78,7 +78,8 @@ impl RootProbe {
         !matches!(*self.lock(), State::Known(Finding::Lost))
     }
 
-    /// What is to be said of a runtime that refuses a flag which programs use, once that is known.
+    /// Returns the warning about a runtime that refuses a flag which programs use; `None` until the probe has found
+    /// that.
     pub(crate) fn refusal(&self) -> Option<&'static str> {
         let refuses = matches!(*self.lock(), State::Known(Finding::Kept { refuses_flag: true }));
         refuses.then_some(
@@ -102,7 +103,8 @@ impl RootProbe {
         }
     }
 
-    /// What is to be said of it, once it is known; asks if nobody has.
+    /// Returns the warning about a runtime that loses files outside `/workspace`; `None` until the probe has found
+    /// that. Starts the probe if nobody has.
     pub(crate) async fn warning(&self, parts: &Arc<Parts>, runtime: &Runtime) -> Option<String> {
         let Runtime::Gvisor(runtime) = runtime else { return None };
         let finished = {

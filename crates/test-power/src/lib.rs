@@ -8,7 +8,7 @@
 //! A program that maps files of the disk into its memory, as SQLite does, runs in a process of its own: whoever serves the
 //! disk would wait for itself.
 //!
-//! What a power cut leaves, stricter than any file system that is in use:
+//! The data that a power cut leaves; this is stricter than any file system that is in use:
 //!
 //! | | is there | may be there |
 //! | --- | --- | --- |

@@ -40,7 +40,7 @@ pub(super) struct Module {
     folder: PathBuf,
 }
 
-/// What one name in a module stands for.
+/// The meaning of one name in a module.
 pub(super) enum Name {
     /// A child module, by its place in [`Tree::modules`].
     Module(usize),

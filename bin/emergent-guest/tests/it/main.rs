@@ -1,6 +1,6 @@
 //! The guest as its callers see it: the real program as a child process, over its real channels.
 //!
-//! It needs root, as in a workspace; without, each test says that it is skipped.
+//! The tests need root, as in a workspace; without, each says that it is skipped.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test that cannot go on fails the test")]
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-/// What to do with files. Paths are relative to /workspace unless they begin with /.
+/// The commands for files in workspaces. Paths are relative to /workspace unless they begin with /.
 #[derive(Debug, Subcommand)]
 pub(crate) enum FilesCommand {
     /// List a directory, or show a file.
@@ -19,7 +19,7 @@ pub(crate) enum FilesCommand {
     Mv {
         /// Id, beginning of an id, or name.
         workspace: String,
-        /// What to move.
+        /// The file or directory.
         from: String,
         /// Its new path.
         to: String,
@@ -33,7 +33,7 @@ pub(crate) enum FilesCommand {
     },
 }
 
-/// What to remove.
+/// The files and directories to remove.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  emergent workspace files rm -r try build /tmp/cache")]
 pub(crate) struct RemoveFilesArgs {

@@ -6,29 +6,29 @@ use uuid::Uuid;
 
 use super::pair;
 
-/// What happens to a workspace that nobody uses.
+/// The action on a workspace that nobody uses, and the time until it.
 #[derive(Debug, Args)]
 pub(crate) struct IdleArgs {
-    /// What happens when nobody uses it; the next call resumes it.
+    /// The action when nobody uses the workspace; the next call resumes it.
     #[arg(long, value_enum, value_name = "ACTION")]
     pub(crate) idle: Option<Idle>,
-    /// Minutes without calls and running processes after which that happens.
+    /// Minutes without calls and running processes after which the action is taken.
     #[arg(long, value_name = "MINUTES")]
     pub(crate) idle_after: Option<f64>,
 }
 
-/// What is done with a workspace that nobody uses.
+/// An action on a workspace that nobody uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Idle {
     /// Nothing.
     None,
-    /// It is paused.
+    /// Pause the workspace.
     Pause,
-    /// It is stopped.
+    /// Stop the workspace.
     Stop,
 }
 
-/// What to change of a workspace.
+/// The changes to a workspace.
 #[derive(Debug, Args)]
 #[command(
     arg_required_else_help = true,
@@ -54,7 +54,7 @@ pub(crate) struct SetArgs {
     /// Seconds until it may be destroyed, from now; 0 for at once.
     #[arg(long, value_name = "SECONDS", conflicts_with = "ttl_days")]
     pub(crate) expires_in: Option<u64>,
-    /// What happens to it when nobody uses it.
+    /// The action on the workspace when nobody uses it.
     #[command(flatten)]
     pub(crate) idle: IdleArgs,
     /// Limits, which cannot be changed.
@@ -62,7 +62,7 @@ pub(crate) struct SetArgs {
     pub(crate) limits: FixedLimits,
 }
 
-/// What a workspace keeps from its creation on: taken here only to say so.
+/// Limits that a workspace keeps from its creation on. The command takes them only to refuse them with advice.
 #[derive(Debug, Args)]
 pub(crate) struct FixedLimits {
     #[arg(long, hide = true)]
@@ -75,14 +75,14 @@ pub(crate) struct FixedLimits {
     pub(crate) pids: Option<String>,
 }
 
-/// Who wants to hold a workspace.
+/// The workspace to hold, and its holder.
 #[derive(Debug, Args)]
 #[command(after_help = "Prints the session's id. Calls that carry it (--session, EMERGENT_SESSION) are refused once \
     another session holds the workspace; calls without it are an operator's.")]
 pub(crate) struct AttachArgs {
     /// Id, beginning of an id, or name.
     pub(crate) workspace: String,
-    /// Who it is, for people and other agents.
+    /// The holder's name, for people and other agents.
     #[arg(long, value_name = "NAME")]
     pub(crate) holder: String,
     /// The session's id, so that the command can be repeated.
@@ -101,11 +101,11 @@ pub(crate) struct AttachArgs {
 pub(crate) struct DetachArgs {
     /// Id, beginning of an id, or name.
     pub(crate) workspace: String,
-    /// What `attach` printed.
+    /// The session's id, which `attach` printed.
     pub(crate) session_id: Uuid,
 }
 
-/// Whose sessions to list.
+/// The workspace to list the sessions of.
 #[derive(Debug, Args)]
 pub(crate) struct SessionsArgs {
     /// Id, beginning of an id, or name.

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::pair;
 
-/// What to do with snapshots.
+/// The commands for snapshots.
 #[derive(Debug, Subcommand)]
 pub(crate) enum SnapshotCommand {
     /// Take a snapshot of a workspace; a workspace that runs stands still while its files are copied.

@@ -10,7 +10,7 @@ use super::{
     session::{AttachArgs, DetachArgs, IdleArgs, SessionsArgs, SetArgs},
 };
 
-/// What to do with workspaces. A workspace is named by its id, by the beginning of its id, or by its name.
+/// The commands for workspaces. A workspace is named by its id, by the beginning of its id, or by its name.
 #[derive(Debug, Subcommand)]
 pub(crate) enum WorkspaceCommand {
     /// Make a workspace, and wait until it is ready.
@@ -116,7 +116,7 @@ pub(crate) struct CreateArgs {
     /// Days until it may be destroyed; 0 for never.
     #[arg(long, value_name = "DAYS")]
     pub(crate) ttl_days: Option<f64>,
-    /// What happens to it when nobody uses it.
+    /// The action on the workspace when nobody uses it.
     #[command(flatten)]
     pub(crate) idle: IdleArgs,
     /// A word of your own: for 24 hours, a create that is repeated with it makes no second workspace.
@@ -227,7 +227,7 @@ pub(crate) enum User {
     Root,
 }
 
-/// What to copy.
+/// The source and the target of a copy.
 #[derive(Debug, Args)]
 #[command(
     after_help = "A path in a workspace is written WORKSPACE:PATH, relative to /workspace unless it begins with /. \
@@ -242,7 +242,7 @@ pub(crate) struct CopyArgs {
     pub(crate) to: String,
 }
 
-/// Whose output to show.
+/// The execution and the streams to show the output of.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit codes: 0 shown, 1 failed, or the execution was lost: its workspace ended under it.")]
 pub(crate) struct LogsArgs {

@@ -42,7 +42,7 @@ pub(crate) enum ClientError {
     Unreachable {
         /// Which server.
         server: String,
-        /// What failed. Its layers repeat each other; only the innermost is shown.
+        /// The failure. Its layers repeat each other; only the innermost is shown.
         source: reqwest::Error,
     },
     /// The server answered with a problem.
@@ -78,9 +78,9 @@ pub(crate) enum ClientError {
     /// More than one workspace or snapshot may be meant.
     #[error("{given:?} may mean {}; give one of these ids", .candidates.join(" or "))]
     Ambiguous {
-        /// What was given.
+        /// The id or name that was given.
         given: String,
-        /// What it may mean.
+        /// The ids that it may mean.
         candidates: Vec<String>,
     },
     /// The workspace was not ready in time, or failed.
@@ -90,13 +90,13 @@ pub(crate) enum ClientError {
         id: String,
         /// Its state.
         state: &'static str,
-        /// What is known, and what to do.
+        /// The reason, as far as it is known.
         reason: String,
     },
     /// A local file cannot be read or written.
     #[error("{what}")]
     Local {
-        /// What was tried, with the path.
+        /// The action that failed, with its path if it has one.
         what: String,
         /// The system's error.
         #[source]
@@ -110,13 +110,13 @@ pub(crate) enum ClientError {
     Advised {
         /// The failure.
         error: Box<ClientError>,
-        /// What to do next.
+        /// The next step.
         advice: String,
     },
 }
 
 impl ClientError {
-    /// What an answer that is no success says.
+    /// Returns the error of an answer that is no success.
     pub(crate) fn of_answer(status: u16, body: &[u8]) -> Self {
         match serde_json::from_slice::<Problem>(body) {
             Ok(problem) => Self::Problem(Box::new(problem)),

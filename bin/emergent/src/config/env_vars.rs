@@ -1,7 +1,7 @@
 //! Every environment variable of this program: its name, its default, what it takes, and what it means. The settings
 //! file has the same names (in either case) as its keys. `emergent serve --help` prints this list.
 
-/// Who reads a variable.
+/// The part of the program that reads a variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reader {
     /// `emergent serve`, from the environment, a file and flags.
@@ -19,13 +19,13 @@ pub(crate) struct Variable {
     pub(crate) name: &'static str,
     /// Its default, as people would write it; empty for none.
     pub(crate) default: &'static str,
-    /// What it takes, in words that complete "NAME takes …".
+    /// The values that it takes, in words that complete "NAME takes …".
     pub(crate) takes: &'static str,
-    /// What it means.
+    /// Its meaning.
     pub(crate) meaning: &'static str,
     /// Its value is a secret: never shown, not even when it is malformed.
     pub(crate) secret: bool,
-    /// Who reads it.
+    /// The part of the program that reads it.
     pub(crate) reader: Reader,
 }
 
@@ -70,9 +70,9 @@ variables! {
     Server WORKSPACE_DESTROYED_RETENTION_DAYS = "30", "a number of days above 0, at most 3650";
     /// Days for which workspaces and snapshots are kept that the engine has and no row accounts for.
     Server WORKSPACE_LEFTOVER_RETENTION_DAYS = "14", "a number of days above 0, at most 3650";
-    /// What happens to a workspace that nobody uses, when the request does not say. The next call resumes it.
+    /// The action on a workspace that nobody uses, when the request names none. The next call resumes it.
     Server WORKSPACE_IDLE_ACTION = "none", "none, pause or stop";
-    /// Minutes without calls and running processes after which that happens, when the request does not say.
+    /// Minutes without calls and running processes after which the action is taken, when the request does not say.
     Server WORKSPACE_IDLE_AFTER_MIN = "30", "a number of minutes from 0.02 to 525600";
     /// Warns, in the log, a metric and `GET …/capacity`, when this share of WORKSPACE_MAX_CONCURRENT is in use.
     Server WORKSPACE_ALERT_THRESHOLD_PCT = "80", "a whole number of percent from 1 to 100";
@@ -103,9 +103,9 @@ variables! {
     Server WORKSPACE_WARM_POOL_IMAGES = "", "image references separated by commas";
     /// The Docker network for workspaces that may reach the internet; made if it is missing. Empty: one of our own.
     Server WORKSPACE_NETWORK_NAME = "", "the name of a Docker network";
-    /// What workspaces may reach although it is the host or a private range.
+    /// Addresses that workspaces may reach although they are the host's or private.
     Server WORKSPACE_NETWORK_ALLOW = "", "address ranges separated by commas, such as 10.1.2.0/24";
-    /// What a workspace runs when the request does not say.
+    /// The image of requests that name none.
     Server WORKSPACE_DEFAULT_IMAGE = "emergent/workspace:latest", "an image reference such as ubuntu:22.04";
     /// The images that requests may name, and those of Docker's own that they may use although no project has pulled them.
     /// Empty: any that can be pulled.
@@ -135,11 +135,12 @@ variables! {
     Server WORKSPACE_FIRECRACKER_TOKEN(secret) = "", "an API key of at least 16 characters";
     /// Where microVMs of this server's own are kept, for the firecracker provider without a manager elsewhere.
     Server WORKSPACE_FIRECRACKER_DIR = "", "the absolute path of a directory";
-    /// What runs microVMs. `auto` is Firecracker where KVM works, else QEMU; `qemu-tcg` emulates even where KVM works.
+    /// The program that runs microVMs. `auto` is Firecracker where KVM works, else QEMU; `qemu-tcg` emulates even where
+    /// KVM works.
     Server WORKSPACE_FIRECRACKER_DRIVER = "auto", "auto, firecracker, qemu or qemu-tcg";
     /// Whether Firecracker is put into jails. `auto`: where the server is root's and there is a jailer on PATH.
     Server WORKSPACE_FIRECRACKER_JAILER = "auto", "auto, none, or the absolute path of the jailer";
-    /// What connects microVMs. `auto` is this process where it is root's, else nothing.
+    /// The process that connects microVMs. `auto` is this process where it is root's, else none.
     Server WORKSPACE_FIRECRACKER_NETWORK = "auto", "auto, none, or the absolute path of the network helper's socket";
     /// How many snapshots of templates are kept, for microVMs to begin with instead of booting; 0 for none.
     Server WORKSPACE_FIRECRACKER_TEMPLATE_SNAPSHOTS = "4", "a whole number from 0 to 1000";
@@ -192,9 +193,9 @@ variables! {
     Server EMERGENT_MCP_INSTALL_ENV_OF_PROJECTS(secret) = "", "PROJECT:NAME=VALUE separated by commas, such as team-red:NPM_TOKEN=npm_…";
     /// The guest binary that is put into workspaces. Empty: `emergent-guest` beside this program.
     Server EMERGENT_GUEST_PATH = "", "the path of a static executable";
-    /// What is logged.
+    /// The messages that are logged.
     Server EMERGENT_LOG = "info,sea_orm_migration=warn", "a level or directives, such as debug or info,emergent_core=debug";
-    /// How it is logged.
+    /// The format of the log.
     Server EMERGENT_LOG_FORMAT = "text", "text or json";
     /// Connections that the server has at once, if the limit on its file descriptors is twice as much. A new one displaces
     /// one that has nothing under way; a sixteenth is for this machine alone. One project has at most a quarter as many calls
@@ -202,7 +203,7 @@ variables! {
     Server EMERGENT_MAX_CONNECTIONS = "4096", "a whole number from 16 to 1000000";
     /// Connections that one address has at once, if it is not this machine's.
     Server EMERGENT_MAX_CONNECTIONS_PER_ADDRESS = "256", "a whole number from 1 to 1000000";
-    /// What the bodies and answers of requests under way may hold in memory; one project may hold three eighths of it.
+    /// Memory that the bodies and answers of requests under way may hold; one project may hold three eighths of it.
     Server EMERGENT_MEMORY_BUDGET = "192M", "an amount of bytes of at least 192M";
     /// Seconds that calls under way get to end when the server is told to stop.
     Server EMERGENT_SHUTDOWN_GRACE_SECONDS = "10", "a whole number of seconds from 0 to 600";
@@ -216,12 +217,12 @@ variables! {
     Manager FIRECRACKER_API_KEY(secret) = "", "at least 16 printable characters";
     /// Where the manager keeps kernels, templates, sandboxes and snapshots.
     Manager FIRECRACKER_DIR = "/var/lib/firecracker-workspaces", "the absolute path of a directory";
-    /// What runs the manager's machines. `auto` is Firecracker where KVM works, else QEMU; `qemu-tcg` emulates even where
-    /// KVM works.
+    /// The program that runs the manager's machines. `auto` is Firecracker where KVM works, else QEMU; `qemu-tcg`
+    /// emulates even where KVM works.
     Manager FIRECRACKER_DRIVER = "auto", "auto, firecracker, qemu or qemu-tcg";
     /// Whether Firecracker is put into jails. `auto`: where the manager is root's and there is a jailer on PATH.
     Manager FIRECRACKER_JAILER = "auto", "auto, none, or the absolute path of the jailer";
-    /// What connects the manager's machines. `auto` is this process where it is root's, else nothing.
+    /// The process that connects the manager's machines. `auto` is this process where it is root's, else none.
     Manager FIRECRACKER_NETWORK = "auto", "auto, none, or the absolute path of the network helper's socket";
     /// How many machines may run at once.
     Manager FIRECRACKER_MAX_RUNNING = "64", "a whole number from 1 to 10000";

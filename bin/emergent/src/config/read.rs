@@ -304,7 +304,7 @@ impl Reading<'_> {
 
     // --- One setting ---
 
-    /// What was given, unless it is empty, which is as good as nothing.
+    /// Returns the given value and its source. An empty value is as good as none.
     fn value(&self, variable: &Variable) -> Option<(String, Source)> {
         let (value, source) = self.settings.given(variable)?;
         (!value.is_empty()).then(|| (value.to_owned(), source.clone()))
@@ -321,7 +321,7 @@ impl Reading<'_> {
         }
     }
 
-    /// What was given, or the default. A malformed value is noted, and the default goes on in its place.
+    /// Returns the given value, or the default. A malformed value is noted, and the default goes on in its place.
     fn required<T>(&mut self, variable: &'static Variable, read: impl Fn(&str) -> Result<T, String>) -> T {
         self.optional(variable, &read).unwrap_or_else(|| match read(variable.default) {
             Ok(value) => value,
@@ -364,7 +364,7 @@ impl Reading<'_> {
         })
     }
 
-    /// What a workspace may have of memory or disk.
+    /// Reads the amount of memory or disk that a workspace may have, in bytes.
     fn size(&mut self, variable: &'static Variable) -> u64 {
         self.bytes(variable, 16 << 20, 1 << 50)
     }

@@ -56,12 +56,12 @@ impl DataLock {
         Ok(Self { _file: file, holder })
     }
 
-    /// What engines are told of this process.
+    /// Returns the description of this process for engines.
     pub(super) fn holder(&self) -> &Holder {
         &self.holder
     }
 
-    /// What the store is told of this process.
+    /// Returns the description of this process for the store.
     pub(super) fn identity(&self, url: Option<String>) -> ServerIdentity {
         let Holder { directory, boot, device, host, .. } = &self.holder;
         ServerIdentity { name: Some(host.clone()), url, holder: format!("{boot}:{device}:{directory}") }

@@ -1,4 +1,4 @@
-//! What the program says of itself.
+//! The help of the program and its commands.
 
 use crate::harness::{assert_snapshot, emergent, run};
 

@@ -1,8 +1,8 @@
 //! `/mcp`: all hosted servers that a token may use, as one MCP server.
 //!
-//! What goes to a server is a request to that server's own endpoint with the caller's token: who may use what, and
-//! which server of the installation hosts it, is decided there. Each token has a bridge of its own, so that nothing of
-//! one caller's is in another's reach.
+//! A request for a hosted server goes to that server's own endpoint with the caller's token. That endpoint decides who
+//! may use the server and its tools, and which server of the installation hosts it. Each token has a bridge of its own,
+//! so that nothing of one caller's is in another's reach.
 
 use std::{
     collections::HashMap,
@@ -119,7 +119,7 @@ struct Servers {
     project: ProjectId,
     of_project: Arc<ProjectServers>,
     allowed: Option<McpAllowList>,
-    /// What the token is sent as; another after it was rotated.
+    /// The `Authorization` header of the token's latest request; another after the token was rotated.
     authorization: Mutex<HeaderValue>,
 }
 

@@ -120,9 +120,9 @@ async fn get_mcp_server(
 
 /// Changes a hosted MCP server.
 ///
-/// What runs goes on where only `call_timeout_ms` or `restart_policy` changes. Else its processes are started again, and
-/// where the image, the package, volumes, limits, network or user change, its container is made anew; its volumes stay.
-/// Answers when it runs again, or is known not to; `state` says which.
+/// The server's processes go on where only `call_timeout_ms` or `restart_policy` changes. Else they are started again,
+/// and where the image, the package, volumes, limits, network or user change, the server's container is made anew; its
+/// volumes stay. Answers when the server runs again, or is known not to; `state` says which.
 #[utoipa::path(
     patch,
     path = "/api/v1/mcp/servers/{id}",

@@ -143,8 +143,9 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
 
 /// Makes a token. The secret is in the answer and nowhere else.
 ///
-/// It belongs to your own project, unless your token is of the server's `default` project and names another. A project has
-/// at most 1,000 tokens that work. Of those that were revoked or have expired, the newest 1,000 are listed.
+/// The token belongs to your own project, unless your token is of the server's `default` project and the request names
+/// another. A project has at most 1,000 tokens that work. Of those that were revoked or have expired, the newest 1,000
+/// are listed.
 #[utoipa::path(
     post,
     path = "/api/v1/tokens",

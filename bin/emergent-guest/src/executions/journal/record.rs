@@ -1,6 +1,7 @@
 //! A record of the journal: a line with the length, the checksum and the JSON of what it says.
 //!
-//! It begins and ends with a line break, so that a record of which only a part was written costs none of its neighbours.
+//! A record begins and ends with a line break, so that a record of which only a part was written costs none of its
+//! neighbours.
 
 use std::io::Write as _;
 

@@ -50,7 +50,7 @@ async fn leftovers(docker: &Docker) -> Check {
     }
 }
 
-/// What a server has in Docker, and the way there.
+/// Returns a client of Docker, and the containers, volumes and images that the server has made there.
 pub(super) async fn remains_of(config: &Config, server: ServerId) -> anyhow::Result<(Docker, Option<Remains>)> {
     let host = config.docker.host.as_deref().unwrap_or(DEFAULT_HOST);
     let (docker, _) = timeout(CALL_DEADLINE, connect(host)).await.context("Docker does not answer")??;
@@ -143,7 +143,7 @@ async fn gvisor(docker: &Docker, config: &Config, has_image: bool) -> Check {
     }
 }
 
-/// What a container under the runtime has shown.
+/// The outcome of the container that was started under the runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trial {
     /// Nothing special.

@@ -151,7 +151,7 @@ pub(super) async fn update(client: &Client, change: McpUpdateArgs, json: bool) -
     Ok(runs(&changed, json))
 }
 
-/// What the arguments ask for, with the volumes that are there already.
+/// Returns the request that the arguments describe. Their volumes are added to `volumes`, those that the server has.
 async fn request(
     client: &Client,
     what: McpSpecArgs,

@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(super) enum End {
     /// The execution has ended.
     Ended(Box<BashResult>),
-    /// It goes on, and was not to be followed.
+    /// The execution goes on, and was not to be followed.
     Running,
     /// Nobody reads this program's output any more.
     ReaderGone,

@@ -35,7 +35,7 @@ pub(super) async fn run(client: &Client, arguments: &SetArgs, json: bool) -> Res
     Ok(())
 }
 
-/// What the command line says of idling; `None` for nothing.
+/// Returns the idle settings of the command line; `None` if it has none.
 pub(super) fn idle(arguments: &IdleArgs) -> Option<RequestedIdle> {
     let idle = RequestedIdle { action: arguments.idle.map(IdleActionName::from), after_minutes: arguments.idle_after };
     (idle != RequestedIdle::default()).then_some(idle)

@@ -49,7 +49,7 @@ pub(super) fn faults(workspaces: &[WorkspaceView]) {
     }
 }
 
-/// What to do with a workspace that failed; `None` for one that did not.
+/// Returns the next step for a workspace that failed; `None` for one that did not.
 pub(super) fn what_next(workspace: &WorkspaceView) -> Option<String> {
     let id = workspace.id;
     Some(match workspace.error.as_ref()?.reason.as_str() {

@@ -1,4 +1,4 @@
-//! What the settings take.
+//! Tests of the values that the settings take.
 
 use std::ffi::OsString;
 

@@ -39,7 +39,7 @@ pub(super) struct Place {
     activity: Arc<Activity>,
 }
 
-/// What goes on on one connection.
+/// The requests of one connection: how many there are, and when the last one ended.
 pub(super) struct Activity {
     began: Instant,
     under_way: AtomicUsize,
@@ -47,7 +47,7 @@ pub(super) struct Activity {
     requests: AtomicU64,
     /// When the last of them ended, in milliseconds after the beginning.
     idle_since: AtomicU64,
-    /// It has to make room for another.
+    /// The signal that the connection has to make room for another.
     unwanted: CancellationToken,
 }
 
