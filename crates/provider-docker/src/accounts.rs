@@ -68,9 +68,13 @@ pub(crate) async fn check_running(parts: &Parts, container: &str) -> Result<(), 
         return Ok(());
     }
     let container = bounded(parts.engine.client().await?.inspect_container(container, None)).await?;
-    let root = container.graph_driver.and_then(|mut driver| driver.data.remove("MergedDir")).map(PathBuf::from);
-    let Some(root) = root else { return Ok(()) };
-    let look = move || FILES.into_iter().try_for_each(|file| look(&root, file));
+    let data = container.graph_driver.map(|driver| driver.data).unwrap_or_default();
+    // Also the layer alone: the whole is mounted, and may not be in the namespace of mounts of this process.
+    let roots = ["MergedDir", "UpperDir"].map(|root| data.get(root).map(PathBuf::from));
+    let look = move || {
+        let files = roots.iter().flatten().flat_map(|root| FILES.map(|file| (root, file)));
+        files.into_iter().try_for_each(|(root, file)| look(root, file))
+    };
     tokio::task::spawn_blocking(look).await.unwrap_or(Ok(())).map_err(EngineError::from)
 }
 
@@ -82,6 +86,8 @@ fn look(root: &std::path::Path, file: &'static str) -> Result<(), UnfitFile> {
     let stat = openat2(root, file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT)
         .and_then(|descriptor| fstat(&descriptor));
     match stat {
+        // The mark of a removed file in a layer.
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0 => Ok(()),
         Ok(stat) => judge(file, FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile, stat.st_size),
         // A kernel before Linux 5.6 cannot look without being led out.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::NOSYS) => Ok(()),

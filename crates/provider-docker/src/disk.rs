@@ -206,7 +206,7 @@ fn held_by(pid: &str) -> impl Iterator<Item = PathBuf> {
     let threads = entries(format!("/proc/{pid}/task").into()).collect::<Vec<_>>();
     // A thread's number leads to a place like a process's, which is not listed.
     let mut places = threads.iter().filter_map(|thread| thread.file_name()).map(|id| Path::new("/proc").join(id));
-    let memory = places.find(|place| rustix::fs::stat(&place.join("exe")).is_ok());
+    let memory = places.find(|place| rustix::fs::stat(place.join("exe")).is_ok());
     let mapped = memory.into_iter().flat_map(|place| entries(place.join("map_files")).chain([place.join("exe")]));
     let own = threads.into_iter().flat_map(|thread| entries(thread.join("fd")).chain([thread.join("cwd")]));
     mapped.chain(own)

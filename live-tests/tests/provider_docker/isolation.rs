@@ -27,7 +27,7 @@ pub(crate) fn cases() -> Vec<Case> {
 /// The engine's own process reads `/etc/passwd` and `/etc/group` of a container, without a bound.
 async fn accounts(runtime: Runtime) -> anyhow::Result<()> {
     let bench = Bench::new(runtime)?;
-    let name = |word: &str| format!("emergent-test-{word}:{}", WorkspaceId::generate());
+    let name = |word: &str| format!("accounts-{word}:{}", WorkspaceId::generate());
     let of_image = |image: &Image| {
         Ok::<_, anyhow::Error>(SandboxSpec { image: image.reference.parse()?, ..spec(NetworkPolicy::None)? })
     };
@@ -39,11 +39,15 @@ async fn accounts(runtime: Runtime) -> anyhow::Result<()> {
         ensure!(seen.unwrap_or_default() == user, "an exec reads nothing unless the container has a user");
         ensure!(sandbox.bash_as("id -u", RunAs::Root).await?.stdout.trim() == "0");
         sandbox.bash_as("cp /etc/passwd /etc/kept", RunAs::Root).await?;
-        for (unfit, told) in [
-            ("truncate -s 40M /etc/passwd", "bytes long"),
+        let mut all = vec![
             ("truncate -s 2M /etc/large; ln -s large /etc/passwd", "bytes long"),
-            ("mkfifo /etc/passwd", "no regular file"),
-        ] {
+            ("truncate -s 40M /etc/passwd", "bytes long"),
+        ];
+        // A pipe of gVisor's is in its memory, where the engine finds none.
+        if runtime == Runtime::Runc {
+            all.push(("mkfifo /etc/passwd", "no regular file"));
+        }
+        for (unfit, told) in &all {
             let put = sandbox.bash_as(&format!("rm /etc/passwd; {unfit}"), RunAs::Root).await?;
             ensure!(put.exit_code == Some(0), "{put:?}");
             let Err(error) = bench.provider.open(id).await else { bail!("{unfit}: a channel was opened") };
@@ -51,11 +55,9 @@ async fn accounts(runtime: Runtime) -> anyhow::Result<()> {
             ensure!(error.contains("/etc/passwd") && error.contains(told), "{unfit}: {error}");
         }
         bench.provider.stop(id).await.map_err(full)?;
-        let Err(error) = bench.provider.start(id).await else {
-            bail!("a sandbox with a pipe as its accounts was started")
-        };
+        let Err(error) = bench.provider.start(id).await else { bail!("{all:?}: the last one was left to the engine") };
         let error = format!("{:#}", full(error));
-        ensure!(error.contains("/etc/passwd") && error.contains("no regular file"), "{error}");
+        ensure!(error.contains("/etc/passwd") && all.last().is_some_and(|(_, told)| error.contains(told)), "{error}");
         bench.provider.destroy(id, &Unobserved).await.map_err(full)?;
     }
     // What stops and comes back with small files opens channels as before, whatever group it says that root has.
