@@ -23,7 +23,7 @@ use emergent_guest_proto::{
 };
 
 use self::child::Child;
-use crate::{executions::Executions, failure::invalid, process::launch, rights};
+use crate::{credentials, executions::Executions, failure::invalid, process::launch};
 
 /// How long a child has between SIGTERM and SIGKILL when the guest itself ends.
 const LAST_GRACE: Duration = Duration::from_secs(3);
@@ -175,7 +175,7 @@ async fn make(executions: Arc<Executions>, workdir: PathBuf, order: ChildOrder) 
     let ChildOrder { program, request } = order;
     // The descriptors belong to this runtime, so they are registered here; only the launch blocks.
     let (plan, inner) = child::Pipes::make().map_err(child::setup_failed)?;
-    let made = rights::blocking(move || inner.launch(executions.launcher(), &program, &workdir, request)).await?;
+    let made = credentials::blocking(move || inner.launch(executions.launcher(), &program, &workdir, request)).await?;
     Ok(Child::begin(made, plan))
 }
 

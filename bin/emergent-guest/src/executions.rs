@@ -34,6 +34,7 @@ use self::{
     table::Table,
 };
 use crate::{
+    credentials,
     failure::invalid,
     own_files,
     process::{
@@ -41,7 +42,6 @@ use crate::{
         reaper::Exit,
     },
     random::random_name,
-    rights,
 };
 
 /// The names of what executions keep in the state directory: the journal, and their output.
@@ -177,7 +177,7 @@ impl Executions {
             // At most 100 KiB that were written just now: not worth a thread.
             Some(logs) => Ok(summary::summarize(&run, ending, Some(&logs), &directory)),
             None => {
-                rights::blocking(move || {
+                credentials::blocking(move || {
                     let logs = Logs::open(&directory, &run.id);
                     Ok(summary::summarize(&run, ending, logs.as_ref(), &directory))
                 })
@@ -250,7 +250,7 @@ impl Executions {
         loop {
             interval.tick().await;
             let executions = Arc::clone(&self);
-            let enforced = rights::blocking(move || {
+            let enforced = credentials::blocking(move || {
                 let _cleaning = executions.cleaning();
                 let mut runs = executions.list();
                 runs.reverse();
@@ -267,7 +267,7 @@ impl Executions {
         let deadline = Instant::now() + LIMIT_PATIENCE;
         let made = loop {
             let (executions, starting, wanted) = (Arc::clone(&self), Arc::clone(&run), Arc::clone(&order));
-            let made = rights::blocking(move || executions.try_make(&starting, &wanted)).await;
+            let made = credentials::blocking(move || executions.try_make(&starting, &wanted)).await;
             match made {
                 Err(error) if error.code == ErrorCode::ResourceLimit && Instant::now() < deadline => {
                     tokio::time::sleep(LIMIT_RETRY).await;
@@ -349,7 +349,7 @@ impl Executions {
         *run.stdin.lock().await = None;
         let forgotten = self.table().finished(&run.id);
         if !forgotten.is_empty() {
-            let forget = rights::blocking(move || {
+            let forget = credentials::blocking(move || {
                 self.forget(forgotten);
                 Ok(())
             });

@@ -13,12 +13,12 @@ use crate::{
     account::{Account, Accounts},
     args::Settings,
     children::Children,
+    credentials,
     executions::Executions,
     file_locks::{FileLocks, LockKey},
     hand_over::HandedOver,
     ledger::Ledger,
     machine::restored::Machine,
-    rights,
     tree_size::Tree,
 };
 
@@ -123,7 +123,7 @@ impl Guest {
         &self,
         job: impl FnOnce() -> Result<T, GuestError> + Send + 'static,
     ) -> Result<T, GuestError> {
-        rights::with(&self.accounts.agent, job).await
+        credentials::with(&self.accounts.agent, job).await
     }
 
     /// Changes files with the rights of an account, while no other call changes them. `find` tells their locks, and what
@@ -138,7 +138,7 @@ impl Guest {
         change: impl FnOnce(F) -> Result<T, GuestError> + Send + 'static,
     ) -> Result<T, GuestError> {
         let locks = Arc::clone(&self.file_locks);
-        let at_once = rights::with(account, move || {
+        let at_once = credentials::with(account, move || {
             let (keys, found) = find()?;
             match locks.try_lock(&keys) {
                 Some(_guard) => change(found).map(Ok),
@@ -150,7 +150,7 @@ impl Guest {
             // Waits without a thread.
             Err((keys, found, change)) => {
                 let guard = self.file_locks.lock(&keys).await;
-                rights::with(account, move || {
+                credentials::with(account, move || {
                     let _guard = guard;
                     change(found)
                 })

@@ -1,7 +1,7 @@
 //! Processes: their start, their end, and their termination.
 
+pub mod group_tags;
 pub mod launch;
-pub mod mark;
 pub mod preload;
 pub mod reaper;
 pub mod signal;

@@ -32,7 +32,7 @@ use crate::{
     http,
     machine::restored::Machine,
     own_files, owner,
-    process::{launch::Launcher, mark::Marks, preload::Preload, reaper::Reaper, spawn::Limit},
+    process::{group_tags::GroupTags, launch::Launcher, preload::Preload, reaper::Reaper, spawn::Limit},
     random::random_name,
     resolver,
     tools::git::identity,
@@ -106,7 +106,7 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
     let launcher = Launcher {
         reaper,
         accounts: Arc::clone(&accounts),
-        marks: Marks::of_namespace(seed),
+        marks: GroupTags::of_namespace(seed),
         preload,
         limits,
         agent_limits: settings.nproc.map(Limit::processes).into_iter().collect(),

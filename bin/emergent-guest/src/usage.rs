@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use emergent_guest_proto::{GuestError, Usage};
 
-use crate::{failure, guest::Guest, rights};
+use crate::{credentials, failure, guest::Guest};
 
 const CGROUP: &str = "/sys/fs/cgroup";
 
@@ -22,7 +22,7 @@ pub async fn measure(guest: &Guest) -> Result<Usage, GuestError> {
     let volumes = [guest.settings.owned.as_slice(), &guest.settings.volumes].concat();
     let volume_bytes = if volumes.is_empty() { None } else { guest.volumes.bytes(&volumes).await };
     let problem = guest.executions.problem();
-    rights::blocking(move || {
+    credentials::blocking(move || {
         let disk =
             rustix::fs::statvfs(&workspace).map_err(|error| failure::at(&workspace, "measure", &error.into()))?;
         let group = Path::new(CGROUP);

@@ -6,7 +6,7 @@ mod events;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use emergent_api::problem::ProblemKind;
+use emergent_api::http::problem::ProblemKind;
 use futures::Stream;
 use reqwest::{Certificate, Method, RequestBuilder, Response, Url, header};
 use serde::{Serialize, de::DeserializeOwned};

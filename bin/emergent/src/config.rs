@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use emergent_api::rates::RateLimit;
+use emergent_api::http::rates::RateLimit;
 use emergent_core::CoreConfig;
 use emergent_firecracker_manager::Host;
 use emergent_mcp_hosting::{InstallVariable, SecretKey};

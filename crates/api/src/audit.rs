@@ -8,8 +8,8 @@
 //! | fact | source |
 //! | --- | --- |
 //! | caller | the extractor of the token |
-//! | arguments | the extractors of bodies and queries, through [`Check::arguments`](crate::check::Check::arguments) |
-//! | problem | [`Refusal`](crate::problem::Refusal), with the answer |
+//! | arguments | the extractors of bodies and queries, through [`Check::arguments`](crate::http::check::Check::arguments) |
+//! | problem | [`Refusal`](crate::http::problem::Refusal), with the answer |
 //! | time-out of a command | the handlers of commands |
 
 mod actions;
@@ -32,13 +32,16 @@ use uuid::Uuid;
 
 pub(crate) use actions::Actions;
 pub use arguments::Arguments;
-pub(crate) use note::Note;
+pub(crate) use note::CallFacts;
 
 use self::{
     body::{Counted, Watched},
     pending::Pending,
 };
-use crate::{observe::RequestId, problem::ProblemKind, state::ApiState};
+use crate::{
+    http::{observe::RequestId, problem::ProblemKind},
+    state::ApiState,
+};
 
 /// The header that names the caller's session.
 pub(crate) const SESSION: HeaderName = HeaderName::from_static("emergent-session");
@@ -51,7 +54,7 @@ pub(crate) async fn audit(State(state): State<ApiState>, mut request: Request, n
     let id = request.extensions().get::<RequestId>().map(|id| id.0.clone());
     let origin = Origin::request(id, session(&request));
     let workspaces = state.workspaces();
-    let note = Note::new(origin.clone(), workspaces.config().audit.arguments);
+    let note = CallFacts::new(origin.clone(), workspaces.config().audit.arguments);
     let bytes_in = Arc::new(AtomicU64::new(0));
     let workspace = workspace(request.uri().path());
     let audit = workspaces.audit().clone();

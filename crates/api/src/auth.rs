@@ -31,9 +31,11 @@ pub(crate) use session::document as document_sessions;
 
 use self::binding::Binding;
 use crate::{
-    audit::Note,
-    problem::{ProblemKind, Refusal},
-    rates::Counted,
+    audit::CallFacts,
+    http::{
+        problem::{ProblemKind, Refusal},
+        rates::Counted,
+    },
     state::ApiState,
 };
 
@@ -41,7 +43,7 @@ use crate::{
 /// nothing of a request is looked at before its token is.
 pub struct Caller<R> {
     token: Grant,
-    note: Note,
+    note: CallFacts,
     binding: Binding,
     requirement: PhantomData<fn() -> R>,
 }
@@ -95,7 +97,7 @@ impl<R> Caller<R> {
     }
 
     /// Tells the audit of this call.
-    pub(crate) fn note(&self) -> &Note {
+    pub(crate) fn note(&self) -> &CallFacts {
         &self.note
     }
 
@@ -130,7 +132,7 @@ impl<R: Requirement> FromRequestParts<ApiState> for Caller<R> {
         if parts.extensions.get::<Counted>().is_none() {
             state.rates().admit(token.project)?;
         }
-        let note = parts.extensions.get::<Note>().cloned().unwrap_or_default();
+        let note = parts.extensions.get::<CallFacts>().cloned().unwrap_or_default();
         note.caller(&token);
         let binding = parts.extensions.get::<Binding>().cloned().unwrap_or_default();
         binding.to(token.clone());

@@ -13,14 +13,14 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use emergent_budget::Account;
-use emergent_core::{Peer, ServerRow, Whereabouts, WorkspaceId};
+use emergent_core::{Peer, ServerRow, WorkspaceId, WorkspaceOwner};
 use emergent_mcp_hosting::HostingError;
 
 pub use relay::{Peers, UnusableAuthority};
 
 use crate::{
     auth::token_of,
-    problem::{ProblemKind, Refusal},
+    http::problem::{ProblemKind, Refusal},
     state::ApiState,
 };
 
@@ -96,9 +96,9 @@ fn one_of<'a>(collection: &str, path: &'a str) -> Option<(&'a str, Option<&'a st
 
 /// The other server to ask about a workspace; `None` to answer here.
 async fn driver_of(state: &ApiState, id: WorkspaceId, headers: &HeaderMap) -> Result<Option<ServerRow>, Refusal> {
-    let Peer { server, project } = match state.workspaces().whereabouts(id).await? {
-        Whereabouts::Here => return Ok(None),
-        Whereabouts::Elsewhere(peer) => *peer,
+    let Peer { server, project } = match state.workspaces().locate_owner(id).await? {
+        WorkspaceOwner::Here => return Ok(None),
+        WorkspaceOwner::Elsewhere(peer) => *peer,
     };
     // Where a workspace is, is told to those alone who may see it; what others are told is the handler's to say.
     if !token_of(headers, state).await.is_ok_and(|token| token.project == project) {

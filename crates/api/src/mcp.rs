@@ -24,10 +24,12 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use self::gateway::Gateways;
 use crate::{
     auth::{Caller, NeedsMcp},
-    extract::read_all,
     forward,
-    observe::Verbatim,
-    problem::{ProblemKind, Refusal},
+    http::{
+        extract::read_all,
+        observe::Verbatim,
+        problem::{ProblemKind, Refusal},
+    },
     resources::mcp_servers::call_mcp_server,
     state::ApiState,
 };

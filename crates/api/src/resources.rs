@@ -6,6 +6,7 @@ pub mod files;
 pub mod health;
 pub mod leftovers;
 pub mod mcp_servers;
+pub(crate) mod params;
 pub mod processes;
 pub mod projects;
 pub mod providers;

@@ -22,8 +22,12 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::{
     audit,
     auth::{self, document_sessions},
-    forward, hosts, mcp, memory, names, observe, pages,
-    problem::{Problem, ProblemKind, Refusal},
+    docs, forward,
+    http::{
+        hosts, memory, names, observe,
+        problem::{Problem, ProblemKind, Refusal},
+    },
+    mcp,
     resources::{
         self, calls, files, health, leftovers, mcp_servers, processes, projects, providers, servers, snapshots, tokens,
         tools, usage, workspaces,
@@ -113,9 +117,9 @@ pub fn openapi_json() -> Result<String, serde_json::Error> {
 /// When the OpenAPI document cannot be written as JSON, which is a defect.
 pub fn router(state: ApiState) -> Result<Router, serde_json::Error> {
     let json: Arc<str> = openapi_json()?.into();
-    let docs: Arc<str> = pages::docs(&serde_json::from_str(&json)?).into_string().into();
+    let docs: Arc<str> = docs::docs(&serde_json::from_str(&json)?).into_string().into();
     let serve_json = move || async move { ([(header::CONTENT_TYPE, "application/json")], json.to_string()) };
-    let serve_docs = move || async move { pages::html(docs.to_string()) };
+    let serve_docs = move || async move { docs::html(docs.to_string()) };
     // What a call of a tool through MCP passes: it has come through the other layers already.
     let called = middleware::from_fn_with_state(state.clone(), audit::audit);
     let held = || middleware::from_fn_with_state(state.clone(), memory::account);
@@ -123,11 +127,11 @@ pub fn router(state: ApiState) -> Result<Router, serde_json::Error> {
     let api = Router::from(routes())
         .route("/api/v1/agent/workspaces/{id}/mcp", tools::mcp::route(called, &openapi()))
         .merge(mcp::routes(&state))
-        .route("/", get(pages::root))
+        .route("/", get(docs::root))
         .route("/openapi.json", get(serve_json))
         .route("/docs", get(serve_docs))
-        .route("/problems", get(pages::problems))
-        .route("/problems/{slug}", get(pages::problem))
+        .route("/problems", get(docs::problems))
+        .route("/problems/{slug}", get(docs::problem))
         .fallback(no_such_route)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn(auth::bind))

@@ -12,8 +12,10 @@ use crate::{
     audit::Actions,
     auth::Tokens,
     forward::Peers,
-    hosts::Hosts,
-    rates::{RateLimit, Rates},
+    http::{
+        hosts::Hosts,
+        rates::{RateLimit, Rates},
+    },
 };
 
 /// The parts that the API is made of.

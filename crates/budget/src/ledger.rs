@@ -36,7 +36,7 @@ pub(crate) struct Ledger {
     bounds: Bounds,
     all: usize,
     projects: HashMap<u128, Project>,
-    waiting: BTreeMap<Line, BTreeMap<Place, Waiter>>,
+    waiting: BTreeMap<Line, BTreeMap<QueuePosition, Waiter>>,
     arrivals: u64,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Line {
 
 /// A place in a line. Those who hold something come first: what they hold is given back when they have ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub(crate) struct QueuePosition {
     holds_nothing: bool,
     arrival: u64,
 }
@@ -74,7 +74,7 @@ struct Waiter {
 #[derive(Debug)]
 pub(crate) struct Ticket {
     pub(crate) line: Line,
-    pub(crate) place: Place,
+    pub(crate) place: QueuePosition,
     pub(crate) granted: oneshot::Receiver<()>,
 }
 
@@ -127,7 +127,7 @@ impl Ledger {
             return Ok(None);
         }
         self.arrivals += 1;
-        let place = Place { holds_nothing: held == 0, arrival: self.arrivals };
+        let place = QueuePosition { holds_nothing: held == 0, arrival: self.arrivals };
         let (granted, mut receiver) = oneshot::channel();
         let waiter = Waiter { bytes, account: Arc::clone(account), granted };
         self.waiting.entry(line).or_default().insert(place, waiter);
@@ -136,7 +136,7 @@ impl Ledger {
     }
 
     /// Takes a request out of its line; why it had to wait, unless it was given its bytes meanwhile.
-    pub(crate) fn leave(&mut self, line: Line, place: Place) -> Result<(), Exhausted> {
+    pub(crate) fn leave(&mut self, line: Line, place: QueuePosition) -> Result<(), Exhausted> {
         let Some(waiting) = self.waiting.get_mut(&line) else { return Ok(()) };
         let Some(waiter) = waiting.remove(&place) else { return Ok(()) };
         if waiting.is_empty() {
@@ -175,7 +175,7 @@ impl Ledger {
 
     /// The request that is served next, if there is room: the first of the project that holds least of those that may hold
     /// more.
-    fn next(&self, is_large: bool) -> Option<(Line, Place)> {
+    fn next(&self, is_large: bool) -> Option<(Line, QueuePosition)> {
         let firsts = self.waiting.iter().filter(|(line, _)| line.is_large == is_large).filter_map(|(line, waiting)| {
             let (place, waiter) = waiting.first_key_value()?;
             Some((*line, *place, waiter.bytes))

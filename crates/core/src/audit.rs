@@ -5,16 +5,16 @@
 //! database. The queue is bounded. Where a project floods the queue, rows of that project are lost; the number of lost
 //! rows is recorded as a row of the project.
 //!
-//! Code of this service that changes a workspace records the step with [`Audit::begin`] and [`Act::end`]. The actor
+//! Code of this service that changes a workspace records the step with [`Audit::begin`] and [`AuditSpan::end`]. The actor
 //! comes from the task-local [`Origin`]; work that moves to another task of the service takes the origin along with
 //! [`inherit`].
 
-mod act;
-mod ending;
+mod end;
 mod operation;
 mod origin;
 mod queue;
 mod settings;
+mod span;
 mod writer;
 
 use std::{
@@ -29,11 +29,11 @@ use emergent_store::{AuditRow, ProjectId, Store};
 use metrics::counter;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use act::Act;
-pub use ending::Ending;
+pub use end::AuditEnd;
 pub use origin::Origin;
 pub(crate) use origin::inherit;
 pub use settings::{ArgumentLevel, AuditConfig};
+pub(crate) use span::AuditSpan;
 
 use self::{queue::Queue, writer::Writer};
 

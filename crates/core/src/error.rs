@@ -5,9 +5,9 @@ use std::time::Duration;
 use emergent_guest_client::GuestCallError;
 use emergent_guest_proto::{ExecutionId, GuestError};
 use emergent_provider::{ContainerKind, ImageRef, OperationError, ProviderKind, ServerId, WorkspaceId};
-use emergent_store::{ErrorReason, QuotaReached, SessionRow, SnapshotStateWord, StateWord, StoreError};
+use emergent_store::{ErrorReason, QuotaReached, SessionRow, SnapshotStateKind, StateKind, StoreError};
 
-use crate::{Fullness, NoRoom, Unavailable, situation::Situation};
+use crate::{Fullness, NoRoom, Unavailable, workspace::state::WorkspaceStatus};
 
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +108,7 @@ pub enum SnapshotUnusable {
     NotFound,
     /// The snapshot is not ready.
     #[error("the snapshot is in state {0}; only one that is ready can be used")]
-    NotReady(SnapshotStateWord),
+    NotReady(SnapshotStateKind),
     /// Another server keeps it.
     #[error("server {0} of this installation keeps the snapshot; ask that one")]
     Elsewhere(ServerId),
@@ -204,7 +204,7 @@ pub enum TransitionError {
     #[error("a workspace in state {state} cannot {operation}; {advice}")]
     WrongState {
         /// Its state.
-        state: StateWord,
+        state: StateKind,
         /// The operation that was asked for, such as `pause`.
         operation: &'static str,
         /// The caller's next step.
@@ -298,7 +298,7 @@ pub enum ChangeError {
     #[error("a workspace in state {state} cannot be changed; create another")]
     Gone {
         /// Its state.
-        state: StateWord,
+        state: StateKind,
     },
     /// Another workspace of the project has the name.
     #[error("{}", name_taken(.holder))]
@@ -332,7 +332,7 @@ pub enum CallError {
     #[error("a workspace in state {state} takes no calls; {advice}")]
     WrongState {
         /// Its state.
-        state: StateWord,
+        state: StateKind,
         /// The caller's next step.
         advice: &'static str,
     },
@@ -396,13 +396,13 @@ pub enum WorkspaceEnd {
 
 impl WorkspaceEnd {
     /// The end of a workspace that is in this situation; `None` while its processes are there, or not yet there.
-    pub(crate) fn of(situation: Situation) -> Option<Self> {
+    pub(crate) fn of(situation: WorkspaceStatus) -> Option<Self> {
         match situation {
-            Situation::Creating | Situation::Ready | Situation::Paused(_) => None,
-            Situation::Stopping(_) | Situation::Stopped(_) => Some(Self::Stopped),
-            Situation::Starting => Some(Self::Restarted),
-            Situation::Destroying | Situation::Destroyed => Some(Self::Destroyed),
-            Situation::Failed(reason) => Some(Self::Failed(reason)),
+            WorkspaceStatus::Creating | WorkspaceStatus::Ready | WorkspaceStatus::Paused(_) => None,
+            WorkspaceStatus::Stopping(_) | WorkspaceStatus::Stopped(_) => Some(Self::Stopped),
+            WorkspaceStatus::Starting => Some(Self::Restarted),
+            WorkspaceStatus::Destroying | WorkspaceStatus::Destroyed => Some(Self::Destroyed),
+            WorkspaceStatus::Failed(reason) => Some(Self::Failed(reason)),
         }
     }
 }
@@ -497,8 +497,8 @@ impl From<GuestCallError> for CallError {
 
 // === impl SnapshotError ===
 
-impl From<crate::validate::InvalidField> for SnapshotError {
-    fn from(error: crate::validate::InvalidField) -> Self {
+impl From<crate::workspace::validate::InvalidField> for SnapshotError {
+    fn from(error: crate::workspace::validate::InvalidField) -> Self {
         Self::Request(error.into())
     }
 }

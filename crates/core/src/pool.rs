@@ -4,8 +4,8 @@
 //! cannot be changed later, and its row when it is handed over. After a crash, the pool's members are sandboxes of this
 //! server that no row knows; the next start removes them like every other orphan.
 
-mod keep;
-mod shelf;
+mod image_pool;
+mod refill;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,22 +19,22 @@ use emergent_provider::{
 use emergent_store::MadeSandbox;
 
 use crate::{
-    admissions::{AdmissionGuard, Admissions},
     telemetry,
+    workspace::admissions::{AdmissionGuard, Admissions},
 };
 
-pub(crate) use shelf::{Miss, Shelf};
+pub(crate) use image_pool::{ImagePool, Miss};
 
 /// The networks that pool members may reach: those of workspaces whose request names none.
 pub(crate) const NETWORK: NetworkPolicy = NetworkPolicy::Outbound;
 
 /// The warm pool: a shelf for each image that is kept ready.
 pub(crate) struct Pool {
-    shelves: Vec<Arc<Shelf>>,
+    shelves: Vec<Arc<ImagePool>>,
 }
 
 /// A sandbox of the pool, which belongs to no project yet.
-pub(crate) struct Member {
+pub(crate) struct PooledSandbox {
     pub(crate) id: WorkspaceId,
     pub(crate) provider: ProviderKind,
     /// The image id that the image's reference stood for when the member was made.
@@ -80,16 +80,16 @@ impl Pool {
     /// Makes a pool with `size` members of each image; an empty pool where `size` is 0.
     pub(crate) fn new(size: u32, images: &[ImageRef], limits: ResourceLimits) -> Self {
         let images = images.iter().filter(|_| size > 0);
-        Self { shelves: images.map(|image| Shelf::new(image.clone(), size, limits).into()).collect() }
+        Self { shelves: images.map(|image| ImagePool::new(image.clone(), size, limits).into()).collect() }
     }
 
-    pub(crate) fn shelves(&self) -> &[Arc<Shelf>] {
+    pub(crate) fn shelves(&self) -> &[Arc<ImagePool>] {
         &self.shelves
     }
 
     /// Takes a member that fits the need, if there is one, with its admission, which begins before the pool forgets the
     /// member. A member that is taken and not used is given back by [`Pool::give_back`].
-    pub(crate) fn take(&self, need: &Need<'_>, admissions: &Admissions) -> Option<(Member, AdmissionGuard)> {
+    pub(crate) fn take(&self, need: &Need<'_>, admissions: &Admissions) -> Option<(PooledSandbox, AdmissionGuard)> {
         let shelf = self.shelf(need.image)?;
         match shelf.take(need, admissions) {
             Ok(taken) => Some(taken),
@@ -115,7 +115,7 @@ impl Pool {
     }
 
     /// Takes back a member that is unchanged.
-    pub(crate) fn give_back(&self, image: &ImageRef, member: Member) {
+    pub(crate) fn give_back(&self, image: &ImageRef, member: PooledSandbox) {
         if let Some(shelf) = self.shelf(image) {
             shelf.put(member);
         }
@@ -127,15 +127,16 @@ impl Pool {
     }
 
     /// Takes out a member whose sandbox has ended.
-    pub(crate) fn take_ended(&self, id: WorkspaceId) -> Vec<Member> {
+    pub(crate) fn take_ended(&self, id: WorkspaceId) -> Vec<PooledSandbox> {
         self.shelves.iter().flat_map(|shelf| shelf.retain(|member| member.id != id)).collect()
     }
 
     /// Takes out the members that do not run according to a listing of the engine. Members made after the listing are
     /// not in it and stay.
-    pub(crate) fn take_not_running(&self, observed: &HashMap<WorkspaceId, Observed>) -> Vec<Member> {
-        let runs =
-            |member: &Member| observed.get(&member.id).is_none_or(|observed| observed.state == EngineState::Running);
+    pub(crate) fn take_not_running(&self, observed: &HashMap<WorkspaceId, Observed>) -> Vec<PooledSandbox> {
+        let runs = |member: &PooledSandbox| {
+            observed.get(&member.id).is_none_or(|observed| observed.state == EngineState::Running)
+        };
         self.shelves.iter().flat_map(|shelf| shelf.retain(runs)).collect()
     }
 
@@ -156,7 +157,7 @@ impl Pool {
         }
     }
 
-    fn shelf(&self, image: &ImageRef) -> Option<&Shelf> {
+    fn shelf(&self, image: &ImageRef) -> Option<&ImagePool> {
         self.shelves.iter().find(|shelf| shelf.image() == image).map(AsRef::as_ref)
     }
 }

@@ -4,6 +4,13 @@
 //! The row holds the wanted state, and [`verdict`] decides the correction of a difference. A listing that fails ends a
 //! run before the run has changed anything.
 
+pub(crate) mod action;
+pub(crate) mod leftovers;
+pub(crate) mod ownership;
+pub(crate) mod pending_state_writes;
+pub(crate) mod recheck_queue;
+pub(crate) mod watch;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -11,26 +18,32 @@ use std::{
 };
 
 use chrono::Utc;
-use emergent_provider::{ContainerKind, EngineState, ExitReason, Observed, OperationError, ProviderKind, WorkspaceId};
-use emergent_store::{DestroyReason, ErrorReason, StateWord, WorkspaceState};
+use emergent_provider::{
+    ContainerKind, EngineState, ExitReason, Observed, OperationError, ProviderKind, WorkspaceId, error_chain,
+};
+use emergent_store::{DestroyReason, ErrorReason, StateKind, WorkspaceState};
 use futures::{StreamExt as _, stream};
 use tracing::Instrument as _;
 
 use crate::{
     TransitionError,
-    audit::Ending,
-    create::first_answer,
+    audit::AuditEnd,
     error::told_memory_limit,
-    guard::Fullness,
-    inner::{Core, chain, propagate},
-    leftovers::Inventory,
-    ownership::{self, Claim, Maker, Makers, Orphan},
-    providers::Registered,
-    registry::{Entry, Phase},
-    situation::Situation,
-    steps::Undoing,
+    orchestrator::{Orchestrator, propagate},
+    placement::providers::Registered,
+    quota::host_guard::Fullness,
+    reconcile::{
+        action::{ReconcileAction, verdict},
+        leftovers::Inventory,
+        ownership::{Claim, Maker, Makers, Orphan},
+    },
     telemetry,
-    verdict::{Verdict, verdict},
+    workspace::{
+        create::first_answer,
+        registry::{Entry, RuntimePhase},
+        state::WorkspaceStatus,
+        steps::Undoing,
+    },
 };
 
 /// How many workspaces are compared with the engine at once.
@@ -40,9 +53,9 @@ const ADOPTION: Duration = Duration::from_secs(10);
 /// The message of a workspace whose create was cut short by the end of the server.
 pub(crate) const CUT_SHORT: &str = "the server was stopped while this workspace was being made; create it again";
 
-// === impl Core ===
+// === impl Orchestrator ===
 
-impl Core {
+impl Orchestrator {
     /// Makes all rows of a provider agree with its engine, and removes orphans.
     ///
     /// # Errors
@@ -56,14 +69,14 @@ impl Core {
         let observed = listed.into_iter().map(|observed| (observed.workspace, observed)).collect::<HashMap<_, _>>();
         let entries = self.registry.all().into_iter().filter(|entry| entry.provider() == kind).collect::<Vec<_>>();
         // A mark that is missing is made good: whatever becomes of the rows, the engine knows whose it is.
-        for entry in entries.iter().filter(|entry| entry.situation() != Situation::Creating) {
+        for entry in entries.iter().filter(|entry| entry.situation() != WorkspaceStatus::Creating) {
             if observed.get(&entry.id).is_some_and(|observed| observed.handed_over == Some(false)) {
                 self.mark_handed_over(entry);
             }
         }
         let differing = entries.into_iter().filter(|entry| {
             let state = observed.get(&entry.id).map(|observed| &observed.state);
-            verdict(entry.situation(), state) != Verdict::Agree
+            verdict(entry.situation(), state) != ReconcileAction::Agree
         });
         // Each in a task of its own: a run that is given up half-way leaves no workspace half-way.
         let look = |entry: Arc<Entry>| {
@@ -121,7 +134,7 @@ impl Core {
         }
         let span = tracing::info_span!("reconcile", workspace = %entry.id);
         if let Err(error) = self.follow_engine(entry).instrument(span.clone()).await {
-            span.in_scope(|| tracing::warn!(reason = chain(&error), "workspace could not be reconciled"));
+            span.in_scope(|| tracing::warn!(reason = error_chain(&error), "workspace could not be reconciled"));
         }
     }
 
@@ -132,13 +145,18 @@ impl Core {
         let observed = observed.map_err(|source| TransitionError::Engine { operation: "inspect", source })?;
         let state = observed.map(|observed| observed.state);
         let verdict = verdict(entry.situation(), state.as_ref());
-        if verdict != Verdict::Agree {
+        if verdict != ReconcileAction::Agree {
             tracing::info!(situation = ?entry.situation(), engine = ?state, ?verdict, "reconciling");
         }
         self.carry_out(entry, registered, verdict).await
     }
 
-    async fn carry_out(&self, entry: &Entry, registered: &Registered, verdict: Verdict) -> Result<(), TransitionError> {
+    async fn carry_out(
+        &self,
+        entry: &Entry,
+        registered: &Registered,
+        verdict: ReconcileAction,
+    ) -> Result<(), TransitionError> {
         let act = self.audit.begin_verdict(entry, &verdict);
         let result = self.carry_out_untold(entry, registered, verdict).await;
         if let Some(act) = act {
@@ -151,39 +169,39 @@ impl Core {
         &self,
         entry: &Entry,
         registered: &Registered,
-        verdict: Verdict,
+        verdict: ReconcileAction,
     ) -> Result<(), TransitionError> {
         match verdict {
-            Verdict::Agree => Ok(()),
-            Verdict::Adopt => self.adopt(entry, registered).await,
-            Verdict::Abandon => self.abandon(entry, registered).await,
-            Verdict::Runs => self.becomes_ready(entry, None).await,
-            Verdict::IsPaused if self.is_being_copied(entry).await? => self.thaw(entry, registered).await,
-            Verdict::IsPaused => {
+            ReconcileAction::Agree => Ok(()),
+            ReconcileAction::Adopt => self.adopt(entry, registered).await,
+            ReconcileAction::Abandon => self.abandon(entry, registered).await,
+            ReconcileAction::Runs => self.becomes_ready(entry, None).await,
+            ReconcileAction::IsPaused if self.is_being_copied(entry).await? => self.thaw(entry, registered).await,
+            ReconcileAction::IsPaused => {
                 let rest = self.record_rest(entry.id, &WorkspaceState::Paused).await?;
                 let known = entry.phase.borrow().guest().cloned();
                 let guest = known.unwrap_or_else(|| self.new_guest(entry.provider(), entry.id, None));
                 guest.suspend();
-                entry.set_phase(Phase::Paused { guest, rest });
+                entry.set_phase(RuntimePhase::Paused { guest, rest });
                 Ok(())
             }
-            Verdict::IsStopped => {
+            ReconcileAction::IsStopped => {
                 let rest = self.record_rest(entry.id, &WorkspaceState::Stopped).await?;
-                entry.set_phase(Phase::Stopped(rest));
+                entry.set_phase(RuntimePhase::Stopped(rest));
                 Ok(())
             }
-            Verdict::FinishStop => self.finish_stop(entry, registered).await,
+            ReconcileAction::FinishStop => self.finish_stop(entry, registered).await,
             // Its row knows the reason, unless an earlier release has written it.
-            Verdict::FinishDestroy => self.destroy(entry, DestroyReason::Requested).await,
-            Verdict::Ended(reason) => {
+            ReconcileAction::FinishDestroy => self.destroy(entry, DestroyReason::Requested).await,
+            ReconcileAction::Ended(reason) => {
                 let (reason, message) = ending(entry, &reason);
                 Ok(self.fail(entry, reason, message).await?)
             }
-            Verdict::NotStarted => {
+            ReconcileAction::NotStarted => {
                 let message = "its start was cut short; its files are kept, and the next call starts it again";
                 Ok(self.fail(entry, ErrorReason::StartFailed, message.to_owned()).await?)
             }
-            Verdict::Lost => {
+            ReconcileAction::Lost => {
                 let message = "the engine no longer has this workspace: something other than this server removed it; \
                                destroy it and create another";
                 Ok(self.fail(entry, ErrorReason::EngineLost, message.to_owned()).await?)
@@ -197,7 +215,7 @@ impl Core {
         match registered.provider.stop(entry.id).await {
             Ok(()) => {
                 let rest = self.record_rest(entry.id, &WorkspaceState::Stopped).await?;
-                entry.set_phase(Phase::Stopped(rest));
+                entry.set_phase(RuntimePhase::Stopped(rest));
                 Ok(())
             }
             Err(source @ (OperationError::EngineUnavailable { .. } | OperationError::Gone)) => {
@@ -221,7 +239,7 @@ impl Core {
         match first_answer(registered, entry.id, &guest, ADOPTION).await {
             Ok(hello) if hello.handed_over => {
                 self.becomes_ready(entry, Some(guest)).await?;
-                self.audit.note(entry, "ready", Ending::OK);
+                self.audit.note(entry, "ready", AuditEnd::OK);
                 Ok(())
             }
             Ok(_) => {
@@ -229,7 +247,7 @@ impl Core {
                 self.abandon(entry, registered).await
             }
             Err(error) => {
-                tracing::info!(reason = chain(&error), "nothing answers in it");
+                tracing::info!(reason = error_chain(&error), "nothing answers in it");
                 self.abandon(entry, registered).await
             }
         }
@@ -240,7 +258,7 @@ impl Core {
         destroyed.map_err(|source| TransitionError::Engine { operation: "remove", source })?;
         telemetry::destroyed(DestroyReason::FailedCreate);
         tracing::info!(reason = %DestroyReason::FailedCreate, "what was left of a create is destroyed");
-        if entry.situation() == Situation::Creating {
+        if entry.situation() == WorkspaceStatus::Creating {
             self.fail(entry, ErrorReason::CreateInterrupted, CUT_SHORT.to_owned()).await?;
         }
         Ok(())
@@ -248,7 +266,7 @@ impl Core {
 
     /// Removes the sandboxes without an entry that nobody wants any more.
     async fn remove_orphans(&self, registered: &Registered, strangers: &[Observed]) {
-        let servers = match self.may_act().await {
+        let servers = match self.ensure_lease().await {
             Ok(()) => self.store.servers_list().await,
             Err(error) => Err(error),
         };
@@ -259,7 +277,9 @@ impl Core {
                     self.remove_orphan(registered, stranger, makers.of(stranger.server)).await;
                 }
             }
-            Err(error) => tracing::warn!(reason = chain(&error), "orphans could not be told from others' sandboxes"),
+            Err(error) => {
+                tracing::warn!(reason = error_chain(&error), "orphans could not be told from others' sandboxes")
+            }
         }
     }
 
@@ -277,7 +297,7 @@ impl Core {
     async fn remove_orphan(&self, registered: &Registered, orphan: &Observed, maker: Maker) {
         let id = orphan.workspace;
         let claim = match self.store.workspaces_find(id).await {
-            Ok(Some(row)) if row.state.word() == StateWord::Destroyed => Claim::Nothing,
+            Ok(Some(row)) if row.state.word() == StateKind::Destroyed => Claim::Nothing,
             Ok(Some(row)) if row.provider != registered.provider.kind() => Claim::Nothing,
             Ok(Some(_)) => Claim::Wanted,
             Ok(None) if orphan.kind == ContainerKind::McpServer => match self.store.mcp_servers_find(id.into()).await {
@@ -285,13 +305,13 @@ impl Core {
                 Ok(Some(_)) => Claim::Wanted,
                 Ok(None) => Claim::NoRow,
                 Err(error) => {
-                    tracing::warn!(workspace = %id, reason = chain(&error), "a sandbox's row could not be read");
+                    tracing::warn!(workspace = %id, reason = error_chain(&error), "a sandbox's row could not be read");
                     return;
                 }
             },
             Ok(None) => Claim::NoRow,
             Err(error) => {
-                tracing::warn!(workspace = %id, reason = chain(&error), "a sandbox's row could not be read");
+                tracing::warn!(workspace = %id, reason = error_chain(&error), "a sandbox's row could not be read");
                 return;
             }
         };
@@ -315,7 +335,9 @@ impl Core {
                 telemetry::destroyed(DestroyReason::Orphan);
                 tracing::warn!(workspace = %id, reason = %DestroyReason::Orphan, "removed a sandbox that had no workspace");
             }
-            Err(error) => tracing::warn!(workspace = %id, reason = chain(&error), "an orphan could not be removed"),
+            Err(error) => {
+                tracing::warn!(workspace = %id, reason = error_chain(&error), "an orphan could not be removed")
+            }
         }
     }
 }

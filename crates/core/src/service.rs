@@ -10,7 +10,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{Provider, ProviderKind, ServerId, SnapshotId, WorkspaceId};
+use emergent_provider::{Provider, ProviderKind, ServerId, SnapshotId, WorkspaceId, error_chain};
 use emergent_store::{
     AuditFilter, AuditRow, DestroyReason, LeftoverRow, ListFilter, Page, PageRequest, ProjectId, ServerRow, SessionId,
     SessionRow, SnapshotFilter, Store, StoreError,
@@ -22,10 +22,8 @@ use crate::{
     AdoptRequest, Adopted, AttachError, AttachRequest, Audit, CallError, Capacity, ChangeError, CoreConfig,
     GuestSession, IdempotencyKey, Images, LeftoverError, ListError, LookupError, NewForks, NewSnapshot, NewWorkspace,
     NewWorkspaceError, NoRoom, PoolStatus, ProviderStatus, Purpose, Readiness, SessionCall, SessionError, Snapshot,
-    SnapshotError, StartError, TransitionError, UsageHistory, Whereabouts, Workspace, WorkspaceUpdate,
-    decide::Operation,
-    inner::{Core, chain},
-    providers::why_absent,
+    SnapshotError, StartError, TransitionError, UsageHistory, Workspace, WorkspaceOwner, WorkspaceUpdate,
+    orchestrator::Orchestrator, placement::providers::why_absent, workspace::transitions::Operation,
 };
 
 /// How long a shutdown waits for operations under way.
@@ -36,7 +34,7 @@ const FIRST_LOOK: Duration = Duration::from_secs(20);
 /// All workspaces of this server. Clones are the same service.
 #[derive(Clone)]
 pub struct Workspaces {
-    core: Arc<Core>,
+    core: Arc<Orchestrator>,
 }
 
 impl Workspaces {
@@ -51,7 +49,7 @@ impl Workspaces {
         store: Store,
         providers: Vec<Arc<dyn Provider>>,
     ) -> Result<Self, StartError> {
-        let core = Arc::new(Core::new(config, store, providers).await?);
+        let core = Arc::new(Orchestrator::new(config, store, providers).await?);
         let behind = Arc::new(AtomicUsize::new(core.providers.iter().count()));
         if behind.load(Ordering::Acquire) == 0 {
             core.note_reconciled();
@@ -133,8 +131,8 @@ impl Workspaces {
     ///
     /// # Errors
     /// [`StoreError`] says why not.
-    pub async fn may_act(&self) -> Result<(), StoreError> {
-        self.core.may_act().await
+    pub async fn ensure_lease(&self) -> Result<(), StoreError> {
+        self.core.ensure_lease().await
     }
 
     /// Renews the lease where it may have run out. Ignores a store that is away: meanwhile no other server can take
@@ -181,8 +179,8 @@ impl Workspaces {
     ///
     /// # Errors
     /// [`StoreError`] when the store fails.
-    pub async fn whereabouts(&self, id: WorkspaceId) -> Result<Whereabouts, StoreError> {
-        self.core.whereabouts(id).await
+    pub async fn locate_owner(&self, id: WorkspaceId) -> Result<WorkspaceOwner, StoreError> {
+        self.core.locate_owner(id).await
     }
 
     /// Returns whether the project has such a workspace, in any state. True while workspaces are switched off, since
@@ -568,7 +566,7 @@ impl Workspaces {
     /// or of all.
     pub async fn providers(&self, seen: Option<ProjectId>) -> Vec<ProviderStatus> {
         let active = self.core.store.workspaces_active(seen).await.unwrap_or_else(|error| {
-            tracing::warn!(reason = chain(&error), "active workspaces could not be counted");
+            tracing::warn!(reason = error_chain(&error), "active workspaces could not be counted");
             Vec::new()
         });
         let status = |kind: ProviderKind| {
@@ -614,7 +612,7 @@ fn absent(kind: ProviderKind, active: u64) -> ProviderStatus {
 }
 
 /// Returns a function that marks a provider as caught up with; only its first call counts.
-fn catch_up_counter(core: Arc<Core>, behind: Arc<AtomicUsize>) -> impl Fn() + Send + Sync {
+fn catch_up_counter(core: Arc<Orchestrator>, behind: Arc<AtomicUsize>) -> impl Fn() + Send + Sync {
     let first = std::sync::Once::new();
     move || {
         first.call_once(|| {
@@ -627,7 +625,7 @@ fn catch_up_counter(core: Arc<Core>, behind: Arc<AtomicUsize>) -> impl Fn() + Se
 
 /// Lets the service take calls after [`FIRST_LOOK`], so that an absent engine does not block the workspaces of the
 /// others.
-async fn take_calls_in_the_end(core: Arc<Core>) {
+async fn take_calls_in_the_end(core: Arc<Orchestrator>) {
     tokio::select! {
         () = tokio::time::sleep(FIRST_LOOK) => core.note_reconciled(),
         () = core.going_down.cancelled() => {}

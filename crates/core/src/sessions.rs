@@ -3,10 +3,12 @@
 //! The store decides who holds a workspace, in one statement. Holding is an agreement among agents: a call that names
 //! no session is an operator's, and is always allowed.
 
+pub(crate) mod session_cache;
+
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use emergent_provider::WorkspaceId;
+use emergent_provider::{WorkspaceId, error_chain};
 use emergent_store::{
     Attachment, NewSession, Page, PageRequest, ProjectId, SessionEnd, SessionId, SessionRow, StoreError,
 };
@@ -15,11 +17,13 @@ use tracing::Instrument as _;
 
 use crate::{
     AttachError, SessionError, TransitionError,
-    attached::{Known, Standing},
-    decide::{Decision, GONE, Operation, decide},
-    inner::{Core, Found, chain, propagate},
-    registry::Entry,
-    situation::Situation,
+    orchestrator::{Found, Orchestrator, propagate},
+    sessions::session_cache::{SessionCache, SessionLease},
+    workspace::{
+        registry::Entry,
+        state::WorkspaceStatus,
+        transitions::{Decision, GONE, Operation, decide},
+    },
 };
 
 /// A request to hold a workspace.
@@ -46,9 +50,9 @@ pub struct SessionCall {
 /// How many times a call that goes on renews the lease within one term of the lease.
 const BEATS: u32 = 3;
 
-// === impl Core ===
+// === impl Orchestrator ===
 
-impl Core {
+impl Orchestrator {
     /// Attaches a holder, and makes the workspace ready for it. The work goes on when the future is dropped.
     pub(crate) async fn attach(
         self: &Arc<Self>,
@@ -62,7 +66,7 @@ impl Core {
         }
         let entry = match found {
             Found::Entry(entry) => entry,
-            Found::Destroyed => return Err(not_usable(Situation::Destroyed, GONE).into()),
+            Found::Destroyed => return Err(not_usable(WorkspaceStatus::Destroyed, GONE).into()),
         };
         // A create may take as long as the pull of its image: nobody waits for its turn only to be refused.
         can_be_used(entry.situation())?;
@@ -86,17 +90,17 @@ impl Core {
             Attachment::Attached(row) => (row, true),
             Attachment::Renewed(row) => (row, false),
             Attachment::Held(row) => {
-                *known = Known::By(row.clone());
+                *known = SessionCache::By(row.clone());
                 return Err(AttachError::Held(Box::new(row)));
             }
             Attachment::IdTaken => return Err(AttachError::IdTaken),
         };
-        *known = Known::By(row.clone());
+        *known = SessionCache::By(row.clone());
         drop(known);
         if let Err(error) = self.perform(entry, Operation::Resume).await {
             // Nobody holds what cannot be used; one who held it before goes on holding it.
             if is_new && let Err(error) = self.end_session(entry, SessionEnd::Unusable).await {
-                tracing::warn!(reason = chain(&error), "a session that came to nothing could not be ended");
+                tracing::warn!(reason = error_chain(&error), "a session that came to nothing could not be ended");
             }
             return Err(error.into());
         }
@@ -118,7 +122,7 @@ impl Core {
             let mut known = entry.attached.lock().await;
             let ended = self.store.sessions_end(id, Some(session), SessionEnd::Detached).await?;
             if let Some(ended) = ended {
-                *known = Known::Free;
+                *known = SessionCache::Free;
                 tracing::info!(workspace = %id, %session, holder = ended.holder, "detached");
                 return Ok(ended);
             }
@@ -165,7 +169,7 @@ impl Core {
             match self.renew_session(&entry, session, Utc::now()).await {
                 Ok(_) => {}
                 Err(SessionError::Store(error)) => {
-                    tracing::warn!(workspace = %entry.id, reason = chain(&error), "a session could not be renewed");
+                    tracing::warn!(workspace = %entry.id, reason = error_chain(&error), "a session could not be renewed");
                 }
                 Err(_) => return,
             }
@@ -180,19 +184,19 @@ impl Core {
         at: DateTime<Utc>,
     ) -> Result<Option<Duration>, SessionError> {
         let mut known = entry.attached.lock().await;
-        if *known == Known::Nothing {
-            *known = Known::of(self.store.sessions_open(&[entry.id]).await?.into_iter().next());
+        if *known == SessionCache::Nothing {
+            *known = SessionCache::of(self.store.sessions_open(&[entry.id]).await?.into_iter().next());
         }
-        match known.standing(session, at) {
-            Standing::Holds => {}
-            Standing::HoldsAndRenews(until) => {
+        match known.lease_of(session, at) {
+            SessionLease::Holds => {}
+            SessionLease::HoldsAndRenews(until) => {
                 self.store.sessions_renew(session, until).await?;
-                if let Known::By(open) = &mut *known {
+                if let SessionCache::By(open) = &mut *known {
                     open.expires_at = Some(until);
                 }
             }
-            Standing::Other(open) => return Err(SessionError::Held(Box::new(open))),
-            Standing::Free => return Err(SessionError::NotAttached),
+            SessionLease::Other(open) => return Err(SessionError::Held(Box::new(open))),
+            SessionLease::Free => return Err(SessionError::NotAttached),
         }
         Ok(known.lease())
     }
@@ -201,13 +205,13 @@ impl Core {
     pub(crate) async fn end_session(&self, entry: &Entry, reason: SessionEnd) -> Result<(), StoreError> {
         let mut known = entry.attached.lock().await;
         self.store.sessions_end(entry.id, None, reason).await?;
-        *known = Known::Free;
+        *known = SessionCache::Free;
         Ok(())
     }
 }
 
 /// Refuses to attach to a workspace that cannot be made ready.
-fn can_be_used(situation: Situation) -> Result<(), TransitionError> {
+fn can_be_used(situation: WorkspaceStatus) -> Result<(), TransitionError> {
     match decide(Operation::Resume, situation) {
         Decision::Refuse(advice) => Err(not_usable(situation, advice)),
         Decision::Nothing
@@ -220,6 +224,6 @@ fn can_be_used(situation: Situation) -> Result<(), TransitionError> {
     }
 }
 
-fn not_usable(situation: Situation, advice: &'static str) -> TransitionError {
+fn not_usable(situation: WorkspaceStatus, advice: &'static str) -> TransitionError {
     TransitionError::WrongState { state: situation.word(), operation: "be attached", advice }
 }

@@ -7,8 +7,9 @@
 mod basis;
 mod fork;
 mod locks;
+mod reconcile_action;
 mod recover;
-mod verdict;
+pub(crate) mod request;
 
 use std::{
     sync::Arc,
@@ -16,7 +17,7 @@ use std::{
 };
 
 use emergent_provider::{
-    OperationError, SnapshotId, SnapshotSpec, SnapshotStep, StepObserver as _, TakeError, WorkspaceId,
+    OperationError, SnapshotId, SnapshotSpec, SnapshotStep, StepObserver as _, TakeError, WorkspaceId, error_chain,
 };
 use emergent_store::{
     IdempotencyClaim, NewSnapshotRow, Page, PageRequest, ProjectId, SnapshotAdmission, SnapshotFilter, SnapshotRow,
@@ -32,14 +33,16 @@ use crate::{
     IdempotencyKey, ListError, LookupError, NewSnapshot, NewWorkspaceError, Snapshot, SnapshotError, SnapshotUnusable,
     TransitionError,
     audit::inherit,
-    create::RETRY_AFTER,
-    decide,
-    inner::{Core, Found, chain, propagate},
-    providers::Registered,
-    registry::Entry,
-    situation::Situation,
+    orchestrator::{Found, Orchestrator, propagate},
+    placement::providers::Registered,
     telemetry,
-    validate::{labels_are_fine, name_is_fine},
+    workspace::{
+        create::RETRY_AFTER,
+        registry::Entry,
+        state::WorkspaceStatus,
+        transitions,
+        validate::{labels_are_fine, name_is_fine},
+    },
 };
 
 /// Why a snapshot whose row was recorded did not become ready.
@@ -51,9 +54,9 @@ enum Untaken {
     Store(#[from] StoreError),
 }
 
-// === impl Core ===
+// === impl Orchestrator ===
 
-impl Core {
+impl Orchestrator {
     /// Records a snapshot and has a task take it.
     pub(crate) async fn take_snapshot(
         self: &Arc<Self>,
@@ -94,9 +97,9 @@ impl Core {
             return Err(TransitionError::ShuttingDown);
         }
         match self.find(project, id).await? {
-            Found::Destroyed => Err(cannot_be_copied(Situation::Destroyed).unwrap_or(TransitionError::NotFound)),
+            Found::Destroyed => Err(cannot_be_copied(WorkspaceStatus::Destroyed).unwrap_or(TransitionError::NotFound)),
             Found::Entry(entry) => match (entry.situation(), cannot_be_copied(entry.situation())) {
-                (Situation::Creating, Some(refusal)) => Err(refusal),
+                (WorkspaceStatus::Creating, Some(refusal)) => Err(refusal),
                 _ => Ok(entry),
             },
         }
@@ -156,17 +159,17 @@ impl Core {
             tracing::info!(ms = took.as_millis(), "snapshot is ready");
             return Ok(());
         };
-        let message = chain(&error);
+        let message = error_chain(&error);
         tracing::warn!(reason = message, "snapshot was not taken");
         if matches!(error, Untaken::Take(TakeError::Operation(OperationError::EngineUnavailable { .. }))) {
             // It stays `creating`: the next reconciliation undoes what there is of it.
             return Err(message);
         }
         if let Err(error) = self.follow_engine(entry).await {
-            tracing::warn!(reason = chain(&error), "what the engine has of the workspace could not be found out");
+            tracing::warn!(reason = error_chain(&error), "what the engine has of the workspace could not be found out");
         }
         if let Err(error) = self.abandon_snapshot(entry.provider(), id, message.clone()).await {
-            tracing::warn!(reason = chain(&error), "what is left of the snapshot could not be removed");
+            tracing::warn!(reason = error_chain(&error), "what is left of the snapshot could not be removed");
         }
         Err(message)
     }
@@ -240,7 +243,7 @@ impl Core {
         let core = Arc::clone(self);
         let delete = async move {
             let _alone = core.snapshot_locks.of(id).write_owned().await;
-            core.may_act().await?;
+            core.ensure_lease().await?;
             core.remove_snapshot(&row).await
         };
         self.tasks.spawn(inherit(delete.in_current_span())).await.unwrap_or_else(|error| propagate(error))
@@ -261,8 +264,8 @@ impl Core {
     }
 }
 
-fn cannot_be_copied(situation: Situation) -> Option<TransitionError> {
-    let advice = decide::copy(situation).err()?;
+fn cannot_be_copied(situation: WorkspaceStatus) -> Option<TransitionError> {
+    let advice = transitions::copy(situation).err()?;
     Some(TransitionError::WrongState { state: situation.word(), operation: "be copied", advice })
 }
 

@@ -3,7 +3,7 @@
 //! The service asks every guest at every interval, many at a time, and waits only a short time for each: a guest that
 //! does not answer delays no other, and is asked after the others the next time.
 
-mod figures;
+mod sanitize;
 
 use std::{
     collections::HashMap,
@@ -13,19 +13,13 @@ use std::{
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use emergent_guest_proto::Usage;
-use emergent_provider::WorkspaceId;
+use emergent_provider::{WorkspaceId, error_chain};
 use emergent_store::{ProjectId, UsageSample, UsageTotals};
 use futures::{StreamExt as _, stream};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use self::figures::{Before, figures};
-use crate::{
-    LookupError,
-    audit::Ending,
-    inner::{Core, chain},
-    registry::Entry,
-    telemetry,
-};
+use self::sanitize::{Before, sanitize_sample};
+use crate::{LookupError, audit::AuditEnd, orchestrator::Orchestrator, telemetry, workspace::registry::Entry};
 
 /// How many guests are asked at once.
 const TOGETHER: usize = 64;
@@ -52,7 +46,7 @@ pub struct UsageHistory {
 
 /// The facts about a workspace that the sampler keeps from one round to the next.
 #[derive(Default)]
-struct Known {
+struct LastSample {
     before: Option<(Before, Instant)>,
     /// The bytes that the workspace keeps outside `/workspace`, and the time of that count.
     outside: Option<(u64, Instant)>,
@@ -60,9 +54,9 @@ struct Known {
     is_over: Option<bool>,
 }
 
-// === impl Core ===
+// === impl Orchestrator ===
 
-impl Core {
+impl Orchestrator {
     /// Samples the usage of all workspaces, for the life of the service.
     pub(crate) async fn keep_sampling(self: Arc<Self>) {
         let mut known = HashMap::new();
@@ -73,7 +67,7 @@ impl Core {
         }
     }
 
-    async fn sample_all(&self, known: &mut HashMap<WorkspaceId, Known>) {
+    async fn sample_all(&self, known: &mut HashMap<WorkspaceId, LastSample>) {
         let mut entries = self.registry.all();
         let ids = entries.iter().map(|entry| entry.id).collect::<std::collections::HashSet<_>>();
         known.retain(|id, _| ids.contains(id));
@@ -98,15 +92,15 @@ impl Core {
         telemetry::over_disk_limit(known.values().filter(|known| known.is_over == Some(true)).count());
         for batch in samples.chunks(BATCH) {
             if let Err(error) = self.store.usage_append(batch).await {
-                tracing::warn!(reason = chain(&error), "what workspaces use could not be recorded");
+                tracing::warn!(reason = error_chain(&error), "what workspaces use could not be recorded");
             }
         }
     }
 
-    fn sample(&self, entry: &Entry, known: &mut Known, said: &Usage) -> UsageSample {
+    fn sample(&self, entry: &Entry, known: &mut LastSample, said: &Usage) -> UsageSample {
         let now = Instant::now();
         let before = known.before.map(|(before, at)| (before, now - at));
-        let read = figures(said, before, self.config.audit.usage_interval, &entry.limits);
+        let read = sanitize_sample(said, before, self.config.audit.usage_interval, &entry.limits);
         known.before = Some((Before { cpu_ms: said.cpu_ms.unwrap_or(0), uptime_ms: said.uptime_ms }, now));
         UsageSample {
             workspace: entry.id,
@@ -122,7 +116,7 @@ impl Core {
 
     /// Returns the bytes that a workspace keeps outside `/workspace`, as last counted. Counts one workspace after the
     /// other, so that a burst of counts does not keep the engine from other work.
-    async fn outside(&self, entry: &Entry, known: &mut Known) -> u64 {
+    async fn outside(&self, entry: &Entry, known: &mut LastSample) -> u64 {
         let last = known.outside.map_or(0, |(bytes, _)| bytes);
         let every = self.config.audit.usage_interval * OUTSIDE_EVERY;
         if known.outside.is_some_and(|(_, at)| at.elapsed() < every) {
@@ -137,7 +131,7 @@ impl Core {
     }
 
     /// Warns of a workspace that holds more than its disk limit, and reports when it holds less again; once each.
-    async fn watch_disk(&self, entry: &Entry, known: &mut Known, used: Option<u64>) {
+    async fn watch_disk(&self, entry: &Entry, known: &mut LastSample, used: Option<u64>) {
         let Some(used) = used else { return };
         let limit = entry.limits.disk_bytes;
         let is_over = used > limit;
@@ -158,7 +152,7 @@ impl Core {
                     self.tell_crossing(entry, is_over, used);
                 }
             }
-            Err(error) => tracing::warn!(reason = chain(&error), "a warning could not be recorded"),
+            Err(error) => tracing::warn!(reason = error_chain(&error), "a warning could not be recorded"),
         }
     }
 
@@ -173,7 +167,7 @@ impl Core {
             "disk_below_limit"
         };
         let act = self.audit.begin(entry.project, Some(entry.id), step);
-        act.with("used_bytes", used).with("limit_bytes", limit).end(Ending::OK);
+        act.with("used_bytes", used).with("limit_bytes", limit).end(AuditEnd::OK);
     }
 
     pub(crate) async fn usage_history(

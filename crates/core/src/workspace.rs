@@ -1,5 +1,17 @@
 //! A workspace as callers see it.
 
+pub(crate) mod admissions;
+pub(crate) mod change;
+pub(crate) mod create;
+pub(crate) mod idle;
+pub(crate) mod lifecycle;
+pub(crate) mod registry;
+pub(crate) mod request;
+pub(crate) mod state;
+pub(crate) mod steps;
+pub(crate) mod transitions;
+pub(crate) mod validate;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
@@ -7,7 +19,7 @@ use emergent_provider::{
     ContainerKind, ImageRef, Isolation, NetworkPolicy, ProviderKind, PullProgress, ResourceLimits, WorkspaceId,
 };
 use emergent_store::{
-    DestroyReason, IdlePolicy, MadeFrom, PassedOver, ProjectId, SessionRow, StateWord, WorkspaceRow, WorkspaceState,
+    DestroyReason, IdlePolicy, MadeFrom, PassedOver, ProjectId, SessionRow, StateKind, WorkspaceRow, WorkspaceState,
 };
 
 /// A workspace: its row, with the facts that only this process knows.
@@ -75,8 +87,8 @@ pub struct Workspace {
 
 impl Workspace {
     /// Returns the state's name.
-    pub fn word(&self) -> StateWord {
-        if self.starting { StateWord::Starting } else { self.state.word() }
+    pub fn word(&self) -> StateKind {
+        if self.starting { StateKind::Starting } else { self.state.word() }
     }
 
     pub(crate) fn new(row: WorkspaceRow, pull: Option<PullProgress>) -> Self {

@@ -1,5 +1,6 @@
 //! The assembly of the parts on this host: the driver that runs machines, and their networks.
 
+use emergent_provider::error_chain;
 use std::{
     path::{Path, PathBuf},
     str::FromStr,
@@ -12,7 +13,7 @@ use emergent_microvm::{
 use emergent_microvm_net::{NetworkClient, NetworkConfig, Networks, host_resolvers};
 
 use crate::{
-    HostInterfaces, Interfaces, ManagerConfig, NoInterfaces, Parts, Sandboxes, StartError, chain, layout::Layout,
+    HostInterfaces, Interfaces, ManagerConfig, NoInterfaces, Parts, Sandboxes, StartError, layout::Layout,
     step::Checkpoint, template,
 };
 
@@ -88,7 +89,7 @@ impl Host {
         // Written by the process that has the directory to itself.
         if let Err(error) = std::fs::write(layout.driver(), kind.to_string()) {
             tracing::warn!(
-                reason = chain(&error),
+                reason = error_chain(&error),
                 "the driver cannot be noted; an automatic choice may be another next time"
             );
         }
@@ -111,7 +112,7 @@ fn in_use(layout: &Layout) -> Option<VmmKind> {
 /// Firecracker if machines boot under it, or if it was chosen; QEMU otherwise.
 async fn driver(choice: DriverChoice, jail: JailChoice, layout: &Layout) -> Result<Arc<dyn Vmm>, HostError> {
     let kernel = kernels::find(layout.microvm(), template::DEFAULT).map_err(|error| {
-        tracing::debug!(reason = chain(&error), "no kernel");
+        tracing::debug!(reason = error_chain(&error), "no kernel");
         HostError::NoKernel(layout.kernels())
     })?;
     let (probe_kernel, probes) = (Some(kernel), layout.probes());

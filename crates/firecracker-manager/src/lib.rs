@@ -23,7 +23,7 @@ pub mod template;
 
 pub use config::ManagerConfig;
 pub use emergent_microvm::JailChoice;
-pub use error::{SandboxError, chain};
+pub use error::SandboxError;
 pub use host::{DriverChoice, Host, HostError, NetworkChoice};
 pub use id::SandboxId;
 pub use network::{HostInterfaces, Interfaces, NetworkError, NoInterfaces};

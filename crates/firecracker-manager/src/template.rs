@@ -1,5 +1,6 @@
 //! Templates: root file systems that sandboxes begin with, and the kernels that they boot.
 
+use emergent_provider::error_chain;
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -9,7 +10,7 @@ use std::{
 use emergent_microvm::{Kernel, durable, kernels};
 use sha2::{Digest as _, Sha256};
 
-use crate::{SandboxError, chain, layout::Layout};
+use crate::{SandboxError, layout::Layout};
 
 /// The template of requests that name none.
 pub const DEFAULT: &str = "default";
@@ -74,7 +75,7 @@ pub fn find(layout: &Layout, name: &str) -> Result<Template, SandboxError> {
     let named =
         |name| kernels::find(layout.microvm(), name).map(|kernel| (kernel, kernels::note(layout.microvm(), name)));
     let found = named(name).or_else(|_| named(DEFAULT));
-    let (kernel, kernel_note) = found.map_err(|error| missing(format!("it has no kernel: {}", chain(&error))))?;
+    let (kernel, kernel_note) = found.map_err(|error| missing(format!("it has no kernel: {}", error_chain(&error))))?;
     Ok(Template { root, kernel, kernel_note })
 }
 

@@ -21,7 +21,7 @@ use std::{
 };
 
 use emergent_mcp::{BridgeEvent, CallError, Child, ChildId, Era, Exit};
-use emergent_provider::DestroyStep;
+use emergent_provider::{DestroyStep, error_chain};
 use emergent_store::{McpServerRow, McpServerState};
 use tokio::{
     sync::{broadcast, mpsc},
@@ -31,8 +31,7 @@ use tokio::{
 
 use crate::{
     HostingError,
-    error::chain,
-    inner::{Command, Endpoint, Entry, Inner, Reply, Standing},
+    inner::{Command, Endpoint, Entry, Inner, Reply, ServerStatus},
     launcher::Gate,
     policy::History,
     sandbox::MakeError,
@@ -48,8 +47,8 @@ pub(crate) struct Driver {
     inner: Arc<Inner>,
     entry: Arc<Entry>,
     commands: mpsc::Receiver<Command>,
-    notes: mpsc::UnboundedReceiver<Note>,
-    noting: mpsc::UnboundedSender<Note>,
+    notes: mpsc::UnboundedReceiver<DriverEvent>,
+    noting: mpsc::UnboundedSender<DriverEvent>,
     events: Option<broadcast::Receiver<BridgeEvent>>,
     history: History,
     phase: Phase,
@@ -81,7 +80,7 @@ enum Phase {
 }
 
 /// The reports that a driver gets from its own tasks.
-enum Note {
+enum DriverEvent {
     /// A program could not be started.
     StartFailed(String),
     /// The answer to the question whether the server answers.
@@ -93,7 +92,7 @@ enum Note {
 enum Event {
     Command(Command),
     Bridge(BridgeEvent),
-    Note(Note),
+    DriverEvent(DriverEvent),
     Doubt,
     Wake,
     GoingDown,
@@ -130,7 +129,7 @@ impl Driver {
         match self.entry.state().0 {
             McpServerState::Deleting => {
                 if let Err(error) = self.delete().await {
-                    tracing::warn!(server = %self.entry.id, reason = chain(&error), "a server could not be deleted yet");
+                    tracing::warn!(server = %self.entry.id, reason = error_chain(&error), "a server could not be deleted yet");
                     self.phase = Phase::Waiting(Instant::now() + Duration::from_secs(RETRY[0]));
                 } else {
                     return;
@@ -167,7 +166,7 @@ impl Driver {
                     };
                     self.inner.pass(HostStep::SandboxStopped.name());
                     if let Err(error) = stopped {
-                        tracing::debug!(server = %self.entry.id, reason = chain(&error), "not stopped before its restart");
+                        tracing::debug!(server = %self.entry.id, reason = error_chain(&error), "not stopped before its restart");
                     }
                     self.afresh(reply).await;
                 }
@@ -176,7 +175,7 @@ impl Driver {
                     self.afresh(reply).await;
                 }
                 Event::Bridge(event) => self.on_bridge(event).await,
-                Event::Note(note) => self.on_note(note).await,
+                Event::DriverEvent(note) => self.on_note(note).await,
                 Event::Doubt => self.look().await,
                 Event::Wake if self.entry.state().0 == McpServerState::Deleting => match self.delete().await {
                     Ok(()) => return,
@@ -206,7 +205,7 @@ impl Driver {
             () = self.entry.let_go.cancelled() => Event::GoingDown,
             command = self.commands.recv() => command.map_or(Event::GoingDown, Event::Command),
             event = of_bridge(&mut self.events) => Event::Bridge(event),
-            Some(note) = self.notes.recv() => Event::Note(note),
+            Some(note) = self.notes.recv() => Event::DriverEvent(note),
             () = self.entry.doubt.notified() => Event::Doubt,
             () = wake => Event::Wake,
         }
@@ -245,7 +244,7 @@ impl Driver {
 
     /// Removes the server with all that it has.
     async fn delete(&mut self) -> Result<(), HostingError> {
-        self.inner.workspaces.may_act().await?;
+        self.inner.workspaces.ensure_lease().await?;
         if let Some(row) = self.inner.store.mcp_servers_find(self.entry.id).await?
             && row.server != self.inner.store.server_id()
         {
@@ -269,21 +268,22 @@ impl Driver {
     }
 
     async fn say(&self, state: McpServerState, message: Option<String>) {
-        self.tell(Standing::of(state, message)).await;
+        self.tell(ServerStatus::of(state, message)).await;
     }
 
     /// Records that the server does not run, and sets the next try for `after` from now.
     async fn wait(&mut self, state: McpServerState, message: String, after: Duration) {
         self.close(message.clone());
         let due = Instant::now() + after;
-        self.tell(Standing { state, message: Some(message), next_try: Some(due.into()) }).await;
+        self.tell(ServerStatus { state, message: Some(message), next_try: Some(due.into()) }).await;
         self.phase = Phase::Waiting(due);
     }
 
-    async fn tell(&self, standing: Standing) {
+    async fn tell(&self, standing: ServerStatus) {
         let (state, message) = (standing.state, standing.message.as_deref());
         let recorded = self.inner.store.mcp_servers_record(self.entry.id, state, message).await;
-        recorded.unwrap_or_else(|error| tracing::warn!(reason = chain(&error), "a server's state was not recorded"));
+        recorded
+            .unwrap_or_else(|error| tracing::warn!(reason = error_chain(&error), "a server's state was not recorded"));
         self.entry.say(standing);
     }
 

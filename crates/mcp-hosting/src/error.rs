@@ -107,12 +107,6 @@ impl HostingError {
     }
 }
 
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 /// The error that refuses a launch for this reason.
 pub(crate) fn unavailable(reason: impl Into<String>) -> LaunchError {
     LaunchError::Unavailable { reason: reason.into() }

@@ -13,7 +13,7 @@ use emergent_core::{NoRoom, Workspaces};
 use emergent_guest_client::Guest;
 use emergent_guest_proto::ChildId as GuestChildId;
 use emergent_mcp::{BridgeStatus, CallError, LaunchError, Upstream};
-use emergent_provider::{CreateStep, DestroyStep, EngineEventKind, Provider};
+use emergent_provider::{CreateStep, DestroyStep, EngineEventKind, Provider, error_chain};
 use emergent_store::{
     MCP_SERVERS_ON, McpChangeReach, McpServerAdmission, McpServerChange, McpServerId, McpServerRow, McpServerState,
     ProjectId, ServerRow, Store, StoreError,
@@ -30,8 +30,7 @@ use tokio::{
 use crate::{
     HostingConfig, HostingError, LogLines, NewServer, Server, ServerCallError, ServerUpdate, change,
     driver::Driver,
-    error::chain,
-    inner::{Command, Endpoint, Entry, Inner, Reply, Standing},
+    inner::{Command, Endpoint, Entry, Inner, Reply, ServerStatus},
     proxy::{BodyError, EndpointBody},
     step::HostStep,
     validate,
@@ -270,7 +269,7 @@ impl Hosting {
         // A restart policy that lets it be started again is as good as asking for that.
         let rests = entry.state().0 == McpServerState::Stopped;
         if reach > McpChangeReach::Settings || rests {
-            entry.say(Standing::of(McpServerState::Starting, None));
+            entry.say(ServerStatus::of(McpServerState::Starting, None));
             self.ask(&entry, Command::Update).await?;
             entry.settle(FIRST_ANSWER).await;
         }
@@ -283,7 +282,7 @@ impl Hosting {
     /// [`HostingError`].
     pub async fn restart(&self, project: ProjectId, id: McpServerId) -> Result<Server, HostingError> {
         let entry = self.entry(project, id).await?;
-        entry.say(Standing::of(McpServerState::Starting, None));
+        entry.say(ServerStatus::of(McpServerState::Starting, None));
         self.ask(&entry, Command::Restart).await?;
         entry.settle(FIRST_ANSWER).await;
         self.get(project, id).await
@@ -297,7 +296,7 @@ impl Hosting {
         let entry = self.entry(project, id).await?;
         self.inner.store.mcp_servers_record(id, McpServerState::Deleting, None).await?;
         self.inner.pass(DestroyStep::IntentRecorded.name());
-        entry.say(Standing::of(McpServerState::Deleting, None));
+        entry.say(ServerStatus::of(McpServerState::Deleting, None));
         let (reply, answer) = oneshot::channel();
         entry.send(Command::Delete(reply)).await?;
         // The command is there before the driver looks for the reason why it was interrupted.
@@ -311,7 +310,7 @@ impl Hosting {
     /// [`HostingError`] when it is not there or does not run.
     pub async fn logs(&self, project: ProjectId, id: McpServerId) -> Result<Vec<LogLines>, HostingError> {
         let entry = self.entry(project, id).await?;
-        let unreachable = |error: emergent_guest_client::GuestCallError| entry.not_running(chain(&error));
+        let unreachable = |error: emergent_guest_client::GuestCallError| entry.not_running(error_chain(&error));
         let mut logs = Vec::new();
         for child in entry.guest.children().await.map_err(unreachable)?.children {
             let id: GuestChildId = child.child_id;
@@ -433,7 +432,10 @@ impl Hosting {
         let follow = async {
             while changes.changed().await.is_ok() {
                 while let Err(error) = self.look_whose().await {
-                    tracing::warn!(reason = chain(&error), "it is not known yet which MCP servers are this server's");
+                    tracing::warn!(
+                        reason = error_chain(&error),
+                        "it is not known yet which MCP servers are this server's"
+                    );
                     sleep(OWNERSHIP_AGAIN).await;
                 }
             }

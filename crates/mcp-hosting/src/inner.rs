@@ -15,8 +15,8 @@ use emergent_core::Workspaces;
 use emergent_guest_client::{Guest, Open};
 use emergent_mcp::Bridge;
 use emergent_provider::{
-    ByteStream, ChannelError, CreateStep, DestroyStep, Provider, PullProgress, SnapshotId, SnapshotStep, StepObserver,
-    WorkspaceId,
+    ByteStream, ChannelError, CreateStep, DestroyStep, Provider, PullProgress, SandboxId, SnapshotId, SnapshotStep,
+    StepObserver,
 };
 use emergent_store::{McpServerId, McpServerRow, McpServerState, ProjectId, Store};
 use tokio::{
@@ -75,7 +75,7 @@ pub(crate) struct Entry {
     pub(crate) unwanted: CancellationToken,
     /// How long a plain call, or the head of an HTTP-based server's answer, may take, in milliseconds.
     call_timeout_ms: AtomicU64,
-    standing: watch::Sender<Standing>,
+    standing: watch::Sender<ServerStatus>,
     changes: watch::Sender<u64>,
     endpoint: Mutex<Option<Arc<Endpoint>>>,
     silence: Mutex<Silence>,
@@ -83,7 +83,7 @@ pub(crate) struct Entry {
 
 /// The state of a server, its explanation, and the time of the next try where the server does not run.
 #[derive(Debug, Clone)]
-pub(crate) struct Standing {
+pub(crate) struct ServerStatus {
     pub(crate) state: McpServerState,
     pub(crate) message: Option<String>,
     pub(crate) next_try: Option<Instant>,
@@ -121,7 +121,7 @@ pub(crate) type Reply = oneshot::Sender<Result<(), HostingError>>;
 /// Opens channels to one server's sandbox.
 struct Opener {
     provider: Option<Arc<dyn Provider>>,
-    sandbox: WorkspaceId,
+    sandbox: SandboxId,
     doubt: Arc<Notify>,
 }
 
@@ -191,7 +191,11 @@ impl Inner {
             commands,
             let_go: CancellationToken::new(),
             call_timeout_ms: AtomicU64::new(row.spec.call_timeout_ms),
-            standing: watch::Sender::new(Standing { state: row.state, message: row.message.clone(), next_try: None }),
+            standing: watch::Sender::new(ServerStatus {
+                state: row.state,
+                message: row.message.clone(),
+                next_try: None,
+            }),
             changes: self.changes.of(row.project),
             unwanted: self.stopping.child_token(),
             endpoint: Mutex::default(),
@@ -207,17 +211,17 @@ impl Inner {
 }
 
 impl StepObserver for Inner {
-    fn created(&self, _: WorkspaceId, step: CreateStep) {
+    fn created(&self, _: SandboxId, step: CreateStep) {
         self.pass(step.name());
     }
 
-    fn destroyed(&self, _: WorkspaceId, step: DestroyStep) {
+    fn destroyed(&self, _: SandboxId, step: DestroyStep) {
         self.pass(step.name());
     }
 
     fn snapshot_taken(&self, _: SnapshotId, _: SnapshotStep) {}
 
-    fn pulling(&self, workspace: WorkspaceId, progress: PullProgress) {
+    fn pulling(&self, workspace: SandboxId, progress: PullProgress) {
         if let Some(entry) = self.get(workspace.into()) {
             let PullProgress { bytes, total_bytes, status } = progress;
             entry.explain_start(Some(format!("pulling its image: {status} {bytes} of {total_bytes}")));
@@ -293,7 +297,7 @@ impl Entry {
     }
 
     /// Sets the server's state in memory; its row is written separately.
-    pub(crate) fn say(&self, standing: Standing) {
+    pub(crate) fn say(&self, standing: ServerStatus) {
         let state = standing.state;
         if self.standing.send_replace(standing).state != state {
             self.changes.send_modify(|count| *count += 1);
@@ -372,9 +376,9 @@ impl Entry {
     }
 }
 
-// === impl Standing ===
+// === impl ServerStatus ===
 
-impl Standing {
+impl ServerStatus {
     pub(crate) fn of(state: McpServerState, message: Option<String>) -> Self {
         Self { state, message, next_try: None }
     }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use emergent_guest_client::{ChildInput, ChildOutput, Guest, GuestCallError, OpenError};
 use emergent_guest_proto::{ChildId as GuestChildId, ChildStatus, ErrorCode, GuestPath, RunAs, child::SpawnChild};
 use emergent_mcp::{Child, ChildError, ChildId, ChildNote, ChildReader, ChildWriter, Exit, LaunchError, Launcher};
-use emergent_provider::ChannelError;
+use emergent_provider::{ChannelError, error_chain};
 use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
@@ -21,7 +21,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::error::{chain, unavailable};
+use crate::error::unavailable;
 
 /// How long a launch waits for a sandbox that is being started.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -114,12 +114,12 @@ impl Launcher for GuestLauncher {
                 let _ = self.failures.send(refusal.message.clone());
                 Err(LaunchError::Start { reason: refusal.message })
             }
-            Err(error) => Err(unavailable(chain(&error))),
+            Err(error) => Err(unavailable(error_chain(&error))),
         }
     }
 
     async fn adopt(&self) -> Result<Vec<Box<dyn Child>>, LaunchError> {
-        let found = self.guest.children().await.map_err(|error| unavailable(chain(&error)))?;
+        let found = self.guest.children().await.map_err(|error| unavailable(error_chain(&error)))?;
         let mut adopted: Vec<Box<dyn Child>> = Vec::new();
         for status in found.children {
             if status.exit.is_some() {

@@ -1,5 +1,6 @@
 //! HTTP-based servers: requests are passed on through the guest to a port inside, so that the sandbox needs no network.
 
+use emergent_provider::error_chain;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::{error::chain, session_key::SessionKey};
+use crate::session_key::SessionKey;
 
 /// Why a body broke off.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -202,7 +203,7 @@ impl Proxy {
 
 impl PassError {
     fn unreachable(error: &dyn std::error::Error) -> Self {
-        Self::Unreachable(chain(error))
+        Self::Unreachable(error_chain(error))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use emergent_core::{ListFilter, LookupError, PageRequest, StateWord, Workspace, WorkspaceId};
+use emergent_core::{ListFilter, LookupError, PageRequest, StateKind, Workspace, WorkspaceId};
 use emergent_store::{MCP_SERVERS_ON, McpServerRow, McpShare, ProjectId};
 
 use crate::{
@@ -45,7 +45,7 @@ impl Inner {
     ) -> Result<WorkspaceId, HostingError> {
         let found = match given.parse() {
             Ok(id) => match self.workspaces.get(project, id).await {
-                Ok(found) => Some(found).filter(|found| found.state.word() != StateWord::Destroyed),
+                Ok(found) => Some(found).filter(|found| found.state.word() != StateKind::Destroyed),
                 Err(LookupError::NotFound) => None,
                 Err(LookupError::Disabled) => return Err(HostingError::Disabled),
                 Err(LookupError::Store(error)) => return Err(error.into()),

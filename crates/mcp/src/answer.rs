@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::{
     envelope::LONGEST_NAME,
-    outlet::{Event, Reader, Receipt},
+    event_buffer::{Event, Reader, Receipt},
     rpc,
 };
 
@@ -41,7 +41,7 @@ pub(crate) struct Resumable {
 
 /// The place from which a client wants to read on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Place {
+pub(crate) enum ResumePoint {
     /// A stream of this bridge, from this message on.
     At { stream: u64, from: u64 },
     /// A stream of a bridge before this one.
@@ -170,14 +170,14 @@ fn encode(resumable: Option<&Resumable>, stream: u64, next: u64, line: &[u8]) ->
 }
 
 /// The place at which the client lost its stream, if it names one.
-pub(crate) fn last_event(headers: &HeaderMap, boot: &str) -> Option<Place> {
+pub(crate) fn last_event(headers: &HeaderMap, boot: &str) -> Option<ResumePoint> {
     let text = headers.get(LAST_EVENT)?.to_str().ok()?;
     let mut parts = text.split('-');
     let mut next = || parts.next();
-    let (Some(of), Some(stream), Some(from)) = (next(), next(), next()) else { return Some(Place::Before) };
+    let (Some(of), Some(stream), Some(from)) = (next(), next(), next()) else { return Some(ResumePoint::Before) };
     match (of == boot, stream.parse(), from.parse()) {
-        (true, Ok(stream), Ok(from)) => Some(Place::At { stream, from }),
-        _ => Some(Place::Before),
+        (true, Ok(stream), Ok(from)) => Some(ResumePoint::At { stream, from }),
+        _ => Some(ResumePoint::Before),
     }
 }
 

@@ -24,17 +24,18 @@ use tokio::{
 use crate::{
     answer::{self, Answer, BridgeBody},
     child::{ChildId, LaunchError, Launcher},
+    child_connection::{ChildConnection, Serves},
+    child_record::{ChildRecord, SessionNote},
     config::{BridgeConfig, Sharing},
     context::Context,
     envelope::{Malformed, Message},
     event::{BridgeEvent, Era},
     guard,
-    link::{Link, Serves},
     modern::Modern,
-    note::{Note, SessionNote},
     rpc,
     session::{Head, Opened, Session, SessionOwner},
-    warm::{Initialized, Slot},
+    session_limit::Sessions,
+    shared_child::{Initialized, SharedChild},
 };
 
 /// How often idle sessions and late answers are looked for.
@@ -65,15 +66,15 @@ pub(crate) struct Inner {
     starting: AtomicUsize,
     era: Mutex<Option<Era>>,
     /// The child of sessionless requests.
-    pub(crate) modern: Slot<Modern>,
+    pub(crate) modern: SharedChild<Modern>,
     /// The child of plain calls to a server of the older era; the shared one, where sessions share.
-    pub(crate) warm: Slot<Initialized>,
+    pub(crate) warm: SharedChild<Initialized>,
     /// The lock that is held while the note of the shared child is written.
     pub(crate) noting: tokio::sync::Mutex<()>,
 }
 
 /// A place among the sessions, given back when it is dropped.
-pub(crate) struct Place<'a>(&'a AtomicUsize);
+pub(crate) struct SessionSlot<'a>(&'a AtomicUsize);
 
 // === impl Bridge ===
 
@@ -90,19 +91,19 @@ impl Bridge {
             sessions: Mutex::default(),
             starting: AtomicUsize::new(0),
             era: Mutex::new(era),
-            modern: Slot::default(),
-            warm: Slot::default(),
+            modern: SharedChild::default(),
+            warm: SharedChild::default(),
             noting: tokio::sync::Mutex::default(),
         });
         inner.context.config.together.join(&inner);
         for child in children {
-            let note = Note::from_child(&child.note());
+            let note = ChildRecord::from_child(&child.note());
             let serves = match note {
-                Some(Note::Session(_)) => Serves::Session,
-                Some(Note::Shared(_)) => Serves::Sessions,
+                Some(ChildRecord::Session(_)) => Serves::Session,
+                Some(ChildRecord::Shared(_)) => Serves::Sessions,
                 _ => Serves::Requests,
             };
-            let Some(link) = Link::start(&inner.context, child, serves, true) else { continue };
+            let Some(link) = ChildConnection::start(&inner.context, child, serves, true) else { continue };
             inner.adopt(&link, note);
         }
         let (weak, stop) = (Arc::downgrade(&inner), inner.context.stop.clone());
@@ -275,7 +276,7 @@ impl Inner {
 
     /// A place for one more session, if there is one or can be made. A session that is not used makes room, because
     /// many clients go away without a word.
-    pub(crate) fn place(&self, owner: Option<&str>) -> Option<Place<'_>> {
+    pub(crate) fn place(&self, owner: Option<&str>) -> Option<SessionSlot<'_>> {
         let config = &self.context.config;
         let most = match config.sharing {
             Sharing::PerSession => config.max_sessions,
@@ -291,24 +292,17 @@ impl Inner {
         }
         together.make_room()?;
         self.starting.fetch_add(1, Ordering::AcqRel);
-        Some(Place(&self.starting))
-    }
-
-    /// The number of places that sessions take, those that are being made included.
-    pub(crate) fn taken(&self) -> usize {
-        let mut sessions = self.sessions();
-        sessions.retain(|_, session| session.link.is_alive());
-        sessions.len() + self.starting.load(Ordering::Acquire)
+        Some(SessionSlot(&self.starting))
     }
 
     /// The sessions that neither are connected nor wait for an answer.
-    pub(crate) fn unused(&self) -> Vec<Arc<Session>> {
+    fn unused(&self) -> Vec<Arc<Session>> {
         let sessions = self.sessions();
         sessions.values().filter(|it| !it.link.waits(it) && !it.is_connected()).cloned().collect()
     }
 
     /// Ends a session that is not used, for one that takes its place.
-    pub(crate) fn make_room(&self, unused: &Arc<Session>) {
+    fn make_room(&self, unused: &Arc<Session>) {
         tracing::info!(child = %unused.link.id(), "a session that is not used makes room");
         self.end(unused);
     }
@@ -337,18 +331,18 @@ impl Inner {
         shared.into_iter().map(|it| (it.id.to_string(), it.owner.as_ref().map(ToString::to_string))).collect()
     }
 
-    fn adopt(&self, link: &Arc<Link>, note: Option<Note>) {
+    fn adopt(&self, link: &Arc<ChildConnection>, note: Option<ChildRecord>) {
         let of_session = |opened: Opened<'_>| {
             let limits = self.context.limits(link.serves == Serves::Sessions);
             self.add(Session::new(opened, link, None, limits));
         };
         match note {
-            Some(Note::Session(SessionNote { id, version, owner }))
+            Some(ChildRecord::Session(SessionNote { id, version, owner }))
                 if self.context.config.sharing == Sharing::PerSession =>
             {
                 of_session(Opened { id: &id, version: &version, owner: owner.as_deref() });
             }
-            Some(Note::Shared(shared)) if self.context.config.sharing == Sharing::Shared => {
+            Some(ChildRecord::Shared(shared)) if self.context.config.sharing == Sharing::Shared => {
                 let Ok(result) = RawValue::from_string(shared.result) else { return link.end_soon() };
                 for id in &shared.sessions {
                     let owner = shared.owners.get(id).map(String::as_str);
@@ -356,11 +350,11 @@ impl Inner {
                 }
                 self.warm.put(Arc::clone(link), Initialized::of(shared.version, result));
             }
-            Some(Note::Modern { versions }) => {
+            Some(ChildRecord::Modern { versions }) => {
                 self.set_era(Era::Modern);
                 self.modern.put(Arc::clone(link), Modern::of(versions));
             }
-            Some(Note::Calls { version }) if self.context.config.sharing == Sharing::PerSession => {
+            Some(ChildRecord::Calls { version }) if self.context.config.sharing == Sharing::PerSession => {
                 let nothing = RawValue::NULL.to_owned();
                 self.warm.put(Arc::clone(link), Initialized::of(version, nothing));
             }
@@ -394,7 +388,25 @@ impl Inner {
     }
 }
 
-impl Drop for Place<'_> {
+impl Sessions for Inner {
+    fn taken(&self) -> usize {
+        let mut sessions = self.sessions();
+        sessions.retain(|_, session| session.link.is_alive());
+        sessions.len() + self.starting.load(Ordering::Acquire)
+    }
+
+    fn oldest_unused(&self) -> Option<Instant> {
+        self.unused().iter().map(|session| session.used()).min()
+    }
+
+    fn end_oldest_unused(&self) {
+        if let Some(oldest) = self.unused().iter().min_by_key(|session| session.used()) {
+            self.make_room(oldest);
+        }
+    }
+}
+
+impl Drop for SessionSlot<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }

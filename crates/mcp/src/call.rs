@@ -9,14 +9,14 @@ use crate::{
     Bridge,
     bridge::Inner,
     child::{Exit, LaunchError},
+    child_connection::{Ask, AskError, ChildConnection, next_id},
     config::Sharing,
     envelope::{Kind, Message},
     event::Era,
-    link::{Ask, AskError, Link, next_id},
+    event_buffer::EventBuffer,
     modern::Modern,
-    outlet::Outlet,
     rpc,
-    warm::{StartError, result_of},
+    shared_child::{StartError, result_of},
 };
 
 /// Why a call has no result.
@@ -110,7 +110,7 @@ impl Bridge {
 
 impl Inner {
     /// The child of plain calls, with the facts about it where it speaks the newer era.
-    async fn ready_for_calls(self: &Arc<Self>) -> Result<(Arc<Link>, Option<Arc<Modern>>), CallError> {
+    async fn ready_for_calls(self: &Arc<Self>) -> Result<(Arc<ChildConnection>, Option<Arc<Modern>>), CallError> {
         let shared = self.context.config.sharing == Sharing::Shared;
         if !shared && self.era() != Some(Era::Legacy) {
             match self.modern_link().await {
@@ -139,9 +139,9 @@ impl Inner {
         }
         let request = rpc::request(&next_id().to_string(), method, &params);
         let request = Message::parse(request).map_err(|_| CallError::Parameters)?;
-        let (outlet, mut reader) = Outlet::answering(0, 1, self.context.limits_once());
+        let (event_buffer, mut reader) = EventBuffer::answering(0, 1, self.context.limits_once());
         let exited = || CallError::Exited(link.exit().unwrap_or_default());
-        let ask = Ask { message: &request, outlet: &outlet, session: None, patience: None };
+        let ask = Ask { message: &request, event_buffer: &event_buffer, session: None, patience: None };
         let key = link.ask(ask).await.map_err(|error| match error {
             AskError::Gone => exited(),
             AskError::Busy | AskError::SameId | AskError::Deaf | AskError::Unheld(_) => CallError::Busy,

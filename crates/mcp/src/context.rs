@@ -10,10 +10,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     child::{ChildId, Launcher},
+    child_connection::ChildConnection,
     config::BridgeConfig,
     event::BridgeEvent,
-    link::Link,
-    outlet::Limits,
+    event_buffer::Limits,
 };
 
 /// The longest that a client may hold up a child that others use too.
@@ -29,7 +29,7 @@ pub(crate) struct Context {
     /// Cancelled to let go of all children, without ending them.
     pub(crate) stop: CancellationToken,
     /// Every child that was taken over; those that are gone are dropped when one is added.
-    links: Mutex<Vec<Weak<Link>>>,
+    links: Mutex<Vec<Weak<ChildConnection>>>,
     /// A random text that tells the event ids of this bridge from those of one before it.
     pub(crate) boot: String,
     /// The time at which a child last answered a request.
@@ -75,14 +75,14 @@ impl Context {
     }
 
     /// Remembers a child, until it is gone.
-    pub(crate) fn know(&self, link: &Arc<Link>) {
+    pub(crate) fn know(&self, link: &Arc<ChildConnection>) {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|link| link.strong_count() > 0);
         links.push(Arc::downgrade(link));
     }
 
     /// The children that have not ended.
-    pub(crate) fn links(&self) -> Vec<Arc<Link>> {
+    pub(crate) fn links(&self) -> Vec<Arc<ChildConnection>> {
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.iter().filter_map(Weak::upgrade).filter(|link| link.exit().is_none()).collect()
     }

@@ -16,11 +16,11 @@
 mod catalogues;
 mod child;
 mod connection;
-mod hub;
 mod lists;
 mod messages;
 mod names;
 mod offers;
+mod session;
 
 use std::{
     error::Error,

@@ -15,17 +15,17 @@ use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use crate::{
-    answer::{self, Answer, Place, Resumable},
+    answer::{self, Answer, Resumable, ResumePoint},
     bridge::Inner,
+    child_connection::{Ask, AskError, Serves},
+    child_record::{ChildRecord, SessionNote, SharedNote},
     config::Sharing,
     envelope::{Kind, Message, string_of},
     event::Era,
-    link::{Ask, AskError, Serves},
-    note::{Note, SessionNote, SharedNote},
-    outlet::{Outlet, Reader},
+    event_buffer::{EventBuffer, Reader},
     rpc,
     session::{Head, Opened, Session},
-    warm::{StartError, initialized},
+    shared_child::{StartError, initialized},
 };
 
 /// The versions of this era.
@@ -122,14 +122,14 @@ impl Inner {
             Err(refused) => return *refused,
         };
         let reader = match answer::last_event(headers, &self.context.boot) {
-            Some(Place::At { stream, from }) => match session.resume(stream, from) {
+            Some(ResumePoint::At { stream, from }) => match session.resume(stream, from) {
                 Some(reader) => reader,
                 None => {
                     let text = "this stream is no longer kept; send the request again";
                     return answer::error(StatusCode::BAD_REQUEST, None, rpc::REFUSED, text);
                 }
             },
-            Some(Place::Before) | None => session.standing.read_on(),
+            Some(ResumePoint::Before) | None => session.standing.read_on(),
         };
         let events = answer::events(reader, Some(self.resumable()), self.context.config.keep_alive);
         with_session(events, &session)
@@ -175,8 +175,8 @@ impl Inner {
     async fn initialize_own(&self, owner: Option<&str>, message: &Message) -> Result<(Arc<Session>, Bytes), Refused> {
         let (link, guard) = self.launch(Serves::Session).await?;
         let limit = self.context.config.start_timeout;
-        let (outlet, mut reader) = Outlet::answering(0, 1, self.context.limits_once());
-        let ask = Ask { message, outlet: &outlet, session: None, patience: Some(limit) };
+        let (event_buffer, mut reader) = EventBuffer::answering(0, 1, self.context.limits_once());
+        let ask = Ask { message, event_buffer: &event_buffer, session: None, patience: Some(limit) };
         let gone = || StartError::Exited(link.exit().unwrap_or_default());
         link.ask(ask).await.map_err(|error| match error {
             AskError::Gone => gone(),
@@ -203,7 +203,7 @@ impl Inner {
         let opened = Opened { id: &name, version: &version, owner };
         let session = Session::new(opened, &link, None, self.context.limits(false));
         let owner = owner.map(str::to_owned);
-        link.note(&Note::Session(SessionNote { id: name, version, owner })).await;
+        link.note(&ChildRecord::Session(SessionNote { id: name, version, owner })).await;
         guard.keep();
         self.add(Arc::clone(&session));
         Ok((session, answer.line))
@@ -235,7 +235,7 @@ impl Inner {
         let _noting = self.noting.lock().await;
         if let Some((link, known)) = self.warm.alive() {
             let (version, result) = (known.version.clone(), known.result.get().to_owned());
-            link.note(&Note::Shared(SharedNote::of(version, result, self.shared_sessions()))).await;
+            link.note(&ChildRecord::Shared(SharedNote::of(version, result, self.shared_sessions()))).await;
         }
     }
 
@@ -247,19 +247,19 @@ impl Inner {
         requests: Vec<(Message, Box<str>)>,
     ) -> Answer {
         let one = requests.len() == 1;
-        let (outlet, reader) = session.open(requests.len());
+        let (event_buffer, reader) = session.open(requests.len());
         for (message, method) in &requests {
             if session.link.serves == Serves::Sessions && !subscribed(session, message, method) {
                 let text = "this session has subscribed to too many resources";
-                outlet.push_now(rpc::error(message.raw_id(), rpc::INVALID_REQUEST, text), true);
+                event_buffer.push_now(rpc::error(message.raw_id(), rpc::INVALID_REQUEST, text), true);
                 continue;
             }
             if method.as_ref() == "resources/unsubscribe" && session.link.others_want(session, message) {
-                outlet.push_now(rpc::empty_result(message.raw_id().unwrap_or("null")), true);
+                event_buffer.push_now(rpc::empty_result(message.raw_id().unwrap_or("null")), true);
                 continue;
             }
             let patience = Some(self.context.config.call_timeout);
-            let ask = Ask { message, outlet: &outlet, session: Some(session), patience };
+            let ask = Ask { message, event_buffer: &event_buffer, session: Some(session), patience };
             if let Err(error) = session.link.ask(ask).await {
                 let (status, code) = match error {
                     AskError::Gone => (StatusCode::NOT_FOUND, rpc::TIMED_OUT),
@@ -270,7 +270,7 @@ impl Inner {
                 if one {
                     return answer::error(status, message.raw_id(), code, &error.to_string());
                 }
-                outlet.push_now(rpc::error(message.raw_id(), code, &error.to_string()), true);
+                event_buffer.push_now(rpc::error(message.raw_id(), code, &error.to_string()), true);
             }
         }
         let takes = |kind| answer::accepts(headers, kind);

@@ -2,24 +2,24 @@
 //!
 //! Start at [`child`], which says what the owner brings ([`process`] is the simplest owner: programs of this machine),
 //! and at [`bridge`], the facade. A request comes in through `bridge`, is read in `envelope`, judged in `legacy` or
-//! `modern`, sent in `link`, and its answer finds its way in `link/route` to an `outlet`, which a response's body
+//! `modern`, sent in `link`, and its answer finds its way in `link/route` to an `event_buffer`, which a response's body
 //! reads.
 
 mod answer;
 mod called;
+mod child_connection;
+mod child_record;
 mod context;
 mod envelope;
+mod event_buffer;
 mod guard;
 mod legacy;
 mod lines;
-mod link;
 mod modern;
-mod note;
-mod outlet;
 mod rpc;
 mod session;
 mod session_limit;
-mod warm;
+mod shared_child;
 
 pub mod bridge;
 pub mod call;

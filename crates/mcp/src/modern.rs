@@ -16,14 +16,14 @@ use tokio::time::timeout;
 use crate::{
     answer::{self, Answer},
     bridge::Inner,
+    child_connection::{Ask, AskError, ChildConnection, Serves},
+    child_record::ChildRecord,
     envelope::{Kind, Message, string_of},
     event::Era,
+    event_buffer::{EventBuffer, Reader},
     legacy::VERSIONS,
-    link::{Ask, AskError, Link, Serves},
-    note::Note,
-    outlet::{Outlet, Reader},
     rpc::{self, Failure},
-    warm::{EndUnlessKept, Kept, StartError, client_info, result_of},
+    shared_child::{EndUnlessKept, Kept, StartError, client_info, result_of},
 };
 
 use headers::Mismatch;
@@ -131,8 +131,8 @@ impl Inner {
         }
         let listens = method.as_ref() == "subscriptions/listen";
         let patience = (!listens).then_some(self.context.config.call_timeout);
-        let (outlet, mut reader) = Outlet::answering(0, 1, self.context.limits_once());
-        let ask = Ask { message, outlet: &outlet, session: None, patience };
+        let (event_buffer, mut reader) = EventBuffer::answering(0, 1, self.context.limits_once());
+        let ask = Ask { message, event_buffer: &event_buffer, session: None, patience };
         match link.ask(ask).await {
             Ok(key) => reader.on_leaving(move || link.abandon(&key, "the client went away")),
             Err(AskError::Gone) => {
@@ -195,11 +195,11 @@ impl Inner {
 
     async fn keep(
         &self,
-        link: Arc<Link>,
+        link: Arc<ChildConnection>,
         guard: EndUnlessKept,
         versions: Vec<String>,
     ) -> Result<Kept<Modern>, StartError> {
-        link.note(&Note::Modern { versions: versions.clone() }).await;
+        link.note(&ChildRecord::Modern { versions: versions.clone() }).await;
         guard.keep();
         Ok(self.modern.put(link, Modern::of(versions)))
     }
@@ -210,7 +210,7 @@ impl Inner {
         headers: &HeaderMap,
         message: &Message,
         method: &str,
-        link: &Link,
+        link: &ChildConnection,
         modern: &Modern,
     ) -> Result<(), Mismatch> {
         headers::check(headers, message, method)?;
@@ -235,12 +235,12 @@ impl Inner {
     }
 
     /// The rules, or none where the child does not tell its tools: it then checks the headers itself.
-    async fn rules_soon(&self, link: &Link, modern: &Modern) -> HeaderRules {
+    async fn rules_soon(&self, link: &ChildConnection, modern: &Modern) -> HeaderRules {
         timeout(RULES_WITHIN, self.rules(link, modern)).await.unwrap_or_default()
     }
 
     /// Asks the child for its tools.
-    async fn rules(&self, link: &Link, modern: &Modern) -> HeaderRules {
+    async fn rules(&self, link: &ChildConnection, modern: &Modern) -> HeaderRules {
         let mut rules = HeaderRules::default();
         let mut cursor = None;
         for _ in 0..PAGES {
@@ -314,7 +314,7 @@ pub(crate) fn answered(line: Bytes) -> Answer {
 
 /// Passes on a notification, which belongs to no session here; one that would speak of another client's request goes no
 /// further.
-async fn notified(headers: &HeaderMap, link: &Link, message: &Message, method: &str) -> Answer {
+async fn notified(headers: &HeaderMap, link: &ChildConnection, message: &Message, method: &str) -> Answer {
     if let Err(mismatch) = headers::check_method(headers, method) {
         return answer::error(StatusCode::BAD_REQUEST, None, mismatch.code(), &mismatch.to_string());
     }

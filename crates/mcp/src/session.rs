@@ -10,8 +10,8 @@ use http::HeaderMap;
 use tokio::time::Instant;
 
 use crate::{
-    link::Link,
-    outlet::{Limits, Outlet, Reader},
+    child_connection::ChildConnection,
+    event_buffer::{EventBuffer, Limits, Reader},
 };
 
 /// The most streams that are kept for clients that come back.
@@ -49,12 +49,12 @@ pub(crate) struct Session {
     pub(crate) owner: Option<Box<str>>,
     /// The protocol version that was agreed on.
     pub(crate) version: Box<str>,
-    pub(crate) link: Arc<Link>,
+    pub(crate) link: Arc<ChildConnection>,
     /// The capabilities of the client, by name, which say what it can be asked; `None` leaves that to the child to
     /// know.
     capabilities: Option<HashSet<String>>,
     /// The stream for messages that belong to no request.
-    pub(crate) standing: Arc<Outlet>,
+    pub(crate) standing: Arc<EventBuffer>,
     limits: Limits,
     state: Mutex<State>,
 }
@@ -62,7 +62,7 @@ pub(crate) struct Session {
 struct State {
     used: Instant,
     next: u64,
-    streams: BTreeMap<u64, Arc<Outlet>>,
+    streams: BTreeMap<u64, Arc<EventBuffer>>,
     subscribed: HashSet<String>,
 }
 
@@ -71,7 +71,7 @@ struct State {
 impl Session {
     pub(crate) fn new(
         opened: Opened<'_>,
-        link: &Arc<Link>,
+        link: &Arc<ChildConnection>,
         capabilities: Option<HashSet<String>>,
         limits: Limits,
     ) -> Arc<Self> {
@@ -82,7 +82,7 @@ impl Session {
             version: opened.version.into(),
             link: Arc::clone(link),
             capabilities,
-            standing: Outlet::standing(0, limits),
+            standing: EventBuffer::standing(0, limits),
             limits,
             state: Mutex::new(state),
         });
@@ -118,14 +118,14 @@ impl Session {
     }
 
     /// Opens a stream for the answers to this many requests. Old streams make room.
-    pub(crate) fn open(&self, answers: usize) -> (Arc<Outlet>, Reader) {
+    pub(crate) fn open(&self, answers: usize) -> (Arc<EventBuffer>, Reader) {
         let mut state = self.lock();
         let number = state.next;
         state.next += 1;
-        let (outlet, reader) = Outlet::answering(number, answers, self.limits);
-        state.streams.insert(number, Arc::clone(&outlet));
+        let (event_buffer, reader) = EventBuffer::answering(number, answers, self.limits);
+        state.streams.insert(number, Arc::clone(&event_buffer));
         state.make_room(self.limits.replay);
-        (outlet, reader)
+        (event_buffer, reader)
     }
 
     /// Goes on reading a stream that a client was cut off from.
@@ -133,8 +133,8 @@ impl Session {
         if stream == self.standing.number {
             return Some(self.standing.read(from));
         }
-        let outlet = self.lock().streams.get(&stream).cloned();
-        outlet.map(|outlet| outlet.read(from))
+        let event_buffer = self.lock().streams.get(&stream).cloned();
+        event_buffer.map(|event_buffer| event_buffer.read(from))
     }
 
     /// Remembers a subscription; `false` when the session's subscriptions take too many bytes.

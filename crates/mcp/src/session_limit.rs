@@ -5,7 +5,19 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use crate::bridge::Inner;
+use tokio::time::Instant;
+
+/// The sessions of one bridge.
+pub(crate) trait Sessions: Send + Sync {
+    /// The number of places that sessions take, those that are being made included.
+    fn taken(&self) -> usize;
+
+    /// The time of the last use of the session that was not used for the longest time; `None` where all are in use.
+    fn oldest_unused(&self) -> Option<Instant>;
+
+    /// Ends that session, for one that takes its place.
+    fn end_oldest_unused(&self);
+}
 
 /// The most sessions that all bridges with this limit have together. Clones are the same limit; the default bounds
 /// nothing.
@@ -14,13 +26,13 @@ pub struct SessionLimit(Arc<Limited>);
 
 struct Limited {
     most: usize,
-    bridges: Mutex<Vec<Weak<Inner>>>,
+    bridges: Mutex<Vec<Weak<dyn Sessions>>>,
 }
 
 /// The bridges of a limit, of which none gets another session while this is held.
 pub(crate) struct Bridges<'a> {
     most: usize,
-    all: MutexGuard<'a, Vec<Weak<Inner>>>,
+    all: MutexGuard<'a, Vec<Weak<dyn Sessions>>>,
 }
 
 // === impl SessionLimit ===
@@ -34,8 +46,9 @@ impl SessionLimit {
     }
 
     /// Counts a bridge's sessions from now on.
-    pub(crate) fn join(&self, bridge: &Arc<Inner>) {
-        self.lock().all.push(Arc::downgrade(bridge));
+    pub(crate) fn join(&self, bridge: &Arc<impl Sessions + 'static>) {
+        let bridge = Arc::downgrade(bridge);
+        self.lock().all.push(bridge);
     }
 
     pub(crate) fn lock(&self) -> Bridges<'_> {
@@ -65,9 +78,9 @@ impl Bridges<'_> {
         if bridges.iter().map(|bridge| bridge.taken()).sum::<usize>() < self.most {
             return Some(());
         }
-        let unused = bridges.iter().flat_map(|bridge| bridge.unused().into_iter().map(move |it| (bridge, it)));
-        let (bridge, oldest) = unused.min_by_key(|(_, session)| session.used())?;
-        bridge.make_room(&oldest);
+        let unused = bridges.iter().filter_map(|bridge| bridge.oldest_unused().map(|used| (bridge, used)));
+        let (bridge, _) = unused.min_by_key(|(_, used)| *used)?;
+        bridge.end_oldest_unused();
         Some(())
     }
 }

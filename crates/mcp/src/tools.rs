@@ -16,10 +16,10 @@ use crate::{
     answer::{self, Answer, BridgeBody},
     config::BridgeConfig,
     envelope::{Kind, Malformed, Message},
+    event_buffer::{EventBuffer, Limits},
     guard,
     legacy::VERSIONS,
     modern::{self, NEWEST, supported},
-    outlet::{Limits, Outlet},
     rpc::{self, Failure},
 };
 
@@ -113,13 +113,14 @@ async fn answered(
     if modern && let Err((code, text)) = modern::judge(headers, &message, &method) {
         return answer::error(StatusCode::BAD_REQUEST, Some(&id), code, &text);
     }
-    let (outlet, mut reader) = Outlet::answering(0, 1, Limits { replay: 0, unsent: usize::MAX, stall: Duration::ZERO });
+    let (event_buffer, mut reader) =
+        EventBuffer::answering(0, 1, Limits { replay: 0, unsent: usize::MAX, stall: Duration::ZERO });
     let working = tokio::spawn(async move {
         let line = match dispatch(&*tools, &message, &method, modern).await {
             Ok(result) => Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)),
             Err(failure) => failure.line(Some(&id)),
         };
-        outlet.push_now(line, true);
+        event_buffer.push_now(line, true);
     });
     // The task belongs to this answer: it ends with its client.
     let working = working.abort_handle();

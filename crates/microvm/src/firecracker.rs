@@ -31,7 +31,7 @@ pub use self::jail::JailChoice;
 use self::{
     api::Api,
     jail::Jailer,
-    place::{Place, SAVING, clear},
+    place::{SAVING, VmmDir, clear},
 };
 use crate::{
     Acceleration, BootError, Disk, DiskFormat, GoneReason, Kernel, MachineId, MachineSpec, MachineState, Probe,
@@ -130,7 +130,7 @@ impl Firecracker {
         spec: &MachineSpec,
         version: &str,
         console: Option<fs::File>,
-    ) -> Result<(Api, Place), BootError> {
+    ) -> Result<(Api, VmmDir), BootError> {
         if self.process(&spec.dir).is_ok_and(|process| process.is_some()) {
             return Err(BootError::Occupied { dir: spec.dir.clone() });
         }
@@ -140,7 +140,7 @@ impl Firecracker {
         }
         let jailer = self.jailer()?;
         let program = jail::on_path(&self.settings.program).unwrap_or_else(|| self.settings.program.clone());
-        let prepared = Place::prepare(spec, version, &program, jailer.is_some());
+        let prepared = VmmDir::prepare(spec, version, &program, jailer.is_some());
         let place = prepared.map_err(|source| BootError::File { action: "prepare", path: spec.dir.clone(), source })?;
         let file = |action, path: PathBuf| move |source| BootError::File { action, path, source };
         let log = log_file(&spec.dir);
@@ -184,7 +184,7 @@ impl Firecracker {
 
     fn process(&self, dir: &Path) -> Result<Option<Process>, VmmError> {
         let pid_file = pid_file(dir);
-        Process::find(&pid_file, &Place::of(dir).mark()).map_err(|source| VmmError::File {
+        Process::find(&pid_file, &VmmDir::of(dir).mark()).map_err(|source| VmmError::File {
             action: "read",
             path: pid_file,
             source,
@@ -337,7 +337,7 @@ impl Vmm for Firecracker {
             path: Identity::file(dir),
             source,
         })?;
-        let saved = save(&self.api(dir)?, &Place::of(dir), &identity, into).await;
+        let saved = save(&self.api(dir)?, &VmmDir::of(dir), &identity, into).await;
         if saved.is_err() {
             for file in [SNAPSHOT, MEMORY].map(|name| into.join(name)) {
                 let _ = fs::remove_file(file);
@@ -400,7 +400,7 @@ async fn is_set_up(spec: &MachineSpec, child: &mut Child) -> Result<Api, BootErr
 }
 
 /// Saves a frozen machine to files that its monitor can write, and moves these to where they are kept.
-async fn save(api: &Api, place: &Place, identity: &Identity, into: &Path) -> Result<(), SaveError> {
+async fn save(api: &Api, place: &VmmDir, identity: &Identity, into: &Path) -> Result<(), SaveError> {
     let [snapshot, memory] = SAVING.map(|name| place.file(name));
     let failed = |action| {
         let path = memory.clone();

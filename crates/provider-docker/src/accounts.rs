@@ -18,7 +18,7 @@ use rustix::{
 };
 
 use crate::{
-    engine::{EngineError, bounded, found},
+    engine::{EngineError, UnfitFile, bounded, found},
     provider::Parts,
 };
 
@@ -30,17 +30,6 @@ const LARGEST: u64 = 1 << 20;
 /// Go).
 const LINK: u32 = 1 << 27;
 const NOT_REGULAR: u32 = 1 << 31 | LINK | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19;
-
-/// A file that the engine is not given to read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "/{file} in the workspace is {found}, and Docker itself would read that file; it may be a regular file of at most \
-     1 MiB: put one in its place while the workspace runs, or make the workspace anew"
-)]
-pub(crate) struct UnfitFile {
-    file: &'static str,
-    found: String,
-}
 
 /// Checks the files of a container that does not run, through the engine, which mounts its file system for that.
 pub(crate) async fn check_stopped(docker: &Docker, container: &str) -> Result<(), EngineError> {

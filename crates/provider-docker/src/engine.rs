@@ -6,8 +6,6 @@ use bollard::{API_DEFAULT_VERSION, Docker, errors::Error};
 use emergent_provider::{ChannelError, CreateError, OperationError};
 use tokio::{sync::OnceCell, time::timeout};
 
-use crate::accounts::UnfitFile;
-
 /// How long the engine may take for a call that waits for nothing else.
 pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(9);
 /// The client library's own deadline, for the head of an answer; longer than any of ours.
@@ -32,6 +30,17 @@ pub(crate) enum EngineError {
     /// The engine was not asked, since it would read a file of the container that it is not to read.
     #[error(transparent)]
     Unfit(#[from] UnfitFile),
+}
+
+/// A file that the engine is not given to read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "/{file} in the workspace is {found}, and Docker itself would read that file; it may be a regular file of at most \
+     1 MiB: put one in its place while the workspace runs, or make the workspace anew"
+)]
+pub(crate) struct UnfitFile {
+    pub(crate) file: &'static str,
+    pub(crate) found: String,
 }
 
 // === impl Engine ===

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use emergent_provider::Health;
+use emergent_provider::{Health, error_chain};
 use tokio::time::timeout;
 
 use crate::{engine::EngineError, host, provider::Parts};
@@ -14,7 +14,7 @@ const DEADLINE: Duration = Duration::from_millis(9_500);
 pub(crate) async fn check(parts: &Arc<Parts>) -> Health {
     match timeout(DEADLINE, ask(parts)).await {
         Ok(Ok(health)) => health,
-        Ok(Err(error)) => unhealthy(parts, &format!("{}: {}", parts.engine.name(), chain(&error))),
+        Ok(Err(error)) => unhealthy(parts, &format!("{}: {}", parts.engine.name(), error_chain(&error))),
         Err(_) => unhealthy(parts, &format!("{} does not answer", parts.engine.name())),
     }
 }
@@ -70,17 +70,4 @@ fn bounds(parts: &Parts) -> String {
 
 fn unhealthy(parts: &Parts, what: &str) -> Health {
     Health { healthy: false, message: format!("{what}; {}", parts.engine.advice()), warnings: Vec::new() }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

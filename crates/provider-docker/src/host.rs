@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use emergent_provider::{ExitReason, HostRoom, WorkspaceId};
+use emergent_provider::{ExitReason, HostRoom, SandboxId};
 use rustix::fs::StatVfs;
 
 use crate::{
@@ -79,7 +79,7 @@ fn most_tasks() -> Option<u64> {
 
 /// How many bytes the files of a sandbox take: those of its own layer and of its volumes. No longer counted when it is more
 /// than `enough`.
-pub(crate) async fn disk_use(parts: &Parts, workspace: WorkspaceId, enough: u64) -> Result<Option<u64>, EngineError> {
+pub(crate) async fn disk_use(parts: &Parts, workspace: SandboxId, enough: u64) -> Result<Option<u64>, EngineError> {
     if !parts.engine.is_local() {
         return Ok(None);
     }
@@ -95,7 +95,7 @@ pub(crate) async fn disk_use(parts: &Parts, workspace: WorkspaceId, enough: u64)
 }
 
 /// How many bytes a copy of a sandbox takes. The engine fills the holes of files outside of volumes.
-pub(crate) async fn copy_use(parts: &Parts, workspace: WorkspaceId) -> Result<Option<u64>, EngineError> {
+pub(crate) async fn copy_use(parts: &Parts, workspace: SandboxId) -> Result<Option<u64>, EngineError> {
     if !parts.engine.is_local() {
         return Ok(None);
     }
@@ -105,7 +105,7 @@ pub(crate) async fn copy_use(parts: &Parts, workspace: WorkspaceId) -> Result<Op
 
 /// A file of a sandbox that an image of its layer would not have: its name means to the engine that another one was
 /// removed. `None` also where the layer cannot be looked at.
-pub(crate) async fn mark_of_removal(parts: &Parts, workspace: WorkspaceId) -> Result<Option<String>, EngineError> {
+pub(crate) async fn mark_of_removal(parts: &Parts, workspace: SandboxId) -> Result<Option<String>, EngineError> {
     if !parts.engine.is_local() {
         return Ok(None);
     }
@@ -115,7 +115,7 @@ pub(crate) async fn mark_of_removal(parts: &Parts, workspace: WorkspaceId) -> Re
 }
 
 /// Where a sandbox keeps its files and has its processes; `None` where there is no such sandbox.
-async fn places(parts: &Parts, workspace: WorkspaceId) -> Result<Option<Arc<Places>>, EngineError> {
+async fn places(parts: &Parts, workspace: SandboxId) -> Result<Option<Arc<Places>>, EngineError> {
     if let Some(known) = parts.known_places(workspace) {
         return Ok(Some(known));
     }
@@ -162,7 +162,7 @@ pub(crate) fn sees_files(parts: &Parts) -> bool {
 }
 
 /// How many tasks of the machine a sandbox takes.
-pub(crate) async fn task_use(parts: &Parts, workspace: WorkspaceId) -> Result<Option<u64>, EngineError> {
+pub(crate) async fn task_use(parts: &Parts, workspace: SandboxId) -> Result<Option<u64>, EngineError> {
     if !parts.engine.is_local() {
         return Ok(None);
     }

@@ -17,7 +17,7 @@ use bollard::{
 use chrono::{DateTime, TimeDelta, Utc};
 use emergent_provider::{
     ByteStream, ChannelError, Channels, EngineEvent, EngineEventKind, EngineState, ExitReason, HostRoom, ImageCommand,
-    ImageRef, Inventory, Observed, OperationError, Origin, Owner, SnapshotId, WORKSPACE_LABEL, WorkspaceId,
+    ImageRef, Inventory, Observed, OperationError, Origin, Owner, SandboxId, SnapshotId, WORKSPACE_LABEL,
 };
 use futures::{StreamExt as _, stream::BoxStream};
 
@@ -38,7 +38,7 @@ const KILLED: i64 = 137;
 
 #[async_trait]
 impl Channels for DockerProvider {
-    async fn open(&self, workspace: WorkspaceId) -> Result<ByteStream, ChannelError> {
+    async fn open(&self, workspace: SandboxId) -> Result<ByteStream, ChannelError> {
         let container = name_of(workspace);
         let opened = async {
             accounts::check_running(&self.parts, &container).await?;
@@ -50,7 +50,7 @@ impl Channels for DockerProvider {
 
 #[async_trait]
 impl Inventory for DockerProvider {
-    async fn inspect(&self, workspace: WorkspaceId) -> Result<Option<Observed>, OperationError> {
+    async fn inspect(&self, workspace: SandboxId) -> Result<Option<Observed>, OperationError> {
         let name = name_of(workspace);
         let observed = async {
             let docker = self.parts.engine.client().await?;
@@ -68,7 +68,7 @@ impl Inventory for DockerProvider {
         observed.await.map_err(|error| self.parts.engine.operation_error("inspect", error))
     }
 
-    async fn written_outside(&self, workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
+    async fn written_outside(&self, workspace: SandboxId) -> Result<Option<u64>, OperationError> {
         let sized = async {
             let docker = self.parts.engine.client().await?;
             let options = InspectContainerOptionsBuilder::default().size(true).build();
@@ -78,17 +78,17 @@ impl Inventory for DockerProvider {
         Ok(container.and_then(|container| container.size_rw).and_then(|bytes| u64::try_from(bytes).ok()))
     }
 
-    async fn disk_use(&self, workspace: WorkspaceId, enough: u64) -> Result<Option<u64>, OperationError> {
+    async fn disk_use(&self, workspace: SandboxId, enough: u64) -> Result<Option<u64>, OperationError> {
         let counted = host::disk_use(&self.parts, workspace, enough).await;
         counted.map_err(|error| self.parts.engine.operation_error("measure", error))
     }
 
-    async fn copy_use(&self, workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
+    async fn copy_use(&self, workspace: SandboxId) -> Result<Option<u64>, OperationError> {
         let counted = host::copy_use(&self.parts, workspace).await;
         counted.map_err(|error| self.parts.engine.operation_error("measure", error))
     }
 
-    async fn task_use(&self, workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
+    async fn task_use(&self, workspace: SandboxId) -> Result<Option<u64>, OperationError> {
         let counted = host::task_use(&self.parts, workspace).await;
         counted.map_err(|error| self.parts.engine.operation_error("measure", error))
     }
@@ -128,10 +128,10 @@ impl Inventory for DockerProvider {
                 observed.push(described(owner, &labels, created_at, state));
             }
             // A sandbox may have several volumes, and is one remainder.
-            let mut known: HashSet<WorkspaceId> = observed.iter().map(|observed| observed.workspace).collect();
+            let mut known: HashSet<SandboxId> = observed.iter().map(|observed| observed.workspace).collect();
             observed.extend(volumes.iter().filter_map(remains).filter(|volume| known.insert(volume.workspace)));
             let marks = volumes.iter().filter(|volume| volume.labels.contains_key(labels::HANDED_OVER));
-            let marked: HashSet<WorkspaceId> =
+            let marked: HashSet<SandboxId> =
                 marks.filter_map(|volume| Owner::from_labels(&volume.labels)).map(|owner| owner.workspace).collect();
             for sandbox in observed.iter_mut().filter(|sandbox| marked.contains(&sandbox.workspace)) {
                 sandbox.handed_over = Some(true);
@@ -141,7 +141,7 @@ impl Inventory for DockerProvider {
         listed.await.map_err(|error| self.parts.engine.operation_error("list", error))
     }
 
-    async fn origin(&self, workspace: WorkspaceId) -> Result<Option<Origin>, OperationError> {
+    async fn origin(&self, workspace: SandboxId) -> Result<Option<Origin>, OperationError> {
         let inspected = async {
             let docker = self.parts.engine.client().await?;
             let Some(container) = found(bounded(docker.inspect_container(&name_of(workspace), None)).await)? else {
@@ -153,7 +153,7 @@ impl Inventory for DockerProvider {
         inspected.await.map_err(|error| self.parts.engine.operation_error("inspect", error))
     }
 
-    async fn origin_of_snapshot(&self, snapshot: SnapshotId) -> Result<Option<(WorkspaceId, Origin)>, OperationError> {
+    async fn origin_of_snapshot(&self, snapshot: SnapshotId) -> Result<Option<(SandboxId, Origin)>, OperationError> {
         let inspected = snapshots::origin(&self.parts.engine, snapshot).await;
         inspected.map_err(|error| self.parts.engine.operation_error("inspect a snapshot of", error))
     }
@@ -299,7 +299,7 @@ async fn translate(parts: &Parts, docker: &Docker, message: EventMessage) -> Opt
 async fn how_it_died(
     parts: &Parts,
     docker: &Docker,
-    workspace: WorkspaceId,
+    workspace: SandboxId,
     attributes: &HashMap<String, String>,
 ) -> ExitReason {
     let code = attributes.get("exitCode").and_then(|code| code.parse().ok()).unwrap_or(0);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use emergent_provider::{SnapshotId, WORKSPACE_LABEL, WorkspaceId};
+use emergent_provider::{SandboxId, SnapshotId, WORKSPACE_LABEL};
 
 /// The prefix of every label of ours.
 pub(crate) const PREFIX: &str = "emergent.";
@@ -25,13 +25,13 @@ pub(crate) const GUEST: &str = "guest";
 pub(crate) const FILLED: &str = "filled";
 
 /// The name of a workspace's container, and of its volume.
-pub(crate) fn name_of(workspace: WorkspaceId) -> String {
+pub(crate) fn name_of(workspace: SandboxId) -> String {
     format!("emergent-{workspace}")
 }
 
 /// The name of the volume that marks a sandbox's hand-over. An engine's labels cannot be changed later; a volume that
 /// carries the sandbox's label is removed with the sandbox.
-pub(crate) fn name_of_hand_over(workspace: WorkspaceId) -> String {
+pub(crate) fn name_of_hand_over(workspace: SandboxId) -> String {
     format!("emergent-{workspace}.handed-over")
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn name_of_snapshot(snapshot: SnapshotId) -> String {
 }
 
 /// The filter that finds the objects of a sandbox.
-pub(crate) fn of(workspace: WorkspaceId) -> HashMap<String, Vec<String>> {
+pub(crate) fn of(workspace: SandboxId) -> HashMap<String, Vec<String>> {
     HashMap::from([("label".to_owned(), vec![format!("{WORKSPACE_LABEL}={workspace}")])])
 }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bollard::{Docker, models::VolumeCreateRequest, query_parameters::StopContainerOptionsBuilder};
 use emergent_provider::{
     ByteStream, CreateError, Created, DestroyStep, ExitReason, Lifecycle, OperationError, Owner, Provider as _,
-    ResourceLimits, SandboxSpec, StepObserver, WorkspaceId,
+    ResourceLimits, SandboxId, SandboxSpec, StepObserver,
 };
 
 use crate::{
@@ -29,7 +29,7 @@ impl Lifecycle for DockerProvider {
         create::create(&self.parts, spec, observer).await
     }
 
-    async fn start(&self, workspace: WorkspaceId) -> Result<Option<ByteStream>, OperationError> {
+    async fn start(&self, workspace: SandboxId) -> Result<Option<ByteStream>, OperationError> {
         let container = name_of(workspace);
         let started = async {
             let docker = self.parts.engine.client().await?;
@@ -47,7 +47,7 @@ impl Lifecycle for DockerProvider {
         started.await.map_err(|error| self.parts.engine.operation_error("start", error))
     }
 
-    async fn stop(&self, workspace: WorkspaceId) -> Result<(), OperationError> {
+    async fn stop(&self, workspace: SandboxId) -> Result<(), OperationError> {
         let container = name_of(workspace);
         let stopped = async {
             let docker = self.parts.engine.client().await?;
@@ -61,7 +61,7 @@ impl Lifecycle for DockerProvider {
         stopped.await.map_err(|error| self.parts.engine.operation_error("stop", error))
     }
 
-    async fn end(&self, workspace: WorkspaceId, why: ExitReason) -> Result<(), OperationError> {
+    async fn end(&self, workspace: SandboxId, why: ExitReason) -> Result<(), OperationError> {
         let ended = async {
             let docker = self.parts.engine.client().await?;
             self.parts.note_ending(workspace, why);
@@ -74,7 +74,7 @@ impl Lifecycle for DockerProvider {
         ended.await.map_err(|error| self.parts.engine.operation_error("end", error))
     }
 
-    async fn pause(&self, workspace: WorkspaceId) -> Result<(), OperationError> {
+    async fn pause(&self, workspace: SandboxId) -> Result<(), OperationError> {
         let container = name_of(workspace);
         let paused = async {
             let docker = self.parts.engine.client().await?;
@@ -86,7 +86,7 @@ impl Lifecycle for DockerProvider {
         paused.await.map_err(|error| self.parts.engine.operation_error("pause", error))
     }
 
-    async fn unpause(&self, workspace: WorkspaceId) -> Result<(), OperationError> {
+    async fn unpause(&self, workspace: SandboxId) -> Result<(), OperationError> {
         let container = name_of(workspace);
         let unpaused = async {
             let docker = self.parts.engine.client().await?;
@@ -99,7 +99,7 @@ impl Lifecycle for DockerProvider {
         unpaused.await.map_err(|error| self.parts.engine.operation_error("unpause", error))
     }
 
-    async fn update_limits(&self, workspace: WorkspaceId, limits: ResourceLimits) -> Result<(), OperationError> {
+    async fn update_limits(&self, workspace: SandboxId, limits: ResourceLimits) -> Result<(), OperationError> {
         if !self.capabilities().live_limits {
             let reason = "gVisor cannot change the limits of a container that runs".to_owned();
             return Err(OperationError::Unsupported { operation: "update_limits", reason });
@@ -112,7 +112,7 @@ impl Lifecycle for DockerProvider {
         updated.await.map_err(|error| self.parts.engine.operation_error("change the limits of", error))
     }
 
-    async fn mark_handed_over(&self, workspace: WorkspaceId) -> Result<(), OperationError> {
+    async fn mark_handed_over(&self, workspace: SandboxId) -> Result<(), OperationError> {
         let marked = async {
             let docker = self.parts.engine.client().await?;
             let sandbox = bounded(docker.inspect_container(&name_of(workspace), None)).await?;
@@ -130,13 +130,13 @@ impl Lifecycle for DockerProvider {
         marked.map(drop)
     }
 
-    async fn discard(&self, workspace: WorkspaceId) -> Result<(), OperationError> {
+    async fn discard(&self, workspace: SandboxId) -> Result<(), OperationError> {
         self.parts.forget_sandbox(workspace);
         let removed = async { removal::container(self.parts.engine.client().await?, &name_of(workspace)).await };
         removed.await.map_err(|error| self.parts.engine.operation_error("remove", error))
     }
 
-    async fn destroy(&self, workspace: WorkspaceId, observer: &dyn StepObserver) -> Result<(), OperationError> {
+    async fn destroy(&self, workspace: SandboxId, observer: &dyn StepObserver) -> Result<(), OperationError> {
         self.parts.forget_sandbox(workspace);
         let name = name_of(workspace);
         let failed = |error| self.parts.engine.operation_error("remove", error);

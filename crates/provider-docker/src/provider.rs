@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use emergent_provider::{
-    Capabilities, CreateError, ExitReason, Health, Isolation, Provider, ProviderKind, ServerId, WorkspaceId,
+    Capabilities, CreateError, ExitReason, Health, Isolation, Provider, ProviderKind, SandboxId, ServerId,
 };
 
 use crate::{
@@ -38,10 +38,10 @@ pub(crate) struct Parts {
     pub(crate) networks: Networks,
     pub(crate) root_probe: RootProbe,
     /// The reasons why containers have ended, where the engine does not tell.
-    endings: Mutex<HashMap<WorkspaceId, ExitReason>>,
+    endings: Mutex<HashMap<SandboxId, ExitReason>>,
     pub(crate) registries: Registries,
     /// The directories of running containers' files, cached on first use.
-    places: Mutex<HashMap<WorkspaceId, Arc<Places>>>,
+    places: Mutex<HashMap<SandboxId, Arc<Places>>>,
     gvisor: String,
     require_isolation: Isolation,
     facts: Mutex<Option<Arc<Facts>>>,
@@ -77,7 +77,7 @@ impl DockerProvider {
 #[async_trait]
 impl Provider for DockerProvider {
     fn kind(&self) -> ProviderKind {
-        ProviderKind::Gvisor
+        ProviderKind::Docker
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -131,26 +131,26 @@ impl Parts {
     }
 
     /// Notes the reason why a sandbox has ended or is about to.
-    pub(crate) fn note_ending(&self, workspace: WorkspaceId, why: ExitReason) {
+    pub(crate) fn note_ending(&self, workspace: SandboxId, why: ExitReason) {
         self.endings.lock().unwrap_or_else(PoisonError::into_inner).insert(workspace, why);
     }
 
     /// Forgets the state of a sandbox that is removed or started anew.
-    pub(crate) fn forget_sandbox(&self, workspace: WorkspaceId) {
+    pub(crate) fn forget_sandbox(&self, workspace: SandboxId) {
         self.endings.lock().unwrap_or_else(PoisonError::into_inner).remove(&workspace);
         self.places.lock().unwrap_or_else(PoisonError::into_inner).remove(&workspace);
     }
 
-    pub(crate) fn known_places(&self, workspace: WorkspaceId) -> Option<Arc<Places>> {
+    pub(crate) fn known_places(&self, workspace: SandboxId) -> Option<Arc<Places>> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner).get(&workspace).cloned()
     }
 
-    pub(crate) fn note_places(&self, workspace: WorkspaceId, places: &Arc<Places>) {
+    pub(crate) fn note_places(&self, workspace: SandboxId, places: &Arc<Places>) {
         self.places.lock().unwrap_or_else(PoisonError::into_inner).insert(workspace, Arc::clone(places));
     }
 
     /// Returns the reason why a sandbox has ended; `reason` is the engine's.
-    pub(crate) fn explain(&self, workspace: WorkspaceId, container: &str, reason: ExitReason) -> ExitReason {
+    pub(crate) fn explain(&self, workspace: SandboxId, container: &str, reason: ExitReason) -> ExitReason {
         let noted = self.endings.lock().unwrap_or_else(PoisonError::into_inner).get(&workspace).cloned();
         if let Some(noted) = noted {
             return noted;

@@ -9,7 +9,7 @@ use bollard::{
         RemoveVolumeOptionsBuilder,
     },
 };
-use emergent_provider::{ContainerKind, KIND_LABEL, WorkspaceId};
+use emergent_provider::{ContainerKind, KIND_LABEL, SandboxId};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -50,7 +50,7 @@ pub(crate) async fn volume(docker: &Docker, name: &str) -> Result<(), EngineErro
 
 /// Removes the hosted servers' containers that mount a workspace's volume, so that the volume can be removed; their own
 /// volumes stay, and the code that drives the servers notices the loss.
-pub(crate) async fn sharers_of(docker: &Docker, workspace: WorkspaceId) -> Result<(), EngineError> {
+pub(crate) async fn sharers_of(docker: &Docker, workspace: SandboxId) -> Result<(), EngineError> {
     let filters = HashMap::from([
         ("volume".to_owned(), vec![labels::name_of(workspace)]),
         ("label".to_owned(), vec![format!("{KIND_LABEL}={}", ContainerKind::McpServer.as_str())]),
@@ -67,7 +67,7 @@ pub(crate) async fn sharers_of(docker: &Docker, workspace: WorkspaceId) -> Resul
 /// Removes the volumes of a sandbox that are not among `wanted`.
 pub(crate) async fn volumes_besides(
     docker: &Docker,
-    workspace: WorkspaceId,
+    workspace: SandboxId,
     wanted: &[SandboxVolume],
 ) -> Result<(), EngineError> {
     let wanted = |label: &str| wanted.iter().any(|volume| volume.label.as_deref() == Some(label));
@@ -82,7 +82,7 @@ pub(crate) async fn volumes_besides(
 
 /// Removes every volume that carries a sandbox's label, and the one of `/workspace` last: while that volume exists,
 /// parts of the sandbox are left.
-pub(crate) async fn volumes_of(docker: &Docker, workspace: WorkspaceId) -> Result<(), EngineError> {
+pub(crate) async fn volumes_of(docker: &Docker, workspace: SandboxId) -> Result<(), EngineError> {
     let last = labels::name_of(workspace);
     let options = ListVolumesOptionsBuilder::default().filters(&labels::of(workspace)).build();
     let found = bounded(docker.list_volumes(Some(options))).await?.volumes.unwrap_or_default();

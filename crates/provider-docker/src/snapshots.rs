@@ -28,8 +28,8 @@ use bollard::{
 };
 use chrono::{DateTime, Utc};
 use emergent_provider::{
-    ObservedSnapshot, OperationError, Origin, SERVER_LABEL, ServerId, SnapshotId, SnapshotSpec, Snapshots,
-    StepObserver, TakeError, Taken, WorkspaceId,
+    ObservedSnapshot, OperationError, Origin, SERVER_LABEL, SandboxId, ServerId, SnapshotId, SnapshotSpec, Snapshots,
+    StepObserver, TakeError, Taken,
 };
 
 use crate::{
@@ -167,10 +167,7 @@ fn observed(labels: &HashMap<String, String>, created_at: Option<DateTime<Utc>>)
 
 /// Returns the workspace whose sandbox a snapshot was taken of, and that sandbox's origin, from the labels of the
 /// snapshot's volume.
-pub(crate) async fn origin(
-    engine: &Engine,
-    snapshot: SnapshotId,
-) -> Result<Option<(WorkspaceId, Origin)>, EngineError> {
+pub(crate) async fn origin(engine: &Engine, snapshot: SnapshotId) -> Result<Option<(SandboxId, Origin)>, EngineError> {
     let volume = bounded(engine.client().await?.inspect_volume(&name_of_snapshot(snapshot))).await;
     let Some(volume) = found(volume)? else { return Ok(None) };
     let source = volume.labels.get(labels::SOURCE).and_then(|text| text.parse().ok());

@@ -13,7 +13,7 @@ use bollard::{
     query_parameters::ListVolumesOptionsBuilder,
 };
 use emergent_guest_proto::{GUEST_MOUNT, PRIVATE_DIR, STATE_DIR, WORKSPACE_DIR};
-use emergent_provider::{SandboxSpec, SnapshotId, VolumeSource, WorkspaceId};
+use emergent_provider::{SandboxId, SandboxSpec, SnapshotId, VolumeSource};
 
 use crate::{
     engine::{EngineError, bounded},
@@ -117,7 +117,7 @@ fn declared_suffix(path: &str) -> String {
 
 impl SandboxVolume {
     /// The volume's name in the sandbox.
-    pub(crate) fn name(&self, workspace: WorkspaceId) -> String {
+    pub(crate) fn name(&self, workspace: SandboxId) -> String {
         format!("{}{}", name_of(workspace), self.suffix)
     }
 
@@ -128,7 +128,7 @@ impl SandboxVolume {
 
     /// Returns the volume's mount in the sandbox. `is_filled`: the volume has files already, or is to be empty; else
     /// the engine copies the image's files at that path into it.
-    pub(crate) fn mount(&self, workspace: WorkspaceId, is_filled: bool) -> Mount {
+    pub(crate) fn mount(&self, workspace: SandboxId, is_filled: bool) -> Mount {
         let no_copy = is_filled || self.role == Role::Private;
         Mount {
             target: Some(self.path.clone()),
@@ -145,7 +145,7 @@ impl SandboxVolume {
 /// (Containers of earlier releases have volumes without names for the directories that their images declare.)
 pub(crate) fn to_copy(
     container: &ContainerInspectResponse,
-    workspace: WorkspaceId,
+    workspace: SandboxId,
     snapshot: SnapshotId,
 ) -> Vec<(String, String)> {
     let (own, copied) = (name_of(workspace), name_of_snapshot(snapshot));
@@ -179,7 +179,7 @@ mod tests {
     fn spec() -> SandboxSpec {
         SandboxSpec {
             warm: false,
-            workspace: WorkspaceId::generate(),
+            workspace: SandboxId::generate(),
             kind: ContainerKind::AgentWorkspace,
             image: "a:1".parse().unwrap(),
             access: ImageAccess::Operator,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use emergent_firecracker_manager::{chain, http::HealthBody};
-use emergent_provider::{CreateError, Health, Isolation};
+use emergent_firecracker_manager::http::HealthBody;
+use emergent_provider::{CreateError, Health, Isolation, error_chain};
 
 use crate::{FirecrackerProvider, error, manager::ManagerError};
 
@@ -23,8 +23,8 @@ pub(crate) async fn check(provider: &FirecrackerProvider) -> Health {
             provider.see(seen.clone());
             describe(&seen)
         }
-        Ok(Err(ManagerError::Down { advice, source })) => unhealthy(format!("{}; {advice}", chain(&*source))),
-        Ok(Err(error)) => unhealthy(chain(&error)),
+        Ok(Err(ManagerError::Down { advice, source })) => unhealthy(format!("{}; {advice}", error_chain(&*source))),
+        Ok(Err(error)) => unhealthy(error_chain(&error)),
         Err(_) => unhealthy(format!(
             "{} did not answer in time; it may be booting its first machine, so try again",
             provider.manager.name()

@@ -157,3 +157,19 @@ pub enum ChannelError {
         source: EngineCause,
     },
 }
+
+/// Returns an error and its causes as one line, each after a colon. A cause whose text the line ends with already is left
+/// out, since many errors of libraries repeat their cause.
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    line
+}

@@ -44,9 +44,12 @@ macro_rules! uuid_newtype {
 }
 
 uuid_newtype!(
-    /// Names a workspace, in every table, label and URL.
-    WorkspaceId
+    /// Names a sandbox, in labels and names of the engine: of a workspace, of a hosted MCP server, or of the warm pool.
+    SandboxId
 );
+/// Names a workspace, in every table and URL. A workspace and its sandbox have the same id.
+pub type WorkspaceId = SandboxId;
+
 uuid_newtype!(
     /// Names a snapshot of a workspace.
     SnapshotId

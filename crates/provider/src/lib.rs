@@ -22,11 +22,11 @@ pub mod step;
 
 pub use capabilities::{Capabilities, Health, Isolation};
 pub use channel::{ByteStream, Duplex};
-pub use error::{ChannelError, CreateError, OperationError};
+pub use error::{ChannelError, CreateError, OperationError, error_chain};
 pub use fault::{Fault, UnknownStep};
 pub use holder::{HOLDER_ALIVE, Holder, HolderRecord, Holders, newest_of_each};
 pub use host::HostRoom;
-pub use id::{ServerId, SnapshotId, WorkspaceId};
+pub use id::{SandboxId, ServerId, SnapshotId, WorkspaceId};
 pub use image::{ImageRef, InvalidImage};
 pub use observed::{EngineEvent, EngineEventKind, EngineState, ExitReason, Observed};
 pub use origin::Origin;

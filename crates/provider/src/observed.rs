@@ -2,13 +2,13 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::{ContainerKind, ServerId, WorkspaceId};
+use crate::{ContainerKind, SandboxId, ServerId};
 
 /// A sandbox as the engine has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
     /// The workspace on the sandbox's label.
-    pub workspace: WorkspaceId,
+    pub workspace: SandboxId,
     /// Which server made it, from its label.
     pub server: ServerId,
     /// The purpose on the sandbox's label.
@@ -57,7 +57,7 @@ pub enum ExitReason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineEvent {
     /// The workspace of the sandbox.
-    pub workspace: WorkspaceId,
+    pub workspace: SandboxId,
     /// The event.
     pub kind: EngineEventKind,
 }

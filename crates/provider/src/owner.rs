@@ -1,6 +1,6 @@
 //! The owner of a sandbox, as the labels on the engine's objects say.
 
-use crate::{ContainerKind, ServerId, WorkspaceId};
+use crate::{ContainerKind, SandboxId, ServerId};
 
 /// The label that says whose a sandbox, or something of it, is.
 pub const WORKSPACE_LABEL: &str = "emergent.workspace";
@@ -13,7 +13,7 @@ pub const SERVER_LABEL: &str = "emergent.server";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
     /// The workspace.
-    pub workspace: WorkspaceId,
+    pub workspace: SandboxId,
     /// Which server made it.
     pub server: ServerId,
     /// The sandbox's purpose.
@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn labels_name_their_owner_again() {
         let owner =
-            Owner { workspace: WorkspaceId::generate(), server: ServerId::generate(), kind: ContainerKind::McpServer };
+            Owner { workspace: SandboxId::generate(), server: ServerId::generate(), kind: ContainerKind::McpServer };
         assert_eq!(Owner::from_labels(&HashMap::from(owner.to_labels())), Some(owner));
     }
 

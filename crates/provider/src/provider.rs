@@ -10,15 +10,15 @@ use futures::stream::BoxStream;
 
 use crate::{
     ByteStream, Capabilities, ChannelError, CreateError, EngineEvent, ExitReason, Health, Holders, HostRoom,
-    ImageCommand, ImageRef, Observed, OperationError, Origin, ResourceLimits, SandboxSpec, SnapshotId, Snapshots,
-    StepObserver, WorkspaceId,
+    ImageCommand, ImageRef, Observed, OperationError, Origin, ResourceLimits, SandboxId, SandboxSpec, SnapshotId,
+    Snapshots, StepObserver,
 };
 
 /// The providers that this server knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProviderKind {
     /// Containers of the Docker Engine, under gVisor where it is installed.
-    Gvisor,
+    Docker,
     /// Firecracker microVMs.
     Firecracker,
     /// E2B's cloud.
@@ -70,90 +70,90 @@ pub trait Lifecycle: Send + Sync {
     async fn create(&self, spec: &SandboxSpec, observer: &dyn StepObserver) -> Result<Created, CreateError>;
 
     /// Starts a stopped sandbox, with a first channel where the engine can.
-    async fn start(&self, workspace: WorkspaceId) -> Result<Option<ByteStream>, OperationError>;
+    async fn start(&self, workspace: SandboxId) -> Result<Option<ByteStream>, OperationError>;
 
     /// Stops a sandbox, a paused one too; its files stay. The guest gets 10 s to end its processes.
-    async fn stop(&self, workspace: WorkspaceId) -> Result<(), OperationError>;
+    async fn stop(&self, workspace: SandboxId) -> Result<(), OperationError>;
 
     /// Ends a running sandbox at once; its files stay. `why` is what is said of its end, by events and by
     /// [`Inventory::inspect`], until it is started again.
-    async fn end(&self, _workspace: WorkspaceId, _why: ExitReason) -> Result<(), OperationError> {
+    async fn end(&self, _workspace: SandboxId, _why: ExitReason) -> Result<(), OperationError> {
         let reason = "this provider ends no sandbox that takes too much".to_owned();
         Err(OperationError::Unsupported { operation: "end", reason })
     }
 
     /// Freezes all processes.
-    async fn pause(&self, workspace: WorkspaceId) -> Result<(), OperationError>;
+    async fn pause(&self, workspace: SandboxId) -> Result<(), OperationError>;
 
     /// Lets them go on.
-    async fn unpause(&self, workspace: WorkspaceId) -> Result<(), OperationError>;
+    async fn unpause(&self, workspace: SandboxId) -> Result<(), OperationError>;
 
     /// Changes what a running sandbox may use, where [`Capabilities::live_limits`] says that this can be. The disk
     /// limit is not the engine's.
-    async fn update_limits(&self, workspace: WorkspaceId, limits: ResourceLimits) -> Result<(), OperationError>;
+    async fn update_limits(&self, workspace: SandboxId, limits: ResourceLimits) -> Result<(), OperationError>;
 
     /// Marks a sandbox that was made ahead of need as somebody's, so that [`Observed::handed_over`] says so from now
     /// on.
-    async fn mark_handed_over(&self, _workspace: WorkspaceId) -> Result<(), OperationError> {
+    async fn mark_handed_over(&self, _workspace: SandboxId) -> Result<(), OperationError> {
         Ok(())
     }
 
     /// Removes a sandbox, in whatever state it is, and keeps its volumes, `/workspace` too: a create for the same id,
     /// of kind `mcp_server`, finds them again. Removing what is gone succeeds.
-    async fn discard(&self, _workspace: WorkspaceId) -> Result<(), OperationError> {
+    async fn discard(&self, _workspace: SandboxId) -> Result<(), OperationError> {
         let reason = "this provider keeps no files without their sandbox".to_owned();
         Err(OperationError::Unsupported { operation: "discard", reason })
     }
 
     /// Removes a sandbox and all that belongs to it, in whatever state it is; removing what is gone succeeds.
     /// Passes [`DestroyStep`](crate::DestroyStep)s `SandboxRemoved` and `VolumesRemoved`.
-    async fn destroy(&self, workspace: WorkspaceId, observer: &dyn StepObserver) -> Result<(), OperationError>;
+    async fn destroy(&self, workspace: SandboxId, observer: &dyn StepObserver) -> Result<(), OperationError>;
 }
 
 /// Opens channels to guests.
 #[async_trait]
 pub trait Channels: Send + Sync {
     /// Opens a byte stream to a running sandbox's guest. May be called while others are open.
-    async fn open(&self, workspace: WorkspaceId) -> Result<ByteStream, ChannelError>;
+    async fn open(&self, workspace: SandboxId) -> Result<ByteStream, ChannelError>;
 }
 
 /// Says what the engine has.
 #[async_trait]
 pub trait Inventory: Send + Sync {
     /// One sandbox; `None` when nothing of it is left.
-    async fn inspect(&self, workspace: WorkspaceId) -> Result<Option<Observed>, OperationError>;
+    async fn inspect(&self, workspace: SandboxId) -> Result<Option<Observed>, OperationError>;
 
     /// Every sandbox, and every remainder of one, that carries our labels, whichever server made it.
     async fn list(&self) -> Result<Vec<Observed>, OperationError>;
 
     /// The parts that a sandbox was made of, as far as the engine knows them; `None` when there is no such sandbox, or
     /// when an older release made it.
-    async fn origin(&self, workspace: WorkspaceId) -> Result<Option<Origin>, OperationError>;
+    async fn origin(&self, workspace: SandboxId) -> Result<Option<Origin>, OperationError>;
 
     /// The same of the sandbox that a snapshot was taken of, and which workspace that was.
-    async fn origin_of_snapshot(&self, snapshot: SnapshotId) -> Result<Option<(WorkspaceId, Origin)>, OperationError>;
+    async fn origin_of_snapshot(&self, snapshot: SnapshotId) -> Result<Option<(SandboxId, Origin)>, OperationError>;
 
     /// How many bytes a sandbox keeps outside `/workspace` beyond its image's, as the engine counts them; `None` where
     /// it does not. Costs the engine a walk through them.
-    async fn written_outside(&self, _workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
+    async fn written_outside(&self, _workspace: SandboxId) -> Result<Option<u64>, OperationError> {
         Ok(None)
     }
 
     /// How many bytes the files of a sandbox take on the engine's machine, those beyond its image's: all that counts
     /// towards its disk limit. `None` where there is no such sandbox or where that cannot be looked at. Costs a walk
     /// through them, which may end as soon as they are more than `enough`.
-    async fn disk_use(&self, _workspace: WorkspaceId, _enough: u64) -> Result<Option<u64>, OperationError> {
+    async fn disk_use(&self, _workspace: SandboxId, _enough: u64) -> Result<Option<u64>, OperationError> {
         Ok(None)
     }
 
     /// How many bytes a copy of a sandbox takes on the engine's machine, where that differs from what the sandbox
     /// takes; `None` as in [`disk_use`](Self::disk_use).
-    async fn copy_use(&self, workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
+    async fn copy_use(&self, workspace: SandboxId) -> Result<Option<u64>, OperationError> {
         self.disk_use(workspace, u64::MAX).await
     }
 
     /// How many tasks of the engine's machine a running sandbox takes; `None` as in [`disk_use`](Self::disk_use).
-    async fn task_use(&self, _workspace: WorkspaceId) -> Result<Option<u64>, OperationError> {
+    async fn task_use(&self, _workspace: SandboxId) -> Result<Option<u64>, OperationError> {
         Ok(None)
     }
 
@@ -212,12 +212,12 @@ pub struct UnknownProvider(String);
 
 impl ProviderKind {
     /// All providers.
-    pub const ALL: [Self; 3] = [Self::Gvisor, Self::Firecracker, Self::E2b];
+    pub const ALL: [Self; 3] = [Self::Docker, Self::Firecracker, Self::E2b];
 
     /// The word for it in settings, rows and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Gvisor => "gvisor",
+            Self::Docker => "gvisor",
             Self::Firecracker => "firecracker",
             Self::E2b => "e2b",
         }

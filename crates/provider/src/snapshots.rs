@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use crate::{OperationError, ServerId, SnapshotId, StepObserver, WorkspaceId};
+use crate::{OperationError, SandboxId, ServerId, SnapshotId, StepObserver};
 
 /// Takes, lists and deletes snapshots. A provider that cannot says so in its capabilities, and each of these answers
 /// [`OperationError::Unsupported`] then.
@@ -30,7 +30,7 @@ pub struct SnapshotSpec {
     /// Names it; names and labels in the engine follow from it.
     pub snapshot: SnapshotId,
     /// Of which sandbox.
-    pub workspace: WorkspaceId,
+    pub workspace: SandboxId,
 }
 
 /// The contents of a snapshot that was taken.

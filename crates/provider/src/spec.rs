@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use crate::{ImageRef, SnapshotId, WorkspaceId};
+use crate::{ImageRef, SandboxId, SnapshotId};
 
 /// One sandbox to make. What belongs to the workspace rather than to the sandbox (its environment, whether root is
 /// allowed) is handed over to the guest once it answers, so that no engine shows it.
 #[derive(Debug, Clone)]
 pub struct SandboxSpec {
     /// The workspace that the sandbox belongs to; names and labels follow from it.
-    pub workspace: WorkspaceId,
+    pub workspace: SandboxId,
     /// The sandbox's purpose.
     pub kind: ContainerKind,
     /// The image that the sandbox runs.
@@ -65,7 +65,7 @@ pub enum VolumeSource {
     /// sandbox is discarded first.
     Workspace {
         /// Which workspace.
-        workspace: WorkspaceId,
+        workspace: SandboxId,
         /// The sandbox cannot write there.
         read_only: bool,
     },

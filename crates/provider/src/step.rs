@@ -1,6 +1,6 @@
 //! The steps of the operations that leave something in the engine, named so that a crash can be tested at each.
 
-use crate::{SnapshotId, WorkspaceId};
+use crate::{SandboxId, SnapshotId};
 
 /// The steps of one operation: an enum in their order, whose names are `operation.step`. For other crates' operations
 /// too.
@@ -109,11 +109,11 @@ pub struct PullProgress {
 /// Told of each step of an operation as it is done. Calls are cheap and never block for long.
 pub trait StepObserver: Send + Sync {
     /// A step of a create is done.
-    fn created(&self, workspace: WorkspaceId, step: CreateStep);
+    fn created(&self, workspace: SandboxId, step: CreateStep);
     /// A step of a destroy is done.
-    fn destroyed(&self, workspace: WorkspaceId, step: DestroyStep);
+    fn destroyed(&self, workspace: SandboxId, step: DestroyStep);
     /// A step of the taking of a snapshot is done.
     fn snapshot_taken(&self, snapshot: SnapshotId, step: SnapshotStep);
     /// A pull has got further.
-    fn pulling(&self, workspace: WorkspaceId, progress: PullProgress);
+    fn pulling(&self, workspace: SandboxId, progress: PullProgress);
 }

@@ -13,7 +13,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use crate::{
-    IdlePolicy, MadeFrom, MadeSandbox, PassedOver, ProjectId, QuotaReached, QuotaUse, StartClaim, StateWord, Store,
+    IdlePolicy, MadeFrom, MadeSandbox, PassedOver, ProjectId, QuotaReached, QuotaUse, StartClaim, StateKind, Store,
     StoreError, WorkspaceRow, WorkspaceState,
     connection::Alone,
     entity::{
@@ -21,9 +21,9 @@ use crate::{
         workspace::{self, Column},
     },
     error::Doing as _,
+    model::row::new_values,
     names,
     quotas::{self, is_counted, over_quota},
-    row::new_values,
     time::now,
 };
 
@@ -148,7 +148,7 @@ impl Store {
         let claim = workspace::Entity::update_many()
             .filter(Column::Id.eq(id.as_uuid()))
             .filter(Column::ServerId.eq(self.server_id().as_uuid()))
-            .filter(Column::State.is_in([StateWord::Stopped.as_str(), StateWord::Error.as_str()]))
+            .filter(Column::State.is_in([StateKind::Stopped.as_str(), StateKind::Error.as_str()]))
             .filter(room)
             .col_expr(Column::Starting, Expr::value(true))
             .exec(&transaction);
@@ -180,7 +180,7 @@ pub(crate) fn has_mcp_place(limit: u32) -> Expr {
     let mut hosted = Query::select();
     hosted.expr(Func::count(Expr::col(Asterisk))).from(mcp_server::Entity);
     let hosted = Expr::SubQuery(None, Box::new(hosted.into()));
-    let kept = Column::State.ne(StateWord::Destroyed.as_str());
+    let kept = Column::State.ne(StateKind::Destroyed.as_str());
     hosted.add(workspaces(ContainerKind::McpServer, kept)).lt(limit)
 }
 

@@ -17,7 +17,7 @@ use crate::{
     AuditId, Cursor, Page, PageRequest, ProjectId, Store, StoreError, TokenId,
     entity::audit::{ActiveModel, Column, Entity, Model},
     error::Doing as _,
-    words::{Word, from_integer, from_json, from_word, storable, storable_json},
+    model::words::{Word, from_integer, from_json, from_word, storable, storable_json},
 };
 
 /// An action.

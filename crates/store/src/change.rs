@@ -10,12 +10,12 @@ use sea_orm::{
 };
 
 use crate::{
-    IdlePolicy, ProjectId, StateWord, Store, StoreError, WorkspaceRow,
+    IdlePolicy, ProjectId, StateKind, Store, StoreError, WorkspaceRow,
     connection::Alone,
     entity::workspace::{Column, Entity},
     error::Doing as _,
+    model::words::storable,
     names,
-    words::storable,
 };
 
 /// A change of a workspace; a property that is `None` stays as it is.
@@ -58,7 +58,7 @@ impl Store {
     ) -> Result<Changed, E> {
         // Alone with those who admit workspaces: both give names.
         let transaction = self.writer.begin_alone(Alone::Places, "begin changing a workspace").await?;
-        let gone = [StateWord::Destroying, StateWord::Destroyed].map(StateWord::as_str);
+        let gone = [StateKind::Destroying, StateKind::Destroyed].map(StateKind::as_str);
         let found = Entity::find_by_id(id.as_uuid())
             .filter(Column::ProjectId.eq(project.as_uuid()))
             .filter(Column::State.is_not_in(gone))

@@ -5,14 +5,14 @@ use sea_orm::{ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, QueryFi
 use uuid::Uuid;
 
 use crate::{
-    DestroyReason, OpenError, ServerIdentity, SessionEnd, StateWord, Store, StoreError,
+    DestroyReason, OpenError, ServerIdentity, SessionEnd, StateKind, Store, StoreError,
     connection::Writer,
     entity::{leftover, mcp_server, server, session, snapshot, workspace},
     error::Doing as _,
+    model::words::Word as _,
     projects, servers,
     store::Installation,
     time::now,
-    words::Word as _,
 };
 
 const DEFAULT_PROJECT: &str = "default";
@@ -51,8 +51,8 @@ impl Store {
                 .doing(ACTION)?;
         }
         let destroyed = workspace::Entity::update_many()
-            .filter(workspace::Column::State.ne(StateWord::Destroyed.as_str()))
-            .col_expr(workspace::Column::State, Expr::value(StateWord::Destroyed.as_str()))
+            .filter(workspace::Column::State.ne(StateKind::Destroyed.as_str()))
+            .col_expr(workspace::Column::State, Expr::value(StateKind::Destroyed.as_str()))
             .col_expr(workspace::Column::DestroyReason, Expr::value(DestroyReason::NewIdentity.as_str()))
             .col_expr(workspace::Column::DestroyedAt, Expr::value(now()))
             .col_expr(workspace::Column::Starting, Expr::value(false))

@@ -11,14 +11,16 @@ use sea_orm::{
 use uuid::Uuid;
 
 use crate::{
-    SnapshotRow, StateWord, Store, StoreError, WorkspaceRow,
+    SnapshotRow, StateKind, Store, StoreError, WorkspaceRow,
     entity::{
         leftover::{ActiveModel, Column, Entity, Model},
         snapshot, workspace,
     },
     error::Doing as _,
-    row, snapshot_row,
-    words::{Word, from_word, parse, signed},
+    model::{
+        row, snapshot_row,
+        words::{Word, from_word, parse, signed},
+    },
 };
 
 /// The kind of a leftover.
@@ -143,7 +145,7 @@ impl Store {
             return Ok(false);
         }
         let values = workspace::ActiveModel {
-            state: Set(StateWord::Stopped.as_str().to_owned()),
+            state: Set(StateKind::Stopped.as_str().to_owned()),
             ready_at: Set(adopted.ready_at),
             ..row::new_values(adopted)
         };

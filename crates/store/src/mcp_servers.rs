@@ -26,9 +26,9 @@ use crate::{
     connection::Alone,
     entity::mcp_server::{ActiveModel, Column, Entity, Model},
     error::Doing as _,
+    model::words::{from_integer, from_json, parse, signed, storable, storable_json},
     quotas,
     time::now,
-    words::{from_integer, from_json, parse, signed, storable, storable_json},
 };
 
 uuid_newtype!(
@@ -37,7 +37,7 @@ uuid_newtype!(
 );
 
 /// The provider that makes the sandboxes of hosted servers.
-pub const MCP_SERVERS_ON: ProviderKind = ProviderKind::Gvisor;
+pub const MCP_SERVERS_ON: ProviderKind = ProviderKind::Docker;
 
 /// A hosted MCP server, as the store has it.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,7 +10,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use crate::{
-    ProjectId, StateWord, Store, StoreError,
+    ProjectId, StateKind, Store, StoreError,
     entity::workspace::{Column, Entity},
     error::Doing as _,
 };
@@ -51,8 +51,8 @@ pub(crate) async fn holder(
 /// The workspaces that hold their names. Those that are gone do not; nor do those that could not be made, so that a
 /// create can be repeated under the same name.
 fn named(project: ProjectId) -> Select<Entity> {
-    let gone = [StateWord::Destroying, StateWord::Destroyed].map(StateWord::as_str);
-    let was_made = Column::State.ne(StateWord::Error.as_str()).or(Column::ReadyAt.is_not_null());
+    let gone = [StateKind::Destroying, StateKind::Destroyed].map(StateKind::as_str);
+    let was_made = Column::State.ne(StateKind::Error.as_str()).or(Column::ReadyAt.is_not_null());
     Entity::find()
         .filter(Column::ProjectId.eq(project.as_uuid()))
         .filter(Column::State.is_not_in(gone))

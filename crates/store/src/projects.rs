@@ -5,7 +5,7 @@ use sea_orm::{
     sea_query::OnConflict,
 };
 
-use crate::{ProjectId, Store, StoreError, entity::project, error::Doing as _, time::now, words::storable};
+use crate::{ProjectId, Store, StoreError, entity::project, error::Doing as _, model::words::storable, time::now};
 
 /// Finds a project by its name, or makes it: of callers that ask at once, one makes it.
 pub(crate) async fn find_or_make(connection: &impl ConnectionTrait, name: &str) -> Result<ProjectId, StoreError> {

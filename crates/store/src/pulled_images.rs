@@ -15,8 +15,8 @@ use crate::{
     ProjectId, Store, StoreError,
     entity::pulled_image::{ActiveModel, Column, Entity, Model},
     error::Doing as _,
+    model::words::{from_integer, signed},
     time::now,
-    words::{from_integer, signed},
 };
 
 /// An image that was pulled for a project.

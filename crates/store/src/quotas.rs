@@ -14,7 +14,7 @@ use sea_orm::{
 };
 
 use crate::{
-    ProjectId, SnapshotStateWord, StateWord, Store, StoreError,
+    ProjectId, SnapshotStateKind, StateKind, Store, StoreError,
     entity::{
         mcp_server::{self, Column as McpColumn},
         project::{self, Column as ProjectColumn},
@@ -22,7 +22,7 @@ use crate::{
         workspace::{self, Column},
     },
     error::Doing as _,
-    words::{from_integer, signed},
+    model::words::{from_integer, signed},
 };
 
 /// Parts of a core in which processors are counted: sums of halves and tenths of cores are not exact.
@@ -304,9 +304,9 @@ fn parts_of_cores(cores: f64) -> u64 {
     parts
 }
 
-/// Whether a workspace counts: its row's form of [`StateWord::COUNTED`]. That it is starting is a column of its own.
+/// Whether a workspace counts: its row's form of [`StateKind::COUNTED`]. That it is starting is a column of its own.
 pub(crate) fn is_counted() -> Expr {
-    Column::State.is_in(StateWord::COUNTED.map(StateWord::as_str)).or(Column::Starting.eq(true))
+    Column::State.is_in(StateKind::COUNTED.map(StateKind::as_str)).or(Column::Starting.eq(true))
 }
 
 /// Whether a project's quotas have room for so much more: [`Quota::reached`] as a condition.
@@ -416,7 +416,7 @@ fn snapshot_bytes() -> Expr {
 
 /// Workspaces of a project, of one kind or of all, that are not destroyed.
 fn kept_of(project: ProjectId, kind: Option<ContainerKind>, amount: Expr) -> Expr {
-    let kept = Column::State.ne(StateWord::Destroyed.as_str());
+    let kept = Column::State.ne(StateKind::Destroyed.as_str());
     subquery(workspaces_of(project, kind, amount).and_where(kept))
 }
 
@@ -446,7 +446,7 @@ fn snapshots_of(project: ProjectId, amount: Expr) -> Expr {
         .expr(amount)
         .from(snapshot::Entity)
         .and_where(SnapshotColumn::ProjectId.eq(project.as_uuid()))
-        .and_where(SnapshotColumn::State.ne(SnapshotStateWord::Error.as_str()));
+        .and_where(SnapshotColumn::State.ne(SnapshotStateKind::Error.as_str()));
     subquery(&select)
 }
 

@@ -5,7 +5,7 @@ use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder a
 use uuid::Uuid;
 
 use crate::{
-    StateWord, Store, StoreError,
+    StateKind, Store, StoreError,
     entity::{
         session,
         workspace::{Column, Entity},
@@ -26,7 +26,7 @@ impl Store {
         let old = Entity::find()
             .select_only()
             .column(Column::Id)
-            .filter(Column::State.eq(StateWord::Destroyed.as_str()))
+            .filter(Column::State.eq(StateKind::Destroyed.as_str()))
             .filter(Column::DestroyedAt.lt(before))
             .order_by_asc(Column::DestroyedAt)
             .limit(most)

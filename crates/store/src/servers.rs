@@ -28,7 +28,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use crate::{
-    MCP_SERVERS_ON, OpenError, StateWord, Store, StoreError, WorkspaceRow,
+    MCP_SERVERS_ON, OpenError, StateKind, Store, StoreError, WorkspaceRow,
     connection::{Alone, Writer},
     entity::{
         mcp_server,
@@ -36,8 +36,8 @@ use crate::{
         snapshot, workspace,
     },
     error::Doing as _,
+    model::words::{from_json, parse},
     time::now,
-    words::{from_json, parse},
 };
 
 /// How long a server counts as alive after it was last heard of.
@@ -236,7 +236,7 @@ impl Store {
         let take = workspace::Entity::update_many()
             .filter(workspace::Column::ServerId.eq(dead.as_uuid()))
             .filter(workspace::Column::Provider.is_in(providers.iter().map(|provider| provider.as_str())))
-            .filter(workspace::Column::State.ne(StateWord::Destroyed.as_str()))
+            .filter(workspace::Column::State.ne(StateKind::Destroyed.as_str()))
             .col_expr(workspace::Column::ServerId, Expr::value(self.server_id().as_uuid()));
         let taken = take.exec_with_returning(&transaction).await.doing(ACTION)?;
         let take = snapshot::Entity::update_many()

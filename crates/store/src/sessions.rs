@@ -18,8 +18,8 @@ use crate::{
     Cursor, Page, PageRequest, SessionId, Store, StoreError,
     entity::session::{ActiveModel, Column, Entity, Model},
     error::Doing as _,
+    model::words::{Word, from_integer, from_word},
     time::now,
-    words::{Word, from_integer, from_word},
 };
 
 /// One attachment of an agent to a workspace.

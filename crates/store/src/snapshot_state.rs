@@ -10,7 +10,7 @@ use std::{fmt, str::FromStr};
 
 /// The state of a snapshot, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SnapshotStateWord {
+pub enum SnapshotStateKind {
     /// Being taken.
     Creating,
     /// Workspaces can be made from it.
@@ -42,9 +42,9 @@ pub enum SnapshotState {
 #[error("no state of a snapshot is called {0:?}; there are creating, ready, deleting and error")]
 pub struct UnknownSnapshotState(String);
 
-// === impl SnapshotStateWord ===
+// === impl SnapshotStateKind ===
 
-impl SnapshotStateWord {
+impl SnapshotStateKind {
     /// All states.
     pub const ALL: [Self; 4] = [Self::Creating, Self::Ready, Self::Deleting, Self::Error];
 
@@ -59,13 +59,13 @@ impl SnapshotStateWord {
     }
 }
 
-impl fmt::Display for SnapshotStateWord {
+impl fmt::Display for SnapshotStateKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl FromStr for SnapshotStateWord {
+impl FromStr for SnapshotStateKind {
     type Err = UnknownSnapshotState;
 
     fn from_str(text: &str) -> Result<Self, UnknownSnapshotState> {
@@ -77,12 +77,12 @@ impl FromStr for SnapshotStateWord {
 
 impl SnapshotState {
     /// The state without its details.
-    pub fn word(&self) -> SnapshotStateWord {
+    pub fn word(&self) -> SnapshotStateKind {
         match self {
-            Self::Creating => SnapshotStateWord::Creating,
-            Self::Ready => SnapshotStateWord::Ready,
-            Self::Deleting => SnapshotStateWord::Deleting,
-            Self::Error { .. } => SnapshotStateWord::Error,
+            Self::Creating => SnapshotStateKind::Creating,
+            Self::Ready => SnapshotStateKind::Ready,
+            Self::Deleting => SnapshotStateKind::Deleting,
+            Self::Error { .. } => SnapshotStateKind::Error,
         }
     }
 }

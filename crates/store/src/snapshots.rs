@@ -9,16 +9,15 @@ use sea_orm::{
 
 use crate::{
     Cursor, IdempotencyClaim, NewSnapshotRow, Page, PageRequest, ProjectId, QuotaReached, QuotaUse, SnapshotRow,
-    SnapshotState, SnapshotStateWord, Store, StoreError,
+    SnapshotState, SnapshotStateKind, Store, StoreError,
     admission::{claim_key, insert_if},
     connection::Alone,
     entity::snapshot::{Column, Entity},
     error::Doing as _,
+    model::{snapshot_row::new_values, words::signed},
     projects::missing,
     quotas,
-    snapshot_row::new_values,
     time::now,
-    words::signed,
     workspaces::label_is,
 };
 
@@ -26,7 +25,7 @@ use crate::{
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SnapshotFilter {
     /// In this state.
-    pub state: Option<SnapshotStateWord>,
+    pub state: Option<SnapshotStateKind>,
     /// Of this workspace.
     pub workspace: Option<WorkspaceId>,
     /// With exactly this name.
@@ -170,8 +169,8 @@ impl Store {
     pub async fn snapshots_record_taken(&self, id: SnapshotId, taken: Taken) -> Result<(), StoreError> {
         let update = Entity::update_many()
             .filter(Column::Id.eq(id.as_uuid()))
-            .filter(Column::State.eq(SnapshotStateWord::Creating.as_str()))
-            .col_expr(Column::State, Expr::value(SnapshotStateWord::Ready.as_str()))
+            .filter(Column::State.eq(SnapshotStateKind::Creating.as_str()))
+            .col_expr(Column::State, Expr::value(SnapshotStateKind::Ready.as_str()))
             .col_expr(Column::RootBytes, Expr::value(signed(taken.root_bytes)))
             .col_expr(Column::WorkspaceBytes, Expr::value(signed(taken.workspace_bytes)))
             .col_expr(Column::ReadyAt, Expr::value(now()));

@@ -16,8 +16,8 @@ use crate::{
     connection::Alone,
     entity::{project, token, token_changes},
     error::Doing as _,
+    model::words::{from_json, parse, storable, storable_json},
     time::now,
-    words::{from_json, parse, storable, storable_json},
 };
 
 /// How many tokens of a project may work at a time.

@@ -13,7 +13,7 @@ use crate::{
     ProjectId, Store, StoreError,
     entity::usage::{ActiveModel, Column, Entity, Model},
     error::Doing as _,
-    words::from_integer,
+    model::words::from_integer,
 };
 
 /// The resources that a workspace used, as measured at one moment.

@@ -9,21 +9,23 @@ use sea_orm::{
 };
 
 use crate::{
-    Cursor, DestroyReason, Page, PageRequest, PassedOver, ProjectId, QuotaReached, StateWord, Store, StoreError,
+    Cursor, DestroyReason, Page, PageRequest, PassedOver, ProjectId, QuotaReached, StateKind, Store, StoreError,
     WorkspaceRow, WorkspaceState,
     entity::workspace::{Column, Entity},
     error::Doing as _,
+    model::{
+        row::passed_over_json,
+        words::{Word as _, from_integer, parse, storable},
+    },
     quotas::is_counted,
-    row::passed_over_json,
     time::now,
-    words::{Word as _, from_integer, parse, storable},
 };
 
 /// Which workspaces of a project to list. Every part narrows the list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListFilter {
     /// In one of these states; empty for any.
-    pub states: Vec<StateWord>,
+    pub states: Vec<StateKind>,
     /// Of this kind.
     pub kind: Option<ContainerKind>,
     /// Of this provider.
@@ -61,6 +63,18 @@ pub struct MadeSandbox {
 // === impl Store ===
 
 impl Store {
+    /// Records why a workspace rests, or is about to: because nobody used it, or because somebody asked for it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn workspaces_note_idled(&self, id: WorkspaceId, idled: bool) -> Result<(), StoreError> {
+        let update = Entity::update_many()
+            .filter(Column::Id.eq(id.as_uuid()))
+            .col_expr(Column::Idled, Expr::value(idled))
+            .exec(self.writer.connection());
+        update.await.doing("record why a workspace rests").map(drop)
+    }
+
     /// One workspace of a project, destroyed or not.
     ///
     /// # Errors
@@ -155,7 +169,7 @@ impl Store {
     pub async fn workspaces_record(
         &self,
         id: WorkspaceId,
-        from: &[StateWord],
+        from: &[StateKind],
         to: &WorkspaceState,
     ) -> Result<Option<WorkspaceRow>, StoreError> {
         let (reason, message) = match to {
@@ -271,8 +285,8 @@ impl Store {
         let first = Func::coalesce([Expr::col(Column::DestroyReason), Expr::value(reason.as_str())]);
         let mut update = Entity::update_many()
             .filter(Column::Id.eq(id.as_uuid()))
-            .filter(Column::State.ne(StateWord::Destroyed.as_str()))
-            .col_expr(Column::State, Expr::value(StateWord::Destroying.as_str()))
+            .filter(Column::State.ne(StateKind::Destroyed.as_str()))
+            .col_expr(Column::State, Expr::value(StateKind::Destroying.as_str()))
             .col_expr(Column::Starting, Expr::value(false))
             .col_expr(Column::Idled, Expr::value(false))
             .col_expr(Column::ErrorReason, Expr::value(None::<String>))
@@ -280,7 +294,7 @@ impl Store {
             .col_expr(Column::DestroyReason, first.into());
         if let Some(at) = if_expired_at {
             // One that is being destroyed already goes on, whatever its time.
-            let destroying = Column::State.eq(StateWord::Destroying.as_str());
+            let destroying = Column::State.eq(StateKind::Destroying.as_str());
             update = update.filter(Column::ExpiresAt.lte(at).or(destroying));
         }
         let changed = update.exec_with_returning(self.writer.connection()).await.doing("record a destruction")?;
@@ -294,7 +308,7 @@ impl Store {
 }
 
 fn driven_by(server: ServerId) -> Select<Entity> {
-    Entity::find().filter(Column::ServerId.eq(server.as_uuid())).filter(Column::State.ne(StateWord::Destroyed.as_str()))
+    Entity::find().filter(Column::ServerId.eq(server.as_uuid())).filter(Column::State.ne(StateKind::Destroyed.as_str()))
 }
 
 // === impl ListFilter ===
@@ -305,10 +319,10 @@ impl ListFilter {
         if !self.states.is_empty() {
             let rests =
                 Column::State.is_in(self.states.iter().map(|state| state.as_str())).and(Column::Starting.eq(false));
-            let starting = self.states.contains(&StateWord::Starting);
+            let starting = self.states.contains(&StateKind::Starting);
             condition = condition.add(if starting { rests.or(Column::Starting.eq(true)) } else { rests });
         } else if !self.include_destroyed {
-            condition = condition.add(Column::State.ne(StateWord::Destroyed.as_str()));
+            condition = condition.add(Column::State.ne(StateKind::Destroyed.as_str()));
         }
         if let Some(kind) = self.kind {
             condition = condition.add(Column::Kind.eq(kind.as_str()));

@@ -5,7 +5,7 @@ use rand::{RngExt as _, rngs::StdRng};
 use super::{
     phase::Phase,
     snapshot::{Kept, State},
-    workspace::Known,
+    workspace::KnownWorkspace,
 };
 
 macro_rules! steps {
@@ -144,7 +144,7 @@ steps! {
 }
 
 /// Chooses the next step with this workspace.
-pub fn next(random: &mut StdRng, known: &Known) -> Step {
+pub fn next(random: &mut StdRng, known: &KnownWorkspace) -> Step {
     let possible = STEPS.iter().filter(|(_, _, when)| when.holds(known));
     let total: u32 = possible.clone().map(|(_, weight, _)| weight).sum();
     let mut left = random.random_range(0..total.max(1));
@@ -171,7 +171,7 @@ pub fn next_with_snapshot(random: &mut StdRng, kept: &Kept) -> KeptStep {
 // === impl When ===
 
 impl When {
-    fn holds(self, known: &Known) -> bool {
+    fn holds(self, known: &KnownWorkspace) -> bool {
         let phases = &known.phases;
         let may_be = |phase| phases.may_be(phase);
         let takes = !known.wedged && phases.some(Phase::takes_calls);

@@ -31,7 +31,7 @@ use super::{
     plan::{self, KeptStep, Step},
     possible::Outcome,
     snapshot::Kept,
-    workspace::Known,
+    workspace::KnownWorkspace,
 };
 use crate::api::WORKSPACES;
 
@@ -51,7 +51,7 @@ pub struct Worker {
     number: usize,
     server: usize,
     random: StdRng,
-    owned: Vec<Known>,
+    owned: Vec<KnownWorkspace>,
     kept: Vec<Kept>,
     made: u32,
 }
@@ -60,7 +60,7 @@ pub struct Worker {
 #[derive(Default)]
 pub struct Left {
     /// The worker's workspaces.
-    pub workspaces: Vec<Known>,
+    pub workspaces: Vec<KnownWorkspace>,
     /// The worker's snapshots.
     pub snapshots: Vec<Kept>,
 }
@@ -132,7 +132,7 @@ impl Worker {
         self.keep(kept);
     }
 
-    async fn carry_out(&mut self, step: Step, known: &mut Known) {
+    async fn carry_out(&mut self, step: Step, known: &mut KnownWorkspace) {
         match step {
             Step::Look => self.look(known).await,
             Step::List => self.list(known).await,
@@ -180,11 +180,11 @@ impl Worker {
     }
 
     /// A request for the session that holds the workspace, if there is one.
-    fn request(&self, method: Method, known: &Known, rest: &str) -> RequestBuilder {
+    fn request(&self, method: Method, known: &KnownWorkspace, rest: &str) -> RequestBuilder {
         self.request_for(known.session(), method, known, rest)
     }
 
-    fn request_for(&self, session: Option<Uuid>, method: Method, known: &Known, rest: &str) -> RequestBuilder {
+    fn request_for(&self, session: Option<Uuid>, method: Method, known: &KnownWorkspace, rest: &str) -> RequestBuilder {
         let request = self.subject().api.request(method, &format!("{WORKSPACES}/{}{rest}", known.id));
         match session {
             Some(id) => request.header("Emergent-Session", id.to_string()),
@@ -192,18 +192,18 @@ impl Worker {
         }
     }
 
-    fn post(&self, known: &Known, rest: &str, body: &Value) -> RequestBuilder {
+    fn post(&self, known: &KnownWorkspace, rest: &str, body: &Value) -> RequestBuilder {
         self.request(Method::POST, known, rest).json(body)
     }
 
     /// Calls a tool.
-    async fn call(&mut self, known: &mut Known, tool: &'static str, body: Value) -> Asked {
+    async fn call(&mut self, known: &mut KnownWorkspace, tool: &'static str, body: Value) -> Asked {
         let request = self.post(known, &format!("/{tool}"), &body);
         self.ask(known, Op::Call, tool, request).await
     }
 
     /// Sends a request, and judges its result.
-    async fn ask(&mut self, known: &mut Known, op: Op, name: &str, request: RequestBuilder) -> Asked {
+    async fn ask(&mut self, known: &mut KnownWorkspace, op: Op, name: &str, request: RequestBuilder) -> Asked {
         let from = Instant::now();
         if matches!(op, Op::Call | Op::Resume) {
             self.subject().census.set(&known.id, true);
@@ -213,7 +213,7 @@ impl Worker {
     }
 
     /// Judges the result of a request that was sent at `from`.
-    async fn judge(&mut self, known: &mut Known, op: Op, name: &str, from: Instant, answer: Answer) -> Asked {
+    async fn judge(&mut self, known: &mut KnownWorkspace, op: Op, name: &str, from: Instant, answer: Answer) -> Asked {
         let around = self.circumstances(known, from);
         self.count(name, &answer, &around.faults, from);
         if let Some(rule) = answer.broken_rule() {
@@ -256,11 +256,11 @@ impl Worker {
         }
     }
 
-    fn note_census(&self, known: &Known) {
+    fn note_census(&self, known: &KnownWorkspace) {
         self.subject().census.set(&known.id, known.phases.some(Phase::is_active));
     }
 
-    fn finding(&self, known: &Known, name: &str, what: &str) {
+    fn finding(&self, known: &KnownWorkspace, name: &str, what: &str) {
         let (worker, server) = (self.number, self.subject().name);
         self.ground.report.finding(format!("worker {worker} on {server}, {name} of {}: {what}", known.id));
     }

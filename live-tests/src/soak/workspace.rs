@@ -15,7 +15,7 @@ pub const CLEANUP: Duration = Duration::from_secs(60 + 45);
 
 /// The owner's knowledge of a workspace.
 #[derive(Debug, Clone)]
-pub struct Known {
+pub struct KnownWorkspace {
     /// The workspace's id.
     pub id: String,
     /// The server that has the workspace.
@@ -104,9 +104,9 @@ pub struct Process {
     pub may_be_unknown: bool,
 }
 
-// === impl Known ===
+// === impl KnownWorkspace ===
 
-impl Known {
+impl KnownWorkspace {
     /// A workspace that has just been made, with its contents.
     pub fn new(id: String, server: usize, phases: Phases, contents: Contents) -> Self {
         Self {

@@ -4,8 +4,8 @@ use anyhow::{Context as _, bail, ensure};
 use emergent_guest_proto::RunAs;
 use emergent_live_tests::{Case, Image, Runtime};
 use emergent_provider::{
-    Channels as _, CreateError, Inventory as _, Isolation, Lifecycle as _, NetworkPolicy, Provider as _, SandboxSpec,
-    WorkspaceId,
+    Channels as _, CreateError, Inventory as _, Isolation, Lifecycle as _, NetworkPolicy, Provider as _, SandboxId,
+    SandboxSpec,
 };
 use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
@@ -27,7 +27,7 @@ pub(crate) fn cases() -> Vec<Case> {
 /// The engine's own process reads `/etc/passwd` and `/etc/group` of a container, without a bound.
 async fn accounts(runtime: Runtime) -> anyhow::Result<()> {
     let bench = Bench::new(runtime)?;
-    let name = |word: &str| format!("accounts-{word}:{}", WorkspaceId::generate());
+    let name = |word: &str| format!("accounts-{word}:{}", SandboxId::generate());
     let of_image = |image: &Image| {
         Ok::<_, anyhow::Error>(SandboxSpec { image: image.reference.parse()?, ..spec(NetworkPolicy::None)? })
     };
@@ -208,7 +208,7 @@ async fn allow_list(runtime: Runtime) -> anyhow::Result<()> {
     let accepting = tokio::spawn(async move { while listener.accept().await.is_ok() {} });
     let host = host_addresses()?.into_iter().next().ok_or_else(|| anyhow::anyhow!("this host has no address"))?;
     // A network of its own, so that its rules are its own.
-    let network = format!("emergent-test-{}", emergent_provider::WorkspaceId::generate());
+    let network = format!("emergent-test-{}", emergent_provider::SandboxId::generate());
     let outcome = async {
         let bench = Bench::with(runtime, |config| {
             config.network_name = Some(network.clone());
@@ -233,7 +233,7 @@ async fn allow_list(runtime: Runtime) -> anyhow::Result<()> {
 }
 
 async fn filter_comes_back(runtime: Runtime) -> anyhow::Result<()> {
-    let network = format!("emergent-test-{}", emergent_provider::WorkspaceId::generate());
+    let network = format!("emergent-test-{}", emergent_provider::SandboxId::generate());
     let outcome = async {
         let bench = Bench::with(runtime, |config| config.network_name = Some(network.clone()))?;
         let health = bench.provider.health().await;

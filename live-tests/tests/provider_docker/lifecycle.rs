@@ -7,8 +7,8 @@ use emergent_guest_proto::RunAs;
 use emergent_live_tests::{Case, Image, Runtime, until};
 use emergent_provider::{
     Channels as _, ContainerKind, CreateStep, DestroyStep, EngineState, ExitReason, Inventory as _, Isolation,
-    Lifecycle as _, NetworkPolicy, Provider as _, PullProgress, SandboxSpec, SnapshotId, SnapshotStep, StepObserver,
-    WorkspaceId,
+    Lifecycle as _, NetworkPolicy, Provider as _, PullProgress, SandboxId, SandboxSpec, SnapshotId, SnapshotStep,
+    StepObserver,
 };
 use emergent_provider_docker::GuestBinary;
 use futures::future::try_join_all;
@@ -124,16 +124,16 @@ async fn declared_volumes(runtime: Runtime) -> anyhow::Result<()> {
 struct Steps(Mutex<Vec<&'static str>>);
 
 impl StepObserver for Steps {
-    fn created(&self, _: WorkspaceId, step: CreateStep) {
+    fn created(&self, _: SandboxId, step: CreateStep) {
         self.0.lock().unwrap().push(step.name());
     }
 
-    fn destroyed(&self, _: WorkspaceId, step: DestroyStep) {
+    fn destroyed(&self, _: SandboxId, step: DestroyStep) {
         self.0.lock().unwrap().push(step.name());
     }
 
     fn snapshot_taken(&self, _: SnapshotId, _: SnapshotStep) {}
-    fn pulling(&self, _: WorkspaceId, _: PullProgress) {}
+    fn pulling(&self, _: SandboxId, _: PullProgress) {}
 }
 
 async fn steps_in_order(runtime: Runtime) -> anyhow::Result<()> {
@@ -213,7 +213,7 @@ async fn carrier_left_behind(runtime: Runtime) -> anyhow::Result<()> {
 /// A guest that no engine has seen, and the name of its volume. Bytes after the end of an executable do not change it.
 fn unseen_guest() -> anyhow::Result<(GuestBinary, String)> {
     let mut binary = std::fs::read(guest_binary()?)?;
-    binary.extend_from_slice(WorkspaceId::generate().as_uuid().as_bytes());
+    binary.extend_from_slice(SandboxId::generate().as_uuid().as_bytes());
     let mut file = tempfile::NamedTempFile::new()?;
     file.write_all(&binary)?;
     let hash: String = Sha256::digest(&binary).iter().take(8).map(|byte| format!("{byte:02x}")).collect();

@@ -12,8 +12,8 @@ use emergent_guest_proto::{
 use emergent_live_tests::{Engine, Runtime};
 use emergent_provider::{
     ByteStream, ChannelError, Channels as _, ContainerKind, CreateError, CreateStep, Created, DestroyStep, ImageAccess,
-    Isolation, Lifecycle as _, NetworkPolicy, PullProgress, ResourceLimits, SandboxSpec, ServerId, SnapshotId,
-    SnapshotStep, StepObserver, WorkspaceId,
+    Isolation, Lifecycle as _, NetworkPolicy, PullProgress, ResourceLimits, SandboxId, SandboxSpec, ServerId,
+    SnapshotId, SnapshotStep, StepObserver,
 };
 use emergent_provider_docker::{DockerConfig, DockerProvider, GuestBinary};
 
@@ -29,7 +29,7 @@ pub(crate) struct Bench {
 
 /// A running sandbox with a client for its guest.
 pub(crate) struct Sandbox {
-    pub(crate) workspace: WorkspaceId,
+    pub(crate) workspace: SandboxId,
     pub(crate) guest: Guest,
     pub(crate) isolation: Isolation,
     pub(crate) runtime: String,
@@ -41,7 +41,7 @@ pub(crate) struct Unobserved;
 
 struct Opener {
     provider: Arc<DockerProvider>,
-    workspace: WorkspaceId,
+    workspace: SandboxId,
 }
 
 // === impl Bench ===
@@ -113,10 +113,10 @@ impl Open for Opener {
 }
 
 impl StepObserver for Unobserved {
-    fn created(&self, _: WorkspaceId, _: CreateStep) {}
-    fn destroyed(&self, _: WorkspaceId, _: DestroyStep) {}
+    fn created(&self, _: SandboxId, _: CreateStep) {}
+    fn destroyed(&self, _: SandboxId, _: DestroyStep) {}
     fn snapshot_taken(&self, _: SnapshotId, _: SnapshotStep) {}
-    fn pulling(&self, _: WorkspaceId, _: PullProgress) {}
+    fn pulling(&self, _: SandboxId, _: PullProgress) {}
 }
 
 pub(crate) fn config(runtime: Runtime) -> anyhow::Result<DockerConfig> {
@@ -136,7 +136,7 @@ pub(crate) fn config(runtime: Runtime) -> anyhow::Result<DockerConfig> {
 pub(crate) fn spec(network: NetworkPolicy) -> anyhow::Result<SandboxSpec> {
     let image = std::env::var("EMERGENT_TEST_IMAGE").unwrap_or_else(|_| "emergent/workspace:latest".to_owned());
     Ok(SandboxSpec {
-        workspace: WorkspaceId::generate(),
+        workspace: SandboxId::generate(),
         kind: ContainerKind::AgentWorkspace,
         image: image.parse().context("EMERGENT_TEST_IMAGE")?,
         access: ImageAccess::Operator,

@@ -31,7 +31,7 @@ fn server_with(name: &str, source: VolumeSource) -> anyhow::Result<SandboxSpec> 
 }
 
 async fn of_the_engine(runtime: Runtime) -> anyhow::Result<()> {
-    let name = format!("test-{}", emergent_provider::WorkspaceId::generate());
+    let name = format!("test-{}", emergent_provider::SandboxId::generate());
     let _removed = Removed(format!("emergent-shared-{name}"));
     let bench = Bench::new(runtime)?;
     let filler = bench.sandbox(&server_with(&name, VolumeSource::Engine { read_only: false })?).await?;

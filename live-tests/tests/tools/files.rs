@@ -73,7 +73,10 @@ async fn outcomes(runtime: Runtime) -> anyhow::Result<()> {
     ensure!(told["state"] == "not_begun" && told["known_for_ms"].as_u64().is_some_and(|known| known > 0), "{told}");
     write("two").await?.refusal(409)?;
     // A microVM's volume has a `lost+found`, so only the two files are looked at.
-    ensure!(subject.bash("ls -d one two 2>/dev/null || true").await? == "one\n", "the second write was to change nothing");
+    ensure!(
+        subject.bash("ls -d one two 2>/dev/null || true").await? == "one\n",
+        "the second write was to change nothing"
+    );
     write("no id").await?.refusal(400)?;
     let commit = json!({ "action": "commit", "message": "none" });
     subject

@@ -34,7 +34,7 @@ pub fn output(child: Arc<Child>, request: Request<Incoming>) -> Result<Reply, Gu
     if !(start..=end).contains(&offset) {
         return Err(invalid("offset", format!("output is kept from {start} to {end}, and {offset} is not in there")));
     }
-    let mut place = Place::take(&child.readers);
+    let mut place = Attachment::take(&child.readers);
     let mut acknowledging = place.clone();
     let acknowledged = Arc::clone(&child);
     tokio::spawn(async move {
@@ -68,7 +68,7 @@ pub fn output(child: Arc<Child>, request: Request<Incoming>) -> Result<Reply, Gu
 /// # Errors
 /// `not_running` when the child takes no input.
 pub async fn input(child: Arc<Child>, request: Request<Incoming>) -> Result<Reply, GuestError> {
-    let mut place = Place::take(&child.writers);
+    let mut place = Attachment::take(&child.writers);
     let mut stdin = Arc::clone(&child.stdin).lock_owned().await;
     if stdin.pipe.is_none() || place.is_lost() {
         return Err(child.not_running());
@@ -145,14 +145,14 @@ async fn offsets(mut body: Incoming, mut take: impl FnMut(u64)) {
 
 /// The place of a reader or writer.
 #[derive(Debug, Clone)]
-struct Place {
+struct Attachment {
     number: u64,
     newest: watch::Receiver<u64>,
 }
 
-// === impl Place ===
+// === impl Attachment ===
 
-impl Place {
+impl Attachment {
     fn take(newest: &watch::Sender<u64>) -> Self {
         let mut number = 0;
         newest.send_modify(|newest| {

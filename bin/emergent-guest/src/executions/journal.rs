@@ -20,7 +20,7 @@ use emergent_guest_proto::{ExecutionId, Outcome};
 use serde::{Deserialize, Serialize};
 
 use self::{
-    known::Known,
+    known::JournalState,
     writer::{Problem, Writer},
 };
 use super::run::{Ending, Run};
@@ -96,7 +96,7 @@ impl Journal {
     /// # Errors
     /// When no thread can be made. A disk that takes nothing is a [`problem`](Self::problem) and no error.
     pub fn open(path: &Path) -> io::Result<(Self, Remembered)> {
-        let mut known = Known::read(path);
+        let mut known = JournalState::read(path);
         let stale = known.records.saturating_sub(known.lines().len());
         let problem = Problem::default();
         let mut writer = Writer::new(path, stale, Problem::clone(&problem));

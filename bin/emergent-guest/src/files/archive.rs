@@ -27,10 +27,10 @@ use tokio::{
 
 use super::open::{Opened, open};
 use crate::{
+    credentials,
     failure::{self, invalid},
     guest::Guest,
     message::{Reply, stream},
-    rights,
 };
 
 /// The limit of simultaneous archives: each keeps a blocking thread for as long as its caller takes.
@@ -55,11 +55,11 @@ pub async fn pack(guest: &Guest, wanted: PathQuery) -> Result<Reply, GuestError>
     let account = guest.account(wanted.user)?.clone();
     let permit = turn().await?;
     let checked = path.clone();
-    rights::with(&account, move || open(&checked).map(drop)).await?;
+    credentials::with(&account, move || open(&checked).map(drop)).await?;
     let (sender, mut chunks) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
         let failed = sender.clone();
-        let packed = rights::with(&account, move || {
+        let packed = credentials::with(&account, move || {
             pack_into(&path, ChunkWriter::new(sender, STALL)).map_err(|error| failure::at(&path, "pack", &error))
         });
         if let Err(error) = packed.await {
@@ -82,7 +82,7 @@ pub async fn unpack(guest: &Guest, wanted: PathQuery, mut body: Incoming) -> Res
     let _permit = turn().await?;
     let (sender, chunks) = mpsc::channel(QUEUE);
     let user = wanted.user;
-    let unpacking = rights::with(&account, move || unpack_from(&path, ChunkReader::new(chunks, STALL), user));
+    let unpacking = credentials::with(&account, move || unpack_from(&path, ChunkReader::new(chunks, STALL), user));
     let feeding = async move {
         while let Some(frame) = body.frame().await {
             let data = match frame {

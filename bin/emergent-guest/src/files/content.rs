@@ -24,11 +24,11 @@ use super::{
     target::Target,
 };
 use crate::{
+    credentials,
     failure::invalid,
     guest::Guest,
     ledger::Named,
     message::{Reply, stream},
-    rights,
 };
 
 /// Bytes that are read at once.
@@ -47,7 +47,7 @@ const SIZE_HEADER: &str = "x-emergent-size";
 pub async fn download(guest: &Guest, wanted: PathQuery, headers: &HeaderMap) -> Result<Reply, GuestError> {
     let path = guest.resolve(&wanted.path);
     let account = guest.account(wanted.user)?;
-    let (file, metadata) = rights::with(account, move || open_file(&path)).await?;
+    let (file, metadata) = credentials::with(account, move || open_file(&path)).await?;
     let size = metadata.len();
     let range = headers.get(header::RANGE).map(|value| part(value, size)).transpose()?;
     let (start, end) = range.unwrap_or((0, size));
@@ -79,7 +79,8 @@ pub async fn upload(
 ) -> Result<Reply, GuestError> {
     let account = guest.account(wanted.user)?;
     let path = guest.resolve(&wanted.path);
-    let mut replacement = rights::with(account, move || Replacement::begin(&Arc::new(Target::prepare(&path)?))).await?;
+    let mut replacement =
+        credentials::with(account, move || Replacement::begin(&Arc::new(Target::prepare(&path)?))).await?;
     let mut batch = Vec::new();
     let mut gathered = 0;
     while let Some(frame) = body.frame().await {
@@ -108,7 +109,7 @@ pub async fn upload(
 
 async fn write(mut replacement: Replacement, batch: Vec<Bytes>) -> Result<Replacement, GuestError> {
     // The file is open: whose rights the thread has does not matter.
-    rights::blocking(move || {
+    credentials::blocking(move || {
         for bytes in batch {
             let written = replacement.file.write_all(&bytes);
             written.map_err(|error| replacement.target().failed("write", &error))?;

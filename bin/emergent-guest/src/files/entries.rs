@@ -12,7 +12,7 @@ use emergent_guest_proto::{
 };
 
 use super::target::Target;
-use crate::{failure, guest::Guest, rights};
+use crate::{credentials, failure, guest::Guest};
 
 /// The most entries of a directory in one answer.
 const LIST_LIMIT: usize = 10_000;
@@ -23,7 +23,7 @@ const LIST_LIMIT: usize = 10_000;
 /// The file system's error.
 pub async fn stat(guest: &Guest, wanted: PathQuery) -> Result<FileInfo, GuestError> {
     let path = guest.resolve(&wanted.path);
-    rights::with(guest.account(wanted.user)?, move || info_of(&path)).await
+    credentials::with(guest.account(wanted.user)?, move || info_of(&path)).await
 }
 
 /// Lists the entries of a directory.
@@ -32,7 +32,7 @@ pub async fn stat(guest: &Guest, wanted: PathQuery) -> Result<FileInfo, GuestErr
 /// The file system's error.
 pub async fn list(guest: &Guest, wanted: PathQuery) -> Result<FileList, GuestError> {
     let path = guest.resolve(&wanted.path);
-    rights::with(guest.account(wanted.user)?, move || {
+    credentials::with(guest.account(wanted.user)?, move || {
         let names = names(&path).map_err(|error| failure::at(&path, "list", &error))?;
         let truncated = names.len() > LIST_LIMIT;
         // An entry that has just gone is left out.
@@ -66,7 +66,7 @@ pub async fn remove(guest: &Guest, wanted: RemoveRequest) -> Result<(), GuestErr
         let message = "the workspace's own directory cannot be removed; remove what is in it";
         return Err(GuestError::new(ErrorCode::InvalidRequest, message).with_field("path"));
     }
-    let permit = if wanted.recursive { Some(rights::walk_permit().await?) } else { None };
+    let permit = if wanted.recursive { Some(credentials::walk_permit().await?) } else { None };
     let find = move || Ok((vec![Target::at(path.clone())?.key_of_name()?], path));
     guest
         .change(&guest.accounts.agent, find, move |path: PathBuf| {

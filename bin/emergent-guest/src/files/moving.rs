@@ -8,7 +8,7 @@ use emergent_guest_proto::{
 };
 
 use super::{entries::info_of, open, target::Target};
-use crate::{failure, guest::Guest, random::random_name, rights};
+use crate::{credentials, failure, guest::Guest, random::random_name};
 
 /// Moves a file or directory. An existing file at the new path is replaced, a directory is not.
 ///
@@ -21,7 +21,7 @@ pub async fn rename(guest: &Guest, request: MoveRequest) -> Result<FileInfo, Gue
         Ok((vec![one?, other?], (from, to)))
     };
     // Across file systems it may take long.
-    let permit = rights::walk_permit().await?;
+    let permit = credentials::walk_permit().await?;
     guest
         .change(&guest.accounts.agent, find, move |(from, to)| {
             let _permit = permit;

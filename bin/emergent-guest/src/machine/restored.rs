@@ -19,7 +19,7 @@ use emergent_guest_proto::{
 use rustix::time::{ClockId, Timespec, clock_settime};
 
 use super::{identity, network, settings::MachineSettings};
-use crate::{failure::invalid, random::random_name, rights};
+use crate::{credentials, failure::invalid, random::random_name};
 
 /// The requests `_IOW('R', 3, int[2])` and `_IO('R', 7)` of random(4).
 const ADD_ENTROPY: libc::c_ulong = 0x4008_5203;
@@ -54,7 +54,7 @@ impl Machine {
             return Err(invalid("machine_id", "it takes 32 hexadecimal digits"));
         }
         let (host_name, machine_id, network) = (restored.host_name, restored.machine_id, restored.network.clone());
-        rights::blocking(move || {
+        credentials::blocking(move || {
             reseed(&entropy).map_err(|error| failed("reseed its random numbers", &error))?;
             clock_settime(ClockId::Realtime, now).map_err(|error| failed("set its clock", &error.into()))?;
             identity::assume(host_name.as_deref(), machine_id.as_deref())

@@ -12,7 +12,7 @@ use emergent_guest_proto::{ErrorCode, GuestError, RunAs, execution::Program};
 use tokio::sync::oneshot;
 
 use super::{
-    mark::Marks,
+    group_tags::GroupTags,
     preload::Preload,
     reaper::{Exit, Reaper},
     spawn::{Candidate, Limit, Plan, SpawnError},
@@ -33,7 +33,7 @@ pub struct Launcher {
     /// The accounts that the processes run as.
     pub accounts: Arc<Accounts>,
     /// The maker of the processes' marks.
-    pub marks: Marks,
+    pub marks: GroupTags,
     /// The library that programs need under this kernel.
     pub preload: Option<Preload>,
     /// Limits of every process.

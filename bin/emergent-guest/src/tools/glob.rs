@@ -18,9 +18,9 @@ use super::{
     walk::{Walk, Wanted},
 };
 use crate::{
+    credentials::{self, Caller},
     failure::{self, invalid},
     guest::Guest,
-    rights::{self, Caller},
 };
 
 const LIMIT: usize = 1_000;
@@ -38,7 +38,7 @@ pub async fn glob(guest: &Guest, request: GlobRequest) -> Result<GlobResult, Gue
     }
     let pattern = Pattern::parse("pattern", &request.pattern)?;
     let root = guest.resolve_or_workspace(request.path.as_ref());
-    rights::walking(&guest.accounts.agent, move |caller| find(&root, &pattern, caller)).await
+    credentials::walking(&guest.accounts.agent, move |caller| find(&root, &pattern, caller)).await
 }
 
 fn find(root: &Path, pattern: &Pattern, caller: &Caller) -> Result<GlobResult, GuestError> {

@@ -30,10 +30,10 @@ use super::{
     walk::{Found, Walk, Wanted},
 };
 use crate::{
+    credentials::{self, Caller},
     failure::{self, invalid},
     files::open::{Opened, open},
     guest::Guest,
-    rights::{self, Caller},
 };
 
 const DEFAULT_LIMIT: u64 = 1_000;
@@ -100,7 +100,7 @@ pub async fn grep(guest: &Guest, request: GrepRequest) -> Result<GrepResult, Gue
         };
         Ok(search.into_result(left_out))
     };
-    rights::walking(&guest.accounts.agent, search).await
+    credentials::walking(&guest.accounts.agent, search).await
 }
 
 /// Searches all wanted files below a directory; returns how many names rules have left out.

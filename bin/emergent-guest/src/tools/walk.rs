@@ -19,7 +19,7 @@ use ignore::{Match, overrides::Override};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir};
 
 use super::ignored::Rules;
-use crate::rights::Caller;
+use crate::credentials::Caller;
 
 /// The bytes of names that are read at once.
 const NAMES: usize = 64 * 1024;

@@ -2,8 +2,8 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use emergent_api::{
+    http::size::ByteSize,
     resources::{mcp_servers::request::RestartPolicyName, workspaces::view::Network},
-    size::ByteSize,
 };
 
 use super::pair;

@@ -1,7 +1,7 @@
 //! `emergent project …`.
 
 use clap::{Args, Subcommand};
-use emergent_api::size::ByteSize;
+use emergent_api::http::size::ByteSize;
 
 /// The commands for projects. A project is named by its id or its name.
 #[derive(Debug, Subcommand)]

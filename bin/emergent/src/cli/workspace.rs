@@ -1,7 +1,7 @@
 //! `emergent workspace …`.
 
 use clap::{Args, Subcommand, ValueEnum};
-use emergent_api::size::ByteSize;
+use emergent_api::http::size::ByteSize;
 use emergent_guest_proto::{ExecutionId, Stream};
 
 use super::{

@@ -1,8 +1,9 @@
 //! Why a command did not do what it was asked.
 
+use emergent_provider::error_chain;
 use std::path::PathBuf;
 
-use emergent_api::problem::{Problem, ProblemKind, chain};
+use emergent_api::http::problem::{Problem, ProblemKind};
 
 use crate::print::indented;
 
@@ -130,7 +131,7 @@ impl ClientError {
             Self::Problem(problem) => of_problem(problem),
             Self::Unreachable { .. } => self.to_string(),
             Self::Advised { error, advice } => format!("{}\n  {advice}", error.for_people()),
-            other => chain(other),
+            other => error_chain(other),
         }
     }
 

@@ -1,8 +1,8 @@
 //! `emergent project …`.
 
 use emergent_api::{
+    http::size::ByteSize,
     resources::projects::{ProjectList, ProjectQuota, ProjectView, QuotaUseView, QuotaView},
-    size::ByteSize,
 };
 use uuid::Uuid;
 

@@ -2,12 +2,12 @@
 
 use chrono::Utc;
 use emergent_api::{
+    http::size::ByteSize,
     resources::snapshots::{
         SnapshotList,
         request::CreateSnapshot,
         view::{SnapshotState, SnapshotView},
     },
-    size::ByteSize,
 };
 use reqwest::Method;
 

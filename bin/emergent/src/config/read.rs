@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use emergent_api::{rates::RateLimit, size::ByteSize};
+use emergent_api::http::{rates::RateLimit, size::ByteSize};
 use emergent_core::{ArgumentLevel, AuditConfig, CoreConfig, DeploymentMode};
 use emergent_firecracker_manager::{Host, ManagerConfig};
 use emergent_guest_proto::WorkspaceDefaults;

@@ -8,14 +8,14 @@ use emergent_store::Token;
 use serde_json::{Map, Value};
 
 use super::Arguments;
-use crate::check::Check;
+use crate::http::check::Check;
 
 /// A call's note, which travels with the request. Clones stand for the same note. The default note belongs to calls
 /// that the audit does not record, and discards every fact.
 #[derive(Clone, Default)]
-pub(crate) struct Note(Option<Arc<Known>>);
+pub(crate) struct CallFacts(Option<Arc<Facts>>);
 
-struct Known {
+struct Facts {
     origin: Origin,
     level: ArgumentLevel,
     project: OnceLock<ProjectId>,
@@ -26,12 +26,12 @@ struct Known {
     session: OnceLock<SessionCall>,
 }
 
-// === impl Note ===
+// === impl CallFacts ===
 
-impl Note {
+impl CallFacts {
     pub(super) fn new(origin: Origin, level: ArgumentLevel) -> Self {
         let (project, arguments, outcome) = (OnceLock::new(), Mutex::default(), OnceLock::new());
-        Self(Some(Arc::new(Known { origin, level, project, arguments, outcome, session: OnceLock::new() })))
+        Self(Some(Arc::new(Facts { origin, level, project, arguments, outcome, session: OnceLock::new() })))
     }
 
     /// Notes the caller's token.
@@ -94,7 +94,7 @@ impl Note {
 
     pub(super) fn take_arguments(&self) -> Map<String, Value> {
         let take =
-            |known: &Arc<Known>| std::mem::take(&mut *known.arguments.lock().unwrap_or_else(PoisonError::into_inner));
+            |known: &Arc<Facts>| std::mem::take(&mut *known.arguments.lock().unwrap_or_else(PoisonError::into_inner));
         self.0.as_ref().map(take).unwrap_or_default()
     }
 }

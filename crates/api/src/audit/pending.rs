@@ -11,16 +11,16 @@ use std::{
 
 use axum::http::StatusCode;
 use chrono::{DateTime, SubsecRound as _, Utc};
-use emergent_core::{Audit, AuditId, AuditKind, AuditOutcome, AuditRow, Ending, Origin, WorkspaceId};
+use emergent_core::{Audit, AuditEnd, AuditId, AuditKind, AuditOutcome, AuditRow, Origin, WorkspaceId};
 
-use super::Note;
-use crate::problem::ProblemKind;
+use super::CallFacts;
+use crate::http::problem::ProblemKind;
 
 /// A call that is under way.
 pub(super) struct Pending {
     audit: Audit,
     origin: Origin,
-    note: Note,
+    note: CallFacts,
     kind: AuditKind,
     action: Arc<str>,
     workspace: Option<WorkspaceId>,
@@ -29,7 +29,7 @@ pub(super) struct Pending {
     bytes_in: Arc<AtomicU64>,
     bytes_out: u64,
     /// How the call would end if its answer were complete.
-    answer: Option<Ending>,
+    answer: Option<AuditEnd>,
     progress: Progress,
 }
 
@@ -47,7 +47,7 @@ impl Pending {
     pub(super) fn new(
         audit: Audit,
         origin: Origin,
-        note: Note,
+        note: CallFacts,
         kind: AuditKind,
         action: Arc<str>,
         workspace: Option<WorkspaceId>,
@@ -94,36 +94,36 @@ impl Pending {
         self.progress = Progress::Forgotten;
     }
 
-    fn ending(&mut self) -> Ending {
+    fn ending(&mut self) -> AuditEnd {
         let ending = match (self.answer.take(), self.progress) {
             (Some(answer), Progress::Complete) => answer,
             (Some(answer), _) if answer.outcome != AuditOutcome::Ok => answer,
-            (_, Progress::Broken) => Ending::failed(ProblemKind::CallInterrupted.slug()),
-            _ if thread::panicking() => Ending::failed(ProblemKind::Internal.slug()),
-            _ => Ending { outcome: AuditOutcome::Abandoned, problem: None },
+            (_, Progress::Broken) => AuditEnd::failed(ProblemKind::CallInterrupted.slug()),
+            _ if thread::panicking() => AuditEnd::failed(ProblemKind::Internal.slug()),
+            _ => AuditEnd { outcome: AuditOutcome::Abandoned, problem: None },
         };
         match self.note.outcome() {
-            Some(outcome) if ending.outcome == AuditOutcome::Ok => Ending { outcome, ..ending },
+            Some(outcome) if ending.outcome == AuditOutcome::Ok => AuditEnd { outcome, ..ending },
             Some(_) | None => ending,
         }
     }
 }
 
-fn ending(status: StatusCode, problem: Option<ProblemKind>) -> Ending {
+fn ending(status: StatusCode, problem: Option<ProblemKind>) -> AuditEnd {
     let outcome = match problem {
         Some(ProblemKind::CallTimedOut) => AuditOutcome::TimedOut,
         _ if status.is_server_error() => AuditOutcome::Failed,
         _ if status.is_client_error() => AuditOutcome::Refused,
         _ => AuditOutcome::Ok,
     };
-    Ending { outcome, problem: problem.map(|problem| problem.slug().into()) }
+    AuditEnd { outcome, problem: problem.map(|problem| problem.slug().into()) }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
         // Nobody's call is in nobody's audit; the metrics count it.
         let Some(project) = self.note.project().filter(|_| self.progress != Progress::Forgotten) else { return };
-        let Ending { outcome, problem } = self.ending();
+        let AuditEnd { outcome, problem } = self.ending();
         let origin = &self.origin;
         self.audit.record(AuditRow {
             id: AuditId::generate(),

@@ -24,7 +24,7 @@ use http_body::{Frame, SizeHint};
 use tokio::sync::watch;
 
 use super::grant::{Grant, GrantEnd};
-use crate::{audit::Note, observe::Verbatim};
+use crate::{audit::CallFacts, http::observe::Verbatim};
 
 /// The binding of a request to its token; travels with the request. Clones stand for the same binding.
 #[derive(Clone, Default)]
@@ -54,7 +54,7 @@ enum LastWord {
     /// The body ends with an error.
     Error,
     /// The body is a stream of events and ends with an event.
-    Event(Note),
+    Event(CallFacts),
     /// The body is a stream of another protocol, whose clients come back and are refused.
     Nothing,
 }
@@ -63,7 +63,7 @@ enum LastWord {
 pub(crate) async fn bind(mut request: Request, next: Next) -> Response {
     let binding = Binding::default();
     request.extensions_mut().insert(binding.clone());
-    let note = request.extensions().get::<Note>().cloned().unwrap_or_default();
+    let note = request.extensions().get::<CallFacts>().cloned().unwrap_or_default();
     let request = match request.body().is_end_stream() {
         true => request,
         false => request.map(|body| Ending::of(body, binding.clone(), LastWord::Error)),

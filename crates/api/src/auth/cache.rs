@@ -7,6 +7,7 @@
 //!
 //! While the store does not answer, only tokens that it has confirmed in the last minute are valid.
 
+use emergent_provider::error_chain;
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -24,7 +25,6 @@ use super::{
     TokenSecret,
     grant::{Grant, GrantEnd, Granter},
 };
-use crate::problem::chain;
 
 /// The interval between two looks at the store for changed tokens.
 const LOOK: Duration = Duration::from_millis(500);
@@ -63,7 +63,7 @@ struct Inner {
 
 #[derive(Default)]
 struct Found {
-    tokens: HashMap<[u8; 32], Known>,
+    tokens: HashMap<[u8; 32], CachedGrant>,
     /// Counts the times at which tokens were forgotten: a lookup that was under way at such a time must not bring back
     /// what it read before.
     generation: u64,
@@ -76,14 +76,14 @@ struct Found {
     away: bool,
 }
 
-struct Known {
+struct CachedGrant {
     granter: Granter,
     read: Instant,
     used: Instant,
 }
 
 /// The cache's answer about a token.
-enum Recalled {
+enum Lookup {
     Believed(Grant),
     /// The token is in memory, and a look at the store is due.
     Stale,
@@ -118,11 +118,11 @@ impl Tokens {
     /// [`StoreError`] when the store had to be asked and failed.
     pub async fn find(&self, secret: &TokenSecret) -> Result<Option<Grant>, StoreError> {
         let hash = secret.hash();
-        if let Recalled::Stale = self.0.recall(&hash) {
+        if let Lookup::Stale = self.0.recall(&hash) {
             self.0.look_once().await;
         }
         loop {
-            if let Recalled::Believed(grant) = self.0.recall(&hash) {
+            if let Lookup::Believed(grant) = self.0.recall(&hash) {
                 return Ok(grant.is_valid(Utc::now()).then_some(grant));
             }
             let (generation, read) = (self.0.lock().generation, Instant::now());
@@ -165,16 +165,16 @@ async fn look_again_and_again(inner: Weak<Inner>) {
 // === impl Inner ===
 
 impl Inner {
-    fn recall(&self, hash: &[u8; 32]) -> Recalled {
+    fn recall(&self, hash: &[u8; 32]) -> Lookup {
         let mut found = self.lock();
         let (confirmed, away) = (found.confirmed, found.away);
-        let Some(known) = found.tokens.get_mut(hash) else { return Recalled::Unknown };
+        let Some(known) = found.tokens.get_mut(hash) else { return Lookup::Unknown };
         known.used = Instant::now();
         let age = known.age(confirmed);
         if age < FRESH || away && age < self.believed_away {
-            return Recalled::Believed(known.granter.grant());
+            return Lookup::Believed(known.granter.grant());
         }
-        Recalled::Stale
+        Lookup::Stale
     }
 
     /// Remembers a token; `None` where a token was forgotten since the lookup began.
@@ -187,7 +187,7 @@ impl Inner {
             found.tokens.retain(|_, known| known.granter.is_used());
         }
         let known =
-            found.tokens.entry(hash).or_insert_with(|| Known { granter: Granter::new(token), read, used: read });
+            found.tokens.entry(hash).or_insert_with(|| CachedGrant { granter: Granter::new(token), read, used: read });
         known.read = read;
         Some(known.granter.grant())
     }
@@ -217,7 +217,7 @@ impl Inner {
                 let mut found = self.lock();
                 (found.confirmed, found.away) = (Some(began), false);
             }
-            Ok(Err(error)) => self.is_away(&chain(&error)),
+            Ok(Err(error)) => self.is_away(&error_chain(&error)),
             Err(_) => self.is_away("it does not answer"),
         }
     }
@@ -250,7 +250,7 @@ impl Inner {
     }
 
     /// Forgets tokens, and ends the requests and streams that use them.
-    fn end(&self, why: GrantEnd, is_meant: impl Fn(&[u8; 32], &Known) -> bool) {
+    fn end(&self, why: GrantEnd, is_meant: impl Fn(&[u8; 32], &CachedGrant) -> bool) {
         let mut found = self.lock();
         let ended: Vec<_> = found.tokens.extract_if(|hash, known| is_meant(hash, known)).collect();
         drop(found);
@@ -271,9 +271,9 @@ impl Inner {
     }
 }
 
-// === impl Known ===
+// === impl CachedGrant ===
 
-impl Known {
+impl CachedGrant {
     /// Returns how long ago the store last confirmed the token.
     fn age(&self, confirmed: Option<Instant>) -> Duration {
         confirmed.map_or(self.read, |confirmed| confirmed.max(self.read)).elapsed()

@@ -5,7 +5,7 @@ use std::{ops::Deref, sync::Arc};
 use emergent_store::Token;
 use tokio::sync::watch;
 
-use crate::problem::{ProblemKind, Refusal};
+use crate::http::problem::{ProblemKind, Refusal};
 
 /// The reason why a token is no longer accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

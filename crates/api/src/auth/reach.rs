@@ -8,7 +8,10 @@ use axum::{
 use emergent_core::{CallError, ProjectId};
 use emergent_provider::WorkspaceId;
 
-use crate::{extract::path_parameter, problem::Refusal, state::ApiState};
+use crate::{
+    http::{extract::path_parameter, problem::Refusal},
+    state::ApiState,
+};
 
 const WORKSPACE: &str = "/api/v1/agent/workspaces/{id}";
 

@@ -17,8 +17,10 @@ use utoipa::openapi::{
 };
 
 use crate::{
-    extract::path_parameter,
-    problem::{ProblemKind, Refusal},
+    http::{
+        extract::path_parameter,
+        problem::{ProblemKind, Refusal},
+    },
     state::ApiState,
 };
 

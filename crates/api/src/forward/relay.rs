@@ -1,5 +1,6 @@
 //! Passes one request on to another server, and its answer back: both streamed and unchanged.
 
+use emergent_provider::error_chain;
 use std::{io, sync::OnceLock, time::Duration};
 
 use axum::{
@@ -15,7 +16,7 @@ use tokio::time::sleep;
 
 use super::FORWARDED_BY;
 use crate::{
-    problem::{ProblemKind, Refusal, chain},
+    http::problem::{ProblemKind, Refusal},
     state::ApiState,
 };
 
@@ -73,7 +74,7 @@ impl Peers {
             .no_proxy()
             .tls_certs_merge(self.authorities.iter().cloned());
         let client = client.build().map_err(|error| {
-            tracing::error!(error = chain(&error), "the client for other servers could not be made");
+            tracing::error!(error = error_chain(&error), "the client for other servers could not be made");
             Refusal::new(ProblemKind::Internal, "the request could not be passed on; the server's log says why")
         })?;
         Ok(self.client.get_or_init(|| client))
@@ -149,7 +150,7 @@ fn strip(headers: &mut HeaderMap) {
 }
 
 fn failed(server: &ServerRow, error: &reqwest::Error) -> Refusal {
-    tracing::warn!(server = %server.title(), error = chain(error), "a request could not be passed on");
+    tracing::warn!(server = %server.title(), error = error_chain(error), "a request could not be passed on");
     if error.is_connect() || error.is_builder() {
         let detail = format!("the server {}, which has it, cannot be reached; nothing was done", server.title());
         return Refusal::new(ProblemKind::ServerAway, detail).retry_after(10);

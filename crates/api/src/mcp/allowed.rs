@@ -7,7 +7,7 @@ use emergent_store::McpAllowList;
 use http::HeaderMap;
 use serde_json::value::RawValue;
 
-use crate::problem::{ProblemKind, Refusal};
+use crate::http::problem::{ProblemKind, Refusal};
 
 /// The part of one hosted server that a caller may use.
 #[derive(Debug, Clone, Copy)]

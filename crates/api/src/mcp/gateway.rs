@@ -40,9 +40,11 @@ use tower::ServiceExt as _;
 use super::{Allowed, base_of, challenge, check_origin};
 use crate::{
     auth::{Caller, NeedsMcp},
-    observe::Verbatim,
-    problem::{ProblemKind, Refusal},
-    rates::Counted,
+    http::{
+        observe::Verbatim,
+        problem::{ProblemKind, Refusal},
+        rates::Counted,
+    },
     resources::mcp_servers::request::McpCall,
     state::ApiState,
 };

@@ -11,12 +11,13 @@ use uuid::Uuid;
 
 use crate::{
     auth::{Caller, NeedsRead},
-    check::{Check, Faults},
-    extract::{Query, WorkspacePath},
-    params::WorkspaceParam,
-    problem::{OnWorkspace, ProblemKind, Refusal, Usual},
-    resources::workspaces::view::words,
-    span::Span,
+    http::{
+        check::{Check, Faults},
+        extract::{Query, WorkspacePath},
+        problem::{OnWorkspace, ProblemKind, Refusal, Usual},
+        span::Span,
+    },
+    resources::{params::WorkspaceParam, workspaces::view::words},
     state::ApiState,
 };
 

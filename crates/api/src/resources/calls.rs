@@ -14,9 +14,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::{Caller, NeedsWrite},
-    extract::{WorkspacePath, path_parameter},
-    params::CallParams,
-    problem::{OnGuest, Problem, ProblemKind, Refusal},
+    http::{
+        extract::{WorkspacePath, path_parameter},
+        problem::{OnGuest, Problem, ProblemKind, Refusal},
+    },
+    resources::params::CallParams,
     state::ApiState,
 };
 

@@ -23,11 +23,15 @@ use self::range::{ByteRange, Wanted};
 use crate::{
     audit::Arguments,
     auth::{Caller, NeedsRead, NeedsWrite},
-    check::{Check, Faults},
-    extract::{FileBody, JsonBody, Query, RawBody, WorkspacePath},
-    params::{CallParam, WorkspaceParam},
-    problem::{OnGuest, ProblemKind, Refusal},
-    resources::calls::CallName,
+    http::{
+        check::{Check, Faults},
+        extract::{FileBody, JsonBody, Query, RawBody, WorkspacePath},
+        problem::{OnGuest, ProblemKind, Refusal},
+    },
+    resources::{
+        calls::CallName,
+        params::{CallParam, WorkspaceParam},
+    },
     state::ApiState,
 };
 

@@ -14,7 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::workspaces::view::ProviderName;
 use crate::{
     auth::{Caller, NeedsRead},
-    problem::{ProblemKind, Refusal, Usual},
+    http::problem::{ProblemKind, Refusal, Usual},
     state::ApiState,
 };
 
@@ -95,7 +95,7 @@ async fn health(State(state): State<ApiState>) -> Json<Health> {
     security(()),
     responses(
         (status = 200, description = "It takes calls.", body = Ready),
-        (status = 503, description = "Not yet, or no longer.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Not yet, or no longer.", body = crate::http::problem::Problem, content_type = "application/problem+json"),
     )
 )]
 async fn ready(State(state): State<ApiState>) -> Result<Json<Ready>, Refusal> {

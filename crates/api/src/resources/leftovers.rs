@@ -12,10 +12,12 @@ use uuid::Uuid;
 use super::tokens::is_project_name;
 use crate::{
     auth::{Caller, NeedsRead, NeedsWrite},
-    check::{Check, Faults},
-    extract::{JsonBody, LeftoverPath},
-    params::LeftoverParam,
-    problem::{Refusal, Usual},
+    http::{
+        check::{Check, Faults},
+        extract::{JsonBody, LeftoverPath},
+        problem::{Refusal, Usual},
+    },
+    resources::params::LeftoverParam,
     state::ApiState,
 };
 
@@ -115,8 +117,8 @@ async fn list_leftovers(
     request_body = AdoptLeftover,
     responses(
         (status = 200, description = "What it has become.", body = AdoptedView),
-        (status = 404, description = "There is no such leftover.", body = crate::problem::Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It cannot be adopted, or not here.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such leftover.", body = crate::http::problem::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It cannot be adopted, or not here.", body = crate::http::problem::Problem, content_type = "application/problem+json"),
         Usual
     )
 )]
@@ -148,8 +150,8 @@ async fn adopt_leftover(
     params(LeftoverParam),
     responses(
         (status = 204, description = "It is gone."),
-        (status = 404, description = "There is no such leftover.", body = crate::problem::Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Another server has it.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such leftover.", body = crate::http::problem::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Another server has it.", body = crate::http::problem::Problem, content_type = "application/problem+json"),
         Usual
     )
 )]

@@ -22,10 +22,12 @@ use self::{
 };
 use crate::{
     auth::{Caller, NeedsMcp, NeedsRead, NeedsWrite},
-    extract::{JsonBody, Query, path_parameter},
+    http::{
+        extract::{JsonBody, Query, path_parameter},
+        problem::{OnMcpServer, ProblemKind, Refusal, Usual},
+    },
     mcp::Allowed,
-    params::McpServerParam,
-    problem::{OnMcpServer, ProblemKind, Refusal, Usual},
+    resources::params::McpServerParam,
     state::ApiState,
 };
 
@@ -64,8 +66,8 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     responses(
         (status = 201, description = "It runs, or is known not to; `state` says which.", body = McpServerView, headers(("Location" = String, description = "Its URL."))),
         (status = 202, description = "It is being started; ask again at `Location`.", body = McpServerView, headers(("Location" = String, description = "Its URL."))),
-        (status = 404, description = "Your project has no workspace that `volumes` names.", body = crate::problem::Problem, content_type = "application/problem+json"),
-        (status = 409, description = "There is a server of this name.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Your project has no workspace that `volumes` names.", body = crate::http::problem::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "There is a server of this name.", body = crate::http::problem::Problem, content_type = "application/problem+json"),
         Usual,
     )
 )]
@@ -225,7 +227,7 @@ async fn mcp_server_logs(
     request_body = McpCall,
     responses(
         (status = 200, description = "The server's answer.", body = McpAnswer),
-        (status = 504, description = "No answer in time; nothing was restarted.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 504, description = "No answer in time; nothing was restarted.", body = crate::http::problem::Problem, content_type = "application/problem+json"),
         OnMcpServer
     )
 )]

@@ -24,10 +24,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     audit::Arguments,
     auth::{Caller, NeedsRead, NeedsWrite},
-    check::{Check, Faults},
-    extract::{ExecutionPath, JsonBody, Query, RawBody, WorkspacePath},
-    params::{ExecutionParams, WorkspaceParam},
-    problem::{OnGuest, Refusal},
+    http::{
+        check::{Check, Faults},
+        extract::{ExecutionPath, JsonBody, Query, RawBody, WorkspacePath},
+        problem::{OnGuest, Refusal},
+    },
+    resources::params::{ExecutionParams, WorkspaceParam},
     state::ApiState,
 };
 

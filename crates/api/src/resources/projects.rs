@@ -18,10 +18,12 @@ use uuid::Uuid;
 
 use crate::{
     auth::{Caller, NeedsRead, NeedsWrite},
-    check::{Check, Faults},
-    extract::{JsonBody, path_parameter},
-    problem::{ProblemKind, Refusal, Usual},
-    size::ByteSize,
+    http::{
+        check::{Check, Faults},
+        extract::{JsonBody, path_parameter},
+        problem::{ProblemKind, Refusal, Usual},
+        size::ByteSize,
+    },
     state::ApiState,
 };
 
@@ -189,7 +191,7 @@ async fn list_projects(caller: Caller<NeedsRead>, State(state): State<ApiState>)
     params(ProjectParam),
     responses(
         (status = 200, description = "The quota and its use.", body = ProjectQuota),
-        (status = 404, description = "You see no such project.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "You see no such project.", body = crate::http::problem::Problem, content_type = "application/problem+json"),
         Usual,
     )
 )]
@@ -213,7 +215,7 @@ async fn get_quota(
     request_body = QuotaView,
     responses(
         (status = 200, description = "The quota and its use.", body = ProjectQuota),
-        (status = 404, description = "You see no such project.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "You see no such project.", body = crate::http::problem::Problem, content_type = "application/problem+json"),
         Usual,
     )
 )]

@@ -12,7 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::workspaces::view::{IsolationName, ProviderName};
 use crate::{
     auth::{Caller, NeedsRead},
-    problem::{Refusal, Usual},
+    http::problem::{Refusal, Usual},
     state::ApiState,
 };
 

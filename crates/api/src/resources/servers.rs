@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     auth::{Caller, NeedsRead, NeedsWrite},
-    problem::{ProblemKind, Refusal, Usual},
+    http::problem::{ProblemKind, Refusal, Usual},
     state::ApiState,
 };
 

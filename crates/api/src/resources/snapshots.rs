@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use emergent_core::SnapshotStateWord;
+use emergent_core::SnapshotStateKind;
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -26,9 +26,11 @@ use super::workspaces::{
 };
 use crate::{
     auth::{Caller, NeedsRead, NeedsWrite},
-    extract::{JsonBody, Query, SnapshotPath, WorkspacePath},
-    params::{SnapshotParam, WorkspaceParam},
-    problem::{OnSnapshot, OnWorkspace, ProblemKind, Refusal, Usual, of_failed_snapshot},
+    http::{
+        extract::{JsonBody, Query, SnapshotPath, WorkspacePath},
+        problem::{OnSnapshot, OnWorkspace, ProblemKind, Refusal, Usual, of_failed_snapshot},
+    },
+    resources::params::{SnapshotParam, WorkspaceParam},
     state::ApiState,
 };
 
@@ -96,8 +98,8 @@ async fn create_snapshot(
         return Err(refusal);
     }
     let status = match snapshot.state.word() {
-        SnapshotStateWord::Creating => StatusCode::ACCEPTED,
-        SnapshotStateWord::Ready | SnapshotStateWord::Deleting | SnapshotStateWord::Error => StatusCode::CREATED,
+        SnapshotStateKind::Creating => StatusCode::ACCEPTED,
+        SnapshotStateKind::Ready | SnapshotStateKind::Deleting | SnapshotStateKind::Error => StatusCode::CREATED,
     };
     let location = HeaderValue::try_from(format!("/api/v1/agent/snapshots/{}", snapshot.id))
         .map_err(|error| Refusal::new(ProblemKind::Internal, error.to_string()))?;
@@ -123,7 +125,7 @@ async fn create_snapshot(
     responses(
         (status = 201, description = "The copies are made; one that failed says why.", body = ForkList),
         (status = 202, description = "Some are still being made.", body = ForkList),
-        (status = 429, description = "There is no room for all of them; `Retry-After` says when to try again.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 429, description = "There is no room for all of them; `Retry-After` says when to try again.", body = crate::http::problem::Problem, content_type = "application/problem+json"),
         OnWorkspace,
     )
 )]

@@ -23,9 +23,11 @@ use uuid::Uuid;
 
 use crate::{
     auth::{Caller, NeedsRead, NeedsWrite, ScopeName, TokenSecret},
-    check::{Check, Faults},
-    extract::{JsonBody, Query, path_parameter},
-    problem::{ProblemKind, Refusal, Usual},
+    http::{
+        check::{Check, Faults},
+        extract::{JsonBody, Query, path_parameter},
+        problem::{ProblemKind, Refusal, Usual},
+    },
     state::ApiState,
 };
 
@@ -216,7 +218,7 @@ async fn list_tokens(
     params(TokenParam),
     responses(
         (status = 204, description = "It no longer works."),
-        (status = 404, description = "You see no such token.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "You see no such token.", body = crate::http::problem::Problem, content_type = "application/problem+json"),
         Usual,
     )
 )]
@@ -241,7 +243,7 @@ async fn revoke_token(
     params(TokenParam),
     responses(
         (status = 200, description = "The token, with its new secret.", body = TokenWithSecret),
-        (status = 404, description = "You see no such token, or it is revoked.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "You see no such token, or it is revoked.", body = crate::http::problem::Problem, content_type = "application/problem+json"),
         Usual,
     )
 )]

@@ -20,11 +20,15 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::stream::StreamQuery;
 use crate::{
     auth::{Caller, NeedsRead, NeedsWrite},
-    extract::{JsonBody, Query, WorkspacePath},
-    params::{CallParam, WorkspaceParam},
-    problem::{OnGuest, Refusal},
-    resources::calls::CallName,
-    sse,
+    http::{
+        extract::{JsonBody, Query, WorkspacePath},
+        problem::{OnGuest, Refusal},
+        sse,
+    },
+    resources::{
+        calls::CallName,
+        params::{CallParam, WorkspaceParam},
+    },
     state::ApiState,
 };
 

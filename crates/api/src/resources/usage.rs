@@ -11,11 +11,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::{Caller, NeedsRead},
-    check::{Check, Faults},
-    extract::{Query, WorkspacePath},
-    params::WorkspaceParam,
-    problem::{OnGuest, OnWorkspace, Refusal},
-    span::Span,
+    http::{
+        check::{Check, Faults},
+        extract::{Query, WorkspacePath},
+        problem::{OnGuest, OnWorkspace, Refusal},
+        span::Span,
+    },
+    resources::params::WorkspaceParam,
     state::ApiState,
 };
 

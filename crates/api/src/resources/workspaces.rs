@@ -12,7 +12,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use emergent_core::{IdempotencyKey, StateWord, Workspace};
+use emergent_core::{IdempotencyKey, StateKind, Workspace};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -23,9 +23,11 @@ use self::{
 };
 use crate::{
     auth::{Caller, NeedsRead, NeedsWrite},
-    extract::{JsonBody, Query, WorkspacePath},
-    params::WorkspaceParam,
-    problem::{OnWorkspace, ProblemKind, Refusal, Usual, of_failed_create},
+    http::{
+        extract::{JsonBody, Query, WorkspacePath},
+        problem::{OnWorkspace, ProblemKind, Refusal, Usual, of_failed_create},
+    },
+    resources::params::WorkspaceParam,
     state::ApiState,
 };
 
@@ -66,7 +68,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     responses(
         (status = 201, description = "The workspace is ready.", body = WorkspaceView, headers(("Location" = String, description = "Its URL."))),
         (status = 202, description = "The workspace is being made; ask again at `Location`.", body = WorkspaceView, headers(("Location" = String, description = "Its URL."))),
-        (status = 429, description = "The limit on workspaces is reached; `Retry-After` says when to try again.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The limit on workspaces is reached; `Retry-After` says when to try again.", body = crate::http::problem::Problem, content_type = "application/problem+json"),
         OnWorkspace,
     )
 )]
@@ -94,16 +96,16 @@ async fn create_workspace(
 
 /// Returns the status of the answer to a create when the workspace is in this state; `None` when somebody has destroyed
 /// it meanwhile.
-fn status_of_made(state: StateWord) -> Option<StatusCode> {
+fn status_of_made(state: StateKind) -> Option<StatusCode> {
     match state {
-        StateWord::Creating => Some(StatusCode::ACCEPTED),
-        StateWord::Destroying | StateWord::Destroyed => None,
-        StateWord::Ready
-        | StateWord::Paused
-        | StateWord::Stopping
-        | StateWord::Stopped
-        | StateWord::Starting
-        | StateWord::Error => Some(StatusCode::CREATED),
+        StateKind::Creating => Some(StatusCode::ACCEPTED),
+        StateKind::Destroying | StateKind::Destroyed => None,
+        StateKind::Ready
+        | StateKind::Paused
+        | StateKind::Stopping
+        | StateKind::Stopped
+        | StateKind::Starting
+        | StateKind::Error => Some(StatusCode::CREATED),
     }
 }
 
@@ -204,7 +206,7 @@ async fn stop_workspace(
     params(WorkspaceParam),
     responses(
         (status = 200, description = "The workspace, ready.", body = WorkspaceView),
-        (status = 429, description = "The limit on workspaces is reached.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The limit on workspaces is reached.", body = crate::http::problem::Problem, content_type = "application/problem+json"),
         OnWorkspace,
     )
 )]
@@ -240,11 +242,11 @@ mod tests {
     #[test]
     fn a_workspace_that_was_destroyed_meanwhile_is_not_told_as_made() {
         for (state, expected) in [
-            (StateWord::Creating, Some(202)),
-            (StateWord::Ready, Some(201)),
-            (StateWord::Stopped, Some(201)),
-            (StateWord::Destroying, None),
-            (StateWord::Destroyed, None),
+            (StateKind::Creating, Some(202)),
+            (StateKind::Ready, Some(201)),
+            (StateKind::Stopped, Some(201)),
+            (StateKind::Destroying, None),
+            (StateKind::Destroyed, None),
         ] {
             assert_eq!(status_of_made(state).map(|status| status.as_u16()), expected, "{state}");
         }

@@ -7,7 +7,11 @@ use axum::{
     body::Body,
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
-use emergent_api::{ApiParts, ApiState, Hosts, Peers, auth::TokenSecret, problem::Problem, rates::RateLimit};
+use emergent_api::{
+    ApiParts, ApiState, Hosts, Peers,
+    auth::TokenSecret,
+    http::{problem::Problem, rates::RateLimit},
+};
 use emergent_budget::Budget;
 use emergent_core::{CoreConfig, Readiness, SnapshotId, WorkspaceId, Workspaces};
 use emergent_mcp_hosting::{Hosting, HostingConfig};
@@ -104,7 +108,7 @@ impl Api {
             project: self.store.default_project(),
             server: self.store.server_id(),
             workspace,
-            provider: ProviderKind::Gvisor,
+            provider: ProviderKind::Docker,
             name: None,
             labels: Default::default(),
             temporary: false,
@@ -129,7 +133,7 @@ impl Api {
             name: Some(name.to_owned()),
             labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             kind: ContainerKind::AgentWorkspace,
-            provider: ProviderKind::Gvisor,
+            provider: ProviderKind::Docker,
             provider_requested: None,
             passed_over: Vec::new(),
             warm: None,
@@ -223,7 +227,7 @@ fn hosting(enabled: bool) -> HostingConfig {
 fn config(enabled: bool) -> CoreConfig {
     CoreConfig {
         enabled,
-        default_provider: Some(ProviderKind::Gvisor),
+        default_provider: Some(ProviderKind::Docker),
         deployment_mode: emergent_core::DeploymentMode::default(),
         warm_pool_size: 0,
         warm_pool_images: Vec::new(),

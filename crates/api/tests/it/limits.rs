@@ -12,7 +12,7 @@ use axum::{
     body::{Body, Bytes, HttpBody as _},
     http::{Request, header},
 };
-use emergent_api::rates::RateLimit;
+use emergent_api::http::rates::RateLimit;
 use emergent_store::Scope;
 use futures::{
     StreamExt as _,

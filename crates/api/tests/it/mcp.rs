@@ -6,7 +6,7 @@ use axum::{
     body::Body,
     http::{Request, header},
 };
-use emergent_api::{auth::TokenSecret, rates::RateLimit};
+use emergent_api::{auth::TokenSecret, http::rates::RateLimit};
 use emergent_store::Scope;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};

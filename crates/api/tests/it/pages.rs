@@ -4,7 +4,7 @@ use axum::{
     body::Body,
     http::{Request, header},
 };
-use emergent_api::problem::ProblemKind;
+use emergent_api::http::problem::ProblemKind;
 
 use crate::harness::Api;
 

@@ -2,17 +2,19 @@
 
 use emergent_store::ErrorReason;
 
-use super::{Act, Audit, Ending};
+use super::{Audit, AuditEnd, AuditSpan};
 use crate::{
     TransitionError,
-    decide::{Decision, Operation},
-    registry::Entry,
-    verdict::Verdict,
+    reconcile::action::ReconcileAction,
+    workspace::{
+        registry::Entry,
+        transitions::{Decision, Operation},
+    },
 };
 
 impl Audit {
     /// Begins the record of an operation on a workspace.
-    pub(crate) fn begin_operation(&self, entry: &Entry, operation: Operation) -> Act {
+    pub(crate) fn begin_operation(&self, entry: &Entry, operation: Operation) -> AuditSpan {
         let step = match operation {
             Operation::Stop | Operation::Resume | Operation::Pause | Operation::Destroy(_) => operation.as_str(),
             Operation::Idle(action) => action.as_str(),
@@ -38,29 +40,29 @@ impl Audit {
             | ErrorReason::StartFailed
             | ErrorReason::EngineLost => "failed",
         };
-        self.note(entry, step, Ending::failed(reason.as_str()));
+        self.note(entry, step, AuditEnd::failed(reason.as_str()));
     }
 
     /// Begins the record of a correction that makes row and engine agree; `None` where there is nothing to record, or
     /// where the correction records itself.
-    pub(crate) fn begin_verdict(&self, entry: &Entry, verdict: &Verdict) -> Option<Act> {
+    pub(crate) fn begin_verdict(&self, entry: &Entry, verdict: &ReconcileAction) -> Option<AuditSpan> {
         let step = match verdict {
-            Verdict::Agree
-            | Verdict::Adopt
-            | Verdict::Abandon
-            | Verdict::Ended(_)
-            | Verdict::NotStarted
-            | Verdict::Lost => return None,
-            Verdict::Runs => "resume",
-            Verdict::IsPaused => "pause",
-            Verdict::IsStopped | Verdict::FinishStop => "stop",
-            Verdict::FinishDestroy => "destroy",
+            ReconcileAction::Agree
+            | ReconcileAction::Adopt
+            | ReconcileAction::Abandon
+            | ReconcileAction::Ended(_)
+            | ReconcileAction::NotStarted
+            | ReconcileAction::Lost => return None,
+            ReconcileAction::Runs => "resume",
+            ReconcileAction::IsPaused => "pause",
+            ReconcileAction::IsStopped | ReconcileAction::FinishStop => "stop",
+            ReconcileAction::FinishDestroy => "destroy",
         };
         Some(self.begin(entry.project, Some(entry.id), step).with("reason", "reconciled"))
     }
 }
 
-impl Act {
+impl AuditSpan {
     /// Ends the record of an operation.
     pub(crate) fn end_operation(self, operation: Operation, decision: Decision, result: &Result<(), TransitionError>) {
         match (operation, decision) {

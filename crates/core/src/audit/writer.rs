@@ -7,6 +7,7 @@
 //!                                                └───┘ while the store fails; the queue fills up meanwhile
 //! ```
 
+use emergent_provider::error_chain;
 use std::{
     sync::{
         Arc,
@@ -23,7 +24,6 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{Lost, queue::Queue};
-use crate::inner::chain;
 
 /// How many rows are written in one statement.
 const BATCH: usize = 500;
@@ -109,7 +109,7 @@ impl Writer {
             };
             counter!("emergent_audit_failures_total").increment(1);
             if !failed {
-                tracing::warn!(reason = chain(&error), "audit rows could not be recorded; they wait");
+                tracing::warn!(reason = error_chain(&error), "audit rows could not be recorded; they wait");
             }
             failed = true;
             if self.closing.is_cancelled() {

@@ -1,10 +1,13 @@
 //! The snapshot that a workspace is made from, and the properties that the workspace takes over from it.
 
 use emergent_provider::ProviderKind;
-use emergent_store::{MadeFrom, NewSnapshotRow, ProjectId, SnapshotStateWord};
+use emergent_store::{MadeFrom, NewSnapshotRow, ProjectId, SnapshotStateKind};
 use tokio::sync::OwnedRwLockReadGuard;
 
-use crate::{LimitsRequest, NewWorkspace, NewWorkspaceError, SnapshotUnusable, inner::Core, validate::invalid};
+use crate::{
+    LimitsRequest, NewWorkspace, NewWorkspaceError, SnapshotUnusable, orchestrator::Orchestrator,
+    workspace::validate::invalid,
+};
 
 /// A snapshot that a workspace is made from. While it lives, the snapshot is not deleted.
 pub(crate) struct Basis {
@@ -30,9 +33,9 @@ impl Basis {
     }
 }
 
-// === impl Core ===
+// === impl Orchestrator ===
 
-impl Core {
+impl Orchestrator {
     /// Finds the snapshot that a request names, and fills in the properties that the request leaves open.
     pub(crate) async fn basis_of(
         &self,
@@ -48,13 +51,13 @@ impl Core {
             return Err(SnapshotUnusable::Elsewhere(row.new.server).into());
         }
         match (shared, row.state.word()) {
-            (Ok(shared), SnapshotStateWord::Ready) => {
+            (Ok(shared), SnapshotStateKind::Ready) => {
                 let request = fill_in(request, &row.new)?;
                 let bytes = row.taken.map_or(0, |taken| taken.workspace_bytes);
                 Ok((request, Some(Basis::of(&row.new, bytes, Some(shared)))))
             }
             // Its row is a moment ahead of whoever deletes it.
-            (Err(_), SnapshotStateWord::Ready) => Err(SnapshotUnusable::NotReady(SnapshotStateWord::Deleting).into()),
+            (Err(_), SnapshotStateKind::Ready) => Err(SnapshotUnusable::NotReady(SnapshotStateKind::Deleting).into()),
             (_, state) => Err(SnapshotUnusable::NotReady(state).into()),
         }
     }
@@ -102,7 +105,7 @@ mod tests {
             project: ProjectId::generate(),
             server: ServerId::generate(),
             workspace: WorkspaceId::generate(),
-            provider: ProviderKind::Gvisor,
+            provider: ProviderKind::Docker,
             name: Some("before the change".to_owned()),
             labels: BTreeMap::from([("team".to_owned(), "red".to_owned())]),
             temporary: false,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use emergent_provider::WorkspaceId;
+use emergent_provider::{WorkspaceId, error_chain};
 use emergent_store::{
     ErrorReason, ForkAdmission, NewSnapshotRow, NewWorkspaceRow, ProjectId, SnapshotRow, WorkspaceRow,
 };
@@ -18,11 +18,13 @@ use super::{
 use crate::{
     IdempotencyKey, NewForks, NewSnapshot, NewWorkspace, NewWorkspaceError, SnapshotError, Workspace,
     audit::inherit,
-    create::{Order, RETRY_AFTER, new_row, request_hash},
-    inner::{Core, chain, propagate},
-    providers::Choice,
-    registry::{Entry, Turn},
-    validate::{check, invalid},
+    orchestrator::{Orchestrator, propagate},
+    placement::providers::Choice,
+    workspace::{
+        create::{Order, RETRY_AFTER, new_row, request_hash},
+        registry::{Entry, WorkspaceGuard},
+        validate::{check, invalid},
+    },
 };
 
 /// How many copies are made at once.
@@ -33,13 +35,13 @@ const NAME_ROOM: usize = 120;
 /// One copy that is to be made.
 struct Copy {
     entry: Arc<Entry>,
-    turn: Turn,
+    turn: WorkspaceGuard,
     order: Order,
 }
 
-// === impl Core ===
+// === impl Orchestrator ===
 
-impl Core {
+impl Orchestrator {
     /// Admits copies of a workspace and has a task make them.
     pub(crate) async fn fork(
         self: &Arc<Self>,
@@ -129,7 +131,7 @@ impl Core {
     async fn drive_fork(
         self: Arc<Self>,
         entry: Arc<Entry>,
-        turn: Turn,
+        turn: WorkspaceGuard,
         between: SnapshotRow,
         alone: OwnedRwLockWriteGuard<()>,
         copies: Vec<Copy>,
@@ -153,7 +155,7 @@ impl Core {
         }
         let _alone = self.snapshot_locks.of(id).write_owned().await;
         if let Err(error) = self.remove_snapshot(&between).await {
-            tracing::warn!(reason = chain(&error), "the snapshot of a fork goes with the next reconciliation");
+            tracing::warn!(reason = error_chain(&error), "the snapshot of a fork goes with the next reconciliation");
         }
     }
 
@@ -166,7 +168,7 @@ impl Core {
     async fn give_up_copy(&self, copy: Copy, why: &str) {
         let message = format!("the workspace that it was to be a copy of could not be copied: {why}");
         if let Err(error) = self.fail(&copy.entry, ErrorReason::CreateFailed, message).await {
-            tracing::error!(reason = chain(&error), "the failure could not be recorded");
+            tracing::error!(reason = error_chain(&error), "the failure could not be recorded");
         }
     }
 }

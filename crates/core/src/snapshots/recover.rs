@@ -3,34 +3,32 @@
 use std::{collections::HashSet, sync::Arc};
 
 use chrono::Utc;
-use emergent_provider::{ObservedSnapshot, OperationError, ProviderKind, SnapshotId};
-use emergent_store::{SnapshotRow, SnapshotState, SnapshotStateWord, StoreError};
+use emergent_provider::{ObservedSnapshot, OperationError, ProviderKind, SnapshotId, error_chain};
+use emergent_store::{SnapshotRow, SnapshotState, SnapshotStateKind, StoreError};
 
-use super::verdict::{SnapshotVerdict, verdict};
+use super::reconcile_action::{SnapshotReconcileAction, verdict};
 use crate::{
     SnapshotError, TransitionError,
-    inner::{Core, chain},
-    leftovers::Inventory,
-    providers::Registered,
-    reconcile::Wait,
-    registry::Entry,
-    situation::Situation,
+    orchestrator::Orchestrator,
+    placement::providers::Registered,
+    reconcile::{Wait, leftovers::Inventory},
+    workspace::{registry::Entry, state::WorkspaceStatus},
 };
 
 /// The message of a snapshot whose taking was cut short by the end of the server or the engine.
 const CUT_SHORT: &str = "the server or the engine was stopped while this snapshot was being taken; take it again";
 const LOST: &str = "the engine no longer has this snapshot: something other than this server removed it; delete it";
 
-// === impl Core ===
+// === impl Orchestrator ===
 
-impl Core {
+impl Orchestrator {
     /// Makes all rows of a provider's snapshots agree with its engine, and removes snapshots without a row.
     ///
     /// # Errors
     /// When the engine cannot say what it has; nothing was changed then.
     pub(crate) async fn recover_snapshots(&self, registered: &Arc<Registered>) -> Result<(), OperationError> {
-        if let Err(error) = self.may_act().await {
-            tracing::warn!(reason = chain(&error), "snapshots are left alone");
+        if let Err(error) = self.ensure_lease().await {
+            tracing::warn!(reason = error_chain(&error), "snapshots are left alone");
             return Ok(());
         }
         let asked_at = Utc::now();
@@ -40,7 +38,7 @@ impl Core {
         let rows = match self.store.snapshots_of(self.store.server_id()).await {
             Ok(rows) => rows,
             Err(error) => {
-                tracing::warn!(reason = chain(&error), "the rows of snapshots could not be read");
+                tracing::warn!(reason = error_chain(&error), "the rows of snapshots could not be read");
                 return Ok(());
             }
         };
@@ -53,9 +51,9 @@ impl Core {
         let ours = rows.iter().filter(|row| row.new.provider == registered.provider.kind());
         for row in ours.filter(settled) {
             // One that is ready and not whole is lost; of any other, whatever is left goes.
-            let in_engine = if row.state.word() == SnapshotStateWord::Ready { &whole } else { &present };
+            let in_engine = if row.state.word() == SnapshotStateKind::Ready { &whole } else { &present };
             if let Err(error) = self.recover_snapshot(row, in_engine.contains(&row.new.id)).await {
-                tracing::warn!(snapshot = %row.new.id, reason = chain(&error), "snapshot could not be reconciled");
+                tracing::warn!(snapshot = %row.new.id, reason = error_chain(&error), "snapshot could not be reconciled");
             }
         }
         let seen = present.iter().map(|snapshot| snapshot.as_uuid()).collect();
@@ -66,7 +64,7 @@ impl Core {
                 // Another server keeps it now, whoever has made it.
                 Ok(Some(_)) => {}
                 Ok(None) => self.remove_orphan_snapshot(registered, orphan).await,
-                Err(error) => tracing::warn!(reason = chain(&error), "the row of a snapshot could not be read"),
+                Err(error) => tracing::warn!(reason = error_chain(&error), "the row of a snapshot could not be read"),
             }
         }
         Ok(())
@@ -81,18 +79,18 @@ impl Core {
             return Ok(());
         };
         let verdict = verdict(row.state.word(), row.new.temporary, in_engine);
-        if verdict != SnapshotVerdict::Agree {
+        if verdict != SnapshotReconcileAction::Agree {
             tracing::info!(snapshot = %id, state = %row.state.word(), in_engine, ?verdict, "reconciling a snapshot");
         }
         match verdict {
-            SnapshotVerdict::Agree => Ok(()),
-            SnapshotVerdict::Abandon => {
+            SnapshotReconcileAction::Agree => Ok(()),
+            SnapshotReconcileAction::Abandon => {
                 self.thaw_source(&row).await;
                 self.abandon_snapshot(row.new.provider, id, CUT_SHORT.to_owned()).await
             }
-            SnapshotVerdict::FinishDelete => self.remove_snapshot(&row).await,
-            SnapshotVerdict::Clear => self.clear_snapshot(row.new.provider, id).await,
-            SnapshotVerdict::Lost => {
+            SnapshotReconcileAction::FinishDelete => self.remove_snapshot(&row).await,
+            SnapshotReconcileAction::Clear => self.clear_snapshot(row.new.provider, id).await,
+            SnapshotReconcileAction::Lost => {
                 self.store.snapshots_record(id, &SnapshotState::Error { message: LOST.to_owned() }).await?;
                 Ok(())
             }
@@ -109,7 +107,7 @@ impl Core {
     /// Returns whether a workspace whose row says that it runs is frozen only because it was being copied when a
     /// process ended. The caller has the turn: no task copies the workspace now.
     pub(crate) async fn is_being_copied(&self, entry: &Entry) -> Result<bool, StoreError> {
-        if entry.situation() != Situation::Ready {
+        if entry.situation() != WorkspaceStatus::Ready {
             return Ok(false);
         }
         let snapshots = self.store.snapshots_of(self.store.server_id()).await?;
@@ -154,7 +152,7 @@ impl Core {
         match registered.provider.delete(orphan.snapshot).await {
             Ok(()) => tracing::warn!(snapshot = %orphan.snapshot, "removed a snapshot that no row knows"),
             Err(error) => {
-                tracing::warn!(snapshot = %orphan.snapshot, reason = chain(&error), "an orphan could not be removed");
+                tracing::warn!(snapshot = %orphan.snapshot, reason = error_chain(&error), "an orphan could not be removed");
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 use emergent_core::{
     Actor, AuditConfig, AuditFilter, AuditId, AuditKind, AuditOutcome, AuditRow, CoreConfig, NewWorkspace, Origin,
-    ProjectId, StateWord, TokenId, Ttl,
+    ProjectId, StateKind, TokenId, Ttl,
 };
 use emergent_provider::{EngineState, ExitReason};
 use emergent_store::DatabaseUrl;
@@ -78,9 +78,9 @@ async fn what_happens_by_itself_is_told_of_the_server() {
     let fixture = Fixture::start().await;
     let brief = NewWorkspace { ttl: Some(Ttl::After(Duration::from_secs(5))), ..NewWorkspace::default() };
     let id = fixture.service.create(fixture.project, brief, None).await.unwrap().id;
-    fixture.becomes(id, StateWord::Ready).await;
+    fixture.becomes(id, StateKind::Ready).await;
     fixture.engine.touch(id, Some(EngineState::Exited(ExitReason::Code(137))));
-    fixture.becomes(id, StateWord::Error).await;
+    fixture.becomes(id, StateKind::Error).await;
     fixture.service.guest(fixture.project, id).await.unwrap();
     let told = told_until(&fixture, "destroy ok").await;
     assert_eq!(told, ["create ok", "ready ok", "killed failed", "restarted ok", "destroy ok"]);
@@ -93,7 +93,7 @@ async fn a_create_that_fails_says_why() {
     let fixture = Fixture::start().await;
     fixture.engine.refuse("create.image_present");
     let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
-    fixture.becomes(id, StateWord::Error).await;
+    fixture.becomes(id, StateKind::Error).await;
     assert_eq!(told_until(&fixture, "failed failed").await, ["create ok", "failed failed"]);
     let rows = fixture.told(AuditFilter { outcome: Some(AuditOutcome::Failed), ..AuditFilter::default() }).await;
     assert_eq!(rows[0].problem.as_deref(), Some("create_failed"));

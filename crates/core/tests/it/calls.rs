@@ -1,6 +1,6 @@
 //! Calls to workspaces in every state.
 
-use emergent_core::{CallError, ErrorReason, NewWorkspace, StateWord, WorkspaceId, WorkspaceState};
+use emergent_core::{CallError, ErrorReason, NewWorkspace, StateKind, WorkspaceId, WorkspaceState};
 use emergent_provider::{EngineEventKind, EngineState, ExitReason};
 
 use crate::support::{Fixture, eventually};
@@ -22,17 +22,17 @@ async fn a_workspace_that_is_not_ready_says_what_to_do() {
     let id = service.create(project, NewWorkspace::default(), None).await.unwrap().id;
     assert!(matches!(service.guest(project, id).await, Err(CallError::Creating { .. })));
     fixture.engine.release("create.image_present");
-    fixture.becomes(id, StateWord::Ready).await;
+    fixture.becomes(id, StateKind::Ready).await;
 
     service.pause(project, id).await.unwrap();
     let paused = service.guest(project, id).await;
-    assert!(matches!(paused, Err(CallError::WrongState { state: StateWord::Paused, .. })));
+    assert!(matches!(paused, Err(CallError::WrongState { state: StateKind::Paused, .. })));
     service.stop(project, id).await.unwrap();
     let stopped = service.guest(project, id).await;
-    assert!(matches!(stopped, Err(CallError::WrongState { state: StateWord::Stopped, .. })));
+    assert!(matches!(stopped, Err(CallError::WrongState { state: StateKind::Stopped, .. })));
     service.destroy(project, id).await.unwrap();
     let destroyed = service.guest(project, id).await;
-    assert!(matches!(destroyed, Err(CallError::WrongState { state: StateWord::Destroyed, .. })));
+    assert!(matches!(destroyed, Err(CallError::WrongState { state: StateKind::Destroyed, .. })));
     assert!(matches!(service.guest(project, WorkspaceId::generate()).await, Err(CallError::NotFound)));
 }
 
@@ -48,7 +48,7 @@ async fn a_workspace_that_was_killed_says_so_and_the_next_call_starts_it_again()
         fixture.service.resume(fixture.project, id).await.unwrap();
         assert_eq!(fixture.engine.guest(id).last_end(), None, "it was stopped in order");
         fixture.engine.touch(id, Some(EngineState::Exited(exit)));
-        let failed = fixture.becomes(id, StateWord::Error).await;
+        let failed = fixture.becomes(id, StateKind::Error).await;
         let WorkspaceState::Error { reason: shown, message } = failed.state else { panic!("{:?}", failed.state) };
         assert_eq!(shown, reason);
         assert!(message.contains("files are kept"), "{message}");
@@ -69,7 +69,7 @@ async fn a_call_that_finds_its_sandbox_ended_need_not_wait_for_the_engine_to_say
     let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
     fixture.engine.touch_silently(id, Some(EngineState::Exited(ExitReason::Code(137))));
     assert!(service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.is_err());
-    fixture.becomes(id, StateWord::Error).await;
+    fixture.becomes(id, StateKind::Error).await;
     service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
 }
 
@@ -79,7 +79,7 @@ async fn an_end_right_after_memory_ran_out_is_put_down_to_it() {
     let id = fixture.ready().await;
     fixture.engine.emit(id, EngineEventKind::OutOfMemory);
     fixture.engine.touch(id, Some(EngineState::Exited(ExitReason::Code(137))));
-    let failed = fixture.becomes(id, StateWord::Error).await;
+    let failed = fixture.becomes(id, StateKind::Error).await;
     assert!(matches!(failed.state, WorkspaceState::Error { reason: ErrorReason::Oom, .. }), "{:?}", failed.state);
 }
 
@@ -88,7 +88,7 @@ async fn many_calls_to_a_killed_workspace_start_it_once() {
     let fixture = Fixture::start().await;
     let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
     fixture.engine.touch(id, Some(EngineState::Exited(ExitReason::Code(137))));
-    fixture.becomes(id, StateWord::Error).await;
+    fixture.becomes(id, StateKind::Error).await;
     let calls = futures::future::join_all((0..20).map(|_| service.guest(project, id))).await;
     assert!(calls.iter().all(Result::is_ok));
     assert_eq!(fixture.engine.count("start"), 1);
@@ -99,7 +99,7 @@ async fn a_restart_that_fails_says_why_and_is_tried_again_by_the_next_call() {
     let fixture = Fixture::start().await;
     let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
     fixture.engine.touch(id, Some(EngineState::Exited(ExitReason::Code(137))));
-    fixture.becomes(id, StateWord::Error).await;
+    fixture.becomes(id, StateKind::Error).await;
     fixture.engine.set_short_lived(true);
     assert!(matches!(service.guest(project, id).await, Err(CallError::Restart(_))));
     let failed = fixture.get(id).await.state;
@@ -113,9 +113,9 @@ async fn a_workspace_whose_sandbox_was_removed_is_lost() {
     let fixture = Fixture::start().await;
     let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
     fixture.engine.touch(id, None);
-    let failed = fixture.becomes(id, StateWord::Error).await;
+    let failed = fixture.becomes(id, StateKind::Error).await;
     assert!(matches!(failed.state, WorkspaceState::Error { reason: ErrorReason::EngineLost, .. }));
-    assert!(matches!(service.guest(project, id).await, Err(CallError::WrongState { state: StateWord::Error, .. })));
+    assert!(matches!(service.guest(project, id).await, Err(CallError::WrongState { state: StateKind::Error, .. })));
     service.destroy(project, id).await.unwrap();
 }
 

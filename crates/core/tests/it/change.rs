@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use emergent_core::{
-    ChangeError, CoreConfig, DestroyReason, Expiry, IdleAction, IdleRequest, NewWorkspace, ProjectId, StateWord, Ttl,
+    ChangeError, CoreConfig, DestroyReason, Expiry, IdleAction, IdleRequest, NewWorkspace, ProjectId, StateKind, Ttl,
     WorkspaceUpdate,
 };
 
@@ -49,7 +49,7 @@ async fn what_cannot_be_is_refused_and_changes_nothing() {
     assert!(matches!(stranger, Err(ChangeError::Lookup(_))), "{stranger:?}");
     service.destroy(project, id).await.unwrap();
     let refused = service.update(project, id, named("x")).await;
-    assert!(matches!(refused, Err(ChangeError::Gone { state: StateWord::Destroyed })), "{refused:?}");
+    assert!(matches!(refused, Err(ChangeError::Gone { state: StateKind::Destroyed })), "{refused:?}");
 }
 
 #[tokio::test]
@@ -59,10 +59,10 @@ async fn a_policy_takes_effect_on_a_workspace_that_runs() {
     let idle = |action| IdleRequest { action: Some(action), after: Some(Duration::from_secs(1)) };
     let update = |action| WorkspaceUpdate { idle: idle(action), ..WorkspaceUpdate::default() };
     service.update(project, id, update(IdleAction::Pause)).await.unwrap();
-    fixture.becomes(id, StateWord::Paused).await;
+    fixture.becomes(id, StateKind::Paused).await;
     service.update(project, id, update(IdleAction::None)).await.unwrap();
     service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
-    assert_eq!(fixture.get(id).await.state.word(), StateWord::Ready);
+    assert_eq!(fixture.get(id).await.state.word(), StateKind::Ready);
 }
 
 #[tokio::test]
@@ -76,9 +76,9 @@ async fn an_end_that_is_brought_forward_comes_and_one_that_is_put_off_does_not()
     service.update(project, long, expiry(Expiry::FromCreation(Duration::from_secs(60)))).await.unwrap();
     service.update(project, short, expiry(Expiry::FromNow(Duration::ZERO))).await.unwrap();
     for (id, reason) in [(short, DestroyReason::Expired), (witness, DestroyReason::Expired)] {
-        assert_eq!(fixture.becomes(id, StateWord::Destroyed).await.destroy_reason, Some(reason));
+        assert_eq!(fixture.becomes(id, StateKind::Destroyed).await.destroy_reason, Some(reason));
     }
-    assert_eq!(fixture.get(long).await.state.word(), StateWord::Ready);
+    assert_eq!(fixture.get(long).await.state.word(), StateKind::Ready);
     service.destroy(project, long).await.unwrap();
     assert_eq!(fixture.get(long).await.destroy_reason, Some(DestroyReason::Requested));
 }
@@ -91,5 +91,5 @@ async fn the_row_of_a_destroyed_workspace_goes_in_time() {
     let (gone, kept) = (fixture.ready().await, fixture.ready().await);
     service.destroy(project, gone).await.unwrap();
     eventually("forgotten", async || service.get(project, gone).await.is_err()).await;
-    assert_eq!(fixture.get(kept).await.state.word(), StateWord::Ready);
+    assert_eq!(fixture.get(kept).await.state.word(), StateKind::Ready);
 }

@@ -5,7 +5,7 @@
 
 use std::{env, os::unix::process::ExitStatusExt as _, path::Path, process::Command, time::Duration};
 
-use emergent_core::{CoreConfig, ErrorReason, NewSnapshot, NewWorkspace, SnapshotStateWord, StateWord, WorkspaceState};
+use emergent_core::{CoreConfig, ErrorReason, NewSnapshot, NewWorkspace, SnapshotStateKind, StateKind, WorkspaceState};
 use emergent_provider::{CreateStep, DestroyStep, EngineState, ExitReason, Fault, SnapshotStep, StopStep};
 
 use crate::support::{Fixture, config, store_and_engine};
@@ -16,7 +16,7 @@ const SIGKILL: i32 = 9;
 
 /// The state that is expected after the restart.
 struct Aftermath {
-    state: StateWord,
+    state: StateKind,
     engine: Option<EngineState>,
 }
 
@@ -28,9 +28,9 @@ fn after_create(step: CreateStep) -> Aftermath {
         | CreateStep::VolumeFilled
         | CreateStep::SandboxCreated
         | CreateStep::SandboxStarted
-        | CreateStep::GuestAnswered => Aftermath { state: StateWord::Error, engine: None },
+        | CreateStep::GuestAnswered => Aftermath { state: StateKind::Error, engine: None },
         CreateStep::HandedOver | CreateStep::ReadyRecorded => {
-            Aftermath { state: StateWord::Ready, engine: Some(EngineState::Running) }
+            Aftermath { state: StateKind::Ready, engine: Some(EngineState::Running) }
         }
     }
 }
@@ -38,7 +38,7 @@ fn after_create(step: CreateStep) -> Aftermath {
 fn after_stop(step: StopStep) -> Aftermath {
     match step {
         StopStep::IntentRecorded | StopStep::SandboxStopped | StopStep::StoppedRecorded => {
-            Aftermath { state: StateWord::Stopped, engine: Some(EngineState::Exited(ExitReason::Code(0))) }
+            Aftermath { state: StateKind::Stopped, engine: Some(EngineState::Exited(ExitReason::Code(0))) }
         }
     }
 }
@@ -48,7 +48,7 @@ fn after_destroy(step: DestroyStep) -> Aftermath {
         DestroyStep::IntentRecorded
         | DestroyStep::SandboxRemoved
         | DestroyStep::VolumesRemoved
-        | DestroyStep::DestroyedRecorded => Aftermath { state: StateWord::Destroyed, engine: None },
+        | DestroyStep::DestroyedRecorded => Aftermath { state: StateKind::Destroyed, engine: None },
     }
 }
 
@@ -126,12 +126,12 @@ async fn after_a_crash_at_any_step_of_a_snapshot_the_workspace_goes_on_and_nothi
         let rows = fixture.service.snapshots(fixture.project, Default::default(), Default::default()).await.unwrap();
         let (left, state) = (fixture.engine.snapshots().len(), rows.items[0].state.word());
         let expected = match step {
-            SnapshotStep::ReadyRecorded => (1, SnapshotStateWord::Ready),
+            SnapshotStep::ReadyRecorded => (1, SnapshotStateKind::Ready),
             SnapshotStep::IntentRecorded
             | SnapshotStep::VolumeCreated
             | SnapshotStep::SandboxFrozen
             | SnapshotStep::FilesCopied
-            | SnapshotStep::SandboxThawed => (0, SnapshotStateWord::Error),
+            | SnapshotStep::SandboxThawed => (0, SnapshotStateKind::Error),
         };
         assert_eq!((left, state), expected, "{step:?}");
     }

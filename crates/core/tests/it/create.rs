@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use emergent_core::{ErrorReason, NewWorkspace, NewWorkspaceError, ProjectId, StateWord, Unavailable, WorkspaceState};
+use emergent_core::{ErrorReason, NewWorkspace, NewWorkspaceError, ProjectId, StateKind, Unavailable, WorkspaceState};
 use emergent_provider::{Isolation, ProviderKind};
 
 use crate::support::{Fixture, config, eventually};
@@ -12,7 +12,7 @@ async fn a_workspace_becomes_ready_when_its_guest_has_answered() {
     let fixture = Fixture::start().await;
     let id = fixture.ready().await;
     let workspace = fixture.get(id).await;
-    assert_eq!(workspace.provider, ProviderKind::Gvisor);
+    assert_eq!(workspace.provider, ProviderKind::Docker);
     assert_eq!((workspace.isolation, workspace.runtime.as_deref()), (Some(Isolation::Container), Some("files")));
     assert_eq!(workspace.warnings, ["not a real sandbox"]);
     assert!(workspace.ready_in_ms.is_some());
@@ -29,7 +29,7 @@ async fn creating_is_shown_until_then() {
     let still = fixture.service.settle(fixture.project, created.id, Duration::from_millis(50)).await.unwrap();
     assert_eq!(still.state, WorkspaceState::Creating);
     fixture.engine.release("create.sandbox_started");
-    fixture.becomes(created.id, StateWord::Ready).await;
+    fixture.becomes(created.id, StateKind::Ready).await;
 }
 
 #[tokio::test]
@@ -38,7 +38,7 @@ async fn a_create_that_fails_leaves_its_reason_and_nothing_else() {
     for step in ["create.image_present", "create.volume_created", "create.sandbox_created", "create.sandbox_started"] {
         fixture.engine.refuse(step);
         let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
-        let failed = fixture.becomes(id, StateWord::Error).await;
+        let failed = fixture.becomes(id, StateKind::Error).await;
         let WorkspaceState::Error { reason, message } = failed.state else { panic!("{:?}", failed.state) };
         assert_eq!(reason, ErrorReason::CreateFailed);
         assert!(message.contains(step) && message.ends_with("told to"), "{message}");
@@ -52,7 +52,7 @@ async fn a_sandbox_in_which_nothing_answers_is_removed() {
     let fixture = Fixture::start().await;
     fixture.engine.set_short_lived(true);
     let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
-    let failed = fixture.becomes(id, StateWord::Error).await;
+    let failed = fixture.becomes(id, StateKind::Error).await;
     assert!(matches!(failed.state, WorkspaceState::Error { reason: ErrorReason::CreateFailed, .. }));
     assert!(fixture.engine.sandboxes().is_empty());
 }
@@ -63,7 +63,7 @@ async fn failed_creates_hold_no_place() {
     fixture.engine.refuse("create.image_present");
     for _ in 0..3 {
         let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
-        fixture.becomes(id, StateWord::Error).await;
+        fixture.becomes(id, StateKind::Error).await;
     }
     fixture.engine.accept("create.image_present");
     fixture.ready().await;
@@ -111,7 +111,7 @@ async fn all_three_providers_are_always_shown() {
     let providers = fixture.service.providers(None).await;
     assert_eq!(providers.iter().map(|status| status.kind).collect::<Vec<_>>(), ProviderKind::ALL);
     for status in providers {
-        let ours = status.kind == ProviderKind::Gvisor;
+        let ours = status.kind == ProviderKind::Docker;
         assert_eq!((status.registered, status.healthy, status.capabilities.is_some()), (ours, ours, ours));
         assert_eq!(status.active, u64::from(ours));
         assert!(!status.message.is_empty());

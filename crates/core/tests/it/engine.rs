@@ -59,7 +59,7 @@ struct Told;
 impl FakeEngine {
     /// The engine whose sandboxes are in `directory`; those that it makes belong to `server`.
     pub(crate) fn new(directory: &Path, server: ServerId) -> Self {
-        Self::of_kind(ProviderKind::Gvisor, directory, server)
+        Self::of_kind(ProviderKind::Docker, directory, server)
     }
 
     /// The same as another provider.

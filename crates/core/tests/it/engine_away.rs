@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use emergent_core::{ErrorReason, NewWorkspace, NewWorkspaceError, StateWord, TransitionError, WorkspaceState};
+use emergent_core::{ErrorReason, NewWorkspace, NewWorkspaceError, StateKind, TransitionError, WorkspaceState};
 use emergent_provider::{EngineState, ExitReason, ProviderKind};
 
 use crate::support::{Fixture, eventually};
 
 pub(crate) async fn healthy(fixture: &Fixture) -> bool {
     let providers = fixture.service.providers(None).await;
-    providers.iter().find(|status| status.kind == ProviderKind::Gvisor).unwrap().healthy
+    providers.iter().find(|status| status.kind == ProviderKind::Docker).unwrap().healthy
 }
 
 #[tokio::test]
@@ -38,7 +38,7 @@ async fn an_engine_that_goes_away_during_a_create_leaves_the_reason() {
     eventually("the volume", async || fixture.engine.state(id).is_some()).await;
     fixture.engine.set_away(true);
     fixture.engine.release("create.sandbox_created");
-    let failed = fixture.becomes(id, StateWord::Error).await;
+    let failed = fixture.becomes(id, StateKind::Error).await;
     assert!(matches!(failed.state, WorkspaceState::Error { reason: ErrorReason::EngineUnavailable, .. }), "{failed:?}");
     assert!(!healthy(&fixture).await);
     fixture.engine.set_away(false);
@@ -55,8 +55,8 @@ async fn what_happened_meanwhile_is_caught_up_with() {
     fixture.engine.touch_silently(ended, Some(EngineState::Exited(ExitReason::Code(255))));
     fixture.engine.touch_silently(gone, None);
     fixture.engine.set_away(false);
-    fixture.becomes(ended, StateWord::Error).await;
-    fixture.becomes(gone, StateWord::Error).await;
+    fixture.becomes(ended, StateKind::Error).await;
+    fixture.becomes(gone, StateKind::Error).await;
     assert_eq!(fixture.get(kept).await.state, WorkspaceState::Ready);
     fixture.service.guest(fixture.project, ended).await.unwrap().call(|guest| guest.hello()).await.unwrap();
 }
@@ -72,8 +72,8 @@ async fn a_stop_and_a_destroy_that_found_it_away_are_finished_when_it_is_back() 
     assert_eq!(fixture.get(stopped).await.state, WorkspaceState::Stopping);
     assert_eq!(fixture.get(destroyed).await.state, WorkspaceState::Destroying);
     fixture.engine.set_away(false);
-    fixture.becomes(stopped, StateWord::Stopped).await;
-    fixture.becomes(destroyed, StateWord::Destroyed).await;
+    fixture.becomes(stopped, StateKind::Stopped).await;
+    fixture.becomes(destroyed, StateKind::Destroyed).await;
     assert_eq!(fixture.engine.sandboxes(), [stopped].into());
 }
 

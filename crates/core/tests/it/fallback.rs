@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use emergent_core::{
-    CoreConfig, ErrorReason, NewWorkspace, NewWorkspaceError, Requirements, StateWord, Unavailable, Workspace,
+    CoreConfig, ErrorReason, NewWorkspace, NewWorkspaceError, Requirements, StateKind, Unavailable, Workspace,
     WorkspaceState, Workspaces,
 };
 use emergent_provider::{Isolation, Provider, ProviderKind};
@@ -54,7 +54,7 @@ async fn a_provider_that_fails_is_passed_over_recorded_and_left_out_for_a_while(
     let two = Two::start().await;
     two.first.refuse("create.sandbox_created");
     let made = two.create(NewWorkspace::default()).await;
-    assert_eq!((made.state.word(), made.provider), (StateWord::Ready, ProviderKind::Gvisor));
+    assert_eq!((made.state.word(), made.provider), (StateKind::Ready, ProviderKind::Docker));
     assert_eq!(made.passed_over.iter().map(|it| it.provider).collect::<Vec<_>>(), [ProviderKind::Firecracker]);
     assert!(made.passed_over[0].reason.contains("told to"), "{:?}", made.passed_over);
     assert!(two.first.sandboxes().is_empty(), "what it began is removed");
@@ -62,7 +62,7 @@ async fn a_provider_that_fails_is_passed_over_recorded_and_left_out_for_a_while(
     two.first.accept("create.sandbox_created");
     let creates = two.first.count("create");
     let made = two.create(NewWorkspace::default()).await;
-    assert_eq!((made.provider, two.first.count("create")), (ProviderKind::Gvisor, creates));
+    assert_eq!((made.provider, two.first.count("create")), (ProviderKind::Docker, creates));
     assert!(made.passed_over[0].reason.contains("left out"), "{:?}", made.passed_over);
     let status = two.service.providers(None).await;
     let status = status.iter().find(|it| it.kind == ProviderKind::Firecracker).unwrap();
@@ -78,7 +78,7 @@ async fn a_provider_that_does_not_take_one_request_is_not_left_out_for_the_next(
     let two = Two::start().await;
     two.first.refuse("create.unfit");
     let made = two.create(NewWorkspace::default()).await;
-    assert_eq!(made.provider, ProviderKind::Gvisor);
+    assert_eq!(made.provider, ProviderKind::Docker);
     assert!(made.passed_over[0].reason.contains("that the request asks for"), "{:?}", made.passed_over);
     two.first.accept("create.unfit");
     assert_eq!(two.create(NewWorkspace::default()).await.provider, ProviderKind::Firecracker);
@@ -119,7 +119,7 @@ async fn what_an_engine_keeps_of_a_workspace_that_another_made_is_removed_when_i
     two.first.set_away(true);
     two.first.release("create.sandbox_created");
     let made = two.service.settle(two.project, id, std::time::Duration::from_secs(20)).await.unwrap();
-    assert_eq!((made.state.word(), made.provider), (StateWord::Ready, ProviderKind::Gvisor));
+    assert_eq!((made.state.word(), made.provider), (StateKind::Ready, ProviderKind::Docker));
     two.first.set_away(false);
     eventually("the remains are gone", async || two.first.sandboxes().is_empty()).await;
     assert!(two.second.state(id).is_some());
@@ -131,7 +131,7 @@ async fn requirements_choose_and_are_named_where_nobody_meets_them() {
     two.first.set_weak(true);
     let pause = Requirements { pause: true, ..Requirements::default() };
     let made = two.create(NewWorkspace { requirements: pause, ..NewWorkspace::default() }).await;
-    assert_eq!(made.provider, ProviderKind::Gvisor);
+    assert_eq!(made.provider, ProviderKind::Docker);
     assert!(made.passed_over[0].reason.contains("pause"), "{:?}", made.passed_over);
     let hardware = Requirements { isolation: Some(Isolation::Hardware), ..Requirements::default() };
     let request = NewWorkspace { requirements: hardware, ..NewWorkspace::default() };

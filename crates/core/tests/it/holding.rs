@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use emergent_core::{
-    AdoptRequest, Adopted, CoreConfig, HeldProvider, HoldError, LeftoverError, LeftoverKind, NewSnapshot, StateWord,
+    AdoptRequest, Adopted, CoreConfig, HeldProvider, HoldError, LeftoverError, LeftoverKind, NewSnapshot, StateKind,
     TakeOver, WorkspaceState, Workspaces,
 };
 use emergent_provider::{EngineState, Holder, Holders as _, Lifecycle as _, Provider, Snapshots as _};
@@ -147,7 +147,7 @@ async fn what_a_restored_backup_does_not_know_is_put_aside_and_can_be_adopted() 
     assert_eq!(adopted, Adopted::Snapshot(taken));
     let request = emergent_core::NewWorkspace { snapshot: Some(taken), ..Default::default() };
     let made = restored.service.create(restored.project, request, None).await.unwrap().id;
-    restored.becomes(made, StateWord::Ready).await;
+    restored.becomes(made, StateKind::Ready).await;
     assert!(restored.service.leftovers().await.unwrap().is_empty());
 }
 

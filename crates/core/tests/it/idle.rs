@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use emergent_core::{
-    CallError, CoreConfig, IdleAction, IdlePolicy, IdleRequest, NewWorkspace, NewWorkspaceError, StateWord,
+    CallError, CoreConfig, IdleAction, IdlePolicy, IdleRequest, NewWorkspace, NewWorkspaceError, StateKind,
     TransitionError, WorkspaceId,
 };
 use emergent_provider::{EngineState, ExitReason};
@@ -20,19 +20,19 @@ async fn made(fixture: &Fixture, action: IdleAction) -> WorkspaceId {
     let idle = IdleRequest { action: Some(action), after: Some(AFTER) };
     let request = NewWorkspace { idle, ..NewWorkspace::default() };
     let id = fixture.service.create(fixture.project, request, None).await.unwrap().id;
-    fixture.becomes(id, StateWord::Ready).await;
+    fixture.becomes(id, StateKind::Ready).await;
     id
 }
 
 #[tokio::test]
 async fn what_nobody_uses_rests_and_the_next_call_resumes_it() {
     let fixture = Fixture::start().await;
-    for (action, state) in [(IdleAction::Pause, StateWord::Paused), (IdleAction::Stop, StateWord::Stopped)] {
+    for (action, state) in [(IdleAction::Pause, StateKind::Paused), (IdleAction::Stop, StateKind::Stopped)] {
         let id = made(&fixture, action).await;
         assert!(fixture.becomes(id, state).await.idled);
         fixture.service.guest(fixture.project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
         let resumed = fixture.get(id).await;
-        assert_eq!((resumed.state.word(), resumed.idled), (StateWord::Ready, false));
+        assert_eq!((resumed.state.word(), resumed.idled), (StateKind::Ready, false));
     }
 }
 
@@ -40,8 +40,8 @@ async fn what_nobody_uses_rests_and_the_next_call_resumes_it() {
 async fn what_a_restarted_server_finds_at_rest_is_resumed_by_a_call_all_the_same() {
     let fixture = Fixture::start().await;
     let (paused, stopped) = (made(&fixture, IdleAction::Pause).await, made(&fixture, IdleAction::Stop).await);
-    fixture.becomes(paused, StateWord::Paused).await;
-    fixture.becomes(stopped, StateWord::Stopped).await;
+    fixture.becomes(paused, StateKind::Paused).await;
+    fixture.becomes(stopped, StateKind::Stopped).await;
     let fixture = fixture.restart().await;
     fixture.reconciled().await;
     for id in [paused, stopped] {
@@ -63,10 +63,10 @@ async fn a_rest_that_cannot_be_recorded_is_not_begun() {
     other.execute_unprepared(&never).await.unwrap();
     // Another, of which nothing is used either, shows that the time was up.
     let unused = made(&fixture, IdleAction::Stop).await;
-    fixture.becomes(unused, StateWord::Stopped).await;
+    fixture.becomes(unused, StateKind::Stopped).await;
     // What ends it then is nobody's will.
     fixture.engine.touch(id, Some(EngineState::Exited(ExitReason::Code(0))));
-    fixture.becomes(id, StateWord::Error).await;
+    fixture.becomes(id, StateKind::Error).await;
     other.execute_unprepared("DROP TRIGGER never").await.unwrap();
     fixture.service.guest(fixture.project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
 }
@@ -75,7 +75,7 @@ async fn a_rest_that_cannot_be_recorded_is_not_begun() {
 async fn what_somebody_wants_at_rest_stays_there() {
     let fixture = Fixture::start().await;
     let (service, project) = (&fixture.service, fixture.project);
-    for (action, state) in [(IdleAction::Pause, StateWord::Paused), (IdleAction::Stop, StateWord::Stopped)] {
+    for (action, state) in [(IdleAction::Pause, StateKind::Paused), (IdleAction::Stop, StateKind::Stopped)] {
         let id = made(&fixture, action).await;
         fixture.becomes(id, state).await;
         let wanted = match action {
@@ -97,14 +97,14 @@ async fn a_call_under_way_and_a_running_process_keep_a_workspace_running() {
     fixture.engine.guest(busy).run();
     // A third one, of which nothing is used, shows that the time was up.
     let unused = made(&fixture, IdleAction::Pause).await;
-    fixture.becomes(unused, StateWord::Paused).await;
+    fixture.becomes(unused, StateKind::Paused).await;
     for id in [called, busy] {
-        assert_eq!(fixture.get(id).await.state.word(), StateWord::Ready);
+        assert_eq!(fixture.get(id).await.state.word(), StateKind::Ready);
     }
     drop(call);
     fixture.engine.guest(busy).end();
-    fixture.becomes(called, StateWord::Paused).await;
-    fixture.becomes(busy, StateWord::Stopped).await;
+    fixture.becomes(called, StateKind::Paused).await;
+    fixture.becomes(busy, StateKind::Stopped).await;
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn calls_around_the_moment_of_rest_never_fail() {
 async fn resuming_what_was_stopped_needs_a_place() {
     let fixture = Fixture::start_with(CoreConfig { max_concurrent: 1, ..config() }).await;
     let first = made(&fixture, IdleAction::Stop).await;
-    fixture.becomes(first, StateWord::Stopped).await;
+    fixture.becomes(first, StateKind::Stopped).await;
     let second = fixture.ready().await;
     let Err(CallError::Restart(error)) = fixture.service.guest(fixture.project, first).await.map(drop) else {
         panic!("there was no place for it")
@@ -164,8 +164,8 @@ async fn an_engine_that_refuses_leaves_an_unused_workspace_running() {
     fixture.engine.refuse("pause");
     let id = made(&fixture, IdleAction::Pause).await;
     eventually("the engine was asked", async || fixture.engine.count("pause") > 0).await;
-    fixture.becomes(id, StateWord::Ready).await;
+    fixture.becomes(id, StateKind::Ready).await;
     fixture.service.guest(fixture.project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
     fixture.engine.accept("pause");
-    fixture.becomes(id, StateWord::Paused).await;
+    fixture.becomes(id, StateKind::Paused).await;
 }

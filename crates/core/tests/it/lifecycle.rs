@@ -1,6 +1,6 @@
 //! Stop, resume, pause, destroy.
 
-use emergent_core::{CoreConfig, StateWord, TransitionError, WorkspaceState};
+use emergent_core::{CoreConfig, StateKind, TransitionError, WorkspaceState};
 use emergent_provider::{EngineState, ExitReason, OperationError};
 
 use crate::support::{Fixture, config};
@@ -51,13 +51,13 @@ async fn an_operation_that_makes_no_sense_says_what_to_do() {
     let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
     service.stop(project, id).await.unwrap();
     let refused = service.pause(project, id).await;
-    let Err(TransitionError::WrongState { state: StateWord::Stopped, operation: "pause", advice }) = refused else {
+    let Err(TransitionError::WrongState { state: StateKind::Stopped, operation: "pause", advice }) = refused else {
         panic!("{refused:?}")
     };
     assert!(advice.contains("resume"));
     service.destroy(project, id).await.unwrap();
     let refused = service.resume(project, id).await;
-    assert!(matches!(refused, Err(TransitionError::WrongState { state: StateWord::Destroyed, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(TransitionError::WrongState { state: StateKind::Destroyed, .. })), "{refused:?}");
 }
 
 #[tokio::test]

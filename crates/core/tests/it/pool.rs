@@ -1,6 +1,6 @@
 //! The warm pool: filled, handed over, refilled, renewed and emptied.
 
-use emergent_core::{CoreConfig, LimitsRequest, NewWorkspace, PoolStatus, StateWord, WorkspaceId};
+use emergent_core::{CoreConfig, LimitsRequest, NewWorkspace, PoolStatus, StateKind, WorkspaceId};
 use emergent_provider::{EngineState, ExitReason, NetworkPolicy};
 
 use crate::support::{Fixture, config, eventually};
@@ -55,7 +55,7 @@ async fn what_no_member_can_become_starts_cold_and_is_counted_by_its_reason() {
     let image = NewWorkspace { image: Some("another:1".parse().unwrap()), ..NewWorkspace::default() };
     for request in [network, limits, image] {
         let id = fixture.service.create(fixture.project, request, None).await.unwrap().id;
-        assert!(!fixture.becomes(id, StateWord::Ready).await.warm);
+        assert!(!fixture.becomes(id, StateKind::Ready).await.warm);
     }
     let now = status(&fixture);
     assert_eq!((now.hits, now.ready), (0, 1));
@@ -72,7 +72,7 @@ async fn a_hand_over_that_fails_gives_nobody_the_member() {
     eventually("the member is removed", async || fixture.engine.count("destroy") == 1).await;
     fixture.engine.guest(member).refuse_hand_over(false);
     fixture.engine.release("create.sandbox_created");
-    let workspace = fixture.becomes(id, StateWord::Ready).await;
+    let workspace = fixture.becomes(id, StateKind::Ready).await;
     assert!(!workspace.warm);
     assert_eq!(status(&fixture).misses, [("hand_over", 1)].into());
 }
@@ -187,7 +187,7 @@ async fn member_survives_a_look_while_its_row_is_written() -> bool {
     let Ok(workspace) = create.await.unwrap() else { return false };
     assert_eq!(fixture.engine.count("destroy"), 0, "the member was removed as an orphan");
     assert_eq!(workspace.id, member);
-    fixture.becomes(member, StateWord::Ready).await;
+    fixture.becomes(member, StateKind::Ready).await;
     fixture.engine.release("create.image_present");
     true
 }

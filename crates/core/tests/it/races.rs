@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use emergent_core::{NewWorkspace, NewWorkspaceError, StateWord, TransitionError, WorkspaceState};
+use emergent_core::{NewWorkspace, NewWorkspaceError, StateKind, TransitionError, WorkspaceState};
 use futures::future::join_all;
 
 use crate::support::{Fixture, eventually};
@@ -45,9 +45,9 @@ async fn other_operations_do_not_wait_for_a_create() {
     fixture.engine.hold("create.image_present");
     let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
     let refused = fixture.service.stop(fixture.project, id).await;
-    assert!(matches!(refused, Err(TransitionError::WrongState { state: StateWord::Creating, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(TransitionError::WrongState { state: StateKind::Creating, .. })), "{refused:?}");
     fixture.engine.release("create.image_present");
-    fixture.becomes(id, StateWord::Ready).await;
+    fixture.becomes(id, StateKind::Ready).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -90,9 +90,9 @@ async fn an_operation_goes_on_when_its_caller_has_gone() {
     fixture.engine.hold("stop");
     let stop = tokio::time::timeout(Duration::from_millis(20), service.stop(project, id)).await;
     assert!(stop.is_err(), "it was held");
-    fixture.becomes(id, StateWord::Stopping).await;
+    fixture.becomes(id, StateKind::Stopping).await;
     fixture.engine.release("stop");
-    fixture.becomes(id, StateWord::Stopped).await;
+    fixture.becomes(id, StateKind::Stopped).await;
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn a_destroy_that_could_not_be_recorded_leaves_the_create_as_it_was() {
     assert!(matches!(failed, Err(TransitionError::Store(_))), "{failed:?}");
     writing.close().await.unwrap();
     fixture.engine.release("create.image_present");
-    fixture.becomes(id, StateWord::Ready).await;
+    fixture.becomes(id, StateKind::Ready).await;
     fixture.service.destroy(fixture.project, id).await.unwrap();
     assert!(fixture.engine.sandboxes().is_empty());
 }
@@ -120,6 +120,6 @@ async fn a_destroy_with_the_engine_away_says_that_it_will_be_done_and_it_is() {
     assert!(matches!(failed, Err(TransitionError::DestroyedLater(_))), "{failed:?}");
     assert_eq!(fixture.get(id).await.state, WorkspaceState::Destroying);
     fixture.engine.set_away(false);
-    fixture.becomes(id, StateWord::Destroyed).await;
+    fixture.becomes(id, StateKind::Destroyed).await;
     assert!(fixture.engine.sandboxes().is_empty());
 }

@@ -1,6 +1,6 @@
 //! Tests of the corrections that a new process makes to the state that an earlier process left.
 
-use emergent_core::{StateWord, WorkspaceId, WorkspaceState};
+use emergent_core::{StateKind, WorkspaceId, WorkspaceState};
 use emergent_provider::{EngineState, ExitReason};
 use std::time::SystemTime;
 
@@ -38,11 +38,11 @@ async fn what_was_done_behind_its_back_is_seen() {
     let fixture = Fixture::start().await;
     let mut cases = Vec::new();
     for (state, word) in [
-        (Some(EngineState::Paused), StateWord::Paused),
-        (Some(EngineState::Exited(ExitReason::Code(137))), StateWord::Error),
-        (Some(EngineState::Exited(ExitReason::OutOfMemory)), StateWord::Error),
-        (Some(EngineState::Remains), StateWord::Error),
-        (None, StateWord::Error),
+        (Some(EngineState::Paused), StateKind::Paused),
+        (Some(EngineState::Exited(ExitReason::Code(137))), StateKind::Error),
+        (Some(EngineState::Exited(ExitReason::OutOfMemory)), StateKind::Error),
+        (Some(EngineState::Remains), StateKind::Error),
+        (None, StateKind::Error),
     ] {
         let id = fixture.ready().await;
         cases.push((id, state, word));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use emergent_core::{
-    AttachError, AttachRequest, CoreConfig, NewWorkspace, PageRequest, SessionEnd, SessionError, SessionId, StateWord,
+    AttachError, AttachRequest, CoreConfig, NewWorkspace, PageRequest, SessionEnd, SessionError, SessionId, StateKind,
     TransitionError,
 };
 
@@ -61,9 +61,9 @@ async fn a_call_for_a_session_is_refused_while_another_one_is_attached() {
 async fn attaching_gives_a_workspace_that_answers() {
     let fixture = Fixture::start().await;
     let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
-    for rest in [StateWord::Stopped, StateWord::Paused] {
+    for rest in [StateKind::Stopped, StateKind::Paused] {
         match rest {
-            StateWord::Paused => service.pause(project, id).await.unwrap(),
+            StateKind::Paused => service.pause(project, id).await.unwrap(),
             _ => service.stop(project, id).await.unwrap(),
         };
         let session = service.attach(project, id, by("a")).await.unwrap();
@@ -150,7 +150,7 @@ async fn nobody_attaches_to_what_is_still_being_made() {
     fixture.engine.hold("create.image_present");
     let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
     let refused = fixture.service.attach(fixture.project, id, by("a")).await;
-    let Err(AttachError::Workspace(TransitionError::WrongState { state: StateWord::Creating, .. })) = refused else {
+    let Err(AttachError::Workspace(TransitionError::WrongState { state: StateKind::Creating, .. })) = refused else {
         panic!("{refused:?}")
     };
     fixture.engine.release("create.image_present");

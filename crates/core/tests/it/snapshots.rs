@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use emergent_core::{
     ErrorReason, NewForks, NewSnapshot, NewWorkspace, NewWorkspaceError, Snapshot, SnapshotError, SnapshotId,
-    SnapshotState, SnapshotStateWord, SnapshotUnusable, StateWord, TransitionError, WorkspaceId, WorkspaceState,
+    SnapshotState, SnapshotStateKind, SnapshotUnusable, StateKind, TransitionError, WorkspaceId, WorkspaceState,
 };
 use emergent_provider::{EngineState, OperationError};
 
@@ -40,7 +40,7 @@ async fn a_workspace_made_from_a_snapshot_says_so() {
     let id = fixture.ready().await;
     let snapshot = fixture.taken(id).await;
     let copy = fixture.made_from(snapshot).await.unwrap();
-    let copy = fixture.becomes(copy, StateWord::Ready).await;
+    let copy = fixture.becomes(copy, StateKind::Ready).await;
     assert!(copy.origin.is_some_and(|origin| origin.snapshot == snapshot && origin.workspace == id));
     fixture.service.delete_snapshot(fixture.project, snapshot).await.unwrap();
     assert!(fixture.engine.snapshots().is_empty());
@@ -58,7 +58,7 @@ async fn what_could_not_be_copied_leaves_a_row_that_says_why() {
     assert!(fixture.engine.snapshots().is_empty());
     assert_eq!(fixture.get(id).await.state, WorkspaceState::Ready);
     let refused = fixture.made_from(failed.id).await;
-    assert!(matches!(refused, Err(NewWorkspaceError::Snapshot(SnapshotUnusable::NotReady(SnapshotStateWord::Error)))));
+    assert!(matches!(refused, Err(NewWorkspaceError::Snapshot(SnapshotUnusable::NotReady(SnapshotStateKind::Error)))));
     fixture.service.delete_snapshot(fixture.project, failed.id).await.unwrap();
 }
 
@@ -85,7 +85,7 @@ async fn a_workspace_is_only_copied_where_it_has_files() {
     let refused = fixture.take(creating).await;
     assert!(matches!(refused, Err(SnapshotError::Workspace(TransitionError::WrongState { .. }))), "{refused:?}");
     fixture.engine.release("create.sandbox_started");
-    fixture.becomes(creating, StateWord::Ready).await;
+    fixture.becomes(creating, StateKind::Ready).await;
     fixture.service.pause(fixture.project, creating).await.unwrap();
     fixture.taken(creating).await;
     assert_eq!(fixture.engine.state(creating), Some(EngineState::Paused));
@@ -117,7 +117,7 @@ async fn nothing_is_made_from_a_snapshot_that_is_being_taken() {
     fixture.engine.hold("snapshot.files_copied");
     let begun = fixture.service.take_snapshot(fixture.project, id, NewSnapshot::default(), None).await.unwrap();
     let refused = fixture.made_from(begun.id).await;
-    let creating = SnapshotUnusable::NotReady(SnapshotStateWord::Creating);
+    let creating = SnapshotUnusable::NotReady(SnapshotStateKind::Creating);
     assert!(matches!(refused, Err(NewWorkspaceError::Snapshot(why)) if why == creating));
     fixture.engine.release("snapshot.files_copied");
     fixture.service.settle_snapshot(fixture.project, begun.id, PATIENCE).await.unwrap();
@@ -133,7 +133,7 @@ async fn forks_are_let_in_all_or_none() {
     assert!(fixture.all().await.len() == 1 && fixture.engine.count("take") == 0);
     let copies = fixture.service.fork(fixture.project, id, forks(2), None).await.unwrap();
     for copy in copies {
-        fixture.becomes(copy.id, StateWord::Ready).await;
+        fixture.becomes(copy.id, StateKind::Ready).await;
     }
     eventually("the snapshot between is gone", async || fixture.engine.snapshots().is_empty()).await;
 }
@@ -145,7 +145,7 @@ async fn a_copy_that_fails_says_so_and_leaves_nothing() {
     fixture.engine.refuse("create.sandbox_created");
     let copies = fixture.service.fork(fixture.project, id, forks(2), None).await.unwrap();
     for copy in copies {
-        let copy = fixture.becomes(copy.id, StateWord::Error).await;
+        let copy = fixture.becomes(copy.id, StateKind::Error).await;
         assert!(matches!(copy.state, WorkspaceState::Error { reason: ErrorReason::CreateFailed, .. }), "{copy:?}");
         assert_eq!(fixture.engine.state(copy.id), None);
     }
@@ -153,7 +153,7 @@ async fn a_copy_that_fails_says_so_and_leaves_nothing() {
     fixture.engine.accept("create.sandbox_created");
     fixture.engine.refuse("copy");
     let copies = fixture.service.fork(fixture.project, id, forks(1), None).await.unwrap();
-    let copy = fixture.becomes(copies[0].id, StateWord::Error).await;
+    let copy = fixture.becomes(copies[0].id, StateKind::Error).await;
     assert!(matches!(copy.state, WorkspaceState::Error { message, .. } if message.contains("told to")));
     assert_eq!(fixture.get(id).await.state, WorkspaceState::Ready);
 }
@@ -172,7 +172,7 @@ async fn an_engine_that_goes_away_half_way_leaves_no_half_snapshot() {
     eventually("it goes on", async || fixture.engine.state(id) == Some(EngineState::Running)).await;
     eventually("its row says so", async || {
         let now = fixture.service.snapshot(fixture.project, begun.id).await.unwrap();
-        now.state.word() == SnapshotStateWord::Error
+        now.state.word() == SnapshotStateKind::Error
     })
     .await;
     assert!(fixture.engine.snapshots().is_empty());
@@ -187,5 +187,5 @@ async fn a_snapshot_that_the_engine_has_lost_says_so() {
     let fixture = fixture.restart().await;
     fixture.reconciled().await;
     let lost = fixture.service.snapshot(fixture.project, snapshot).await.unwrap();
-    assert_eq!(lost.state.word(), SnapshotStateWord::Error);
+    assert_eq!(lost.state.word(), SnapshotStateKind::Error);
 }

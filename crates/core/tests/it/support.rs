@@ -8,7 +8,7 @@ use std::{
 };
 
 use emergent_core::{
-    AuditFilter, AuditRow, CoreConfig, ListFilter, NewWorkspace, PageRequest, ProjectId, Readiness, StateWord,
+    AuditFilter, AuditRow, CoreConfig, ListFilter, NewWorkspace, PageRequest, ProjectId, Readiness, StateKind,
     Workspace, WorkspaceId, Workspaces,
 };
 use emergent_provider::{Provider, ResourceLimits};
@@ -35,7 +35,7 @@ pub(crate) struct Fixture {
 pub(crate) fn config() -> CoreConfig {
     CoreConfig {
         enabled: true,
-        default_provider: Some(emergent_provider::ProviderKind::Gvisor),
+        default_provider: Some(emergent_provider::ProviderKind::Docker),
         deployment_mode: emergent_core::DeploymentMode::default(),
         warm_pool_size: 0,
         warm_pool_images: Vec::new(),
@@ -111,7 +111,7 @@ impl Fixture {
     pub(crate) async fn ready(&self) -> WorkspaceId {
         let id = self.service.create(self.project, NewWorkspace::default(), None).await.unwrap().id;
         let workspace = self.service.settle(self.project, id, DEADLINE).await.unwrap();
-        assert_eq!(workspace.state.word(), StateWord::Ready, "{:?}", workspace.state);
+        assert_eq!(workspace.state.word(), StateKind::Ready, "{:?}", workspace.state);
         id
     }
 
@@ -119,7 +119,7 @@ impl Fixture {
         self.service.get(self.project, id).await.unwrap()
     }
 
-    pub(crate) async fn becomes(&self, id: WorkspaceId, state: StateWord) -> Workspace {
+    pub(crate) async fn becomes(&self, id: WorkspaceId, state: StateKind) -> Workspace {
         eventually(state.as_str(), async || self.get(id).await.state.word() == state).await;
         self.get(id).await
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use emergent_core::{
-    ErrorReason, NewWorkspace, NewWorkspaceError, Readiness, StateWord, TransitionError, Ttl, WorkspaceState,
+    ErrorReason, NewWorkspace, NewWorkspaceError, Readiness, StateKind, TransitionError, Ttl, WorkspaceState,
 };
 use emergent_provider::EngineState;
 
@@ -17,9 +17,9 @@ async fn an_expired_workspace_is_destroyed_and_others_are_not() {
     let brief = fixture.service.create(fixture.project, brief, None).await.unwrap().id;
     let eternal = fixture.service.create(fixture.project, ttl(Ttl::Never), None).await.unwrap();
     assert_eq!(eternal.expires_at, None);
-    fixture.becomes(brief, StateWord::Destroyed).await;
+    fixture.becomes(brief, StateKind::Destroyed).await;
     assert_eq!(fixture.engine.state(brief), None);
-    fixture.becomes(eternal.id, StateWord::Ready).await;
+    fixture.becomes(eternal.id, StateKind::Ready).await;
 }
 
 #[tokio::test]
@@ -29,7 +29,7 @@ async fn an_expiry_is_kept_however_seldom_the_rest_is_cleaned_up() {
     let ttl = Some(Ttl::After(Duration::from_secs(1)));
     let brief = NewWorkspace { ttl, ..NewWorkspace::default() };
     let brief = fixture.service.create(fixture.project, brief, None).await.unwrap().id;
-    fixture.becomes(brief, StateWord::Destroyed).await;
+    fixture.becomes(brief, StateKind::Destroyed).await;
 }
 
 #[tokio::test]
@@ -47,7 +47,7 @@ async fn a_shutdown_lets_operations_end_takes_no_more_and_leaves_workspaces_runn
     fixture.engine.hold("stop");
     let service = fixture.service.clone();
     let stop = tokio::spawn(async move { service.stop(project, stopped).await });
-    fixture.becomes(stopped, StateWord::Stopping).await;
+    fixture.becomes(stopped, StateKind::Stopping).await;
     let service = fixture.service.clone();
     let shutdown = tokio::spawn(async move { service.shutdown().await });
     eventually("going down", async || fixture.service.is_ready() == Readiness::ShuttingDown).await;

@@ -10,12 +10,12 @@ use axum::{
 use emergent_budget::{Limits, Pace, ReadError};
 use emergent_guest_client::form::{self, FormError};
 use emergent_guest_proto::{GuestPath, words};
-use emergent_provider::SnapshotId;
+use emergent_provider::{SnapshotId, error_chain};
 use futures::{StreamExt as _, stream::BoxStream};
 use serde::de::DeserializeOwned;
 
 use super::problem::{Kind, Problem};
-use crate::{SandboxId, chain};
+use crate::SandboxId;
 
 /// The limits of a JSON body: the contents of a file, or a few fields.
 const JSON: Limits = Limits::json(32 << 20, 50_000);
@@ -84,7 +84,7 @@ impl<S: Send + Sync> FromRequest<S> for Upload {
         let Some(form_type) = form_type else { return Ok(Self { path: None, contents }) };
         let form = form::read(&form_type, contents).await.map_err(|error| {
             let kind = if matches!(error, FormError::NotAForm) { Kind::UnsupportedMediaType } else { Kind::Malformed };
-            Problem::new(kind, chain(&error))
+            Problem::new(kind, error_chain(&error))
         })?;
         let path = form.fields.get("path").map(|path| GuestPath::parse(path)).transpose();
         let path = path.map_err(|error| Problem::of_field(Kind::InvalidRequest, "path", error))?;

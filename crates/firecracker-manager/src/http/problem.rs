@@ -1,5 +1,6 @@
 //! Problems: what every answer that is not a success says (RFC 9457), and the one place where failures become HTTP.
 
+use emergent_provider::error_chain;
 use std::any::Any;
 
 use axum::{
@@ -11,7 +12,7 @@ use emergent_guest_client::GuestCallError;
 use emergent_guest_proto::GuestError;
 use serde::Serialize;
 
-use crate::{SandboxError, chain};
+use crate::SandboxError;
 
 /// The media type of a problem.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -191,13 +192,13 @@ impl From<SandboxError> for Problem {
             SandboxError::Channel(_) => Kind::Unreachable,
             SandboxError::Stopping => Kind::Unavailable,
         };
-        Self::new(kind, chain(&error))
+        Self::new(kind, error_chain(&error))
     }
 }
 
 impl From<GuestCallError> for Problem {
     fn from(error: GuestCallError) -> Self {
-        let detail = chain(&error);
+        let detail = error_chain(&error);
         let (kind, execution) = match error {
             GuestCallError::Refused(refusal) => return refusal.into(),
             GuestCallError::Unreachable(_) => (Kind::Unreachable, None),

@@ -10,7 +10,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use emergent_guest_proto::{RunAs, tools::BashRequest};
 use emergent_microvm::{Disk, Seal, durable};
-use emergent_provider::SnapshotId;
+use emergent_provider::{SnapshotId, error_chain};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
     place, remove_directory,
 };
 use crate::{
-    SandboxError, SandboxId, chain,
+    SandboxError, SandboxId,
     record::{NetworkWord, Phase, Record, RootFormat},
     request::{NewSandbox, Origin},
     step::CopyStep,
@@ -185,7 +185,7 @@ impl Sandboxes {
         let origin = Some(Origin { snapshot: id, boot: false });
         let made = self.create(NewSandbox { origin, ..new }).await;
         if let Err(error) = self.delete_snapshot(id).await {
-            tracing::warn!(snapshot = %id, reason = chain(&error), "the snapshot of a fork is left; the next start removes it");
+            tracing::warn!(snapshot = %id, reason = error_chain(&error), "the snapshot of a fork is left; the next start removes it");
         }
         match made? {
             (record, true) => Ok(record),
@@ -403,7 +403,7 @@ impl Inner {
         });
         for entry in left {
             if let Err(error) = remove_directory(&entry.path()).await {
-                tracing::warn!(reason = chain(&error), "half a snapshot is left");
+                tracing::warn!(reason = error_chain(&error), "half a snapshot is left");
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Making a sandbox.
 
+use emergent_provider::error_chain;
 use std::{path::Path, sync::Arc};
 
 use chrono::Utc;
@@ -9,11 +10,11 @@ use super::{
     Inner, Sandboxes,
     copy::Basis,
     disk_files::{blocking, copy_disk},
-    entry::{Entry, Turn},
+    entry::{Entry, SandboxGuard},
     fresh_directory, remove_directory,
 };
 use crate::{
-    SandboxError, SandboxId, chain,
+    SandboxError, SandboxId,
     record::{NetworkWord, Phase, Record, RootFormat},
     request::{DEFAULT_DISK_MB, DEFAULT_MEMORY_MB, DEFAULT_VCPUS, NewSandbox},
     step::BootStep,
@@ -21,10 +22,10 @@ use crate::{
 };
 
 /// The result of a create.
-enum Place {
+enum Reservation {
     /// A new sandbox is to be made here. Its turn is taken before anybody else sees it, so that nobody takes one that is
     /// being made for one that was left half-made.
-    New(Arc<Entry>, Turn),
+    New(Arc<Entry>, SandboxGuard),
     /// There is one of this name.
     Known(SandboxId),
 }
@@ -45,8 +46,8 @@ impl Sandboxes {
         };
         let record = self.0.plan(&new, basis.as_ref())?;
         let (entry, turn) = match self.0.enter(record)? {
-            Place::Known(id) => return self.resume(id).await.map(|record| (record, false)),
-            Place::New(entry, turn) => (entry, turn),
+            Reservation::Known(id) => return self.resume(id).await.map(|record| (record, false)),
+            Reservation::New(entry, turn) => (entry, turn),
         };
         let inner = Arc::clone(&self.0);
         let made = self.run(async move {
@@ -54,7 +55,7 @@ impl Sandboxes {
             match inner.make(&entry, basis.as_ref()).await {
                 Ok(()) => Ok(entry.record()),
                 Err(error) => {
-                    tracing::warn!(sandbox = %entry.id, reason = chain(&error), "a sandbox could not be made");
+                    tracing::warn!(sandbox = %entry.id, reason = error_chain(&error), "a sandbox could not be made");
                     inner.undo(&entry).await;
                     Err(error)
                 }
@@ -125,7 +126,7 @@ impl Inner {
 
     /// Enters a sandbox, with its place, unless there is one of the same name. One look under one lock: of two that come
     /// at once with the same name or for the last place, one is first.
-    fn enter(&self, record: Record) -> Result<Place, SandboxError> {
+    fn enter(&self, record: Record) -> Result<Reservation, SandboxError> {
         let id = record.id();
         let mut entries = self.lock_entries();
         // One that was given no name has its id for one.
@@ -136,7 +137,7 @@ impl Inner {
         if let Some(name) = &record.workspace_id
             && let Some(known) = entries.values().find(|entry| has(entry, name))
         {
-            return Ok(Place::Known(known.id));
+            return Ok(Reservation::Known(known.id));
         }
         if entries.contains_key(&id) {
             return Err(SandboxError::Taken(format!("there is a sandbox {id} already")));
@@ -145,7 +146,7 @@ impl Inner {
         let turn = entry.try_turn().expect("nobody else has seen it");
         self.take_place(&entry)?;
         entries.insert(id, Arc::clone(&entry));
-        Ok(Place::New(entry, turn))
+        Ok(Reservation::New(entry, turn))
     }
 
     async fn make(&self, entry: &Entry, basis: Option<&Basis>) -> Result<(), SandboxError> {
@@ -230,7 +231,7 @@ impl Inner {
     /// again by whoever looks after machines.
     pub(super) async fn undo(&self, entry: &Arc<Entry>) {
         if let Err(error) = self.remove(entry).await {
-            tracing::warn!(sandbox = %entry.id, reason = chain(&error), "what is left of a sandbox goes later");
+            tracing::warn!(sandbox = %entry.id, reason = error_chain(&error), "what is left of a sandbox goes later");
         }
     }
 

@@ -25,7 +25,7 @@ pub(super) struct Entry {
 }
 
 /// The right to change a sandbox.
-pub(super) type Turn = OwnedMutexGuard<()>;
+pub(super) type SandboxGuard = OwnedMutexGuard<()>;
 
 /// Opens channels to one machine's guest.
 struct Opener {
@@ -42,12 +42,12 @@ impl Entry {
     }
 
     /// Waits for the right to change the sandbox.
-    pub(super) async fn turn(&self) -> Turn {
+    pub(super) async fn turn(&self) -> SandboxGuard {
         Arc::clone(&self.turn).lock_owned().await
     }
 
     /// Returns the right to change the sandbox, unless another operation has it.
-    pub(super) fn try_turn(&self) -> Option<Turn> {
+    pub(super) fn try_turn(&self) -> Option<SandboxGuard> {
         Arc::clone(&self.turn).try_lock_owned().ok()
     }
 

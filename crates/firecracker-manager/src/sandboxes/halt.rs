@@ -1,10 +1,11 @@
 //! The stop of a sandbox: the machine ends in order, and its disks stay.
 
+use emergent_provider::error_chain;
 use std::{sync::Arc, time::Duration};
 
 use super::{Inner, Sandboxes, entry::Entry, remove_directory};
 use crate::{
-    SandboxError, SandboxId, chain,
+    SandboxError, SandboxId,
     record::{Phase, Record},
     step::HaltStep,
 };
@@ -49,7 +50,7 @@ impl Inner {
         self.pass(HaltStep::IntentRecorded.name()).await;
         let orderly = async {
             if let Err(error) = entry.guest().shutdown().await {
-                tracing::debug!(sandbox = %entry.id, reason = chain(&error), "the guest does not end in order");
+                tracing::debug!(sandbox = %entry.id, reason = error_chain(&error), "the guest does not end in order");
             }
             while self.has_machine(entry).await.unwrap_or(false) {
                 tokio::time::sleep(LOOK).await;
@@ -72,7 +73,7 @@ impl Inner {
         // States of before are of no use: the disks are ahead of them.
         for old in [self.layout.paused(entry.id), self.layout.pausing(entry.id)] {
             if let Err(error) = remove_directory(&old).await {
-                tracing::warn!(sandbox = %entry.id, reason = chain(&error), "an old state is left; the next start removes it");
+                tracing::warn!(sandbox = %entry.id, reason = error_chain(&error), "an old state is left; the next start removes it");
             }
         }
         Ok(())

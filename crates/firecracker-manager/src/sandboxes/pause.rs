@@ -7,13 +7,14 @@
 //!
 //! Once the state is placed it is the truth: the machine has not run since it was saved, and is never thawed again.
 
+use emergent_provider::error_chain;
 use std::sync::Arc;
 
 use emergent_microvm::disks;
 
 use super::{Inner, Sandboxes, disk_files::blocking, entry::Entry, fresh_directory, place, remove_directory};
 use crate::{
-    SandboxError, SandboxId, chain,
+    SandboxError, SandboxId,
     record::{Phase, Record},
     step::PauseStep,
 };
@@ -52,7 +53,7 @@ impl Inner {
         let synced = self.sync(entry).await;
         if let Err(error) = &synced {
             tracing::warn!(
-                sandbox = %entry.id, reason = chain(error),
+                sandbox = %entry.id, reason = error_chain(error),
                 "a guest is paused with what it has not written; it cannot be copied until it is resumed"
             );
         }
@@ -94,7 +95,7 @@ impl Inner {
     /// Undoes a pause that came to nothing.
     pub(super) async fn go_on(&self, entry: &Entry) -> Result<(), SandboxError> {
         if let Err(error) = remove_directory(&self.layout.pausing(entry.id)).await {
-            tracing::warn!(sandbox = %entry.id, reason = chain(&error), "half a state is left; it is replaced or removed later");
+            tracing::warn!(sandbox = %entry.id, reason = error_chain(&error), "half a state is left; it is replaced or removed later");
         }
         self.thaw_or_stop(entry, "a pause that failed").await?;
         self.record(entry, Phase::Ready, None)

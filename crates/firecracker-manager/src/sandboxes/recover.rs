@@ -15,6 +15,7 @@
 //! | resuming | gone | paused again; stopped if its disks are ahead of its state, or the host has started anew |
 //! | stopping, starting | any | ended, stopped |
 
+use emergent_provider::error_chain;
 use std::{
     collections::{HashMap, HashSet},
     fs::{File, OpenOptions, TryLockError},
@@ -31,7 +32,6 @@ use super::{Inner, Parts, Sandboxes, entry::Entry, remove_directory};
 use crate::{
     SandboxError, SandboxId,
     admission::Admission,
-    chain,
     config::ManagerConfig,
     layout::Layout,
     record::{Found, Phase, Record},
@@ -115,11 +115,11 @@ impl Inner {
                 Ok(Found::Record(record)) => self.recover_one(*record).await,
                 Ok(Found::Nothing) => {
                     if let Err(error) = self.remove_remains(&found.path()).await {
-                        tracing::warn!(sandbox = %id, reason = chain(&error), "what is left of a sandbox stays");
+                        tracing::warn!(sandbox = %id, reason = error_chain(&error), "what is left of a sandbox stays");
                     }
                 }
                 Err(error) => {
-                    tracing::error!(sandbox = %id, reason = chain(&error), "a sandbox that cannot be read is left alone");
+                    tracing::error!(sandbox = %id, reason = error_chain(&error), "a sandbox that cannot be read is left alone");
                 }
             }
         }
@@ -133,7 +133,7 @@ impl Inner {
             template::unpin_all(&self.layout);
         }
         if let Err(error) = self.network.remove_strays(&self.known()).await {
-            tracing::warn!(reason = chain(&error), "network interfaces of earlier sandboxes may be left");
+            tracing::warn!(reason = error_chain(&error), "network interfaces of earlier sandboxes may be left");
         }
         Ok(())
     }
@@ -152,7 +152,7 @@ impl Inner {
             }
             Ok(()) => tracing::info!(sandbox = %id, was = phase.as_str(), "what was left of a sandbox is removed"),
             Err(error) => {
-                tracing::error!(sandbox = %id, was = phase.as_str(), reason = chain(&error), "a sandbox is not in order");
+                tracing::error!(sandbox = %id, was = phase.as_str(), reason = error_chain(&error), "a sandbox is not in order");
             }
         }
     }
@@ -200,7 +200,7 @@ impl Inner {
         match woken.await {
             Ok(()) => self.finish_resume(entry).await,
             Err(error) => {
-                tracing::warn!(sandbox = %entry.id, reason = chain(&error), "a machine does not go on");
+                tracing::warn!(sandbox = %entry.id, reason = error_chain(&error), "a machine does not go on");
                 self.give_up_resume(entry).await
             }
         }
@@ -217,7 +217,7 @@ impl Inner {
                 continue;
             }
             if let Err(error) = remove_directory(&path).await {
-                tracing::warn!(path = %path.display(), reason = chain(&error), "a state of no sandbox is left");
+                tracing::warn!(path = %path.display(), reason = error_chain(&error), "a state of no sandbox is left");
             }
         }
         Ok(())

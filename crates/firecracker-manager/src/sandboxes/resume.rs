@@ -1,5 +1,6 @@
 //! Resuming: a new machine goes on from a state on disk, or boots from its disks where there is no state.
 
+use emergent_provider::error_chain;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,7 +11,7 @@ use emergent_microvm::{GoneReason, MachineState};
 
 use super::{Inner, Sandboxes, entry::Entry, remove_directory};
 use crate::{
-    SandboxError, SandboxId, chain,
+    SandboxError, SandboxId,
     record::{Phase, Record},
     step::{BootStep, ResumeStep},
     template,
@@ -80,7 +81,7 @@ impl Inner {
         self.record(entry, Phase::Ready, None)?;
         self.pass(ResumeStep::ReadyRecorded.name()).await;
         if let Err(error) = remove_directory(&self.layout.paused(entry.id)).await {
-            tracing::warn!(sandbox = %entry.id, reason = chain(&error), "an old state is left; the next start removes it");
+            tracing::warn!(sandbox = %entry.id, reason = error_chain(&error), "an old state is left; the next start removes it");
         }
         self.pass(ResumeStep::StateRemoved.name()).await;
         Ok(())
@@ -130,7 +131,7 @@ impl Inner {
             self.boot(entry).await
         };
         if let Err(error) = booted.await {
-            self.fall_to_stopped(entry, format!("it could not be started: {}", chain(&error))).await?;
+            self.fall_to_stopped(entry, format!("it could not be started: {}", error_chain(&error))).await?;
             return Err(error);
         }
         Ok(())

@@ -9,6 +9,7 @@
 //!                   boot ─► save ──┘◄──────────────── boot ─► save ─► ready
 //! ```
 
+use emergent_provider::error_chain;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -29,7 +30,7 @@ use super::{
     fresh_directory, place, remove_directory,
 };
 use crate::{
-    SandboxError, chain,
+    SandboxError,
     record::{NetworkWord, Phase, Record, RootFormat},
     step::BootStep,
     template,
@@ -62,7 +63,7 @@ pub(super) struct Kind {
 
 /// A snapshot, as it is written down.
 #[derive(Debug, Serialize, Deserialize)]
-struct Note {
+struct Manifest {
     kind: Kind,
     root_format: RootFormat,
     /// The seals of the disks when they were put here.
@@ -120,11 +121,11 @@ impl Inner {
             return Ok(true);
         };
         tracing::warn!(
-            sandbox = %entry.id, template = kind.template, reason = chain(&error),
+            sandbox = %entry.id, template = kind.template, reason = error_chain(&error),
             "the template's snapshot is not good and is removed; the sandbox boots instead"
         );
         if let Err(error) = remove_directory(&state).await {
-            tracing::warn!(reason = chain(&error), "a template's snapshot is left");
+            tracing::warn!(reason = error_chain(&error), "a template's snapshot is left");
         }
         entry.guest().suspend();
         self.vmm.end(&self.directory(entry)).await.map_err(SandboxError::vmm("end the machine"))?;
@@ -173,11 +174,14 @@ impl Inner {
         if let Err(error) = kept {
             tracing::warn!(
                 template = kind.template,
-                reason = chain(&error),
+                reason = error_chain(&error),
                 "the machine could not be saved for others of its template, which boot"
             );
             if let Err(error) = remove_directory(&partial).await {
-                tracing::warn!(reason = chain(&error), "half a template's snapshot is left; the next start removes it");
+                tracing::warn!(
+                    reason = error_chain(&error),
+                    "half a template's snapshot is left; the next start removes it"
+                );
             }
         }
         drop(saving);
@@ -199,7 +203,8 @@ impl Inner {
         let saved = self.vmm.save(&self.directory(entry), &machine_of(into)).await;
         saved.map_err(|error| super::pause::saving(error, into))?;
         let file = into.join(NOTE);
-        let note = serde_json::to_vec_pretty(&Note { kind: kind.clone(), root_format, disks }).map_err(io::Error::from);
+        let note =
+            serde_json::to_vec_pretty(&Manifest { kind: kind.clone(), root_format, disks }).map_err(io::Error::from);
         let written = note.and_then(|note| durable::write(&file, &note));
         written.map_err(SandboxError::io("the writing of a template's snapshot", &file))
     }
@@ -220,7 +225,7 @@ impl Inner {
         old.extend(current.into_iter().take(surplus).map(|(_, state)| state));
         for state in old {
             if let Err(error) = remove_directory(&state).await {
-                tracing::warn!(reason = chain(&error), "a template's snapshot is left");
+                tracing::warn!(reason = error_chain(&error), "a template's snapshot is left");
             }
         }
     }
@@ -229,7 +234,7 @@ impl Inner {
     pub(super) async fn remove_partial_template_snapshots(&self) {
         for state in self.template_snapshot_directories().into_iter().filter(|path| path.extension().is_some()) {
             if let Err(error) = remove_directory(&state).await {
-                tracing::warn!(reason = chain(&error), "half a template's snapshot is left");
+                tracing::warn!(reason = error_chain(&error), "half a template's snapshot is left");
             }
         }
     }
@@ -268,7 +273,7 @@ impl Drop for Saving<'_> {
     }
 }
 
-fn read(file: &Path) -> io::Result<Note> {
+fn read(file: &Path) -> io::Result<Manifest> {
     Ok(serde_json::from_slice(&fs::read(file)?)?)
 }
 

@@ -1,12 +1,13 @@
 //! Looking after sandboxes: machines that end by themselves, lives that are over, removals that did not come to their end.
 
+use emergent_provider::error_chain;
 use std::sync::Arc;
 
 use chrono::Utc;
 use emergent_microvm::MachineState;
 
 use super::{Inner, Sandboxes, entry::Entry};
-use crate::{chain, record::Phase};
+use crate::record::Phase;
 
 // === impl Sandboxes ===
 
@@ -64,7 +65,7 @@ impl Inner {
             }
         };
         if let Err(error) = done {
-            tracing::warn!(sandbox = %entry.id, reason = chain(&error), "a sandbox is not in order; it is tried again");
+            tracing::warn!(sandbox = %entry.id, reason = error_chain(&error), "a sandbox is not in order; it is tried again");
         }
     }
 }

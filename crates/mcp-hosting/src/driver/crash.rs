@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use chrono::Utc;
 use emergent_mcp::{BridgeEvent, CallError, ChildId, Exit, LaunchError};
-use emergent_provider::{EngineState, ExitReason};
+use emergent_provider::{EngineState, ExitReason, error_chain};
 use emergent_store::{McpServerExit, McpServerState, RestartPolicy};
 
-use super::{Driver, GRACE, Note, Phase, word_of};
-use crate::{error::chain, inner::Endpoint, policy::Next, sandbox::MakeError};
+use super::{Driver, DriverEvent, GRACE, Phase, word_of};
+use crate::{inner::Endpoint, policy::Next, sandbox::MakeError};
 
 /// How many bytes of its processes' standard error are kept of a server that was not ready in time, from the end.
 const STDERR_TAIL: usize = 8 * 1024;
@@ -54,7 +54,8 @@ impl Driver {
             }
             BridgeEvent::Era(era) => {
                 let recorded = self.inner.store.mcp_servers_record_era(self.entry.id, word_of(era)).await;
-                recorded.unwrap_or_else(|error| tracing::warn!(reason = chain(&error), "an era was not recorded"));
+                recorded
+                    .unwrap_or_else(|error| tracing::warn!(reason = error_chain(&error), "an era was not recorded"));
             }
             BridgeEvent::Rubbish { child } => {
                 tracing::info!(server = %self.entry.id, %child, "an MCP server writes what is no message on its output");
@@ -62,29 +63,29 @@ impl Driver {
         }
     }
 
-    pub(super) async fn on_note(&mut self, note: Note) {
+    pub(super) async fn on_note(&mut self, note: DriverEvent) {
         match note {
             // Whether a server that is being started does start is told by the answer to the question.
-            Note::StartFailed(reason) if matches!(self.phase, Phase::Up) => {
+            DriverEvent::StartFailed(reason) if matches!(self.phase, Phase::Up) => {
                 let now = Instant::now();
                 self.on_crash(exit_for(reason), now, false).await;
             }
-            Note::StartFailed(_) => {}
-            Note::Answered { asked, answer } if asked == self.asked => {
+            DriverEvent::StartFailed(_) => {}
+            DriverEvent::Answered { asked, answer } if asked == self.asked => {
                 self.asking = None;
                 match answer {
                     Ok(()) => self.on_answer().await,
                     Err(error) => self.on_no_answer(error).await,
                 }
             }
-            Note::Ended { process, exit } if self.process.as_ref().is_some_and(|own| *own.id() == process) => {
+            DriverEvent::Ended { process, exit } if self.process.as_ref().is_some_and(|own| *own.id() == process) => {
                 // A new endpoint starts a new one.
                 self.process = None;
                 self.entry.set_endpoint(None);
                 self.on_exit(&process, exit).await;
             }
             // Of one that is not wanted any more.
-            Note::Answered { .. } | Note::Ended { .. } => {}
+            DriverEvent::Answered { .. } | DriverEvent::Ended { .. } => {}
         }
     }
 
@@ -219,7 +220,7 @@ impl Driver {
         let state = match provider.inspect(self.entry.id.sandbox()).await {
             Ok(observed) => observed.map(|observed| observed.state),
             Err(error) => {
-                tracing::debug!(server = %self.entry.id, reason = chain(&error), "a sandbox could not be looked at");
+                tracing::debug!(server = %self.entry.id, reason = error_chain(&error), "a sandbox could not be looked at");
                 return None;
             }
         };
@@ -290,7 +291,7 @@ impl Driver {
 
     async fn record(&self, exit: &McpServerExit, restarted: bool) {
         let recorded = self.inner.store.mcp_servers_record_exit(self.entry.id, exit, restarted).await;
-        recorded.unwrap_or_else(|error| tracing::warn!(reason = chain(&error), "an exit was not recorded"));
+        recorded.unwrap_or_else(|error| tracing::warn!(reason = error_chain(&error), "an exit was not recorded"));
     }
 
     /// The end of the standard error of the server's last process.

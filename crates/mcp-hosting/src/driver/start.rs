@@ -1,5 +1,6 @@
 //! Bringing a server up, and asking whether it answers.
 
+use emergent_provider::error_chain;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -12,9 +13,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Driver, GRACE, Note, Phase, RETRY, era_of};
+use super::{Driver, DriverEvent, GRACE, Phase, RETRY, era_of};
 use crate::{
-    error::chain,
     inner::{Endpoint, Entry},
     launcher::{Gate, GuestLauncher, Program, watch_for_end},
     proxy::Proxy,
@@ -61,7 +61,7 @@ impl Driver {
             Err(error) => {
                 let seconds = RETRY[self.failures.min(RETRY.len() - 1)];
                 self.failures += 1;
-                let message = chain(&error);
+                let message = error_chain(&error);
                 tracing::warn!(server = %self.entry.id, message, seconds, "an MCP server's sandbox could not be made");
                 self.wait(McpServerState::Failed, message, Duration::from_secs(seconds)).await;
             }
@@ -98,7 +98,7 @@ impl Driver {
                 Endpoint::Proxy(proxy) => listens(&entry, proxy.port()).await,
             };
             // The driver may be gone.
-            let _ = noting.send(Note::Answered { asked, answer });
+            let _ = noting.send(DriverEvent::Answered { asked, answer });
         });
         self.asking = Some(asking.abort_handle());
     }
@@ -113,7 +113,7 @@ impl Driver {
     }
 
     async fn try_bring_up(&mut self) -> Result<(), MakeError> {
-        self.inner.workspaces.may_act().await?;
+        self.inner.workspaces.ensure_lease().await?;
         let row = self.row().await?;
         self.entry.set_call_timeout(row.spec.call_timeout_ms);
         self.inner.ensure_sandbox(&self.entry, &row).await?;
@@ -133,7 +133,7 @@ impl Driver {
         let noting = self.noting.clone();
         tokio::spawn(async move {
             while let Some(reason) = failed.recv().await {
-                if noting.send(Note::StartFailed(reason)).is_err() {
+                if noting.send(DriverEvent::StartFailed(reason)).is_err() {
                     return;
                 }
             }
@@ -197,7 +197,7 @@ impl Driver {
         tokio::spawn(async move {
             let exit = watch_for_end(&guest, &id).await;
             // Nobody may be listening any more.
-            let _ = noting.send(Note::Ended { process: id, exit });
+            let _ = noting.send(DriverEvent::Ended { process: id, exit });
         });
         self.process = Some(process);
         Ok(sessions)

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{Catalogues, Upstreams, hub::Hub};
+use super::{Catalogues, Upstreams, session::GatewaySession};
 use crate::child::{Child, ChildError, ChildId, ChildNote, ChildReader, ChildWriter, Exit};
 
 /// How many lines may wait for the bridge to read them; a writer of more waits.
@@ -21,15 +21,15 @@ pub(super) struct GatewayChild {
     id: ChildId,
     note: Mutex<ChildNote>,
     io: Option<(Reader, Writer)>,
-    hub: Arc<Hub>,
+    hub: Arc<GatewaySession>,
 }
 
 struct Reader {
     lines: mpsc::Receiver<Bytes>,
-    hub: Arc<Hub>,
+    hub: Arc<GatewaySession>,
 }
 
-struct Writer(Arc<Hub>);
+struct Writer(Arc<GatewaySession>);
 
 // === impl GatewayChild ===
 
@@ -41,7 +41,7 @@ impl GatewayChild {
         catalogues: Arc<Catalogues>,
     ) -> Self {
         let (out, lines) = mpsc::channel(WAITING_LINES);
-        let hub = Hub::start(upstreams, catalogues, out);
+        let hub = GatewaySession::start(upstreams, catalogues, out);
         let io = Some((Reader { lines, hub: Arc::clone(&hub) }, Writer(Arc::clone(&hub))));
         Self { id, note: Mutex::new(note), io, hub }
     }

@@ -19,18 +19,18 @@ use tokio::time::Instant;
 
 use super::{
     UpstreamBody,
-    hub::Hub,
     lists::{Catalogue, Offer},
     messages::{Came, Messages},
+    session::GatewaySession,
 };
 use crate::{
     answer,
+    child_connection::next_id,
     config::LINE_LIMIT,
     envelope::{Kind, Message, string_of},
-    link::next_id,
     modern::{self, NEWEST, PAGES, header_value, is_modern_error},
     rpc::{self, Failure},
-    warm::{client_info, initialized, result_of},
+    shared_child::{client_info, initialized, result_of},
 };
 
 /// How long a server's list is believed where it decides about headers and changed names.
@@ -69,7 +69,7 @@ pub(super) enum Lost {
 }
 
 /// The outcome of asking for a standing stream.
-pub(super) enum Standing {
+pub(super) enum StreamOutcome {
     /// The stream is here.
     Stream,
     /// The server has no such stream.
@@ -98,7 +98,7 @@ struct Problem {
 
 impl Connection {
     /// Begins a session, or finds out that none is needed.
-    pub(super) async fn open(hub: &Hub, server: &str) -> Result<Self, Failure> {
+    pub(super) async fn open(hub: &GatewaySession, server: &str) -> Result<Self, Failure> {
         if let Some(params) = hub.client() {
             return Self::initialize(hub, server, &params).await;
         }
@@ -128,7 +128,7 @@ impl Connection {
         Self::initialize(hub, server, &params).await
     }
 
-    async fn initialize(hub: &Hub, server: &str, params: &str) -> Result<Self, Failure> {
+    async fn initialize(hub: &GatewaySession, server: &str, params: &str) -> Result<Self, Failure> {
         let line = rpc::request(&own_id(), "initialize", params);
         let request = post().body(line).map_err(broken)?;
         let response = hub.upstreams.ask(server, request).await;
@@ -167,7 +167,7 @@ impl Connection {
     /// which cancels a request of the newer era.
     pub(super) async fn request(
         self: &Arc<Self>,
-        hub: &Arc<Hub>,
+        hub: &Arc<GatewaySession>,
         message: &Message,
         method: &str,
     ) -> Result<Bytes, Lost> {
@@ -186,7 +186,12 @@ impl Connection {
         Ok(answer.line)
     }
 
-    async fn request_once(self: &Arc<Self>, hub: &Arc<Hub>, message: &Message, method: &str) -> Result<Message, Lost> {
+    async fn request_once(
+        self: &Arc<Self>,
+        hub: &Arc<GatewaySession>,
+        message: &Message,
+        method: &str,
+    ) -> Result<Message, Lost> {
         let params = message.params();
         let name = params.name.and_then(string_of);
         let mut request = self.post(method, name.as_deref());
@@ -233,7 +238,7 @@ impl Connection {
     }
 
     /// Sends a message without reading an answer. Servers of the newer era are told nothing.
-    pub(super) async fn tell(&self, hub: &Hub, line: Bytes) {
+    pub(super) async fn tell(&self, hub: &GatewaySession, line: Bytes) {
         let method = match Message::parse(line.clone()).map(|message| message.kind) {
             Ok(Kind::Notification(method)) => method,
             _ => Box::default(),
@@ -250,7 +255,7 @@ impl Connection {
     }
 
     /// Sets how much a session logs.
-    pub(super) async fn set_log_level(&self, hub: &Hub, params: &str) {
+    pub(super) async fn set_log_level(&self, hub: &GatewaySession, params: &str) {
         self.tell(hub, rpc::request(&own_id(), "logging/setLevel", params)).await;
     }
 
@@ -258,13 +263,17 @@ impl Connection {
     /// too, and a request may need to know what is listed.
     pub(super) fn catalogue<'a>(
         self: &'a Arc<Self>,
-        hub: &'a Arc<Hub>,
+        hub: &'a Arc<GatewaySession>,
         offer: Offer,
     ) -> BoxFuture<'a, Result<Arc<Catalogue>, Failure>> {
         self.read_catalogue(hub, offer).boxed()
     }
 
-    async fn read_catalogue(self: &Arc<Self>, hub: &Arc<Hub>, offer: Offer) -> Result<Arc<Catalogue>, Failure> {
+    async fn read_catalogue(
+        self: &Arc<Self>,
+        hub: &Arc<GatewaySession>,
+        offer: Offer,
+    ) -> Result<Arc<Catalogue>, Failure> {
         let known = self.lock()[index(offer)].clone();
         if let Some(known) = known.filter(|known| known.read.elapsed() < BELIEVED) {
             return Ok(known);
@@ -318,21 +327,25 @@ impl Connection {
     }
 
     /// Judges the answer to the request for the standing stream.
-    pub(super) fn judge(&self, response: &Response<UpstreamBody>) -> Standing {
+    pub(super) fn judge(&self, response: &Response<UpstreamBody>) -> StreamOutcome {
         let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         match response.status() {
             status if status.is_success() && kind.is_some_and(|kind| kind.starts_with("text/event-stream")) => {
-                Standing::Stream
+                StreamOutcome::Stream
             }
-            _ if is_problem(response) => Standing::Later,
-            StatusCode::NOT_FOUND if !self.is_modern() => Standing::Lost,
-            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => Standing::Later,
-            _ => Standing::None,
+            _ if is_problem(response) => StreamOutcome::Later,
+            StatusCode::NOT_FOUND if !self.is_modern() => StreamOutcome::Lost,
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => StreamOutcome::Later,
+            _ => StreamOutcome::None,
         }
     }
 
     /// Delivers the messages of the standing stream; an error where the server says that there is no such stream.
-    pub(super) async fn hear(self: &Arc<Self>, hub: &Arc<Hub>, response: Response<UpstreamBody>) -> Result<(), ()> {
+    pub(super) async fn hear(
+        self: &Arc<Self>,
+        hub: &Arc<GatewaySession>,
+        response: Response<UpstreamBody>,
+    ) -> Result<(), ()> {
         let mut messages = Messages::of(response, hub.upstreams.account());
         while let Some(came) = messages.next().await {
             let Came::Message(bytes) = came else { continue };
@@ -346,7 +359,7 @@ impl Connection {
     }
 
     /// Ends the session, if there is one.
-    pub(super) async fn end(&self, hub: &Hub) {
+    pub(super) async fn end(&self, hub: &GatewaySession) {
         if let Speaks::Legacy { session: Some(_), .. } = &self.speaks
             && let Ok(request) = self.in_session(Request::builder().method(Method::DELETE)).body(Bytes::new())
         {
@@ -428,7 +441,7 @@ fn is_problem(response: &Response<UpstreamBody>) -> bool {
 }
 
 /// Turns a problem (RFC 9457) into the failure of a request.
-async fn problem(hub: &Hub, server: &str, response: Response<UpstreamBody>) -> Failure {
+async fn problem(hub: &GatewaySession, server: &str, response: Response<UpstreamBody>) -> Failure {
     let status = response.status();
     let body = match Messages::of(response, hub.upstreams.account()).next().await {
         Some(Came::Message(body)) => body,
@@ -440,7 +453,7 @@ async fn problem(hub: &Hub, server: &str, response: Response<UpstreamBody>) -> F
 }
 
 /// The answer in a response to a request of ours.
-async fn last_answer(hub: &Hub, response: Response<UpstreamBody>) -> Option<Message> {
+async fn last_answer(hub: &GatewaySession, response: Response<UpstreamBody>) -> Option<Message> {
     let mut messages = Messages::of(response, hub.upstreams.account());
     while let Some(came) = messages.next().await {
         let Came::Message(bytes) = came else { continue };

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use tokio::time::Instant;
 
-use super::{Upstreams, hub, hub::Hub, names};
+use super::{Upstreams, names, session, session::GatewaySession};
 use crate::{
     envelope::Message,
     modern::HeaderRules,
@@ -123,7 +123,7 @@ impl Catalogue {
 
     /// Adds one page of a server's list; returns the cursor of the next, as JSON, if there is one.
     pub(super) fn add(&mut self, server: &str, offer: Offer, page: &RawValue) -> Option<String> {
-        let items = hub::member(page, offer.key())?;
+        let items = session::member(page, offer.key())?;
         let items: Vec<&RawValue> = serde_json::from_str(items.get()).ok()?;
         for item in items.into_iter().filter_map(|raw| Item::of(server, raw)) {
             self.size += item.json.len();
@@ -152,7 +152,7 @@ impl Item {
     /// The description with its name replaced, and nothing else.
     fn of(server: &str, raw: &RawValue) -> Option<Self> {
         let text = raw.get();
-        let written = hub::member(raw, "name")?.get();
+        let written = session::member(raw, "name")?.get();
         let name: String = serde_json::from_str(written).ok()?;
         let at = (written.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
         let public = names::public_name(server, &name);
@@ -165,7 +165,12 @@ impl Item {
 
 /// One page of the offers of all servers, as the result of a list: at once, with the offers that are known. The client
 /// is told of a change when there are more, and in a log message of servers that are left out.
-pub(super) async fn page(hub: &Arc<Hub>, offer: Offer, message: &Message, modern: bool) -> Result<String, Failure> {
+pub(super) async fn page(
+    hub: &Arc<GatewaySession>,
+    offer: Offer,
+    message: &Message,
+    modern: bool,
+) -> Result<String, Failure> {
     let PageParams { cursor } =
         message.params_text().and_then(|params| serde_json::from_str(params).ok()).unwrap_or_default();
     let servers = hub.upstreams.list().await;
@@ -214,5 +219,5 @@ pub(super) fn complete(result: &mut Value) {
     result["resultType"] = json!("complete");
     result["ttlMs"] = json!(LIST_TTL_MS);
     result["cacheScope"] = json!("private");
-    result["_meta"] = json!({ "io.modelcontextprotocol/serverInfo": hub::info() });
+    result["_meta"] = json!({ "io.modelcontextprotocol/serverInfo": session::info() });
 }

@@ -18,8 +18,8 @@ use tokio::{
 use super::{
     Upstream,
     connection::Connection,
-    hub::Hub,
     lists::{Catalogue, Offer},
+    session::GatewaySession,
 };
 use crate::{
     envelope::Message,
@@ -36,7 +36,7 @@ type Key = (String, Offer);
 
 /// One client's knowledge of the servers' offers.
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct KnownOffers {
     /// The offers that the client's own connections have found.
     own: HashMap<Key, Own>,
     /// The offers that are being read; the receiver shows `true` when there is something to show.
@@ -67,7 +67,7 @@ struct Own {
     catalogue: Arc<Catalogue>,
 }
 
-impl Hub {
+impl GatewaySession {
     /// The offers of a server, as far as they are known. A first page begins to read them again where they may have
     /// changed, and waits for a short while where nobody has read them yet.
     pub(super) async fn offered(

@@ -77,7 +77,8 @@ async fn two_that_share_a_child_and_begin_at_once_are_known_after_a_crash_at_any
 /// Two calls of a session: their answers are let out of the child one after the other, and their client takes those
 /// that are there.
 struct Calls {
-    streams: Vec<Events>,
+    /// The streams that go on.
+    streams: Vec<Option<Events>>,
     /// The event up to which each stream was taken.
     last: Vec<Option<String>>,
     taken: Vec<Value>,
@@ -90,15 +91,19 @@ impl Calls {
             let answer: Response<BridgeBody> = client.start(&json!(number), "count", &json!({})).await;
             let mut events = Events::of(answer);
             last.push(events.next().await.expect("a first event").id);
-            streams.push(events);
+            streams.push(Some(events));
         }
         Self { streams, last, taken: Vec::new() }
     }
 
     /// Takes the messages that are there.
     fn take(&mut self) {
-        for (events, last) in self.streams.iter_mut().zip(&mut self.last) {
-            while let Some(Some(event)) = events.next().now_or_never() {
+        for (stream, last) in self.streams.iter_mut().zip(&mut self.last) {
+            while let Some(message) = stream.as_mut().and_then(|events| events.next().now_or_never()) {
+                let Some(event) = message else {
+                    *stream = None;
+                    break;
+                };
                 self.taken.push(serde_json::from_str::<Value>(&event.data).expect("JSON")["id"].take());
                 *last = event.id;
             }

@@ -13,7 +13,7 @@
 
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
-use super::place::{BASE, Place, UNKNOWN};
+use super::place::{BASE, UNKNOWN, VmmDir};
 
 /// The way in which the memory is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub(super) enum Saving {
 
 /// Prepares for the memory to be written to `target`, within the place. The monitor forgets which pages changed as soon
 /// as it is asked for them: until [`Saving::done`] the existing file does not count as known, also after a crash.
-pub(super) fn begin(place: &Place, target: &Path, memory_mib: u32) -> io::Result<Saving> {
+pub(super) fn begin(place: &VmmDir, target: &Path, memory_mib: u32) -> io::Result<Saving> {
     let base = place.file(BASE);
     let there = match fs::metadata(&base) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -52,7 +52,7 @@ pub(super) fn begin(place: &Place, target: &Path, memory_mib: u32) -> io::Result
 
 impl Saving {
     /// Notes that the memory is written. Later changes are to be added to the same file, if changes were written to it.
-    pub(super) fn done(self, place: &Place) -> io::Result<()> {
+    pub(super) fn done(self, place: &VmmDir) -> io::Result<()> {
         match self {
             Self::Full => Ok(()),
             Self::Changed => match fs::remove_file(place.file(UNKNOWN)) {

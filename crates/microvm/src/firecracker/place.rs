@@ -29,7 +29,7 @@ pub(super) const UNKNOWN: &str = "restored.unknown";
 
 /// The directory where a monitor works.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct VmmDir {
     dir: PathBuf,
     /// The directory to which the monitor's relative names refer.
     root: PathBuf,
@@ -37,9 +37,9 @@ pub(super) struct Place {
     user: Option<u32>,
 }
 
-// === impl Place ===
+// === impl VmmDir ===
 
-impl Place {
+impl VmmDir {
     /// Prepares a machine's directory, and its jail, for the monitor.
     pub(super) fn prepare(spec: &MachineSpec, version: &str, program: &Path, jailed: bool) -> io::Result<Self> {
         clear(&spec.dir)?;
@@ -137,7 +137,7 @@ pub(super) fn clear(dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     };
-    let place = Place::of(dir);
+    let place = VmmDir::of(dir);
     if let Some(jail) = place.root.strip_prefix(dir).ok().and_then(|inside| inside.components().next()) {
         jail::remove_control_groups(&String::from_utf8_lossy(&place.mark()));
         gone(fs::remove_dir_all(dir.join(jail)))?;

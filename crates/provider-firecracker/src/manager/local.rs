@@ -108,7 +108,7 @@ impl Manager for Local {
 
 impl From<SandboxError> for ManagerError {
     fn from(error: SandboxError) -> Self {
-        let message = emergent_firecracker_manager::chain(&error);
+        let message = emergent_provider::error_chain(&error);
         match error {
             SandboxError::NotFound(_) | SandboxError::SnapshotNotFound(_) => Self::NotFound(message),
             SandboxError::WrongState { .. } => Self::WrongState(message),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use emergent_provider::{ContainerKind, WorkspaceId};
-use emergent_store::{Admission, IdempotencyClaim, NewWorkspaceRow, StartClaim, StateWord, Store, WorkspaceState};
+use emergent_store::{Admission, IdempotencyClaim, NewWorkspaceRow, StartClaim, StateKind, Store, WorkspaceState};
 use tokio::task::JoinSet;
 
 use crate::support::TestStore;
@@ -44,7 +44,7 @@ async fn parallel_starts_on_two_servers_never_exceed_the_limit() {
     let mut stopped = Vec::new();
     for _ in 0..30 {
         let id = store.admitted(store.new_row()).await.id;
-        store.workspaces_record(id, &[StateWord::Creating], &WorkspaceState::Stopped).await.unwrap().unwrap();
+        store.workspaces_record(id, &[StateKind::Creating], &WorkspaceState::Stopped).await.unwrap().unwrap();
         stopped.push(id);
     }
     let starts = stopped.into_iter().enumerate().map(|(turn, id)| {
@@ -58,29 +58,29 @@ async fn parallel_starts_on_two_servers_never_exceed_the_limit() {
 #[tokio::test]
 async fn states_that_hold_no_place_leave_room() {
     let store = TestStore::open().await;
-    for state in StateWord::ALL {
+    for state in StateKind::ALL {
         let row = store.admitted(store.new_row()).await;
         let to = match state {
-            StateWord::Creating => WorkspaceState::Creating,
-            StateWord::Ready => WorkspaceState::Ready,
-            StateWord::Paused => WorkspaceState::Paused,
-            StateWord::Stopping => WorkspaceState::Stopping,
-            StateWord::Stopped | StateWord::Starting => WorkspaceState::Stopped,
-            StateWord::Destroying => WorkspaceState::Destroying,
-            StateWord::Destroyed => WorkspaceState::Destroyed,
-            StateWord::Error => {
+            StateKind::Creating => WorkspaceState::Creating,
+            StateKind::Ready => WorkspaceState::Ready,
+            StateKind::Paused => WorkspaceState::Paused,
+            StateKind::Stopping => WorkspaceState::Stopping,
+            StateKind::Stopped | StateKind::Starting => WorkspaceState::Stopped,
+            StateKind::Destroying => WorkspaceState::Destroying,
+            StateKind::Destroyed => WorkspaceState::Destroyed,
+            StateKind::Error => {
                 WorkspaceState::Error { reason: emergent_store::ErrorReason::Killed, message: String::new() }
             }
         };
-        store.workspaces_record(row.id, &StateWord::ALL, &to).await.unwrap().unwrap();
-        if state == StateWord::Starting {
+        store.workspaces_record(row.id, &StateKind::ALL, &to).await.unwrap().unwrap();
+        if state == StateKind::Starting {
             assert_eq!(store.claim_start(row.id, 1).await.unwrap(), StartClaim::Claimed);
         }
         let full = store.admit(store.new_row(), 1, None).await.unwrap() == Admission::Full;
-        assert_eq!(full, StateWord::COUNTED.contains(&state), "{state}");
-        store.workspaces_record(row.id, &StateWord::ALL, &WorkspaceState::Destroyed).await.unwrap();
+        assert_eq!(full, StateKind::COUNTED.contains(&state), "{state}");
+        store.workspaces_record(row.id, &StateKind::ALL, &WorkspaceState::Destroyed).await.unwrap();
         for other in store.workspaces_of(store.server_id()).await.unwrap() {
-            store.workspaces_record(other.id, &StateWord::ALL, &WorkspaceState::Destroyed).await.unwrap();
+            store.workspaces_record(other.id, &StateKind::ALL, &WorkspaceState::Destroyed).await.unwrap();
         }
     }
 }
@@ -101,14 +101,14 @@ async fn a_start_holds_a_place_until_the_next_state_is_recorded() {
     let store = TestStore::open().await;
     let row = store.admitted(store.new_row()).await;
     assert_eq!(store.claim_start(row.id, 5).await.unwrap(), StartClaim::Full, "it is not stopped");
-    store.workspaces_record(row.id, &[StateWord::Creating], &WorkspaceState::Stopped).await.unwrap().unwrap();
+    store.workspaces_record(row.id, &[StateKind::Creating], &WorkspaceState::Stopped).await.unwrap().unwrap();
     let other = store.admitted(store.new_row()).await;
     assert_eq!(store.claim_start(row.id, 1).await.unwrap(), StartClaim::Full);
-    store.workspaces_record(other.id, &[StateWord::Creating], &WorkspaceState::Destroyed).await.unwrap().unwrap();
+    store.workspaces_record(other.id, &[StateKind::Creating], &WorkspaceState::Destroyed).await.unwrap().unwrap();
     assert_eq!(store.claim_start(row.id, 1).await.unwrap(), StartClaim::Claimed);
     assert_eq!(store.claim_start(row.id, 1).await.unwrap(), StartClaim::Claimed, "its own place is no obstacle");
     assert_eq!(store.admit(store.new_row(), 1, None).await.unwrap(), Admission::Full);
-    let ready = store.workspaces_record(row.id, &[StateWord::Stopped], &WorkspaceState::Ready).await.unwrap().unwrap();
+    let ready = store.workspaces_record(row.id, &[StateKind::Stopped], &WorkspaceState::Ready).await.unwrap().unwrap();
     assert!(!ready.starting);
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 use emergent_store::{
     Changed, DestroyReason, IdleAction, IdlePolicy, NewSession, NewWorkspaceRow, PageRequest, ProjectId, SessionId,
-    StateWord, StoreError, WorkspaceChange, WorkspaceState,
+    StateKind, StoreError, WorkspaceChange, WorkspaceState,
 };
 
 use crate::support::TestStore;
@@ -27,7 +27,7 @@ async fn a_change_touches_what_it_names_and_nothing_else() {
         store.workspaces_change::<StoreError>(stranger, row.id, |_| unreachable!()).await.unwrap(),
         Changed::Gone
     );
-    store.workspaces_record(row.id, &StateWord::ALL, &WorkspaceState::Destroyed).await.unwrap();
+    store.workspaces_record(row.id, &StateKind::ALL, &WorkspaceState::Destroyed).await.unwrap();
     assert_eq!(
         store.workspaces_change::<StoreError>(row.project, row.id, |_| unreachable!()).await.unwrap(),
         Changed::Gone
@@ -49,7 +49,7 @@ async fn the_first_reason_of_a_destruction_stays() {
 async fn rest_is_nobodys_will_until_it_ends_or_somebody_wants_it() {
     let store = TestStore::open().await;
     let id = store.admitted(store.new_row()).await.id;
-    let record = async |state| store.workspaces_record(id, &StateWord::ALL, &state).await.unwrap().unwrap().idled;
+    let record = async |state| store.workspaces_record(id, &StateKind::ALL, &state).await.unwrap().unwrap().idled;
     store.workspaces_note_idled(id, true).await.unwrap();
     assert!(record(WorkspaceState::Stopping).await && record(WorkspaceState::Stopped).await);
     assert!(!record(WorkspaceState::Ready).await);
@@ -68,7 +68,7 @@ async fn what_was_destroyed_long_ago_is_forgotten_with_its_sessions_and_nothing_
         ids.push(id);
     }
     for id in &ids[..3] {
-        store.workspaces_record(*id, &StateWord::ALL, &WorkspaceState::Destroyed).await.unwrap();
+        store.workspaces_record(*id, &StateKind::ALL, &WorkspaceState::Destroyed).await.unwrap();
     }
     assert_eq!(store.workspaces_forget(Utc::now() - TimeDelta::days(1), 2).await.unwrap(), 0);
     let now = Utc::now() + TimeDelta::seconds(1);

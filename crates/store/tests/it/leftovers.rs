@@ -17,7 +17,7 @@ fn leftover(store: &TestStore, kind: LeftoverKind) -> LeftoverRow {
     LeftoverRow {
         id: Uuid::now_v7(),
         kind,
-        provider: ProviderKind::Gvisor,
+        provider: ProviderKind::Docker,
         maker: ServerId::generate(),
         server: store.server_id(),
         made_at: second(0),

@@ -1,7 +1,7 @@
 //! Lists, their filters and their pages.
 
 use emergent_provider::{ContainerKind, ProviderKind, WorkspaceId};
-use emergent_store::{ListFilter, PageRequest, ProjectId, StateWord, WorkspaceState};
+use emergent_store::{ListFilter, PageRequest, ProjectId, StateKind, WorkspaceState};
 
 use crate::support::TestStore;
 
@@ -54,7 +54,7 @@ async fn every_filter_narrows_the_list() {
     assert_eq!(all(&store, ListFilter::default()).await, [other, plain]);
     assert_eq!(all(&store, ListFilter { name: Some("two".into()), ..Default::default() }).await, [other]);
     assert_eq!(all(&store, ListFilter { kind: Some(ContainerKind::McpServer), ..Default::default() }).await, [other]);
-    assert_eq!(all(&store, ListFilter { provider: Some(ProviderKind::Gvisor), ..Default::default() }).await, [plain]);
+    assert_eq!(all(&store, ListFilter { provider: Some(ProviderKind::Docker), ..Default::default() }).await, [plain]);
     assert_eq!(all(&store, label("team", "red")).await, [plain]);
     assert_eq!(all(&store, label("a.b/c-d", "'; --")).await, [other]);
     for nothing in [("team", "green"), ("nobody", "red"), ("$", "red"), ("$.team", "red"), ("", ""), ("'\"", "x")] {
@@ -66,11 +66,11 @@ async fn every_filter_narrows_the_list() {
 async fn destroyed_ones_are_listed_only_when_asked_for() {
     let store = TestStore::open().await;
     let gone = store.admitted(store.new_row()).await.id;
-    store.workspaces_record(gone, &StateWord::ALL, &WorkspaceState::Destroyed).await.unwrap().unwrap();
+    store.workspaces_record(gone, &StateKind::ALL, &WorkspaceState::Destroyed).await.unwrap().unwrap();
     let here = store.admitted(store.new_row()).await.id;
     assert_eq!(all(&store, ListFilter::default()).await, [here]);
     assert_eq!(all(&store, ListFilter { include_destroyed: true, ..Default::default() }).await, [here, gone]);
-    assert_eq!(all(&store, ListFilter { states: vec![StateWord::Destroyed], ..Default::default() }).await, [gone]);
+    assert_eq!(all(&store, ListFilter { states: vec![StateKind::Destroyed], ..Default::default() }).await, [gone]);
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn active_workspaces_are_counted_by_provider() {
     let store = TestStore::open().await;
     store.admitted(store.new_row()).await;
     let stopped = store.admitted(store.new_row()).await.id;
-    store.workspaces_record(stopped, &StateWord::ALL, &WorkspaceState::Stopped).await.unwrap();
+    store.workspaces_record(stopped, &StateKind::ALL, &WorkspaceState::Stopped).await.unwrap();
     let active = store.workspaces_active(None).await.unwrap();
-    assert_eq!(active, [(ProviderKind::Gvisor, 1)]);
+    assert_eq!(active, [(ProviderKind::Docker, 1)]);
 }

@@ -2,7 +2,7 @@
 
 use emergent_provider::WorkspaceId;
 use emergent_store::{
-    Admission, Changed, NewWorkspaceRow, ProjectId, StateWord, StoreError, WorkspaceChange, WorkspaceState,
+    Admission, Changed, NewWorkspaceRow, ProjectId, StateKind, StoreError, WorkspaceChange, WorkspaceState,
 };
 
 use crate::support::TestStore;
@@ -28,7 +28,7 @@ async fn a_second_workspace_of_a_name_is_refused_until_the_first_is_gone() {
     assert_eq!(change(second.id).await, Changed::NameTaken(first.id));
     assert!(matches!(change(first.id).await, Changed::Row(_)), "its own name is no other's");
 
-    store.workspaces_record(first.id, &StateWord::ALL, &WorkspaceState::Destroyed).await.unwrap();
+    store.workspaces_record(first.id, &StateKind::ALL, &WorkspaceState::Destroyed).await.unwrap();
     assert!(matches!(change(second.id).await, Changed::Row(_)));
     assert_eq!(store.workspace_named(second.project, "first").await.unwrap(), Some(second.id));
 }

@@ -3,7 +3,7 @@
 use emergent_provider::{ContainerKind, Taken};
 use emergent_store::{
     Admission, ErrorReason, ForkAdmission, McpChangeReach, McpServerAdmission, McpServerChange, McpServerRow, Measure,
-    NewWorkspaceRow, Quota, QuotaReached, QuotaUse, SnapshotAdmission, StartClaim, StateWord, WorkspaceState,
+    NewWorkspaceRow, Quota, QuotaReached, QuotaUse, SnapshotAdmission, StartClaim, StateKind, WorkspaceState,
 };
 
 use super::servers::another_server;
@@ -86,7 +86,7 @@ async fn a_quota_of_zeros_lets_nothing_in() {
     let between = store.new_snapshot(true);
     let refused = store.admit_forks(between.clone(), store.copies(&between, 1), 100, None).await.unwrap();
     assert!(matches!(refused, ForkAdmission::OverQuota(_)), "{refused:?}");
-    store.workspaces_record(source.id, &StateWord::ALL, &WorkspaceState::Stopped).await.unwrap();
+    store.workspaces_record(source.id, &StateKind::ALL, &WorkspaceState::Stopped).await.unwrap();
     let refused = store.claim_start(source.id, 100).await.unwrap();
     assert!(matches!(refused, StartClaim::OverQuota(_)), "{refused:?}");
 }
@@ -172,7 +172,7 @@ async fn a_hosted_server_grows_only_as_far_as_the_quota_goes() {
 async fn a_stopped_workspace_gives_its_share_back_and_needs_it_to_start() {
     let store = with_quota(Quota { max_active: Some(1), max_total: Some(2), ..Quota::default() }).await;
     let first = store.admitted(store.new_row()).await;
-    store.workspaces_record(first.id, &StateWord::ALL, &WorkspaceState::Stopped).await.unwrap();
+    store.workspaces_record(first.id, &StateKind::ALL, &WorkspaceState::Stopped).await.unwrap();
     let second = store.admitted(store.new_row()).await;
     let refused = store.claim_start(first.id, 10).await.unwrap();
     assert_eq!(refused, StartClaim::OverQuota(reached(Measure::Active, 1, 1, 1)));
@@ -191,7 +191,7 @@ async fn a_stopped_workspace_gives_its_share_back_and_needs_it_to_start() {
     };
     assert_eq!(used, expected, "the disk of one that is stopped is still taken");
     let failed = WorkspaceState::Error { reason: ErrorReason::Killed, message: String::new() };
-    store.workspaces_record(second.id, &StateWord::ALL, &failed).await.unwrap();
+    store.workspaces_record(second.id, &StateKind::ALL, &failed).await.unwrap();
     assert_eq!(store.claim_start(first.id, 10).await.unwrap(), StartClaim::Claimed);
     let (_, used) = store.projects_quota(store.default_project()).await.unwrap();
     assert_eq!(used.active, 1, "one that is being started counts");

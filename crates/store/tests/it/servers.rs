@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use emergent_provider::{ProviderKind, ServerId};
 use emergent_store::{
-    McpServerAdmission, McpServerState, OpenError, Renewal, ServerIdentity, StateWord, Store, WorkspaceState,
+    McpServerAdmission, McpServerState, OpenError, Renewal, ServerIdentity, StateKind, Store, WorkspaceState,
 };
 use tokio::task::JoinSet;
 
 use crate::support::{TestStore, new_mcp_server};
 
-const PROVIDERS: [ProviderKind; 1] = [ProviderKind::Gvisor];
+const PROVIDERS: [ProviderKind; 1] = [ProviderKind::Docker];
 
 pub(crate) async fn another_server(store: &TestStore) -> Store {
     let identity = ServerIdentity { name: Some("other".into()), ..held_by("other") };
@@ -33,7 +33,7 @@ async fn let_lapse(store: &TestStore, server: ServerId) {
 #[tokio::test]
 async fn a_lease_is_renewed_with_the_engines_of_its_server() {
     let store = TestStore::open().await;
-    let engines = BTreeMap::from([(ProviderKind::Gvisor, "engine".to_owned())]);
+    let engines = BTreeMap::from([(ProviderKind::Docker, "engine".to_owned())]);
     let Renewal::Renewed(row) = store.servers_renew(&engines).await.unwrap() else { panic!("not renewed") };
     assert_eq!((row.id, row.alive, row.draining), (store.server_id(), true, false));
     assert_eq!(row.engines, engines);
@@ -71,7 +71,7 @@ async fn the_workspaces_of_a_server_whose_lease_ran_out_go_to_one_other() {
         ids.push(store.admitted(store.new_row()).await.id);
     }
     let gone = ids.pop().unwrap();
-    store.workspaces_record(gone, &StateWord::ALL, &WorkspaceState::Destroyed).await.unwrap().unwrap();
+    store.workspaces_record(gone, &StateKind::ALL, &WorkspaceState::Destroyed).await.unwrap().unwrap();
     let_lapse(&store, store.server_id()).await;
     let takes = (0..8).map(|turn| {
         let (heir, dead) = (heirs[turn % 2].clone(), store.server_id());
@@ -119,7 +119,7 @@ async fn a_server_that_comes_back_learns_of_its_loss_before_it_can_record_anythi
     let id = store.admitted(store.new_row()).await.id;
     let_lapse(&store, store.server_id()).await;
     other.servers_take_over(store.server_id(), &PROVIDERS).await.unwrap();
-    assert_eq!(store.workspaces_record(id, &StateWord::ALL, &WorkspaceState::Destroying).await.unwrap(), None);
+    assert_eq!(store.workspaces_record(id, &StateKind::ALL, &WorkspaceState::Destroying).await.unwrap(), None);
     assert!(matches!(store.servers_renew(&BTreeMap::new()).await.unwrap(), Renewal::ClaimedAnew(_)));
     assert!(matches!(store.servers_renew(&BTreeMap::new()).await.unwrap(), Renewal::Renewed(_)));
     assert_eq!(store.workspaces_of(store.server_id()).await.unwrap(), []);

@@ -3,7 +3,7 @@
 use emergent_provider::{SnapshotId, Taken};
 use emergent_store::{
     ForkAdmission, IdempotencyClaim, MadeFrom, NewSnapshotRow, NewWorkspaceRow, PageRequest, ProjectId,
-    SnapshotAdmission, SnapshotFilter, SnapshotRow, SnapshotState, SnapshotStateWord,
+    SnapshotAdmission, SnapshotFilter, SnapshotRow, SnapshotState, SnapshotStateKind,
 };
 
 use crate::support::TestStore;
@@ -84,7 +84,7 @@ async fn lists_are_newest_first_without_those_of_forks() {
     for (filter, found) in [
         (SnapshotFilter { label: Some(("team".to_owned(), "red".to_owned())), ..Default::default() }, 3),
         (SnapshotFilter { label: Some(("team".to_owned(), "blue".to_owned())), ..Default::default() }, 0),
-        (SnapshotFilter { state: Some(SnapshotStateWord::Ready), ..Default::default() }, 0),
+        (SnapshotFilter { state: Some(SnapshotStateKind::Ready), ..Default::default() }, 0),
         (SnapshotFilter { name: Some("before".to_owned()), ..Default::default() }, 3),
     ] {
         let page = store.snapshots_list(project, &filter, PageRequest::default()).await.unwrap();

@@ -84,7 +84,7 @@ impl TestStore {
             name: None,
             labels: BTreeMap::from([("team".to_owned(), "red".to_owned())]),
             kind: ContainerKind::AgentWorkspace,
-            provider: ProviderKind::Gvisor,
+            provider: ProviderKind::Docker,
             provider_requested: None,
             passed_over: Vec::new(),
             warm: None,

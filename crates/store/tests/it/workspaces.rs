@@ -2,7 +2,7 @@
 
 use chrono::{TimeDelta, Utc};
 use emergent_provider::{Isolation, ServerId, WorkspaceId};
-use emergent_store::{ErrorReason, ListFilter, MadeSandbox, PageRequest, ProjectId, StateWord, WorkspaceState};
+use emergent_store::{ErrorReason, ListFilter, MadeSandbox, PageRequest, ProjectId, StateKind, WorkspaceState};
 
 use crate::support::TestStore;
 
@@ -27,14 +27,14 @@ async fn a_row_comes_back_as_it_was_recorded() {
 async fn a_state_is_recorded_only_from_the_states_it_may_follow() {
     let store = TestStore::open().await;
     let id = store.admitted(store.new_row()).await.id;
-    let stopped = store.workspaces_record(id, &[StateWord::Stopping], &WorkspaceState::Stopped).await.unwrap();
+    let stopped = store.workspaces_record(id, &[StateKind::Stopping], &WorkspaceState::Stopped).await.unwrap();
     assert_eq!(stopped, None);
     assert_eq!(store.workspaces_find(id).await.unwrap().unwrap().state, WorkspaceState::Creating);
 
     let error = WorkspaceState::Error { reason: ErrorReason::Oom, message: "out of memory".into() };
-    let failed = store.workspaces_record(id, &[StateWord::Creating], &error).await.unwrap().unwrap();
+    let failed = store.workspaces_record(id, &[StateKind::Creating], &error).await.unwrap().unwrap();
     assert_eq!(failed.state, error);
-    let ready = store.workspaces_record(id, &[StateWord::Error], &WorkspaceState::Ready).await.unwrap().unwrap();
+    let ready = store.workspaces_record(id, &[StateKind::Error], &WorkspaceState::Ready).await.unwrap().unwrap();
     assert_eq!(ready.state, WorkspaceState::Ready);
     assert!(ready.ready_at.is_some());
 }
@@ -43,9 +43,9 @@ async fn a_state_is_recorded_only_from_the_states_it_may_follow() {
 async fn ready_at_is_the_first_time() {
     let store = TestStore::open().await;
     let id = store.admitted(store.new_row()).await.id;
-    let first = store.workspaces_record(id, &StateWord::ALL, &WorkspaceState::Ready).await.unwrap().unwrap();
-    store.workspaces_record(id, &StateWord::ALL, &WorkspaceState::Paused).await.unwrap().unwrap();
-    let again = store.workspaces_record(id, &StateWord::ALL, &WorkspaceState::Ready).await.unwrap().unwrap();
+    let first = store.workspaces_record(id, &StateKind::ALL, &WorkspaceState::Ready).await.unwrap().unwrap();
+    store.workspaces_record(id, &StateKind::ALL, &WorkspaceState::Paused).await.unwrap().unwrap();
+    let again = store.workspaces_record(id, &StateKind::ALL, &WorkspaceState::Ready).await.unwrap().unwrap();
     assert_eq!(first.ready_at, again.ready_at);
 }
 
@@ -53,7 +53,7 @@ async fn ready_at_is_the_first_time() {
 async fn a_destroyed_row_forgets_its_environment_and_is_no_longer_driven() {
     let store = TestStore::open().await;
     let id = store.admitted(store.new_row()).await.id;
-    let row = store.workspaces_record(id, &StateWord::ALL, &WorkspaceState::Destroyed).await.unwrap().unwrap();
+    let row = store.workspaces_record(id, &StateKind::ALL, &WorkspaceState::Destroyed).await.unwrap().unwrap();
     assert!(row.environment_keys.is_empty() && row.destroyed_at.is_some());
     assert_eq!(store.workspaces_of(store.server_id()).await.unwrap(), []);
 }
@@ -89,7 +89,7 @@ async fn a_text_with_any_character_is_kept_or_found_by_every_database() {
     let store = TestStore::open().await;
     let id = store.admitted(store.new_row()).await.id;
     let error = WorkspaceState::Error { reason: ErrorReason::Killed, message: "a\0b\u{1}\u{1F600}".into() };
-    let failed = store.workspaces_record(id, &StateWord::ALL, &error).await.unwrap().unwrap();
+    let failed = store.workspaces_record(id, &StateKind::ALL, &error).await.unwrap().unwrap();
     let WorkspaceState::Error { message, .. } = failed.state else { panic!("{:?}", failed.state) };
     assert_eq!(message, "a\u{fffd}b\u{1}\u{1F600}");
     let filters = [

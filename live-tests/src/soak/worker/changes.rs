@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::{Asked, Worker};
-use crate::soak::{answer::Answer, files::Content, phase::Op, workspace::Known};
+use crate::soak::{answer::Answer, files::Content, phase::Op, workspace::KnownWorkspace};
 
 /// The header that names a call.
 const CALL: &str = "Emergent-Call";
@@ -35,7 +35,7 @@ impl Worker {
     /// Changes the file at a path; returns the result of a change that has happened.
     pub(super) async fn change(
         &mut self,
-        known: &mut Known,
+        known: &mut KnownWorkspace,
         name: &str,
         request: RequestBuilder,
         (path, content): (&str, Content),
@@ -79,7 +79,7 @@ impl Worker {
     /// Sends a change under a name, and judges its answer. Channels may be cut meanwhile.
     pub(super) async fn ask_under_name(
         &mut self,
-        known: &mut Known,
+        known: &mut KnownWorkspace,
         name: &str,
         request: RequestBuilder,
         call: &str,
@@ -97,7 +97,7 @@ impl Worker {
     }
 
     /// Asks for the outcome of a change whose answer was lost, until that is known.
-    async fn outcome_of(&mut self, known: &mut Known, name: &str, call: &str, sent: Instant) -> Outcome {
+    async fn outcome_of(&mut self, known: &mut KnownWorkspace, name: &str, call: &str, sent: Instant) -> Outcome {
         let deadline = Instant::now() + GOES_ON;
         loop {
             // A guest that would have to be started first knows nothing of it.
@@ -125,7 +125,13 @@ impl Worker {
     }
 
     /// Compares the outcome that is kept under a change's name with the answer that came.
-    async fn compare_outcome(&mut self, known: &mut Known, name: &str, (call, sent): (&str, Instant), result: &Value) {
+    async fn compare_outcome(
+        &mut self,
+        known: &mut KnownWorkspace,
+        name: &str,
+        (call, sent): (&str, Instant),
+        result: &Value,
+    ) {
         let Some(outcome) = self.ask_outcome(known, call).await else { return };
         let is_same = outcome["state"] == "done" && outcome["answer"] == *result;
         // A guest that was started since knows nothing of it.
@@ -136,7 +142,7 @@ impl Worker {
     }
 
     /// Asks for the outcome of a call; `None` where there is no answer to that.
-    pub(super) async fn ask_outcome(&mut self, known: &mut Known, call: &str) -> Option<Value> {
+    pub(super) async fn ask_outcome(&mut self, known: &mut KnownWorkspace, call: &str) -> Option<Value> {
         let request = self.request(Method::GET, known, &format!("/calls/{call}"));
         match self.ask(known, Op::Call, "outcome", request).await {
             Asked::Done(answer) if answer.is_success() => Some(answer.json()),

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::Worker;
-use crate::soak::{answer::Answer, phase::Phase, workspace::Known};
+use crate::soak::{answer::Answer, phase::Phase, workspace::KnownWorkspace};
 
 /// The time that a workspace may take to come to rest that is to do so after two seconds.
 const RESTS: Duration = Duration::from_secs(90);
@@ -18,7 +18,7 @@ const RESTS: Duration = Duration::from_secs(90);
 impl Worker {
     /// Leaves a workspace alone until it comes to rest. Half the time a call then wakes it; otherwise the next step
     /// finds it at rest.
-    pub(super) async fn await_rest(&mut self, known: &mut Known) {
+    pub(super) async fn await_rest(&mut self, known: &mut KnownWorkspace) {
         let began = Instant::now();
         let mut deadline = began + RESTS;
         loop {

@@ -15,7 +15,7 @@ use crate::{
         ground::LIMIT,
         phase::{Circumstances, Op, Phase, Phases},
         snapshot::{Kept, Use},
-        workspace::{Contents, Known},
+        workspace::{Contents, KnownWorkspace},
     },
 };
 
@@ -171,7 +171,7 @@ impl Worker {
 
     /// Takes over a workspace, which is looked at first if its phase is open.
     pub(super) async fn take_on(&mut self, id: String, phases: Phases, look: bool, new: &New) {
-        let mut known = Known::new(id, self.server, phases, new.contents.clone());
+        let mut known = KnownWorkspace::new(id, self.server, phases, new.contents.clone());
         (known.expires, known.rests) = (new.expires, new.rests);
         self.note_census(&known);
         if look {
@@ -206,7 +206,7 @@ impl Worker {
     }
 
     /// Looks at a workspace.
-    pub(super) async fn look(&mut self, known: &mut Known) {
+    pub(super) async fn look(&mut self, known: &mut KnownWorkspace) {
         let from = Instant::now();
         let answer = Answer::to(self.request(Method::GET, known, "")).await;
         let around = self.circumstances(known, from);
@@ -221,7 +221,7 @@ impl Worker {
     }
 
     /// Looks at a workspace that should be gone by now.
-    pub(super) async fn look_if_overdue(&mut self, known: &mut Known) {
+    pub(super) async fn look_if_overdue(&mut self, known: &mut KnownWorkspace) {
         self.settle(known).await;
         let calm = self.ground.weather.since(self.server, known.expires.unwrap_or(known.looked)).is_empty();
         if calm && !known.phases.is(Phase::Destroyed) {
@@ -231,7 +231,7 @@ impl Worker {
     }
 
     /// Lists all workspaces, and finds this one among them.
-    pub(super) async fn list(&mut self, known: &mut Known) {
+    pub(super) async fn list(&mut self, known: &mut KnownWorkspace) {
         let from = Instant::now();
         let answer = Answer::to(self.subject().api.request(Method::GET, &format!("{WORKSPACES}?limit=200"))).await;
         let around = self.circumstances(known, from);
@@ -251,27 +251,27 @@ impl Worker {
     }
 
     /// Calls a workspace that should take no call, or start again first.
-    pub(super) async fn call_in_vain(&mut self, known: &mut Known) {
+    pub(super) async fn call_in_vain(&mut self, known: &mut KnownWorkspace) {
         self.call(known, "bash", json!({ "command": "true" })).await;
     }
 
-    pub(super) async fn resume(&mut self, known: &mut Known) {
+    pub(super) async fn resume(&mut self, known: &mut KnownWorkspace) {
         let request = self.post(known, "/resume", &json!({}));
         self.ask(known, Op::Resume, "resume", request).await;
     }
 
-    pub(super) async fn stop(&mut self, known: &mut Known) {
+    pub(super) async fn stop(&mut self, known: &mut KnownWorkspace) {
         let request = self.post(known, "/stop", &json!({}));
         self.ask(known, Op::Stop, "stop", request).await;
     }
 
-    pub(super) async fn pause(&mut self, known: &mut Known) {
+    pub(super) async fn pause(&mut self, known: &mut KnownWorkspace) {
         let request = self.post(known, "/pause", &json!({}));
         self.ask(known, Op::Pause, "pause", request).await;
     }
 
     /// Destroys a workspace; the engine must then have nothing of it any more.
-    pub(super) async fn destroy(&mut self, known: &mut Known) {
+    pub(super) async fn destroy(&mut self, known: &mut KnownWorkspace) {
         let from = Instant::now();
         let request = self.request(Method::DELETE, known, "");
         let Asked::Done(_) = self.ask(known, Op::Destroy, "destroy", request).await else { return };

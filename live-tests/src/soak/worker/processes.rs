@@ -14,7 +14,7 @@ use crate::soak::{
     answer::Answer,
     fault::Fault,
     phase::Op,
-    workspace::{Known, Process},
+    workspace::{KnownWorkspace, Process},
 };
 
 /// The longest time that a reader stays.
@@ -25,7 +25,7 @@ const MOST: usize = 3;
 // === impl Worker ===
 
 impl Worker {
-    pub(super) async fn start(&mut self, known: &mut Known) {
+    pub(super) async fn start(&mut self, known: &mut KnownWorkspace) {
         if known.processes.len() >= MOST {
             return self.finish(known).await;
         }
@@ -47,19 +47,19 @@ impl Worker {
         }
     }
 
-    fn process_refused(&self, known: &Known, name: &str, answer: &Answer) {
+    fn process_refused(&self, known: &KnownWorkspace, name: &str, answer: &Answer) {
         let stormy = !self.ground.weather.since(self.server, known.looked - Duration::from_secs(10)).is_empty();
         if !stormy {
             self.finding(known, name, &format!("it should succeed; got {}", answer.shown()));
         }
     }
 
-    fn some_process(&mut self, known: &Known) -> usize {
+    fn some_process(&mut self, known: &KnownWorkspace) -> usize {
         self.random.random_range(0..known.processes.len().max(1))
     }
 
     /// Follows output from where the last reader left, and goes away in the middle.
-    pub(super) async fn follow(&mut self, known: &mut Known) {
+    pub(super) async fn follow(&mut self, known: &mut KnownWorkspace) {
         let index = self.some_process(known);
         let Some(process) = known.processes.get(index).cloned() else { return };
         let enough = process.read + self.random.random_range(1..8_000);
@@ -99,7 +99,7 @@ impl Worker {
         }
     }
 
-    async fn no_output(&mut self, known: &mut Known, index: usize, from: Instant, answer: Answer) {
+    async fn no_output(&mut self, known: &mut KnownWorkspace, index: usize, from: Instant, answer: Answer) {
         if let Asked::Done(answer) = self.judge(known, Op::Call, "follow", from, answer).await {
             self.forget_unknown(known, index, &answer);
         }
@@ -107,7 +107,7 @@ impl Worker {
 
     /// Drops a process that the guest does not know. That is a finding, unless the process's start was in doubt, or a
     /// fault that was at work meanwhile has made the guest forget it.
-    fn forget_unknown(&self, known: &mut Known, index: usize, answer: &Answer) {
+    fn forget_unknown(&self, known: &mut KnownWorkspace, index: usize, answer: &Answer) {
         if index >= known.processes.len() {
             return;
         }
@@ -117,7 +117,7 @@ impl Worker {
         }
     }
 
-    fn compare_output(&self, known: &mut Known, index: usize, got: &[u8]) {
+    fn compare_output(&self, known: &mut KnownWorkspace, index: usize, got: &[u8]) {
         let Some(process) = known.processes.get_mut(index) else { return };
         let expected = process.output_from(process.read);
         if expected.get(..got.len()) == Some(got) {
@@ -139,7 +139,7 @@ impl Worker {
     }
 
     /// Waits for a process's end, and reads the rest of its output.
-    pub(super) async fn finish(&mut self, known: &mut Known) {
+    pub(super) async fn finish(&mut self, known: &mut KnownWorkspace) {
         let index = self.some_process(known);
         let Some(id) = known.processes.get(index).map(|process| process.id.clone()) else { return };
         let request = self.request(Method::GET, known, &format!("/processes/{id}/wait?wait_seconds=15"));
@@ -172,7 +172,7 @@ impl Worker {
         known.processes.retain(|other| other.id != id);
     }
 
-    pub(super) async fn cancel(&mut self, known: &mut Known) {
+    pub(super) async fn cancel(&mut self, known: &mut KnownWorkspace) {
         let index = self.some_process(known);
         let Some(process) = known.processes.get(index).cloned() else { return };
         let request = self.post(known, &format!("/processes/{}/cancel", process.id), &json!({}));

@@ -11,14 +11,14 @@ use crate::soak::{
     fault::Fault,
     ground::LIMIT,
     phase::{Circumstances, Phase},
-    workspace::Known,
+    workspace::KnownWorkspace,
 };
 
 // === impl Worker ===
 
 impl Worker {
     /// Returns the circumstances that may explain an answer to a request sent at `from`; notes their effect in `known`.
-    pub(super) fn circumstances(&self, known: &mut Known, from: Instant) -> Circumstances {
+    pub(super) fn circumstances(&self, known: &mut KnownWorkspace, from: Instant) -> Circumstances {
         let mut faults = self.ground.weather.since(self.server, from);
         if self.ground.weather.since(self.server, known.looked).contains(&Fault::EngineKilled) {
             known.phases.engine_died();
@@ -50,7 +50,7 @@ impl Worker {
 
     /// Whether the engine says that it cannot start the container, since the engine was killed during an earlier start.
     /// Docker 20.10 leaves a task behind then and stumbles over it ever after; no client of the engine can mend that.
-    pub(super) fn is_wedged(&self, known: &mut Known, answer: &Answer) -> bool {
+    pub(super) fn is_wedged(&self, known: &mut KnownWorkspace, answer: &Answer) -> bool {
         let killed = self.ground.weather.since(self.server, known.made).contains(&Fault::EngineKilled);
         // The standard runtime's words, and gVisor's.
         let words = [": already exists", ": id already in use"];
@@ -66,7 +66,7 @@ impl Worker {
     }
 
     /// Looks until the workspace is in a phase that stays, and compares that with the possible phases.
-    pub(super) async fn settle(&mut self, known: &mut Known) {
+    pub(super) async fn settle(&mut self, known: &mut KnownWorkspace) {
         let from = Instant::now();
         let mut last = String::new();
         let mut deadline = from + SETTLES;
@@ -97,7 +97,7 @@ impl Worker {
     }
 
     /// Takes note of the phase that a look showed.
-    pub(super) fn take_in(&self, known: &mut Known, phase: Phase, answer: &Answer, from: Instant) {
+    pub(super) fn take_in(&self, known: &mut KnownWorkspace, phase: Phase, answer: &Answer, from: Instant) {
         self.circumstances(known, from);
         let before = known.phases.to_string();
         if phase == Phase::Broken {

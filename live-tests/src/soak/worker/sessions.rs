@@ -8,21 +8,21 @@ use uuid::Uuid;
 use super::{Asked, Worker};
 use crate::soak::{
     phase::Op,
-    workspace::{Holder, Known},
+    workspace::{Holder, KnownWorkspace},
 };
 
 // === impl Worker ===
 
 impl Worker {
     /// Attaches a session to a workspace, which makes the workspace ready.
-    pub(super) async fn attach(&mut self, known: &mut Known) {
+    pub(super) async fn attach(&mut self, known: &mut KnownWorkspace) {
         // Whoever is not sure whether an earlier attachment has come about takes it over.
         let take_over = known.holder == Holder::Doubtful;
         self.attach_as(known, "attach", take_over).await;
     }
 
     /// Takes a workspace over from its own session, which is then refused.
-    pub(super) async fn take_over(&mut self, known: &mut Known) {
+    pub(super) async fn take_over(&mut self, known: &mut KnownWorkspace) {
         let before = known.session();
         self.attach_as(known, "take over", true).await;
         if let Some(before) = before.filter(|before| known.session().is_some_and(|now| now != *before)) {
@@ -30,7 +30,7 @@ impl Worker {
         }
     }
 
-    async fn attach_as(&mut self, known: &mut Known, name: &str, take_over: bool) {
+    async fn attach_as(&mut self, known: &mut KnownWorkspace, name: &str, take_over: bool) {
         let session = self.some_session();
         let body = json!({ "holder": holder(session), "session_id": session, "take_over": take_over });
         let request = self.post(known, "/attach", &body);
@@ -49,7 +49,7 @@ impl Worker {
     }
 
     /// Attaches and calls for others, who must be given the name of the holder.
-    pub(super) async fn contend(&mut self, known: &mut Known) {
+    pub(super) async fn contend(&mut self, known: &mut KnownWorkspace) {
         let (Some(held_by), stranger) = (known.session(), self.some_session()) else { return };
         let body = json!({ "holder": holder(stranger), "session_id": stranger });
         let request = self.post(known, "/attach", &body);
@@ -66,7 +66,7 @@ impl Worker {
     }
 
     /// Calls for a session that does not hold the workspace.
-    async fn call_for(&mut self, known: &mut Known, session: Uuid, refusal: &str) {
+    async fn call_for(&mut self, known: &mut KnownWorkspace, session: Uuid, refusal: &str) {
         let request = self.request_for(Some(session), Method::POST, known, "/bash").json(&json!({ "command": "true" }));
         if let Asked::Done(answer) = self.ask(known, Op::Contend, "call in vain", request).await
             && answer.problem() != Some(refusal)
@@ -77,7 +77,7 @@ impl Worker {
     }
 
     /// Detaches a session, which is then refused.
-    pub(super) async fn detach(&mut self, known: &mut Known) {
+    pub(super) async fn detach(&mut self, known: &mut KnownWorkspace) {
         let Some(session) = known.session() else { return };
         let request = self.post(known, "/detach", &json!({ "session_id": session }));
         match self.ask(known, Op::Aside, "detach", request).await {

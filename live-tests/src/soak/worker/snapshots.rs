@@ -15,7 +15,7 @@ use crate::{
         phase::{Fit, Op, Phase, Phases},
         possible::Outcome,
         snapshot::{Kept, State, States, Use},
-        workspace::Known,
+        workspace::KnownWorkspace,
     },
 };
 
@@ -26,7 +26,7 @@ const COPIES: u64 = 2;
 
 impl Worker {
     /// Takes a snapshot of a workspace.
-    pub(super) async fn take_snapshot(&mut self, known: &mut Known) {
+    pub(super) async fn take_snapshot(&mut self, known: &mut KnownWorkspace) {
         if self.kept.len() >= MOST_KEPT {
             return;
         }
@@ -173,7 +173,7 @@ impl Worker {
     }
 
     /// Makes copies of a workspace.
-    pub(super) async fn fork(&mut self, known: &mut Known) {
+    pub(super) async fn fork(&mut self, known: &mut KnownWorkspace) {
         let count = self.random.random_range(1..=COPIES);
         // It is not among those that are owned just now.
         if self.owned.len() + usize::try_from(count).unwrap_or(MOST) >= MOST {

@@ -19,7 +19,7 @@ use crate::{
         fault::Fault,
         footprint::processes,
         phase::{Op, Phase, Phases},
-        workspace::Known,
+        workspace::KnownWorkspace,
     },
 };
 
@@ -31,29 +31,29 @@ const LINGERS: Duration = Duration::from_secs(15);
 // === impl Worker ===
 
 impl Worker {
-    pub(super) async fn strike_kill(&mut self, known: &mut Known) {
+    pub(super) async fn strike_kill(&mut self, known: &mut KnownWorkspace) {
         let engine = self.ground.engine.clone();
         self.strike(known, Fault::ContainerKilled, Phase::Broken, engine.kill(&known.id.clone())).await;
     }
 
-    pub(super) async fn strike_remove(&mut self, known: &mut Known) {
+    pub(super) async fn strike_remove(&mut self, known: &mut KnownWorkspace) {
         let engine = self.ground.engine.clone();
         self.strike(known, Fault::ContainerRemoved, Phase::Lost, engine.remove(&known.id.clone())).await;
     }
 
     /// Kills the process through which the engine watches over the container. Docker then ends the container itself.
-    pub(super) async fn strike_shim(&mut self, known: &mut Known) {
+    pub(super) async fn strike_shim(&mut self, known: &mut KnownWorkspace) {
         let (engine, id) = (self.ground.engine.clone(), known.id.clone());
         let kill = async move { kill_shim(&engine, &id).await };
         self.strike(known, Fault::ShimKilled, Phase::Broken, kill).await;
     }
 
-    pub(super) async fn strike_pause(&mut self, known: &mut Known) {
+    pub(super) async fn strike_pause(&mut self, known: &mut KnownWorkspace) {
         let engine = self.ground.engine.clone();
         self.strike(known, Fault::PausedBehind, Phase::Paused, engine.pause(&known.id.clone())).await;
     }
 
-    pub(super) async fn strike_unpause(&mut self, known: &mut Known) {
+    pub(super) async fn strike_unpause(&mut self, known: &mut KnownWorkspace) {
         let engine = self.ground.engine.clone();
         self.strike(known, Fault::UnpausedBehind, Phase::Ready, engine.unpause(&known.id.clone())).await;
     }
@@ -61,7 +61,7 @@ impl Worker {
     /// Does something to the container. Then either a call meets the change, or the server must show it by itself.
     async fn strike(
         &mut self,
-        known: &mut Known,
+        known: &mut KnownWorkspace,
         fault: Fault,
         becomes: Phase,
         act: impl Future<Output = anyhow::Result<()>>,
@@ -98,7 +98,7 @@ impl Worker {
     }
 
     /// Waits until no fault that strikes everyone is at work.
-    async fn await_calm(&mut self, known: &mut Known) {
+    async fn await_calm(&mut self, known: &mut KnownWorkspace) {
         while !self.ground.weather.since(self.server, Instant::now()).is_empty() {
             sleep(Duration::from_millis(100)).await;
         }
@@ -111,7 +111,7 @@ impl Worker {
     }
 
     /// Waits until the server shows the change that was made behind its back.
-    async fn await_phase(&mut self, known: &mut Known, becomes: Phase, began: Instant) {
+    async fn await_phase(&mut self, known: &mut KnownWorkspace, becomes: Phase, began: Instant) {
         let mut deadline = Instant::now() + NOTICED;
         loop {
             let asked = Instant::now();
@@ -143,7 +143,7 @@ impl Worker {
     }
 
     /// Asks for more memory than the workspace may have. Under runc the process ends, under gVisor the whole sandbox.
-    pub(super) async fn strike_memory(&mut self, known: &mut Known) {
+    pub(super) async fn strike_memory(&mut self, known: &mut KnownWorkspace) {
         let began = Instant::now();
         known.lingers = Some((Fault::OutOfMemory, began + LINGERS));
         self.ground.report.struck(Fault::OutOfMemory);
@@ -165,7 +165,7 @@ impl Worker {
     }
 
     /// Breaks an upload off; the file must stay as it was.
-    pub(super) async fn strike_upload(&mut self, known: &mut Known) {
+    pub(super) async fn strike_upload(&mut self, known: &mut KnownWorkspace) {
         let Some(path) = known.contents.files.paths().next().map(str::to_owned) else { return };
         let from = Instant::now();
         let piece = Ok(Bytes::from(vec![b'x'; 100_000]));

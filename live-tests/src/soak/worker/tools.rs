@@ -13,7 +13,7 @@ use crate::soak::{
     answer::Answer,
     files::{File, sum},
     phase::Op,
-    workspace::{Commits, DoubtfulCommit, Known},
+    workspace::{Commits, DoubtfulCommit, KnownWorkspace},
 };
 
 /// The folder of most of a worker's files.
@@ -33,25 +33,25 @@ impl Worker {
     }
 
     /// A text whose first line occurs in no other text.
-    fn some_text(&mut self, known: &mut Known) -> String {
+    fn some_text(&mut self, known: &mut KnownWorkspace) -> String {
         let first = known.fresh("line");
         let rest = self.random.random_range(0..60);
         let lines = (0..rest).map(|_| format!("{:016x}\n", self.random.random::<u64>()));
         [format!("{first}\n")].into_iter().chain(lines).collect()
     }
 
-    fn some_certain_text(&mut self, known: &Known) -> Option<(String, String)> {
+    fn some_certain_text(&mut self, known: &KnownWorkspace) -> Option<(String, String)> {
         let texts: Vec<_> = known.contents.files.certain_texts().collect();
         let index = self.random.random_range(0..texts.len().max(1));
         texts.get(index).map(|(path, text)| ((*path).to_owned(), (*text).to_owned()))
     }
 
-    pub(super) async fn write(&mut self, known: &mut Known) {
+    pub(super) async fn write(&mut self, known: &mut KnownWorkspace) {
         let (path, content) = (self.some_path(), self.some_text(known));
         self.write_at(known, &path, content).await;
     }
 
-    async fn write_at(&mut self, known: &mut Known, path: &str, content: String) {
+    async fn write_at(&mut self, known: &mut KnownWorkspace, path: &str, content: String) {
         let file = Some(File::text(content.clone()));
         let request = self.post(known, "/write", &json!({ "file_path": path, "content": content }));
         let Some(result) = self.change(known, "write", request, (path, file)).await else { return };
@@ -62,20 +62,20 @@ impl Worker {
     }
 
     /// Reports a guest's refusal, unless a full disk explains it; nothing has changed then.
-    pub(super) fn refused_by_guest(&self, known: &Known, name: &str, answer: &Answer) {
+    pub(super) fn refused_by_guest(&self, known: &KnownWorkspace, name: &str, answer: &Answer) {
         let explained = self.ground.weather.since(self.server, known.looked - std::time::Duration::from_secs(5));
         if answer.problem() != Some("disk-full") || !explained.iter().any(|fault| fault.excuses(answer)) {
             self.finding(known, name, &format!("it should succeed; got {}", answer.shown()));
         }
     }
 
-    pub(super) async fn read_one(&mut self, known: &mut Known) {
+    pub(super) async fn read_one(&mut self, known: &mut KnownWorkspace) {
         let Some((path, _)) = self.some_certain_text(known) else { return };
         let asked = self.call(known, "read", json!({ "file_path": path })).await;
         self.compare_read(known, &path, asked);
     }
 
-    fn compare_read(&self, known: &mut Known, path: &str, asked: Asked) {
+    fn compare_read(&self, known: &mut KnownWorkspace, path: &str, asked: Asked) {
         let Asked::Done(answer) = asked else { return };
         let seen = match answer.problem() {
             Some("file-not-found") => None,
@@ -87,7 +87,7 @@ impl Worker {
         }
     }
 
-    pub(super) async fn edit(&mut self, known: &mut Known) {
+    pub(super) async fn edit(&mut self, known: &mut KnownWorkspace) {
         let Some((path, old)) = self.some_certain_text(known) else { return };
         let Some(first) = old.lines().next().map(str::to_owned) else { return };
         let fresh = known.fresh("edited");
@@ -97,7 +97,7 @@ impl Worker {
         self.change(known, "edit", request, (&path, edited)).await;
     }
 
-    pub(super) async fn glob(&mut self, known: &mut Known) {
+    pub(super) async fn glob(&mut self, known: &mut KnownWorkspace) {
         let asked = self.call(known, "glob", json!({ "pattern": format!("{FOLDER}/**/*.txt") })).await;
         let Asked::Done(answer) = asked else { return };
         let result = answer.json();
@@ -109,7 +109,7 @@ impl Worker {
     }
 
     /// Checks that all certain paths were found, and none but possible ones.
-    fn compare_paths(&self, known: &Known, name: &str, found: BTreeSet<String>) {
+    fn compare_paths(&self, known: &KnownWorkspace, name: &str, found: BTreeSet<String>) {
         let mut certain = known.contents.files.certain().filter(|(path, _)| path.starts_with(FOLDER));
         if let Some((missing, _)) = certain.find(|(path, _)| !found.contains(*path)) {
             self.finding(known, name, &format!("{missing} was not found"));
@@ -119,7 +119,7 @@ impl Worker {
         }
     }
 
-    pub(super) async fn grep(&mut self, known: &mut Known) {
+    pub(super) async fn grep(&mut self, known: &mut KnownWorkspace) {
         let Some((path, text)) = self.some_certain_text(known) else { return };
         let Some(first) = text.lines().next() else { return };
         let folder = if path.starts_with(FOLDER) { FOLDER } else { OUTSIDE };
@@ -134,14 +134,14 @@ impl Worker {
         }
     }
 
-    pub(super) async fn remove(&mut self, known: &mut Known) {
+    pub(super) async fn remove(&mut self, known: &mut KnownWorkspace) {
         let Some((path, _)) = self.some_certain_text(known) else { return };
         let request = self.post(known, "/files/remove", &json!({ "path": path }));
         self.change(known, "remove", request, (&path, None)).await;
     }
 
     /// Runs a command that prints a word and its user, and sums a file.
-    pub(super) async fn bash(&mut self, known: &mut Known) {
+    pub(super) async fn bash(&mut self, known: &mut KnownWorkspace) {
         let code = self.random.random_range(0..5);
         let word = format!("{:08x}", self.random.random::<u32>());
         let certain = known.contents.files.certain().next().map(|(path, file)| (path.to_owned(), file.sha256.clone()));
@@ -163,13 +163,13 @@ impl Worker {
     }
 
     /// Whether a result shows an execution whose sandbox ended during it, and a fault explains that.
-    fn lost_with_reason(&self, known: &Known, result: &Value) -> bool {
+    fn lost_with_reason(&self, known: &KnownWorkspace, result: &Value) -> bool {
         let struck = known.struck.is_some() || known.lingering().is_some() || known.has_expired();
         let stormy = !self.ground.weather.since(self.server, known.looked).is_empty();
         stormy || struck && result["outcome"] == "lost"
     }
 
-    pub(super) async fn bash_timeout(&mut self, known: &mut Known) {
+    pub(super) async fn bash_timeout(&mut self, known: &mut KnownWorkspace) {
         let from = Instant::now();
         let asked = self.call(known, "bash", json!({ "command": "echo up; sleep 60", "timeout_ms": 800 })).await;
         let Asked::Done(answer) = asked else { return };
@@ -180,7 +180,7 @@ impl Worker {
         }
     }
 
-    pub(super) async fn upload(&mut self, known: &mut Known) {
+    pub(super) async fn upload(&mut self, known: &mut KnownWorkspace) {
         let len = self.random.random_range(0..600_000);
         let mut bytes = vec![0_u8; len];
         self.random.fill(&mut bytes[..]);
@@ -190,7 +190,7 @@ impl Worker {
         self.change(known, "upload", request, (&path, file)).await;
     }
 
-    pub(super) async fn download_one(&mut self, known: &mut Known) {
+    pub(super) async fn download_one(&mut self, known: &mut KnownWorkspace) {
         let paths: Vec<_> = known.contents.files.paths().map(str::to_owned).collect();
         let index = self.random.random_range(0..paths.len().max(1));
         let Some(path) = paths.get(index) else { return };
@@ -198,7 +198,7 @@ impl Worker {
     }
 
     /// Downloads the file at a path, if there is one, and compares.
-    pub(super) async fn download(&mut self, known: &mut Known, path: &str) {
+    pub(super) async fn download(&mut self, known: &mut KnownWorkspace, path: &str) {
         let request = self.request(Method::GET, known, &format!("/files/content?path={path}"));
         let Asked::Done(answer) = self.ask(known, Op::Call, "download", request).await else { return };
         let seen = match answer.problem() {
@@ -211,7 +211,7 @@ impl Worker {
         }
     }
 
-    pub(super) async fn burst(&mut self, known: &mut Known) {
+    pub(super) async fn burst(&mut self, known: &mut KnownWorkspace) {
         let Some((path, expected)) = self.some_certain_text(known) else { return };
         let from = Instant::now();
         let expected = sum(expected.as_bytes());
@@ -229,7 +229,7 @@ impl Worker {
         }
     }
 
-    pub(super) async fn commit(&mut self, known: &mut Known) {
+    pub(super) async fn commit(&mut self, known: &mut KnownWorkspace) {
         if known.contents.commits.is_none() && !self.make_repository(known).await {
             return;
         }
@@ -264,7 +264,7 @@ impl Worker {
         }
     }
 
-    fn git_refused(&self, known: &Known, answer: &Answer) {
+    fn git_refused(&self, known: &KnownWorkspace, answer: &Answer) {
         let stormy =
             !self.ground.weather.since(self.server, known.looked - std::time::Duration::from_secs(10)).is_empty();
         if !stormy {
@@ -272,7 +272,7 @@ impl Worker {
         }
     }
 
-    async fn make_repository(&mut self, known: &mut Known) -> bool {
+    async fn make_repository(&mut self, known: &mut KnownWorkspace) -> bool {
         let command = "rm -rf repository && git init -q -b main repository && sync -f repository";
         let Asked::Done(answer) = self.call(known, "bash", json!({ "command": command })).await else { return false };
         let made = answer.json()["exit_code"] == 0;
@@ -283,7 +283,7 @@ impl Worker {
     }
 
     /// The history must have every commit that was acknowledged, in order, and no other.
-    pub(super) async fn log(&mut self, known: &mut Known) {
+    pub(super) async fn log(&mut self, known: &mut KnownWorkspace) {
         if known.contents.commits.as_ref().is_none_or(|commits| commits.certain.is_empty()) {
             return;
         }
@@ -308,7 +308,7 @@ impl Worker {
     }
 
     /// Asks what came of a commit whose answer was lost. False when that is not known yet: the history may still change.
-    async fn ask_for_doubtful_commit(&mut self, known: &mut Known) -> bool {
+    async fn ask_for_doubtful_commit(&mut self, known: &mut KnownWorkspace) -> bool {
         let Some(doubtful) = known.contents.commits.as_ref().and_then(|commits| commits.doubtful.clone()) else {
             return true;
         };

@@ -10,7 +10,7 @@ use crate::soak::{
     ground::Ground,
     phase::Phase,
     snapshot::State,
-    workspace::{Holder, Known},
+    workspace::{Holder, KnownWorkspace},
 };
 
 /// The number of the first worker that takes over.
@@ -48,7 +48,7 @@ impl Worker {
         }
     }
 
-    async fn verify_one(&mut self, known: &mut Known) {
+    async fn verify_one(&mut self, known: &mut KnownWorkspace) {
         self.settle(known).await;
         self.compare_holder(known).await;
         if known.phases.may_be(Phase::Paused) || known.phases.may_be(Phase::Stopped) {
@@ -71,7 +71,7 @@ impl Worker {
         }
     }
 
-    async fn compare_holder(&self, known: &Known) {
+    async fn compare_holder(&self, known: &KnownWorkspace) {
         let answer = Answer::to(self.request(Method::GET, known, "")).await;
         let shown = answer.json()["attached"]["session_id"].as_str().map(str::to_owned);
         let is_known = match known.holder {

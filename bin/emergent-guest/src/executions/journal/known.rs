@@ -19,7 +19,7 @@ const MOST: u64 = 64 << 20;
 
 /// The executions of a journal.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct JournalState {
     runs: HashMap<ExecutionId, Noted>,
     /// How many records there are in the file.
     pub(super) records: usize,
@@ -35,7 +35,7 @@ struct Noted {
     dropped: [u64; 2],
 }
 
-impl Known {
+impl JournalState {
     /// Reads a journal. What is not whole in it is passed over.
     pub(super) fn read(path: &Path) -> Self {
         let mut known = Self::default();

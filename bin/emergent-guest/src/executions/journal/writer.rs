@@ -13,7 +13,7 @@ use std::{
 
 use emergent_guest_proto::ErrorCode;
 
-use super::{Line, Message, QUEUE, known::Known, record, reserve::Reserve};
+use super::{Line, Message, QUEUE, known::JournalState, record, reserve::Reserve};
 use crate::{failure, own_files};
 
 /// After so many records the journal is written anew without those that say nothing any more.
@@ -128,7 +128,7 @@ impl Writer {
         if self.stale <= COMPACT_AFTER {
             return;
         }
-        match write_anew(&self.path, &Known::read(&self.path)) {
+        match write_anew(&self.path, &JournalState::read(&self.path)) {
             Ok(file) => self.file = Some(file),
             Err(error) => tracing::warn!(%error, "the journal of executions cannot be written anew"),
         }
@@ -154,7 +154,7 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 /// Writes the journal anew, in one step.
-fn write_anew(path: &Path, known: &Known) -> io::Result<File> {
+fn write_anew(path: &Path, known: &JournalState) -> io::Result<File> {
     let new = path.with_extension("new");
     let written = || -> io::Result<File> {
         let mut records = Vec::new();

@@ -22,9 +22,9 @@ use tokio::{io::AsyncReadExt as _, net::unix::pipe, sync::oneshot, time::Instant
 
 use super::redact::redact;
 use crate::{
+    credentials,
     guest::Guest,
     process::{launch::Launch, reaper::Exit, tree::Family},
-    rights,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -147,7 +147,7 @@ impl<'a> Git<'a> {
         let mark = self.guest.executions.launcher().marks.next();
         let input = input_file(input).map_err(cannot)?;
         let (guest, directory, variables) = (Arc::clone(self.guest), self.directory.to_owned(), self.variables.clone());
-        let (pid, exit) = rights::blocking(move || {
+        let (pid, exit) = credentials::blocking(move || {
             guest
                 .executions
                 .launcher()

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use emergent_api::size::ByteSize;
+use emergent_api::http::size::ByteSize;
 use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 
 use super::check::Check;

@@ -17,7 +17,7 @@ use bollard::{
     },
 };
 use chrono::{DateTime, Utc};
-use emergent_api::size::ByteSize;
+use emergent_api::http::size::ByteSize;
 use emergent_provider::{HolderRecord, SERVER_LABEL, ServerId, newest_of_each};
 
 use super::check::Check;

@@ -11,7 +11,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use emergent_api::problem::ProblemKind;
+use emergent_api::http::problem::ProblemKind;
 use emergent_mcp::{HeaderRules, header_value};
 use reqwest::{
     Method, RequestBuilder, Response, StatusCode,

@@ -4,7 +4,7 @@ mod download;
 mod place;
 mod upload;
 
-use self::place::Place;
+use self::place::CopyEnd;
 use super::find::{self, WORKSPACES};
 use crate::{
     client::{Client, ClientError},
@@ -22,23 +22,23 @@ pub(in crate::commands) enum Side {
 
 /// Copies files from or to a workspace or a hosted server.
 pub(in crate::commands) async fn run(client: &Client, side: Side, from: &str, to: &str) -> Result<(), ClientError> {
-    match (Place::parse(from), Place::parse(to)) {
-        (Place::Remote { owner, path }, Place::Local(target)) => {
+    match (CopyEnd::parse(from), CopyEnd::parse(to)) {
+        (CopyEnd::Remote { owner, path }, CopyEnd::Local(target)) => {
             download::run(client, &side.files(client, &owner).await?, &path, download::Target::Path(target)).await
         }
-        (Place::Remote { owner, path }, Place::Stdio) => {
+        (CopyEnd::Remote { owner, path }, CopyEnd::Stdio) => {
             download::run(client, &side.files(client, &owner).await?, &path, download::Target::Stdout).await
         }
-        (Place::Local(source), Place::Remote { owner, path }) => {
+        (CopyEnd::Local(source), CopyEnd::Remote { owner, path }) => {
             upload::path(client, &source, &side.files(client, &owner).await?, &path).await
         }
-        (Place::Stdio, Place::Remote { owner, path }) => {
+        (CopyEnd::Stdio, CopyEnd::Remote { owner, path }) => {
             upload::stdin(client, &side.files(client, &owner).await?, &path).await
         }
-        (Place::Remote { .. }, Place::Remote { .. }) => {
+        (CopyEnd::Remote { .. }, CopyEnd::Remote { .. }) => {
             Err(ClientError::Usage("one of the two must be local; copy by way of a local file".to_owned()))
         }
-        (Place::Local(_) | Place::Stdio, Place::Local(_) | Place::Stdio) => {
+        (CopyEnd::Local(_) | CopyEnd::Stdio, CopyEnd::Local(_) | CopyEnd::Stdio) => {
             let (place, form) = match side {
                 Side::Workspace => ("in a workspace", "WORKSPACE:PATH"),
                 Side::McpServer => ("in a hosted server", "SERVER:PATH"),

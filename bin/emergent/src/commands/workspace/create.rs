@@ -6,11 +6,11 @@ use std::{
 };
 
 use emergent_api::{
+    http::size::ByteSize,
     resources::workspaces::{
         request::{CreateWorkspace, RequestedLimits},
         view::{State, WorkspaceView},
     },
-    size::ByteSize,
 };
 use indicatif::ProgressBar;
 use reqwest::Method;

@@ -1,9 +1,8 @@
 //! `emergent workspace exec`.
 
 use emergent_api::{
-    problem::ProblemKind,
+    http::{problem::ProblemKind, size::ByteSize},
     resources::{processes::StartProcess, workspaces::view::WorkspaceView},
-    size::ByteSize,
 };
 use emergent_guest_proto::{Execution, GuestPath, Outcome, RunAs, tools::BashResult};
 use reqwest::Method;

@@ -1,7 +1,7 @@
 //! `emergent workspace files …`: what stands in a workspace, and removing it without a program that runs inside.
 
 use chrono::DateTime;
-use emergent_api::{problem::ProblemKind, size::ByteSize};
+use emergent_api::http::{problem::ProblemKind, size::ByteSize};
 use emergent_guest_proto::{
     GuestPath,
     files::{FileInfo, FileKind, FileList, MoveRequest, PathRequest, RemoveRequest},

@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use emergent_api::problem::Problem;
+use emergent_api::http::problem::Problem;
 use emergent_guest_proto::{Execution, Outcome, Stream, tools::BashResult};
 use serde::Deserialize;
 use tokio::time::Instant;

@@ -2,11 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use emergent_api::{
+    http::size::ByteSize,
     resources::workspaces::{
         idle::IdleActionName,
         view::{State, WorkspaceView},
     },
-    size::ByteSize,
 };
 
 use crate::print::{self, printable};

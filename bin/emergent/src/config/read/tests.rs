@@ -16,7 +16,7 @@ fn read(variables: &[(&str, &str)]) -> Result<Config, String> {
 fn without_any_setting_the_documented_defaults_hold() {
     let config = read(&[]).unwrap();
     assert!(!config.core.enabled);
-    assert_eq!(config.core.default_provider, Some(ProviderKind::Gvisor));
+    assert_eq!(config.core.default_provider, Some(ProviderKind::Docker));
     assert_eq!(config.core.max_concurrent, 10);
     assert_eq!(config.core.default_ttl, chrono::Duration::days(30));
     assert_eq!(config.core.cleanup_interval, Duration::from_secs(3600));

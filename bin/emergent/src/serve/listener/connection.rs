@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
 use super::{
-    places::{Activity, Place, UnderWay},
+    places::{Activity, ConnectionSlot, UnderWay},
     stall::Stream,
 };
 
@@ -74,7 +74,7 @@ pub(super) struct Stop {
 
 /// A connection that was taken.
 pub(super) struct Connection {
-    place: Place,
+    place: ConnectionSlot,
     router: Router,
     stop: Stop,
 }
@@ -88,7 +88,7 @@ struct Tracked {
 // === impl Connection ===
 
 impl Connection {
-    pub(super) fn new(place: Place, router: Router, stop: Stop) -> Self {
+    pub(super) fn new(place: ConnectionSlot, router: Router, stop: Stop) -> Self {
         Self { place, router, stop }
     }
 

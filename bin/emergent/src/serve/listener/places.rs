@@ -33,7 +33,7 @@ struct Open {
 }
 
 /// The place of one connection, given back when it is dropped.
-pub(super) struct Place {
+pub(super) struct ConnectionSlot {
     places: Arc<Places>,
     id: u64,
     activity: Arc<Activity>,
@@ -62,7 +62,7 @@ impl Places {
     }
 
     /// A place for a connection from this address; `None` where there is none and nobody can make room.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionSlot> {
         let address = counted_as(address);
         let local = address.is_loopback();
         let most = if local { self.limits.all } else { self.limits.all - self.limits.reserve() };
@@ -87,7 +87,7 @@ impl Places {
         *open.addresses.entry(address).or_default() += 1;
         open.report();
         drop(open);
-        Some(Place { places: Arc::clone(self), id, activity })
+        Some(ConnectionSlot { places: Arc::clone(self), id, activity })
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -139,15 +139,15 @@ impl Open {
     }
 }
 
-// === impl Place ===
+// === impl ConnectionSlot ===
 
-impl Place {
+impl ConnectionSlot {
     pub(super) fn activity(&self) -> &Arc<Activity> {
         &self.activity
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         // Nothing is there where it has made room.
         self.places.lock().remove(self.id);
@@ -208,7 +208,7 @@ mod tests {
         [192, 0, 2, last].into()
     }
 
-    fn is_displaced(place: &Place) -> bool {
+    fn is_displaced(place: &ConnectionSlot) -> bool {
         place.activity.unwanted.is_cancelled()
     }
 

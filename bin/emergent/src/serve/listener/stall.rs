@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::places::Place;
+use super::places::ConnectionSlot;
 
 /// How long a peer may read nothing of the bytes that it is sent.
 const STALL: Duration = Duration::from_secs(120);
@@ -22,13 +22,13 @@ const STALL: Duration = Duration::from_secs(120);
 pub(super) struct Stream<S> {
     stream: S,
     stalled: Option<Pin<Box<Sleep>>>,
-    _place: Place,
+    _place: ConnectionSlot,
 }
 
 // === impl Stream ===
 
 impl<S> Stream<S> {
-    pub(super) fn new(stream: S, place: Place) -> Self {
+    pub(super) fn new(stream: S, place: ConnectionSlot) -> Self {
         Self { stream, stalled: None, _place: place }
     }
 

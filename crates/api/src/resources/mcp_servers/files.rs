@@ -15,10 +15,14 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::McpServerPath;
 use crate::{
     auth::{Caller, NeedsRead, NeedsWrite},
-    extract::{FileBody, Query, RawBody},
-    params::McpServerParam,
-    problem::{OnMcpServerFiles, Refusal},
-    resources::files::{FileQuery, TargetQuery},
+    http::{
+        extract::{FileBody, Query, RawBody},
+        problem::{OnMcpServerFiles, Refusal},
+    },
+    resources::{
+        files::{FileQuery, TargetQuery},
+        params::McpServerParam,
+    },
     state::ApiState,
 };
 

@@ -15,8 +15,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     audit::Arguments,
-    check::{Check, Faults},
-    problem::{ProblemKind, Refusal},
+    http::{
+        check::{Check, Faults},
+        problem::{ProblemKind, Refusal},
+    },
     resources::workspaces::{request::RequestedLimits, view::Network},
 };
 

@@ -1,5 +1,6 @@
 //! The output of an execution, from any offset: one stream's raw bytes, or both as events.
 
+use emergent_provider::error_chain;
 use std::io;
 
 use axum::{
@@ -17,11 +18,13 @@ use utoipa::IntoParams;
 
 use crate::{
     auth::{Caller, NeedsRead},
-    check::{Check, Faults},
-    extract::{ExecutionPath, Query},
-    params::ExecutionParams,
-    problem::{OnGuest, Refusal, chain},
-    sse::{self, Position},
+    http::{
+        check::{Check, Faults},
+        extract::{ExecutionPath, Query},
+        problem::{OnGuest, Refusal},
+        sse::{self, Position},
+    },
+    resources::params::ExecutionParams,
     state::ApiState,
 };
 
@@ -130,7 +133,7 @@ fn bytes_of<E: std::error::Error>(
                 }
             }
             Ok(Frame::Data { .. } | Frame::Status(_) | Frame::KeepAlive) => None,
-            Err(error) => Some(Err(io::Error::other(chain(&error)))),
+            Err(error) => Some(Err(io::Error::other(error_chain(&error)))),
         };
         std::future::ready(bytes)
     })

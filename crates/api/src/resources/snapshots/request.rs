@@ -9,8 +9,10 @@ use uuid::Uuid;
 
 use super::view::SnapshotState;
 use crate::{
-    check::{Check, Faults},
-    problem::{ProblemKind, Refusal},
+    http::{
+        check::{Check, Faults},
+        problem::{ProblemKind, Refusal},
+    },
     resources::workspaces::{
         request::{CreateWorkspace, RequestedLimits},
         view::Network,

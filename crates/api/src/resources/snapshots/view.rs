@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use emergent_core::{Snapshot, SnapshotState as CoreState, SnapshotStateWord};
+use emergent_core::{Snapshot, SnapshotState as CoreState, SnapshotStateKind};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -68,22 +68,22 @@ pub struct SnapshotView {
 impl SnapshotState {
     /// Returns the state's name in JSON.
     pub fn as_str(self) -> &'static str {
-        SnapshotStateWord::from(self).as_str()
+        SnapshotStateKind::from(self).as_str()
     }
 }
 
-impl From<SnapshotStateWord> for SnapshotState {
-    fn from(word: SnapshotStateWord) -> Self {
+impl From<SnapshotStateKind> for SnapshotState {
+    fn from(word: SnapshotStateKind) -> Self {
         match word {
-            SnapshotStateWord::Creating => Self::Creating,
-            SnapshotStateWord::Ready => Self::Ready,
-            SnapshotStateWord::Deleting => Self::Deleting,
-            SnapshotStateWord::Error => Self::Error,
+            SnapshotStateKind::Creating => Self::Creating,
+            SnapshotStateKind::Ready => Self::Ready,
+            SnapshotStateKind::Deleting => Self::Deleting,
+            SnapshotStateKind::Error => Self::Error,
         }
     }
 }
 
-impl From<SnapshotState> for SnapshotStateWord {
+impl From<SnapshotState> for SnapshotStateKind {
     fn from(state: SnapshotState) -> Self {
         match state {
             SnapshotState::Creating => Self::Creating,

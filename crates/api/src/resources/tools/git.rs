@@ -13,11 +13,15 @@ use serde_json::{Map, Value};
 use crate::{
     audit::Arguments,
     auth::{Caller, NeedsRead},
-    check::{Check, Faults},
-    extract::{JsonBody, WorkspacePath},
-    params::{CallParam, WorkspaceParam},
-    problem::{OnGuest, Refusal},
-    resources::calls::CallName,
+    http::{
+        check::{Check, Faults},
+        extract::{JsonBody, WorkspacePath},
+        problem::{OnGuest, Refusal},
+    },
+    resources::{
+        calls::CallName,
+        params::{CallParam, WorkspaceParam},
+    },
     state::ApiState,
 };
 

@@ -27,9 +27,11 @@ use utoipa::openapi::OpenApi;
 use crate::{
     audit::SESSION,
     auth::{Caller, NeedsRead},
-    extract::WorkspacePath,
-    observe::{RequestId, Verbatim},
-    rates::Counted,
+    http::{
+        extract::WorkspacePath,
+        observe::{RequestId, Verbatim},
+        rates::Counted,
+    },
 };
 
 /// The longest message that is taken, and the longest answer of a tool that is passed on, in bytes. Larger contents go

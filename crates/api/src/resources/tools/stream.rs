@@ -11,10 +11,12 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::{
-    audit::Note,
-    check::{Check, Faults},
-    problem::Refusal,
-    sse::{self, Position},
+    audit::CallFacts,
+    http::{
+        check::{Check, Faults},
+        problem::Refusal,
+        sse::{self, Position},
+    },
 };
 
 /// Whether output comes as it is written.
@@ -35,7 +37,7 @@ pub(super) async fn bash(
     guest: GuestSession,
     request: BashRequest,
     headers: &HeaderMap,
-    note: Note,
+    note: CallFacts,
 ) -> Result<Response, Refusal> {
     if let Some(position) = Position::from_headers(headers)? {
         let execution = guest.call(|guest| guest.execution(&position.execution)).await?;

@@ -6,7 +6,7 @@ use emergent_core::{IdleAction, IdlePolicy, IdleRequest};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::check::Faults;
+use crate::http::check::Faults;
 
 /// The shortest time without use: a little more than a second.
 const LEAST_MINUTES: f64 = 0.02;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use emergent_core::{Cursor, LimitsRequest, ListFilter, NewWorkspace, PageRequest, Requirements, StateWord, Ttl};
+use emergent_core::{Cursor, LimitsRequest, ListFilter, NewWorkspace, PageRequest, Requirements, StateKind, Ttl};
 use emergent_provider::{ContainerKind, ImageRef, ProviderKind};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -12,7 +12,7 @@ use super::{
     idle::RequestedIdle,
     view::{ContainerType, IsolationName, Network},
 };
-use crate::{
+use crate::http::{
     check::{Check, Faults},
     problem::{ProblemKind, Refusal},
     size::ByteSize,
@@ -254,7 +254,7 @@ impl RequestedProvider {
     fn named(self) -> Option<ProviderKind> {
         match self {
             Self::Auto => None,
-            Self::Gvisor => Some(ProviderKind::Gvisor),
+            Self::Gvisor => Some(ProviderKind::Docker),
             Self::Firecracker => Some(ProviderKind::Firecracker),
             Self::E2b => Some(ProviderKind::E2b),
         }
@@ -294,7 +294,7 @@ impl ListQuery {
         let states = words
             .into_iter()
             .flatten()
-            .map(|word| word.parse::<StateWord>().map_err(|error| invalid("state", error.to_string())))
+            .map(|word| word.parse::<StateKind>().map_err(|error| invalid("state", error.to_string())))
             .collect::<Result<_, _>>()?;
         let label = match self.label {
             None => None,

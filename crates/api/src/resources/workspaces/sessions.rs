@@ -12,10 +12,12 @@ use uuid::Uuid;
 
 use crate::{
     auth::{Caller, NeedsRead, NeedsWrite},
-    check::{Check, Faults},
-    extract::{JsonBody, Query, WorkspacePath},
-    params::WorkspaceParam,
-    problem::{OnWorkspace, ProblemKind, Refusal},
+    http::{
+        check::{Check, Faults},
+        extract::{JsonBody, Query, WorkspacePath},
+        problem::{OnWorkspace, ProblemKind, Refusal},
+    },
+    resources::params::WorkspaceParam,
     state::ApiState,
 };
 
@@ -118,7 +120,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     request_body = Attach,
     responses(
         (status = 200, description = "The session; the workspace is ready.", body = SessionView),
-        (status = 429, description = "The limit on workspaces is reached.", body = crate::problem::Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The limit on workspaces is reached.", body = crate::http::problem::Problem, content_type = "application/problem+json"),
         OnWorkspace,
     )
 )]

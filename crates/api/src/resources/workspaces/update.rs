@@ -10,10 +10,12 @@ use utoipa::ToSchema;
 use super::{idle::RequestedIdle, view::WorkspaceView};
 use crate::{
     auth::{Caller, NeedsWrite},
-    check::{Check, Faults},
-    extract::{JsonBody, WorkspacePath},
-    params::WorkspaceParam,
-    problem::{OnWorkspace, Refusal},
+    http::{
+        check::{Check, Faults},
+        extract::{JsonBody, WorkspacePath},
+        problem::{OnWorkspace, Refusal},
+    },
+    resources::params::WorkspaceParam,
     state::ApiState,
 };
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use emergent_core::{PassedOver, StateWord, Workspace, WorkspaceState};
+use emergent_core::{PassedOver, StateKind, Workspace, WorkspaceState};
 use emergent_provider::{ContainerKind, Isolation, NetworkPolicy, ProviderKind, PullProgress, ResourceLimits};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -12,12 +12,11 @@ use uuid::Uuid;
 use super::idle::IdleView;
 
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident($schema:literal) = $core:ty { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
+    ($(#[$doc:meta])* $name:ident($schema:literal) = $core:ty { $($(#[$variant_doc:meta])* $variant:ident = $word:tt,)+ }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-        #[serde(rename_all = "snake_case")]
         pub enum $name {
-            $($(#[$variant_doc])* $variant,)+
+            $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)+
         }
 
         impl $name {
@@ -57,7 +56,7 @@ words! {
     /// The providers.
     ProviderName("a provider.") = ProviderKind {
         /// Containers of the Docker Engine, under gVisor where it is installed.
-        Gvisor = "gvisor",
+        Docker = "gvisor",
         /// Firecracker microVMs.
         Firecracker = "firecracker",
         /// E2B's cloud.
@@ -91,7 +90,7 @@ words! {
 
 words! {
     /// The state of a workspace.
-    State("a state.") = StateWord {
+    State("a state.") = StateKind {
         /// The workspace is being made.
         Creating = "creating",
         /// The workspace runs and answers calls.

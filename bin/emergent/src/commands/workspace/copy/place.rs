@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// The source or target of a copy.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum CopyEnd {
     /// A path on this machine.
     Local(PathBuf),
     /// Standard input or output.
@@ -18,7 +18,7 @@ pub(super) enum Place {
     },
 }
 
-impl Place {
+impl CopyEnd {
     /// Reads `-`, `OWNER:PATH` or a local path. A local path with a colon in it is written `./a:b`.
     pub(super) fn parse(text: &str) -> Self {
         match text.split_once(':') {
@@ -51,13 +51,13 @@ mod tests {
 
     #[test]
     fn places_are_read_as_people_write_them() {
-        let remote = |owner: &str, path: &str| Place::Remote { owner: owner.into(), path: path.into() };
-        assert_eq!(Place::parse("-"), Place::Stdio);
-        assert_eq!(Place::parse("try:src/main.rs"), remote("try", "src/main.rs"));
-        assert_eq!(Place::parse("try:"), remote("try", ""));
-        assert_eq!(Place::parse("try:/etc/a:b"), remote("try", "/etc/a:b"));
+        let remote = |owner: &str, path: &str| CopyEnd::Remote { owner: owner.into(), path: path.into() };
+        assert_eq!(CopyEnd::parse("-"), CopyEnd::Stdio);
+        assert_eq!(CopyEnd::parse("try:src/main.rs"), remote("try", "src/main.rs"));
+        assert_eq!(CopyEnd::parse("try:"), remote("try", ""));
+        assert_eq!(CopyEnd::parse("try:/etc/a:b"), remote("try", "/etc/a:b"));
         for local in ["a", "./a:b", "/tmp/a:b", ":a", "dir/a:b"] {
-            assert_eq!(Place::parse(local), Place::Local(local.into()), "{local}");
+            assert_eq!(CopyEnd::parse(local), CopyEnd::Local(local.into()), "{local}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use emergent_api::problem::ProblemKind;
+use emergent_api::http::problem::ProblemKind;
 use emergent_guest_proto::files::{FileInfo, FileKind};
 use futures::TryStreamExt as _;
 use indicatif::ProgressBar;

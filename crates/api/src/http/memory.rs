@@ -1,0 +1,33 @@
+//! The account of what a request holds in memory, from its body to the last byte of its answer.
+
+use axum::{
+    body::{Body, HttpBody as _},
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use emergent_budget::{Account, Kept, SMALL};
+
+use crate::{http::problem::Refusal, state::ApiState};
+
+/// Gives a request an account, which lasts until its answer has been sent; one that is a part of another, an account of
+/// the same project.
+///
+/// An answer of which more is in memory than was held for it, such as a list of rows, is held now, or is not sent.
+pub(crate) async fn account(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    let account = Account::current().map_or_else(|| state.budget().account(), |whole| whole.another());
+    let response = account.clone().scope(next.run(request)).await;
+    let length = response.body().size_hint().exact();
+    let in_memory = length.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    // What nobody in particular is answered, such as the documentation, is the same bytes for all.
+    if in_memory > SMALL && account.has_owner() {
+        // Not waited for: what is in memory meanwhile would be held by nobody.
+        if let Err(exhausted) = account.try_hold(in_memory.saturating_sub(account.held())) {
+            return Refusal::from(exhausted).into_response();
+        }
+    }
+    if length.is_some() && account.held() <= SMALL {
+        return response;
+    }
+    response.map(|body| Body::new(Kept::new(body, account)))
+}

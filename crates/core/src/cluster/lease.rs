@@ -1,0 +1,413 @@
+//! This server's lease: whether it may act on its workspaces, and what happens when it may not.
+//!
+//! Code that is about to change a workspace asks [`Orchestrator::ensure_lease`] first. While the lease was renewed a moment ago,
+//! that costs nothing. A server that was suspended, or cut off from the database, finds that its lease may have run
+//! out, and renews it before it does anything. If the lease had run out, other servers may have taken workspaces over;
+//! this server then lets go of them without touching them. Calls to workspaces need no lease, so that they go on while
+//! the database is away.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use emergent_provider::{OperationError, ServerId, WorkspaceId, error_chain};
+use emergent_store::{Engines, Renewal, ServerRow, StoreError, TakenOver, WorkspaceRow};
+use tokio::time::{interval, timeout};
+
+use crate::{orchestrator::Orchestrator, placement::providers::Registered, workspace::registry::Entry};
+
+/// How often the lease is renewed.
+const RENEW: Duration = Duration::from_secs(10);
+/// How long after its last renewal a lease is relied on. The rest of its term is for the work that relies on it.
+const RELIED_ON: Duration = Duration::from_secs(20);
+/// How long after a failed renewal callers do not wait for another attempt. Longer than [`RENEW`], so that there is
+/// only one attempt.
+const FAILED_LATELY: Duration = Duration::from_secs(20);
+/// How long an engine may take to identify itself.
+const ENGINE_TIME: Duration = Duration::from_secs(3);
+
+/// The knowledge that this process has of its lease.
+pub(crate) struct Lease {
+    renewed: Mutex<Renewed>,
+    failed: Mutex<Option<Instant>>,
+    /// Held during a renewal, so that many callers share one request.
+    renewing: tokio::sync::Mutex<()>,
+    /// The engines, as of their last answers.
+    engines: Mutex<Engines>,
+    draining: AtomicBool,
+}
+
+/// The time at which the lease was last known to run, by two clocks: one clock stops while the machine sleeps, and the
+/// other can be set.
+#[derive(Clone, Copy)]
+struct Renewed {
+    monotonic: Instant,
+    wall: SystemTime,
+}
+
+/// The workspaces that were taken from this server or given to it.
+struct Changed {
+    /// Workspaces that are another server's now.
+    lost: Vec<Arc<Entry>>,
+    /// Workspaces that are this server's now.
+    gained: Vec<WorkspaceRow>,
+}
+
+/// Compares the earlier entries with the current rows. `comes_otherwise` answers for a row without an entry whether the
+/// task that makes the workspace enters it, or has just done so.
+fn compare(known: Vec<Arc<Entry>>, rows: Vec<WorkspaceRow>, comes_otherwise: impl Fn(WorkspaceId) -> bool) -> Changed {
+    let mut own = rows.into_iter().map(|row| (row.id, row)).collect::<HashMap<_, _>>();
+    let lost = known.into_iter().filter(|entry| own.remove(&entry.id).is_none()).collect();
+    let gained = own.into_values().filter(|row| !comes_otherwise(row.id)).collect();
+    Changed { lost, gained }
+}
+
+// === impl Renewed ===
+
+impl Renewed {
+    fn now() -> Self {
+        Self { monotonic: Instant::now(), wall: SystemTime::now() }
+    }
+
+    fn is_recent(&self) -> bool {
+        let by_wall = self.wall.elapsed().is_ok_and(|elapsed| elapsed < RELIED_ON);
+        by_wall && self.monotonic.elapsed() < RELIED_ON
+    }
+}
+
+// === impl Lease ===
+
+impl Lease {
+    /// The lease that opening the store has just claimed.
+    pub(crate) fn new(server: Option<&ServerRow>) -> Self {
+        Self {
+            renewed: Mutex::new(Renewed::now()),
+            failed: Mutex::new(None),
+            renewing: tokio::sync::Mutex::default(),
+            engines: Mutex::default(),
+            draining: AtomicBool::new(server.is_some_and(|server| server.draining)),
+        }
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.renewed.lock().unwrap_or_else(PoisonError::into_inner).is_recent()
+    }
+
+    /// Returns whether a renewal has failed since `then`.
+    fn failed_since(&self, then: Instant) -> bool {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at > then)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Release);
+    }
+
+    fn engines(&self) -> Engines {
+        self.engines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+// === impl Orchestrator ===
+
+impl Orchestrator {
+    /// Renews the lease and takes over what dead servers leave, for the life of the service.
+    pub(crate) async fn keep_lease(self: Arc<Self>) {
+        let mut ticks = interval(RENEW);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.going_down.cancelled() => return,
+            }
+            let reachable = self.ask_engines().await;
+            match self.renew().await {
+                Ok(()) => {
+                    self.hold_engines().await;
+                    self.take_over(&reachable).await;
+                }
+                Err(error) => tracing::warn!(reason = error_chain(&error), "the server's lease could not be renewed"),
+            }
+        }
+    }
+
+    /// Makes sure that this server may change its workspaces now; renews the lease where that is in doubt.
+    ///
+    /// # Errors
+    /// [`StoreError`] says why not.
+    pub(crate) async fn ensure_lease(&self) -> Result<(), StoreError> {
+        if self.lease.is_fresh() { Ok(()) } else { self.renew().await }
+    }
+
+    /// Makes sure that this server may change this workspace: the lease must run, and the workspace must not be another
+    /// server's.
+    ///
+    /// # Errors
+    /// [`StoreError`] says why not.
+    pub(crate) async fn may_act_on(&self, entry: &Entry) -> Result<(), StoreError> {
+        self.ensure_lease().await?;
+        if entry.is_moved() { Err(StoreError::Moved(entry.id)) } else { Ok(()) }
+    }
+
+    /// Renews the lease where it may have run out, and so finds out whether another server has taken workspaces over.
+    /// Ignores a failure: while the database is away, no other server can have done so.
+    pub(crate) async fn freshen(&self) {
+        let recently = Instant::now().checked_sub(FAILED_LATELY);
+        if !self.lease.is_fresh() && !recently.is_some_and(|recently| self.lease.failed_since(recently)) {
+            // A failure is logged by whoever keeps the lease.
+            self.renew().await.ok();
+        }
+    }
+
+    async fn renew(&self) -> Result<(), StoreError> {
+        let asked = Instant::now();
+        let _one = self.lease.renewing.lock().await;
+        if self.lease.renewed.lock().unwrap_or_else(PoisonError::into_inner).monotonic > asked {
+            return Ok(());
+        }
+        if self.lease.failed_since(asked) {
+            return Err(StoreError::InDoubt);
+        }
+        let renewed = self.renew_now().await;
+        if renewed.is_err() {
+            *self.lease.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+        renewed
+    }
+
+    async fn renew_now(&self) -> Result<(), StoreError> {
+        let before = Renewed::now();
+        let server = match self.store.servers_renew(&self.lease.engines()).await? {
+            Renewal::Renewed(server) => server,
+            Renewal::ClaimedAnew(server) => {
+                tracing::warn!("the server's lease had run out; looking which workspaces are still its own");
+                self.look_whose().await?;
+                server
+            }
+            Renewal::Usurped => {
+                tracing::error!("another process runs as this server; this one does nothing more to its workspaces");
+                return Err(StoreError::Usurped);
+            }
+        };
+        self.lease.set_draining(server.draining);
+        *self.lease.renewed.lock().unwrap_or_else(PoisonError::into_inner) = before;
+        Ok(())
+    }
+
+    /// Lets go of the workspaces that are another server's now, and enters those that are this server's now.
+    async fn look_whose(&self) -> Result<(), StoreError> {
+        // Before the rows: what comes into the registry meanwhile has a row that may be younger than what is read.
+        let known = self.registry.all();
+        let rows = self.store.workspaces_of(self.store.server_id()).await?;
+        let Changed { lost, gained } =
+            compare(known, rows, |id| self.admissions.has(id) || self.registry.get(id).is_some());
+        for entry in lost {
+            tracing::warn!(workspace = %entry.id, "another server has taken the workspace over");
+            self.registry.remove(entry.id);
+            entry.let_go();
+        }
+        for row in &gained {
+            self.enter(row);
+        }
+        self.ownership.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// Tells the engines again that this process acts for its server. A provider that learns of another process for the
+    /// server reports that itself and does nothing more.
+    async fn hold_engines(&self) {
+        for registered in self.providers.iter() {
+            timeout(ENGINE_TIME, registered.provider.hold()).await.ok();
+        }
+    }
+
+    /// Returns the servers whose processes tell this engine that they act, whatever the database knows of them: the
+    /// database may be a copy of theirs.
+    pub(crate) async fn acting_on(&self, registered: &Registered) -> HashSet<ServerId> {
+        let asked = async {
+            let records = registered.provider.holders().await?;
+            if records.is_empty() {
+                return Ok(HashSet::new());
+            }
+            let now = registered.provider.engine_time().await?;
+            let alive = records.into_iter().filter(|record| record.may_be_alive(now));
+            Ok::<_, OperationError>(alive.map(|record| record.server).collect())
+        };
+        match timeout(ENGINE_TIME, asked).await {
+            Ok(Ok(acting)) => acting,
+            // What the database says is all that is known then.
+            Ok(Err(_)) | Err(_) => HashSet::new(),
+        }
+    }
+
+    /// Asks the engines for their identities; returns those that can be reached now.
+    async fn ask_engines(&self) -> Engines {
+        let mut reachable = BTreeMap::new();
+        for registered in self.providers.iter() {
+            if let Ok(Ok(Some(id))) = timeout(ENGINE_TIME, registered.provider.engine_id()).await {
+                reachable.insert(registered.provider.kind(), id);
+            }
+        }
+        // Of an engine that is away for a moment, what is known stays known.
+        self.lease.engines.lock().unwrap_or_else(PoisonError::into_inner).extend(reachable.clone());
+        reachable
+    }
+
+    /// Takes over the workspaces of dead servers on engines that this server can reach.
+    async fn take_over(self: &Arc<Self>, reachable: &Engines) {
+        let servers = match self.store.servers_list().await {
+            Ok(servers) => servers,
+            Err(error) => return tracing::warn!(reason = error_chain(&error), "the other servers could not be listed"),
+        };
+        let dead = servers.iter().filter(|server| !server.alive && server.id != self.store.server_id());
+        let shared = |engines: &Engines| {
+            let same = engines.iter().filter(|(provider, engine)| reachable.get(provider) == Some(engine));
+            same.map(|(provider, _)| *provider).collect::<Vec<_>>()
+        };
+        let dead = dead.map(|server| (server, shared(&server.engines))).filter(|(_, shared)| !shared.is_empty());
+        let dead = dead.collect::<Vec<_>>();
+        let mut acting = HashMap::new();
+        for registered in self.providers.iter().filter(|_| !dead.is_empty()) {
+            acting.insert(registered.provider.kind(), self.acting_on(registered).await);
+        }
+        for (dead, mut shared) in dead {
+            shared.retain(|provider| acting.get(provider).is_none_or(|acting| !acting.contains(&dead.id)));
+            if shared.is_empty() {
+                continue;
+            }
+            match self.store.servers_take_over(dead.id, &shared).await {
+                Ok(TakenOver { workspaces: rows, mcp_servers: 0 }) if rows.is_empty() => {}
+                Ok(TakenOver { workspaces: rows, mcp_servers }) => {
+                    let workspaces = rows.len();
+                    tracing::warn!(server = %dead.title(), workspaces, mcp_servers, "took over what a dead server had");
+                    self.ownership.send_modify(|count| *count += 1);
+                    for row in &rows {
+                        self.enter(row);
+                    }
+                    // Beside this loop: a guest that does not answer must not cost this server its own lease.
+                    let (core, ids) = (Arc::clone(self), rows.into_iter().map(|row| row.id).collect::<Vec<_>>());
+                    self.tasks.spawn(async move { core.look_again_at_all(ids.into_iter()).await });
+                }
+                Err(error) => {
+                    tracing::warn!(reason = error_chain(&error), "a dead server's workspaces could not be taken over")
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use emergent_guest_client::{Guest, Open};
+    use emergent_provider::{
+        ByteStream, ChannelError, ContainerKind, ImageRef, NetworkPolicy, ProviderKind, ResourceLimits,
+    };
+    use emergent_store::WorkspaceState;
+    use emergent_test_interleavings::{Who, of};
+
+    use super::*;
+    use crate::workspace::{admissions::Admissions, registry::Registry};
+
+    struct Nowhere;
+
+    #[async_trait::async_trait]
+    impl Open for Nowhere {
+        async fn open(&self) -> Result<ByteStream, ChannelError> {
+            Err(ChannelError::NotRunning)
+        }
+    }
+
+    pub(crate) fn row() -> WorkspaceRow {
+        WorkspaceRow {
+            id: WorkspaceId::generate(),
+            project: emergent_store::ProjectId::generate(),
+            server: ServerId::generate(),
+            name: None,
+            labels: BTreeMap::new(),
+            kind: ContainerKind::AgentWorkspace,
+            state: WorkspaceState::Ready,
+            starting: false,
+            provider: ProviderKind::Docker,
+            provider_requested: None,
+            passed_over: Vec::new(),
+            warm: false,
+            runtime: None,
+            isolation: None,
+            image: "ubuntu:22.04".parse::<ImageRef>().unwrap(),
+            limits: ResourceLimits { cpu: 1.0, memory_bytes: 1, disk_bytes: 1, pids: 1 },
+            network: NetworkPolicy::None,
+            allow_root: false,
+            environment_keys: Vec::new(),
+            warnings: Vec::new(),
+            created_at: Default::default(),
+            ready_at: None,
+            last_used_at: None,
+            expires_at: None,
+            destroyed_at: None,
+            disk_warning: None,
+            idle: Default::default(),
+            idled: false,
+            destroy_reason: None,
+            origin: None,
+        }
+    }
+
+    pub(crate) fn entry(row: &WorkspaceRow) -> Arc<Entry> {
+        Arc::new(Entry::new(row, || Guest::new(Arc::new(Nowhere), None)))
+    }
+
+    /// A create has four steps, and so has whoever looks whose the workspaces are: the entries, the rows, and of a row
+    /// without an entry the admissions and the registry.
+    #[test]
+    fn a_create_is_neither_lost_nor_entered_twice_whenever_the_lease_is_renewed() {
+        let row = row();
+        for order in of(4, 4) {
+            let (admissions, registry) = (Admissions::default(), Registry::default());
+            let (mut admission, mut rows, mut step) = (None, Vec::new(), 0);
+            let mut create = || {
+                match step {
+                    0 => admission = Some(admissions.begin(row.id)),
+                    1 => rows.push(row.clone()),
+                    2 => registry.insert(entry(&row)),
+                    _ => drop(admission.take()),
+                }
+                step += 1;
+                rows.clone()
+            };
+            let mut read = Vec::new();
+            let (mut known, mut found, mut comes, mut asked) = (Vec::new(), Vec::new(), false, 0);
+            for who in &order {
+                match (who, asked) {
+                    (Who::Other, _) => read = create(),
+                    (Who::One, 0) => known = registry.all(),
+                    (Who::One, 1) => found = read.clone(),
+                    (Who::One, 2) => comes |= admissions.has(row.id),
+                    (Who::One, _) => comes |= registry.get(row.id).is_some(),
+                }
+                asked += usize::from(*who == Who::One);
+            }
+            let Changed { lost, gained } = compare(known, found, |_| comes);
+            assert!(lost.is_empty(), "lost: {order:?}");
+            assert!(gained.is_empty(), "entered twice: {order:?}");
+        }
+    }
+
+    #[test]
+    fn a_workspace_that_is_admitted_while_the_rows_are_read_stays_this_servers() {
+        let (kept, moved, admitted, taken_over) = (row(), row(), row(), row());
+        let known = vec![entry(&kept), entry(&moved)];
+        // The row of what is being admitted may be among those that were read, or not.
+        for rows in [vec![kept.clone(), taken_over.clone(), admitted.clone()], vec![kept.clone(), taken_over.clone()]] {
+            let Changed { lost, gained } = compare(known.clone(), rows, |id| id == admitted.id);
+            assert_eq!(lost.iter().map(|entry| entry.id).collect::<Vec<_>>(), [moved.id]);
+            assert_eq!(gained.iter().map(|row| row.id).collect::<Vec<_>>(), [taken_over.id]);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Keeps shelves full: makes what is missing, replaces what is stale, and removes everything when the server goes down.
+
+use std::{sync::Arc, time::Duration};
+
+use emergent_provider::{ContainerKind, ImageAccess, ProviderKind, SandboxSpec, WorkspaceId, error_chain};
+use emergent_store::MadeSandbox;
+use futures::{StreamExt as _, stream};
+use tokio::time::sleep;
+
+use super::{ImagePool, NETWORK, PooledSandbox};
+use crate::{
+    orchestrator::{Orchestrator, propagate},
+    placement::{
+        providers::{Registered, Wanted},
+        selection::Requirements,
+    },
+    workspace::{
+        create::{FIRST_ANSWER, first_answer},
+        steps::Undoing,
+    },
+};
+
+/// How many members of one image are made together when the server starts.
+const TOGETHER_AT_FIRST: usize = 8;
+/// How many later, beside creates that are under way.
+const TOGETHER: usize = 2;
+/// How long no member must have been taken before others are made: a burst is served first, and then made good.
+const QUIET: Duration = Duration::from_millis(150);
+/// How often members are compared with their image.
+const LOOK: Duration = Duration::from_secs(30);
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+
+// === impl Orchestrator ===
+
+impl Orchestrator {
+    /// Keeps a shelf full until the service goes down, and then removes what is on it.
+    pub(crate) async fn keep_warm(self: Arc<Self>, shelf: Arc<ImagePool>) {
+        let mut together = TOGETHER_AT_FIRST;
+        let mut backoff = FIRST_BACKOFF;
+        while !self.is_going_down() {
+            self.remove_stale(&shelf).await;
+            let pause = match self.fill(&shelf, together).await {
+                Ok(()) => {
+                    (together, backoff) = (TOGETHER, FIRST_BACKOFF);
+                    LOOK
+                }
+                Err(reason) => {
+                    tracing::warn!(image = %shelf.image(), reason, "the warm pool could not be filled");
+                    let pause = backoff;
+                    backoff = (backoff * 2).min(LONGEST_BACKOFF);
+                    pause
+                }
+            };
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.members_wanted(&shelf), if pause == LOOK => {}
+                () = self.going_down.cancelled() => {}
+            }
+        }
+        self.remove_all(shelf.retain(|_| false)).await;
+    }
+
+    /// Waits until members are missing and nobody is just taking more.
+    async fn members_wanted(&self, shelf: &ImagePool) {
+        shelf.wanting.notified().await;
+        while let Some(left) = QUIET.checked_sub(shelf.quiet_for()).filter(|left| !left.is_zero()) {
+            sleep(left).await;
+        }
+    }
+
+    /// Makes members until none is missing, or one fails, and removes those that are too many.
+    async fn fill(self: &Arc<Self>, shelf: &Arc<ImagePool>, together: usize) -> Result<(), String> {
+        if self.lease.is_draining() {
+            // Nobody is going to take them.
+            self.remove_all(shelf.retain(|_| false)).await;
+            return Ok(());
+        }
+        let provider = self.pool_provider().await?;
+        loop {
+            self.has_room(provider, 0).map_err(|error| error.to_string())?;
+            self.remove_all(shelf.surplus()).await;
+            let ordered = shelf.order(together);
+            if ordered.is_empty() || self.is_going_down() {
+                ordered.into_iter().for_each(|id| shelf.cancel(id, "the server goes down".to_owned()));
+                return Ok(());
+            }
+            // Each in a task of its own: what has begun is brought to its end whoever stops waiting.
+            let making = stream::iter(ordered).map(|id| {
+                let (core, shelf) = (Arc::clone(self), Arc::clone(shelf));
+                self.tasks.spawn(async move { core.add_member(&shelf, provider, id).await })
+            });
+            let made = making.buffer_unordered(together).map(|made| made.unwrap_or_else(|error| propagate(error)));
+            made.collect::<Vec<_>>().await.into_iter().collect::<Result<(), _>>()?;
+        }
+    }
+
+    /// The provider of creates that name none.
+    async fn pool_provider(&self) -> Result<ProviderKind, String> {
+        let wanted = Wanted {
+            named: self.config.default_provider,
+            container: ContainerKind::AgentWorkspace,
+            requirements: Requirements::default(),
+        };
+        let choice = self.providers.choose(wanted).await;
+        choice.map(|choice| choice.provider).map_err(|reasons| {
+            let reasons = reasons.iter().map(|(provider, why)| format!("{provider}: {why}"));
+            reasons.collect::<Vec<_>>().join("; ")
+        })
+    }
+
+    async fn add_member(&self, shelf: &ImagePool, provider: ProviderKind, id: WorkspaceId) -> Result<(), String> {
+        let Some(registered) = self.providers.get(provider) else { return Ok(()) };
+        match self.make_member(shelf, registered, id).await {
+            Ok(member) => {
+                tracing::debug!(workspace = %id, image = %shelf.image(), "a member of the warm pool is ready");
+                shelf.deliver(member);
+                Ok(())
+            }
+            Err(reason) => {
+                if let Err(error) = registered.provider.destroy(id, &Undoing).await {
+                    tracing::warn!(workspace = %id, reason = error_chain(&error), "it goes with the next reconciliation");
+                }
+                shelf.cancel(id, reason.clone());
+                Err(reason)
+            }
+        }
+    }
+
+    async fn make_member(
+        &self,
+        shelf: &ImagePool,
+        registered: &Registered,
+        id: WorkspaceId,
+    ) -> Result<PooledSandbox, String> {
+        let image = shelf.image();
+        let spec = SandboxSpec {
+            workspace: id,
+            kind: ContainerKind::AgentWorkspace,
+            image: image.clone(),
+            snapshot: None,
+            access: ImageAccess::Operator,
+            registry: self.images.operators_login(image),
+            limits: shelf.limits(),
+            network: NETWORK,
+            volumes: Vec::new(),
+            warm: true,
+        };
+        let provider = registered.provider.as_ref();
+        // Before, so that an image that changes meanwhile makes the member stale; after, where it had to be pulled.
+        let before = provider.image_id(image).await.map_err(|error| error_chain(&error))?;
+        let created = provider.create(&spec, &Undoing).await.map_err(|error| error_chain(&error))?;
+        let guest = self.new_guest(provider.kind(), id, created.first_channel);
+        first_answer(registered, id, &guest, FIRST_ANSWER).await.map_err(|error| error_chain(&error))?;
+        let image_id = match before {
+            Some(image_id) => Some(image_id),
+            None => provider.image_id(image).await.map_err(|error| error_chain(&error))?,
+        };
+        let made = MadeSandbox { runtime: created.runtime, isolation: created.isolation, warnings: created.warnings };
+        Ok(PooledSandbox { id, provider: provider.kind(), image_id, guest, made, limits: shelf.limits() })
+    }
+
+    /// Removes members whose image's reference stands for another image now.
+    async fn remove_stale(&self, shelf: &ImagePool) {
+        for registered in self.providers.iter() {
+            let provider = registered.provider.kind();
+            // An engine that does not answer says nothing, and what is gone cannot be made anew.
+            let Ok(now @ Some(_)) = registered.provider.image_id(shelf.image()).await else { continue };
+            let stale = shelf.retain(|member| member.provider != provider || member.image_id == now);
+            if !stale.is_empty() {
+                tracing::info!(image = %shelf.image(), members = stale.len(), "the image has changed: members replaced");
+            }
+            self.remove_all(stale).await;
+        }
+    }
+
+    pub(crate) async fn remove_all(&self, members: Vec<PooledSandbox>) {
+        let removals = stream::iter(members).for_each_concurrent(TOGETHER_AT_FIRST, async |member| {
+            member.guest.close();
+            let Some(registered) = self.providers.get(member.provider) else { return };
+            if let Err(error) = registered.provider.destroy(member.id, &Undoing).await {
+                tracing::warn!(workspace = %member.id, reason = error_chain(&error), "it goes with the next reconciliation");
+            }
+        });
+        removals.await;
+    }
+}
