@@ -1,7 +1,8 @@
 //! The rule that the modules of a crate import one another in no circle.
 //!
 //! A module and its ancestors count as one, as a parent and its child are expected to know each other. All others are
-//! compared where their paths part: an import in `a::b` from `c::d` is an edge from `a` to `c`. Unit tests are left out.
+//! compared where their paths part: an import in `a::b` from `c::d` is an edge from `a` to `c`. Unit tests are left
+//! out.
 //!
 //! `xtask/circles.txt` lists the circles that are known. It only shrinks: a circle that is not on it breaks the rule,
 //! and so does a line whose circle is gone.

@@ -67,8 +67,8 @@ pub struct Executions {
     /// Those that ran when the earlier guest ended.
     lost: Vec<Arc<Run>>,
     table: Mutex<Table>,
-    /// Held by whoever cuts or removes files of executions that have ended: meanwhile no id is given away, so that its files
-    /// are no other execution's.
+    /// Held by whoever cuts or removes files of executions that have ended: meanwhile no id is given away, so that its
+    /// files are no other execution's.
     cleaning: Mutex<()>,
 }
 

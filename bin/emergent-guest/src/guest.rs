@@ -126,7 +126,8 @@ impl Guest {
         credentials::with(&self.accounts.agent, job).await
     }
 
-    /// Changes files with the rights of an account, while no other call changes them. `find` tells their locks, and what
+    /// Changes files with the rights of an account, while no other call changes them. `find` tells their locks, and
+    /// what
     /// `change` needs.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! The properties of the workspace rather than of its sandbox: handed over by the server once the sandbox has become
 //! somebody's workspace, and kept in a directory of root's, so that it outlives restarts.
 //!
-//! The directory is no part of the root file system where an image can be made of that: whoever gets such an image gets no
-//! value of the environment with it. The server copies the directory along with the files of a snapshot.
+//! The directory is no part of the root file system where an image can be made of that: whoever gets such an image gets
+//! no value of the environment with it. The server copies the directory along with the files of a snapshot.
 
 use std::{
     collections::BTreeMap,
@@ -23,8 +23,8 @@ const DIRECTORY: &str = "private";
 const FILE: &str = "hand-over.json";
 /// The file with the properties of the workspace that this one is a copy of.
 const INHERITED: &str = "inherited.json";
-/// The length of the file before anything is handed over: blanks, which are no JSON. What fits is written over them, so that
-/// a disk has to take neither a new file nor a new length while somebody waits for the workspace.
+/// The length of the file before anything is handed over: blanks, which are no JSON. What fits is written over them, so
+/// that a disk has to take neither a new file nor a new length while somebody waits for the workspace.
 const BLANK: usize = 4096;
 
 /// The properties that have been handed over, if any.
@@ -116,7 +116,8 @@ pub fn bequeath(state_dir: &Path) -> io::Result<()> {
     }
 }
 
-/// The directory, which is there and root's alone when this returns. What guests of before kept beside it is in it then.
+/// The directory, which is there and root's alone when this returns. What guests of before kept beside it is in it
+/// then.
 fn directory(state_dir: &Path) -> io::Result<PathBuf> {
     let directory = state_dir.join(DIRECTORY);
     own_files::directory(&directory, 0o700)?;
@@ -141,8 +142,8 @@ fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
     file.parent().map_or(Ok(()), |directory| fs::File::open(directory)?.sync_all())
 }
 
-/// Writes over the blanks of a file that is as long as they are; `false` where there is none, or it has no room. A crash
-/// leaves the blanks, the whole text, or no JSON.
+/// Writes over the blanks of a file that is as long as they are; `false` where there is none, or it has no room. A
+/// crash leaves the blanks, the whole text, or no JSON.
 fn fill(file: &Path, text: &[u8]) -> io::Result<bool> {
     let Some(file) = own_files::open_to_write(file)? else { return Ok(false) };
     if text.len() > BLANK || file.metadata()?.len() != BLANK as u64 {

@@ -1,8 +1,8 @@
 //! The calls that change something, and how they ended: whoever lost an answer asks here.
 //!
-//! A change is a task of the guest's own: it goes on when its caller vanishes, and its outcome is kept under the id that
-//! the caller gave it. A call that is asked for before it comes never begins, so that no change comes after its failure
-//! was told.
+//! A change is a task of the guest's own: it goes on when its caller vanishes, and its outcome is kept under the id
+//! that the caller gave it. A call that is asked for before it comes never begins, so that no change comes after its
+//! failure was told.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -91,8 +91,8 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// Does `work` to its end, also when the caller vanishes, and answers what came of it. A request that was sent again
-    /// is answered with what came of the first.
+    /// Does `work` to its end, also when the caller vanishes, and answers what came of it. A request that was sent
+    /// again is answered with what came of the first.
     ///
     /// # Errors
     /// Those of `work`, or `call_exists`.

@@ -2,7 +2,8 @@
 //!
 //! A workspace that is made from a snapshot begins with another's root file system, and so with the executions of
 //! that one: their ids would be taken and their output shown as its own. The directory says whose it is: what an
-//! earlier owner has executed is forgotten; what was handed over to it counts no more, but its environment is inherited.
+//! earlier owner has executed is forgotten; what was handed over to it counts no more, but its environment is
+//! inherited.
 
 use std::{fs, io, path::Path};
 

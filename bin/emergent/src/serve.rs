@@ -171,8 +171,8 @@ pub(crate) enum Claim {
     NewIdentity,
 }
 
-/// Opens the store, and becomes the holder of the server's id on every engine. An engine that is away is claimed when it
-/// is back, before anything is done to it.
+/// Opens the store, and becomes the holder of the server's id on every engine. An engine that is away is claimed when
+/// it is back, before anything is done to it.
 async fn hold(
     config: &Config,
     guest_binary: Option<GuestBinary>,
@@ -187,8 +187,8 @@ async fn hold(
         Some(server) => (None, server),
         None => {
             let store = match Store::open_as(&config.database, None, &identity).await {
-                // The lock on the directory is this process's: the lease is that of a copy's original, or of a process from
-                // before a reboot. The engines know which.
+                // The lock on the directory is this process's: the lease is that of a copy's original, or of a process
+                // from before a reboot. The engines know which.
                 Err(OpenError::ServerInUse { server }) => {
                     if claim != Claim::NewIdentity {
                         become_holder(&held(server)?, claim).await?;

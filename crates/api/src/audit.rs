@@ -69,7 +69,8 @@ pub(crate) async fn audit(State(state): State<ApiState>, mut request: Request, n
         pending.forget();
         return response;
     }
-    // Whoever sends the answer asks for no more of its body than its head has promised: for nothing, if that is nothing.
+    // Whoever sends the answer asks for no more of its body than its head has promised: for nothing, if that is
+    // nothing.
     let promised = response.headers().get(header::CONTENT_LENGTH);
     let promised: Option<u64> = promised.and_then(|length| length.to_str().ok()?.parse().ok());
     match response.body().size_hint().exact().or(promised.filter(|bytes| *bytes == 0)) {

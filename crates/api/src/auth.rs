@@ -2,8 +2,8 @@
 //!
 //! Every call but the health probes and the pages carries `Authorization: Bearer emt_…`. The store keeps a SHA-256 of
 //! each secret. A token is found by that hash: what timing could tell of a lookup is about the hash of 256 random
-//! bits, which leads nobody to a secret. Tokens that were found stay in memory (`cache`), so that a call need not ask the
-//! store; what is open by a token ends with it (`binding`).
+//! bits, which leads nobody to a secret. Tokens that were found stay in memory (`cache`), so that a call need not ask
+//! the store; what is open by a token ends with it (`binding`).
 
 mod binding;
 mod cache;

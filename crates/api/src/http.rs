@@ -1,4 +1,5 @@
-//! The parts of HTTP that all resources share: reading requests, checking values, bounds, problems, and streams of events.
+//! The parts of HTTP that all resources share: reading requests, checking values, bounds, problems, and streams of
+//! events.
 
 pub mod check;
 pub(crate) mod extract;

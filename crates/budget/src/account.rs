@@ -5,8 +5,8 @@
 //!   share  ├────────────┤                                       what one project may hold of it
 //! ```
 //!
-//! A large request waits for others to give back, in turn (`ledger`), and is refused when that takes too long. A small one
-//! may also use the reserve, so that ordinary calls go on while large ones wait.
+//! A large request waits for others to give back, in turn (`ledger`), and is refused when that takes too long. A small
+//! one may also use the reserve, so that ordinary calls go on while large ones wait.
 
 use std::{
     sync::{
@@ -144,8 +144,8 @@ impl Account {
         self.0.owner.get_or_init(|| Owner { project, is_call: false });
     }
 
-    /// Sets the project of the request and counts it as a call that is under way until the last clone is dropped. The first
-    /// call decides.
+    /// Sets the project of the request and counts it as a call that is under way until the last clone is dropped. The
+    /// first call decides.
     ///
     /// # Errors
     /// [`Exhausted::Calls`] when the project has too many under way.

@@ -2,8 +2,9 @@
 //!
 //! Those who wait stand in lines, one of each project for its large requests and one for its small ones. What is given
 //! back goes to the project that holds least (of several, to the one that has waited longest), and there to those first
-//! who hold something already, then to whoever came first. While the first of a project that holds less waits, nobody of a project that holds more gets anything: so many
-//! requests of one project cannot keep a large one of another waiting for ever.
+//! who hold something already, then to whoever came first. While the first of a project that holds less waits, nobody
+//! of a project that holds more gets anything: so many requests of one project cannot keep a large one of another
+//! waiting for ever.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -173,8 +174,8 @@ impl Ledger {
         }
     }
 
-    /// The request that is served next, if there is room: the first of the project that holds least of those that may hold
-    /// more.
+    /// The request that is served next, if there is room: the first of the project that holds least of those that may
+    /// hold more.
     fn next(&self, is_large: bool) -> Option<(Line, QueuePosition)> {
         let firsts = self.waiting.iter().filter(|(line, _)| line.is_large == is_large).filter_map(|(line, waiting)| {
             let (place, waiter) = waiting.first_key_value()?;

@@ -5,9 +5,9 @@
 //! database. The queue is bounded. Where a project floods the queue, rows of that project are lost; the number of lost
 //! rows is recorded as a row of the project.
 //!
-//! Code of this service that changes a workspace records the step with [`Audit::begin`] and [`AuditSpan::end`]. The actor
-//! comes from the task-local [`Origin`]; work that moves to another task of the service takes the origin along with
-//! [`inherit`].
+//! Code of this service that changes a workspace records the step with [`Audit::begin`] and [`AuditSpan::end`]. The
+//! actor comes from the task-local [`Origin`]; work that moves to another task of the service takes the origin along
+//! with [`inherit`].
 
 mod end;
 mod operation;

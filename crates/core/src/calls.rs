@@ -1,4 +1,5 @@
-//! Calls to a workspace's guest: the session with the guest, the output that is followed, and the count of calls under way.
+//! Calls to a workspace's guest: the session with the guest, the output that is followed, and the count of calls under
+//! way.
 
 pub(crate) mod activity;
 pub(crate) mod guest_session;

@@ -395,9 +395,9 @@ pub enum WorkspaceEnd {
 // === impl WorkspaceEnd ===
 
 impl WorkspaceEnd {
-    /// The end of a workspace that is in this situation; `None` while its processes are there, or not yet there.
-    pub(crate) fn of(situation: WorkspaceStatus) -> Option<Self> {
-        match situation {
+    /// The end of a workspace that has this status; `None` while its processes are there, or not yet there.
+    pub(crate) fn of(status: WorkspaceStatus) -> Option<Self> {
+        match status {
             WorkspaceStatus::Creating | WorkspaceStatus::Ready | WorkspaceStatus::Paused(_) => None,
             WorkspaceStatus::Stopping(_) | WorkspaceStatus::Stopped(_) => Some(Self::Stopped),
             WorkspaceStatus::Starting => Some(Self::Restarted),

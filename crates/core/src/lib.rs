@@ -1,9 +1,9 @@
 //! The domain: the life of a workspace. No HTTP types, no Docker types.
 //!
-//! Start reading at [`Workspaces`], the facade. The rules are pure: `decide` says what an operation means in each state,
-//! `verdict` what a difference between row and engine means, `select` which providers may make a workspace.
-//! (What a difference between a snapshot's row and the engine means is in `snapshots/verdict`.)
-//! Everything else carries them out: the row first, the engine second, the row's success last.
+//! Start reading at [`Workspaces`], the facade. Three modules hold rules without IO: `workspace/transitions` the effect
+//! of an operation in each state, `reconcile/action` the correction of a difference between a row and the engine (for
+//! snapshots `snapshots/reconcile_action`), `placement/selection` the providers that may make a workspace. The other
+//! modules carry the rules out: the row first, the engine second, the row's success last.
 
 mod audit;
 mod background;

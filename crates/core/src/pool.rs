@@ -28,9 +28,9 @@ pub(crate) use image_pool::{ImagePool, Miss};
 /// The networks that pool members may reach: those of workspaces whose request names none.
 pub(crate) const NETWORK: NetworkPolicy = NetworkPolicy::Outbound;
 
-/// The warm pool: a shelf for each image that is kept ready.
+/// The warm pool: an [`ImagePool`] for each image that is kept ready.
 pub(crate) struct Pool {
-    shelves: Vec<Arc<ImagePool>>,
+    image_pools: Vec<Arc<ImagePool>>,
 }
 
 /// A sandbox of the pool, which belongs to no project yet.
@@ -55,12 +55,12 @@ pub(crate) struct Need<'a> {
     pub(crate) live_limits: bool,
 }
 
-/// The status of one image's shelf.
+/// The status of one image's pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolStatus {
     /// The image.
     pub image: ImageRef,
-    /// How many members the shelf should hold.
+    /// How many members the pool should hold.
     pub target: u32,
     /// How many members wait to be handed over.
     pub ready: u32,
@@ -80,21 +80,21 @@ impl Pool {
     /// Makes a pool with `size` members of each image; an empty pool where `size` is 0.
     pub(crate) fn new(size: u32, images: &[ImageRef], limits: ResourceLimits) -> Self {
         let images = images.iter().filter(|_| size > 0);
-        Self { shelves: images.map(|image| ImagePool::new(image.clone(), size, limits).into()).collect() }
+        Self { image_pools: images.map(|image| ImagePool::new(image.clone(), size, limits).into()).collect() }
     }
 
-    pub(crate) fn shelves(&self) -> &[Arc<ImagePool>] {
-        &self.shelves
+    pub(crate) fn image_pools(&self) -> &[Arc<ImagePool>] {
+        &self.image_pools
     }
 
     /// Takes a member that fits the need, if there is one, with its admission, which begins before the pool forgets the
     /// member. A member that is taken and not used is given back by [`Pool::give_back`].
     pub(crate) fn take(&self, need: &Need<'_>, admissions: &Admissions) -> Option<(PooledSandbox, AdmissionGuard)> {
-        let shelf = self.shelf(need.image)?;
-        match shelf.take(need, admissions) {
+        let image_pool = self.image_pool(need.image)?;
+        match image_pool.take(need, admissions) {
             Ok(taken) => Some(taken),
             Err(miss) => {
-                shelf.note_miss(miss);
+                image_pool.note_miss(miss);
                 None
             }
         }
@@ -102,33 +102,33 @@ impl Pool {
 
     /// Notes that a member has become a workspace.
     pub(crate) fn note_hit(&self, image: &ImageRef) {
-        if let Some(shelf) = self.shelf(image) {
-            shelf.note_hit();
+        if let Some(image_pool) = self.image_pool(image) {
+            image_pool.note_hit();
         }
     }
 
     /// Notes that a member could not become a workspace.
     pub(crate) fn note_failed_hand_over(&self, image: &ImageRef) {
-        if let Some(shelf) = self.shelf(image) {
-            shelf.note_miss(Miss::HandOver);
+        if let Some(image_pool) = self.image_pool(image) {
+            image_pool.note_miss(Miss::HandOver);
         }
     }
 
     /// Takes back a member that is unchanged.
     pub(crate) fn give_back(&self, image: &ImageRef, member: PooledSandbox) {
-        if let Some(shelf) = self.shelf(image) {
-            shelf.put(member);
+        if let Some(image_pool) = self.image_pool(image) {
+            image_pool.put(member);
         }
     }
 
     /// Returns whether a sandbox is a member of the pool, or its workspace is being admitted.
     pub(crate) fn has_or_gives(&self, id: WorkspaceId, admissions: &Admissions) -> bool {
-        self.shelves.iter().any(|shelf| shelf.has_or_gives(id, admissions)) || admissions.has(id)
+        self.image_pools.iter().any(|image_pool| image_pool.has_or_gives(id, admissions)) || admissions.has(id)
     }
 
     /// Takes out a member whose sandbox has ended.
     pub(crate) fn take_ended(&self, id: WorkspaceId) -> Vec<PooledSandbox> {
-        self.shelves.iter().flat_map(|shelf| shelf.retain(|member| member.id != id)).collect()
+        self.image_pools.iter().flat_map(|image_pool| image_pool.retain(|member| member.id != id)).collect()
     }
 
     /// Takes out the members that do not run according to a listing of the engine. Members made after the listing are
@@ -137,18 +137,18 @@ impl Pool {
         let runs = |member: &PooledSandbox| {
             observed.get(&member.id).is_none_or(|observed| observed.state == EngineState::Running)
         };
-        self.shelves.iter().flat_map(|shelf| shelf.retain(runs)).collect()
+        self.image_pools.iter().flat_map(|image_pool| image_pool.retain(runs)).collect()
     }
 
-    /// Wakes the tasks of all shelves.
+    /// Wakes the tasks of all pools.
     pub(crate) fn look_again(&self) {
-        for shelf in &self.shelves {
-            shelf.wanting.notify_one();
+        for image_pool in &self.image_pools {
+            image_pool.wanting.notify_one();
         }
     }
 
     pub(crate) fn status(&self) -> Vec<PoolStatus> {
-        self.shelves.iter().map(|shelf| shelf.status()).collect()
+        self.image_pools.iter().map(|image_pool| image_pool.status()).collect()
     }
 
     pub(crate) fn report(&self) {
@@ -157,7 +157,7 @@ impl Pool {
         }
     }
 
-    fn shelf(&self, image: &ImageRef) -> Option<&ImagePool> {
-        self.shelves.iter().find(|shelf| shelf.image() == image).map(AsRef::as_ref)
+    fn image_pool(&self, image: &ImageRef) -> Option<&ImagePool> {
+        self.image_pools.iter().find(|image_pool| image_pool.image() == image).map(AsRef::as_ref)
     }
 }

@@ -69,14 +69,14 @@ impl Orchestrator {
         let observed = listed.into_iter().map(|observed| (observed.workspace, observed)).collect::<HashMap<_, _>>();
         let entries = self.registry.all().into_iter().filter(|entry| entry.provider() == kind).collect::<Vec<_>>();
         // A mark that is missing is made good: whatever becomes of the rows, the engine knows whose it is.
-        for entry in entries.iter().filter(|entry| entry.situation() != WorkspaceStatus::Creating) {
+        for entry in entries.iter().filter(|entry| entry.status() != WorkspaceStatus::Creating) {
             if observed.get(&entry.id).is_some_and(|observed| observed.handed_over == Some(false)) {
                 self.mark_handed_over(entry);
             }
         }
         let differing = entries.into_iter().filter(|entry| {
             let state = observed.get(&entry.id).map(|observed| &observed.state);
-            verdict(entry.situation(), state) != ReconcileAction::Agree
+            verdict(entry.status(), state) != ReconcileAction::Agree
         });
         // Each in a task of its own: a run that is given up half-way leaves no workspace half-way.
         let look = |entry: Arc<Entry>| {
@@ -144,9 +144,9 @@ impl Orchestrator {
         let observed = registered.provider.inspect(entry.id).await;
         let observed = observed.map_err(|source| TransitionError::Engine { operation: "inspect", source })?;
         let state = observed.map(|observed| observed.state);
-        let verdict = verdict(entry.situation(), state.as_ref());
+        let verdict = verdict(entry.status(), state.as_ref());
         if verdict != ReconcileAction::Agree {
-            tracing::info!(situation = ?entry.situation(), engine = ?state, ?verdict, "reconciling");
+            tracing::info!(status = ?entry.status(), engine = ?state, ?verdict, "reconciling");
         }
         self.carry_out(entry, registered, verdict).await
     }
@@ -258,7 +258,7 @@ impl Orchestrator {
         destroyed.map_err(|source| TransitionError::Engine { operation: "remove", source })?;
         telemetry::destroyed(DestroyReason::FailedCreate);
         tracing::info!(reason = %DestroyReason::FailedCreate, "what was left of a create is destroyed");
-        if entry.situation() == WorkspaceStatus::Creating {
+        if entry.status() == WorkspaceStatus::Creating {
             self.fail(entry, ErrorReason::CreateInterrupted, CUT_SHORT.to_owned()).await?;
         }
         Ok(())

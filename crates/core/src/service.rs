@@ -62,8 +62,8 @@ impl Workspaces {
             core.tasks.spawn(Arc::clone(&core).keep_guard(Arc::clone(registered)));
         }
         if core.config.enabled {
-            for shelf in core.pool.shelves() {
-                core.tasks.spawn(Arc::clone(&core).keep_warm(Arc::clone(shelf)));
+            for image_pool in core.pool.image_pools() {
+                core.tasks.spawn(Arc::clone(&core).keep_warm(Arc::clone(image_pool)));
             }
         }
         core.tasks.spawn(take_calls_in_the_end(Arc::clone(&core)));

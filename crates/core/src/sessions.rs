@@ -69,12 +69,12 @@ impl Orchestrator {
             Found::Destroyed => return Err(not_usable(WorkspaceStatus::Destroyed, GONE).into()),
         };
         // A create may take as long as the pull of its image: nobody waits for its turn only to be refused.
-        can_be_used(entry.situation())?;
+        can_be_used(entry.status())?;
         let span = tracing::info_span!("attach", workspace = %id);
         let core = Arc::clone(self);
         let task = async move {
             let _turn = entry.turn().await;
-            can_be_used(entry.situation())?;
+            can_be_used(entry.status())?;
             core.attach_to(&entry, request).await
         };
         self.tasks.spawn(task.instrument(span)).await.unwrap_or_else(|error| propagate(error))
@@ -211,9 +211,9 @@ impl Orchestrator {
 }
 
 /// Refuses to attach to a workspace that cannot be made ready.
-fn can_be_used(situation: WorkspaceStatus) -> Result<(), TransitionError> {
-    match decide(Operation::Resume, situation) {
-        Decision::Refuse(advice) => Err(not_usable(situation, advice)),
+fn can_be_used(status: WorkspaceStatus) -> Result<(), TransitionError> {
+    match decide(Operation::Resume, status) {
+        Decision::Refuse(advice) => Err(not_usable(status, advice)),
         Decision::Nothing
         | Decision::Keep
         | Decision::Stop(_)
@@ -224,6 +224,6 @@ fn can_be_used(situation: WorkspaceStatus) -> Result<(), TransitionError> {
     }
 }
 
-fn not_usable(situation: WorkspaceStatus, advice: &'static str) -> TransitionError {
-    TransitionError::WrongState { state: situation.word(), operation: "be attached", advice }
+fn not_usable(status: WorkspaceStatus, advice: &'static str) -> TransitionError {
+    TransitionError::WrongState { state: status.word(), operation: "be attached", advice }
 }

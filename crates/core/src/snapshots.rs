@@ -98,7 +98,7 @@ impl Orchestrator {
         }
         match self.find(project, id).await? {
             Found::Destroyed => Err(cannot_be_copied(WorkspaceStatus::Destroyed).unwrap_or(TransitionError::NotFound)),
-            Found::Entry(entry) => match (entry.situation(), cannot_be_copied(entry.situation())) {
+            Found::Entry(entry) => match (entry.status(), cannot_be_copied(entry.status())) {
                 (WorkspaceStatus::Creating, Some(refusal)) => Err(refusal),
                 _ => Ok(entry),
             },
@@ -107,7 +107,7 @@ impl Orchestrator {
 
     /// Checks a workspace that is to be copied so many times, once nobody else changes it, and reads what it is.
     async fn copied_row(&self, entry: &Entry, copies: u32) -> Result<WorkspaceRow, SnapshotError> {
-        if let Some(refusal) = cannot_be_copied(entry.situation()) {
+        if let Some(refusal) = cannot_be_copied(entry.status()) {
             return Err(refusal.into());
         }
         require_snapshots(self.provider_of(entry)?)?;
@@ -264,9 +264,9 @@ impl Orchestrator {
     }
 }
 
-fn cannot_be_copied(situation: WorkspaceStatus) -> Option<TransitionError> {
-    let advice = transitions::copy(situation).err()?;
-    Some(TransitionError::WrongState { state: situation.word(), operation: "be copied", advice })
+fn cannot_be_copied(status: WorkspaceStatus) -> Option<TransitionError> {
+    let advice = transitions::copy(status).err()?;
+    Some(TransitionError::WrongState { state: status.word(), operation: "be copied", advice })
 }
 
 /// Refuses where the provider cannot do it, before anything is recorded.

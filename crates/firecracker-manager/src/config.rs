@@ -28,8 +28,8 @@ pub struct ManagerConfig {
     pub watch_interval: Duration,
     /// How long a sandbox lives that says nothing of it; `None`: until it is deleted.
     pub default_ttl: Option<Duration>,
-    /// The present boot of the host, as its kernel names it; `None` where it does not. Machines of another boot are gone, and
-    /// so is what had not reached the disk.
+    /// The present boot of the host, as its kernel names it; `None` where it does not. Machines of another boot are
+    /// gone, and so is what had not reached the disk.
     pub host_boot: Option<Uuid>,
     /// How many snapshots of templates are kept, for sandboxes to begin with; with none, every sandbox boots.
     pub template_snapshots: u16,

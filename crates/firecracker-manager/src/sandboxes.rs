@@ -1,8 +1,8 @@
 //! The domain: sandboxes, and what may be done with them.
 //!
 //! Every operation writes its intent into the sandbox's record first, changes the machine second, and records the new
-//! state last. Operations on one sandbox take turns, and each runs in a task of its own: a caller that goes away does not
-//! stop it half-way. Machines outlive this process; the next one adopts them.
+//! state last. Operations on one sandbox take turns, and each runs in a task of its own: a caller that goes away does
+//! not stop it half-way. Machines outlive this process; the next one adopts them.
 
 mod boot;
 mod copy;
@@ -285,8 +285,8 @@ async fn fresh_directory(path: &Path) -> Result<(), SandboxError> {
     made.map_err(SandboxError::io("the making of a directory", path))
 }
 
-/// Puts a finished directory, whose files have been synced, where it is looked for, so that it is there after a power cut,
-/// too.
+/// Puts a finished directory, whose files have been synced, where it is looked for, so that it is there after a power
+/// cut, too.
 async fn place(from: &Path, to: &Path) -> Result<(), SandboxError> {
     let (source, target) = (from.to_owned(), to.to_owned());
     let placed = on_disk(move || durable::sync(&source).and_then(|()| durable::rename(&source, &target))).await;

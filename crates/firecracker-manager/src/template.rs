@@ -100,8 +100,8 @@ impl Template {
     }
 }
 
-/// The same root file system under a name that it keeps: disks may be overlays over it, and the template of its name may be
-/// built anew meanwhile.
+/// The same root file system under a name that it keeps: disks may be overlays over it, and the template of its name
+/// may be built anew meanwhile.
 ///
 /// # Errors
 /// When the second name cannot be made.

@@ -141,7 +141,8 @@ impl Call {
         self.run(link, async |answer: Answer, _| Ok(answer)).await
     }
 
-    /// Sends the call on this connection, and reads a JSON answer; one without contents is null. Not bounded in time, and
+    /// Sends the call on this connection, and reads a JSON answer; one without contents is null. Not bounded in time,
+    /// and
     /// `Unreachable` when it was not sent.
     pub(crate) async fn once<T: DeserializeOwned>(&self, connection: &Connection) -> Result<T, GuestCallError> {
         let response = connection.send(self.request().map_err(unwritable)?).await?;

@@ -1,5 +1,5 @@
-//! Files out of forms (`multipart/form-data`), as browsers and `curl -F` send them: what is stored is the file, never the
-//! envelope that it came in.
+//! Files out of forms (`multipart/form-data`), as browsers and `curl -F` send them: what is stored is the file, never
+//! the envelope that it came in.
 
 use std::{collections::BTreeMap, io};
 
@@ -15,7 +15,8 @@ const FIELD_BYTES: usize = 16 * 1024;
 pub struct Form {
     /// The fields that came before the file.
     pub fields: BTreeMap<String, String>,
-    /// The file's bytes. They end with an error if anything that is no plain field follows them, or the form is not whole.
+    /// The file's bytes. They end with an error if anything that is no plain field follows them, or the form is not
+    /// whole.
     pub contents: BoxStream<'static, io::Result<Bytes>>,
 }
 

@@ -88,8 +88,8 @@ impl Guest {
         Call::post(routes::LAST_END).json(last_end)?.repeatable().within(QUICK).for_nothing(&self.calls).await
     }
 
-    /// Tells the guest of a machine that was restored, before anything else is asked of it. Its `boot_id` is another one
-    /// afterwards if the machine is a copy.
+    /// Tells the guest of a machine that was restored, before anything else is asked of it. Its `boot_id` is another
+    /// one afterwards if the machine is a copy.
     ///
     /// # Errors
     /// As for every call here; the machine must not be used then.

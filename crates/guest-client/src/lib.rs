@@ -2,8 +2,8 @@
 //!
 //! A [`Guest`] keeps one HTTP/2 connection for tool calls and, once something bulky comes up, a second one for bulk.
 //! Both are opened when they are first needed, shared by all calls, checked by HTTP/2 PING, and opened again when
-//! they break. Which calls are then repeated is written in `call.rs` and `changes.rs`: never one that could run something
-//! twice.
+//! they break. Which calls are then repeated is written in `call.rs` and `changes.rs`: never one that could run
+//! something twice.
 //!
 //! Data from the guest is treated as hostile: the length of answers, headers and frames is bounded, and so is the time
 //! that each call waits. Dropping a call's future never ends what the call started inside.

@@ -1,9 +1,9 @@
 //! The messages of the server and the guest to each other.
 //!
 //! The guest serves HTTP/2 on every channel that is opened to it: its own stdio, its Unix socket behind `emergent-guest
-//! connect`, and in a virtual machine vsock and the [`port`]s of a serial bus. Requests and answers are JSON of the types in this crate, except raw file contents and
-//! the [`frame`]s of an execution's output. The tool types are also the public API's tool types: there is one
-//! vocabulary for a tool, from the agent down to the process.
+//! connect`, and in a virtual machine vsock and the [`port`]s of a serial bus. Requests and answers are JSON of the
+//! types in this crate, except raw file contents and the [`frame`]s of an execution's output. The tool types are also
+//! the public API's tool types: there is one vocabulary for a tool, from the agent down to the process.
 //!
 //! The protocol is append-only. Fields are added with defaults and never change meaning; [`GENERATION`] grows when a
 //! feature is added, and each side gates a feature on the older of the two.
@@ -45,7 +45,8 @@ pub const GENERATION: u32 = 5;
 /// Since this generation a guest takes [`routes::LAST_END`].
 pub const LAST_END_SINCE: u32 = 5;
 
-/// Since this generation a call that changes something can be sent again under its id. An older guest would do it twice.
+/// Since this generation a call that changes something can be sent again under its id. An older guest would do it
+/// twice.
 pub const CALLS_SINCE: u32 = 5;
 
 /// Since this generation an upload may say which contents it replaces. An older guest would replace any.
@@ -72,8 +73,8 @@ pub const PRELOAD_FILE: &str = "preload.so";
 /// The record of executions in [`STATE_DIR`]. The guest makes it at its start, after the library.
 pub const EXECUTIONS_FILE: &str = "executions.jsonl";
 
-/// The part of [`STATE_DIR`] with what was handed over, values of the environment among it: root's alone, and never part of
-/// an image that is made of the root file system. In a container a volume is mounted there.
+/// The part of [`STATE_DIR`] with what was handed over, values of the environment among it: root's alone, and never
+/// part of an image that is made of the root file system. In a container a volume is mounted there.
 pub const PRIVATE_DIR: &str = "/var/lib/emergent/private";
 
 /// The Unix socket that `emergent-guest connect` joins its stdio to.

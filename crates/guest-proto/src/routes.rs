@@ -7,15 +7,16 @@ pub const HELLO: &str = "/v1/hello";
 pub const USAGE: &str = "/v1/usage";
 /// POST [`HandOver`](crate::HandOver) → 204, when it is kept.
 pub const HAND_OVER: &str = "/v1/hand-over";
-/// POST [`Restored`](crate::machine::Restored) → [`Hello`](crate::Hello), when the guest has taken note of it. Only where it
-/// is PID 1 of a virtual machine.
+/// POST [`Restored`](crate::machine::Restored) → [`Hello`](crate::Hello), when the guest has taken note of it. Only
+/// where it is PID 1 of a virtual machine.
 pub const RESTORED: &str = "/v1/machine/restored";
 /// POST [`LastEnd`](crate::LastEnd) → 204: why the executions that were lost before this boot were.
 pub const LAST_END: &str = "/v1/last-end";
 /// POST: end all processes in order and then the guest itself.
 pub const SHUTDOWN: &str = "/v1/shutdown";
 
-/// POST [`BashRequest`](crate::tools::BashRequest) → [`BashResult`](crate::tools::BashResult), when the shell has exited.
+/// POST [`BashRequest`](crate::tools::BashRequest) → [`BashResult`](crate::tools::BashResult), when the shell has
+/// exited.
 pub const BASH: &str = "/v1/tools/bash";
 /// POST [`ReadRequest`](crate::tools::ReadRequest) → [`ReadResult`](crate::tools::ReadResult).
 pub const READ: &str = "/v1/tools/read";

@@ -41,8 +41,8 @@ pub struct BashRequest {
 pub struct BashResult {
     /// Names the execution for output, signals and reattachment.
     pub execution_id: ExecutionId,
-    /// Standard output. Bytes that are not UTF-8 are replaced, and of a line that was written over after `\r`, as progress
-    /// bars do, only the last is shown; the raw bytes are in `stdout_file`.
+    /// Standard output. Bytes that are not UTF-8 are replaced, and of a line that was written over after `\r`, as
+    /// progress bars do, only the last is shown; the raw bytes are in `stdout_file`.
     pub stdout: String,
     /// Standard error, likewise.
     pub stderr: String,
@@ -212,8 +212,8 @@ pub struct EditResult {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct GlobRequest {
-    /// A glob such as `src/**/*.rs` or `{a,b}*.py`: with a slash it is matched against paths relative to `path`, without one
-    /// against names at any depth.
+    /// A glob such as `src/**/*.rs` or `{a,b}*.py`: with a slash it is matched against paths relative to `path`,
+    /// without one against names at any depth.
     pub pattern: String,
     /// The directory to look below; `/workspace` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -243,8 +243,8 @@ pub struct GrepRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub path: Option<GuestPath>,
-    /// Only files that match this glob, which is taken as the tool `glob` does; directories that it names are searched also
-    /// where `.gitignore` names them or their names begin with a dot.
+    /// Only files that match this glob, which is taken as the tool `glob` does; directories that it names are searched
+    /// also where `.gitignore` names them or their names begin with a dot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub include: Option<String>,
     /// Search what .gitignore and hidden names would leave out, too.

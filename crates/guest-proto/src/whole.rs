@@ -19,7 +19,8 @@ struct Optional<T>(PhantomData<T>);
 /// # Errors
 /// The format's error, for a value that is no whole number or is too large for `T`.
 pub fn number<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Result<T, D::Error> {
-    // Not `deserialize_u64`: within an enum that is told by a tag, serde gives a float to whoever takes any number alone.
+    // Not `deserialize_u64`: within an enum that is told by a tag, serde gives a float to whoever takes any number
+    // alone.
     deserializer.deserialize_any(Whole(PhantomData))
 }
 

@@ -19,8 +19,8 @@ pub(crate) const NODE_VOLUME: &str = "node-22";
 /// The path of Node.js inside the sandbox.
 pub(crate) const NODE_DIRECTORY: &str = "/opt/emergent-node";
 
-/// npm's pauses before it asks a registry again that it could not reach, in milliseconds. Its own are 10 s and a minute,
-/// in which it says nothing.
+/// npm's pauses before it asks a registry again that it could not reach, in milliseconds. Its own are 10 s and a
+/// minute, in which it says nothing.
 pub(crate) const NPM_RETRIES: [(&str, &str); 2] =
     [("npm_config_fetch_retry_mintimeout", "1000"), ("npm_config_fetch_retry_maxtimeout", "10000")];
 

@@ -252,8 +252,8 @@ impl ChildConnection {
         }
     }
 
-    /// Sends a request; its answer, and the messages that belong to it, go to the event buffer. Returns the key by which the
-    /// child knows the request. Cancel-safe: the request was sent, or it was not.
+    /// Sends a request; its answer, and the messages that belong to it, go to the event buffer. Returns the key by
+    /// which the child knows the request. Cancel-safe: the request was sent, or it was not.
     pub(crate) async fn ask(&self, ask: Ask<'_>) -> Result<IdKey, AskError> {
         let patience = ask.patience.unwrap_or(self.context.config.call_timeout);
         let message = ask.message;

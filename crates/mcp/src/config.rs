@@ -6,7 +6,8 @@ use emergent_budget::Account;
 
 use crate::SessionLimit;
 
-/// The longest message that a server may write, in bytes; a longer one is dropped up to its end, and its caller is told.
+/// The longest message that a server may write, in bytes; a longer one is dropped up to its end, and its caller is
+/// told.
 pub const LINE_LIMIT: usize = 16 << 20;
 
 /// The least number of unacknowledged bytes of output that a launcher keeps: one message of the longest kind, and the

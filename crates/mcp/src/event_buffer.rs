@@ -1,8 +1,8 @@
 //! The messages on their way to one stream of a client: written by a child's reader, read by a response's body.
 //!
-//! An event buffer keeps the messages that were not sent yet and, for clients that may come back, the last of those that
-//! were. It has at most one [`Reader`]; a new one takes over from the old. A reader that does not keep up holds the
-//! writer up for a while, then it is cut off; without a reader the oldest messages make room.
+//! An event buffer keeps the messages that were not sent yet and, for clients that may come back, the last of those
+//! that were. It has at most one [`Reader`]; a new one takes over from the old. A reader that does not keep up holds
+//! the writer up for a while, then it is cut off; without a reader the oldest messages make room.
 
 use std::{
     collections::VecDeque,

@@ -5,13 +5,13 @@
 //! cancelling and both eras as with any server.
 //!
 //! ```text
-//!   client ──▶ Bridge ──line──▶ hub ──▶ connection to `clock` ──HTTP──▶ its endpoint
+//!   client ──▶ Bridge ──line──▶ session ──▶ connection to `clock` ──HTTP──▶ its endpoint
 //!                     ◀──line──     ──▶ connection to `files` ──HTTP──▶ its endpoint
 //! ```
 //!
-//! Start at `hub`, which decides where a message goes. `names` makes the names of tools and prompts, `lists` merges the
-//! servers' offers, `offers` finds these and `catalogues` remembers them, `connection` speaks to one server, in the era
-//! that the server knows, and `messages` reads its answers.
+//! Start at `session`, which decides where a message goes. `names` makes the names of tools and prompts, `lists` merges
+//! the servers' offers, `offers` finds these and `catalogues` remembers them, `connection` speaks to one server, in the
+//! era that the server knows, and `messages` reads its answers.
 
 mod catalogues;
 mod child;
@@ -65,8 +65,8 @@ pub trait Upstreams: Send + Sync + 'static {
     /// passed on, so that its own endpoint says why it cannot be.
     async fn list(&self) -> Vec<Upstream>;
 
-    /// A counter that changes when [`list`](Self::list) returns something else. Each client asks for the list again then,
-    /// and not otherwise: whoever counts does so once for all of them.
+    /// A counter that changes when [`list`](Self::list) returns something else. Each client asks for the list again
+    /// then, and not otherwise: whoever counts does so once for all of them.
     fn changes(&self) -> watch::Receiver<u64>;
 
     /// Whether the caller may use this tool of that server.

@@ -42,8 +42,8 @@ pub(crate) fn create(name: &TapName, owner: u32) -> Result<(), NetworkError> {
     set(&tap, Request::Persistent).map_err(|error| NetworkError::host(doing(), error))
 }
 
-/// Opens a TAP for its frames, each with the 10 bytes of virtio's header (`struct virtio_net_hdr`) before it. What a VMM
-/// does with the name, for those that take an open descriptor instead.
+/// Opens a TAP for its frames, each with the 10 bytes of virtio's header (`struct virtio_net_hdr`) before it. What a
+/// VMM does with the name, for those that take an open descriptor instead.
 ///
 /// # Errors
 /// The kernel's: `EBUSY` where it is open already, `EPERM` for anybody but the owner.

@@ -111,8 +111,8 @@ pub fn empty(target: &Path, bytes: u64) -> Result<Disk, DiskError> {
     })
 }
 
-/// Makes a disk of a machine that is off at least `bytes` long. The guest makes the file system on it as large when it boots.
-/// Blocks.
+/// Makes a disk of a machine that is off at least `bytes` long. The guest makes the file system on it as large when it
+/// boots. Blocks.
 ///
 /// # Errors
 /// [`DiskError`]; the disk is as it was then.
@@ -138,8 +138,8 @@ pub fn grow(disk: &Disk, bytes: u64) -> Result<(), DiskError> {
     }
 }
 
-/// Waits until a disk is on the host's disk as its machine, which is frozen or off, has left it: the monitor's writes may be
-/// in the host's memory. Blocks.
+/// Waits until a disk is on the host's disk as its machine, which is frozen or off, has left it: the monitor's writes
+/// may be in the host's memory. Blocks.
 ///
 /// # Errors
 /// [`DiskError`] when it may not be.

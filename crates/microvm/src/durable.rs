@@ -16,7 +16,8 @@ pub fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Writes a new file; its contents are on the disk when this returns, its name is when its directory was synced. Blocks.
+/// Writes a new file; its contents are on the disk when this returns, its name is when its directory was synced.
+/// Blocks.
 ///
 /// # Errors
 /// When there is something of the name, or it cannot be written.

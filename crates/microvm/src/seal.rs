@@ -16,7 +16,8 @@ const ZEROES: [u8; BLOCK] = [0; BLOCK];
 /// The bytes that are read at a time.
 const PIECE: usize = 256 * BLOCK;
 
-/// The length of a file, and a checksum of its contents where reading them costs no more than what is done with it anyway.
+/// The length of a file, and a checksum of its contents where reading them costs no more than what is done with it
+/// anyway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seal {
     bytes: u64,
@@ -44,8 +45,8 @@ impl Seal {
         Ok(Self { crc32: Some(checksum(file)?), ..Self::of_length(file)? })
     }
 
-    /// Compares a file with its seal; answers what is wrong with it, for people. The contents are compared where there is
-    /// a checksum. Blocks.
+    /// Compares a file with its seal; answers what is wrong with it, for people. The contents are compared where there
+    /// is a checksum. Blocks.
     ///
     /// # Errors
     /// When the file cannot be read. That it is not there is an answer.

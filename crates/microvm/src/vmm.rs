@@ -73,10 +73,10 @@ pub trait Vmm: Send + Sync {
     /// [`VmmError`].
     async fn thaw(&self, dir: &Path) -> Result<(), VmmError>;
 
-    /// Writes a frozen machine's memory and devices into the directory `into`, which exists and is empty; all of it is on
-    /// the host's disk when this returns. The machine
-    /// stays frozen: the caller ends it, or lets it go on. Disks are not copied; whoever saves a machine to restore it
-    /// later keeps its disks as they are, or clones them while it is frozen.
+    /// Writes a frozen machine's memory and devices into the directory `into`, which exists and is empty; all of it is
+    /// on the host's disk when this returns. The machine stays frozen: the caller ends it, or lets it go on. Disks are
+    /// not copied; whoever saves a machine to restore it later keeps its disks as they are, or clones them while it is
+    /// frozen.
     ///
     /// # Errors
     /// [`SaveError`]; then nothing is left in `into`, and the machine is as it was.

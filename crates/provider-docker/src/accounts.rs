@@ -2,8 +2,8 @@
 //!
 //! Docker looks the user of a process up in them, at each start of a container and at each exec of a container that was
 //! made with a user (`getUser` in its `daemon/oci_linux.go`), without a bound, and outside of every control group
-//! of the container. Root inside writes these files. So they are looked at before, and never opened: whatever is no small
-//! regular file is not given to the engine.
+//! of the container. Root inside writes these files. So they are looked at before, and never opened: whatever is no
+//! small regular file is not given to the engine.
 //!
 //! Nobody runs in a container that is stopped, so the look before a start is exact. In a running one root may change a
 //! file between the look and the engine's. There the engine reads nothing unless the image names a user, because only

@@ -9,8 +9,9 @@
 //!
 //! (The volumes of an `mcp_server` outlive its sandboxes, and so are not removed.)
 //!
-//! gVisor mounts a file system in memory over `/tmp` where it finds that empty, and what is in it is lost with each stop and
-//! in each copy. So a directory there has something mounted on it, which makes `/tmp` part of the root file system.
+//! gVisor mounts a file system in memory over `/tmp` where it finds that empty, and what is in it is lost with each
+//! stop and in each copy. So a directory there has something mounted on it, which makes `/tmp` part of the root file
+//! system.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -1,5 +1,5 @@
-//! Records of holders: one volume for each, which is empty. Its labels are the record, and its name ends with the record's
-//! number. Of two processes that make a volume of one name, Docker answers both with the labels of the first.
+//! Records of holders: one volume for each, which is empty. Its labels are the record, and its name ends with the
+//! record's number. Of two processes that make a volume of one name, Docker answers both with the labels of the first.
 
 use std::collections::HashMap;
 

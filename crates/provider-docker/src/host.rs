@@ -77,8 +77,8 @@ fn most_tasks() -> Option<u64> {
     kernel.flatten().chain(groups).min()
 }
 
-/// How many bytes the files of a sandbox take: those of its own layer and of its volumes. No longer counted when it is more
-/// than `enough`.
+/// How many bytes the files of a sandbox take: those of its own layer and of its volumes. No longer counted when it is
+/// more than `enough`.
 pub(crate) async fn disk_use(parts: &Parts, workspace: SandboxId, enough: u64) -> Result<Option<u64>, EngineError> {
     if !parts.engine.is_local() {
         return Ok(None);
@@ -186,8 +186,8 @@ fn group_of(pid: i64) -> Option<PathBuf> {
     })
 }
 
-/// Why a container under gVisor ended with this code: gVisor itself fails when the container's limit on tasks refuses it
-/// one, which only the kernel's log then tells.
+/// Why a container under gVisor ended with this code: gVisor itself fails when the container's limit on tasks refuses
+/// it one, which only the kernel's log then tells.
 pub(crate) fn reason_of(code: i64, container: &str) -> ExitReason {
     let rejected = code == GVISOR_FAILED
         && kernel_log().is_some_and(|log| {

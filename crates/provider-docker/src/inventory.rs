@@ -106,7 +106,8 @@ impl Inventory for DockerProvider {
             let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
             // Volumes first: a container that is made meanwhile is then not missed while its volume is seen.
             let mut volumes = bounded(docker.list_volumes(Some(options))).await?.volumes.unwrap_or_default();
-            // The workspace's own comes before those that are named after it: what is told of a remainder is of that one.
+            // The workspace's own comes before those that are named after it: what is told of a remainder is of that
+            // one.
             volumes.sort_unstable_by(|one, other| one.name.cmp(&other.name));
             let mut observed = Vec::new();
             for summary in containers.await? {

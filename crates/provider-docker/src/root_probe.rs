@@ -3,8 +3,8 @@
 //! Newer releases of gVisor keep such writes in an overlay of their own, inside the sandbox: `docker commit` does not
 //! see them, and a stop loses them. The guest writes below its state directory as soon as it starts, so a sandbox
 //! that runs nothing else tells: either the engine sees that directory in the container's file system, or it is lost.
-//! The same sandbox tells whether the guest had to help programs with a flag of statx(2) that old releases refuse. Asked
-//! once for each server, in the background; a standard runtime need not be asked.
+//! The same sandbox tells whether the guest had to help programs with a flag of statx(2) that old releases refuse.
+//! Asked once for each server, in the background; a standard runtime need not be asked.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

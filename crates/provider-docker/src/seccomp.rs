@@ -2,14 +2,15 @@
 //! with each container.
 //!
 //! The engine's own filter allows io_uring, contexts of asynchronous I/O, and sockets of nearly every family. A file
-//! that is open in a ring alone is found in no table of descriptors, and so is not counted as disk. The kernel has so many
-//! contexts of asynchronous I/O for all workspaces together (`fs.aio-max-nr`), and one call takes them all. A socket of
-//! the family vsock leads past every network to the machine's hypervisor, and processes that send to each other by
-//! netlink keep memory that no control group counts. This filter allows none of these, and for the rest what Docker's
-//! documentation says of its default filter: all calls of the kernel's tables for x86-64, i386 and arm64 (`unistd.h` of
-//! Linux 6.1, and what releases up to 6.18 have added) but those that it lists as blocked, for a container without
-//! further capabilities (<https://docs.docker.com/engine/security/seccomp/>, read together with `seccomp/default.json`
-//! of <https://github.com/moby/profiles> at 836ae4d). Names that an engine does not know are passed over by it.
+//! that is open in a ring alone is found in no table of descriptors, and so is not counted as disk. The kernel has so
+//! many contexts of asynchronous I/O for all workspaces together (`fs.aio-max-nr`), and one call takes them all. A
+//! socket of the family vsock leads past every network to the machine's hypervisor, and processes that send to each
+//! other by netlink keep memory that no control group counts. This filter allows none of these, and for the rest what
+//! Docker's documentation says of its default filter: all calls of the kernel's tables for x86-64, i386 and arm64
+//! (`unistd.h` of Linux 6.1, and what releases up to 6.18 have added) but those that it lists as blocked, for a
+//! container without further capabilities (<https://docs.docker.com/engine/security/seccomp/>, read together with
+//! `seccomp/default.json` of <https://github.com/moby/profiles> at 836ae4d). Names that an engine does not know are
+//! passed over by it.
 
 use serde_json::{Value, json};
 

@@ -158,8 +158,8 @@ pub enum ChannelError {
     },
 }
 
-/// Returns an error and its causes as one line, each after a colon. A cause whose text the line ends with already is left
-/// out, since many errors of libraries repeat their cause.
+/// Returns an error and its causes as one line, each after a colon. A cause whose text the line ends with already is
+/// left out, since many errors of libraries repeat their cause.
 pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();

@@ -97,8 +97,8 @@ impl Disk {
         state.history.begin = state.history.events.len();
     }
 
-    /// The disk as it may be found after power cuts at `count` moments. What `seed` decides is when they are, and what of
-    /// the unsynced changes is kept.
+    /// The disk as it may be found after power cuts at `count` moments. What `seed` decides is when they are, and what
+    /// of the unsynced changes is kept.
     pub fn cuts(&self, seed: u64, count: usize) -> Vec<Cut> {
         let history = lock(&self.state).history.clone();
         history.cuts(seed, count)

@@ -31,9 +31,9 @@ pub fn run(cases: &[Case]) -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), cases.iter().map(trial).collect()).exit_code()
 }
 
-/// Has a check look at what is left after each of many power cuts, each in a directory of its own. `POWER_CUTS` says how
-/// many, `POWER_SEED` which; a failure names the seed, and how the cut came about. A check that takes long makes one in so
-/// many of them.
+/// Has a check look at what is left after each of many power cuts, each in a directory of its own. `POWER_CUTS` says
+/// how many, `POWER_SEED` which; a failure names the seed, and how the cut came about. A check that takes long makes
+/// one in so many of them.
 ///
 /// # Errors
 /// The first check that fails.

@@ -1,4 +1,5 @@
-//! The disk against programs whose faults are known: those that forget a sync are found, the one that forgets none is not.
+//! The disk against programs whose faults are known: those that forget a sync are found, the one that forgets none is
+//! not.
 
 use std::{
     fs::{self, File},

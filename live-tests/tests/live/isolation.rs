@@ -53,7 +53,8 @@ async fn privileges_are_few(runtime: Runtime) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A ring of io_uring holds files that no table of descriptors shows; a socket of the family vsock leads past all networks.
+/// A ring of io_uring holds files that no table of descriptors shows; a socket of the family vsock leads past all
+/// networks.
 async fn no_ring_and_no_socket_leads_past_the_limits(runtime: Runtime) -> anyhow::Result<()> {
     let server = Server::on(runtime).await?;
     let id = server.api.create(json!({ "allow_root": true })).await?;

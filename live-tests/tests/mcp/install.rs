@@ -1,4 +1,5 @@
-//! The installation of packages: the operator's settings that it has, how it is given up, and how it tells why it failed.
+//! The installation of packages: the operator's settings that it has, how it is given up, and how it tells why it
+//! failed.
 
 use std::{
     process::{Command, Stdio},
@@ -51,8 +52,8 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// A server whose packages come from an index that nobody serves, which is asked again so often; and the folder with its
-/// authority's certificate.
+/// A server whose packages come from an index that nobody serves, which is asked again so often; and the folder with
+/// its authority's certificate.
 async fn without_index(runtime: Runtime, retries: u32) -> anyhow::Result<(Server, TempDir)> {
     let folder = tempfile::tempdir()?;
     let authority = folder.path().join("authority.pem");

@@ -12,7 +12,8 @@ use crate::network::at_a_site;
 const FULL_WITHIN: Duration = Duration::from_secs(120);
 
 pub(crate) fn cases() -> Vec<Case> {
-    // Members may reach the internet, so that there have to be interfaces. The rules of the server's Docker networks stay.
+    // Members may reach the internet, so that there have to be interfaces. The rules of the server's Docker networks
+    // stay.
     let missing = emergent_test_netns::why_missing(&[("nft", "--version")]);
     vec![
         Case::new("a_warm_machine_is_handed_over_and_none_outlives_the_server", |_| {

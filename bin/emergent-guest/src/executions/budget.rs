@@ -34,8 +34,8 @@ struct Log {
 
 /// Frees space until the output of `runs` (oldest first) is within `budget`. Blocks.
 ///
-/// Each cut is told before it is made: to readers, who look after they have read and so never take a hole for output, and to the
-/// journal, so that the next guest does not either.
+/// Each cut is told before it is made: to readers, who look after they have read and so never take a hole for output,
+/// and to the journal, so that the next guest does not either.
 pub fn enforce(directory: &Path, runs: &[Arc<Run>], budget: u64, journal: &Journal) {
     let mut logs: Vec<Log> = runs.iter().flat_map(|run| logs_of(directory, run)).collect();
     let mut excess = logs.iter().map(|log| log.taken).sum::<u64>().saturating_sub(budget);

@@ -1,8 +1,8 @@
 //! The journal, which survives a restart of the guest: one record when an execution starts and one when it ends.
 //!
-//! A thread of its own appends records, and never syncs them: losing the newest ones with the machine costs no more than
-//! calling an execution lost. A record that is not whole is passed over. On a full disk the guest goes on all the same:
-//! records wait in memory, and [`Journal::problem`] says so.
+//! A thread of its own appends records, and never syncs them: losing the newest ones with the machine costs no more
+//! than calling an execution lost. A record that is not whole is passed over. On a full disk the guest goes on all the
+//! same: records wait in memory, and [`Journal::problem`] says so.
 
 mod known;
 mod record;
@@ -115,8 +115,8 @@ impl Journal {
         let _ = self.messages.try_send(Message::Line(line));
     }
 
-    /// Writes records, whatever else waits for the disk, and returns when they are in the file or the disk takes nothing.
-    /// Blocks.
+    /// Writes records, whatever else waits for the disk, and returns when they are in the file or the disk takes
+    /// nothing. Blocks.
     pub fn keep(&self, lines: impl Iterator<Item = Line>) {
         for line in lines {
             // The thread that writes lives as long as this.

@@ -1,6 +1,6 @@
 //! Programs that the kernel refuses to serve. `ls -l` and `stat` of newer GNU coreutils ask statx(2) not to mount
-//! anything; gVisor up to 2023 answers that it does not know the flag, and they give up. There every program gets a small
-//! library before its others (`LD_PRELOAD`), whose statx leaves the flag out.
+//! anything; gVisor up to 2023 answers that it does not know the flag, and they give up. There every program gets a
+//! small library before its others (`LD_PRELOAD`), whose statx leaves the flag out.
 
 use std::{
     ffi::OsString,

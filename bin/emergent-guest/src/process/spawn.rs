@@ -132,8 +132,8 @@ pub fn spawn(plan: &Plan<'_>) -> Result<i32, SpawnError> {
     let top = unsafe { stack.as_mut_ptr().add(STACK_WORDS) };
     let blocked = Blocked::all();
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-    // SAFETY: `child` touches only `shared`, which lives until `clone` returns: with CLONE_VFORK that is after the child
-    // has executed its program or ended. The stack lives as long.
+    // SAFETY: `child` touches only `shared`, which lives until `clone` returns: with CLONE_VFORK that is after the
+    // child has executed its program or ended. The stack lives as long.
     let pid = unsafe { libc::clone(child, top.cast(), flags, ptr::from_mut(&mut shared).cast()) };
     let error = io::Error::last_os_error();
     drop(blocked);

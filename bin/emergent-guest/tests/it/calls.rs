@@ -110,7 +110,8 @@ impl Breaking {
         }
     }
 
-    /// Gives the guest what it was not given before, and waits until it has done with it. False: the channel never broke.
+    /// Gives the guest what it was not given before, and waits until it has done with it. False: the channel never
+    /// broke.
     async fn deliver(&self, call: &CallId) -> bool {
         let Some(Remains { mut guest, late }) = self.broken.lock().unwrap().take() else { return false };
         drop(guest.write_all(&late).await);
@@ -122,8 +123,8 @@ impl Breaking {
     }
 }
 
-/// Does `change` over channels that break after 0, `step`, … bytes until one does not; then checks that the rest, when it
-/// comes late, does nothing to what `later` has made.
+/// Does `change` over channels that break after 0, `step`, … bytes until one does not; then checks that the rest, when
+/// it comes late, does nothing to what `later` has made.
 async fn at_every_break(
     guest: &Guest,
     step: usize,

@@ -149,6 +149,11 @@ impl ClientError {
         }
     }
 
+    /// The workspace that could not be made, where the server's answer names one.
+    pub(crate) fn failed_workspace(&self) -> Option<&str> {
+        if let Self::Problem(problem) = self { problem.workspace_id.as_deref() } else { None }
+    }
+
     /// Whether the server answered with a problem that blames this field.
     pub(crate) fn blames(&self, field: &str) -> bool {
         matches!(self, Self::Problem(problem) if problem.errors.iter().any(|error| error.field == field))

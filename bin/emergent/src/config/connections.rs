@@ -24,8 +24,8 @@ impl ConnectionLimits {
         Self { all: self.all.min(affordable), ..self }
     }
 
-    /// How many calls of one project may be under way: fewer than there may be connections, so that a project that has a
-    /// call under way on each of its own leaves some to others.
+    /// How many calls of one project may be under way: fewer than there may be connections, so that a project that has
+    /// a call under way on each of its own leaves some to others.
     pub(crate) fn calls_of_a_project(self) -> usize {
         self.all.div_ceil(4)
     }

@@ -107,10 +107,11 @@ variables! {
     Server WORKSPACE_NETWORK_ALLOW = "", "address ranges separated by commas, such as 10.1.2.0/24";
     /// The image of requests that name none.
     Server WORKSPACE_DEFAULT_IMAGE = "emergent/workspace:latest", "an image reference such as ubuntu:22.04";
-    /// The images that requests may name, and those of Docker's own that they may use although no project has pulled them.
-    /// Empty: any that can be pulled.
+    /// The images that requests may name, and those of Docker's own that they may use although no project has pulled
+    /// them. Empty: any that can be pulled.
     Server WORKSPACE_ALLOWED_IMAGES = "", "globs separated by commas, such as ubuntu:*,registry.example/team/**";
-    /// Logins for private registries: a file of the form that `docker login` writes (config.json with `auths`). Those in
+    /// Logins for private registries: a file of the form that `docker login` writes (config.json with `auths`). Those
+    /// in
     /// `projects`.NAME.`auths` are used for that project alone.
     Server WORKSPACE_REGISTRY_AUTH_FILE = "", "the path of a file";
     /// Registries in private networks, or on this host, that images of projects may be pulled from.
@@ -120,8 +121,8 @@ variables! {
     /// Variables that every workspace gets unless it has its own, such as the addresses of package mirrors, and that
     /// packages of hosted MCP servers are installed with. Agents read them: no secrets.
     Server WORKSPACE_ENVIRONMENT = "", "NAME=VALUE separated by commas, such as PIP_INDEX_URL=https://mirror.example/simple";
-    /// Certificates of private authorities that curl, git, pip, npm, Python and Node.js trust besides the image's own, in
-    /// every workspace and where packages of hosted MCP servers are installed.
+    /// Certificates of private authorities that curl, git, pip, npm, Python and Node.js trust besides the image's own,
+    /// in every workspace and where packages of hosted MCP servers are installed.
     Server WORKSPACE_CA_FILE = "", "the path of a PEM file";
     /// The name that gVisor is registered by in Docker.
     Server WORKSPACE_GVISOR_RUNTIME = "runsc", "the name of a Docker runtime";
@@ -154,7 +155,8 @@ variables! {
     Server GITHUB_APP_ENCRYPTION_KEY(secret) = "", "64 hexadecimal digits, which are 32 bytes";
     /// The Docker Engine's address.
     Server DOCKER_HOST = "unix:///var/run/docker.sock", "unix:///path or tcp://host:port";
-    /// Docker's wish for TLS. This release speaks plain HTTP to Docker and refuses to start rather than send that over TCP.
+    /// Docker's wish for TLS. This release speaks plain HTTP to Docker and refuses to start rather than send that over
+    /// TCP.
     Server DOCKER_TLS_VERIFY = "", "any text; empty or 0 for no TLS";
     /// Where rows are kept. Several servers can share a PostgreSQL database.
     Server DATABASE_URL(secret) = "sqlite://$EMERGENT_DATA_DIR/emergent.sqlite", "sqlite:///absolute/path or postgres://user:password@host:5432/database?sslmode=verify-full";
@@ -179,7 +181,8 @@ variables! {
     Server EMERGENT_SECRET_KEY(secret) = "", "64 hexadecimal digits, which are 32 bytes";
     /// The longest body that the endpoint of an MCP server takes.
     Server EMERGENT_MCP_BODY_LIMIT = "8M", "an amount of bytes from 16K to 16M, such as 8M";
-    /// How many MCP servers may be hosted, of all projects and on all servers of the installation; more are refused with 429.
+    /// How many MCP servers may be hosted, of all projects and on all servers of the installation; more are refused
+    /// with 429.
     Server EMERGENT_MCP_MAX_SERVERS = "50", "a whole number from 0 to 100000";
     /// Sessions at most of an MCP server that has a process for each; one that shares a process has up to 1000.
     Server EMERGENT_MCP_MAX_SESSIONS = "32", "a whole number from 1 to 256";
@@ -188,8 +191,8 @@ variables! {
     /// Variables of the installation of packages in MCP servers, such as a mirror's address; they go before those of
     /// WORKSPACE_ENVIRONMENT.
     Server EMERGENT_MCP_INSTALL_ENV = "", "NAME=VALUE separated by commas, such as PIP_INDEX_URL=https://mirror.example/simple";
-    /// The same for the packages of one project alone, such as its login at a registry: only that project's installation
-    /// scripts can read them. Those of a project go before those of all.
+    /// The same for the packages of one project alone, such as its login at a registry: only that project's
+    /// installation scripts can read them. Those of a project go before those of all.
     Server EMERGENT_MCP_INSTALL_ENV_OF_PROJECTS(secret) = "", "PROJECT:NAME=VALUE separated by commas, such as team-red:NPM_TOKEN=npm_…";
     /// The guest binary that is put into workspaces. Empty: `emergent-guest` beside this program.
     Server EMERGENT_GUEST_PATH = "", "the path of a static executable";
@@ -197,9 +200,9 @@ variables! {
     Server EMERGENT_LOG = "info,sea_orm_migration=warn", "a level or directives, such as debug or info,emergent_core=debug";
     /// The format of the log.
     Server EMERGENT_LOG_FORMAT = "text", "text or json";
-    /// Connections that the server has at once, if the limit on its file descriptors is twice as much. A new one displaces
-    /// one that has nothing under way; a sixteenth is for this machine alone. One project has at most a quarter as many calls
-    /// under way.
+    /// Connections that the server has at once, if the limit on its file descriptors is twice as much. A new one
+    /// displaces one that has nothing under way; a sixteenth is for this machine alone. One project has at most a
+    /// quarter as many calls under way.
     Server EMERGENT_MAX_CONNECTIONS = "4096", "a whole number from 16 to 1000000";
     /// Connections that one address has at once, if it is not this machine's.
     Server EMERGENT_MAX_CONNECTIONS_PER_ADDRESS = "256", "a whole number from 1 to 1000000";

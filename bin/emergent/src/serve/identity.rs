@@ -40,8 +40,8 @@ impl DataLock {
                 return Err(error).with_context(|| format!("{} cannot be locked", path.display()));
             }
         }
-        // A copy of the directory has another file, which was made at another time; nobody can set that time. A copy of the
-        // whole machine has been started by itself.
+        // A copy of the directory has another file, which was made at another time; nobody can set that time. A copy of
+        // the whole machine has been started by itself.
         let file_of = file.metadata().with_context(|| format!("{} cannot be examined", path.display()))?;
         let made = file_of.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_else(|_| host_name());

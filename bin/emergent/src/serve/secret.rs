@@ -1,5 +1,5 @@
-//! The key that secrets in rows are encrypted with, where nobody has given one: made once, in a file that its owner alone
-//! can read.
+//! The key that secrets in rows are encrypted with, where nobody has given one: made once, in a file that its owner
+//! alone can read.
 
 use std::{fs, io::ErrorKind, path::Path};
 

@@ -1,5 +1,5 @@
-//! Whether the caller's project has what the path names: asked before a byte of the body is read, so that nobody makes the
-//! server read for a workspace that is not theirs.
+//! Whether the caller's project has what the path names: asked before a byte of the body is read, so that nobody makes
+//! the server read for a workspace that is not theirs.
 
 use axum::{
     extract::MatchedPath,

@@ -47,6 +47,9 @@ pub struct Problem {
     /// The call, where it changes something and may have happened: `GET …/calls/{call_id}` tells what came of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call_id: Option<String>,
+    /// The workspace that could not be made, and is listed with its reason until it is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace_id: Option<String>,
 }
 
 /// A field that is to blame.
@@ -78,6 +81,7 @@ impl Refusal {
             path: None,
             execution_id: None,
             call_id: None,
+            workspace_id: None,
         };
         Self { kind, problem: Box::new(problem), retry_after_seconds: None }
     }
@@ -116,6 +120,13 @@ impl Refusal {
     #[must_use]
     pub fn with_call(mut self, id: Option<impl ToString>) -> Self {
         self.problem.call_id = id.map(|id| id.to_string());
+        self
+    }
+
+    /// The same problem, naming the workspace that could not be made.
+    #[must_use]
+    pub fn with_workspace(mut self, id: impl ToString) -> Self {
+        self.problem.workspace_id = Some(id.to_string());
         self
     }
 

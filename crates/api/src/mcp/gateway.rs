@@ -79,8 +79,8 @@ struct OfProject {
     servers: Arc<ProjectServers>,
 }
 
-/// The servers of a project, watched by one task for all of its clients: however many these are, a change costs the store
-/// one query.
+/// The servers of a project, watched by one task for all of its clients: however many these are, a change costs the
+/// store one query.
 struct ProjectServers {
     state: ApiState,
     project: ProjectId,
@@ -309,8 +309,8 @@ impl Drop for ProjectServers {
 // === impl Listing ===
 
 impl Listing {
-    /// The servers: as they were a moment ago if no change was told since, and as they were last where the store does not
-    /// answer.
+    /// The servers: as they were a moment ago if no change was told since, and as they were last where the store does
+    /// not answer.
     async fn read<F>(&self, told: u64, query: impl FnOnce() -> F) -> Vec<Upstream>
     where
         F: Future<Output = Result<Vec<Upstream>, HostingError>>,
@@ -416,8 +416,8 @@ async fn watch(servers: Weak<ProjectServers>, mut told: watch::Receiver<u64>) {
     }
 }
 
-/// The result in the answer to a plain call, held on an account for as long as any part of it is there. `None` where the
-/// call has none, or it cannot be held.
+/// The result in the answer to a plain call, held on an account for as long as any part of it is there. `None` where
+/// the call has none, or it cannot be held.
 async fn result_of(answer: Response, account: Account) -> Option<Bytes> {
     #[derive(Deserialize)]
     struct Answer<'a> {

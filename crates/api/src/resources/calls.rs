@@ -61,8 +61,9 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
 
 /// Tells what came of a call that changes something.
 ///
-/// Ask when the answer was lost: after `call-interrupted` or `call-timed-out`, whose problems name the call, or when your
-/// own connection broke and you had named the call in the header `Emergent-Call`. Commands are executions: they are at
+/// Ask when the answer was lost: after `call-interrupted` or `call-timed-out`, whose problems name the call, or when
+/// your own connection broke and you had named the call in the header `Emergent-Call`. Commands are executions: they
+/// are at
 /// `…/processes/{execution_id}`. When the state is not `running`, nothing more comes of the call.
 #[utoipa::path(
     get,

@@ -216,8 +216,8 @@ async fn mcp_server_logs(
 
 /// Calls a method of a hosted MCP server.
 ///
-/// The handshake is the server's of ours; calls of one server are answered by a process that is kept warm. An error that
-/// the MCP server answers is an answer here; a time-out restarts nothing.
+/// The handshake is the server's of ours; calls of one server are answered by a process that is kept warm. An error
+/// that the MCP server answers is an answer here; a time-out restarts nothing.
 #[utoipa::path(
     post,
     path = "/api/v1/mcp/servers/{id}/call",

@@ -45,9 +45,9 @@ pub struct CreateToken {
     /// The rights of the token; no more than those of the token that makes it.
     #[schema(min_items = 1)]
     pub scopes: Vec<ScopeName>,
-    /// The hosted MCP servers that it may use, each as `server`, or as `server__tool` for one of its tools alone; all of
-    /// the project's when left out. Only for a token without `admin:write`, which may use everything. 16 KiB at most in
-    /// all.
+    /// The hosted MCP servers that it may use, each as `server`, or as `server__tool` for one of its tools alone; all
+    /// of the project's when left out. Only for a token without `admin:write`, which may use everything. 16 KiB at most
+    /// in all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_items = 256, example = json!(["clock", "files__read_text_file"]))]
     pub mcp_servers: Option<Vec<String>>,
@@ -183,8 +183,8 @@ async fn create_token(
     Ok((StatusCode::CREATED, no_store(), Json(with_secret(token, project_name, &secret))).into_response())
 }
 
-/// Lists the tokens that you see, without their secrets: your own project's, or those of all projects if your token is of
-/// the default project.
+/// Lists the tokens that you see, without their secrets: your own project's, or those of all projects if your token is
+/// of the default project.
 #[utoipa::path(
     get,
     path = "/api/v1/tokens",

@@ -1,7 +1,7 @@
 //! Rows that wait to be written: bounded in all, and shared fairly.
 //!
-//! A row that finds the queue full takes the place of one of the project that has the most rows in it. So whoever floods
-//! the queue loses rows of its own, and nobody else's.
+//! A row that finds the queue full takes the place of one of the project that has the most rows in it. So whoever
+//! floods the queue loses rows of its own, and nobody else's.
 
 use std::{
     collections::{HashMap, VecDeque},

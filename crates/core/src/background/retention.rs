@@ -1,4 +1,5 @@
-//! Deletes what is older than it has to be kept, or more than is kept: in small pieces, so that nothing waits for it for long.
+//! Deletes what is older than it has to be kept, or more than is kept: in small pieces, so that nothing waits for it
+//! for long.
 
 use emergent_provider::error_chain;
 use std::{future::Future, time::Duration};

@@ -75,9 +75,9 @@ impl GuestSession {
             | GuestCallError::Nonsense(_) => return error.into(),
         };
         let mut phase = self.entry.phase.subscribe();
-        let ended = timeout(NEWS, phase.wait_for(|phase| WorkspaceEnd::of(phase.situation()).is_some())).await;
+        let ended = timeout(NEWS, phase.wait_for(|phase| WorkspaceEnd::of(phase.status()).is_some())).await;
         match ended {
-            Ok(Ok(phase)) => match WorkspaceEnd::of(phase.situation()) {
+            Ok(Ok(phase)) => match WorkspaceEnd::of(phase.status()) {
                 Some(ending) => CallError::Ended { ending, execution, may_have_happened },
                 None => error.into(),
             },
@@ -147,9 +147,9 @@ impl Orchestrator {
     }
 
     async fn awaken(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<(), CallError> {
-        let situation = entry.situation();
-        match decide(Operation::Call, situation) {
-            Decision::Refuse(_) => return Err(refusal(situation)),
+        let status = entry.status();
+        match decide(Operation::Call, status) {
+            Decision::Refuse(_) => return Err(refusal(status)),
             Decision::Nothing
             | Decision::Keep
             | Decision::Start
@@ -160,16 +160,16 @@ impl Orchestrator {
         }
         match self.operate_on(Arc::clone(entry), Operation::Call).await {
             Ok(()) => Ok(()),
-            Err(TransitionError::WrongState { .. }) => Err(refusal(entry.situation())),
+            Err(TransitionError::WrongState { .. }) => Err(refusal(entry.status())),
             Err(error) => Err(CallError::Restart(Box::new(error))),
         }
     }
 }
 
-/// Returns the error of a call to a workspace in this situation.
-pub(crate) fn refusal(situation: WorkspaceStatus) -> CallError {
-    let state = situation.word();
-    match decide(Operation::Call, situation) {
+/// Returns the error of a call to a workspace of this status.
+pub(crate) fn refusal(status: WorkspaceStatus) -> CallError {
+    let state = status.word();
+    match decide(Operation::Call, status) {
         Decision::Refuse(_) if state == StateKind::Creating => CallError::Creating { retry_after: RETRY_AFTER },
         Decision::Refuse(advice) => CallError::WrongState { state, advice },
         Decision::Nothing

@@ -94,21 +94,21 @@ pub(crate) async fn awake(
     execution: &ExecutionId,
 ) -> Result<Guest, CallError> {
     let is_settled =
-        |phase: &RuntimePhase| !matches!(phase.situation(), WorkspaceStatus::Paused(_) | WorkspaceStatus::Starting);
+        |phase: &RuntimePhase| !matches!(phase.status(), WorkspaceStatus::Paused(_) | WorkspaceStatus::Starting);
     // The sender lives in the entry, which this stream holds.
     let settled = phase.wait_for(is_settled).await.map_err(|_| refusal(WorkspaceStatus::Destroyed))?;
     if let RuntimePhase::Ready { guest } = &*settled {
         return Ok(guest.clone());
     }
-    let situation = settled.situation();
-    Err(WorkspaceEnd::of(situation).map_or_else(
-        || refusal(situation),
+    let status = settled.status();
+    Err(WorkspaceEnd::of(status).map_or_else(
+        || refusal(status),
         |ending| CallError::Ended { ending, execution: Some(execution.clone()), may_have_happened: true },
     ))
 }
 
 async fn left_ready(phase: &mut watch::Receiver<RuntimePhase>) {
-    phase.wait_for(|phase| phase.situation() != WorkspaceStatus::Ready).await.ok();
+    phase.wait_for(|phase| phase.status() != WorkspaceStatus::Ready).await.ok();
 }
 
 fn advance(wanted: &mut OutputQuery, frame: &Frame) {

@@ -99,7 +99,7 @@ impl GuestSession {
 }
 
 async fn paused(phase: &mut watch::Receiver<RuntimePhase>) {
-    let paused = phase.wait_for(|phase| matches!(phase.situation(), WorkspaceStatus::Paused(_))).await;
+    let paused = phase.wait_for(|phase| matches!(phase.status(), WorkspaceStatus::Paused(_))).await;
     // The sender lives in the entry, which the session holds.
     drop(paused);
 }

@@ -1,5 +1,5 @@
-//! Holding: this process does something to an engine's sandboxes only while the engine's record names it as the one that
-//! acts for its server.
+//! Holding: this process does something to an engine's sandboxes only while the engine's record names it as the one
+//! that acts for its server.
 //!
 //! ```text
 //!   unclaimed ──claim──► held ◄──┐ beat
@@ -7,8 +7,8 @@
 //!       └──another holds───┴──► lost: nothing more is done
 //! ```
 //!
-//! A copy of a data directory has the original's server id and rows, which are older than the engine's sandboxes. Acting
-//! on them would destroy what the original has made since.
+//! A copy of a data directory has the original's server id and rows, which are older than the engine's sandboxes.
+//! Acting on them would destroy what the original has made since.
 
 mod judge;
 mod provider;
@@ -146,8 +146,8 @@ impl HeldProvider {
     }
 
     /// Says that this process ends, so that the next one need not wait, and removes what only it needed: the record of
-    /// the holder too, where the server has nothing left on the engine that a copy could touch. A failure is logged: the
-    /// next start makes it good.
+    /// the holder too, where the server has nothing left on the engine that a copy could touch. A failure is logged:
+    /// the next start makes it good.
     pub async fn end(&self) {
         let HolderState::Held { number, .. } = *self.standing() else { return };
         let ended = async {

@@ -1,10 +1,10 @@
 //! This server's lease: whether it may act on its workspaces, and what happens when it may not.
 //!
-//! Code that is about to change a workspace asks [`Orchestrator::ensure_lease`] first. While the lease was renewed a moment ago,
-//! that costs nothing. A server that was suspended, or cut off from the database, finds that its lease may have run
-//! out, and renews it before it does anything. If the lease had run out, other servers may have taken workspaces over;
-//! this server then lets go of them without touching them. Calls to workspaces need no lease, so that they go on while
-//! the database is away.
+//! Code that is about to change a workspace asks [`Orchestrator::ensure_lease`] first. While the lease was renewed a
+//! moment ago, that costs nothing. A server that was suspended, or cut off from the database, finds that its lease may
+//! have run out, and renews it before it does anything. If the lease had run out, other servers may have taken
+//! workspaces over; this server then lets go of them without touching them. Calls to workspaces need no lease, so that
+//! they go on while the database is away.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

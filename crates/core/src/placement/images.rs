@@ -1,8 +1,9 @@
 //! Which image a project may use, and what was pulled for it.
 //!
-//! The operator's images (the default one, pooled ones) are everybody's. Any other image that the engine has is used by a
-//! project only if that project has pulled it, or if nobody has and `WORKSPACE_ALLOWED_IMAGES` names it: an engine may have
-//! images that are nobody's business here, and what one project has pulled with its login another one pulls with its own.
+//! The operator's images (the default one, pooled ones) are everybody's. Any other image that the engine has is used by
+//! a project only if that project has pulled it, or if nobody has and `WORKSPACE_ALLOWED_IMAGES` names it: an engine
+//! may have images that are nobody's business here, and what one project has pulled with its login another one pulls
+//! with its own.
 
 use chrono::{DateTime, Utc};
 use emergent_provider::{
@@ -126,8 +127,8 @@ impl Images {
         }
     }
 
-    /// Takes back what [`begin`](Self::begin) has recorded, since nothing was made. A row that stays is an image's that may
-    /// be pulled again, and goes as unused ones do.
+    /// Takes back what [`begin`](Self::begin) has recorded, since nothing was made. A row that stays is an image's that
+    /// may be pulled again, and goes as unused ones do.
     pub async fn give_up(&self, begun: &ImageUse) {
         if begun.access == ImageAccess::Pulled(None)
             && let Err(error) = self.store.pulled_images_give_up(begun.project, &begun.image).await

@@ -79,7 +79,7 @@ impl ImagePool {
         &self.image
     }
 
-    /// Returns the resource limits of the shelf's members.
+    /// Returns the resource limits of the pool's sandboxes.
     pub(crate) fn limits(&self) -> ResourceLimits {
         self.limits
     }
@@ -235,7 +235,7 @@ mod tests {
 
     const LIMITS: ResourceLimits = ResourceLimits { cpu: 1.0, memory_bytes: 1 << 30, disk_bytes: 1 << 30, pids: 64 };
 
-    fn shelf() -> ImagePool {
+    fn image_pool() -> ImagePool {
         ImagePool::new("image:1".parse().unwrap(), 3, LIMITS)
     }
 
@@ -250,17 +250,17 @@ mod tests {
         for given_back in 0..3 {
             let mut tried = 0;
             for order in of(3, 3 * (given_back + 1)) {
-                let (shelf, admissions, registry) = (shelf(), Admissions::default(), Registry::default());
-                shelf.deliver(member(id));
+                let (image_pool, admissions, registry) = (image_pool(), Admissions::default(), Registry::default());
+                image_pool.deliver(member(id));
                 let (mut taken, mut admission) = (None, None);
                 let mut step = 0;
                 let mut move_on = || {
                     match step % 3 {
                         0 => {
-                            let (member, guard) = shelf.take(&need, &admissions).unwrap();
+                            let (member, guard) = image_pool.take(&need, &admissions).unwrap();
                             (taken, admission) = (Some(member), Some(guard));
                         }
-                        1 if step < 3 * given_back => shelf.put(taken.take().unwrap()),
+                        1 if step < 3 * given_back => image_pool.put(taken.take().unwrap()),
                         1 => registry.insert(lease::tests::entry(&row)),
                         _ => drop(admission.take()),
                     }
@@ -274,7 +274,7 @@ mod tests {
                         Who::Other => move_on(),
                         Who::One => {
                             is_somebodys |= match asked {
-                                0 => shelf.has_or_gives(id, &admissions),
+                                0 => image_pool.has_or_gives(id, &admissions),
                                 1 => admissions.has(id),
                                 _ => registry.get(id).is_some(),
                             };
@@ -305,29 +305,29 @@ mod tests {
 
     #[test]
     fn never_more_are_ordered_than_are_missing() {
-        let shelf = shelf();
-        let first = shelf.order(2);
+        let image_pool = image_pool();
+        let first = image_pool.order(2);
         assert_eq!(first.len(), 2);
-        assert_eq!(shelf.order(2).len(), 0);
-        assert_eq!(shelf.order(8).len(), 1);
-        assert_eq!(shelf.order(8).len(), 0);
-        shelf.cancel(first[0], "it failed".to_owned());
-        assert_eq!(shelf.order(8).len(), 1);
-        let has = |id| shelf.has_or_gives(id, &Admissions::default());
+        assert_eq!(image_pool.order(2).len(), 0);
+        assert_eq!(image_pool.order(8).len(), 1);
+        assert_eq!(image_pool.order(8).len(), 0);
+        image_pool.cancel(first[0], "it failed".to_owned());
+        assert_eq!(image_pool.order(8).len(), 1);
+        let has = |id| image_pool.has_or_gives(id, &Admissions::default());
         assert!(has(first[1]) && !has(first[0]));
     }
 
     #[test]
     fn what_is_given_back_after_its_replacement_was_ordered_is_one_too_many() {
-        let shelf = ImagePool::new("image:1".parse().unwrap(), 1, LIMITS);
-        let first = shelf.order(8)[0];
-        shelf.deliver(member(first));
-        let taken = shelf.retain(|_| false).pop().unwrap();
-        let replacement = shelf.order(8)[0];
-        shelf.put(taken);
-        assert!(shelf.surplus().is_empty());
-        shelf.deliver(member(replacement));
-        let surplus: Vec<_> = shelf.surplus().into_iter().map(|member| member.id).collect();
-        assert_eq!((surplus, shelf.status().ready), (vec![replacement], 1));
+        let image_pool = ImagePool::new("image:1".parse().unwrap(), 1, LIMITS);
+        let first = image_pool.order(8)[0];
+        image_pool.deliver(member(first));
+        let taken = image_pool.retain(|_| false).pop().unwrap();
+        let replacement = image_pool.order(8)[0];
+        image_pool.put(taken);
+        assert!(image_pool.surplus().is_empty());
+        image_pool.deliver(member(replacement));
+        let surplus: Vec<_> = image_pool.surplus().into_iter().map(|member| member.id).collect();
+        assert_eq!((surplus, image_pool.status().ready), (vec![replacement], 1));
     }
 }

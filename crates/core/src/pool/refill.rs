@@ -1,4 +1,5 @@
-//! Keeps shelves full: makes what is missing, replaces what is stale, and removes everything when the server goes down.
+//! Keeps the pools of images full: makes what is missing, replaces what is stale, and removes everything when the
+//! server goes down.
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,19 +35,19 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 // === impl Orchestrator ===
 
 impl Orchestrator {
-    /// Keeps a shelf full until the service goes down, and then removes what is on it.
-    pub(crate) async fn keep_warm(self: Arc<Self>, shelf: Arc<ImagePool>) {
+    /// Keeps the pool of an image full until the service goes down, and then removes its sandboxes.
+    pub(crate) async fn keep_warm(self: Arc<Self>, image_pool: Arc<ImagePool>) {
         let mut together = TOGETHER_AT_FIRST;
         let mut backoff = FIRST_BACKOFF;
         while !self.is_going_down() {
-            self.remove_stale(&shelf).await;
-            let pause = match self.fill(&shelf, together).await {
+            self.remove_stale(&image_pool).await;
+            let pause = match self.fill(&image_pool, together).await {
                 Ok(()) => {
                     (together, backoff) = (TOGETHER, FIRST_BACKOFF);
                     LOOK
                 }
                 Err(reason) => {
-                    tracing::warn!(image = %shelf.image(), reason, "the warm pool could not be filled");
+                    tracing::warn!(image = %image_pool.image(), reason, "the warm pool could not be filled");
                     let pause = backoff;
                     backoff = (backoff * 2).min(LONGEST_BACKOFF);
                     pause
@@ -54,41 +55,41 @@ impl Orchestrator {
             };
             tokio::select! {
                 () = sleep(pause) => {}
-                () = self.members_wanted(&shelf), if pause == LOOK => {}
+                () = self.members_wanted(&image_pool), if pause == LOOK => {}
                 () = self.going_down.cancelled() => {}
             }
         }
-        self.remove_all(shelf.retain(|_| false)).await;
+        self.remove_all(image_pool.retain(|_| false)).await;
     }
 
     /// Waits until members are missing and nobody is just taking more.
-    async fn members_wanted(&self, shelf: &ImagePool) {
-        shelf.wanting.notified().await;
-        while let Some(left) = QUIET.checked_sub(shelf.quiet_for()).filter(|left| !left.is_zero()) {
+    async fn members_wanted(&self, image_pool: &ImagePool) {
+        image_pool.wanting.notified().await;
+        while let Some(left) = QUIET.checked_sub(image_pool.quiet_for()).filter(|left| !left.is_zero()) {
             sleep(left).await;
         }
     }
 
     /// Makes members until none is missing, or one fails, and removes those that are too many.
-    async fn fill(self: &Arc<Self>, shelf: &Arc<ImagePool>, together: usize) -> Result<(), String> {
+    async fn fill(self: &Arc<Self>, image_pool: &Arc<ImagePool>, together: usize) -> Result<(), String> {
         if self.lease.is_draining() {
             // Nobody is going to take them.
-            self.remove_all(shelf.retain(|_| false)).await;
+            self.remove_all(image_pool.retain(|_| false)).await;
             return Ok(());
         }
         let provider = self.pool_provider().await?;
         loop {
             self.has_room(provider, 0).map_err(|error| error.to_string())?;
-            self.remove_all(shelf.surplus()).await;
-            let ordered = shelf.order(together);
+            self.remove_all(image_pool.surplus()).await;
+            let ordered = image_pool.order(together);
             if ordered.is_empty() || self.is_going_down() {
-                ordered.into_iter().for_each(|id| shelf.cancel(id, "the server goes down".to_owned()));
+                ordered.into_iter().for_each(|id| image_pool.cancel(id, "the server goes down".to_owned()));
                 return Ok(());
             }
             // Each in a task of its own: what has begun is brought to its end whoever stops waiting.
             let making = stream::iter(ordered).map(|id| {
-                let (core, shelf) = (Arc::clone(self), Arc::clone(shelf));
-                self.tasks.spawn(async move { core.add_member(&shelf, provider, id).await })
+                let (core, image_pool) = (Arc::clone(self), Arc::clone(image_pool));
+                self.tasks.spawn(async move { core.add_member(&image_pool, provider, id).await })
             });
             let made = making.buffer_unordered(together).map(|made| made.unwrap_or_else(|error| propagate(error)));
             made.collect::<Vec<_>>().await.into_iter().collect::<Result<(), _>>()?;
@@ -109,19 +110,19 @@ impl Orchestrator {
         })
     }
 
-    async fn add_member(&self, shelf: &ImagePool, provider: ProviderKind, id: WorkspaceId) -> Result<(), String> {
+    async fn add_member(&self, image_pool: &ImagePool, provider: ProviderKind, id: WorkspaceId) -> Result<(), String> {
         let Some(registered) = self.providers.get(provider) else { return Ok(()) };
-        match self.make_member(shelf, registered, id).await {
+        match self.make_member(image_pool, registered, id).await {
             Ok(member) => {
-                tracing::debug!(workspace = %id, image = %shelf.image(), "a member of the warm pool is ready");
-                shelf.deliver(member);
+                tracing::debug!(workspace = %id, image = %image_pool.image(), "a member of the warm pool is ready");
+                image_pool.deliver(member);
                 Ok(())
             }
             Err(reason) => {
                 if let Err(error) = registered.provider.destroy(id, &Undoing).await {
                     tracing::warn!(workspace = %id, reason = error_chain(&error), "it goes with the next reconciliation");
                 }
-                shelf.cancel(id, reason.clone());
+                image_pool.cancel(id, reason.clone());
                 Err(reason)
             }
         }
@@ -129,11 +130,11 @@ impl Orchestrator {
 
     async fn make_member(
         &self,
-        shelf: &ImagePool,
+        image_pool: &ImagePool,
         registered: &Registered,
         id: WorkspaceId,
     ) -> Result<PooledSandbox, String> {
-        let image = shelf.image();
+        let image = image_pool.image();
         let spec = SandboxSpec {
             workspace: id,
             kind: ContainerKind::AgentWorkspace,
@@ -141,7 +142,7 @@ impl Orchestrator {
             snapshot: None,
             access: ImageAccess::Operator,
             registry: self.images.operators_login(image),
-            limits: shelf.limits(),
+            limits: image_pool.limits(),
             network: NETWORK,
             volumes: Vec::new(),
             warm: true,
@@ -157,18 +158,18 @@ impl Orchestrator {
             None => provider.image_id(image).await.map_err(|error| error_chain(&error))?,
         };
         let made = MadeSandbox { runtime: created.runtime, isolation: created.isolation, warnings: created.warnings };
-        Ok(PooledSandbox { id, provider: provider.kind(), image_id, guest, made, limits: shelf.limits() })
+        Ok(PooledSandbox { id, provider: provider.kind(), image_id, guest, made, limits: image_pool.limits() })
     }
 
     /// Removes members whose image's reference stands for another image now.
-    async fn remove_stale(&self, shelf: &ImagePool) {
+    async fn remove_stale(&self, image_pool: &ImagePool) {
         for registered in self.providers.iter() {
             let provider = registered.provider.kind();
             // An engine that does not answer says nothing, and what is gone cannot be made anew.
-            let Ok(now @ Some(_)) = registered.provider.image_id(shelf.image()).await else { continue };
-            let stale = shelf.retain(|member| member.provider != provider || member.image_id == now);
+            let Ok(now @ Some(_)) = registered.provider.image_id(image_pool.image()).await else { continue };
+            let stale = image_pool.retain(|member| member.provider != provider || member.image_id == now);
             if !stale.is_empty() {
-                tracing::info!(image = %shelf.image(), members = stale.len(), "the image has changed: members replaced");
+                tracing::info!(image = %image_pool.image(), members = stale.len(), "the image has changed: members replaced");
             }
             self.remove_all(stale).await;
         }

@@ -12,8 +12,8 @@
 //!   end it: its files stay, file calls start it again, and no program runs until there is room
 //! ```
 //!
-//! Only machines are guarded that the provider can look at ([`host_room`](emergent_provider::Inventory::host_room)), and
-//! only sandboxes whose disk limit the provider does not enforce itself.
+//! Only machines are guarded that the provider can look at ([`host_room`](emergent_provider::Inventory::host_room)),
+//! and only sandboxes whose disk limit the provider does not enforce itself.
 
 mod judge;
 
@@ -294,8 +294,8 @@ impl Orchestrator {
         }
     }
 
-    /// Begins to count the files of each sandbox, but of those that are being counted or have just been. One whose files
-    /// take long to count holds up no other.
+    /// Begins to count the files of each sandbox, but of those that are being counted or have just been. One whose
+    /// files take long to count holds up no other.
     async fn begin_counts(&self, registered: &Arc<Registered>, guard: &mut Guard) {
         let watched = self.watched(registered.provider.kind()).await;
         let ids: HashSet<_> = watched.iter().map(|watched| watched.id).collect();
@@ -327,7 +327,7 @@ impl Orchestrator {
 
     async fn judge(&self, registered: &Registered, watched: &Watched, seen: &mut Seen, used: u64, is_low: bool) {
         let limit = watched.limit;
-        let is_running = watched.entry.as_ref().is_none_or(|entry| entry.situation() == WorkspaceStatus::Ready);
+        let is_running = watched.entry.as_ref().is_none_or(|entry| entry.status() == WorkspaceStatus::Ready);
         let judgement = seen.judge(used, limit, is_low);
         if let Some(entry) = &watched.entry {
             match judgement {

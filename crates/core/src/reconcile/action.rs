@@ -36,9 +36,9 @@ pub(crate) enum ReconcileAction {
     Lost,
 }
 
-/// Decides on a workspace in this situation; `engine` is the sandbox's state in the engine, if there is a sandbox.
-pub(crate) fn verdict(situation: WorkspaceStatus, engine: Option<&EngineState>) -> ReconcileAction {
-    match situation {
+/// Decides on a workspace of this status; `engine` is the sandbox's state in the engine, if there is a sandbox.
+pub(crate) fn verdict(status: WorkspaceStatus, engine: Option<&EngineState>) -> ReconcileAction {
+    match status {
         WorkspaceStatus::Creating => creating(engine),
         WorkspaceStatus::Ready => match engine {
             Some(EngineState::Running) => ReconcileAction::Agree,
@@ -130,14 +130,14 @@ mod tests {
         ]
     }
 
-    /// Returns the situation and the engine's state after the verdict is carried out.
+    /// Returns the status and the engine's state after the action is carried out.
     fn after(
         verdict: ReconcileAction,
-        situation: WorkspaceStatus,
+        status: WorkspaceStatus,
         engine: Option<EngineState>,
     ) -> (WorkspaceStatus, Option<EngineState>) {
         match verdict {
-            ReconcileAction::Agree => (situation, engine),
+            ReconcileAction::Agree => (status, engine),
             ReconcileAction::Adopt | ReconcileAction::Runs => (WorkspaceStatus::Ready, engine),
             ReconcileAction::Abandon => (WorkspaceStatus::Failed(ErrorReason::CreateInterrupted), None),
             ReconcileAction::IsPaused => (WorkspaceStatus::Paused(SuspendReason::Asked), engine),
@@ -154,28 +154,24 @@ mod tests {
 
     #[test]
     fn carrying_a_verdict_out_once_is_enough() {
-        for situation in WorkspaceStatus::all() {
+        for status in WorkspaceStatus::all() {
             for engine in engine_states() {
-                let first = verdict(situation, engine.as_ref());
-                let (then, left) = after(first.clone(), situation, engine.clone());
+                let first = verdict(status, engine.as_ref());
+                let (then, left) = after(first.clone(), status, engine.clone());
                 let second = verdict(then, left.as_ref());
-                assert_eq!(
-                    second,
-                    ReconcileAction::Agree,
-                    "{situation:?} × {engine:?} → {first:?} → {then:?} × {left:?}"
-                );
+                assert_eq!(second, ReconcileAction::Agree, "{status:?} × {engine:?} → {first:?} → {then:?} × {left:?}");
             }
         }
     }
 
     #[test]
     fn what_was_ready_and_runs_is_never_ended() {
-        for situation in WorkspaceStatus::all() {
+        for status in WorkspaceStatus::all() {
             let ends = matches!(
-                verdict(situation, Some(&EngineState::Running)),
+                verdict(status, Some(&EngineState::Running)),
                 ReconcileAction::Abandon | ReconcileAction::FinishStop | ReconcileAction::FinishDestroy
             );
-            let wanted = match situation {
+            let wanted = match status {
                 WorkspaceStatus::Stopping(_) | WorkspaceStatus::Destroying | WorkspaceStatus::Destroyed => true,
                 WorkspaceStatus::Failed(
                     ErrorReason::CreateFailed | ErrorReason::EngineUnavailable | ErrorReason::CreateInterrupted,
@@ -187,7 +183,7 @@ mod tests {
                 | WorkspaceStatus::Starting
                 | WorkspaceStatus::Failed(_) => false,
             };
-            assert_eq!(ends, wanted, "{situation:?}");
+            assert_eq!(ends, wanted, "{status:?}");
         }
     }
 }

@@ -46,7 +46,7 @@ impl Orchestrator {
             };
             // Whoever has the turn records what becomes of it.
             let Some(turn) = entry.free_turn() else { continue };
-            if !is_still_true(&state, entry.situation()) {
+            if !is_still_true(&state, entry.status()) {
                 // It was left on its way there: what the engine has shows how far it came.
                 self.unrecorded.forget(id);
                 drop(turn);
@@ -59,8 +59,8 @@ impl Orchestrator {
 }
 
 /// Whether this is where the workspace stands. What is on its way is brought to its end by other means.
-fn is_still_true(state: &WorkspaceState, situation: WorkspaceStatus) -> bool {
-    match (state, situation) {
+fn is_still_true(state: &WorkspaceState, status: WorkspaceStatus) -> bool {
+    match (state, status) {
         (WorkspaceState::Ready, WorkspaceStatus::Ready)
         | (WorkspaceState::Paused, WorkspaceStatus::Paused(_))
         | (WorkspaceState::Stopped, WorkspaceStatus::Stopped(_)) => true,

@@ -118,7 +118,7 @@ impl Orchestrator {
             if event.kind == EngineEventKind::OutOfMemory {
                 entry.note_out_of_memory();
             }
-            if differs(entry.situation(), &event.kind) {
+            if differs(entry.status(), &event.kind) {
                 let core = Arc::clone(self);
                 self.tasks.spawn(async move { core.look_again(&entry, Wait::ForTurn).await });
             }
@@ -127,7 +127,7 @@ impl Orchestrator {
 }
 
 /// Whether an event may mean that row and engine differ. Most are echoes of the server's own doing.
-fn differs(situation: WorkspaceStatus, event: &EngineEventKind) -> bool {
+fn differs(status: WorkspaceStatus, event: &EngineEventKind) -> bool {
     let state = match event {
         EngineEventKind::Started | EngineEventKind::Unpaused => Some(EngineState::Running),
         EngineEventKind::Paused => Some(EngineState::Paused),
@@ -135,7 +135,7 @@ fn differs(situation: WorkspaceStatus, event: &EngineEventKind) -> bool {
         EngineEventKind::Removed => None,
         EngineEventKind::OutOfMemory => return false,
     };
-    match situation {
+    match status {
         // It is to end, and whoever ends it sees how.
         WorkspaceStatus::Stopping(_) | WorkspaceStatus::Destroying | WorkspaceStatus::Destroyed => false,
         // It is to run: only an end is news.
@@ -143,6 +143,6 @@ fn differs(situation: WorkspaceStatus, event: &EngineEventKind) -> bool {
         WorkspaceStatus::Ready
         | WorkspaceStatus::Paused(_)
         | WorkspaceStatus::Stopped(_)
-        | WorkspaceStatus::Failed(_) => verdict(situation, state.as_ref()) != ReconcileAction::Agree,
+        | WorkspaceStatus::Failed(_) => verdict(status, state.as_ref()) != ReconcileAction::Agree,
     }
 }

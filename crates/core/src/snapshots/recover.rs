@@ -107,7 +107,7 @@ impl Orchestrator {
     /// Returns whether a workspace whose row says that it runs is frozen only because it was being copied when a
     /// process ended. The caller has the turn: no task copies the workspace now.
     pub(crate) async fn is_being_copied(&self, entry: &Entry) -> Result<bool, StoreError> {
-        if entry.situation() != WorkspaceStatus::Ready {
+        if entry.status() != WorkspaceStatus::Ready {
             return Ok(false);
         }
         let snapshots = self.store.snapshots_of(self.store.server_id()).await?;

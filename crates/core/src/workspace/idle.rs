@@ -28,8 +28,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Whether a workspace has been without calls for long enough to ask what runs in it.
-fn is_due(policy: IdlePolicy, situation: WorkspaceStatus, quiet_for: Duration) -> bool {
-    situation == WorkspaceStatus::Ready && policy.action != IdleAction::None && quiet_for >= policy.after
+fn is_due(policy: IdlePolicy, status: WorkspaceStatus, quiet_for: Duration) -> bool {
+    status == WorkspaceStatus::Ready && policy.action != IdleAction::None && quiet_for >= policy.after
 }
 
 /// How long nothing has run; `None` while something does.
@@ -55,7 +55,7 @@ impl Orchestrator {
         let mut ticks = interval(LOOK);
         while self.goes_on(&mut ticks).await {
             for entry in self.registry.all() {
-                if !is_due(entry.activity.policy(), entry.situation(), entry.activity.quiet_for()) {
+                if !is_due(entry.activity.policy(), entry.status(), entry.activity.quiet_for()) {
                     continue;
                 }
                 // Whoever has the turn changes it: it is looked at again afterwards.
@@ -69,7 +69,7 @@ impl Orchestrator {
 
     async fn rest_if_unused(&self, entry: &Entry, turn: WorkspaceGuard) {
         let policy = entry.activity.policy();
-        if !is_due(policy, entry.situation(), entry.activity.quiet_for()) {
+        if !is_due(policy, entry.status(), entry.activity.quiet_for()) {
             return;
         }
         let still_for = self.still_for(entry).await.unwrap_or(Duration::ZERO);
@@ -80,7 +80,7 @@ impl Orchestrator {
         }
         let act = self.audit.begin_operation(entry, Operation::Idle(policy.action));
         let result = self.perform(entry, Operation::Idle(policy.action)).await;
-        match entry.situation() {
+        match entry.status() {
             // Somebody began to use it meanwhile: nothing was done.
             WorkspaceStatus::Ready if result.is_ok() => act.forget(),
             _ => act.end(&result),
@@ -151,14 +151,14 @@ mod tests {
 
         #[test]
         fn only_what_runs_unused_for_as_long_as_its_policy_says_is_due(
-            situation in select(WorkspaceStatus::all().collect::<Vec<_>>()),
+            status in select(WorkspaceStatus::all().collect::<Vec<_>>()),
             action in select(vec![IdleAction::None, IdleAction::Pause, IdleAction::Stop]),
             after_ms in 0..10_000_u64,
             quiet_ms in 0..10_000_u64,
         ) {
             let (after, quiet_for) = (Duration::from_millis(after_ms), Duration::from_millis(quiet_ms));
-            let due = is_due(IdlePolicy { action, after }, situation, quiet_for);
-            prop_assert_eq!(due, situation == WorkspaceStatus::Ready && action != IdleAction::None && quiet_ms >= after_ms);
+            let due = is_due(IdlePolicy { action, after }, status, quiet_for);
+            prop_assert_eq!(due, status == WorkspaceStatus::Ready && action != IdleAction::None && quiet_ms >= after_ms);
         }
     }
 

@@ -58,15 +58,14 @@ impl Orchestrator {
         if self.is_going_down() {
             return Err(TransitionError::ShuttingDown);
         }
-        let situation = entry.situation();
+        let status = entry.status();
         match operation {
             // It ends the create.
             Operation::Destroy(_) => {}
             // A create may take as long as the pull of its image; nobody waits for its turn only to be refused.
             Operation::Stop | Operation::Resume | Operation::Pause | Operation::Idle(_) | Operation::Call => {
-                if let (WorkspaceStatus::Creating, Decision::Refuse(advice)) = (situation, decide(operation, situation))
-                {
-                    return Err(refusal(operation, situation, advice));
+                if let (WorkspaceStatus::Creating, Decision::Refuse(advice)) = (status, decide(operation, status)) {
+                    return Err(refusal(operation, status, advice));
                 }
             }
         }
@@ -74,7 +73,7 @@ impl Orchestrator {
         let core = Arc::clone(self);
         let task = async move {
             let act = core.audit.begin_operation(&entry, operation);
-            if let (Operation::Destroy(reason), WorkspaceStatus::Creating) = (operation, situation)
+            if let (Operation::Destroy(reason), WorkspaceStatus::Creating) = (operation, status)
                 && let Err(error) = core.end_create(&entry, reason).await
             {
                 act.end(&error);
@@ -82,7 +81,7 @@ impl Orchestrator {
                 return Err(error);
             }
             let _turn = entry.turn().await;
-            let decision = decide(operation, entry.situation());
+            let decision = decide(operation, entry.status());
             let result = core.perform(&entry, operation).await;
             act.end_operation(operation, decision, &result);
             telemetry::operated(operation.as_str(), result.is_ok());
@@ -105,13 +104,13 @@ impl Orchestrator {
     /// Carries out an operation; the caller has the turn.
     pub(crate) async fn perform(&self, entry: &Entry, operation: Operation) -> Result<(), TransitionError> {
         self.may_act_on(entry).await?;
-        let situation = entry.situation();
-        match decide(operation, situation) {
+        let status = entry.status();
+        match decide(operation, status) {
             Decision::Nothing => Ok(()),
-            Decision::Refuse(advice) => Err(refusal(operation, situation, advice)),
-            Decision::Keep => self.keep_at_rest(entry, situation).await,
+            Decision::Refuse(advice) => Err(refusal(operation, status, advice)),
+            Decision::Keep => self.keep_at_rest(entry, status).await,
             Decision::Stop(rest) => self.stop(entry, rest).await,
-            Decision::Start => self.start(entry, situation).await,
+            Decision::Start => self.start(entry, status).await,
             Decision::Unpause => self.unpause(entry).await,
             Decision::Pause(rest) => self.pause(entry, rest).await,
             Decision::Destroy(reason) => self.destroy(entry, reason).await,
@@ -119,11 +118,11 @@ impl Orchestrator {
     }
 
     /// Makes the rest of a workspace that nobody used a rest by somebody's will.
-    async fn keep_at_rest(&self, entry: &Entry, situation: WorkspaceStatus) -> Result<(), TransitionError> {
+    async fn keep_at_rest(&self, entry: &Entry, status: WorkspaceStatus) -> Result<(), TransitionError> {
         self.store.workspaces_note_idled(entry.id, false).await?;
         // Not within the match: the phase cannot be changed while it is borrowed.
         let guest = entry.phase.borrow().guest().cloned();
-        match (situation, guest) {
+        match (status, guest) {
             (WorkspaceStatus::Paused(_), Some(guest)) => {
                 entry.set_phase(RuntimePhase::Paused { guest, rest: SuspendReason::Asked })
             }
@@ -163,7 +162,7 @@ impl Orchestrator {
         let registered = self.provider_of(entry)?;
         require(registered.provider.capabilities().persistence, "stop")?;
         let noted = || self.store.workspaces_note_idled(entry.id, rest == SuspendReason::Idle);
-        if rest == SuspendReason::Idle && entry.situation() == WorkspaceStatus::Ready {
+        if rest == SuspendReason::Idle && entry.status() == WorkspaceStatus::Ready {
             let Some(guest) = entry.go_to_rest(rest, |_| RuntimePhase::Stopping(rest)) else { return Ok(()) };
             // Before anything is done: a row that does not say why it rests is taken for somebody's will.
             if let Err(error) = noted().await {
@@ -188,9 +187,9 @@ impl Orchestrator {
         Ok(())
     }
 
-    async fn start(&self, entry: &Entry, situation: WorkspaceStatus) -> Result<(), TransitionError> {
+    async fn start(&self, entry: &Entry, status: WorkspaceStatus) -> Result<(), TransitionError> {
         let registered = self.provider_of(entry)?;
-        if let WorkspaceStatus::Stopping(rest) = situation {
+        if let WorkspaceStatus::Stopping(rest) = status {
             // A stop that was cut short comes to its end first.
             self.stop(entry, rest).await?;
         }
@@ -206,13 +205,13 @@ impl Orchestrator {
             Ok(first) => first,
             Err(error @ OperationError::Gone) => return self.engine_failed(entry, "start", error).await,
             Err(source) => {
-                self.could_not_start(entry, situation, error_chain(&source)).await?;
+                self.could_not_start(entry, status, error_chain(&source)).await?;
                 return Err(TransitionError::Engine { operation: "start", source });
             }
         };
         let guest = self.new_guest(entry.provider(), entry.id, first);
         match first_answer(registered, entry.id, &guest, FIRST_ANSWER).await {
-            Ok(hello) => explain_end(&guest, &hello, entry, situation).await,
+            Ok(hello) => explain_end(&guest, &hello, entry, status).await,
             Err(error) => {
                 if let Err(error) = registered.provider.stop(entry.id).await {
                     tracing::warn!(
@@ -221,7 +220,7 @@ impl Orchestrator {
                     );
                 }
                 let error = TransitionError::Guest(error);
-                self.could_not_start(entry, situation, error_chain(&error)).await?;
+                self.could_not_start(entry, status, error_chain(&error)).await?;
                 return Err(error);
             }
         }
@@ -254,7 +253,8 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// Lets a create stop pulling, once it is recorded that nobody wants the workspace: if that fails, the create goes on.
+    /// Lets a create stop pulling, once it is recorded that nobody wants the workspace: if that fails, the create goes
+    /// on.
     async fn end_create(&self, entry: &Entry, reason: DestroyReason) -> Result<(), TransitionError> {
         self.may_act_on(entry).await?;
         let if_expired_at = (reason == DestroyReason::Expired).then(Utc::now);
@@ -303,7 +303,7 @@ impl Orchestrator {
     pub(crate) async fn becomes_ready(&self, entry: &Entry, guest: Option<Guest>) -> Result<(), TransitionError> {
         let known = entry.phase.borrow().guest().cloned();
         let guest = guest.or(known).unwrap_or_else(|| self.new_guest(entry.provider(), entry.id, None));
-        let before = entry.situation();
+        let before = entry.status();
         entry.set_phase(RuntimePhase::Ready { guest: guest.clone() });
         if let Err(error) = self.record(entry.id, &WorkspaceState::Ready).await {
             entry.set_phase(RuntimePhase::of(before, || guest));
@@ -350,8 +350,8 @@ impl Orchestrator {
     }
 }
 
-/// Tells the guest of a workspace that had ended by itself why it had: its executions are lost for that reason. They stay
-/// lost without one where that fails.
+/// Tells the guest of a workspace that had ended by itself why it had: its executions are lost for that reason. They
+/// stay lost without one where that fails.
 async fn explain_end(guest: &Guest, hello: &Hello, entry: &Entry, before: WorkspaceStatus) {
     let WorkspaceStatus::Failed(reason) = before else { return };
     if hello.generation < LAST_END_SINCE {
@@ -376,6 +376,6 @@ fn require(capability: bool, operation: &'static str) -> Result<(), TransitionEr
     Err(TransitionError::Engine { operation, source: OperationError::Unsupported { operation, reason } })
 }
 
-pub(crate) fn refusal(operation: Operation, situation: WorkspaceStatus, advice: &'static str) -> TransitionError {
-    TransitionError::WrongState { state: situation.word(), operation: operation.as_str(), advice }
+pub(crate) fn refusal(operation: Operation, status: WorkspaceStatus, advice: &'static str) -> TransitionError {
+    TransitionError::WrongState { state: status.word(), operation: operation.as_str(), advice }
 }

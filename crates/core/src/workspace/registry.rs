@@ -108,7 +108,7 @@ pub(crate) struct Registry {
 // === impl RuntimePhase ===
 
 impl RuntimePhase {
-    pub(crate) fn situation(&self) -> WorkspaceStatus {
+    pub(crate) fn status(&self) -> WorkspaceStatus {
         match self {
             Self::Creating { .. } => WorkspaceStatus::Creating,
             Self::Ready { .. } => WorkspaceStatus::Ready,
@@ -122,9 +122,9 @@ impl RuntimePhase {
         }
     }
 
-    /// Makes the phase of a workspace in this situation; `guest` makes the client of its guest where it has one.
-    pub(crate) fn of(situation: WorkspaceStatus, guest: impl FnOnce() -> Guest) -> Self {
-        match situation {
+    /// Makes the phase of a workspace of this status; `guest` makes the client of its guest where it has one.
+    pub(crate) fn of(status: WorkspaceStatus, guest: impl FnOnce() -> Guest) -> Self {
+        match status {
             WorkspaceStatus::Creating => Self::Creating { pull: None, image_present: false },
             WorkspaceStatus::Ready => Self::Ready { guest: guest() },
             WorkspaceStatus::Paused(rest) => Self::Paused { guest: guest(), rest },
@@ -170,8 +170,8 @@ impl Entry {
         }
     }
 
-    pub(crate) fn situation(&self) -> WorkspaceStatus {
-        self.phase.borrow().situation()
+    pub(crate) fn status(&self) -> WorkspaceStatus {
+        self.phase.borrow().status()
     }
 
     /// Returns the provider that has the workspace.

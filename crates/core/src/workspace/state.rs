@@ -1,4 +1,4 @@
-//! The situation of a workspace: its state without the values that belong to the state. The rules decide on it.
+//! The status of a workspace: its state without the values that belong to the state. The rules decide on it.
 
 use emergent_store::{ErrorReason, StateKind, WorkspaceRow, WorkspaceState};
 
@@ -11,7 +11,7 @@ pub(crate) enum SuspendReason {
     Idle,
 }
 
-/// The situation of a workspace.
+/// The status of a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WorkspaceStatus {
     Creating,

@@ -70,20 +70,20 @@ impl Operation {
     }
 }
 
-/// Decides the effect of an operation on a workspace in this situation.
-pub(crate) fn decide(operation: Operation, situation: WorkspaceStatus) -> Decision {
+/// Decides the effect of an operation on a workspace of this status.
+pub(crate) fn decide(operation: Operation, status: WorkspaceStatus) -> Decision {
     match operation {
-        Operation::Stop => stop(situation),
-        Operation::Resume => resume(situation),
-        Operation::Pause => pause(situation),
-        Operation::Destroy(reason) => destroy(reason, situation),
-        Operation::Idle(action) => idle(action, situation),
-        Operation::Call => call(situation),
+        Operation::Stop => stop(status),
+        Operation::Resume => resume(status),
+        Operation::Pause => pause(status),
+        Operation::Destroy(reason) => destroy(reason, status),
+        Operation::Idle(action) => idle(action, status),
+        Operation::Call => call(status),
     }
 }
 
-fn stop(situation: WorkspaceStatus) -> Decision {
-    match situation {
+fn stop(status: WorkspaceStatus) -> Decision {
+    match status {
         WorkspaceStatus::Creating => Decision::Refuse(WAIT),
         WorkspaceStatus::Ready
         | WorkspaceStatus::Paused(_)
@@ -101,8 +101,8 @@ fn stop(situation: WorkspaceStatus) -> Decision {
     }
 }
 
-fn resume(situation: WorkspaceStatus) -> Decision {
-    match situation {
+fn resume(status: WorkspaceStatus) -> Decision {
+    match status {
         WorkspaceStatus::Creating => Decision::Refuse(WAIT),
         WorkspaceStatus::Ready => Decision::Nothing,
         WorkspaceStatus::Paused(_) => Decision::Unpause,
@@ -113,8 +113,8 @@ fn resume(situation: WorkspaceStatus) -> Decision {
     }
 }
 
-fn pause(situation: WorkspaceStatus) -> Decision {
-    match situation {
+fn pause(status: WorkspaceStatus) -> Decision {
+    match status {
         WorkspaceStatus::Creating => Decision::Refuse(WAIT),
         WorkspaceStatus::Ready => Decision::Pause(SuspendReason::Asked),
         WorkspaceStatus::Paused(SuspendReason::Asked) => Decision::Nothing,
@@ -132,8 +132,8 @@ fn pause(situation: WorkspaceStatus) -> Decision {
     }
 }
 
-fn destroy(reason: DestroyReason, situation: WorkspaceStatus) -> Decision {
-    match situation {
+fn destroy(reason: DestroyReason, status: WorkspaceStatus) -> Decision {
+    match status {
         WorkspaceStatus::Creating
         | WorkspaceStatus::Ready
         | WorkspaceStatus::Paused(_)
@@ -147,8 +147,8 @@ fn destroy(reason: DestroyReason, situation: WorkspaceStatus) -> Decision {
 }
 
 /// Decides on a rest for idleness: only a running workspace is put to rest.
-fn idle(action: IdleAction, situation: WorkspaceStatus) -> Decision {
-    match (situation, action) {
+fn idle(action: IdleAction, status: WorkspaceStatus) -> Decision {
+    match (status, action) {
         (WorkspaceStatus::Ready, IdleAction::Pause) => Decision::Pause(SuspendReason::Idle),
         (WorkspaceStatus::Ready, IdleAction::Stop) => Decision::Stop(SuspendReason::Idle),
         (WorkspaceStatus::Ready, IdleAction::None)
@@ -166,8 +166,8 @@ fn idle(action: IdleAction, situation: WorkspaceStatus) -> Decision {
     }
 }
 
-fn call(situation: WorkspaceStatus) -> Decision {
-    match situation {
+fn call(status: WorkspaceStatus) -> Decision {
+    match status {
         WorkspaceStatus::Creating => Decision::Refuse(WAIT),
         WorkspaceStatus::Ready => Decision::Nothing,
         WorkspaceStatus::Paused(SuspendReason::Asked)
@@ -183,9 +183,9 @@ fn call(situation: WorkspaceStatus) -> Decision {
     }
 }
 
-/// Returns whether a workspace in this situation can be copied; the error tells the caller what to do instead.
-pub(crate) fn copy(situation: WorkspaceStatus) -> Result<(), &'static str> {
-    match situation {
+/// Returns whether a workspace of this status can be copied; the error tells the caller what to do instead.
+pub(crate) fn copy(status: WorkspaceStatus) -> Result<(), &'static str> {
+    match status {
         WorkspaceStatus::Ready | WorkspaceStatus::Paused(_) | WorkspaceStatus::Stopped(_) => Ok(()),
         WorkspaceStatus::Creating | WorkspaceStatus::Starting => Err(WAIT),
         WorkspaceStatus::Stopping(_) => Err("wait until it is stopped"),
@@ -233,15 +233,15 @@ mod tests {
 
     use super::*;
 
-    fn situation() -> impl Strategy<Value = WorkspaceStatus> {
+    fn status() -> impl Strategy<Value = WorkspaceStatus> {
         select(WorkspaceStatus::all().collect::<Vec<_>>())
     }
 
-    /// Returns the situation after a decision when the engine carries it out.
-    fn after(decision: Decision, situation: WorkspaceStatus) -> WorkspaceStatus {
+    /// Returns the status after a decision when the engine carries it out.
+    fn after(decision: Decision, status: WorkspaceStatus) -> WorkspaceStatus {
         match decision {
-            Decision::Nothing | Decision::Refuse(_) => situation,
-            Decision::Keep => match situation {
+            Decision::Nothing | Decision::Refuse(_) => status,
+            Decision::Keep => match status {
                 WorkspaceStatus::Paused(_) => WorkspaceStatus::Paused(SuspendReason::Asked),
                 WorkspaceStatus::Stopped(_) => WorkspaceStatus::Stopped(SuspendReason::Asked),
                 other => panic!("{other:?} is no rest"),
@@ -253,45 +253,45 @@ mod tests {
         }
     }
 
-    fn rests_by(will: SuspendReason, situation: WorkspaceStatus) -> bool {
-        matches!(situation, WorkspaceStatus::Paused(rest) | WorkspaceStatus::Stopping(rest) | WorkspaceStatus::Stopped(rest) if rest == will)
+    fn rests_by(will: SuspendReason, status: WorkspaceStatus) -> bool {
+        matches!(status, WorkspaceStatus::Paused(rest) | WorkspaceStatus::Stopping(rest) | WorkspaceStatus::Stopped(rest) if rest == will)
     }
 
     proptest! {
         #[test]
         fn repeating_an_operation_that_succeeded_does_nothing(
             operation in select(Operation::ALL.to_vec()),
-            situation in situation(),
+            status in status(),
         ) {
-            let first = decide(operation, situation);
+            let first = decide(operation, status);
             if !matches!(first, Decision::Refuse(_)) {
-                prop_assert_eq!(decide(operation, after(first, situation)), Decision::Nothing);
+                prop_assert_eq!(decide(operation, after(first, status)), Decision::Nothing);
             }
         }
 
         #[test]
-        fn a_call_never_undoes_what_a_person_has_decided(situation in situation()) {
-            let changes = !matches!(decide(Operation::Call, situation), Decision::Nothing | Decision::Refuse(_));
-            let broke_by_itself = matches!(situation, WorkspaceStatus::Failed(_) | WorkspaceStatus::Starting);
-            prop_assert!(!changes || broke_by_itself || rests_by(SuspendReason::Idle, situation));
-            prop_assert!(!(changes && rests_by(SuspendReason::Asked, situation)));
+        fn a_call_never_undoes_what_a_person_has_decided(status in status()) {
+            let changes = !matches!(decide(Operation::Call, status), Decision::Nothing | Decision::Refuse(_));
+            let broke_by_itself = matches!(status, WorkspaceStatus::Failed(_) | WorkspaceStatus::Starting);
+            prop_assert!(!changes || broke_by_itself || rests_by(SuspendReason::Idle, status));
+            prop_assert!(!(changes && rests_by(SuspendReason::Asked, status)));
         }
 
         #[test]
-        fn what_rests_because_nobody_used_it_is_resumed_by_a_call(situation in situation()) {
-            if rests_by(SuspendReason::Idle, situation) {
-                prop_assert_eq!(after(decide(Operation::Call, situation), situation), WorkspaceStatus::Ready);
+        fn what_rests_because_nobody_used_it_is_resumed_by_a_call(status in status()) {
+            if rests_by(SuspendReason::Idle, status) {
+                prop_assert_eq!(after(decide(Operation::Call, status), status), WorkspaceStatus::Ready);
             }
         }
 
         #[test]
         fn what_somebody_brings_to_rest_stays_there_whoever_calls(
             operation in select(vec![Operation::Stop, Operation::Pause]),
-            situation in situation(),
+            status in status(),
         ) {
-            let decision = decide(operation, situation);
+            let decision = decide(operation, status);
             if !matches!(decision, Decision::Refuse(_)) {
-                let rests = after(decision, situation);
+                let rests = after(decision, status);
                 prop_assert!(rests_by(SuspendReason::Asked, rests));
                 prop_assert!(matches!(decide(Operation::Call, rests), Decision::Refuse(_)));
             }
@@ -300,11 +300,11 @@ mod tests {
         #[test]
         fn idling_touches_only_what_runs(
             action in select(vec![IdleAction::None, IdleAction::Pause, IdleAction::Stop]),
-            situation in situation(),
+            status in status(),
         ) {
-            let decision = decide(Operation::Idle(action), situation);
-            if situation == WorkspaceStatus::Ready && action != IdleAction::None {
-                prop_assert!(rests_by(SuspendReason::Idle, after(decision, situation)));
+            let decision = decide(Operation::Idle(action), status);
+            if status == WorkspaceStatus::Ready && action != IdleAction::None {
+                prop_assert!(rests_by(SuspendReason::Idle, after(decision, status)));
             } else {
                 prop_assert_eq!(decision, Decision::Nothing);
             }
@@ -313,7 +313,7 @@ mod tests {
         #[test]
         fn whatever_happens_a_workspace_can_be_destroyed(
             operations in prop::collection::vec(select(Operation::ALL.to_vec()), 0..12),
-            start in situation(),
+            start in status(),
         ) {
             let end = operations.into_iter().fold(start, |at, operation| after(decide(operation, at), at));
             prop_assert_eq!(after(decide(Operation::Destroy(DestroyReason::Requested), end), end), WorkspaceStatus::Destroyed);

@@ -113,7 +113,8 @@ impl Ground {
         eventually("healthy", async || healthy(&self.fixture).await).await;
     }
 
-    /// A race is over: its workspace runs, is gone, or has the reason for which it was never made; nothing else is left.
+    /// A race is over: its workspace runs, is gone, or has the reason for which it was never made; nothing else is
+    /// left.
     async fn is_accounted_for(&self, id: WorkspaceId, race: &str) {
         let fixture = &self.fixture;
         // What the store did not take is recorded a while after it does again.

@@ -86,8 +86,8 @@ impl Inner {
         self.until_answered(entry, || entry.guest().hello()).await
     }
 
-    /// Tells a restored guest the time, random bytes of its own and its network, a copy its names, too, and waits until it
-    /// knows.
+    /// Tells a restored guest the time, random bytes of its own and its network, a copy its names, too, and waits until
+    /// it knows.
     pub(super) async fn wake(
         &self,
         entry: &Entry,
@@ -114,8 +114,8 @@ impl Inner {
         .await
     }
 
-    /// Has a frozen machine go on, and tells its guest the time: its clock stood still. A monitor that does not do so at
-    /// once is asked again.
+    /// Has a frozen machine go on, and tells its guest the time: its clock stood still. A monitor that does not do so
+    /// at once is asked again.
     ///
     /// # Errors
     /// When the machine does not go on. A guest that cannot be told is a warning: it goes on, too.
@@ -137,8 +137,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Has a machine go on that stood still for something that is over. One that does not is ended, so that its state says
-    /// that it does not run.
+    /// Has a machine go on that stood still for something that is over. One that does not is ended, so that its state
+    /// says that it does not run.
     ///
     /// # Errors
     /// When the machine did not go on.

@@ -1,5 +1,5 @@
-//! Snapshots that are asked for: a sandbox's disks as of one moment, with the state of its processes where that was asked
-//! for. Any number of sandboxes begin with one.
+//! Snapshots that are asked for: a sandbox's disks as of one moment, with the state of its processes where that was
+//! asked for. Any number of sandboxes begin with one.
 
 use std::{
     collections::BTreeMap,
@@ -168,8 +168,8 @@ impl Sandboxes {
         .await
     }
 
-    /// Makes another sandbox that begins where this one is, processes and all; this one goes on. What `new` leaves out is
-    /// as it is here.
+    /// Makes another sandbox that begins where this one is, processes and all; this one goes on. What `new` leaves out
+    /// is as it is here.
     ///
     /// # Errors
     /// [`SandboxError`]; nothing is left then.

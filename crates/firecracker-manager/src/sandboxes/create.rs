@@ -23,8 +23,8 @@ use crate::{
 
 /// The result of a create.
 enum Reservation {
-    /// A new sandbox is to be made here. Its turn is taken before anybody else sees it, so that nobody takes one that is
-    /// being made for one that was left half-made.
+    /// A new sandbox is to be made here. Its turn is taken before anybody else sees it, so that nobody takes one that
+    /// is being made for one that was left half-made.
     New(Arc<Entry>, SandboxGuard),
     /// There is one of this name.
     Known(SandboxId),
@@ -124,8 +124,8 @@ impl Inner {
         Ok(record)
     }
 
-    /// Enters a sandbox, with its place, unless there is one of the same name. One look under one lock: of two that come
-    /// at once with the same name or for the last place, one is first.
+    /// Enters a sandbox, with its place, unless there is one of the same name. One look under one lock: of two that
+    /// come at once with the same name or for the last place, one is first.
     fn enter(&self, record: Record) -> Result<Reservation, SandboxError> {
         let id = record.id();
         let mut entries = self.lock_entries();

@@ -1,4 +1,5 @@
-//! The disk files of sandboxes and snapshots: cloned, sealed and compared with their seals, on threads for blocking work.
+//! The disk files of sandboxes and snapshots: cloned, sealed and compared with their seals, on threads for blocking
+//! work.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +18,8 @@ pub(super) async fn copy_disk(from: Disk, to: PathBuf) -> Result<(), SandboxErro
     blocking(move || disks::clone(&from, &to).map(drop)).await
 }
 
-/// Clones a disk for others to begin with, and seals the clone. One that shares its blocks with the original is not read.
+/// Clones a disk for others to begin with, and seals the clone. One that shares its blocks with the original is not
+/// read.
 pub(super) async fn keep_disk(from: Disk, to: PathBuf) -> Result<Seal, SandboxError> {
     let (target, path) = (to.clone(), to);
     let method = blocking(move || disks::clone(&from, &target).map(|(_, method)| method)).await?;

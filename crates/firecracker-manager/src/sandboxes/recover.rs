@@ -1,5 +1,5 @@
-//! The start: what an earlier process left is adopted, finished or undone. Machines that run are never ended unless their
-//! sandbox was on its way out.
+//! The start: what an earlier process left is adopted, finished or undone. Machines that run are never ended unless
+//! their sandbox was on its way out.
 //!
 //! | record | machine | what is done |
 //! | --- | --- | --- |

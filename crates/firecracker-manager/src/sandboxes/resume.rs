@@ -61,8 +61,8 @@ impl Inner {
         self.finish_resume(entry).await
     }
 
-    /// Makes a machine from a state, and waits for its guest; `copy` says that the state is another sandbox's. What fails
-    /// leaves things as they are.
+    /// Makes a machine from a state, and waits for its guest; `copy` says that the state is another sandbox's. What
+    /// fails leaves things as they are.
     pub(super) async fn restore(&self, entry: &Entry, state: &Path, copy: bool) -> Result<(), SandboxError> {
         let record = entry.record();
         let kernel = template::find(&self.layout, &record.template)?.kernel;
@@ -87,8 +87,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Undoes a resume that came to nothing. The state is still good unless the machine has run: then its disks are ahead
-    /// of it, and going on from it would destroy what is on them.
+    /// Undoes a resume that came to nothing. The state is still good unless the machine has run: then its disks are
+    /// ahead of it, and going on from it would destroy what is on them.
     pub(super) async fn give_up_resume(&self, entry: &Entry) -> Result<(), SandboxError> {
         let directory = self.directory(entry);
         // What told whether it ran may be lost with the host's power, and so may the times of the disks.

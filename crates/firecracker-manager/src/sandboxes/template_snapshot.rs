@@ -1,6 +1,6 @@
 //! Snapshots of templates. The first sandbox of a kind boots, and its machine is saved on the way, when its guest has
-//! answered and belongs to nobody yet. The next ones of the kind go on from there with disks, names, random numbers and a
-//! network of their own, which takes a fraction of a boot.
+//! answered and belongs to nobody yet. The next ones of the kind go on from there with disks, names, random numbers and
+//! a network of their own, which takes a fraction of a boot.
 //!
 //! ```text
 //!   create ─► snapshot of this kind? ─ yes ─► restore ─► ready

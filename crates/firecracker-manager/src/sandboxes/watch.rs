@@ -1,4 +1,5 @@
-//! Looking after sandboxes: machines that end by themselves, lives that are over, removals that did not come to their end.
+//! Looking after sandboxes: machines that end by themselves, lives that are over, removals that did not come to their
+//! end.
 
 use emergent_provider::error_chain;
 use std::sync::Arc;

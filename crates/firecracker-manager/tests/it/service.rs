@@ -99,7 +99,8 @@ impl Host {
                     checkpoint: Arc::clone(&checkpoint),
                 };
                 match Sandboxes::start(config.clone(), parts).await {
-                    // A program that another test is just starting has the lock of one that ended, until it is executed.
+                    // A program that another test is just starting has the lock of one that ended, until it is
+                    // executed.
                     Err(StartError::Taken(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
                     started => return started.unwrap(),
                 }

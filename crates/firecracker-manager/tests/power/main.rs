@@ -1,5 +1,5 @@
-//! A power cut takes nothing from a sandbox that was answered: neither its disks, nor a pause, nor a snapshot. What it ends is
-//! named, and no state of processes goes on with the disks of another moment.
+//! A power cut takes nothing from a sandbox that was answered: neither its disks, nor a pause, nor a snapshot. What it
+//! ends is named, and no state of processes goes on with the disks of another moment.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails by panicking, as the test itself does")]
 
 #[path = "../it/guest.rs"]

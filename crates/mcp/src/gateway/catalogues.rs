@@ -15,7 +15,8 @@ use super::lists::{Catalogue, Offer};
 
 /// How long the first list waits for a server that nobody has read yet; later ones wait for the rest of this time.
 const FIRST_WITHIN: Duration = Duration::from_secs(2);
-/// The most entries that are kept, and the most bytes of them; the one that was not used for the longest time goes first.
+/// The most entries that are kept, and the most bytes of them; the one that was not used for the longest time goes
+/// first.
 const MOST: usize = 1_000;
 const MOST_BYTES: usize = 16 << 20;
 

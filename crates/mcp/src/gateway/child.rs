@@ -21,12 +21,12 @@ pub(super) struct GatewayChild {
     id: ChildId,
     note: Mutex<ChildNote>,
     io: Option<(Reader, Writer)>,
-    hub: Arc<GatewaySession>,
+    gateway: Arc<GatewaySession>,
 }
 
 struct Reader {
     lines: mpsc::Receiver<Bytes>,
-    hub: Arc<GatewaySession>,
+    gateway: Arc<GatewaySession>,
 }
 
 struct Writer(Arc<GatewaySession>);
@@ -41,9 +41,9 @@ impl GatewayChild {
         catalogues: Arc<Catalogues>,
     ) -> Self {
         let (out, lines) = mpsc::channel(WAITING_LINES);
-        let hub = GatewaySession::start(upstreams, catalogues, out);
-        let io = Some((Reader { lines, hub: Arc::clone(&hub) }, Writer(Arc::clone(&hub))));
-        Self { id, note: Mutex::new(note), io, hub }
+        let gateway = GatewaySession::start(upstreams, catalogues, out);
+        let io = Some((Reader { lines, gateway: Arc::clone(&gateway) }, Writer(Arc::clone(&gateway))));
+        Self { id, note: Mutex::new(note), io, gateway }
     }
 }
 
@@ -67,20 +67,20 @@ impl Child for GatewayChild {
     }
 
     async fn exited(&self) -> Exit {
-        self.hub.stopped().await;
+        self.gateway.stopped().await;
         Exit { code: Some(0), ..Exit::default() }
     }
 
     async fn end(&self, grace: Duration) -> Exit {
         // Sessions that are not ended now end by themselves, when nobody has used them for a while.
-        let _ = timeout(grace, self.hub.end()).await;
+        let _ = timeout(grace, self.gateway.end()).await;
         self.exited().await
     }
 }
 
 impl Drop for GatewayChild {
     fn drop(&mut self) {
-        self.hub.stop();
+        self.gateway.stop();
     }
 }
 
@@ -89,7 +89,7 @@ impl ChildReader for Reader {
     async fn read(&mut self) -> io::Result<Option<Bytes>> {
         let line = tokio::select! {
             line = self.lines.recv() => line,
-            () = self.hub.stopped() => None,
+            () = self.gateway.stopped() => None,
         };
         Ok(line.map(|line| {
             let mut framed = BytesMut::with_capacity(line.len() + 1);

@@ -40,7 +40,7 @@ const LEGACY_VERSION: &str = "2025-11-25";
 const PROBLEM: &str = "application/problem+json";
 const BOTH: &str = "application/json, text/event-stream";
 
-/// One server, as one hub reaches it.
+/// One server, as one session of the gateway reaches it.
 pub(super) struct Connection {
     server: String,
     speaks: Speaks,
@@ -98,18 +98,18 @@ struct Problem {
 
 impl Connection {
     /// Begins a session, or finds out that none is needed.
-    pub(super) async fn open(hub: &GatewaySession, server: &str) -> Result<Self, Failure> {
-        if let Some(params) = hub.client() {
-            return Self::initialize(hub, server, &params).await;
+    pub(super) async fn open(gateway: &GatewaySession, server: &str) -> Result<Self, Failure> {
+        if let Some(params) = gateway.client() {
+            return Self::initialize(gateway, server, &params).await;
         }
         let params = format!("{{{}}}", modern::meta_of(NEWEST));
         let line = rpc::request(&own_id(), "server/discover", &params);
         let request = modern_request(NEWEST, "server/discover", None).body(line);
-        let response = hub.upstreams.ask(server, request.map_err(broken)?).await;
+        let response = gateway.upstreams.ask(server, request.map_err(broken)?).await;
         if is_problem(&response) {
-            return Err(problem(hub, server, response).await);
+            return Err(problem(gateway, server, response).await);
         }
-        let answer = last_answer(hub, response).await;
+        let answer = last_answer(gateway, response).await;
         let hello = answer.as_ref().and_then(|answer| result_of(&answer.line).ok());
         if let Some(hello) = hello.and_then(|result| serde_json::from_str::<Hello>(result.get()).ok())
             && hello.versions.iter().any(|version| version == NEWEST)
@@ -125,27 +125,27 @@ impl Connection {
         }
         let client = client_info();
         let params = format!(r#"{{"protocolVersion":"{LEGACY_VERSION}","capabilities":{{}},"clientInfo":{client}}}"#);
-        Self::initialize(hub, server, &params).await
+        Self::initialize(gateway, server, &params).await
     }
 
-    async fn initialize(hub: &GatewaySession, server: &str, params: &str) -> Result<Self, Failure> {
+    async fn initialize(gateway: &GatewaySession, server: &str, params: &str) -> Result<Self, Failure> {
         let line = rpc::request(&own_id(), "initialize", params);
         let request = post().body(line).map_err(broken)?;
-        let response = hub.upstreams.ask(server, request).await;
+        let response = gateway.upstreams.ask(server, request).await;
         if is_problem(&response) {
-            return Err(problem(hub, server, response).await);
+            return Err(problem(gateway, server, response).await);
         }
         let session = response.headers().get(&answer::SESSION).cloned();
         let said = |reason: String| {
             Failure::new(rpc::INTERNAL_ERROR, format!("the server {server:?} began no session: {reason}"))
         };
-        let answer = last_answer(hub, response).await.ok_or_else(|| said("it did not answer".to_owned()))?;
+        let answer = last_answer(gateway, response).await.ok_or_else(|| said("it did not answer".to_owned()))?;
         let (version, result) = initialized(&answer).map_err(|error| said(error.to_string()))?;
         let hello: Hello = serde_json::from_str(result.get()).unwrap_or_default();
         let connection = Self::new(server, Speaks::Legacy { session, version }, offered(&hello.capabilities));
-        connection.tell(hub, rpc::notification("notifications/initialized", "{}")).await;
-        if let Some(level) = hub.log_level() {
-            connection.set_log_level(hub, &level).await;
+        connection.tell(gateway, rpc::notification("notifications/initialized", "{}")).await;
+        if let Some(level) = gateway.log_level() {
+            connection.set_log_level(gateway, &level).await;
         }
         Ok(connection)
     }
@@ -167,18 +167,18 @@ impl Connection {
     /// which cancels a request of the newer era.
     pub(super) async fn request(
         self: &Arc<Self>,
-        hub: &Arc<GatewaySession>,
+        gateway: &Arc<GatewaySession>,
         message: &Message,
         method: &str,
     ) -> Result<Bytes, Lost> {
-        let translated = hub.client().is_none() && !self.is_modern();
+        let translated = gateway.client().is_none() && !self.is_modern();
         let older = translated.then(|| without_newer_meta(message)).flatten();
         let message = older.as_ref().unwrap_or(message);
-        let mut answer = self.request_once(hub, message, method).await?;
+        let mut answer = self.request_once(gateway, message, method).await?;
         if answer.kind == (Kind::Error { code: rpc::HEADER_MISMATCH }) {
             // Its tools have changed without a word.
             self.forget(Offer::Tools);
-            answer = self.request_once(hub, message, method).await?;
+            answer = self.request_once(gateway, message, method).await?;
         }
         if translated && answer.kind == Kind::Result {
             return Ok(completed(&answer));
@@ -188,7 +188,7 @@ impl Connection {
 
     async fn request_once(
         self: &Arc<Self>,
-        hub: &Arc<GatewaySession>,
+        gateway: &Arc<GatewaySession>,
         message: &Message,
         method: &str,
     ) -> Result<Message, Lost> {
@@ -197,21 +197,21 @@ impl Connection {
         let mut request = self.post(method, name.as_deref());
         if self.is_modern() && method == "tools/call" {
             // One that does not tell its tools checks what it needs itself.
-            let catalogue = self.catalogue(hub, Offer::Tools).await.ok();
+            let catalogue = self.catalogue(gateway, Offer::Tools).await.ok();
             let repeated = catalogue.map(|it| it.rules.headers(name.as_deref().unwrap_or_default(), params.arguments));
             for (name, value) in repeated.unwrap_or_default() {
                 request = request.header(name, value);
             }
         }
         let request = request.body(message.line.clone()).map_err(|error| Lost::Failed(broken(error)))?;
-        let response = hub.upstreams.ask(&self.server, request).await;
+        let response = gateway.upstreams.ask(&self.server, request).await;
         if is_problem(&response) {
-            return Err(Lost::Failed(problem(hub, &self.server, response).await));
+            return Err(Lost::Failed(problem(gateway, &self.server, response).await));
         }
         if response.status() == StatusCode::NOT_FOUND && !self.is_modern() {
             return Err(Lost::Session);
         }
-        let mut messages = Messages::of(response, hub.upstreams.account());
+        let mut messages = Messages::of(response, gateway.upstreams.account());
         while let Some(came) = messages.next().await {
             let what = match came {
                 Came::Message(bytes) => Ok(bytes),
@@ -230,7 +230,7 @@ impl Connection {
                     let text = String::from_utf8_lossy(&came.line).into_owned();
                     return Err(Lost::Failed(Failure::new(code, format!("{:?} refuses it: {text}", self.server))));
                 }
-                _ => hub.deliver(self, came).await,
+                _ => gateway.deliver(self, came).await,
             }
         }
         let text = format!("the server {:?} did not answer: the connection to its endpoint ended", self.server);
@@ -238,7 +238,7 @@ impl Connection {
     }
 
     /// Sends a message without reading an answer. Servers of the newer era are told nothing.
-    pub(super) async fn tell(&self, hub: &GatewaySession, line: Bytes) {
+    pub(super) async fn tell(&self, gateway: &GatewaySession, line: Bytes) {
         let method = match Message::parse(line.clone()).map(|message| message.kind) {
             Ok(Kind::Notification(method)) => method,
             _ => Box::default(),
@@ -248,30 +248,30 @@ impl Connection {
             return;
         }
         let Ok(request) = self.post(&method, None).body(line) else { return };
-        let response = hub.upstreams.ask(&self.server, request).await;
+        let response = gateway.upstreams.ask(&self.server, request).await;
         if !response.status().is_success() {
             tracing::debug!(server = self.server, status = %response.status(), %method, "a server was not told");
         }
     }
 
     /// Sets how much a session logs.
-    pub(super) async fn set_log_level(&self, hub: &GatewaySession, params: &str) {
-        self.tell(hub, rpc::request(&own_id(), "logging/setLevel", params)).await;
+    pub(super) async fn set_log_level(&self, gateway: &GatewaySession, params: &str) {
+        self.tell(gateway, rpc::request(&own_id(), "logging/setLevel", params)).await;
     }
 
     /// The server's offers of one kind, read again after a change and after [`BELIEVED`]. Boxed: a list is a request,
     /// too, and a request may need to know what is listed.
     pub(super) fn catalogue<'a>(
         self: &'a Arc<Self>,
-        hub: &'a Arc<GatewaySession>,
+        gateway: &'a Arc<GatewaySession>,
         offer: Offer,
     ) -> BoxFuture<'a, Result<Arc<Catalogue>, Failure>> {
-        self.read_catalogue(hub, offer).boxed()
+        self.read_catalogue(gateway, offer).boxed()
     }
 
     async fn read_catalogue(
         self: &Arc<Self>,
-        hub: &Arc<GatewaySession>,
+        gateway: &Arc<GatewaySession>,
         offer: Offer,
     ) -> Result<Arc<Catalogue>, Failure> {
         let known = self.lock()[index(offer)].clone();
@@ -286,10 +286,10 @@ impl Connection {
             let comma = if meta.is_empty() || at.is_empty() { "" } else { "," };
             let line = rpc::request(&own_id(), offer.list(), &format!("{{{at}{comma}{meta}}}"));
             let message = Message::parse(line).map_err(|_| Failure::new(rpc::INTERNAL_ERROR, "a bad cursor".into()))?;
-            let answer = self.request_once(hub, &message, offer.list()).await;
+            let answer = self.request_once(gateway, &message, offer.list()).await;
             let answer = answer.map_err(|lost| {
                 if matches!(lost, Lost::Session) {
-                    hub.forget(self);
+                    gateway.forget(self);
                 }
                 lost.into_failure(&self.server)
             })?;
@@ -343,15 +343,15 @@ impl Connection {
     /// Delivers the messages of the standing stream; an error where the server says that there is no such stream.
     pub(super) async fn hear(
         self: &Arc<Self>,
-        hub: &Arc<GatewaySession>,
+        gateway: &Arc<GatewaySession>,
         response: Response<UpstreamBody>,
     ) -> Result<(), ()> {
-        let mut messages = Messages::of(response, hub.upstreams.account());
+        let mut messages = Messages::of(response, gateway.upstreams.account());
         while let Some(came) = messages.next().await {
             let Came::Message(bytes) = came else { continue };
             match Message::parse(bytes) {
                 Ok(Message { kind: Kind::Error { code: rpc::METHOD_NOT_FOUND }, .. }) => return Err(()),
-                Ok(message) => hub.deliver(self, message).await,
+                Ok(message) => gateway.deliver(self, message).await,
                 Err(_) => {}
             }
         }
@@ -359,11 +359,11 @@ impl Connection {
     }
 
     /// Ends the session, if there is one.
-    pub(super) async fn end(&self, hub: &GatewaySession) {
+    pub(super) async fn end(&self, gateway: &GatewaySession) {
         if let Speaks::Legacy { session: Some(_), .. } = &self.speaks
             && let Ok(request) = self.in_session(Request::builder().method(Method::DELETE)).body(Bytes::new())
         {
-            hub.upstreams.ask(&self.server, request).await;
+            gateway.upstreams.ask(&self.server, request).await;
         }
     }
 
@@ -441,9 +441,9 @@ fn is_problem(response: &Response<UpstreamBody>) -> bool {
 }
 
 /// Turns a problem (RFC 9457) into the failure of a request.
-async fn problem(hub: &GatewaySession, server: &str, response: Response<UpstreamBody>) -> Failure {
+async fn problem(gateway: &GatewaySession, server: &str, response: Response<UpstreamBody>) -> Failure {
     let status = response.status();
-    let body = match Messages::of(response, hub.upstreams.account()).next().await {
+    let body = match Messages::of(response, gateway.upstreams.account()).next().await {
         Some(Came::Message(body)) => body,
         Some(Came::TooLong | Came::Unheld(_)) | None => Bytes::new(),
     };
@@ -453,8 +453,8 @@ async fn problem(hub: &GatewaySession, server: &str, response: Response<Upstream
 }
 
 /// The answer in a response to a request of ours.
-async fn last_answer(hub: &GatewaySession, response: Response<UpstreamBody>) -> Option<Message> {
-    let mut messages = Messages::of(response, hub.upstreams.account());
+async fn last_answer(gateway: &GatewaySession, response: Response<UpstreamBody>) -> Option<Message> {
+    let mut messages = Messages::of(response, gateway.upstreams.account());
     while let Some(came) = messages.next().await {
         let Came::Message(bytes) = came else { continue };
         match Message::parse(bytes) {

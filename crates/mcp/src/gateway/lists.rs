@@ -166,25 +166,25 @@ impl Item {
 /// One page of the offers of all servers, as the result of a list: at once, with the offers that are known. The client
 /// is told of a change when there are more, and in a log message of servers that are left out.
 pub(super) async fn page(
-    hub: &Arc<GatewaySession>,
+    gateway: &Arc<GatewaySession>,
     offer: Offer,
     message: &Message,
     modern: bool,
 ) -> Result<String, Failure> {
     let PageParams { cursor } =
         message.params_text().and_then(|params| serde_json::from_str(params).ok()).unwrap_or_default();
-    let servers = hub.upstreams.list().await;
+    let servers = gateway.upstreams.list().await;
     // A first page has what a server was just found to offer; further ones are of the same list.
     let first = cursor.is_none();
     let running = servers.iter().filter(|server| server.trouble.is_none());
-    let offering = running.filter(|server| offer == Offer::Tools || hub.upstreams.allows_all_of(&server.name));
-    let catalogues = join_all(offering.map(|server| hub.offered(server, offer, first).boxed())).await;
+    let offering = running.filter(|server| offer == Offer::Tools || gateway.upstreams.allows_all_of(&server.name));
+    let catalogues = join_all(offering.map(|server| gateway.offered(server, offer, first).boxed())).await;
     if first {
-        hub.tell_troubles(&servers, message, modern).await;
+        gateway.tell_troubles(&servers, message, modern).await;
     }
     let items = catalogues.iter().flatten().flat_map(|catalogue| &catalogue.items);
     let allowed = |item: &&Item| {
-        names::split(&item.public).is_some_and(|(server, _)| offer.is_allowed(&*hub.upstreams, server, &item.name))
+        names::split(&item.public).is_some_and(|(server, _)| offer.is_allowed(&*gateway.upstreams, server, &item.name))
     };
     let items: Vec<&Item> = items.filter(allowed).collect();
     let start = match &cursor {

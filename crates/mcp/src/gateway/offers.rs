@@ -126,12 +126,12 @@ impl GatewaySession {
         if is_being_read {
             return;
         }
-        let (hub, name) = (Arc::clone(self), from.server().to_owned());
+        let (gateway, name) = (Arc::clone(self), from.server().to_owned());
         self.spawn(async move {
-            let servers = hub.upstreams.list().await;
+            let servers = gateway.upstreams.list().await;
             match servers.into_iter().find(|server| server.name == name) {
-                Some(server) => hub.reading(server, offer, Source::OwnAfterChange, tell).await,
-                None => hub.with_known(|it| drop(it.reading.remove(&(name, offer)))),
+                Some(server) => gateway.reading(server, offer, Source::OwnAfterChange, tell).await,
+                None => gateway.with_known(|it| drop(it.reading.remove(&(name, offer)))),
             }
         });
     }

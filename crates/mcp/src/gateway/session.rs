@@ -1,7 +1,7 @@
-//! The hub of a gateway: it answers each message itself, passes it on to one server, or tells it to all of them.
+//! A session of the gateway: it answers each message itself, passes it on to one server, or tells it to all of them.
 //!
 //! A client's ids and progress tokens reach the servers as they are, because each of its requests goes to one server.
-//! The servers' requests to the client get ids of the hub's, because two servers may choose the same.
+//! The servers' requests to the client get ids of the session's, because two servers may choose the same.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -53,7 +53,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 const INSTRUCTIONS: &str = "The tools and prompts of several MCP servers. The name of each is its server's name, two \
                             underscores, and its own name there.";
 
-/// The hub between one client (or all that have no session) and the servers.
+/// The session between one client (or all that have no session) and the servers.
 pub(super) struct GatewaySession {
     pub(super) upstreams: Arc<dyn Upstreams>,
     pub(super) catalogues: Arc<Catalogues>,
@@ -77,7 +77,7 @@ struct State {
     connections: BTreeMap<String, Opening>,
     /// Requests of the client that were not answered yet.
     flights: HashMap<IdKey, Flight>,
-    /// The servers' requests to the client, by the hub's ids.
+    /// The servers' requests to the client, by the session's ids.
     questions: HashMap<IdKey, Question>,
     listeners: Vec<Listener>,
 }
@@ -124,9 +124,9 @@ impl GatewaySession {
     ) -> Arc<Self> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (state, known) = Default::default();
-        let hub = Arc::new(Self { upstreams, catalogues, out, tasks, stop, state, known });
-        hub.spawn(Arc::clone(&hub).watch());
-        hub
+        let gateway = Arc::new(Self { upstreams, catalogues, out, tasks, stop, state, known });
+        gateway.spawn(Arc::clone(&gateway).watch());
+        gateway
     }
 
     /// Takes one message of the client.
@@ -231,18 +231,18 @@ impl GatewaySession {
         let Some(key) = message.key() else { return };
         let cancelled = self.stop.child_token();
         self.lock().flights.insert(key.clone(), Flight { to: None, cancelled: cancelled.clone() });
-        let hub = Arc::clone(self);
+        let gateway = Arc::clone(self);
         self.spawn(async move {
-            let answer = cancelled.run_until_cancelled(hub.answer(&message, &method, &key)).await;
+            let answer = cancelled.run_until_cancelled(gateway.answer(&message, &method, &key)).await;
             let id = message.raw_id();
             {
-                let mut state = hub.lock();
+                let mut state = gateway.lock();
                 state.flights.remove(&key);
                 state.listeners.retain(|listener| Some(listener.id.as_ref()) != id);
             }
             match answer {
-                Some(Ok(line)) => hub.say(line).await,
-                Some(Err(failure)) => hub.say(failure.line(id)).await,
+                Some(Ok(line)) => gateway.say(line).await,
+                Some(Err(failure)) => gateway.say(failure.line(id)).await,
                 None => {}
             }
         });
@@ -541,8 +541,8 @@ impl GatewaySession {
 
     /// Passes on a message that has no answer.
     fn tell(self: &Arc<Self>, connection: Arc<Connection>, line: Bytes) {
-        let hub = Arc::clone(self);
-        self.spawn(async move { connection.tell(&hub, line).await });
+        let gateway = Arc::clone(self);
+        self.spawn(async move { connection.tell(&gateway, line).await });
     }
 
     /// Writes one message to the client.

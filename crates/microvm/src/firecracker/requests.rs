@@ -55,7 +55,8 @@ pub(super) async fn load(api: &Api, spec: &MachineSpec, snapshot: &str, memory: 
     api.put("load what was saved", "/snapshot/load", request).await
 }
 
-/// Writes a paused machine down; of its memory what `saving` says. The monitor adds what changed to a file that is there.
+/// Writes a paused machine down; of its memory what `saving` says. The monitor adds what changed to a file that is
+/// there.
 pub(super) async fn save(api: &Api, saving: Saving, snapshot: &str, memory: &str) -> Result<(), VmmError> {
     let kind = match saving {
         Saving::Full => "Full",

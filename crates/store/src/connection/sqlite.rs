@@ -50,8 +50,8 @@ async fn connect(path: &Path, connections: u32, read_only: bool) -> Result<Datab
                 .busy_timeout(BUSY_TIMEOUT)
                 .foreign_keys(true)
                 .pragma("journal_mode", "WAL")
-                // Each commit reaches the disk before it is answered. With less, a power cut takes back what was promised
-                // last, while the sandboxes and snapshots that those rows account for stay.
+                // Each commit reaches the disk before it is answered. With less, a power cut takes back what was
+                // promised last, while the sandboxes and snapshots that those rows account for stay.
                 .pragma("synchronous", "FULL")
         })
         .map_sqlx_sqlite_pool_opts(|options| {

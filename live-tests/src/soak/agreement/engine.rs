@@ -50,8 +50,8 @@ impl Had {
             Some((name, Container { id: container.id?, state: container.state?.status?, server, channels }))
         });
         let volumes = docker.list_volumes(None::<ListVolumesOptions>).await.context("listing volumes")?;
-        // A create that found the disk full leaves a directory, which Docker calls a volume from its next start on. It can
-        // hold nothing, and no label tells whose it was.
+        // A create that found the disk full leaves a directory, which Docker calls a volume from its next start on. It
+        // can hold nothing, and no label tells whose it was.
         let volumes = volumes.volumes.into_iter().flatten().filter(|volume| Path::new(&volume.mountpoint).is_dir());
         let volumes = volumes.map(|volume| volume.name).collect();
         let networks = docker.list_networks(None::<ListNetworksOptions>).await.context("listing networks")?;

@@ -307,7 +307,8 @@ impl Worker {
         }
     }
 
-    /// Asks what came of a commit whose answer was lost. False when that is not known yet: the history may still change.
+    /// Asks what came of a commit whose answer was lost. False when that is not known yet: the history may still
+    /// change.
     async fn ask_for_doubtful_commit(&mut self, known: &mut KnownWorkspace) -> bool {
         let Some(doubtful) = known.contents.commits.as_ref().and_then(|commits| commits.doubtful.clone()) else {
             return true;

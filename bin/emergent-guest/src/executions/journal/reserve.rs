@@ -1,5 +1,5 @@
-//! Space for the journal on a disk that others may fill. It is given back when the disk is full: in a start and in a stop
-//! nothing else writes, so that the journal is the one to get it.
+//! Space for the journal on a disk that others may fill. It is given back when the disk is full: in a start and in a
+//! stop nothing else writes, so that the journal is the one to get it.
 
 use std::{
     fs,

@@ -113,7 +113,11 @@ async fn begin(client: &Client, arguments: &CreateArgs) -> Result<WorkspaceView,
     if let Some(key) = &arguments.idempotency_key {
         request = request.header("idempotency-key", key);
     }
-    client.answer(request.json(&body(arguments, snapshot)?)).await
+    let begun: Result<WorkspaceView, ClientError> = client.answer(request.json(&body(arguments, snapshot)?)).await;
+    begun.map_err(|error| match error.failed_workspace().map(show::remove) {
+        Some(advice) => error.advised(advice),
+        None => error,
+    })
 }
 
 /// Waits until it is ready or known not to be.

@@ -74,10 +74,18 @@ async fn exec(client: &Client, arguments: &ExecArgs, json: bool) -> Result<ExitS
     if let Some(stdin) = stdin {
         stdin.abort();
     }
-    match end? {
+    let end = match end {
+        Err(error) if error.is_problem(ProblemKind::WorkspaceEnded) => return Err(of_end(client, id, error).await),
+        end => end?,
+    };
+    match end {
         Some(End::Ended(result)) => {
             if is_killed(&result) {
-                tell_memory_limit(client, id).await;
+                let more = more_memory(client, id).await.unwrap_or_default();
+                print::notice(&format!(
+                    "the command was killed (SIGKILL). The kernel does that when a workspace needs more memory than its \
+                     limit.\n{more}"
+                ));
             }
             Ok(follow::status(&result))
         }
@@ -158,14 +166,22 @@ fn is_killed(result: &BashResult) -> bool {
     result.outcome == Outcome::Exited && result.exit_code == Some(KILLED)
 }
 
-/// Tells the memory limit, which is what commands are mostly killed for; nothing where the workspace is gone.
-async fn tell_memory_limit(client: &Client, id: Uuid) {
-    if let Ok(workspace) = client.get::<WorkspaceView>(&format!("{WORKSPACES}/{id}")).await {
-        print::notice(&format!(
-            "the command was killed (SIGKILL). The kernel does that when a workspace needs more memory than its limit, \
-             here {}; one with more is made with\n  emergent workspace create --memory SIZE\n",
-            ByteSize(workspace.resource_limits.memory)
-        ));
+/// The memory limit, and the command that makes a workspace with more; `None` where the workspace is gone.
+async fn more_memory(client: &Client, id: Uuid) -> Option<String> {
+    let workspace: WorkspaceView = client.get(&format!("{WORKSPACES}/{id}")).await.ok()?;
+    let limit = ByteSize(workspace.resource_limits.memory);
+    Some(format!(
+        "the limit is {limit}; a workspace with more is made with\n  emergent workspace create --memory SIZE\n"
+    ))
+}
+
+/// Adds the memory limit to the error of a workspace that ended under the command because it needed more.
+async fn of_end(client: &Client, id: Uuid, error: ClientError) -> ClientError {
+    let workspace = client.get::<WorkspaceView>(&format!("{WORKSPACES}/{id}")).await;
+    let is_oom = workspace.is_ok_and(|workspace| workspace.error.is_some_and(|fault| fault.reason.as_str() == "oom"));
+    match more_memory(client, id).await.filter(|_| is_oom) {
+        Some(more) => error.advised(more.trim_end().to_owned()),
+        None => error,
     }
 }
 

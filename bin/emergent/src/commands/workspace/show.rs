@@ -54,12 +54,15 @@ pub(super) fn what_next(workspace: &WorkspaceView) -> Option<String> {
     let id = workspace.id;
     Some(match workspace.error.as_ref()?.reason.as_str() {
         // It has no files: it is listed only to tell why.
-        "create_failed" | "engine_unavailable" | "create_interrupted" | "engine_lost" => {
-            format!("it is listed until you remove it:\n  emergent workspace rm {id}")
-        }
+        "create_failed" | "engine_unavailable" | "create_interrupted" | "engine_lost" => remove(&id.to_string()),
         "disk_full" => format!("files can be removed:\n  emergent workspace files rm {id} PATH"),
         _ => format!("the next command starts it again:\n  emergent workspace exec {id} -- ls -la"),
     })
+}
+
+/// The command that removes a workspace that could not be made.
+pub(super) fn remove(id: &str) -> String {
+    format!("it is listed until you remove it:\n  emergent workspace rm {id}")
 }
 
 /// Prints all details of a workspace.

@@ -58,7 +58,8 @@ impl From<StoreError> for Refusal {
             let detail = format!("{error}; ask again");
             return Self::new(ProblemKind::ServerAway, detail).retry_after(1);
         }
-        // The chain may show paths and queries: it is for the log. The caller learns that it is not the request's fault.
+        // The chain may show paths and queries: it is for the log. The caller learns that it is not the request's
+        // fault.
         tracing::error!(error = error_chain(&error), "the store failed");
         let detail = "the server's store failed; try again, and look into the server's log if it goes on";
         Self::new(ProblemKind::StoreUnavailable, detail).retry_after(SOON)
@@ -362,7 +363,7 @@ impl From<Exhausted> for Refusal {
 pub(crate) fn of_failed_create(workspace: &Workspace) -> Option<Refusal> {
     let WorkspaceState::Error { reason, message } = &workspace.state else { return None };
     let detail = format!("workspace {} was not made ({reason}): {message}", workspace.id);
-    Some(of_fault(*reason, detail))
+    Some(of_fault(*reason, detail).with_workspace(workspace.id))
 }
 
 /// Only what may be otherwise in a while is worth trying again.

@@ -80,8 +80,8 @@ kinds! {
     McpCallTimedOut = "mcp-call-timed-out", GATEWAY_TIMEOUT, "The MCP server did not answer in time";
     /// More calls are under way at this hosted MCP server than it takes. Try again when some have ended.
     McpServerBusy = "mcp-server-busy", TOO_MANY_REQUESTS, "The MCP server is busy";
-    /// The token may use some tools of this hosted MCP server, and this is not one of them, or is none at all. Make a token
-    /// that names the tool, or the server as a whole, in `mcp_servers`.
+    /// The token may use some tools of this hosted MCP server, and this is not one of them, or is none at all. Make a
+    /// token that names the tool, or the server as a whole, in `mcp_servers`.
     McpToolNotAllowed = "mcp-tool-not-allowed", FORBIDDEN, "The token may not use this";
     /// An environment is kept encrypted, and the server has no key. Set `EMERGENT_SECRET_KEY` to 64 hexadecimal digits,
     /// the same on every server of the database.
@@ -98,13 +98,13 @@ kinds! {
     UnknownExecution = "unknown-execution", NOT_FOUND, "There is no such execution";
     /// The guest in this workspace is older than the server and does not know this call. Make a new workspace.
     GuestOutdated = "guest-outdated", NOT_FOUND, "The workspace is too old for this call";
-    /// The body came too slowly: a body has half a minute, and a second more for each 64 KiB that has come. Send it without
-    /// pauses; upload large contents with `PUT …/files/content`, which has no such limit.
+    /// The body came too slowly: a body has half a minute, and a second more for each 64 KiB that has come. Send it
+    /// without pauses; upload large contents with `PUT …/files/content`, which has no such limit.
     BodyTooSlow = "body-too-slow", REQUEST_TIMEOUT, "The body came too slowly";
     /// Your project has called more often than `WORKSPACE_RATE_LIMIT` allows. Try again after `Retry-After` seconds.
     RateLimited = "rate-limited", TOO_MANY_REQUESTS, "The project calls too often";
-    /// Your project has as many calls under way as one project may have, or their bodies and answers take all the memory
-    /// that one project may use. Make fewer calls at a time, and read answers without pauses.
+    /// Your project has as many calls under way as one project may have, or their bodies and answers take all the
+    /// memory that one project may use. Make fewer calls at a time, and read answers without pauses.
     TooMuchUnderWay = "too-much-under-way", TOO_MANY_REQUESTS, "The project has too much under way";
     /// The bodies and answers of requests under way take all the memory that the server has for them
     /// (`EMERGENT_MEMORY_BUDGET`). Try again in a moment. Small calls go on meanwhile.
@@ -113,8 +113,8 @@ kinds! {
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "The path does not take this method";
     /// The workspace is not in a state that allows this. `detail` says which state it is in and what leads out of it.
     WrongState = "wrong-state", CONFLICT, "The workspace is in another state";
-    /// The workspace ended, or was ended, while the call was under way. The detail says how, and whether the call may have
-    /// happened.
+    /// The workspace ended, or was ended, while the call was under way. The detail says how, and whether the call may
+    /// have happened.
     WorkspaceEnded = "workspace-ended", CONFLICT, "The workspace ended during the call";
     /// Another workspace of your project has this name. Choose another one, or rename or destroy that workspace.
     NameTaken = "name-taken", CONFLICT, "The name is taken";
@@ -144,8 +144,8 @@ kinds! {
     /// for loopback names only, so that web pages cannot reach it by DNS rebinding; behind a reverse proxy, name the
     /// public host in `EMERGENT_ALLOWED_HOSTS`.
     HostNotAllowed = "host-not-allowed", MISDIRECTED_REQUEST, "This server does not answer for that host";
-    /// Another server of the installation drives this workspace, and this one cannot pass the request on: `detail` names
-    /// it. Ask that server, or set `EMERGENT_ADVERTISE_URL` there to where this one reaches it.
+    /// Another server of the installation drives this workspace, and this one cannot pass the request on: `detail`
+    /// names it. Ask that server, or set `EMERGENT_ADVERTISE_URL` there to where this one reaches it.
     WorkspaceElsewhere = "workspace-elsewhere", MISDIRECTED_REQUEST, "Another server has the workspace";
     /// A field has the right type and a value that makes no sense or is out of range. `errors` names it and what it
     /// takes.
@@ -160,7 +160,8 @@ kinds! {
     /// The snapshot is still being taken, is being deleted, was not taken, or is kept by another server of the
     /// installation. `detail` says which.
     SnapshotUnusable = "snapshot-unusable", CONFLICT, "The snapshot cannot be used";
-    /// Too little is known of the leftover to adopt it, or another server of the installation has it. `detail` says which.
+    /// Too little is known of the leftover to adopt it, or another server of the installation has it. `detail` says
+    /// which.
     LeftoverUnusable = "leftover-unusable", CONFLICT, "The leftover cannot be adopted or removed here";
     /// The provider of this workspace cannot do this at all; `GET …/providers` lists what each can.
     UnsupportedOperation = "unsupported-operation", UNPROCESSABLE_ENTITY, "The provider cannot do this";
@@ -182,8 +183,8 @@ kinds! {
     ProviderAbsent = "provider-absent", UNPROCESSABLE_ENTITY, "The provider is not on this server";
     /// No provider of this server can do what the request requires; `detail` says which lacks what.
     RequirementsUnmet = "requirements-unmet", UNPROCESSABLE_ENTITY, "No provider meets the requirements";
-    /// The command and its environment together are longer than the workspace's kernel takes; `detail` has both lengths.
-    /// Write large values to files, and pass their names.
+    /// The command and its environment together are longer than the workspace's kernel takes; `detail` has both
+    /// lengths. Write large values to files, and pass their names.
     ArgumentsTooLong = "arguments-too-long", UNPROCESSABLE_ENTITY, "Command and environment are too long";
     /// The workspace's image lacks the program that this call needs.
     MissingProgram = "missing-program", UNPROCESSABLE_ENTITY, "A program is missing in the image";
@@ -192,8 +193,9 @@ kinds! {
     /// As many workspaces as `WORKSPACE_MAX_CONCURRENT` allows are in use, or as many MCP servers as
     /// `EMERGENT_MCP_MAX_SERVERS` allows are hosted. Destroy or stop one, or try again later.
     LimitReached = "limit-reached", TOO_MANY_REQUESTS, "The installation's limit is reached";
-    /// Your project has as much as its quota allows. `detail` names the quota, what it allows, what is in use and what was
-    /// asked for. Remove something, or ask an administrator of the server to raise it with `emergent project quota`.
+    /// Your project has as much as its quota allows. `detail` names the quota, what it allows, what is in use and what
+    /// was asked for. Remove something, or ask an administrator of the server to raise it with `emergent project
+    /// quota`.
     QuotaReached = "quota-reached", TOO_MANY_REQUESTS, "The project's quota is reached";
     /// The machine that runs workspaces has nearly as many processes and threads as it may have. Stop some, try again
     /// later, or ask its administrators to raise `kernel.pid_max` and `kernel.threads-max`.

@@ -60,8 +60,8 @@ async fn download_mcp_server_file(
 
 /// Uploads a file to a hosted MCP server.
 ///
-/// The body is streamed, whatever its length, and the file appears at its path when all of it has arrived. The body is the
-/// file, or a form (`multipart/form-data`) with one file.
+/// The body is streamed, whatever its length, and the file appears at its path when all of it has arrived. The body is
+/// the file, or a form (`multipart/form-data`) with one file.
 #[utoipa::path(
     put,
     path = "/api/v1/mcp/servers/{id}/files/content",

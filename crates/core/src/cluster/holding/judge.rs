@@ -33,8 +33,8 @@ pub(super) fn judge(
     if first_seen.is_some_and(|seen| seen != record.number) && !record.ended {
         return Judgement::Refuse { record: record.clone(), alive: true };
     }
-    // After a reboot the data directory is the same. That of a copied machine or file system is, too: it is told from the
-    // original while that one is alive.
+    // After a reboot the data directory is the same. That of a copied machine or file system is, too: it is told from
+    // the original while that one is alive.
     if own.directory != record.holder.directory && take_over == TakeOver::Refused {
         return Judgement::Refuse { record: record.clone(), alive: false };
     }

@@ -1,5 +1,5 @@
-//! The guarded provider: what is done to sandboxes, and what is believed of them, needs the engine to be held; what is asked
-//! of the engine itself does not.
+//! The guarded provider: what is done to sandboxes, and what is believed of them, needs the engine to be held; what is
+//! asked of the engine itself does not.
 
 use std::time::Duration;
 
