@@ -56,7 +56,8 @@ async fn files_survive_stop_and_processes_survive_pause(runtime: Runtime) -> any
     api.post(&format!("{path}/resume"), json!({})).await?.success()?;
     ensure!(api.bash(&id, "cat /workspace/file ~/outside").await? == "kept\nkept\n");
 
-    let counter = "n=0; while true; do n=$((n+1)); echo $n > /workspace/n; sleep 0.05; done";
+    // Renamed into its place, so that nobody reads a file that is being written.
+    let counter = "n=0; while true; do n=$((n+1)); echo $n > /workspace/n.new; mv n.new n; sleep 0.05; done";
     api.post(&format!("{path}/processes"), json!({ "command": counter, "execution_id": "counter" }))
         .await?
         .success()?;
