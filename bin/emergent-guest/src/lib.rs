@@ -17,7 +17,7 @@
 //! - [`resolver`]: name servers, where Docker's cannot be reached.
 //! - [`copy`]: a whole tree with all that it has, for snapshots; a thing the program does by itself.
 //! - [`machine`]: the parts of being the first process of a virtual machine.
-//! - [`account`] and [`rights`]: who the agent is, and seeing the file system as the agent does.
+//! - [`account`] and [`credentials`]: the agent's user, and access to the file system as that user.
 
 pub mod account;
 pub mod args;

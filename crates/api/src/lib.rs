@@ -1,8 +1,7 @@
-//! The REST API: thin. It reads requests, asks [`emergent_core`], and writes answers; what a workspace is and does is
-//! decided there.
+//! The REST API. It reads requests, asks [`emergent_core`], which decides everything about workspaces, and writes answers.
 //!
-//! Start reading at [`router`](mod@router). Each resource has a file in [`resources`]; whatever is not a success is a
-//! [`problem`]; who may call is decided in [`auth`].
+//! Start reading at [`router`](mod@router). Each resource has a file in [`resources`]; an answer that is no success is a
+//! [`problem`](http::problem); [`auth`] decides who may call.
 
 mod docs;
 mod forward;
