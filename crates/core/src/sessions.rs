@@ -22,7 +22,7 @@ use crate::{
     workspace::{
         registry::Entry,
         state::WorkspaceStatus,
-        transitions::{Decision, GONE, Operation, decide},
+        transitions::{GONE, Operation, decide},
     },
 };
 
@@ -212,15 +212,9 @@ impl Orchestrator {
 
 /// Refuses to attach to a workspace that cannot be made ready.
 fn can_be_used(status: WorkspaceStatus) -> Result<(), TransitionError> {
-    match decide(Operation::Resume, status) {
-        Decision::Refuse(advice) => Err(not_usable(status, advice)),
-        Decision::Nothing
-        | Decision::Keep
-        | Decision::Stop(_)
-        | Decision::Start
-        | Decision::Unpause
-        | Decision::Pause(_)
-        | Decision::Destroy(_) => Ok(()),
+    match decide(Operation::Resume, status).refused() {
+        Some(advice) => Err(not_usable(status, advice)),
+        None => Ok(()),
     }
 }
 

@@ -47,8 +47,8 @@ pub(crate) struct Driver {
     inner: Arc<Inner>,
     entry: Arc<Entry>,
     commands: mpsc::Receiver<Command>,
-    notes: mpsc::UnboundedReceiver<DriverEvent>,
-    noting: mpsc::UnboundedSender<DriverEvent>,
+    reports: mpsc::UnboundedReceiver<TaskReport>,
+    reporting: mpsc::UnboundedSender<TaskReport>,
     events: Option<broadcast::Receiver<BridgeEvent>>,
     history: History,
     phase: Phase,
@@ -80,7 +80,7 @@ enum Phase {
 }
 
 /// The reports that a driver gets from its own tasks.
-enum DriverEvent {
+enum TaskReport {
     /// A program could not be started.
     StartFailed(String),
     /// The answer to the question whether the server answers.
@@ -92,7 +92,7 @@ enum DriverEvent {
 enum Event {
     Command(Command),
     Bridge(BridgeEvent),
-    DriverEvent(DriverEvent),
+    Report(TaskReport),
     Doubt,
     Wake,
     GoingDown,
@@ -102,13 +102,13 @@ enum Event {
 
 impl Driver {
     pub(crate) fn new(inner: Arc<Inner>, entry: Arc<Entry>, commands: mpsc::Receiver<Command>) -> Self {
-        let (noting, notes) = mpsc::unbounded_channel();
+        let (reporting, reports) = mpsc::unbounded_channel();
         Self {
             inner,
             entry,
             commands,
-            notes,
-            noting,
+            reports,
+            reporting,
             events: None,
             history: History::default(),
             phase: Phase::Down,
@@ -175,7 +175,7 @@ impl Driver {
                     self.afresh(reply).await;
                 }
                 Event::Bridge(event) => self.on_bridge(event).await,
-                Event::DriverEvent(note) => self.on_note(note).await,
+                Event::Report(report) => self.on_report(report).await,
                 Event::Doubt => self.look().await,
                 Event::Wake if self.entry.state().0 == McpServerState::Deleting => match self.delete().await {
                     Ok(()) => return,
@@ -205,7 +205,7 @@ impl Driver {
             () = self.entry.let_go.cancelled() => Event::GoingDown,
             command = self.commands.recv() => command.map_or(Event::GoingDown, Event::Command),
             event = of_bridge(&mut self.events) => Event::Bridge(event),
-            Some(note) = self.notes.recv() => Event::DriverEvent(note),
+            Some(report) = self.reports.recv() => Event::Report(report),
             () = self.entry.doubt.notified() => Event::Doubt,
             () = wake => Event::Wake,
         }
@@ -237,7 +237,7 @@ impl Driver {
         self.events = None;
         self.born.clear();
         // What is told of from before does not count against what comes.
-        while self.notes.try_recv().is_ok() {}
+        while self.reports.try_recv().is_ok() {}
         self.phase = Phase::Down;
         self.inner.pass(HostStep::ProcessesEnded.name());
     }

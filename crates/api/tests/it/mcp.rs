@@ -30,6 +30,23 @@ fn json(answer: &Answer) -> Value {
     serde_json::from_str(&answer.text).unwrap_or_else(|_| panic!("{}", answer.text))
 }
 
+/// The message that begins a session.
+fn initialize() -> Value {
+    json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "c", "version": "1" } } })
+}
+
+/// Begins a session at `/mcp`; returns its id.
+async fn open_session(api: &Api, token: &str) -> String {
+    let opened = post(api, token, "/mcp", &[], initialize()).await;
+    opened.headers["mcp-session-id"].to_str().unwrap().to_owned()
+}
+
+async fn token_of_another_project(api: &Api) -> String {
+    let made = r#"{"name": "t", "scopes": ["mcp:use"], "project": "other"}"#;
+    api.post("/api/v1/tokens", made).await.json()["secret"].as_str().unwrap().to_owned()
+}
+
 #[tokio::test]
 async fn client_of_the_older_era_finds_the_seven_tools() {
     let api = Api::start().await;
@@ -103,8 +120,7 @@ async fn calls_have_the_scopes_checks_and_problems_of_their_routes() {
 #[tokio::test]
 async fn the_endpoint_for_all_servers_keeps_each_callers_sessions_apart() {
     let api = Api::start().await;
-    let initialize = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
-        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "c", "version": "1" } } });
+    let initialize = initialize();
     let refused = post(&api, "emt_none", "/mcp", &[], initialize.clone()).await;
     assert_eq!(refused.status, 401);
     let challenge = refused.headers[header::WWW_AUTHENTICATE].to_str().unwrap();
@@ -126,8 +142,7 @@ async fn the_endpoint_for_all_servers_keeps_each_callers_sessions_apart() {
 #[tokio::test]
 async fn streams_and_sessions_at_mcp_end_with_the_secret_that_opened_them() {
     let api = Api::start().await;
-    let initialize = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
-        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "c", "version": "1" } } });
+    let initialize = initialize();
     let secret = api.new_token(&[Scope::McpUse]).await;
     let opened = post(&api, &secret, "/mcp", &[], initialize).await;
     let session = opened.headers["mcp-session-id"].to_str().unwrap().to_owned();
@@ -158,14 +173,8 @@ async fn streams_and_sessions_at_mcp_end_with_the_secret_that_opened_them() {
 #[tokio::test]
 async fn a_project_with_many_tokens_ends_its_own_sessions_at_mcp_and_no_others() {
     let api = Api::start().await;
-    let initialize = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
-        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "c", "version": "1" } } });
-    let made = r#"{"name": "t", "scopes": ["mcp:use"], "project": "other"}"#;
-    let other = api.post("/api/v1/tokens", made).await.json()["secret"].as_str().unwrap().to_owned();
-    let open = async |token: &str| {
-        let opened = post(&api, token, "/mcp", &[], initialize.clone()).await;
-        opened.headers["mcp-session-id"].to_str().unwrap().to_owned()
-    };
+    let other = token_of_another_project(&api).await;
+    let open = async |token: &str| open_session(&api, token).await;
     let others = open(&other).await;
     let first = api.new_token(&[Scope::McpUse]).await;
     let own = open(&first).await;
@@ -185,14 +194,8 @@ async fn a_project_with_many_tokens_ends_its_own_sessions_at_mcp_and_no_others()
 #[tokio::test]
 async fn a_projects_sessions_at_mcp_are_bounded_whatever_the_number_of_its_tokens() {
     let api = Api::start().await;
-    let initialize = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
-        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "c", "version": "1" } } });
-    let made = r#"{"name": "t", "scopes": ["mcp:use"], "project": "other"}"#;
-    let other = api.post("/api/v1/tokens", made).await.json()["secret"].as_str().unwrap().to_owned();
-    let open = async |token: &str| {
-        let opened = post(&api, token, "/mcp", &[], initialize.clone()).await;
-        opened.headers["mcp-session-id"].to_str().unwrap().to_owned()
-    };
+    let other = token_of_another_project(&api).await;
+    let open = async |token: &str| open_session(&api, token).await;
     let others = open(&other).await;
     let first = api.new_token(&[Scope::McpUse]).await;
     let mut own = Vec::new();

@@ -14,7 +14,7 @@ use crate::{
     workspace::{
         registry::{CallGuard, Entry},
         state::WorkspaceStatus,
-        transitions::{Decision, Operation, decide},
+        transitions::{Operation, decide},
     },
 };
 
@@ -148,15 +148,8 @@ impl Orchestrator {
 
     async fn awaken(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<(), CallError> {
         let status = entry.status();
-        match decide(Operation::Call, status) {
-            Decision::Refuse(_) => return Err(refusal(status)),
-            Decision::Nothing
-            | Decision::Keep
-            | Decision::Start
-            | Decision::Stop(_)
-            | Decision::Unpause
-            | Decision::Pause(_)
-            | Decision::Destroy(_) => {}
+        if decide(Operation::Call, status).refused().is_some() {
+            return Err(refusal(status));
         }
         match self.operate_on(Arc::clone(entry), Operation::Call).await {
             Ok(()) => Ok(()),
@@ -169,16 +162,10 @@ impl Orchestrator {
 /// Returns the error of a call to a workspace of this status.
 pub(crate) fn refusal(status: WorkspaceStatus) -> CallError {
     let state = status.word();
-    match decide(Operation::Call, status) {
-        Decision::Refuse(_) if state == StateKind::Creating => CallError::Creating { retry_after: RETRY_AFTER },
-        Decision::Refuse(advice) => CallError::WrongState { state, advice },
-        Decision::Nothing
-        | Decision::Keep
-        | Decision::Start
-        | Decision::Stop(_)
-        | Decision::Unpause
-        | Decision::Pause(_)
-        | Decision::Destroy(_) => CallError::WrongState { state, advice: "it changes just now; try again" },
+    match decide(Operation::Call, status).refused() {
+        Some(_) if state == StateKind::Creating => CallError::Creating { retry_after: RETRY_AFTER },
+        Some(advice) => CallError::WrongState { state, advice },
+        None => CallError::WrongState { state, advice: "it changes just now; try again" },
     }
 }
 

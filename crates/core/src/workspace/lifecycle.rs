@@ -37,15 +37,9 @@ impl Orchestrator {
     ) -> Result<(), TransitionError> {
         match self.find(project, id).await? {
             Found::Entry(entry) => self.operate_on(entry, operation).await,
-            Found::Destroyed => match decide(operation, WorkspaceStatus::Destroyed) {
-                Decision::Refuse(advice) => Err(refusal(operation, WorkspaceStatus::Destroyed, advice)),
-                Decision::Nothing
-                | Decision::Keep
-                | Decision::Stop(_)
-                | Decision::Start
-                | Decision::Unpause
-                | Decision::Pause(_)
-                | Decision::Destroy(_) => Ok(()),
+            Found::Destroyed => match decide(operation, WorkspaceStatus::Destroyed).refused() {
+                Some(advice) => Err(refusal(operation, WorkspaceStatus::Destroyed, advice)),
+                None => Ok(()),
             },
         }
     }

@@ -70,6 +70,22 @@ impl Operation {
     }
 }
 
+impl Decision {
+    /// Returns the advice to the caller if the operation is refused.
+    pub(crate) fn refused(self) -> Option<&'static str> {
+        match self {
+            Self::Refuse(advice) => Some(advice),
+            Self::Nothing
+            | Self::Keep
+            | Self::Stop(_)
+            | Self::Start
+            | Self::Unpause
+            | Self::Pause(_)
+            | Self::Destroy(_) => None,
+        }
+    }
+}
+
 /// Decides the effect of an operation on a workspace of this status.
 pub(crate) fn decide(operation: Operation, status: WorkspaceStatus) -> Decision {
     match operation {

@@ -7,7 +7,7 @@ use emergent_mcp::{BridgeEvent, CallError, ChildId, Exit, LaunchError};
 use emergent_provider::{EngineState, ExitReason, error_chain};
 use emergent_store::{McpServerExit, McpServerState, RestartPolicy};
 
-use super::{Driver, DriverEvent, GRACE, Phase, word_of};
+use super::{Driver, GRACE, Phase, TaskReport, word_of};
 use crate::{inner::Endpoint, policy::Next, sandbox::MakeError};
 
 /// How many bytes of its processes' standard error are kept of a server that was not ready in time, from the end.
@@ -63,29 +63,29 @@ impl Driver {
         }
     }
 
-    pub(super) async fn on_note(&mut self, note: DriverEvent) {
-        match note {
+    pub(super) async fn on_report(&mut self, report: TaskReport) {
+        match report {
             // Whether a server that is being started does start is told by the answer to the question.
-            DriverEvent::StartFailed(reason) if matches!(self.phase, Phase::Up) => {
+            TaskReport::StartFailed(reason) if matches!(self.phase, Phase::Up) => {
                 let now = Instant::now();
                 self.on_crash(exit_for(reason), now, false).await;
             }
-            DriverEvent::StartFailed(_) => {}
-            DriverEvent::Answered { asked, answer } if asked == self.asked => {
+            TaskReport::StartFailed(_) => {}
+            TaskReport::Answered { asked, answer } if asked == self.asked => {
                 self.asking = None;
                 match answer {
                     Ok(()) => self.on_answer().await,
                     Err(error) => self.on_no_answer(error).await,
                 }
             }
-            DriverEvent::Ended { process, exit } if self.process.as_ref().is_some_and(|own| *own.id() == process) => {
+            TaskReport::Ended { process, exit } if self.process.as_ref().is_some_and(|own| *own.id() == process) => {
                 // A new endpoint starts a new one.
                 self.process = None;
                 self.entry.set_endpoint(None);
                 self.on_exit(&process, exit).await;
             }
             // Of one that is not wanted any more.
-            DriverEvent::Answered { .. } | DriverEvent::Ended { .. } => {}
+            TaskReport::Answered { .. } | TaskReport::Ended { .. } => {}
         }
     }
 

@@ -13,7 +13,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Driver, DriverEvent, GRACE, Phase, RETRY, era_of};
+use super::{Driver, GRACE, Phase, RETRY, TaskReport, era_of};
 use crate::{
     inner::{Endpoint, Entry},
     launcher::{Gate, GuestLauncher, Program, watch_for_end},
@@ -91,14 +91,14 @@ impl Driver {
     pub(super) fn ask(&mut self) {
         self.stop_asking();
         let Some(endpoint) = self.entry.endpoint() else { return };
-        let (asked, entry, noting) = (self.asked, Arc::clone(&self.entry), self.noting.clone());
+        let (asked, entry, reporting) = (self.asked, Arc::clone(&self.entry), self.reporting.clone());
         let asking = self.inner.tasks.spawn(async move {
             let answer = match &*endpoint {
                 Endpoint::Bridge(bridge) => bridge.warm_up().await,
                 Endpoint::Proxy(proxy) => listens(&entry, proxy.port()).await,
             };
             // The driver may be gone.
-            let _ = noting.send(DriverEvent::Answered { asked, answer });
+            let _ = reporting.send(TaskReport::Answered { asked, answer });
         });
         self.asking = Some(asking.abort_handle());
     }
@@ -130,10 +130,10 @@ impl Driver {
             silent: !row.spec.stdio_bridge,
         };
         let (failures, mut failed) = mpsc::unbounded_channel();
-        let noting = self.noting.clone();
+        let reporting = self.reporting.clone();
         tokio::spawn(async move {
             while let Some(reason) = failed.recv().await {
-                if noting.send(DriverEvent::StartFailed(reason)).is_err() {
+                if reporting.send(TaskReport::StartFailed(reason)).is_err() {
                     return;
                 }
             }
@@ -191,13 +191,13 @@ impl Driver {
                 launcher.launch(sessions.note()?).await?
             }
         };
-        let (noting, id) = (self.noting.clone(), process.id().clone());
+        let (reporting, id) = (self.reporting.clone(), process.id().clone());
         // A second handle on the same process: the first one is the driver's, to end it with.
         let guest = self.entry.guest.clone();
         tokio::spawn(async move {
             let exit = watch_for_end(&guest, &id).await;
             // Nobody may be listening any more.
-            let _ = noting.send(DriverEvent::Ended { process: id, exit });
+            let _ = reporting.send(TaskReport::Ended { process: id, exit });
         });
         self.process = Some(process);
         Ok(sessions)

@@ -81,7 +81,7 @@ async fn exec(client: &Client, arguments: &ExecArgs, json: bool) -> Result<ExitS
     match end {
         Some(End::Ended(result)) => {
             if is_killed(&result) {
-                let more = more_memory(client, id).await.unwrap_or_default();
+                let more = workspace(client, id).await.map(|it| format!("{}\n", more_memory(&it))).unwrap_or_default();
                 print::notice(&format!(
                     "the command was killed (SIGKILL). The kernel does that when a workspace needs more memory than its \
                      limit.\n{more}"
@@ -166,21 +166,22 @@ fn is_killed(result: &BashResult) -> bool {
     result.outcome == Outcome::Exited && result.exit_code == Some(KILLED)
 }
 
-/// The memory limit, and the command that makes a workspace with more; `None` where the workspace is gone.
-async fn more_memory(client: &Client, id: Uuid) -> Option<String> {
-    let workspace: WorkspaceView = client.get(&format!("{WORKSPACES}/{id}")).await.ok()?;
+/// The workspace; `None` where it is gone, or the server does not answer.
+async fn workspace(client: &Client, id: Uuid) -> Option<WorkspaceView> {
+    client.get(&format!("{WORKSPACES}/{id}")).await.ok()
+}
+
+/// Returns the memory limit, and the command that makes a workspace with more.
+fn more_memory(workspace: &WorkspaceView) -> String {
     let limit = ByteSize(workspace.resource_limits.memory);
-    Some(format!(
-        "the limit is {limit}; a workspace with more is made with\n  emergent workspace create --memory SIZE\n"
-    ))
+    format!("the limit is {limit}; a workspace with more is made with\n  emergent workspace create --memory SIZE")
 }
 
 /// Adds the memory limit to the error of a workspace that ended under the command because it needed more.
 async fn of_end(client: &Client, id: Uuid, error: ClientError) -> ClientError {
-    let workspace = client.get::<WorkspaceView>(&format!("{WORKSPACES}/{id}")).await;
-    let is_oom = workspace.is_ok_and(|workspace| workspace.error.is_some_and(|fault| fault.reason.as_str() == "oom"));
-    match more_memory(client, id).await.filter(|_| is_oom) {
-        Some(more) => error.advised(more.trim_end().to_owned()),
+    let is_oom = |it: &WorkspaceView| it.error.as_ref().is_some_and(|fault| fault.reason == "oom");
+    match workspace(client, id).await.filter(is_oom) {
+        Some(workspace) => error.advised(more_memory(&workspace)),
         None => error,
     }
 }
