@@ -105,7 +105,8 @@ pub(crate) enum AskError {
     #[error("too many requests are in flight")]
     Busy,
     #[error(
-        "the server does not read what it is sent, and as much waits for it as may; restart the server if it stays so"
+        "the server does not read its input, and no more may wait for it (16 messages, or 16 MiB); restart the server if \
+         this goes on"
     )]
     Deaf,
     #[error("the message cannot be held until the server reads it: {0}")]

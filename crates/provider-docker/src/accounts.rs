@@ -1,13 +1,13 @@
-//! The two files of a container that the engine's own process reads: `/etc/passwd` and `/etc/group`.
+//! `/etc/passwd` and `/etc/group` of a container, which the engine's own process reads.
 //!
-//! Docker looks the user of a process up in them, at each start of a container and at each exec of a container that was
-//! made with a user (`getUser` in its `daemon/oci_linux.go`), without a bound, and outside of every control group
-//! of the container. Root inside writes these files. So they are looked at before, and never opened: whatever is no
-//! small regular file is not given to the engine.
+//! Docker looks up the user of a process there, at each start of a container, and at each exec of a container that was made
+//! with a user (`getUser` in its `daemon/oci_linux.go`). It reads the files whole, outside of the container's control
+//! group, and root inside writes them. The server therefore looks at both files first, without opening them, and lets the
+//! engine go on only if each is a regular file of at most 1 MiB, or is absent.
 //!
-//! Nobody runs in a container that is stopped, so the look before a start is exact. In a running one root may change a
-//! file between the look and the engine's. There the engine reads nothing unless the image names a user, because only
-//! then a container is made with one (`create.rs`); the runtime reads the files inside, at the container's cost.
+//! No process runs in a stopped container, so the check before a start is exact. In a running container root may change a
+//! file between the check and the engine's reading. The engine reads nothing there unless the image names a user, because
+//! only then the container is made with one (`create.rs`); the runtime reads the files inside, at the container's cost.
 
 use std::path::PathBuf;
 

@@ -35,8 +35,8 @@ pub(crate) enum EngineError {
 /// A file that the engine is not given to read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "/{file} in the workspace is {found}, and Docker itself would read that file; it may be a regular file of at most \
-     1 MiB: put one in its place while the workspace runs, or make the workspace anew"
+    "/{file} in the workspace is {found}, and the server lets Docker read only a regular file of at most 1 MiB there; \
+     replace the file while the workspace runs, or make the workspace anew"
 )]
 pub(crate) struct UnfitFile {
     pub(crate) file: &'static str,
