@@ -89,7 +89,7 @@ print(tried(ring), tried(contexts), tried(lambda: socket.socket(40, socket.SOCK_
         // The family is 32 bits of an argument that has 64.
         ensure!([vsock, wide, netlink, tipc].into_iter().all(is_refused), "{user}: {seen}");
         // Rings and contexts of gVisor's are inside the sandbox, hide no file from the host, and take from nobody.
-        ensure!(of_sandbox.iter().all(|it| is_refused(&it)) || runtime == Runtime::Runsc, "{user}: {seen}");
+        ensure!(of_sandbox.iter().all(is_refused) || runtime == Runtime::Runsc, "{user}: {seen}");
     }
     let command = json!({ "command": "useradd -m somebody && su -c 'id -un' somebody", "user": "root" });
     let added = server.api.tool(&id, "bash", command).await?.success()?;
