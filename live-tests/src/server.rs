@@ -5,11 +5,11 @@ use std::{
     net::TcpListener,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -373,7 +373,7 @@ fn value_of(name: &str, value: &str, port: u16) -> String {
 }
 
 fn try_wait(child: &Mutex<&mut Child>) -> anyhow::Result<Option<ExitStatus>> {
-    let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut child = child.lock();
     child.try_wait().context("asking whether the server has ended")
 }
 

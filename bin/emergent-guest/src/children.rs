@@ -9,18 +9,14 @@ pub mod ring;
 pub mod tunnel;
 pub mod unread;
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use emergent_guest_proto::{
     ChildId, ErrorCode, GuestError,
     child::{MAX_BUFFER, MAX_CHILDREN, NOTE_LIMIT, SpawnChild},
     execution::Program,
 };
+use parking_lot::{Mutex, MutexGuard};
 
 use self::child::Child;
 use crate::{credentials, executions::Executions, failure::invalid, process::launch};
@@ -136,7 +132,7 @@ impl Children {
     }
 
     fn table(&self) -> MutexGuard<'_, BTreeMap<ChildId, Slot>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,6 +24,7 @@ use emergent_guest_proto::{
     ErrorCode, ExecutionId, GuestError, KILL_GRACE_MS, MAX_TIMEOUT_MS, Outcome, RunAs, Stream, execution::Program,
     tools::BashResult,
 };
+use parking_lot::{Mutex, MutexGuard};
 use rustix::pipe::PipeFlags;
 use tokio::{net::unix::pipe, sync::oneshot};
 
@@ -375,11 +376,11 @@ impl Executions {
     }
 
     fn cleaning(&self) -> MutexGuard<'_, ()> {
-        self.cleaning.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cleaning.lock()
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::Instant,
 };
 
 use emergent_guest_proto::{ErrorCode, GENERATION, GuestError, GuestPath, Hello, RunAs, machine::Restored};
+use parking_lot::RwLock;
 use tokio::sync::{Notify, watch};
 
 use crate::{
@@ -61,7 +62,7 @@ impl Guest {
         Hello {
             generation: GENERATION,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            boot_id: self.boot_id.read().unwrap_or_else(PoisonError::into_inner).clone(),
+            boot_id: self.boot_id.read().clone(),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             handed_over: self.handed_over.is_complete(),
         }
@@ -77,7 +78,7 @@ impl Guest {
             return Err(GuestError::new(ErrorCode::Unsupported, message));
         };
         if let Some(boot_id) = machine.adapt(restored).await? {
-            *self.boot_id.write().unwrap_or_else(PoisonError::into_inner) = boot_id;
+            *self.boot_id.write() = boot_id;
         }
         Ok(())
     }

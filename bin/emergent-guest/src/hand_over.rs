@@ -11,10 +11,10 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    sync::{PoisonError, RwLock},
 };
 
 use emergent_guest_proto::HandOver;
+use parking_lot::RwLock;
 
 use crate::{authorities, own_files};
 
@@ -68,7 +68,7 @@ impl HandedOver {
             hand_over.environment.entry(name.clone()).or_insert_with(|| value.clone());
         }
         authorities::write(&self.bundle, &hand_over.defaults)?;
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.write();
         let text = serde_json::to_vec(&hand_over)?;
         let is_kept = current.is_none() && fill(&self.file, &text)?;
         if !is_kept {
@@ -100,7 +100,7 @@ impl HandedOver {
     }
 
     fn with<T>(&self, look: impl FnOnce(Option<&HandOver>) -> T) -> T {
-        look(self.current.read().unwrap_or_else(PoisonError::into_inner).as_ref())
+        look(self.current.read().as_ref())
     }
 }
 

@@ -10,12 +10,13 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
 use crate::ledger::{Bounds, Ledger, Ticket};
@@ -107,7 +108,7 @@ impl Budget {
 
     /// Locks the ledger. Nothing can panic under this lock.
     fn lock(&self) -> MutexGuard<'_, Ledger> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

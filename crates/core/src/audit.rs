@@ -20,13 +20,14 @@ mod writer;
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use emergent_store::{AuditRow, ProjectId, Store};
 use metrics::counter;
+use parking_lot::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use end::AuditEnd;
@@ -97,10 +98,10 @@ impl Audit {
 
 impl Lost {
     fn add(&self, project: ProjectId, rows: u64) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(project).or_default() += rows;
+        *self.0.lock().entry(project).or_default() += rows;
     }
 
     fn take(&self) -> BTreeMap<ProjectId, u64> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.0.lock())
     }
 }

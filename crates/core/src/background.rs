@@ -2,7 +2,7 @@
 
 pub(crate) mod retention;
 
-use emergent_provider::error_chain;
+use emergent_types::error_chain;
 use std::{sync::Arc, time::Duration};
 
 use chrono::Utc;

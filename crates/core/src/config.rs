@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use emergent_guest_proto::WorkspaceDefaults;
-use emergent_provider::{ContainerKind, Fault, ImageRef, ProviderKind, ResourceLimits};
+use emergent_provider::{ContainerKind, ImageRef, ProviderKind};
 use emergent_store::IdlePolicy;
+use emergent_types::{Fault, ResourceLimits};
 
 use crate::{AuditConfig, DeploymentMode, RegistryLogin};
 

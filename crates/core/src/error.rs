@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use emergent_guest_client::GuestCallError;
 use emergent_guest_proto::{ExecutionId, GuestError};
-use emergent_provider::{ContainerKind, ImageRef, OperationError, ProviderKind, ServerId, WorkspaceId};
+use emergent_provider::{ContainerKind, ImageRef, OperationError, ProviderKind};
 use emergent_store::{ErrorReason, QuotaReached, SessionRow, SnapshotStateKind, StateKind, StoreError};
+use emergent_types::{ServerId, WorkspaceId};
 
 use crate::{Fullness, NoRoom, Unavailable, workspace::state::WorkspaceStatus};
 

@@ -48,7 +48,6 @@ pub use workspace::change::{Expiry, WorkspaceUpdate};
 pub use workspace::request::{IdempotencyKey, IdleRequest, InvalidIdempotencyKey, LimitsRequest, NewWorkspace, Ttl};
 pub use workspace::steps::step_names;
 
-pub use emergent_provider::{ServerId, SnapshotId, WorkspaceId};
 pub use emergent_store::{
     Actor, AuditFilter, AuditId, AuditKind, AuditOutcome, AuditRow, Cursor, DestroyReason, ErrorReason, IdleAction,
     IdlePolicy, InvalidCursor, LeftoverKind, LeftoverRow, ListFilter, MadeFrom, Page, PageRequest, PassedOver,
@@ -56,3 +55,4 @@ pub use emergent_store::{
     SnapshotState, SnapshotStateKind, StateKind, StoreError, TokenId, UnknownSnapshotState, UnknownState, UsageSample,
     UsageTotals, WorkspaceState,
 };
+pub use emergent_types::{ServerId, SnapshotId, WorkspaceId};

@@ -11,8 +11,9 @@ use std::{
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use emergent_guest_client::{Guest, Open};
-use emergent_provider::{ByteStream, ChannelError, Provider, ProviderKind, WorkspaceId};
+use emergent_provider::{ByteStream, ChannelError, Provider, ProviderKind};
 use emergent_store::{ProjectId, StateKind, Store, StoreError, WorkspaceRow, WorkspaceState};
+use emergent_types::WorkspaceId;
 use tokio::{sync::watch, task::JoinError};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 

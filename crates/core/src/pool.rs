@@ -13,10 +13,9 @@ use std::{
 };
 
 use emergent_guest_client::Guest;
-use emergent_provider::{
-    ContainerKind, EngineState, ImageRef, NetworkPolicy, Observed, ProviderKind, ResourceLimits, WorkspaceId,
-};
+use emergent_provider::{ContainerKind, EngineState, ImageRef, Observed, ProviderKind};
 use emergent_store::MadeSandbox;
+use emergent_types::{NetworkPolicy, ResourceLimits, WorkspaceId};
 
 use crate::{
     telemetry,

@@ -18,10 +18,9 @@ use std::{
 };
 
 use chrono::Utc;
-use emergent_provider::{
-    ContainerKind, EngineState, ExitReason, Observed, OperationError, ProviderKind, WorkspaceId, error_chain,
-};
+use emergent_provider::{ContainerKind, EngineState, ExitReason, Observed, OperationError, ProviderKind};
 use emergent_store::{DestroyReason, ErrorReason, StateKind, WorkspaceState};
+use emergent_types::{WorkspaceId, error_chain};
 use futures::{StreamExt as _, stream};
 use tracing::Instrument as _;
 

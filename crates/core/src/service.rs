@@ -10,11 +10,12 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{Provider, ProviderKind, ServerId, SnapshotId, WorkspaceId, error_chain};
+use emergent_provider::{Provider, ProviderKind};
 use emergent_store::{
     AuditFilter, AuditRow, DestroyReason, LeftoverRow, ListFilter, Page, PageRequest, ProjectId, ServerRow, SessionId,
     SessionRow, SnapshotFilter, Store, StoreError,
 };
+use emergent_types::{ServerId, SnapshotId, WorkspaceId, error_chain};
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 

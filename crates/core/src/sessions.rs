@@ -8,10 +8,10 @@ pub(crate) mod session_cache;
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{WorkspaceId, error_chain};
 use emergent_store::{
     Attachment, NewSession, Page, PageRequest, ProjectId, SessionEnd, SessionId, SessionRow, StoreError,
 };
+use emergent_types::{WorkspaceId, error_chain};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument as _;
 

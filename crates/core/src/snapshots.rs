@@ -16,13 +16,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use emergent_provider::{
-    OperationError, SnapshotId, SnapshotSpec, SnapshotStep, StepObserver as _, TakeError, WorkspaceId, error_chain,
-};
+use emergent_provider::{OperationError, SnapshotSpec, TakeError};
 use emergent_store::{
     IdempotencyClaim, NewSnapshotRow, Page, PageRequest, ProjectId, SnapshotAdmission, SnapshotFilter, SnapshotRow,
     SnapshotState, StoreError, WorkspaceRow,
 };
+use emergent_types::{SnapshotId, SnapshotStep, StepObserver as _, WorkspaceId, error_chain};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;

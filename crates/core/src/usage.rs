@@ -13,8 +13,8 @@ use std::{
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use emergent_guest_proto::Usage;
-use emergent_provider::{WorkspaceId, error_chain};
 use emergent_store::{ProjectId, UsageSample, UsageTotals};
+use emergent_types::{WorkspaceId, error_chain};
 use futures::{StreamExt as _, stream};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 

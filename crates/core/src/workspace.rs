@@ -15,12 +15,11 @@ pub(crate) mod validate;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{
-    ContainerKind, ImageRef, Isolation, NetworkPolicy, ProviderKind, PullProgress, ResourceLimits, WorkspaceId,
-};
+use emergent_provider::{ContainerKind, ImageRef, Isolation, ProviderKind};
 use emergent_store::{
     DestroyReason, IdlePolicy, MadeFrom, PassedOver, ProjectId, SessionRow, StateKind, WorkspaceRow, WorkspaceState,
 };
+use emergent_types::{NetworkPolicy, PullProgress, ResourceLimits, WorkspaceId};
 
 /// A workspace: its row, with the facts that only this process knows.
 #[derive(Debug, Clone, PartialEq)]

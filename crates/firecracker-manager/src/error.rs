@@ -4,7 +4,8 @@ use std::io;
 
 use emergent_guest_client::GuestCallError;
 use emergent_microvm::{BootError, RestoreError, SaveError, VmmError, disks::DiskError};
-use emergent_provider::{ChannelError, SnapshotId};
+use emergent_provider::ChannelError;
+use emergent_types::SnapshotId;
 
 use crate::{SandboxId, admission::NoRoom, network::NetworkError, record::Phase};
 

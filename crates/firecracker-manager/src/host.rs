@@ -1,6 +1,6 @@
 //! The assembly of the parts on this host: the driver that runs machines, and their networks.
 
-use emergent_provider::error_chain;
+use emergent_types::error_chain;
 use std::{
     path::{Path, PathBuf},
     str::FromStr,

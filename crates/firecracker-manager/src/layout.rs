@@ -19,7 +19,7 @@
 use std::path::{Path, PathBuf};
 
 use emergent_microvm::durable;
-use emergent_provider::SnapshotId;
+use emergent_types::SnapshotId;
 
 use crate::SandboxId;
 

@@ -19,7 +19,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use emergent_microvm::DiskFormat;
-use emergent_provider::NetworkPolicy;
+use emergent_types::NetworkPolicy;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

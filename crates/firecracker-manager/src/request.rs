@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use emergent_provider::SnapshotId;
+use emergent_types::SnapshotId;
 
 use crate::{SandboxError, SandboxId, record::NetworkWord};
 

@@ -21,13 +21,14 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use emergent_guest_client::Guest;
 use emergent_microvm::{Probe, Vmm, VmmError, VmmKind, durable};
 use emergent_provider::ByteStream;
+use parking_lot::{Mutex, MutexGuard};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use copy::{NewSnapshot, SnapshotInfo};
@@ -85,7 +86,7 @@ struct Inner {
     entries: Mutex<HashMap<SandboxId, Arc<Entry>>>,
     admission: Mutex<Admission>,
     /// Named snapshots that sandboxes are being made from.
-    in_use: Mutex<HashMap<emergent_provider::SnapshotId, usize>>,
+    in_use: Mutex<HashMap<emergent_types::SnapshotId, usize>>,
     /// Keys of the snapshots of templates that are being taken.
     saving: Mutex<HashSet<String>>,
     tasks: TaskTracker,
@@ -252,11 +253,11 @@ impl Inner {
     }
 
     fn lock_entries(&self) -> MutexGuard<'_, HashMap<SandboxId, Arc<Entry>>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock()
     }
 
     fn lock_admission(&self) -> MutexGuard<'_, Admission> {
-        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
+        self.admission.lock()
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use emergent_provider::Fault;
+use emergent_types::Fault;
 use futures::future::BoxFuture;
 
-emergent_provider::steps! {
+emergent_types::steps! {
     /// The steps of a create, or of the start of a stopped sandbox, each named by the work that is done then.
     BootStep, "boot" {
         /// The record holds the intent.
@@ -25,7 +25,7 @@ emergent_provider::steps! {
     }
 }
 
-emergent_provider::steps! {
+emergent_types::steps! {
     /// The steps of a pause, each named by the work that is done then.
     PauseStep, "pause" {
         /// The record says that the sandbox is to be paused.
@@ -43,7 +43,7 @@ emergent_provider::steps! {
     }
 }
 
-emergent_provider::steps! {
+emergent_types::steps! {
     /// The steps of a resume, each named by the work that is done then.
     ResumeStep, "resume" {
         /// The record says that the sandbox is to go on.
@@ -61,7 +61,7 @@ emergent_provider::steps! {
     }
 }
 
-emergent_provider::steps! {
+emergent_types::steps! {
     /// The steps of a halt, each named by the work that is done then: the sandbox keeps its disks and nothing else.
     HaltStep, "halt" {
         /// The record says that the sandbox is to stop.
@@ -73,7 +73,7 @@ emergent_provider::steps! {
     }
 }
 
-emergent_provider::steps! {
+emergent_types::steps! {
     /// The steps of taking a snapshot, each named by the work that is done then.
     CopyStep, "copy" {
         /// The snapshot's directory exists.
@@ -89,7 +89,7 @@ emergent_provider::steps! {
     }
 }
 
-emergent_provider::steps! {
+emergent_types::steps! {
     /// The steps of a removal, each named by the work that is done then.
     RemoveStep, "remove" {
         /// The record says that the sandbox is to be removed.

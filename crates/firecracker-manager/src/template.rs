@@ -1,6 +1,6 @@
 //! Templates: root file systems that sandboxes begin with, and the kernels that they boot.
 
-use emergent_provider::error_chain;
+use emergent_types::error_chain;
 use std::{
     collections::BTreeMap,
     fs, io,

@@ -3,12 +3,7 @@
 //! A transfer has no time limit as a whole: it may be of any size. It fails when the guest makes no progress for a
 //! minute although the caller does.
 
-use std::{
-    io,
-    sync::{Arc, Mutex, PoisonError},
-    task::Poll,
-    time::Duration,
-};
+use std::{io, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use emergent_budget::Account;
@@ -20,6 +15,7 @@ use emergent_guest_proto::{
 use futures::{Stream, StreamExt as _, future::poll_fn, stream::BoxStream};
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt as _;
+use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -286,10 +282,10 @@ impl Progress {
     }
 
     fn set(&self, turn: Turn) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = turn;
+        *self.0.lock() = turn;
     }
 
     fn get(&self) -> Turn {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 }

@@ -12,10 +12,7 @@
 //! Opening is one shared future: whoever calls first makes it, all who call meanwhile wait for the same one, and it
 //! goes on as long as any of them does. No lock is held while anybody waits.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use emergent_guest_proto::Hello;
 use emergent_provider::ByteStream;
@@ -23,6 +20,7 @@ use futures::{
     FutureExt as _,
     future::{BoxFuture, Shared},
 };
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::{
@@ -181,7 +179,7 @@ impl Link {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Every change leaves the state whole before it could panic.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use emergent_provider::{Fault, ImageRef};
+use emergent_provider::ImageRef;
+use emergent_types::Fault;
 
 use crate::SecretKey;
 

@@ -21,8 +21,8 @@ use std::{
 };
 
 use emergent_mcp::{BridgeEvent, CallError, Child, ChildId, Era, Exit};
-use emergent_provider::{DestroyStep, error_chain};
 use emergent_store::{McpServerRow, McpServerState};
+use emergent_types::{DestroyStep, error_chain};
 use tokio::{
     sync::{broadcast, mpsc},
     task::AbortHandle,

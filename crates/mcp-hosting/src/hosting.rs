@@ -13,11 +13,12 @@ use emergent_core::{NoRoom, Workspaces};
 use emergent_guest_client::Guest;
 use emergent_guest_proto::ChildId as GuestChildId;
 use emergent_mcp::{BridgeStatus, CallError, LaunchError, Upstream};
-use emergent_provider::{CreateStep, DestroyStep, EngineEventKind, Provider, error_chain};
+use emergent_provider::{EngineEventKind, Provider};
 use emergent_store::{
     MCP_SERVERS_ON, McpChangeReach, McpServerAdmission, McpServerChange, McpServerId, McpServerRow, McpServerState,
     ProjectId, ServerRow, Store, StoreError,
 };
+use emergent_types::{CreateStep, DestroyStep, error_chain};
 use futures::StreamExt as _;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;

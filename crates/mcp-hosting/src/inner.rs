@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, hash_map},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -14,11 +14,10 @@ use emergent_budget::Budget;
 use emergent_core::Workspaces;
 use emergent_guest_client::{Guest, Open};
 use emergent_mcp::Bridge;
-use emergent_provider::{
-    ByteStream, ChannelError, CreateStep, DestroyStep, Provider, PullProgress, SandboxId, SnapshotId, SnapshotStep,
-    StepObserver,
-};
+use emergent_provider::{ByteStream, ChannelError, Provider};
 use emergent_store::{McpServerId, McpServerRow, McpServerState, ProjectId, Store};
+use emergent_types::{CreateStep, DestroyStep, PullProgress, SandboxId, SnapshotId, SnapshotStep, StepObserver};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     time::{Instant, timeout},
@@ -153,23 +152,23 @@ impl Inner {
     }
 
     pub(crate) fn get(&self, id: McpServerId) -> Option<Arc<Entry>> {
-        self.servers.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.servers.read().get(&id).cloned()
     }
 
     /// The server that a text names by its id or its name, where this process drives it.
     pub(crate) fn given(&self, project: ProjectId, given: &str) -> Option<Arc<Entry>> {
         let id: Option<McpServerId> = given.parse().ok();
-        let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+        let servers = self.servers.read();
         let mut own = servers.values().filter(|entry| entry.project == project);
         own.find(|entry| id.map_or(entry.name == given, |id| entry.id == id)).cloned()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
-        self.servers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.servers.read().values().cloned().collect()
     }
 
     pub(crate) fn remove(&self, id: McpServerId) {
-        let removed = self.servers.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        let removed = self.servers.write().remove(&id);
         if let Some(entry) = removed {
             entry.changes.send_modify(|count| *count += 1);
         }
@@ -201,7 +200,7 @@ impl Inner {
             endpoint: Mutex::default(),
             silence: Mutex::default(),
         });
-        match self.servers.write().unwrap_or_else(PoisonError::into_inner).entry(id) {
+        match self.servers.write().entry(id) {
             hash_map::Entry::Occupied(_) => return None,
             hash_map::Entry::Vacant(place) => drop(place.insert(Arc::clone(&entry))),
         }
@@ -244,7 +243,7 @@ impl Inner {
 impl Changes {
     /// The counter of one project. Counters that nobody has any more are forgotten.
     pub(crate) fn of(&self, project: ProjectId) -> watch::Sender<u64> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         all.retain(|_, counter| counter.sender_count() > 1 || counter.receiver_count() > 0);
         all.entry(project).or_default().clone()
     }
@@ -325,11 +324,11 @@ impl Entry {
     }
 
     pub(crate) fn endpoint(&self) -> Option<Arc<Endpoint>> {
-        self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.endpoint.lock().clone()
     }
 
     pub(crate) fn set_endpoint(&self, endpoint: Option<Arc<Endpoint>>) {
-        *self.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = endpoint;
+        *self.endpoint.lock() = endpoint;
     }
 
     /// Counts a call that has run out of time; `silent` says that nothing was answered meanwhile. Returns whether the
@@ -372,7 +371,7 @@ impl Entry {
     }
 
     fn silence(&self) -> MutexGuard<'_, Silence> {
-        self.silence.lock().unwrap_or_else(PoisonError::into_inner)
+        self.silence.lock()
     }
 }
 

@@ -1,19 +1,15 @@
 //! Children through the guest: processes in the server's sandbox that outlive this process.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    path::Path,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, path::Path, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use emergent_guest_client::{ChildInput, ChildOutput, Guest, GuestCallError, OpenError};
 use emergent_guest_proto::{ChildId as GuestChildId, ChildStatus, ErrorCode, GuestPath, RunAs, child::SpawnChild};
 use emergent_mcp::{Child, ChildError, ChildId, ChildNote, ChildReader, ChildWriter, Exit, LaunchError, Launcher};
-use emergent_provider::{ChannelError, error_chain};
+use emergent_provider::ChannelError;
+use emergent_types::error_chain;
+use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
@@ -225,13 +221,13 @@ impl Child for GuestChild {
     }
 
     fn note(&self) -> ChildNote {
-        self.note.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.note.lock().clone()
     }
 
     async fn set_note(&self, note: ChildNote) -> Result<(), ChildError> {
         match self.guest.set_child_note(&self.guest_id, note.as_str().to_owned()).await {
             Ok(()) => {
-                *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;
+                *self.note.lock() = note;
                 Ok(())
             }
             Err(error) if is_gone(&error) => Err(ChildError::Gone),

@@ -1,6 +1,6 @@
 //! HTTP-based servers: requests are passed on through the guest to a port inside, so that the sandbox needs no network.
 
-use emergent_provider::error_chain;
+use emergent_types::error_chain;
 use std::time::Duration;
 
 use bytes::Bytes;

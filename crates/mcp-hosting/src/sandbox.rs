@@ -6,10 +6,11 @@ use emergent_core::ImageError;
 use emergent_guest_client::GuestCallError;
 use emergent_guest_proto::HandOver;
 use emergent_provider::{
-    ContainerKind, CreateError, CreateStep, Created, EngineState, ImageAccess, ImageRef, InvalidImage, NamedVolume,
-    NetworkPolicy, OperationError, Provider, SandboxSpec, VolumeSource,
+    ContainerKind, CreateError, Created, EngineState, ImageAccess, ImageRef, InvalidImage, NamedVolume, OperationError,
+    Provider, SandboxSpec, VolumeSource,
 };
 use emergent_store::{McpPackage, McpServerRow, PackageRegistry, StoreError};
+use emergent_types::{CreateStep, NetworkPolicy};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use emergent_provider::{ImageRef, NetworkPolicy};
+use emergent_provider::ImageRef;
 use emergent_store::{
     McpPackage, McpServerExit, McpServerId, McpServerRow, McpServerSpec, McpServerState, RestartPolicy,
 };
+use emergent_types::NetworkPolicy;
 
 /// A server to register. Absent settings take their defaults. Its `Debug` shows no value of the environment.
 #[derive(Clone, Default)]

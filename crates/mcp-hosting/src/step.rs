@@ -1,7 +1,7 @@
 //! The steps of hosting, named so that a crash can be tested at each. Operations on the sandbox as a whole pass the
 //! provider's own steps as well.
 
-emergent_provider::steps! {
+emergent_types::steps! {
     /// The points that a server passes on its way to running, or when it is brought down for a restart or a change,
     /// each named by what has been done by then. The state before an operation decides which of them it passes.
     HostStep, "host" {

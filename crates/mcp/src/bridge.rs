@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -15,6 +15,7 @@ use bytes::{Buf, Bytes};
 use emergent_budget::Limits;
 use futures::future::join_all;
 use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::value::RawValue;
 use tokio::{
     sync::broadcast,
@@ -247,12 +248,12 @@ impl Inner {
     }
 
     pub(crate) fn era(&self) -> Option<Era> {
-        *self.era.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.era.lock()
     }
 
     /// Remembers the server's era, and tells the owner of it where it is new.
     pub(crate) fn set_era(&self, era: Era) {
-        let before = self.era.lock().unwrap_or_else(PoisonError::into_inner).replace(era);
+        let before = self.era.lock().replace(era);
         if before != Some(era) {
             self.context.tell(BridgeEvent::Era(era));
         }
@@ -260,7 +261,7 @@ impl Inner {
 
     /// Takes the server for one of the older era, until the next restart.
     pub(crate) fn assume_legacy(&self) {
-        *self.era.lock().unwrap_or_else(PoisonError::into_inner) = Some(Era::Legacy);
+        *self.era.lock() = Some(Era::Legacy);
     }
 
     /// The session of this id and owner, if its child lives.
@@ -384,7 +385,7 @@ impl Inner {
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<Session>>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sessions.lock()
     }
 }
 

@@ -1,10 +1,11 @@
 //! The state that all parts of one bridge share.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{sync::broadcast, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -60,12 +61,12 @@ impl Context {
 
     /// Notes that a child has answered a request.
     pub(crate) fn note_answer(&self) {
-        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.answered.lock() = Some(Instant::now());
     }
 
     /// The time at which a child last answered a request.
     pub(crate) fn answered(&self) -> Option<Instant> {
-        *self.answered.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.answered.lock()
     }
 
     /// Tells the owner that a call which began at `began` has run out of time.
@@ -76,14 +77,14 @@ impl Context {
 
     /// Remembers a child, until it is gone.
     pub(crate) fn know(&self, link: &Arc<ChildConnection>) {
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut links = self.links.lock();
         links.retain(|link| link.strong_count() > 0);
         links.push(Arc::downgrade(link));
     }
 
     /// The children that have not ended.
     pub(crate) fn links(&self) -> Vec<Arc<ChildConnection>> {
-        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let links = self.links.lock();
         links.iter().filter_map(Weak::upgrade).filter(|link| link.exit().is_none()).collect()
     }
 

@@ -4,15 +4,11 @@
 //! that were. It has at most one [`Reader`]; a new one takes over from the old. A reader that does not keep up holds
 //! the writer up for a while, then it is cut off; without a reader the oldest messages make room.
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use emergent_budget::Account;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
@@ -205,7 +201,7 @@ impl EventBuffer {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -15,6 +15,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
@@ -120,7 +121,7 @@ impl Launcher for ProcessLauncher {
             if timeout(STDERR_AFTER_END, &mut reading).await.is_err() {
                 reading.abort();
             }
-            let tail: Vec<u8> = tail.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+            let tail: Vec<u8> = tail.lock().iter().copied().collect();
             tell.send_replace(Some(exit_of(status, &tail)));
         });
 
@@ -151,11 +152,11 @@ impl Child for ProcessChild {
     }
 
     fn note(&self) -> ChildNote {
-        self.note.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.note.lock().clone()
     }
 
     async fn set_note(&self, note: ChildNote) -> Result<(), ChildError> {
-        *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;
+        *self.note.lock() = note;
         Ok(())
     }
 
@@ -226,7 +227,7 @@ impl ChildWriter for Stdin {
 async fn keep_tail(mut from: impl AsyncRead + Unpin, tail: Tail) {
     let mut buffer = [0_u8; 4096];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tail = tail.lock();
         tail.extend(&buffer[..read]);
         let over = tail.len().saturating_sub(STDERR_TAIL);
         tail.drain(..over);

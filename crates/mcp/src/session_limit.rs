@@ -2,9 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 /// The sessions of one bridge.
@@ -52,7 +53,7 @@ impl SessionLimit {
     }
 
     pub(crate) fn lock(&self) -> Bridges<'_> {
-        Bridges { most: self.0.most, all: self.0.bridges.lock().unwrap_or_else(PoisonError::into_inner) }
+        Bridges { most: self.0.most, all: self.0.bridges.lock() }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::net::Ipv4Addr;
 
-use emergent_provider::NetworkPolicy;
+use emergent_types::NetworkPolicy;
 
 use crate::{AttachedMachine, MachineId, NetworkLimits, RateLimit, Subnet};
 

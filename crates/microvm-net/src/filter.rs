@@ -13,7 +13,7 @@
 
 use std::{fmt::Write as _, net::Ipv4Addr};
 
-use emergent_provider::NetworkPolicy;
+use emergent_types::NetworkPolicy;
 use ipnet::Ipv4Net;
 
 use crate::{AddressPool, AttachedMachine, RateLimit, TAP_PREFIX, TapName, kernel::Link};

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use async_trait::async_trait;
-use emergent_provider::NetworkPolicy;
+use emergent_types::NetworkPolicy;
 use ipnet::Ipv4Net;
 use tokio::sync::Mutex;
 

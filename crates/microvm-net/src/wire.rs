@@ -5,7 +5,7 @@
 
 use std::{io, net::Ipv4Addr};
 
-use emergent_provider::NetworkPolicy;
+use emergent_types::NetworkPolicy;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::hexadecimal::hexadecimal;
 
-emergent_provider::uuid_newtype!(
+emergent_types::uuid_newtype!(
     /// Names a machine, in its directory, its network interface and its process.
     MachineId
 );

@@ -1,6 +1,7 @@
 //! The provider's settings, and the errors of settings that cannot work.
 
-use emergent_provider::{Isolation, ServerId};
+use emergent_provider::Isolation;
+use emergent_types::ServerId;
 use ipnet::IpNet;
 
 use crate::GuestBinary;

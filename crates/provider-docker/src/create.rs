@@ -26,10 +26,8 @@ use bollard::{
     query_parameters::CreateContainerOptionsBuilder,
 };
 use emergent_guest_proto::GUEST_BINARY;
-use emergent_provider::{
-    ByteStream, ContainerKind, CreateError, CreateStep, Created, Owner, ResourceLimits, SandboxSpec, SnapshotId,
-    StepObserver, UsedImage,
-};
+use emergent_provider::{ByteStream, ContainerKind, CreateError, Created, Owner, SandboxSpec, UsedImage};
+use emergent_types::{CreateStep, ResourceLimits, SnapshotId, StepObserver};
 
 use crate::{
     accounts, channel,

@@ -4,9 +4,10 @@ use std::{
     fs::File,
     io::{self, Read as _, Seek as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
 /// The static executable that containers run first.
@@ -65,7 +66,7 @@ impl GuestBinary {
     /// # Errors
     /// When they cannot be read, or the file was changed since it was opened.
     pub(crate) fn read(&self) -> io::Result<Vec<u8>> {
-        let bytes = contents(&mut self.file.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let bytes = contents(&mut self.file.lock())?;
         if sha256(&bytes) == self.hash {
             return Ok(bytes);
         }

@@ -25,7 +25,8 @@ use bollard::{
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use emergent_guest_proto::{GUEST_BINARY, GUEST_MOUNT};
-use emergent_provider::{SERVER_LABEL, ServerId};
+use emergent_provider::SERVER_LABEL;
+use emergent_types::ServerId;
 use futures::TryStreamExt as _;
 use tokio::{
     sync::Mutex,

@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use emergent_provider::{Health, error_chain};
+use emergent_provider::Health;
+use emergent_types::error_chain;
 use tokio::time::timeout;
 
 use crate::{engine::EngineError, host, provider::Parts};

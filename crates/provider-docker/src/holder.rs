@@ -9,7 +9,8 @@ use bollard::{
     query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder},
 };
 use chrono::{DateTime, Utc};
-use emergent_provider::{HolderRecord, Holders, OperationError, SERVER_LABEL, ServerId, newest_of_each};
+use emergent_provider::{HolderRecord, Holders, OperationError, SERVER_LABEL, newest_of_each};
+use emergent_types::ServerId;
 
 use crate::{
     DockerProvider,

@@ -9,7 +9,8 @@ use std::{
     sync::Arc,
 };
 
-use emergent_provider::{ExitReason, HostRoom, SandboxId};
+use emergent_provider::{ExitReason, HostRoom};
+use emergent_types::SandboxId;
 use rustix::fs::StatVfs;
 
 use crate::{

@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use bollard::{models::ImageInspect, query_parameters::RemoveImageOptionsBuilder};
-use emergent_provider::{CreateError, ImageAccess, ImageRef, SandboxSpec, StepObserver};
+use emergent_provider::{CreateError, ImageAccess, ImageRef, SandboxSpec};
+use emergent_types::StepObserver;
 
 use crate::{
     engine::{EngineError, bounded, found, within},

@@ -3,7 +3,8 @@
 use std::{collections::HashMap, time::Duration};
 
 use bollard::{auth::DockerCredentials, models::CreateImageInfo, query_parameters::CreateImageOptionsBuilder};
-use emergent_provider::{ImageRef, PullProgress, SandboxSpec, StepObserver};
+use emergent_provider::{ImageRef, SandboxSpec};
+use emergent_types::{PullProgress, StepObserver};
 use futures::StreamExt as _;
 use tokio::time::timeout;
 

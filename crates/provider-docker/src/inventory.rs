@@ -17,8 +17,9 @@ use bollard::{
 use chrono::{DateTime, TimeDelta, Utc};
 use emergent_provider::{
     ByteStream, ChannelError, Channels, EngineEvent, EngineEventKind, EngineState, ExitReason, HostRoom, ImageCommand,
-    ImageRef, Inventory, Observed, OperationError, Origin, Owner, SandboxId, SnapshotId, WORKSPACE_LABEL,
+    ImageRef, Inventory, Observed, OperationError, Origin, Owner, WORKSPACE_LABEL,
 };
+use emergent_types::{SandboxId, SnapshotId};
 use futures::{StreamExt as _, stream::BoxStream};
 
 use crate::{

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use emergent_provider::{SandboxId, SnapshotId, WORKSPACE_LABEL};
+use emergent_provider::WORKSPACE_LABEL;
+use emergent_types::{SandboxId, SnapshotId};
 
 /// The prefix of every label of ours.
 pub(crate) const PREFIX: &str = "emergent.";

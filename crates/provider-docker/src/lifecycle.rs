@@ -5,9 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bollard::{Docker, models::VolumeCreateRequest, query_parameters::StopContainerOptionsBuilder};
 use emergent_provider::{
-    ByteStream, CreateError, Created, DestroyStep, ExitReason, Lifecycle, OperationError, Owner, Provider as _,
-    ResourceLimits, SandboxId, SandboxSpec, StepObserver,
+    ByteStream, CreateError, Created, ExitReason, Lifecycle, OperationError, Owner, Provider as _, SandboxSpec,
 };
+use emergent_types::{DestroyStep, ResourceLimits, SandboxId, StepObserver};
 
 use crate::{
     DockerProvider, accounts, channel, copy, create,

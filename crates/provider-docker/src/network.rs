@@ -8,7 +8,7 @@ use std::{
 };
 
 use bollard::models::{NetworkCreateRequest, NetworkInspect};
-use emergent_provider::NetworkPolicy;
+use emergent_types::NetworkPolicy;
 use ipnet::IpNet;
 use tokio::sync::Mutex;
 

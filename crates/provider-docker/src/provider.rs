@@ -3,15 +3,15 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use async_trait::async_trait;
-use emergent_provider::{
-    Capabilities, CreateError, ExitReason, Health, Isolation, Provider, ProviderKind, SandboxId, ServerId,
-};
+use emergent_provider::{Capabilities, CreateError, ExitReason, Health, Isolation, Provider, ProviderKind};
+use emergent_types::{SandboxId, ServerId};
+use parking_lot::Mutex;
 
 use crate::{
     config::{ConfigError, DockerConfig},
@@ -132,26 +132,26 @@ impl Parts {
 
     /// Notes the reason why a sandbox has ended or is about to.
     pub(crate) fn note_ending(&self, workspace: SandboxId, why: ExitReason) {
-        self.endings.lock().unwrap_or_else(PoisonError::into_inner).insert(workspace, why);
+        self.endings.lock().insert(workspace, why);
     }
 
     /// Forgets the state of a sandbox that is removed or started anew.
     pub(crate) fn forget_sandbox(&self, workspace: SandboxId) {
-        self.endings.lock().unwrap_or_else(PoisonError::into_inner).remove(&workspace);
-        self.places.lock().unwrap_or_else(PoisonError::into_inner).remove(&workspace);
+        self.endings.lock().remove(&workspace);
+        self.places.lock().remove(&workspace);
     }
 
     pub(crate) fn known_places(&self, workspace: SandboxId) -> Option<Arc<Places>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner).get(&workspace).cloned()
+        self.places.lock().get(&workspace).cloned()
     }
 
     pub(crate) fn note_places(&self, workspace: SandboxId, places: &Arc<Places>) {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner).insert(workspace, Arc::clone(places));
+        self.places.lock().insert(workspace, Arc::clone(places));
     }
 
     /// Returns the reason why a sandbox has ended; `reason` is the engine's.
     pub(crate) fn explain(&self, workspace: SandboxId, container: &str, reason: ExitReason) -> ExitReason {
-        let noted = self.endings.lock().unwrap_or_else(PoisonError::into_inner).get(&workspace).cloned();
+        let noted = self.endings.lock().get(&workspace).cloned();
         if let Some(noted) = noted {
             return noted;
         }
@@ -195,8 +195,8 @@ impl Parts {
         Some(warning)
     }
 
-    fn lock_facts(&self) -> std::sync::MutexGuard<'_, Option<Arc<Facts>>> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_facts(&self) -> parking_lot::MutexGuard<'_, Option<Arc<Facts>>> {
+        self.facts.lock()
     }
 }
 

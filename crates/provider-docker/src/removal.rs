@@ -9,7 +9,8 @@ use bollard::{
         RemoveVolumeOptionsBuilder,
     },
 };
-use emergent_provider::{ContainerKind, KIND_LABEL, SandboxId};
+use emergent_provider::{ContainerKind, KIND_LABEL};
+use emergent_types::SandboxId;
 use tokio::time::{Instant, sleep};
 
 use crate::{

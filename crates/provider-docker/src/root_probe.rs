@@ -6,10 +6,7 @@
 //! The same sandbox tells whether the guest had to help programs with a flag of statx(2) that old releases refuse.
 //! Asked once for each server, in the background; a standard runtime need not be asked.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bollard::{
     Docker,
@@ -20,7 +17,9 @@ use bollard::{
 };
 use chrono::Utc;
 use emergent_guest_proto::{EXECUTIONS_FILE, GUEST_BINARY, PRELOAD_FILE, STATE_DIR};
-use emergent_provider::{SERVER_LABEL, ServerId};
+use emergent_provider::SERVER_LABEL;
+use emergent_types::ServerId;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
@@ -154,7 +153,7 @@ impl RootProbe {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -4,7 +4,8 @@ use bollard::{
     Docker,
     models::{Mount, MountType, MountVolumeOptions, VolumeCreateRequest},
 };
-use emergent_provider::{ContainerKind, NamedVolume, Owner, SandboxSpec, ServerId, VolumeSource};
+use emergent_provider::{ContainerKind, NamedVolume, Owner, SandboxSpec, VolumeSource};
+use emergent_types::ServerId;
 
 use crate::{
     engine::{EngineError, bounded},

@@ -28,9 +28,9 @@ use bollard::{
 };
 use chrono::{DateTime, Utc};
 use emergent_provider::{
-    ObservedSnapshot, OperationError, Origin, SERVER_LABEL, SandboxId, ServerId, SnapshotId, SnapshotSpec, Snapshots,
-    StepObserver, TakeError, Taken,
+    ObservedSnapshot, OperationError, Origin, SERVER_LABEL, SnapshotSpec, Snapshots, TakeError, Taken,
 };
+use emergent_types::{SandboxId, ServerId, SnapshotId, StepObserver};
 
 use crate::{
     DockerProvider, copy,

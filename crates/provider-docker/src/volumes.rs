@@ -13,7 +13,8 @@ use bollard::{
     query_parameters::ListVolumesOptionsBuilder,
 };
 use emergent_guest_proto::{GUEST_MOUNT, PRIVATE_DIR, STATE_DIR, WORKSPACE_DIR};
-use emergent_provider::{SandboxId, SandboxSpec, SnapshotId, VolumeSource};
+use emergent_provider::{SandboxSpec, VolumeSource};
+use emergent_types::{SandboxId, SnapshotId};
 
 use crate::{
     engine::{EngineError, bounded},
@@ -172,7 +173,8 @@ pub(crate) async fn of_snapshot(docker: &Docker, snapshot: SnapshotId) -> Result
 
 #[cfg(test)]
 mod tests {
-    use emergent_provider::{ContainerKind, ImageAccess, NamedVolume, NetworkPolicy, ResourceLimits};
+    use emergent_provider::{ContainerKind, ImageAccess, NamedVolume};
+    use emergent_types::{NetworkPolicy, ResourceLimits};
 
     use super::*;
 

@@ -1,7 +1,8 @@
 //! The settings of the provider, which the operator decides.
 
 use emergent_firecracker_manager::Host;
-use emergent_provider::{ImageRef, Isolation, ServerId};
+use emergent_provider::{ImageRef, Isolation};
+use emergent_types::ServerId;
 use secrecy::SecretString;
 
 /// The settings of the provider.

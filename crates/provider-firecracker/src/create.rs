@@ -1,7 +1,8 @@
 //! The creation of a workspace's sandbox.
 
 use emergent_firecracker_manager::http::CreateBody;
-use emergent_provider::{CreateError, CreateStep, Created, Owner, ResourceLimits, SandboxSpec, StepObserver};
+use emergent_provider::{CreateError, Created, Owner, SandboxSpec};
+use emergent_types::{CreateStep, ResourceLimits, StepObserver};
 
 use crate::{FirecrackerProvider, error, health, image, manager::ManagerError};
 

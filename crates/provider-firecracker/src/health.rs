@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use emergent_firecracker_manager::http::HealthBody;
-use emergent_provider::{CreateError, Health, Isolation, error_chain};
+use emergent_provider::{CreateError, Health, Isolation};
+use emergent_types::error_chain;
 
 use crate::{FirecrackerProvider, error, manager::ManagerError};
 

@@ -11,7 +11,8 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use emergent_provider::{HolderRecord, Holders, OperationError, ServerId, newest_of_each};
+use emergent_provider::{HolderRecord, Holders, OperationError, newest_of_each};
+use emergent_types::ServerId;
 use tokio::task::spawn_blocking;
 
 use crate::FirecrackerProvider;

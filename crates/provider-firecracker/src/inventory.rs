@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use emergent_firecracker_manager::{Phase, http::SandboxBody};
 use emergent_provider::{
     ByteStream, ChannelError, Channels, EngineEvent, EngineEventKind, EngineState, ExitReason, ImageRef, Inventory,
-    Observed, OperationError, Origin, Owner, SnapshotId, WorkspaceId,
+    Observed, OperationError, Origin, Owner,
 };
+use emergent_types::{SnapshotId, WorkspaceId};
 use futures::{StreamExt as _, stream::BoxStream};
 
 use crate::{FirecrackerProvider, error, image, labels, manager::ManagerError};

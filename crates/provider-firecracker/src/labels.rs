@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use emergent_provider::{Origin, SERVER_LABEL, ServerId, WorkspaceId};
+use emergent_provider::{Origin, SERVER_LABEL};
+use emergent_types::{ServerId, WorkspaceId};
 
 /// The label with the workspace of a snapshot.
 const SOURCE: &str = "emergent.source";

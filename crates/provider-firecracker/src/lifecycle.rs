@@ -1,10 +1,8 @@
 //! The start, stop, pause and removal of machines.
 
 use async_trait::async_trait;
-use emergent_provider::{
-    ByteStream, CreateError, Created, DestroyStep, Lifecycle, OperationError, ResourceLimits, SandboxSpec,
-    StepObserver, WorkspaceId,
-};
+use emergent_provider::{ByteStream, CreateError, Created, Lifecycle, OperationError, SandboxSpec};
+use emergent_types::{DestroyStep, ResourceLimits, StepObserver, WorkspaceId};
 
 use crate::{
     FirecrackerProvider, create, error,

@@ -10,7 +10,8 @@ use emergent_firecracker_manager::{
     SandboxId,
     http::{CreateBody, HealthBody, SandboxBody, SnapshotBody, SnapshotRequestBody, TemplatesBody},
 };
-use emergent_provider::{ByteStream, SnapshotId};
+use emergent_provider::ByteStream;
+use emergent_types::SnapshotId;
 
 pub(crate) use local::Local;
 pub(crate) use remote::Remote;

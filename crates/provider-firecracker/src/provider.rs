@@ -1,10 +1,12 @@
 //! The provider itself: the state that its parts share, and its description.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use emergent_firecracker_manager::http::HealthBody;
-use emergent_provider::{Capabilities, Health, ImageRef, Isolation, Provider, ProviderKind, ServerId};
+use emergent_provider::{Capabilities, Health, ImageRef, Isolation, Provider, ProviderKind};
+use emergent_types::ServerId;
+use parking_lot::Mutex;
 
 use crate::{
     config::{FirecrackerConfig, Where},
@@ -44,11 +46,11 @@ impl FirecrackerProvider {
 
     /// Returns the manager's state when it was last queried.
     pub(crate) fn seen(&self) -> Option<HealthBody> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.seen.lock().clone()
     }
 
     pub(crate) fn see(&self, health: HealthBody) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(health);
+        *self.seen.lock() = Some(health);
     }
 }
 

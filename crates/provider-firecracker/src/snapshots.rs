@@ -2,9 +2,8 @@
 
 use async_trait::async_trait;
 use emergent_firecracker_manager::http::SnapshotRequestBody;
-use emergent_provider::{
-    ObservedSnapshot, OperationError, SnapshotId, SnapshotSpec, SnapshotStep, Snapshots, StepObserver, TakeError, Taken,
-};
+use emergent_provider::{ObservedSnapshot, OperationError, SnapshotSpec, Snapshots, TakeError, Taken};
+use emergent_types::{SnapshotId, SnapshotStep, StepObserver};
 
 use crate::{FirecrackerProvider, error, labels};
 

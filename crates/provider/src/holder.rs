@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::{OperationError, ServerId};
+use emergent_types::ServerId;
+
+use crate::OperationError;
 
 /// How long after its last record a holder counts as alive.
 pub const HOLDER_ALIVE: Duration = Duration::from_secs(30);

@@ -7,10 +7,8 @@
 pub mod capabilities;
 pub mod channel;
 pub mod error;
-pub mod fault;
 pub mod holder;
 pub mod host;
-pub mod id;
 pub mod image;
 pub mod observed;
 pub mod origin;
@@ -18,23 +16,16 @@ pub mod owner;
 pub mod provider;
 pub mod snapshots;
 pub mod spec;
-pub mod step;
 
 pub use capabilities::{Capabilities, Health, Isolation};
 pub use channel::{ByteStream, Duplex};
-pub use error::{ChannelError, CreateError, OperationError, error_chain};
-pub use fault::{Fault, UnknownStep};
+pub use error::{ChannelError, CreateError, OperationError};
 pub use holder::{HOLDER_ALIVE, Holder, HolderRecord, Holders, newest_of_each};
 pub use host::HostRoom;
-pub use id::{SandboxId, ServerId, SnapshotId, WorkspaceId};
 pub use image::{ImageRef, InvalidImage};
 pub use observed::{EngineEvent, EngineEventKind, EngineState, ExitReason, Observed};
 pub use origin::Origin;
 pub use owner::{KIND_LABEL, Owner, SERVER_LABEL, WORKSPACE_LABEL};
 pub use provider::{Channels, Created, Inventory, Lifecycle, Provider, ProviderKind, UsedImage};
 pub use snapshots::{ObservedSnapshot, SnapshotSpec, Snapshots, TakeError, Taken};
-pub use spec::{
-    ContainerKind, ImageAccess, ImageCommand, NamedVolume, NetworkPolicy, RegistryCredentials, ResourceLimits,
-    SandboxSpec, VolumeSource,
-};
-pub use step::{CreateStep, DestroyStep, PullProgress, SnapshotStep, StepObserver, StopStep};
+pub use spec::{ContainerKind, ImageAccess, ImageCommand, NamedVolume, RegistryCredentials, SandboxSpec, VolumeSource};

@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::{ContainerKind, SandboxId, ServerId};
+use emergent_types::{SandboxId, ServerId};
+
+use crate::ContainerKind;
 
 /// A sandbox as the engine has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

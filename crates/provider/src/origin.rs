@@ -1,6 +1,8 @@
 //! Origins: what a sandbox was made of, as the labels on it say, for the case that no row knows it any more.
 
-use crate::{ImageRef, NetworkPolicy, ResourceLimits, SandboxSpec};
+use emergent_types::{NetworkPolicy, ResourceLimits};
+
+use crate::{ImageRef, SandboxSpec};
 
 const IMAGE: &str = "emergent.image";
 const NETWORK: &str = "emergent.network";

@@ -1,6 +1,8 @@
 //! The owner of a sandbox, as the labels on the engine's objects say.
 
-use crate::{ContainerKind, SandboxId, ServerId};
+use emergent_types::{SandboxId, ServerId};
+
+use crate::ContainerKind;
 
 /// The label that says whose a sandbox, or something of it, is.
 pub const WORKSPACE_LABEL: &str = "emergent.workspace";

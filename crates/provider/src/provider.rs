@@ -8,10 +8,11 @@ use std::{fmt, str::FromStr, time::Duration};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+use emergent_types::{ResourceLimits, SandboxId, SnapshotId, StepObserver};
+
 use crate::{
     ByteStream, Capabilities, ChannelError, CreateError, EngineEvent, ExitReason, Health, Holders, HostRoom,
-    ImageCommand, ImageRef, Observed, OperationError, Origin, ResourceLimits, SandboxId, SandboxSpec, SnapshotId,
-    Snapshots, StepObserver,
+    ImageCommand, ImageRef, Observed, OperationError, Origin, SandboxSpec, Snapshots,
 };
 
 /// The providers that this server knows.
@@ -66,7 +67,7 @@ pub struct UsedImage {
 #[async_trait]
 pub trait Lifecycle: Send + Sync {
     /// Makes a sandbox, from its image or from a snapshot, and starts it; the guest may not answer yet. Passes
-    /// [`CreateStep`](crate::CreateStep)s `ImagePresent` to `SandboxStarted`. On an error nothing is left behind.
+    /// [`CreateStep`](emergent_types::CreateStep)s `ImagePresent` to `SandboxStarted`. On an error nothing is left behind.
     async fn create(&self, spec: &SandboxSpec, observer: &dyn StepObserver) -> Result<Created, CreateError>;
 
     /// Starts a stopped sandbox, with a first channel where the engine can.
@@ -106,7 +107,7 @@ pub trait Lifecycle: Send + Sync {
     }
 
     /// Removes a sandbox and all that belongs to it, in whatever state it is; removing what is gone succeeds.
-    /// Passes [`DestroyStep`](crate::DestroyStep)s `SandboxRemoved` and `VolumesRemoved`.
+    /// Passes [`DestroyStep`](emergent_types::DestroyStep)s `SandboxRemoved` and `VolumesRemoved`.
     async fn destroy(&self, workspace: SandboxId, observer: &dyn StepObserver) -> Result<(), OperationError>;
 }
 

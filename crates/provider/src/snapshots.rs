@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use crate::{OperationError, SandboxId, ServerId, SnapshotId, StepObserver};
+use emergent_types::{SandboxId, ServerId, SnapshotId, StepObserver};
+
+use crate::OperationError;
 
 /// Takes, lists and deletes snapshots. A provider that cannot says so in its capabilities, and each of these answers
 /// [`OperationError::Unsupported`] then.
@@ -11,7 +13,7 @@ use crate::{OperationError, SandboxId, ServerId, SnapshotId, StepObserver};
 pub trait Snapshots: Send + Sync {
     /// Copies what a sandbox has: its files in `/workspace`, and all that it has changed outside. A running sandbox is
     /// frozen while it is copied, once, so that all files are of one moment; one that is paused or stopped stays so.
-    /// Passes [`SnapshotStep`](crate::SnapshotStep)s `VolumeCreated` to `SandboxThawed`. On an error nothing of the
+    /// Passes [`SnapshotStep`](emergent_types::SnapshotStep)s `VolumeCreated` to `SandboxThawed`. On an error nothing of the
     /// snapshot is left behind and the sandbox is as it was, unless the engine went away in the middle.
     async fn take(&self, spec: &SnapshotSpec, observer: &dyn StepObserver) -> Result<Taken, TakeError>;
 

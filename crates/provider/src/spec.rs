@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::{ImageRef, SandboxId, SnapshotId};
+use emergent_types::{NetworkPolicy, ResourceLimits, SandboxId, SnapshotId};
+
+use crate::ImageRef;
 
 /// One sandbox to make. What belongs to the workspace rather than to the sandbox (its environment, whether root is
 /// allowed) is handed over to the guest once it answers, so that no engine shows it.
@@ -94,32 +96,6 @@ pub enum ContainerKind {
     McpServer,
 }
 
-/// The resources that a sandbox may use.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ResourceLimits {
-    /// CPU cores; 0.5 is half a core.
-    pub cpu: f64,
-    /// Memory, in bytes.
-    pub memory_bytes: u64,
-    /// Disk, in bytes; enforced where the engine can, else watched.
-    pub disk_bytes: u64,
-    /// Processes and threads.
-    pub pids: u32,
-}
-
-/// The networks that a sandbox may reach. The words mean the same on every provider; the server's own channel always
-/// works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum NetworkPolicy {
-    /// Nothing: loopback only.
-    None,
-    /// A network interface, but nothing beyond it: no internet, no other sandbox, not the host.
-    Isolated,
-    /// The internet, but not the host, private ranges, the metadata address or other sandboxes.
-    #[default]
-    Outbound,
-}
-
 /// How to log in to a registry.
 #[derive(Clone)]
 pub struct RegistryCredentials {
@@ -140,22 +116,6 @@ impl ContainerKind {
         match self {
             Self::AgentWorkspace => "agent_workspace",
             Self::McpServer => "mcp_server",
-        }
-    }
-}
-
-// === impl NetworkPolicy ===
-
-impl NetworkPolicy {
-    /// All policies.
-    pub const ALL: [Self; 3] = [Self::None, Self::Isolated, Self::Outbound];
-
-    /// The word for it in rows and JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Isolated => "isolated",
-            Self::Outbound => "outbound",
         }
     }
 }

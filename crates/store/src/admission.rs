@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
-use emergent_provider::{ContainerKind, ImageRef, NetworkPolicy, ProviderKind, ResourceLimits, ServerId, WorkspaceId};
+use emergent_provider::{ContainerKind, ImageRef, ProviderKind};
+use emergent_types::{NetworkPolicy, ResourceLimits, ServerId, WorkspaceId};
 use sea_orm::{
     ActiveModelTrait,
     ActiveValue::{self, Set},

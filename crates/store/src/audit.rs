@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
-use emergent_provider::WorkspaceId;
+use emergent_types::WorkspaceId;
 use sea_orm::{
     ActiveValue::Set,
     ColumnTrait as _, Condition, EntityTrait as _, JsonValue, QueryFilter as _, QueryOrder as _, QuerySelect as _,

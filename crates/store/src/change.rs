@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SubsecRound as _, Utc};
-use emergent_provider::WorkspaceId;
+use emergent_types::WorkspaceId;
 use sea_orm::{
     ActiveModelTrait as _, ActiveValue::Set, ColumnTrait as _, EntityTrait as _, IntoActiveModel as _, JsonValue,
     QueryFilter as _, QuerySelect as _,

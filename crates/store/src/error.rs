@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use emergent_provider::{ServerId, WorkspaceId};
+use emergent_types::{ServerId, WorkspaceId};
 use sea_orm::DbErr;
 
 /// The reason for which a query failed.

@@ -1,6 +1,6 @@
 //! The admission of the copies of a workspace: all of them, or none.
 
-use emergent_provider::{SnapshotId, WorkspaceId};
+use emergent_types::{SnapshotId, WorkspaceId};
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _};
 
 use crate::{

@@ -1,6 +1,6 @@
 //! The identity of an installation: its server id and its default project.
 
-use emergent_provider::ServerId;
+use emergent_types::ServerId;
 use sea_orm::{ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, QueryFilter as _, sea_query::Expr};
 use uuid::Uuid;
 

@@ -3,7 +3,8 @@
 //! administrator can adopt it.
 
 use chrono::{DateTime, SubsecRound as _, Utc};
-use emergent_provider::{ProviderKind, ServerId};
+use emergent_provider::ProviderKind;
+use emergent_types::ServerId;
 use sea_orm::{
     ActiveModelTrait as _, ActiveValue::Set, ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _,
     QueryOrder as _, TryInsertResult,

@@ -11,7 +11,8 @@
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{ProviderKind, ResourceLimits, ServerId, WorkspaceId, uuid_newtype};
+use emergent_provider::ProviderKind;
+use emergent_types::{ResourceLimits, ServerId, WorkspaceId, uuid_newtype};
 use sea_orm::{
     ActiveValue::Set,
     ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, UpdateMany,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use emergent_provider::WorkspaceId;
+use emergent_types::WorkspaceId;
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _, QuerySelect as _, Select,
     sea_query::ExprTrait as _,

@@ -1,6 +1,6 @@
 //! The opening of a store: the file, the connections, the schema.
 
-use emergent_provider::ServerId;
+use emergent_types::ServerId;
 
 use crate::{
     ServerIdentity, Store,

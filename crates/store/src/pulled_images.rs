@@ -4,7 +4,8 @@
 //! A row is there before the pull is. One without an id belongs to a pull that is under way or was cut short.
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{ImageRef, ServerId};
+use emergent_provider::ImageRef;
+use emergent_types::ServerId;
 use sea_orm::{
     ActiveValue::Set,
     ColumnTrait as _, Condition, ConnectionTrait as _, EntityTrait as _, QueryFilter as _,

@@ -7,7 +7,8 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{ContainerKind, ResourceLimits};
+use emergent_provider::ContainerKind;
+use emergent_types::ResourceLimits;
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _, QueryOrder as _,
     sea_query::{Alias, Asterisk, Expr, ExprTrait as _, Func, IntoColumnRef, Query, SelectStatement},

@@ -18,7 +18,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use emergent_provider::{ProviderKind, ServerId};
+use emergent_provider::ProviderKind;
+use emergent_types::ServerId;
 use sea_orm::{
     ActiveValue::Set,
     ColumnTrait as _, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, JsonValue, QueryFilter as _,

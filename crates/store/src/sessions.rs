@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use emergent_provider::WorkspaceId;
+use emergent_types::WorkspaceId;
 use sea_orm::{
     ActiveValue::Set,
     ColumnTrait as _, Condition, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QueryOrder as _,

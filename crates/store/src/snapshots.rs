@@ -1,6 +1,7 @@
 //! The rows of snapshots.
 
-use emergent_provider::{ServerId, SnapshotId, Taken, WorkspaceId};
+use emergent_provider::Taken;
+use emergent_types::{ServerId, SnapshotId, WorkspaceId};
 use sea_orm::{
     ColumnTrait as _, Condition, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QueryOrder as _,
     QuerySelect as _,

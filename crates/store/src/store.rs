@@ -1,6 +1,6 @@
 //! The handle of a store: its connections, and the identity under which it is open.
 
-use emergent_provider::ServerId;
+use emergent_types::ServerId;
 use sea_orm::ConnectionTrait as _;
 use uuid::Uuid;
 

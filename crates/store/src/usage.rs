@@ -1,7 +1,7 @@
 //! The resources that workspaces used: samples, and their totals.
 
 use chrono::{DateTime, Utc};
-use emergent_provider::WorkspaceId;
+use emergent_types::WorkspaceId;
 use sea_orm::{
     ActiveValue::Set,
     ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,

@@ -1,7 +1,8 @@
 //! The rows of workspaces.
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{ContainerKind, Isolation, ProviderKind, ServerId, WorkspaceId};
+use emergent_provider::{ContainerKind, Isolation, ProviderKind};
+use emergent_types::{ServerId, WorkspaceId};
 use sea_orm::{
     ColumnTrait as _, Condition, EntityTrait as _, JsonValue, QueryFilter as _, QueryOrder as _, QuerySelect as _,
     Select,

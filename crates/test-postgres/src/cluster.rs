@@ -6,10 +6,10 @@ use std::{
     os::unix::{fs as unix_fs, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
-    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context as _, bail};
+use parking_lot::Mutex;
 
 /// Where Debian and Ubuntu put PostgreSQL's programs, by version.
 const VERSIONS: &str = "/usr/lib/postgresql";
@@ -107,7 +107,7 @@ impl Cluster {
     }
 
     fn command(&self, command: &str) -> anyhow::Result<()> {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self.said.lock();
         writeln!(self.keeper.stdin.as_ref().context("its keeper was let go")?, "{command}")?;
         said.next().context("its keeper is gone")??;
         Ok(())

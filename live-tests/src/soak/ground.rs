@@ -2,10 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Mutex as SyncMutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex as SyncMutex;
 use serde_json::Value;
 use tokio::sync::{Mutex, watch};
 
@@ -183,7 +183,7 @@ impl Drop for UnderWay {
 impl Census {
     /// Records that a workspace may count, or that it certainly does not.
     pub fn set(&self, id: &str, may_be_active: bool) {
-        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counted = self.0.lock();
         let changed = if may_be_active { counted.active.insert(id.to_owned()) } else { counted.active.remove(id) };
         if changed {
             let now = counted.active.len();
@@ -193,12 +193,12 @@ impl Census {
 
     /// Returns the workspaces that may count now: by their ids, and by their marks while they are made.
     pub fn active(&self) -> BTreeSet<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).active.clone()
+        self.0.lock().active.clone()
     }
 
     /// Returns the largest number of workspaces that may have counted at a time since `from`.
     pub fn most_since(&self, from: Instant) -> usize {
-        let counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = self.0.lock();
         let first = counted.history.partition_point(|(when, _)| *when < from).saturating_sub(1);
         counted.history.iter().skip(first).map(|(_, count)| *count).max().unwrap_or(0)
     }

@@ -3,9 +3,10 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use super::{answer::Answer, fault::Fault};
 
@@ -157,7 +158,7 @@ impl Report {
     }
 
     fn counts<T>(&self, look: impl FnOnce(&mut Counts) -> T) -> T {
-        look(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut self.counts.lock())
     }
 }
 

@@ -1,10 +1,8 @@
 //! The faults that strike more than one workspace, with their times.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Mutex, PoisonError},
-    time::Instant,
-};
+use std::{collections::BTreeSet, time::Instant};
+
+use parking_lot::Mutex;
 
 use super::fault::Fault;
 
@@ -60,7 +58,7 @@ impl Weather {
     }
 
     fn incidents<T>(&self, look: impl FnOnce(&mut Vec<Incident>) -> T) -> T {
-        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut self.0.lock())
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use emergent_live_tests::{Case, Runtime, Server, ServerOptions, api::WORKSPACES, engine::PARTS, until};
-use emergent_provider::{CreateStep, DestroyStep, StopStep};
+use emergent_types::{CreateStep, DestroyStep, StopStep};
 use serde_json::{Value, json};
 
 /// The time that a restarted server has to put things in order.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use emergent_live_tests::{Case, Runtime, Server, ServerOptions, api::WORKSPACES, until};
-use emergent_provider::{CreateStep, SnapshotStep};
+use emergent_types::{CreateStep, SnapshotStep};
 use serde_json::json;
 
 use crate::faults::{IN_ORDER_WITHIN, agreement, list};

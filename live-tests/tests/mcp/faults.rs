@@ -12,7 +12,7 @@ use emergent_live_tests::{
     until,
 };
 use emergent_mcp_hosting::HostStep;
-use emergent_provider::{CreateStep, DestroyStep};
+use emergent_types::{CreateStep, DestroyStep};
 use serde_json::json;
 
 /// The time that a restarted server has to put things in order.

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use emergent_live_tests::{Case, Runtime, until};
 use emergent_provider::{
-    CreateError, EngineEventKind, EngineState, ExitReason, Inventory as _, Lifecycle as _, NetworkPolicy, Provider as _,
+    CreateError, EngineEventKind, EngineState, ExitReason, Inventory as _, Lifecycle as _, Provider as _,
 };
 use emergent_provider_docker::DockerProvider;
+use emergent_types::NetworkPolicy;
 use futures::StreamExt as _;
 
 use crate::sandbox::{Bench, Unobserved, config, full, refused, spec};

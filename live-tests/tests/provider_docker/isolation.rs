@@ -4,9 +4,9 @@ use anyhow::{Context as _, bail, ensure};
 use emergent_guest_proto::RunAs;
 use emergent_live_tests::{Case, Image, Runtime};
 use emergent_provider::{
-    Channels as _, CreateError, Inventory as _, Isolation, Lifecycle as _, NetworkPolicy, Provider as _, SandboxId,
-    SandboxSpec,
+    Channels as _, CreateError, Inventory as _, Isolation, Lifecycle as _, Provider as _, SandboxSpec,
 };
+use emergent_types::{NetworkPolicy, SandboxId};
 use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
 use crate::sandbox::{Bench, Sandbox, Unobserved, full, refused, spec};
@@ -208,7 +208,7 @@ async fn allow_list(runtime: Runtime) -> anyhow::Result<()> {
     let accepting = tokio::spawn(async move { while listener.accept().await.is_ok() {} });
     let host = host_addresses()?.into_iter().next().ok_or_else(|| anyhow::anyhow!("this host has no address"))?;
     // A network of its own, so that its rules are its own.
-    let network = format!("emergent-test-{}", emergent_provider::SandboxId::generate());
+    let network = format!("emergent-test-{}", emergent_types::SandboxId::generate());
     let outcome = async {
         let bench = Bench::with(runtime, |config| {
             config.network_name = Some(network.clone());
@@ -233,7 +233,7 @@ async fn allow_list(runtime: Runtime) -> anyhow::Result<()> {
 }
 
 async fn filter_comes_back(runtime: Runtime) -> anyhow::Result<()> {
-    let network = format!("emergent-test-{}", emergent_provider::SandboxId::generate());
+    let network = format!("emergent-test-{}", emergent_types::SandboxId::generate());
     let outcome = async {
         let bench = Bench::with(runtime, |config| config.network_name = Some(network.clone()))?;
         let health = bench.provider.health().await;

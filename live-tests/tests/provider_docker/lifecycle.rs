@@ -6,11 +6,13 @@ use anyhow::ensure;
 use emergent_guest_proto::RunAs;
 use emergent_live_tests::{Case, Image, Runtime, until};
 use emergent_provider::{
-    Channels as _, ContainerKind, CreateStep, DestroyStep, EngineState, ExitReason, Inventory as _, Isolation,
-    Lifecycle as _, NetworkPolicy, Provider as _, PullProgress, SandboxId, SandboxSpec, SnapshotId, SnapshotStep,
-    StepObserver,
+    Channels as _, ContainerKind, EngineState, ExitReason, Inventory as _, Isolation, Lifecycle as _, Provider as _,
+    SandboxSpec,
 };
 use emergent_provider_docker::GuestBinary;
+use emergent_types::{
+    CreateStep, DestroyStep, NetworkPolicy, PullProgress, SandboxId, SnapshotId, SnapshotStep, StepObserver,
+};
 use futures::future::try_join_all;
 use sha2::{Digest as _, Sha256};
 

@@ -11,11 +11,14 @@ use emergent_guest_proto::{
 };
 use emergent_live_tests::{Engine, Runtime};
 use emergent_provider::{
-    ByteStream, ChannelError, Channels as _, ContainerKind, CreateError, CreateStep, Created, DestroyStep, ImageAccess,
-    Isolation, Lifecycle as _, NetworkPolicy, PullProgress, ResourceLimits, SandboxId, SandboxSpec, ServerId,
-    SnapshotId, SnapshotStep, StepObserver,
+    ByteStream, ChannelError, Channels as _, ContainerKind, CreateError, Created, ImageAccess, Isolation,
+    Lifecycle as _, SandboxSpec,
 };
 use emergent_provider_docker::{DockerConfig, DockerProvider, GuestBinary};
+use emergent_types::{
+    CreateStep, DestroyStep, NetworkPolicy, PullProgress, ResourceLimits, SandboxId, ServerId, SnapshotId,
+    SnapshotStep, StepObserver,
+};
 
 /// A name that no runtime has: the provider then takes the standard one.
 const NO_GVISOR: &str = "not-installed";

@@ -5,7 +5,8 @@ use std::process::Command;
 use anyhow::ensure;
 use emergent_guest_proto::RunAs;
 use emergent_live_tests::{Case, Runtime};
-use emergent_provider::{ContainerKind, Lifecycle as _, NamedVolume, NetworkPolicy, SandboxSpec, VolumeSource};
+use emergent_provider::{ContainerKind, Lifecycle as _, NamedVolume, SandboxSpec, VolumeSource};
+use emergent_types::NetworkPolicy;
 
 use crate::sandbox::{Bench, Unobserved, full, refused, spec};
 
@@ -31,7 +32,7 @@ fn server_with(name: &str, source: VolumeSource) -> anyhow::Result<SandboxSpec> 
 }
 
 async fn of_the_engine(runtime: Runtime) -> anyhow::Result<()> {
-    let name = format!("test-{}", emergent_provider::SandboxId::generate());
+    let name = format!("test-{}", emergent_types::SandboxId::generate());
     let _removed = Removed(format!("emergent-shared-{name}"));
     let bench = Bench::new(runtime)?;
     let filler = bench.sandbox(&server_with(&name, VolumeSource::Engine { read_only: false })?).await?;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use emergent_live_tests::{Case, Runtime, Server, ServerOptions, api::WORKSPACES, until};
-use emergent_provider::CreateStep;
+use emergent_types::CreateStep;
 use futures::future::join_all;
 use rustix::process::Signal;
 use serde_json::{Value, json};

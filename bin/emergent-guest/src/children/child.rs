@@ -4,7 +4,7 @@ use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -14,6 +14,7 @@ use emergent_guest_proto::{
     child::{STDERR_KEPT, SpawnChild},
     execution::Program,
 };
+use parking_lot::Mutex;
 use rustix::pipe::PipeFlags;
 use tokio::{
     io::AsyncReadExt as _,
@@ -197,7 +198,7 @@ impl Child {
 
     /// Replaces the note.
     pub fn set_note(&self, note: String) {
-        *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;
+        *self.note.lock() = note;
     }
 
     /// Returns the child's state, for callers.
@@ -208,7 +209,7 @@ impl Child {
             pid: self.pid.unsigned_abs(),
             started_at_ms: self.started_at_ms,
             exit: self.exit(),
-            note: self.note.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            note: self.note.lock().clone(),
             stdout_acknowledged,
             stdout_end,
             stderr_end: self.stderr.end(),

@@ -1,11 +1,9 @@
 //! The last bytes of a stream, addressed by their offsets.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 /// The end of a stream.
 #[derive(Debug)]
@@ -22,7 +20,7 @@ impl Ring {
 
     /// Adds received bytes.
     pub fn push(&self, bytes: &[u8]) {
-        let (kept, end) = &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (kept, end) = &mut *self.state.lock();
         *end += bytes.len() as u64;
         let bytes = &bytes[bytes.len().saturating_sub(self.limit)..];
         let surplus = (kept.len() + bytes.len()).saturating_sub(self.limit);
@@ -32,12 +30,12 @@ impl Ring {
 
     /// Returns the offset of the next byte.
     pub fn end(&self) -> u64 {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).1
+        self.state.lock().1
     }
 
     /// Returns the kept bytes from an offset on, and the offset of their first.
     pub fn from(&self, offset: u64) -> (u64, Bytes) {
-        let (kept, end) = &*self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (kept, end) = &*self.state.lock();
         let first = end - kept.len() as u64;
         let begin = offset.clamp(first, *end);
         let skip = usize::try_from(begin - first).unwrap_or(usize::MAX);

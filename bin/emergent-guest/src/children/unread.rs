@@ -1,8 +1,7 @@
 //! A child's output until it is acknowledged: bounded, so that a child whose output nobody reads is held up.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use bytes::{Buf as _, Bytes, BytesMut};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 /// The most bytes that a reader is given at once.
@@ -102,7 +101,7 @@ impl Unread {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -9,12 +9,7 @@ mod record;
 mod reserve;
 mod writer;
 
-use std::{
-    io,
-    path::Path,
-    sync::{PoisonError, mpsc},
-    thread,
-};
+use std::{io, path::Path, sync::mpsc, thread};
 
 use emergent_guest_proto::{ExecutionId, Outcome};
 use serde::{Deserialize, Serialize};
@@ -135,7 +130,7 @@ impl Journal {
 
     /// Why executions may not be recorded, and what to do about it; for people.
     pub fn problem(&self) -> Option<String> {
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.problem.lock().clone()
     }
 }
 

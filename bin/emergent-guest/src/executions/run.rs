@@ -3,7 +3,7 @@
 use std::{
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -12,6 +12,7 @@ use std::{
 use emergent_guest_proto::{
     Execution, ExecutionId, ExecutionState, GuestError, GuestPath, Outcome, RunAs, Stream, execution::Program,
 };
+use parking_lot::Mutex;
 use tokio::{net::unix::pipe, sync::watch};
 
 use super::logs::{Logs, index, paths};
@@ -124,13 +125,13 @@ impl Run {
     /// Notes that the process runs and where its output goes.
     pub fn running(&self, pid: i32, logs: Arc<Logs>) {
         self.pid.store(pid.unsigned_abs(), Ordering::Relaxed);
-        *self.logs.lock().unwrap_or_else(PoisonError::into_inner) = Some(logs);
+        *self.logs.lock() = Some(logs);
         self.state.send_replace(State::Running);
     }
 
     /// Notes that the process is gone. `exit` is absent when nobody knows how.
     pub fn ended(&self, outcome: Outcome, exit: Option<Exit>, reason: Option<String>) -> Ending {
-        let logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let logs = self.logs.lock().take();
         if let Some(logs) = logs {
             for stream in [Stream::Stdout, Stream::Stderr] {
                 self.written[index(stream)].store(logs.size(stream), Ordering::Relaxed);
@@ -188,7 +189,7 @@ impl Run {
 
     /// The open output files, while it runs.
     pub fn open_logs(&self) -> Option<Arc<Logs>> {
-        self.logs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.logs.lock().clone()
     }
 
     /// Bytes at the beginning of a stream that are no longer kept.

@@ -4,18 +4,14 @@
 
 #![expect(unsafe_code, reason = "the kernel takes entropy by ioctl(2) only")]
 
-use std::{
-    fs::File,
-    io,
-    os::fd::AsRawFd as _,
-    sync::{Mutex, PoisonError},
-};
+use std::{fs::File, io, os::fd::AsRawFd as _};
 
 use base64::Engine as _;
 use emergent_guest_proto::{
     ErrorCode, GuestError,
     machine::{ENTROPY_BYTES, NetworkSettings, Restored},
 };
+use parking_lot::Mutex;
 use rustix::time::{ClockId, Timespec, clock_settime};
 
 use super::{identity, network, settings::MachineSettings};
@@ -49,7 +45,7 @@ impl Machine {
         let seconds =
             i64::try_from(restored.now_ms / 1000).map_err(|_| invalid("now_ms", "the time is out of range"))?;
         let now = Timespec { tv_sec: seconds, tv_nsec: i64::try_from(restored.now_ms % 1000).unwrap_or(0) * 1_000_000 };
-        let before = self.network.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let before = self.network.lock().clone();
         if restored.machine_id.as_deref().is_some_and(|id| !identity::is_machine_id(id)) {
             return Err(invalid("machine_id", "it takes 32 hexadecimal digits"));
         }
@@ -68,7 +64,7 @@ impl Machine {
         })
         .await?;
         if restored.network.is_some() {
-            *self.network.lock().unwrap_or_else(PoisonError::into_inner) = restored.network;
+            *self.network.lock() = restored.network;
         }
         if !restored.copy {
             return Ok(None);

@@ -2,14 +2,9 @@
 
 #![expect(unsafe_code, reason = "waitid(2) is the only call that tells which child ended without reaping it")]
 
-use std::{
-    collections::HashMap,
-    io,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock},
-    thread,
-    time::Duration,
-};
+use std::{collections::HashMap, io, sync::Arc, thread, time::Duration};
 
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use tokio::sync::oneshot;
 
 use super::{
@@ -57,7 +52,7 @@ impl Reaper {
     /// # Errors
     /// [`SpawnError`] names the failed step; no process is left then.
     pub fn spawn(&self, plan: &Plan<'_>) -> Result<(i32, oneshot::Receiver<Exit>), SpawnError> {
-        let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let _gate = self.gate.read();
         let pid = spawn(plan)?;
         let (sender, receiver) = oneshot::channel();
         self.waiting().insert(pid, sender);
@@ -83,9 +78,9 @@ impl Reaper {
             match wait_for_any() {
                 Ok(pid) => self.reap(pid),
                 Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
-                    let waiting = self.waiting();
+                    let mut waiting = self.waiting();
                     if waiting.is_empty() {
-                        let _ = self.born.wait_timeout(waiting, ORPHAN_POLL);
+                        self.born.wait_for(&mut waiting, ORPHAN_POLL);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -98,7 +93,7 @@ impl Reaper {
     }
 
     fn reap(&self, pid: i32) {
-        let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let _gate = self.gate.write();
         let mut waiting = self.waiting();
         let mut status = 0;
         // SAFETY: writes one integer.
@@ -117,7 +112,7 @@ impl Reaper {
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<i32, oneshot::Sender<Exit>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 }
 

@@ -8,7 +8,6 @@ use std::{
     io::{self, Read},
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, TrySendError, sync_channel},
     },
@@ -22,6 +21,7 @@ use emergent_guest_proto::{
 use grep_matcher::Matcher as _;
 use grep_regex::{RegexMatcher, RegexMatcherBuilder};
 use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkMatch};
+use parking_lot::Mutex;
 
 use super::{
     excerpt::excerpt,
@@ -152,7 +152,7 @@ impl Search<'_> {
     fn help(&self, queue: &Mutex<Receiver<Vec<Found>>>) {
         let mut searcher = searcher();
         loop {
-            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let next = queue.lock().recv();
             match next {
                 Ok(batch) => self.batch(&mut searcher, &batch),
                 Err(_) => return,
@@ -194,7 +194,7 @@ impl Search<'_> {
 
     fn add(&self, hits: Vec<Hit>) {
         self.count.fetch_add(hits.len(), Ordering::Relaxed);
-        self.hits.lock().unwrap_or_else(PoisonError::into_inner).extend(hits);
+        self.hits.lock().extend(hits);
     }
 
     /// Whether no more matches are needed: one beyond the limit shows that there are more.
@@ -203,7 +203,7 @@ impl Search<'_> {
     }
 
     fn into_result(self, left_out: u64) -> GrepResult {
-        let mut hits = self.hits.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut hits = self.hits.into_inner();
         hits.sort_unstable();
         let more = hits.len() > self.limit;
         hits.truncate(self.limit);

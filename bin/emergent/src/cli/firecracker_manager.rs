@@ -6,7 +6,7 @@ use clap::Args;
 use emergent_firecracker_manager::{
     DriverChoice, JailChoice, NetworkChoice, config::DEFAULT_TEMPLATE_SNAPSHOTS, step::step_names,
 };
-use emergent_provider::{Fault, UnknownStep};
+use emergent_types::{Fault, UnknownStep};
 
 /// The options of a manager of microVMs. A flag overrides the environment.
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! Why a command did not do what it was asked.
 
-use emergent_provider::error_chain;
+use emergent_types::error_chain;
 use std::path::PathBuf;
 
 use emergent_api::http::problem::{Problem, ProblemKind};

@@ -9,7 +9,7 @@ mod server;
 
 use std::path::Path;
 
-use emergent_provider::ServerId;
+use emergent_types::ServerId;
 
 use self::{
     check::{Check, Verdict},

@@ -7,9 +7,10 @@ use emergent_core::{ArgumentLevel, AuditConfig, CoreConfig, DeploymentMode};
 use emergent_firecracker_manager::{Host, ManagerConfig};
 use emergent_guest_proto::WorkspaceDefaults;
 use emergent_mcp_hosting::{HostStep, InstallVariable, SecretKey};
-use emergent_provider::{Fault as FaultPoint, ImageRef, Isolation, ProviderKind, ResourceLimits};
+use emergent_provider::{ImageRef, Isolation, ProviderKind};
 use emergent_provider_docker::IpNet;
 use emergent_store::{DatabaseUrl, IdleAction, IdlePolicy};
+use emergent_types::{Fault as FaultPoint, ResourceLimits};
 use secrecy::SecretString;
 
 use super::{

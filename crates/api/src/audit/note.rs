@@ -1,10 +1,11 @@
 //! The note that extractors and handlers fill with the facts of a call for the audit.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use emergent_core::{ArgumentLevel, AuditOutcome, Origin, ProjectId, SessionCall};
 use emergent_guest_proto::{ExecutionId, tools::BashResult};
 use emergent_store::Token;
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::Arguments;
@@ -81,7 +82,7 @@ impl CallFacts {
         let Some(known) = &self.0 else { return };
         let mut arguments = Arguments::new(known.level);
         note(&mut arguments);
-        known.arguments.lock().unwrap_or_else(PoisonError::into_inner).extend(arguments.into_kept());
+        known.arguments.lock().extend(arguments.into_kept());
     }
 
     pub(super) fn project(&self) -> Option<ProjectId> {
@@ -93,8 +94,7 @@ impl CallFacts {
     }
 
     pub(super) fn take_arguments(&self) -> Map<String, Value> {
-        let take =
-            |known: &Arc<Facts>| std::mem::take(&mut *known.arguments.lock().unwrap_or_else(PoisonError::into_inner));
+        let take = |known: &Arc<Facts>| std::mem::take(&mut *known.arguments.lock());
         self.0.as_ref().map(take).unwrap_or_default()
     }
 }

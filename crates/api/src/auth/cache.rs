@@ -7,15 +7,16 @@
 //!
 //! While the store does not answer, only tokens that it has confirmed in the last minute are valid.
 
-use emergent_provider::error_chain;
+use emergent_types::error_chain;
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
 use chrono::Utc;
 use emergent_store::{Store, StoreError, Token, TokenId};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::broadcast,
     time::{sleep, timeout},
@@ -264,10 +265,9 @@ impl Inner {
         }
     }
 
-    /// Locks the table. Nothing is awaited and nothing can panic under this lock, so that a poisoned lock is still
-    /// sound.
+    /// Locks the table. Nothing is awaited under this lock.
     fn lock(&self) -> MutexGuard<'_, Found> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+        self.found.lock()
     }
 }
 

@@ -6,7 +6,7 @@ use axum::{
     http::{Method, request::Parts},
 };
 use emergent_core::{CallError, ProjectId};
-use emergent_provider::WorkspaceId;
+use emergent_types::WorkspaceId;
 
 use crate::{
     http::{extract::path_parameter, problem::Refusal},

@@ -9,7 +9,7 @@ use axum::{
     http::{Method, request::Parts},
 };
 use emergent_core::{ProjectId, SessionCall, SessionId};
-use emergent_provider::WorkspaceId;
+use emergent_types::WorkspaceId;
 use utoipa::openapi::{
     KnownFormat, ObjectBuilder, OpenApi, RefOr, SchemaFormat,
     path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem},

@@ -1,6 +1,6 @@
 //! Passes one request on to another server, and its answer back: both streamed and unchanged.
 
-use emergent_provider::error_chain;
+use emergent_types::error_chain;
 use std::{io, sync::OnceLock, time::Duration};
 
 use axum::{

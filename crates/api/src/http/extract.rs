@@ -10,7 +10,7 @@ use axum::{
 use emergent_budget::{Limits, Pace, ReadError};
 use emergent_guest_client::form::{self, FormError};
 use emergent_guest_proto::{ExecutionId, words};
-use emergent_provider::{SnapshotId, WorkspaceId, error_chain};
+use emergent_types::{SnapshotId, WorkspaceId, error_chain};
 use futures::{StreamExt as _, stream::BoxStream};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;

@@ -2,11 +2,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use emergent_core::ProjectId;
+use parking_lot::Mutex;
 
 use crate::http::problem::{ProblemKind, Refusal};
 
@@ -56,7 +56,7 @@ impl Rates {
 
     fn admit_at(&self, now: Instant, limit: RateLimit, project: ProjectId) -> Result<(), Duration> {
         let one = Duration::from_secs(1) / limit.per_second;
-        let mut all = self.used_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.used_until.lock();
         let used_until = all.entry(project).or_insert(now);
         let next = (*used_until).max(now) + one;
         let ahead = next.saturating_duration_since(now);

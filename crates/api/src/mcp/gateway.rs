@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -28,6 +28,7 @@ use emergent_mcp::{
 use emergent_mcp_hosting::HostingError;
 use emergent_store::{McpAllowList, ProjectId, TokenId};
 use http_body_util::BodyExt as _;
+use parking_lot::{Mutex, MutexGuard};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::{
@@ -439,7 +440,7 @@ fn boxed(body: Body) -> UpstreamBody {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 #[cfg(test)]

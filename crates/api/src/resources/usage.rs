@@ -4,7 +4,7 @@ use axum::{Json, extract::State};
 use chrono::{DateTime, TimeDelta, Utc};
 use emergent_core::{UsageHistory, UsageSample};
 use emergent_guest_proto::Usage;
-use emergent_provider::ResourceLimits;
+use emergent_types::ResourceLimits;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};

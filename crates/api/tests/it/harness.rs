@@ -15,8 +15,9 @@ use emergent_api::{
 use emergent_budget::Budget;
 use emergent_core::{CoreConfig, Readiness, SnapshotId, WorkspaceId, Workspaces};
 use emergent_mcp_hosting::{Hosting, HostingConfig};
-use emergent_provider::{ContainerKind, NetworkPolicy, ProviderKind, ResourceLimits};
+use emergent_provider::{ContainerKind, ProviderKind};
 use emergent_store::{Admission, DatabaseUrl, NewSnapshotRow, NewToken, NewWorkspaceRow, Scope, Store};
+use emergent_types::{NetworkPolicy, ResourceLimits};
 use http_body_util::BodyExt as _;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::Value;

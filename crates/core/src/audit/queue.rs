@@ -3,12 +3,10 @@
 //! A row that finds the queue full takes the place of one of the project that has the most rows in it. So whoever
 //! floods the queue loses rows of its own, and nobody else's.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::{HashMap, VecDeque};
 
 use emergent_store::{AuditRow, ProjectId};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 /// How many rows wait to be written, at most. They take a few megabytes.
@@ -69,7 +67,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 }
 

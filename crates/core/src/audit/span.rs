@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use chrono::{SubsecRound as _, Utc};
-use emergent_provider::WorkspaceId;
 use emergent_store::{Actor, AuditId, AuditKind, AuditOutcome, AuditRow, ProjectId};
+use emergent_types::WorkspaceId;
 use serde_json::{Map, Value};
 
 use super::{Audit, AuditEnd, Origin};

@@ -7,7 +7,7 @@
 //!                                                └───┘ while the store fails; the queue fills up meanwhile
 //! ```
 
-use emergent_provider::error_chain;
+use emergent_types::error_chain;
 use std::{
     sync::{
         Arc,

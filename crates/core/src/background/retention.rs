@@ -1,7 +1,7 @@
 //! Deletes what is older than it has to be kept, or more than is kept: in small pieces, so that nothing waits for it
 //! for long.
 
-use emergent_provider::error_chain;
+use emergent_types::error_chain;
 use std::{future::Future, time::Duration};
 
 use chrono::{DateTime, Utc};

@@ -1,14 +1,12 @@
 //! Whether a workspace is used: how many calls are under way, and since when there is none.
 
 use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
 use emergent_store::IdlePolicy;
+use parking_lot::Mutex;
 
 /// The use of one workspace: the calls under way, the time of its last use, and its idle policy.
 pub(crate) struct Activity {
@@ -31,11 +29,11 @@ impl Activity {
 
     /// Returns the idle policy that was set last.
     pub(crate) fn policy(&self) -> IdlePolicy {
-        self.quiet.lock().unwrap_or_else(PoisonError::into_inner).policy
+        self.quiet.lock().policy
     }
 
     pub(crate) fn set_policy(&self, policy: IdlePolicy) {
-        self.quiet.lock().unwrap_or_else(PoisonError::into_inner).policy = policy;
+        self.quiet.lock().policy = policy;
     }
 
     /// Returns how long the workspace has been without calls; zero while calls are under way.
@@ -43,7 +41,7 @@ impl Activity {
         if self.is_called() {
             return Duration::ZERO;
         }
-        self.quiet.lock().unwrap_or_else(PoisonError::into_inner).since.elapsed()
+        self.quiet.lock().since.elapsed()
     }
 
     /// Returns whether the workspace has been without calls for as long as its idle policy says.
@@ -57,12 +55,12 @@ impl Activity {
 
     /// Sets the time of the last use to now.
     pub(crate) fn note(&self) {
-        self.quiet.lock().unwrap_or_else(PoisonError::into_inner).since = Instant::now();
+        self.quiet.lock().since = Instant::now();
     }
 
     /// Sets the time of the last use to `ago` before now.
     pub(crate) fn note_ago(&self, ago: Duration) {
-        let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut quiet = self.quiet.lock();
         quiet.since = Instant::now().checked_sub(ago).unwrap_or(quiet.since);
     }
 

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use emergent_guest_client::{Guest, GuestCallError};
-use emergent_provider::WorkspaceId;
 use emergent_store::{ProjectId, StateKind};
+use emergent_types::WorkspaceId;
 use futures::{Stream, StreamExt as _};
 use tokio::time::timeout;
 

@@ -14,12 +14,14 @@ mod judge;
 mod provider;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{HOLDER_ALIVE, Holder, HolderRecord, OperationError, Provider, ServerId};
+use emergent_provider::{HOLDER_ALIVE, Holder, HolderRecord, OperationError, Provider};
+use emergent_types::ServerId;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::sleep;
 
 use self::judge::{Judgement, judge};
@@ -267,6 +269,6 @@ impl HeldProvider {
     }
 
     fn standing(&self) -> MutexGuard<'_, HolderState> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.standing.lock()
     }
 }

@@ -9,14 +9,16 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
 
-use emergent_provider::{OperationError, ServerId, WorkspaceId, error_chain};
+use emergent_provider::OperationError;
 use emergent_store::{Engines, Renewal, ServerRow, StoreError, TakenOver, WorkspaceRow};
+use emergent_types::{ServerId, WorkspaceId, error_chain};
+use parking_lot::Mutex;
 use tokio::time::{interval, timeout};
 
 use crate::{orchestrator::Orchestrator, placement::providers::Registered, workspace::registry::Entry};
@@ -95,12 +97,12 @@ impl Lease {
     }
 
     fn is_fresh(&self) -> bool {
-        self.renewed.lock().unwrap_or_else(PoisonError::into_inner).is_recent()
+        self.renewed.lock().is_recent()
     }
 
     /// Returns whether a renewal has failed since `then`.
     fn failed_since(&self, then: Instant) -> bool {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at > then)
+        self.failed.lock().is_some_and(|at| at > then)
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -112,7 +114,7 @@ impl Lease {
     }
 
     fn engines(&self) -> Engines {
-        self.engines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.engines.lock().clone()
     }
 }
 
@@ -169,7 +171,7 @@ impl Orchestrator {
     async fn renew(&self) -> Result<(), StoreError> {
         let asked = Instant::now();
         let _one = self.lease.renewing.lock().await;
-        if self.lease.renewed.lock().unwrap_or_else(PoisonError::into_inner).monotonic > asked {
+        if self.lease.renewed.lock().monotonic > asked {
             return Ok(());
         }
         if self.lease.failed_since(asked) {
@@ -177,7 +179,7 @@ impl Orchestrator {
         }
         let renewed = self.renew_now().await;
         if renewed.is_err() {
-            *self.lease.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            *self.lease.failed.lock() = Some(Instant::now());
         }
         renewed
     }
@@ -197,7 +199,7 @@ impl Orchestrator {
             }
         };
         self.lease.set_draining(server.draining);
-        *self.lease.renewed.lock().unwrap_or_else(PoisonError::into_inner) = before;
+        *self.lease.renewed.lock() = before;
         Ok(())
     }
 
@@ -256,7 +258,7 @@ impl Orchestrator {
             }
         }
         // Of an engine that is away for a moment, what is known stays known.
-        self.lease.engines.lock().unwrap_or_else(PoisonError::into_inner).extend(reachable.clone());
+        self.lease.engines.lock().extend(reachable.clone());
         reachable
     }
 
@@ -306,11 +308,10 @@ impl Orchestrator {
 #[cfg(test)]
 pub(crate) mod tests {
     use emergent_guest_client::{Guest, Open};
-    use emergent_provider::{
-        ByteStream, ChannelError, ContainerKind, ImageRef, NetworkPolicy, ProviderKind, ResourceLimits,
-    };
+    use emergent_provider::{ByteStream, ChannelError, ContainerKind, ImageRef, ProviderKind};
     use emergent_store::WorkspaceState;
     use emergent_test_interleavings::{Who, of};
+    use emergent_types::{NetworkPolicy, ResourceLimits};
 
     use super::*;
     use crate::workspace::{admissions::Admissions, registry::Registry};

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use emergent_provider::{ServerId, WorkspaceId};
 use emergent_store::{ProjectId, ServerRow, StateKind, StoreError};
+use emergent_types::{ServerId, WorkspaceId};
 
 use crate::orchestrator::Orchestrator;
 

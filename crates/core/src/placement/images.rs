@@ -6,10 +6,9 @@
 //! with its own.
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{
-    ImageAccess, ImageRef, OperationError, Provider, RegistryCredentials, SandboxSpec, UsedImage, error_chain,
-};
+use emergent_provider::{ImageAccess, ImageRef, OperationError, Provider, RegistryCredentials, SandboxSpec, UsedImage};
 use emergent_store::{ProjectId, PulledImage, Store, StoreError};
+use emergent_types::error_chain;
 
 use crate::{CoreConfig, StartError, orchestrator::Orchestrator, workspace::validate::AllowedImages};
 

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -11,6 +11,7 @@ use std::{
 use emergent_provider::{ContainerKind, Health, Provider, ProviderKind};
 use emergent_store::PassedOver;
 use futures::{StreamExt as _, stream};
+use parking_lot::Mutex;
 use tokio::{sync::Notify, time::timeout};
 
 use crate::placement::selection::{DeploymentMode, Requirements, Unavailable, candidates};
@@ -95,7 +96,7 @@ impl Choice {
 
 impl Registered {
     pub(crate) fn health(&self) -> Health {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.health.lock().clone()
     }
 
     /// Asks the provider for its health.
@@ -127,12 +128,12 @@ impl Registered {
     pub(crate) fn quarantine(&self, reason: String) {
         tracing::warn!(provider = %self.provider.kind(), reason, "provider failed; others go before it for 30 s");
         let quarantine = Quarantine { until: Instant::now() + QUARANTINE, reason };
-        *self.quarantine.lock().unwrap_or_else(PoisonError::into_inner) = Some(quarantine);
+        *self.quarantine.lock() = Some(quarantine);
     }
 
     /// Returns the reason of the quarantine while it lasts.
     pub(crate) fn quarantined(&self) -> Option<String> {
-        let quarantine = self.quarantine.lock().unwrap_or_else(PoisonError::into_inner);
+        let quarantine = self.quarantine.lock();
         let Quarantine { until, reason } = quarantine.as_ref()?;
         let left = until.checked_duration_since(Instant::now())?;
         Some(format!("left out for another {} s, since it failed: {reason}", left.as_secs() + 1))
@@ -140,8 +141,7 @@ impl Registered {
 
     fn set(&self, health: Health) {
         let kind = self.provider.kind();
-        let before =
-            std::mem::replace(&mut *self.health.lock().unwrap_or_else(PoisonError::into_inner), health.clone());
+        let before = std::mem::replace(&mut *self.health.lock(), health.clone());
         match (before.healthy, health.healthy) {
             (false, true) => tracing::info!(provider = %kind, detail = health.message, "provider is healthy"),
             (_, false) if before.message != health.message => {

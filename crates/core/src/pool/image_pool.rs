@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use emergent_provider::{ContainerKind, ImageRef, ResourceLimits, WorkspaceId};
+use emergent_provider::{ContainerKind, ImageRef};
+use emergent_types::{ResourceLimits, WorkspaceId};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::{NETWORK, Need, PoolStatus, PooledSandbox};
@@ -191,7 +192,7 @@ impl ImagePool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Stock> {
-        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stock.lock()
     }
 }
 
@@ -211,9 +212,10 @@ mod tests {
 
     use async_trait::async_trait;
     use emergent_guest_client::{Guest, Open};
-    use emergent_provider::{ByteStream, ChannelError, Isolation, NetworkPolicy, ProviderKind};
+    use emergent_provider::{ByteStream, ChannelError, Isolation, ProviderKind};
     use emergent_store::MadeSandbox;
     use emergent_test_interleavings::{Who, of};
+    use emergent_types::NetworkPolicy;
 
     use super::*;
     use crate::{cluster::lease, workspace::registry::Registry};

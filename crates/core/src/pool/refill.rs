@@ -3,8 +3,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use emergent_provider::{ContainerKind, ImageAccess, ProviderKind, SandboxSpec, WorkspaceId, error_chain};
+use emergent_provider::{ContainerKind, ImageAccess, ProviderKind, SandboxSpec};
 use emergent_store::MadeSandbox;
+use emergent_types::{WorkspaceId, error_chain};
 use futures::{StreamExt as _, stream};
 use tokio::time::sleep;
 

@@ -24,8 +24,9 @@ use std::{
     time::Duration,
 };
 
-use emergent_provider::{ExitReason, HostRoom, OperationError, ProviderKind, WorkspaceId, error_chain};
+use emergent_provider::{ExitReason, HostRoom, OperationError, ProviderKind};
 use emergent_store::{ErrorReason, MCP_SERVERS_ON, McpServerState, WorkspaceRow, WorkspaceState};
+use emergent_types::{WorkspaceId, error_chain};
 use tokio::{
     sync::Semaphore,
     task::JoinSet,

@@ -11,14 +11,12 @@
 use std::{collections::HashSet, sync::Arc};
 
 use chrono::Utc;
-use emergent_provider::{
-    ContainerKind, EngineState, Observed, ObservedSnapshot, OperationError, Origin, ProviderKind, SnapshotId,
-    WorkspaceId, error_chain,
-};
+use emergent_provider::{ContainerKind, EngineState, Observed, ObservedSnapshot, OperationError, Origin, ProviderKind};
 use emergent_store::{
     DestroyReason, LeftoverKind, LeftoverRow, NewSnapshotRow, ProjectId, SnapshotRow, SnapshotState, WorkspaceRow,
     WorkspaceState,
 };
+use emergent_types::{SnapshotId, WorkspaceId, error_chain};
 use uuid::Uuid;
 
 use crate::{

@@ -6,8 +6,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use emergent_provider::ServerId;
 use emergent_store::ServerRow;
+use emergent_types::ServerId;
 
 /// The server that made a sandbox, according to the sandbox's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

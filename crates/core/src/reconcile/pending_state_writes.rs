@@ -2,13 +2,11 @@
 //! still true: otherwise a row could stay false for good, since rows are compared with the engine by what this process
 //! knows of them.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::HashMap;
 
-use emergent_provider::{WorkspaceId, error_chain};
 use emergent_store::WorkspaceState;
+use emergent_types::{WorkspaceId, error_chain};
+use parking_lot::Mutex;
 
 use crate::{orchestrator::Orchestrator, reconcile::Wait, workspace::state::WorkspaceStatus};
 
@@ -20,16 +18,16 @@ pub(crate) struct Unrecorded(Mutex<HashMap<WorkspaceId, WorkspaceState>>);
 
 impl Unrecorded {
     pub(crate) fn note(&self, workspace: WorkspaceId, state: &WorkspaceState) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(workspace, state.clone());
+        self.0.lock().insert(workspace, state.clone());
     }
 
     /// A newer state was recorded.
     pub(crate) fn forget(&self, workspace: WorkspaceId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&workspace);
+        self.0.lock().remove(&workspace);
     }
 
     fn all(&self) -> Vec<(WorkspaceId, WorkspaceState)> {
-        let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let states = self.0.lock();
         states.iter().map(|(id, state)| (*id, state.clone())).collect()
     }
 }

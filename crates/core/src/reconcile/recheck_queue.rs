@@ -1,12 +1,10 @@
 //! Workspaces that a call has found not running although their rows say so. They are looked at again at once: the
 //! engine's own word for it may come late, or may have been given while nobody listened.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashSet, sync::Arc};
 
-use emergent_provider::WorkspaceId;
+use emergent_types::WorkspaceId;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::{orchestrator::Orchestrator, reconcile::Wait};
@@ -23,14 +21,14 @@ pub(crate) struct Doubts {
 impl Doubts {
     /// A call has found a workspace not running.
     pub(crate) fn raise(&self, workspace: WorkspaceId) {
-        self.of.lock().unwrap_or_else(PoisonError::into_inner).insert(workspace);
+        self.of.lock().insert(workspace);
         // Is kept for one who is not waiting just now.
         self.raised.notify_one();
     }
 
     async fn next(&self) -> HashSet<WorkspaceId> {
         self.raised.notified().await;
-        std::mem::take(&mut *self.of.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.of.lock())
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use emergent_provider::{EngineEvent, EngineEventKind, EngineState, error_chain};
+use emergent_provider::{EngineEvent, EngineEventKind, EngineState};
+use emergent_types::error_chain;
 use futures::{StreamExt as _, stream::BoxStream};
 use tokio::{
     sync::Notify,

@@ -83,7 +83,7 @@ fn renewal(open: &SessionRow, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
 mod tests {
     use std::time::Duration;
 
-    use emergent_provider::WorkspaceId;
+    use emergent_types::WorkspaceId;
     use proptest::prelude::*;
 
     use super::*;

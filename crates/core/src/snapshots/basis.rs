@@ -95,7 +95,8 @@ pub(super) fn fill_in(request: NewWorkspace, from: &NewSnapshotRow) -> Result<Ne
 mod tests {
     use std::collections::BTreeMap;
 
-    use emergent_provider::{ContainerKind, NetworkPolicy, ResourceLimits, ServerId, SnapshotId, WorkspaceId};
+    use emergent_provider::ContainerKind;
+    use emergent_types::{NetworkPolicy, ResourceLimits, ServerId, SnapshotId, WorkspaceId};
 
     use super::*;
 

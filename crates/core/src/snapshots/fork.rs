@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use emergent_provider::{WorkspaceId, error_chain};
 use emergent_store::{
     ErrorReason, ForkAdmission, NewSnapshotRow, NewWorkspaceRow, ProjectId, SnapshotRow, WorkspaceRow,
 };
+use emergent_types::{WorkspaceId, error_chain};
 use futures::{StreamExt as _, stream};
 use serde_json::json;
 use tokio::sync::OwnedRwLockWriteGuard;

@@ -3,8 +3,9 @@
 use std::{collections::HashSet, sync::Arc};
 
 use chrono::Utc;
-use emergent_provider::{ObservedSnapshot, OperationError, ProviderKind, SnapshotId, error_chain};
+use emergent_provider::{ObservedSnapshot, OperationError, ProviderKind};
 use emergent_store::{SnapshotRow, SnapshotState, SnapshotStateKind, StoreError};
+use emergent_types::{SnapshotId, error_chain};
 
 use super::reconcile_action::{SnapshotReconcileAction, verdict};
 use crate::{

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{
-    ContainerKind, ImageRef, NetworkPolicy, ProviderKind, ResourceLimits, SnapshotId, Taken, WorkspaceId,
-};
+use emergent_provider::{ContainerKind, ImageRef, ProviderKind, Taken};
 use emergent_store::{ProjectId, SnapshotRow, SnapshotState};
+use emergent_types::{NetworkPolicy, ResourceLimits, SnapshotId, WorkspaceId};
 
 use crate::NewWorkspace;
 

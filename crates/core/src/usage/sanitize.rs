@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use emergent_guest_proto::Usage;
-use emergent_provider::ResourceLimits;
+use emergent_types::ResourceLimits;
 
 /// The factor by which a measurement may exceed the limit, for inexact clocks and bursts.
 const TOLERANCE: f64 = 1.1;

@@ -1,12 +1,10 @@
 //! Workspaces that are being admitted: their rows may be committed at any moment, and the registry does not know them
 //! yet. Code that compares rows, registry and engine leaves these workspaces alone.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashSet, sync::Arc};
 
-use emergent_provider::WorkspaceId;
+use emergent_types::WorkspaceId;
+use parking_lot::Mutex;
 
 /// The workspaces that are being admitted.
 #[derive(Clone, Default)]
@@ -24,14 +22,14 @@ pub(crate) struct AdmissionGuard {
 impl Admissions {
     /// Notes that a workspace is being admitted. Every id is admitted only once.
     pub(crate) fn begin(&self, id: WorkspaceId) -> AdmissionGuard {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        self.0.lock().insert(id);
         AdmissionGuard { id, all: self.clone() }
     }
 
     /// Returns whether a workspace is being admitted. Ask this before the registry: a workspace leaves this list only
     /// after it has come into the registry.
     pub(crate) fn has(&self, id: WorkspaceId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+        self.0.lock().contains(&id)
     }
 }
 
@@ -39,6 +37,6 @@ impl Admissions {
 
 impl Drop for AdmissionGuard {
     fn drop(&mut self) {
-        self.all.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.all.0.lock().remove(&self.id);
     }
 }

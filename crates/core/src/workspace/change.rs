@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use emergent_provider::{ProviderKind, WorkspaceId};
+use emergent_provider::ProviderKind;
 use emergent_store::{Changed, IdleAction, IdlePolicy, ProjectId, WorkspaceChange, WorkspaceRow};
+use emergent_types::WorkspaceId;
 
 use crate::{
     ChangeError, IdleRequest,

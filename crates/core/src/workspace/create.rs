@@ -8,14 +8,12 @@ use std::{
 
 use emergent_guest_client::{Guest, GuestCallError};
 use emergent_guest_proto::{HandOver, Hello};
-use emergent_provider::{
-    CreateError, CreateStep, Created, EngineState, ImageAccess, OperationError, ProviderKind, SandboxSpec, ServerId,
-    StepObserver as _, WorkspaceId, error_chain,
-};
+use emergent_provider::{CreateError, Created, EngineState, ImageAccess, OperationError, ProviderKind, SandboxSpec};
 use emergent_store::{
     Admission, DestroyReason, ErrorReason, IdempotencyClaim, IdleAction, MadeSandbox, NewWorkspaceRow, PassedOver,
     ProjectId, StoreError, WorkspaceRow, WorkspaceState,
 };
+use emergent_types::{CreateStep, ServerId, StepObserver as _, WorkspaceId, error_chain};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tracing::Instrument as _;

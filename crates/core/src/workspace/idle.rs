@@ -4,7 +4,7 @@
 //! guest is asked for such processes only when a workspace has been without calls for as long as its policy says, and
 //! what it answers can only put the rest off: a lying guest keeps its own workspace running and no other.
 
-use emergent_provider::error_chain;
+use emergent_types::error_chain;
 use std::{sync::Arc, time::Duration};
 
 use chrono::Utc;

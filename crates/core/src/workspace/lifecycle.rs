@@ -6,8 +6,9 @@ use std::sync::Arc;
 use chrono::Utc;
 use emergent_guest_client::Guest;
 use emergent_guest_proto::{Hello, LAST_END_SINCE, LastEnd};
-use emergent_provider::{DestroyStep, OperationError, StepObserver as _, StopStep, WorkspaceId, error_chain};
+use emergent_provider::OperationError;
 use emergent_store::{DestroyReason, ErrorReason, ProjectId, SessionEnd, StartClaim, StoreError, WorkspaceState};
+use emergent_types::{DestroyStep, StepObserver as _, StopStep, WorkspaceId, error_chain};
 use tracing::Instrument as _;
 
 use crate::{

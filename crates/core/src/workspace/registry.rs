@@ -10,7 +10,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicI64, Ordering},
     },
     time::{Duration, Instant},
@@ -18,8 +18,10 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use emergent_guest_client::Guest;
-use emergent_provider::{ProviderKind, PullProgress, ResourceLimits, WorkspaceId};
+use emergent_provider::ProviderKind;
 use emergent_store::{ErrorReason, ProjectId, WorkspaceRow, WorkspaceState};
+use emergent_types::{PullProgress, ResourceLimits, WorkspaceId};
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -176,12 +178,12 @@ impl Entry {
 
     /// Returns the provider that has the workspace.
     pub(crate) fn provider(&self) -> ProviderKind {
-        *self.provider.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.provider.lock()
     }
 
     /// Sets the provider that makes the workspace.
     pub(crate) fn set_provider(&self, provider: ProviderKind) {
-        *self.provider.lock().unwrap_or_else(PoisonError::into_inner) = provider;
+        *self.provider.lock() = provider;
     }
 
     /// Returns the guest, if the workspace takes calls.
@@ -333,11 +335,11 @@ impl Entry {
     }
 
     pub(crate) fn note_out_of_memory(&self) {
-        *self.out_of_memory_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.out_of_memory_at.lock() = Some(Instant::now());
     }
 
     pub(crate) fn was_out_of_memory(&self) -> bool {
-        let at = *self.out_of_memory_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = *self.out_of_memory_at.lock();
         at.is_some_and(|at| at.elapsed() < OOM_MEMORY)
     }
 }
@@ -355,18 +357,18 @@ impl Drop for CallGuard {
 
 impl Registry {
     pub(crate) fn get(&self, id: WorkspaceId) -> Option<Arc<Entry>> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.entries.read().get(&id).cloned()
     }
 
     pub(crate) fn insert(&self, entry: Arc<Entry>) {
-        self.entries.write().unwrap_or_else(PoisonError::into_inner).insert(entry.id, entry);
+        self.entries.write().insert(entry.id, entry);
     }
 
     pub(crate) fn remove(&self, id: WorkspaceId) {
-        self.entries.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.entries.write().remove(&id);
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.entries.read().values().cloned().collect()
     }
 }

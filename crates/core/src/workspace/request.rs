@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
-use emergent_provider::{ContainerKind, ImageRef, NetworkPolicy, ProviderKind, SnapshotId};
+use emergent_provider::{ContainerKind, ImageRef, ProviderKind};
 use emergent_store::IdleAction;
+use emergent_types::{NetworkPolicy, SnapshotId};
 
 use crate::Requirements;
 

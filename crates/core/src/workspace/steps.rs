@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use emergent_provider::{
+use emergent_types::{
     CreateStep, DestroyStep, Fault, PullProgress, SnapshotId, SnapshotStep, StepObserver, StopStep, WorkspaceId,
 };
 

@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use emergent_provider::{ContainerKind, ImageRef, ResourceLimits, WorkspaceId};
+use emergent_provider::{ContainerKind, ImageRef};
 use emergent_store::{IdlePolicy, is_label_key};
+use emergent_types::{ResourceLimits, WorkspaceId};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::{ChangeError, CoreConfig, IdleRequest, LimitsRequest, NewWorkspace, NewWorkspaceError, StartError, Ttl};

@@ -6,7 +6,8 @@
 use std::{env, os::unix::process::ExitStatusExt as _, path::Path, process::Command, time::Duration};
 
 use emergent_core::{CoreConfig, ErrorReason, NewSnapshot, NewWorkspace, SnapshotStateKind, StateKind, WorkspaceState};
-use emergent_provider::{CreateStep, DestroyStep, EngineState, ExitReason, Fault, SnapshotStep, StopStep};
+use emergent_provider::{EngineState, ExitReason};
+use emergent_types::{CreateStep, DestroyStep, Fault, SnapshotStep, StopStep};
 
 use crate::support::{Fixture, config, store_and_engine};
 

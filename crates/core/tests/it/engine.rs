@@ -11,11 +11,14 @@ use std::{
 use async_trait::async_trait;
 use chrono::Utc;
 use emergent_provider::{
-    ByteStream, Capabilities, ChannelError, Channels, ContainerKind, CreateError, CreateStep, Created, DestroyStep,
-    EngineEvent, EngineEventKind, EngineState, ExitReason, Health, HolderRecord, Holders, HostRoom, ImageRef,
-    Inventory, Isolation, Lifecycle, NetworkPolicy, Observed, ObservedSnapshot, OperationError, Origin, Provider,
-    ProviderKind, ResourceLimits, SandboxSpec, ServerId, SnapshotId, SnapshotSpec, SnapshotStep, Snapshots,
-    StepObserver, TakeError, Taken, WorkspaceId,
+    ByteStream, Capabilities, ChannelError, Channels, ContainerKind, CreateError, Created, EngineEvent,
+    EngineEventKind, EngineState, ExitReason, Health, HolderRecord, Holders, HostRoom, ImageRef, Inventory, Isolation,
+    Lifecycle, Observed, ObservedSnapshot, OperationError, Origin, Provider, ProviderKind, SandboxSpec, SnapshotSpec,
+    Snapshots, TakeError, Taken,
+};
+use emergent_types::{
+    CreateStep, DestroyStep, NetworkPolicy, ResourceLimits, ServerId, SnapshotId, SnapshotStep, StepObserver,
+    WorkspaceId,
 };
 use futures::stream::{BoxStream, StreamExt as _};
 use tokio::sync::{broadcast, watch};

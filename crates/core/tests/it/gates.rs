@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use emergent_provider::WorkspaceId;
+use emergent_types::WorkspaceId;
 use tokio::sync::watch;
 
 /// The gates; clones are the same ones.

@@ -6,7 +6,8 @@ use emergent_guest_proto::{
     Execution, ExecutionId, ExecutionState, GENERATION, Hello, LastEnd, Outcome, Stream as OutputStream, Usage,
     execution::ExecutionList, frame::Frame, routes, tools::BashResult,
 };
-use emergent_provider::{ByteStream, WorkspaceId};
+use emergent_provider::ByteStream;
+use emergent_types::WorkspaceId;
 use futures::{StreamExt as _, stream};
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{

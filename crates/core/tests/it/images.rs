@@ -1,11 +1,9 @@
 //! Which images a project may use.
 
 use emergent_core::{CoreConfig, ImageError, RegistryLogin};
-use emergent_provider::{
-    ContainerKind, ImageAccess, ImageRef, NetworkPolicy, RegistryCredentials, ResourceLimits, SandboxSpec, UsedImage,
-    WorkspaceId,
-};
+use emergent_provider::{ContainerKind, ImageAccess, ImageRef, RegistryCredentials, SandboxSpec, UsedImage};
 use emergent_store::ProjectId;
+use emergent_types::{NetworkPolicy, ResourceLimits, WorkspaceId};
 
 use crate::support::{Fixture, config};
 

@@ -1,7 +1,8 @@
 //! The warm pool: filled, handed over, refilled, renewed and emptied.
 
 use emergent_core::{CoreConfig, LimitsRequest, NewWorkspace, PoolStatus, StateKind, WorkspaceId};
-use emergent_provider::{EngineState, ExitReason, NetworkPolicy};
+use emergent_provider::{EngineState, ExitReason};
+use emergent_types::NetworkPolicy;
 
 use crate::support::{Fixture, config, eventually};
 

@@ -11,8 +11,9 @@ use emergent_core::{
     AuditFilter, AuditRow, CoreConfig, ListFilter, NewWorkspace, PageRequest, ProjectId, Readiness, StateKind,
     Workspace, WorkspaceId, Workspaces,
 };
-use emergent_provider::{Provider, ResourceLimits};
+use emergent_provider::Provider;
 use emergent_store::{DatabaseUrl, Store};
+use emergent_types::ResourceLimits;
 use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};

@@ -1,6 +1,6 @@
 //! Problems: what every answer that is not a success says (RFC 9457), and the one place where failures become HTTP.
 
-use emergent_provider::error_chain;
+use emergent_types::error_chain;
 use std::any::Any;
 
 use axum::{

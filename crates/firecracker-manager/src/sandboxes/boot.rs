@@ -126,13 +126,13 @@ impl Inner {
             if tries == THAW_TRIES || matches!(error, VmmError::Gone(_)) {
                 return Err(SandboxError::vmm("thaw the machine")(error));
             }
-            tracing::warn!(sandbox = %entry.id, reason = emergent_provider::error_chain(&error), "a machine does not go on yet");
+            tracing::warn!(sandbox = %entry.id, reason = emergent_types::error_chain(&error), "a machine does not go on yet");
             tries += 1;
             tokio::time::sleep(THAW_PAUSE).await;
         }
         let woken = tokio::time::timeout(WAKE_DEADLINE, self.wake(entry, None, false)).await;
         if let Err(error) = woken.unwrap_or_else(|_| Err(SandboxError::Ended("it did not answer in time".to_owned()))) {
-            tracing::warn!(sandbox = %entry.id, reason = emergent_provider::error_chain(&error), "a machine goes on with a clock that is behind");
+            tracing::warn!(sandbox = %entry.id, reason = emergent_types::error_chain(&error), "a machine goes on with a clock that is behind");
         }
         Ok(())
     }
@@ -146,7 +146,7 @@ impl Inner {
         let Err(error) = self.thaw(entry).await else { return Ok(()) };
         let reason = format!(
             "its machine did not go on after {after}: {}; its files are kept, its processes are lost",
-            emergent_provider::error_chain(&error)
+            emergent_types::error_chain(&error)
         );
         self.fall_to_stopped(entry, reason).await?;
         Err(error)
@@ -169,7 +169,7 @@ impl Inner {
             match error {
                 Some(GuestCallError::Refused(refusal)) => return Err(SandboxError::Guest(refusal.into())),
                 Some(error) if Instant::now() < deadline => {
-                    tracing::debug!(sandbox = %entry.id, reason = emergent_provider::error_chain(&error), "the guest does not answer yet");
+                    tracing::debug!(sandbox = %entry.id, reason = emergent_types::error_chain(&error), "the guest does not answer yet");
                     tokio::time::sleep(RETRY).await;
                 }
                 Some(error) => return Err(SandboxError::Guest(error)),

@@ -4,13 +4,13 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError},
+    sync::Arc,
 };
 
 use chrono::{DateTime, Utc};
 use emergent_guest_proto::{RunAs, tools::BashRequest};
 use emergent_microvm::{Disk, Seal, durable};
-use emergent_provider::{SnapshotId, error_chain};
+use emergent_types::{SnapshotId, error_chain};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -132,7 +132,7 @@ impl Basis {
 
 impl Drop for Basis {
     fn drop(&mut self) {
-        let mut in_use = self.inner.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_use = self.inner.in_use.lock();
         let id = self.info.snapshot_id.into();
         if let Some(users) = in_use.get_mut(&id) {
             *users -= 1;
@@ -222,7 +222,7 @@ impl Sandboxes {
     pub async fn delete_snapshot(&self, id: SnapshotId) -> Result<(), SandboxError> {
         let inner = Arc::clone(&self.0);
         self.run(async move {
-            if inner.in_use.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id) {
+            if inner.in_use.lock().contains_key(&id) {
                 return Err(SandboxError::Taken("a sandbox is being made from the snapshot; try again".to_owned()));
             }
             // Out of sight first, for good: half of one is then never taken for a whole one.
@@ -241,7 +241,7 @@ impl Sandboxes {
 
     /// Finds a snapshot for a sandbox to begin with.
     pub(super) fn basis(&self, origin: Origin) -> Result<Basis, SandboxError> {
-        *self.0.in_use.lock().unwrap_or_else(PoisonError::into_inner).entry(origin.snapshot).or_default() += 1;
+        *self.0.in_use.lock().entry(origin.snapshot).or_default() += 1;
         // From here on nobody deletes it; a basis that is dropped gives it free again.
         let placeholder = SnapshotInfo::nothing(origin.snapshot);
         let mut basis = Basis { inner: Arc::clone(&self.0), info: placeholder, boot: origin.boot };

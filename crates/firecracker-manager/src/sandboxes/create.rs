@@ -1,6 +1,6 @@
 //! Making a sandbox.
 
-use emergent_provider::error_chain;
+use emergent_types::error_chain;
 use std::{path::Path, sync::Arc};
 
 use chrono::Utc;

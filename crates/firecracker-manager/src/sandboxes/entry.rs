@@ -1,14 +1,12 @@
 //! One sandbox in memory: its record, its guest, and the lock that orders its changes.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use emergent_guest_client::{Guest, Open};
 use emergent_microvm::{Vmm, VmmError};
 use emergent_provider::{ByteStream, ChannelError};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::{
@@ -76,7 +74,7 @@ impl Entry {
     }
 
     fn lock(&self) -> MutexGuard<'_, Record> {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+        self.record.lock()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The stop of a sandbox: the machine ends in order, and its disks stay.
 
-use emergent_provider::error_chain;
+use emergent_types::error_chain;
 use std::{sync::Arc, time::Duration};
 
 use super::{Inner, Sandboxes, entry::Entry, remove_directory};

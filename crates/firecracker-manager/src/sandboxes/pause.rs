@@ -7,7 +7,7 @@
 //!
 //! Once the state is placed it is the truth: the machine has not run since it was saved, and is never thawed again.
 
-use emergent_provider::error_chain;
+use emergent_types::error_chain;
 use std::sync::Arc;
 
 use emergent_microvm::disks;

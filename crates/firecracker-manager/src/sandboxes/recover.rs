@@ -15,17 +15,18 @@
 //! | resuming | gone | paused again; stopped if its disks are ahead of its state, or the host has started anew |
 //! | stopping, starting | any | ended, stopped |
 
-use emergent_provider::error_chain;
+use emergent_types::error_chain;
 use std::{
     collections::{HashMap, HashSet},
     fs::{File, OpenOptions, TryLockError},
     io,
     os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 use emergent_microvm::MachineState;
+use parking_lot::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Inner, Parts, Sandboxes, entry::Entry, remove_directory};

@@ -1,6 +1,6 @@
 //! Resuming: a new machine goes on from a state on disk, or boots from its disks where there is no state.
 
-use emergent_provider::error_chain;
+use emergent_types::error_chain;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,

@@ -9,17 +9,17 @@
 //!                   boot ─► save ──┘◄──────────────── boot ─► save ─► ready
 //! ```
 
-use emergent_provider::error_chain;
+use emergent_types::error_chain;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::{MutexGuard, PoisonError},
     time::SystemTime,
 };
 
 use emergent_microvm::{Disk, Seal, durable};
+use parking_lot::MutexGuard;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -253,7 +253,7 @@ impl Inner {
     }
 
     fn lock_saving(&self) -> MutexGuard<'_, std::collections::HashSet<String>> {
-        self.saving.lock().unwrap_or_else(PoisonError::into_inner)
+        self.saving.lock()
     }
 }
 

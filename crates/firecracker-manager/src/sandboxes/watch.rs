@@ -1,7 +1,7 @@
 //! Looking after sandboxes: machines that end by themselves, lives that are over, removals that did not come to their
 //! end.
 
-use emergent_provider::error_chain;
+use emergent_types::error_chain;
 use std::sync::Arc;
 
 use chrono::Utc;

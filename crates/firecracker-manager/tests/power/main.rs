@@ -15,8 +15,8 @@ use std::{collections::HashMap, os::unix::fs::FileExt as _, path::Path, process:
 
 use anyhow::{Context as _, Result, bail, ensure};
 use emergent_firecracker_manager::{NewSandbox, NewSnapshot, Origin, Phase, Record, SandboxId, Sandboxes};
-use emergent_provider::SnapshotId;
 use emergent_test_power::{Cut, Disk, Moment, cuts, run};
+use emergent_types::SnapshotId;
 use tokio::runtime::Runtime;
 
 use self::{monitor::count_on, service::Host};

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use chrono::Utc;
 use emergent_mcp::{BridgeEvent, CallError, ChildId, Exit, LaunchError};
-use emergent_provider::{EngineState, ExitReason, error_chain};
+use emergent_provider::{EngineState, ExitReason};
 use emergent_store::{McpServerExit, McpServerState, RestartPolicy};
+use emergent_types::error_chain;
 
 use super::{Driver, GRACE, Phase, TaskReport, word_of};
 use crate::{inner::Endpoint, policy::Next, sandbox::MakeError};

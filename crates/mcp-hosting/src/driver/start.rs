@@ -1,6 +1,6 @@
 //! Bringing a server up, and asking whether it answers.
 
-use emergent_provider::error_chain;
+use emergent_types::error_chain;
 use std::{
     sync::Arc,
     time::{Duration, Instant},

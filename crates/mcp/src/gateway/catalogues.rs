@@ -3,12 +3,9 @@
 //! An entry belongs to one version of one server. It may be a little old: each client reads a list again in the
 //! background, and is told when it is another.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::lists::{Catalogue, Offer};
@@ -73,7 +70,7 @@ impl Catalogues {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<(String, Offer), Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

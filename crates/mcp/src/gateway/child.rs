@@ -1,13 +1,10 @@
 //! The gateway as a bridge sees it: lines in, lines out.
 
-use std::{
-    io,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{BufMut as _, Bytes, BytesMut};
+use parking_lot::Mutex;
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{Catalogues, Upstreams, session::GatewaySession};
@@ -54,11 +51,11 @@ impl Child for GatewayChild {
     }
 
     fn note(&self) -> ChildNote {
-        self.note.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.note.lock().clone()
     }
 
     async fn set_note(&self, note: ChildNote) -> Result<(), ChildError> {
-        *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;
+        *self.note.lock() = note;
         Ok(())
     }
 

@@ -4,15 +4,12 @@
 //! Requests of the newer era go as they are to servers that know that era; each other server has one session, which we
 //! begin and in which the server can ask for nothing.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use tokio::time::Instant;
@@ -383,8 +380,8 @@ impl Connection {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, [Option<Arc<Catalogue>>; 2]> {
-        self.catalogues.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, [Option<Arc<Catalogue>>; 2]> {
+        self.catalogues.lock()
     }
 }
 

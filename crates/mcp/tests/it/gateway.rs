@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -18,6 +18,7 @@ use futures::{StreamExt as _, stream};
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json, value::RawValue};
 use tokio::sync::watch;
 
@@ -53,7 +54,7 @@ impl Servers {
     }
 
     fn bridges(&self) -> MutexGuard<'_, BTreeMap<String, Option<Arc<Bridge>>>> {
-        self.bridges.lock().unwrap_or_else(PoisonError::into_inner)
+        self.bridges.lock()
     }
 
     fn remove(&self, name: &str) {
@@ -219,11 +220,11 @@ async fn list_with(client: &Client, of: &str, servers: &[&str]) -> Vec<String> {
     until("the list is whole", || async {
         let names = list_once(client, of).await.0;
         let whole = servers.iter().all(|server| names.iter().any(|name| name.starts_with(&format!("{server}__"))));
-        *found.lock().expect("a list") = names;
+        *found.lock() = names;
         whole
     })
     .await;
-    found.into_inner().expect("a list")
+    found.into_inner()
 }
 
 /// Waits until the client is told of a change.

@@ -1,17 +1,13 @@
 //! A launcher whose children outlive the bridge, as those in a container do.
 
-use std::{
-    collections::VecDeque,
-    io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use emergent_mcp::{
     Child, ChildError, ChildId, ChildNote, ChildReader, ChildWriter, Exit, LaunchError, Launcher, ProcessLauncher,
 };
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::{Mutex as AsyncMutex, Notify, watch},
     task::yield_now,
@@ -101,7 +97,7 @@ impl Keeper {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Kept>>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock()
     }
 }
 
@@ -149,7 +145,7 @@ impl Launcher for Keeper {
 
 impl Kept {
     fn lock(&self) -> MutexGuard<'_, Output> {
-        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+        self.output.lock()
     }
 }
 

@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, ensure};
 use emergent_microvm_net::{MachineNetwork as _, NetworkError, NetworkStep};
-use emergent_provider::NetworkPolicy;
 use emergent_test_netns::{HOST_AS_SEEN, INTERNET};
+use emergent_types::NetworkPolicy;
 
 use crate::{
     Case,

@@ -2,8 +2,8 @@
 
 use anyhow::ensure;
 use emergent_microvm_net::MachineNetwork as _;
-use emergent_provider::NetworkPolicy;
 use emergent_test_netns::{DENIED, HOST_AS_SEEN, INTERNET};
+use emergent_types::NetworkPolicy;
 
 use crate::{
     Case,

@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use emergent_microvm_net::{AttachRequest, MachineNetwork as _};
-use emergent_provider::NetworkPolicy;
 use emergent_test_netns::{DENIED, HOST_AS_SEEN, INTERNET, Space};
+use emergent_types::NetworkPolicy;
 
 use crate::{
     Case,

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use anyhow::{Context as _, ensure};
 use emergent_microvm_net::{AttachRequest, MacAddress, MachineNetwork as _, NetworkError};
-use emergent_provider::NetworkPolicy;
 use emergent_test_netns::{HOST_AS_SEEN, INTERNET};
+use emergent_types::NetworkPolicy;
 
 use crate::{
     Case,

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use emergent_microvm_net::{AttachRequest, MachineNetwork as _, NetworkLimits, RateLimit};
-use emergent_provider::NetworkPolicy;
 use emergent_test_netns::INTERNET;
+use emergent_types::NetworkPolicy;
 
 use crate::{
     Case,

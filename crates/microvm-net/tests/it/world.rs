@@ -13,8 +13,8 @@ use emergent_microvm_net::{
     TapInterface,
     helper::{Helper, HelperConfig, keep_only_net_admin},
 };
-use emergent_provider::NetworkPolicy;
 use emergent_test_netns::{Site, Space, run};
+use emergent_types::NetworkPolicy;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 

@@ -7,7 +7,8 @@ use bollard::{
     models::{ContainerConfig, ContainerInspectResponse, VolumeCreateRequest},
     query_parameters::CommitContainerOptionsBuilder,
 };
-use emergent_provider::{OperationError, Origin, SnapshotSpec, SnapshotStep, StepObserver, TakeError, Taken};
+use emergent_provider::{OperationError, Origin, SnapshotSpec, TakeError, Taken};
+use emergent_types::{SnapshotStep, StepObserver};
 
 use super::{labels_of, remove};
 use crate::{

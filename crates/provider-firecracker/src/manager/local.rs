@@ -9,7 +9,8 @@ use emergent_firecracker_manager::{
     http::{CreateBody, HealthBody, SandboxBody, SnapshotBody, SnapshotRequestBody, TemplatesBody},
     step,
 };
-use emergent_provider::{ByteStream, SnapshotId};
+use emergent_provider::ByteStream;
+use emergent_types::SnapshotId;
 use tokio::sync::OnceCell;
 
 use super::{Action, Manager, ManagerError};
@@ -108,7 +109,7 @@ impl Manager for Local {
 
 impl From<SandboxError> for ManagerError {
     fn from(error: SandboxError) -> Self {
-        let message = emergent_provider::error_chain(&error);
+        let message = emergent_types::error_chain(&error);
         match error {
             SandboxError::NotFound(_) | SandboxError::SnapshotNotFound(_) => Self::NotFound(message),
             SandboxError::WrongState { .. } => Self::WrongState(message),

@@ -7,7 +7,8 @@ use emergent_firecracker_manager::{
     SandboxId,
     http::{CHANNEL_PROTOCOL, CreateBody, HealthBody, SandboxBody, SnapshotBody, SnapshotRequestBody, TemplatesBody},
 };
-use emergent_provider::{ByteStream, SnapshotId};
+use emergent_provider::ByteStream;
+use emergent_types::SnapshotId;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, header};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{
-    ContainerKind, ImageRef, Isolation, NetworkPolicy, ProviderKind, ResourceLimits, ServerId, SnapshotId, WorkspaceId,
-};
+use emergent_provider::{ContainerKind, ImageRef, Isolation, ProviderKind};
+use emergent_types::{NetworkPolicy, ResourceLimits, ServerId, SnapshotId, WorkspaceId};
 use sea_orm::{ActiveValue::Set, JsonValue};
 use serde_json::json;
 

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{
-    ContainerKind, ImageRef, NetworkPolicy, ProviderKind, ResourceLimits, ServerId, SnapshotId, Taken, WorkspaceId,
-};
+use emergent_provider::{ContainerKind, ImageRef, ProviderKind, Taken};
+use emergent_types::{NetworkPolicy, ResourceLimits, ServerId, SnapshotId, WorkspaceId};
 use sea_orm::ActiveValue::Set;
 
 use crate::{

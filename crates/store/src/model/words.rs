@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use emergent_provider::{ContainerKind, Isolation, NetworkPolicy};
+use emergent_provider::{ContainerKind, Isolation};
+use emergent_types::NetworkPolicy;
 use sea_orm::JsonValue;
 use serde::de::DeserializeOwned;
 

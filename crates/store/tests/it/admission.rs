@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use emergent_provider::{ContainerKind, WorkspaceId};
+use emergent_provider::ContainerKind;
 use emergent_store::{Admission, IdempotencyClaim, NewWorkspaceRow, StartClaim, StateKind, Store, WorkspaceState};
+use emergent_types::WorkspaceId;
 use tokio::task::JoinSet;
 
 use crate::support::TestStore;

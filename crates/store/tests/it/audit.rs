@@ -1,10 +1,10 @@
 //! Actions: appended in batches, listed in pages, deleted in pieces.
 
 use chrono::{TimeDelta, Utc};
-use emergent_provider::WorkspaceId;
 use emergent_store::{
     Actor, AuditFilter, AuditId, AuditKind, AuditOutcome, AuditRow, PageRequest, ProjectId, Store, TokenId,
 };
+use emergent_types::WorkspaceId;
 use serde_json::{Map, json};
 
 use crate::support::TestStore;

@@ -1,10 +1,11 @@
 //! Leftovers are recorded once, and can be adopted once; a copied database becomes a server of its own.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use emergent_provider::{ContainerKind, ProviderKind, ServerId, SnapshotId, Taken, WorkspaceId};
+use emergent_provider::{ContainerKind, ProviderKind, Taken};
 use emergent_store::{
     DestroyReason, LeftoverKind, LeftoverRow, NewSnapshotRow, SnapshotRow, SnapshotState, Store, WorkspaceState,
 };
+use emergent_types::{ServerId, SnapshotId, WorkspaceId};
 use uuid::Uuid;
 
 use crate::support::TestStore;

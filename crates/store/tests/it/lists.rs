@@ -1,7 +1,8 @@
 //! Lists, their filters and their pages.
 
-use emergent_provider::{ContainerKind, ProviderKind, WorkspaceId};
+use emergent_provider::{ContainerKind, ProviderKind};
 use emergent_store::{ListFilter, PageRequest, ProjectId, StateKind, WorkspaceState};
+use emergent_types::WorkspaceId;
 
 use crate::support::TestStore;
 

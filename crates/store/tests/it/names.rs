@@ -1,9 +1,9 @@
 //! A name stands for one live workspace of its project.
 
-use emergent_provider::WorkspaceId;
 use emergent_store::{
     Admission, Changed, NewWorkspaceRow, ProjectId, StateKind, StoreError, WorkspaceChange, WorkspaceState,
 };
+use emergent_types::WorkspaceId;
 
 use crate::support::TestStore;
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use emergent_provider::{ProviderKind, ServerId};
+use emergent_provider::ProviderKind;
 use emergent_store::{
     McpServerAdmission, McpServerState, OpenError, Renewal, ServerIdentity, StateKind, Store, WorkspaceState,
 };
+use emergent_types::ServerId;
 use tokio::task::JoinSet;
 
 use crate::support::{TestStore, new_mcp_server};

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use emergent_provider::WorkspaceId;
 use emergent_store::{Attachment, NewSession, PageRequest, SessionEnd, SessionId};
+use emergent_types::WorkspaceId;
 
 use crate::support::TestStore;
 

@@ -1,10 +1,11 @@
 //! Rows of snapshots, and the admission of copies.
 
-use emergent_provider::{SnapshotId, Taken};
+use emergent_provider::Taken;
 use emergent_store::{
     ForkAdmission, IdempotencyClaim, MadeFrom, NewSnapshotRow, NewWorkspaceRow, PageRequest, ProjectId,
     SnapshotAdmission, SnapshotFilter, SnapshotRow, SnapshotState, SnapshotStateKind,
 };
+use emergent_types::SnapshotId;
 
 use crate::support::TestStore;
 

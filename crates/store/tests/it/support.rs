@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, ops::Deref};
 
-use emergent_provider::{ContainerKind, NetworkPolicy, ProviderKind, ResourceLimits, WorkspaceId};
+use emergent_provider::{ContainerKind, ProviderKind};
 use emergent_store::{
     Admission, DatabaseUrl, IdlePolicy, McpServerId, McpServerRow, McpServerState, NewWorkspaceRow, Store, WorkspaceRow,
 };
+use emergent_types::{NetworkPolicy, ResourceLimits, WorkspaceId};
 use sea_orm::{ConnectionTrait as _, Database};
 use tempfile::TempDir;
 

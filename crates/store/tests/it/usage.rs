@@ -1,8 +1,8 @@
 //! The use of resources: samples, totals, and the end of old samples.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use emergent_provider::WorkspaceId;
 use emergent_store::{UsageSample, UsageTotals};
+use emergent_types::WorkspaceId;
 
 use crate::support::TestStore;
 

@@ -1,8 +1,9 @@
 //! Rows of workspaces and their states.
 
 use chrono::{TimeDelta, Utc};
-use emergent_provider::{Isolation, ServerId, WorkspaceId};
+use emergent_provider::Isolation;
 use emergent_store::{ErrorReason, ListFilter, MadeSandbox, PageRequest, ProjectId, StateKind, WorkspaceState};
+use emergent_types::{ServerId, WorkspaceId};
 
 use crate::support::TestStore;
 

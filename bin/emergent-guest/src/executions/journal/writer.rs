@@ -5,13 +5,14 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender},
     },
     time::Duration,
 };
 
 use emergent_guest_proto::ErrorCode;
+use parking_lot::Mutex;
 
 use super::{Line, Message, QUEUE, known::JournalState, record, reserve::Reserve};
 use crate::{failure, own_files};
@@ -100,7 +101,7 @@ impl Writer {
             self.reserve.take()
         });
         let problem = saved.err().map(|error| self.told(&error));
-        let mut told = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.problem.lock();
         if let Some(problem) = problem.as_ref().filter(|problem| told.as_ref() != Some(*problem)) {
             tracing::warn!(waiting = self.waiting.len(), "{problem}");
         }

@@ -9,7 +9,7 @@ use bollard::{
     models::{ContainerCreateBody, HostConfig},
     query_parameters::{RemoveContainerOptions, WaitContainerOptions},
 };
-use emergent_provider::ServerId;
+use emergent_types::ServerId;
 use futures::StreamExt as _;
 use tokio::time::timeout;
 

@@ -18,7 +18,8 @@ use bollard::{
 };
 use chrono::{DateTime, Utc};
 use emergent_api::http::size::ByteSize;
-use emergent_provider::{HolderRecord, SERVER_LABEL, ServerId, newest_of_each};
+use emergent_provider::{HolderRecord, SERVER_LABEL, newest_of_each};
+use emergent_types::ServerId;
 
 use super::check::Check;
 

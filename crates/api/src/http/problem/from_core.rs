@@ -10,7 +10,8 @@ use emergent_core::{
     SnapshotUnusable, StateKind, StoreError, TransitionError, Unavailable, Workspace, WorkspaceState,
 };
 use emergent_guest_client::GuestCallError;
-use emergent_provider::{OperationError, ProviderKind, error_chain};
+use emergent_provider::{OperationError, ProviderKind};
+use emergent_types::error_chain;
 
 use super::{ProblemKind, Refusal};
 

@@ -2,7 +2,8 @@
 
 use emergent_mcp::CallError;
 use emergent_mcp_hosting::{HostingError, McpServerState, ServerCallError};
-use emergent_provider::{OperationError, error_chain};
+use emergent_provider::OperationError;
+use emergent_types::error_chain;
 
 use super::{ProblemKind, Refusal};
 

@@ -1,6 +1,6 @@
 //! The output of an execution, from any offset: one stream's raw bytes, or both as events.
 
-use emergent_provider::error_chain;
+use emergent_types::error_chain;
 use std::io;
 
 use axum::{

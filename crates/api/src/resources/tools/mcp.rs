@@ -18,7 +18,7 @@ use axum::{
 };
 use emergent_budget::Account;
 use emergent_mcp::{BridgeConfig, Tools, tools::serve};
-use emergent_provider::WorkspaceId;
+use emergent_types::WorkspaceId;
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use emergent_core::{PassedOver, StateKind, Workspace, WorkspaceState};
-use emergent_provider::{ContainerKind, Isolation, NetworkPolicy, ProviderKind, PullProgress, ResourceLimits};
+use emergent_provider::{ContainerKind, Isolation, ProviderKind};
+use emergent_types::{NetworkPolicy, PullProgress, ResourceLimits};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;

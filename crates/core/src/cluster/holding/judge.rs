@@ -44,7 +44,7 @@ pub(super) fn judge(
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
-    use emergent_provider::ServerId;
+    use emergent_types::ServerId;
     use uuid::Uuid;
 
     use super::*;

@@ -8,9 +8,9 @@ use chrono::{DateTime, Utc};
 use emergent_provider::{
     ByteStream, Capabilities, ChannelError, Channels, CreateError, Created, EngineEvent, ExitReason, Health,
     HolderRecord, Holders, HostRoom, ImageCommand, ImageRef, Inventory, Lifecycle, Observed, ObservedSnapshot,
-    OperationError, Origin, Provider, ProviderKind, ResourceLimits, SandboxSpec, ServerId, SnapshotId, SnapshotSpec,
-    Snapshots, StepObserver, TakeError, Taken, WorkspaceId,
+    OperationError, Origin, Provider, ProviderKind, SandboxSpec, SnapshotSpec, Snapshots, TakeError, Taken,
 };
+use emergent_types::{ResourceLimits, ServerId, SnapshotId, StepObserver, WorkspaceId};
 use futures::stream::BoxStream;
 
 use super::{HeldProvider, HoldError, HolderState};
