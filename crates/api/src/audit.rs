@@ -13,9 +13,7 @@
 //! | time-out of a command | the handlers of commands |
 
 mod actions;
-mod arguments;
 mod body;
-mod note;
 mod pending;
 
 use std::sync::{Arc, atomic::AtomicU64};
@@ -23,43 +21,54 @@ use std::sync::{Arc, atomic::AtomicU64};
 use axum::{
     body::{Body, HttpBody as _},
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, header},
+    http::header,
     middleware::Next,
     response::Response,
 };
-use emergent_core::{AuditKind, Origin};
+use emergent_core::{AuditKind, Origin, WorkspaceId, Workspaces};
+use utoipa::openapi::OpenApi;
 use uuid::Uuid;
 
-pub(crate) use actions::Actions;
-pub use arguments::Arguments;
-pub(crate) use note::CallFacts;
-
 use self::{
+    actions::Actions,
     body::{Counted, Watched},
     pending::Pending,
 };
 use crate::{
-    http::{observe::RequestId, problem::ProblemKind},
-    state::ApiState,
+    facts::CallFacts,
+    http::{SESSION, observe::RequestId, problem::ProblemKind},
 };
 
-/// The header that names the caller's session.
-pub(crate) const SESSION: HeaderName = HeaderName::from_static("emergent-session");
+/// The parts that the audit's layer works with. Clones are cheap.
+#[derive(Clone)]
+pub(crate) struct AuditLayer {
+    workspaces: Workspaces,
+    actions: Arc<Actions>,
+}
 
-/// The audit's layer.
-pub(crate) async fn audit(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
+// === impl AuditLayer ===
+
+impl AuditLayer {
+    /// Makes a layer that records the calls in this document.
+    pub(crate) fn new(workspaces: Workspaces, document: &OpenApi) -> Self {
+        Self { workspaces, actions: Arc::new(Actions::of(document)) }
+    }
+}
+
+/// Records a call; the function of the audit's layer.
+pub(crate) async fn audit(State(layer): State<AuditLayer>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>();
-    let action = route.and_then(|route| state.actions().find(request.method(), route.as_str()));
+    let action = route.and_then(|route| layer.actions.find(request.method(), route.as_str()));
     let Some((kind, action)) = action else { return next.run(request).await };
     let id = request.extensions().get::<RequestId>().map(|id| id.0.clone());
     let origin = Origin::request(id, session(&request));
-    let workspaces = state.workspaces();
-    let note = CallFacts::new(origin.clone(), workspaces.config().audit.arguments);
+    let facts = CallFacts::new(origin.clone(), layer.workspaces.config().audit.arguments);
     let bytes_in = Arc::new(AtomicU64::new(0));
     let workspace = workspace(request.uri().path());
-    let audit = workspaces.audit().clone();
-    let mut pending = Pending::new(audit, origin.clone(), note.clone(), kind, action, workspace, Arc::clone(&bytes_in));
-    request.extensions_mut().insert(note);
+    let audit = layer.workspaces.audit().clone();
+    let mut pending =
+        Pending::new(audit, origin.clone(), facts.clone(), kind, action, workspace, Arc::clone(&bytes_in));
+    request.extensions_mut().insert(facts);
     let request = request.map(|body| Body::new(Counted::new(body, bytes_in)));
     let response = origin.clone().scope(next.run(request)).await;
 
@@ -90,6 +99,6 @@ fn session(request: &Request) -> Option<String> {
 }
 
 /// Returns the workspace that a path names.
-fn workspace(path: &str) -> Option<emergent_core::WorkspaceId> {
+fn workspace(path: &str) -> Option<WorkspaceId> {
     path.strip_prefix(actions::WORKSPACES)?.split('/').find(|part| !part.is_empty())?.parse().ok()
 }

@@ -5,6 +5,7 @@
 //! bits, which leads nobody to a secret. Tokens that were found stay in memory (`cache`), so that a call need not ask
 //! the store; what is open by a token ends with it (`binding`).
 
+mod allowed;
 mod binding;
 mod cache;
 mod grant;
@@ -22,6 +23,7 @@ use axum::{
 use emergent_budget::Account;
 use emergent_store::{McpAllowList, ProjectId, Scope, TokenId};
 
+pub(crate) use allowed::Allowed;
 pub(crate) use binding::bind;
 pub use cache::Tokens;
 pub use grant::{Grant, GrantEnd};
@@ -31,7 +33,7 @@ pub(crate) use session::document as document_sessions;
 
 use self::binding::Binding;
 use crate::{
-    audit::CallFacts,
+    facts::CallFacts,
     http::{
         problem::{ProblemKind, Refusal},
         rates::Counted,
@@ -43,7 +45,7 @@ use crate::{
 /// nothing of a request is looked at before its token is.
 pub struct Caller<R> {
     token: Grant,
-    note: CallFacts,
+    facts: CallFacts,
     binding: Binding,
     requirement: PhantomData<fn() -> R>,
 }
@@ -96,9 +98,9 @@ impl<R> Caller<R> {
         Err(Refusal::new(ProblemKind::ProjectNotAllowed, detail))
     }
 
-    /// Tells the audit of this call.
-    pub(crate) fn note(&self) -> &CallFacts {
-        &self.note
+    /// The facts of this call, for the audit.
+    pub(crate) fn facts(&self) -> &CallFacts {
+        &self.facts
     }
 
     /// Refuses a caller without this scope.
@@ -132,15 +134,15 @@ impl<R: Requirement> FromRequestParts<ApiState> for Caller<R> {
         if parts.extensions.get::<Counted>().is_none() {
             state.rates().admit(token.project)?;
         }
-        let note = parts.extensions.get::<CallFacts>().cloned().unwrap_or_default();
-        note.caller(&token);
+        let facts = parts.extensions.get::<CallFacts>().cloned().unwrap_or_default();
+        facts.caller(&token);
         let binding = parts.extensions.get::<Binding>().cloned().unwrap_or_default();
         binding.to(token.clone());
-        let caller = Self { token, note, binding, requirement: PhantomData };
+        let caller = Self { token, facts, binding, requirement: PhantomData };
         caller.require(R::SCOPE)?;
         reach::check(parts, state, caller.project()).await?;
         if let Some(call) = session::begin(parts, state, caller.project()).await? {
-            caller.note.keep(call);
+            caller.facts.keep(call);
         }
         Ok(caller)
     }

@@ -16,8 +16,6 @@ use emergent_budget::Account;
 use emergent_core::{Peer, ServerRow, WorkspaceId, WorkspaceOwner};
 use emergent_mcp_hosting::HostingError;
 
-pub use relay::{Peers, UnusableAuthority};
-
 use crate::{
     auth::token_of,
     http::problem::{ProblemKind, Refusal},

@@ -5,10 +5,14 @@ pub mod check;
 pub(crate) mod extract;
 pub(crate) mod hosts;
 pub(crate) mod memory;
-pub(crate) mod names;
 pub(crate) mod observe;
 pub mod problem;
 pub mod rates;
 pub mod size;
 pub(crate) mod span;
 pub(crate) mod sse;
+
+use axum::http::HeaderName;
+
+/// The header that names the session on whose behalf a call is made.
+pub(crate) const SESSION: HeaderName = HeaderName::from_static("emergent-session");

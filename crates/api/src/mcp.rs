@@ -1,6 +1,5 @@
 //! The MCP endpoints of hosted servers, and the metadata that tells clients how to authenticate (RFC 9728).
 
-mod allowed;
 mod gateway;
 
 use std::sync::{Arc, Weak};
@@ -23,7 +22,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use self::gateway::Gateways;
 use crate::{
-    auth::{Caller, NeedsMcp},
+    auth::{Allowed, Caller, NeedsMcp},
     forward,
     http::{
         extract::read_all,
@@ -36,8 +35,6 @@ use crate::{
 
 /// The path of the metadata on how to authenticate at a resource.
 const METADATA: &str = "/.well-known/oauth-protected-resource";
-
-pub(crate) use allowed::Allowed;
 
 /// Returns the routes of all MCP endpoints. The endpoint for all servers asks the endpoints of each.
 pub(crate) fn routes(state: &ApiState) -> Router<ApiState> {

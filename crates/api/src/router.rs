@@ -20,14 +20,14 @@ use utoipa::{
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    audit,
+    audit::{AuditLayer, audit},
     auth::{self, document_sessions},
     docs, forward,
     http::{
-        hosts, memory, names, observe,
+        hosts, memory, observe,
         problem::{Problem, ProblemKind, Refusal},
     },
-    mcp,
+    mcp, names,
     resources::{
         self, calls, files, health, leftovers, mcp_servers, processes, projects, providers, servers, snapshots, tokens,
         tools, usage, workspaces,
@@ -108,7 +108,11 @@ pub fn openapi() -> OpenApi {
 /// # Errors
 /// When the document cannot be written as JSON, which is a defect.
 pub fn openapi_json() -> Result<String, serde_json::Error> {
-    serde_json::to_string_pretty(&openapi()).map(|json| json + "\n")
+    indented(&openapi())
+}
+
+fn indented(document: &OpenApi) -> Result<String, serde_json::Error> {
+    serde_json::to_string_pretty(document).map(|json| json + "\n")
 }
 
 /// The whole API as a service.
@@ -116,16 +120,18 @@ pub fn openapi_json() -> Result<String, serde_json::Error> {
 /// # Errors
 /// When the OpenAPI document cannot be written as JSON, which is a defect.
 pub fn router(state: ApiState) -> Result<Router, serde_json::Error> {
-    let json: Arc<str> = openapi_json()?.into();
+    let document = openapi();
+    let json: Arc<str> = indented(&document)?.into();
     let docs: Arc<str> = docs::docs(&serde_json::from_str(&json)?).into_string().into();
     let serve_json = move || async move { ([(header::CONTENT_TYPE, "application/json")], json.to_string()) };
     let serve_docs = move || async move { docs::html(docs.to_string()) };
+    let audit_layer = AuditLayer::new(state.workspaces().clone(), &document);
     // What a call of a tool through MCP passes: it has come through the other layers already.
-    let called = middleware::from_fn_with_state(state.clone(), audit::audit);
-    let held = || middleware::from_fn_with_state(state.clone(), memory::account);
-    let called = Router::from(routes()).layer(called).layer(held()).with_state(state.clone());
+    let audited = || middleware::from_fn_with_state(audit_layer.clone(), audit);
+    let held = || middleware::from_fn_with_state(state.budget().clone(), memory::account);
+    let called = Router::from(routes()).layer(audited()).layer(held()).with_state(state.clone());
     let api = Router::from(routes())
-        .route("/api/v1/agent/workspaces/{id}/mcp", tools::mcp::route(called, &openapi()))
+        .route("/api/v1/agent/workspaces/{id}/mcp", tools::mcp::route(called, &document))
         .merge(mcp::routes(&state))
         .route("/", get(docs::root))
         .route("/openapi.json", get(serve_json))
@@ -135,10 +141,10 @@ pub fn router(state: ApiState) -> Result<Router, serde_json::Error> {
         .fallback(no_such_route)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn(auth::bind))
-        .layer(middleware::from_fn_with_state(state.clone(), audit::audit))
+        .layer(audited())
         .layer(middleware::from_fn_with_state(state.clone(), forward::route))
         .layer(held())
-        .layer(middleware::from_fn_with_state(state.clone(), hosts::check))
+        .layer(middleware::from_fn_with_state(state.hosts().clone(), hosts::check))
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(middleware::from_fn(observe::observe))
         .with_state(state.clone());

@@ -9,13 +9,12 @@ use emergent_store::Store;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
-    audit::Actions,
     auth::Tokens,
-    forward::Peers,
     http::{
         hosts::Hosts,
         rates::{RateLimit, Rates},
     },
+    peers::Peers,
 };
 
 /// The parts that the API is made of.
@@ -49,7 +48,6 @@ struct Inner {
     hosting: Hosting,
     public_url: Option<String>,
     tokens: Tokens,
-    actions: Actions,
     metrics: PrometheusHandle,
     hosts: Hosts,
     peers: Peers,
@@ -62,21 +60,8 @@ impl ApiState {
     /// Builds the state from its parts.
     pub fn new(parts: ApiParts) -> Self {
         let ApiParts { workspaces, hosting, public_url, store, metrics, hosts, peers, budget, rate_limit } = parts;
-        let (tokens, actions) = (Tokens::new(store), Actions::of(&crate::openapi()));
-        let (rates, started) = (Rates::new(rate_limit), Instant::now());
-        Self(Arc::new(Inner {
-            workspaces,
-            hosting,
-            public_url,
-            tokens,
-            actions,
-            metrics,
-            hosts,
-            peers,
-            budget,
-            rates,
-            started,
-        }))
+        let (tokens, rates, started) = (Tokens::new(store), Rates::new(rate_limit), Instant::now());
+        Self(Arc::new(Inner { workspaces, hosting, public_url, tokens, metrics, hosts, peers, budget, rates, started }))
     }
 
     pub(crate) fn workspaces(&self) -> &Workspaces {
@@ -93,10 +78,6 @@ impl ApiState {
 
     pub(crate) fn tokens(&self) -> &Tokens {
         &self.0.tokens
-    }
-
-    pub(crate) fn actions(&self) -> &Actions {
-        &self.0.actions
     }
 
     pub(crate) fn metrics(&self) -> &PrometheusHandle {

@@ -16,13 +16,13 @@ pub(super) const WORKSPACES: &str = "/api/v1/agent/workspaces";
 const TOOLS: [&str; 3] = ["tools", "processes", "files"];
 
 /// The calls that the audit records, by method and route.
-pub(crate) struct Actions(HashMap<(Method, String), (AuditKind, Arc<str>)>);
+pub(super) struct Actions(HashMap<(Method, String), (AuditKind, Arc<str>)>);
 
 // === impl Actions ===
 
 impl Actions {
     /// Collects every call of a tool, and every other call that changes a workspace.
-    pub(crate) fn of(document: &OpenApi) -> Self {
+    pub(super) fn of(document: &OpenApi) -> Self {
         let routes =
             document.paths.paths.iter().filter(|(route, _)| route.starts_with(AGENT) || route.starts_with(MCP));
         let known = routes.flat_map(|(route, item)| {
@@ -35,7 +35,7 @@ impl Actions {
     }
 
     /// Returns the kind and name of a request with this method to this route, if the audit records it.
-    pub(crate) fn find(&self, method: &Method, route: &str) -> Option<(AuditKind, Arc<str>)> {
+    pub(super) fn find(&self, method: &Method, route: &str) -> Option<(AuditKind, Arc<str>)> {
         let method = if method == Method::HEAD { &Method::GET } else { method };
         self.0.get(&(method.clone(), route.to_owned())).cloned()
     }

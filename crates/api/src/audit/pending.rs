@@ -13,14 +13,13 @@ use axum::http::StatusCode;
 use chrono::{DateTime, SubsecRound as _, Utc};
 use emergent_core::{Audit, AuditEnd, AuditId, AuditKind, AuditOutcome, AuditRow, Origin, WorkspaceId};
 
-use super::CallFacts;
-use crate::http::problem::ProblemKind;
+use crate::{facts::CallFacts, http::problem::ProblemKind};
 
 /// A call that is under way.
 pub(super) struct Pending {
     audit: Audit,
     origin: Origin,
-    note: CallFacts,
+    facts: CallFacts,
     kind: AuditKind,
     action: Arc<str>,
     workspace: Option<WorkspaceId>,
@@ -47,7 +46,7 @@ impl Pending {
     pub(super) fn new(
         audit: Audit,
         origin: Origin,
-        note: CallFacts,
+        facts: CallFacts,
         kind: AuditKind,
         action: Arc<str>,
         workspace: Option<WorkspaceId>,
@@ -56,7 +55,7 @@ impl Pending {
         Self {
             audit,
             origin,
-            note,
+            facts,
             kind,
             action,
             workspace,
@@ -102,7 +101,7 @@ impl Pending {
             _ if thread::panicking() => AuditEnd::failed(ProblemKind::Internal.slug()),
             _ => AuditEnd { outcome: AuditOutcome::Abandoned, problem: None },
         };
-        match self.note.outcome() {
+        match self.facts.outcome() {
             Some(outcome) if ending.outcome == AuditOutcome::Ok => AuditEnd { outcome, ..ending },
             Some(_) | None => ending,
         }
@@ -122,7 +121,7 @@ fn ending(status: StatusCode, problem: Option<ProblemKind>) -> AuditEnd {
 impl Drop for Pending {
     fn drop(&mut self) {
         // Nobody's call is in nobody's audit; the metrics count it.
-        let Some(project) = self.note.project().filter(|_| self.progress != Progress::Forgotten) else { return };
+        let Some(project) = self.facts.project().filter(|_| self.progress != Progress::Forgotten) else { return };
         let AuditEnd { outcome, problem } = self.ending();
         let origin = &self.origin;
         self.audit.record(AuditRow {
@@ -137,7 +136,7 @@ impl Drop for Pending {
             outcome,
             problem: problem.map(Into::into),
             duration_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            arguments: self.note.take_arguments(),
+            arguments: self.facts.take_arguments(),
             bytes_in: self.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.bytes_out,
             request_id: origin.id().map(str::to_owned),

@@ -24,7 +24,7 @@ use http_body::{Frame, SizeHint};
 use tokio::sync::watch;
 
 use super::grant::{Grant, GrantEnd};
-use crate::{audit::CallFacts, http::observe::Verbatim};
+use crate::{facts::CallFacts, http::observe::Verbatim};
 
 /// The binding of a request to its token; travels with the request. Clones stand for the same binding.
 #[derive(Clone, Default)]
@@ -63,7 +63,7 @@ enum LastWord {
 pub(crate) async fn bind(mut request: Request, next: Next) -> Response {
     let binding = Binding::default();
     request.extensions_mut().insert(binding.clone());
-    let note = request.extensions().get::<CallFacts>().cloned().unwrap_or_default();
+    let facts = request.extensions().get::<CallFacts>().cloned().unwrap_or_default();
     let request = match request.body().is_end_stream() {
         true => request,
         false => request.map(|body| Ending::of(body, binding.clone(), LastWord::Error)),
@@ -83,7 +83,7 @@ pub(crate) async fn bind(mut request: Request, next: Next) -> Response {
     let content_type = response.headers().get(header::CONTENT_TYPE).map(|value| value.as_bytes());
     let last_word = match content_type {
         Some(b"text/event-stream") if response.extensions().get::<Verbatim>().is_some() => LastWord::Nothing,
-        Some(b"text/event-stream") => LastWord::Event(note),
+        Some(b"text/event-stream") => LastWord::Event(facts),
         _ => LastWord::Error,
     };
     response.map(|body| Ending::of(body, binding, last_word))
@@ -137,8 +137,8 @@ impl Ending {
         match &self.last_word {
             LastWord::Nothing => None,
             LastWord::Error => Some(Err(axum::Error::new(io::Error::other(refusal.problem().detail.clone())))),
-            LastWord::Event(note) => {
-                note.failed();
+            LastWord::Event(facts) => {
+                facts.failed();
                 // JSON has no line breaks of its own, and a problem always serializes.
                 let problem = serde_json::to_string(refusal.problem()).unwrap_or_else(|_| "{}".to_owned());
                 Some(Ok(Frame::data(format!("event: error\ndata: {problem}\n\n").into())))

@@ -18,13 +18,13 @@ use utoipa::openapi::{
 
 use crate::{
     http::{
+        SESSION,
         extract::path_parameter,
         problem::{ProblemKind, Refusal},
     },
     state::ApiState,
 };
 
-const HEADER: &str = "emergent-session";
 const WORKSPACE: &str = "/api/v1/agent/workspaces/{id}";
 /// The calls below a workspace that need no session.
 const FREE: [&str; 3] = ["/attach", "/detach", "/sessions"];
@@ -36,7 +36,7 @@ pub(super) async fn begin(
     state: &ApiState,
     project: ProjectId,
 ) -> Result<Option<SessionCall>, Refusal> {
-    let Some(value) = parts.headers.get(HEADER) else { return Ok(None) };
+    let Some(value) = parts.headers.get(SESSION) else { return Ok(None) };
     let path = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str).unwrap_or_default();
     if !is_bound(path, &parts.method) {
         return Ok(None);

@@ -1,7 +1,7 @@
 //! Passes one request on to another server, and its answer back: both streamed and unchanged.
 
 use emergent_types::error_chain;
-use std::{io, sync::OnceLock, time::Duration};
+use std::{io, time::Duration};
 
 use axum::{
     body::{Body, HttpBody as _},
@@ -11,7 +11,6 @@ use axum::{
 };
 use emergent_core::{ServerId, ServerRow};
 use futures::StreamExt as _;
-use reqwest::{Certificate, Client, redirect::Policy};
 use tokio::time::sleep;
 
 use super::FORWARDED_BY;
@@ -19,9 +18,6 @@ use crate::{
     http::problem::{ProblemKind, Refusal},
     state::ApiState,
 };
-
-/// How long a connection to another server may take.
-const CONNECT: Duration = Duration::from_secs(3);
 
 /// The interval between two checks whether a server that is being waited for is still alive.
 const LOOK: Duration = Duration::from_secs(5);
@@ -36,50 +32,6 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
-
-/// The client for requests to other servers. Set up only when the first request is passed on.
-#[derive(Default)]
-pub struct Peers {
-    authorities: Vec<Certificate>,
-    client: OnceLock<Client>,
-}
-
-/// A file without certificates.
-#[derive(Debug, thiserror::Error)]
-#[error("there are no certificates in it; it takes PEM")]
-pub struct UnusableAuthority;
-
-// === impl Peers ===
-
-impl Peers {
-    /// Trusts these certificates (PEM) in addition to the system's own.
-    ///
-    /// # Errors
-    /// [`UnusableAuthority`] when there are none.
-    pub fn trusting(pem: &[u8]) -> Result<Self, UnusableAuthority> {
-        let authorities = Certificate::from_pem_bundle(pem).unwrap_or_default();
-        if authorities.is_empty() {
-            return Err(UnusableAuthority);
-        }
-        Ok(Self { authorities, client: OnceLock::new() })
-    }
-
-    fn client(&self) -> Result<&Client, Refusal> {
-        if let Some(client) = self.client.get() {
-            return Ok(client);
-        }
-        let client = Client::builder()
-            .connect_timeout(CONNECT)
-            .redirect(Policy::none())
-            .no_proxy()
-            .tls_certs_merge(self.authorities.iter().cloned());
-        let client = client.build().map_err(|error| {
-            tracing::error!(error = error_chain(&error), "the client for other servers could not be made");
-            Refusal::new(ProblemKind::Internal, "the request could not be passed on; the server's log says why")
-        })?;
-        Ok(self.client.get_or_init(|| client))
-    }
-}
 
 /// Passes a request on, and the answer back.
 pub(super) async fn pass_on(state: &ApiState, server: &ServerRow, request: Request) -> Result<Response, Refusal> {

@@ -12,7 +12,7 @@ use emergent_guest_proto::{
 };
 
 use crate::{
-    audit::Arguments,
+    facts::Arguments,
     http::problem::{FieldError, ProblemKind, Refusal},
 };
 

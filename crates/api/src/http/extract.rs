@@ -16,10 +16,9 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::{
-    audit::CallFacts,
+    facts::CallFacts,
     http::{
         check::{Check, Faults},
-        names::NotLookedUp,
         problem::{ProblemKind, Refusal},
         size::ByteSize,
     },
@@ -36,6 +35,10 @@ pub(crate) struct RawBody(pub(crate) BoxStream<'static, io::Result<Bytes>>);
 
 /// A file of any size: the body itself, or the one file of a form.
 pub(crate) struct FileBody(pub(crate) BoxStream<'static, io::Result<Bytes>>);
+
+/// Marks a request whose name of a workspace could not be looked up because the store failed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NotLookedUp;
 
 /// The workspace that the path names.
 pub(crate) struct WorkspacePath(pub(crate) WorkspaceId);
@@ -54,7 +57,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Check> FromRequest<S> for JsonBody<T>
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
         require_json(request.headers())?;
-        let note = request.extensions().get::<CallFacts>().cloned().unwrap_or_default();
+        let facts = request.extensions().get::<CallFacts>().cloned().unwrap_or_default();
         let body = read_all(request.into_body(), T::BODY).await?;
         // A list would be read as an object's values in order, which no caller means.
         if body.trim_ascii_start().first() != Some(&b'{') {
@@ -65,7 +68,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Check> FromRequest<S> for JsonBody<T>
         reader
             .end()
             .map_err(|error| Refusal::new(ProblemKind::MalformedRequest, format!("after the JSON: {error}")))?;
-        note.arguments_of(&value);
+        facts.arguments(|kept| value.arguments(kept));
         checked(value).map(Self)
     }
 }
@@ -130,12 +133,12 @@ impl<S: Send + Sync, T: DeserializeOwned + Check> FromRequestParts<S> for Query<
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
         let reader = serde_urlencoded::Deserializer::new(pairs);
-        let value = serde_path_to_error::deserialize(reader).map_err(|error| {
+        let value: T = serde_path_to_error::deserialize(reader).map_err(|error| {
             let field = error.path().to_string();
             form_refusal(&field, &error.into_inner().to_string())
         })?;
-        if let Some(note) = parts.extensions.get::<CallFacts>() {
-            note.arguments_of(&value);
+        if let Some(facts) = parts.extensions.get::<CallFacts>() {
+            facts.arguments(|kept| value.arguments(kept));
         }
         checked(value).map(Self)
     }
@@ -185,8 +188,8 @@ impl<S: Send + Sync> FromRequestParts<S> for ExecutionPath {
         let execution = path_parameter(parts, state, "execution_id").await?;
         let execution = ExecutionId::new(&execution)
             .map_err(|error| Refusal::of_field(ProblemKind::InvalidRequest, "execution_id", error.to_string()))?;
-        if let Some(note) = parts.extensions.get::<CallFacts>() {
-            note.execution(&execution);
+        if let Some(facts) = parts.extensions.get::<CallFacts>() {
+            facts.execution(&execution);
         }
         Ok(Self(workspace, execution))
     }

@@ -3,7 +3,10 @@
 //! On a loopback address, the `Host` header is the server's only guard against DNS rebinding: a web page whose name is
 //! made to resolve to 127.0.0.1.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     extract::{Request, State},
@@ -12,25 +15,22 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use crate::{
-    http::problem::{ProblemKind, Refusal},
-    state::ApiState,
-};
+use crate::http::problem::{ProblemKind, Refusal};
 
-/// The hosts that requests may name.
+/// The hosts that requests may name. Clones are cheap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hosts {
     /// Any host: the server listens on an address that other machines reach.
     Any,
     /// Loopback names and addresses, and these names.
-    LoopbackAnd(Vec<String>),
+    LoopbackAnd(Arc<[String]>),
 }
 
 impl Hosts {
     /// Returns the host names for a listener: names are checked on loopback addresses only. `also` holds the names that
     /// a reverse proxy passes on.
     pub fn for_listener(address: SocketAddr, also: Vec<String>) -> Self {
-        if address.ip().is_loopback() { Self::LoopbackAnd(also) } else { Self::Any }
+        if address.ip().is_loopback() { Self::LoopbackAnd(also.into()) } else { Self::Any }
     }
 
     fn allows(&self, host: &str) -> bool {
@@ -49,7 +49,7 @@ impl Hosts {
         match self {
             Self::LoopbackAnd(_) => self.allows(host),
             // Tokens are not sent by browsers of themselves, but nobody has asked for pages either.
-            Self::Any => Self::LoopbackAnd(Vec::new()).allows(host),
+            Self::Any => Self::LoopbackAnd(Arc::default()).allows(host),
         }
     }
 }
@@ -61,13 +61,14 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-pub(crate) async fn check(State(state): State<ApiState>, request: Request, next: Next) -> Response {
-    let given = request.uri().authority().map(|authority| authority.as_str().to_owned()).or_else(|| {
+/// Refuses a request for a host that the server does not answer for; the function of a layer.
+pub(crate) async fn check(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
+    let host = request.uri().authority().map(|authority| authority.as_str().to_owned()).or_else(|| {
         request.headers().get(header::HOST).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
     });
     // Without any Host (HTTP/1.0) it is no browser that calls.
-    match given {
-        Some(host) if !state.hosts().allows(&host) => {
+    match host {
+        Some(host) if !hosts.allows(&host) => {
             let detail = format!(
                 "the server listens on a loopback address and does not answer for {host:?}; behind a reverse proxy, \
                  name its host in EMERGENT_ALLOWED_HOSTS"

@@ -6,16 +6,16 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use emergent_budget::{Account, Kept, SMALL};
+use emergent_budget::{Account, Budget, Kept, SMALL};
 
-use crate::{http::problem::Refusal, state::ApiState};
+use crate::http::problem::Refusal;
 
 /// Gives a request an account, which lasts until its answer has been sent; one that is a part of another, an account of
 /// the same project.
 ///
 /// An answer of which more is in memory than was held for it, such as a list of rows, is held now, or is not sent.
-pub(crate) async fn account(State(state): State<ApiState>, request: Request, next: Next) -> Response {
-    let account = Account::current().map_or_else(|| state.budget().account(), |whole| whole.another());
+pub(crate) async fn account(State(budget): State<Budget>, request: Request, next: Next) -> Response {
+    let account = Account::current().map_or_else(|| budget.account(), |whole| whole.another());
     let response = account.clone().scope(next.run(request)).await;
     let length = response.body().size_hint().exact();
     let in_memory = length.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));

@@ -24,7 +24,7 @@ use utoipa::ToSchema;
 
 pub(crate) use position::Position;
 
-use crate::{audit::CallFacts, http::problem::Refusal};
+use crate::{facts::CallFacts, http::problem::Refusal};
 
 use self::decode::{Decoder, Piece};
 
@@ -67,7 +67,7 @@ pub(crate) fn response(
     execution: Execution,
     from: Position,
     follow: bool,
-    note: CallFacts,
+    facts: CallFacts,
 ) -> Response {
     let events = async_stream::stream! {
         let mut position = from;
@@ -87,7 +87,7 @@ pub(crate) fn response(
                 Ok(Frame::Status(execution)) => last = Some(execution),
                 Ok(Frame::KeepAlive) => {}
                 Err(error) => {
-                    note.failed();
+                    facts.failed();
                     yield event("error", Refusal::from(error).problem(), &position);
                     return;
                 }
@@ -102,11 +102,11 @@ pub(crate) fn response(
             Some(execution) if !execution.state.has_ended() => yield event("status", &execution, &position),
             _ => yield match guest.wait(&position.execution).await {
                 Ok(result) => {
-                    note.ran(&result);
+                    facts.ran(&result);
                     event("result", &result, &position)
                 }
                 Err(error) => {
-                    note.failed();
+                    facts.failed();
                     event("error", Refusal::from(error).problem(), &position)
                 }
             },

@@ -38,9 +38,9 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
-use super::{Allowed, base_of, challenge, check_origin};
+use super::{base_of, challenge, check_origin};
 use crate::{
-    auth::{Caller, NeedsMcp},
+    auth::{Allowed, Caller, NeedsMcp},
     http::{
         observe::Verbatim,
         problem::{ProblemKind, Refusal},

@@ -21,8 +21,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::range::{ByteRange, Wanted};
 use crate::{
-    audit::Arguments,
     auth::{Caller, NeedsRead, NeedsWrite},
+    facts::Arguments,
     http::{
         check::{Check, Faults},
         extract::{FileBody, JsonBody, Query, RawBody, WorkspacePath},

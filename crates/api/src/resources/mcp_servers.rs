@@ -21,12 +21,11 @@ use self::{
     view::{McpAnswer, McpCallError, McpLogs, McpServerList, McpServerView, McpState},
 };
 use crate::{
-    auth::{Caller, NeedsMcp, NeedsRead, NeedsWrite},
+    auth::{Allowed, Caller, NeedsMcp, NeedsRead, NeedsWrite},
     http::{
         extract::{JsonBody, Query, path_parameter},
         problem::{OnMcpServer, ProblemKind, Refusal, Usual},
     },
-    mcp::Allowed,
     resources::params::McpServerParam,
     state::ApiState,
 };

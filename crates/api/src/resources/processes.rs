@@ -22,8 +22,8 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    audit::Arguments,
     auth::{Caller, NeedsRead, NeedsWrite},
+    facts::Arguments,
     http::{
         check::{Check, Faults},
         extract::{ExecutionPath, JsonBody, Query, RawBody, WorkspacePath},

@@ -114,10 +114,10 @@ async fn run(
 ) -> Result<Response, Refusal> {
     let guest = state.workspaces().guest_for(caller.project(), id, Purpose::Run).await?;
     if query.stream.unwrap_or_else(|| sse::is_wanted(&headers)) {
-        return stream::bash(guest, request, &headers, caller.note().clone()).await;
+        return stream::bash(guest, request, &headers, caller.facts().clone()).await;
     }
     let result = guest.bash(request).await?;
-    caller.note().ran(&result);
+    caller.facts().ran(&result);
     Ok(Json(result).into_response())
 }
 

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    audit::Arguments,
+    facts::Arguments,
     http::{
         check::{Check, Faults},
         problem::{ProblemKind, Refusal},

@@ -93,7 +93,7 @@ pub(super) async fn process_output(
             stdout: query.stdout_offset.unwrap_or(0),
             stderr: query.stderr_offset.unwrap_or(0),
         });
-        return Ok(sse::response(guest, execution, position, query.follow, caller.note().clone()));
+        return Ok(sse::response(guest, execution, position, query.follow, caller.facts().clone()));
     }
     Ok(raw(guest, &execution, query.stream.unwrap_or(Stream::Stdout), query.offset.unwrap_or(0), query.follow))
 }

@@ -11,8 +11,8 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 
 use crate::{
-    audit::Arguments,
     auth::{Caller, NeedsRead},
+    facts::Arguments,
     http::{
         check::{Check, Faults},
         extract::{JsonBody, WorkspacePath},

@@ -25,9 +25,9 @@ use tower::ServiceExt as _;
 use utoipa::openapi::OpenApi;
 
 use crate::{
-    audit::SESSION,
     auth::{Caller, NeedsRead},
     http::{
+        SESSION,
         extract::WorkspacePath,
         observe::{RequestId, Verbatim},
         rates::Counted,

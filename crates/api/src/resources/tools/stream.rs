@@ -11,7 +11,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::{
-    audit::CallFacts,
+    facts::CallFacts,
     http::{
         check::{Check, Faults},
         problem::Refusal,
@@ -37,15 +37,15 @@ pub(super) async fn bash(
     guest: GuestSession,
     request: BashRequest,
     headers: &HeaderMap,
-    note: CallFacts,
+    facts: CallFacts,
 ) -> Result<Response, Refusal> {
     if let Some(position) = Position::from_headers(headers)? {
         let execution = guest.call(|guest| guest.execution(&position.execution)).await?;
-        return Ok(sse::response(guest, execution, position, true, note));
+        return Ok(sse::response(guest, execution, position, true, facts));
     }
     let execution = guest.call(|guest| guest.start(in_background(request))).await?;
     let position = Position::start(execution.execution_id.clone());
-    Ok(sse::response(guest, execution, position, true, note))
+    Ok(sse::response(guest, execution, position, true, facts))
 }
 
 fn in_background(request: BashRequest) -> StartRequest {

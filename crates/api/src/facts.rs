@@ -1,4 +1,6 @@
-//! The note that extractors and handlers fill with the facts of a call for the audit.
+//! The facts of a call, which extractors and handlers collect for the audit.
+
+mod arguments;
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,11 +10,10 @@ use emergent_store::Token;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use super::Arguments;
-use crate::http::check::Check;
+pub use self::arguments::Arguments;
 
-/// A call's note, which travels with the request. Clones stand for the same note. The default note belongs to calls
-/// that the audit does not record, and discards every fact.
+/// The facts of one call, which travel with the request. Clones share them. The default belongs to calls that the audit
+/// does not record, and discards every fact.
 #[derive(Clone, Default)]
 pub(crate) struct CallFacts(Option<Arc<Facts>>);
 
@@ -30,34 +31,37 @@ struct Facts {
 // === impl CallFacts ===
 
 impl CallFacts {
-    pub(super) fn new(origin: Origin, level: ArgumentLevel) -> Self {
+    pub(crate) fn new(origin: Origin, level: ArgumentLevel) -> Self {
         let (project, arguments, outcome) = (OnceLock::new(), Mutex::default(), OnceLock::new());
         Self(Some(Arc::new(Facts { origin, level, project, arguments, outcome, session: OnceLock::new() })))
     }
 
     /// Notes the caller's token.
     pub(crate) fn caller(&self, token: &Token) {
-        if let Some(known) = &self.0 {
-            known.origin.is_by(token.id);
-            known.project.get_or_init(|| token.project);
+        if let Some(facts) = &self.0 {
+            facts.origin.is_by(token.id);
+            facts.project.get_or_init(|| token.project);
         }
     }
 
     /// Keeps the session that the call is made for alive at least as long as the call.
     pub(crate) fn keep(&self, call: SessionCall) {
-        if let Some(known) = &self.0 {
-            known.session.get_or_init(|| call);
+        if let Some(facts) = &self.0 {
+            facts.session.get_or_init(|| call);
         }
     }
 
-    /// Notes the arguments in a part of the request.
-    pub(crate) fn arguments_of(&self, part: &impl Check) {
-        self.add(|arguments| part.arguments(arguments));
+    /// Notes the arguments that `keep` picks out of a part of the request.
+    pub(crate) fn arguments(&self, keep: impl FnOnce(&mut Arguments)) {
+        let Some(facts) = &self.0 else { return };
+        let mut arguments = Arguments::new(facts.level);
+        keep(&mut arguments);
+        facts.arguments.lock().extend(arguments.into_kept());
     }
 
     /// Notes the execution that the path names.
     pub(crate) fn execution(&self, id: &ExecutionId) {
-        self.add(|arguments| arguments.name("execution_id", id));
+        self.arguments(|arguments| arguments.name("execution_id", id));
     }
 
     /// Notes the result of a command.
@@ -73,28 +77,24 @@ impl CallFacts {
     }
 
     fn ended(&self, outcome: AuditOutcome) {
-        if let Some(known) = &self.0 {
-            known.outcome.get_or_init(|| outcome);
+        if let Some(facts) = &self.0 {
+            facts.outcome.get_or_init(|| outcome);
         }
     }
 
-    fn add(&self, note: impl FnOnce(&mut Arguments)) {
-        let Some(known) = &self.0 else { return };
-        let mut arguments = Arguments::new(known.level);
-        note(&mut arguments);
-        known.arguments.lock().extend(arguments.into_kept());
-    }
-
-    pub(super) fn project(&self) -> Option<ProjectId> {
+    /// Returns the caller's project; `None` while no caller is facts.
+    pub(crate) fn project(&self) -> Option<ProjectId> {
         self.0.as_ref()?.project.get().copied()
     }
 
-    pub(super) fn outcome(&self) -> Option<AuditOutcome> {
+    /// Returns the outcome, where it differs from the one that the answer's status stands for.
+    pub(crate) fn outcome(&self) -> Option<AuditOutcome> {
         self.0.as_ref()?.outcome.get().copied()
     }
 
-    pub(super) fn take_arguments(&self) -> Map<String, Value> {
-        let take = |known: &Arc<Facts>| std::mem::take(&mut *known.arguments.lock());
+    /// Takes the arguments that were noted so far.
+    pub(crate) fn take_arguments(&self) -> Map<String, Value> {
+        let take = |facts: &Arc<Facts>| std::mem::take(&mut *facts.arguments.lock());
         self.0.as_ref().map(take).unwrap_or_default()
     }
 }

@@ -13,15 +13,15 @@ use axum::{
 use emergent_core::WorkspaceId;
 use percent_encoding::percent_decode_str;
 
-use crate::{auth::token_of, http::rates::Counted, state::ApiState};
+use crate::{
+    auth::token_of,
+    http::{extract::NotLookedUp, rates::Counted},
+    state::ApiState,
+};
 
 const WORKSPACES: &str = "/api/v1/agent/workspaces/";
 /// The words that stand there for something else than a workspace.
 const ROUTES: [&str; 1] = ["providers"];
-
-/// Marks a request whose name could not be looked up because the store failed.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct NotLookedUp;
 
 /// Replaces a workspace's name in the path by its id. A path without a known name, and a caller without a valid token,
 /// go on unchanged: the route says what is wrong.
