@@ -1,17 +1,12 @@
 //! The callers, and what each may do.
 //!
-//! Every call but the health probes and the pages carries `Authorization: Bearer emt_…`. The store keeps a SHA-256 of
-//! each secret. A token is found by that hash: what timing could tell of a lookup is about the hash of 256 random
-//! bits, which leads nobody to a secret. Tokens that were found stay in memory (`cache`), so that a call need not ask
-//! the store; what is open by a token ends with it (`binding`).
+//! Every call but the health probes and the pages carries `Authorization: Bearer emt_…`. [`emergent_auth`] finds the
+//! principal whose token this is; what is open by a token ends with it (`binding`).
 
 mod allowed;
 mod binding;
-mod cache;
-mod grant;
 mod reach;
 mod scope;
-mod secret;
 mod session;
 
 use std::marker::PhantomData;
@@ -20,15 +15,13 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header, request::Parts},
 };
+use emergent_auth::{Grant, Principal, TokenSecret};
 use emergent_budget::Account;
 use emergent_store::{McpAllowList, ProjectId, Scope, TokenId};
 
 pub(crate) use allowed::Allowed;
 pub(crate) use binding::bind;
-pub use cache::Tokens;
-pub use grant::{Grant, GrantEnd};
 pub use scope::{NeedsMcp, NeedsRead, NeedsWrite, Requirement, ScopeName};
-pub use secret::TokenSecret;
 pub(crate) use session::document as document_sessions;
 
 use self::binding::Binding;
@@ -41,10 +34,10 @@ use crate::{
     state::ApiState,
 };
 
-/// A caller with a valid token that has the scope `R`. The first argument of every handler that needs one, so that
-/// nothing of a request is looked at before its token is.
+/// A principal that has the scope `R` and makes a call. The first argument of every handler that needs one, so that
+/// nothing of a request is looked at before its principal is known.
 pub struct Caller<R> {
-    token: Grant,
+    grant: Grant,
     facts: CallFacts,
     binding: Binding,
     requirement: PhantomData<fn() -> R>,
@@ -53,22 +46,22 @@ pub struct Caller<R> {
 impl<R> Caller<R> {
     /// The project whose rows the caller sees.
     pub fn project(&self) -> ProjectId {
-        self.token.project
+        self.grant.project
     }
 
     /// The caller's rights.
     pub fn scopes(&self) -> &[Scope] {
-        &self.token.scopes
+        &self.grant.scopes
     }
 
     /// The hosted MCP servers that the caller may use; `None` for all of the project's.
     pub fn mcp(&self) -> Option<&McpAllowList> {
-        self.token.mcp.as_ref()
+        self.grant.mcp.as_ref()
     }
 
     /// Names the token; not a secret.
     pub fn token_id(&self) -> TokenId {
-        self.token.id
+        self.grant.token
     }
 
     /// The call is answered even if it ends the caller's own token.
@@ -76,22 +69,17 @@ impl<R> Caller<R> {
         self.binding.release();
     }
 
-    /// Whether the caller is an administrator of the server: a holder of a token of its default project.
-    pub(crate) fn is_administrator(&self, state: &ApiState) -> bool {
-        self.project() == state.tokens().store().default_project()
-    }
-
-    /// The project whose tokens and figures the caller sees; `None` for an administrator, who sees those of all.
-    pub(crate) fn sees(&self, state: &ApiState) -> Option<ProjectId> {
-        (!self.is_administrator(state)).then_some(self.project())
+    /// The principal who makes the call.
+    pub(crate) fn principal(&self) -> &Principal {
+        &self.grant
     }
 
     /// Refuses a caller who is no administrator of the server.
     ///
     /// # Errors
     /// A problem that says who may.
-    pub(crate) fn require_administrator(&self, state: &ApiState) -> Result<(), Refusal> {
-        if self.is_administrator(state) {
+    pub(crate) fn require_administrator(&self) -> Result<(), Refusal> {
+        if self.grant.is_administrator {
             return Ok(());
         }
         let detail = "only a token of the default project, whose holders are the server's administrators, may do this";
@@ -108,15 +96,13 @@ impl<R> Caller<R> {
     /// # Errors
     /// A problem that names the scope.
     pub fn require(&self, scope: Scope) -> Result<(), Refusal> {
-        // Who may change everything may use what is there.
-        let implied = scope == Scope::McpUse && self.token.scopes.contains(&Scope::AdminWrite);
-        if implied || self.token.scopes.contains(&scope) {
+        if self.grant.has(scope) {
             return Ok(());
         }
         let detail = format!(
             "this call needs the scope {scope}, which the token {:?} lacks; use a token that has it, or make one with \
              `emergent token create`",
-            self.token.name
+            self.grant.name
         );
         Err(Refusal::new(ProblemKind::MissingScope, detail))
     }
@@ -126,19 +112,19 @@ impl<R: Requirement> FromRequestParts<ApiState> for Caller<R> {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Refusal> {
-        let token = token_of(&parts.headers, state).await?;
+        let grant = grant_of(&parts.headers, state).await?;
         if let Some(account) = Account::current() {
-            account.begin_call(token.project.as_uuid().as_u128())?;
+            account.begin_call(grant.project.as_uuid().as_u128())?;
         }
         // Before the audit knows whose call it is: what is refused for its number leaves no row.
         if parts.extensions.get::<Counted>().is_none() {
-            state.rates().admit(token.project)?;
+            state.rates().admit(grant.project)?;
         }
         let facts = parts.extensions.get::<CallFacts>().cloned().unwrap_or_default();
-        facts.caller(&token);
+        facts.caller(&grant);
         let binding = parts.extensions.get::<Binding>().cloned().unwrap_or_default();
-        binding.to(token.clone());
-        let caller = Self { token, facts, binding, requirement: PhantomData };
+        binding.to(grant.clone());
+        let caller = Self { grant, facts, binding, requirement: PhantomData };
         caller.require(R::SCOPE)?;
         reach::check(parts, state, caller.project()).await?;
         if let Some(call) = session::begin(parts, state, caller.project()).await? {
@@ -148,12 +134,13 @@ impl<R: Requirement> FromRequestParts<ApiState> for Caller<R> {
     }
 }
 
-/// The valid token that a request carries.
-pub(crate) async fn token_of(headers: &HeaderMap, state: &ApiState) -> Result<Grant, Refusal> {
-    let token = state.tokens().find(&bearer(headers)?).await?;
-    token.ok_or_else(|| unauthorized("the token is not known, has expired or was revoked"))
+/// Returns the grant of the principal who makes a request.
+pub(crate) async fn grant_of(headers: &HeaderMap, state: &ApiState) -> Result<Grant, Refusal> {
+    let grant = state.tokens().find(&bearer(headers)?).await?;
+    grant.ok_or_else(|| unauthorized("the token is not known, has expired or was revoked"))
 }
 
+/// Returns the secret that a request carries.
 fn bearer(headers: &HeaderMap) -> Result<TokenSecret, Refusal> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next().ok_or_else(|| unauthorized("there is no Authorization header"))?;
@@ -171,9 +158,9 @@ fn bearer(headers: &HeaderMap) -> Result<TokenSecret, Refusal> {
     TokenSecret::parse(credentials.trim()).map_err(|error| unauthorized(&error.to_string()))
 }
 
-fn unauthorized(what: &str) -> Refusal {
+fn unauthorized(reason: &str) -> Refusal {
     let detail = format!(
-        "{what}; send `Authorization: Bearer emt_…` with a token of this server (the first one stands in \
+        "{reason}; send `Authorization: Bearer emt_…` with a token of this server (the first one stands in \
          bootstrap-token in its data directory)"
     );
     Refusal::new(ProblemKind::Unauthorized, detail)

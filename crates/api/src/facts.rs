@@ -4,9 +4,9 @@ mod arguments;
 
 use std::sync::{Arc, OnceLock};
 
+use emergent_auth::Principal;
 use emergent_core::{ArgumentLevel, AuditOutcome, Origin, ProjectId, SessionCall};
 use emergent_guest_proto::{ExecutionId, tools::BashResult};
-use emergent_store::Token;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
@@ -36,11 +36,11 @@ impl CallFacts {
         Self(Some(Arc::new(Facts { origin, level, project, arguments, outcome, session: OnceLock::new() })))
     }
 
-    /// Notes the caller's token.
-    pub(crate) fn caller(&self, token: &Token) {
+    /// Notes the principal who makes the call.
+    pub(crate) fn caller(&self, principal: &Principal) {
         if let Some(facts) = &self.0 {
-            facts.origin.is_by(token.id);
-            facts.project.get_or_init(|| token.project);
+            facts.origin.is_by(principal.token);
+            facts.project.get_or_init(|| principal.project);
         }
     }
 

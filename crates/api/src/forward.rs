@@ -17,7 +17,7 @@ use emergent_core::{Peer, ServerRow, WorkspaceId, WorkspaceOwner};
 use emergent_mcp_hosting::HostingError;
 
 use crate::{
-    auth::token_of,
+    auth::grant_of,
     http::problem::{ProblemKind, Refusal},
     state::ApiState,
 };
@@ -62,8 +62,8 @@ pub(crate) async fn route(State(state): State<ApiState>, request: Request, next:
 /// Counts what is passed on as a call of its project here, too: it takes a connection of this server's.
 async fn count(state: &ApiState, headers: &HeaderMap) -> Result<(), Refusal> {
     // Whoever has no valid token is told so by the other server.
-    if let (Some(account), Ok(token)) = (Account::current(), token_of(headers, state).await) {
-        account.begin_call(token.project.as_uuid().as_u128())?;
+    if let (Some(account), Ok(principal)) = (Account::current(), grant_of(headers, state).await) {
+        account.begin_call(principal.project.as_uuid().as_u128())?;
     }
     Ok(())
 }
@@ -99,7 +99,7 @@ async fn driver_of(state: &ApiState, id: WorkspaceId, headers: &HeaderMap) -> Re
         WorkspaceOwner::Elsewhere(peer) => *peer,
     };
     // Where a workspace is, is told to those alone who may see it; what others are told is the handler's to say.
-    if !token_of(headers, state).await.is_ok_and(|token| token.project == project) {
+    if !grant_of(headers, state).await.is_ok_and(|principal| principal.project == project) {
         return Ok(None);
     }
     reachable(server, headers, "drives this workspace").map(Some)
@@ -108,8 +108,8 @@ async fn driver_of(state: &ApiState, id: WorkspaceId, headers: &HeaderMap) -> Re
 /// The other server to ask about a hosted MCP server; `None` to answer here.
 async fn host_of(state: &ApiState, given: &str, headers: &HeaderMap) -> Result<Option<ServerRow>, Refusal> {
     // Who may not see it is told the same as of one that is not there, by the handler.
-    let Ok(token) = token_of(headers, state).await else { return Ok(None) };
-    match state.hosting().host_elsewhere(token.project, given).await {
+    let Ok(principal) = grant_of(headers, state).await else { return Ok(None) };
+    match state.hosting().host_elsewhere(principal.project, given).await {
         Ok(Some(server)) => reachable(server, headers, "hosts this MCP server").map(Some),
         Ok(None) | Err(HostingError::Disabled) => Ok(None),
         Err(error) => Err(error.into()),

@@ -14,7 +14,7 @@ use emergent_core::WorkspaceId;
 use percent_encoding::percent_decode_str;
 
 use crate::{
-    auth::token_of,
+    auth::grant_of,
     http::{extract::NotLookedUp, rates::Counted},
     state::ApiState,
 };
@@ -27,15 +27,15 @@ const ROUTES: [&str; 1] = ["providers"];
 /// go on unchanged: the route says what is wrong.
 pub(crate) async fn resolve(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
     if let Some((name, rest)) = name_in(request.uri().path())
-        && let Ok(token) = token_of(request.headers(), &state).await
+        && let Ok(principal) = grant_of(request.headers(), &state).await
     {
         let rest = rest.to_owned();
         // The look-up is part of the call, and counts before it costs anything.
-        if let Err(refusal) = state.rates().admit(token.project) {
+        if let Err(refusal) = state.rates().admit(principal.project) {
             return refusal.into_response();
         }
         request.extensions_mut().insert(Counted);
-        match state.workspaces().named(token.project, &name).await {
+        match state.workspaces().named(principal.project, &name).await {
             Ok(Some(id)) => *request.uri_mut() = with_id(request.uri(), id, &rest),
             Ok(None) => {}
             Err(error) => {

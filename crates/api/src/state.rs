@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use emergent_auth::Tokens;
 use emergent_budget::Budget;
 use emergent_core::Workspaces;
 use emergent_mcp_hosting::Hosting;
@@ -9,7 +10,6 @@ use emergent_store::Store;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
-    auth::Tokens,
     http::{
         hosts::Hosts,
         rates::{RateLimit, Rates},
@@ -25,7 +25,7 @@ pub struct ApiParts {
     pub hosting: Hosting,
     /// The URL at which clients reach this server, where it is known.
     pub public_url: Option<String>,
-    /// The store that keeps the tokens.
+    /// The store that keeps the tokens and projects.
     pub store: Store,
     /// The exporter of the metrics that the process records.
     pub metrics: PrometheusHandle,
@@ -47,6 +47,7 @@ struct Inner {
     workspaces: Workspaces,
     hosting: Hosting,
     public_url: Option<String>,
+    store: Store,
     tokens: Tokens,
     metrics: PrometheusHandle,
     hosts: Hosts,
@@ -60,8 +61,20 @@ impl ApiState {
     /// Builds the state from its parts.
     pub fn new(parts: ApiParts) -> Self {
         let ApiParts { workspaces, hosting, public_url, store, metrics, hosts, peers, budget, rate_limit } = parts;
-        let (tokens, rates, started) = (Tokens::new(store), Rates::new(rate_limit), Instant::now());
-        Self(Arc::new(Inner { workspaces, hosting, public_url, tokens, metrics, hosts, peers, budget, rates, started }))
+        let (tokens, rates, started) = (Tokens::new(store.clone()), Rates::new(rate_limit), Instant::now());
+        Self(Arc::new(Inner {
+            workspaces,
+            hosting,
+            public_url,
+            store,
+            tokens,
+            metrics,
+            hosts,
+            peers,
+            budget,
+            rates,
+            started,
+        }))
     }
 
     pub(crate) fn workspaces(&self) -> &Workspaces {
@@ -74,6 +87,10 @@ impl ApiState {
 
     pub(crate) fn public_url(&self) -> Option<&str> {
         self.0.public_url.as_deref()
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.store
     }
 
     pub(crate) fn tokens(&self) -> &Tokens {

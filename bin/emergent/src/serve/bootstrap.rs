@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::Context as _;
-use emergent_api::auth::TokenSecret;
+use emergent_auth::TokenSecret;
 use emergent_store::{NewToken, Scope, Store};
 
 use super::private_file;

@@ -19,12 +19,15 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use emergent_auth::{Grant, GrantEnd};
 use futures::{FutureExt as _, future::BoxFuture};
 use http_body::{Frame, SizeHint};
 use tokio::sync::watch;
 
-use super::grant::{Grant, GrantEnd};
-use crate::{facts::CallFacts, http::observe::Verbatim};
+use crate::{
+    facts::CallFacts,
+    http::{observe::Verbatim, problem::Refusal},
+};
 
 /// The binding of a request to its token; travels with the request. Clones stand for the same binding.
 #[derive(Clone, Default)]
@@ -69,12 +72,12 @@ pub(crate) async fn bind(mut request: Request, next: Next) -> Response {
         false => request.map(|body| Ending::of(body, binding.clone(), LastWord::Error)),
     };
     let response = tokio::select! {
-        end = binding.clone().ended() => return end.refusal().into_response(),
+        end = binding.clone().ended() => return Refusal::from(end).into_response(),
         response = next.run(request) => response,
     };
     // A handler whose body broke off with the token has something else to say of it.
     if let Some(end) = binding.clone().ended().now_or_never() {
-        return end.refusal().into_response();
+        return Refusal::from(end).into_response();
     }
     // What is whole already is sent; it is what goes on that ends.
     if response.body().size_hint().exact().is_some() {
@@ -133,7 +136,7 @@ impl Ending {
     }
 
     fn last_frame(&self, end: GrantEnd) -> Option<Result<Frame<Bytes>, axum::Error>> {
-        let refusal = end.refusal();
+        let refusal = Refusal::from(end);
         match &self.last_word {
             LastWord::Nothing => None,
             LastWord::Error => Some(Err(axum::Error::new(io::Error::other(refusal.problem().detail.clone())))),
@@ -181,24 +184,22 @@ mod tests {
     use std::{convert::Infallible, future::pending};
 
     use axum::{Router, extract::Extension, middleware, response::Sse, response::sse::Event, routing::any};
-    use emergent_store::{ProjectId, Token, TokenId};
+    use emergent_auth::{Granter, Principal};
+    use emergent_store::{ProjectId, TokenId};
     use futures::{StreamExt as _, stream};
     use http_body_util::BodyExt as _;
     use tower::ServiceExt as _;
 
-    use super::{super::grant::Granter, *};
+    use super::*;
 
     fn granter() -> Granter {
-        Granter::new(Token {
-            id: TokenId::generate(),
+        Granter::new(Principal {
+            token: TokenId::generate(),
             project: ProjectId::generate(),
             name: "test".to_owned(),
             scopes: Vec::new(),
             mcp: None,
-            created_at: chrono::Utc::now(),
-            rotated_at: None,
-            expires_at: None,
-            revoked_at: None,
+            is_administrator: false,
         })
     }
 
@@ -213,26 +214,26 @@ mod tests {
             (bound.clone(), bound.clone(), bound.clone(), bound.clone(), bound);
         let first = || stream::iter([Ok::<_, Infallible>("first")]).chain(stream::pending());
         Router::new()
-            .route("/waits", any(move |it| async move { (waits(it), pending::<()>().await).1 }))
+            .route("/waits", any(move |binding| async move { (waits(binding), pending::<()>().await).1 }))
             .route(
                 "/events",
-                any(move |it| async move {
-                    events(it);
+                any(move |binding| async move {
+                    events(binding);
                     Sse::new(first().map(|text| text.map(|text| Event::default().data(text))))
                 }),
             )
-            .route("/bytes", any(move |it| async move { (bytes(it), Body::from_stream(first())).1 }))
+            .route("/bytes", any(move |binding| async move { (bytes(binding), Body::from_stream(first())).1 }))
             .route(
                 "/reads",
-                any(move |it, body: Body| async move {
-                    reads(it);
+                any(move |binding, body: Body| async move {
+                    reads(binding);
                     body.collect().await.err().map(|error| error.to_string()).unwrap_or_default()
                 }),
             )
             .route(
                 "/released",
-                any(move |it: Extension<Binding>, body: Body| async move {
-                    released(it).release();
+                any(move |binding: Extension<Binding>, body: Body| async move {
+                    released(binding).release();
                     body.collect().await.map(|_| "all of it").unwrap_or_default()
                 }),
             )

@@ -1,5 +1,6 @@
 //! Problems: what every answer that is not a success says (RFC 9457), and the one place where failures become HTTP.
 
+mod from_auth;
 mod from_core;
 mod from_guest;
 mod from_mcp;

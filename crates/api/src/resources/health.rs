@@ -108,7 +108,7 @@ async fn ready(State(state): State<ApiState>) -> Result<Json<Ready>, Refusal> {
     if let Some(detail) = wait {
         return Err(Refusal::new(ProblemKind::NotReady, detail).retry_after(1));
     }
-    state.tokens().store().ping().await?;
+    state.store().ping().await?;
     Ok(Json(Ready { ready: true }))
 }
 
@@ -122,7 +122,7 @@ async fn ready(State(state): State<ApiState>) -> Result<Json<Ready>, Refusal> {
     responses((status = 200, description = "Metrics in Prometheus' text format.", body = String, content_type = "text/plain"), Usual)
 )]
 async fn metrics(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Response, Refusal> {
-    caller.require_administrator(&state)?;
+    caller.require_administrator()?;
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Ok((content_type, state.metrics().render()).into_response())
 }

@@ -100,7 +100,7 @@ async fn list_leftovers(
     caller: Caller<NeedsRead>,
     State(state): State<ApiState>,
 ) -> Result<Json<LeftoverList>, Refusal> {
-    caller.require_administrator(&state)?;
+    caller.require_administrator()?;
     let kept = state.workspaces().config().leftover_retention;
     let items = state.workspaces().leftovers().await?;
     Ok(Json(LeftoverList { items: items.into_iter().map(|leftover| view(leftover, kept)).collect() }))
@@ -128,10 +128,10 @@ async fn adopt_leftover(
     LeftoverPath(id): LeftoverPath,
     JsonBody(request): JsonBody<AdoptLeftover>,
 ) -> Result<Json<AdoptedView>, Refusal> {
-    caller.require_administrator(&state)?;
+    caller.require_administrator()?;
     let project = match request.project {
         None => caller.project(),
-        Some(name) => state.tokens().store().projects_ensure(&name).await?,
+        Some(name) => state.store().projects_ensure(&name).await?,
     };
     let adopted = state.workspaces().adopt_leftover(id, AdoptRequest { project, name: request.name }).await?;
     let (id, kind) = match adopted {
@@ -160,7 +160,7 @@ async fn remove_leftover(
     State(state): State<ApiState>,
     LeftoverPath(id): LeftoverPath,
 ) -> Result<StatusCode, Refusal> {
-    caller.require_administrator(&state)?;
+    caller.require_administrator()?;
     state.workspaces().remove_leftover(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -9,6 +9,7 @@ use axum::{
     http::request::Parts,
 };
 use chrono::{DateTime, Utc};
+use emergent_auth::Principal;
 use emergent_core::{Capacity, ProjectId, Quota, QuotaUse};
 use emergent_store::Project;
 use serde::{Deserialize, Serialize};
@@ -175,8 +176,8 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     responses((status = 200, description = "The projects.", body = ProjectList), Usual)
 )]
 async fn list_projects(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Json<ProjectList>, Refusal> {
-    let store = state.tokens().store();
-    let sees_all = caller.is_administrator(&state);
+    let store = state.store();
+    let sees_all = caller.principal().is_administrator;
     let mut projects = store.projects_list().await?;
     projects.retain(|project| sees_all || project.id == caller.project());
     Ok(Json(ProjectList { items: projects.into_iter().map(Into::into).collect() }))
@@ -200,7 +201,7 @@ async fn get_quota(
     State(state): State<ApiState>,
     ProjectPath(id): ProjectPath,
 ) -> Result<Json<ProjectQuota>, Refusal> {
-    Ok(Json(quota_of(&state, caller.project(), id).await?))
+    Ok(Json(quota_of(&state, caller.principal(), id).await?))
 }
 
 /// Sets a project's quota as a whole; a limit that is left out is removed.
@@ -225,8 +226,7 @@ async fn set_quota(
     ProjectPath(id): ProjectPath,
     JsonBody(quota): JsonBody<QuotaView>,
 ) -> Result<Json<ProjectQuota>, Refusal> {
-    let store = state.tokens().store();
-    if caller.project() != store.default_project() {
+    if !caller.principal().is_administrator {
         if caller.project() != id {
             return Err(no_such_project());
         }
@@ -235,8 +235,8 @@ async fn set_quota(
             "quotas are set with a token of the server's default project, whose holders are its administrators",
         ));
     }
-    store.projects_set_quota(id, quota.into()).await?.ok_or_else(no_such_project)?;
-    Ok(Json(quota_of(&state, caller.project(), id).await?))
+    state.store().projects_set_quota(id, quota.into()).await?.ok_or_else(no_such_project)?;
+    Ok(Json(quota_of(&state, caller.principal(), id).await?))
 }
 
 /// Shows the capacity in use and its limits: of your project and, if your token is of the default project, of the whole
@@ -249,13 +249,13 @@ async fn set_quota(
     responses((status = 200, description = "What is in use.", body = CapacityView), Usual)
 )]
 async fn get_capacity(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Json<CapacityView>, Refusal> {
-    let of_all = caller.is_administrator(&state);
+    let of_all = caller.principal().is_administrator;
     Ok(Json(state.workspaces().capacity(caller.project(), of_all).await?.into()))
 }
 
-async fn quota_of(state: &ApiState, caller: ProjectId, id: ProjectId) -> Result<ProjectQuota, Refusal> {
-    let store = state.tokens().store();
-    let sees_it = caller == id || caller == store.default_project();
+async fn quota_of(state: &ApiState, caller: &Principal, id: ProjectId) -> Result<ProjectQuota, Refusal> {
+    let store = state.store();
+    let sees_it = caller.project == id || caller.is_administrator;
     let known = sees_it && store.projects_list().await?.iter().any(|project| project.id == id);
     if !known {
         return Err(no_such_project());

@@ -92,7 +92,7 @@ async fn list_providers(
     if !workspaces.config().enabled {
         return Err(emergent_core::LookupError::Disabled.into());
     }
-    let items = workspaces.providers(caller.sees(&state)).await.into_iter().map(Into::into).collect();
+    let items = workspaces.providers(caller.principal().sees()).await.into_iter().map(Into::into).collect();
     Ok(Json(ProviderList { items, default_provider: workspaces.config().default_provider.map(Into::into) }))
 }
 
@@ -133,7 +133,7 @@ pub struct WarmImage {
     responses((status = 200, description = "The warm pool.", body = WarmPool), Usual)
 )]
 async fn show_warm_pool(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Json<WarmPool>, Refusal> {
-    caller.require_administrator(&state)?;
+    caller.require_administrator()?;
     Ok(Json(WarmPool { items: state.workspaces().pool().into_iter().map(Into::into).collect() }))
 }
 

@@ -53,7 +53,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     responses((status = 200, description = "The servers.", body = ServerList), Usual)
 )]
 async fn list_servers(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Json<ServerList>, Refusal> {
-    caller.require_administrator(&state)?;
+    caller.require_administrator()?;
     let this = state.workspaces().server_id();
     let servers = state.workspaces().servers().await?;
     Ok(Json(ServerList { items: servers.into_iter().map(|server| view(server, this)).collect() }))
@@ -85,7 +85,7 @@ async fn undrain(caller: Caller<NeedsWrite>, State(state): State<ApiState>) -> R
 }
 
 async fn switch(caller: &Caller<NeedsWrite>, state: &ApiState, draining: bool) -> Result<Json<ServerView>, Refusal> {
-    caller.require_administrator(state)?;
+    caller.require_administrator()?;
     state.workspaces().set_draining(draining).await?;
     let this = state.workspaces().server_id();
     let mut servers = state.workspaces().servers().await?.into_iter();

@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use chrono::{DateTime, TimeDelta, Utc};
+use emergent_auth::{Principal, TokenSecret};
 use emergent_core::TokenId;
 use emergent_store::{
     Cursor, InvalidCursor, McpAllowList, NewToken, NewTokenError, Page, PageRequest, ProjectId, Scope, Store, Token,
@@ -22,7 +23,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use crate::{
-    auth::{Caller, NeedsRead, NeedsWrite, ScopeName, TokenSecret},
+    auth::{Caller, NeedsRead, NeedsWrite, ScopeName},
     http::{
         check::{Check, Faults},
         extract::{JsonBody, Query, path_parameter},
@@ -167,8 +168,8 @@ async fn create_token(
     for scope in &scopes {
         caller.require(*scope)?;
     }
-    let store = state.tokens().store();
-    let (project, project_name) = project(store, caller.project(), request.project).await?;
+    let store = state.store();
+    let (project, project_name) = project(store, caller.principal(), request.project).await?;
     let secret = TokenSecret::generate();
     let lifetime = request.expires_in_seconds.and_then(|seconds| i64::try_from(seconds).ok()).map(TimeDelta::seconds);
     let new = NewToken {
@@ -198,8 +199,8 @@ async fn list_tokens(
     State(state): State<ApiState>,
     Query(query): Query<TokenQuery>,
 ) -> Result<Json<TokenList>, Refusal> {
-    let store = state.tokens().store();
-    let (filter, page) = query.into_store(caller.sees(&state))?;
+    let store = state.store();
+    let (filter, page) = query.into_store(caller.principal().sees())?;
     let names: HashMap<_, _> =
         store.projects_list().await?.into_iter().map(|project| (project.id, project.name)).collect();
     let Page { items, next } = store.tokens_list(&filter, page).await?.map(|token| {
@@ -229,8 +230,7 @@ async fn revoke_token(
 ) -> Result<StatusCode, Refusal> {
     let token = seen(&caller, &state, id).await?;
     caller.outlives_token();
-    state.tokens().store().tokens_revoke(token.project, id).await?.ok_or_else(no_such_token)?;
-    state.tokens().forget(id);
+    state.tokens().revoke(token.project, id).await?.ok_or_else(no_such_token)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -252,34 +252,32 @@ async fn rotate_token(
     State(state): State<ApiState>,
     TokenPath(id): TokenPath,
 ) -> Result<Response, Refusal> {
-    let store = state.tokens().store();
     let token = seen(&caller, &state, id).await?;
     // A new secret of a token that may do more than the caller would be more than the caller may have.
     for scope in &token.scopes {
         caller.require(*scope)?;
     }
-    let project = store.projects_name(token.project).await?;
-    let secret = TokenSecret::generate();
+    let project = state.store().projects_name(token.project).await?;
     caller.outlives_token();
-    let token = store.tokens_rotate(token.project, id, secret.hash()).await?.ok_or_else(no_such_token)?;
-    state.tokens().forget(id);
+    let (token, secret) = state.tokens().rotate(token.project, id).await?.ok_or_else(no_such_token)?;
     Ok((no_store(), Json(with_secret(token, project, &secret))).into_response())
 }
 
 /// A token of the caller's project; an administrator sees those of all.
 async fn seen(caller: &Caller<NeedsWrite>, state: &ApiState, id: TokenId) -> Result<Token, Refusal> {
-    let token = state.tokens().store().tokens_get(id).await?;
-    let is_seen = |token: &Token| token.project == caller.project() || caller.is_administrator(state);
+    let token = state.store().tokens_get(id).await?;
+    let is_seen = |token: &Token| token.project == caller.project() || caller.principal().is_administrator;
     token.filter(is_seen).ok_or_else(no_such_token)
 }
 
 /// The project that a new token is to open, with its name.
-async fn project(store: &Store, own: ProjectId, named: Option<String>) -> Result<(ProjectId, String), Refusal> {
+async fn project(store: &Store, caller: &Principal, named: Option<String>) -> Result<(ProjectId, String), Refusal> {
+    let own = caller.project;
     let own_name = store.projects_name(own).await?;
     match named {
         None => Ok((own, own_name)),
         Some(name) if name == own_name => Ok((own, name)),
-        Some(name) if own == store.default_project() => Ok((store.projects_ensure(&name).await?, name)),
+        Some(name) if caller.is_administrator => Ok((store.projects_ensure(&name).await?, name)),
         Some(_) => Err(Refusal::new(
             ProblemKind::ProjectNotAllowed,
             format!(

@@ -5,7 +5,7 @@ use axum::{
     http::{Request, header},
 };
 use chrono::{TimeDelta, Utc};
-use emergent_api::auth::TokenSecret;
+use emergent_auth::TokenSecret;
 use emergent_store::{NewToken, Scope};
 
 use crate::{

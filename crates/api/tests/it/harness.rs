@@ -9,9 +9,9 @@ use axum::{
 };
 use emergent_api::{
     ApiParts, ApiState, Hosts, Peers,
-    auth::TokenSecret,
     http::{problem::Problem, rates::RateLimit},
 };
+use emergent_auth::TokenSecret;
 use emergent_budget::Budget;
 use emergent_core::{CoreConfig, Readiness, SnapshotId, WorkspaceId, Workspaces};
 use emergent_mcp_hosting::{Hosting, HostingConfig};

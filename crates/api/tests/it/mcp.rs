@@ -6,7 +6,8 @@ use axum::{
     body::Body,
     http::{Request, header},
 };
-use emergent_api::{auth::TokenSecret, http::rates::RateLimit};
+use emergent_api::http::rates::RateLimit;
+use emergent_auth::TokenSecret;
 use emergent_store::Scope;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};

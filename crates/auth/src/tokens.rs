@@ -1,4 +1,4 @@
-//! A cache of valid tokens in memory, which reports the end of each token to the requests and streams that use it.
+//! The tokens: found by their secrets, and ended. A cache of valid tokens in memory spares the store most questions, and reports the end of each token to the requests and streams that use it.
 //!
 //! A call with a known token asks the store nothing. Instead, one look every half second tells whether any token of the
 //! installation was revoked or rotated since the last look; only if so, the tokens in memory are compared with the
@@ -7,24 +7,25 @@
 //!
 //! While the store does not answer, only tokens that it has confirmed in the last minute are valid.
 
-use emergent_types::error_chain;
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
-use chrono::Utc;
-use emergent_store::{Store, StoreError, Token, TokenId};
+use chrono::{DateTime, Utc};
+use emergent_store::{ProjectId, Store, StoreError, Token, TokenId};
+use emergent_types::error_chain;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::broadcast,
     time::{sleep, timeout},
 };
 
-use super::{
-    TokenSecret,
+use crate::{
     grant::{Grant, GrantEnd, Granter},
+    principal::Principal,
+    secret::TokenSecret,
 };
 
 /// The interval between two looks at the store for changed tokens.
@@ -49,7 +50,7 @@ const MOST: usize = 10_000;
 /// How many ends of tokens a listener may lag behind.
 const ENDS: usize = 1_024;
 
-/// Finds tokens by their secrets. Clones share the memory.
+/// Finds tokens by their secrets, and ends them. Clones share the memory.
 #[derive(Clone)]
 pub struct Tokens(Arc<Inner>);
 
@@ -79,13 +80,16 @@ struct Found {
 
 struct CachedGrant {
     granter: Granter,
+    /// The time at which the token stops working; `None` for never.
+    expires_at: Option<DateTime<Utc>>,
     read: Instant,
     used: Instant,
 }
 
 /// The cache's answer about a token.
 enum Lookup {
-    Believed(Grant),
+    /// The token is in memory and need not be confirmed. `None`: the token has expired.
+    Believed(Option<Grant>),
     /// The token is in memory, and a look at the store is due.
     Stale,
     Unknown,
@@ -108,12 +112,7 @@ impl Tokens {
         Self(inner)
     }
 
-    /// Returns the store behind the cache.
-    pub fn store(&self) -> &Store {
-        &self.0.store
-    }
-
-    /// Finds the token with this secret, if it is valid now.
+    /// Returns the grant of the principal whose token has this secret. `None`: no token that is valid now has it.
     ///
     /// # Errors
     /// [`StoreError`] when the store had to be asked and failed.
@@ -124,7 +123,7 @@ impl Tokens {
         }
         loop {
             if let Lookup::Believed(grant) = self.0.recall(&hash) {
-                return Ok(grant.is_valid(Utc::now()).then_some(grant));
+                return Ok(grant);
             }
             let (generation, read) = (self.0.lock().generation, Instant::now());
             match self.0.store.tokens_find_by_hash(&hash).await? {
@@ -135,21 +134,47 @@ impl Tokens {
                     }
                 }
                 Some(_) | None => {
-                    self.0.end(GrantEnd::Revoked, |it, _| *it == hash);
+                    self.0.end(GrantEnd::Revoked, |other, _| *other == hash);
                     return Ok(None);
                 }
             }
         }
     }
 
-    /// Ends all requests and streams that use a token. Call this after the store has changed the token.
-    pub fn forget(&self, id: TokenId) {
+    /// Revokes a token for good, and ends all requests and streams that use it. Revoking a revoked token changes nothing.
+    /// `None`: the project has no such token.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn revoke(&self, project: ProjectId, id: TokenId) -> Result<Option<Token>, StoreError> {
+        let revoked = self.0.store.tokens_revoke(project, id).await?;
+        if revoked.is_some() {
+            self.forget(id);
+        }
+        Ok(revoked)
+    }
+
+    /// Gives a token a new secret, and ends all requests and streams that use the old one. `None`: the project has no such
+    /// token, or it is revoked.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn rotate(&self, project: ProjectId, id: TokenId) -> Result<Option<(Token, TokenSecret)>, StoreError> {
+        let secret = TokenSecret::generate();
+        let Some(token) = self.0.store.tokens_rotate(project, id, secret.hash()).await? else { return Ok(None) };
+        self.forget(id);
+        Ok(Some((token, secret)))
+    }
+
+    /// Ends all requests and streams that use a token, after the store has changed it.
+    fn forget(&self, id: TokenId) {
         self.0.lock().generation += 1;
-        self.0.end(GrantEnd::Revoked, |_, known| known.granter.token().id == id);
+        self.0.end(GrantEnd::Revoked, |_, known| known.granter.principal().token == id);
     }
 
     /// Subscribes to the ends of the tokens that were used on this server.
-    pub(crate) fn ends(&self) -> broadcast::Receiver<TokenId> {
+    #[must_use]
+    pub fn ends(&self) -> broadcast::Receiver<TokenId> {
         self.0.ends.subscribe()
     }
 }
@@ -173,7 +198,7 @@ impl Inner {
         known.used = Instant::now();
         let age = known.age(confirmed);
         if age < FRESH || away && age < self.believed_away {
-            return Lookup::Believed(known.granter.grant());
+            return Lookup::Believed((!known.has_expired(Utc::now())).then(|| known.granter.grant()));
         }
         Lookup::Stale
     }
@@ -187,8 +212,11 @@ impl Inner {
         if found.tokens.len() >= MOST {
             found.tokens.retain(|_, known| known.granter.is_used());
         }
-        let known =
-            found.tokens.entry(hash).or_insert_with(|| CachedGrant { granter: Granter::new(token), read, used: read });
+        let known = found.tokens.entry(hash).or_insert_with(|| {
+            let expires_at = token.expires_at;
+            let principal = Principal::holder_of(token, self.store.default_project());
+            CachedGrant { granter: Granter::new(principal), expires_at, read, used: read }
+        });
         known.read = read;
         Some(known.granter.grant())
     }
@@ -208,7 +236,7 @@ impl Inner {
     /// Asks the store whether any token has changed, and ends the tokens that are no longer valid.
     async fn look(&self) {
         let (began, now) = (Instant::now(), Utc::now());
-        self.end(GrantEnd::Revoked, |_, known| !known.granter.token().is_valid(now));
+        self.end(GrantEnd::Revoked, |_, known| known.has_expired(now));
         self.lock().tokens.retain(|_, known| known.granter.is_used() || known.used.elapsed() < KEPT_UNUSED);
         if self.lock().tokens.is_empty() {
             return;
@@ -260,7 +288,7 @@ impl Inner {
             // A store that comes back finds the sessions of MCP servers as they were.
             if why == GrantEnd::Revoked {
                 // Nobody may be listening.
-                self.ends.send(known.granter.token().id).ok();
+                self.ends.send(known.granter.principal().token).ok();
             }
         }
     }
@@ -274,6 +302,11 @@ impl Inner {
 // === impl CachedGrant ===
 
 impl CachedGrant {
+    /// Returns whether the time is over for which the token was made.
+    fn has_expired(&self, now: DateTime<Utc>) -> bool {
+        self.expires_at.is_some_and(|expiry| now >= expiry)
+    }
+
     /// Returns how long ago the store last confirmed the token.
     fn age(&self, confirmed: Option<Instant>) -> Duration {
         confirmed.map_or(self.read, |confirmed| confirmed.max(self.read)).elapsed()
