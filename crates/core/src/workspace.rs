@@ -7,6 +7,7 @@ pub(crate) mod idle;
 pub(crate) mod lifecycle;
 pub(crate) mod registry;
 pub(crate) mod request;
+pub(crate) mod request_hash;
 pub(crate) mod state;
 pub(crate) mod steps;
 pub(crate) mod transitions;

@@ -21,8 +21,9 @@ use crate::{
     orchestrator::{Orchestrator, propagate},
     placement::providers::Choice,
     workspace::{
-        create::{Order, RETRY_AFTER, new_row, request_hash},
+        create::{Order, RETRY_AFTER, new_row},
         registry::{Entry, WorkspaceGuard},
+        request_hash::request_hash,
         validate::{check, invalid},
     },
 };

@@ -10,16 +10,14 @@ use emergent_guest_client::{Guest, GuestCallError};
 use emergent_guest_proto::{HandOver, Hello};
 use emergent_provider::{CreateError, Created, EngineState, ImageAccess, OperationError, ProviderKind, SandboxSpec};
 use emergent_store::{
-    Admission, DestroyReason, ErrorReason, IdempotencyClaim, IdleAction, MadeSandbox, NewWorkspaceRow, PassedOver,
-    ProjectId, StoreError, WorkspaceRow, WorkspaceState,
+    Admission, DestroyReason, ErrorReason, IdempotencyClaim, MadeSandbox, NewWorkspaceRow, PassedOver, ProjectId,
+    StoreError, WorkspaceRow, WorkspaceState,
 };
 use emergent_types::{CreateStep, ServerId, StepObserver as _, WorkspaceId, error_chain};
-use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use tracing::Instrument as _;
 
 use crate::{
-    IdempotencyKey, ImageError, NewWorkspace, NewWorkspaceError, Ttl, Workspace,
+    IdempotencyKey, ImageError, NewWorkspace, NewWorkspaceError, Workspace,
     audit::{AuditEnd, inherit},
     orchestrator::{Orchestrator, propagate},
     placement::providers::{Choice, Registered, Wanted},
@@ -30,6 +28,7 @@ use crate::{
     workspace::{
         admissions::AdmissionGuard,
         registry::{Entry, RuntimePhase, WorkspaceGuard},
+        request_hash::create_hash,
         steps::Undoing,
         validate::{Checked, check},
     },
@@ -138,7 +137,7 @@ impl Orchestrator {
         basis: Option<Basis>,
     ) -> Result<Workspace, NewWorkspaceError> {
         let claim =
-            key.map(|key| IdempotencyClaim { key: key.as_str().to_owned(), request_hash: request_hash(&request) });
+            key.map(|key| IdempotencyClaim { key: key.as_str().to_owned(), request_hash: create_hash(&request) });
         // The pool's members begin with an image, and with nothing else.
         let taken = match basis {
             Some(_) => None,
@@ -519,32 +518,4 @@ pub(crate) fn new_row(
         idle: checked.idle,
         origin: basis.map(|basis| basis.origin),
     }
-}
-
-/// Hashes a request; equal requests have equal hashes, and different requests different ones.
-pub(crate) fn request_hash(request: &NewWorkspace) -> [u8; 32] {
-    let ttl = request.ttl.map(|ttl| match ttl {
-        Ttl::Never => json!("never"),
-        Ttl::After(life) => json!(life.as_millis().to_string()),
-    });
-    let limits = request.limits;
-    let canonical = json!([
-        request.name,
-        request.labels,
-        request.kind.as_str(),
-        request.provider.map(ProviderKind::as_str),
-        request.image.as_ref().map(|image| image.as_str()),
-        request.snapshot.map(|snapshot| snapshot.to_string()),
-        [json!(limits.cpu), json!(limits.memory_bytes), json!(limits.disk_bytes), json!(limits.pids)],
-        request.network.map(|network| network.as_str()),
-        request.environment,
-        request.allow_root,
-        ttl,
-        format!("{:?}", request.requirements),
-        [
-            json!(request.idle.action.map(IdleAction::as_str)),
-            json!(request.idle.after.map(|after| after.as_millis().to_string()))
-        ],
-    ]);
-    Sha256::digest(canonical.to_string()).into()
 }

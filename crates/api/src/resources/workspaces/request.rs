@@ -318,3 +318,32 @@ impl ListQuery {
         Ok((filter, PageRequest { limit: self.limit.unwrap_or(PageRequest::DEFAULT), cursor }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> NewWorkspace {
+        serde_json::from_str::<CreateWorkspace>(body).unwrap().into_core()
+    }
+
+    #[test]
+    fn one_request_may_be_written_in_several_ways() {
+        let first =
+            read(r#"{"name": "a", "labels": {"b": "1", "a": "2"}, "resource_limits": {"cpu": 1, "memory": "1G"}}"#);
+        for same in [
+            r#"{"resource_limits": {"memory": 1073741824, "cpu": 1.0}, "labels": {"a": "2", "b": "1"}, "name": "a"}"#,
+            r#"{"name": "a", "labels": {"b": "1", "a": "2"}, "resource_limits": {"cpu": 1, "memory": "1024M", "pids": null},
+                "provider": "auto", "container_type": "agent_workspace", "environment": {}, "ttl_days": null,
+                "requirements": {"persistence": false}, "idle": {}}"#,
+        ] {
+            assert_eq!(read(same), first, "{same}");
+        }
+        for other in [
+            r#"{"name": "a", "labels": {"b": "2", "a": "1"}, "resource_limits": {"cpu": 1, "memory": "1G"}}"#,
+            r#"{"name": "a", "labels": {"b": "1", "a": "2"}, "resource_limits": {"cpu": 1, "memory": "2G"}}"#,
+        ] {
+            assert_ne!(read(other), first, "{other}");
+        }
+    }
+}
