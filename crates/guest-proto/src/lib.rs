@@ -22,7 +22,6 @@ pub mod session;
 pub mod sha256;
 pub mod tools;
 pub mod whole;
-pub mod words;
 
 pub use call::{CallId, CallOutcome};
 pub use child::{ChildExit, ChildId, ChildStatus};

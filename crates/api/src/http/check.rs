@@ -24,6 +24,9 @@ pub trait Check {
     /// How much a body of this kind may have.
     const BODY: Limits = Limits::json(1 << 20, 50_000);
 
+    /// The fields that an object of this kind has beside those that a refusal of an unknown field names by itself.
+    const OUTER_FIELDS: &'static [&'static str] = &[];
+
     /// Notes every value that makes no sense.
     fn check(&self, faults: &mut Faults);
 

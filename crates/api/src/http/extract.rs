@@ -9,7 +9,8 @@ use axum::{
 };
 use emergent_budget::{Limits, Pace, ReadError};
 use emergent_guest_client::form::{self, FormError};
-use emergent_guest_proto::{ExecutionId, words};
+use emergent_guest_proto::ExecutionId;
+use emergent_request_reader::{FieldMisfit, JsonError, Misfit, json, query};
 use emergent_types::{SnapshotId, WorkspaceId, error_chain};
 use futures::{StreamExt as _, stream::BoxStream};
 use serde::de::DeserializeOwned;
@@ -59,15 +60,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Check> FromRequest<S> for JsonBody<T>
         require_json(request.headers())?;
         let facts = request.extensions().get::<CallFacts>().cloned().unwrap_or_default();
         let body = read_all(request.into_body(), T::BODY).await?;
-        // A list would be read as an object's values in order, which no caller means.
-        if body.trim_ascii_start().first() != Some(&b'{') {
-            return Err(Refusal::new(ProblemKind::MalformedRequest, "the body is not a JSON object"));
-        }
-        let mut reader = serde_json::Deserializer::from_slice(&body);
-        let value: T = serde_path_to_error::deserialize(&mut reader).map_err(json_refusal)?;
-        reader
-            .end()
-            .map_err(|error| Refusal::new(ProblemKind::MalformedRequest, format!("after the JSON: {error}")))?;
+        let value: T = json(&body).map_err(|error| json_refusal(error, T::OUTER_FIELDS))?;
         facts.arguments(|kept| value.arguments(kept));
         checked(value).map(Self)
     }
@@ -131,12 +124,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Check> FromRequestParts<S> for Query<
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
-        let reader = serde_urlencoded::Deserializer::new(pairs);
-        let value: T = serde_path_to_error::deserialize(reader).map_err(|error| {
-            let field = error.path().to_string();
-            form_refusal(&field, &error.into_inner().to_string())
-        })?;
+        let value: T = query(parts.uri.query().unwrap_or_default()).map_err(field_refusal)?;
         if let Some(facts) = parts.extensions.get::<CallFacts>() {
             facts.arguments(|kept| value.arguments(kept));
         }
@@ -261,62 +249,29 @@ pub(crate) async fn read_all(body: Body, limits: Limits) -> Result<Bytes, Refusa
     })
 }
 
-fn json_refusal(error: serde_path_to_error::Error<serde_json::Error>) -> Refusal {
-    let path = error.path().to_string();
-    let inner = error.into_inner();
-    if !inner.is_data() {
-        return Refusal::new(ProblemKind::MalformedRequest, format!("the body is not well-formed JSON: {inner}"));
-    }
-    form_refusal(&path, &inner.to_string())
-}
-
-/// Turns an error of serde into a problem: a wrong form is 400, an impossible value 422.
-fn form_refusal(path: &str, message: &str) -> Refusal {
-    let message = message.split(" at line ").next().unwrap_or(message);
-    let is_form =
-        ["invalid type", "unknown field", "missing field", "unknown variant", "duplicate field", "data did not"]
-            .iter()
-            .any(|beginning| message.starts_with(beginning));
-    let kind = if is_form { ProblemKind::InvalidRequest } else { ProblemKind::InvalidValue };
-    Refusal::of_field(kind, blamed_field(path, message), words::explain(message))
-}
-
-/// Returns the field that a message blames: serde names an unknown or missing one in the message, relative to its
-/// object.
-fn blamed_field(path: &str, message: &str) -> String {
-    let path = if path == "." { "" } else { path };
-    let named = ["unknown field `", "missing field `", "duplicate field `"]
-        .iter()
-        .find_map(|beginning| message.strip_prefix(beginning)?.split('`').next());
-    match named {
-        Some(name) if path == name || path.ends_with(&format!(".{name}")) || path.is_empty() => {
-            if path.is_empty() {
-                name.to_owned()
-            } else {
-                path.to_owned()
+/// Turns a fault of a body into a problem. `outer` are the fields that are known beside those that the fault names.
+fn json_refusal(error: JsonError, outer: &[&'static str]) -> Refusal {
+    match error {
+        JsonError::Field(mut fault) => {
+            if let Misfit::UnknownField { known, .. } = &mut fault.misfit {
+                known.splice(..0, outer.iter().copied());
             }
+            field_refusal(fault)
         }
-        Some(name) => format!("{path}.{name}"),
-        None => path.to_owned(),
+        JsonError::NotAnObject | JsonError::Malformed(_) | JsonError::Trailing(_) => {
+            Refusal::new(ProblemKind::MalformedRequest, error.to_string())
+        }
     }
+}
+
+/// Turns a fault of a field into a problem: a wrong form is 400, an impossible value 422.
+fn field_refusal(fault: FieldMisfit) -> Refusal {
+    let kind = if fault.misfit.is_of_form() { ProblemKind::InvalidRequest } else { ProblemKind::InvalidValue };
+    Refusal::of_field(kind, fault.field, fault.misfit.to_string())
 }
 
 fn checked<T: Check>(value: T) -> Result<T, Refusal> {
     let mut faults = Faults::default();
     value.check(&mut faults);
     faults.into_result().map(|()| value)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_blamed_field_is_the_whole_path() {
-        assert_eq!(blamed_field(".", "unknown field `colour`, expected one of `a`"), "colour");
-        assert_eq!(blamed_field("colour", "unknown field `colour`, expected one of `a`"), "colour");
-        assert_eq!(blamed_field("resource_limits.x", "unknown field `x`, expected `cpu`"), "resource_limits.x");
-        assert_eq!(blamed_field("resource_limits", "missing field `cpu`"), "resource_limits.cpu");
-        assert_eq!(blamed_field("limit", "invalid type: string, expected u64"), "limit");
-    }
 }

@@ -9,7 +9,8 @@ use axum::{
 };
 use emergent_budget::{Limits, Pace, ReadError};
 use emergent_guest_client::form::{self, FormError};
-use emergent_guest_proto::{GuestPath, words};
+use emergent_guest_proto::GuestPath;
+use emergent_request_reader::{FieldMisfit, JsonError, json, query};
 use emergent_types::{SnapshotId, error_chain};
 use futures::{StreamExt as _, stream::BoxStream};
 use serde::de::DeserializeOwned;
@@ -50,14 +51,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         }
         let body = read_all(request.into_body(), JSON).await?;
         let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
-        // A list would be read as an object's values in order, which no caller means.
-        if body.trim_ascii_start().first() != Some(&b'{') {
-            return Err(Problem::new(Kind::Malformed, "the body is not a JSON object"));
-        }
-        let mut reader = serde_json::Deserializer::from_slice(&body);
-        let value: T = serde_path_to_error::deserialize(&mut reader).map_err(refusal)?;
-        reader.end().map_err(|error| Problem::new(Kind::Malformed, format!("after the JSON: {error}")))?;
-        Ok(Self(value))
+        json(&body).map(Self).map_err(refusal)
     }
 }
 
@@ -65,12 +59,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
-        let reader = serde_urlencoded::Deserializer::new(pairs);
-        serde_path_to_error::deserialize(reader).map(Self).map_err(|error| {
-            let field = error.path().to_string();
-            Problem::of_field(Kind::InvalidRequest, &field, words::explain(&error.into_inner().to_string()))
-        })
+        query(parts.uri.query().unwrap_or_default()).map(Self).map_err(|fault| field_refusal(&fault))
     }
 }
 
@@ -139,17 +128,15 @@ async fn read_all(body: Body, limits: Limits) -> Result<Bytes, Problem> {
     })
 }
 
-fn refusal(error: serde_path_to_error::Error<serde_json::Error>) -> Problem {
-    let path = error.path().to_string();
-    let inner = error.into_inner();
-    if !inner.is_data() {
-        return Problem::new(Kind::Malformed, format!("the body is not well-formed JSON: {inner}"));
+fn refusal(error: JsonError) -> Problem {
+    match error {
+        JsonError::Field(fault) => field_refusal(&fault),
+        JsonError::NotAnObject | JsonError::Malformed(_) | JsonError::Trailing(_) => {
+            Problem::new(Kind::Malformed, error.to_string())
+        }
     }
-    let message = inner.to_string();
-    let message = message.split(" at line ").next().unwrap_or(&message);
-    let named = ["unknown field `", "missing field `"].iter().find_map(|beginning| message.strip_prefix(beginning));
-    match named.and_then(|rest| rest.split('`').next()) {
-        Some(field) => Problem::of_field(Kind::InvalidRequest, field, message),
-        None => Problem::of_field(Kind::InvalidRequest, &path, words::explain(message)),
-    }
+}
+
+fn field_refusal(fault: &FieldMisfit) -> Problem {
+    Problem::of_field(Kind::InvalidRequest, &fault.field, fault.misfit.to_string())
 }

@@ -1,5 +1,7 @@
 //! The git tool. What it needs of its caller depends on the action.
 
+use std::fmt;
+
 use axum::{Json, extract::State};
 use emergent_core::Purpose;
 use emergent_guest_proto::{
@@ -7,8 +9,10 @@ use emergent_guest_proto::{
     tools::{GitAction, GitRequest, GitResult},
 };
 use emergent_store::Scope;
-use serde::{Deserialize, Deserializer, de};
-use serde_json::{Map, Value};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, Error as _, IntoDeserializer as _, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use crate::{
     auth::{Caller, NeedsRead},
@@ -24,6 +28,9 @@ use crate::{
     },
     state::ApiState,
 };
+
+/// The field of every action, which the actions themselves do not know.
+const PATH: &str = "path";
 
 /// Works with a git repository.
 ///
@@ -54,33 +61,60 @@ pub(super) async fn git(
 
 /// A request that refuses unknown fields by name, which serde's `flatten` would swallow: the path is taken out, and
 /// the action, which knows its fields, reads the rest.
+#[derive(Debug)]
 pub(super) struct Strict(GitRequest);
+
+/// The fields of an action; the path, which stands between them, is taken out.
+struct ActionFields<A> {
+    fields: A,
+    path: Option<Option<GuestPath>>,
+}
 
 impl<'de> Deserialize<'de> for Strict {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut fields = Map::deserialize(deserializer)?;
-        let path = match fields.remove("path") {
-            None | Some(Value::Null) => None,
-            Some(path) => Some(GuestPath::deserialize(path).map_err(de::Error::custom)?),
-        };
-        let action =
-            GitAction::deserialize(Value::Object(fields)).map_err(|error| de::Error::custom(with_path(&error)))?;
-        Ok(Self(GitRequest { path, action }))
+        struct StrictVisitor;
+
+        impl<'de> Visitor<'de> for StrictVisitor {
+            type Value = Strict;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Strict, A::Error> {
+                let mut fields = ActionFields { fields, path: None };
+                let action = GitAction::deserialize(MapAccessDeserializer::new(&mut fields))?;
+                Ok(Strict(GitRequest { path: fields.path.flatten(), action }))
+            }
+        }
+
+        deserializer.deserialize_map(StrictVisitor)
     }
 }
 
-/// Describes the fault of an action's fields. `path` is a field of every action, which the action itself does not know.
-fn with_path(error: &serde_json::Error) -> String {
-    let message = error.to_string();
-    let Some((field, known)) = message.rsplit_once("`, expected ").filter(|_| message.starts_with("unknown field"))
-    else {
-        return message.replace(", there are no fields", ", expected `path`");
-    };
-    let known = known.strip_prefix("one of ").map_or_else(|| known.replace(" or ", ", "), str::to_owned);
-    format!("{field}`, expected one of `path`, {known}")
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for ActionFields<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        while let Some(field) = self.fields.next_key::<String>()? {
+            if field != PATH {
+                return seed.deserialize(field.into_deserializer()).map(Some);
+            }
+            if self.path.replace(self.fields.next_value()?).is_some() {
+                return Err(A::Error::duplicate_field(PATH));
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.fields.next_value_seed(seed)
+    }
 }
 
 impl Check for Strict {
+    const OUTER_FIELDS: &'static [&'static str] = &[PATH];
+
     fn check(&self, faults: &mut Faults) {
         match &self.0.action {
             GitAction::Commit { message, .. } => faults.not_empty("message", message),
@@ -115,24 +149,32 @@ fn word(action: &GitAction) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use axum::{
+        body::Body,
+        extract::{FromRequest as _, Request},
+    };
+
     use super::*;
 
-    fn read(text: &str) -> Result<GitRequest, String> {
-        serde_json::from_str::<Strict>(text).map(|Strict(request)| request).map_err(|error| error.to_string())
+    async fn read(text: &'static str) -> Result<GitRequest, String> {
+        let request = Request::post("/").header("content-type", "application/json").body(Body::from(text)).unwrap();
+        let read = JsonBody::<Strict>::from_request(request, &()).await;
+        read.map(|JsonBody(Strict(request))| request).map_err(|refusal| refusal.problem().detail.clone())
     }
 
-    #[test]
-    fn an_unknown_field_of_an_action_is_refused_by_name() {
-        let refusal = read(r#"{"action": "status", "path": "/workspace", "colour": "red"}"#).unwrap_err();
+    #[tokio::test]
+    async fn an_unknown_field_of_an_action_is_refused_by_name() {
+        let refusal = read(r#"{"action": "status", "path": "/workspace", "colour": "red"}"#).await.unwrap_err();
         assert!(refusal.contains("unknown field `colour`, expected `path`"), "{refusal}");
-        let refusal = read(r#"{"action": "log", "message": "of a commit"}"#).unwrap_err();
+        let refusal = read(r#"{"action": "log", "message": "of a commit"}"#).await.unwrap_err();
         assert!(refusal.contains("unknown field `message`, expected one of `path`, `limit`"), "{refusal}");
     }
 
-    #[test]
-    fn a_path_stands_beside_the_action() {
-        let request = read(r#"{"path": "project", "action": "log", "limit": 3}"#).unwrap();
+    #[tokio::test]
+    async fn a_path_stands_beside_the_action() {
+        let request = read(r#"{"path": "project", "action": "log", "limit": 3}"#).await.unwrap();
         assert_eq!(request.path.unwrap().to_string(), "project");
         assert_eq!(request.action, GitAction::Log { limit: Some(3), reference: None });
+        assert!(read(r#"{"path": "a", "action": "status", "path": "b"}"#).await.is_err());
     }
 }
