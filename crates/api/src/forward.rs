@@ -46,7 +46,7 @@ pub(crate) async fn route(State(state): State<ApiState>, request: Request, next:
     let peer = match about(request.method(), request.uri().path()) {
         About::Anything => Ok(None),
         About::Workspace(id) => driver_of(&state, id, request.headers()).await,
-        About::McpServer(given) => host_of(&state, given, request.headers()).await,
+        About::McpServer(id_or_name) => host_of(&state, id_or_name, request.headers()).await,
         About::NewWorkspace => maker_instead(&state, request.headers()).await,
     };
     match peer {
@@ -81,7 +81,7 @@ fn about<'a>(method: &Method, path: &'a str) -> About<'a> {
         };
     }
     match one_of(MCP_SERVERS, path) {
-        Some((given, action)) if !looks(action) => About::McpServer(given),
+        Some((id_or_name, action)) if !looks(action) => About::McpServer(id_or_name),
         Some(_) | None => About::Anything,
     }
 }
@@ -106,10 +106,10 @@ async fn driver_of(state: &ApiState, id: WorkspaceId, headers: &HeaderMap) -> Re
 }
 
 /// The other server to ask about a hosted MCP server; `None` to answer here.
-async fn host_of(state: &ApiState, given: &str, headers: &HeaderMap) -> Result<Option<ServerRow>, Refusal> {
+async fn host_of(state: &ApiState, id_or_name: &str, headers: &HeaderMap) -> Result<Option<ServerRow>, Refusal> {
     // Who may not see it is told the same as of one that is not there, by the handler.
     let Ok(principal) = grant_of(headers, state).await else { return Ok(None) };
-    match state.hosting().host_elsewhere(principal.project, given).await {
+    match state.hosting().host_elsewhere(principal.project, id_or_name).await {
         Ok(Some(server)) => reachable(server, headers, "hosts this MCP server").map(Some),
         Ok(None) | Err(HostingError::Disabled) => Ok(None),
         Err(error) => Err(error.into()),

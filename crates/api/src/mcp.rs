@@ -71,7 +71,7 @@ fn endpoints() -> Router<ApiState> {
 }
 
 /// Serves the endpoint of one server, named by its id or its name.
-async fn endpoint(State(state): State<ApiState>, Path(given): Path<String>, request: Request) -> Response {
+async fn endpoint(State(state): State<ApiState>, Path(id_or_name): Path<String>, request: Request) -> Response {
     let base = base_of(request.headers(), &state);
     let path = request.uri().path().to_owned();
     let (mut parts, body) = request.into_parts();
@@ -82,7 +82,7 @@ async fn endpoint(State(state): State<ApiState>, Path(given): Path<String>, requ
     let answered = async {
         check_origin(&parts.headers, &state)?;
         let hosting = state.hosting();
-        let server = hosting.find(caller.project(), &given).await?;
+        let server = hosting.find(caller.project(), &id_or_name).await?;
         let allowed = Allowed::of(caller.mcp(), &server.name)?;
         // What opens this server is nobody else's business.
         parts.headers.remove(header::AUTHORIZATION);

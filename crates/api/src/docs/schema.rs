@@ -73,9 +73,9 @@ pub(super) fn kind(schema: &Value) -> Markup {
 fn limits(schema: &Value) -> Markup {
     let bounds =
         [("minimum", "at least"), ("maximum", "at most"), ("maxLength", "characters at most"), ("pattern", "matches")];
-    let given = bounds.iter().filter(|(key, _)| !schema[*key].is_null());
+    let stated = bounds.iter().filter(|(key, _)| !schema[*key].is_null());
     html! {
-        @for (key, label) in given {
+        @for (key, label) in stated {
             span.soft { " " (label) " " code { (schema[*key].as_str().map_or_else(|| schema[*key].to_string(), str::to_owned)) } }
         }
     }

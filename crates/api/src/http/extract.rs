@@ -211,14 +211,16 @@ fn workspace_id(parts: &Parts, text: &str) -> Result<WorkspaceId, Refusal> {
 }
 
 fn require_json(headers: &HeaderMap) -> Result<(), Refusal> {
-    let given = headers.get(header::CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    let essence = given.as_deref().and_then(|text| text.split(';').next()).map(|text| text.trim().to_ascii_lowercase());
+    let content_type =
+        headers.get(header::CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let essence =
+        content_type.as_deref().and_then(|text| text.split(';').next()).map(|text| text.trim().to_ascii_lowercase());
     match essence.as_deref() {
         Some("application/json") => Ok(()),
         Some(essence) if essence.starts_with("application/") && essence.ends_with("+json") => Ok(()),
         Some(_) | None => {
-            let given = given.map_or_else(|| "nothing".to_owned(), |text| format!("{text:?}"));
-            let detail = format!("this call takes JSON; send Content-Type: application/json instead of {given}");
+            let content_type = content_type.map_or_else(|| "nothing".to_owned(), |text| format!("{text:?}"));
+            let detail = format!("this call takes JSON; send Content-Type: application/json instead of {content_type}");
             Err(Refusal::new(ProblemKind::UnsupportedMediaType, detail))
         }
     }

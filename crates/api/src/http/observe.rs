@@ -73,9 +73,9 @@ fn known_method(method: &Method) -> &'static str {
 /// Returns the caller's own id if it is a plain word, otherwise a new one.
 fn request_id(request: &Request) -> HeaderValue {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
-    let given = request.headers().get(REQUEST_ID);
-    let given = given.filter(|id| (1..=64).contains(&id.len()) && id.as_bytes().iter().all(plain));
-    given.cloned().unwrap_or_else(|| {
+    let id = request.headers().get(REQUEST_ID);
+    let id = id.filter(|id| (1..=64).contains(&id.len()) && id.as_bytes().iter().all(plain));
+    id.cloned().unwrap_or_else(|| {
         HeaderValue::try_from(Uuid::now_v7().to_string()).unwrap_or_else(|_| HeaderValue::from_static("none"))
     })
 }

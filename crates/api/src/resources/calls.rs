@@ -87,8 +87,8 @@ impl<S: Send + Sync> FromRequestParts<S> for CallName {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        let Some(given) = parts.headers.get(&CALL) else { return Ok(Self(new_call_id())) };
-        let call = given.to_str().map_err(|_| InvalidCallId).and_then(CallId::new);
+        let Some(name) = parts.headers.get(&CALL) else { return Ok(Self(new_call_id())) };
+        let call = name.to_str().map_err(|_| InvalidCallId).and_then(CallId::new);
         call.map(Self).map_err(|error| refused("Emergent-Call", error))
     }
 }

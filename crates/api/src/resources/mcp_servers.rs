@@ -113,9 +113,9 @@ async fn list_mcp_servers(
 async fn get_mcp_server(
     caller: Caller<NeedsRead>,
     State(state): State<ApiState>,
-    McpServerPath(given): McpServerPath,
+    McpServerPath(id_or_name): McpServerPath,
 ) -> Result<Json<McpServerView>, Refusal> {
-    let id = state.hosting().find(caller.project(), &given).await?.id;
+    let id = state.hosting().find(caller.project(), &id_or_name).await?.id;
     Ok(Json(state.hosting().get(caller.project(), id).await?.into()))
 }
 
@@ -136,10 +136,10 @@ async fn get_mcp_server(
 async fn update_mcp_server(
     caller: Caller<NeedsWrite>,
     State(state): State<ApiState>,
-    McpServerPath(given): McpServerPath,
+    McpServerPath(id_or_name): McpServerPath,
     JsonBody(request): JsonBody<McpServerRequest>,
 ) -> Result<Json<McpServerView>, Refusal> {
-    let id = state.hosting().find(caller.project(), &given).await?.id;
+    let id = state.hosting().find(caller.project(), &id_or_name).await?.id;
     Ok(Json(state.hosting().update(caller.project(), id, request.into_update()?).await?.into()))
 }
 
@@ -158,9 +158,9 @@ async fn update_mcp_server(
 async fn delete_mcp_server(
     caller: Caller<NeedsWrite>,
     State(state): State<ApiState>,
-    McpServerPath(given): McpServerPath,
+    McpServerPath(id_or_name): McpServerPath,
 ) -> Result<StatusCode, Refusal> {
-    let id = state.hosting().find(caller.project(), &given).await?.id;
+    let id = state.hosting().find(caller.project(), &id_or_name).await?.id;
     state.hosting().delete(caller.project(), id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -180,9 +180,9 @@ async fn delete_mcp_server(
 async fn restart_mcp_server(
     caller: Caller<NeedsWrite>,
     State(state): State<ApiState>,
-    McpServerPath(given): McpServerPath,
+    McpServerPath(id_or_name): McpServerPath,
 ) -> Result<Json<McpServerView>, Refusal> {
-    let id = state.hosting().find(caller.project(), &given).await?.id;
+    let id = state.hosting().find(caller.project(), &id_or_name).await?.id;
     Ok(Json(state.hosting().restart(caller.project(), id).await?.into()))
 }
 
@@ -198,10 +198,10 @@ async fn restart_mcp_server(
 async fn mcp_server_logs(
     caller: Caller<NeedsRead>,
     State(state): State<ApiState>,
-    McpServerPath(given): McpServerPath,
+    McpServerPath(id_or_name): McpServerPath,
 ) -> Result<Json<McpLogs>, Refusal> {
     let hosting = state.hosting();
-    let id = hosting.find(caller.project(), &given).await?.id;
+    let id = hosting.find(caller.project(), &id_or_name).await?.id;
     let server = hosting.get(caller.project(), id).await?;
     let (message, last_exit) = (server.message, server.last_exit.map(Into::into));
     // A server that does not run has its last words to show.
@@ -233,11 +233,11 @@ async fn mcp_server_logs(
 pub(crate) async fn call_mcp_server(
     caller: Caller<NeedsMcp>,
     State(state): State<ApiState>,
-    McpServerPath(given): McpServerPath,
+    McpServerPath(id_or_name): McpServerPath,
     JsonBody(call): JsonBody<McpCall>,
 ) -> Result<Json<McpAnswer>, Refusal> {
     let hosting = state.hosting();
-    let server = hosting.find(caller.project(), &given).await?;
+    let server = hosting.find(caller.project(), &id_or_name).await?;
     let allowed = Allowed::of(caller.mcp(), &server.name)?;
     let params = allowed.params(&call.method, call.params)?;
     let at_most = call.timeout_ms.map(Duration::from_millis);

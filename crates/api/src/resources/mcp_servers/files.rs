@@ -48,10 +48,10 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
 async fn download_mcp_server_file(
     caller: Caller<NeedsRead>,
     State(state): State<ApiState>,
-    McpServerPath(given): McpServerPath,
+    McpServerPath(id_or_name): McpServerPath,
     Query(query): Query<FileQuery>,
 ) -> Result<Response, Refusal> {
-    let guest = guest(&state, &caller, &given).await?;
+    let guest = guest(&state, &caller, &id_or_name).await?;
     let file = guest.download(&query.into_guest(), None).await?;
     let mut answer = streamed("application/octet-stream", Body::from_stream(file.body.map_err(std::io::Error::other)));
     answer.headers_mut().insert(header::CONTENT_LENGTH, file.size.into());
@@ -74,12 +74,12 @@ async fn download_mcp_server_file(
 async fn upload_mcp_server_file(
     caller: Caller<NeedsWrite>,
     State(state): State<ApiState>,
-    McpServerPath(given): McpServerPath,
+    McpServerPath(id_or_name): McpServerPath,
     Query(query): Query<TargetQuery>,
     FileBody(bytes): FileBody,
 ) -> Result<Json<FileInfo>, Refusal> {
     state.hosting().may_write()?;
-    let guest = guest(&state, &caller, &given).await?;
+    let guest = guest(&state, &caller, &id_or_name).await?;
     Ok(Json(guest.upload(&new_call_id(), &query.into_guest(), bytes).await?))
 }
 
@@ -98,10 +98,10 @@ async fn upload_mcp_server_file(
 async fn download_mcp_server_archive(
     caller: Caller<NeedsRead>,
     State(state): State<ApiState>,
-    McpServerPath(given): McpServerPath,
+    McpServerPath(id_or_name): McpServerPath,
     Query(query): Query<FileQuery>,
 ) -> Result<Response, Refusal> {
-    let guest = guest(&state, &caller, &given).await?;
+    let guest = guest(&state, &caller, &id_or_name).await?;
     let archive = guest.archive_download(&query.into_guest()).await?;
     Ok(streamed("application/x-tar", Body::from_stream(archive.map_err(std::io::Error::other))))
 }
@@ -119,12 +119,12 @@ async fn download_mcp_server_archive(
 async fn upload_mcp_server_archive(
     caller: Caller<NeedsWrite>,
     State(state): State<ApiState>,
-    McpServerPath(given): McpServerPath,
+    McpServerPath(id_or_name): McpServerPath,
     Query(query): Query<FileQuery>,
     RawBody(bytes): RawBody,
 ) -> Result<StatusCode, Refusal> {
     state.hosting().may_write()?;
-    let guest = guest(&state, &caller, &given).await?;
+    let guest = guest(&state, &caller, &id_or_name).await?;
     guest.archive_upload(&new_call_id(), &query.into_guest(), bytes).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -141,16 +141,16 @@ async fn upload_mcp_server_archive(
 async fn stat_mcp_server_file(
     caller: Caller<NeedsRead>,
     State(state): State<ApiState>,
-    McpServerPath(given): McpServerPath,
+    McpServerPath(id_or_name): McpServerPath,
     Query(query): Query<FileQuery>,
 ) -> Result<Json<FileInfo>, Refusal> {
-    Ok(Json(guest(&state, &caller, &given).await?.stat(&query.into_guest()).await?))
+    Ok(Json(guest(&state, &caller, &id_or_name).await?.stat(&query.into_guest()).await?))
 }
 
 /// The guest of a server's container, whether the server's program runs or not.
-async fn guest<N>(state: &ApiState, caller: &Caller<N>, given: &str) -> Result<Guest, Refusal> {
+async fn guest<N>(state: &ApiState, caller: &Caller<N>, id_or_name: &str) -> Result<Guest, Refusal> {
     let hosting = state.hosting();
-    let id = hosting.find(caller.project(), given).await?.id;
+    let id = hosting.find(caller.project(), id_or_name).await?.id;
     Ok(hosting.guest(caller.project(), id).await?)
 }
 

@@ -80,8 +80,8 @@ async fn answer(_caller: Caller<NeedsRead>, of: OfWorkspace, request: Request) -
 impl OfWorkspace {
     fn new(workspace: WorkspaceId, api: Router, tools: Arc<Value>, request: &Request) -> Self {
         let passed = [header::AUTHORIZATION, SESSION, HeaderName::from_static("traceparent")];
-        let given = passed.into_iter().filter_map(|name| Some((name.clone(), request.headers().get(&name)?.clone())));
-        let headers = given.collect();
+        let headers = passed.into_iter().filter_map(|name| Some((name.clone(), request.headers().get(&name)?.clone())));
+        let headers = headers.collect();
         let request = request.extensions().get::<RequestId>().cloned();
         Self { workspace, api, headers, request, tools, account: Account::current() }
     }

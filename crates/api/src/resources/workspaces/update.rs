@@ -27,7 +27,7 @@ const MOST_TTL_SECONDS: u64 = 3650 * 24 * 60 * 60;
 #[serde(deny_unknown_fields)]
 pub struct UpdateWorkspace {
     /// Its name, up to 128 characters, without `/` and `:`; null takes it away.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 128, pattern = r"^[^/:\x00-\x1f\x7f-\x9f]+$")]
     pub name: Option<Option<String>>,
     /// Labels to set, and, with null, to take away. Others stay.
@@ -51,7 +51,7 @@ pub struct UpdateWorkspace {
 }
 
 /// Tells null from a field that is left out.
-fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 

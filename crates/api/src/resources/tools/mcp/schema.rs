@@ -94,16 +94,16 @@ pub(super) fn tools(document: &OpenApi) -> Value {
 /// A schema with those that it names in their places.
 fn resolved(schema: &Value, all: &Value, depth: usize) -> Value {
     match schema {
-        Value::Object(members) => {
+        Value::Object(fields) => {
             let mut own: Map<String, Value> = Map::new();
-            if let Some(name) = members.get("$ref").and_then(Value::as_str)
+            if let Some(name) = fields.get("$ref").and_then(Value::as_str)
                 && depth > 0
                 && let Some(named) = name.rsplit('/').next().and_then(|name| all.get(name))
                 && let Value::Object(named) = resolved(named, all, depth - 1)
             {
                 own = named;
             }
-            for (name, value) in members.iter().filter(|(name, _)| *name != "$ref") {
+            for (name, value) in fields.iter().filter(|(name, _)| *name != "$ref") {
                 own.insert(name.clone(), resolved(value, all, depth));
             }
             Value::Object(own)
