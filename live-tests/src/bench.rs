@@ -1,5 +1,6 @@
 //! The performance table: our work beside that of the bare engine, in one run.
 
+mod bare_engine;
 pub mod mcp;
 pub mod measure;
 pub mod microvm;

@@ -17,9 +17,10 @@ use std::{
 use emergent_api::http::rates::RateLimit;
 use emergent_core::CoreConfig;
 use emergent_firecracker_manager::Host;
-use emergent_mcp_hosting::{InstallVariable, SecretKey};
+use emergent_mcp_hosting::InstallVariable;
 use emergent_provider::Isolation;
 use emergent_provider_docker::IpNet;
+use emergent_sealing::SecretKey;
 use emergent_store::DatabaseUrl;
 use secrecy::SecretString;
 

@@ -19,10 +19,11 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
-use crate::ledger::{Bounds, Ledger, Ticket};
+use crate::{
+    exhausted::Exhausted,
+    ledger::{Bounds, Ledger, Ticket},
+};
 
-/// The most bytes that an account may hold and still count as small.
-pub const SMALL: usize = 64 * 1024;
 /// How long a request waits for bytes that others hold.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -56,25 +57,6 @@ struct Owner {
 struct Waiting<'a> {
     account: &'a Account,
     ticket: Ticket,
-}
-
-/// Why bytes cannot be held, or a call cannot begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Exhausted {
-    /// The project's share is used up by its other requests.
-    #[error(
-        "the project's other requests hold all of the {0} bytes that it may hold at once; try again when some have ended"
-    )]
-    Project(usize),
-    /// The server's budget is used up.
-    #[error("other requests hold all of the {0} bytes that the server may hold at once; try again in a moment")]
-    Server(usize),
-    /// The project has as many calls under way as it may have.
-    #[error(
-        "the project has {0} calls under way, and may have no more at once; try again when some have ended, or ask the \
-         operator to raise EMERGENT_MAX_CONNECTIONS, of which a project's calls may be a quarter"
-    )]
-    Calls(usize),
 }
 
 // === impl Budget ===
@@ -245,6 +227,7 @@ mod tests {
     use std::task::{Context, Wake};
 
     use super::*;
+    use crate::SMALL;
 
     const MIB: usize = 1 << 20;
 

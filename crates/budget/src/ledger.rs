@@ -16,7 +16,10 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::{Exhausted, SMALL};
+use crate::exhausted::Exhausted;
+
+/// The most bytes that an account may hold and still count as small.
+pub const SMALL: usize = 64 * 1024;
 
 /// The bounds of a budget.
 #[derive(Debug, Clone, Copy)]

@@ -7,13 +7,16 @@
 //! long as the request is worked on and its answer is sent ([`Kept`]).
 
 mod account;
+mod exhausted;
 mod growing;
 mod kept;
 mod ledger;
 mod read;
 mod values;
 
-pub use account::{Account, Budget, Exhausted, SMALL};
+pub use account::{Account, Budget};
+pub use exhausted::Exhausted;
 pub use growing::Growing;
 pub use kept::Kept;
+pub use ledger::SMALL;
 pub use read::{Limits, Pace, ReadError, read};

@@ -8,10 +8,10 @@ use std::{
     },
 };
 
-use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use emergent_guest_client::{Guest, Open};
-use emergent_provider::{ByteStream, ChannelError, Provider, ProviderKind};
+use emergent_guest_client::Guest;
+use emergent_provider::{ByteStream, Provider, ProviderKind};
+use emergent_sandbox::guest_of;
 use emergent_store::{ProjectId, StateKind, Store, StoreError, WorkspaceRow, WorkspaceState};
 use emergent_types::WorkspaceId;
 use tokio::{sync::watch, task::JoinError};
@@ -78,29 +78,6 @@ pub(crate) enum Found {
     Destroyed,
 }
 
-/// Opens channels to one workspace.
-struct Opener {
-    provider: Option<Arc<dyn Provider>>,
-    workspace: WorkspaceId,
-    doubts: Arc<Doubts>,
-}
-
-#[async_trait]
-impl Open for Opener {
-    async fn open(&self) -> Result<ByteStream, ChannelError> {
-        match &self.provider {
-            Some(provider) => {
-                let opened = provider.open(self.workspace).await;
-                if matches!(opened, Err(ChannelError::NotRunning)) {
-                    self.doubts.raise(self.workspace);
-                }
-                opened
-            }
-            None => Err(ChannelError::NotRunning),
-        }
-    }
-}
-
 /// Continues the panic of an owned task. Tasks of the service are never aborted, except by the end of the runtime,
 /// which then ends the caller, too.
 pub(crate) fn propagate(error: JoinError) -> ! {
@@ -165,7 +142,8 @@ impl Orchestrator {
     /// Makes a client for a workspace's guest, without a connection.
     pub(crate) fn new_guest(&self, provider: ProviderKind, workspace: WorkspaceId, first: Option<ByteStream>) -> Guest {
         let provider = self.providers.get(provider).map(|registered| Arc::clone(&registered.provider));
-        Guest::new(Arc::new(Opener { provider, workspace, doubts: Arc::clone(&self.doubts) }), first)
+        let doubts = Arc::clone(&self.doubts);
+        guest_of(provider, workspace, first, move || doubts.raise(workspace))
     }
 
     pub(crate) fn is_going_down(&self) -> bool {

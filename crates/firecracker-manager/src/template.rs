@@ -96,7 +96,7 @@ impl Template {
         for number in [root.ino(), root.len(), root.mtime().cast_unsigned(), root.mtime_nsec().cast_unsigned()] {
             hash.update(number.to_le_bytes());
         }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hex::encode(hash.finalize()))
     }
 }
 

@@ -24,21 +24,14 @@ impl FromStr for Sha256Hex {
 
     fn from_str(text: &str) -> Result<Self, InvalidSha256> {
         let mut bytes = [0; 32];
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(InvalidSha256);
-        }
-        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let value = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-            let (Some(high), Some(low)) = (value(digits[0]), value(digits[1])) else { return Err(InvalidSha256) };
-            *byte = high << 4 | low;
-        }
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| InvalidSha256)?;
         Ok(Self(bytes))
     }
 }
 
 impl fmt::Display for Sha256Hex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(self.0))
     }
 }
 

@@ -3,9 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use emergent_provider::ImageRef;
+use emergent_sealing::SecretKey;
 use emergent_types::Fault;
-
-use crate::SecretKey;
 
 /// The settings of hosting; the code that reads them checks them.
 #[derive(Debug, Clone)]

@@ -513,8 +513,9 @@ impl Hosting {
             return Ok((Vec::new(), None));
         }
         let key = self.inner.config.secret_key.as_ref().ok_or(HostingError::NoKey)?;
-        let sealed =
-            key.seal(id, environment).map_err(|error| HostingError::invalid("environment", error.to_string()))?;
+        let sealed = key
+            .seal(id.as_uuid(), environment)
+            .map_err(|error| HostingError::invalid("environment", error.to_string()))?;
         Ok((environment.keys().cloned().collect(), Some(sealed)))
     }
 

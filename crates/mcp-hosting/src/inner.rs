@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use emergent_budget::Budget;
 use emergent_core::Workspaces;
-use emergent_guest_client::{Guest, Open};
+use emergent_guest_client::Guest;
 use emergent_mcp::Bridge;
-use emergent_provider::{ByteStream, ChannelError, Provider};
+use emergent_provider::Provider;
+use emergent_sandbox::guest_of;
 use emergent_store::{McpServerId, McpServerRow, McpServerState, ProjectId, Store};
 use emergent_types::{CreateStep, DestroyStep, PullProgress, SandboxId, SnapshotId, SnapshotStep, StepObserver};
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -117,13 +117,6 @@ pub(crate) enum Command {
 
 pub(crate) type Reply = oneshot::Sender<Result<(), HostingError>>;
 
-/// Opens channels to one server's sandbox.
-struct Opener {
-    provider: Option<Arc<dyn Provider>>,
-    sandbox: SandboxId,
-    doubt: Arc<Notify>,
-}
-
 // === impl Inner ===
 
 impl Inner {
@@ -178,13 +171,14 @@ impl Inner {
     pub(crate) fn enter(&self, row: &McpServerRow) -> Option<(Arc<Entry>, mpsc::Receiver<Command>)> {
         let id = row.id;
         let doubt = Arc::new(Notify::new());
-        let opener = Opener { provider: self.provider.clone(), sandbox: id.sandbox(), doubt: Arc::clone(&doubt) };
+        let doubted = Arc::clone(&doubt);
+        let guest = guest_of(self.provider.clone(), id.sandbox(), None, move || doubted.notify_one());
         let (commands, receiver) = mpsc::channel(16);
         let entry = Arc::new(Entry {
             id,
             project: row.project,
             name: row.name.clone(),
-            guest: Guest::new(Arc::new(opener), None),
+            guest,
             gate: watch::Sender::new(Gate::Opening),
             doubt,
             commands,
@@ -392,17 +386,5 @@ impl ServerStatus {
             }
             None => message.clone(),
         })
-    }
-}
-
-#[async_trait]
-impl Open for Opener {
-    async fn open(&self) -> Result<ByteStream, ChannelError> {
-        let provider = self.provider.as_ref().ok_or(ChannelError::NotRunning)?;
-        let opened = provider.open(self.sandbox).await;
-        if matches!(opened, Err(ChannelError::NotRunning)) {
-            self.doubt.notify_one();
-        }
-        opened
     }
 }

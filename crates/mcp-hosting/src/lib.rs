@@ -17,7 +17,6 @@ mod launcher;
 mod policy;
 mod proxy;
 mod sandbox;
-mod seal;
 mod server;
 mod session_key;
 mod shares;
@@ -27,7 +26,6 @@ mod validate;
 pub use config::{HostingConfig, InstallVariable};
 pub use error::{HostingError, ServerCallError};
 pub use hosting::{Hosting, Named};
-pub use seal::{SecretKey, UnusableKey};
 pub use server::{LimitsChange, LogLines, NewServer, Server, ServerUpdate, VolumeRequest};
 pub use step::HostStep;
 

@@ -1,6 +1,6 @@
 //! The making of a server's sandbox: from any state to running, with its guest answering.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use emergent_core::ImageError;
 use emergent_guest_client::GuestCallError;
@@ -9,21 +9,17 @@ use emergent_provider::{
     ContainerKind, CreateError, Created, EngineState, ImageAccess, ImageRef, InvalidImage, NamedVolume, OperationError,
     Provider, SandboxSpec, VolumeSource,
 };
+use emergent_sandbox::{FIRST_ANSWER, NoAnswer, configure, first_answer};
+use emergent_sealing::OpenError;
 use emergent_store::{McpPackage, McpServerRow, PackageRegistry, StoreError};
 use emergent_types::{CreateStep, NetworkPolicy};
-use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::{
     inner::{Entry, Inner},
     install::{self, InstallError},
-    seal::SealError,
     step::HostStep,
 };
-
-/// How long a guest may take for its first answer.
-const FIRST_ANSWER: Duration = Duration::from_secs(30);
-const POLL: Duration = Duration::from_millis(50);
 
 /// Why a server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +44,11 @@ pub(crate) enum MakeError {
     Ended,
     #[error(transparent)]
     Install(#[from] InstallError),
-    #[error(transparent)]
-    Seal(#[from] SealError),
+    #[error(
+        "the environment could not be decrypted: EMERGENT_SECRET_KEY is not the key that it was encrypted with; put that \
+         key back, or give the server its environment again"
+    )]
+    OtherKey,
     #[error("it has an environment, and there is no key to decrypt it with; set EMERGENT_SECRET_KEY")]
     NoKey,
     #[error("its image names no program; say which in `cmd`")]
@@ -84,6 +83,16 @@ async fn unless_given_up<T>(
 
 pub(crate) fn engine(operation: &'static str) -> impl FnOnce(OperationError) -> MakeError {
     move |source| MakeError::Engine { operation, source }
+}
+
+impl From<NoAnswer> for MakeError {
+    fn from(error: NoAnswer) -> Self {
+        match error {
+            NoAnswer::Ended(_) => Self::Ended,
+            NoAnswer::Unknown { source, .. } => Self::Engine { operation: "inspect", source },
+            NoAnswer::Silent(call) => Self::Guest(call),
+        }
+    }
 }
 
 impl Inner {
@@ -124,8 +133,7 @@ impl Inner {
         self.pass(CreateStep::GuestAnswered.name());
         // Its environment is given to each process when that is started, and kept nowhere inside.
         let hand_over = HandOver { allow_root: row.spec.run_as_root, ..HandOver::default() };
-        entry.guest.hand_over(&hand_over).await?;
-        self.pass(CreateStep::HandedOver.name());
+        configure(&entry.guest, entry.id.sandbox(), &hand_over, self).await?;
         self.store.mcp_servers_record_made(row.id, row.revision, &created.runtime, &created.warnings).await?;
         self.pass(CreateStep::ReadyRecorded.name());
         Ok(())
@@ -244,20 +252,9 @@ impl Inner {
         })
     }
 
-    /// Waits for the guest's first answer; a sandbox that has ended is not waited for.
     async fn first_answer(&self, entry: &Entry) -> Result<(), MakeError> {
-        let deadline = Instant::now() + FIRST_ANSWER;
-        loop {
-            let Err(error) = entry.guest.hello().await else { return Ok(()) };
-            if Instant::now() >= deadline {
-                return Err(error.into());
-            }
-            let observed = self.provider()?.inspect(entry.id.sandbox()).await.map_err(engine("inspect"))?;
-            if !matches!(observed.map(|observed| observed.state), Some(EngineState::Running)) {
-                return Err(MakeError::Ended);
-            }
-            sleep(POLL).await;
-        }
+        first_answer(self.provider()?, entry.id.sandbox(), &entry.guest, FIRST_ANSWER).await?;
+        Ok(())
     }
 
     /// The environment of a server's processes: its own, over variables that make `npx` say soon what it fails for.
@@ -266,7 +263,8 @@ impl Inner {
             install::NPM_RETRIES.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         if let Some(sealed) = &row.environment_sealed {
             let key = self.config.secret_key.as_ref().ok_or(MakeError::NoKey)?;
-            environment.extend(key.open(row.id, sealed)?);
+            let own: BTreeMap<_, _> = key.open(row.id.as_uuid(), sealed).map_err(|OpenError| MakeError::OtherKey)?;
+            environment.extend(own);
         }
         Ok(environment)
     }

@@ -4,8 +4,6 @@
 //! ids: an id as a caller knows it ends with a mark that fits that caller alone. The key of the marks is kept in the
 //! note of the server's process, so that it lasts as long as the sessions do.
 
-use std::fmt::Write as _;
-
 use emergent_mcp::{ChildNote, LaunchError};
 use http::HeaderValue;
 use ring::{
@@ -75,10 +73,7 @@ impl SessionKey {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.session_key);
         // An owner is the id of a token, which has no line end.
         let tag = hmac::sign(&key, format!("{owner}\n{inner}").as_bytes());
-        tag.as_ref().iter().take(MARK).fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hex::encode(&tag.as_ref()[..MARK])
     }
 }
 

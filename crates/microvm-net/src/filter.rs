@@ -11,21 +11,19 @@
 //! An interface that no chain knows passes nothing. The standing part carries a version in the name of an empty chain,
 //! so that one look shows whether it is in force and made from the same settings.
 
-use std::{fmt::Write as _, net::Ipv4Addr};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr},
+};
 
+use emergent_packet_filter::{OutboundRules, REJECT, version_of};
 use emergent_types::NetworkPolicy;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::{AddressPool, AttachedMachine, RateLimit, TAP_PREFIX, TapName, kernel::Link};
 
 /// The table's name.
 pub(crate) const TABLE: &str = "emergent_microvm";
-/// The networks that `outbound` does not reach: this network, private, shared, loopback, link-local (the metadata
-/// address), test, multicast and reserved ranges.
-const DENIED: &str = "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, \
-                      192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/3";
-/// Refuses, so that nobody waits for an answer that never comes.
-const REJECT: &str = "counter reject with icmpx type admin-prohibited";
 /// Connections that one machine may have open: the table of connections is the whole host's.
 const MAX_CONNECTIONS: u32 = 8192;
 
@@ -40,7 +38,7 @@ pub(crate) struct Filter {
 impl Filter {
     pub(crate) fn new(pool: AddressPool, allow: &[Ipv4Net], resolvers: &[Ipv4Addr]) -> Self {
         let standing = standing(pool, allow, resolvers);
-        let version = format!("rules_{:016x}", fingerprint(&standing));
+        let version = version_of(&standing);
         Self { standing, version }
     }
 
@@ -129,13 +127,11 @@ add element inet {TABLE} receiving {{ \"{name}\" : jump {name}_in }}
 /// The rules that stand whether there are machines or not.
 fn standing(pool: AddressPool, allow: &[Ipv4Net], resolvers: &[Ipv4Addr]) -> String {
     let guests = format!("\"{TAP_PREFIX}*\"");
+    let allow: Vec<_> = allow.iter().copied().map(IpNet::from).collect();
+    let resolvers: Vec<_> = resolvers.iter().copied().map(IpAddr::from).collect();
+    let rules = OutboundRules { allow: &allow, resolvers: &resolvers, neighbours: &[], are_counted: true };
     let mut reachable = vec!["ct state established,related accept".to_owned()];
-    reachable.extend(allow.iter().map(|range| format!("ip daddr {range} counter accept")));
-    reachable.extend(
-        resolvers.iter().map(|server| format!("ip daddr {server} meta l4proto {{ tcp, udp }} th dport 53 accept")),
-    );
-    reachable.push(format!("fib daddr type local {REJECT}"));
-    reachable.push(format!("ip daddr {{ {DENIED} }} {REJECT}"));
+    reachable.extend(rules.render());
     let reachable = reachable.join("\n    ");
     format!(
         "  map sending {{ type ifname : verdict; }}
@@ -152,7 +148,7 @@ fn standing(pool: AddressPool, allow: &[Ipv4Net], resolvers: &[Ipv4Addr]) -> Str
   chain input {{
     type filter hook input priority -10; policy accept;
     iifname {guests} jump reachable
-    iifname {guests} {REJECT}
+    iifname {guests} counter {REJECT}
   }}
   chain forward {{
     type filter hook forward priority -10; policy accept;
@@ -176,11 +172,6 @@ fn over(limit: RateLimit) -> String {
     let rate = limit.bytes_per_second();
     let burst = limit.burst_bytes().saturating_sub(rate);
     format!("limit rate over {rate} bytes/second burst {burst} bytes counter drop")
-}
-
-/// FNV-1a, 64 bits.
-fn fingerprint(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

@@ -94,12 +94,12 @@ fn rules() -> [Vec<String>; 2] {
 async fn iptables(action: &str, rule: &[String]) -> Result<(), NetworkError> {
     let mut arguments = vec![WAIT[0], WAIT[1], action, DOCKERS_CHAIN];
     arguments.extend(rule.iter().map(String::as_str));
-    nft::run("iptables", &arguments, "", "letting our interfaces through Docker's rules").await.map(drop)
+    nft::iptables("letting our interfaces through Docker's rules", &arguments).await
 }
 
 async fn chains() -> Result<Vec<Chain>, NetworkError> {
     let doing = "looking at the host's packet filter";
-    let answer = nft::run("nft", &["-j", "list", "chains"], "", doing).await?;
+    let answer = nft::list_chains(doing).await?;
     let listing: Listing = serde_json::from_slice(&answer).map_err(|error| NetworkError::host(doing, error))?;
     Ok(listing.nftables.into_iter().filter_map(|item| item.chain).collect())
 }

@@ -17,8 +17,7 @@ pub struct TapName(String);
 impl TapName {
     /// The name for a machine; always the same.
     pub fn of(machine: MachineId) -> Self {
-        let digits: String = machine.tail().iter().map(|byte| format!("{byte:02x}")).collect();
-        Self(format!("{TAP_PREFIX}{digits}"))
+        Self(format!("{TAP_PREFIX}{}", hex::encode(machine.tail())))
     }
 
     /// A name that has the shape of ours; anything else is somebody else's interface.

@@ -21,7 +21,6 @@ use crate::{
     Layout,
     disks::{self, DiskError},
     durable,
-    hexadecimal::hexadecimal,
     kernels::check_name,
 };
 
@@ -195,7 +194,7 @@ fn content(source: &ImageSource, bytes: u64, guest: &[u8]) -> Result<Option<Stri
         hash.update(part.len().to_le_bytes());
         hash.update(part);
     }
-    Ok(Some(hexadecimal(&hash.finalize())))
+    Ok(Some(hex::encode(hash.finalize())))
 }
 
 /// Docker's own flattening of an image, by way of a container that never runs.

@@ -18,7 +18,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Kernel, Layout, durable, error::Cause, hexadecimal::hexadecimal};
+use crate::{Kernel, Layout, durable, error::Cause};
 
 /// Where a kernel comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,8 +108,8 @@ pub fn import(layout: &Layout, name: &str, source: &KernelSource, guest: &Path) 
     let imported = ImportedKernel {
         name: name.to_owned(),
         source: origin(source),
-        image_sha256: hexadecimal(&Sha256::digest(&vmlinux)),
-        initramfs_sha256: hexadecimal(&Sha256::digest(&initramfs)),
+        image_sha256: hex::encode(Sha256::digest(&vmlinux)),
+        initramfs_sha256: hex::encode(Sha256::digest(&initramfs)),
         modules: modules.into_iter().map(|module| module.name).collect(),
     };
     // Each is put in place whole. A reader in between finds two that fit, as the initial file system has modules that

@@ -12,7 +12,6 @@
 //! Everything about a machine that runs is in its directory, and no process of ours has to live for it to run: another
 //! one goes on with it. Who may have a machine, what it is called and who pays for it is decided above.
 
-mod hexadecimal;
 mod identity;
 mod manifest;
 mod ports;

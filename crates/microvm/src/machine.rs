@@ -9,8 +9,6 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::hexadecimal::hexadecimal;
-
 emergent_types::uuid_newtype!(
     /// Names a machine, in its directory, its network interface and its process.
     MachineId
@@ -125,7 +123,7 @@ impl MachineId {
     /// They do not reveal the id that they are made from, so a copy cannot learn it from the memory that it began with.
     pub fn machine_id(self) -> String {
         let digest = Sha256::digest([b"emergent machine-id ".as_slice(), self.as_uuid().as_bytes()].concat());
-        hexadecimal(&digest[..16])
+        hex::encode(&digest[..16])
     }
 
     /// Returns the machine's host name.

@@ -19,7 +19,7 @@ use rustix::{
 
 use crate::{
     engine::{EngineError, UnfitFile, bounded, found},
-    provider::Parts,
+    parts::Parts,
 };
 
 /// The files, below the root of a container.

@@ -23,7 +23,7 @@ use crate::{
     channel,
     engine::{CALL_DEADLINE, EngineError, bounded, within},
     guest_volume, labels,
-    provider::Parts,
+    parts::Parts,
     removal,
 };
 

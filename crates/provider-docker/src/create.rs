@@ -38,7 +38,7 @@ use crate::{
     image::{self, Image},
     labels::{self, name_of},
     network::Attachment,
-    provider::Parts,
+    parts::Parts,
     removal, seccomp, shared_volumes,
     volumes::{self, IN_TMP, Role, SandboxVolume},
 };
@@ -157,7 +157,7 @@ impl<'a> Prepared<'a> {
             }
             // Volumes that are not wanted any more go. (No container of its is there.)
             if spec.kind == ContainerKind::McpServer {
-                removal::volumes_besides(docker, spec.workspace, &prepared.volumes).await?;
+                volumes::remove_besides(docker, spec.workspace, &prepared.volumes).await?;
             }
             Ok::<_, EngineError>(())
         };

@@ -121,7 +121,7 @@ fn contents(file: &mut File) -> io::Result<Vec<u8>> {
 
 /// The SHA-256 of some bytes, as hexadecimal digits.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(bytes))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use emergent_provider::Health;
 use emergent_types::error_chain;
 use tokio::time::timeout;
 
-use crate::{engine::EngineError, host, provider::Parts};
+use crate::{engine::EngineError, host, parts::Parts};
 
 /// A little less than the 10 s that a health check may take.
 const DEADLINE: Duration = Duration::from_millis(9_500);
@@ -42,8 +42,7 @@ async fn ask(parts: &Arc<Parts>) -> Result<Health, EngineError> {
         return Ok(refused(error.to_string()));
     }
     let unfiltered = parts.networks.verify(&parts.engine).await?;
-    let warnings =
-        [parts.runtime_warning(&facts.runtime), unfiltered, parts.root_probe.warning(parts, &facts.runtime).await];
+    let warnings = [parts.runtime_warning(&facts.runtime), unfiltered, parts.root_probe.warning(&facts.runtime).await];
     let refusal = parts.root_probe.refusal().map(|refusal| format!("; {refusal}")).unwrap_or_default();
     Ok(Health {
         healthy: true,

@@ -3,21 +3,20 @@
 
 use std::{
     fs,
-    io::Read as _,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use emergent_provider::{ExitReason, HostRoom};
+use emergent_provider::HostRoom;
 use emergent_types::SandboxId;
 use rustix::fs::StatVfs;
 
 use crate::{
-    disk::{self, Count, Figure},
+    disk::{self, Figure},
     engine::{EngineError, bounded, found},
     labels::name_of,
-    provider::Parts,
+    parts::Parts,
+    places::Places,
 };
 
 /// Where control groups limit the tasks of all containers together, with one hierarchy and with several.
@@ -27,22 +26,6 @@ const CONTAINERS: [&str; 4] = [
     "/sys/fs/cgroup/pids/docker",
     "/sys/fs/cgroup/pids/system.slice",
 ];
-/// The kernel's message, up to the control group's name, that a control group has refused a task for the first time.
-const FORK_REJECTED: &str = "fork rejected by pids controller in ";
-/// The most of the kernel's log that is read.
-const KERNEL_LOG: usize = 8 << 20;
-/// The exit code of gVisor's program when its host refuses it something that it cannot do without.
-const GVISOR_FAILED: i64 = 2;
-
-/// Where a sandbox keeps its files, and has its processes while it runs.
-pub(crate) struct Places {
-    /// Its volumes, and the files that the engine keeps for it.
-    roots: Vec<PathBuf>,
-    /// The directory with its changes to its image.
-    layer: Option<PathBuf>,
-    group: Option<PathBuf>,
-}
-
 /// Returns the room that the machine has left; `None` where the engine runs elsewhere, or has not said where it keeps
 /// its files.
 pub(crate) fn room(parts: &Parts) -> Option<HostRoom> {
@@ -140,16 +123,6 @@ async fn places(parts: &Parts, workspace: SandboxId) -> Result<Option<Arc<Places
     Ok(Some(places))
 }
 
-impl Places {
-    /// Counts its files: those of volumes by the room that they take, those of its layer by a figure.
-    fn measure(&self, layer: Figure, enough: u64) -> Count {
-        let mut count = Count::up_to(enough);
-        count.add(&self.roots, Figure::Blocks);
-        count.add(self.layer.as_slice(), layer);
-        count
-    }
-}
-
 /// The processes of a control group. There are no more than a sandbox's share of the machine's tasks.
 fn processes(group: &Path) -> Vec<String> {
     let listed = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
@@ -185,33 +158,6 @@ fn group_of(pid: i64) -> Option<PathBuf> {
         };
         Some(Path::new("/sys/fs/cgroup").join(hierarchy).join(group.trim_start_matches('/')))
     })
-}
-
-/// Why a container under gVisor ended with this code: gVisor itself fails when the container's limit on tasks refuses
-/// it one, which only the kernel's log then tells.
-pub(crate) fn reason_of(code: i64, container: &str) -> ExitReason {
-    let rejected = code == GVISOR_FAILED
-        && kernel_log().is_some_and(|log| {
-            log.lines().any(|line| line.split_once(FORK_REJECTED).is_some_and(|(_, group)| group.contains(container)))
-        });
-    if rejected { ExitReason::ProcessLimit } else { ExitReason::Code(code) }
-}
-
-/// The kernel's log, where this process may read it.
-fn kernel_log() -> Option<String> {
-    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).ok()?;
-    let mut file = fs::OpenOptions::new().read(true).custom_flags(nonblocking).open("/dev/kmsg").ok()?;
-    let (mut log, mut record) = (Vec::new(), [0; 8 * 1024]);
-    // Each read answers one record; there are no more once it would block. A record that was overwritten is skipped.
-    while log.len() < KERNEL_LOG {
-        match file.read(&mut record) {
-            Ok(0) => break,
-            Ok(length) => log.extend_from_slice(&record[..length]),
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-            Err(_) => break,
-        }
-    }
-    Some(String::from_utf8_lossy(&log).into_owned())
 }
 
 fn number(path: &Path) -> Option<u64> {

@@ -14,7 +14,7 @@ use crate::{
     engine::{EngineError, bounded, found, within},
     image_pull::{explain, pull},
     labels,
-    provider::Parts,
+    parts::Parts,
     snapshots,
 };
 

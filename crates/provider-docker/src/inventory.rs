@@ -27,7 +27,7 @@ use crate::{
     engine::{EngineError, bounded, found},
     host, image,
     labels::{self, name_of},
-    provider::Parts,
+    parts::Parts,
     snapshots, tidy,
 };
 

@@ -4,19 +4,22 @@
 //! containers, `inventory` says what there is, `health` says whether the engine works. Below them, `engine` is the
 //! bounded way to the API, `image` finds images, `image_pull` gets them from where `registry` lets them be asked for,
 //! `volumes` says which directories outlive a container, `guest_volume` brings the guest binary in, and `network` with
-//! `firewall` decide what guests reach. `host` says what the engine's machine has left, and `disk` how much of it files
-//! take, `seccomp` which calls of its kernel may be made, and `accounts` which files of a container the engine may
-//! read. `snapshots` keeps copies of workspaces, whose files `copy` brings from volume to volume.
+//! `firewall` decide what guests reach, by rules of `emergent-packet-filter`. `host` says what the engine's machine has
+//! left, and `disk` how much of it the files in a sandbox's `places` take, `seccomp` which calls of its kernel may be
+//! made, and `accounts` which files of a container the engine may read. `snapshots` keeps copies of workspaces, whose
+//! files `copy` brings from volume to volume.
 //!
 //! Engine calls have deadlines, and nothing here waits for a container's life or needs the server to have been alive
 //! when the container was made: whatever must be known later is in names and labels.
 
 mod accounts;
+mod bridges;
 mod channel;
 mod copy;
 mod create;
 mod disk;
 mod engine;
+mod exit_reason;
 mod facts;
 mod firewall;
 mod guest_binary;
@@ -30,6 +33,8 @@ mod inventory;
 mod labels;
 mod lifecycle;
 mod network;
+mod parts;
+mod places;
 mod registry;
 mod removal;
 mod root_probe;

@@ -8,11 +8,13 @@ use std::{
 };
 
 use bollard::models::{NetworkCreateRequest, NetworkInspect};
+use emergent_packet_filter::{host_resolvers, neighbours};
 use emergent_types::NetworkPolicy;
 use ipnet::IpNet;
 use tokio::sync::Mutex;
 
 use crate::{
+    bridges::{Bridge, Bridges},
     engine::{Engine, EngineError, bounded, found},
     firewall::{self, Firewall},
     labels,
@@ -29,6 +31,9 @@ const ICC_OPTION: &str = "com.docker.network.bridge.enable_icc";
 const NO_NAME_SERVER: &str = "192.0.2.1";
 /// The resolver's options that keep a guest from waiting long for an answer that never comes.
 const NO_PATIENCE: [&str; 2] = ["timeout:1", "attempts:1"];
+
+/// The most name servers of the host that guests may ask.
+const MOST_RESOLVERS: usize = 8;
 
 /// The networks of this server's workspaces.
 pub(crate) struct Networks {
@@ -47,22 +52,6 @@ struct State {
     is_established: bool,
     /// The reason why guests are not filtered; `None` when they are.
     unfiltered: Option<String>,
-}
-
-/// The bridges of the networks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bridges {
-    pub(crate) outbound: Bridge,
-    pub(crate) isolated: Bridge,
-}
-
-/// A network's bridge in the kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bridge {
-    /// The name of the interface.
-    pub(crate) name: String,
-    /// The addresses of the guests on it.
-    pub(crate) subnets: Vec<IpNet>,
 }
 
 /// The settings that put a container on its network.
@@ -105,7 +94,7 @@ impl Networks {
             .then(|| (vec![NO_NAME_SERVER.to_owned()], NO_PATIENCE.map(str::to_owned).to_vec()));
         let name_servers = match policy {
             NetworkPolicy::None | NetworkPolicy::Isolated => Vec::new(),
-            NetworkPolicy::Outbound => firewall::resolvers().await,
+            NetworkPolicy::Outbound => host_resolvers(MOST_RESOLVERS),
         };
         Ok(Attachment { mode: name, dns, name_servers, warning: unfiltered })
     }
@@ -154,9 +143,9 @@ impl Networks {
         let filtered = match missing_bridge(engine, &bridges) {
             Some(why) => Err(why),
             None => {
-                let (resolvers, neighbours) = (firewall::resolvers().await, firewall::neighbours().await);
-                let firewall = Firewall::new(self.table(), &bridges, &self.allow, &resolvers, &neighbours);
-                firewall.ensure().await.map_err(|error| error.advice())
+                let resolvers = host_resolvers(MOST_RESOLVERS);
+                let firewall = Firewall::new(self.table(), &bridges, &self.allow, &resolvers, &neighbours());
+                firewall.ensure().await.map_err(|error| firewall::advice(&error))
             }
         };
         Ok(State { is_established: true, unfiltered: filtered.err() })

@@ -1,51 +1,20 @@
-//! The provider itself: the state that its parts share, and its description.
+//! The provider itself: its making, and its description.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use emergent_provider::{Capabilities, CreateError, ExitReason, Health, Isolation, Provider, ProviderKind};
-use emergent_types::{SandboxId, ServerId};
-use parking_lot::Mutex;
+use emergent_provider::{Capabilities, Health, Isolation, Provider, ProviderKind};
 
 use crate::{
     config::{ConfigError, DockerConfig},
-    engine::{Engine, EngineError, bounded},
-    facts::{Facts, Runtime},
-    guest_volume::GuestVolume,
+    facts::Runtime,
     health,
-    host::{self, Places},
-    network::Networks,
-    registry::Registries,
-    root_probe::RootProbe,
+    parts::Parts,
 };
 
 /// Workspaces as containers of one Docker Engine.
 pub struct DockerProvider {
     pub(crate) parts: Arc<Parts>,
-}
-
-/// The state that the parts of the provider share.
-pub(crate) struct Parts {
-    pub(crate) engine: Engine,
-    pub(crate) server: ServerId,
-    pub(crate) guest: GuestVolume,
-    pub(crate) networks: Networks,
-    pub(crate) root_probe: RootProbe,
-    /// The reasons why containers have ended, where the engine does not tell.
-    endings: Mutex<HashMap<SandboxId, ExitReason>>,
-    pub(crate) registries: Registries,
-    /// The directories of running containers' files, cached on first use.
-    places: Mutex<HashMap<SandboxId, Arc<Places>>>,
-    gvisor: String,
-    require_isolation: Isolation,
-    facts: Mutex<Option<Arc<Facts>>>,
-    warned: AtomicBool,
 }
 
 // === impl DockerProvider ===
@@ -56,21 +25,7 @@ impl DockerProvider {
     /// # Errors
     /// [`ConfigError`] when the address can never work.
     pub fn connect(config: DockerConfig) -> Result<Self, ConfigError> {
-        let parts = Parts {
-            engine: Engine::new(config.checked_host()?),
-            server: config.server,
-            guest: GuestVolume::new(config.server, config.guest_binary),
-            networks: Networks::new(config.network_name, config.network_allow),
-            root_probe: RootProbe::new(config.server),
-            endings: Mutex::default(),
-            registries: Registries::new(config.private_registries),
-            places: Mutex::default(),
-            gvisor: config.runtime,
-            require_isolation: config.require_isolation,
-            facts: Mutex::new(None),
-            warned: AtomicBool::new(false),
-        };
-        Ok(Self { parts: Arc::new(parts) })
+        Ok(Self { parts: Arc::new(Parts::new(config)?) })
     }
 }
 
@@ -97,114 +52,5 @@ impl Provider for DockerProvider {
 
     async fn health(&self) -> Health {
         health::check(&self.parts).await
-    }
-}
-
-// === impl Parts ===
-
-impl Parts {
-    /// Returns the engine's facts; queries the engine on first use.
-    pub(crate) async fn facts(&self) -> Result<Arc<Facts>, EngineError> {
-        match self.known_facts() {
-            Some(facts) => Ok(facts),
-            None => self.refresh_facts().await,
-        }
-    }
-
-    /// Queries the engine for its facts.
-    pub(crate) async fn refresh_facts(&self) -> Result<Arc<Facts>, EngineError> {
-        let docker = self.engine.client().await?;
-        let (version, info) = tokio::try_join!(bounded(docker.version()), bounded(docker.info()))?;
-        let facts = Arc::new(Facts::new(version, info, &self.gvisor));
-        *self.lock_facts() = Some(Arc::clone(&facts));
-        Ok(facts)
-    }
-
-    pub(crate) fn known_facts(&self) -> Option<Arc<Facts>> {
-        self.lock_facts().clone()
-    }
-
-    /// Forgets the engine's facts and networks, since its answers contradict them.
-    pub(crate) async fn forget(&self) {
-        *self.lock_facts() = None;
-        self.networks.forget().await;
-    }
-
-    /// Notes the reason why a sandbox has ended or is about to.
-    pub(crate) fn note_ending(&self, workspace: SandboxId, why: ExitReason) {
-        self.endings.lock().insert(workspace, why);
-    }
-
-    /// Forgets the state of a sandbox that is removed or started anew.
-    pub(crate) fn forget_sandbox(&self, workspace: SandboxId) {
-        self.endings.lock().remove(&workspace);
-        self.places.lock().remove(&workspace);
-    }
-
-    pub(crate) fn known_places(&self, workspace: SandboxId) -> Option<Arc<Places>> {
-        self.places.lock().get(&workspace).cloned()
-    }
-
-    pub(crate) fn note_places(&self, workspace: SandboxId, places: &Arc<Places>) {
-        self.places.lock().insert(workspace, Arc::clone(places));
-    }
-
-    /// Returns the reason why a sandbox has ended; `reason` is the engine's.
-    pub(crate) fn explain(&self, workspace: SandboxId, container: &str, reason: ExitReason) -> ExitReason {
-        let noted = self.endings.lock().get(&workspace).cloned();
-        if let Some(noted) = noted {
-            return noted;
-        }
-        let is_gvisor = self.known_facts().is_some_and(|facts| matches!(facts.runtime, Runtime::Gvisor(_)));
-        match reason {
-            ExitReason::Code(code) if is_gvisor && self.engine.is_local() => {
-                let reason = host::reason_of(code, container);
-                if reason == ExitReason::ProcessLimit {
-                    self.note_ending(workspace, ExitReason::ProcessLimit);
-                }
-                reason
-            }
-            told => told,
-        }
-    }
-
-    /// Checks that sandboxes under this runtime have the required isolation.
-    pub(crate) fn check_isolation(&self, runtime: &Runtime) -> Result<(), CreateError> {
-        if runtime.isolation() >= self.require_isolation {
-            return Ok(());
-        }
-        let advice = match self.require_isolation {
-            Isolation::Hardware => "use the firecracker provider".to_owned(),
-            Isolation::Gvisor | Isolation::Container => {
-                format!("install gVisor, and register it with Docker as {:?}", self.gvisor)
-            }
-        };
-        Err(CreateError::IsolationTooWeak {
-            required: isolation_word(self.require_isolation),
-            offered: isolation_word(runtime.isolation()),
-            advice,
-        })
-    }
-
-    /// Returns the warning about the runtime, if there is one; logs it the first time.
-    pub(crate) fn runtime_warning(&self, runtime: &Runtime) -> Option<String> {
-        let warning = runtime.warning(&self.gvisor)?;
-        if !self.warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!("{warning}");
-        }
-        Some(warning)
-    }
-
-    fn lock_facts(&self) -> parking_lot::MutexGuard<'_, Option<Arc<Facts>>> {
-        self.facts.lock()
-    }
-}
-
-/// Returns the word for an isolation in `WORKSPACE_REQUIRE_ISOLATION`.
-fn isolation_word(isolation: Isolation) -> &'static str {
-    match isolation {
-        Isolation::Container => "any",
-        Isolation::Gvisor => "gvisor",
-        Isolation::Hardware => "hardware",
     }
 }

@@ -3,10 +3,9 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use emergent_packet_filter::is_denied;
 use emergent_provider::ImageRef;
 use tokio::{net::lookup_host, time::timeout};
-
-use crate::firewall;
 
 const HTTPS: u16 = 443;
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(5);
@@ -52,7 +51,7 @@ fn is_public(address: IpAddr) -> bool {
         // 2000::/3, without 6to4 and NAT64, which have addresses of the older kind inside.
         IpAddr::V6(six) => matches!(six.segments()[0], 0x2000..=0x3fff) && six.segments()[0] != 0x2002,
     };
-    is_unicast && !firewall::is_denied(address)
+    is_unicast && !is_denied(address)
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ use tokio::time::{Instant, sleep};
 use crate::{
     engine::{EngineError, bounded, found, within},
     labels,
-    volumes::SandboxVolume,
 };
 
 /// How long to wait for a removal that is under way, or for a volume that is still in use.
@@ -61,22 +60,6 @@ pub(crate) async fn sharers_of(docker: &Docker, workspace: SandboxId) -> Result<
         let Some(id) = sharer.id else { continue };
         tracing::info!(%workspace, container = id, "a hosted server loses the workspace that it shares");
         container(docker, &id).await?;
-    }
-    Ok(())
-}
-
-/// Removes the volumes of a sandbox that are not among `wanted`.
-pub(crate) async fn volumes_besides(
-    docker: &Docker,
-    workspace: SandboxId,
-    wanted: &[SandboxVolume],
-) -> Result<(), EngineError> {
-    let wanted = |label: &str| wanted.iter().any(|volume| volume.label.as_deref() == Some(label));
-    let options = ListVolumesOptionsBuilder::default().filters(&labels::of(workspace)).build();
-    for found in bounded(docker.list_volumes(Some(options))).await?.volumes.unwrap_or_default() {
-        if found.labels.get(labels::VOLUME).is_some_and(|name| !wanted(name)) {
-            volume(docker, &found.name).await?;
-        }
     }
     Ok(())
 }

@@ -26,11 +26,10 @@ use tokio::{
 };
 
 use crate::{
-    engine::{EngineError, bounded, found, within},
+    engine::{Engine, EngineError, bounded, found, within},
     facts::Runtime,
-    guest_volume, labels,
-    provider::Parts,
-    removal,
+    guest_volume::{self, GuestVolume},
+    labels, removal,
 };
 
 /// How long the guest may take until its directory is there.
@@ -41,10 +40,19 @@ const LABEL: &str = "probe";
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
 
-/// The probe: the name of its container, and its finding once there is one.
+/// The probe: its sandbox, and its finding once there is one.
 pub(crate) struct RootProbe {
-    container: String,
+    sandbox: Arc<ProbeSandbox>,
     state: Mutex<State>,
+}
+
+/// The sandbox that the probe asks with.
+struct ProbeSandbox {
+    engine: Arc<Engine>,
+    guest: Arc<GuestVolume>,
+    server: ServerId,
+    /// The name of its container.
+    container: String,
 }
 
 enum State {
@@ -68,8 +76,9 @@ enum Finding {
 // === impl RootProbe ===
 
 impl RootProbe {
-    pub(crate) fn new(server: ServerId) -> Self {
-        Self { container: format!("emergent-probe-{server}"), state: Mutex::new(State::Unknown) }
+    pub(crate) fn new(server: ServerId, engine: Arc<Engine>, guest: Arc<GuestVolume>) -> Self {
+        let sandbox = ProbeSandbox { engine, guest, server, container: format!("emergent-probe-{server}") };
+        Self { sandbox: Arc::new(sandbox), state: Mutex::new(State::Unknown) }
     }
 
     /// Whether files outside `/workspace` survive, as far as is known.
@@ -89,10 +98,10 @@ impl RootProbe {
     }
 
     /// Whether files outside `/workspace` survive under this runtime, found out if need be; `None` when that fails.
-    pub(crate) async fn found_out(&self, parts: &Arc<Parts>, runtime: &Runtime) -> Option<bool> {
+    pub(crate) async fn found_out(&self, runtime: &Runtime) -> Option<bool> {
         let deadline = Instant::now() + PATIENCE * 2;
         loop {
-            self.warning(parts, runtime).await;
+            self.warning(runtime).await;
             match *self.lock() {
                 State::Known(finding) => return Some(finding != Finding::Lost),
                 State::Unknown | State::Asking(_) if Instant::now() >= deadline => return None,
@@ -104,14 +113,14 @@ impl RootProbe {
 
     /// Returns the warning about a runtime that loses files outside `/workspace`; `None` until the probe has found
     /// that. Starts the probe if nobody has.
-    pub(crate) async fn warning(&self, parts: &Arc<Parts>, runtime: &Runtime) -> Option<String> {
+    pub(crate) async fn warning(&self, runtime: &Runtime) -> Option<String> {
         let Runtime::Gvisor(runtime) = runtime else { return None };
         let finished = {
             let mut state = self.lock();
             match &mut *state {
                 State::Unknown => {
-                    let (parts, runtime) = (Arc::clone(parts), runtime.clone());
-                    *state = State::Asking(tokio::spawn(async move { ask(&parts, &runtime).await }));
+                    let (sandbox, runtime) = (Arc::clone(&self.sandbox), runtime.clone());
+                    *state = State::Asking(tokio::spawn(async move { ask(&sandbox, &runtime).await }));
                     None
                 }
                 State::Asking(task) if task.is_finished() => match std::mem::replace(&mut *state, State::Unknown) {
@@ -158,11 +167,11 @@ impl RootProbe {
 }
 
 /// Asks with a sandbox of its own; `None` when it could not be found out.
-async fn ask(parts: &Parts, runtime: &str) -> Option<Finding> {
-    let docker = parts.engine.client().await.ok()?;
-    let name = &parts.root_probe.container;
+async fn ask(sandbox: &ProbeSandbox, runtime: &str) -> Option<Finding> {
+    let docker = sandbox.engine.client().await.ok()?;
+    let name = &sandbox.container;
     sweep(docker, name).await.ok()?;
-    let asked = ask_with(parts, docker, name, runtime).await;
+    let asked = ask_with(sandbox, docker, runtime).await;
     let removed = removal::container(docker, name).await;
     match asked.and_then(|found| removed.map(|()| found)) {
         Ok(found) => {
@@ -192,20 +201,21 @@ async fn sweep(docker: &Docker, own: &str) -> Result<(), EngineError> {
     Ok(())
 }
 
-async fn ask_with(parts: &Parts, docker: &Docker, name: &str, runtime: &str) -> Result<Option<Finding>, EngineError> {
-    parts.guest.ensure(&parts.engine).await?;
+async fn ask_with(sandbox: &ProbeSandbox, docker: &Docker, runtime: &str) -> Result<Option<Finding>, EngineError> {
+    let ProbeSandbox { engine, guest, server, container: name } = sandbox;
+    guest.ensure(engine).await?;
     let body = ContainerCreateBody {
         image: Some(guest_volume::carrier_image()),
         user: Some("0:0".to_owned()),
         entrypoint: Some(vec![GUEST_BINARY.to_owned(), "serve".to_owned()]),
         labels: Some(
-            [(labels::SHARED.to_owned(), LABEL.to_owned()), (SERVER_LABEL.to_owned(), parts.server.to_string())].into(),
+            [(labels::SHARED.to_owned(), LABEL.to_owned()), (SERVER_LABEL.to_owned(), server.to_string())].into(),
         ),
         host_config: Some(HostConfig {
             runtime: Some(runtime.to_owned()),
             network_mode: Some("none".to_owned()),
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
-            mounts: Some(vec![parts.guest.mount()]),
+            mounts: Some(vec![guest.mount()]),
             ..HostConfig::default()
         }),
         ..ContainerCreateBody::default()

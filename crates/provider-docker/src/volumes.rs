@@ -21,6 +21,7 @@ use crate::{
     guest_binary::sha256,
     guest_volume,
     labels::{self, name_of, name_of_snapshot},
+    removal,
 };
 
 /// The suffix of the volume with the hand-over. Names in a spec have no dot.
@@ -161,6 +162,22 @@ pub(crate) fn to_copy(
         pairs.insert(suffix, name.clone());
     }
     pairs.into_iter().map(|(suffix, name)| (name, format!("{copied}{suffix}"))).collect()
+}
+
+/// Removes the volumes of a sandbox that are not among `wanted`.
+pub(crate) async fn remove_besides(
+    docker: &Docker,
+    workspace: SandboxId,
+    wanted: &[SandboxVolume],
+) -> Result<(), EngineError> {
+    let wanted = |label: &str| wanted.iter().any(|volume| volume.label.as_deref() == Some(label));
+    let options = ListVolumesOptionsBuilder::default().filters(&labels::of(workspace)).build();
+    for found in bounded(docker.list_volumes(Some(options))).await?.volumes.unwrap_or_default() {
+        if found.labels.get(labels::VOLUME).is_some_and(|name| !wanted(name)) {
+            removal::volume(docker, &found.name).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns the names of the volumes of a snapshot.

@@ -18,7 +18,7 @@ pub(crate) async fn create(
     observer: &dyn StepObserver,
 ) -> Result<Created, CreateError> {
     let manager = &*provider.manager;
-    let seen = health::strong_enough(provider).await?;
+    let seen = provider.last_health.strong_enough(manager, provider.require_isolation).await?;
     let templates = manager.templates().await;
     let templates = templates.map_err(|failure| error::create_error(manager, "list its templates", failure))?;
     let template = image::template_for(&spec.image, &provider.default_image, &templates.templates);

@@ -5,8 +5,12 @@ use std::time::Duration;
 use emergent_firecracker_manager::http::HealthBody;
 use emergent_provider::{CreateError, Health, Isolation};
 use emergent_types::error_chain;
+use parking_lot::Mutex;
 
-use crate::{FirecrackerProvider, error, manager::ManagerError};
+use crate::{
+    error,
+    manager::{Manager, ManagerError},
+};
 
 /// Callers want an answer within 8 s; the first check boots a machine, which goes on after this deadline.
 const DEADLINE: Duration = Duration::from_secs(7);
@@ -15,21 +19,62 @@ const DEADLINE: Duration = Duration::from_secs(7);
 const EMULATED: &str = "machines are emulated, since KVM does not work here: they are slow, and the emulator is no \
                         wall of hardware; run the manager on a host with a working /dev/kvm";
 
-/// Checks the manager's health.
-pub(crate) async fn check(provider: &FirecrackerProvider) -> Health {
-    let asked = tokio::time::timeout(DEADLINE, provider.manager.health()).await;
-    let unhealthy = |message| Health { healthy: false, message, warnings: Vec::new() };
-    match asked {
-        Ok(Ok(seen)) => {
-            provider.see(seen.clone());
-            describe(&seen)
+/// The manager's state when it was last queried.
+#[derive(Default)]
+pub(crate) struct LastHealth(Mutex<Option<HealthBody>>);
+
+// === impl LastHealth ===
+
+impl LastHealth {
+    /// Returns the state; `None` until the manager has answered once.
+    pub(crate) fn get(&self) -> Option<HealthBody> {
+        self.0.lock().clone()
+    }
+
+    /// Checks the manager's health.
+    pub(crate) async fn check(&self, manager: &dyn Manager) -> Health {
+        let unhealthy = |message| Health { healthy: false, message, warnings: Vec::new() };
+        match tokio::time::timeout(DEADLINE, self.query(manager)).await {
+            Ok(Ok(seen)) => describe(&seen),
+            Ok(Err(ManagerError::Down { advice, source })) => unhealthy(format!("{}; {advice}", error_chain(&*source))),
+            Ok(Err(error)) => unhealthy(error_chain(&error)),
+            Err(_) => unhealthy(format!(
+                "{} did not answer in time; it may be booting its first machine, so try again",
+                manager.name()
+            )),
         }
-        Ok(Err(ManagerError::Down { advice, source })) => unhealthy(format!("{}; {advice}", error_chain(&*source))),
-        Ok(Err(error)) => unhealthy(error_chain(&error)),
-        Err(_) => unhealthy(format!(
-            "{} did not answer in time; it may be booting its first machine, so try again",
-            provider.manager.name()
-        )),
+    }
+
+    /// Returns the manager's state, queried on first use; an error if its machines' isolation is less than `required`.
+    pub(crate) async fn strong_enough(
+        &self,
+        manager: &dyn Manager,
+        required: Isolation,
+    ) -> Result<HealthBody, CreateError> {
+        let seen = match self.get() {
+            Some(seen) => seen,
+            None => {
+                let asked = self.query(manager).await;
+                asked.map_err(|error| error::create_error(manager, "say how it is", error))?
+            }
+        };
+        if isolation(&seen) >= required {
+            return Ok(seen);
+        }
+        let required = match required {
+            Isolation::Hardware => "hardware",
+            Isolation::Gvisor => "gvisor",
+            Isolation::Container => "any",
+        };
+        let offered = "an emulated machine";
+        let advice = "run the manager on a host with a working /dev/kvm".to_owned();
+        Err(CreateError::IsolationTooWeak { required, offered, advice })
+    }
+
+    async fn query(&self, manager: &dyn Manager) -> Result<HealthBody, ManagerError> {
+        let seen = manager.health().await?;
+        *self.0.lock() = Some(seen.clone());
+        Ok(seen)
     }
 }
 
@@ -53,30 +98,6 @@ pub(crate) fn warning(seen: &HealthBody) -> Option<String> {
 /// Returns the isolation that machines have. An emulator promises none, so its machines count as containers.
 pub(crate) fn isolation(seen: &HealthBody) -> Isolation {
     if seen.is_hardware() { Isolation::Hardware } else { Isolation::Container }
-}
-
-/// Returns the manager's state, queried on first use; an error if its machines' isolation is too weak.
-pub(crate) async fn strong_enough(provider: &FirecrackerProvider) -> Result<HealthBody, CreateError> {
-    let seen = match provider.seen() {
-        Some(seen) => seen,
-        None => {
-            let asked = provider.manager.health().await;
-            let seen = asked.map_err(|error| error::create_error(&*provider.manager, "say how it is", error))?;
-            provider.see(seen.clone());
-            seen
-        }
-    };
-    if isolation(&seen) >= provider.require_isolation {
-        return Ok(seen);
-    }
-    let required = match provider.require_isolation {
-        Isolation::Hardware => "hardware",
-        Isolation::Gvisor => "gvisor",
-        Isolation::Container => "any",
-    };
-    let offered = "an emulated machine";
-    let advice = "run the manager on a host with a working /dev/kvm".to_owned();
-    Err(CreateError::IsolationTooWeak { required, offered, advice })
 }
 
 #[cfg(test)]

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use emergent_firecracker_manager::http::HealthBody;
 use emergent_provider::{Capabilities, Health, ImageRef, Isolation, Provider, ProviderKind};
 use emergent_types::ServerId;
-use parking_lot::Mutex;
 
 use crate::{
     config::{FirecrackerConfig, Where},
-    health,
+    health::{self, LastHealth},
     manager::{Local, Manager, Remote},
 };
 
@@ -20,7 +18,7 @@ pub struct FirecrackerProvider {
     pub(crate) server: ServerId,
     pub(crate) default_image: ImageRef,
     pub(crate) require_isolation: Isolation,
-    seen: Mutex<Option<HealthBody>>,
+    pub(crate) last_health: LastHealth,
 }
 
 // === impl FirecrackerProvider ===
@@ -40,17 +38,8 @@ impl FirecrackerProvider {
             server: config.server,
             default_image: config.default_image,
             require_isolation: config.require_isolation,
-            seen: Mutex::new(None),
+            last_health: LastHealth::default(),
         })
-    }
-
-    /// Returns the manager's state when it was last queried.
-    pub(crate) fn seen(&self) -> Option<HealthBody> {
-        self.seen.lock().clone()
-    }
-
-    pub(crate) fn see(&self, health: HealthBody) {
-        *self.seen.lock() = Some(health);
     }
 }
 
@@ -61,7 +50,7 @@ impl Provider for FirecrackerProvider {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let seen = self.seen();
+        let seen = self.last_health.get();
         Capabilities {
             isolation: seen.as_ref().map_or(Isolation::Container, health::isolation),
             persistence: true,
@@ -75,6 +64,6 @@ impl Provider for FirecrackerProvider {
     }
 
     async fn health(&self) -> Health {
-        health::check(self).await
+        self.last_health.check(&*self.manager).await
     }
 }

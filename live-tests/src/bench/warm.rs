@@ -6,7 +6,11 @@ use anyhow::{Context as _, ensure};
 use futures::future::try_join_all;
 use serde_json::json;
 
-use super::{Row, Samples, Target, measure::millis, rows};
+use super::{
+    Row, Samples, Target,
+    bare_engine::{bare_create_and_starts, docker},
+    measure::millis,
+};
 use crate::{Runtime, Server, ServerOptions, api::WORKSPACES, engine, until};
 
 /// The number of members of the pool, and of creates in a burst.
@@ -60,7 +64,7 @@ async fn warm_create(server: &Server, runtime: Runtime) -> anyhow::Result<(Sampl
         ours.push(took);
         remove(server, &id).await?;
     }
-    let baseline = rows::bare_create_and_starts(server, runtime, "emergent-outbound").await?;
+    let baseline = bare_create_and_starts(server, runtime, "emergent-outbound").await?;
     Ok((Samples::new(ours)?, Some(baseline)))
 }
 
@@ -92,7 +96,7 @@ async fn burst(server: &Server) -> anyhow::Result<Burst> {
     let bare_spawns = millis(|| async {
         let spawns = made
             .iter()
-            .map(|(_, id)| async move { rows::docker(&["exec", &engine::container(id), "bash", "-c", "true"]).await });
+            .map(|(_, id)| async move { docker(&["exec", &engine::container(id), "bash", "-c", "true"]).await });
         try_join_all(spawns).await.map(drop)
     })
     .await?;

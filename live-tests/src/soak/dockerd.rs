@@ -12,10 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::process::{Child, Command};
 
-use super::{
-    footprint::processes,
-    lab::{inside, on_path},
-};
+use super::{footprint::processes, programs::on_path, run_folder};
 use crate::{Engine, Runtime, until};
 
 /// The address at which the engine listens; in the run's own `/run`.
@@ -42,7 +39,7 @@ impl Dockerd {
     /// # Errors
     /// When the engine does not answer; its log says why.
     pub async fn start() -> anyhow::Result<Self> {
-        let folder = inside::folder()?;
+        let folder = run_folder::folder()?;
         std::fs::write(folder.join("daemon.json"), config()?.to_string()).context("writing daemon.json")?;
         let mut dockerd = Self { child: spawn(&folder)?, folder, bereaved: BTreeSet::new() };
         dockerd.await_answer().await?;
@@ -123,7 +120,7 @@ fn spawn(folder: &Path) -> anyhow::Result<Child> {
         .arg("--data-root")
         .arg(folder.join("disk/docker"))
         .args(["--exec-root", EXEC_ROOT, "--pidfile", PID_FILE, "--host", HOST, "--bridge", "none"])
-        .args(["--cgroup-parent", &std::env::var(inside::CGROUP).context("no cgroup")?])
+        .args(["--cgroup-parent", &std::env::var(run_folder::CGROUP).context("no cgroup")?])
         .env_remove("DOCKER_HOST")
         .stdout(log.try_clone().context("opening a log")?)
         .stderr(log)

@@ -2,7 +2,7 @@
 //!
 //! Normally there is one possibility. A change whose answer was lost leaves two, until somebody looks.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
 
@@ -113,11 +113,7 @@ impl Files {
 
 /// The SHA-256 of some bytes, in hexadecimal.
 pub fn sum(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing into a string cannot fail.
-        write!(text, "{byte:02x}").ok();
-        text
-    })
+    hex::encode(Sha256::digest(bytes))
 }
 
 #[cfg(test)]

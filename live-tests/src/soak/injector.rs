@@ -25,7 +25,7 @@ use super::{
     dockerd::{self, Dockerd},
     fault::Fault,
     ground::{Ground, Store, Subject},
-    lab::inside,
+    run_folder,
 };
 use crate::until;
 
@@ -230,7 +230,7 @@ async fn terminate_server(subject: &Subject) -> anyhow::Result<()> {
 
 /// Takes all space of the disk that the engine and the servers share, for a while.
 async fn fill_disk() -> anyhow::Result<()> {
-    let path = inside::disk()?.join("ballast");
+    let path = run_folder::disk()?.join("ballast");
     let ballast = File::create(&path).context("making a file")?;
     let space = fstatvfs(&ballast).context("asking for the disk's space")?;
     let (mut offset, mut piece) = (0, space.f_bavail * space.f_frsize);

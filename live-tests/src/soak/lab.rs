@@ -19,16 +19,18 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{report::say, settings::Settings};
+use super::{
+    programs::{on_path, path},
+    report::say,
+    run_folder,
+    settings::Settings,
+};
 use crate::server::program;
 
 /// The image that workspaces run.
 const IMAGE: &str = "emergent/workspace:latest";
 /// Programs that a run needs.
 const PROGRAMS: &[&str] = &["docker", "dockerd", "containerd", "runc", "unshare", "mount", "ip", "mkfs.ext4"];
-/// The folders in which Debian keeps root's programs.
-const SBIN: &str = "/usr/sbin:/sbin";
-
 /// A folder with the image and, later, the disk of one run.
 struct Lab {
     folder: TempDir,
@@ -50,16 +52,6 @@ pub fn check() -> anyhow::Result<()> {
         ensure!(path.exists(), "{} is missing; build it with `make build`", path.display());
     }
     Ok(())
-}
-
-/// The path of a program.
-pub fn on_path(name: &str) -> Option<PathBuf> {
-    path().split(':').map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
-}
-
-/// The path, with the folders that only root's has.
-fn path() -> String {
-    format!("{}:{SBIN}", std::env::var("PATH").unwrap_or_default())
 }
 
 /// Carries out one run for each seed; the first run with a finding ends the series.
@@ -122,8 +114,8 @@ impl Lab {
             .args(arguments)
             .env("PATH", path())
             .env("SOAK_SEED", seed.to_string())
-            .env(inside::FOLDER, self.folder.path())
-            .env(inside::CGROUP, format!("/{}", self.cgroup))
+            .env(run_folder::FOLDER, self.folder.path())
+            .env(run_folder::CGROUP, format!("/{}", self.cgroup))
             // Its end tells those inside that the process outside is gone, should it be killed.
             .stdin(Stdio::piped())
             .kill_on_drop(true)

@@ -17,9 +17,9 @@ use super::{
     dockerd::Dockerd,
     footprint::Footprint,
     ground::Ground,
-    lab::inside,
     leak::{Finding, Leak, Planted},
     report::say,
+    run_folder,
     settings::Settings,
     worker::{Left, Worker},
 };
@@ -93,7 +93,7 @@ impl Reckoning {
             let name = format!("server-{}.log", subject.name.replace(' ', "-"));
             fs::write(folder.join(name), subject.server.lock().await.log()).context("keeping a log")?;
         }
-        fs::copy(inside::folder()?.join("dockerd.log"), folder.join("dockerd.log")).context("keeping a log")?;
+        fs::copy(run_folder::folder()?.join("dockerd.log"), folder.join("dockerd.log")).context("keeping a log")?;
         say(&format!("logs: {}", folder.display()));
         Ok(())
     }

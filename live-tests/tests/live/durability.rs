@@ -64,7 +64,7 @@ async fn half_a_gigabyte_survives_every_cut(runtime: Runtime) -> anyhow::Result<
     ensure!(ended["exit_code"] == 42, "{ended}");
     ensure!(output.offset == 500_000_000, "{} bytes", output.offset);
     let inside = server.api.bash(&id, "cat /workspace/sum").await?;
-    let outside: String = output.sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let outside = hex::encode(output.sha.finalize());
     ensure!(inside == outside, "inside {inside}, outside {outside}");
     Ok(())
 }

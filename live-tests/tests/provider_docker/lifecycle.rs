@@ -218,7 +218,7 @@ fn unseen_guest() -> anyhow::Result<(GuestBinary, String)> {
     binary.extend_from_slice(SandboxId::generate().as_uuid().as_bytes());
     let mut file = tempfile::NamedTempFile::new()?;
     file.write_all(&binary)?;
-    let hash: String = Sha256::digest(&binary).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex::encode(&Sha256::digest(&binary)[..8]);
     // It stays open when its name goes.
     Ok((GuestBinary::open(file.path())?, format!("emergent-guest-{hash}")))
 }

@@ -166,7 +166,7 @@ async fn any_bytes_travel_both_ways(runtime: Runtime) -> anyhow::Result<()> {
         block = Sha256::digest(block);
         bytes.extend_from_slice(&block);
     }
-    let sum: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sum = hex::encode(Sha256::digest(&bytes));
     let chunks: Vec<_> = bytes.chunks(1 << 20).map(|chunk| Ok::<_, std::io::Error>(chunk.to_vec())).collect();
     let path = "files/content?path=%24%27d%2Fcaf%5Cxe9%27";
     let upload = subject.request(Method::PUT, path).body(Body::wrap_stream(stream::iter(chunks)));

@@ -4,7 +4,7 @@
 use std::{fs, io::ErrorKind, path::Path};
 
 use anyhow::Context as _;
-use emergent_mcp_hosting::SecretKey;
+use emergent_sealing::SecretKey;
 
 use super::private_file;
 

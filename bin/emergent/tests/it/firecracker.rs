@@ -35,7 +35,7 @@ impl Prepared {
             tar.append_data(&mut header, path, script.as_bytes()).unwrap();
         }
         let archive = tar.into_inner().unwrap().finish().unwrap();
-        let checksum = Sha256::digest(&archive).iter().map(|byte| format!("{byte:02x}")).collect();
+        let checksum = hex::encode(Sha256::digest(&archive));
         fs::write(directory.path().join("release.tgz"), archive).unwrap();
         Self { directory, checksum }
     }

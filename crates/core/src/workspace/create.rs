@@ -8,7 +8,9 @@ use std::{
 
 use emergent_guest_client::{Guest, GuestCallError};
 use emergent_guest_proto::{HandOver, Hello};
-use emergent_provider::{CreateError, Created, EngineState, ImageAccess, OperationError, ProviderKind, SandboxSpec};
+use emergent_provider::{CreateError, Created, ImageAccess, OperationError, ProviderKind, SandboxSpec};
+pub(crate) use emergent_sandbox::FIRST_ANSWER;
+use emergent_sandbox::{NoAnswer, configure};
 use emergent_store::{
     Admission, DestroyReason, ErrorReason, IdempotencyClaim, MadeSandbox, NewWorkspaceRow, PassedOver, ProjectId,
     StoreError, WorkspaceRow, WorkspaceState,
@@ -34,8 +36,6 @@ use crate::{
     },
 };
 
-/// How long a guest may take to give its first answer, however slow the host is.
-pub(crate) const FIRST_ANSWER: Duration = Duration::from_secs(30);
 /// How long a caller that found no room should wait before it tries again.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -378,8 +378,7 @@ impl Orchestrator {
 
     /// Gives the sandbox what belongs to the workspace, and records that it is ready.
     async fn hand_over(&self, entry: &Entry, guest: Guest, hand_over: &HandOver) -> Result<(), Unready> {
-        guest.hand_over(hand_over).await.map_err(Unready::HandOver)?;
-        self.steps.created(entry.id, CreateStep::HandedOver);
+        configure(&guest, entry.id, hand_over, &self.steps).await.map_err(Unready::HandOver)?;
         entry.set_phase(RuntimePhase::Ready { guest });
         self.record(entry.id, &WorkspaceState::Ready).await?;
         self.steps.created(entry.id, CreateStep::ReadyRecorded);
@@ -473,18 +472,8 @@ pub(crate) async fn first_answer(
     guest: &Guest,
     within: Duration,
 ) -> Result<Hello, GuestCallError> {
-    let deadline = Instant::now() + within;
-    loop {
-        let error = match guest.hello().await {
-            Ok(hello) => return Ok(hello),
-            Err(error) => error,
-        };
-        let observed = registered.provider.inspect(workspace).await;
-        let runs = observed.is_ok_and(|observed| observed.is_some_and(|it| it.state == EngineState::Running));
-        if !runs || Instant::now() > deadline {
-            return Err(error);
-        }
-    }
+    let answer = emergent_sandbox::first_answer(registered.provider.as_ref(), workspace, guest, within).await;
+    answer.map_err(NoAnswer::into_call)
 }
 
 pub(crate) fn new_row(

@@ -82,7 +82,7 @@ impl Kind {
     /// The name of the kind's directory: SHA-256 of all that it is, in hexadecimal.
     fn key(&self) -> String {
         let text = serde_json::to_vec(self).unwrap_or_default();
-        Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(Sha256::digest(text))
     }
 }
 

@@ -1,13 +1,15 @@
-//! OCI image layouts: an index, a manifest, a configuration, and layers that are laid one over the other.
+//! OCI image layouts: an index, a manifest, a configuration, and layers that are laid one over the other. A blob is
+//! read only if its contents have its digest.
 
 use std::{
     fs::{self, File},
-    io::{self, BufReader, Read, Seek as _},
+    io::{self, BufRead as _, BufReader, Read, Seek as _},
     os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use oci_spec::image::{Arch, Descriptor, Digest, DigestAlgorithm, ImageConfiguration, ImageIndex, ImageManifest};
+use sha2::{Sha256, Sha384, Sha512};
 
 use super::{
     ImageError, Unpacked, failed,
@@ -21,43 +23,8 @@ const ALL_REMOVED: &str = ".wh..wh..opq";
 
 /// The largest index, manifest or configuration.
 const LONGEST_JSON: u64 = 4 << 20;
-
-#[derive(Deserialize)]
-struct Index {
-    manifests: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor {
-    #[serde(default)]
-    media_type: String,
-    digest: String,
-    platform: Option<Platform>,
-}
-
-#[derive(Deserialize)]
-struct Platform {
-    architecture: String,
-}
-
-#[derive(Deserialize)]
-struct Manifest {
-    config: Descriptor,
-    layers: Vec<Descriptor>,
-}
-
-#[derive(Deserialize, Default)]
-struct Image {
-    #[serde(default)]
-    config: Option<Config>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "PascalCase", default)]
-struct Config {
-    env: Option<Vec<String>>,
-}
+/// The bytes of a blob that are read at once for its digest.
+const HASHED_AT_ONCE: usize = 64 << 10;
 
 /// Unpacks the image of this machine's architecture.
 pub(super) fn unpack(source: &Path, work: &Path) -> Result<Unpacked, ImageError> {
@@ -72,58 +39,88 @@ pub(super) fn unpack(source: &Path, work: &Path) -> Result<Unpacked, ImageError>
     };
     let files = Root::open(&layout).map_err(failed("open", &layout))?;
     let wrong = |reason: String| ImageError::Source { source_name: source.display().to_string(), reason };
-    let mut index: Index = json(&files, Path::new("index.json")).map_err(&wrong)?;
-    let manifest: Manifest = loop {
-        let chosen = choose(index.manifests).ok_or_else(|| wrong("it has no image for this machine".to_owned()))?;
-        let path = blob(&chosen.digest).map_err(&wrong)?;
-        match chosen.media_type.contains("index") || chosen.media_type.contains("manifest.list") {
-            true => index = json(&files, &path).map_err(&wrong)?,
-            false => break json(&files, &path).map_err(&wrong)?,
+    let mut index: ImageIndex = files
+        .file(Path::new("index.json"))
+        .map_err(|error| error.to_string())
+        .and_then(json)
+        .map_err(|reason| wrong(format!("index.json: {reason}")))?;
+    let manifest: ImageManifest = loop {
+        let chosen = choose(index.manifests()).ok_or_else(|| wrong("it has no image for this machine".to_owned()))?;
+        let media_type = chosen.media_type().as_ref();
+        match media_type.contains("index") || media_type.contains("manifest.list") {
+            true => index = json_blob(&files, chosen.digest()).map_err(&wrong)?,
+            false => break json_blob(&files, chosen.digest()).map_err(&wrong)?,
         }
     };
-    let image: Image = json(&files, &blob(&manifest.config.digest).map_err(&wrong)?).map_err(&wrong)?;
+    let image: ImageConfiguration = json_blob(&files, manifest.config().digest()).map_err(&wrong)?;
     let target = work.join("tree");
     fs::create_dir_all(&target).map_err(failed("make", &target))?;
-    for layer in &manifest.layers {
-        let path = blob(&layer.digest).map_err(&wrong)?;
-        let open = || files.file(&path).and_then(decompressed);
-        let applied = open().and_then(|layer| remove(layer, &target)).and_then(|()| add(open()?, &target));
-        applied.map_err(failed("unpack the layer", &layout.join(&path)))?;
+    for layer in manifest.layers() {
+        let file = blob(&files, layer.digest()).map_err(&wrong)?;
+        let removed = decompressed(&file).and_then(|layer| remove(layer, &target));
+        let applied = removed.and_then(|()| add(decompressed(&file)?, &target));
+        applied.map_err(failed("unpack the layer", &layout.join(path_of(layer.digest()))))?;
     }
-    let environment = image.config.unwrap_or_default().env.unwrap_or_default();
+    let environment = image.config().as_ref().and_then(|config| config.env().clone()).unwrap_or_default();
     Ok(Unpacked { tree: target, environment: tree::variables(environment) })
 }
 
-fn choose(manifests: Vec<Descriptor>) -> Option<Descriptor> {
-    let here = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    let fits =
-        |descriptor: &Descriptor| descriptor.platform.as_ref().is_none_or(|platform| platform.architecture == here);
-    manifests.into_iter().find(fits)
+fn choose(manifests: &[Descriptor]) -> Option<&Descriptor> {
+    let here = Arch::default();
+    manifests.iter().find(|it| it.platform().as_ref().is_none_or(|platform| *platform.architecture() == here))
 }
 
-fn json<T: serde::de::DeserializeOwned>(files: &Root, path: &Path) -> Result<T, String> {
+fn json_blob<T: serde::de::DeserializeOwned>(files: &Root, digest: &Digest) -> Result<T, String> {
+    json(blob(files, digest)?).map_err(|reason| format!("the blob {digest}: {reason}"))
+}
+
+fn json<T: serde::de::DeserializeOwned>(file: File) -> Result<T, String> {
     let mut text = Vec::new();
-    let read = files.file(path).and_then(|file| file.take(LONGEST_JSON).read_to_end(&mut text));
-    read.map_err(|error| format!("{}: {error}", path.display()))?;
-    serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))
+    file.take(LONGEST_JSON).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    serde_json::from_slice(&text).map_err(|error| error.to_string())
+}
+
+/// Opens a blob, after a check that its contents are those of its digest.
+fn blob(files: &Root, digest: &Digest) -> Result<File, String> {
+    let failed = |error: io::Error| format!("the blob {digest} cannot be read: {error}");
+    let mut file = files.file(&path_of(digest)).map_err(failed)?;
+    let found = match digest.algorithm() {
+        DigestAlgorithm::Sha256 => hash::<Sha256>(&file),
+        DigestAlgorithm::Sha384 => hash::<Sha384>(&file),
+        DigestAlgorithm::Sha512 => hash::<Sha512>(&file),
+        other => return Err(format!("the blob {digest} cannot be checked: {other} is no known kind of digest")),
+    };
+    let found = found.map_err(failed)?;
+    if found != digest.digest() {
+        return Err(format!(
+            "the blob {digest} was damaged or changed, its contents have the digest {found}; export the image again"
+        ));
+    }
+    file.rewind().map_err(failed)?;
+    Ok(file)
 }
 
 /// Returns the path of a digest's blob in its layout.
-fn blob(digest: &str) -> Result<PathBuf, String> {
-    let (algorithm, value) = digest.split_once(':').ok_or_else(|| format!("{digest:?} is no digest"))?;
-    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    match plain(algorithm) && plain(value) {
-        true => Ok(Path::new("blobs").join(algorithm).join(value)),
-        false => Err(format!("{digest:?} is no digest")),
+fn path_of(digest: &Digest) -> PathBuf {
+    Path::new("blobs").join(digest.algorithm().as_ref()).join(digest.digest())
+}
+
+fn hash<H: sha2::Digest>(file: &File) -> io::Result<String> {
+    let (mut reader, mut hash) = (BufReader::with_capacity(HASHED_AT_ONCE, file), H::new());
+    loop {
+        let bytes = reader.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(hex::encode(hash.finalize()));
+        }
+        hash.update(bytes);
+        let read = bytes.len();
+        reader.consume(read);
     }
 }
 
-fn decompressed(mut layer: File) -> io::Result<Box<dyn Read>> {
+fn decompressed(mut layer: &File) -> io::Result<Box<dyn Read + '_>> {
     let mut magic = [0; 4];
+    layer.rewind()?;
     let known = layer.read(&mut magic)?;
     layer.rewind()?;
     let file = BufReader::new(layer);

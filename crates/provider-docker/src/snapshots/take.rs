@@ -17,7 +17,7 @@ use crate::{
     facts::Runtime,
     host,
     labels::{self, name_of, name_of_snapshot},
-    provider::Parts,
+    parts::Parts,
     volumes,
 };
 
@@ -58,7 +58,7 @@ async fn require_visible_root(parts: &Arc<Parts>, container: &ContainerInspectRe
     if facts.runtime != Runtime::Gvisor(runtime.clone()) {
         return Ok(());
     }
-    let reason = match parts.root_probe.found_out(parts, &facts.runtime).await {
+    let reason = match parts.root_probe.found_out(&facts.runtime).await {
         Some(true) => return Ok(()),
         Some(false) => format!(
             "the runtime {runtime:?} keeps what workspaces write outside /workspace in memory, where a snapshot would \

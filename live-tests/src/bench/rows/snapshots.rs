@@ -5,10 +5,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 
-use super::{IMAGE, Measured, Subject};
+use super::{Measured, Subject};
 use crate::{
     api::WORKSPACES,
-    bench::{Row, Samples, Target, measure::millis},
+    bench::{Row, Samples, Target, bare_engine::IMAGE, measure::millis},
     engine,
 };
 

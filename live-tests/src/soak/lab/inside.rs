@@ -1,35 +1,20 @@
 //! The first process inside: makes the mounts that a run needs, starts the run, and reaps orphaned processes.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, WaitOptions, wait};
 
-/// The variable with the run's folder.
-pub const FOLDER: &str = "SOAK_FOLDER";
-/// The variable with the cgroup that the engine puts containers below.
-pub const CGROUP: &str = "SOAK_CGROUP";
+use crate::soak::{
+    dockerd,
+    run_folder::{disk, folder},
+};
+
 /// The size of the disk: as small as the image and a few workspaces allow, so that it can be filled quickly.
 const DISK: &str = "4G";
-
-/// The folder of the run that this process is in.
-///
-/// # Errors
-/// When this process is in none.
-pub fn folder() -> anyhow::Result<PathBuf> {
-    Ok(PathBuf::from(std::env::var_os(FOLDER).with_context(|| format!("{FOLDER} is not set; run `make soak`"))?))
-}
-
-/// The disk that the engine and the servers share.
-///
-/// # Errors
-/// As [`folder`].
-pub fn disk() -> anyhow::Result<PathBuf> {
-    Ok(folder()?.join("disk"))
-}
 
 /// The life of the first process: prepares, starts the run, and reaps until the run has ended.
 ///
@@ -41,7 +26,7 @@ pub fn init(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let run = Command::new(std::env::current_exe().context("finding this program")?)
         .arg("run")
         .args(arguments)
-        .env("DOCKER_HOST", crate::soak::dockerd::HOST)
+        .env("DOCKER_HOST", dockerd::HOST)
         .env("TMPDIR", disk()?)
         .stdin(Stdio::inherit())
         .spawn()

@@ -3,12 +3,12 @@
 use std::{
     net::TcpListener,
     path::{Path, PathBuf},
-    process::Stdio,
     time::Duration,
 };
 
 use emergent_api::http::size::ByteSize;
-use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
+use emergent_packet_filter::{Nft, ProgramError};
+use emergent_types::error_chain;
 
 use super::check::Check;
 use crate::{config::Config, guest_binary};
@@ -27,35 +27,16 @@ pub(super) async fn packet_filter(config: &Config) -> Check {
     if config.docker.host.as_deref().is_some_and(|host| !host.starts_with("unix://")) {
         return Check::warn(name, "Docker runs on another host, whose rules can't be set from here", "filter there");
     }
-    match timeout(NFT_DEADLINE, nft_takes_rules()).await {
-        Ok(Ok(())) => Check::ok(name, "nft takes rules"),
-        Ok(Err(reason)) => {
-            let advice = "install nftables and run the server as root, on a kernel with nf_tables";
-            Check::warn(name, &format!("{consequence}: {reason}"), advice)
+    let (reason, advice) = match Nft::within(NFT_DEADLINE).check(SAMPLE_RULES).await {
+        Ok(()) => return Check::ok(name, "nft takes rules"),
+        Err(error @ ProgramError::Silent { .. }) => (error_chain(&error), "see what holds it up"),
+        Err(error @ (ProgramError::NotRun { .. } | ProgramError::Refused { .. })) => {
+            (error_chain(&error), "install nftables and run the server as root, on a kernel with nf_tables")
         }
-        Err(_) => Check::warn(name, &format!("{consequence}: nft does not answer"), "see what holds it up"),
-    }
-}
-
-async fn nft_takes_rules() -> Result<(), String> {
-    let mut child = Command::new("nft")
-        .args(["--check", "--file", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| format!("nft can't be run: {error}"))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // An nft that does not read says why on standard error.
-        stdin.write_all(SAMPLE_RULES.as_bytes()).await.ok();
-    }
-    let output = child.wait_with_output().await.map_err(|error| error.to_string())?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let words = String::from_utf8_lossy(&output.stderr);
-    Err(format!("nft refused: {}", words.lines().next().unwrap_or("it does not say why")))
+    };
+    // The rest of nft's message repeats the rules.
+    let reason = reason.lines().next().unwrap_or_default();
+    Check::warn(name, &format!("{consequence}: {reason}"), advice)
 }
 
 /// Checks whether the guest binary exists and runs in any image.

@@ -119,7 +119,7 @@ async fn download(url: &str) -> anyhow::Result<Vec<u8>> {
 
 /// Refuses an archive with another checksum.
 fn verify(archive: &[u8], checksum: &str) -> anyhow::Result<()> {
-    let found: String = Sha256::digest(archive).iter().map(|byte| format!("{byte:02x}")).collect();
+    let found = hex::encode(Sha256::digest(archive));
     ensure!(found == checksum, "the archive's SHA-256 is {found}, not {checksum}: nothing was installed");
     Ok(())
 }
