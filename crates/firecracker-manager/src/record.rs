@@ -126,7 +126,7 @@ pub enum RootFormat {
 
 /// A record that was found.
 #[derive(Debug)]
-pub enum Found {
+pub enum RecordLookup {
     /// One that can be read.
     Record(Box<Record>),
     /// There is none: its maker was cut short before anything else was made, or its remover after everything else.
@@ -188,17 +188,17 @@ impl Record {
     ///
     /// # Errors
     /// [`ReadError`]: the sandbox must then be left alone, since what it is cannot be known.
-    pub fn read(path: &Path, id: SandboxId) -> Result<Found, ReadError> {
+    pub fn read(path: &Path, id: SandboxId) -> Result<RecordLookup, ReadError> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(RecordLookup::Nothing),
             Err(error) => return Err(error.into()),
         };
         let record: Self = serde_json::from_slice(&bytes).map_err(ReadError::Malformed)?;
         if record.version != VERSION || record.id() != id {
             return Err(ReadError::Foreign { version: record.version, sandbox: record.sandbox_id });
         }
-        Ok(Found::Record(Box::new(record)))
+        Ok(RecordLookup::Record(Box::new(record)))
     }
 
     /// Writes it: whole or not at all, and on the disk when this returns.
@@ -292,7 +292,7 @@ mod tests {
         record.write(&path).unwrap();
         record.phase = Phase::Ready;
         record.write(&path).unwrap();
-        let Found::Record(read) = Record::read(&path, id).unwrap() else { panic!("it is there") };
+        let RecordLookup::Record(read) = Record::read(&path, id).unwrap() else { panic!("it is there") };
         assert_eq!(*read, record);
     }
 
@@ -308,7 +308,7 @@ mod tests {
     fn half_a_record_is_an_error_and_no_record_is_none() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
-        assert!(matches!(Record::read(&path, SandboxId::generate()), Ok(Found::Nothing)));
+        assert!(matches!(Record::read(&path, SandboxId::generate()), Ok(RecordLookup::Nothing)));
         std::fs::write(&path, "{\"version\": 1, \"sand").unwrap();
         assert!(matches!(Record::read(&path, SandboxId::generate()), Err(ReadError::Malformed(_))));
     }

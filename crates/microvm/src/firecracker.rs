@@ -38,7 +38,7 @@ use crate::{
     RestoreError, SaveError, Vmm, VmmError, VmmKind, disks,
     identity::Identity,
     manifest::Manifest,
-    process::{Ending, Process},
+    process::{Process, ProcessEnd},
     vmm::ProbeDir,
     vsock,
 };
@@ -372,7 +372,7 @@ impl Vmm for Firecracker {
             let ended = ended.map_err(io::Error::other).flatten();
             ended.map_err(|source| VmmError::File { action: "end the process of", path: dir.to_owned(), source })?;
         }
-        Ending::forget(&pid_file(dir));
+        ProcessEnd::forget(&pid_file(dir));
         clear(dir).map_err(|source| VmmError::File { action: "clear", path: dir.to_owned(), source })
     }
 }
@@ -450,9 +450,9 @@ async fn version(program: &Path) -> io::Result<String> {
 
 /// Returns the reason why there is no process.
 fn reason(dir: &Path) -> GoneReason {
-    match Ending::of(&pid_file(dir)) {
-        Some(Ending::Exited) => GoneReason::Exited,
-        Some(Ending::Killed) => GoneReason::Killed,
+    match ProcessEnd::of(&pid_file(dir)) {
+        Some(ProcessEnd::Exited) => GoneReason::Exited,
+        Some(ProcessEnd::Killed) => GoneReason::Killed,
         None if pid_file(dir).exists() => GoneReason::Unseen,
         None => GoneReason::NeverBooted,
     }

@@ -26,16 +26,16 @@ pub(crate) struct Process {
 
 /// How a process of ours ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum ProcessEnd {
     /// By itself.
     Exited,
     /// By a signal.
     Killed,
 }
 
-impl Ending {
+impl ProcessEnd {
     /// Returns how the process ended whose number is in `pid_file` and which [`Process::find`] does not find; `None`
-    /// when it is no child of this process. The answer stays the same until [`Ending::forget`].
+    /// when it is no child of this process. The answer stays the same until [`ProcessEnd::forget`].
     pub(crate) fn of(pid_file: &Path) -> Option<Self> {
         Self::wait(pid_file, WaitIdOptions::NOWAIT)
     }
@@ -141,16 +141,20 @@ mod tests {
     fn an_end_by_itself_is_told_from_one_by_a_signal_until_it_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let pid_file = dir.path().join("pid");
-        for (command, ending) in [("exit 3", Ending::Exited), ("kill -9 $$", Ending::Killed)] {
+        for (command, ending) in [("exit 3", ProcessEnd::Exited), ("kill -9 $$", ProcessEnd::Killed)] {
             let mut child = Command::new("sh").args(["-c", command]).stdout(Stdio::piped()).spawn().unwrap();
             fs::write(&pid_file, child.id().to_string()).unwrap();
             // It has ended, or is about to, when its output has.
             child.stdout.take().unwrap().read_to_end(&mut Vec::new()).unwrap();
             let (_, handle) = open(&pid_file).unwrap().unwrap();
             rustix::event::poll(&mut [PollFd::new(&handle, PollFlags::IN)], None).unwrap();
-            assert_eq!((Ending::of(&pid_file), Ending::of(&pid_file)), (Some(ending), Some(ending)), "{command}");
-            Ending::forget(&pid_file);
-            assert_eq!(Ending::of(&pid_file), None, "{command}");
+            assert_eq!(
+                (ProcessEnd::of(&pid_file), ProcessEnd::of(&pid_file)),
+                (Some(ending), Some(ending)),
+                "{command}"
+            );
+            ProcessEnd::forget(&pid_file);
+            assert_eq!(ProcessEnd::of(&pid_file), None, "{command}");
         }
     }
 }

@@ -11,14 +11,14 @@
 
 use std::path::PathBuf;
 
-use bollard::{Docker, query_parameters::ContainerArchiveInfoOptionsBuilder};
 use rustix::{
     fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2},
     io::Errno,
 };
 
 use crate::{
-    engine::{EngineError, UnfitFile, bounded, found},
+    engine::{EngineError, UnfitFile, bounded},
+    layers::RootFs,
     parts::Parts,
 };
 
@@ -26,32 +26,22 @@ use crate::{
 const FILES: [&str; 2] = ["etc/passwd", "etc/group"];
 /// The largest size of a file, in bytes.
 const LARGEST: u64 = 1 << 20;
-/// The bit of a link, and those of all that is no regular file, in the modes that the engine's API tells (`FileMode` of
-/// Go).
-const LINK: u32 = 1 << 27;
-const NOT_REGULAR: u32 = 1 << 31 | LINK | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19;
 
-/// Checks the files of a container that does not run, through the engine, which mounts its file system for that.
-pub(crate) async fn check_stopped(docker: &Docker, container: &str) -> Result<(), EngineError> {
-    let stat = async |path: &str| {
-        let options = ContainerArchiveInfoOptionsBuilder::default().path(path).build();
-        found(bounded(docker.get_container_archive_info(container, Some(options))).await)
-    };
+/// Checks the files of a container that does not run.
+pub(crate) fn check_stopped(root: &RootFs) -> Result<(), UnfitFile> {
     for file in FILES {
-        let mut seen = stat(&format!("/{file}")).await?;
-        if let Some(link) = seen.take_if(|seen| seen.file_mode & LINK != 0) {
-            // Followed to its end by the engine, inside the container's file system.
-            seen = stat(&link.link_target).await?;
-        }
-        if let Some(seen) = seen {
-            judge(file, seen.file_mode & NOT_REGULAR == 0, seen.size)?;
+        let unseen = |error| UnfitFile { file, found: format!("not to be looked at ({error})") };
+        let found = root.find(file).map_err(unseen)?;
+        match found.file {
+            Some(stat) => judge(file, FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile, stat.st_size)?,
+            None if found.is_directory => judge(file, false, 0)?,
+            None => {}
         }
     }
     Ok(())
 }
 
-/// Checks the files of a container that runs. Not through the engine, which would mount the container's volumes at
-/// paths that root inside may change meanwhile. Where the engine runs elsewhere the files cannot be looked at.
+/// Checks the files of a container that runs. Where the engine runs elsewhere the files cannot be looked at.
 pub(crate) async fn check_running(parts: &Parts, container: &str) -> Result<(), EngineError> {
     if !parts.engine.is_local() {
         return Ok(());
@@ -64,7 +54,9 @@ pub(crate) async fn check_running(parts: &Parts, container: &str) -> Result<(), 
         let files = roots.iter().flatten().flat_map(|root| FILES.map(|file| (root, file)));
         files.into_iter().try_for_each(|(root, file)| look(root, file))
     };
-    tokio::task::spawn_blocking(look).await.unwrap_or(Ok(())).map_err(EngineError::from)
+    // A look that did not end has not seen the files.
+    let unseen = |error| Err(UnfitFile { file: FILES[0], found: format!("not to be looked at ({error})") });
+    tokio::task::spawn_blocking(look).await.unwrap_or_else(unseen).map_err(EngineError::from)
 }
 
 /// Looks at a file below a root that links do not lead out of. A file that is not there is none that is read.

@@ -30,7 +30,7 @@ use emergent_provider::{ByteStream, ContainerKind, CreateError, Created, Owner, 
 use emergent_types::{CreateStep, ResourceLimits, SnapshotId, StepObserver};
 
 use crate::{
-    accounts, channel,
+    before_start, channel,
     copy::{self, CopyError},
     engine::{EngineError, bounded, within},
     facts::{Facts, Runtime},
@@ -350,7 +350,7 @@ impl Made<'_> {
     async fn start(self) -> Result<ByteStream, CreateError> {
         let started = async {
             let docker = self.prepared.parts.engine.client().await?;
-            accounts::check_stopped(docker, &self.id).await?;
+            before_start::check(self.prepared.parts, &self.id).await?;
             let channel = channel::attach(docker, &self.id).await?;
             within(START_DEADLINE, docker.start_container(&self.id, None)).await?;
             Ok(channel)

@@ -30,6 +30,12 @@ pub(crate) enum EngineError {
     /// The engine was not asked, since it would read a file of the container that it is not to read.
     #[error(transparent)]
     Unfit(#[from] UnfitFile),
+    /// The engine was not asked, since it would mount a volume elsewhere than at its path.
+    #[error(transparent)]
+    Misplaced(#[from] MisplacedMount),
+    /// The files of a container could not be looked at, so that the engine was not asked.
+    #[error("the container's files cannot be looked at on this machine: {0}")]
+    Unseen(std::io::Error),
 }
 
 /// A file that the engine is not given to read.
@@ -41,6 +47,17 @@ pub(crate) enum EngineError {
 pub(crate) struct UnfitFile {
     pub(crate) file: &'static str,
     pub(crate) found: String,
+}
+
+/// A mount that a link in the container's files leads elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the workspace has a volume at {path}, where a link leads to {leads_to}, so that the volume would hide other files; \
+     make the workspace anew, from an image or a snapshot that has no link there"
+)]
+pub(crate) struct MisplacedMount {
+    pub(crate) path: String,
+    pub(crate) leads_to: String,
 }
 
 // === impl Engine ===
@@ -165,7 +182,7 @@ impl EngineError {
     pub(crate) fn is_engine_down(&self) -> bool {
         match self {
             Self::Silent(_) => true,
-            Self::Unfit(_) => false,
+            Self::Unfit(_) | Self::Misplaced(_) | Self::Unseen(_) => false,
             Self::Docker(error) => matches!(
                 error,
                 Error::HyperLegacyError { .. }

@@ -6,13 +6,15 @@
 //! `volumes` says which directories outlive a container, `guest_volume` brings the guest binary in, and `network` with
 //! `firewall` decide what guests reach, by rules of `emergent-packet-filter`. `host` says what the engine's machine has
 //! left, and `disk` how much of it the files in a sandbox's `places` take, `seccomp` which calls of its kernel may be
-//! made, and `accounts` which files of a container the engine may read. `snapshots` keeps copies of workspaces, whose
-//! files `copy` brings from volume to volume.
+//! made, and `accounts` which files of a container the engine may read; `before_start` checks a container's `layers` for
+//! them, and for links where something is mounted. `snapshots` keeps copies of workspaces, whose files `copy` brings
+//! from volume to volume.
 //!
 //! Engine calls have deadlines, and nothing here waits for a container's life or needs the server to have been alive
 //! when the container was made: whatever must be known later is in names and labels.
 
 mod accounts;
+mod before_start;
 mod bridges;
 mod channel;
 mod copy;
@@ -31,6 +33,7 @@ mod image;
 mod image_pull;
 mod inventory;
 mod labels;
+mod layers;
 mod lifecycle;
 mod network;
 mod parts;

@@ -10,7 +10,7 @@ use emergent_provider::{
 use emergent_types::{DestroyStep, ResourceLimits, SandboxId, StepObserver};
 
 use crate::{
-    DockerProvider, accounts, channel, copy, create,
+    DockerProvider, before_start, channel, copy, create,
     engine::{EngineError, bounded, found, within},
     host,
     labels::{self, name_of},
@@ -38,7 +38,7 @@ impl Lifecycle for DockerProvider {
             }
             // After a reboot nothing filters yet.
             self.parts.networks.ensure_filtered(&self.parts.engine).await?;
-            accounts::check_stopped(docker, &container).await?;
+            before_start::check(&self.parts, &container).await?;
             let channel = channel::attach(docker, &container).await?;
             self.parts.forget_sandbox(workspace);
             within(START_DEADLINE, docker.start_container(&container, None)).await?;

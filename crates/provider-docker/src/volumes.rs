@@ -85,11 +85,12 @@ pub(crate) fn of_sandbox(spec: &SandboxSpec, declared: &[String]) -> Result<Vec<
     let mut known = volumes.iter().map(|volume| volume.path.clone()).collect::<BTreeSet<_>>();
     for path in declared {
         let path = clean(path).ok_or_else(|| format!("it declares {path:?} as a volume, which is no absolute path"))?;
-        if TAKEN
-            .iter()
-            .any(|taken| path.strip_prefix(taken).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
-        {
+        if TAKEN.iter().any(|taken| is_within(&path, taken)) {
             return Err(format!("it declares a volume at {path}, where a workspace has what is its own"));
+        }
+        // What is in another volume may become a link while another sandbox shares that.
+        if let Some(outer) = volumes.iter().find(|outer| path != outer.path && is_within(&path, &outer.path)) {
+            return Err(format!("it declares a volume at {path}, inside {}, which is a volume already", outer.path));
         }
         if known.insert(path.clone()) {
             volumes.push(SandboxVolume {
@@ -101,6 +102,18 @@ pub(crate) fn of_sandbox(spec: &SandboxSpec, declared: &[String]) -> Result<Vec<
         }
     }
     Ok(volumes)
+}
+
+/// Returns whether a mount may go where links in the container's files lead it. Only what an image declares may, and
+/// only where nothing else is hidden.
+pub(crate) fn may_lead_to<'a>(path: &str, leads_to: &str, others: impl Iterator<Item = &'a str>) -> bool {
+    let own = [GUEST_MOUNT, PRIVATE_DIR, IN_TMP, WORKSPACE_DIR];
+    let mut kept = TAKEN.into_iter().chain(own).chain(others);
+    !own.contains(&path) && leads_to != "/" && !kept.any(|kept| is_within(leads_to, kept) || is_within(kept, leads_to))
+}
+
+fn is_within(path: &str, outer: &str) -> bool {
+    path.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Returns an absolute path without doubled or trailing slashes; `None` for a path that is relative or has `..`.
@@ -228,14 +241,25 @@ mod tests {
 
     #[test]
     fn a_directory_that_cannot_be_kept_is_refused() {
-        for bad in
-            ["data", "/", "/a/../b", "/.emergent", "/.emergent/x", "/var/lib/emergent/private", IN_TMP, "/proc/sys"]
-        {
+        let guests = ["/.emergent", "/.emergent/x", "/var/lib/emergent/private", IN_TMP, "/proc/sys"];
+        for bad in ["data", "/", "/a/../b", "/workspace/x", "/cache/x/y"].into_iter().chain(guests) {
             assert!(declared(&[bad]).is_err(), "{bad}");
         }
         assert_eq!(declared(&["/.emergent-not", "/device"]).unwrap().len(), 2);
         let many = (0..=MOST_DECLARED).map(|number| format!("/{number}")).collect::<Vec<_>>();
         assert!(declared(&many.iter().map(String::as_str).collect::<Vec<_>>()).unwrap_err().contains("33"));
+    }
+
+    #[test]
+    fn a_link_leads_a_declared_directory_only_where_nothing_is_hidden() {
+        let leads = |path: &str, leads_to: &str| may_lead_to(path, leads_to, ["/cache"].into_iter());
+        assert!(leads("/var/run/data", "/run/data"));
+        for hidden in ["/.emergent", "/.emergent/x", "/", "/var", "/cache", "/cache/x", "/workspace/x", "/dev/shm"] {
+            assert!(!leads("/x/y", hidden), "{hidden}");
+        }
+        for own in [GUEST_MOUNT, PRIVATE_DIR, IN_TMP, WORKSPACE_DIR] {
+            assert!(!leads(own, "/elsewhere"), "{own}");
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ use crate::{
     admission::Admission,
     config::ManagerConfig,
     layout::Layout,
-    record::{Found, Phase, Record},
+    record::{Phase, Record, RecordLookup},
     template,
 };
 
@@ -113,8 +113,8 @@ impl Inner {
                 continue;
             };
             match Record::read(&self.layout.record(id), id) {
-                Ok(Found::Record(record)) => self.recover_one(*record).await,
-                Ok(Found::Nothing) => {
+                Ok(RecordLookup::Record(record)) => self.recover_one(*record).await,
+                Ok(RecordLookup::Nothing) => {
                     if let Err(error) = self.remove_remains(&found.path()).await {
                         tracing::warn!(sandbox = %id, reason = error_chain(&error), "what is left of a sandbox stays");
                     }
