@@ -16,50 +16,42 @@ use emergent_guest_proto::{
     GuestError,
     files::{PathQuery, UploadQuery},
 };
-use http::{Method, Request};
+use http::Request;
 use hyper::body::Incoming;
 
 use crate::{
-    change::change,
     guest::Guest,
     ledger::Named,
-    message::{Reply, ok, query, unsupported},
+    message::{Reply, query},
 };
 
-/// Answers a request below `/v1/files`.
+/// Answers with the contents of a file, or a part of them.
 ///
 /// # Errors
 /// Those of the operation.
-pub async fn answer(guest: &Arc<Guest>, operation: &str, request: Request<Incoming>) -> Result<Reply, GuestError> {
-    match (request.method(), operation) {
-        (&Method::GET, "content") => {
-            let wanted: PathQuery = query(request.uri())?;
-            content::download(guest, wanted, request.headers()).await
-        }
-        (&Method::PUT, "content") => {
-            let wanted: UploadQuery = query(request.uri())?;
-            let named = Named::of(request.headers())?;
-            content::upload(guest, named, wanted, request.into_body()).await
-        }
-        (&Method::GET, "archive") => archive::pack(guest, query(request.uri())?).await,
-        (&Method::PUT, "archive") => {
-            let wanted: PathQuery = query(request.uri())?;
-            let (named, working) = (Named::of(request.headers())?, Arc::clone(guest));
-            // Begun before all of it is there: it unpacks as it comes.
-            let unpacking = async move { archive::unpack(&working, wanted, request.into_body()).await };
-            guest.ledger.run(named, unpacking).await
-        }
-        (&Method::GET, "stat") => entries::stat(guest, query(request.uri())?).await.map(|info| ok(&info)),
-        (&Method::GET, "list") => entries::list(guest, query(request.uri())?).await.map(|list| ok(&list)),
-        (&Method::POST, "mkdir") => {
-            change(guest, request, |guest, wanted| async move { entries::make_directory(&guest, wanted).await }).await
-        }
-        (&Method::POST, "move") => {
-            change(guest, request, |guest, wanted| async move { moving::rename(&guest, wanted).await }).await
-        }
-        (&Method::POST, "remove") => {
-            change(guest, request, |guest, wanted| async move { entries::remove(&guest, wanted).await }).await
-        }
-        _ => Err(unsupported(&request)),
-    }
+pub async fn download(guest: &Arc<Guest>, request: &Request<Incoming>) -> Result<Reply, GuestError> {
+    let wanted: PathQuery = query(request.uri())?;
+    content::download(guest, wanted, request.headers()).await
+}
+
+/// Replaces a file with the request's body.
+///
+/// # Errors
+/// Those of the operation.
+pub async fn upload(guest: &Arc<Guest>, request: Request<Incoming>) -> Result<Reply, GuestError> {
+    let wanted: UploadQuery = query(request.uri())?;
+    let named = Named::of(request.headers())?;
+    content::upload(guest, named, wanted, request.into_body()).await
+}
+
+/// Unpacks the request's body below a directory.
+///
+/// # Errors
+/// Those of the operation.
+pub async fn unpack(guest: &Arc<Guest>, request: Request<Incoming>) -> Result<Reply, GuestError> {
+    let wanted: PathQuery = query(request.uri())?;
+    let (named, working) = (Named::of(request.headers())?, Arc::clone(guest));
+    // Begun before all of it is there: it unpacks as it comes.
+    let unpacking = async move { archive::unpack(&working, wanted, request.into_body()).await };
+    guest.ledger.run(named, unpacking).await
 }

@@ -1,5 +1,8 @@
 //! HTTP/2 on any byte stream.
 
+mod children;
+mod executions;
+mod router;
 mod routes;
 
 use std::{convert::Infallible, sync::Arc};

@@ -4,7 +4,9 @@ use std::io;
 
 use bytes::Bytes;
 use emergent_budget::{Exhausted, Limits, ReadError};
+use emergent_guest_proto::Route;
 use futures::{Stream, StreamExt as _};
+use http::Request;
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
 use serde::de::DeserializeOwned;
@@ -29,9 +31,9 @@ pub(crate) enum BodyError {
     NotJson(serde_json::Error),
 }
 
-/// The URI of a route; the authority is only there because HTTP/2 wants one.
-pub(crate) fn uri(path_and_query: &str) -> String {
-    format!("http://guest{path_and_query}")
+/// The beginning of a request to a route. The URI has an authority only because HTTP/2 wants one.
+pub(crate) fn request(route: Route, path_and_query: &str) -> http::request::Builder {
+    Request::builder().method(route.method()).uri(format!("http://guest{path_and_query}"))
 }
 
 pub(crate) fn empty() -> RequestBody {

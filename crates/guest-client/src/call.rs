@@ -7,11 +7,11 @@
 //!
 //! A call never outlives its deadline, and one that never got a connection is `Unreachable`.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use emergent_budget::{Account, Limits};
-use emergent_guest_proto::{ErrorCode, GuestError};
+use emergent_guest_proto::{ErrorCode, GuestError, Route};
 use http::{HeaderName, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use serde::{Serialize, de::DeserializeOwned};
@@ -22,7 +22,7 @@ use crate::{
     body::{self, BodyError, RequestBody},
     connection::{Connection, Lost},
     limits::{self, STREAM},
-    link::Link,
+    reconnector::Reconnector,
 };
 
 /// The time that most calls may take.
@@ -37,7 +37,7 @@ const SEND_ATTEMPTS: u32 = 4;
 
 /// A call whose body, if any, can be sent again.
 pub(crate) struct Call {
-    method: Method,
+    route: Route,
     path_and_query: String,
     json: Option<Bytes>,
     headers: Vec<(HeaderName, String)>,
@@ -56,35 +56,26 @@ pub(crate) struct Answer {
 // === impl Call ===
 
 impl Call {
-    /// A GET, which is safe to repeat.
-    pub(crate) fn get(path: impl Into<String>) -> Self {
+    /// A call of a route without an id. Only a GET is safe to repeat, unless said so.
+    pub(crate) fn to(route: Route) -> Self {
+        Self::at(route, route.path().to_owned())
+    }
+
+    /// A call of a route about the thing that has this id.
+    pub(crate) fn about(route: Route, id: &impl fmt::Display) -> Self {
+        Self::at(route, route.path_of(id))
+    }
+
+    fn at(route: Route, path: String) -> Self {
         Self {
-            method: Method::GET,
-            path_and_query: path.into(),
+            route,
+            path_and_query: path,
             json: None,
             headers: Vec::new(),
-            repeatable: true,
+            repeatable: route.method() == Method::GET,
             within: USUAL,
             answer: limits::FEW,
         }
-    }
-
-    /// A POST, which is not safe to repeat unless said so.
-    pub(crate) fn post(path: impl Into<String>) -> Self {
-        Self {
-            method: Method::POST,
-            path_and_query: path.into(),
-            json: None,
-            headers: Vec::new(),
-            repeatable: false,
-            within: USUAL,
-            answer: limits::FEW,
-        }
-    }
-
-    /// A DELETE, which is not safe to repeat: what it removes is then gone.
-    pub(crate) fn delete(path: impl Into<String>) -> Self {
-        Self { method: Method::DELETE, ..Self::post(path) }
     }
 
     /// With the fields of `query` in the query string.
@@ -124,21 +115,22 @@ impl Call {
     }
 
     /// Sends the call and reads a JSON answer.
-    pub(crate) async fn for_json<T: DeserializeOwned>(self, link: &Link) -> Result<T, GuestCallError> {
-        self.run(link, async |answer: Answer, limits| body::json(answer.response.into_body(), limits).await).await
+    pub(crate) async fn for_json<T: DeserializeOwned>(self, reconnector: &Reconnector) -> Result<T, GuestCallError> {
+        self.run(reconnector, async |answer: Answer, limits| body::json(answer.response.into_body(), limits).await)
+            .await
     }
 
     /// Sends the call and expects an answer without contents.
-    pub(crate) async fn for_nothing(self, link: &Link) -> Result<(), GuestCallError> {
-        self.run(link, async |answer: Answer, limits| {
+    pub(crate) async fn for_nothing(self, reconnector: &Reconnector) -> Result<(), GuestCallError> {
+        self.run(reconnector, async |answer: Answer, limits| {
             body::collect(answer.response.into_body(), limits).await.map(drop)
         })
         .await
     }
 
     /// Sends the call and leaves the answer's body to be read.
-    pub(crate) async fn for_answer(self, link: &Link) -> Result<Answer, GuestCallError> {
-        self.run(link, async |answer: Answer, _| Ok(answer)).await
+    pub(crate) async fn for_answer(self, reconnector: &Reconnector) -> Result<Answer, GuestCallError> {
+        self.run(reconnector, async |answer: Answer, _| Ok(answer)).await
     }
 
     /// Sends the call on this connection, and reads a JSON answer; one without contents is null. Not bounded in time,
@@ -154,14 +146,14 @@ impl Call {
 
     async fn run<T>(
         self,
-        link: &Link,
+        reconnector: &Reconnector,
         read: impl AsyncFn(Answer, Limits) -> Result<T, BodyError>,
     ) -> Result<T, GuestCallError> {
         let deadline = Instant::now() + self.within;
         let mut repeats = u32::from(self.repeatable);
         loop {
             let attempt = async {
-                let answer = send(link, deadline, || self.request()).await?;
+                let answer = send(reconnector, deadline, || self.request()).await?;
                 read(accepted(answer).await?, self.answer).await.map_err(GuestCallError::from)
             };
             match timeout_at(deadline, attempt).await {
@@ -173,7 +165,7 @@ impl Call {
     }
 
     fn request(&self) -> Result<Request<RequestBody>, http::Error> {
-        let mut request = Request::builder().method(self.method.clone()).uri(body::uri(&self.path_and_query));
+        let mut request = body::request(self.route, &self.path_and_query);
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
@@ -194,14 +186,14 @@ pub(crate) async fn room_for_stream() -> Result<Option<Account>, GuestCallError>
 
 /// Sends what `request` makes, on a new connection as long as it could not be sent on the last.
 pub(crate) async fn send(
-    link: &Link,
+    reconnector: &Reconnector,
     deadline: Instant,
     request: impl Fn() -> Result<Request<RequestBody>, http::Error>,
 ) -> Result<Answer, GuestCallError> {
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let connection = link.connection(deadline).await.map_err(GuestCallError::Unreachable)?;
+        let connection = reconnector.connection(deadline).await.map_err(GuestCallError::Unreachable)?;
         match connection.send(request().map_err(unwritable)?).await {
             Ok(response) => return Ok(Answer { response, connection }),
             Err(Lost::Unsent) if attempts < SEND_ATTEMPTS => connection.cut(),
@@ -230,7 +222,7 @@ pub(crate) fn with_query(path: &str, query: &impl Serialize) -> Result<String, G
 }
 
 /// A request that cannot be written was never sent: what it asks for cannot be said.
-pub(crate) fn unwritable(error: impl std::fmt::Display) -> GuestCallError {
+pub(crate) fn unwritable(error: impl fmt::Display) -> GuestCallError {
     GuestCallError::Refused(GuestError::new(ErrorCode::InvalidRequest, format!("the request cannot be sent: {error}")))
 }
 

@@ -7,9 +7,8 @@
 use std::{sync::Arc, time::Duration};
 
 use emergent_guest_proto::{
-    CALLS_SINCE, CallId, CallOutcome,
+    CALLS_SINCE, CallId, CallOutcome, Route,
     call::{AGAIN_HEADER, CALL_HEADER, OutcomeQuery},
-    routes,
 };
 use http::HeaderName;
 use serde::de::DeserializeOwned;
@@ -40,7 +39,7 @@ impl Guest {
     }
 
     async fn outcome_within(&self, id: &CallId, wait: bool, within: Duration) -> Result<CallOutcome, GuestCallError> {
-        let call = Call::get(routes::with_call(routes::CALL, id)).query(&OutcomeQuery { wait })?;
+        let call = Call::about(Route::CallOutcome, id).query(&OutcomeQuery { wait })?;
         call.within(within).answers(limits::GIT).for_json(&self.calls).await
     }
 

@@ -5,10 +5,9 @@ use std::{collections::VecDeque, time::Duration};
 use bytes::{Buf as _, Bytes};
 use emergent_budget::Limits;
 use emergent_guest_proto::{
-    ChildId, ChildStatus, GuestError,
+    ChildId, ChildStatus, GuestError, Route,
     child::{ChildList, EndRequest, NoteRequest, OFFSET_HEADER, OffsetQuery, STDIN_WINDOW, SpawnChild},
     execution::SignalRequest,
-    routes,
 };
 use futures::StreamExt as _;
 use http::Request;
@@ -73,7 +72,7 @@ struct InputDriver {
 impl Guest {
     /// Starts a child. Its id makes this safe to repeat: one that was started before is answered as it is.
     pub async fn spawn_child(&self, request: &SpawnChild) -> Result<ChildStatus, GuestCallError> {
-        match Call::post(routes::CHILDREN).json(request)?.answers(limits::CHILDREN).for_json(&self.calls).await {
+        match Call::to(Route::SpawnChild).json(request)?.answers(limits::CHILDREN).for_json(&self.calls).await {
             Err(error @ GuestCallError::Interrupted { .. }) => self.child(&request.child_id).await.map_err(|_| error),
             ended => ended,
         }
@@ -81,33 +80,32 @@ impl Guest {
 
     /// All children.
     pub async fn children(&self) -> Result<ChildList, GuestCallError> {
-        Call::get(routes::CHILDREN).answers(limits::CHILDREN).for_json(&self.calls).await
+        Call::to(Route::ListChildren).answers(limits::CHILDREN).for_json(&self.calls).await
     }
 
     /// One child as it is now.
     pub async fn child(&self, id: &ChildId) -> Result<ChildStatus, GuestCallError> {
-        Call::get(routes::with_child(routes::CHILD, id)).answers(limits::CHILDREN).for_json(&self.calls).await
+        Call::about(Route::Child, id).answers(limits::CHILDREN).for_json(&self.calls).await
     }
 
     /// Forgets a child that has ended.
     pub async fn forget_child(&self, id: &ChildId) -> Result<(), GuestCallError> {
-        Call::delete(routes::with_child(routes::CHILD, id)).for_nothing(&self.calls).await
+        Call::about(Route::ForgetChild, id).for_nothing(&self.calls).await
     }
 
     /// Keeps another note with a child.
     pub async fn set_child_note(&self, id: &ChildId, note: String) -> Result<(), GuestCallError> {
-        let path = routes::with_child(routes::CHILD_NOTE, id);
-        Call::post(path).json(&NoteRequest { note })?.repeatable().for_nothing(&self.calls).await
+        Call::about(Route::SetChildNote, id).json(&NoteRequest { note })?.repeatable().for_nothing(&self.calls).await
     }
 
     /// Sends a signal to a child's process group.
     pub async fn signal_child(&self, id: &ChildId, request: &SignalRequest) -> Result<(), GuestCallError> {
-        Call::post(routes::with_child(routes::CHILD_SIGNAL, id)).json(request)?.for_nothing(&self.calls).await
+        Call::about(Route::SignalChild, id).json(request)?.for_nothing(&self.calls).await
     }
 
     /// Closes a child's standard input.
     pub async fn close_child_input(&self, id: &ChildId) -> Result<(), GuestCallError> {
-        Call::post(routes::with_child(routes::CHILD_CLOSE_STDIN, id)).repeatable().for_nothing(&self.calls).await
+        Call::about(Route::CloseChildInput, id).repeatable().for_nothing(&self.calls).await
     }
 
     /// Ends a child and answers when its tree is gone.
@@ -118,7 +116,7 @@ impl Guest {
         grace: Duration,
     ) -> Result<ChildStatus, GuestCallError> {
         let [eof_ms, grace_ms] = [after_eof, grace].map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        let call = Call::post(routes::with_child(routes::CHILD_END, id)).json(&EndRequest { eof_ms, grace_ms })?;
+        let call = Call::about(Route::EndChild, id).json(&EndRequest { eof_ms, grace_ms })?;
         call.repeatable().within(after_eof + grace + USUAL).answers(limits::CHILDREN).for_json(&self.calls).await
     }
 
@@ -127,17 +125,13 @@ impl Guest {
     /// # Errors
     /// When it is not there any more, or cannot be reached; a broken connection alone is tried again once.
     pub async fn wait_for_child(&self, id: &ChildId) -> Result<ChildStatus, GuestCallError> {
-        Call::get(routes::with_child(routes::CHILD_WAIT, id))
-            .within(WAIT)
-            .answers(limits::CHILDREN)
-            .for_json(&self.calls)
-            .await
+        Call::about(Route::WaitForChild, id).within(WAIT).answers(limits::CHILDREN).for_json(&self.calls).await
     }
 
     /// Returns the kept part of a child's standard error from an offset on, and the offset at which that begins.
     pub async fn child_errors(&self, id: &ChildId, offset: u64) -> Result<(u64, Bytes), GuestCallError> {
         let query = OffsetQuery { offset: Some(offset) };
-        let call = Call::get(routes::with_child(routes::CHILD_STDERR, id)).query(&query)?;
+        let call = Call::about(Route::ChildErrors, id).query(&query)?;
         let answer = call.for_answer(&self.calls).await?;
         let begin = offset_of(&answer)?;
         Ok((begin, body::collect(answer.response.into_body(), Limits::bytes(STDERR_LIMIT)).await?))
@@ -219,13 +213,13 @@ impl ChildOutput {
     }
 
     async fn attach(&self) -> Result<Answer, GuestCallError> {
-        let path = routes::with_child(routes::CHILD_STDOUT, &self.id);
+        let path = Route::ChildOutput.path_of(&self.id);
         let path = with_query(&path, &OffsetQuery { offset: Some(self.position) })?;
         let acknowledged = &self.acknowledged;
         let request = || {
             let offsets = WatchStream::new(acknowledged.subscribe());
             let words = offsets.map(|offset| Ok(Bytes::copy_from_slice(&offset.to_be_bytes())));
-            Request::post(body::uri(&path)).body(body::streamed(words))
+            body::request(Route::ChildOutput, &path).body(body::streamed(words))
         };
         let answer = open(&self.guest, request).await?;
         if offset_of(&answer)? != self.position {
@@ -283,17 +277,17 @@ impl InputDriver {
 
     /// One stream, from its beginning to its break; or to the end of the lines, once the guest has all of them.
     async fn run_once(&mut self, lines: &mut mpsc::Receiver<Bytes>) -> Result<(), GuestCallError> {
-        let path = routes::with_child(routes::CHILD_STDIN, &self.id);
-        let link = std::sync::Mutex::new(None);
+        let path = Route::ChildInput.path_of(&self.id);
+        let sender = std::sync::Mutex::new(None);
         let request = || {
             let (pieces, body) = mpsc::channel(QUEUE);
-            if let Ok(mut link) = link.lock() {
-                *link = Some(pieces);
+            if let Ok(mut sender) = sender.lock() {
+                *sender = Some(pieces);
             }
-            Request::post(body::uri(&path)).body(body::streamed(ReceiverStream::new(body).map(Ok)))
+            body::request(Route::ChildInput, &path).body(body::streamed(ReceiverStream::new(body).map(Ok)))
         };
         let answer = open(&self.guest, request).await?;
-        let pieces = link.into_inner().ok().flatten();
+        let pieces = sender.into_inner().ok().flatten();
         let pieces = pieces.ok_or_else(|| nonsense("a stream without a sender"))?;
         let begin = offset_of(&answer)?;
         self.settle(begin);

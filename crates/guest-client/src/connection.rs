@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use emergent_guest_proto::{Hello, routes};
+use emergent_guest_proto::{Hello, Route};
 use emergent_provider::ByteStream;
 use http::{Request, Response};
 use hyper::{body::Incoming, client::conn::http2, rt::Executor};
@@ -117,7 +117,7 @@ async fn send(
 }
 
 async fn greet(sender: http2::SendRequest<RequestBody>) -> Result<Hello, OpenError> {
-    let request = Request::get(body::uri(routes::HELLO)).body(body::empty()).map_err(invalid_greeting)?;
+    let request = body::request(Route::Hello, Route::Hello.path()).body(body::empty()).map_err(invalid_greeting)?;
     let answer = send(sender, request).await.map_err(|lost| match lost {
         Lost::Unsent => OpenError::Greeting("the channel ended at once".to_owned()),
         Lost::Sent(error) => OpenError::Handshake(error),

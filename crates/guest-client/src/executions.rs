@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use emergent_guest_proto::{
-    DEFAULT_TIMEOUT_MS, ErrorCode, Execution, ExecutionId, KILL_GRACE_MS, MAX_TIMEOUT_MS,
+    DEFAULT_TIMEOUT_MS, ErrorCode, Execution, ExecutionId, KILL_GRACE_MS, MAX_TIMEOUT_MS, Route,
     execution::{ExecutionList, SignalRequest, StartRequest, StdinQuery},
-    routes,
     tools::{BashRequest, BashResult},
 };
 use futures::Stream;
@@ -50,7 +49,7 @@ impl Guest {
         loop {
             let boot = self.boot_id_for(deadline).await;
             let remaining = deadline.saturating_duration_since(Instant::now());
-            match Call::post(routes::BASH)
+            match Call::to(Route::Bash)
                 .json(request)?
                 .within(remaining)
                 .answers(limits::BASH)
@@ -80,8 +79,8 @@ impl Guest {
     async fn wait_until(&self, id: &ExecutionId, deadline: Instant) -> Result<BashResult, GuestCallError> {
         loop {
             let remaining = deadline.saturating_duration_since(Instant::now());
-            let path = routes::with_id(routes::WAIT, id);
-            match Call::get(path).within(remaining).answers(limits::BASH).for_json(&self.calls).await {
+            let call = Call::about(Route::WaitForExecution, id);
+            match call.within(remaining).answers(limits::BASH).for_json(&self.calls).await {
                 Err(GuestCallError::Interrupted { .. }) => {}
                 Err(GuestCallError::Unreachable(source)) => return Err(interrupted(Interruption::Unreachable(source))),
                 ended => return ended,
@@ -97,7 +96,7 @@ impl Guest {
 
     async fn start_once(&self, request: &StartRequest, id: &ExecutionId) -> Result<Execution, GuestCallError> {
         let boot = self.boot_id_for(Instant::now() + USUAL).await;
-        match Call::post(routes::EXECUTIONS).json(request)?.for_json(&self.calls).await {
+        match Call::to(Route::StartExecution).json(request)?.for_json(&self.calls).await {
             Err(GuestCallError::Interrupted { .. }) => {}
             ended => return ended,
         }
@@ -106,7 +105,7 @@ impl Guest {
             Err(GuestCallError::Unreachable(source)) => return Err(interrupted(Interruption::Unreachable(source))),
             found => return found,
         }
-        match Call::post(routes::EXECUTIONS).json(request)?.for_json(&self.calls).await {
+        match Call::to(Route::StartExecution).json(request)?.for_json(&self.calls).await {
             Err(error) if error.is_refusal(ErrorCode::ExecutionExists) => self.execution(id).await,
             ended => ended,
         }
@@ -114,23 +113,23 @@ impl Guest {
 
     /// The executions that the guest still knows.
     pub async fn executions(&self) -> Result<ExecutionList, GuestCallError> {
-        Call::get(routes::EXECUTIONS).answers(limits::EXECUTIONS).for_json(&self.calls).await
+        Call::to(Route::ListExecutions).answers(limits::EXECUTIONS).for_json(&self.calls).await
     }
 
     /// One execution as it is now.
     pub async fn execution(&self, id: &ExecutionId) -> Result<Execution, GuestCallError> {
-        Call::get(routes::with_id(routes::EXECUTION, id)).for_json(&self.calls).await
+        Call::about(Route::Execution, id).for_json(&self.calls).await
     }
 
     /// Sends a signal to an execution's process group.
     pub async fn signal(&self, id: &ExecutionId, request: &SignalRequest) -> Result<(), GuestCallError> {
-        Call::post(routes::with_id(routes::SIGNAL, id)).json(request)?.for_nothing(&self.calls).await
+        Call::about(Route::SignalExecution, id).json(request)?.for_nothing(&self.calls).await
     }
 
     /// Ends an execution and its whole tree. Cancelling what has ended is no error, so this is safe to repeat.
     pub async fn cancel(&self, id: &ExecutionId) -> Result<Execution, GuestCallError> {
         let within = USUAL + Duration::from_millis(KILL_GRACE_MS);
-        Call::post(routes::with_id(routes::CANCEL, id)).repeatable().within(within).for_json(&self.calls).await
+        Call::about(Route::CancelExecution, id).repeatable().within(within).for_json(&self.calls).await
     }
 
     /// Writes to an execution's standard input, and closes it then if `close`. Waits as long as the process does not
@@ -142,8 +141,7 @@ impl Guest {
         bytes: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
         close: bool,
     ) -> Result<(), GuestCallError> {
-        let path = routes::with_id(routes::STDIN, id);
-        self.send_stdin(&path, &StdinQuery { close }, bytes).await
+        self.send_stdin(id, &StdinQuery { close }, bytes).await
     }
 
     /// Which boot of the guest a request that is sent now goes to.

@@ -8,15 +8,15 @@ use std::{io, sync::Arc, task::Poll, time::Duration};
 use bytes::Bytes;
 use emergent_budget::Account;
 use emergent_guest_proto::{
-    CallId, EXPECTED_HASH_SINCE, ErrorCode, GuestError,
+    CallId, EXPECTED_HASH_SINCE, ErrorCode, ExecutionId, GuestError, Route,
+    execution::StdinQuery,
     files::{FileInfo, FileList, MoveRequest, PathQuery, PathRequest, RemoveRequest, UploadQuery},
-    routes,
 };
 use futures::{Stream, StreamExt as _, future::poll_fn, stream::BoxStream};
-use http::{Request, StatusCode, header};
+use http::{StatusCode, header};
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     call::{self, Answer, Call},
     changes::CALL,
     limits,
-    link::OPEN_BUDGET,
+    reconnector::OPEN_BUDGET,
 };
 
 /// How long the guest may make no progress with a transfer.
@@ -57,7 +57,7 @@ impl Guest {
         query: &PathQuery,
         range: Option<(u64, Option<u64>)>,
     ) -> Result<Download, GuestCallError> {
-        let mut call = Call::get(routes::FILE_CONTENT).query(query)?;
+        let mut call = Call::to(Route::Download).query(query)?;
         if let Some((first, last)) = range {
             let last = last.map(|last| last.to_string()).unwrap_or_default();
             call = call.header(header::RANGE, format!("bytes={first}-{last}"));
@@ -86,15 +86,16 @@ impl Guest {
         if query.expected_sha256.is_some() {
             self.require(EXPECTED_HASH_SINCE).await?;
         }
-        let path = call::with_query(routes::FILE_CONTENT, query)?;
-        self.send_change(id, &path, bytes, async |answer| body::json(answer.response.into_body(), limits::FEW).await)
+        let path = call::with_query(Route::Upload.path(), query)?;
+        let request = body::request(Route::Upload, &path);
+        self.send_change(id, request, bytes, async |answer| body::json(answer.response.into_body(), limits::FEW).await)
             .await
     }
 
     /// Reads a file or directory as an uncompressed tar.
     pub async fn archive_download(&self, query: &PathQuery) -> Result<ByteBody, GuestCallError> {
         let room = call::room_for_stream().await?;
-        let answer = Call::get(routes::FILE_ARCHIVE).query(query)?.for_answer(&self.bulk).await?;
+        let answer = Call::to(Route::Pack).query(query)?.for_answer(&self.bulk).await?;
         Ok(incoming(answer, None, room).boxed())
     }
 
@@ -105,43 +106,43 @@ impl Guest {
         query: &PathQuery,
         bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
     ) -> Result<(), GuestCallError> {
-        let path = call::with_query(routes::FILE_ARCHIVE, query)?;
-        self.send_change(id, &path, bytes, async |_| Ok(())).await
+        let path = call::with_query(Route::Unpack.path(), query)?;
+        self.send_change(id, body::request(Route::Unpack, &path), bytes, async |_| Ok(())).await
     }
 
     /// Describes the file or directory at a path.
     pub async fn stat(&self, query: &PathQuery) -> Result<FileInfo, GuestCallError> {
-        Call::get(routes::FILE_STAT).query(query)?.for_json(&self.calls).await
+        Call::to(Route::DescribeFile).query(query)?.for_json(&self.calls).await
     }
 
     /// Lists a directory.
     pub async fn list_files(&self, query: &PathQuery) -> Result<FileList, GuestCallError> {
-        Call::get(routes::FILE_LIST).query(query)?.answers(limits::FILES).for_json(&self.calls).await
+        Call::to(Route::ListFiles).query(query)?.answers(limits::FILES).for_json(&self.calls).await
     }
 
     /// Makes a directory, and its parents.
     pub async fn mkdir(&self, id: &CallId, request: &PathRequest) -> Result<FileInfo, GuestCallError> {
-        self.change(id, Call::post(routes::FILE_MKDIR).json(request)?).await
+        self.change(id, Call::to(Route::MakeDirectory).json(request)?).await
     }
 
     /// Moves a file or directory. Named for what the route is called: `move` is a word of Rust.
     pub async fn move_path(&self, id: &CallId, request: &MoveRequest) -> Result<FileInfo, GuestCallError> {
-        self.change(id, Call::post(routes::FILE_MOVE).json(request)?).await
+        self.change(id, Call::to(Route::MoveFile).json(request)?).await
     }
 
     /// Removes a file or directory.
     pub async fn remove(&self, id: &CallId, request: &RemoveRequest) -> Result<(), GuestCallError> {
-        self.change(id, Call::post(routes::FILE_REMOVE).json(request)?).await
+        self.change(id, Call::to(Route::RemoveFile).json(request)?).await
     }
 
     pub(crate) async fn send_stdin(
         &self,
-        path: &str,
-        query: &impl Serialize,
+        id: &ExecutionId,
+        query: &StdinQuery,
         bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
     ) -> Result<(), GuestCallError> {
-        let path = call::with_query(path, query)?;
-        let request = Request::post(body::uri(&path));
+        let path = call::with_query(&Route::ExecutionInput.path_of(id), query)?;
+        let request = body::request(Route::ExecutionInput, &path);
         self.send_stream(request, bytes, None).await.map(drop)
     }
 
@@ -149,12 +150,12 @@ impl Guest {
     async fn send_change<T: DeserializeOwned>(
         &self,
         id: &CallId,
-        path: &str,
+        request: http::request::Builder,
         bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
         read: impl AsyncFnOnce(Answer) -> Result<T, BodyError>,
     ) -> Result<T, GuestCallError> {
         let sent_at = Instant::now();
-        let request = Request::put(body::uri(path)).header(CALL, id.as_str());
+        let request = request.header(CALL, id.as_str());
         let sent = async { Ok(read(self.send_stream(request, bytes, Some(STALL)).await?).await?) };
         let ended = match sent.await {
             Err(broken @ GuestCallError::Interrupted { .. }) => self.came_of(id, sent_at, broken).await,

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use emergent_guest_proto::{
-    CallId, HandOver, Hello, LastEnd, Usage,
+    CallId, HandOver, Hello, LastEnd, Route, Usage,
     machine::Restored,
-    routes,
     tools::{
         EditRequest, EditResult, GitRequest, GitResult, GlobRequest, GlobResult, GrepRequest, GrepResult, ReadRequest,
         ReadResult, WriteRequest, WriteResult,
@@ -18,14 +17,14 @@ use crate::{
     call::{Call, QUICK, THOROUGH},
     connection::Purpose,
     limits,
-    link::Link,
+    reconnector::Reconnector,
 };
 
 /// The client of one guest. Clones share its connections.
 #[derive(Clone)]
 pub struct Guest {
-    pub(crate) calls: Arc<Link>,
-    pub(crate) bulk: Arc<Link>,
+    pub(crate) calls: Arc<Reconnector>,
+    pub(crate) bulk: Arc<Reconnector>,
 }
 
 // === impl Guest ===
@@ -34,8 +33,8 @@ impl Guest {
     /// A client that opens its connections through `opener`, the first on `first` if there is one. Does nothing until
     /// it is called.
     pub fn new(opener: Arc<dyn Open>, first: Option<ByteStream>) -> Self {
-        let calls = Link::new(Arc::clone(&opener), Purpose::Calls, first);
-        let bulk = Link::new(opener, Purpose::Bulk, None);
+        let calls = Reconnector::new(Arc::clone(&opener), Purpose::Calls, first);
+        let bulk = Reconnector::new(opener, Purpose::Bulk, None);
         Self { calls: Arc::new(calls), bulk: Arc::new(bulk) }
     }
 
@@ -67,12 +66,12 @@ impl Guest {
     /// # Errors
     /// As for every call here: see [`GuestCallError`].
     pub async fn hello(&self) -> Result<Hello, GuestCallError> {
-        Call::get(routes::HELLO).within(QUICK).for_json(&self.calls).await
+        Call::to(Route::Hello).within(QUICK).for_json(&self.calls).await
     }
 
     /// Returns the workspace's present usage.
     pub async fn usage(&self) -> Result<Usage, GuestCallError> {
-        Call::get(routes::USAGE).within(QUICK).for_json(&self.calls).await
+        Call::to(Route::Usage).within(QUICK).for_json(&self.calls).await
     }
 
     /// Makes the sandbox somebody's workspace. Repeating it changes nothing.
@@ -80,12 +79,12 @@ impl Guest {
     /// # Errors
     /// As for every call here; the sandbox must not be given away then.
     pub async fn hand_over(&self, hand_over: &HandOver) -> Result<(), GuestCallError> {
-        Call::post(routes::HAND_OVER).json(hand_over)?.repeatable().within(QUICK).for_nothing(&self.calls).await
+        Call::to(Route::HandOver).json(hand_over)?.repeatable().within(QUICK).for_nothing(&self.calls).await
     }
 
     /// Tells a guest that was started again why its workspace had ended. Repeating it changes nothing.
     pub async fn last_end(&self, last_end: &LastEnd) -> Result<(), GuestCallError> {
-        Call::post(routes::LAST_END).json(last_end)?.repeatable().within(QUICK).for_nothing(&self.calls).await
+        Call::to(Route::LastEnd).json(last_end)?.repeatable().within(QUICK).for_nothing(&self.calls).await
     }
 
     /// Tells the guest of a machine that was restored, before anything else is asked of it. Its `boot_id` is another
@@ -94,32 +93,32 @@ impl Guest {
     /// # Errors
     /// As for every call here; the machine must not be used then.
     pub async fn restored(&self, restored: &Restored) -> Result<Hello, GuestCallError> {
-        Call::post(routes::RESTORED).json(restored)?.repeatable().within(QUICK).for_json(&self.calls).await
+        Call::to(Route::Restored).json(restored)?.repeatable().within(QUICK).for_json(&self.calls).await
     }
 
     /// Ends all processes in order and then the guest itself.
     pub async fn shutdown(&self) -> Result<(), GuestCallError> {
-        Call::post(routes::SHUTDOWN).for_nothing(&self.calls).await
+        Call::to(Route::Shutdown).for_nothing(&self.calls).await
     }
 
     /// Shows a file or a directory.
     pub async fn read(&self, request: &ReadRequest) -> Result<ReadResult, GuestCallError> {
-        Call::post(routes::READ).json(request)?.repeatable().answers(limits::READ).for_json(&self.calls).await
+        Call::to(Route::Read).json(request)?.repeatable().answers(limits::READ).for_json(&self.calls).await
     }
 
     /// Writes a whole file, atomically.
     pub async fn write(&self, id: &CallId, request: &WriteRequest) -> Result<WriteResult, GuestCallError> {
-        self.change(id, Call::post(routes::WRITE).json(request)?).await
+        self.change(id, Call::to(Route::Write).json(request)?).await
     }
 
     /// Replaces text in a file.
     pub async fn edit(&self, id: &CallId, request: &EditRequest) -> Result<EditResult, GuestCallError> {
-        self.change(id, Call::post(routes::EDIT).json(request)?).await
+        self.change(id, Call::to(Route::Edit).json(request)?).await
     }
 
     /// Finds files by name.
     pub async fn glob(&self, request: &GlobRequest) -> Result<GlobResult, GuestCallError> {
-        Call::post(routes::GLOB)
+        Call::to(Route::Glob)
             .json(request)?
             .repeatable()
             .within(THOROUGH)
@@ -130,7 +129,7 @@ impl Guest {
 
     /// Searches the contents of files.
     pub async fn grep(&self, request: &GrepRequest) -> Result<GrepResult, GuestCallError> {
-        Call::post(routes::GREP)
+        Call::to(Route::Grep)
             .json(request)?
             .repeatable()
             .within(THOROUGH)
@@ -141,7 +140,7 @@ impl Guest {
 
     /// Works with a git repository.
     pub async fn git(&self, id: &CallId, request: &GitRequest) -> Result<GitResult, GuestCallError> {
-        let call = Call::post(routes::GIT).json(request)?.within(THOROUGH).answers(limits::GIT);
+        let call = Call::to(Route::Git).json(request)?.within(THOROUGH).answers(limits::GIT);
         match request.action.changes_something() {
             true => self.change(id, call).await,
             false => call.repeatable().for_json(&self.calls).await,

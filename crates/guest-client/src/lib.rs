@@ -13,7 +13,7 @@ mod call;
 mod changes;
 mod connection;
 mod limits;
-mod link;
+mod reconnector;
 
 pub mod children;
 pub mod error;

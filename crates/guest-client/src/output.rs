@@ -2,10 +2,9 @@
 
 use bytes::BytesMut;
 use emergent_guest_proto::{
-    ExecutionId, Stream as OutputStream,
+    ExecutionId, Route, Stream as OutputStream,
     execution::OutputQuery,
     frame::{Frame, FrameError},
-    routes,
 };
 use futures::Stream;
 use http_body_util::BodyExt as _;
@@ -77,9 +76,9 @@ impl Guest {
 
     async fn open_output(&self, id: &ExecutionId, position: &Position) -> Result<Reader, GuestCallError> {
         let bulky = position.received >= SMALL;
-        let link = if bulky { &self.bulk } else { &self.calls };
-        let call = Call::get(routes::with_id(routes::OUTPUT, id)).query(&position.query)?;
-        let Answer { response, connection } = call.for_answer(link).await?;
+        let reconnector = if bulky { &self.bulk } else { &self.calls };
+        let call = Call::about(Route::ExecutionOutput, id).query(&position.query)?;
+        let Answer { response, connection } = call.for_answer(reconnector).await?;
         let body = response.into_body();
         Ok(Reader { body, buffer: BytesMut::new(), follow: position.query.follow, bulky, _connection: connection })
     }

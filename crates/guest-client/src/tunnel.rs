@@ -3,10 +3,9 @@
 use std::io;
 
 use bytes::Bytes;
-use emergent_guest_proto::{child::TunnelQuery, routes};
+use emergent_guest_proto::{Route, child::TunnelQuery};
 use emergent_provider::ByteStream;
 use futures::{SinkExt as _, StreamExt as _};
-use http::Request;
 use http_body_util::BodyExt as _;
 use tokio::{io::join, sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
@@ -32,7 +31,7 @@ impl Guest {
     /// # Errors
     /// `not_running` from the guest when nothing listens there.
     pub async fn tunnel(&self, port: u16) -> Result<ByteStream, GuestCallError> {
-        let path = with_query(routes::TUNNEL, &TunnelQuery { port })?;
+        let path = with_query(Route::Tunnel.path(), &TunnelQuery { port })?;
         let room = room_for_stream().await?;
         let deadline = Instant::now() + QUICK;
         let sender = std::sync::Mutex::new(None);
@@ -41,7 +40,7 @@ impl Guest {
             if let Ok(mut sender) = sender.lock() {
                 *sender = Some(pieces);
             }
-            Request::post(body::uri(&path)).body(body::streamed(ReceiverStream::new(body).map(Ok)))
+            body::request(Route::Tunnel, &path).body(body::streamed(ReceiverStream::new(body).map(Ok)))
         };
         let sent = tokio::time::timeout_at(deadline, send(&self.bulk, deadline, request)).await;
         let sent = sent.map_err(|_| GuestCallError::timeout(QUICK))?;

@@ -89,7 +89,7 @@ pub struct StartRequest {
     /// The user that the command runs as.
     #[serde(default)]
     pub user: RunAs,
-    /// Keep standard input open for [`STDIN`](crate::routes::STDIN); otherwise it is `/dev/null`.
+    /// Keep standard input open for [`ExecutionInput`](crate::Route::ExecutionInput); otherwise it is `/dev/null`.
     #[serde(default)]
     pub stdin: bool,
 }

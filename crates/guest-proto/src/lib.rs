@@ -28,6 +28,7 @@ pub use child::{ChildExit, ChildId, ChildStatus};
 pub use error::{ErrorCode, GuestError};
 pub use execution::{Execution, ExecutionId, ExecutionState, InvalidExecutionId, Outcome, RunAs, Stream};
 pub use path::GuestPath;
+pub use routes::Route;
 pub use session::{HandOver, Hello, LastEnd, Usage, WorkspaceDefaults};
 pub use sha256::Sha256Hex;
 
@@ -36,12 +37,12 @@ pub use sha256::Sha256Hex;
 /// | generation | adds |
 /// | --- | --- |
 /// | 2 | the hand-over |
-/// | 3 | children and tunnels; in a machine, [`routes::RESTORED`] |
+/// | 3 | children and tunnels; in a machine, [`Route::Restored`] |
 /// | 4 | hashes of contents that a caller expects |
-/// | 5 | [`routes::LAST_END`]; [`call`]s whose outcome can be asked for |
+/// | 5 | [`Route::LastEnd`]; [`call`]s whose outcome can be asked for |
 pub const GENERATION: u32 = 5;
 
-/// Since this generation a guest takes [`routes::LAST_END`].
+/// Since this generation a guest takes [`Route::LastEnd`].
 pub const LAST_END_SINCE: u32 = 5;
 
 /// Since this generation a call that changes something can be sent again under its id. An older guest would do it
@@ -51,7 +52,7 @@ pub const CALLS_SINCE: u32 = 5;
 /// Since this generation an upload may say which contents it replaces. An older guest would replace any.
 pub const EXPECTED_HASH_SINCE: u32 = 4;
 
-/// Since this generation a guest that is PID 1 of a machine takes [`routes::RESTORED`].
+/// Since this generation a guest that is PID 1 of a machine takes [`Route::Restored`].
 pub const RESTORED_SINCE: u32 = 3;
 
 /// Where the shared read-only volume with the guest binary is mounted in a container.

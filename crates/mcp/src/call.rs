@@ -7,16 +7,16 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     Bridge,
-    bridge::Inner,
+    bridge_state::BridgeState,
     child::{Exit, LaunchError},
     child_connection::{Ask, AskError, ChildConnection, next_id},
     config::Sharing,
     envelope::{Kind, Message},
     event::Era,
     event_buffer::EventBuffer,
-    modern::Modern,
+    handshake::{Discovered, result_of},
     rpc,
-    shared_child::{StartError, result_of},
+    shared_child::StartError,
 };
 
 /// Why a call has no result.
@@ -85,12 +85,13 @@ impl Bridge {
         patience: Duration,
     ) -> Result<Box<RawValue>, CallError> {
         let began = Instant::now();
-        match timeout(patience, self.inner.call(method, params)).await {
+        match timeout(patience, self.state.call(method, params)).await {
             Ok(answered) => answered,
             Err(_) => {
-                let modern = self.inner.modern.alive().map(|(link, _)| link);
-                if let Some(link) = modern.or_else(|| self.inner.warm.alive().map(|(link, _)| link)) {
-                    self.inner.context.tell_timed_out(link.id().clone(), method.to_owned(), Some(began));
+                let modern = self.state.modern.alive().map(|(connection, _)| connection);
+                if let Some(connection) = modern.or_else(|| self.state.legacy.alive().map(|(connection, _)| connection))
+                {
+                    self.state.context.tell_timed_out(connection.id().clone(), method.to_owned(), Some(began));
                 }
                 Err(CallError::TimedOut { after: patience })
             }
@@ -102,33 +103,33 @@ impl Bridge {
     /// # Errors
     /// When the server's program does not start, ends, or does not answer in time.
     pub async fn warm_up(&self) -> Result<(), CallError> {
-        self.inner.ready_for_calls().await.map(drop)
+        self.state.ready_for_calls().await.map(drop)
     }
 }
 
-// === impl Inner ===
+// === impl BridgeState ===
 
-impl Inner {
+impl BridgeState {
     /// The child of plain calls, with the facts about it where it speaks the newer era.
-    async fn ready_for_calls(self: &Arc<Self>) -> Result<(Arc<ChildConnection>, Option<Arc<Modern>>), CallError> {
+    async fn ready_for_calls(self: &Arc<Self>) -> Result<(Arc<ChildConnection>, Option<Arc<Discovered>>), CallError> {
         let shared = self.context.config.sharing == Sharing::Shared;
         if !shared && self.era() != Some(Era::Legacy) {
-            match self.modern_link().await {
-                Ok((link, modern)) => return Ok((link, Some(modern))),
+            match self.modern_child().await {
+                Ok((connection, modern)) => return Ok((connection, Some(modern))),
                 Err(StartError::NotModern) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        let (link, _) = self.warm_link().await?;
+        let (connection, _) = self.legacy_child().await?;
         if !shared {
             // One that ended when it was asked for the newer era, and answers the older one, is not asked again.
             self.assume_legacy();
         }
-        Ok((link, None))
+        Ok((connection, None))
     }
 
     async fn call(self: &Arc<Self>, method: &str, params: Option<&RawValue>) -> Result<Box<RawValue>, CallError> {
-        let (link, modern) = self.ready_for_calls().await?;
+        let (connection, modern) = self.ready_for_calls().await?;
         let params = params.map_or("{}", RawValue::get);
         let params = match modern {
             Some(modern) => with_meta(params, &modern.meta()).ok_or(CallError::Parameters)?,
@@ -140,19 +141,19 @@ impl Inner {
         let request = rpc::request(&next_id().to_string(), method, &params);
         let request = Message::parse(request).map_err(|_| CallError::Parameters)?;
         let (event_buffer, mut reader) = EventBuffer::answering(0, 1, self.context.limits_once());
-        let exited = || CallError::Exited(link.exit().unwrap_or_default());
+        let exited = || CallError::Exited(connection.exit().unwrap_or_default());
         let ask = Ask { message: &request, event_buffer: &event_buffer, session: None, patience: None };
-        let key = link.ask(ask).await.map_err(|error| match error {
+        let key = connection.ask(ask).await.map_err(|error| match error {
             AskError::Gone => exited(),
             AskError::Busy | AskError::SameId | AskError::Deaf | AskError::Unheld(_) => CallError::Busy,
         })?;
-        let of = link.clone();
+        let of = connection.clone();
         reader.on_leaving(move || of.abandon(&key, "the call was cancelled"));
         while let Some(event) = reader.next().await {
             let Ok(message) = Message::parse(event.line) else { continue };
             match message.kind {
                 Kind::Error { code } => {
-                    if code == rpc::INTERNAL_ERROR && link.exit().is_some() {
+                    if code == rpc::INTERNAL_ERROR && connection.exit().is_some() {
                         return Err(exited());
                     }
                     let said: Result<ErrorResponse, _> = serde_json::from_slice(&message.line);

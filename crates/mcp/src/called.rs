@@ -17,7 +17,7 @@ use serde_json::{Value, value::RawValue};
 
 use crate::{
     envelope::{Malformed, Message, string_of},
-    modern::contradicts,
+    headers::contradicts,
 };
 
 /// The methods that only tell what there is, or belong to the connection.

@@ -3,7 +3,7 @@
 //! ```text
 //!  handlers ── ask ──▶ pending ── lines ──▶ writer task ──▶ stdin
 //!                        │
-//!  outlets ◀── route ────┴───────────────── reader task ◀── stdout
+//!  buffers ◀── route ────┴───────────────── reader task ◀── stdout
 //! ```
 //!
 //! The child of one session sees that session's ids untouched. Children that serve several clients see ids and
@@ -38,7 +38,7 @@ use crate::{
     event_buffer::{EventBuffer, Receipt},
     lines::Lines,
     rpc,
-    session::Session,
+    session_client::SessionClient,
 };
 
 /// How many lines may wait for the child to read them.
@@ -78,6 +78,10 @@ pub(crate) struct ChildConnection {
     adopted: bool,
 }
 
+/// The connections of one bridge; those whose child is gone are dropped when one is added.
+#[derive(Default)]
+pub(crate) struct Connections(Mutex<Vec<Weak<ChildConnection>>>);
+
 /// The clients that a child serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Serves {
@@ -93,7 +97,7 @@ pub(crate) enum Serves {
 pub(crate) struct Ask<'a> {
     pub(crate) message: &'a Message,
     pub(crate) event_buffer: &'a Arc<EventBuffer>,
-    pub(crate) session: Option<&'a Arc<Session>>,
+    pub(crate) session: Option<&'a Arc<SessionClient>>,
     /// How long the answer may take; `None` waits for ever.
     pub(crate) patience: Option<Duration>,
 }
@@ -143,8 +147,8 @@ struct State {
     /// The progress tokens that the child knows, each with the key of its request.
     tokens: HashMap<IdKey, IdKey>,
     /// The child's requests to sessions, each with the session that was asked.
-    asked: HashMap<IdKey, Weak<Session>>,
-    sessions: Vec<Weak<Session>>,
+    asked: HashMap<IdKey, Weak<SessionClient>>,
+    sessions: Vec<Weak<SessionClient>>,
     rubbish: bool,
 }
 
@@ -153,7 +157,7 @@ struct Pending {
     id: Box<str>,
     method: Box<str>,
     event_buffer: Arc<EventBuffer>,
-    session: Option<Weak<Session>>,
+    session: Option<Weak<SessionClient>>,
     /// The progress token, as the child and as the client know it.
     token: Option<(IdKey, Box<str>)>,
     /// Whether the request asked for log messages.
@@ -166,16 +170,17 @@ struct Pending {
 // === impl ChildConnection ===
 
 impl ChildConnection {
-    /// Takes a child over. `None` when its stdio was taken before.
+    /// Takes a child over, as one of these connections. `None` when its stdio was taken before.
     pub(crate) fn start(
         context: &Arc<Context>,
+        connections: &Connections,
         mut child: Box<dyn Child>,
         serves: Serves,
         adopted: bool,
     ) -> Option<Arc<Self>> {
         let (reader, writer) = child.take_io()?;
         let (lines, waiting) = mpsc::channel(WAITING_LINES);
-        let link = Arc::new(Self {
+        let connection = Arc::new(Self {
             serves,
             context: Arc::clone(context),
             child: Arc::from(child),
@@ -187,16 +192,16 @@ impl ChildConnection {
             gone: watch::Sender::new(None),
             adopted,
         });
-        context.know(&link);
+        connections.add(&connection);
         if !adopted {
-            context.tell(BridgeEvent::Started { child: link.child.id().clone() });
+            context.tell(BridgeEvent::Started { child: connection.child.id().clone() });
         }
         let stop = context.stop.clone();
-        let writing = write(writer, waiting, Arc::downgrade(&link), link.gone.subscribe());
+        let writing = write(writer, waiting, Arc::downgrade(&connection), connection.gone.subscribe());
         context.tasks.spawn(async move { stop.run_until_cancelled(writing).await });
-        let (stop, reading) = (context.stop.clone(), Arc::clone(&link).run(reader));
+        let (stop, reading) = (context.stop.clone(), Arc::clone(&connection).run(reader));
         context.tasks.spawn(async move { stop.run_until_cancelled(reading).await });
-        Some(link)
+        Some(connection)
     }
 
     /// The child's name.
@@ -220,21 +225,21 @@ impl ChildConnection {
     }
 
     /// Whether this session waits for an answer.
-    pub(crate) fn waits(&self, session: &Session) -> bool {
-        let of_session = |one: &Weak<Session>| std::ptr::eq(one.as_ptr(), session);
+    pub(crate) fn waits(&self, session: &SessionClient) -> bool {
+        let of_session = |one: &Weak<SessionClient>| std::ptr::eq(one.as_ptr(), session);
         self.lock().pending.values().any(|pending| pending.session.as_ref().is_some_and(of_session))
     }
 
     /// Adds a session to those that the child serves.
-    pub(crate) fn join(&self, session: &Arc<Session>) {
+    pub(crate) fn join(&self, session: &Arc<SessionClient>) {
         let mut state = self.lock();
         state.sessions.retain(|session| session.strong_count() > 0);
         state.sessions.push(Arc::downgrade(session));
     }
 
     /// Takes a session out, with its requests in flight.
-    pub(crate) fn leave(&self, session: &Arc<Session>) {
-        let of_session = |one: &Weak<Session>| one.as_ptr() == Arc::as_ptr(session);
+    pub(crate) fn leave(&self, session: &Arc<SessionClient>) {
+        let of_session = |one: &Weak<SessionClient>| one.as_ptr() == Arc::as_ptr(session);
         let left: Vec<IdKey> = {
             let mut state = self.lock();
             state.sessions.retain(|one| !of_session(one));
@@ -348,7 +353,7 @@ impl ChildConnection {
 
     /// Cancels a request that its client no longer wants; returns the message for the child, or `None` when there is no
     /// such request.
-    pub(crate) fn cancel(&self, message: &Message, session: Option<&Arc<Session>>) -> Option<Bytes> {
+    pub(crate) fn cancel(&self, message: &Message, session: Option<&Arc<SessionClient>>) -> Option<Bytes> {
         let params = message.params();
         let wanted = params.request_id?;
         let client = IdKey::of(wanted.get());
@@ -418,9 +423,9 @@ impl ChildConnection {
     /// Ends the child in the background.
     pub(crate) fn end_soon(self: &Arc<Self>) {
         if !self.ending.swap(true, Ordering::AcqRel) {
-            let link = Arc::clone(self);
+            let connection = Arc::clone(self);
             let grace = self.context.config.grace;
-            self.context.tasks.spawn(async move { link.end(grace).await });
+            self.context.tasks.spawn(async move { connection.end(grace).await });
         }
     }
 
@@ -517,6 +522,23 @@ impl fmt::Debug for ChildConnection {
     }
 }
 
+// === impl Connections ===
+
+impl Connections {
+    /// The connections to children that have not ended.
+    pub(crate) fn alive(&self) -> Vec<Arc<ChildConnection>> {
+        let connections = self.0.lock();
+        let connections = connections.iter().filter_map(Weak::upgrade);
+        connections.filter(|connection| connection.exit().is_none()).collect()
+    }
+
+    fn add(&self, connection: &Arc<ChildConnection>) {
+        let mut connections = self.0.lock();
+        connections.retain(|connection| connection.strong_count() > 0);
+        connections.push(Arc::downgrade(connection));
+    }
+}
+
 // === impl Room ===
 
 impl Room<'_> {
@@ -577,7 +599,7 @@ impl State {
 async fn write(
     mut writer: Box<dyn ChildWriter>,
     mut waiting: mpsc::Receiver<Waiting>,
-    link: Weak<ChildConnection>,
+    connection: Weak<ChildConnection>,
     mut gone: watch::Receiver<Option<Exit>>,
 ) {
     let writing = async {
@@ -593,10 +615,10 @@ async fn write(
         _ = gone.wait_for(Option::is_some) => return,
     }
     if timeout(UNWRITABLE, gone.wait_for(Option::is_some)).await.is_err()
-        && let Some(link) = link.upgrade()
+        && let Some(connection) = connection.upgrade()
     {
-        tracing::warn!(child = %link.id(), "a process of an MCP server takes no more input and is ended");
-        link.end_soon();
+        tracing::warn!(child = %connection.id(), "a process of an MCP server takes no more input and is ended");
+        connection.end_soon();
     }
 }
 

@@ -1,9 +1,6 @@
 //! The state that all parts of one bridge share.
 
-use std::{
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{sync::broadcast, time::Instant};
@@ -11,7 +8,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     child::{ChildId, Launcher},
-    child_connection::ChildConnection,
     config::BridgeConfig,
     event::BridgeEvent,
     event_buffer::Limits,
@@ -29,8 +25,6 @@ pub(crate) struct Context {
     pub(crate) tasks: TaskTracker,
     /// Cancelled to let go of all children, without ending them.
     pub(crate) stop: CancellationToken,
-    /// Every child that was taken over; those that are gone are dropped when one is added.
-    links: Mutex<Vec<Weak<ChildConnection>>>,
     /// A random text that tells the event ids of this bridge from those of one before it.
     pub(crate) boot: String,
     /// The time at which a child last answered a request.
@@ -44,8 +38,7 @@ impl Context {
         let mut boot = uuid::Uuid::new_v4().simple().to_string();
         boot.truncate(8);
         let (events, stop) = (broadcast::Sender::new(256), CancellationToken::new());
-        let (tasks, links, answered) = (TaskTracker::new(), Mutex::default(), Mutex::default());
-        Self { launcher, config, events, tasks, stop, links, boot, answered }
+        Self { launcher, config, events, tasks: TaskTracker::new(), stop, boot, answered: Mutex::default() }
     }
 
     /// Sends an event to the owner.
@@ -73,19 +66,6 @@ impl Context {
     pub(crate) fn tell_timed_out(&self, child: ChildId, method: String, began: Option<Instant>) {
         let silent = began.is_none_or(|began| self.answered().is_none_or(|answered| answered < began));
         self.tell(BridgeEvent::TimedOut { child, method, silent });
-    }
-
-    /// Remembers a child, until it is gone.
-    pub(crate) fn know(&self, link: &Arc<ChildConnection>) {
-        let mut links = self.links.lock();
-        links.retain(|link| link.strong_count() > 0);
-        links.push(Arc::downgrade(link));
-    }
-
-    /// The children that have not ended.
-    pub(crate) fn links(&self) -> Vec<Arc<ChildConnection>> {
-        let links = self.links.lock();
-        links.iter().filter_map(Weak::upgrade).filter(|link| link.exit().is_none()).collect()
     }
 
     /// The limits of a session's streams. Where others share the child, a client may not hold it up for long.

@@ -9,17 +9,22 @@
 //!                     ◀──line──     ──▶ connection to `files` ──HTTP──▶ its endpoint
 //! ```
 //!
-//! Start at `session`, which decides where a message goes. `names` makes the names of tools and prompts, `lists` merges
-//! the servers' offers, `offers` finds these and `catalogues` remembers them, `connection` speaks to one server, in the
-//! era that the server knows, and `messages` reads its answers.
+//! Start at `client_messages` and `server_messages`, which decide where a message goes; `session` is the state that they
+//! share. `names` makes the names of tools and prompts, `lists` merges the servers' offers (a `catalogue` each), `offers`
+//! finds these, `known_offers` remembers them for one client and `catalogues` for all. `connection` speaks to one server,
+//! in the era that the server knows, and `messages` reads the server's answers.
 
+mod catalogue;
 mod catalogues;
 mod child;
+mod client_messages;
 mod connection;
+mod known_offers;
 mod lists;
 mod messages;
 mod names;
 mod offers;
+mod server_messages;
 mod session;
 
 use std::{

@@ -16,20 +16,20 @@ use tokio::time::timeout;
 
 use crate::{
     answer::{self, Answer, Resumable, ResumePoint},
-    bridge::Inner,
+    bridge_state::BridgeState,
     child_connection::{Ask, AskError, Serves},
     child_record::{ChildRecord, SessionNote, SharedNote},
     config::Sharing,
     envelope::{Kind, Message, string_of},
     event::Era,
     event_buffer::{EventBuffer, Reader},
+    handshake::{Initialized, client_info},
     rpc,
-    session::{Head, Opened, Session},
-    shared_child::{StartError, initialized},
+    session::{Head, Session},
+    session_client::{Opened, SessionClient},
+    shared_child::{Kept, StartError},
+    versions::{LEGACY_VERSIONS, NEWEST_LEGACY},
 };
-
-/// The versions of this era.
-pub(crate) const VERSIONS: [&str; 5] = ["2024-10-07", "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 
 /// The longest name of a capability that is kept for a session, in bytes.
 const LONGEST_NAME: usize = 64;
@@ -49,7 +49,7 @@ struct InitializeParams<'a> {
     capabilities: Option<std::collections::HashMap<String, &'a RawValue>>,
 }
 
-impl Inner {
+impl BridgeState {
     /// Answers one message of a client.
     pub(crate) async fn legacy_post(self: &Arc<Self>, head: Head<'_>, message: Message) -> Answer {
         let id = message.raw_id().map(str::to_owned);
@@ -77,7 +77,7 @@ impl Inner {
     pub(crate) async fn legacy_batch(&self, head: Head<'_>, body: &Bytes) -> Answer {
         let refuse = |text: &str| answer::error(StatusCode::BAD_REQUEST, None, rpc::INVALID_REQUEST, text);
         let session = match self.session_of(head, None) {
-            Ok(session) if session.version.as_ref() == BATCHES => session,
+            Ok(session) if session.client.version.as_ref() == BATCHES => session,
             Ok(_) => return refuse("this protocol version has no batches; send one message at a time"),
             Err(refused) if refused.status() == StatusCode::NOT_FOUND => return *refused,
             Err(_) => return refuse("batches are not possible here; send one message at a time"),
@@ -122,14 +122,14 @@ impl Inner {
             Err(refused) => return *refused,
         };
         let reader = match answer::last_event(headers, &self.context.boot) {
-            Some(ResumePoint::At { stream, from }) => match session.resume(stream, from) {
+            Some(ResumePoint::At { stream, from }) => match session.client.resume(stream, from) {
                 Some(reader) => reader,
                 None => {
                     let text = "this stream is no longer kept; send the request again";
                     return answer::error(StatusCode::BAD_REQUEST, None, rpc::REFUSED, text);
                 }
             },
-            Some(ResumePoint::Before) | None => session.standing.read_on(),
+            Some(ResumePoint::Before) | None => session.client.standing.read_on(),
         };
         let events = answer::events(reader, Some(self.resumable()), self.context.config.keep_alive);
         with_session(events, &session)
@@ -143,7 +143,7 @@ impl Inner {
         match self.session_of(head, None) {
             Ok(session) => {
                 self.end(&session);
-                if session.link.serves == Serves::Sessions {
+                if session.connection.serves == Serves::Sessions {
                     self.note_shared().await;
                 }
                 answer::empty(StatusCode::NO_CONTENT)
@@ -172,13 +172,13 @@ impl Inner {
     }
 
     /// Begins a session with a child of its own, which sees the client's `initialize` as it is.
-    async fn initialize_own(&self, owner: Option<&str>, message: &Message) -> Result<(Arc<Session>, Bytes), Refused> {
-        let (link, guard) = self.launch(Serves::Session).await?;
+    async fn initialize_own(&self, owner: Option<&str>, message: &Message) -> Result<(Session, Bytes), Refused> {
+        let (connection, guard) = self.launch(Serves::Session).await?;
         let limit = self.context.config.start_timeout;
         let (event_buffer, mut reader) = EventBuffer::answering(0, 1, self.context.limits_once());
         let ask = Ask { message, event_buffer: &event_buffer, session: None, patience: Some(limit) };
-        let gone = || StartError::Exited(link.exit().unwrap_or_default());
-        link.ask(ask).await.map_err(|error| match error {
+        let gone = || StartError::Exited(connection.exit().unwrap_or_default());
+        connection.ask(ask).await.map_err(|error| match error {
             AskError::Gone => gone(),
             other => StartError::Refused(other.to_string()),
         })?;
@@ -190,7 +190,7 @@ impl Inner {
                 _ => {}
             }
         };
-        if link.exit().is_some() {
+        if connection.exit().is_some() {
             return Err(gone().into());
         }
         match answer.kind {
@@ -198,14 +198,14 @@ impl Inner {
             Kind::Error { .. } => return Err(Refused::Server(answer.line)),
             _ => {}
         }
-        let (version, _) = initialized(&answer)?;
+        let version = Initialized::read(&answer)?.version;
         let name = uuid::Uuid::new_v4().simple().to_string();
         let opened = Opened { id: &name, version: &version, owner };
-        let session = Session::new(opened, &link, None, self.context.limits(false));
+        let session = Session::begin(opened, &connection, None, self.context.limits(false));
         let owner = owner.map(str::to_owned);
-        link.note(&ChildRecord::Session(SessionNote { id: name, version, owner })).await;
+        connection.note(&ChildRecord::Session(SessionNote { id: name, version, owner })).await;
         guard.keep();
-        self.add(Arc::clone(&session));
+        self.add(session.clone());
         Ok((session, answer.line))
     }
 
@@ -214,18 +214,49 @@ impl Inner {
         self: &Arc<Self>,
         owner: Option<&str>,
         message: &Message,
-    ) -> Result<(Arc<Session>, Bytes), Refused> {
-        let (link, known) = self.warm_link().await?;
+    ) -> Result<(Session, Bytes), Refused> {
+        let (connection, known) = self.legacy_child().await?;
         let params = message.params_text().and_then(|params| serde_json::from_str::<InitializeParams<'_>>(params).ok());
         let capabilities: HashSet<String> =
             params.and_then(|params| params.capabilities).map(|all| known_names(all.into_keys())).unwrap_or_default();
         let name = uuid::Uuid::new_v4().simple().to_string();
         let opened = Opened { id: &name, version: &known.version, owner };
-        let session = Session::new(opened, &link, Some(capabilities), self.context.limits(true));
-        self.add(Arc::clone(&session));
+        let session = Session::begin(opened, &connection, Some(capabilities), self.context.limits(true));
+        self.add(session.clone());
         self.note_shared().await;
         let id = message.raw_id().unwrap_or("null");
         Ok((session, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, known.result).into()))
+    }
+
+    /// The warm child of the older era, initialized by us: for plain calls and, where sessions share it, for them.
+    pub(crate) async fn legacy_child(self: &Arc<Self>) -> Result<Kept<Initialized>, StartError> {
+        let state = Arc::clone(self);
+        self.legacy.alive_or_started(&self.context, || async move { state.start_legacy().await }).await
+    }
+
+    async fn start_legacy(&self) -> Result<Kept<Initialized>, StartError> {
+        let shared = self.context.config.sharing == Sharing::Shared;
+        let (connection, guard) = self.launch(if shared { Serves::Sessions } else { Serves::Requests }).await?;
+        // Sessions that share a child may have any of these; a request goes to none that has not.
+        let capabilities =
+            if shared { r#"{"roots":{"listChanged":true},"sampling":{},"elicitation":{}}"# } else { "{}" };
+        let client = client_info();
+        let params =
+            format!(r#"{{"protocolVersion":"{NEWEST_LEGACY}","capabilities":{capabilities},"clientInfo":{client}}}"#);
+        let message = self.ask_self(&connection, "initialize", &params).await?;
+        let initialized = Initialized::read(&message)?;
+        let notification = rpc::notification("notifications/initialized", "{}");
+        connection.send(notification).await.map_err(|_| StartError::Exited(connection.exit().unwrap_or_default()))?;
+        let version = initialized.version.clone();
+        connection
+            .note(&if shared {
+                ChildRecord::Shared(SharedNote::of(version, initialized.result.get().to_owned(), Vec::new()))
+            } else {
+                ChildRecord::Calls { version }
+            })
+            .await;
+        guard.keep();
+        Ok(self.legacy.put(connection, initialized))
     }
 
     /// Writes the sessions that share the child into its note.
@@ -233,34 +264,29 @@ impl Inner {
         // The last note that is written must be the newest: who comes second lists the sessions after the first has
         // written.
         let _noting = self.noting.lock().await;
-        if let Some((link, known)) = self.warm.alive() {
+        if let Some((connection, known)) = self.legacy.alive() {
             let (version, result) = (known.version.clone(), known.result.get().to_owned());
-            link.note(&ChildRecord::Shared(SharedNote::of(version, result, self.shared_sessions()))).await;
+            connection.note(&ChildRecord::Shared(SharedNote::of(version, result, self.shared_sessions()))).await;
         }
     }
 
     /// Sends requests whose answers come on one stream.
-    async fn requests(
-        &self,
-        headers: &HeaderMap,
-        session: &Arc<Session>,
-        requests: Vec<(Message, Box<str>)>,
-    ) -> Answer {
+    async fn requests(&self, headers: &HeaderMap, session: &Session, requests: Vec<(Message, Box<str>)>) -> Answer {
         let one = requests.len() == 1;
-        let (event_buffer, reader) = session.open(requests.len());
+        let (event_buffer, reader) = session.client.open(requests.len());
         for (message, method) in &requests {
-            if session.link.serves == Serves::Sessions && !subscribed(session, message, method) {
+            if session.connection.serves == Serves::Sessions && !subscribed(&session.client, message, method) {
                 let text = "this session has subscribed to too many resources";
                 event_buffer.push_now(rpc::error(message.raw_id(), rpc::INVALID_REQUEST, text), true);
                 continue;
             }
-            if method.as_ref() == "resources/unsubscribe" && session.link.others_want(session, message) {
+            if method.as_ref() == "resources/unsubscribe" && session.connection.others_want(&session.client, message) {
                 event_buffer.push_now(rpc::empty_result(message.raw_id().unwrap_or("null")), true);
                 continue;
             }
             let patience = Some(self.context.config.call_timeout);
-            let ask = Ask { message, event_buffer: &event_buffer, session: Some(session), patience };
-            if let Err(error) = session.link.ask(ask).await {
+            let ask = Ask { message, event_buffer: &event_buffer, session: Some(&session.client), patience };
+            if let Err(error) = session.connection.ask(ask).await {
                 let (status, code) = match error {
                     AskError::Gone => (StatusCode::NOT_FOUND, rpc::TIMED_OUT),
                     AskError::Busy | AskError::Unheld(_) => (StatusCode::TOO_MANY_REQUESTS, rpc::REFUSED),
@@ -308,13 +334,13 @@ impl Inner {
         }
     }
 
-    async fn notified(&self, session: &Arc<Session>, message: &Message, method: &str) -> Answer {
-        let shared = session.link.serves == Serves::Sessions;
+    async fn notified(&self, session: &Session, message: &Message, method: &str) -> Answer {
+        let shared = session.connection.serves == Serves::Sessions;
         let line = match method {
             // We have said so when we initialized the child; the others must not say it again.
             "notifications/initialized" if shared => None,
             "notifications/cancelled" => {
-                let own = session.link.cancel(message, Some(session));
+                let own = session.connection.cancel(message, Some(&session.client));
                 // One that the bridge does not know may be known to a child from before a restart.
                 own.or_else(|| (!shared).then(|| message.line.clone()))
             }
@@ -326,7 +352,7 @@ impl Inner {
         }
     }
 
-    fn session_of(&self, head: Head<'_>, id: Option<&str>) -> Result<Arc<Session>, Box<Answer>> {
+    fn session_of(&self, head: Head<'_>, id: Option<&str>) -> Result<Session, Box<Answer>> {
         let headers = head.headers;
         let Some(name) = answer::text(headers, &answer::SESSION) else {
             let text = match self.era() {
@@ -336,9 +362,9 @@ impl Inner {
             return Err(Box::new(answer::error(StatusCode::BAD_REQUEST, id, rpc::REFUSED, text)));
         };
         if let Some(version) = answer::text(headers, &answer::VERSION)
-            && !VERSIONS.contains(&version)
+            && !LEGACY_VERSIONS.contains(&version)
         {
-            let text = format!("this protocol version is not that of a session; one of {VERSIONS:?} is");
+            let text = format!("this protocol version is not that of a session; one of {LEGACY_VERSIONS:?} is");
             return Err(Box::new(answer::error(StatusCode::BAD_REQUEST, id, rpc::REFUSED, &text)));
         }
         self.session(name, head.owner).ok_or_else(|| Box::new(not_found(id)))
@@ -363,8 +389,8 @@ impl<E: Into<StartError>> From<E> for Refused {
 }
 
 /// Passes on a client's answer to a request of the child.
-async fn answered(session: &Arc<Session>, message: &Message) -> Answer {
-    if session.link.was_asked(session, message) {
+async fn answered(session: &Session, message: &Message) -> Answer {
+    if session.connection.was_asked(&session.client, message) {
         return sent(session, message.line.clone()).await;
     }
     with_session(answer::empty(StatusCode::ACCEPTED), session)
@@ -376,8 +402,8 @@ fn known_names(names: impl Iterator<Item = String>) -> HashSet<String> {
 }
 
 /// Passes on a message that has no answer.
-async fn sent(session: &Arc<Session>, line: Bytes) -> Answer {
-    match session.link.send(line).await {
+async fn sent(session: &Session, line: Bytes) -> Answer {
+    match session.connection.send(line).await {
         Ok(()) => with_session(answer::empty(StatusCode::ACCEPTED), session),
         Err(AskError::Gone) => not_found(None),
         Err(error @ AskError::Unheld(_)) => answer::busy(StatusCode::TOO_MANY_REQUESTS, None, &error.to_string()),
@@ -386,12 +412,12 @@ async fn sent(session: &Arc<Session>, line: Bytes) -> Answer {
 }
 
 /// Keeps account of subscriptions, where several sessions share a child; `false` when there are too many.
-fn subscribed(session: &Session, message: &Message, method: &str) -> bool {
+fn subscribed(client: &SessionClient, message: &Message, method: &str) -> bool {
     let uri = || message.params().uri.and_then(string_of);
     match method {
-        "resources/subscribe" => uri().is_none_or(|uri| session.subscribe(uri)),
+        "resources/subscribe" => uri().is_none_or(|uri| client.subscribe(uri)),
         "resources/unsubscribe" => {
-            uri().inspect(|uri| session.unsubscribe(uri));
+            uri().inspect(|uri| client.unsubscribe(uri));
             true
         }
         _ => true,
@@ -404,7 +430,7 @@ fn not_found(id: Option<&str>) -> Answer {
 }
 
 fn with_session(mut answer: Answer, session: &Session) -> Answer {
-    if let Ok(value) = HeaderValue::from_str(&session.id) {
+    if let Ok(value) = HeaderValue::from_str(&session.client.id) {
         answer.headers_mut().insert(answer::SESSION, value);
     }
     answer
@@ -412,5 +438,5 @@ fn with_session(mut answer: Answer, session: &Session) -> Answer {
 
 /// Whether the client speaks a newer protocol than this.
 fn is_newer(headers: &HeaderMap) -> bool {
-    answer::text(headers, &answer::VERSION).is_some_and(|version| !VERSIONS.contains(&version))
+    answer::text(headers, &answer::VERSION).is_some_and(|version| !LEGACY_VERSIONS.contains(&version))
 }

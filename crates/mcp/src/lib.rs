@@ -2,10 +2,11 @@
 //!
 //! Start at [`child`], which says what the owner brings ([`process`] is the simplest owner: programs of this machine),
 //! and at [`bridge`], the facade. A request comes in through `bridge`, is read in `envelope`, judged in `legacy` or
-//! `modern`, sent in `link`, and its answer finds its way in `link/route` to an `event_buffer`, which a response's body
-//! reads.
+//! `modern`, and sent in `child_connection`; its answer finds its way in `child_connection/route` to an `event_buffer`,
+//! which a response's body reads. `bridge_state` has what these share: the sessions and the children.
 
 mod answer;
+mod bridge_state;
 mod called;
 mod child_connection;
 mod child_record;
@@ -13,13 +14,17 @@ mod context;
 mod envelope;
 mod event_buffer;
 mod guard;
+mod handshake;
+mod headers;
 mod legacy;
 mod lines;
 mod modern;
 mod rpc;
 mod session;
+mod session_client;
 mod session_limit;
 mod shared_child;
+mod versions;
 
 pub mod bridge;
 pub mod call;
@@ -38,7 +43,7 @@ pub use child::{Child, ChildError, ChildId, ChildNote, ChildReader, ChildWriter,
 pub use config::{BridgeConfig, LINE_LIMIT, OUTPUT_KEPT, Sharing};
 pub use event::{BridgeEvent, Era};
 pub use gateway::{Catalogues, Gateway, Upstream, UpstreamBody, Upstreams};
-pub use modern::{HeaderRules, header_value};
+pub use headers::{HeaderRules, header_value};
 pub use process::ProcessLauncher;
 pub use session::SessionOwner;
 pub use session_limit::SessionLimit;

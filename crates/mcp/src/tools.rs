@@ -17,10 +17,10 @@ use crate::{
     config::BridgeConfig,
     envelope::{Kind, Malformed, Message},
     event_buffer::{EventBuffer, Limits},
-    guard,
-    legacy::VERSIONS,
-    modern::{self, NEWEST, supported},
+    guard, headers,
+    modern::{self, supported},
     rpc::{self, Failure},
+    versions::{LEGACY_VERSIONS, NEWEST, NEWEST_LEGACY},
 };
 
 /// How long clients of the newer era may believe a list.
@@ -104,14 +104,14 @@ where
 async fn answered(
     tools: Arc<dyn Tools>,
     config: &BridgeConfig,
-    headers: &HeaderMap,
+    request_headers: &HeaderMap,
     message: Message,
     method: Box<str>,
     modern: bool,
 ) -> Answer {
     let id = message.raw_id().unwrap_or("null").to_owned();
-    if modern && let Err((code, text)) = modern::judge(headers, &message, &method) {
-        return answer::error(StatusCode::BAD_REQUEST, Some(&id), code, &text);
+    if modern && let Err(mismatch) = headers::check(request_headers, &message, &method) {
+        return answer::error(StatusCode::BAD_REQUEST, Some(&id), mismatch.code(), &mismatch.to_string());
     }
     let (event_buffer, mut reader) =
         EventBuffer::answering(0, 1, Limits { replay: 0, unsent: usize::MAX, stall: Duration::ZERO });
@@ -140,9 +140,9 @@ async fn dispatch(tools: &dyn Tools, message: &Message, method: &str, modern: bo
     let mut result = match method {
         "initialize" if !modern => {
             tools.ready().await.map_err(|why| Failure::new(rpc::INTERNAL_ERROR, why))?;
-            let known = VERSIONS.into_iter().find(|version| *version == params.version);
+            let known = LEGACY_VERSIONS.into_iter().find(|version| *version == params.version);
             json!({
-                "protocolVersion": known.unwrap_or("2025-11-25"), "capabilities": capabilities,
+                "protocolVersion": known.unwrap_or(NEWEST_LEGACY), "capabilities": capabilities,
                 "serverInfo": tools.info(), "instructions": tools.instructions(),
             })
         }

@@ -3,8 +3,8 @@
 use std::{convert::Infallible, path::PathBuf, sync::Arc};
 
 use emergent_guest_proto::{
-    Execution, ExecutionId, ExecutionState, GENERATION, Hello, LastEnd, Outcome, Stream as OutputStream, Usage,
-    execution::ExecutionList, frame::Frame, routes, tools::BashResult,
+    Execution, ExecutionId, ExecutionState, GENERATION, Hello, LastEnd, Outcome, Route, Stream as OutputStream, Usage,
+    execution::ExecutionList, frame::Frame, tools::BashResult,
 };
 use emergent_provider::ByteStream;
 use emergent_types::WorkspaceId;
@@ -67,20 +67,21 @@ impl FakeGuest {
             let serve = service_fn(move |request| {
                 let guest = guest.clone();
                 async move {
-                    match request.uri().path() {
-                        routes::HELLO => guest.gates.pass(guest.workspace, GREETS).await,
-                        routes::HAND_OVER => guest.gates.pass(guest.workspace, TAKES_OVER).await,
-                        _ => {}
+                    if request.uri().path() == Route::Hello.path() {
+                        guest.gates.pass(guest.workspace, GREETS).await;
                     }
-                    if request.uri().path() == routes::USAGE {
+                    if request.uri().path() == Route::HandOver.path() {
+                        guest.gates.pass(guest.workspace, TAKES_OVER).await;
+                    }
+                    if request.uri().path() == Route::Usage.path() {
                         return Ok(guest.usage().await);
                     }
-                    if request.uri().path() == routes::LAST_END {
+                    if request.uri().path() == Route::LastEnd.path() {
                         return Ok(guest.take_last_end(request).await);
                     }
-                    let wait = routes::with_id(routes::WAIT, &ExecutionId::new(EXECUTION).unwrap());
-                    if request.uri().path() == routes::BASH || request.uri().path() == wait {
-                        return Ok(guest.result(request.uri().path() == routes::BASH).await);
+                    let wait = Route::WaitForExecution.path_of(&EXECUTION);
+                    if request.uri().path() == Route::Bash.path() || request.uri().path() == wait {
+                        return Ok(guest.result(request.uri().path() == Route::Bash.path()).await);
                     }
                     Ok::<_, Infallible>(guest.answer(&request))
                 }
@@ -186,7 +187,7 @@ impl FakeGuest {
     fn answer(&self, request: &Request<Incoming>) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
         let id = ExecutionId::new(EXECUTION).unwrap();
         let path = request.uri().path();
-        if path == routes::HELLO {
+        if path == Route::Hello.path() {
             let hello = Hello {
                 generation: GENERATION,
                 version: "0".into(),
@@ -197,7 +198,7 @@ impl FakeGuest {
             let body = Full::new(serde_json::to_vec(&hello).unwrap().into());
             return Response::new(body.boxed_unsync());
         }
-        if path == routes::HAND_OVER {
+        if path == Route::HandOver.path() {
             let mut response = Response::new(Full::default().boxed_unsync());
             let refuses = *self.refuses_hand_over.lock().unwrap();
             if !refuses {
@@ -207,12 +208,12 @@ impl FakeGuest {
             *response.status_mut() = status;
             return response;
         }
-        if path == routes::EXECUTIONS {
+        if path == Route::ListExecutions.path() {
             let running = self.output.borrow().runs.then(|| Execution { state: ExecutionState::Running, ..ended(0) });
             let list = ExecutionList { executions: running.into_iter().collect() };
             return Response::new(Full::new(serde_json::to_vec(&list).unwrap().into()).boxed_unsync());
         }
-        if path == routes::with_id(routes::OUTPUT, &id) {
+        if path == Route::ExecutionOutput.path_of(&id) {
             let query = request.uri().query().unwrap_or_default();
             let offset = query.split('&').find_map(|pair| pair.strip_prefix("stdout=")).unwrap_or("0");
             return Response::new(self.follow(offset.parse().unwrap()));

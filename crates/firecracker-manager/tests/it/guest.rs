@@ -6,15 +6,14 @@ use std::{
 };
 
 use emergent_guest_proto::{
-    ExecutionId, GENERATION, GuestPath, Hello, Outcome,
+    ExecutionId, GENERATION, GuestPath, Hello, Outcome, Route,
     files::{FileInfo, FileKind, FileList},
-    routes,
     tools::BashResult,
 };
 use emergent_provider::ByteStream;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Request, Response, StatusCode,
     body::{Bytes, Incoming},
     server::conn::http2,
     service::service_fn,
@@ -57,16 +56,16 @@ async fn with_file(file: &Mutex<Bytes>, request: Request<Incoming>, machine: &im
         modified_at_ms: 0,
         target: None,
     };
-    match (request.method(), request.uri().path()) {
-        (&Method::PUT, routes::FILE_CONTENT) => match request.into_body().collect().await {
+    match route(&request) {
+        Some(Route::Upload) => match request.into_body().collect().await {
             Ok(body) => {
                 *file.lock().unwrap() = body.to_bytes();
                 json(&info(file.lock().unwrap().len()))
             }
             Err(_) => Response::builder().status(StatusCode::BAD_REQUEST).body(Full::default()).unwrap(),
         },
-        (_, routes::FILE_CONTENT) => Response::new(Full::new(file.lock().unwrap().clone())),
-        (_, routes::FILE_LIST) => {
+        Some(Route::Download) => Response::new(Full::new(file.lock().unwrap().clone())),
+        Some(Route::ListFiles) => {
             let directory = FileInfo { kind: FileKind::Directory, ..info(0) };
             json(&FileList { entries: vec![directory, info(file.lock().unwrap().len())], truncated: false })
         }
@@ -75,18 +74,18 @@ async fn with_file(file: &Mutex<Bytes>, request: Request<Incoming>, machine: &im
 }
 
 fn answer(request: &Request<Incoming>, machine: &impl Inside) -> Response<Full<Bytes>> {
-    if request.uri().path() == routes::RESTORED {
+    if route(request) == Some(Route::Restored) {
         machine.is_told_the_time();
     }
-    match request.uri().path() {
-        routes::HELLO | routes::RESTORED => json(&Hello {
+    match route(request) {
+        Some(Route::Hello | Route::Restored) => json(&Hello {
             generation: GENERATION,
             version: "0".into(),
             boot_id: "boot".into(),
             kernel: "none".into(),
             handed_over: true,
         }),
-        routes::BASH => json(&BashResult {
+        Some(Route::Bash) => json(&BashResult {
             execution_id: ExecutionId::new("one").unwrap(),
             stdout: "out\n".into(),
             stderr: String::new(),
@@ -108,6 +107,11 @@ fn answer(request: &Request<Incoming>, machine: &impl Inside) -> Response<Full<B
             response
         }
     }
+}
+
+fn route(request: &Request<Incoming>) -> Option<Route> {
+    let is_meant = |route: &Route| route.method() == *request.method() && route.path() == request.uri().path();
+    Route::ALL.iter().copied().find(is_meant)
 }
 
 fn json(value: &impl serde::Serialize) -> Response<Full<Bytes>> {

@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use emergent_guest_client::{Guest, Open};
-use emergent_guest_proto::{ErrorCode, GENERATION, GuestError, Hello, call::AGAIN_HEADER, routes};
+use emergent_guest_proto::{ErrorCode, GENERATION, GuestError, Hello, Route, call::AGAIN_HEADER};
 use emergent_provider::{ByteStream, ChannelError};
 use futures::{Stream, StreamExt as _, future::BoxFuture};
 use http::{Request, Response, StatusCode};
@@ -129,7 +129,7 @@ impl Peer {
         }
         *self.seen.lock().unwrap().entry(what.clone()).or_default() += 1;
         // The body of a tunnel ends with the tunnel.
-        if request.uri().path() != routes::TUNNEL {
+        if request.uri().path() != Route::Tunnel.path() {
             drop(request.into_body().collect().await);
         }
         (self.script)(Asked { connection, what, query, again, cut, freeze }).await

@@ -16,7 +16,7 @@ use crate::{
     event_buffer::{EventBuffer, Receipt},
     lines::{Dropped, Line},
     rpc,
-    session::Session,
+    session_client::SessionClient,
 };
 
 /// The stream that one message goes to, and the message.
@@ -173,7 +173,7 @@ impl ChildConnection {
     }
 
     /// The session of a child that serves only one.
-    fn only_session(&self) -> Option<Arc<Session>> {
+    fn only_session(&self) -> Option<Arc<SessionClient>> {
         (self.serves == Serves::Session).then(|| self.lock().sessions.first().and_then(Weak::upgrade)).flatten()
     }
 
@@ -214,14 +214,14 @@ impl ChildConnection {
     }
 
     /// Whether another session that shares the child wants the resource that this message names.
-    pub(crate) fn others_want(&self, session: &Arc<Session>, message: &Message) -> bool {
+    pub(crate) fn others_want(&self, session: &Arc<SessionClient>, message: &Message) -> bool {
         let Some(uri) = message.params().uri.and_then(crate::envelope::string_of) else { return false };
         let sessions: Vec<_> = self.lock().sessions.iter().filter_map(Weak::upgrade).collect();
         sessions.iter().any(|other| !Arc::ptr_eq(other, session) && other.is_subscribed(&uri))
     }
 
     /// Whether the child has asked this session the request that the answer is for; the answer may then be sent, once.
-    pub(crate) fn was_asked(&self, session: &Arc<Session>, answer: &Message) -> bool {
+    pub(crate) fn was_asked(&self, session: &Arc<SessionClient>, answer: &Message) -> bool {
         let Some(key) = answer.key() else { return false };
         let mut state = self.lock();
         let asked = state.asked.get(&key).is_some_and(|one| one.as_ptr() == Arc::as_ptr(session));
@@ -292,10 +292,10 @@ impl State {
         session.map(|session| (self.related(&session), message.line.clone())).into_iter().collect()
     }
 
-    fn for_all(&mut self, message: &Message, wants: impl Fn(&Session) -> bool) -> Vec<Delivery> {
+    fn for_all(&mut self, message: &Message, wants: impl Fn(&SessionClient) -> bool) -> Vec<Delivery> {
         let sessions: Vec<_> =
             self.sessions.iter().filter_map(Weak::upgrade).filter(|session| wants(session)).collect();
-        let event_buffer = |session: Arc<Session>| {
+        let event_buffer = |session: Arc<SessionClient>| {
             let apart = session.standing.is_read();
             (if apart { Arc::clone(&session.standing) } else { self.related(&session) }, message.line.clone())
         };
@@ -304,7 +304,7 @@ impl State {
 
     /// The session that a message without an address must be for: the only one, or the only one that waits for an
     /// answer.
-    fn only_candidate(&self) -> Option<Arc<Session>> {
+    fn only_candidate(&self) -> Option<Arc<SessionClient>> {
         let mut all = self.sessions.iter().filter_map(Weak::upgrade);
         if let (Some(only), None) = (all.next(), all.next()) {
             return Some(only);
@@ -316,7 +316,7 @@ impl State {
 
     /// The stream of a session on which a message of its child arrives: that of its only request, else the standing
     /// one, else that of any request.
-    fn related(&self, session: &Arc<Session>) -> Arc<EventBuffer> {
+    fn related(&self, session: &Arc<SessionClient>) -> Arc<EventBuffer> {
         let of_session = |p: &&Pending| p.session.as_ref().is_some_and(|s| s.as_ptr() == Arc::as_ptr(session));
         let mut waiting = self.pending.values().filter(of_session).map(|p| &p.event_buffer).filter(|o| o.is_read());
         match (waiting.next(), waiting.next()) {

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use super::lists::{Catalogue, Offer};
+use super::catalogue::{Catalogue, Offer};
 
 /// How long the first list waits for a server that nobody has read yet; later ones wait for the rest of this time.
 const FIRST_WITHIN: Duration = Duration::from_secs(2);

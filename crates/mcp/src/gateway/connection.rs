@@ -15,30 +15,45 @@ use serde_json::{Value, value::RawValue};
 use tokio::time::Instant;
 
 use super::{
-    UpstreamBody,
-    lists::{Catalogue, Offer},
+    UpstreamBody, Upstreams,
+    catalogue::{Catalogue, Offer},
     messages::{Came, Messages},
-    session::GatewaySession,
 };
 use crate::{
     answer,
     child_connection::next_id,
     config::LINE_LIMIT,
     envelope::{Kind, Message, string_of},
-    modern::{self, NEWEST, PAGES, header_value, is_modern_error},
+    handshake::{Initialized, client_info, meta_member, result_of},
+    headers::{PAGES, header_value},
+    modern::is_modern_error,
     rpc::{self, Failure},
-    shared_child::{client_info, initialized, result_of},
+    versions::{NEWEST, NEWEST_LEGACY},
 };
 
 /// How long a server's list is believed where it decides about headers and changed names.
 const BELIEVED: Duration = Duration::from_secs(60);
-/// The protocol version that we ask servers of the older era for.
-const LEGACY_VERSION: &str = "2025-11-25";
 const PROBLEM: &str = "application/problem+json";
 const BOTH: &str = "application/json, text/event-stream";
 
+/// The client's session at the gateway, as far as its connections to servers need it.
+pub(super) trait Client: Send + Sync {
+    /// The parameters of the client's `initialize`, in the older era.
+    fn initialize_params(&self) -> Option<Arc<str>>;
+
+    /// The parameters of the client's last `logging/setLevel`.
+    fn log_level(&self) -> Option<Arc<str>>;
+
+    /// Takes a message that a server sends besides answers.
+    fn deliver<'a>(&'a self, from: &'a Arc<Connection>, message: Message) -> BoxFuture<'a, ()>;
+
+    /// Forgets a connection that is of no use any more.
+    fn forget(&self, connection: &Arc<Connection>);
+}
+
 /// One server, as one session of the gateway reaches it.
 pub(super) struct Connection {
+    upstreams: Arc<dyn Upstreams>,
     server: String,
     speaks: Speaks,
     /// The kinds of offers that the server declares, of those that a gateway has.
@@ -95,24 +110,28 @@ struct Problem {
 
 impl Connection {
     /// Begins a session, or finds out that none is needed.
-    pub(super) async fn open(gateway: &GatewaySession, server: &str) -> Result<Self, Failure> {
-        if let Some(params) = gateway.client() {
-            return Self::initialize(gateway, server, &params).await;
+    pub(super) async fn open(
+        upstreams: &Arc<dyn Upstreams>,
+        server: &str,
+        client: &dyn Client,
+    ) -> Result<Self, Failure> {
+        if let Some(params) = client.initialize_params() {
+            return Self::initialize(upstreams, server, client, &params).await;
         }
-        let params = format!("{{{}}}", modern::meta_of(NEWEST));
+        let params = format!("{{{}}}", meta_member(NEWEST));
         let line = rpc::request(&own_id(), "server/discover", &params);
         let request = modern_request(NEWEST, "server/discover", None).body(line);
-        let response = gateway.upstreams.ask(server, request.map_err(broken)?).await;
+        let response = upstreams.ask(server, request.map_err(broken)?).await;
         if is_problem(&response) {
-            return Err(problem(gateway, server, response).await);
+            return Err(problem(&**upstreams, server, response).await);
         }
-        let answer = last_answer(gateway, response).await;
+        let answer = last_answer(&**upstreams, response).await;
         let hello = answer.as_ref().and_then(|answer| result_of(&answer.line).ok());
         if let Some(hello) = hello.and_then(|result| serde_json::from_str::<Hello>(result.get()).ok())
             && hello.versions.iter().any(|version| version == NEWEST)
         {
             let offers = offered(&hello.capabilities);
-            return Ok(Self::new(server, Speaks::Modern { version: NEWEST.to_owned() }, offers));
+            return Ok(Self::new(upstreams, server, Speaks::Modern { version: NEWEST.to_owned() }, offers));
         }
         if let Some(Message { kind: Kind::Error { code }, .. }) = &answer
             && is_modern_error(*code)
@@ -120,35 +139,47 @@ impl Connection {
             let text = format!("the server {server:?} speaks no version of the protocol that is spoken here");
             return Err(Failure::new(rpc::INTERNAL_ERROR, text));
         }
-        let client = client_info();
-        let params = format!(r#"{{"protocolVersion":"{LEGACY_VERSION}","capabilities":{{}},"clientInfo":{client}}}"#);
-        Self::initialize(gateway, server, &params).await
+        let info = client_info();
+        let params = format!(r#"{{"protocolVersion":"{NEWEST_LEGACY}","capabilities":{{}},"clientInfo":{info}}}"#);
+        Self::initialize(upstreams, server, client, &params).await
     }
 
-    async fn initialize(gateway: &GatewaySession, server: &str, params: &str) -> Result<Self, Failure> {
+    async fn initialize(
+        upstreams: &Arc<dyn Upstreams>,
+        server: &str,
+        client: &dyn Client,
+        params: &str,
+    ) -> Result<Self, Failure> {
         let line = rpc::request(&own_id(), "initialize", params);
         let request = post().body(line).map_err(broken)?;
-        let response = gateway.upstreams.ask(server, request).await;
+        let response = upstreams.ask(server, request).await;
         if is_problem(&response) {
-            return Err(problem(gateway, server, response).await);
+            return Err(problem(&**upstreams, server, response).await);
         }
         let session = response.headers().get(&answer::SESSION).cloned();
         let said = |reason: String| {
             Failure::new(rpc::INTERNAL_ERROR, format!("the server {server:?} began no session: {reason}"))
         };
-        let answer = last_answer(gateway, response).await.ok_or_else(|| said("it did not answer".to_owned()))?;
-        let (version, result) = initialized(&answer).map_err(|error| said(error.to_string()))?;
+        let answer = last_answer(&**upstreams, response).await.ok_or_else(|| said("it did not answer".to_owned()))?;
+        let Initialized { version, result } = Initialized::read(&answer).map_err(|error| said(error.to_string()))?;
         let hello: Hello = serde_json::from_str(result.get()).unwrap_or_default();
-        let connection = Self::new(server, Speaks::Legacy { session, version }, offered(&hello.capabilities));
-        connection.tell(gateway, rpc::notification("notifications/initialized", "{}")).await;
-        if let Some(level) = gateway.log_level() {
-            connection.set_log_level(gateway, &level).await;
+        let connection =
+            Self::new(upstreams, server, Speaks::Legacy { session, version }, offered(&hello.capabilities));
+        connection.tell(rpc::notification("notifications/initialized", "{}")).await;
+        if let Some(level) = client.log_level() {
+            connection.set_log_level(&level).await;
         }
         Ok(connection)
     }
 
-    fn new(server: &str, speaks: Speaks, offers: Vec<Offer>) -> Self {
-        Self { server: server.to_owned(), speaks, offers, catalogues: Mutex::default() }
+    fn new(upstreams: &Arc<dyn Upstreams>, server: &str, speaks: Speaks, offers: Vec<Offer>) -> Self {
+        Self {
+            upstreams: Arc::clone(upstreams),
+            server: server.to_owned(),
+            speaks,
+            offers,
+            catalogues: Mutex::default(),
+        }
     }
 
     /// The server's name.
@@ -164,18 +195,18 @@ impl Connection {
     /// which cancels a request of the newer era.
     pub(super) async fn request(
         self: &Arc<Self>,
-        gateway: &Arc<GatewaySession>,
+        client: &dyn Client,
         message: &Message,
         method: &str,
     ) -> Result<Bytes, Lost> {
-        let translated = gateway.client().is_none() && !self.is_modern();
+        let translated = client.initialize_params().is_none() && !self.is_modern();
         let older = translated.then(|| without_newer_meta(message)).flatten();
         let message = older.as_ref().unwrap_or(message);
-        let mut answer = self.request_once(gateway, message, method).await?;
+        let mut answer = self.request_once(client, message, method).await?;
         if answer.kind == (Kind::Error { code: rpc::HEADER_MISMATCH }) {
             // Its tools have changed without a word.
             self.forget(Offer::Tools);
-            answer = self.request_once(gateway, message, method).await?;
+            answer = self.request_once(client, message, method).await?;
         }
         if translated && answer.kind == Kind::Result {
             return Ok(completed(&answer));
@@ -185,7 +216,7 @@ impl Connection {
 
     async fn request_once(
         self: &Arc<Self>,
-        gateway: &Arc<GatewaySession>,
+        client: &dyn Client,
         message: &Message,
         method: &str,
     ) -> Result<Message, Lost> {
@@ -194,21 +225,21 @@ impl Connection {
         let mut request = self.post(method, name.as_deref());
         if self.is_modern() && method == "tools/call" {
             // One that does not tell its tools checks what it needs itself.
-            let catalogue = self.catalogue(gateway, Offer::Tools).await.ok();
+            let catalogue = self.catalogue(client, Offer::Tools).await.ok();
             let repeated = catalogue.map(|it| it.rules.headers(name.as_deref().unwrap_or_default(), params.arguments));
             for (name, value) in repeated.unwrap_or_default() {
                 request = request.header(name, value);
             }
         }
         let request = request.body(message.line.clone()).map_err(|error| Lost::Failed(broken(error)))?;
-        let response = gateway.upstreams.ask(&self.server, request).await;
+        let response = self.upstreams.ask(&self.server, request).await;
         if is_problem(&response) {
-            return Err(Lost::Failed(problem(gateway, &self.server, response).await));
+            return Err(Lost::Failed(problem(&*self.upstreams, &self.server, response).await));
         }
         if response.status() == StatusCode::NOT_FOUND && !self.is_modern() {
             return Err(Lost::Session);
         }
-        let mut messages = Messages::of(response, gateway.upstreams.account());
+        let mut messages = Messages::of(response, self.upstreams.account());
         while let Some(came) = messages.next().await {
             let what = match came {
                 Came::Message(bytes) => Ok(bytes),
@@ -227,7 +258,7 @@ impl Connection {
                     let text = String::from_utf8_lossy(&came.line).into_owned();
                     return Err(Lost::Failed(Failure::new(code, format!("{:?} refuses it: {text}", self.server))));
                 }
-                _ => gateway.deliver(self, came).await,
+                _ => client.deliver(self, came).await,
             }
         }
         let text = format!("the server {:?} did not answer: the connection to its endpoint ended", self.server);
@@ -235,7 +266,7 @@ impl Connection {
     }
 
     /// Sends a message without reading an answer. Servers of the newer era are told nothing.
-    pub(super) async fn tell(&self, gateway: &GatewaySession, line: Bytes) {
+    pub(super) async fn tell(&self, line: Bytes) {
         let method = match Message::parse(line.clone()).map(|message| message.kind) {
             Ok(Kind::Notification(method)) => method,
             _ => Box::default(),
@@ -245,32 +276,28 @@ impl Connection {
             return;
         }
         let Ok(request) = self.post(&method, None).body(line) else { return };
-        let response = gateway.upstreams.ask(&self.server, request).await;
+        let response = self.upstreams.ask(&self.server, request).await;
         if !response.status().is_success() {
             tracing::debug!(server = self.server, status = %response.status(), %method, "a server was not told");
         }
     }
 
     /// Sets how much a session logs.
-    pub(super) async fn set_log_level(&self, gateway: &GatewaySession, params: &str) {
-        self.tell(gateway, rpc::request(&own_id(), "logging/setLevel", params)).await;
+    pub(super) async fn set_log_level(&self, params: &str) {
+        self.tell(rpc::request(&own_id(), "logging/setLevel", params)).await;
     }
 
     /// The server's offers of one kind, read again after a change and after [`BELIEVED`]. Boxed: a list is a request,
     /// too, and a request may need to know what is listed.
     pub(super) fn catalogue<'a>(
         self: &'a Arc<Self>,
-        gateway: &'a Arc<GatewaySession>,
+        client: &'a dyn Client,
         offer: Offer,
     ) -> BoxFuture<'a, Result<Arc<Catalogue>, Failure>> {
-        self.read_catalogue(gateway, offer).boxed()
+        self.read_catalogue(client, offer).boxed()
     }
 
-    async fn read_catalogue(
-        self: &Arc<Self>,
-        gateway: &Arc<GatewaySession>,
-        offer: Offer,
-    ) -> Result<Arc<Catalogue>, Failure> {
+    async fn read_catalogue(self: &Arc<Self>, client: &dyn Client, offer: Offer) -> Result<Arc<Catalogue>, Failure> {
         let known = self.lock()[index(offer)].clone();
         if let Some(known) = known.filter(|known| known.read.elapsed() < BELIEVED) {
             return Ok(known);
@@ -278,15 +305,15 @@ impl Connection {
         let mut catalogue = Catalogue::new();
         let mut cursor = None;
         for _ in 0..if self.offers.contains(&offer) { PAGES } else { 0 } {
-            let meta = if self.is_modern() { modern::meta_of(NEWEST) } else { String::new() };
+            let meta = if self.is_modern() { meta_member(NEWEST) } else { String::new() };
             let at = cursor.map(|cursor| format!(r#""cursor":{cursor}"#)).unwrap_or_default();
             let comma = if meta.is_empty() || at.is_empty() { "" } else { "," };
             let line = rpc::request(&own_id(), offer.list(), &format!("{{{at}{comma}{meta}}}"));
             let message = Message::parse(line).map_err(|_| Failure::new(rpc::INTERNAL_ERROR, "a bad cursor".into()))?;
-            let answer = self.request_once(gateway, &message, offer.list()).await;
+            let answer = self.request_once(client, &message, offer.list()).await;
             let answer = answer.map_err(|lost| {
                 if matches!(lost, Lost::Session) {
-                    gateway.forget(self);
+                    client.forget(self);
                 }
                 lost.into_failure(&self.server)
             })?;
@@ -314,7 +341,7 @@ impl Connection {
             Speaks::Legacy { .. } => self.in_session(Request::builder().method(Method::GET)).body(Bytes::new()),
             Speaks::Modern { version } => {
                 let wanted = r#""notifications":{"toolsListChanged":true,"promptsListChanged":true}"#;
-                let params = format!("{{{wanted},{}}}", modern::meta_of(version));
+                let params = format!("{{{wanted},{}}}", meta_member(version));
                 let line = rpc::request(&own_id(), "subscriptions/listen", &params);
                 modern_request(version, "subscriptions/listen", None).body(line)
             }
@@ -340,15 +367,15 @@ impl Connection {
     /// Delivers the messages of the standing stream; an error where the server says that there is no such stream.
     pub(super) async fn hear(
         self: &Arc<Self>,
-        gateway: &Arc<GatewaySession>,
+        client: &dyn Client,
         response: Response<UpstreamBody>,
     ) -> Result<(), ()> {
-        let mut messages = Messages::of(response, gateway.upstreams.account());
+        let mut messages = Messages::of(response, self.upstreams.account());
         while let Some(came) = messages.next().await {
             let Came::Message(bytes) = came else { continue };
             match Message::parse(bytes) {
                 Ok(Message { kind: Kind::Error { code: rpc::METHOD_NOT_FOUND }, .. }) => return Err(()),
-                Ok(message) => gateway.deliver(self, message).await,
+                Ok(message) => client.deliver(self, message).await,
                 Err(_) => {}
             }
         }
@@ -356,11 +383,11 @@ impl Connection {
     }
 
     /// Ends the session, if there is one.
-    pub(super) async fn end(&self, gateway: &GatewaySession) {
+    pub(super) async fn end(&self) {
         if let Speaks::Legacy { session: Some(_), .. } = &self.speaks
             && let Ok(request) = self.in_session(Request::builder().method(Method::DELETE)).body(Bytes::new())
         {
-            gateway.upstreams.ask(&self.server, request).await;
+            self.upstreams.ask(&self.server, request).await;
         }
     }
 
@@ -438,9 +465,9 @@ fn is_problem(response: &Response<UpstreamBody>) -> bool {
 }
 
 /// Turns a problem (RFC 9457) into the failure of a request.
-async fn problem(gateway: &GatewaySession, server: &str, response: Response<UpstreamBody>) -> Failure {
+async fn problem(upstreams: &dyn Upstreams, server: &str, response: Response<UpstreamBody>) -> Failure {
     let status = response.status();
-    let body = match Messages::of(response, gateway.upstreams.account()).next().await {
+    let body = match Messages::of(response, upstreams.account()).next().await {
         Some(Came::Message(body)) => body,
         Some(Came::TooLong | Came::Unheld(_)) | None => Bytes::new(),
     };
@@ -450,8 +477,8 @@ async fn problem(gateway: &GatewaySession, server: &str, response: Response<Upst
 }
 
 /// The answer in a response to a request of ours.
-async fn last_answer(gateway: &GatewaySession, response: Response<UpstreamBody>) -> Option<Message> {
-    let mut messages = Messages::of(response, gateway.upstreams.account());
+async fn last_answer(upstreams: &dyn Upstreams, response: Response<UpstreamBody>) -> Option<Message> {
+    let mut messages = Messages::of(response, upstreams.account());
     while let Some(came) = messages.next().await {
         let Came::Message(bytes) = came else { continue };
         match Message::parse(bytes) {

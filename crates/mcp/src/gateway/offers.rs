@@ -3,11 +3,7 @@
 //! A server is read on the client's own connection to it, since it may offer each client something else; until that is
 //! there, the offers that another client found are shown, or those of a warm process of the server.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json, value::RawValue};
 use tokio::{
@@ -17,13 +13,14 @@ use tokio::{
 
 use super::{
     Upstream,
+    catalogue::{Catalogue, Offer},
     connection::Connection,
-    lists::{Catalogue, Offer},
+    known_offers::{Key, OwnOffers},
     session::GatewaySession,
 };
 use crate::{
     envelope::Message,
-    modern::PAGES,
+    headers::PAGES,
     rpc::{self, Failure},
 };
 
@@ -31,25 +28,6 @@ use crate::{
 const FRESH: Duration = Duration::from_secs(5);
 /// The log levels at which a client hears no warnings.
 const ABOVE_WARNING: [&str; 4] = ["error", "critical", "alert", "emergency"];
-
-type Key = (String, Offer);
-
-/// One client's knowledge of the servers' offers.
-#[derive(Default)]
-pub(super) struct KnownOffers {
-    /// The offers that the client's own connections have found.
-    own: HashMap<Key, Own>,
-    /// The offers that are being read; the receiver shows `true` when there is something to show.
-    reading: HashMap<Key, watch::Receiver<bool>>,
-    /// The lists that a server has changed while they are being read: they are read once more.
-    again: HashSet<Key>,
-    /// The offers that lists were answered without.
-    left_out: HashSet<Key>,
-    /// The reasons why servers could not be read, by server.
-    failures: BTreeMap<String, String>,
-    /// The reasons why servers are left out that the client was told, by server.
-    told: BTreeMap<String, String>,
-}
 
 /// The source of a server's offers.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,11 +38,6 @@ enum Source {
     OwnAfterChange,
     /// A warm process of the server, which knows nothing of the client.
     Warm,
-}
-
-struct Own {
-    version: String,
-    catalogue: Arc<Catalogue>,
 }
 
 impl GatewaySession {
@@ -262,7 +235,10 @@ impl GatewaySession {
         let was_left_out = self.with_known(|it| {
             if source != Source::Warm {
                 it.failures.remove(&server.name);
-                it.own.insert(key.clone(), Own { version: server.version.clone(), catalogue: Arc::clone(&catalogue) });
+                it.own.insert(
+                    key.clone(),
+                    OwnOffers { version: server.version.clone(), catalogue: Arc::clone(&catalogue) },
+                );
             }
             it.left_out.remove(&key)
         });

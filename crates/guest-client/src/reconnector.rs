@@ -35,7 +35,7 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 
 /// A connection for one purpose, whether it is open or not.
-pub(crate) struct Link {
+pub(crate) struct Reconnector {
     opener: Arc<dyn Open>,
     purpose: Purpose,
     inner: Mutex<Inner>,
@@ -62,9 +62,9 @@ enum State {
 
 type Opening = Shared<BoxFuture<'static, Result<Connection, Arc<OpenError>>>>;
 
-// === impl Link ===
+// === impl Reconnector ===
 
-impl Link {
+impl Reconnector {
     pub(crate) fn new(opener: Arc<dyn Open>, purpose: Purpose, first: Option<ByteStream>) -> Self {
         let state = State::Idle { not_before: Instant::now() };
         let inner = Inner { state, first, failures: 0, attempt: 0, hello: None };

@@ -31,7 +31,7 @@ const DEPTH: usize = 8;
 
 /// The fault in the headers, or in the `_meta`, of a request.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(super) enum Mismatch {
+pub(crate) enum Mismatch {
     #[error("params._meta lacks {0}")]
     Meta(&'static str),
     #[error("the header {header} is missing")]
@@ -73,7 +73,7 @@ struct Tool {
 // === impl Mismatch ===
 
 impl Mismatch {
-    pub(super) fn code(&self) -> i64 {
+    pub(crate) fn code(&self) -> i64 {
         match self {
             Self::Meta(_) => rpc::INVALID_PARAMS,
             _ => rpc::HEADER_MISMATCH,
@@ -90,7 +90,7 @@ impl Default for HeaderRules {
 }
 
 impl HeaderRules {
-    pub(super) fn is_old(&self) -> bool {
+    pub(crate) fn is_old(&self) -> bool {
         self.asked.elapsed() > BELIEVED
     }
 
@@ -126,7 +126,7 @@ impl HeaderRules {
     }
 
     /// Checks that the headers of a call repeat its arguments.
-    pub(super) fn check(&self, headers: &HeaderMap, tool: &str, arguments: Option<&RawValue>) -> Result<(), Mismatch> {
+    pub(crate) fn check(&self, headers: &HeaderMap, tool: &str, arguments: Option<&RawValue>) -> Result<(), Mismatch> {
         let Some(rules) = self.tools.get(tool) else { return Ok(()) };
         let arguments: Value =
             arguments.and_then(|arguments| serde_json::from_str(arguments.get()).ok()).unwrap_or_default();
@@ -157,7 +157,7 @@ pub fn header_value(text: &str) -> HeaderValue {
 }
 
 /// Checks the headers that every request has.
-pub(super) fn check(headers: &HeaderMap, message: &Message, method: &str) -> Result<(), Mismatch> {
+pub(crate) fn check(headers: &HeaderMap, message: &Message, method: &str) -> Result<(), Mismatch> {
     let params = message.params();
     let meta = params.meta().ok_or(Mismatch::Meta("io.modelcontextprotocol/protocolVersion"))?;
     let version = meta.version.and_then(string_of);
@@ -195,7 +195,7 @@ pub(crate) fn contradicts(headers: &HeaderMap, message: &Message) -> bool {
 }
 
 /// Checks the one header that notifications have, too.
-pub(super) fn check_method(headers: &HeaderMap, method: &str) -> Result<(), Mismatch> {
+pub(crate) fn check_method(headers: &HeaderMap, method: &str) -> Result<(), Mismatch> {
     compare(headers, &METHOD, method)
 }
 
