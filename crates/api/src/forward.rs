@@ -94,7 +94,7 @@ fn one_of<'a>(collection: &str, path: &'a str) -> Option<(&'a str, Option<&'a st
 
 /// The other server to ask about a workspace; `None` to answer here.
 async fn driver_of(state: &ApiState, id: WorkspaceId, headers: &HeaderMap) -> Result<Option<ServerRow>, Refusal> {
-    let Peer { server, project } = match state.workspaces().locate_owner(id).await? {
+    let Peer { server, project } = match state.workspaces().servers().locate_owner(id).await? {
         WorkspaceOwner::Here => return Ok(None),
         WorkspaceOwner::Elsewhere(peer) => *peer,
     };
@@ -137,10 +137,10 @@ fn reachable(server: ServerRow, headers: &HeaderMap, does: &str) -> Result<Serve
 
 /// The other server that makes new workspaces while this one is draining; `None` to answer here.
 async fn maker_instead(state: &ApiState, headers: &HeaderMap) -> Result<Option<ServerRow>, Refusal> {
-    if !state.workspaces().is_draining() || headers.contains_key(FORWARDED_BY) {
+    if !state.workspaces().servers().is_draining() || headers.contains_key(FORWARDED_BY) {
         return Ok(None);
     }
-    let others = state.workspaces().others_that_take_new().await?;
+    let others = state.workspaces().servers().others_that_take_new().await?;
     Ok(others.into_iter().find(|server| server.url.is_some()))
 }
 

@@ -10,7 +10,6 @@
 //! with [`inherit`].
 
 mod end;
-mod operation;
 mod origin;
 mod queue;
 mod settings;

@@ -2,4 +2,4 @@
 
 pub(crate) mod holding;
 pub(crate) mod lease;
-pub(crate) mod peers;
+pub(crate) mod servers;

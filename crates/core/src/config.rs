@@ -7,7 +7,10 @@ use emergent_provider::{ContainerKind, ImageRef, ProviderKind};
 use emergent_store::IdlePolicy;
 use emergent_types::{Fault, ResourceLimits};
 
-use crate::{AuditConfig, DeploymentMode, RegistryLogin};
+use crate::{
+    audit::AuditConfig,
+    placement::{images::RegistryLogin, selection::DeploymentMode},
+};
 
 /// The settings of the core. The code that reads them has checked them.
 #[derive(Debug, Clone)]

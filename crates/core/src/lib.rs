@@ -1,50 +1,66 @@
 //! The domain: the life of a workspace. No HTTP types, no Docker types.
 //!
-//! Start reading at [`Workspaces`], the facade. Three modules hold rules without IO: `workspace/transitions` the effect
-//! of an operation in each state, `reconcile/action` the correction of a difference between a row and the engine (for
-//! snapshots `snapshots/reconcile_action`), `placement/selection` the providers that may make a workspace. The other
-//! modules carry the rules out: the row first, the engine second, the row's success last.
+//! Start reading at [`Workspaces`], the facade, and at `orchestrator`, which builds the concerns from the bottom up:
+//! each holds the few handles that it needs, and knows no concern above it.
+//!
+//! Three modules hold rules without IO: `workspace/transitions` the effect of an operation in each state,
+//! `lifecycle/reconcile_action` the correction of a difference between a row and the engine (for snapshots
+//! `snapshots/reconcile_action`), `placement/selection` the providers that may make a workspace. The other modules carry
+//! the rules out: the row first, the engine second, the row's success last.
 
 mod audit;
 mod background;
 mod calls;
 mod cluster;
 mod config;
-mod error;
+mod creation;
+mod foundation;
+mod guests;
+mod idle;
+mod leftovers;
+mod lifecycle;
 mod orchestrator;
 mod placement;
 mod pool;
 mod quota;
 mod reconcile;
+mod recorder;
+mod retention;
 mod service;
 mod sessions;
 mod snapshots;
+mod tasks;
 mod telemetry;
 mod usage;
 mod workspace;
 
 pub use audit::{ArgumentLevel, Audit, AuditConfig, AuditEnd, Origin};
-pub use calls::guest_session::{GuestSession, Purpose};
-pub use cluster::holding::{HeldProvider, HoldError, NotHolder, TakeOver};
-pub use cluster::peers::{Peer, WorkspaceOwner};
-pub use config::CoreConfig;
-pub use error::{
-    AttachError, CallError, ChangeError, LeftoverError, ListError, LookupError, NewWorkspaceError, SessionError,
-    SnapshotError, SnapshotUnusable, StartError, TransitionError, WorkspaceEnd,
+pub use calls::{
+    CallError, WorkspaceEnd,
+    guest_session::{GuestSession, Purpose},
 };
+pub use cluster::holding::{HeldProvider, HoldError, NotHolder, TakeOver};
+pub use cluster::servers::{Peer, Servers, WorkspaceOwner};
+pub use config::CoreConfig;
+pub use creation::{NewWorkspaceError, SnapshotUnusable};
+pub use foundation::StartError;
+pub use leftovers::{AdoptRequest, Adopted, LeftoverError, Leftovers};
+pub use lifecycle::TransitionError;
 pub use placement::images::{ImageError, ImageUse, Images, RegistryLogin};
 pub use placement::selection::{DeploymentMode, Requirements, Unavailable};
 pub use placement::status::{ProviderStatus, Readiness};
 pub use pool::PoolStatus;
 pub use quota::capacity::Capacity;
-pub use quota::host_guard::{Fullness, NoRoom};
-pub use reconcile::leftovers::{AdoptRequest, Adopted};
+pub use quota::host_guard::NoRoom;
 pub use service::Workspaces;
-pub use sessions::{AttachRequest, SessionCall};
+pub use sessions::{AttachError, AttachRequest, SessionCall, SessionError, Sessions};
 pub use snapshots::request::{NewForks, NewSnapshot, Snapshot};
+pub use snapshots::{SnapshotError, Snapshots};
 pub use usage::UsageHistory;
 pub use workspace::Workspace;
-pub use workspace::change::{Expiry, WorkspaceUpdate};
+pub use workspace::change::{ChangeError, Expiry, WorkspaceUpdate};
+pub use workspace::fullness::Fullness;
+pub use workspace::lookup::{ListError, LookupError};
 pub use workspace::request::{IdempotencyKey, IdleRequest, InvalidIdempotencyKey, LimitsRequest, NewWorkspace, Ttl};
 pub use workspace::steps::step_names;
 

@@ -1,90 +1,58 @@
-//! The state that the parts of the service share.
+//! Builds the concerns of the service from the bottom up, and starts their tasks.
 
 use std::{
-    panic,
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Once,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
-use chrono::{DateTime, Utc};
-use emergent_guest_client::Guest;
-use emergent_provider::{ByteStream, Provider, ProviderKind};
-use emergent_sandbox::guest_of;
-use emergent_store::{ProjectId, StateKind, Store, StoreError, WorkspaceRow, WorkspaceState};
-use emergent_types::WorkspaceId;
-use tokio::{sync::watch, task::JoinError};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use emergent_provider::Provider;
+use emergent_store::Store;
 
 use crate::{
-    CoreConfig, LookupError, StartError,
-    audit::Audit,
-    cluster::lease::Lease,
-    placement::{images::Images, providers::Providers},
-    pool::Pool,
-    reconcile::{pending_state_writes::Unrecorded, recheck_queue::Doubts},
-    snapshots::Locks,
-    workspace::{
-        admissions::Admissions,
-        registry::{Entry, Registry, WorkspaceGuard},
-        state::SuspendReason,
-        steps::Steps,
-    },
+    background::Background,
+    calls::Calls,
+    cluster::servers::Servers,
+    config::CoreConfig,
+    creation::{Creation, snapshot_locks::SnapshotLocks},
+    foundation::{Foundation, StartError},
+    idle::IdleKeeper,
+    leftovers::Leftovers,
+    lifecycle::Lifecycle,
+    placement::status::Readiness,
+    pool::{Pool, PoolKeeper},
+    quota::capacity::Capacities,
+    reconcile::Reconciler,
+    retention::Retention,
+    sessions::Sessions,
+    snapshots::Snapshots,
+    usage::UsageSampler,
+    workspace::change::Changes,
 };
 
-/// The states that a workspace may have had before `destroyed`. Only `destroyed` follows upon `destroying`: an
-/// operation that was under way when the destruction began does not bring the workspace back.
-const NOT_DESTROYED: [StateKind; 7] = [
-    StateKind::Destroying,
-    StateKind::Creating,
-    StateKind::Ready,
-    StateKind::Paused,
-    StateKind::Stopping,
-    StateKind::Stopped,
-    StateKind::Error,
-];
+/// How long a shutdown waits for operations under way.
+const GRACE: Duration = Duration::from_secs(25);
+/// How long start-up waits for the engines before calls are taken all the same.
+const FIRST_LOOK: Duration = Duration::from_secs(20);
 
-/// The service behind the facade. Each concern adds its methods in a file of its own.
+/// The concerns of the service.
 pub(crate) struct Orchestrator {
-    pub(crate) config: CoreConfig,
-    pub(crate) store: Store,
-    pub(crate) providers: Providers,
-    pub(crate) pool: Pool,
-    pub(crate) admissions: Admissions,
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) lease: Lease,
-    pub(crate) steps: Steps,
-    pub(crate) audit: Audit,
-    pub(crate) snapshot_locks: Locks,
-    pub(crate) images: Images,
-    /// The tasks of the service.
-    pub(crate) tasks: TaskTracker,
-    /// Cancelled when the service shuts down: loops end, operations under way go on.
-    pub(crate) going_down: CancellationToken,
-    pub(crate) reconciled: AtomicBool,
-    pub(crate) started_at: DateTime<Utc>,
-    pub(crate) doubts: Arc<Doubts>,
-    pub(crate) unrecorded: Unrecorded,
-    /// Counts the times at which rows may have become another server's, or this server's.
-    pub(crate) ownership: watch::Sender<u64>,
-}
-
-/// The result of a look-up of a workspace.
-pub(crate) enum Found {
-    /// This process drives the workspace.
-    Entry(Arc<Entry>),
-    /// The workspace is destroyed: only its row is left.
-    Destroyed,
-}
-
-/// Continues the panic of an owned task. Tasks of the service are never aborted, except by the end of the runtime,
-/// which then ends the caller, too.
-pub(crate) fn propagate(error: JoinError) -> ! {
-    match error.try_into_panic() {
-        Ok(panic) => panic::resume_unwind(panic),
-        Err(error) => panic!("a task outlived its runtime: {error}"),
-    }
+    pub(crate) base: Foundation,
+    pub(crate) servers: Arc<Servers>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) creation: Arc<Creation>,
+    pub(crate) changes: Changes,
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) leftovers: Arc<Leftovers>,
+    pub(crate) capacities: Arc<Capacities>,
+    pub(crate) usage: Arc<UsageSampler>,
+    reconciler: Arc<Reconciler>,
+    reconciled: AtomicBool,
 }
 
 // === impl Orchestrator ===
@@ -95,121 +63,147 @@ impl Orchestrator {
         store: Store,
         providers: Vec<Arc<dyn Provider>>,
     ) -> Result<Self, StartError> {
-        let registry = Arc::<Registry>::default();
-        let server = store.servers_find(store.server_id()).await?;
-        let core = Self {
-            images: Images::new(&config, store.clone())?,
-            audit: Audit::start(store.clone()),
-            steps: Steps::new(config.fault, Arc::clone(&registry)),
-            providers: Providers::new(providers, config.deployment_mode),
-            pool: Pool::new(config.warm_pool_size, &config.warm_pool_images, config.default_limits),
-            admissions: Admissions::default(),
-            snapshot_locks: Locks::default(),
-            tasks: TaskTracker::new(),
-            going_down: CancellationToken::new(),
-            reconciled: AtomicBool::new(false),
-            lease: Lease::new(server.as_ref()),
-            started_at: Utc::now(),
-            doubts: Arc::default(),
-            unrecorded: Unrecorded::default(),
-            ownership: watch::Sender::default(),
-            config,
-            store,
-            registry,
-        };
+        let base = Foundation::new(config, store, providers).await?;
+        let Foundation { config, store, providers, registry, lookup, lease, .. } = &base;
         // Known before the first call comes in: what lives answers at once.
-        for row in core.store.workspaces_of(core.store.server_id()).await? {
-            core.enter(&row);
+        for row in store.workspaces_of(store.server_id()).await? {
+            base.guests.enter(&row);
         }
-        Ok(core)
+        let pool =
+            Pool::new(config.warm_pool_size, &config.warm_pool_images, config.default_limits, Arc::clone(providers));
+        let pool = Arc::new(pool);
+        let locks = Arc::<SnapshotLocks>::default();
+        let servers = Arc::new(Servers::new(store.clone(), Arc::clone(registry), Arc::clone(lease)));
+        let lifecycle = Arc::new(Lifecycle::new(&base));
+        let leftovers = Arc::new(Leftovers::new(&base, Arc::clone(&lifecycle)));
+        let creation = Arc::new(Creation::new(
+            &base,
+            Arc::clone(&pool),
+            Arc::clone(&servers),
+            Arc::clone(&lifecycle),
+            Arc::clone(&locks),
+        ));
+        let snapshots = Arc::new(Snapshots::new(
+            &base,
+            Arc::clone(&lifecycle),
+            Arc::clone(&creation),
+            Arc::clone(&leftovers),
+            locks,
+        ));
+        let reconciler = Reconciler::new(
+            &base,
+            Arc::clone(&pool),
+            Arc::clone(&lifecycle),
+            Arc::clone(&leftovers),
+            Arc::clone(&snapshots),
+        );
+        Ok(Self {
+            changes: Changes::new(store.clone(), Arc::clone(registry), lookup.clone(), Arc::clone(providers)),
+            calls: Arc::new(Calls::new(&base, Arc::clone(&lifecycle))),
+            sessions: Arc::new(Sessions::new(&base, Arc::clone(&lifecycle))),
+            capacities: Arc::new(Capacities::new(
+                store.clone(),
+                lookup.clone(),
+                config.max_concurrent,
+                config.alert_threshold_pct,
+            )),
+            usage: Arc::new(UsageSampler::new(&base)),
+            reconciler: Arc::new(reconciler),
+            reconciled: AtomicBool::new(false),
+            servers,
+            pool,
+            lifecycle,
+            creation,
+            snapshots,
+            leftovers,
+            base,
+        })
     }
 
-    /// Makes the entry of a workspace and adds it to the registry.
-    pub(crate) fn enter(&self, row: &WorkspaceRow) -> Arc<Entry> {
-        let entry = Arc::new(Entry::new(row, || self.new_guest(row.provider, row.id, None)));
-        self.registry.insert(Arc::clone(&entry));
-        entry
+    /// Starts the tasks of all concerns.
+    pub(crate) fn start(self: &Arc<Self>) {
+        let Self { base, reconciler, .. } = &**self;
+        let tasks = &base.tasks;
+        let background =
+            Background::new(base, Arc::clone(&self.pool), Arc::clone(&self.capacities), Arc::clone(&self.lifecycle));
+        let background = Arc::new(background);
+        let pool_keeper = Arc::new(PoolKeeper::new(base, Arc::clone(&self.pool)));
+        let retention = Arc::new(Retention::new(base));
+        let behind = Arc::new(AtomicUsize::new(base.providers.iter().count()));
+        if behind.load(Ordering::Acquire) == 0 {
+            self.note_reconciled();
+        }
+        for registered in base.providers.iter() {
+            let caught_up = catch_up_counter(Arc::clone(self), Arc::clone(&behind));
+            tasks.spawn(Arc::clone(reconciler).watch(Arc::clone(registered), caught_up));
+            tasks.spawn(Arc::clone(&background).keep_asking(Arc::clone(registered)));
+            tasks.spawn(Arc::clone(&base.host).keep_guard(Arc::clone(registered)));
+        }
+        if base.config.enabled {
+            for image_pool in self.pool.image_pools() {
+                tasks.spawn(Arc::clone(&pool_keeper).keep_warm(Arc::clone(image_pool)));
+            }
+        }
+        tasks.spawn(take_calls_in_the_end(Arc::clone(self)));
+        tasks.spawn(Arc::clone(reconciler).keep_lease());
+        tasks.spawn(Arc::clone(reconciler).keep_rechecking());
+        tasks.spawn(Arc::clone(reconciler).keep_recording_use());
+        tasks.spawn(Arc::clone(&retention).keep_clean());
+        tasks.spawn(retention.keep_audit_short());
+        tasks.spawn(Arc::clone(&background).keep_to_expiry());
+        tasks.spawn(background.keep_counting());
+        tasks.spawn(Arc::clone(&self.usage).keep_sampling());
+        tasks.spawn(Arc::new(IdleKeeper::new(base, Arc::clone(&self.lifecycle))).keep_idle_at_rest());
     }
 
-    /// Makes the entry of a workspace that is yet to be made, and takes its turn, which nobody else has had.
-    pub(crate) async fn enter_new(&self, row: &WorkspaceRow) -> (Arc<Entry>, WorkspaceGuard) {
-        let entry = Arc::new(Entry::new(row, || self.new_guest(row.provider, row.id, None)));
-        let turn = entry.turn().await;
-        self.registry.insert(Arc::clone(&entry));
-        (entry, turn)
+    /// Lets operations under way end, within a grace period, and ends all tasks.
+    pub(crate) async fn shutdown(&self) {
+        self.base.tasks.go_down();
+        for entry in self.base.registry.all() {
+            entry.give_up();
+        }
+        if !self.base.tasks.ended(GRACE).await {
+            tracing::warn!("operations were still under way; the next start takes them up again");
+        }
+        self.base.recorder.record_use().await;
+        self.base.audit.close().await;
     }
 
-    /// Makes a client for a workspace's guest, without a connection.
-    pub(crate) fn new_guest(&self, provider: ProviderKind, workspace: WorkspaceId, first: Option<ByteStream>) -> Guest {
-        let provider = self.providers.get(provider).map(|registered| Arc::clone(&registered.provider));
-        let doubts = Arc::clone(&self.doubts);
-        guest_of(provider, workspace, first, move || doubts.raise(workspace))
+    /// Returns whether the service takes calls.
+    pub(crate) fn readiness(&self) -> Readiness {
+        if self.base.tasks.is_going_down() {
+            Readiness::ShuttingDown
+        } else if self.base.lease.is_draining() {
+            Readiness::Draining
+        } else if self.reconciled.load(Ordering::Acquire) {
+            Readiness::Ready
+        } else {
+            Readiness::Reconciling
+        }
     }
 
-    pub(crate) fn is_going_down(&self) -> bool {
-        self.going_down.is_cancelled()
-    }
-
-    pub(crate) fn is_reconciled(&self) -> bool {
-        self.reconciled.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn note_reconciled(&self) {
+    fn note_reconciled(&self) {
         self.reconciled.store(true, Ordering::Release);
     }
+}
 
-    /// Finds a project's workspace.
-    pub(crate) async fn find(&self, project: ProjectId, id: WorkspaceId) -> Result<Found, LookupError> {
-        self.check_enabled()?;
-        if let Some(entry) = self.registry.get(id) {
-            return if entry.project == project { Ok(Found::Entry(entry)) } else { Err(LookupError::NotFound) };
-        }
-        match self.store.workspaces_get(project, id).await? {
-            Some(row) if row.state.word() == StateKind::Destroyed => Ok(Found::Destroyed),
-            // Another server's, or one whose create has recorded its row this very moment.
-            Some(_) | None => Err(LookupError::NotFound),
-        }
+/// Returns a function that marks a provider as caught up with; only its first call counts.
+fn catch_up_counter(core: Arc<Orchestrator>, behind: Arc<AtomicUsize>) -> impl Fn() + Send + Sync {
+    let first = Once::new();
+    move || {
+        first.call_once(|| {
+            if behind.fetch_sub(1, Ordering::AcqRel) == 1 {
+                core.note_reconciled();
+            }
+        });
     }
+}
 
-    pub(crate) async fn row(&self, project: ProjectId, id: WorkspaceId) -> Result<WorkspaceRow, LookupError> {
-        self.check_enabled()?;
-        self.store.workspaces_get(project, id).await?.ok_or(LookupError::NotFound)
-    }
-
-    pub(crate) fn check_enabled(&self) -> Result<(), LookupError> {
-        if self.config.enabled { Ok(()) } else { Err(LookupError::Disabled) }
-    }
-
-    /// Records that a workspace rests; returns whether somebody asked for the rest or it is for idleness.
-    pub(crate) async fn record_rest(
-        &self,
-        id: WorkspaceId,
-        state: &WorkspaceState,
-    ) -> Result<SuspendReason, StoreError> {
-        let row = self.record_row(id, state).await?;
-        Ok(row.as_ref().map_or(SuspendReason::Asked, SuspendReason::of))
-    }
-
-    /// Records a state whatever the state before, unless the workspace is destroyed, being destroyed, or another
-    /// server's.
-    pub(crate) async fn record(&self, id: WorkspaceId, state: &WorkspaceState) -> Result<(), StoreError> {
-        self.record_row(id, state).await.map(drop)
-    }
-
-    async fn record_row(&self, id: WorkspaceId, state: &WorkspaceState) -> Result<Option<WorkspaceRow>, StoreError> {
-        let from = if *state == WorkspaceState::Destroyed { &NOT_DESTROYED[..] } else { &NOT_DESTROYED[1..] };
-        let recorded = self.store.workspaces_record(id, from, state).await;
-        match &recorded {
-            Ok(_) => self.unrecorded.forget(id),
-            Err(_) => self.unrecorded.note(id, state),
-        }
-        let recorded = recorded?;
-        if recorded.is_none()
-            && let Some(row) = self.store.workspaces_find(id).await?
-            && row.server != self.store.server_id()
-        {
-            return Err(StoreError::Moved(id));
-        }
-        Ok(recorded)
+/// Lets the service take calls after [`FIRST_LOOK`], so that an absent engine does not block the workspaces of the
+/// others.
+async fn take_calls_in_the_end(core: Arc<Orchestrator>) {
+    tokio::select! {
+        () = tokio::time::sleep(FIRST_LOOK) => core.note_reconciled(),
+        () = core.base.tasks.going_down() => {}
     }
 }

@@ -1,7 +1,7 @@
-//! The warm pool: sandboxes made ahead of need, with the guest connected. A create that a member fits is a hand-over.
+//! The warm pool: sandboxes made ahead of need, with the guest connected. A create that a member fits claims the member.
 //!
 //! A member has no row and belongs to no project. It gets its workspace id when it is made, since an engine's labels
-//! cannot be changed later, and its row when it is handed over. After a crash, the pool's members are sandboxes of this
+//! cannot be changed later, and its row when it is claimed. After a crash, the pool's members are sandboxes of this
 //! server that no row knows; the next start removes them like every other orphan.
 
 mod image_pool;
@@ -15,14 +15,25 @@ use std::{
 use emergent_guest_client::Guest;
 use emergent_provider::{ContainerKind, EngineState, ImageRef, Observed, ProviderKind};
 use emergent_store::MadeSandbox;
-use emergent_types::{NetworkPolicy, ResourceLimits, WorkspaceId};
+use emergent_types::{NetworkPolicy, ResourceLimits, WorkspaceId, error_chain};
 
+use futures::{StreamExt as _, stream};
+
+pub(crate) use self::{
+    image_pool::{ImagePool, Miss},
+    refill::PoolKeeper,
+};
 use crate::{
+    placement::providers::Providers,
     telemetry,
-    workspace::admissions::{AdmissionGuard, Admissions},
+    workspace::{
+        admissions::{AdmissionGuard, Admissions},
+        steps::Undoing,
+    },
 };
 
-pub(crate) use image_pool::{ImagePool, Miss};
+/// How many members are removed at once.
+const TOGETHER: usize = 8;
 
 /// The networks that pool members may reach: those of workspaces whose request names none.
 pub(crate) const NETWORK: NetworkPolicy = NetworkPolicy::Outbound;
@@ -30,6 +41,7 @@ pub(crate) const NETWORK: NetworkPolicy = NetworkPolicy::Outbound;
 /// The warm pool: an [`ImagePool`] for each image that is kept ready.
 pub(crate) struct Pool {
     image_pools: Vec<Arc<ImagePool>>,
+    providers: Arc<Providers>,
 }
 
 /// A sandbox of the pool, which belongs to no project yet.
@@ -61,13 +73,13 @@ pub struct PoolStatus {
     pub image: ImageRef,
     /// How many members the pool should hold.
     pub target: u32,
-    /// How many members wait to be handed over.
+    /// How many members wait to be claimed.
     pub ready: u32,
     /// How many members are being made.
     pub making: u32,
-    /// How many creates were hand-overs since the server started.
+    /// How many creates have claimed a member since the server started.
     pub hits: u64,
-    /// How many creates of this image were not hand-overs, by reason.
+    /// How many creates of this image claimed no member, by reason.
     pub misses: BTreeMap<&'static str, u64>,
     /// The reason why the last member could not be made; cleared once one is made.
     pub failure: Option<String>,
@@ -77,9 +89,10 @@ pub struct PoolStatus {
 
 impl Pool {
     /// Makes a pool with `size` members of each image; an empty pool where `size` is 0.
-    pub(crate) fn new(size: u32, images: &[ImageRef], limits: ResourceLimits) -> Self {
+    pub(crate) fn new(size: u32, images: &[ImageRef], limits: ResourceLimits, providers: Arc<Providers>) -> Self {
         let images = images.iter().filter(|_| size > 0);
-        Self { image_pools: images.map(|image| ImagePool::new(image.clone(), size, limits).into()).collect() }
+        let image_pools = images.map(|image| ImagePool::new(image.clone(), size, limits).into()).collect();
+        Self { image_pools, providers }
     }
 
     pub(crate) fn image_pools(&self) -> &[Arc<ImagePool>] {
@@ -107,9 +120,9 @@ impl Pool {
     }
 
     /// Notes that a member could not become a workspace.
-    pub(crate) fn note_failed_hand_over(&self, image: &ImageRef) {
+    pub(crate) fn note_failed_claim(&self, image: &ImageRef) {
         if let Some(image_pool) = self.image_pool(image) {
-            image_pool.note_miss(Miss::HandOver);
+            image_pool.note_miss(Miss::Claim);
         }
     }
 
@@ -139,11 +152,16 @@ impl Pool {
         self.image_pools.iter().flat_map(|image_pool| image_pool.retain(runs)).collect()
     }
 
-    /// Wakes the tasks of all pools.
-    pub(crate) fn look_again(&self) {
-        for image_pool in &self.image_pools {
-            image_pool.wanting.notify_one();
-        }
+    /// Removes members that have been taken out, with their sandboxes.
+    pub(crate) async fn remove_all(&self, members: Vec<PooledSandbox>) {
+        let removals = stream::iter(members).for_each_concurrent(TOGETHER, async |member| {
+            member.guest.close();
+            let Some(registered) = self.providers.get(member.provider) else { return };
+            if let Err(error) = registered.provider.destroy(member.id, &Undoing).await {
+                tracing::warn!(workspace = %member.id, reason = error_chain(&error), "it goes with the next reconciliation");
+            }
+        });
+        removals.await;
     }
 
     pub(crate) fn status(&self) -> Vec<PoolStatus> {
@@ -152,7 +170,9 @@ impl Pool {
 
     pub(crate) fn report(&self) {
         for status in self.status() {
-            telemetry::pool(&status);
+            for (state, members) in [("ready", status.ready), ("making", status.making), ("target", status.target)] {
+                telemetry::pool(&status.image, state, members);
+            }
         }
     }
 

@@ -3,24 +3,26 @@
 //! The store decides who holds a workspace, in one statement. Holding is an agreement among agents: a call that names
 //! no session is an operator's, and is always allowed.
 
-pub(crate) mod session_cache;
-
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use emergent_store::{
-    Attachment, NewSession, Page, PageRequest, ProjectId, SessionEnd, SessionId, SessionRow, StoreError,
+    Attachment, NewSession, Page, PageRequest, ProjectId, SessionEnd, SessionId, SessionRow, Store, StoreError,
 };
 use emergent_types::{WorkspaceId, error_chain};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument as _;
 
 use crate::{
-    AttachError, SessionError, TransitionError,
-    orchestrator::{Found, Orchestrator, propagate},
-    sessions::session_cache::{SessionCache, SessionLease},
+    foundation::Foundation,
+    lifecycle::{Lifecycle, TransitionError},
+    recorder::StateRecorder,
+    tasks::Tasks,
     workspace::{
-        registry::Entry,
+        entry::{Entry, WorkspaceGuard},
+        lookup::{Found, Lookup, LookupError},
+        registry::Registry,
+        session_cache::{SessionCache, SessionLease},
         state::WorkspaceStatus,
         transitions::{GONE, Operation, decide},
     },
@@ -50,42 +52,99 @@ pub struct SessionCall {
 /// How many times a call that goes on renews the lease within one term of the lease.
 const BEATS: u32 = 3;
 
-// === impl Orchestrator ===
+/// Attaches holders to workspaces, and detaches them.
+pub struct Sessions {
+    store: Store,
+    registry: Arc<Registry>,
+    lookup: Lookup,
+    recorder: Arc<StateRecorder>,
+    tasks: Tasks,
+    lifecycle: Arc<Lifecycle>,
+}
 
-impl Orchestrator {
-    /// Attaches a holder, and makes the workspace ready for it. The work goes on when the future is dropped.
-    pub(crate) async fn attach(
+/// Why a workspace was not attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// Somebody else holds it.
+    #[error("the workspace is attached by {:?} since {}", .0.holder, .0.attached_at)]
+    Held(Box<SessionRow>),
+    /// The session's id, chosen by the caller, names another session or one that has ended.
+    #[error("this session id names another session, or one that has ended")]
+    IdTaken,
+    /// There is no such workspace, or it could not be made ready.
+    #[error(transparent)]
+    Workspace(#[from] TransitionError),
+}
+
+/// Why something could not be done with a session, or on behalf of one.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The workspace was not found.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// The workspace has had no such session.
+    #[error("the workspace has had no such session")]
+    NoSuchSession,
+    /// Another session is attached.
+    #[error("the workspace is attached by {:?} since {}", .0.holder, .0.attached_at)]
+    Held(Box<SessionRow>),
+    /// The session is not attached, and no other one is.
+    #[error("this session is not attached")]
+    NotAttached,
+    /// The store failed.
+    #[error("the session could not be looked up or recorded")]
+    Store(#[from] StoreError),
+}
+
+// === impl Sessions ===
+
+impl Sessions {
+    pub(crate) fn new(base: &Foundation, lifecycle: Arc<Lifecycle>) -> Self {
+        Self {
+            store: base.store.clone(),
+            registry: Arc::clone(&base.registry),
+            lookup: base.lookup.clone(),
+            recorder: Arc::clone(&base.recorder),
+            tasks: base.tasks.clone(),
+            lifecycle,
+        }
+    }
+
+    /// Attaches a holder to a workspace and makes the workspace ready: a paused or stopped one is resumed.
+    ///
+    /// # Errors
+    /// [`AttachError`]; nobody else was detached then.
+    pub async fn attach(
         self: &Arc<Self>,
         project: ProjectId,
         id: WorkspaceId,
         request: AttachRequest,
     ) -> Result<SessionRow, AttachError> {
-        let found = self.find(project, id).await.map_err(TransitionError::from)?;
-        if self.is_going_down() {
+        let found = self.lookup.find(project, id).await.map_err(TransitionError::from)?;
+        if self.tasks.is_going_down() {
             return Err(TransitionError::ShuttingDown.into());
         }
         let entry = match found {
             Found::Entry(entry) => entry,
             Found::Destroyed => return Err(not_usable(WorkspaceStatus::Destroyed, GONE).into()),
         };
-        // A create may take as long as the pull of its image: nobody waits for its turn only to be refused.
+        // A create may take as long as the pull of its image: nobody waits for its guard only to be refused.
         can_be_used(entry.status())?;
         let span = tracing::info_span!("attach", workspace = %id);
-        let core = Arc::clone(self);
+        let sessions = Arc::clone(self);
         let task = async move {
-            let _turn = entry.turn().await;
-            can_be_used(entry.status())?;
-            core.attach_to(&entry, request).await
+            let mut guard = entry.guard().await;
+            can_be_used(guard.status())?;
+            sessions.attach_to(&mut guard, request).await
         };
-        self.tasks.spawn(task.instrument(span)).await.unwrap_or_else(|error| propagate(error))
+        self.tasks.run(task.instrument(span)).await
     }
 
-    /// Attaches a holder; the caller has the turn.
-    async fn attach_to(&self, entry: &Entry, request: AttachRequest) -> Result<SessionRow, AttachError> {
+    async fn attach_to(&self, guard: &mut WorkspaceGuard, request: AttachRequest) -> Result<SessionRow, AttachError> {
         let AttachRequest { holder, session, lease, take_over } = request;
         let id = session.unwrap_or_else(SessionId::generate);
-        let new = NewSession { id, workspace: entry.id, holder, lease };
-        let mut known = entry.attached.lock().await;
+        let new = NewSession { id, workspace: guard.id, holder, lease };
+        let mut known = guard.attached.lock().await;
         let (row, is_new) = match self.store.sessions_attach(new, take_over).await.map_err(TransitionError::from)? {
             Attachment::Attached(row) => (row, true),
             Attachment::Renewed(row) => (row, false),
@@ -97,9 +156,9 @@ impl Orchestrator {
         };
         *known = SessionCache::By(row.clone());
         drop(known);
-        if let Err(error) = self.perform(entry, Operation::Resume).await {
+        if let Err(error) = self.lifecycle.perform(guard, Operation::Resume).await {
             // Nobody holds what cannot be used; one who held it before goes on holding it.
-            if is_new && let Err(error) = self.end_session(entry, SessionEnd::Unusable).await {
+            if is_new && let Err(error) = self.recorder.end_session(guard, SessionEnd::Unusable).await {
                 tracing::warn!(reason = error_chain(&error), "a session that came to nothing could not be ended");
             }
             return Err(error.into());
@@ -110,14 +169,17 @@ impl Orchestrator {
         Ok(row)
     }
 
-    /// Ends a session. Ending one that has ended changes nothing.
-    pub(crate) async fn detach(
+    /// Ends a session and returns it as it ended, now or before.
+    ///
+    /// # Errors
+    /// [`SessionError`] when there is no such session.
+    pub async fn detach(
         &self,
         project: ProjectId,
         id: WorkspaceId,
         session: SessionId,
     ) -> Result<SessionRow, SessionError> {
-        self.row(project, id).await?;
+        self.lookup.row(project, id).await?;
         if let Some(entry) = self.registry.get(id) {
             let mut known = entry.attached.lock().await;
             let ended = self.store.sessions_end(id, Some(session), SessionEnd::Detached).await?;
@@ -130,33 +192,38 @@ impl Orchestrator {
         self.store.sessions_get(id, session).await?.ok_or(SessionError::NoSuchSession)
     }
 
-    /// Returns a page of a workspace's sessions, newest first.
-    pub(crate) async fn sessions(
+    /// Returns a page of a workspace's sessions, newest first. Does not check `page.limit`.
+    ///
+    /// # Errors
+    /// [`SessionError`] when there is no such workspace.
+    pub async fn list(
         &self,
         project: ProjectId,
         id: WorkspaceId,
         page: PageRequest,
     ) -> Result<Page<SessionRow>, SessionError> {
-        self.row(project, id).await?;
+        self.lookup.row(project, id).await?;
         Ok(self.store.sessions_list(id, page).await?)
     }
 
-    /// Begins a call on behalf of a session; refuses a session that is not the attached one. Does not check whether the
-    /// workspace exists.
-    pub(crate) async fn begin_session_call(
+    /// Begins a call on behalf of the session that holds the workspace; the session's lease does not run out while the
+    /// returned value exists. Reads no row; few calls write one.
+    ///
+    /// # Errors
+    /// [`SessionError`] names who holds it.
+    pub async fn begin_call(
         self: &Arc<Self>,
         project: ProjectId,
         id: WorkspaceId,
         session: SessionId,
     ) -> Result<SessionCall, SessionError> {
-        let entry = self.registry.get(id).filter(|entry| entry.project == project);
-        let Some(entry) = entry else { return Ok(SessionCall { _heartbeat: None }) };
+        let Some(entry) = self.lookup.entry(project, id) else { return Ok(SessionCall { _heartbeat: None }) };
         let lease = self.renew_session(&entry, session, Utc::now()).await?;
         let heartbeat = lease.map(|lease| {
             let end = CancellationToken::new();
             let beating = Arc::clone(self).keep_session(entry, session, lease / BEATS);
-            let (going_down, ended) = (self.going_down.clone(), end.clone());
-            self.tasks.spawn(async move { going_down.run_until_cancelled(ended.run_until_cancelled(beating)).await });
+            let (tasks, ended) = (self.tasks.clone(), end.clone());
+            self.tasks.spawn(async move { tasks.until_going_down(ended.run_until_cancelled(beating)).await });
             end.drop_guard()
         });
         Ok(SessionCall { _heartbeat: heartbeat })
@@ -199,14 +266,6 @@ impl Orchestrator {
             SessionLease::Free => return Err(SessionError::NotAttached),
         }
         Ok(known.lease())
-    }
-
-    /// Ends the open session of a workspace, if there is one.
-    pub(crate) async fn end_session(&self, entry: &Entry, reason: SessionEnd) -> Result<(), StoreError> {
-        let mut known = entry.attached.lock().await;
-        self.store.sessions_end(entry.id, None, reason).await?;
-        *known = SessionCache::Free;
-        Ok(())
     }
 }
 

@@ -1,12 +1,7 @@
-//! Snapshots: taken while the workspace has its turn, kept until somebody deletes them, used by creates.
-//!
-//! Each has a lock. Whoever takes or deletes it holds it alone; whoever makes a workspace from it shares it. So a
-//! snapshot is never deleted from under a create, and a row in a state between two that nobody holds was left by a
-//! process that ended.
+//! Snapshots: taken while nobody else changes the workspace, kept until somebody deletes them, used by creates.
 
-mod basis;
+mod error;
 mod fork;
-mod locks;
 mod reconcile_action;
 mod recover;
 pub(crate) mod request;
@@ -16,10 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::{DateTime, Utc};
 use emergent_provider::{OperationError, SnapshotSpec, TakeError};
 use emergent_store::{
     IdempotencyClaim, NewSnapshotRow, Page, PageRequest, ProjectId, SnapshotAdmission, SnapshotFilter, SnapshotRow,
-    SnapshotState, StoreError, WorkspaceRow,
+    SnapshotState, Store, StoreError, WorkspaceRow,
 };
 use emergent_types::{SnapshotId, SnapshotStep, StepObserver as _, WorkspaceId, error_chain};
 use serde_json::json;
@@ -27,22 +23,54 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
-pub(crate) use self::{basis::Basis, locks::Locks};
+pub use self::error::SnapshotError;
+use self::request::{NewSnapshot, Snapshot};
 use crate::{
-    IdempotencyKey, ListError, LookupError, NewSnapshot, NewWorkspaceError, Snapshot, SnapshotError, SnapshotUnusable,
-    TransitionError,
-    audit::inherit,
-    orchestrator::{Found, Orchestrator, propagate},
-    placement::providers::Registered,
+    audit::{Audit, inherit},
+    cluster::lease::Lease,
+    config::CoreConfig,
+    creation::{Creation, NewWorkspaceError, SnapshotUnusable, snapshot_locks::SnapshotLocks},
+    foundation::Foundation,
+    guests::Guests,
+    leftovers::Leftovers,
+    lifecycle::{Lifecycle, RETRY_AFTER, TransitionError},
+    placement::providers::{Providers, Registered},
+    quota::host_guard::HostGuard,
+    tasks::Tasks,
     telemetry,
     workspace::{
-        create::RETRY_AFTER,
-        registry::Entry,
+        admissions::Admissions,
+        entry::{Entry, WorkspaceGuard},
+        lookup::{Found, ListError, Lookup, LookupError},
+        registry::Registry,
+        request::IdempotencyKey,
         state::WorkspaceStatus,
+        steps::Steps,
         transitions,
         validate::{labels_are_fine, name_is_fine},
     },
 };
+
+/// Takes, copies and deletes snapshots.
+pub struct Snapshots {
+    store: Store,
+    registry: Arc<Registry>,
+    providers: Arc<Providers>,
+    lookup: Lookup,
+    lease: Arc<Lease>,
+    guests: Arc<Guests>,
+    host: Arc<HostGuard>,
+    steps: Arc<Steps>,
+    admissions: Admissions,
+    audit: Audit,
+    tasks: Tasks,
+    lifecycle: Arc<Lifecycle>,
+    creation: Arc<Creation>,
+    leftovers: Arc<Leftovers>,
+    locks: Arc<SnapshotLocks>,
+    config: Arc<CoreConfig>,
+    started_at: DateTime<Utc>,
+}
 
 /// Why a snapshot whose row was recorded did not become ready.
 #[derive(Debug, thiserror::Error)]
@@ -53,11 +81,42 @@ enum Untaken {
     Store(#[from] StoreError),
 }
 
-// === impl Orchestrator ===
+// === impl Snapshots ===
 
-impl Orchestrator {
-    /// Records a snapshot and has a task take it.
-    pub(crate) async fn take_snapshot(
+impl Snapshots {
+    pub(crate) fn new(
+        base: &Foundation,
+        lifecycle: Arc<Lifecycle>,
+        creation: Arc<Creation>,
+        leftovers: Arc<Leftovers>,
+        locks: Arc<SnapshotLocks>,
+    ) -> Self {
+        Self {
+            store: base.store.clone(),
+            registry: Arc::clone(&base.registry),
+            providers: Arc::clone(&base.providers),
+            lookup: base.lookup.clone(),
+            lease: Arc::clone(&base.lease),
+            guests: Arc::clone(&base.guests),
+            host: Arc::clone(&base.host),
+            steps: Arc::clone(&base.steps),
+            admissions: base.admissions.clone(),
+            audit: base.audit.clone(),
+            tasks: base.tasks.clone(),
+            lifecycle,
+            creation,
+            leftovers,
+            locks,
+            config: Arc::clone(&base.config),
+            started_at: base.started_at,
+        }
+    }
+
+    /// Records a snapshot of a workspace as `creating` and returns; a task of the service takes it.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]; nothing was recorded then.
+    pub async fn take(
         self: &Arc<Self>,
         project: ProjectId,
         id: WorkspaceId,
@@ -84,18 +143,18 @@ impl Orchestrator {
             labels_are_fine(labels)?;
         }
         let entry = self.to_be_copied(project, id).await?;
-        let core = Arc::clone(self);
-        let begin = async move { core.begin_snapshot(entry, request, key).await };
-        self.tasks.spawn(inherit(begin.in_current_span())).await.unwrap_or_else(|error| propagate(error))
+        let snapshots = Arc::clone(self);
+        let begin = async move { snapshots.begin_snapshot(entry, request, key).await };
+        self.tasks.run(begin.in_current_span()).await
     }
 
     /// The entry of a workspace that somebody wants to copy. One that is still being made is refused at once: nobody
-    /// waits for its turn.
+    /// waits for its guard.
     async fn to_be_copied(&self, project: ProjectId, id: WorkspaceId) -> Result<Arc<Entry>, TransitionError> {
-        if self.is_going_down() {
+        if self.tasks.is_going_down() {
             return Err(TransitionError::ShuttingDown);
         }
-        match self.find(project, id).await? {
+        match self.lookup.find(project, id).await? {
             Found::Destroyed => Err(cannot_be_copied(WorkspaceStatus::Destroyed).unwrap_or(TransitionError::NotFound)),
             Found::Entry(entry) => match (entry.status(), cannot_be_copied(entry.status())) {
                 (WorkspaceStatus::Creating, Some(refusal)) => Err(refusal),
@@ -104,15 +163,15 @@ impl Orchestrator {
         }
     }
 
-    /// Checks a workspace that is to be copied so many times, once nobody else changes it, and reads what it is.
-    async fn copied_row(&self, entry: &Entry, copies: u32) -> Result<WorkspaceRow, SnapshotError> {
-        if let Some(refusal) = cannot_be_copied(entry.status()) {
+    /// Checks a workspace that is to be copied so many times, and reads what it is.
+    async fn copied_row(&self, guard: &WorkspaceGuard, copies: u32) -> Result<WorkspaceRow, SnapshotError> {
+        if let Some(refusal) = cannot_be_copied(guard.status()) {
             return Err(refusal.into());
         }
-        require_snapshots(self.provider_of(entry)?)?;
-        self.has_room_for_copies(entry, copies).await.map_err(NewWorkspaceError::from)?;
-        self.may_act_on(entry).await?;
-        Ok(self.store.workspaces_find(entry.id).await?.ok_or(LookupError::NotFound)?)
+        require_snapshots(self.lifecycle.provider_of(guard)?)?;
+        self.host.has_room_for_copies(guard, copies).await.map_err(NewWorkspaceError::from)?;
+        self.lease.may_act_on(guard).await?;
+        Ok(self.store.workspaces_find(guard.id).await?.ok_or(LookupError::NotFound)?)
     }
 
     async fn begin_snapshot(
@@ -121,37 +180,37 @@ impl Orchestrator {
         request: NewSnapshot,
         key: Option<IdempotencyKey>,
     ) -> Result<Snapshot, SnapshotError> {
-        let turn = entry.turn().await;
-        let row = self.copied_row(&entry, 1).await?;
-        let claim = key.map(|key| claim(&key, json!(["snapshot", entry.id.to_string(), request.name, request.labels])));
+        let mut guard = entry.guard().await;
+        let row = self.copied_row(&guard, 1).await?;
+        let claim = key.map(|key| claim(&key, json!(["snapshot", guard.id.to_string(), request.name, request.labels])));
         let new = snapshot_row(row, request, false);
         let id = new.id;
-        let alone = self.snapshot_locks.of(id).write_owned().await;
+        let alone = self.locks.of(id).write_owned().await;
         let row = match self.store.snapshots_admit(new, claim).await? {
             SnapshotAdmission::Admitted(row) => *row,
-            SnapshotAdmission::Repeated(earlier) => return self.snapshot(entry.project, earlier).await,
+            SnapshotAdmission::Repeated(earlier) => return self.get(guard.project, earlier).await,
             SnapshotAdmission::KeyTaken => return Err(NewWorkspaceError::IdempotencyMismatch.into()),
             SnapshotAdmission::OverQuota(reached) => {
                 return Err(NewWorkspaceError::OverQuota { reached, retry_after: RETRY_AFTER }.into());
             }
         };
-        let span = tracing::info_span!("snapshot", snapshot = %id, workspace = %entry.id);
-        let core = Arc::clone(&self);
+        let span = tracing::info_span!("snapshot", snapshot = %id, workspace = %guard.id);
+        let snapshots = Arc::clone(&self);
         let drive = async move {
             // A failure is in its row.
-            core.drive_snapshot(&entry, id).await.ok();
-            drop((alone, turn));
+            snapshots.drive_snapshot(&mut guard, id).await.ok();
+            drop(alone);
         };
         self.tasks.spawn(inherit(drive.instrument(span)));
         Ok(Snapshot::new(row))
     }
 
     /// Takes a snapshot whose row says `creating`, and records how that ended; the error is what the row says. The
-    /// caller has the workspace's turn and the snapshot's lock.
-    async fn drive_snapshot(&self, entry: &Entry, id: SnapshotId) -> Result<(), String> {
+    /// caller has the snapshot's lock.
+    async fn drive_snapshot(&self, guard: &mut WorkspaceGuard, id: SnapshotId) -> Result<(), String> {
         let began = Instant::now();
         self.steps.snapshot_taken(id, SnapshotStep::IntentRecorded);
-        let taken = self.capture(entry, id).await;
+        let taken = self.capture(guard, id).await;
         let took = began.elapsed();
         telemetry::snapshot_taken(if taken.is_ok() { "ready" } else { "error" }, took);
         let Err(error) = taken else {
@@ -164,67 +223,72 @@ impl Orchestrator {
             // It stays `creating`: the next reconciliation undoes what there is of it.
             return Err(message);
         }
-        if let Err(error) = self.follow_engine(entry).await {
+        if let Err(error) = self.lifecycle.follow_engine(guard).await {
             tracing::warn!(reason = error_chain(&error), "what the engine has of the workspace could not be found out");
         }
-        if let Err(error) = self.abandon_snapshot(entry.provider(), id, message.clone()).await {
+        if let Err(error) = self.abandon_snapshot(guard.provider(), id, message.clone()).await {
             tracing::warn!(reason = error_chain(&error), "what is left of the snapshot could not be removed");
         }
         Err(message)
     }
 
-    async fn capture(&self, entry: &Entry, id: SnapshotId) -> Result<(), Untaken> {
-        let Some(registered) = self.providers.get(entry.provider()) else { return Ok(()) };
-        let spec = SnapshotSpec { snapshot: id, workspace: entry.id };
-        let taken = registered.provider.take(&spec, &self.steps).await?;
+    async fn capture(&self, guard: &mut WorkspaceGuard, id: SnapshotId) -> Result<(), Untaken> {
+        let Some(registered) = self.providers.get(guard.provider()) else { return Ok(()) };
+        let spec = SnapshotSpec { snapshot: id, workspace: guard.id };
+        let taken = registered.provider.take(&spec, self.steps.as_ref()).await?;
         self.store.snapshots_record_taken(id, taken).await?;
         self.steps.snapshot_taken(id, SnapshotStep::ReadyRecorded);
         Ok(())
     }
 
-    /// Waits until a snapshot is no longer being taken, and answers it as it is then.
-    pub(crate) async fn settle_snapshot(
+    /// Waits until a snapshot is no longer `creating`, for at most this time, and returns the snapshot.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] when it is not there.
+    pub async fn settle(
         &self,
         project: ProjectId,
         id: SnapshotId,
         at_most: Duration,
     ) -> Result<Snapshot, SnapshotError> {
         // Whether it is taken or the time is up, it is returned as it is.
-        timeout(at_most, self.snapshot_locks.of(id).read_owned()).await.ok();
-        self.snapshot(project, id).await
+        timeout(at_most, self.locks.of(id).read_owned()).await.ok();
+        self.get(project, id).await
     }
 
-    pub(crate) async fn snapshot(&self, project: ProjectId, id: SnapshotId) -> Result<Snapshot, SnapshotError> {
+    /// Returns one snapshot.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] when it is not there.
+    pub async fn get(&self, project: ProjectId, id: SnapshotId) -> Result<Snapshot, SnapshotError> {
         self.snapshot_row(project, id).await.map(Snapshot::new)
     }
 
     async fn snapshot_row(&self, project: ProjectId, id: SnapshotId) -> Result<SnapshotRow, SnapshotError> {
-        self.check_enabled()?;
+        self.lookup.check_enabled()?;
         let row = self.store.snapshots_get(project, id).await?.filter(|row| !row.new.temporary);
         Ok(row.ok_or(SnapshotUnusable::NotFound)?)
     }
 
-    pub(crate) async fn snapshots(
+    /// Returns a page of the project's snapshots, newest first.
+    ///
+    /// # Errors
+    /// [`ListError`] when the page cannot be.
+    pub async fn list(
         &self,
         project: ProjectId,
         filter: SnapshotFilter,
         page: PageRequest,
     ) -> Result<Page<Snapshot>, ListError> {
-        if !self.config.enabled {
-            return Err(ListError::Disabled);
-        }
-        if !(1..=PageRequest::MOST).contains(&page.limit) {
-            return Err(ListError::BadLimit { most: PageRequest::MOST });
-        }
+        self.lookup.check_page(page)?;
         Ok(self.store.snapshots_list(project, &filter, page).await?.map(Snapshot::new))
     }
 
-    /// Deletes a project's snapshot. Dropping the future does not end it.
-    pub(crate) async fn delete_snapshot(
-        self: &Arc<Self>,
-        project: ProjectId,
-        id: SnapshotId,
-    ) -> Result<(), SnapshotError> {
+    /// Deletes a snapshot. Waits for the workspaces that are being made from it; finished ones are not affected.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]; the snapshot stays `deleting` if the engine failed, and goes when it is back.
+    pub async fn delete(self: &Arc<Self>, project: ProjectId, id: SnapshotId) -> Result<(), SnapshotError> {
         let act = self.audit.begin(project, None, "delete_snapshot").with("snapshot", id.to_string());
         let result = self.delete_found(project, id).await;
         act.end(&result);
@@ -232,20 +296,20 @@ impl Orchestrator {
     }
 
     async fn delete_found(self: &Arc<Self>, project: ProjectId, id: SnapshotId) -> Result<(), SnapshotError> {
-        if self.is_going_down() {
+        if self.tasks.is_going_down() {
             return Err(TransitionError::ShuttingDown.into());
         }
         let row = self.snapshot_row(project, id).await?;
         if row.new.server != self.store.server_id() {
             return Err(SnapshotUnusable::Elsewhere(row.new.server).into());
         }
-        let core = Arc::clone(self);
+        let snapshots = Arc::clone(self);
         let delete = async move {
-            let _alone = core.snapshot_locks.of(id).write_owned().await;
-            core.ensure_lease().await?;
-            core.remove_snapshot(&row).await
+            let _alone = snapshots.locks.of(id).write_owned().await;
+            snapshots.lease.ensure().await?;
+            snapshots.remove_snapshot(&row).await
         };
-        self.tasks.spawn(inherit(delete.in_current_span())).await.unwrap_or_else(|error| propagate(error))
+        self.tasks.run(delete.in_current_span()).await
     }
 
     /// Removes a snapshot: the row first says so, and goes last. The caller has its lock.

@@ -6,8 +6,6 @@ use emergent_provider::{ImageRef, ProviderKind};
 use emergent_store::DestroyReason;
 use metrics::{counter, gauge, histogram};
 
-use crate::pool::PoolStatus;
-
 pub(crate) fn created(provider: ProviderKind, outcome: &'static str, took: Duration) {
     counter!("emergent_workspaces_created_total", "provider" => provider.as_str(), "outcome" => outcome).increment(1);
     if outcome == "ready" {
@@ -48,10 +46,9 @@ pub(crate) fn fell_back(from: ProviderKind) {
     counter!("emergent_provider_fallbacks_total", "from" => from.as_str()).increment(1);
 }
 
-pub(crate) fn pool(status: &PoolStatus) {
-    for (state, members) in [("ready", status.ready), ("making", status.making), ("target", status.target)] {
-        gauge!("emergent_warm_pool_members", "image" => status.image.to_string(), "state" => state).set(members);
-    }
+/// Records how many members of an image's pool are in this state.
+pub(crate) fn pool(image: &ImageRef, state: &'static str, members: u32) {
+    gauge!("emergent_warm_pool_members", "image" => image.to_string(), "state" => state).set(members);
 }
 
 pub(crate) fn pool_hit(image: &ImageRef) {

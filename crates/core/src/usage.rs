@@ -13,13 +13,24 @@ use std::{
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use emergent_guest_proto::Usage;
-use emergent_store::{ProjectId, UsageSample, UsageTotals};
+use emergent_store::{ProjectId, Store, UsageSample, UsageTotals};
 use emergent_types::{WorkspaceId, error_chain};
 use futures::{StreamExt as _, stream};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use self::sanitize::{Before, sanitize_sample};
-use crate::{LookupError, audit::AuditEnd, orchestrator::Orchestrator, telemetry, workspace::registry::Entry};
+use crate::{
+    audit::{Audit, AuditEnd},
+    foundation::Foundation,
+    placement::providers::Providers,
+    tasks::Tasks,
+    telemetry,
+    workspace::{
+        entry::Entry,
+        lookup::{Lookup, LookupError},
+        registry::Registry,
+    },
+};
 
 /// How many guests are asked at once.
 const TOGETHER: usize = 64;
@@ -54,15 +65,39 @@ struct LastSample {
     is_over: Option<bool>,
 }
 
-// === impl Orchestrator ===
+/// Samples the usage of all workspaces, and returns what was sampled.
+pub(crate) struct UsageSampler {
+    store: Store,
+    registry: Arc<Registry>,
+    providers: Arc<Providers>,
+    lookup: Lookup,
+    audit: Audit,
+    tasks: Tasks,
+    /// The time between two samples of a workspace.
+    interval: Duration,
+}
 
-impl Orchestrator {
+// === impl UsageSampler ===
+
+impl UsageSampler {
+    pub(crate) fn new(base: &Foundation) -> Self {
+        Self {
+            store: base.store.clone(),
+            registry: Arc::clone(&base.registry),
+            providers: Arc::clone(&base.providers),
+            lookup: base.lookup.clone(),
+            audit: base.audit.clone(),
+            tasks: base.tasks.clone(),
+            interval: base.config.audit.usage_interval,
+        }
+    }
+
     /// Samples the usage of all workspaces, for the life of the service.
     pub(crate) async fn keep_sampling(self: Arc<Self>) {
         let mut known = HashMap::new();
-        let mut ticks = interval(self.config.audit.usage_interval);
+        let mut ticks = interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while self.goes_on(&mut ticks).await {
+        while self.tasks.goes_on(&mut ticks).await {
             self.sample_all(&mut known).await;
         }
     }
@@ -100,7 +135,7 @@ impl Orchestrator {
     fn sample(&self, entry: &Entry, known: &mut LastSample, said: &Usage) -> UsageSample {
         let now = Instant::now();
         let before = known.before.map(|(before, at)| (before, now - at));
-        let read = sanitize_sample(said, before, self.config.audit.usage_interval, &entry.limits);
+        let read = sanitize_sample(said, before, self.interval, &entry.limits);
         known.before = Some((Before { cpu_ms: said.cpu_ms.unwrap_or(0), uptime_ms: said.uptime_ms }, now));
         UsageSample {
             workspace: entry.id,
@@ -118,7 +153,7 @@ impl Orchestrator {
     /// other, so that a burst of counts does not keep the engine from other work.
     async fn outside(&self, entry: &Entry, known: &mut LastSample) -> u64 {
         let last = known.outside.map_or(0, |(bytes, _)| bytes);
-        let every = self.config.audit.usage_interval * OUTSIDE_EVERY;
+        let every = self.interval * OUTSIDE_EVERY;
         if known.outside.is_some_and(|(_, at)| at.elapsed() < every) {
             return last;
         }
@@ -170,14 +205,15 @@ impl Orchestrator {
         act.with("used_bytes", used).with("limit_bytes", limit).end(AuditEnd::OK);
     }
 
-    pub(crate) async fn usage_history(
+    /// Returns the samples of a workspace in a span of time, and their totals.
+    pub(crate) async fn history(
         &self,
         project: ProjectId,
         id: WorkspaceId,
         since: DateTime<Utc>,
         until: DateTime<Utc>,
     ) -> Result<UsageHistory, LookupError> {
-        let row = self.row(project, id).await?;
+        let row = self.lookup.row(project, id).await?;
         let totals = self.store.usage_totals(row.id, since, until).await?;
         let samples = self.store.usage_list(row.id, since, until, MOST_SAMPLES).await?;
         Ok(UsageHistory { samples, totals })

@@ -1,13 +1,16 @@
-//! A workspace as callers see it.
+//! A workspace as callers see it, and the rules and records of the workspaces that this process drives.
 
+pub(crate) mod activity;
 pub(crate) mod admissions;
 pub(crate) mod change;
-pub(crate) mod create;
-pub(crate) mod idle;
-pub(crate) mod lifecycle;
+pub(crate) mod entry;
+pub(crate) mod fullness;
+pub(crate) mod lookup;
+pub(crate) mod messages;
+pub(crate) mod recheck_queue;
 pub(crate) mod registry;
 pub(crate) mod request;
-pub(crate) mod request_hash;
+pub(crate) mod session_cache;
 pub(crate) mod state;
 pub(crate) mod steps;
 pub(crate) mod transitions;

@@ -244,7 +244,7 @@ impl Driver {
 
     /// Removes the server with all that it has.
     async fn delete(&mut self) -> Result<(), HostingError> {
-        self.inner.workspaces.ensure_lease().await?;
+        self.inner.workspaces.servers().ensure_lease().await?;
         if let Some(row) = self.inner.store.mcp_servers_find(self.entry.id).await?
             && row.server != self.inner.store.server_id()
         {

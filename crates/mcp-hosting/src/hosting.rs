@@ -172,7 +172,7 @@ impl Hosting {
     /// [`HostingError`].
     pub async fn host_elsewhere(&self, project: ProjectId, given: &str) -> Result<Option<ServerRow>, HostingError> {
         self.check_enabled()?;
-        self.inner.workspaces.freshen().await;
+        self.inner.workspaces.servers().freshen().await;
         self.look_whose().await?;
         if self.inner.given(project, given).is_some() {
             return Ok(None);

@@ -132,7 +132,7 @@ impl Inner {
             budget,
             store,
             provider,
-            ownership: workspaces.changes_of_ownership(),
+            ownership: workspaces.servers().changes_of_ownership(),
             looked: AtomicU64::new(0),
             looking: tokio::sync::Mutex::default(),
             workspaces,

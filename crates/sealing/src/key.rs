@@ -96,8 +96,8 @@ mod tests {
 
     type Environment = BTreeMap<String, String>;
 
-    /// The environment as an earlier release sealed it for the owner 1, with a key of zeros.
-    const SEALED_BEFORE: &str =
+    /// The environment sealed for the owner 1 with a key of zeros, by another implementation of AES-256-GCM.
+    const SEALED_ELSEWHERE: &str =
         "01000102030405060708090a0bf3e9671d4bb8c1dbf85a3a8c9967bb62761160901daf7f6d6e3b96ca40e46f3cf43a";
 
     fn environment() -> Environment {
@@ -123,9 +123,9 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_of_an_earlier_release_opens() {
+    fn a_secret_in_the_documented_form_opens() {
         let key = SecretKey::from_hex(&"00".repeat(32)).unwrap();
-        let sealed = hex::decode(SEALED_BEFORE).unwrap();
+        let sealed = hex::decode(SEALED_ELSEWHERE).unwrap();
         assert_eq!(key.open(Uuid::from_u128(1), &sealed), Ok(environment()));
     }
 

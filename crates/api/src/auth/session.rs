@@ -47,7 +47,7 @@ pub(super) async fn begin(
     })?;
     // What is no id is refused where the path is read.
     let Ok(id) = path_parameter(parts, state, "id").await?.parse::<WorkspaceId>() else { return Ok(None) };
-    Ok(Some(state.workspaces().begin_session_call(project, id, session).await?))
+    Ok(Some(state.workspaces().sessions().begin_call(project, id, session).await?))
 }
 
 fn is_bound(path: &str, method: &Method) -> bool {

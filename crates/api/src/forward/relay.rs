@@ -40,7 +40,7 @@ pub(super) async fn pass_on(state: &ApiState, server: &ServerRow, request: Reque
     let base = server.url.as_deref().unwrap_or_default().trim_end_matches('/');
     strip(&mut parts.headers);
     parts.headers.remove(header::HOST);
-    let own = HeaderValue::try_from(state.workspaces().server_id().to_string());
+    let own = HeaderValue::try_from(state.workspaces().servers().id().to_string());
     parts.headers.insert(FORWARDED_BY, own.unwrap_or(HeaderValue::from_static("unknown")));
     let mut onward = state.peers().client()?.request(parts.method, format!("{base}{path}")).headers(parts.headers);
     if !body.is_end_stream() {
@@ -80,7 +80,7 @@ async fn gone(state: ApiState, server: ServerId) {
     loop {
         sleep(LOOK).await;
         // While the store does not answer, nobody can tell.
-        if let Ok(servers) = state.workspaces().servers().await
+        if let Ok(servers) = state.workspaces().servers().list().await
             && !servers.iter().any(|it| it.id == server && it.alive)
         {
             return;

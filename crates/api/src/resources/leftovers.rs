@@ -102,7 +102,7 @@ async fn list_leftovers(
 ) -> Result<Json<LeftoverList>, Refusal> {
     caller.require_administrator()?;
     let kept = state.workspaces().config().leftover_retention;
-    let items = state.workspaces().leftovers().await?;
+    let items = state.workspaces().leftovers().list().await?;
     Ok(Json(LeftoverList { items: items.into_iter().map(|leftover| view(leftover, kept)).collect() }))
 }
 
@@ -133,7 +133,7 @@ async fn adopt_leftover(
         None => caller.project(),
         Some(name) => state.store().projects_ensure(&name).await?,
     };
-    let adopted = state.workspaces().adopt_leftover(id, AdoptRequest { project, name: request.name }).await?;
+    let adopted = state.workspaces().leftovers().adopt(id, AdoptRequest { project, name: request.name }).await?;
     let (id, kind) = match adopted {
         Adopted::Workspace(id) => (id.as_uuid(), "workspace"),
         Adopted::Snapshot(id) => (id.as_uuid(), "snapshot"),
@@ -161,7 +161,7 @@ async fn remove_leftover(
     LeftoverPath(id): LeftoverPath,
 ) -> Result<StatusCode, Refusal> {
     caller.require_administrator()?;
-    state.workspaces().remove_leftover(id).await?;
+    state.workspaces().leftovers().remove(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -54,8 +54,8 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
 )]
 async fn list_servers(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Json<ServerList>, Refusal> {
     caller.require_administrator()?;
-    let this = state.workspaces().server_id();
-    let servers = state.workspaces().servers().await?;
+    let this = state.workspaces().servers().id();
+    let servers = state.workspaces().servers().list().await?;
     Ok(Json(ServerList { items: servers.into_iter().map(|server| view(server, this)).collect() }))
 }
 
@@ -86,9 +86,9 @@ async fn undrain(caller: Caller<NeedsWrite>, State(state): State<ApiState>) -> R
 
 async fn switch(caller: &Caller<NeedsWrite>, state: &ApiState, draining: bool) -> Result<Json<ServerView>, Refusal> {
     caller.require_administrator()?;
-    state.workspaces().set_draining(draining).await?;
-    let this = state.workspaces().server_id();
-    let mut servers = state.workspaces().servers().await?.into_iter();
+    state.workspaces().servers().set_draining(draining).await?;
+    let this = state.workspaces().servers().id();
+    let mut servers = state.workspaces().servers().list().await?.into_iter();
     let server = servers.find(|server| server.id == this);
     server.map(|server| Json(view(server, this))).ok_or_else(|| {
         Refusal::new(ProblemKind::Internal, "the server's own row is missing; start it again to have it made anew")

@@ -92,8 +92,8 @@ async fn create_snapshot(
     let key = idempotency_key(&headers)?;
     let request = body.map(|JsonBody(request)| request).unwrap_or_default().into_core();
     let workspaces = state.workspaces();
-    let made = workspaces.take_snapshot(caller.project(), id, request, key).await?;
-    let snapshot = workspaces.settle_snapshot(caller.project(), made.id, query.wait()).await?;
+    let made = workspaces.snapshots().take(caller.project(), id, request, key).await?;
+    let snapshot = workspaces.snapshots().settle(caller.project(), made.id, query.wait()).await?;
     if let Some(refusal) = of_failed_snapshot(&snapshot) {
         return Err(refusal);
     }
@@ -140,7 +140,7 @@ async fn fork_workspace(
     let key = idempotency_key(&headers)?;
     let request = body.map(|JsonBody(request)| request).unwrap_or_default().into_core();
     let workspaces = state.workspaces();
-    let made = workspaces.fork(caller.project(), id, request, key).await?;
+    let made = workspaces.snapshots().fork(caller.project(), id, request, key).await?;
     let settle = made.iter().map(|copy| workspaces.settle(caller.project(), copy.id, query.wait()));
     let items = try_join_all(settle).await?.into_iter().map(WorkspaceView::from).collect::<Vec<_>>();
     let under_way = items.iter().any(|copy| copy.state == WorkspaceState::Creating);
@@ -162,7 +162,7 @@ async fn list_snapshots(
     Query(query): Query<ListSnapshotsQuery>,
 ) -> Result<Json<SnapshotList>, Refusal> {
     let (filter, page) = query.into_core()?;
-    let page = state.workspaces().snapshots(caller.project(), filter, page).await?.map(SnapshotView::from);
+    let page = state.workspaces().snapshots().list(caller.project(), filter, page).await?.map(SnapshotView::from);
     Ok(Json(SnapshotList { items: page.items, next_cursor: page.next.map(|cursor| cursor.to_string()) }))
 }
 
@@ -180,7 +180,7 @@ async fn get_snapshot(
     State(state): State<ApiState>,
     SnapshotPath(id): SnapshotPath,
 ) -> Result<Json<SnapshotView>, Refusal> {
-    Ok(Json(state.workspaces().snapshot(caller.project(), id).await?.into()))
+    Ok(Json(state.workspaces().snapshots().get(caller.project(), id).await?.into()))
 }
 
 /// Deletes a snapshot.
@@ -199,6 +199,6 @@ async fn delete_snapshot(
     State(state): State<ApiState>,
     SnapshotPath(id): SnapshotPath,
 ) -> Result<StatusCode, Refusal> {
-    state.workspaces().delete_snapshot(caller.project(), id).await?;
+    state.workspaces().snapshots().delete(caller.project(), id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -8,7 +8,6 @@ use emergent_types::WorkspaceId;
 use serde_json::{Map, Value};
 
 use super::{Audit, AuditEnd, Origin};
-use crate::workspace::registry::Entry;
 
 /// A step that is under way. The step is recorded when it ends; one that is dropped before its end is recorded as
 /// interrupted.
@@ -43,11 +42,6 @@ impl Audit {
             request_id: origin.and_then(Origin::id).map(str::to_owned),
         };
         AuditSpan { audit: self.clone(), began: Instant::now(), row: Some(row) }
-    }
-
-    /// Records a step that has just happened to a workspace.
-    pub(crate) fn note(&self, entry: &Entry, action: &str, ending: impl Into<AuditEnd>) {
-        self.begin(entry.project, Some(entry.id), action).end(ending);
     }
 }
 

@@ -11,11 +11,11 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{
-    CallError, GuestSession, WorkspaceEnd,
-    calls::guest_session::refusal,
-    workspace::{registry::RuntimePhase, state::WorkspaceStatus},
+use super::{
+    CallError, WorkspaceEnd,
+    guest_session::{GuestSession, refusal},
 };
+use crate::workspace::{entry::RuntimePhase, state::WorkspaceStatus};
 
 /// How long a workspace that should answer may be silent before the stream ends with an error.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ impl GuestSession {
         let (entry, under_way) = (Arc::clone(&self.entry), self.clone());
         async_stream::stream! {
             let _under_way = under_way;
-            let mut phase = entry.phase.subscribe();
+            let mut phase = entry.phases();
             let mut wanted = from;
             let mut progress_at = Instant::now();
             let mut backoff = FIRST_BACKOFF;

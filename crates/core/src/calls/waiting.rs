@@ -13,11 +13,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{
-    CallError, GuestSession,
-    calls::output::awake,
-    workspace::{registry::RuntimePhase, state::WorkspaceStatus},
-};
+use super::{CallError, guest_session::GuestSession, output::awake};
+use crate::workspace::{entry::RuntimePhase, state::WorkspaceStatus};
 
 // === impl GuestSession ===
 
@@ -81,7 +78,7 @@ impl GuestSession {
 
     /// How a call ended; `None`: the workspace is paused, whatever became of the call.
     async fn unless_paused<T>(&self, call: impl Future<Output = T>) -> Option<T> {
-        let mut phase = self.entry.phase.subscribe();
+        let mut phase = self.entry.phases();
         tokio::select! {
             // The phase says so before the connections are cut, so that what a pause does to a call is never seen.
             biased;
@@ -92,7 +89,7 @@ impl GuestSession {
 
     /// The guest of a workspace that was paused, when somebody has resumed it.
     async fn resumed(&self, id: &ExecutionId, deadline: Instant) -> Result<Guest, CallError> {
-        let mut phase = self.entry.phase.subscribe();
+        let mut phase = self.entry.phases();
         let resumed = timeout_at(deadline, awake(&mut phase, id)).await;
         resumed.unwrap_or_else(|_| Err(CallError::StillPaused { execution: id.clone() }))
     }

@@ -1,47 +1,54 @@
 //! This server's lease: whether it may act on its workspaces, and what happens when it may not.
 //!
-//! Code that is about to change a workspace asks [`Orchestrator::ensure_lease`] first. While the lease was renewed a
-//! moment ago, that costs nothing. A server that was suspended, or cut off from the database, finds that its lease may
+//! Code that is about to change a workspace asks [`Lease::ensure`] first. While the lease was renewed a moment ago,
+//! that costs nothing. A server that was suspended, or cut off from the database, finds that its lease may
 //! have run out, and renews it before it does anything. If the lease had run out, other servers may have taken
 //! workspaces over; this server then lets go of them without touching them. Calls to workspaces need no lease, so that
 //! they go on while the database is away.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use emergent_provider::OperationError;
-use emergent_store::{Engines, Renewal, ServerRow, StoreError, TakenOver, WorkspaceRow};
-use emergent_types::{ServerId, WorkspaceId, error_chain};
+use emergent_store::{Engines, Renewal, ServerRow, Store, StoreError, WorkspaceRow};
+use emergent_types::{ServerId, WorkspaceId};
 use parking_lot::Mutex;
-use tokio::time::{interval, timeout};
+use tokio::{sync::watch, time::timeout};
 
-use crate::{orchestrator::Orchestrator, placement::providers::Registered, workspace::registry::Entry};
+use crate::{
+    guests::Guests,
+    placement::providers::{Providers, Registered},
+    workspace::{admissions::Admissions, entry::Entry, registry::Registry},
+};
 
-/// How often the lease is renewed.
-const RENEW: Duration = Duration::from_secs(10);
 /// How long after its last renewal a lease is relied on. The rest of its term is for the work that relies on it.
 const RELIED_ON: Duration = Duration::from_secs(20);
-/// How long after a failed renewal callers do not wait for another attempt. Longer than [`RENEW`], so that there is
-/// only one attempt.
+/// How long after a failed renewal callers do not wait for another attempt. Longer than the interval of regular
+/// renewals, so that there is only one attempt.
 const FAILED_LATELY: Duration = Duration::from_secs(20);
 /// How long an engine may take to identify itself.
 const ENGINE_TIME: Duration = Duration::from_secs(3);
 
-/// The knowledge that this process has of its lease.
+/// This server's lease.
 pub(crate) struct Lease {
+    store: Store,
+    providers: Arc<Providers>,
+    registry: Arc<Registry>,
+    admissions: Admissions,
+    guests: Arc<Guests>,
     renewed: Mutex<Renewed>,
     failed: Mutex<Option<Instant>>,
     /// Held during a renewal, so that many callers share one request.
     renewing: tokio::sync::Mutex<()>,
     /// The engines, as of their last answers.
     engines: Mutex<Engines>,
-    draining: AtomicBool,
+    /// Whether this server refuses new workspaces.
+    draining: watch::Sender<bool>,
+    /// Counts the times at which rows may have become another server's, or this server's.
+    ownership: watch::Sender<u64>,
 }
 
 /// The time at which the lease was last known to run, by two clocks: one clock stops while the machine sleeps, and the
@@ -85,14 +92,27 @@ impl Renewed {
 // === impl Lease ===
 
 impl Lease {
-    /// The lease that opening the store has just claimed.
-    pub(crate) fn new(server: Option<&ServerRow>) -> Self {
+    /// Makes the lease that opening the store has just claimed.
+    pub(crate) fn new(
+        server: Option<&ServerRow>,
+        store: Store,
+        providers: Arc<Providers>,
+        registry: Arc<Registry>,
+        admissions: Admissions,
+        guests: Arc<Guests>,
+    ) -> Self {
         Self {
+            store,
+            providers,
+            registry,
+            admissions,
+            guests,
             renewed: Mutex::new(Renewed::now()),
             failed: Mutex::new(None),
             renewing: tokio::sync::Mutex::default(),
             engines: Mutex::default(),
-            draining: AtomicBool::new(server.is_some_and(|server| server.draining)),
+            draining: watch::Sender::new(server.is_some_and(|server| server.draining)),
+            ownership: watch::Sender::default(),
         }
     }
 
@@ -106,46 +126,34 @@ impl Lease {
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        *self.draining.borrow()
+    }
+
+    /// Returns whether this server refuses new workspaces, and the changes of that from now on.
+    pub(crate) fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
     }
 
     pub(crate) fn set_draining(&self, draining: bool) {
-        self.draining.store(draining, Ordering::Release);
+        self.draining.send_if_modified(|now| std::mem::replace(now, draining) != draining);
     }
 
-    fn engines(&self) -> Engines {
-        self.engines.lock().clone()
+    /// Returns a counter that changes whenever rows may have become another server's, or this server's.
+    pub(crate) fn ownership(&self) -> watch::Receiver<u64> {
+        self.ownership.subscribe()
     }
-}
 
-// === impl Orchestrator ===
-
-impl Orchestrator {
-    /// Renews the lease and takes over what dead servers leave, for the life of the service.
-    pub(crate) async fn keep_lease(self: Arc<Self>) {
-        let mut ticks = interval(RENEW);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = self.going_down.cancelled() => return,
-            }
-            let reachable = self.ask_engines().await;
-            match self.renew().await {
-                Ok(()) => {
-                    self.hold_engines().await;
-                    self.take_over(&reachable).await;
-                }
-                Err(error) => tracing::warn!(reason = error_chain(&error), "the server's lease could not be renewed"),
-            }
-        }
+    /// Notes that rows may have become another server's, or this server's.
+    pub(crate) fn note_changed_ownership(&self) {
+        self.ownership.send_modify(|count| *count += 1);
     }
 
     /// Makes sure that this server may change its workspaces now; renews the lease where that is in doubt.
     ///
     /// # Errors
     /// [`StoreError`] says why not.
-    pub(crate) async fn ensure_lease(&self) -> Result<(), StoreError> {
-        if self.lease.is_fresh() { Ok(()) } else { self.renew().await }
+    pub(crate) async fn ensure(&self) -> Result<(), StoreError> {
+        if self.is_fresh() { Ok(()) } else { self.renew().await }
     }
 
     /// Makes sure that this server may change this workspace: the lease must run, and the workspace must not be another
@@ -154,7 +162,7 @@ impl Orchestrator {
     /// # Errors
     /// [`StoreError`] says why not.
     pub(crate) async fn may_act_on(&self, entry: &Entry) -> Result<(), StoreError> {
-        self.ensure_lease().await?;
+        self.ensure().await?;
         if entry.is_moved() { Err(StoreError::Moved(entry.id)) } else { Ok(()) }
     }
 
@@ -162,31 +170,33 @@ impl Orchestrator {
     /// Ignores a failure: while the database is away, no other server can have done so.
     pub(crate) async fn freshen(&self) {
         let recently = Instant::now().checked_sub(FAILED_LATELY);
-        if !self.lease.is_fresh() && !recently.is_some_and(|recently| self.lease.failed_since(recently)) {
+        if !self.is_fresh() && !recently.is_some_and(|recently| self.failed_since(recently)) {
             // A failure is logged by whoever keeps the lease.
             self.renew().await.ok();
         }
     }
 
-    async fn renew(&self) -> Result<(), StoreError> {
+    /// Renews the lease; callers that come meanwhile share the renewal.
+    pub(crate) async fn renew(&self) -> Result<(), StoreError> {
         let asked = Instant::now();
-        let _one = self.lease.renewing.lock().await;
-        if self.lease.renewed.lock().monotonic > asked {
+        let _one = self.renewing.lock().await;
+        if self.renewed.lock().monotonic > asked {
             return Ok(());
         }
-        if self.lease.failed_since(asked) {
+        if self.failed_since(asked) {
             return Err(StoreError::InDoubt);
         }
         let renewed = self.renew_now().await;
         if renewed.is_err() {
-            *self.lease.failed.lock() = Some(Instant::now());
+            *self.failed.lock() = Some(Instant::now());
         }
         renewed
     }
 
     async fn renew_now(&self) -> Result<(), StoreError> {
         let before = Renewed::now();
-        let server = match self.store.servers_renew(&self.lease.engines()).await? {
+        let engines = self.engines.lock().clone();
+        let server = match self.store.servers_renew(&engines).await? {
             Renewal::Renewed(server) => server,
             Renewal::ClaimedAnew(server) => {
                 tracing::warn!("the server's lease had run out; looking which workspaces are still its own");
@@ -198,8 +208,8 @@ impl Orchestrator {
                 return Err(StoreError::Usurped);
             }
         };
-        self.lease.set_draining(server.draining);
-        *self.lease.renewed.lock() = before;
+        self.set_draining(server.draining);
+        *self.renewed.lock() = before;
         Ok(())
     }
 
@@ -216,15 +226,15 @@ impl Orchestrator {
             entry.let_go();
         }
         for row in &gained {
-            self.enter(row);
+            self.guests.enter(row);
         }
-        self.ownership.send_modify(|count| *count += 1);
+        self.note_changed_ownership();
         Ok(())
     }
 
     /// Tells the engines again that this process acts for its server. A provider that learns of another process for the
     /// server reports that itself and does nothing more.
-    async fn hold_engines(&self) {
+    pub(crate) async fn hold_engines(&self) {
         for registered in self.providers.iter() {
             timeout(ENGINE_TIME, registered.provider.hold()).await.ok();
         }
@@ -250,7 +260,7 @@ impl Orchestrator {
     }
 
     /// Asks the engines for their identities; returns those that can be reached now.
-    async fn ask_engines(&self) -> Engines {
+    pub(crate) async fn ask_engines(&self) -> Engines {
         let mut reachable = BTreeMap::new();
         for registered in self.providers.iter() {
             if let Ok(Ok(Some(id))) = timeout(ENGINE_TIME, registered.provider.engine_id()).await {
@@ -258,50 +268,8 @@ impl Orchestrator {
             }
         }
         // Of an engine that is away for a moment, what is known stays known.
-        self.lease.engines.lock().extend(reachable.clone());
+        self.engines.lock().extend(reachable.clone());
         reachable
-    }
-
-    /// Takes over the workspaces of dead servers on engines that this server can reach.
-    async fn take_over(self: &Arc<Self>, reachable: &Engines) {
-        let servers = match self.store.servers_list().await {
-            Ok(servers) => servers,
-            Err(error) => return tracing::warn!(reason = error_chain(&error), "the other servers could not be listed"),
-        };
-        let dead = servers.iter().filter(|server| !server.alive && server.id != self.store.server_id());
-        let shared = |engines: &Engines| {
-            let same = engines.iter().filter(|(provider, engine)| reachable.get(provider) == Some(engine));
-            same.map(|(provider, _)| *provider).collect::<Vec<_>>()
-        };
-        let dead = dead.map(|server| (server, shared(&server.engines))).filter(|(_, shared)| !shared.is_empty());
-        let dead = dead.collect::<Vec<_>>();
-        let mut acting = HashMap::new();
-        for registered in self.providers.iter().filter(|_| !dead.is_empty()) {
-            acting.insert(registered.provider.kind(), self.acting_on(registered).await);
-        }
-        for (dead, mut shared) in dead {
-            shared.retain(|provider| acting.get(provider).is_none_or(|acting| !acting.contains(&dead.id)));
-            if shared.is_empty() {
-                continue;
-            }
-            match self.store.servers_take_over(dead.id, &shared).await {
-                Ok(TakenOver { workspaces: rows, mcp_servers: 0 }) if rows.is_empty() => {}
-                Ok(TakenOver { workspaces: rows, mcp_servers }) => {
-                    let workspaces = rows.len();
-                    tracing::warn!(server = %dead.title(), workspaces, mcp_servers, "took over what a dead server had");
-                    self.ownership.send_modify(|count| *count += 1);
-                    for row in &rows {
-                        self.enter(row);
-                    }
-                    // Beside this loop: a guest that does not answer must not cost this server its own lease.
-                    let (core, ids) = (Arc::clone(self), rows.into_iter().map(|row| row.id).collect::<Vec<_>>());
-                    self.tasks.spawn(async move { core.look_again_at_all(ids.into_iter()).await });
-                }
-                Err(error) => {
-                    tracing::warn!(reason = error_chain(&error), "a dead server's workspaces could not be taken over")
-                }
-            }
-        }
     }
 }
 
@@ -314,7 +282,6 @@ pub(crate) mod tests {
     use emergent_types::{NetworkPolicy, ResourceLimits};
 
     use super::*;
-    use crate::workspace::{admissions::Admissions, registry::Registry};
 
     struct Nowhere;
 

@@ -5,12 +5,15 @@
 //! may have images that are nobody's business here, and what one project has pulled with its login another one pulls
 //! with its own.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use emergent_provider::{ImageAccess, ImageRef, OperationError, Provider, RegistryCredentials, SandboxSpec, UsedImage};
 use emergent_store::{ProjectId, PulledImage, Store, StoreError};
 use emergent_types::error_chain;
 
-use crate::{CoreConfig, StartError, orchestrator::Orchestrator, workspace::validate::AllowedImages};
+use crate::placement::{
+    allowed_images::{AllowedImages, InvalidPattern},
+    providers::Providers,
+};
 
 /// The registry of images that name none.
 const DEFAULT_REGISTRY: &str = "docker.io";
@@ -64,13 +67,14 @@ pub enum ImageError {
 // === impl Images ===
 
 impl Images {
-    pub(crate) fn new(config: &CoreConfig, store: Store) -> Result<Self, StartError> {
-        Ok(Self {
-            store,
-            operators: config.warm_pool_images.iter().chain([&config.default_image]).cloned().collect(),
-            admitted: AllowedImages::new(&config.allowed_images)?,
-            logins: config.registries.clone(),
-        })
+    /// Makes the rules from the images that the operator names and the globs of further ones that are allowed.
+    pub(crate) fn new(
+        store: Store,
+        operators: Vec<ImageRef>,
+        allowed: &[String],
+        logins: Vec<RegistryLogin>,
+    ) -> Result<Self, InvalidPattern> {
+        Ok(Self { store, operators, admitted: AllowedImages::new(allowed)?, logins })
     }
 
     /// The images that the operator names.
@@ -157,24 +161,10 @@ impl Images {
         let host = image.registry_host().unwrap_or(DEFAULT_REGISTRY).to_owned();
         self.logins.iter().filter(move |login| login.host == host)
     }
-}
 
-// === impl ImageUse ===
-
-impl ImageUse {
-    /// The spec of a sandbox that may use the image.
-    #[must_use]
-    pub fn apply(&self, spec: &SandboxSpec) -> SandboxSpec {
-        SandboxSpec { access: self.access.clone(), registry: self.login.clone(), ..spec.clone() }
-    }
-}
-
-// === impl Orchestrator ===
-
-impl Orchestrator {
     /// Removes images that were pulled for projects and that nothing was made from for long.
-    pub(crate) async fn remove_unused_images(&self) {
-        let Some(before) = Utc::now().checked_sub_signed(self.config.pulled_image_retention) else { return };
+    pub(crate) async fn remove_unused(&self, providers: &Providers, unused_for: TimeDelta) {
+        let Some(before) = Utc::now().checked_sub_signed(unused_for) else { return };
         let unused = match self.store.pulled_images_unused(before).await {
             Ok(unused) => unused,
             Err(error) => {
@@ -182,16 +172,21 @@ impl Orchestrator {
             }
         };
         for image in unused {
-            if let Err(error) = self.remove_unused_image(&image, before).await {
+            if let Err(error) = self.remove_unused_image(providers, &image, before).await {
                 tracing::warn!(image = %image.image, reason = error_chain(&error), "an unused image could not be removed");
             }
         }
     }
 
-    async fn remove_unused_image(&self, image: &PulledImage, before: DateTime<Utc>) -> Result<(), ImageError> {
+    async fn remove_unused_image(
+        &self,
+        providers: &Providers,
+        image: &PulledImage,
+        before: DateTime<Utc>,
+    ) -> Result<(), ImageError> {
         let known = self.store.pulled_images(&image.image).await?;
         let is_shared = known.iter().any(|other| other.id == image.id && other.last_used_at >= before);
-        let pulling = self.providers.iter().filter(|registered| registered.provider.pulls_images());
+        let pulling = providers.iter().filter(|registered| registered.provider.pulls_images());
         if let (Some(id), false) = (&image.id, is_shared) {
             for registered in pulling {
                 if !registered.provider.remove_image(&image.image, id).await? {
@@ -204,5 +199,15 @@ impl Orchestrator {
             tracing::info!(image = %image.image, project = %image.project, "an image that nobody used is removed");
         }
         Ok(())
+    }
+}
+
+// === impl ImageUse ===
+
+impl ImageUse {
+    /// The spec of a sandbox that may use the image.
+    #[must_use]
+    pub fn apply(&self, spec: &SandboxSpec) -> SandboxSpec {
+        SandboxSpec { access: self.access.clone(), registry: self.login.clone(), ..spec.clone() }
     }
 }

@@ -36,7 +36,7 @@ struct Stock {
     failure: Option<String>,
 }
 
-/// The reason why a create of a pooled image was not a hand-over.
+/// The reason why a create of a pooled image claimed no member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Miss {
     /// The create is not for an agent's workspace.
@@ -49,8 +49,8 @@ pub(crate) enum Miss {
     Limits,
     /// No member was ready.
     Empty,
-    /// The ready member could not be handed over.
-    HandOver,
+    /// The ready member could not be claimed.
+    Claim,
 }
 
 // === impl Miss ===
@@ -64,7 +64,7 @@ impl Miss {
             Self::Network => "network",
             Self::Limits => "limits",
             Self::Empty => "empty",
-            Self::HandOver => "hand_over",
+            Self::Claim => "hand_over",
         }
     }
 }

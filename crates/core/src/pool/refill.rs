@@ -9,17 +9,19 @@ use emergent_types::{WorkspaceId, error_chain};
 use futures::{StreamExt as _, stream};
 use tokio::time::sleep;
 
-use super::{ImagePool, NETWORK, PooledSandbox};
+use super::{ImagePool, NETWORK, Pool, PooledSandbox};
 use crate::{
-    orchestrator::{Orchestrator, propagate},
+    cluster::lease::Lease,
+    foundation::Foundation,
+    guests::{FIRST_ANSWER, Guests, first_answer},
     placement::{
-        providers::{Registered, Wanted},
+        images::Images,
+        providers::{Providers, Registered, Wanted},
         selection::Requirements,
     },
-    workspace::{
-        create::{FIRST_ANSWER, first_answer},
-        steps::Undoing,
-    },
+    quota::host_guard::HostGuard,
+    tasks::Tasks,
+    workspace::steps::Undoing,
 };
 
 /// How many members of one image are made together when the server starts.
@@ -33,14 +35,41 @@ const LOOK: Duration = Duration::from_secs(30);
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
-// === impl Orchestrator ===
+/// Keeps the warm pool full.
+pub(crate) struct PoolKeeper {
+    providers: Arc<Providers>,
+    images: Arc<Images>,
+    guests: Arc<Guests>,
+    host: Arc<HostGuard>,
+    lease: Arc<Lease>,
+    tasks: Tasks,
+    /// The provider of creates that name none.
+    default_provider: Option<ProviderKind>,
+    pool: Arc<Pool>,
+}
 
-impl Orchestrator {
+// === impl PoolKeeper ===
+
+impl PoolKeeper {
+    pub(crate) fn new(base: &Foundation, pool: Arc<Pool>) -> Self {
+        Self {
+            providers: Arc::clone(&base.providers),
+            images: Arc::clone(&base.images),
+            guests: Arc::clone(&base.guests),
+            host: Arc::clone(&base.host),
+            lease: Arc::clone(&base.lease),
+            tasks: base.tasks.clone(),
+            default_provider: base.config.default_provider,
+            pool,
+        }
+    }
+
     /// Keeps the pool of an image full until the service goes down, and then removes its sandboxes.
     pub(crate) async fn keep_warm(self: Arc<Self>, image_pool: Arc<ImagePool>) {
         let mut together = TOGETHER_AT_FIRST;
+        let mut draining = self.lease.draining();
         let mut backoff = FIRST_BACKOFF;
-        while !self.is_going_down() {
+        while !self.tasks.is_going_down() {
             self.remove_stale(&image_pool).await;
             let pause = match self.fill(&image_pool, together).await {
                 Ok(()) => {
@@ -56,51 +85,43 @@ impl Orchestrator {
             };
             tokio::select! {
                 () = sleep(pause) => {}
-                () = self.members_wanted(&image_pool), if pause == LOOK => {}
-                () = self.going_down.cancelled() => {}
+                () = members_wanted(&image_pool), if pause == LOOK => {}
+                _ = draining.changed(), if pause == LOOK => {}
+                () = self.tasks.going_down() => {}
             }
         }
-        self.remove_all(image_pool.retain(|_| false)).await;
-    }
-
-    /// Waits until members are missing and nobody is just taking more.
-    async fn members_wanted(&self, image_pool: &ImagePool) {
-        image_pool.wanting.notified().await;
-        while let Some(left) = QUIET.checked_sub(image_pool.quiet_for()).filter(|left| !left.is_zero()) {
-            sleep(left).await;
-        }
+        self.pool.remove_all(image_pool.retain(|_| false)).await;
     }
 
     /// Makes members until none is missing, or one fails, and removes those that are too many.
     async fn fill(self: &Arc<Self>, image_pool: &Arc<ImagePool>, together: usize) -> Result<(), String> {
         if self.lease.is_draining() {
             // Nobody is going to take them.
-            self.remove_all(image_pool.retain(|_| false)).await;
+            self.pool.remove_all(image_pool.retain(|_| false)).await;
             return Ok(());
         }
         let provider = self.pool_provider().await?;
         loop {
-            self.has_room(provider, 0).map_err(|error| error.to_string())?;
-            self.remove_all(image_pool.surplus()).await;
+            self.host.has_room(provider, 0).map_err(|error| error.to_string())?;
+            self.pool.remove_all(image_pool.surplus()).await;
             let ordered = image_pool.order(together);
-            if ordered.is_empty() || self.is_going_down() {
+            if ordered.is_empty() || self.tasks.is_going_down() {
                 ordered.into_iter().for_each(|id| image_pool.cancel(id, "the server goes down".to_owned()));
                 return Ok(());
             }
             // Each in a task of its own: what has begun is brought to its end whoever stops waiting.
             let making = stream::iter(ordered).map(|id| {
-                let (core, image_pool) = (Arc::clone(self), Arc::clone(image_pool));
-                self.tasks.spawn(async move { core.add_member(&image_pool, provider, id).await })
+                let (keeper, image_pool) = (Arc::clone(self), Arc::clone(image_pool));
+                self.tasks.run(async move { keeper.add_member(&image_pool, provider, id).await })
             });
-            let made = making.buffer_unordered(together).map(|made| made.unwrap_or_else(|error| propagate(error)));
-            made.collect::<Vec<_>>().await.into_iter().collect::<Result<(), _>>()?;
+            making.buffer_unordered(together).collect::<Vec<_>>().await.into_iter().collect::<Result<(), _>>()?;
         }
     }
 
     /// The provider of creates that name none.
     async fn pool_provider(&self) -> Result<ProviderKind, String> {
         let wanted = Wanted {
-            named: self.config.default_provider,
+            named: self.default_provider,
             container: ContainerKind::AgentWorkspace,
             requirements: Requirements::default(),
         };
@@ -152,7 +173,7 @@ impl Orchestrator {
         // Before, so that an image that changes meanwhile makes the member stale; after, where it had to be pulled.
         let before = provider.image_id(image).await.map_err(|error| error_chain(&error))?;
         let created = provider.create(&spec, &Undoing).await.map_err(|error| error_chain(&error))?;
-        let guest = self.new_guest(provider.kind(), id, created.first_channel);
+        let guest = self.guests.client(provider.kind(), id, created.first_channel);
         first_answer(registered, id, &guest, FIRST_ANSWER).await.map_err(|error| error_chain(&error))?;
         let image_id = match before {
             Some(image_id) => Some(image_id),
@@ -172,18 +193,15 @@ impl Orchestrator {
             if !stale.is_empty() {
                 tracing::info!(image = %image_pool.image(), members = stale.len(), "the image has changed: members replaced");
             }
-            self.remove_all(stale).await;
+            self.pool.remove_all(stale).await;
         }
     }
+}
 
-    pub(crate) async fn remove_all(&self, members: Vec<PooledSandbox>) {
-        let removals = stream::iter(members).for_each_concurrent(TOGETHER_AT_FIRST, async |member| {
-            member.guest.close();
-            let Some(registered) = self.providers.get(member.provider) else { return };
-            if let Err(error) = registered.provider.destroy(member.id, &Undoing).await {
-                tracing::warn!(workspace = %member.id, reason = error_chain(&error), "it goes with the next reconciliation");
-            }
-        });
-        removals.await;
+/// Waits until members are missing and nobody is just taking more.
+async fn members_wanted(image_pool: &ImagePool) {
+    image_pool.wanting.notified().await;
+    while let Some(left) = QUIET.checked_sub(image_pool.quiet_for()).filter(|left| !left.is_zero()) {
+        sleep(left).await;
     }
 }

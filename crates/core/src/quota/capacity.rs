@@ -1,8 +1,11 @@
 //! The capacity in use and its limits: of the whole installation, and of one project.
 
-use emergent_store::{ProjectId, Quota, QuotaUse};
+use emergent_store::{ProjectId, Quota, QuotaUse, Store, StoreError};
 
-use crate::{LookupError, orchestrator::Orchestrator};
+use crate::{
+    telemetry,
+    workspace::lookup::{Lookup, LookupError},
+};
 
 /// The capacity in use and its limits.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,21 +26,51 @@ pub struct Capacity {
 }
 
 /// Returns whether this number of workspaces has reached the threshold; never true for 0.
-pub(crate) fn is_near(active: u64, limit: u32, threshold_pct: u8) -> bool {
+fn is_near(active: u64, limit: u32, threshold_pct: u8) -> bool {
     active > 0 && active * 100 >= u64::from(limit) * u64::from(threshold_pct)
 }
 
-// === impl Orchestrator ===
+/// Counts the capacity in use.
+pub(crate) struct Capacities {
+    store: Store,
+    lookup: Lookup,
+    limit: u32,
+    threshold_pct: u8,
+}
 
-impl Orchestrator {
+// === impl Capacities ===
+
+impl Capacities {
+    /// Makes the counter; `limit` is the greatest number of agent workspaces, and `threshold_pct` the share of the
+    /// limit from which on the log warns.
+    pub(crate) fn new(store: Store, lookup: Lookup, limit: u32, threshold_pct: u8) -> Self {
+        Self { store, lookup, limit, threshold_pct }
+    }
+
+    /// Returns the capacity in use and its limits: of one project and, with `of_all`, of the whole installation.
     pub(crate) async fn capacity(&self, project: ProjectId, of_all: bool) -> Result<Capacity, LookupError> {
-        self.check_enabled()?;
+        self.lookup.check_enabled()?;
         let seen = (!of_all).then_some(project);
         let active = self.store.workspaces_active(seen).await?.iter().map(|(_, active)| active).sum();
         let (quota, used) = self.store.projects_quota(project).await?;
-        let (limit, threshold_pct) = (self.config.max_concurrent, self.config.alert_threshold_pct);
+        let (limit, threshold_pct) = (self.limit, self.threshold_pct);
         let near_limit = is_near(active, limit, threshold_pct);
         Ok(Capacity { active, limit, threshold_pct, near_limit, quota, used })
+    }
+
+    /// Reports how many workspaces are active to the metrics; returns whether they come near the limit. Warns of that
+    /// unless `warned` says that the log has done so.
+    pub(crate) async fn report(&self, warned: bool) -> Result<bool, StoreError> {
+        let active = self.store.workspaces_active(None).await?;
+        telemetry::active(&active);
+        let active = active.iter().map(|(_, active)| active).sum();
+        let (limit, threshold_pct) = (self.limit, self.threshold_pct);
+        let near = is_near(active, limit, threshold_pct);
+        telemetry::capacity(active, limit, near);
+        if near && !warned {
+            tracing::warn!(active, limit, threshold_pct, "active workspaces come near WORKSPACE_MAX_CONCURRENT");
+        }
+        Ok(near)
     }
 }
 

@@ -19,13 +19,12 @@ mod judge;
 
 use std::{
     collections::{HashMap, HashSet},
-    fmt,
     sync::Arc,
     time::Duration,
 };
 
 use emergent_provider::{ExitReason, HostRoom, OperationError, ProviderKind};
-use emergent_store::{ErrorReason, MCP_SERVERS_ON, McpServerState, WorkspaceRow, WorkspaceState};
+use emergent_store::{MCP_SERVERS_ON, McpServerState, Store};
 use emergent_types::{WorkspaceId, error_chain};
 use tokio::{
     sync::Semaphore,
@@ -35,11 +34,12 @@ use tokio::{
 
 use self::judge::{Judgement, Seen};
 use crate::{
-    CallError,
-    orchestrator::Orchestrator,
-    placement::providers::Registered,
+    placement::providers::{Providers, Registered},
+    tasks::Tasks,
     workspace::{
-        registry::Entry,
+        entry::Entry,
+        fullness::Fullness,
+        registry::Registry,
         state::WorkspaceStatus,
         validate::{InvalidField, invalid},
     },
@@ -64,18 +64,6 @@ const PATIENCE: Duration = Duration::from_millis(250);
 const LARGE: u64 = 8;
 /// How many tasks a new sandbox needs to begin with.
 const FIRST_TASKS: u64 = 128;
-
-/// Why nothing may write in a workspace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fullness {
-    /// Its files take more than its disk limit.
-    Own {
-        /// The limit, in bytes.
-        limit: u64,
-    },
-    /// The disk of its machine is nearly full.
-    Host,
-}
 
 /// Why the machine under an engine takes nothing more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -106,6 +94,16 @@ pub enum NoRoom {
         /// From how many on nothing more is taken.
         budget: u64,
     },
+}
+
+/// Guards the machines under the engines, and says whether there is room on them.
+pub(crate) struct HostGuard {
+    store: Store,
+    registry: Arc<Registry>,
+    providers: Arc<Providers>,
+    tasks: Tasks,
+    /// The bytes of an engine's disk that stay free.
+    disk_reserve: u64,
 }
 
 /// The facts about one engine's machine that are kept from one look to the next.
@@ -146,39 +144,6 @@ struct Watched {
     limit: u64,
     /// The workspace that it is of, unless it hosts an MCP server.
     entry: Option<Arc<Entry>>,
-}
-
-// === impl Fullness ===
-
-impl Fullness {
-    /// Returns the fullness that a workspace's row tells.
-    pub(crate) fn of(row: &WorkspaceRow) -> Option<Self> {
-        match row.state {
-            // Which of the two it is, the next count tells.
-            WorkspaceState::Error { reason: ErrorReason::DiskFull, .. } => {
-                Some(Self::Own { limit: row.limits.disk_bytes })
-            }
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Fullness {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Own { limit } => write!(
-                f,
-                "the workspace's files, those outside /workspace too, take more than its disk limit of {} MiB or have more \
-                 names than it allows (65,536, and one for each 16 KiB), so that nothing is written and no program is started in it; remove files with POST …/files/remove, which \
-                 works all the same, or make a workspace with a larger limit",
-                limit >> 20
-            ),
-            Self::Host => f.write_str(
-                "the host's disk is nearly full (WORKSPACE_DISK_RESERVE), so that nothing is written; remove what is not \
-                 needed any more, or ask an administrator for a larger disk",
-            ),
-        }
-    }
 }
 
 // === impl Guard ===
@@ -222,9 +187,19 @@ impl CountedSandbox {
     }
 }
 
-// === impl Orchestrator ===
+// === impl HostGuard ===
 
-impl Orchestrator {
+impl HostGuard {
+    pub(crate) fn new(
+        store: Store,
+        registry: Arc<Registry>,
+        providers: Arc<Providers>,
+        tasks: Tasks,
+        disk_reserve: u64,
+    ) -> Self {
+        Self { store, registry, providers, tasks, disk_reserve }
+    }
+
     /// Guards one engine's machine for the life of the service.
     pub(crate) async fn keep_guard(self: Arc<Self>, registered: Arc<Registered>) {
         let mut guard = Guard::new();
@@ -232,8 +207,8 @@ impl Orchestrator {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let goes_on = tokio::select! {
-                goes_on = self.goes_on(&mut ticks) => goes_on,
-                () = registered.files_removed.notified() => !self.is_going_down(),
+                goes_on = self.tasks.goes_on(&mut ticks) => goes_on,
+                () = registered.files_removed.notified() => !self.tasks.is_going_down(),
             };
             if !goes_on {
                 return;
@@ -262,7 +237,7 @@ impl Orchestrator {
     }
 
     async fn watch_disks(&self, registered: &Arc<Registered>, room: &HostRoom, guard: &mut Guard) {
-        let is_low = room.disk_free < self.config.disk_reserve;
+        let is_low = room.disk_free < self.disk_reserve;
         if is_low != std::mem::replace(&mut guard.told, is_low) {
             let (provider, free_bytes) = (registered.provider.kind(), room.disk_free);
             match is_low {
@@ -382,7 +357,7 @@ impl Orchestrator {
         let Some(room) = self.providers.get(provider).and_then(|registered| registered.provider.host_room()) else {
             return Ok(());
         };
-        let reserve = self.config.disk_reserve;
+        let reserve = self.disk_reserve;
         if room.disk_free < reserve.saturating_add(wanted) {
             return Err(NoRoom::Disk { free: room.disk_free, reserve, wanted });
         }
@@ -422,17 +397,17 @@ impl Orchestrator {
     }
 
     /// Whether a call may start programs in a workspace. Waits for the count that a removal of files has asked for.
-    pub(crate) async fn may_run(&self, entry: &Entry) -> Result<(), CallError> {
+    pub(crate) async fn may_run(&self, entry: &Entry) -> Result<(), Fullness> {
         // A count that takes longer goes on, and a later call sees its result.
         timeout(RECOUNT, entry.recounted()).await.ok();
-        entry.fullness().map_or(Ok(()), |fullness| Err(CallError::Full(fullness)))
+        entry.fullness().map_or(Ok(()), Err)
     }
 
     /// Whether a call may write in a workspace. Waits as [`may_run`](Self::may_run) does.
-    pub(crate) async fn may_write(&self, entry: &Entry) -> Result<(), CallError> {
+    pub(crate) async fn may_write(&self, entry: &Entry) -> Result<(), Fullness> {
         self.may_run(entry).await?;
         match self.has_room(entry.provider(), 0) {
-            Err(NoRoom::Disk { .. }) => Err(CallError::Full(Fullness::Host)),
+            Err(NoRoom::Disk { .. }) => Err(Fullness::Host),
             Ok(()) | Err(NoRoom::Tasks { .. }) => Ok(()),
         }
     }

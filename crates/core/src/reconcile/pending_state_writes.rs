@@ -1,55 +1,46 @@
-//! States that the store did not take, as when its disk is full. They are recorded when it does again, if they are
-//! still true: otherwise a row could stay false for good, since rows are compared with the engine by what this process
-//! knows of them.
+//! Records the states that the store did not take, when it does again, if they are still true: otherwise a row could
+//! stay false for good, since rows are compared with the engine by what this process knows of them.
 
-use std::collections::HashMap;
+use std::{sync::Arc, time::Duration};
 
 use emergent_store::WorkspaceState;
-use emergent_types::{WorkspaceId, error_chain};
-use parking_lot::Mutex;
+use emergent_types::error_chain;
+use tokio::time::interval;
 
-use crate::{orchestrator::Orchestrator, reconcile::Wait, workspace::state::WorkspaceStatus};
+use super::Reconciler;
+use crate::{lifecycle::Wait, workspace::state::WorkspaceStatus};
 
-/// The last state of each workspace that could not be recorded.
-#[derive(Default)]
-pub(crate) struct Unrecorded(Mutex<HashMap<WorkspaceId, WorkspaceState>>);
+/// The interval between two records of use.
+const USE: Duration = Duration::from_secs(5);
 
-// === impl Unrecorded ===
+// === impl Reconciler ===
 
-impl Unrecorded {
-    pub(crate) fn note(&self, workspace: WorkspaceId, state: &WorkspaceState) {
-        self.0.lock().insert(workspace, state.clone());
+impl Reconciler {
+    /// Records the times at which workspaces were used, and end states that could not be recorded before, for the life
+    /// of the service.
+    pub(crate) async fn keep_recording_use(self: Arc<Self>) {
+        let mut ticks = interval(USE);
+        while self.tasks.goes_on(&mut ticks).await {
+            self.record_again().await;
+            self.recorder.record_use().await;
+        }
     }
 
-    /// A newer state was recorded.
-    pub(crate) fn forget(&self, workspace: WorkspaceId) {
-        self.0.lock().remove(&workspace);
-    }
-
-    fn all(&self) -> Vec<(WorkspaceId, WorkspaceState)> {
-        let states = self.0.lock();
-        states.iter().map(|(id, state)| (*id, state.clone())).collect()
-    }
-}
-
-// === impl Orchestrator ===
-
-impl Orchestrator {
     /// Records what the store did not take before.
-    pub(crate) async fn record_again(&self) {
-        for (id, state) in self.unrecorded.all() {
+    async fn record_again(&self) {
+        for (id, state) in self.recorder.pending() {
             let Some(entry) = self.registry.get(id) else {
-                self.unrecorded.forget(id);
+                self.recorder.forget_pending(id);
                 continue;
             };
-            // Whoever has the turn records what becomes of it.
-            let Some(turn) = entry.free_turn() else { continue };
-            if !is_still_true(&state, entry.status()) {
+            // Whoever has the guard records what becomes of it.
+            let Some(mut guard) = entry.free_guard() else { continue };
+            if !is_still_true(&state, guard.status()) {
                 // It was left on its way there: what the engine has shows how far it came.
-                self.unrecorded.forget(id);
-                drop(turn);
-                self.look_again(&entry, Wait::No).await;
-            } else if let Err(error) = self.record(id, &state).await {
+                self.recorder.forget_pending(id);
+                drop(guard);
+                self.lifecycle.look_again(&entry, Wait::No).await;
+            } else if let Err(error) = self.recorder.record(&mut guard, &state).await {
                 tracing::warn!(workspace = %id, reason = error_chain(&error), "a state could still not be recorded");
             }
         }

@@ -10,13 +10,13 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use super::Reconciler;
 use crate::{
-    orchestrator::Orchestrator,
-    placement::providers::Registered,
-    reconcile::{
+    lifecycle::{
         Wait,
-        action::{ReconcileAction, verdict},
+        reconcile_action::{ReconcileAction, verdict},
     },
+    placement::providers::Registered,
     workspace::state::WorkspaceStatus,
 };
 
@@ -27,9 +27,9 @@ const RETRY: Duration = Duration::from_secs(5);
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
-// === impl Orchestrator ===
+// === impl Reconciler ===
 
-impl Orchestrator {
+impl Reconciler {
     /// Watches one engine until the service goes down. `caught_up` is called each time rows and engine agree.
     pub(crate) async fn watch(self: Arc<Self>, registered: Arc<Registered>, caught_up: impl Fn()) {
         let mut backoff = FIRST_BACKOFF;
@@ -37,7 +37,7 @@ impl Orchestrator {
             let began = Instant::now();
             tokio::select! {
                 () = self.watch_once(&registered, &caught_up) => {}
-                () = self.going_down.cancelled() => return,
+                () = self.tasks.going_down() => return,
             }
             // The engine is away, or was for a moment. Nobody has to wait for the next regular question to know.
             registered.probe().await;
@@ -46,7 +46,7 @@ impl Orchestrator {
             }
             tokio::select! {
                 () = sleep(backoff) => {}
-                () = self.going_down.cancelled() => return,
+                () = self.tasks.going_down() => return,
             }
             backoff = (backoff * 2).min(LONGEST_BACKOFF);
         }
@@ -70,7 +70,7 @@ impl Orchestrator {
         };
         let compare = async {
             loop {
-                if let Err(error) = self.ensure_lease().await {
+                if let Err(error) = self.lease.ensure().await {
                     tracing::warn!(reason = error_chain(&error), "rows and engine are not compared without a lease");
                     sleep(RETRY).await;
                     continue;
@@ -96,7 +96,7 @@ impl Orchestrator {
     }
 
     /// A member of the warm pool that has ended is nobody's loss: another takes its place.
-    fn note_ended_member(self: &Arc<Self>, event: &EngineEvent) {
+    fn note_ended_member(&self, event: &EngineEvent) {
         let ended = match event.kind {
             EngineEventKind::Exited(_) | EngineEventKind::Removed | EngineEventKind::Paused => {
                 self.pool.take_ended(event.workspace)
@@ -105,12 +105,12 @@ impl Orchestrator {
         };
         if !ended.is_empty() {
             tracing::warn!(workspace = %event.workspace, "a member of the warm pool has ended; another takes its place");
-            let core = Arc::clone(self);
-            self.tasks.spawn(async move { core.remove_all(ended).await });
+            let pool = Arc::clone(&self.pool);
+            self.tasks.spawn(async move { pool.remove_all(ended).await });
         }
     }
 
-    async fn follow(self: &Arc<Self>, mut events: BoxStream<'static, EngineEvent>) {
+    async fn follow(&self, mut events: BoxStream<'static, EngineEvent>) {
         while let Some(event) = events.next().await {
             let Some(entry) = self.registry.get(event.workspace) else {
                 self.note_ended_member(&event);
@@ -120,8 +120,8 @@ impl Orchestrator {
                 entry.note_out_of_memory();
             }
             if differs(entry.status(), &event.kind) {
-                let core = Arc::clone(self);
-                self.tasks.spawn(async move { core.look_again(&entry, Wait::ForTurn).await });
+                let lifecycle = Arc::clone(&self.lifecycle);
+                self.tasks.spawn(async move { lifecycle.look_again(&entry, Wait::ForGuard).await });
             }
         }
     }

@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use emergent_store::{
-    ErrorReason, ForkAdmission, NewSnapshotRow, NewWorkspaceRow, ProjectId, SnapshotRow, WorkspaceRow,
-};
+use emergent_store::{ErrorReason, ForkAdmission, NewSnapshotRow, ProjectId, SnapshotRow, WorkspaceRow};
 use emergent_types::{WorkspaceId, error_chain};
 use futures::{StreamExt as _, stream};
 use serde_json::json;
@@ -12,19 +10,19 @@ use tokio::sync::OwnedRwLockWriteGuard;
 use tracing::Instrument as _;
 
 use super::{
-    basis::{Basis, fill_in},
-    claim, snapshot_row,
+    SnapshotError, Snapshots, claim,
+    request::{NewForks, NewSnapshot},
+    snapshot_row,
 };
 use crate::{
-    IdempotencyKey, NewForks, NewSnapshot, NewWorkspace, NewWorkspaceError, SnapshotError, Workspace,
     audit::inherit,
-    orchestrator::{Orchestrator, propagate},
-    placement::providers::Choice,
+    creation::{NewWorkspaceError, Order, basis::fill_in, request_hash::request_hash},
+    lifecycle::RETRY_AFTER,
     workspace::{
-        create::{Order, RETRY_AFTER, new_row},
-        registry::{Entry, WorkspaceGuard},
-        request_hash::request_hash,
-        validate::{check, invalid},
+        Workspace,
+        entry::{Entry, WorkspaceGuard},
+        request::{IdempotencyKey, NewWorkspace},
+        validate::invalid,
     },
 };
 
@@ -35,16 +33,19 @@ const NAME_ROOM: usize = 120;
 
 /// One copy that is to be made.
 struct Copy {
-    entry: Arc<Entry>,
-    turn: WorkspaceGuard,
+    guard: WorkspaceGuard,
     order: Order,
 }
 
-// === impl Orchestrator ===
+// === impl Snapshots ===
 
-impl Orchestrator {
-    /// Admits copies of a workspace and has a task make them.
-    pub(crate) async fn fork(
+impl Snapshots {
+    /// Records copies of a workspace as `creating` and returns; a task of the service makes them. Either all copies are
+    /// admitted or none is.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]; nothing was made then.
+    pub async fn fork(
         self: &Arc<Self>,
         project: ProjectId,
         id: WorkspaceId,
@@ -68,9 +69,9 @@ impl Orchestrator {
             return Err(invalid("count", format!("takes 1 to {}", NewForks::MOST)).into());
         }
         let entry = self.to_be_copied(project, id).await?;
-        let core = Arc::clone(self);
-        let begin = async move { core.begin_fork(entry, request, key).await };
-        self.tasks.spawn(inherit(begin.in_current_span())).await.unwrap_or_else(|error| propagate(error))
+        let snapshots = Arc::clone(self);
+        let begin = async move { snapshots.begin_fork(entry, request, key).await };
+        self.tasks.run(begin.in_current_span()).await
     }
 
     async fn begin_fork(
@@ -79,9 +80,9 @@ impl Orchestrator {
         request: NewForks,
         key: Option<IdempotencyKey>,
     ) -> Result<Vec<Workspace>, SnapshotError> {
-        let turn = entry.turn().await;
+        let guard = entry.guard().await;
         // The snapshot between is a copy, too.
-        let source = self.copied_row(&entry, 1 + request.count).await?;
+        let source = self.copied_row(&guard, 1 + request.count).await?;
         let claim = key.map(|key| {
             let asked = request_hash(&request.request).to_vec();
             claim(&key, json!(["fork", entry.id.to_string(), request.count, asked]))
@@ -90,9 +91,11 @@ impl Orchestrator {
         let between = snapshot_row(source, NewSnapshot::default(), true);
         let taken = self.store.workspace_names(entry.project).await?;
         let asked = requests(request, name, &between, &taken)?;
-        let rows = asked.iter().map(|request| self.copy_row(request, &between)).collect::<Result<Vec<_>, _>>()?;
+        let placed = asked.into_iter().map(|request| self.creation.place_copy(request, &between));
+        let placed = placed.collect::<Result<Vec<_>, _>>()?;
+        let rows = placed.iter().map(|copy| copy.row(between.project, between.server, None)).collect::<Vec<_>>();
         let admissions = rows.iter().map(|row| self.admissions.begin(row.id)).collect::<Vec<_>>();
-        let alone = self.snapshot_locks.of(between.id).write_owned().await;
+        let alone = self.locks.of(between.id).write_owned().await;
         let (kind, limit) = (between.kind, self.config.places(between.kind));
         let admitted = self.store.admit_forks(between, rows, limit, claim).await?;
         let (between, rows) = match admitted {
@@ -111,36 +114,29 @@ impl Orchestrator {
             }
         };
         let mut copies = Vec::new();
-        for (row, request) in rows.iter().zip(asked) {
-            let (copy, turn) = self.enter_new(row).await;
-            copies.push(Copy { entry: copy, turn, order: self.order(row, request.environment) });
+        for (row, placed) in rows.iter().zip(placed) {
+            let guard = self.guests.enter_new(row).await;
+            copies.push(Copy { guard, order: self.creation.order(row, placed, None) });
         }
         drop(admissions);
         let span = tracing::info_span!("fork", workspace = %entry.id, snapshot = %between.new.id);
-        let core = Arc::clone(&self);
-        let drive = async move { core.drive_fork(entry, turn, between, alone, copies).await };
+        let snapshots = Arc::clone(&self);
+        let drive = async move { snapshots.drive_fork(guard, between, alone, copies).await };
         self.tasks.spawn(inherit(drive.instrument(span)));
         Ok(rows.into_iter().map(|row: WorkspaceRow| Workspace::new(row, None)).collect())
     }
 
-    fn copy_row(&self, request: &NewWorkspace, from: &NewSnapshotRow) -> Result<NewWorkspaceRow, NewWorkspaceError> {
-        let checked = check(request, &self.config, self.images.admitted())?;
-        let basis = Basis::locked(from);
-        Ok(new_row(from.project, from.server, request, &checked, &Choice::only(from.provider), None, Some(&basis)))
-    }
-
     async fn drive_fork(
         self: Arc<Self>,
-        entry: Arc<Entry>,
-        turn: WorkspaceGuard,
+        mut guard: WorkspaceGuard,
         between: SnapshotRow,
         alone: OwnedRwLockWriteGuard<()>,
         copies: Vec<Copy>,
     ) {
         let id = between.new.id;
-        let taken = self.drive_snapshot(&entry, id).await;
+        let taken = self.drive_snapshot(&mut guard, id).await;
         // The workspace goes on while its copies are made.
-        drop(turn);
+        drop(guard);
         match taken {
             Ok(()) => {
                 let shared = alone.downgrade();
@@ -154,21 +150,21 @@ impl Orchestrator {
                 drop(alone);
             }
         }
-        let _alone = self.snapshot_locks.of(id).write_owned().await;
+        let _alone = self.locks.of(id).write_owned().await;
         if let Err(error) = self.remove_snapshot(&between).await {
             tracing::warn!(reason = error_chain(&error), "the snapshot of a fork goes with the next reconciliation");
         }
     }
 
-    fn make_copy(self: &Arc<Self>, copy: Copy) -> impl Future<Output = ()> + use<> {
-        let span = tracing::info_span!("create", workspace = %copy.entry.id);
-        let core = Arc::clone(self);
-        async move { core.drive(copy.entry, copy.turn, copy.order).await }.instrument(span)
+    fn make_copy(&self, copy: Copy) -> impl Future<Output = ()> + use<> {
+        let span = tracing::info_span!("create", workspace = %copy.guard.id);
+        let creation = Arc::clone(&self.creation);
+        async move { creation.provision(copy.guard, copy.order).await }.instrument(span)
     }
 
-    async fn give_up_copy(&self, copy: Copy, why: &str) {
+    async fn give_up_copy(&self, mut copy: Copy, why: &str) {
         let message = format!("the workspace that it was to be a copy of could not be copied: {why}");
-        if let Err(error) = self.fail(&copy.entry, ErrorReason::CreateFailed, message).await {
+        if let Err(error) = self.lifecycle.fail(&mut copy.guard, ErrorReason::CreateFailed, message).await {
             tracing::error!(reason = error_chain(&error), "the failure could not be recorded");
         }
     }

@@ -4,31 +4,32 @@ use std::{collections::HashSet, sync::Arc};
 
 use chrono::Utc;
 use emergent_provider::{ObservedSnapshot, OperationError, ProviderKind};
-use emergent_store::{SnapshotRow, SnapshotState, SnapshotStateKind, StoreError};
+use emergent_store::{SnapshotRow, SnapshotState, SnapshotStateKind};
 use emergent_types::{SnapshotId, error_chain};
 
-use super::reconcile_action::{SnapshotReconcileAction, verdict};
+use super::{
+    SnapshotError, Snapshots,
+    reconcile_action::{SnapshotReconcileAction, verdict},
+};
 use crate::{
-    SnapshotError, TransitionError,
-    orchestrator::Orchestrator,
+    leftovers::Inventory,
+    lifecycle::{TransitionError, Wait},
     placement::providers::Registered,
-    reconcile::{Wait, leftovers::Inventory},
-    workspace::{registry::Entry, state::WorkspaceStatus},
 };
 
 /// The message of a snapshot whose taking was cut short by the end of the server or the engine.
 const CUT_SHORT: &str = "the server or the engine was stopped while this snapshot was being taken; take it again";
 const LOST: &str = "the engine no longer has this snapshot: something other than this server removed it; delete it";
 
-// === impl Orchestrator ===
+// === impl Snapshots ===
 
-impl Orchestrator {
+impl Snapshots {
     /// Makes all rows of a provider's snapshots agree with its engine, and removes snapshots without a row.
     ///
     /// # Errors
     /// When the engine cannot say what it has; nothing was changed then.
-    pub(crate) async fn recover_snapshots(&self, registered: &Arc<Registered>) -> Result<(), OperationError> {
-        if let Err(error) = self.ensure_lease().await {
+    pub(crate) async fn recover(&self, registered: &Arc<Registered>) -> Result<(), OperationError> {
+        if let Err(error) = self.lease.ensure().await {
             tracing::warn!(reason = error_chain(&error), "snapshots are left alone");
             return Ok(());
         }
@@ -58,7 +59,7 @@ impl Orchestrator {
             }
         }
         let seen = present.iter().map(|snapshot| snapshot.as_uuid()).collect();
-        self.forget_gone(registered.provider.kind(), Inventory::Snapshots, &seen).await;
+        self.leftovers.forget_gone(registered.provider.kind(), Inventory::Snapshots, &seen).await;
         let own = observed.iter().filter(|observed| observed.server == self.store.server_id());
         for orphan in own.filter(|observed| !known.contains(&observed.snapshot)) {
             match self.store.snapshots_find(orphan.snapshot).await {
@@ -74,7 +75,7 @@ impl Orchestrator {
     async fn recover_snapshot(&self, row: &SnapshotRow, in_engine: bool) -> Result<(), SnapshotError> {
         let id = row.new.id;
         // Whoever has it is bringing it to where it belongs.
-        let Ok(_alone) = self.snapshot_locks.of(id).try_write_owned() else { return Ok(()) };
+        let Ok(_alone) = self.locks.of(id).try_write_owned() else { return Ok(()) };
         // It may have got there since it was listed.
         let Some(row) = self.store.snapshots_find(id).await?.filter(|now| now.state == row.state) else {
             return Ok(());
@@ -101,25 +102,8 @@ impl Orchestrator {
     /// Lets the workspace of a snapshot that was cut short go on, if the workspace is still frozen.
     async fn thaw_source(&self, row: &SnapshotRow) {
         if let Some(entry) = self.registry.get(row.new.workspace) {
-            self.look_again(&entry, Wait::ForTurn).await;
+            self.lifecycle.look_again(&entry, Wait::ForGuard).await;
         }
-    }
-
-    /// Returns whether a workspace whose row says that it runs is frozen only because it was being copied when a
-    /// process ended. The caller has the turn: no task copies the workspace now.
-    pub(crate) async fn is_being_copied(&self, entry: &Entry) -> Result<bool, StoreError> {
-        if entry.status() != WorkspaceStatus::Ready {
-            return Ok(false);
-        }
-        let snapshots = self.store.snapshots_of(self.store.server_id()).await?;
-        let cut_short = |row: &SnapshotRow| row.new.workspace == entry.id && row.state == SnapshotState::Creating;
-        Ok(snapshots.iter().any(cut_short))
-    }
-
-    /// Lets the workspace go on.
-    pub(crate) async fn thaw(&self, entry: &Entry, registered: &Registered) -> Result<(), TransitionError> {
-        let thawed = registered.provider.unpause(entry.id).await;
-        thawed.map_err(|source| TransitionError::Engine { operation: "resume", source })
     }
 
     /// Removes the remains of a snapshot that was not taken, and records the reason in its row.
@@ -148,7 +132,7 @@ impl Orchestrator {
             return;
         }
         if orphan.whole {
-            return self.put_snapshot_aside(registered, orphan).await;
+            return self.leftovers.put_snapshot_aside(registered, orphan).await;
         }
         match registered.provider.delete(orphan.snapshot).await {
             Ok(()) => tracing::warn!(snapshot = %orphan.snapshot, "removed a snapshot that no row knows"),

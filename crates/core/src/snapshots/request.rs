@@ -7,7 +7,7 @@ use emergent_provider::{ContainerKind, ImageRef, ProviderKind, Taken};
 use emergent_store::{ProjectId, SnapshotRow, SnapshotState};
 use emergent_types::{NetworkPolicy, ResourceLimits, SnapshotId, WorkspaceId};
 
-use crate::NewWorkspace;
+use crate::workspace::request::NewWorkspace;
 
 /// A snapshot of a workspace.
 #[derive(Debug, Clone, PartialEq)]

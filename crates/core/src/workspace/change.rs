@@ -1,16 +1,20 @@
 //! Changes a workspace while it lives: its name, its labels, its end, and what happens when nobody uses it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use emergent_provider::ProviderKind;
-use emergent_store::{Changed, IdleAction, IdlePolicy, ProjectId, WorkspaceChange, WorkspaceRow};
+use emergent_store::{Changed, ProjectId, StateKind, Store, StoreError, WorkspaceChange, WorkspaceRow};
 use emergent_types::WorkspaceId;
 
 use crate::{
-    ChangeError, IdleRequest,
-    orchestrator::Orchestrator,
-    workspace::validate::{InvalidField, idle, labels_are_fine, workspace_name_is_fine},
+    placement::providers::Providers,
+    workspace::{
+        lookup::{Lookup, LookupError},
+        messages::name_taken,
+        registry::Registry,
+        request::IdleRequest,
+        validate::{InvalidField, idle, idle_within, labels_are_fine, workspace_name_is_fine},
+    },
 };
 
 /// The changes of a workspace that a caller asks for; an absent one leaves the workspace as it is.
@@ -37,9 +41,58 @@ pub enum Expiry {
     FromNow(Duration),
 }
 
-// === impl Orchestrator ===
+/// Changes workspaces while they live.
+pub(crate) struct Changes {
+    store: Store,
+    registry: Arc<Registry>,
+    lookup: Lookup,
+    providers: Arc<Providers>,
+}
 
-impl Orchestrator {
+/// Why a workspace was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The workspace was not found.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// The workspace is destroyed, or on its way there.
+    #[error("a workspace in state {state} cannot be changed; create another")]
+    Gone {
+        /// Its state.
+        state: StateKind,
+    },
+    /// Another workspace of the project has the name.
+    #[error("{}", name_taken(.holder))]
+    NameTaken {
+        /// That workspace.
+        holder: WorkspaceId,
+    },
+    /// The workspace would become something that cannot be.
+    #[error("{field}: {message}")]
+    Invalid {
+        /// The field that is to blame, such as `labels`.
+        field: String,
+        /// The values that the field takes.
+        message: String,
+    },
+    /// The store failed.
+    #[error("the change could not be recorded")]
+    Store(#[from] StoreError),
+}
+
+impl From<InvalidField> for ChangeError {
+    fn from(InvalidField { field, message }: InvalidField) -> Self {
+        Self::Invalid { field, message }
+    }
+}
+
+// === impl Changes ===
+
+impl Changes {
+    pub(crate) fn new(store: Store, registry: Arc<Registry>, lookup: Lookup, providers: Arc<Providers>) -> Self {
+        Self { store, registry, lookup, providers }
+    }
+
     /// Changes a workspace. Nobody waits for operations on it that are under way.
     pub(crate) async fn update(
         &self,
@@ -47,7 +100,7 @@ impl Orchestrator {
         id: WorkspaceId,
         update: WorkspaceUpdate,
     ) -> Result<(), ChangeError> {
-        let before = self.row(project, id).await?;
+        let before = self.lookup.row(project, id).await?;
         let changed = self.store.workspaces_change(project, id, |row| self.change_of(row, update)).await?;
         let row = match changed {
             Changed::Row(row) => row,
@@ -72,37 +125,16 @@ impl Orchestrator {
         }
         let idle = match update.idle {
             IdleRequest { action: None, after: None } => None,
-            asked => Some(self.idle_policy(idle(asked, row.idle)?, asked, row.provider)?),
+            asked => {
+                let policy = idle(asked, row.idle)?;
+                Some(match self.providers.get(row.provider) {
+                    Some(registered) => idle_within(policy, asked, row.provider, &registered.provider.capabilities())?,
+                    None => policy,
+                })
+            }
         };
         let expires_at = update.expiry.map(|expiry| end(expiry, row.created_at, Utc::now()));
         Ok(WorkspaceChange { name: update.name, labels, expires_at, idle })
-    }
-
-    /// A policy that the provider can carry out. What somebody asks for is refused where it cannot; what only the
-    /// settings say is left out.
-    pub(crate) fn idle_policy(
-        &self,
-        policy: IdlePolicy,
-        asked: IdleRequest,
-        provider: ProviderKind,
-    ) -> Result<IdlePolicy, InvalidField> {
-        let Some(registered) = self.providers.get(provider) else { return Ok(policy) };
-        let capabilities = registered.provider.capabilities();
-        let is_able = match policy.action {
-            IdleAction::None => true,
-            IdleAction::Pause => capabilities.pause,
-            IdleAction::Stop => capabilities.persistence,
-        };
-        match asked.action {
-            _ if is_able => Ok(policy),
-            None => Ok(IdlePolicy { action: IdleAction::None, ..policy }),
-            Some(action) => Err(InvalidField {
-                field: "idle.action".to_owned(),
-                message: format!(
-                    "provider {provider} cannot {action} a workspace as it is set up; the list of providers says what it can"
-                ),
-            }),
-        }
     }
 }
 

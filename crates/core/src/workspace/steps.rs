@@ -6,7 +6,7 @@ use emergent_types::{
     CreateStep, DestroyStep, Fault, PullProgress, SnapshotId, SnapshotStep, StepObserver, StopStep, WorkspaceId,
 };
 
-use crate::workspace::registry::{Registry, RuntimePhase};
+use crate::workspace::registry::Registry;
 
 /// The names of all steps that the life of a workspace passes, in order.
 pub fn step_names() -> impl Iterator<Item = &'static str> {
@@ -43,22 +43,14 @@ impl Steps {
             fault.strike(step);
         }
     }
-
-    /// Changes what is known of a create, while it is one.
-    fn progress(&self, workspace: WorkspaceId, change: impl FnOnce(&mut Option<PullProgress>, &mut bool)) {
-        let Some(entry) = self.registry.get(workspace) else { return };
-        entry.phase.send_if_modified(|phase| {
-            let RuntimePhase::Creating { pull, image_present } = phase else { return false };
-            change(pull, image_present);
-            true
-        });
-    }
 }
 
 impl StepObserver for Steps {
     fn created(&self, workspace: WorkspaceId, step: CreateStep) {
-        if step == CreateStep::ImagePresent {
-            self.progress(workspace, |_, image_present| *image_present = true);
+        if step == CreateStep::ImagePresent
+            && let Some(entry) = self.registry.get(workspace)
+        {
+            entry.note_image_present();
         }
         self.pass(workspace, step.name());
     }
@@ -73,7 +65,9 @@ impl StepObserver for Steps {
     }
 
     fn pulling(&self, workspace: WorkspaceId, progress: PullProgress) {
-        self.progress(workspace, |pull, _| *pull = Some(progress));
+        if let Some(entry) = self.registry.get(workspace) {
+            entry.note_pull(progress);
+        }
     }
 }
 

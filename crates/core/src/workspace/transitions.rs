@@ -1,7 +1,7 @@
 //! Decides the effect of an operation in each state. Every pair of operation and state is decided here, and nowhere
 //! else.
 //!
-//! The caller has the workspace's turn. `Stopping`, `Starting` and `Destroying` are then the traces of an operation
+//! The caller has the workspace's guard. `Stopping`, `Starting` and `Destroying` are then the traces of an operation
 //! that did not come to its end, and the decision is to continue that operation.
 
 use emergent_store::{DestroyReason, ErrorReason, IdleAction};

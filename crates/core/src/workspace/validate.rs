@@ -1,14 +1,12 @@
-//! Checks what a caller asks for, and fills in what it leaves to the settings.
+//! The rules for each field of a request.
 
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
-use chrono::{DateTime, TimeDelta, Utc};
-use emergent_provider::{ContainerKind, ImageRef};
-use emergent_store::{IdlePolicy, is_label_key};
+use emergent_provider::{Capabilities, ProviderKind};
+use emergent_store::{IdleAction, IdlePolicy, is_label_key};
 use emergent_types::{ResourceLimits, WorkspaceId};
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-use crate::{ChangeError, CoreConfig, IdleRequest, LimitsRequest, NewWorkspace, NewWorkspaceError, StartError, Ttl};
+use crate::workspace::request::{IdleRequest, LimitsRequest, Ttl};
 
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
@@ -22,54 +20,18 @@ const VARIABLE_NAME: usize = 256;
 /// The kernel takes no longer `NAME=value`.
 const VARIABLE: usize = 128 * 1024 - 1;
 const ENVIRONMENT: usize = 1024 * 1024;
-const CPU: RangeInclusive<f64> = 0.1..=256.0;
+pub(crate) const CPU: RangeInclusive<f64> = 0.1..=256.0;
 const MEMORY: RangeInclusive<u64> = 64 * MIB..=16 * TIB;
 const DISK: RangeInclusive<u64> = 64 * MIB..=1024 * TIB;
 const PIDS: RangeInclusive<u32> = 64..=1_000_000;
 const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10 * 365 * 24 * 60 * 60);
 const IDLE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(365 * 24 * 60 * 60);
 
-/// The images that may be used.
-pub(crate) struct AllowedImages {
-    patterns: Option<GlobSet>,
-}
-
 /// A field that asks for something that cannot be, and what it takes.
 #[derive(Debug)]
 pub(crate) struct InvalidField {
     pub(crate) field: String,
     pub(crate) message: String,
-}
-
-/// The choices that the request leaves open, decided.
-pub(crate) struct Checked {
-    pub(crate) image: ImageRef,
-    pub(crate) limits: ResourceLimits,
-    pub(crate) expires_at: Option<DateTime<Utc>>,
-    pub(crate) idle: IdlePolicy,
-}
-
-/// Checks a request and decides what it leaves open.
-pub(crate) fn check(
-    request: &NewWorkspace,
-    config: &CoreConfig,
-    allowed: &AllowedImages,
-) -> Result<Checked, NewWorkspaceError> {
-    if let Some(name) = &request.name {
-        workspace_name_is_fine(name)?;
-    }
-    labels_are_fine(&request.labels)?;
-    environment_is_fine(&request.environment)?;
-    let image = match &request.image {
-        Some(image) if *image != config.default_image && !allowed.contain(image) => {
-            return Err(NewWorkspaceError::ImageNotAllowed { image: image.clone() });
-        }
-        Some(image) => image.clone(),
-        None => config.default_image.clone(),
-    };
-    let limits = limits(request.limits, config.default_limits)?;
-    let idle = idle(request.idle, config.default_idle)?;
-    Ok(Checked { image, limits, expires_at: expiry(request, config)?, idle })
 }
 
 /// A policy with what is asked for in place of what it was.
@@ -79,6 +41,43 @@ pub(crate) fn idle(asked: IdleRequest, before: IdlePolicy) -> Result<IdlePolicy,
         return Err(invalid("idle.after", rule));
     }
     Ok(IdlePolicy { action: asked.action.unwrap_or(before.action), after: asked.after.unwrap_or(before.after) })
+}
+
+/// A policy that the provider can carry out. What somebody asks for is refused where it cannot; what only the settings
+/// say is left out.
+pub(crate) fn idle_within(
+    policy: IdlePolicy,
+    asked: IdleRequest,
+    provider: ProviderKind,
+    capabilities: &Capabilities,
+) -> Result<IdlePolicy, InvalidField> {
+    let is_able = match policy.action {
+        IdleAction::None => true,
+        IdleAction::Pause => capabilities.pause,
+        IdleAction::Stop => capabilities.persistence,
+    };
+    match asked.action {
+        _ if is_able => Ok(policy),
+        None => Ok(IdlePolicy { action: IdleAction::None, ..policy }),
+        Some(action) => Err(invalid(
+            "idle.action",
+            format!(
+                "provider {provider} cannot {action} a workspace as it is set up; the list of providers says what it can"
+            ),
+        )),
+    }
+}
+
+/// The lifetime that is asked for; `None` for one without end.
+pub(crate) fn lifetime(ttl: Ttl) -> Result<Option<Duration>, InvalidField> {
+    match ttl {
+        Ttl::Never => Ok(None),
+        Ttl::After(life) if !TTL.contains(&life) => {
+            let rule = format!("takes {} to {} seconds", TTL.start().as_secs(), TTL.end().as_secs());
+            Err(invalid("ttl", rule))
+        }
+        Ttl::After(life) => Ok(Some(life)),
+    }
 }
 
 pub(crate) fn name_is_fine(name: &str) -> Result<(), InvalidField> {
@@ -124,7 +123,7 @@ pub(crate) fn labels_are_fine(labels: &BTreeMap<String, String>) -> Result<(), I
 }
 
 /// The messages name variables, never their values.
-fn environment_is_fine(environment: &BTreeMap<String, String>) -> Result<(), InvalidField> {
+pub(crate) fn environment_is_fine(environment: &BTreeMap<String, String>) -> Result<(), InvalidField> {
     if environment.len() > VARIABLES {
         return Err(invalid("environment", format!("takes {VARIABLES} variables at most")));
     }
@@ -150,7 +149,8 @@ fn environment_is_fine(environment: &BTreeMap<String, String>) -> Result<(), Inv
     Ok(())
 }
 
-fn limits(asked: LimitsRequest, default: ResourceLimits) -> Result<ResourceLimits, InvalidField> {
+/// Returns the limits that are asked for, and the default ones in place of those that are not.
+pub(crate) fn limits(asked: LimitsRequest, default: ResourceLimits) -> Result<ResourceLimits, InvalidField> {
     let within = |field: &str, value: Option<u64>, range: RangeInclusive<u64>, default: u64| match value {
         Some(value) if !range.contains(&value) => {
             Err(invalid(format!("limits.{field}"), format!("takes {} to {}", size(*range.start()), size(*range.end()))))
@@ -180,19 +180,6 @@ fn size(bytes: u64) -> String {
     if bytes >= TIB { format!("{}T", bytes / TIB) } else { format!("{}M", bytes / MIB) }
 }
 
-fn expiry(request: &NewWorkspace, config: &CoreConfig) -> Result<Option<DateTime<Utc>>, InvalidField> {
-    let life = match (request.ttl, request.kind) {
-        (Some(Ttl::Never), _) | (None, ContainerKind::McpServer) => return Ok(None),
-        (Some(Ttl::After(life)), _) if !TTL.contains(&life) => {
-            let rule = format!("takes {} to {} seconds", TTL.start().as_secs(), TTL.end().as_secs());
-            return Err(invalid("ttl", rule));
-        }
-        (Some(Ttl::After(life)), _) => TimeDelta::from_std(life).unwrap_or(TimeDelta::MAX),
-        (None, ContainerKind::AgentWorkspace) => config.default_ttl,
-    };
-    Ok(Utc::now().checked_add_signed(life))
-}
-
 pub(crate) fn invalid(field: impl Into<String>, message: impl Into<String>) -> InvalidField {
     InvalidField { field: field.into(), message: message.into() }
 }
@@ -200,48 +187,3 @@ pub(crate) fn invalid(field: impl Into<String>, message: impl Into<String>) -> I
 fn shortened(text: &str) -> String {
     text.chars().take(64).collect()
 }
-
-impl From<InvalidField> for NewWorkspaceError {
-    fn from(InvalidField { field, message }: InvalidField) -> Self {
-        Self::Invalid { field, message }
-    }
-}
-
-impl From<InvalidField> for ChangeError {
-    fn from(InvalidField { field, message }: InvalidField) -> Self {
-        Self::Invalid { field, message }
-    }
-}
-
-// === impl AllowedImages ===
-
-impl AllowedImages {
-    /// Reads the operator's globs; `*` and `?` do not match `/`, `**` does.
-    pub(crate) fn new(globs: &[String]) -> Result<Self, StartError> {
-        if globs.is_empty() {
-            return Ok(Self { patterns: None });
-        }
-        let unusable = |error: globset::Error| StartError::Setting {
-            setting: "WORKSPACE_ALLOWED_IMAGES",
-            reason: error.to_string(),
-        };
-        let mut patterns = GlobSetBuilder::new();
-        for glob in globs {
-            patterns.add(GlobBuilder::new(glob).literal_separator(true).build().map_err(unusable)?);
-        }
-        Ok(Self { patterns: Some(patterns.build().map_err(unusable)?) })
-    }
-
-    /// Whether an image is among those that are allowed, or all are.
-    pub(crate) fn contain(&self, image: &ImageRef) -> bool {
-        self.patterns.is_none() || self.name(image)
-    }
-
-    /// Whether a glob matches an image.
-    pub(crate) fn name(&self, image: &ImageRef) -> bool {
-        self.patterns.as_ref().is_some_and(|patterns| patterns.is_match(image.as_str()))
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -124,7 +124,8 @@ async fn after_a_crash_at_any_step_of_a_snapshot_the_workspace_goes_on_and_nothi
         assert_eq!(workspace.state, WorkspaceState::Ready, "{step:?}");
         assert_eq!(fixture.engine.state(workspace.id), Some(EngineState::Running), "{step:?}");
         fixture.service.guest(fixture.project, workspace.id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
-        let rows = fixture.service.snapshots(fixture.project, Default::default(), Default::default()).await.unwrap();
+        let rows =
+            fixture.service.snapshots().list(fixture.project, Default::default(), Default::default()).await.unwrap();
         let (left, state) = (fixture.engine.snapshots().len(), rows.items[0].state.word());
         let expected = match step {
             SnapshotStep::ReadyRecorded => (1, SnapshotStateKind::Ready),
@@ -161,8 +162,8 @@ async fn child() {
     if step.starts_with("stop.") {
         fixture.service.stop(fixture.project, id).await.unwrap();
     } else if step.starts_with("snapshot.") {
-        let taken = fixture.service.take_snapshot(fixture.project, id, NewSnapshot::default(), None).await.unwrap();
-        fixture.service.settle_snapshot(fixture.project, taken.id, Duration::from_secs(10)).await.unwrap();
+        let taken = fixture.service.snapshots().take(fixture.project, id, NewSnapshot::default(), None).await.unwrap();
+        fixture.service.snapshots().settle(fixture.project, taken.id, Duration::from_secs(10)).await.unwrap();
     } else {
         fixture.service.destroy(fixture.project, id).await.unwrap();
     }

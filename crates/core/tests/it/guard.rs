@@ -91,9 +91,10 @@ async fn a_host_that_is_nearly_full_ends_who_writes_and_takes_nothing_more() {
 
     let refused = service.create(project, NewWorkspace::default(), None).await;
     assert!(matches!(refused, Err(NewWorkspaceError::NoRoom(NoRoom::Disk { .. }))), "{refused:?}");
-    let refused = service.take_snapshot(project, other, NewSnapshot::default(), None).await;
+    let refused = service.snapshots().take(project, other, NewSnapshot::default(), None).await;
     assert!(matches!(refused, Err(SnapshotError::Request(NewWorkspaceError::NoRoom(_)))), "{refused:?}");
-    let refused = service.fork(project, other, NewForks { count: 1, request: NewWorkspace::default() }, None).await;
+    let refused =
+        service.snapshots().fork(project, other, NewForks { count: 1, request: NewWorkspace::default() }, None).await;
     assert!(matches!(refused, Err(SnapshotError::Request(NewWorkspaceError::NoRoom(_)))), "{refused:?}");
     let refused = service.guest_for(project, other, Purpose::Write).await;
     assert!(matches!(refused, Err(CallError::Full(Fullness::Host))));

@@ -51,8 +51,8 @@ async fn a_started_copy_of_the_rows_touches_nothing_of_the_originals() {
     let original = held(&fixture, &holder("original"));
     original.claim(TakeOver::Refused).await.unwrap();
     let (id, other) = (fixture.ready().await, fixture.ready().await);
-    let taken = fixture.service.take_snapshot(fixture.project, id, NewSnapshot::default(), None).await.unwrap().id;
-    fixture.service.settle_snapshot(fixture.project, taken, Duration::from_secs(20)).await.unwrap();
+    let taken = fixture.service.snapshots().take(fixture.project, id, NewSnapshot::default(), None).await.unwrap().id;
+    fixture.service.snapshots().settle(fixture.project, taken, Duration::from_secs(20)).await.unwrap();
     fixture.service.stop(fixture.project, other).await.unwrap();
 
     let second = held(&fixture, &holder("copy"));
@@ -117,38 +117,38 @@ async fn what_a_restored_backup_does_not_know_is_put_aside_and_can_be_adopted() 
     let fixture = Fixture::start().await;
     let (directory, copy) = copied_rows(&fixture).await;
     let id = fixture.ready().await;
-    let taken = fixture.service.take_snapshot(fixture.project, id, NewSnapshot::default(), None).await.unwrap().id;
-    fixture.service.settle_snapshot(fixture.project, taken, Duration::from_secs(20)).await.unwrap();
+    let taken = fixture.service.snapshots().take(fixture.project, id, NewSnapshot::default(), None).await.unwrap().id;
+    fixture.service.snapshots().settle(fixture.project, taken, Duration::from_secs(20)).await.unwrap();
     fixture.service.shutdown().await;
 
     let engine = fixture.engine.clone();
     // The engine says of every snapshot that it is new.
     let config = CoreConfig { orphan_grace: TimeDelta::zero(), ..config() };
     let restored = Fixture::start_in(directory, config, copy, engine).await;
-    eventually("both are put aside", async || restored.service.leftovers().await.unwrap().len() == 2).await;
+    eventually("both are put aside", async || restored.service.leftovers().list().await.unwrap().len() == 2).await;
     eventually("the workspace is stopped", async || matches!(restored.engine.state(id), Some(EngineState::Exited(_))))
         .await;
     assert!(restored.engine.snapshots().contains(&taken));
-    let kinds = restored.service.leftovers().await.unwrap().into_iter().map(|row| (row.id, row.kind));
+    let kinds = restored.service.leftovers().list().await.unwrap().into_iter().map(|row| (row.id, row.kind));
     let kinds = kinds.collect::<std::collections::BTreeMap<_, _>>();
     assert_eq!(kinds.get(&id.as_uuid()), Some(&LeftoverKind::Workspace));
     assert_eq!(kinds.get(&taken.as_uuid()), Some(&LeftoverKind::Snapshot));
 
     let request = || AdoptRequest { project: restored.project, name: Some("found".to_owned()) };
-    let adopted = restored.service.adopt_leftover(id.as_uuid(), request()).await.unwrap();
+    let adopted = restored.service.leftovers().adopt(id.as_uuid(), request()).await.unwrap();
     assert_eq!(adopted, Adopted::Workspace(id));
-    let again = restored.service.adopt_leftover(id.as_uuid(), request()).await;
+    let again = restored.service.leftovers().adopt(id.as_uuid(), request()).await;
     assert!(matches!(again, Err(LeftoverError::NotFound)), "{again:?}");
     assert_eq!(restored.get(id).await.state, WorkspaceState::Stopped);
     restored.service.resume(restored.project, id).await.unwrap();
     restored.service.guest(restored.project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
 
-    let adopted = restored.service.adopt_leftover(taken.as_uuid(), request()).await.unwrap();
+    let adopted = restored.service.leftovers().adopt(taken.as_uuid(), request()).await.unwrap();
     assert_eq!(adopted, Adopted::Snapshot(taken));
     let request = emergent_core::NewWorkspace { snapshot: Some(taken), ..Default::default() };
     let made = restored.service.create(restored.project, request, None).await.unwrap().id;
     restored.becomes(made, StateKind::Ready).await;
-    assert!(restored.service.leftovers().await.unwrap().is_empty());
+    assert!(restored.service.leftovers().list().await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -159,8 +159,8 @@ async fn a_leftover_goes_when_its_time_is_up_or_somebody_asks() {
     fixture.service.shutdown().await;
     let engine = fixture.engine.clone();
     let restored = Fixture::start_in(directory, config(), copy.clone(), engine.clone()).await;
-    eventually("both are put aside", async || restored.service.leftovers().await.unwrap().len() == 2).await;
-    restored.service.remove_leftover(other.as_uuid()).await.unwrap();
+    eventually("both are put aside", async || restored.service.leftovers().list().await.unwrap().len() == 2).await;
+    restored.service.leftovers().remove(other.as_uuid()).await.unwrap();
     assert_eq!(engine.state(other), None);
     restored.service.shutdown().await;
     assert!(engine.state(id).is_some());
@@ -169,5 +169,5 @@ async fn a_leftover_goes_when_its_time_is_up_or_somebody_asks() {
     let directory = tempfile::tempdir().unwrap();
     let later = Fixture::start_in(directory, impatient, copy, engine).await;
     eventually("it is removed", async || later.engine.state(id).is_none()).await;
-    eventually("and forgotten", async || later.service.leftovers().await.unwrap().is_empty()).await;
+    eventually("and forgotten", async || later.service.leftovers().list().await.unwrap().is_empty()).await;
 }

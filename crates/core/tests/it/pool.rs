@@ -121,9 +121,9 @@ async fn nothing_is_taken_by_a_create_that_finds_no_room() {
 #[tokio::test]
 async fn it_is_emptied_while_the_server_drains() {
     let fixture = pooled(2).await;
-    fixture.service.set_draining(true).await.unwrap();
+    fixture.service.servers().set_draining(true).await.unwrap();
     eventually("it is empty", async || members(&fixture).is_empty()).await;
-    fixture.service.set_draining(false).await.unwrap();
+    fixture.service.servers().set_draining(false).await.unwrap();
     full(&fixture).await;
 }
 

@@ -19,7 +19,7 @@ async fn one_of_many_attaches_and_the_others_are_told_by_whom() {
     let (project, id) = (fixture.project, fixture.ready().await);
     let attaches = (0..20).map(|index| {
         let service = fixture.service.clone();
-        tokio::spawn(async move { service.attach(project, id, by(&format!("agent {index}"))).await })
+        tokio::spawn(async move { service.sessions().attach(project, id, by(&format!("agent {index}"))).await })
     });
     let mut holders = Vec::new();
     let mut told = Vec::new();
@@ -39,20 +39,20 @@ async fn one_of_many_attaches_and_the_others_are_told_by_whom() {
 async fn a_call_for_a_session_is_refused_while_another_one_is_attached() {
     let fixture = Fixture::start().await;
     let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
-    let first = service.attach(project, id, by("a")).await.unwrap();
-    drop(service.begin_session_call(project, id, first.id).await.unwrap());
-    let second = service.attach(project, id, AttachRequest { take_over: true, ..by("b") }).await.unwrap();
-    let refused = service.begin_session_call(project, id, first.id).await.map(drop);
+    let first = service.sessions().attach(project, id, by("a")).await.unwrap();
+    drop(service.sessions().begin_call(project, id, first.id).await.unwrap());
+    let second = service.sessions().attach(project, id, AttachRequest { take_over: true, ..by("b") }).await.unwrap();
+    let refused = service.sessions().begin_call(project, id, first.id).await.map(drop);
     assert!(matches!(&refused, Err(SessionError::Held(session)) if session.holder == "b"), "{refused:?}");
-    drop(service.begin_session_call(project, id, second.id).await.unwrap());
+    drop(service.sessions().begin_call(project, id, second.id).await.unwrap());
 
     for _ in 0..2 {
-        let ended = service.detach(project, id, second.id).await.unwrap();
+        let ended = service.sessions().detach(project, id, second.id).await.unwrap();
         assert_eq!(ended.ended.map(|(_, reason)| reason), Some(SessionEnd::Detached));
     }
-    let refused = service.begin_session_call(project, id, second.id).await.map(drop);
+    let refused = service.sessions().begin_call(project, id, second.id).await.map(drop);
     assert!(matches!(refused, Err(SessionError::NotAttached)), "{refused:?}");
-    let unknown = service.detach(project, id, SessionId::generate()).await;
+    let unknown = service.sessions().detach(project, id, SessionId::generate()).await;
     assert!(matches!(unknown, Err(SessionError::NoSuchSession)), "{unknown:?}");
     service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
 }
@@ -66,9 +66,9 @@ async fn attaching_gives_a_workspace_that_answers() {
             StateKind::Paused => service.pause(project, id).await.unwrap(),
             _ => service.stop(project, id).await.unwrap(),
         };
-        let session = service.attach(project, id, by("a")).await.unwrap();
+        let session = service.sessions().attach(project, id, by("a")).await.unwrap();
         service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
-        service.detach(project, id, session.id).await.unwrap();
+        service.sessions().detach(project, id, session.id).await.unwrap();
     }
 }
 
@@ -78,11 +78,11 @@ async fn who_cannot_be_given_a_running_workspace_does_not_hold_it() {
     let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
     service.stop(project, id).await.unwrap();
     let other = fixture.ready().await;
-    let refused = service.attach(project, id, by("a")).await;
+    let refused = service.sessions().attach(project, id, by("a")).await;
     assert!(matches!(refused, Err(AttachError::Workspace(TransitionError::LimitReached { .. }))), "{refused:?}");
     assert_eq!(fixture.get(id).await.attached, None);
     service.destroy(project, other).await.unwrap();
-    service.attach(project, id, by("b")).await.unwrap();
+    service.sessions().attach(project, id, by("b")).await.unwrap();
 }
 
 #[tokio::test]
@@ -90,19 +90,19 @@ async fn a_holder_that_is_not_heard_of_loses_the_workspace_and_one_that_calls_ke
     let fixture = Fixture::start().await;
     let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
     let lease = Some(Duration::from_millis(600));
-    let caller = service.attach(project, id, AttachRequest { lease, ..by("caller") }).await.unwrap();
+    let caller = service.sessions().attach(project, id, AttachRequest { lease, ..by("caller") }).await.unwrap();
     let first_end = caller.expires_at.unwrap();
     eventually("the lease is put off twice", async || {
-        drop(service.begin_session_call(project, id, caller.id).await.unwrap());
+        drop(service.sessions().begin_call(project, id, caller.id).await.unwrap());
         let end = fixture.get(id).await.attached.unwrap().expires_at.unwrap();
         end - first_end > chrono::TimeDelta::milliseconds(600)
     })
     .await;
     eventually("the lease is over", async || fixture.get(id).await.attached.is_none()).await;
-    let refused = service.begin_session_call(project, id, caller.id).await.map(drop);
+    let refused = service.sessions().begin_call(project, id, caller.id).await.map(drop);
     assert!(matches!(refused, Err(SessionError::NotAttached)), "{refused:?}");
-    service.attach(project, id, by("next")).await.unwrap();
-    let history = service.sessions(project, id, PageRequest::default()).await.unwrap().items;
+    service.sessions().attach(project, id, by("next")).await.unwrap();
+    let history = service.sessions().list(project, id, PageRequest::default()).await.unwrap().items;
     let reasons: Vec<_> = history.iter().map(|session| session.ended.map(|(_, reason)| reason)).collect();
     assert_eq!(reasons, [None, Some(SessionEnd::Expired)]);
 }
@@ -112,35 +112,35 @@ async fn a_call_that_takes_longer_than_the_lease_keeps_the_workspace_until_it_en
     let fixture = Fixture::start().await;
     let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
     let lease = Some(Duration::from_millis(300));
-    let caller = service.attach(project, id, AttachRequest { lease, ..by("caller") }).await.unwrap();
+    let caller = service.sessions().attach(project, id, AttachRequest { lease, ..by("caller") }).await.unwrap();
     let first_end = caller.expires_at.unwrap();
-    let call = service.begin_session_call(project, id, caller.id).await.unwrap();
+    let call = service.sessions().begin_call(project, id, caller.id).await.unwrap();
     eventually("three leases have passed", async || {
         chrono::Utc::now() - first_end > chrono::TimeDelta::milliseconds(900)
     })
     .await;
-    let refused = service.attach(project, id, by("next")).await;
+    let refused = service.sessions().attach(project, id, by("next")).await;
     assert!(matches!(refused, Err(AttachError::Held(_))), "{refused:?}");
     drop(call);
     eventually("the lease is over", async || fixture.get(id).await.attached.is_none()).await;
-    service.attach(project, id, by("next")).await.unwrap();
+    service.sessions().attach(project, id, by("next")).await.unwrap();
 }
 
 #[tokio::test]
 async fn the_holder_survives_a_restart_and_ends_with_the_workspace() {
     let fixture = Fixture::start().await;
     let id = fixture.ready().await;
-    let session = fixture.service.attach(fixture.project, id, by("a")).await.unwrap();
+    let session = fixture.service.sessions().attach(fixture.project, id, by("a")).await.unwrap();
     let fixture = fixture.restart().await;
     fixture.reconciled().await;
     let (service, project) = (&fixture.service, fixture.project);
-    drop(service.begin_session_call(project, id, session.id).await.unwrap());
-    let refused = service.begin_session_call(project, id, SessionId::generate()).await.map(drop);
+    drop(service.sessions().begin_call(project, id, session.id).await.unwrap());
+    let refused = service.sessions().begin_call(project, id, SessionId::generate()).await.map(drop);
     assert!(matches!(refused, Err(SessionError::Held(_))), "{refused:?}");
     service.destroy(project, id).await.unwrap();
-    let history = service.sessions(project, id, PageRequest::default()).await.unwrap().items;
+    let history = service.sessions().list(project, id, PageRequest::default()).await.unwrap().items;
     assert_eq!(history[0].ended.map(|(_, reason)| reason), Some(SessionEnd::Destroyed));
-    let refused = service.attach(project, id, by("b")).await;
+    let refused = service.sessions().attach(project, id, by("b")).await;
     assert!(matches!(refused, Err(AttachError::Workspace(TransitionError::WrongState { .. }))), "{refused:?}");
 }
 
@@ -149,7 +149,7 @@ async fn nobody_attaches_to_what_is_still_being_made() {
     let fixture = Fixture::start().await;
     fixture.engine.hold("create.image_present");
     let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
-    let refused = fixture.service.attach(fixture.project, id, by("a")).await;
+    let refused = fixture.service.sessions().attach(fixture.project, id, by("a")).await;
     let Err(AttachError::Workspace(TransitionError::WrongState { state: StateKind::Creating, .. })) = refused else {
         panic!("{refused:?}")
     };

@@ -14,8 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Fixture {
     async fn take(&self, id: WorkspaceId) -> Result<Snapshot, SnapshotError> {
-        let begun = self.service.take_snapshot(self.project, id, NewSnapshot::default(), None).await?;
-        self.service.settle_snapshot(self.project, begun.id, PATIENCE).await
+        let begun = self.service.snapshots().take(self.project, id, NewSnapshot::default(), None).await?;
+        self.service.snapshots().settle(self.project, begun.id, PATIENCE).await
     }
 
     async fn taken(&self, id: WorkspaceId) -> SnapshotId {
@@ -42,9 +42,9 @@ async fn a_workspace_made_from_a_snapshot_says_so() {
     let copy = fixture.made_from(snapshot).await.unwrap();
     let copy = fixture.becomes(copy, StateKind::Ready).await;
     assert!(copy.origin.is_some_and(|origin| origin.snapshot == snapshot && origin.workspace == id));
-    fixture.service.delete_snapshot(fixture.project, snapshot).await.unwrap();
+    fixture.service.snapshots().delete(fixture.project, snapshot).await.unwrap();
     assert!(fixture.engine.snapshots().is_empty());
-    let gone = fixture.service.delete_snapshot(fixture.project, snapshot).await;
+    let gone = fixture.service.snapshots().delete(fixture.project, snapshot).await;
     assert!(matches!(gone, Err(SnapshotError::Unusable(SnapshotUnusable::NotFound))));
 }
 
@@ -59,7 +59,7 @@ async fn what_could_not_be_copied_leaves_a_row_that_says_why() {
     assert_eq!(fixture.get(id).await.state, WorkspaceState::Ready);
     let refused = fixture.made_from(failed.id).await;
     assert!(matches!(refused, Err(NewWorkspaceError::Snapshot(SnapshotUnusable::NotReady(SnapshotStateKind::Error)))));
-    fixture.service.delete_snapshot(fixture.project, failed.id).await.unwrap();
+    fixture.service.snapshots().delete(fixture.project, failed.id).await.unwrap();
 }
 
 #[tokio::test]
@@ -72,8 +72,8 @@ async fn a_provider_that_cannot_is_said_to_and_nothing_is_recorded() {
         matches!(source, OperationError::Unsupported { .. })
     };
     assert!(unsupported(fixture.take(id).await.map(drop)));
-    assert!(unsupported(fixture.service.fork(fixture.project, id, forks(1), None).await.map(drop)));
-    let rows = fixture.service.snapshots(fixture.project, Default::default(), Default::default()).await.unwrap();
+    assert!(unsupported(fixture.service.snapshots().fork(fixture.project, id, forks(1), None).await.map(drop)));
+    let rows = fixture.service.snapshots().list(fixture.project, Default::default(), Default::default()).await.unwrap();
     assert!(rows.items.is_empty() && fixture.all().await.len() == 1);
 }
 
@@ -101,7 +101,7 @@ async fn a_snapshot_is_not_deleted_from_under_a_create() {
     fixture.engine.hold("create.volume_filled");
     let copy = fixture.made_from(snapshot).await.unwrap();
     let (service, project) = (fixture.service.clone(), fixture.project);
-    let deletion = tokio::spawn(async move { service.delete_snapshot(project, snapshot).await });
+    let deletion = tokio::spawn(async move { service.snapshots().delete(project, snapshot).await });
     eventually("the create is under way", async || fixture.engine.state(copy).is_some()).await;
     assert!(fixture.engine.snapshots().contains(&snapshot) && !deletion.is_finished());
     fixture.engine.release("create.volume_filled");
@@ -115,12 +115,12 @@ async fn nothing_is_made_from_a_snapshot_that_is_being_taken() {
     let fixture = Fixture::start().await;
     let id = fixture.ready().await;
     fixture.engine.hold("snapshot.files_copied");
-    let begun = fixture.service.take_snapshot(fixture.project, id, NewSnapshot::default(), None).await.unwrap();
+    let begun = fixture.service.snapshots().take(fixture.project, id, NewSnapshot::default(), None).await.unwrap();
     let refused = fixture.made_from(begun.id).await;
     let creating = SnapshotUnusable::NotReady(SnapshotStateKind::Creating);
     assert!(matches!(refused, Err(NewWorkspaceError::Snapshot(why)) if why == creating));
     fixture.engine.release("snapshot.files_copied");
-    fixture.service.settle_snapshot(fixture.project, begun.id, PATIENCE).await.unwrap();
+    fixture.service.snapshots().settle(fixture.project, begun.id, PATIENCE).await.unwrap();
     fixture.made_from(begun.id).await.unwrap();
 }
 
@@ -128,10 +128,10 @@ async fn nothing_is_made_from_a_snapshot_that_is_being_taken() {
 async fn forks_are_let_in_all_or_none() {
     let fixture = Fixture::start_with(emergent_core::CoreConfig { max_concurrent: 3, ..config() }).await;
     let id = fixture.ready().await;
-    let refused = fixture.service.fork(fixture.project, id, forks(3), None).await;
+    let refused = fixture.service.snapshots().fork(fixture.project, id, forks(3), None).await;
     assert!(matches!(refused, Err(SnapshotError::Request(NewWorkspaceError::LimitReached { .. }))), "{refused:?}");
     assert!(fixture.all().await.len() == 1 && fixture.engine.count("take") == 0);
-    let copies = fixture.service.fork(fixture.project, id, forks(2), None).await.unwrap();
+    let copies = fixture.service.snapshots().fork(fixture.project, id, forks(2), None).await.unwrap();
     for copy in copies {
         fixture.becomes(copy.id, StateKind::Ready).await;
     }
@@ -143,7 +143,7 @@ async fn a_copy_that_fails_says_so_and_leaves_nothing() {
     let fixture = Fixture::start().await;
     let id = fixture.ready().await;
     fixture.engine.refuse("create.sandbox_created");
-    let copies = fixture.service.fork(fixture.project, id, forks(2), None).await.unwrap();
+    let copies = fixture.service.snapshots().fork(fixture.project, id, forks(2), None).await.unwrap();
     for copy in copies {
         let copy = fixture.becomes(copy.id, StateKind::Error).await;
         assert!(matches!(copy.state, WorkspaceState::Error { reason: ErrorReason::CreateFailed, .. }), "{copy:?}");
@@ -152,7 +152,7 @@ async fn a_copy_that_fails_says_so_and_leaves_nothing() {
     eventually("the snapshot between is gone", async || fixture.engine.snapshots().is_empty()).await;
     fixture.engine.accept("create.sandbox_created");
     fixture.engine.refuse("copy");
-    let copies = fixture.service.fork(fixture.project, id, forks(1), None).await.unwrap();
+    let copies = fixture.service.snapshots().fork(fixture.project, id, forks(1), None).await.unwrap();
     let copy = fixture.becomes(copies[0].id, StateKind::Error).await;
     assert!(matches!(copy.state, WorkspaceState::Error { message, .. } if message.contains("told to")));
     assert_eq!(fixture.get(id).await.state, WorkspaceState::Ready);
@@ -163,15 +163,15 @@ async fn an_engine_that_goes_away_half_way_leaves_no_half_snapshot() {
     let fixture = Fixture::start().await;
     let id = fixture.ready().await;
     fixture.engine.hold("snapshot.files_copied");
-    let begun = fixture.service.take_snapshot(fixture.project, id, NewSnapshot::default(), None).await.unwrap();
+    let begun = fixture.service.snapshots().take(fixture.project, id, NewSnapshot::default(), None).await.unwrap();
     eventually("it stands still", async || fixture.engine.state(id) == Some(EngineState::Paused)).await;
     fixture.engine.set_away(true);
     fixture.engine.release("snapshot.files_copied");
-    fixture.service.settle_snapshot(fixture.project, begun.id, PATIENCE).await.unwrap();
+    fixture.service.snapshots().settle(fixture.project, begun.id, PATIENCE).await.unwrap();
     fixture.engine.set_away(false);
     eventually("it goes on", async || fixture.engine.state(id) == Some(EngineState::Running)).await;
     eventually("its row says so", async || {
-        let now = fixture.service.snapshot(fixture.project, begun.id).await.unwrap();
+        let now = fixture.service.snapshots().get(fixture.project, begun.id).await.unwrap();
         now.state.word() == SnapshotStateKind::Error
     })
     .await;
@@ -186,6 +186,6 @@ async fn a_snapshot_that_the_engine_has_lost_says_so() {
     fixture.engine.lose_snapshot(snapshot);
     let fixture = fixture.restart().await;
     fixture.reconciled().await;
-    let lost = fixture.service.snapshot(fixture.project, snapshot).await.unwrap();
+    let lost = fixture.service.snapshots().get(fixture.project, snapshot).await.unwrap();
     assert_eq!(lost.state.word(), SnapshotStateKind::Error);
 }

@@ -113,7 +113,7 @@ impl Driver {
     }
 
     async fn try_bring_up(&mut self) -> Result<(), MakeError> {
-        self.inner.workspaces.ensure_lease().await?;
+        self.inner.workspaces.servers().ensure_lease().await?;
         let row = self.row().await?;
         self.entry.set_call_timeout(row.spec.call_timeout_ms);
         self.inner.ensure_sandbox(&self.entry, &row).await?;

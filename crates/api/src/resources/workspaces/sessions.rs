@@ -130,7 +130,7 @@ async fn attach(
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<Attach>,
 ) -> Result<Json<SessionView>, Refusal> {
-    Ok(Json(state.workspaces().attach(caller.project(), id, request.into_core()).await?.into()))
+    Ok(Json(state.workspaces().sessions().attach(caller.project(), id, request.into_core()).await?.into()))
 }
 
 /// Ends a session: the workspace is free for the next one, with its files and its running processes.
@@ -152,7 +152,7 @@ async fn detach(
     JsonBody(request): JsonBody<Detach>,
 ) -> Result<Json<SessionView>, Refusal> {
     let session = SessionId::from(request.session_id);
-    Ok(Json(state.workspaces().detach(caller.project(), id, session).await?.into()))
+    Ok(Json(state.workspaces().sessions().detach(caller.project(), id, session).await?.into()))
 }
 
 /// Lists a workspace's sessions with their holders, newest first.
@@ -170,7 +170,8 @@ async fn list_sessions(
     WorkspacePath(id): WorkspacePath,
     Query(query): Query<SessionsQuery>,
 ) -> Result<Json<SessionList>, Refusal> {
-    let page = state.workspaces().sessions(caller.project(), id, query.into_core()?).await?.map(SessionView::from);
+    let page =
+        state.workspaces().sessions().list(caller.project(), id, query.into_core()?).await?.map(SessionView::from);
     Ok(Json(SessionList { items: page.items, next_cursor: page.next.map(|cursor| cursor.to_string()) }))
 }
 

@@ -1,6 +1,6 @@
 //! Whether a sandbox takes too much disk, from one count of its files to the next. Pure.
 
-use super::Fullness;
+use crate::workspace::fullness::Fullness;
 
 /// How much more than its limit a sandbox may have before it is ended: what lies between two looks, and what is counted
 /// less exactly.

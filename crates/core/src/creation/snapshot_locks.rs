@@ -1,4 +1,8 @@
 //! The locks of snapshots that somebody works with.
+//!
+//! A task that takes or deletes a snapshot holds the snapshot's lock alone; a task that makes a workspace from the
+//! snapshot shares the lock. So a snapshot is never deleted from under a create, and a row in a state between two that
+//! nobody holds was left by a process that ended.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -8,11 +12,11 @@ use tokio::sync::RwLock;
 
 /// One lock for each snapshot, there only while somebody holds it or waits for it.
 #[derive(Default)]
-pub(crate) struct Locks(Mutex<HashMap<SnapshotId, Arc<RwLock<()>>>>);
+pub(crate) struct SnapshotLocks(Mutex<HashMap<SnapshotId, Arc<RwLock<()>>>>);
 
-// === impl Locks ===
+// === impl SnapshotLocks ===
 
-impl Locks {
+impl SnapshotLocks {
     pub(crate) fn of(&self, snapshot: SnapshotId) -> Arc<RwLock<()>> {
         let mut locks = self.0.lock();
         // A guard has a reference of its own.

@@ -10,18 +10,23 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use emergent_provider::{ContainerKind, EngineState, Observed, ObservedSnapshot, OperationError, Origin, ProviderKind};
 use emergent_store::{
-    DestroyReason, LeftoverKind, LeftoverRow, NewSnapshotRow, ProjectId, SnapshotRow, SnapshotState, WorkspaceRow,
-    WorkspaceState,
+    DestroyReason, IdlePolicy, LeftoverKind, LeftoverRow, NewSnapshotRow, ProjectId, SnapshotRow, SnapshotState, Store,
+    StoreError, WorkspaceRow, WorkspaceState,
 };
-use emergent_types::{SnapshotId, WorkspaceId, error_chain};
+use emergent_types::{ServerId, SnapshotId, WorkspaceId, error_chain};
 use uuid::Uuid;
 
 use crate::{
-    LeftoverError, orchestrator::Orchestrator, placement::providers::Registered, reconcile::Wait, telemetry,
-    workspace::steps::Undoing,
+    cluster::lease::Lease,
+    foundation::Foundation,
+    guests::Guests,
+    lifecycle::{Lifecycle, Wait},
+    placement::providers::{Providers, Registered},
+    telemetry,
+    workspace::{admissions::Admissions, steps::Undoing},
 };
 
 const OLDER_RELEASE: &str = "its image and limits are not known: an older release made it, or only its files are left";
@@ -52,9 +57,74 @@ pub(crate) enum Inventory {
     Snapshots,
 }
 
-// === impl Orchestrator ===
+/// The leftovers of the engines: puts them aside, lists them, and turns them into workspaces and snapshots again.
+pub struct Leftovers {
+    store: Store,
+    providers: Arc<Providers>,
+    lease: Arc<Lease>,
+    admissions: Admissions,
+    guests: Arc<Guests>,
+    lifecycle: Arc<Lifecycle>,
+    /// How long a leftover is kept.
+    retention: TimeDelta,
+    /// The lifetime of an adopted workspace.
+    default_ttl: TimeDelta,
+    /// The idle policy of an adopted workspace.
+    default_idle: IdlePolicy,
+}
 
-impl Orchestrator {
+/// Why a leftover was not adopted or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum LeftoverError {
+    /// There is no such leftover.
+    #[error("there is no such leftover; `emergent server leftovers` lists them")]
+    NotFound,
+    /// Another server found it.
+    #[error("server {0} of this installation found it; ask that one")]
+    Elsewhere(ServerId),
+    /// Its provider is not part of this server.
+    #[error("provider {0} is not part of this server")]
+    NoProvider(ProviderKind),
+    /// The leftover cannot become a workspace or a snapshot.
+    #[error("it cannot be adopted: {reason}; copy what you need out of it, or remove it")]
+    NotAdoptable {
+        /// Why not.
+        reason: &'static str,
+    },
+    /// The engine refused or did not answer.
+    #[error("the engine could not do it")]
+    Engine(#[source] OperationError),
+    /// The store failed.
+    #[error("it could not be recorded")]
+    Store(#[from] StoreError),
+}
+
+// === impl Leftovers ===
+
+impl Leftovers {
+    pub(crate) fn new(base: &Foundation, lifecycle: Arc<Lifecycle>) -> Self {
+        Self {
+            store: base.store.clone(),
+            providers: Arc::clone(&base.providers),
+            lease: Arc::clone(&base.lease),
+            admissions: base.admissions.clone(),
+            guests: Arc::clone(&base.guests),
+            lifecycle,
+            retention: base.config.leftover_retention,
+            default_ttl: base.config.default_ttl,
+            default_idle: base.config.default_idle,
+        }
+    }
+
+    /// Lists the leftovers: sandboxes and snapshots of the engines that had been handed over and that no row accounts
+    /// for, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store fails.
+    pub async fn list(&self) -> Result<Vec<LeftoverRow>, StoreError> {
+        self.store.leftovers_list().await
+    }
+
     /// Puts a sandbox aside, or removes it once it has been aside for as long as leftovers are kept.
     pub(crate) async fn put_aside(&self, registered: &Registered, sandbox: &Observed) {
         let kind = match sandbox.kind {
@@ -97,7 +167,7 @@ impl Orchestrator {
         let (id, kind) = (leftover.id, leftover.kind.as_str());
         let known = match self.store.leftovers_note(&leftover).await {
             Ok(true) => {
-                let days = self.config.leftover_retention.num_days();
+                let days = self.retention.num_days();
                 tracing::warn!(
                     %id,
                     kind,
@@ -111,7 +181,7 @@ impl Orchestrator {
             Err(error) => Err(error),
         };
         match known {
-            Ok(Some(known)) if Utc::now() - known.found_at >= self.config.leftover_retention => {
+            Ok(Some(known)) if Utc::now() - known.found_at >= self.retention => {
                 match self.remove_known(registered, &known).await {
                     Ok(()) => tracing::warn!(%id, kind, "removed a leftover: its time was up"),
                     Err(error) => {
@@ -154,8 +224,12 @@ impl Orchestrator {
         }
     }
 
-    /// Makes a leftover a workspace or a snapshot of a project.
-    pub(crate) async fn adopt_leftover(&self, id: Uuid, request: AdoptRequest) -> Result<Adopted, LeftoverError> {
+    /// Turns a leftover into a workspace, which is stopped, or a snapshot, which is ready. Does not check quotas: the
+    /// caller is an administrator.
+    ///
+    /// # Errors
+    /// [`LeftoverError`]; nothing was changed then.
+    pub async fn adopt(&self, id: Uuid, request: AdoptRequest) -> Result<Adopted, LeftoverError> {
         let (leftover, registered) = self.leftover(id).await?;
         match leftover.kind {
             LeftoverKind::Workspace => self.adopt_workspace(&leftover, registered, request).await,
@@ -167,8 +241,11 @@ impl Orchestrator {
         }
     }
 
-    /// Removes a leftover now.
-    pub(crate) async fn remove_leftover(&self, id: Uuid) -> Result<(), LeftoverError> {
+    /// Removes a leftover with all its files.
+    ///
+    /// # Errors
+    /// [`LeftoverError`]; the leftover stays then.
+    pub async fn remove(&self, id: Uuid) -> Result<(), LeftoverError> {
         let (leftover, registered) = self.leftover(id).await?;
         self.remove_known(registered, &leftover).await
     }
@@ -178,7 +255,7 @@ impl Orchestrator {
         if leftover.server != self.store.server_id() {
             return Err(LeftoverError::Elsewhere(leftover.server));
         }
-        self.ensure_lease().await?;
+        self.lease.ensure().await?;
         let registered = self.providers.get(leftover.provider).ok_or(LeftoverError::NoProvider(leftover.provider))?;
         Ok((leftover, registered))
     }
@@ -220,10 +297,10 @@ impl Orchestrator {
             created_at: leftover.made_at,
             ready_at: Some(leftover.made_at),
             last_used_at: None,
-            expires_at: Utc::now().checked_add_signed(self.config.default_ttl),
+            expires_at: Utc::now().checked_add_signed(self.default_ttl),
             destroyed_at: None,
             disk_warning: None,
-            idle: self.config.default_idle,
+            idle: self.default_idle,
             idled: false,
             destroy_reason: None,
             origin: None,
@@ -232,11 +309,11 @@ impl Orchestrator {
         if !self.store.leftovers_adopt_workspace(&row).await? {
             return Err(LeftoverError::NotFound);
         }
-        let entry = self.enter(&row);
+        let entry = self.guests.enter(&row);
         drop(admission);
         tracing::info!(workspace = %id, project = %request.project, "a leftover is a workspace again");
         // It may rest in another way than its row says.
-        self.look_again(&entry, Wait::ForTurn).await;
+        self.lifecycle.look_again(&entry, Wait::ForGuard).await;
         Ok(Adopted::Workspace(id))
     }
 

@@ -1,8 +1,14 @@
 //! Tests of the requests that are taken and of those that are refused.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::workspace::{
+    request::{LimitsRequest, Ttl},
+    validate::CPU,
+};
 
 fn config() -> CoreConfig {
     CoreConfig {

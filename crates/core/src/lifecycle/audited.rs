@@ -1,18 +1,25 @@
-//! The audit's names of the operations on workspaces.
+//! The audit's names of the operations on workspaces, and of the problems that end them.
 
+use emergent_provider::OperationError;
 use emergent_store::ErrorReason;
 
-use super::{Audit, AuditEnd, AuditSpan};
+use super::{TransitionError, reconcile_action::ReconcileAction};
 use crate::{
-    TransitionError,
-    reconcile::action::ReconcileAction,
+    audit::{Audit, AuditEnd, AuditSpan},
     workspace::{
-        registry::Entry,
+        entry::Entry,
         transitions::{Decision, Operation},
     },
 };
 
+// === impl Audit ===
+
 impl Audit {
+    /// Records a step that has just happened to a workspace.
+    pub(crate) fn note(&self, entry: &Entry, action: &str, ending: impl Into<AuditEnd>) {
+        self.begin(entry.project, Some(entry.id), action).end(ending);
+    }
+
     /// Begins the record of an operation on a workspace.
     pub(crate) fn begin_operation(&self, entry: &Entry, operation: Operation) -> AuditSpan {
         let step = match operation {
@@ -62,6 +69,8 @@ impl Audit {
     }
 }
 
+// === impl AuditSpan ===
+
 impl AuditSpan {
     /// Ends the record of an operation.
     pub(crate) fn end_operation(self, operation: Operation, decision: Decision, result: &Result<(), TransitionError>) {
@@ -69,6 +78,40 @@ impl AuditSpan {
             // The call itself is what was done, or refused.
             (Operation::Call, Decision::Nothing | Decision::Refuse(_)) => self.forget(),
             _ => self.end(result),
+        }
+    }
+}
+
+// === impl AuditEnd ===
+
+impl<T> From<&Result<T, TransitionError>> for AuditEnd {
+    fn from(result: &Result<T, TransitionError>) -> Self {
+        match result {
+            Ok(_) => Self::OK,
+            Err(error) => error.into(),
+        }
+    }
+}
+
+impl From<&TransitionError> for AuditEnd {
+    fn from(error: &TransitionError) -> Self {
+        match error {
+            TransitionError::Disabled => Self::refused("workspaces-disabled"),
+            TransitionError::NotFound => Self::refused("workspace-not-found"),
+            TransitionError::WrongState { .. } => Self::refused("wrong-state"),
+            TransitionError::LimitReached { .. } => Self::refused("limit-reached"),
+            TransitionError::OverQuota { .. } => Self::refused("quota-reached"),
+            TransitionError::NoProvider(_) => Self::failed("no-provider"),
+            TransitionError::DestroyedLater(_) => Self::failed("engine-unavailable"),
+            TransitionError::Engine { source, .. } => match source {
+                OperationError::EngineUnavailable { .. } => Self::failed("engine-unavailable"),
+                OperationError::Gone => Self::failed("wrong-state"),
+                OperationError::Unsupported { .. } => Self::refused("unsupported-operation"),
+                OperationError::Refused { .. } => Self::failed("engine-refused"),
+            },
+            TransitionError::Guest(_) => Self::failed("workspace-unreachable"),
+            TransitionError::ShuttingDown => Self::refused("not-ready"),
+            TransitionError::Store(_) => Self::failed("store-unavailable"),
         }
     }
 }

@@ -4,19 +4,23 @@
 //! guest is asked for such processes only when a workspace has been without calls for as long as its policy says, and
 //! what it answers can only put the rest off: a lying guest keeps its own workspace running and no other.
 
-use emergent_types::error_chain;
 use std::{sync::Arc, time::Duration};
 
 use chrono::Utc;
 use emergent_guest_proto::{Execution, ExecutionState};
 use emergent_store::{IdleAction, IdlePolicy};
+use emergent_types::error_chain;
 use tokio::time::{interval, timeout};
 use tracing::Instrument as _;
 
 use crate::{
-    orchestrator::Orchestrator,
+    audit::Audit,
+    foundation::Foundation,
+    lifecycle::Lifecycle,
+    tasks::Tasks,
     workspace::{
-        registry::{Entry, WorkspaceGuard},
+        entry::{Entry, WorkspaceGuard},
+        registry::Registry,
         state::WorkspaceStatus,
         transitions::Operation,
     },
@@ -47,49 +51,60 @@ fn still_for(executions: &[Execution], now_ms: u64) -> Option<Duration> {
     Some(still_for)
 }
 
-// === impl Orchestrator ===
+/// Brings to rest what nobody uses.
+pub(crate) struct IdleKeeper {
+    registry: Arc<Registry>,
+    audit: Audit,
+    tasks: Tasks,
+    lifecycle: Arc<Lifecycle>,
+}
 
-impl Orchestrator {
+// === impl IdleKeeper ===
+
+impl IdleKeeper {
+    pub(crate) fn new(base: &Foundation, lifecycle: Arc<Lifecycle>) -> Self {
+        Self { registry: Arc::clone(&base.registry), audit: base.audit.clone(), tasks: base.tasks.clone(), lifecycle }
+    }
+
     /// Brings to rest what nobody uses, for the life of the service.
     pub(crate) async fn keep_idle_at_rest(self: Arc<Self>) {
         let mut ticks = interval(LOOK);
-        while self.goes_on(&mut ticks).await {
+        while self.tasks.goes_on(&mut ticks).await {
             for entry in self.registry.all() {
                 if !is_due(entry.activity.policy(), entry.status(), entry.activity.quiet_for()) {
                     continue;
                 }
-                // Whoever has the turn changes it: it is looked at again afterwards.
-                let Some(turn) = entry.free_turn() else { continue };
+                // Whoever has the guard changes it: it is looked at again afterwards.
+                let Some(guard) = entry.free_guard() else { continue };
                 let span = tracing::info_span!("idle", workspace = %entry.id);
-                let core = Arc::clone(&self);
-                self.tasks.spawn(async move { core.rest_if_unused(&entry, turn).await }.instrument(span));
+                let keeper = Arc::clone(&self);
+                self.tasks.spawn(async move { keeper.rest_if_unused(guard).await }.instrument(span));
             }
         }
     }
 
-    async fn rest_if_unused(&self, entry: &Entry, turn: WorkspaceGuard) {
-        let policy = entry.activity.policy();
-        if !is_due(policy, entry.status(), entry.activity.quiet_for()) {
+    async fn rest_if_unused(&self, mut guard: WorkspaceGuard) {
+        let policy = guard.activity.policy();
+        if !is_due(policy, guard.status(), guard.activity.quiet_for()) {
             return;
         }
-        let still_for = self.still_for(entry).await.unwrap_or(Duration::ZERO);
+        let still_for = self.still_for(&guard).await.unwrap_or(Duration::ZERO);
         if still_for < policy.after {
             // Nobody needs to ask again before that makes up the whole time.
-            entry.activity.note_ago(still_for);
+            guard.activity.note_ago(still_for);
             return;
         }
-        let act = self.audit.begin_operation(entry, Operation::Idle(policy.action));
-        let result = self.perform(entry, Operation::Idle(policy.action)).await;
-        match entry.status() {
+        let act = self.audit.begin_operation(&guard, Operation::Idle(policy.action));
+        let result = self.lifecycle.perform(&mut guard, Operation::Idle(policy.action)).await;
+        match guard.status() {
             // Somebody began to use it meanwhile: nothing was done.
             WorkspaceStatus::Ready if result.is_ok() => act.forget(),
             _ => act.end(&result),
         }
         if let Err(error) = result {
             tracing::warn!(reason = error_chain(&error), action = %policy.action, "an unused workspace was not brought to rest");
-            entry.activity.note();
+            guard.activity.note();
         }
-        drop(turn);
     }
 
     /// For how long nothing has run in a workspace; `None` when something does, or nobody knows.

@@ -4,9 +4,10 @@ use emergent_provider::ProviderKind;
 use emergent_store::{MadeFrom, NewSnapshotRow, ProjectId, SnapshotStateKind};
 use tokio::sync::OwnedRwLockReadGuard;
 
-use crate::{
-    LimitsRequest, NewWorkspace, NewWorkspaceError, SnapshotUnusable, orchestrator::Orchestrator,
-    workspace::validate::invalid,
+use super::{Creation, NewWorkspaceError, SnapshotUnusable};
+use crate::workspace::{
+    request::{LimitsRequest, NewWorkspace},
+    validate::invalid,
 };
 
 /// A snapshot that a workspace is made from. While it lives, the snapshot is not deleted.
@@ -23,7 +24,7 @@ pub(crate) struct Basis {
 
 impl Basis {
     /// Makes the basis of a snapshot whose lock the caller has.
-    pub(super) fn locked(snapshot: &NewSnapshotRow) -> Self {
+    pub(crate) fn locked(snapshot: &NewSnapshotRow) -> Self {
         Self::of(snapshot, 0, None)
     }
 
@@ -33,18 +34,18 @@ impl Basis {
     }
 }
 
-// === impl Orchestrator ===
+// === impl Creation ===
 
-impl Orchestrator {
+impl Creation {
     /// Finds the snapshot that a request names, and fills in the properties that the request leaves open.
-    pub(crate) async fn basis_of(
+    pub(super) async fn basis_of(
         &self,
         project: ProjectId,
         request: NewWorkspace,
     ) -> Result<(NewWorkspace, Option<Basis>), NewWorkspaceError> {
         let Some(id) = request.snapshot else { return Ok((request, None)) };
         // Before its state is looked at, which then stays what it is.
-        let shared = self.snapshot_locks.of(id).try_read_owned();
+        let shared = self.locks.of(id).try_read_owned();
         let row = self.store.snapshots_get(project, id).await?.filter(|row| !row.new.temporary);
         let row = row.ok_or(SnapshotUnusable::NotFound)?;
         if row.new.server != self.store.server_id() {
@@ -65,7 +66,7 @@ impl Orchestrator {
 
 /// Fills in the properties that a request leaves open with those of the snapshot's workspace, except the name. Refuses
 /// another image or provider.
-pub(super) fn fill_in(request: NewWorkspace, from: &NewSnapshotRow) -> Result<NewWorkspace, NewWorkspaceError> {
+pub(crate) fn fill_in(request: NewWorkspace, from: &NewSnapshotRow) -> Result<NewWorkspace, NewWorkspaceError> {
     if request.image.is_some() {
         return Err(invalid("image", "leave it out: a snapshot has its own").into());
     }
