@@ -20,6 +20,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("the_packet_filter_is_set_again_when_it_is_lost", filter_comes_back),
         Case::new("a_runtime_that_is_too_weak_is_refused", too_weak),
         Case::new("the_engine_is_not_given_accounts_that_root_inside_made_large_or_no_file", accounts),
+        Case::new("no_start_mounts_a_volume_where_a_link_leads", mount_points),
         Case::new("more_cores_than_there_are_are_refused_as_the_requests_fault", too_many_cores),
     ]
 }
@@ -77,6 +78,60 @@ async fn accounts(runtime: Runtime) -> anyhow::Result<()> {
     ensure!(matches!(&error, CreateError::StartFailed { reason, .. } if reason.contains("/etc/group")), "{error}");
     let left = bench.engine.resources_of(&spec.workspace.to_string()).await?;
     ensure!(left.is_empty(), "left: {left:?}");
+    Ok(())
+}
+
+/// Root inside, and the maker of an image, can put links on the way to what is mounted.
+async fn mount_points(runtime: Runtime) -> anyhow::Result<()> {
+    let bench = Bench::new(runtime)?;
+    let move_away = "mv /var/lib/emergent /var/lib/moved";
+    // A volume over the guest's binary would have root's program started in its place; also in a copy.
+    let hides = format!("{move_away} && mkdir /x && ln -s /.emergent /x/private && ln -s /x /var/lib/emergent");
+    // The engine reads the file of the layer, not the one of the volume that is mounted there.
+    let deceives = format!(
+        "{move_away} && mkdir -p /var/lib/emergent/private && truncate -s 2M /var/lib/emergent/private/passwd && \
+         cp /etc/passwd /var/lib/moved/private/ && ln -sf /var/lib/emergent/private/passwd /etc/passwd"
+    );
+    for (plant, told) in
+        [(&hides, ["/var/lib/emergent/private", "/.emergent"]), (&deceives, ["/etc/passwd", "2097152"])]
+    {
+        let sandbox = bench.sandbox(&spec(NetworkPolicy::None)?).await?;
+        let id = sandbox.workspace;
+        let planted = sandbox.bash_as(plant, RunAs::Root).await?;
+        ensure!(planted.exit_code == Some(0), "{planted:?}");
+        bench.provider.stop(id).await.map_err(full)?;
+        let Err(error) = bench.provider.start(id).await else { bail!("{plant}: the sandbox was started") };
+        let error = format!("{:#}", full(error));
+        ensure!(told.iter().all(|told| error.contains(told)), "{plant}: {error}");
+        bench.provider.destroy(id, &Unobserved).await.map_err(full)?;
+    }
+
+    let of = |word: &str, lines: &str| Image::with(&format!("mounts-{word}:{}", SandboxId::generate()), lines);
+    let of_image = |image: &Image| {
+        Ok::<_, anyhow::Error>(SandboxSpec { image: image.reference.parse()?, ..spec(NetworkPolicy::None)? })
+    };
+    let hiding = of("hiding", "USER root\nRUN mkdir /x && ln -s /.emergent /x/y\nVOLUME /x/y")?;
+    let hiding = of_image(&hiding)?;
+    let error = refused(&bench.provider, &hiding).await?;
+    let says = |reason: &str| reason.contains("/x/y") && reason.contains("/.emergent");
+    ensure!(matches!(&error, CreateError::StartFailed { reason, .. } if says(reason)), "{error}");
+    let left = bench.engine.resources_of(&hiding.workspace.to_string()).await?;
+    ensure!(left.is_empty(), "left: {left:?}");
+
+    // A link that hides nothing is followed, and a directory that was made anew has none of the old one's files.
+    let lines =
+        "USER root\nRUN mkdir -p /real/data && ln -s /real /link && mkdir /d && mkfifo /d/passwd\nVOLUME /link/data";
+    let followed = of("followed", lines)?;
+    let sandbox = bench.sandbox(&of_image(&followed)?).await?;
+    let id = sandbox.workspace;
+    let anew =
+        "rm -r /d && mkdir /d && cp /etc/passwd /etc/kept && ln -sf /d/passwd /etc/passwd && echo in > /real/data/file";
+    let done = sandbox.bash_as(anew, RunAs::Root).await?;
+    ensure!(done.exit_code == Some(0), "{done:?}");
+    bench.provider.stop(id).await.map_err(full)?;
+    let channel = bench.provider.start(id).await.map_err(full)?;
+    sandbox.guest.set_first_channel(channel.context("no channel from the start")?);
+    ensure!(sandbox.output("cat /link/data/file").await? == "in");
     Ok(())
 }
 
