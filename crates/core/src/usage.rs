@@ -175,8 +175,8 @@ impl UsageSampler {
         }
         let warning = is_over.then(|| {
             format!(
-                "its files take more than the disk limit of {} MiB, which is watched and not enforced; remove some, in \
-                 /workspace or outside, or make a workspace with a larger limit",
+                "its files take more than the disk limit of {} MiB; remove some, in /workspace or outside, or make a \
+                 workspace with a larger limit",
                 limit >> 20
             )
         });

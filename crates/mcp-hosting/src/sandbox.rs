@@ -132,7 +132,8 @@ impl Inner {
         let created = self.create(entry, row, &self.spec(row)?).await?;
         self.pass(CreateStep::GuestAnswered.name());
         // Its environment is given to each process when that is started, and kept nowhere inside.
-        let hand_over = HandOver { allow_root: row.spec.run_as_root, ..HandOver::default() };
+        let defaults = self.workspaces.config().workspace_defaults.clone();
+        let hand_over = HandOver { allow_root: row.spec.run_as_root, defaults, ..HandOver::default() };
         configure(&entry.guest, entry.id.sandbox(), &hand_over, self).await?;
         self.store.mcp_servers_record_made(row.id, row.revision, &created.runtime, &created.warnings).await?;
         self.pass(CreateStep::ReadyRecorded.name());

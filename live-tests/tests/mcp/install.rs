@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use emergent_live_tests::{
     Case, Runtime, Server, ServerOptions,
-    mcp::{SERVERS, image},
+    mcp::{SERVERS, host, image},
     server::program,
     until,
 };
@@ -47,6 +47,7 @@ cat "$(tr '\0' '\n' < "/proc/$pid/environ" | sed -n 's/^PIP_CERT=//p')""#;
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("mcp::an_installation_has_what_workspaces_have_and_is_given_up_at_once", given_up),
+        Case::new("mcp::a_hosted_server_has_what_workspaces_have", has_defaults),
         Case::new("mcp::an_installation_that_fails_tells_its_last_lines", fails),
         Case::new("mcp::an_interrupted_registration_says_that_it_goes_on", interrupted),
     ]
@@ -76,6 +77,18 @@ async fn installer(id: &str) -> anyhow::Result<String> {
         Ok(if looked.status.success() { Ok(text(&looked.stdout)) } else { Err(text(&looked.stderr)) })
     })
     .await
+}
+
+async fn has_defaults(runtime: Runtime) -> anyhow::Result<()> {
+    let (server, _folder) = without_index(runtime, 0).await?;
+    let look = "(env; cat \"$SSL_CERT_FILE\") > /workspace/seen; exec fixture";
+    host(&server.api, json!({ "cmd": ["sh", "-c", look], "environment": { "PIP_RETRIES": "7" } })).await?;
+    let files = format!("{SERVERS}/fixture/files/content");
+    let asked = server.api.request(reqwest::Method::GET, &files).query(&[("path", "/workspace/seen")]);
+    let seen = asked.send().await?.error_for_status()?.text().await?;
+    ensure!(seen.contains(&format!("PIP_INDEX_URL={NOBODY}/simple")) && seen.contains("PIP_RETRIES=7"), "{seen}");
+    ensure!(seen.contains(AUTHORITY.trim()), "the operator's authority is not trusted: {seen}");
+    Ok(())
 }
 
 async fn given_up(runtime: Runtime) -> anyhow::Result<()> {

@@ -118,11 +118,11 @@ variables! {
     Server WORKSPACE_PRIVATE_REGISTRIES = "", "hosts separated by commas, such as 10.1.2.3:5000,registry.internal";
     /// After how many days an image that was pulled for a project and from which nothing was made since is removed.
     Server WORKSPACE_PULLED_IMAGE_RETENTION_DAYS = "30", "a number from 0.00001 to 3650";
-    /// Variables that every workspace gets unless it has its own, such as the addresses of package mirrors, and that
-    /// packages of hosted MCP servers are installed with. Agents read them: no secrets.
+    /// Variables that every workspace and hosted MCP server gets unless it has its own, such as the addresses of package
+    /// mirrors. Agents read them: no secrets.
     Server WORKSPACE_ENVIRONMENT = "", "NAME=VALUE separated by commas, such as PIP_INDEX_URL=https://mirror.example/simple";
     /// Certificates of private authorities that curl, git, pip, npm, Python and Node.js trust besides the image's own,
-    /// in every workspace and where packages of hosted MCP servers are installed.
+    /// in every workspace and hosted MCP server.
     Server WORKSPACE_CA_FILE = "", "the path of a PEM file";
     /// The name that gVisor is registered by in Docker.
     Server WORKSPACE_GVISOR_RUNTIME = "runsc", "the name of a Docker runtime";
