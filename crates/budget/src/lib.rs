@@ -20,3 +20,4 @@ pub use growing::Growing;
 pub use kept::Kept;
 pub use ledger::SMALL;
 pub use read::{Limits, Pace, ReadError, read};
+pub use values::values_in;

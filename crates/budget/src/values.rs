@@ -34,6 +34,11 @@ impl Values {
     }
 }
 
+/// Returns the number of marks in a JSON text that is there as a whole, as [`Limits`](crate::Limits) counts them.
+pub fn values_in(json: &[u8]) -> usize {
+    Values::default().see(json)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,8 +10,17 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use crate::elements::Elements;
+
 /// The longest id, method or progress token, in bytes as it is written: each is kept until its request is answered.
 pub(crate) const LONGEST_NAME: usize = 1024;
+
+/// The most values of a client's message, and of what is taken apart of a server's, as [`emergent_budget::Limits`]
+/// counts them: each may become a part of a tree.
+pub(crate) const MOST_VALUES: usize = 50_000;
+
+/// The most messages in one batch of a client.
+pub(crate) const BATCH_LIMIT: usize = 100;
 
 /// One message and the places in it that matter.
 #[derive(Clone, Debug)]
@@ -134,7 +143,7 @@ impl Message {
         match line.first() {
             Some(b'{') => {}
             Some(b'[') => {
-                let array: Result<Vec<&RawValue>, _> = serde_json::from_slice(&line);
+                let array: Result<&RawValue, _> = serde_json::from_slice(&line);
                 return Err(if array.is_ok() { Malformed::Batch } else { Malformed::NotJson });
             }
             _ => {
@@ -162,14 +171,11 @@ impl Message {
         Ok(Self { kind, id, params, line: line.clone() })
     }
 
-    /// The messages of a batch; each as [`parse`](Self::parse) sees it.
-    pub(crate) fn parse_batch(bytes: &Bytes) -> Result<Vec<Self>, Malformed> {
-        let line = on_one_line(bytes.clone());
-        let parts: Vec<&RawValue> = serde_json::from_slice(&line).map_err(|_| Malformed::NotJson)?;
-        parts
-            .iter()
-            .map(|part| Self::parse(place(&line, part).map_or_else(Bytes::new, |place| line.slice(place))))
-            .collect()
+    /// The messages of a [batch](Malformed::Batch), one after the other; each as [`parse`](Self::parse) sees it.
+    pub(crate) fn batch(bytes: &Bytes) -> impl Iterator<Item = Result<Self, Malformed>> {
+        let whole: Option<&RawValue> = serde_json::from_slice(bytes).ok();
+        let parts = whole.and_then(Elements::of).into_iter().flatten();
+        parts.map(|part| Self::parse(part_of(bytes, part.get().as_bytes())))
     }
 
     /// The id as it was written.
@@ -293,6 +299,12 @@ impl IdKey {
 /// The string that this JSON is, or `None` where it is something else.
 pub(crate) fn string_of(raw: &RawValue) -> Option<String> {
     serde_json::from_str(raw.get()).ok()
+}
+
+/// A part of these bytes, in memory of its own where it is less than half of them: whoever keeps a part keeps all of
+/// the memory that it is in.
+pub(crate) fn part_of(bytes: &Bytes, part: &[u8]) -> Bytes {
+    if part.len() < bytes.len() / 2 { Bytes::copy_from_slice(part) } else { bytes.slice_ref(part) }
 }
 
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {

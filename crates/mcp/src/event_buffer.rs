@@ -14,6 +14,9 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+/// The bytes of memory that a message takes besides its text: its place, its receipt and what the allocator adds.
+const BESIDE: usize = 128;
+
 /// One stream's messages.
 pub(crate) struct EventBuffer {
     /// The stream's number among those of its session.
@@ -27,9 +30,9 @@ pub(crate) struct EventBuffer {
 /// The limits of an event buffer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// The most bytes of sent messages that are kept.
+    /// The most bytes of sent messages that are kept, each counted with [`BESIDE`] more.
     pub(crate) replay: usize,
-    /// The most bytes of unsent messages; the newest message always fits.
+    /// The most bytes of unsent messages, counted in the same way; the newest message always fits.
     pub(crate) unsent: usize,
     /// How long a reader may hold the writer up.
     pub(crate) stall: Duration,
@@ -116,7 +119,7 @@ impl EventBuffer {
             let changed = self.changed.notified();
             {
                 let mut state = self.lock();
-                let fits = state.unsent_bytes == 0 || state.unsent_bytes + line.len() <= self.limits.unsent;
+                let fits = state.unsent_bytes == 0 || state.unsent_bytes + cost(&line) <= self.limits.unsent;
                 if fits || !state.reading {
                     break;
                 }
@@ -148,10 +151,10 @@ impl EventBuffer {
             if state.closed {
                 return;
             }
-            while state.unsent_bytes > 0 && state.unsent_bytes + line.len() > self.limits.unsent && !state.reading {
+            while state.unsent_bytes > 0 && state.unsent_bytes + cost(&line) > self.limits.unsent && !state.reading {
                 state.forget_oldest();
             }
-            state.unsent_bytes += line.len();
+            state.unsent_bytes += cost(&line);
             state.events.push_back((line, receipt));
             if answer {
                 state.expect_one_less();
@@ -219,9 +222,9 @@ impl State {
     fn forget_oldest(&mut self) {
         let Some((line, _)) = self.events.pop_front() else { return };
         if self.first < self.unsent {
-            self.sent_bytes -= line.len();
+            self.sent_bytes -= cost(&line);
         } else {
-            self.unsent_bytes -= line.len();
+            self.unsent_bytes -= cost(&line);
             self.unsent += 1;
         }
         self.first += 1;
@@ -291,8 +294,8 @@ impl Reader {
         self.at += 1;
         if self.at > state.unsent {
             state.unsent = self.at;
-            state.unsent_bytes -= line.len();
-            state.sent_bytes += line.len();
+            state.unsent_bytes -= cost(&line);
+            state.sent_bytes += cost(&line);
         }
         while state.sent_bytes > replay && state.first < state.unsent {
             state.forget_oldest();
@@ -346,11 +349,17 @@ impl fmt::Debug for Reader {
     }
 }
 
+/// The bytes of memory that a message takes.
+fn cost(line: &Bytes) -> usize {
+    line.len() + BESIDE
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { replay: 20, unsent: 20, stall: Duration::from_millis(50) };
+    const MOST: usize = 20 + 2 * BESIDE;
+    const LIMITS: Limits = Limits { replay: MOST, unsent: MOST, stall: Duration::from_millis(50) };
 
     fn line(text: &'static str) -> Bytes {
         Bytes::from_static(text.as_bytes())
@@ -358,7 +367,7 @@ mod tests {
 
     #[tokio::test]
     async fn stream_ends_with_its_last_answer() {
-        let (event_buffer, mut reader) = EventBuffer::answering(1, 2, LIMITS);
+        let (event_buffer, mut reader) = EventBuffer::answering(1, 2, Limits { unsent: 4 * MOST, ..LIMITS });
         event_buffer.push(line("note"), false, None).await;
         event_buffer.push(line("one"), true, None).await;
         event_buffer.push(line("two"), true, None).await;
@@ -382,7 +391,18 @@ mod tests {
         assert_eq!(again.next().await.map(|event| (event.next, event.line)), Some((2, line("bbbbbbbbbb"))));
         assert!(reader.next().await.is_none(), "the old reader goes on");
         assert_eq!(again.next().await.map(|event| event.next), Some(3));
-        assert_eq!(event_buffer.held(), 20);
+        assert_eq!(event_buffer.held(), MOST);
+    }
+
+    #[tokio::test]
+    async fn short_messages_count_with_what_they_take_besides_their_text() {
+        let event_buffer = EventBuffer::standing(0, LIMITS);
+        for _ in 0..100 {
+            event_buffer.push(line("a"), false, None).await;
+        }
+        let mut reader = event_buffer.read(0);
+        assert_eq!(reader.next().await.map(|event| event.next), Some(99));
+        assert!(event_buffer.held() <= MOST);
     }
 
     #[tokio::test]
@@ -400,7 +420,7 @@ mod tests {
         slow.await.expect("the writer goes on");
         event_buffer.push(line("ccccccccccccccc"), false, None).await;
         assert!(!event_buffer.is_read(), "a reader that reads nothing keeps the stream");
-        assert!(event_buffer.held() <= 40);
+        assert!(event_buffer.held() <= 2 * MOST);
     }
 
     #[tokio::test]

@@ -20,7 +20,7 @@ use crate::{
     child_connection::{Ask, AskError, Serves},
     child_record::{ChildRecord, SessionNote, SharedNote},
     config::Sharing,
-    envelope::{Kind, Message, string_of},
+    envelope::{BATCH_LIMIT, Kind, Message, string_of},
     event::Era,
     event_buffer::{EventBuffer, Reader},
     handshake::{Initialized, client_info},
@@ -37,9 +37,6 @@ const LONGEST_NAME: usize = 64;
 const MOST_NAMES: usize = 64;
 /// The only version with batches.
 const BATCHES: &str = "2025-03-26";
-
-/// The most messages of one batch.
-const BATCH_LIMIT: usize = 100;
 
 const EVENTS: &str = "text/event-stream";
 
@@ -82,7 +79,8 @@ impl BridgeState {
             Err(refused) if refused.status() == StatusCode::NOT_FOUND => return *refused,
             Err(_) => return refuse("batches are not possible here; send one message at a time"),
         };
-        let messages = match Message::parse_batch(body) {
+        let messages: Result<Vec<_>, _> = Message::batch(body).take(BATCH_LIMIT + 1).collect();
+        let messages = match messages {
             Ok(messages) if messages.is_empty() => return refuse("the batch is empty"),
             Ok(messages) if messages.len() > BATCH_LIMIT => return refuse("the batch has more than 100 messages"),
             Ok(messages) if messages.iter().any(Message::has_long_name) => return answer::long_name(),

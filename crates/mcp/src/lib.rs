@@ -11,6 +11,7 @@ mod called;
 mod child_connection;
 mod child_record;
 mod context;
+mod elements;
 mod envelope;
 mod event_buffer;
 mod guard;

@@ -1,7 +1,7 @@
 //! Lines from chunks, of bounded length.
 
-use bytes::{Bytes, BytesMut};
-use emergent_budget::Exhausted;
+use bytes::{Buf as _, Bytes, BytesMut};
+use emergent_budget::{Exhausted, SMALL};
 
 /// How many bytes of a dropped line are kept at its start and at its end, to find out which request it answered.
 const TRACE: usize = 512;
@@ -33,10 +33,19 @@ pub(crate) enum Line {
 pub(crate) struct Dropped {
     /// The number of the line's bytes, without its end.
     pub(crate) length: usize,
-    /// Why it could not be held, if it was not too long.
-    pub(crate) unheld: Option<Exhausted>,
+    pub(crate) why: Why,
     head: Vec<u8>,
     tail: Vec<u8>,
+}
+
+/// Why a line was dropped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Why {
+    TooLong,
+    /// It is a batch of more values than may be.
+    TooManyValues,
+    /// It could not be held.
+    Unheld(Exhausted),
 }
 
 // === impl Lines ===
@@ -67,9 +76,9 @@ impl Lines {
         let end = memchr::memchr(b'\n', self.buffer.get(self.searched..)?).map(|at| self.searched + at + 1);
         if let Some(end) = end {
             self.searched = 0;
-            let line = self.buffer.split_to(end);
-            let part = line.freeze().slice(..end - 1);
-            let dropping = self.dropping.take().or_else(|| (part.len() > self.limit).then(Dropped::new));
+            let part = self.split(end).slice(..end - 1);
+            let too_long = || (part.len() > self.limit).then(|| Dropped::new(Why::TooLong));
+            let dropping = self.dropping.take().or_else(too_long);
             let line = match dropping {
                 Some(mut dropped) => {
                     dropped.add(&part);
@@ -88,14 +97,30 @@ impl Lines {
 
     /// Drops the line whose end has not come, because it cannot be held.
     pub(crate) fn give_up(&mut self, why: Exhausted) {
-        self.drop_unfinished().unheld = Some(why);
+        self.drop_unfinished().why = Why::Unheld(why);
         self.searched = 0;
+    }
+
+    /// Takes the first bytes out, in memory of their own: whoever keeps a line would else keep all that was read with it,
+    /// and the memory that longer lines needed before it.
+    fn split(&mut self, end: usize) -> Bytes {
+        let (first, rest) = self.buffer.split_at(end);
+        if end <= SMALL {
+            let first = Bytes::copy_from_slice(first);
+            self.buffer.advance(end);
+            return first;
+        }
+        // A long line has most of the buffer; what was read behind it is short.
+        let rest = BytesMut::from(rest);
+        let mut first = std::mem::replace(&mut self.buffer, rest);
+        first.truncate(end);
+        first.freeze()
     }
 
     fn drop_unfinished(&mut self) -> &mut Dropped {
         let part = std::mem::take(&mut self.buffer);
         self.discarded += part.len();
-        let dropped = self.dropping.get_or_insert_with(Dropped::new);
+        let dropped = self.dropping.get_or_insert_with(|| Dropped::new(Why::TooLong));
         dropped.add(&part);
         dropped
     }
@@ -104,8 +129,15 @@ impl Lines {
 // === impl Dropped ===
 
 impl Dropped {
-    fn new() -> Self {
-        Self { length: 0, unheld: None, head: Vec::new(), tail: Vec::new() }
+    fn new(why: Why) -> Self {
+        Self { length: 0, why, head: Vec::new(), tail: Vec::new() }
+    }
+
+    /// A line that was read, and is dropped for this reason.
+    pub(crate) fn whole(line: &[u8], why: Why) -> Self {
+        let mut dropped = Self::new(why);
+        dropped.add(line);
+        dropped
     }
 
     fn add(&mut self, part: &[u8]) {
@@ -175,6 +207,29 @@ mod tests {
             })
             .collect();
         assert_eq!(texts, [(b"ab".as_ref(), 3), (b"c".as_ref(), 2), (b"".as_ref(), 1)]);
+    }
+
+    #[test]
+    fn a_line_that_is_kept_keeps_no_other_in_memory() {
+        let mut lines = Lines::new(16 << 20);
+        let (long, short) = ("x".repeat(4 << 20), "y".repeat(100));
+        let mut kept = Vec::new();
+        for _ in 0..3 {
+            for chunk in format!("{long}\n{short}\n{short}\n").as_bytes().chunks(64 << 10) {
+                lines.push(chunk);
+                while let Some((Line::Whole(line), _)) = lines.next() {
+                    kept.push(line);
+                }
+            }
+            assert!(lines.buffer.capacity() < 1 << 20, "{}", lines.buffer.capacity());
+        }
+        assert_eq!(kept.len(), 9);
+        for line in kept {
+            // Whoever alone holds some memory gets it back as it was allocated.
+            let length = line.len();
+            let line = line.try_into_mut().expect("a line shares its memory");
+            assert!(line.capacity() <= 4 * (length + 1), "{length}: {}", line.capacity());
+        }
     }
 
     #[test]

@@ -7,14 +7,15 @@
 use std::sync::{Arc, Weak, atomic::Ordering};
 
 use bytes::Bytes;
+use emergent_budget::values_in;
 use tokio::time::Instant;
 
 use super::{ChildConnection, Pending, Serves, State};
 use crate::{
-    envelope::{IdKey, Kind, LONGEST_NAME, Malformed, Message},
+    envelope::{IdKey, Kind, LONGEST_NAME, MOST_VALUES, Malformed, Message, part_of},
     event::BridgeEvent,
     event_buffer::{EventBuffer, Receipt},
-    lines::{Dropped, Line},
+    lines::{Dropped, Line, Why},
     rpc,
     session_client::SessionClient,
 };
@@ -31,18 +32,22 @@ impl ChildConnection {
         let bytes = match line {
             Line::Dropped(dropped) => return self.dropped(&dropped),
             Line::Whole(bytes) if bytes.trim_ascii().is_empty() => return,
-            Line::Whole(bytes) => bytes,
+            // Blanks around a message would be kept with it.
+            Line::Whole(bytes) => part_of(&bytes, bytes.trim_ascii()),
         };
         match Message::parse(bytes.clone()) {
             Ok(message) => self.take(message, receipt).await,
-            Err(Malformed::Batch) => match Message::parse_batch(&bytes) {
-                Ok(messages) => {
-                    for message in messages {
-                        self.take(message, receipt.clone()).await;
+            Err(Malformed::Batch) if values_in(&bytes) > MOST_VALUES => {
+                self.dropped(&Dropped::whole(&bytes, Why::TooManyValues));
+            }
+            Err(Malformed::Batch) => {
+                for message in Message::batch(&bytes) {
+                    match message {
+                        Ok(message) => self.take(message, receipt.clone()).await,
+                        Err(_) => self.rubbish(),
                     }
                 }
-                Err(_) => self.rubbish(),
-            },
+            }
             Err(_) => self.rubbish(),
         }
     }
@@ -180,9 +185,10 @@ impl ChildConnection {
     /// Tells the caller whose answer was dropped, or the child whose question was.
     fn dropped(&self, dropped: &Dropped) {
         let (bytes, limit) = (dropped.length, self.context.config.line_limit);
-        let why = match dropped.unheld {
-            Some(exhausted) => format!("and could not be held: {exhausted}"),
-            None => format!("more than the limit of {limit}"),
+        let why = match dropped.why {
+            Why::TooLong => format!("more than the limit of {limit}"),
+            Why::TooManyValues => format!("and is a batch of more than the limit of {MOST_VALUES} values"),
+            Why::Unheld(exhausted) => format!("and could not be held: {exhausted}"),
         };
         tracing::warn!(child = %self.id(), bytes, why, "a message of an MCP server was dropped");
         if dropped.has_method() {

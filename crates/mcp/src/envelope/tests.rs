@@ -95,6 +95,20 @@ fn kinds_are_told_apart_by_members() {
 }
 
 #[test]
+fn a_message_of_a_batch_keeps_no_other_in_memory() {
+    let long = format!(r#"{{"method":"{}"}}"#, "x".repeat(1 << 20));
+    let batch = Bytes::from(format!(r#"[{{"method":"a"}}, {long} ,7,{{"id":1,"method":"b"}}]"#));
+    let messages: Vec<_> = Message::batch(&batch).collect();
+    assert_eq!(messages.len(), 4);
+    assert!(matches!(messages[2], Err(Malformed::NotAMessage)));
+    let of_batch = batch.as_ptr_range();
+    for (message, shares) in [(&messages[0], false), (&messages[1], true), (&messages[3], false)] {
+        let line = &message.as_ref().expect("a message").line;
+        assert_eq!(of_batch.contains(&line.as_ptr()), shares, "{} bytes", line.len());
+    }
+}
+
+#[test]
 fn line_ends_between_tokens_become_blanks() {
     let message = parse("\r\n{\n \"id\": 1,\r\n \"method\": \"a\\nb\"\n}\n").expect("a message");
     assert!(!message.line.contains(&b'\n') && !message.line.contains(&b'\r'));

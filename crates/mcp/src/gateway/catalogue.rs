@@ -1,15 +1,16 @@
 //! The offers of one server of one kind, as the gateway lists them.
 
-use std::collections::HashMap;
-
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::{Upstreams, names};
-use crate::headers::HeaderRules;
+use crate::{
+    elements::{Elements, member},
+    headers::HeaderRules,
+};
 
 /// The most bytes and items that are kept of one server's offers of one kind; the rest is left out.
-const CATALOGUE_LIMIT: usize = 4 << 20;
+pub(super) const CATALOGUE_LIMIT: usize = 4 << 20;
 const ITEMS_LIMIT: usize = 5_000;
 
 /// The kinds of named things that servers offer.
@@ -107,9 +108,8 @@ impl Catalogue {
 
     /// Adds one page of a server's list; returns the cursor of the next, as JSON, if there is one.
     pub(super) fn add(&mut self, server: &str, offer: Offer, page: &RawValue) -> Option<String> {
-        let items = member(page, offer.key())?;
-        let items: Vec<&RawValue> = serde_json::from_str(items.get()).ok()?;
-        for item in items.into_iter().filter_map(|raw| Item::of(server, raw)) {
+        let items = Elements::of(member(page, offer.key())?)?;
+        for item in items.filter_map(|raw| Item::of(server, raw)) {
             self.size += item.json.len();
             if self.size > CATALOGUE_LIMIT || self.items.len() >= ITEMS_LIMIT {
                 tracing::warn!(
@@ -145,10 +145,4 @@ impl Item {
         let json = format!("{before}{}{after}", names::quoted(&public)).replace(['\n', '\r'], " ");
         Some(Self { public, name, json })
     }
-}
-
-/// The member of this name in a raw JSON object, for members that the envelope does not know.
-fn member<'a>(raw: &'a RawValue, name: &str) -> Option<&'a RawValue> {
-    let members: HashMap<String, &RawValue> = serde_json::from_str(raw.get()).ok()?;
-    members.get(name).copied()
 }

@@ -23,6 +23,7 @@ use crate::{
     answer,
     child_connection::next_id,
     config::LINE_LIMIT,
+    elements::member,
     envelope::{Kind, Message, string_of},
     handshake::{Initialized, client_info, meta_member, result_of},
     headers::{PAGES, header_value},
@@ -503,13 +504,12 @@ fn without_newer_meta(message: &Message) -> Option<Message> {
 fn completed(answer: &Message) -> Bytes {
     let complete = || {
         let result = result_of(&answer.line).ok()?;
-        let members: BTreeMap<String, &RawValue> = serde_json::from_str(result.get()).ok()?;
-        if members.contains_key("resultType") {
+        let rest = result.get().strip_prefix('{')?;
+        if member(result, "resultType").is_some() {
             return None;
         }
         let place = answer.place(result)?;
-        let comma = if members.is_empty() { "" } else { "," };
-        let rest = result.get().strip_prefix('{')?;
+        let comma = if rest.trim_ascii_start().starts_with('}') { "" } else { "," };
         Some(answer.with([(Some(place), format!(r#"{{"resultType":"complete"{comma}{rest}"#))]))
     };
     complete().unwrap_or_else(|| answer.line.clone())

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    catalogue::{Item, Offer},
+    catalogue::{CATALOGUE_LIMIT, Item, Offer},
     names,
     session::GatewaySession,
 };
@@ -18,6 +18,8 @@ use crate::{
 
 /// How many items a page has.
 const PAGE: usize = 250;
+/// The most bytes of a page's items: as many as one server's list may have, so that the longest item has room.
+const PAGE_BYTES: usize = CATALOGUE_LIMIT;
 /// How long clients of the newer era may believe a list.
 const LIST_TTL_MS: u64 = 5_000;
 
@@ -62,7 +64,12 @@ pub(super) async fn page(
             })?
         }
     };
-    let page: Vec<&Item> = items.iter().skip(start).take(PAGE).copied().collect();
+    let mut bytes = 0;
+    let has_room = |item: &&Item| {
+        bytes += item.json.len();
+        bytes <= PAGE_BYTES
+    };
+    let page: Vec<&Item> = items.iter().skip(start).take(PAGE).copied().take_while(has_room).collect();
     let next = page.last().filter(|_| start + page.len() < items.len()).map(|item| item.public.as_str());
     let mut rest = json!({});
     if let Some(next) = next {

@@ -136,6 +136,31 @@ async fn a_long_id_of_a_server_is_refused_and_sent_to_nobody() {
 }
 
 #[tokio::test]
+async fn a_batch_of_a_server_that_is_too_large_is_answered_as_a_line_that_is_too_long() {
+    let answer = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"read"}]}}"#;
+    let many = |element: &str, count: usize| {
+        format!(
+            r#"read -r _; printf '%s' '[{answer}'; yes ',{element}' | head -n {count} | tr -d '\n'; echo ']'; read -r _"#
+        )
+    };
+    // What is no message among others is left out.
+    for (element, count, fits) in [
+        ("1", 60_000, false),
+        (r#"{"method":""}"#, 20_000, false),
+        ("1", 40_000, true),
+        (r#"{"method":""}"#, 100, true),
+    ] {
+        let bridge = bridge_over(scripted(&many(element, count)), quick()).await;
+        let client = Client::connect(&bridge).await;
+        let message = client.call("any", json!({})).await;
+        let said = message["error"]["message"].as_str().unwrap_or_default();
+        let told = said.contains("batch of more than the limit of 50000 values");
+        let read = message["result"]["content"][0]["text"] == "read";
+        assert_eq!((told, read), (!fits, fits), "{count} × {element}: {message}");
+    }
+}
+
+#[tokio::test]
 async fn process_that_takes_no_input_is_ended() {
     let bridge = bridge_over(Keeper::unwritable(fixture(&[])), quick()).await;
     let refused = bridge.call("tools/list", None, LONG).await;
