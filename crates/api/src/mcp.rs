@@ -8,13 +8,13 @@ use axum::{
     Json, Router,
     body::Body,
     extract::{FromRequestParts as _, Path, Request, State},
-    http::{HeaderMap, HeaderValue, Uri, header},
+    http::{HeaderMap, HeaderValue, Method, Uri, header},
     middleware,
     response::{IntoResponse as _, Response},
     routing::{any, get, post},
 };
 use emergent_budget::Limits;
-use emergent_mcp::SessionOwner;
+use emergent_mcp::{Rebuilt, SessionOwner};
 use emergent_mcp_hosting::Hosting;
 use emergent_store::TokenId;
 use serde_json::{Value, json};
@@ -35,6 +35,8 @@ use crate::{
 
 /// The path of the metadata on how to authenticate at a resource.
 const METADATA: &str = "/.well-known/oauth-protected-resource";
+/// The most values in a message of a caller with limited rights, as in other JSON bodies.
+const MOST_VALUES: usize = 50_000;
 
 /// Returns the routes of all MCP endpoints. The endpoint for all servers asks the endpoints of each.
 pub(crate) fn routes(state: &ApiState) -> Router<ApiState> {
@@ -101,21 +103,27 @@ async fn endpoint(State(state): State<ApiState>, Path(id_or_name): Path<String>,
 }
 
 /// Returns a request that calls only what the caller may use, however the server reads it; refuses any other. The body
-/// is written anew, and everything is left out that could make a server read it in another way.
+/// and the headers are written anew, and everything is left out that could make a server read them in another way.
 async fn judged(allowed: Allowed<'_>, request: Request, limit: usize) -> Result<Request, Refusal> {
     let (mut parts, body) = request.into_parts();
-    let whole = read_all(body, Limits::bytes(limit)).await?;
-    for name in [header::CONTENT_ENCODING, header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
-        parts.headers.remove(name);
-    }
     if parts.uri.query().is_some() {
         parts.uri = parts.uri.path().parse().unwrap_or_default();
     }
-    if whole.is_empty() {
-        return Ok(Request::from_parts(parts, Body::empty()));
+    let Rebuilt { body, headers, .. } = match parts.method {
+        Method::POST => {
+            let whole = read_all(body, Limits::json(limit, MOST_VALUES)).await?;
+            allowed.rebuilt(&whole, &parts.headers)?
+        }
+        Method::GET | Method::DELETE => Rebuilt::without_body(&parts.headers),
+        method => {
+            let detail = format!("an MCP endpoint does not take {method}; it takes POST, GET and DELETE");
+            return Err(Refusal::new(ProblemKind::MethodNotAllowed, detail));
+        }
+    };
+    parts.headers = headers;
+    if !body.is_empty() {
+        parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    let body = allowed.body(&whole, &parts.headers)?;
-    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(Request::from_parts(parts, Body::from(body)))
 }
 
@@ -170,4 +178,64 @@ fn base_of(headers: &HeaderMap, state: &ApiState) -> String {
     // Whatever a caller sends here is shown to nobody but that caller; what could break out of a header is left out.
     let plain = host.filter(|host| host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte)));
     format!("http://{}", plain.unwrap_or("localhost"))
+}
+
+#[cfg(test)]
+mod tests {
+    use emergent_store::McpAllowList;
+
+    use super::*;
+
+    const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"ok"}}"#;
+
+    async fn passed_on(method: Method, headers: &[(&str, &str)], body: &str) -> Result<Request, ProblemKind> {
+        let list = McpAllowList::try_from(vec!["files__ok".to_owned()]).unwrap();
+        let allowed = Allowed::of(Some(&list), "files").unwrap();
+        let mut request = Request::builder().method(method).uri("/api/v1/mcp/servers/files/mcp?x=1");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        judged(allowed, request, 8 << 20).await.map_err(|refusal| refusal.kind())
+    }
+
+    #[tokio::test]
+    async fn a_limited_caller_says_nothing_in_headers_that_was_not_judged() {
+        let evil = [("mcp-method", "tools/call"), ("mcp-name", "evil"), ("mcp-param-a", "1"), ("x-original-url", "/")];
+        let batch = format!("[{CALL}]");
+        for (method, body) in [(Method::POST, batch.as_str()), (Method::GET, CALL), (Method::DELETE, "")] {
+            let request = passed_on(method.clone(), &evil, body).await.unwrap();
+            assert!(evil.iter().all(|(name, _)| !request.headers().contains_key(*name)), "{:?}", request.headers());
+            assert_eq!(request.uri(), "/api/v1/mcp/servers/files/mcp");
+            let sent = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
+            assert_eq!(sent.is_empty(), method != Method::POST);
+        }
+        let same = [("mcp-method", "tools/call"), ("mcp-name", "ok"), ("x-http-method-override", "PUT")];
+        let request = passed_on(Method::POST, &same, CALL).await.unwrap();
+        let headers = request.headers();
+        assert_eq!(
+            (&headers["mcp-name"], &headers["content-type"]),
+            (&"ok".parse().unwrap(), &"application/json".parse().unwrap())
+        );
+        assert!(!headers.contains_key("x-http-method-override"));
+        assert_eq!(passed_on(Method::POST, &evil, CALL).await.err(), Some(ProblemKind::McpToolNotAllowed));
+    }
+
+    #[tokio::test]
+    async fn a_limited_caller_has_no_method_but_those_of_the_protocol() {
+        for method in [Method::PUT, Method::PATCH, Method::HEAD, Method::OPTIONS] {
+            for body in ["", CALL] {
+                let refused = passed_on(method.clone(), &[], body).await.err();
+                assert_eq!(refused, Some(ProblemKind::MethodNotAllowed), "{method}");
+            }
+        }
+        assert_eq!(passed_on(Method::POST, &[], "").await.err(), Some(ProblemKind::McpToolNotAllowed));
+    }
+
+    #[tokio::test]
+    async fn a_limited_callers_message_has_as_many_values_as_other_bodies() {
+        let members = (0..650_000).map(|n| format!(r#","{n}":0"#)).collect::<String>();
+        let call = CALL.replacen('}', &format!("{members}}}"), 1);
+        assert_eq!(passed_on(Method::POST, &[], &call).await.err(), Some(ProblemKind::TooLarge));
+    }
 }

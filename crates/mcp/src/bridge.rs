@@ -17,7 +17,7 @@ use crate::{
     child::{ChildId, LaunchError, Launcher},
     child_connection::Serves,
     config::BridgeConfig,
-    envelope::{Malformed, Message},
+    envelope::{MOST_VALUES, Malformed, Message},
     event::{BridgeEvent, Era},
     guard,
     modern::is_modern,
@@ -103,7 +103,7 @@ impl Bridge {
             let text = "the Content-Type of a request is application/json";
             return answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, None, rpc::REFUSED, text);
         }
-        let body = match answer::read(body, Limits::bytes(config.body_limit)).await {
+        let body = match answer::read(body, Limits::json(config.body_limit, MOST_VALUES)).await {
             Ok(body) => body,
             Err(refused) => return *refused,
         };

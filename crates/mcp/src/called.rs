@@ -11,24 +11,32 @@ use bytes::Bytes;
 use http::HeaderMap;
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
+    de::{IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    envelope::{Malformed, Message, string_of},
-    headers::contradicts,
+    elements::Elements,
+    envelope::{BATCH_LIMIT, Malformed, Message, string_of},
+    headers::{contradicts, kept},
 };
 
 /// The methods that only tell what there is, or belong to the connection.
-const HARMLESS: [&str; 6] =
-    ["initialize", "ping", "server/discover", "tools/list", "logging/setLevel", "subscriptions/listen"];
+const HARMLESS: [&str; 5] = ["initialize", "ping", "server/discover", "tools/list", "logging/setLevel"];
+/// The method that subscribes to changes of what its parameters name: of tools, but of resources and prompts, too.
+const LISTEN: &str = "subscriptions/listen";
 /// The prefix of the methods that have no id.
 const NOTIFICATIONS: &str = "notifications/";
 /// The members of a message.
 const ENVELOPE: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
 /// The members of a tool call's parameters, in both eras.
 const CALL: [&str; 6] = ["name", "arguments", "_meta", "task", "inputResponses", "requestState"];
+/// The members of a subscription's parameters.
+const SUBSCRIPTION: [&str; 2] = ["notifications", "_meta"];
+/// The member of a subscription's `notifications` that is about tools.
+const TOOLS_CHANGED: [&str; 1] = ["toolsListChanged"];
+/// The most members of a message, and of parameters that are judged: the protocol knows six.
+const MOST_MEMBERS: usize = 64;
 
 /// One request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,13 +49,15 @@ pub enum Called {
     Other(String),
 }
 
-/// The body of a request, written anew from what was read of it.
+/// A request, written anew from what was read of it.
 #[derive(Clone, Debug)]
 pub struct Rebuilt {
     /// The calls of the body's messages. Notifications and answers call nothing.
     pub called: Vec<Called>,
     /// The body to send on.
     pub body: Bytes,
+    /// The headers to send on.
+    pub headers: HeaderMap,
 }
 
 /// Why a message of a client with limited rights is not sent on.
@@ -70,13 +80,23 @@ pub enum Ambiguous {
     /// A request has no id, so that its sender would see no answer.
     #[error("the method {0:?} without an id; only notifications have none")]
     NoId(String),
+    /// An object has more members than any that the protocol knows.
+    #[error("a message with more than {MOST_MEMBERS} members")]
+    ManyMembers,
+    /// A batch is longer than one may be.
+    #[error("a batch of more than {BATCH_LIMIT} messages")]
+    LongBatch,
     /// A header says something else than the body.
     #[error("a message whose headers Mcp-Method and Mcp-Name say something else than its body")]
     Header,
 }
 
-/// The members of an object, in order, however often each is there.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
+/// The members of an object, in order, however often each is there: the first ones, up to [`MOST_MEMBERS`].
+struct Members<'a> {
+    first: Vec<(String, &'a RawValue)>,
+    /// Whether there are others.
+    has_more: bool,
+}
 
 /// One message, written anew.
 struct Part {
@@ -107,22 +127,30 @@ impl Rebuilt {
     /// # Errors
     /// When servers may read the body, or its headers, in different ways.
     pub fn of(body: &Bytes, headers: &HeaderMap) -> Result<Self, Ambiguous> {
-        if body.trim_ascii_start().first() == Some(&b'[') {
-            let parts: Vec<&RawValue> = serde_json::from_slice(body).map_err(|_| Ambiguous::NoMessage)?;
-            let parts: Vec<Part> = parts.into_iter().map(Part::of).collect::<Result<_, _>>()?;
+        let whole: &RawValue = serde_json::from_slice(body).map_err(|_| Ambiguous::NoMessage)?;
+        if let Some(elements) = Elements::of(whole) {
+            let parts: Vec<Part> = elements.take(BATCH_LIMIT + 1).map(Part::of).collect::<Result<_, _>>()?;
+            if parts.len() > BATCH_LIMIT {
+                return Err(Ambiguous::LongBatch);
+            }
             let text = parts.iter().map(|part| part.text.as_str()).collect::<Vec<_>>().join(",");
             let called = parts.into_iter().filter_map(|part| part.called).collect();
-            return Ok(Self { called, body: format!("[{text}]").into() });
+            return Ok(Self { called, body: format!("[{text}]").into(), headers: kept(headers, None) });
         }
-        let whole: &RawValue = serde_json::from_slice(body).map_err(|_| Ambiguous::NoMessage)?;
         let part = Part::of(whole)?;
         let body = Bytes::from(part.text);
-        match Message::parse(body.clone()) {
+        let headers = match Message::parse(body.clone()) {
             Ok(message) if contradicts(headers, &message) => return Err(Ambiguous::Header),
-            Ok(_) => {}
+            Ok(message) => kept(headers, Some(&message)),
             Err(Malformed::NotJson | Malformed::NotAMessage | Malformed::Batch) => return Err(Ambiguous::NoMessage),
-        }
-        Ok(Self { called: part.called.into_iter().collect(), body })
+        };
+        Ok(Self { called: part.called.into_iter().collect(), body, headers })
+    }
+
+    /// The form of a request that has no message, such as one for a stream.
+    #[must_use]
+    pub fn without_body(headers: &HeaderMap) -> Self {
+        Self { called: Vec::new(), body: Bytes::new(), headers: kept(headers, None) }
     }
 }
 
@@ -165,6 +193,9 @@ impl Part {
 /// Returns the call of a method with these parameters, and the parameters, written anew where they decide about the
 /// call.
 fn judged(method: &str, params: Option<&RawValue>) -> Result<(Called, Option<String>), Ambiguous> {
+    if method == LISTEN {
+        return Ok((Called::Harmless, Some(to_tools_alone(params)?)));
+    }
     let as_they_are = params.map(|params| params.get().to_owned());
     if method != "tools/call" {
         let harmless = HARMLESS.contains(&method);
@@ -182,6 +213,20 @@ fn judged(method: &str, params: Option<&RawValue>) -> Result<(Called, Option<Str
     Ok((Called::Tool(name), Some(text)))
 }
 
+/// Returns the parameters of a subscription with nothing in them but changes of tools. What else they name is left out
+/// and not refused: clients name all that they know, and the acknowledgement tells them what they were given.
+fn to_tools_alone(params: Option<&RawValue>) -> Result<String, Ambiguous> {
+    let members = match params {
+        Some(params) => Members::of(params)?.known(&SUBSCRIPTION)?,
+        None => BTreeMap::new(),
+    };
+    let wanted = members.get("notifications").map(|wanted| Members::of(wanted)?.known(&TOOLS_CHANGED)).transpose()?;
+    let tools = wanted.as_ref().and_then(|wanted| wanted.get("toolsListChanged"));
+    let tools = tools.map(|tools| format!(r#""toolsListChanged":{}"#, tools.get())).unwrap_or_default();
+    let meta = members.get("_meta").map(|meta| format!(r#","_meta":{}"#, meta.get())).unwrap_or_default();
+    Ok(format!(r#"{{"notifications":{{{tools}}}{meta}}}"#))
+}
+
 // === impl Members ===
 
 impl<'a> Members<'a> {
@@ -191,9 +236,12 @@ impl<'a> Members<'a> {
 
     /// The members that have a meaning; the others are left out.
     fn known(self, known: &[&'static str]) -> Result<BTreeMap<&'static str, &'a RawValue>, Ambiguous> {
+        if self.has_more {
+            return Err(Ambiguous::ManyMembers);
+        }
         let mut found = BTreeMap::new();
-        for (name, value) in self.0 {
-            match known.iter().find(|known| folded(known) == folded(&name)) {
+        for (name, value) in self.first {
+            match known.iter().find(|known| folded(known).eq(folded(&name))) {
                 Some(meant) if *meant != name => return Err(Ambiguous::Spelling { found: name, meant }),
                 Some(meant) if found.insert(*meant, value).is_some() => return Err(Ambiguous::Twice(name)),
                 _ => {}
@@ -214,11 +262,16 @@ impl<'de> Deserialize<'de> for Members<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry::<String, &'de RawValue>()? {
-                    members.push(member);
+                let mut first = Vec::new();
+                while first.len() < MOST_MEMBERS {
+                    let Some(member) = map.next_entry()? else { return Ok(Members { first, has_more: false }) };
+                    first.push(member);
                 }
-                Ok(Members(members))
+                let mut has_more = false;
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                    has_more = true;
+                }
+                Ok(Members { first, has_more })
             }
         }
         deserializer.deserialize_map(Object)
@@ -226,8 +279,8 @@ impl<'de> Deserialize<'de> for Members<'de> {
 }
 
 /// The form in which a parser that ignores case sees a name. It goes through the upper case, since `ſ` is an `S` there.
-fn folded(name: &str) -> String {
-    name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+fn folded(name: &str) -> impl Iterator<Item = char> {
+    name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase)
 }
 
 #[cfg(test)]

@@ -6,19 +6,36 @@
 use std::{collections::HashMap, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use emergent_budget::{SMALL, values_in};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use tokio::time::Instant;
 
 use crate::{
     answer,
-    envelope::{Kind, Message, string_of},
+    elements::Elements,
+    envelope::{Kind, LONGEST_NAME, MOST_VALUES, Message, string_of},
     rpc,
 };
 
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
+/// The prefix of the headers that repeat arguments.
+const ARGUMENT: &str = "mcp-param-";
+
+/// The headers that a request of a client with limited rights keeps, whatever it asks for. Any other stays behind: some
+/// servers, and frameworks that they are made with, take a header for a part of the request, such as
+/// `X-HTTP-Method-Override` and `X-Original-URL`.
+const KEPT: [HeaderName; 7] = [
+    header::ACCEPT,
+    header::HOST,
+    answer::LAST_EVENT,
+    answer::SESSION,
+    answer::VERSION,
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+];
 
 /// The most pages of tools that are looked at.
 pub(crate) const PAGES: usize = 50;
@@ -28,6 +45,12 @@ const BELIEVED: Duration = Duration::from_secs(60);
 
 /// How deep arguments are looked into.
 const DEPTH: usize = 8;
+
+/// The most rules of one tool; their headers would hardly fit into the head of a request.
+const MOST_RULES: usize = 64;
+
+/// The most bytes of a server's rules. Tools that would have more have none: the server checks their headers itself.
+const RULES_LIMIT: usize = 1 << 20;
 
 /// The fault in the headers, or in the `_meta`, of a request.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -47,6 +70,8 @@ pub(crate) enum Mismatch {
 pub struct HeaderRules {
     asked: Instant,
     tools: HashMap<String, Vec<Rule>>,
+    /// The bytes that the rules take.
+    size: usize,
 }
 
 #[derive(Debug)]
@@ -56,18 +81,18 @@ struct Rule {
 }
 
 #[derive(Deserialize)]
-struct ToolsResult {
-    #[serde(default)]
-    tools: Vec<Tool>,
-    #[serde(rename = "nextCursor")]
-    cursor: Option<Value>,
+struct ToolsResult<'a> {
+    #[serde(borrow, default)]
+    tools: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "nextCursor")]
+    cursor: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
-struct Tool {
+struct Tool<'a> {
     name: String,
-    #[serde(rename = "inputSchema", default)]
-    schema: Value,
+    #[serde(borrow, rename = "inputSchema", default)]
+    schema: Option<&'a RawValue>,
 }
 
 // === impl Mismatch ===
@@ -85,7 +110,7 @@ impl Mismatch {
 
 impl Default for HeaderRules {
     fn default() -> Self {
-        Self { asked: Instant::now(), tools: HashMap::new() }
+        Self { asked: Instant::now(), tools: HashMap::new(), size: 0 }
     }
 }
 
@@ -96,15 +121,22 @@ impl HeaderRules {
 
     /// Adds the rules in the result of one `tools/list`; returns the cursor of the next page, as JSON, if there is one.
     pub fn add(&mut self, result: &RawValue) -> Option<String> {
-        let page: ToolsResult = serde_json::from_str(result.get()).ok()?;
-        for tool in page.tools {
+        let page: ToolsResult<'_> = serde_json::from_str(result.get()).ok()?;
+        for tool in page.tools.and_then(Elements::of).into_iter().flatten() {
+            let Ok(Tool { name, schema: Some(schema) }) = serde_json::from_str(tool.get()) else { continue };
+            if values_in(schema.get().as_bytes()) > MOST_VALUES {
+                continue;
+            }
             let mut rules = Vec::new();
-            collect(&tool.schema, &mut Vec::new(), &mut rules);
-            if !rules.is_empty() {
-                self.tools.insert(tool.name, rules);
+            let schema: Value = serde_json::from_str(schema.get()).unwrap_or_default();
+            collect(&schema, &mut Vec::new(), &mut rules);
+            let size = name.len() + rules.iter().map(Rule::size).sum::<usize>();
+            if !rules.is_empty() && self.size + size <= RULES_LIMIT {
+                self.size += size;
+                self.tools.insert(name, rules);
             }
         }
-        page.cursor.filter(|cursor| !cursor.is_null()).map(|cursor| cursor.to_string())
+        page.cursor.map(|cursor| cursor.get().to_owned()).filter(|cursor| cursor.len() <= SMALL)
     }
 
     /// The headers that repeat the arguments of a call.
@@ -145,6 +177,16 @@ impl HeaderRules {
     }
 }
 
+// === impl Rule ===
+
+impl Rule {
+    /// The bytes that the rule takes.
+    fn size(&self) -> usize {
+        let path = self.path.iter().map(|name| size_of::<String>() + name.len()).sum::<usize>();
+        size_of::<Self>() + self.header.as_str().len() + path
+    }
+}
+
 /// A text as the protocol writes it into a header: as it is, or as `=?base64?…?=` where no header could hold it.
 #[must_use]
 pub fn header_value(text: &str) -> HeaderValue {
@@ -181,17 +223,46 @@ pub(crate) fn check(headers: &HeaderMap, message: &Message, method: &str) -> Res
 
 /// Whether a header that repeats the method or the name of a message is there and says something else.
 pub(crate) fn contradicts(headers: &HeaderMap, message: &Message) -> bool {
+    repeated(message).into_iter().any(|(header, said)| match decoded(headers, &header) {
+        Ok(None) => false,
+        Ok(repeated) => repeated != said,
+        Err(_) => true,
+    })
+}
+
+/// The headers to send on with the message of a client with limited rights; `None` stands for a batch or an empty body,
+/// which no header can repeat. Those that repeat the message are written anew, each if it was there.
+pub(crate) fn kept(headers: &HeaderMap, message: Option<&Message>) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    for name in KEPT {
+        // What a client accepts may be in several headers. Of others a server might take another one than we do.
+        let most = if name == header::ACCEPT { usize::MAX } else { 1 };
+        for value in headers.get_all(&name).iter().take(most) {
+            kept.append(&name, value.clone());
+        }
+    }
+    let Some(message) = message else { return kept };
+    for (name, said) in repeated(message) {
+        if let Some(said) = said.filter(|_| headers.contains_key(&name)) {
+            kept.insert(name, header_value(&said));
+        }
+    }
+    if matches!(&message.kind, Kind::Request(method) if method.as_ref() == "tools/call") {
+        // The arguments are the client's to choose, and a server refuses headers that do not repeat them.
+        let arguments = headers.iter().filter(|(name, _)| name.as_str().starts_with(ARGUMENT));
+        kept.extend(arguments.map(|(name, value)| (name.clone(), value.clone())));
+    }
+    kept
+}
+
+/// The method and the name in a message, each with the header that repeats it.
+fn repeated(message: &Message) -> [(HeaderName, Option<String>); 2] {
     let method = match &message.kind {
         Kind::Request(method) | Kind::Notification(method) => Some(method.to_string()),
         Kind::Result | Kind::Error { .. } => None,
     };
     let params = message.params();
-    let name = params.name.or(params.uri).and_then(string_of);
-    [(&METHOD, method), (&NAME, name)].into_iter().any(|(header, said)| match decoded(headers, header) {
-        Ok(None) => false,
-        Ok(repeated) => repeated != said,
-        Err(_) => true,
-    })
+    [(METHOD, method), (NAME, params.name.or(params.uri).and_then(string_of))]
 }
 
 /// Checks the one header that notifications have, too.
@@ -241,7 +312,10 @@ fn collect(schema: &Value, path: &mut Vec<String>, rules: &mut Vec<Rule>) {
     if path.len() >= DEPTH {
         return;
     }
-    for (name, property) in properties {
+    for (name, property) in properties.iter().filter(|(name, _)| name.len() <= LONGEST_NAME) {
+        if rules.len() >= MOST_RULES {
+            return;
+        }
         path.push(name.clone());
         let header = property.get("x-mcp-header").and_then(Value::as_str);
         let header = header.and_then(|header| HeaderName::try_from(format!("mcp-param-{header}")).ok());
@@ -277,6 +351,30 @@ mod tests {
         ] {
             assert_eq!(header_value(text), written);
         }
+    }
+
+    #[test]
+    fn the_rules_of_a_server_are_bounded() {
+        let add = |tools: &Value| {
+            let page = json!({ "tools": tools }).to_string();
+            let mut rules = HeaderRules::default();
+            rules.add(serde_json::from_str(&page).expect("JSON"));
+            rules
+        };
+        let tool = |name: &str, header: &str| json!({ "name": name, "inputSchema": { "properties": { "a": { "x-mcp-header": header } } } });
+        // One that is no tool, or whose schema is too large to be looked at, costs the others nothing.
+        let large = json!({ "name": "b", "inputSchema": { "x": vec![1; 60_000], "properties": tool("b", "B") } });
+        let rules = add(&json!([tool("a", "A"), { "name": 1 }, large, tool("c", "C")]));
+        let mut named: Vec<_> = rules.tools.keys().collect();
+        named.sort();
+        assert_eq!(named, ["a", "c"]);
+        let headers = |count: usize| (0..count).map(|n| (format!("p{n}"), json!({ "x-mcp-header": format!("H{n}") })));
+        let properties: serde_json::Map<String, Value> = headers(1_000).collect();
+        let rules = add(&json!([{ "name": "many", "inputSchema": { "properties": properties } }]));
+        assert_eq!(rules.tools["many"].len(), MOST_RULES);
+        let many: Vec<Value> = (0..1_000).map(|n| tool(&n.to_string(), &"h".repeat(2_000))).collect();
+        let rules = add(&json!(many));
+        assert!(!rules.tools.is_empty() && rules.size <= RULES_LIMIT, "{}", rules.size);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::{
     answer::{self, Answer, BridgeBody},
     config::BridgeConfig,
-    envelope::{Kind, Malformed, Message},
+    envelope::{Kind, MOST_VALUES, Malformed, Message},
     event_buffer::{EventBuffer, Limits},
     guard, headers,
     modern::{self, supported},
@@ -29,9 +29,6 @@ const LIST_TTL_MS: u64 = 60_000;
 /// How long an answer may take until a stream is opened for it. Nothing comes before an answer, so a stream is of use
 /// only where silence would be taken for a lost connection; a plain answer has a status that says more.
 const STREAM_AFTER: Duration = Duration::from_secs(5);
-
-/// The most values that a message may have, as [`emergent_budget::Limits`] counts them: each becomes a part of a tree.
-const VALUES: usize = 50_000;
 
 /// The tools of one server.
 #[async_trait]
@@ -79,7 +76,7 @@ where
     if head.method != Method::POST {
         return answer::not_allowed("POST");
     }
-    let body = match answer::read(body, emergent_budget::Limits::json(config.body_limit, VALUES)).await {
+    let body = match answer::read(body, emergent_budget::Limits::json(config.body_limit, MOST_VALUES)).await {
         Ok(body) => body,
         Err(refused) => return *refused,
     };

@@ -56,14 +56,15 @@ impl<'a> Allowed<'a> {
         Ok(params)
     }
 
-    /// Returns the body to send on for a caller who may not use everything: written anew from the checked parts.
+    /// Returns the body and the headers to send on for a caller who may not use everything: written anew from the
+    /// checked parts.
     ///
     /// # Errors
     /// The refusal of a call that is not allowed, or that can be read in two ways.
-    pub(crate) fn body(self, body: &Bytes, headers: &HeaderMap) -> Result<Bytes, Refusal> {
-        let Rebuilt { called, body } = Rebuilt::of(body, headers).map_err(|why| self.ambiguous(&why))?;
-        called.iter().try_for_each(|called| self.check(called))?;
-        Ok(body)
+    pub(crate) fn rebuilt(self, body: &Bytes, headers: &HeaderMap) -> Result<Rebuilt, Refusal> {
+        let rebuilt = Rebuilt::of(body, headers).map_err(|why| self.ambiguous(&why))?;
+        rebuilt.called.iter().try_for_each(|called| self.check(called))?;
+        Ok(rebuilt)
     }
 
     /// Refuses calls that are not allowed. A caller who may use only some tools may use nothing but tools.

@@ -77,6 +77,81 @@ fn headers_say_what_the_body_says_or_the_message_is_refused() {
     }
 }
 
+#[test]
+fn what_is_longer_than_the_protocol_needs_is_refused_before_it_is_judged() {
+    let others = |count: usize| (0..count).map(|n| format!(r#","x{n}":0"#)).collect::<String>();
+    let call = |count| format!(r#"{{"method":"tools/call","id":1,"params":{{"name":"safe"{}}}}}"#, others(count));
+    assert!(rebuilt(&call(MOST_MEMBERS - 1)).is_ok());
+    assert_eq!(rebuilt(&call(MOST_MEMBERS)).err(), Some(Ambiguous::ManyMembers));
+    let ping = |count| format!(r#"{{"method":"ping","id":1{}}}"#, others(count));
+    assert!(rebuilt(&ping(MOST_MEMBERS - 2)).is_ok());
+    assert_eq!(rebuilt(&ping(650_000)).err(), Some(Ambiguous::ManyMembers));
+    let batch = |count: usize| format!("[{}]", vec![ping(0); count].join(","));
+    assert_eq!(called(&batch(BATCH_LIMIT)).len(), BATCH_LIMIT);
+    assert_eq!(rebuilt(&batch(BATCH_LIMIT + 1)).err(), Some(Ambiguous::LongBatch));
+    // What comes after the last message that may be is not looked at.
+    let rest = format!("[{},7]", vec![ping(0); BATCH_LIMIT + 1].join(","));
+    assert_eq!(rebuilt(&rest).err(), Some(Ambiguous::LongBatch));
+}
+
+#[test]
+fn a_subscription_is_one_to_changes_of_tools_alone() {
+    let listen = |params: &str| {
+        let params = Some(params).filter(|params| !params.is_empty()).map(|params| format!(r#","params":{params}"#));
+        let body = format!(r#"{{"id":1,"method":"subscriptions/listen"{}}}"#, params.unwrap_or_default());
+        let Rebuilt { called, body, .. } = rebuilt(&body).expect("a message");
+        assert_eq!(called, [Called::Harmless]);
+        let message: Value = serde_json::from_slice(&body).expect("JSON");
+        message["params"].to_string()
+    };
+    let all = r#"{"notifications":{"resourceSubscriptions":["file:///etc/passwd"],"resourcesListChanged":true,
+        "toolsListChanged":true,"promptsListChanged":true},"_meta":{"a":1},"resourceSubscriptions":["x"]}"#;
+    assert_eq!(listen(all), r#"{"_meta":{"a":1},"notifications":{"toolsListChanged":true}}"#);
+    assert_eq!(listen(r#"{"notifications":{"resourcesListChanged":true}}"#), r#"{"notifications":{}}"#);
+    assert_eq!(listen("{}"), r#"{"notifications":{}}"#);
+    assert_eq!(listen(""), r#"{"notifications":{}}"#);
+    for twice in [
+        r#"{"notifications":{"toolsListChanged":true,"ToolsListChanged":true}}"#,
+        r#"{"notifications":{},"Notifications":{"resourcesListChanged":true}}"#,
+        r#"{"notifications":["resourcesListChanged"]}"#,
+    ] {
+        let params: Box<RawValue> = serde_json::from_str(twice).expect("JSON");
+        assert!(Called::by("subscriptions/listen", Some(&params)).is_err(), "{twice}");
+    }
+    let params: Box<RawValue> = serde_json::from_str(all).expect("JSON");
+    let (_, sent) = Called::by("subscriptions/listen", Some(&params)).expect("a call");
+    assert!(!sent.expect("parameters").get().contains("resource"));
+}
+
+#[test]
+fn only_headers_of_the_protocol_are_sent_on_and_they_say_what_was_judged() {
+    let sent = |headers: &[(&'static str, &str)], body: Option<&'static str>| {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().expect("a value"));
+        }
+        let rebuilt = match body {
+            Some(body) => Rebuilt::of(&Bytes::from_static(body.as_bytes()), &map).expect("a message"),
+            None => Rebuilt::without_body(&map),
+        };
+        let text = |value: &http::HeaderValue| value.to_str().expect("text").to_owned();
+        rebuilt.headers.iter().map(|(name, value)| format!("{name}: {}", text(value))).collect::<Vec<_>>()
+    };
+    let call = r#"{"id":1,"method":"tools/call","params":{"name":"safe"}}"#;
+    let batch = r#"[{"id":1,"method":"tools/call","params":{"name":"safe"}}]"#;
+    let repeated = [("mcp-method", "tools/call"), ("mcp-name", "=?base64?c2FmZQ==?="), ("mcp-param-a", "1")];
+    assert_eq!(sent(&repeated, Some(call)), ["mcp-method: tools/call", "mcp-name: safe", "mcp-param-a: 1"]);
+    let evil = [("mcp-method", "resources/read"), ("mcp-name", "evil"), ("mcp-param-a", "1")];
+    assert_eq!(sent(&evil, Some(batch)), Vec::<String>::new());
+    assert_eq!(sent(&evil, None), Vec::<String>::new());
+    let others = [("x-http-method-override", "PUT"), ("x-original-url", "/admin"), ("content-encoding", "gzip")];
+    for body in [Some(call), Some(batch), None] {
+        assert_eq!(sent(&others, body), Vec::<String>::new());
+    }
+    let kept = [("accept", "a/b"), ("accept", "c/d"), ("mcp-session-id", "s"), ("mcp-session-id", "t")];
+    assert_eq!(sent(&kept, None), ["accept: a/b", "accept: c/d", "mcp-session-id: s"]);
+}
+
 /// A parser as some servers have it: names in any case, and the first or the last of several members.
 struct Lenient {
     last: bool,
@@ -85,7 +160,8 @@ struct Lenient {
 impl Lenient {
     fn get<'a>(&self, raw: &'a RawValue, name: &str) -> Option<&'a RawValue> {
         let members: Members<'a> = serde_json::from_str(raw.get()).ok()?;
-        let mut found = members.0.into_iter().filter(|(written, _)| folded(written) == name).map(|(_, value)| value);
+        let mut found =
+            members.first.into_iter().filter(|(written, _)| folded(written).eq(name.chars())).map(|(_, value)| value);
         if self.last { found.next_back() } else { found.next() }
     }
 
@@ -140,7 +216,7 @@ proptest! {
 
     #[test]
     fn no_server_runs_a_tool_that_was_not_judged(body in envelope()) {
-        if let Ok(Rebuilt { called, body }) = rebuilt(&body) {
+        if let Ok(Rebuilt { called, body, .. }) = rebuilt(&body) {
             let judged: Vec<_> =
                 called.into_iter().filter_map(|it| if let Called::Tool(name) = it { Some(name) } else { None }).collect();
             for last in [false, true] {

@@ -56,6 +56,26 @@ async fn each_malformed_request_has_its_answer() {
 }
 
 #[tokio::test]
+async fn a_message_of_more_values_than_any_needs_is_refused() {
+    let bridge = bridge(quick()).await;
+    let client = Client::connect(&bridge).await;
+    let ones = |count: usize| vec!["1"; count].join(",");
+    for body in [
+        format!("[{}]", ones(60_000)),
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{"x":[{}]}}}}"#, ones(60_000)),
+    ] {
+        let request = request(&[("mcp-session-id", &client.session)]).body(Full::new(Bytes::from(body)));
+        let answer = bridge.handle(request.expect("a request")).await;
+        let (status, said) = (answer.status(), text(answer).await);
+        assert!(status == StatusCode::PAYLOAD_TOO_LARGE && said.contains("50000 values"), "{status} {said}");
+    }
+    let (few, arguments) = (ones(40_000), r#""name":"echo","arguments":{"text":"t"}"#);
+    let call = format!(r#"{{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{{{arguments},"x":[{few}]}}}}"#);
+    let request = request(&[("mcp-session-id", &client.session)]).body(Full::new(Bytes::from(call)));
+    assert_eq!(bridge.handle(request.expect("a request")).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn id_in_use_is_refused_and_the_first_goes_on() {
     let bridge = bridge(quick()).await;
     let client = Client::connect(&bridge).await;
