@@ -361,7 +361,10 @@ mod tests {
             rules.add(serde_json::from_str(&page).expect("JSON"));
             rules
         };
-        let tool = |name: &str, header: &str| json!({ "name": name, "inputSchema": { "properties": { "a": { "x-mcp-header": header } } } });
+        let tool = |name: &str, header: &str| {
+            let properties = json!({ "a": { "x-mcp-header": header } });
+            json!({ "name": name, "inputSchema": { "properties": properties } })
+        };
         // One that is no tool, or whose schema is too large to be looked at, costs the others nothing.
         let large = json!({ "name": "b", "inputSchema": { "x": vec![1; 60_000], "properties": tool("b", "B") } });
         let rules = add(&json!([tool("a", "A"), { "name": 1 }, large, tool("c", "C")]));

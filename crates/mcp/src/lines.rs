@@ -101,8 +101,8 @@ impl Lines {
         self.searched = 0;
     }
 
-    /// Takes the first bytes out, in memory of their own: whoever keeps a line would else keep all that was read with it,
-    /// and the memory that longer lines needed before it.
+    /// Takes the first bytes out, in memory of their own: whoever keeps a line would else keep all that was read with
+    /// it, and the memory that longer lines needed before it.
     fn split(&mut self, end: usize) -> Bytes {
         let (first, rest) = self.buffer.split_at(end);
         if end <= SMALL {

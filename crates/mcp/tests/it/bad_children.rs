@@ -140,7 +140,8 @@ async fn a_batch_of_a_server_that_is_too_large_is_answered_as_a_line_that_is_too
     let answer = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"read"}]}}"#;
     let many = |element: &str, count: usize| {
         format!(
-            r#"read -r _; printf '%s' '[{answer}'; yes ',{element}' | head -n {count} | tr -d '\n'; echo ']'; read -r _"#
+            r#"read -r _; printf '%s' '[{answer}'; yes ',{element}' | head -n {count} | tr -d '\n'; echo ']'
+            read -r _"#
         )
     };
     // What is no message among others is left out.
