@@ -2,6 +2,7 @@
 
 mod download;
 mod place;
+mod unpack;
 mod upload;
 
 use self::place::CopyEnd;
