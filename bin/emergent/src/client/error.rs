@@ -58,6 +58,23 @@ pub(crate) enum ClientError {
     /// The answer is not what this release knows.
     #[error("the server's answer is not what this release understands")]
     Nonsense(#[source] serde_json::Error),
+    /// The answer leads to another address, where nothing is sent.
+    #[error(
+        "{server} sends its callers on to {to}, and no server does; if the server is there, give --server or \
+         EMERGENT_SERVER its address"
+    )]
+    Redirected {
+        /// Which server was asked.
+        server: String,
+        /// Where the answer leads.
+        to: String,
+    },
+    /// The answer is larger than any answer of a server.
+    #[error("the answer has more than 64 MiB, as none of a server has; is --server right?")]
+    EndlessAnswer,
+    /// A list has more pages than are asked for.
+    #[error("the list goes on after 10000 pages; is --server right? If it is, narrow the list down")]
+    EndlessList,
     /// A stream of events ended before its time.
     #[error(transparent)]
     Events(super::events::EventError),

@@ -49,19 +49,8 @@ async fn meant(client: &Client, given: &str) -> Result<Uuid, ClientError> {
 
 /// All tokens that a condition finds, over all pages.
 async fn all(client: &Client, condition: Option<(&str, &str)>) -> Result<Vec<TokenView>, ClientError> {
-    let mut tokens = Vec::new();
-    let mut cursor: Option<String> = None;
-    loop {
-        let mut query = vec![("limit", "200")];
-        query.extend(condition);
-        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let page: TokenList = client.get_with(TOKENS, &query).await?;
-        tokens.extend(page.items);
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            return Ok(tokens);
-        }
-    }
+    let query: Vec<_> = [("limit", "200")].into_iter().chain(condition).collect();
+    client.get_all(TOKENS, &query, |page: TokenList| (page.items, page.next_cursor)).await
 }
 
 /// Revoked tokens have had their names; those that are in use go before them.

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use emergent_api::resources::{health::Health, providers::ProviderList};
+use reqwest::redirect::Policy;
 
 use super::check::Check;
 use crate::{
     cli::ClientArgs,
-    client::Client,
+    client::{Client, whole},
     config::{Config, server_url_file},
 };
 
@@ -28,9 +29,9 @@ impl RunningServer {
         // The address that the server of this data directory has written down, as for the other commands.
         let written = std::fs::read_to_string(server_url_file(&config.data_dir));
         let url = written.map_or_else(|_| of_settings(), |text| text.trim().to_owned());
-        let http = reqwest::Client::builder().timeout(DEADLINE).build().ok()?;
+        let http = reqwest::Client::builder().timeout(DEADLINE).redirect(Policy::none()).build().ok()?;
         let answer = http.get(format!("{url}/health")).send().await.ok()?;
-        Some(Self { health: answer.json().await.ok()?, url })
+        Some(Self { health: serde_json::from_slice(&whole(answer).await.ok()?).ok()?, url })
     }
 
     /// Whether the server takes workspace calls.

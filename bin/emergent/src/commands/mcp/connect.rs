@@ -26,7 +26,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::client::{Client, ClientError, EventReader};
+use crate::client::{Client, ClientError, EventReader, whole};
 
 /// How long answers may take after the client has gone away.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
@@ -177,7 +177,7 @@ impl Shim {
         let response = self.client.send_any(post(line)?).await?;
         if !response.status().is_success() {
             let status = response.status().as_u16();
-            return Err(ClientError::of_answer(status, &response.bytes().await.unwrap_or_default()));
+            return Err(ClientError::of_answer(status, text(response).await?.as_bytes()));
         }
         let id = session_id(&response);
         let said = last_message(response).await?;
@@ -270,7 +270,7 @@ impl Shim {
             return Ok(());
         }
         let status = response.status();
-        let body = response.text().await.unwrap_or_default();
+        let body = text(response).await?;
         let message = serde_json::from_str::<Value>(&body).ok().filter(|message| message["jsonrpc"] == "2.0");
         match message {
             Some(_) => write(&body).await,
@@ -383,10 +383,19 @@ fn session_id(response: &Response) -> Option<String> {
     response.headers().get("mcp-session-id").and_then(|id| id.to_str().ok()).map(str::to_owned)
 }
 
+/// Returns the body of an answer; nothing of one that breaks off.
+async fn text(response: Response) -> Result<String, ClientError> {
+    match whole(response).await {
+        Ok(body) => Ok(String::from_utf8_lossy(&body).into_owned()),
+        Err(error) if error.is_of_connection() => Ok(String::new()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Returns the answer, or the last message of a stream, which is the answer.
 async fn last_message(response: Response) -> Result<String, ClientError> {
     if !is_stream(&response) {
-        return Ok(response.text().await.unwrap_or_default());
+        return text(response).await;
     }
     let (mut events, mut last) = (EventReader::new(response), String::new());
     while let Some(event) = events.next().await.map_err(ClientError::Events)? {

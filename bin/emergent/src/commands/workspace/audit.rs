@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::find::{self, WORKSPACES};
 use crate::{
     cli::AuditArgs,
-    client::{Client, ClientError},
+    client::{Client, ClientError, MOST_PAGES},
     print,
 };
 
@@ -40,7 +40,7 @@ async fn rows(client: &Client, path: &str, which: &AuditArgs) -> Result<AuditLis
     ];
     let filter: Vec<_> = given.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect();
     let mut list = AuditList { items: Vec::new(), next_cursor: None };
-    loop {
+    for _ in 0..MOST_PAGES {
         let limit = which.limit.saturating_sub(list.items.len()).min(PAGE).to_string();
         let mut query = filter.clone();
         query.push(("limit", &limit));
@@ -52,6 +52,7 @@ async fn rows(client: &Client, path: &str, which: &AuditArgs) -> Result<AuditLis
             return Ok(list);
         }
     }
+    Err(ClientError::EndlessList)
 }
 
 fn show(rows: &[AuditView], of_all: bool) {

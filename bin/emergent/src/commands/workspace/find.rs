@@ -29,18 +29,7 @@ pub(crate) async fn workspace(client: &Client, given: &str) -> Result<Uuid, Clie
 
 /// All workspaces that a query finds, over all pages.
 pub(super) async fn all(client: &Client, query: &[(&str, &str)]) -> Result<Vec<WorkspaceView>, ClientError> {
-    let mut workspaces = Vec::new();
-    let mut cursor: Option<String> = None;
-    loop {
-        let mut query = query.to_vec();
-        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let page: WorkspaceList = client.get_with(WORKSPACES, &query).await?;
-        workspaces.extend(page.items);
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            return Ok(workspaces);
-        }
-    }
+    client.get_all(WORKSPACES, query, |page: WorkspaceList| (page.items, page.next_cursor)).await
 }
 
 /// The snapshot that is meant by an id, the beginning of an id, or a name. A whole id is not looked up.
@@ -55,18 +44,7 @@ pub(crate) async fn snapshot(client: &Client, given: &str) -> Result<Uuid, Clien
 
 /// All snapshots that a query finds, over all pages.
 pub(crate) async fn all_snapshots(client: &Client, query: &[(&str, &str)]) -> Result<Vec<SnapshotView>, ClientError> {
-    let mut snapshots = Vec::new();
-    let mut cursor: Option<String> = None;
-    loop {
-        let mut query = query.to_vec();
-        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let page: SnapshotList = client.get_with(SNAPSHOTS, &query).await?;
-        snapshots.extend(page.items);
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            return Ok(snapshots);
-        }
-    }
+    client.get_all(SNAPSHOTS, query, |page: SnapshotList| (page.items, page.next_cursor)).await
 }
 
 fn choose(workspaces: &[WorkspaceView], given: &str) -> Result<Uuid, ClientError> {

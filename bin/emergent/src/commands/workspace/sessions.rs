@@ -44,18 +44,9 @@ pub(super) async fn detach(client: &Client, arguments: &DetachArgs, json: bool) 
 /// Lists the sessions of a workspace, with their times.
 pub(super) async fn list(client: &Client, arguments: &SessionsArgs, json: bool) -> Result<(), ClientError> {
     let id = find::workspace(client, &arguments.workspace).await?;
-    let mut sessions = Vec::new();
-    let mut cursor: Option<String> = None;
-    loop {
-        let mut query = vec![("limit", "200")];
-        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let page: SessionList = client.get_with(&format!("{WORKSPACES}/{id}/sessions"), &query).await?;
-        sessions.extend(page.items);
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            break;
-        }
-    }
+    let path = format!("{WORKSPACES}/{id}/sessions");
+    let sessions =
+        client.get_all(&path, &[("limit", "200")], |page: SessionList| (page.items, page.next_cursor)).await?;
     if json {
         print::json(&SessionList { items: sessions, next_cursor: None });
         return Ok(());
