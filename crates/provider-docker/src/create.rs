@@ -175,7 +175,7 @@ impl<'a> Prepared<'a> {
             let docker = self.parts.engine.client().await?;
             let there = volumes::of_snapshot(docker, snapshot).await?;
             let pairs = self.volumes.iter().map(|it| (it.name_in(snapshot), it.name(self.spec.workspace)));
-            let pairs = pairs.filter(|(from, _)| there.contains(from)).collect::<Vec<_>>();
+            let pairs = pairs.filter(|(from, _)| there.contains_key(from)).collect::<Vec<_>>();
             copy::between_volumes(self.parts, self.spec.workspace.as_uuid(), &pairs).await?;
             Ok(pairs.into_iter().map(|(_, to)| to).collect())
         };
@@ -232,11 +232,10 @@ impl<'a> Prepared<'a> {
             return;
         }
         let removed = async {
-            let docker = self.parts.engine.client().await?;
             if self.spec.snapshot.is_some() {
-                copy::clear(docker, self.spec.workspace.as_uuid()).await?;
+                copy::clear(self.parts.engine.client().await?, self.spec.workspace.as_uuid()).await?;
             }
-            removal::volumes_of(docker, self.spec.workspace).await
+            removal::volumes_of(&self.parts.engine, self.spec.workspace).await
         };
         if let Err(error) = removed.await {
             tracing::warn!(%error, sandbox = self.name, "volumes are left over; cleanup will find them by their labels");

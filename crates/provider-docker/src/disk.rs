@@ -1,9 +1,11 @@
-//! How much disk the files of a directory take, counted from outside of the sandbox that writes them.
+//! How much disk the files of a directory take, counted from outside of the sandbox that writes them; and how deep
+//! directories are made flat before they are removed.
 //!
 //! Processes with root's rights inside may change the tree meanwhile, so that nothing is looked up by a path: each
 //! directory is opened from the one above, and no link is followed.
 
 use std::{
+    cmp::Ordering,
     collections::HashSet,
     ffi::CStr,
     fs,
@@ -12,13 +14,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, statat};
+use rustix::{
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, renameat, statat},
+    io::Errno,
+};
+use uuid::Uuid;
 
 /// How many directories are open at once on one way down; what is deeper is looked at afterwards.
 const DEPTH: usize = 500;
+/// How many levels of directories a tree may have; one with more counts as over its limit.
+const MOST_LEVELS: usize = 2_000;
+/// How many levels a tree that was made flat has: few enough for a walk that comes to all of them.
+const FLAT: usize = DEPTH - 100;
 /// How many directories that are deeper wait to be looked at, each with a descriptor.
 const DEEPER: usize = 256;
-/// Counted for what cannot be looked at, because it is too deep in too many places: more than any limit allows.
+/// Counted where a tree has too many levels, or too many places to look at below them, or processes hold too much: more
+/// than any limit allows.
 const UNCOUNTABLE: u64 = u64::MAX / 2;
 /// Taken by a further name of a file that is counted already.
 const NAME: u64 = 64;
@@ -33,6 +44,9 @@ const ROOM_OF_NAME: u64 = 16 << 10;
 const MARK: &[u8] = b".wh.";
 /// How many files with several names are remembered, at most; the names of others count one by one.
 const REMEMBERED: usize = 100_000;
+/// How many descriptors, mapped files and directories of processes are looked at for removed files, at most: about a
+/// second's work. A sandbox that holds more counts as over its limit, as it could write for as long as the look takes.
+const MOST_HELD: usize = 300_000;
 
 /// A figure of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,8 +94,12 @@ impl Count {
             if self.is_enough() {
                 return;
             }
-            let walked = walk(root, |_, _, stat| {
+            let walked = walk(root, |above, _, stat| {
                 self.add_one(stat, figure);
+                if above.last().is_some_and(|directory| directory.level >= MOST_LEVELS) {
+                    self.bytes = UNCOUNTABLE;
+                    return ControlFlow::Break(());
+                }
                 if self.is_enough() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             match walked {
@@ -140,9 +158,37 @@ pub(crate) fn mark_of_removal(layer: &Path) -> Option<String> {
     found
 }
 
+/// Moves each directory that is too many levels below `root` to just below it, so that whoever removes the tree with a
+/// descriptor for each level, as the engine does, needs few. Nobody else may use the tree meanwhile. Blocks.
+pub(crate) fn flatten(root: &Path) -> Result<(), Errno> {
+    let Some(top) = open(CWD, root.as_os_str().as_encoded_bytes(), 0) else { return Ok(()) };
+    let mark = Uuid::new_v4();
+    let place = |number: u64| format!(".emergent-{mark}-{number}");
+    let (mut moved, mut looked_through) = (0, 0);
+    let mut tree = root.to_owned();
+    loop {
+        let mut failure = None;
+        walk(&tree, |above, name, stat| {
+            let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            let Some(directory) = above.last().filter(|directory| is_directory && directory.level >= FLAT) else {
+                return ControlFlow::Continue(());
+            };
+            moved += 1;
+            failure = renameat(&directory.descriptor, name, &top.descriptor, place(moved)).err();
+            if failure.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        match failure {
+            Some(error) => return Err(error),
+            None if looked_through == moved => return Ok(()),
+            None => looked_through += 1,
+        }
+        tree = root.join(place(looked_through));
+    }
+}
+
 /// Visits all that is below a directory: with the directories above, its name and what it is.
 fn walk(root: &Path, mut visit: impl FnMut(&[Open], &CStr, &Stat) -> ControlFlow<()>) -> Walked {
-    let Some(mut top) = open(CWD, root.as_os_str().as_encoded_bytes()) else { return Walked::Nowhere };
+    let Some(mut top) = open(CWD, root.as_os_str().as_encoded_bytes(), 0) else { return Walked::Nowhere };
     top.name.clear();
     let mut open_directories = vec![top];
     let mut deeper = Vec::new();
@@ -164,7 +210,7 @@ fn walk(root: &Path, mut visit: impl FnMut(&[Open], &CStr, &Stat) -> ControlFlow
         }
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory
             && let Some(directory) = open_directories.last()
-            && let Some(below) = open(&directory.descriptor, name.to_bytes())
+            && let Some(below) = open(&directory.descriptor, name.to_bytes(), directory.level + 1)
         {
             match open_directories.len() < DEPTH {
                 true => open_directories.push(below),
@@ -187,29 +233,82 @@ fn taken(stat: &Stat, figure: Figure) -> u64 {
 /// Counts the files and directories that are removed, and that processes have open or mapped, run or are in all the
 /// same. Blocks. Files in memory do not count.
 pub(crate) fn measure_removed(processes: &[String]) -> u64 {
-    let mut bytes = 0_u64;
-    let mut known = HashSet::new();
-    for path in processes.iter().flat_map(|pid| held_by(pid)) {
-        // The kernel's links lead to the very files, whatever their names were.
-        let Ok(stat) = rustix::fs::stat(&path) else { continue };
-        let is_file = [FileType::RegularFile, FileType::Directory].contains(&FileType::from_raw_mode(stat.st_mode));
-        if is_file && stat.st_nlink == 0 && known.insert((stat.st_dev, stat.st_ino)) && !is_in_memory(&path) {
-            bytes = bytes.saturating_add(taken(&stat, Figure::Blocks));
-        }
-    }
-    bytes
+    removed(processes, MOST_HELD).unwrap_or(UNCOUNTABLE)
 }
 
-/// The kernel's links to what a process holds. Each thread may have descriptors and a directory of its own. Memory is
-/// one for all threads, and is shown at each that has not ended, also where the first one has.
-fn held_by(pid: &str) -> impl Iterator<Item = PathBuf> {
+/// The same; `None` where the processes hold more than `most` files.
+fn removed(processes: &[String], most: usize) -> Option<u64> {
+    let mut bytes = 0_u64;
+    let mut looked_at = 0;
+    let mut known = HashSet::new();
+    let mut tables = Tables::default();
+    for pid in processes {
+        for path in held_by(pid, &mut tables) {
+            looked_at += 1;
+            if looked_at > most {
+                return None;
+            }
+            // The kernel's links lead to the very files, whatever their names were.
+            let Ok(stat) = rustix::fs::stat(&path) else { continue };
+            let is_file = [FileType::RegularFile, FileType::Directory].contains(&FileType::from_raw_mode(stat.st_mode));
+            if is_file && stat.st_nlink == 0 && known.insert((stat.st_dev, stat.st_ino)) && !is_in_memory(&path) {
+                bytes = bytes.saturating_add(taken(&stat, Figure::Blocks));
+            }
+        }
+    }
+    Some(bytes)
+}
+
+/// The kernel's links to what a process holds. Each thread may have a directory of its own, and descriptors, if its
+/// table is none of those that are known. Memory is one for all threads, and is shown at each that has not ended, also
+/// where the first one has.
+fn held_by<'a>(pid: &str, tables: &'a mut Tables) -> impl Iterator<Item = PathBuf> + use<'a> {
     let threads = entries(format!("/proc/{pid}/task").into()).collect::<Vec<_>>();
     // A thread's number leads to a place like a process's, which is not listed.
     let mut places = threads.iter().filter_map(|thread| thread.file_name()).map(|id| Path::new("/proc").join(id));
     let memory = places.find(|place| rustix::fs::stat(place.join("exe")).is_ok());
     let mapped = memory.into_iter().flat_map(|place| entries(place.join("map_files")).chain([place.join("exe")]));
-    let own = threads.into_iter().flat_map(|thread| entries(thread.join("fd")).chain([thread.join("cwd")]));
+    let own = threads.into_iter().flat_map(|thread| {
+        let descriptors = tables.is_new(&thread).then(|| entries(thread.join("fd")));
+        descriptors.into_iter().flatten().chain([thread.join("cwd")])
+    });
     mapped.chain(own)
+}
+
+/// The tables of descriptors that are known, in the kernel's order: most threads share one, and so may processes.
+#[derive(Default)]
+struct Tables {
+    /// A thread with each of them.
+    threads: Vec<i32>,
+}
+
+impl Tables {
+    /// Whether the table of a thread is not known yet, as it is from now on. Where the kernel cannot tell, each is new.
+    fn is_new(&mut self, thread: &Path) -> bool {
+        let id = thread.file_name().and_then(|name| name.to_str()?.parse().ok());
+        let Some(id) = id else { return true };
+        match self.threads.binary_search_by(|known| compare_tables(*known, id).unwrap_or(Ordering::Less)) {
+            Ok(_) => false,
+            Err(place) => {
+                self.threads.insert(place, id);
+                true
+            }
+        }
+    }
+}
+
+/// The order of the tables of two threads, as the kernel has it; `None` where it does not tell.
+#[expect(unsafe_code, reason = "kcmp has no safe wrapper in a crate that is kept well")]
+fn compare_tables(one: i32, other: i32) -> Option<Ordering> {
+    /// `KCMP_FILES` of `linux/kcmp.h`.
+    const FILES: libc::c_int = 2;
+    // SAFETY: the call takes integers and touches no memory of ours.
+    match unsafe { libc::syscall(libc::SYS_kcmp, one, other, FILES, 0_usize, 0_usize) } {
+        0 => Some(Ordering::Equal),
+        1 => Some(Ordering::Less),
+        2 => Some(Ordering::Greater),
+        _ => None,
+    }
 }
 
 /// The paths of what is in a directory; none where it cannot be read.
@@ -228,15 +327,17 @@ fn is_in_memory(path: &Path) -> bool {
 /// A directory that is being looked through.
 struct Open {
     name: Vec<u8>,
+    /// How many directories are above it, down from the one where the walk began.
+    level: usize,
     descriptor: OwnedFd,
     entries: Dir,
 }
 
-fn open(above: impl std::os::fd::AsFd, name: &[u8]) -> Option<Open> {
+fn open(above: impl std::os::fd::AsFd, name: &[u8], level: usize) -> Option<Open> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let descriptor = openat(above, name, flags, Mode::empty()).ok()?;
     let entries = Dir::read_from(&descriptor).ok()?;
-    Some(Open { name: name.to_vec(), descriptor, entries })
+    Some(Open { name: name.to_vec(), level, descriptor, entries })
 }
 
 #[cfg(test)]
@@ -244,6 +345,9 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
+
+    /// Held by tests that look at this very process, so that none counts what another one removes.
+    static ALONE: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
 
     fn measure(roots: &[PathBuf], figure: Figure) -> Option<u64> {
         let mut count = Count::up_to(u64::MAX);
@@ -287,6 +391,7 @@ mod tests {
 
     #[test]
     fn a_removed_file_counts_while_it_is_open() {
+        let _alone = ALONE.lock();
         let own = [std::process::id().to_string()];
         // Not where files may be in memory.
         let program = std::env::current_exe().unwrap();
@@ -298,6 +403,59 @@ mod tests {
         let before = measure_removed(&own);
         fs::remove_file(&path).unwrap();
         let counted = measure_removed(&own);
+        assert!(counted >= before + (8 << 20), "{before}, then {counted}");
+    }
+
+    #[test]
+    fn what_threads_share_is_looked_at_once_and_too_much_counts_as_over_any_limit() {
+        let _alone = ALONE.lock();
+        let own = [std::process::id().to_string()];
+        let null = fs::File::open("/dev/null").unwrap();
+        let held: Vec<_> = (0..500).map(|_| null.try_clone().unwrap()).collect();
+        std::thread::scope(|scope| {
+            let (ends, threads): (Vec<_>, Vec<_>) = (0..50)
+                .map(|_| {
+                    let (end, ended) = std::sync::mpsc::channel::<()>();
+                    (end, scope.spawn(move || ended.recv().is_err()))
+                })
+                .unzip();
+            // Other tests hold some thousands meanwhile; all the threads' links together are more.
+            assert!(removed(&own, 15_000).is_some(), "a table of descriptors is looked at once");
+            assert_eq!(removed(&own, 400), None, "fewer than there are");
+            drop(ends);
+            assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
+        });
+        drop(held);
+    }
+
+    #[test]
+    #[expect(unsafe_code, reason = "a thread leaves the table that it shares")]
+    fn a_removed_file_counts_that_is_open_in_a_threads_own_table() {
+        let _alone = ALONE.lock();
+        let own = [std::process::id().to_string()];
+        let program = std::env::current_exe().unwrap();
+        let directory = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, vec![1; 8 << 20]).unwrap();
+        fs::File::open(&path).unwrap().sync_all().unwrap();
+        let before = measure_removed(&own);
+        let counted = std::thread::scope(|scope| {
+            let (is_open, opened) = std::sync::mpsc::channel();
+            let (end, ended) = std::sync::mpsc::channel::<()>();
+            scope.spawn(move || {
+                // SAFETY: every descriptor that the thread closes from now on, it has opened itself.
+                unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FILES) }.unwrap();
+                let file = fs::File::open(&path).unwrap();
+                fs::remove_file(&path).unwrap();
+                is_open.send(()).unwrap();
+                ended.recv().ok();
+                drop(file);
+            });
+            opened.recv().unwrap();
+            let counted = measure_removed(&own);
+            drop(end);
+            counted
+        });
         assert!(counted >= before + (8 << 20), "{before}, then {counted}");
     }
 
@@ -322,6 +480,7 @@ mod tests {
 
     #[test]
     fn a_removed_directory_and_an_empty_file_count_while_they_are_open() {
+        let _alone = ALONE.lock();
         let own = [std::process::id().to_string()];
         let program = std::env::current_exe().unwrap();
         let directory = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
@@ -362,6 +521,33 @@ mod tests {
             fs::write(root.join(format!("empty-{number}")), "").unwrap();
         }
         assert!(measure(&[root], Figure::Blocks) >= Some(counted + 100 * LEAST), "files without contents count");
+    }
+
+    #[test]
+    fn a_tree_of_too_many_levels_counts_as_over_any_limit_until_it_is_made_flat() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("file"), "").unwrap();
+        let mut below = fs::File::open(directory.path()).unwrap();
+        let mut deepen = |levels: usize| {
+            for _ in 0..levels {
+                rustix::fs::mkdirat(&below, "d", Mode::RWXU).unwrap();
+                below = openat(&below, "d", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap().into();
+            }
+        };
+        let root = [directory.path().to_owned()];
+        deepen(MOST_LEVELS);
+        assert!(measure(&root, Figure::Blocks) < Some(1 << 30), "as many levels as there may be");
+        deepen(1);
+        assert_eq!(measure(&root, Figure::Blocks), Some(UNCOUNTABLE));
+        flatten(&root[0]).unwrap();
+        let (mut names, mut deepest) = (0, 0);
+        walk(&root[0], |above, _, _| {
+            names += 1;
+            deepest = deepest.max(above.last().map_or(0, |directory| directory.level));
+            ControlFlow::Continue(())
+        });
+        assert_eq!(names, 1 + MOST_LEVELS + 1, "nothing is lost");
+        assert!(deepest <= FLAT, "{deepest}");
     }
 
     #[test]

@@ -132,8 +132,9 @@ impl Lifecycle for DockerProvider {
 
     async fn discard(&self, workspace: SandboxId) -> Result<(), OperationError> {
         self.parts.forget_sandbox(workspace);
-        let removed = async { removal::container(self.parts.engine.client().await?, &name_of(workspace)).await };
-        removed.await.map_err(|error| self.parts.engine.operation_error("remove", error))
+        removal::sandbox(&self.parts.engine, workspace)
+            .await
+            .map_err(|error| self.parts.engine.operation_error("remove", error))
     }
 
     async fn destroy(&self, workspace: SandboxId, observer: &dyn StepObserver) -> Result<(), OperationError> {
@@ -149,12 +150,12 @@ impl Lifecycle for DockerProvider {
         {
             tracing::debug!(%error, name, "a paused container is removed as it is");
         }
-        removal::container(docker, &name).await.map_err(failed)?;
+        removal::sandbox(&self.parts.engine, workspace).await.map_err(failed)?;
         // What fills its volume, where it was to be made from a snapshot.
         copy::clear(docker, workspace.as_uuid()).await.map_err(failed)?;
         observer.destroyed(workspace, DestroyStep::SandboxRemoved);
         removal::sharers_of(docker, workspace).await.map_err(failed)?;
-        removal::volumes_of(docker, workspace).await.map_err(failed)?;
+        removal::volumes_of(&self.parts.engine, workspace).await.map_err(failed)?;
         observer.destroyed(workspace, DestroyStep::VolumesRemoved);
         if let Some(snapshot) = container.config.and_then(|config| snapshots::of_labels(&config.labels?)) {
             snapshots::let_go(docker, snapshot).await;

@@ -1,12 +1,13 @@
 //! The removal of containers and volumes: a missing one is no error, and another's removal under way is waited for.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use bollard::{
     Docker,
+    models::ContainerInspectResponse,
     query_parameters::{
         ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder,
-        RemoveVolumeOptionsBuilder,
+        RemoveVolumeOptionsBuilder, StopContainerOptionsBuilder,
     },
 };
 use emergent_provider::{ContainerKind, KIND_LABEL};
@@ -14,7 +15,8 @@ use emergent_types::SandboxId;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    engine::{EngineError, bounded, found, within},
+    disk,
+    engine::{Engine, EngineError, bounded, found, within},
     labels,
 };
 
@@ -33,6 +35,43 @@ pub(crate) async fn container(docker: &Docker, name: &str) -> Result<(), EngineE
             ended => return ended.map(drop),
         }
     }
+}
+
+/// Removes the container of a sandbox, in any state, and makes its own files flat before the engine removes them.
+pub(crate) async fn sandbox(engine: &Engine, workspace: SandboxId) -> Result<(), EngineError> {
+    let (docker, name) = (engine.client().await?, labels::name_of(workspace));
+    let inspected = found(bounded(docker.inspect_container(&name, None)).await)?;
+    // One that is frozen would keep the engine waiting.
+    let is_frozen = |it: &ContainerInspectResponse| it.state.as_ref().is_some_and(|state| state.paused == Some(true));
+    let layer = inspected
+        .filter(|it| !is_frozen(it))
+        .and_then(|it| it.graph_driver)
+        .and_then(|driver| driver.data.get("UpperDir").cloned());
+    if let Some(layer) = layer.filter(|_| engine.is_local()) {
+        // A process that still runs could make directories meanwhile.
+        let options = StopContainerOptionsBuilder::default().t(0).build();
+        match within(DEADLINE, docker.stop_container(&name, Some(options))).await {
+            Ok(()) => flatten(engine, vec![layer.into()]).await,
+            Err(error) => tracing::debug!(%error, name, "a container is removed as it is"),
+        }
+    }
+    container(docker, &name).await
+}
+
+/// Makes trees flat that the engine is about to remove with a descriptor for each level. Those of an engine elsewhere
+/// stay as they are, and those that are not this process's to change.
+pub(crate) async fn flatten(engine: &Engine, trees: Vec<PathBuf>) {
+    if !engine.is_local() {
+        return;
+    }
+    let flat = move || {
+        for tree in &trees {
+            if let Err(error) = disk::flatten(tree) {
+                tracing::debug!(%error, tree = %tree.display(), "a tree is removed as it is");
+            }
+        }
+    };
+    tokio::task::spawn_blocking(flat).await.ok();
 }
 
 /// Removes a volume.
@@ -66,10 +105,11 @@ pub(crate) async fn sharers_of(docker: &Docker, workspace: SandboxId) -> Result<
 
 /// Removes every volume that carries a sandbox's label, and the one of `/workspace` last: while that volume exists,
 /// parts of the sandbox are left.
-pub(crate) async fn volumes_of(docker: &Docker, workspace: SandboxId) -> Result<(), EngineError> {
-    let last = labels::name_of(workspace);
+pub(crate) async fn volumes_of(engine: &Engine, workspace: SandboxId) -> Result<(), EngineError> {
+    let (docker, last) = (engine.client().await?, labels::name_of(workspace));
     let options = ListVolumesOptionsBuilder::default().filters(&labels::of(workspace)).build();
     let found = bounded(docker.list_volumes(Some(options))).await?.volumes.unwrap_or_default();
+    flatten(engine, found.iter().map(|volume| PathBuf::from(&volume.mountpoint)).collect()).await;
     for other in found.iter().filter(|found| found.name != last) {
         volume(docker, &other.name).await?;
     }

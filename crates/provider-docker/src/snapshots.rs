@@ -50,8 +50,9 @@ impl Snapshots for DockerProvider {
     }
 
     async fn delete(&self, snapshot: SnapshotId) -> Result<(), OperationError> {
-        let removed = async { remove(self.parts.engine.client().await?, snapshot).await };
-        removed.await.map_err(|error| self.parts.engine.operation_error("delete a snapshot of", error))
+        remove(&self.parts.engine, snapshot)
+            .await
+            .map_err(|error| self.parts.engine.operation_error("delete a snapshot of", error))
     }
 
     async fn list_snapshots(&self) -> Result<Vec<ObservedSnapshot>, OperationError> {
@@ -91,10 +92,13 @@ pub(crate) async fn let_go(docker: &Docker, snapshot: SnapshotId) {
 }
 
 /// Removes all unused parts of a snapshot.
-async fn remove(docker: &Docker, snapshot: SnapshotId) -> Result<(), EngineError> {
+async fn remove(engine: &Engine, snapshot: SnapshotId) -> Result<(), EngineError> {
+    let docker = engine.client().await?;
     copy::clear(docker, snapshot.as_uuid()).await?;
     let workspace = name_of_snapshot(snapshot);
-    for volume in volumes::of_snapshot(docker, snapshot).await?.iter().filter(|name| **name != workspace) {
+    let found = volumes::of_snapshot(docker, snapshot).await?;
+    removal::flatten(engine, found.values().cloned().collect()).await;
+    for volume in found.keys().filter(|name| **name != workspace) {
         removal::volume(docker, volume).await?;
     }
     removal::volume(docker, &workspace).await?;

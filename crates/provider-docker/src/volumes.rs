@@ -5,7 +5,10 @@
 //! count or keep. A volume's name is the container's name with a suffix for the volume's purpose, and a snapshot's
 //! volume has the snapshot's name with the same suffix, so that related volumes are found by name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use bollard::{
     Docker,
@@ -193,12 +196,15 @@ pub(crate) async fn remove_besides(
     Ok(())
 }
 
-/// Returns the names of the volumes of a snapshot.
-pub(crate) async fn of_snapshot(docker: &Docker, snapshot: SnapshotId) -> Result<BTreeSet<String>, EngineError> {
+/// Returns the volumes of a snapshot by their names, each with the path of its files on the engine's machine.
+pub(crate) async fn of_snapshot(
+    docker: &Docker,
+    snapshot: SnapshotId,
+) -> Result<BTreeMap<String, PathBuf>, EngineError> {
     let filters = labels::having(&format!("{}={snapshot}", labels::SNAPSHOT));
     let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
     let volumes = bounded(docker.list_volumes(Some(options))).await?.volumes.unwrap_or_default();
-    Ok(volumes.into_iter().map(|volume| volume.name).collect())
+    Ok(volumes.into_iter().map(|volume| (volume.name, volume.mountpoint.into())).collect())
 }
 
 #[cfg(test)]

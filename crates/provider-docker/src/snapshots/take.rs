@@ -40,7 +40,7 @@ pub(super) async fn take(
     match taking.run(&container).await {
         Ok(taken) => Ok(taken),
         Err(error) => {
-            if let Err(error) = remove(docker, spec.snapshot).await {
+            if let Err(error) = remove(&parts.engine, spec.snapshot).await {
                 tracing::warn!(%error, snapshot = %spec.snapshot, "a snapshot is left over; cleanup will find it");
             }
             Err(match error {
