@@ -11,8 +11,8 @@ use serde_json::Value;
 use self::engine::Had;
 use super::{
     footprint::{processes, with_descendants},
-    ground::{Ground, Subject},
     leak::{Finding, Leak},
+    testbed::{Subject, Testbed},
 };
 
 /// Networks that belong to the engine or to all workspaces.
@@ -67,14 +67,14 @@ struct Accounted {
 ///
 /// # Errors
 /// When something could not be looked at.
-pub async fn findings(ground: &Ground, expected: &Expected, own: Own) -> anyhow::Result<Vec<Finding>> {
-    let had = Had::look(ground).await?;
+pub async fn findings(testbed: &Testbed, expected: &Expected, own: Own) -> anyhow::Result<Vec<Finding>> {
+    let had = Had::look(testbed).await?;
     let mut findings = Vec::new();
     let (mut workspaces, mut snapshots) = (BTreeSet::new(), BTreeSet::new());
     let mut accounted = Accounted { images: IMAGES.map(str::to_owned).into(), ..Accounted::default() };
-    for subject in &ground.subjects {
+    for subject in &testbed.subjects {
         let (rows, kept) = (subject.workspaces().await?, subject.snapshots().await?);
-        findings.extend(store::findings(ground, subject, &rows, &kept).await?);
+        findings.extend(store::findings(testbed, subject, &rows, &kept).await?);
         for row in &rows {
             let id = id_of(row);
             let name = format!("emergent-{id}");

@@ -24,8 +24,8 @@ use super::{
     connections,
     dockerd::{self, Dockerd},
     fault::Fault,
-    ground::{Ground, Store, Subject},
     run_folder,
+    testbed::{Store, Subject, Testbed},
 };
 use crate::until;
 
@@ -57,7 +57,7 @@ const KINDS: [Fault; 7] = [
 
 /// The maker of the faults.
 pub struct Injector {
-    ground: Arc<Ground>,
+    testbed: Arc<Testbed>,
     length: Duration,
     random: StdRng,
     dockerd: Arc<Mutex<Dockerd>>,
@@ -65,9 +65,9 @@ pub struct Injector {
 
 impl Injector {
     /// Makes an injector with random numbers of its own.
-    pub fn new(ground: Arc<Ground>, length: Duration, dockerd: Dockerd) -> Self {
-        let random = StdRng::seed_from_u64(ground.seed);
-        Self { ground, length, random, dockerd: Arc::new(Mutex::new(dockerd)) }
+    pub fn new(testbed: Arc<Testbed>, length: Duration, dockerd: Dockerd) -> Self {
+        let random = StdRng::seed_from_u64(testbed.seed);
+        Self { testbed, length, random, dockerd: Arc::new(Mutex::new(dockerd)) }
     }
 
     /// Makes faults until the load ends; every kind once before any twice. Hands the engine back.
@@ -75,9 +75,9 @@ impl Injector {
     /// # Errors
     /// When the task that watches the engine has panicked.
     pub async fn work(mut self) -> anyhow::Result<Dockerd> {
-        let watch = tokio::spawn(keep_engine_going(Arc::clone(&self.ground), Arc::clone(&self.dockerd)));
+        let watch = tokio::spawn(keep_engine_going(Arc::clone(&self.testbed), Arc::clone(&self.dockerd)));
         let mut bag = Vec::new();
-        while self.ground.goes_on() {
+        while self.testbed.goes_on() {
             let gap = self.random.random_range(1_500..6_000);
             sleep(Duration::from_millis(gap)).await;
             if bag.is_empty() {
@@ -86,10 +86,10 @@ impl Injector {
             }
             let Some(fault) = bag.pop() else { continue };
             let restarts = matches!(fault, Fault::ServerKilled | Fault::ServerTerminated);
-            if restarts && self.ground.progress(self.length) > LAST_RESTART && self.ground.report.times(fault) > 0 {
+            if restarts && self.testbed.progress(self.length) > LAST_RESTART && self.testbed.report.times(fault) > 0 {
                 continue;
             }
-            if self.ground.goes_on() {
+            if self.testbed.goes_on() {
                 self.strike(fault).await;
             }
         }
@@ -100,16 +100,16 @@ impl Injector {
 
     /// Makes one fault, and waits until all is well again.
     async fn strike(&mut self, fault: Fault) {
-        let ground = Arc::clone(&self.ground);
-        let some = self.random.random_range(0..ground.subjects.len());
+        let testbed = Arc::clone(&self.testbed);
+        let some = self.random.random_range(0..testbed.subjects.len());
         let struck = match fault {
             Fault::ChannelsCut | Fault::ServerKilled | Fault::ServerTerminated | Fault::ServerFrozen => Some(some),
-            Fault::DatabaseStopped => ground.subjects.iter().position(|subject| subject.store == Store::Postgres),
+            Fault::DatabaseStopped => testbed.subjects.iter().position(|subject| subject.store == Store::Postgres),
             _ => None,
         };
-        ground.report.struck(fault);
-        ground.weather.strikes(fault, struck);
-        let subject = &ground.subjects[some];
+        testbed.report.struck(fault);
+        testbed.fault_log.strikes(fault, struck);
+        let subject = &testbed.subjects[some];
         let done = match fault {
             Fault::ChannelsCut => self.cut_channels(subject).await,
             Fault::EngineKilled => self.kill_engine().await,
@@ -121,17 +121,17 @@ impl Injector {
         };
         let over = Instant::now();
         let well = match done {
-            Ok(()) => all_is_well(&ground).await,
+            Ok(()) => all_is_well(&testbed).await,
             Err(error) => Err(error),
         };
         match well {
             Ok(()) => {
-                ground.report.recovered(fault, over.elapsed());
-                ground.report.seen(fault, "recovered");
+                testbed.report.recovered(fault, over.elapsed());
+                testbed.report.seen(fault, "recovered");
             }
-            Err(error) => ground.report.finding(format!("after {}: {error:#}", fault.name())),
+            Err(error) => testbed.report.finding(format!("after {}: {error:#}", fault.name())),
         }
-        ground.weather.ended(fault);
+        testbed.fault_log.ended(fault);
     }
 
     /// Breaks a server's connections to the engine some times, each time while it carries out a change.
@@ -151,7 +151,7 @@ impl Injector {
                 (_, true) => "cut during a change",
                 (_, false) => "cut during no change",
             };
-            self.ground.report.seen(Fault::ChannelsCut, seen);
+            self.testbed.report.seen(Fault::ChannelsCut, seen);
         }
         Ok(())
     }
@@ -159,17 +159,17 @@ impl Injector {
     async fn kill_engine(&mut self) -> anyhow::Result<()> {
         let mut dockerd = self.dockerd.lock().await;
         let orphans = dockerd.kill().await?;
-        self.ground.report.seen(Fault::EngineKilled, &format!("{orphans} sandboxes ran"));
+        self.testbed.report.seen(Fault::EngineKilled, &format!("{orphans} sandboxes ran"));
         let away = self.random.random_range(500..5_000);
         sleep(Duration::from_millis(away)).await;
         dockerd.restart().await
     }
 
     async fn stop_database(&mut self) -> anyhow::Result<()> {
-        self.ground.rows.stop()?;
+        self.testbed.rows.stop()?;
         let away = self.random.random_range(500..6_000);
         sleep(Duration::from_millis(away)).await;
-        self.ground.rows.start_again()?;
+        self.testbed.rows.start_again()?;
         sleep(RECORDED).await;
         Ok(())
     }
@@ -186,34 +186,34 @@ impl Injector {
 
 /// Restarts an engine that stands still: dockerd 20.10 can hold a container's lock for ever, so that everyone who asks
 /// about the container waits. That counts as one more of the engine's deaths.
-async fn keep_engine_going(ground: Arc<Ground>, dockerd: Arc<Mutex<Dockerd>>) {
-    while ground.goes_on() {
+async fn keep_engine_going(testbed: Arc<Testbed>, dockerd: Arc<Mutex<Dockerd>>) {
+    while testbed.goes_on() {
         sleep(Duration::from_secs(1)).await;
-        if !stands_still(&ground).await {
+        if !stands_still(&testbed).await {
             continue;
         }
-        ground.weather.strikes(Fault::EngineKilled, None);
+        testbed.fault_log.strikes(Fault::EngineKilled, None);
         let mut dockerd = dockerd.lock().await;
         // It may have been restarted meanwhile.
-        if stands_still(&ground).await {
-            ground.report.seen(Fault::EngineKilled, "Docker stood still over a container, and was restarted");
+        if stands_still(&testbed).await {
+            testbed.report.seen(Fault::EngineKilled, "Docker stood still over a container, and was restarted");
             let restarted = async {
                 dockerd.kill().await?;
                 dockerd.restart().await
             };
             if let Err(error) = restarted.await {
-                ground.report.finding(format!("Docker stood still, and could not be restarted: {error:#}"));
+                testbed.report.finding(format!("Docker stood still, and could not be restarted: {error:#}"));
             }
         }
-        if let Err(error) = all_is_well(&ground).await {
-            ground.report.finding(format!("after Docker stood still: {error:#}"));
+        if let Err(error) = all_is_well(&testbed).await {
+            testbed.report.finding(format!("after Docker stood still: {error:#}"));
         }
-        ground.weather.ended(Fault::EngineKilled);
+        testbed.fault_log.ended(Fault::EngineKilled);
     }
 }
 
-async fn stands_still(ground: &Ground) -> bool {
-    timeout(STANDS_STILL, ground.engine.containers()).await.is_err()
+async fn stands_still(testbed: &Testbed) -> bool {
+    timeout(STANDS_STILL, testbed.engine.containers()).await.is_err()
 }
 
 async fn kill_server(subject: &Subject) -> anyhow::Result<()> {
@@ -249,21 +249,21 @@ async fn fill_disk() -> anyhow::Result<()> {
 }
 
 /// Waits until every server is ready, has a healthy provider, and shows nothing as ready that does not run.
-async fn all_is_well(ground: &Ground) -> anyhow::Result<()> {
-    for subject in &ground.subjects {
+async fn all_is_well(testbed: &Testbed) -> anyhow::Result<()> {
+    for subject in &testbed.subjects {
         until(&format!("the server on {} recovers", subject.name), RECOVERY, || async {
-            Ok(is_well(ground, subject).await.map_err(|error| format!("{error:#}")))
+            Ok(is_well(testbed, subject).await.map_err(|error| format!("{error:#}")))
         })
         .await?;
     }
     Ok(())
 }
 
-async fn is_well(ground: &Ground, subject: &Subject) -> anyhow::Result<()> {
+async fn is_well(testbed: &Testbed, subject: &Subject) -> anyhow::Result<()> {
     subject.api.get("/ready").await?.success()?;
     let health = subject.api.get("/health").await?.success()?;
     ensure!(health["status"] == "ok", "{health}");
-    let containers = ground.engine.containers().await?;
+    let containers = testbed.engine.containers().await?;
     let runs = |id: &str| {
         let name = format!("/emergent-{id}");
         let container = containers.iter().find(|container| container.name.as_ref() == Some(&name));

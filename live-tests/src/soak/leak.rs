@@ -11,7 +11,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::ground::Ground;
+use super::testbed::Testbed;
 use crate::api::{SNAPSHOTS, WORKSPACES};
 
 macro_rules! leaks {
@@ -96,8 +96,8 @@ impl Leak {
     ///
     /// # Errors
     /// When that does not work, or the leak cannot be planted from outside.
-    pub async fn plant(self, ground: &Ground) -> anyhow::Result<Planted> {
-        let subject = ground.subjects.first().context("there is no server")?;
+    pub async fn plant(self, testbed: &Testbed) -> anyhow::Result<Planted> {
+        let subject = testbed.subjects.first().context("there is no server")?;
         match self {
             Self::Container => {
                 docker(&["create", "--name", "emergent-leaked", "emergent-guest-carrier:1", "none"]).await?;
@@ -189,7 +189,7 @@ impl Planted {
     ///
     /// # Errors
     /// When that does not work.
-    pub async fn remove(self, ground: &Ground) -> anyhow::Result<()> {
+    pub async fn remove(self, testbed: &Testbed) -> anyhow::Result<()> {
         match self {
             Self::Engine(arguments) => docker(&arguments).await,
             Self::Process(mut child) => child.kill().await.context("ending a process"),
@@ -198,7 +198,7 @@ impl Planted {
                 Ok(())
             }
             Self::Row(path) => {
-                let subject = ground.subjects.first().context("there is no server")?;
+                let subject = testbed.subjects.first().context("there is no server")?;
                 subject.api.delete(&path).await?.refusal(204).map(drop)
             }
             Self::File(path) => std::fs::remove_file(path).context("removing a file"),

@@ -4,7 +4,7 @@ use rand::{RngExt as _, rngs::StdRng};
 
 use super::{
     phase::Phase,
-    snapshot::{Kept, State},
+    snapshot::{KnownSnapshot, State},
     workspace::KnownWorkspace,
 };
 
@@ -158,7 +158,7 @@ pub fn next(random: &mut StdRng, known: &KnownWorkspace) -> Step {
 }
 
 /// Chooses the next step with this snapshot.
-pub fn next_with_snapshot(random: &mut StdRng, kept: &Kept) -> KeptStep {
+pub fn next_with_snapshot(random: &mut StdRng, kept: &KnownSnapshot) -> KeptStep {
     match random.random_range(0..10) {
         _ if !kept.states.may_be(State::Whole) => KeptStep::Delete,
         0..=1 => KeptStep::Look,

@@ -1,4 +1,4 @@
-//! One run: engine and servers started, load with faults, then the reckoning.
+//! One run: engine and servers started, load with faults, then the final check.
 
 use std::{
     process::ExitCode,
@@ -14,13 +14,13 @@ use tokio::io::AsyncReadExt as _;
 use super::{
     database::Rows,
     dockerd::Dockerd,
+    fault_log::FaultLog,
+    final_check::FinalCheck,
     footprint::Footprint,
-    ground::{Ground, Store, Subject},
     injector::Injector,
-    reckoning::Reckoning,
     report::{Report, say},
     settings::Settings,
-    weather::Weather,
+    testbed::{Store, Subject, Testbed},
     worker::Worker,
 };
 use crate::{Engine, Runtime, api::WORKSPACES, until};
@@ -56,22 +56,22 @@ pub async fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
         baselines.push(baseline(subject).await?);
     }
     let deadline = Instant::now() + settings.length;
-    let (weather, report) = (Weather::default(), Report::new(seed));
-    let ground = Arc::new(Ground { seed, deadline, engine, rows, subjects, weather, report });
-    let injector = tokio::spawn(Injector::new(Arc::clone(&ground), settings.length, dockerd).work());
-    let workers = (0..WORKERS * ground.subjects.len()).map(|number| {
-        let worker = Worker::new(Arc::clone(&ground), number, number % ground.subjects.len());
+    let (fault_log, report) = (FaultLog::default(), Report::new(seed));
+    let testbed = Arc::new(Testbed { seed, deadline, engine, rows, subjects, fault_log, report });
+    let injector = tokio::spawn(Injector::new(Arc::clone(&testbed), settings.length, dockerd).work());
+    let workers = (0..WORKERS * testbed.subjects.len()).map(|number| {
+        let worker = Worker::new(Arc::clone(&testbed), number, number % testbed.subjects.len());
         tokio::spawn(worker.work())
     });
     let workers: Vec<_> = workers.collect();
-    // Held until the end: the reckoning must find it.
+    // Held until the end: the final check must find it.
     let _planted = match settings.leak {
-        Some(leak) => Some(leak.plant(&ground).await.context("planting a leak")?),
+        Some(leak) => Some(leak.plant(&testbed).await.context("planting a leak")?),
         None => None,
     };
     let dockerd = injector.await.context("the injector panicked")??;
     let left = join_all(workers).await.into_iter().collect::<Result<Vec<_>, _>>().context("a worker panicked")?;
-    Reckoning { ground, dockerd, baselines }.reckon(left, settings).await
+    FinalCheck { testbed, dockerd, baselines }.reckon(left, settings).await
 }
 
 /// Returns the resources that a server holds after a little work, when it has nothing to do.

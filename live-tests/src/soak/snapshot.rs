@@ -34,7 +34,7 @@ pub type States = Possible<State>;
 
 /// The owner's knowledge of a snapshot.
 #[derive(Debug, Clone)]
-pub struct Kept {
+pub struct KnownSnapshot {
     /// The snapshot's id.
     pub id: String,
     /// The server that has the snapshot.

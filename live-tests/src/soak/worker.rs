@@ -2,9 +2,9 @@
 
 mod changes;
 mod idle;
+mod inspection;
 mod life;
 mod processes;
-mod seeing;
 mod sessions;
 mod snapshots;
 mod strikes;
@@ -26,11 +26,11 @@ use uuid::Uuid;
 use super::{
     answer::Answer,
     fault::Fault,
-    ground::{Ground, Subject},
     phase::{Fit, Op, Phase},
     plan::{self, KeptStep, Step},
     possible::Outcome,
-    snapshot::Kept,
+    snapshot::KnownSnapshot,
+    testbed::{Subject, Testbed},
     workspace::KnownWorkspace,
 };
 use crate::api::WORKSPACES;
@@ -47,12 +47,12 @@ const SETTLES: Duration = Duration::from_secs(60 + 60);
 
 /// An agent.
 pub struct Worker {
-    ground: Arc<Ground>,
+    testbed: Arc<Testbed>,
     number: usize,
     server: usize,
     random: StdRng,
     owned: Vec<KnownWorkspace>,
-    kept: Vec<Kept>,
+    kept: Vec<KnownSnapshot>,
     made: u32,
 }
 
@@ -62,11 +62,11 @@ pub struct Left {
     /// The worker's workspaces.
     pub workspaces: Vec<KnownWorkspace>,
     /// The worker's snapshots.
-    pub snapshots: Vec<Kept>,
+    pub snapshots: Vec<KnownSnapshot>,
 }
 
 /// The result of a request, judged.
-enum Asked {
+enum Judged {
     /// The operation was done; a call has reached the workspace.
     Done(Answer),
     /// The operation did not happen, as expected.
@@ -81,14 +81,14 @@ enum Asked {
 
 impl Worker {
     /// Makes a worker of one server, with random numbers of its own.
-    pub fn new(ground: Arc<Ground>, number: usize, server: usize) -> Self {
-        let random = StdRng::seed_from_u64(ground.seed.wrapping_mul(1_000_003).wrapping_add(number as u64));
-        Self { ground, number, server, random, owned: Vec::new(), kept: Vec::new(), made: 0 }
+    pub fn new(testbed: Arc<Testbed>, number: usize, server: usize) -> Self {
+        let random = StdRng::seed_from_u64(testbed.seed.wrapping_mul(1_000_003).wrapping_add(number as u64));
+        Self { testbed, number, server, random, owned: Vec::new(), kept: Vec::new(), made: 0 }
     }
 
     /// Works until the load ends; returns the workspaces and snapshots that are left.
     pub async fn work(mut self) -> Left {
-        while self.ground.goes_on() {
+        while self.testbed.goes_on() {
             self.step().await;
             let pause = self.random.random_range(0..60);
             sleep(Duration::from_millis(pause)).await;
@@ -176,7 +176,7 @@ impl Worker {
     }
 
     fn subject(&self) -> &Subject {
-        &self.ground.subjects[self.server]
+        &self.testbed.subjects[self.server]
     }
 
     /// A request for the session that holds the workspace, if there is one.
@@ -197,13 +197,13 @@ impl Worker {
     }
 
     /// Calls a tool.
-    async fn call(&mut self, known: &mut KnownWorkspace, tool: &'static str, body: Value) -> Asked {
+    async fn call(&mut self, known: &mut KnownWorkspace, tool: &'static str, body: Value) -> Judged {
         let request = self.post(known, &format!("/{tool}"), &body);
         self.ask(known, Op::Call, tool, request).await
     }
 
     /// Sends a request, and judges its result.
-    async fn ask(&mut self, known: &mut KnownWorkspace, op: Op, name: &str, request: RequestBuilder) -> Asked {
+    async fn ask(&mut self, known: &mut KnownWorkspace, op: Op, name: &str, request: RequestBuilder) -> Judged {
         let from = Instant::now();
         if matches!(op, Op::Call | Op::Resume) {
             self.subject().census.set(&known.id, true);
@@ -213,7 +213,7 @@ impl Worker {
     }
 
     /// Judges the result of a request that was sent at `from`.
-    async fn judge(&mut self, known: &mut KnownWorkspace, op: Op, name: &str, from: Instant, answer: Answer) -> Asked {
+    async fn judge(&mut self, known: &mut KnownWorkspace, op: Op, name: &str, from: Instant, answer: Answer) -> Judged {
         let around = self.circumstances(known, from);
         self.count(name, &answer, &around.faults, from);
         if let Some(rule) = answer.broken_rule() {
@@ -221,7 +221,7 @@ impl Worker {
         }
         let before = known.phases.to_string();
         if self.is_wedged(known, &answer) {
-            return Asked::Refused;
+            return Judged::Refused;
         }
         let fit = known.phases.judge(op, &answer, &around);
         known.looked = Instant::now();
@@ -229,13 +229,13 @@ impl Worker {
             known.sandbox_may_have_ended();
         }
         match fit {
-            Ok(Fit::As(Outcome::Done | Outcome::Barred)) => Asked::Done(answer),
+            Ok(Fit::As(Outcome::Done | Outcome::Barred)) => Judged::Done(answer),
             Ok(Fit::As(Outcome::WrongState | Outcome::Unusable | Outcome::Missing) | Fit::LimitReached) => {
-                Asked::Refused
+                Judged::Refused
             }
             Ok(Fit::Excused) => {
                 self.settle(known).await;
-                Asked::Open
+                Judged::Open
             }
             Err(expected) => {
                 let faults: Vec<_> = around.faults.iter().map(|fault| fault.name()).collect();
@@ -243,13 +243,13 @@ impl Worker {
                 let what = format!("{expected} ({before}; {around}); got {}", answer.shown());
                 self.finding(known, name, &what);
                 self.settle(known).await;
-                Asked::Wrong
+                Judged::Wrong
             }
         }
     }
 
     fn count(&self, name: &str, answer: &Answer, faults: &BTreeSet<Fault>, from: Instant) {
-        let report = &self.ground.report;
+        let report = &self.testbed.report;
         report.answered(&format!("{name} ({})", self.subject().name), answer, from.elapsed());
         for fault in faults {
             report.answered_under(*fault, answer);
@@ -262,6 +262,6 @@ impl Worker {
 
     fn finding(&self, known: &KnownWorkspace, name: &str, what: &str) {
         let (worker, server) = (self.number, self.subject().name);
-        self.ground.report.finding(format!("worker {worker} on {server}, {name} of {}: {what}", known.id));
+        self.testbed.report.finding(format!("worker {worker} on {server}, {name} of {}: {what}", known.id));
     }
 }

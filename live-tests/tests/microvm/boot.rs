@@ -5,7 +5,7 @@ use emergent_live_tests::Case;
 use emergent_microvm::{Acceleration, GoneReason, MachineState, Probe, Qemu, QemuSettings, Vmm as _};
 use futures::future::try_join_all;
 
-use crate::ground::{self, Machine};
+use crate::harness::{self, Machine};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -49,7 +49,7 @@ async fn workspace() -> anyhow::Result<()> {
 }
 
 async fn probe() -> anyhow::Result<()> {
-    let kernel = tokio::task::spawn_blocking(ground::kernel).await??;
+    let kernel = tokio::task::spawn_blocking(harness::kernel).await??;
     let any = Qemu::new(QemuSettings { probe_kernel: Some(kernel), ..QemuSettings::default() });
     match any.probe().await {
         Probe::Works { acceleration: Acceleration::Emulated, warnings, .. } => {
@@ -66,5 +66,5 @@ async fn probe() -> anyhow::Result<()> {
 }
 
 fn any_settings() -> anyhow::Result<QemuSettings> {
-    Ok(QemuSettings { probe_kernel: Some(ground::kernel()?), ..QemuSettings::default() })
+    Ok(QemuSettings { probe_kernel: Some(harness::kernel()?), ..QemuSettings::default() })
 }

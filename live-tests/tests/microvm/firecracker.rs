@@ -14,7 +14,7 @@ use emergent_microvm::{
     Disk, Firecracker, FirecrackerSettings, GoneReason, JailChoice, MachineId, MachineSpec, MachineState, Probe, Vmm,
 };
 
-use crate::ground::{self, Machine};
+use crate::harness::{self, Machine};
 
 pub(crate) fn cases() -> Vec<Case> {
     let without = (!is_there()).then(|| "firecracker is not on PATH".to_owned());
@@ -39,7 +39,7 @@ fn starts(program: &str) -> bool {
 }
 
 async fn machine() -> anyhow::Result<()> {
-    let kernel = tokio::task::spawn_blocking(ground::kernel).await??;
+    let kernel = tokio::task::spawn_blocking(harness::kernel).await??;
     let settings = FirecrackerSettings { probe_kernel: Some(kernel), ..FirecrackerSettings::default() };
     let vmm = Arc::new(Firecracker::new(settings));
     if let Probe::Fails { reason } = vmm.probe().await {
@@ -70,7 +70,7 @@ impl Started {
             println!("no machine under Firecracker: /dev/kvm cannot be opened: {error}");
             return Ok(None);
         }
-        let kernel = tokio::task::spawn_blocking(ground::kernel).await??;
+        let kernel = tokio::task::spawn_blocking(harness::kernel).await??;
         let output = std::process::Command::new("firecracker").arg("--version").output()?;
         let said = String::from_utf8(output.stdout)?;
         let version = said.lines().next().context("it says no version")?.trim_start_matches("Firecracker v").to_owned();

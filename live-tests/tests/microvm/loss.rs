@@ -6,7 +6,7 @@ use anyhow::ensure;
 use emergent_live_tests::Case;
 use emergent_microvm::{GoneReason, MachineState, VmmError};
 
-use crate::ground::Machine;
+use crate::harness::Machine;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![Case::new("a_killed_monitor_and_a_panicked_kernel_are_told_apart", |_| told_apart())]

@@ -4,7 +4,7 @@
 
 mod boot;
 mod firecracker;
-mod ground;
+mod harness;
 mod loss;
 mod saving;
 mod vsock;

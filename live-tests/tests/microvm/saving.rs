@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use emergent_live_tests::Case;
 use emergent_microvm::{MachineSpec, MachineState, RestoreError, SaveError};
 
-use crate::ground::Machine;
+use crate::harness::Machine;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![

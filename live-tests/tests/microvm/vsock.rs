@@ -16,7 +16,7 @@ use emergent_microvm::{GoneReason, MachineState, QemuChannels, VmmError};
 use futures::{TryStreamExt as _, future::try_join_all, stream};
 use serde_json::{from_value, json};
 
-use crate::ground::{self, Machine};
+use crate::harness::{self, Machine};
 
 /// More channels than a machine has serial ports.
 const CHANNELS: usize = 12;
@@ -57,7 +57,7 @@ impl Drop for Device {
 }
 
 async fn workspace() -> anyhow::Result<()> {
-    let machine = Machine::off(ground::qemu(QemuChannels::Vsock)).await?;
+    let machine = Machine::off(harness::qemu(QemuChannels::Vsock)).await?;
     let (vmm, dir) = (&machine.vmm, &machine.spec.dir);
     let _device = Device::start(dir).await?;
     machine.turn_on().await?;

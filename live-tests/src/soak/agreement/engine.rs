@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use super::{Accounted, NETWORKS};
 use crate::soak::{
-    ground::Ground,
     leak::{Finding, Leak},
+    testbed::Testbed,
 };
 
 /// The objects in the engine.
@@ -41,9 +41,9 @@ pub(super) struct Container {
 // === impl Had ===
 
 impl Had {
-    pub(super) async fn look(ground: &Ground) -> anyhow::Result<Self> {
-        let docker = ground.engine.docker();
-        let containers = ground.engine.containers().await?.into_iter().filter_map(|container| {
+    pub(super) async fn look(testbed: &Testbed) -> anyhow::Result<Self> {
+        let docker = testbed.engine.docker();
+        let containers = testbed.engine.containers().await?.into_iter().filter_map(|container| {
             let name = container.name?.trim_start_matches('/').to_owned();
             let server = container.config.and_then(|config| config.labels?.remove("emergent.server"));
             let channels = container.exec_ids.map_or(0, |ids| ids.len());

@@ -4,8 +4,8 @@ use bollard::models::ContainerStateStatusEnum;
 
 use super::{Accounted, engine::Had};
 use crate::soak::{
-    ground::Subject,
     leak::{Finding, Leak},
+    testbed::Subject,
 };
 
 /// Accounts for as many sandboxes of a server's as its pool says to have ready, and finds out whether it is full.

@@ -7,19 +7,19 @@ use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection, Statement};
 use serde_json::Value;
 
 use crate::soak::{
-    ground::{Ground, Store, Subject},
     leak::{Finding, Leak},
+    testbed::{Store, Subject, Testbed},
 };
 
 /// Compares workspaces, snapshots and open sessions.
 pub(super) async fn findings(
-    ground: &Ground,
+    testbed: &Testbed,
     subject: &Subject,
     workspaces: &[Value],
     snapshots: &[Value],
 ) -> anyhow::Result<Vec<Finding>> {
     let address = match subject.store {
-        Store::Postgres => ground.rows.address.clone(),
+        Store::Postgres => testbed.rows.address.clone(),
         Store::Sqlite => {
             let path = subject.server.lock().await.data_dir().join("emergent.sqlite");
             format!("sqlite://{}?mode=ro", path.display())

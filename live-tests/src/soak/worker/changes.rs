@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::{Asked, Worker};
+use super::{Judged, Worker};
 use crate::soak::{answer::Answer, files::Content, phase::Op, workspace::KnownWorkspace};
 
 /// The header that names a call.
@@ -43,16 +43,16 @@ impl Worker {
         let (call, sent) = (Uuid::new_v4().to_string(), Instant::now());
         let asked = self.ask_under_name(known, name, request, &call).await;
         let (outcome, was_lost) = match asked {
-            Asked::Done(answer) if answer.is_success() => {
+            Judged::Done(answer) if answer.is_success() => {
                 let result = answer.json();
                 if self.random.random_ratio(1, 8) {
                     self.compare_outcome(known, name, (&call, sent), &result).await;
                 }
                 (Outcome::Done(result), false)
             }
-            Asked::Done(answer) => (Outcome::Refused(answer), false),
-            Asked::Refused => (Outcome::Never, false),
-            Asked::Open | Asked::Wrong => (self.outcome_of(known, name, &call, sent).await, true),
+            Judged::Done(answer) => (Outcome::Refused(answer), false),
+            Judged::Refused => (Outcome::Never, false),
+            Judged::Open | Judged::Wrong => (self.outcome_of(known, name, &call, sent).await, true),
         };
         let result = match outcome {
             Outcome::Done(result) => {
@@ -83,7 +83,7 @@ impl Worker {
         name: &str,
         request: RequestBuilder,
         call: &str,
-    ) -> Asked {
+    ) -> Judged {
         let from = Instant::now();
         self.subject().census.set(&known.id, true);
         let under_way = self.subject().changes.begin();
@@ -119,7 +119,7 @@ impl Worker {
                     return Outcome::Lost;
                 }
             };
-            self.ground.report.lost_answer(seen);
+            self.testbed.report.lost_answer(seen);
             return outcome;
         }
     }
@@ -145,12 +145,12 @@ impl Worker {
     pub(super) async fn ask_outcome(&mut self, known: &mut KnownWorkspace, call: &str) -> Option<Value> {
         let request = self.request(Method::GET, known, &format!("/calls/{call}"));
         match self.ask(known, Op::Call, "outcome", request).await {
-            Asked::Done(answer) if answer.is_success() => Some(answer.json()),
-            Asked::Done(answer) => {
+            Judged::Done(answer) if answer.is_success() => Some(answer.json()),
+            Judged::Done(answer) => {
                 self.finding(known, "outcome", &format!("it should be 200; got {}", answer.shown()));
                 None
             }
-            Asked::Refused | Asked::Open | Asked::Wrong => None,
+            Judged::Refused | Judged::Open | Judged::Wrong => None,
         }
     }
 }

@@ -24,11 +24,11 @@ impl Worker {
         loop {
             let asked = Instant::now();
             let answer = Answer::to(self.request(Method::GET, known, "")).await;
-            if !self.ground.weather.since(self.server, asked).is_empty() {
+            if !self.testbed.fault_log.since(self.server, asked).is_empty() {
                 // Its time runs from when all is well.
                 deadline = Instant::now() + RESTS;
             }
-            let is_behind = self.ground.weather.since(self.server, asked).iter().any(|fault| fault.delays_rows());
+            let is_behind = self.testbed.fault_log.since(self.server, asked).iter().any(|fault| fault.delays_rows());
             match Phase::shown(&answer.json()).filter(|_| answer.is_success() && !is_behind) {
                 None | Some(Phase::Ready) => {}
                 Some(phase) => {

@@ -7,14 +7,14 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{Asked, SETTLES, Worker};
+use super::{Judged, SETTLES, Worker};
 use crate::{
     api::WORKSPACES,
     soak::{
         answer::Answer,
-        ground::LIMIT,
         phase::{Circumstances, Op, Phase, Phases},
-        snapshot::{Kept, Use},
+        snapshot::{KnownSnapshot, Use},
+        testbed::LIMIT,
         workspace::{Contents, KnownWorkspace},
     },
 };
@@ -25,7 +25,7 @@ const NO_IMAGE: &str = "localhost:1/nobody/nothing:1";
 const IDLE_MINUTES: f64 = 0.034;
 
 /// A workspace to be made.
-pub(super) struct Order {
+pub(super) struct CreateOrder {
     /// The name by which the workspace is found, whatever was answered.
     mark: String,
     pub(super) body: Value,
@@ -65,7 +65,7 @@ impl Worker {
     }
 
     /// A workspace with a mark of its own, that sometimes expires or comes to rest.
-    pub(super) fn order(&mut self) -> Order {
+    pub(super) fn order(&mut self) -> CreateOrder {
         let mark = self.mark();
         let mut body = json!({ "name": mark, "labels": { "soak": mark }, "environment": { "SOAK": mark } });
         let mut expires = None;
@@ -80,18 +80,18 @@ impl Worker {
             body["idle"] = json!({ "action": action, "after_minutes": IDLE_MINUTES });
             rests = Some(rest);
         }
-        Order { mark, body, bad: false, expires, rests }
+        CreateOrder { mark, body, bad: false, expires, rests }
     }
 
     /// A word that names nothing else.
     pub(super) fn mark(&mut self) -> String {
         self.made += 1;
-        format!("s{}w{}n{}", self.ground.seed, self.number, self.made)
+        format!("s{}w{}n{}", self.testbed.seed, self.number, self.made)
     }
 
     /// Makes the ordered workspace, from a snapshot where one is given.
-    pub(super) async fn make(&mut self, name: &str, order: Order, mut from: Option<&mut Kept>) {
-        let Order { mark, body, bad, expires, rests } = order;
+    pub(super) async fn make(&mut self, name: &str, order: CreateOrder, mut from: Option<&mut KnownSnapshot>) {
+        let CreateOrder { mark, body, bad, expires, rests } = order;
         let request = self.subject().api.request(Method::POST, WORKSPACES).header("Idempotency-Key", &mark).json(&body);
         let asked = Instant::now();
         self.subject().census.set(&mark, true);
@@ -117,7 +117,7 @@ impl Worker {
         let fits = fits.and(answer.broken_rule().map_or(Ok(()), |rule| Err(rule.to_owned())));
         if let Err(expected) = fits {
             let counted = if answer.problem() == Some("limit-reached") { self.counted().await } else { String::new() };
-            self.ground.report.finding(format!(
+            self.testbed.report.finding(format!(
                 "{name} {mark} on {}: {expected}; got {}{counted}",
                 self.subject().name,
                 answer.shown()
@@ -140,7 +140,7 @@ impl Worker {
 
     /// Returns the circumstances that may explain an answer to a request sent at `from`, a workspace's own aside.
     pub(super) fn ground_since(&self, from: Instant) -> Circumstances {
-        let faults = self.ground.weather.since(self.server, from);
+        let faults = self.testbed.fault_log.since(self.server, from);
         let limit_may_be_reached = self.subject().census.most_since(from) > LIMIT;
         Circumstances { faults, limit_may_be_reached, expiring: false }
     }
@@ -157,7 +157,7 @@ impl Worker {
             _ => self.find(WORKSPACES, mark).await,
         };
         if ids.len() > 1 {
-            self.ground.report.finding(format!("create {mark} has left {} workspaces: {ids:?}", ids.len()));
+            self.testbed.report.finding(format!("create {mark} has left {} workspaces: {ids:?}", ids.len()));
         }
         let phases = match (is_made, open) {
             (true, _) => Phases::only(Phase::Ready),
@@ -189,7 +189,7 @@ impl Worker {
             let asked = Instant::now();
             let request = self.subject().api.request(Method::GET, &format!("{list}?label=soak:{mark}"));
             let answer = Answer::to(request).await;
-            if !self.ground.weather.since(self.server, asked).is_empty() {
+            if !self.testbed.fault_log.since(self.server, asked).is_empty() {
                 deadline = Instant::now() + SETTLES;
             }
             if answer.is_success() {
@@ -198,7 +198,7 @@ impl Worker {
                 return items.iter().filter_map(|item| item["id"].as_str().map(str::to_owned)).collect();
             }
             if Instant::now() > deadline {
-                self.ground.report.finding(format!("list for {mark} should be 200; got {}", answer.shown()));
+                self.testbed.report.finding(format!("list for {mark} should be 200; got {}", answer.shown()));
                 return Vec::new();
             }
             sleep(Duration::from_millis(250)).await;
@@ -223,7 +223,7 @@ impl Worker {
     /// Looks at a workspace that should be gone by now.
     pub(super) async fn look_if_overdue(&mut self, known: &mut KnownWorkspace) {
         self.settle(known).await;
-        let calm = self.ground.weather.since(self.server, known.expires.unwrap_or(known.looked)).is_empty();
+        let calm = self.testbed.fault_log.since(self.server, known.expires.unwrap_or(known.looked)).is_empty();
         if calm && !known.phases.is(Phase::Destroyed) {
             self.finding(known, "look", "it has expired and was not destroyed in time");
         }
@@ -274,9 +274,9 @@ impl Worker {
     pub(super) async fn destroy(&mut self, known: &mut KnownWorkspace) {
         let from = Instant::now();
         let request = self.request(Method::DELETE, known, "");
-        let Asked::Done(_) = self.ask(known, Op::Destroy, "destroy", request).await else { return };
-        let left = self.ground.engine.resources_of(&known.id).await;
-        let calm = self.ground.weather.since(self.server, from).is_empty();
+        let Judged::Done(_) = self.ask(known, Op::Destroy, "destroy", request).await else { return };
+        let left = self.testbed.engine.resources_of(&known.id).await;
+        let calm = self.testbed.fault_log.since(self.server, from).is_empty();
         match left {
             Ok(left) if left.is_empty() => {}
             Ok(left) => self.finding(known, "destroy", &format!("the engine still has {left:?}")),

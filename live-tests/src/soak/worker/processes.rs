@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{Asked, Worker};
+use super::{Judged, Worker};
 use crate::soak::{
     answer::Answer,
     fault::Fault,
@@ -36,19 +36,19 @@ impl Worker {
         let body = json!({ "command": process.command(), "execution_id": process.id });
         let request = self.post(known, "/processes", &body);
         match self.ask(known, Op::Call, "start", request).await {
-            Asked::Done(answer) if answer.status() == Some(201) => known.processes.push(process),
-            Asked::Done(answer) => self.process_refused(known, "start", &answer),
-            Asked::Open => {
+            Judged::Done(answer) if answer.status() == Some(201) => known.processes.push(process),
+            Judged::Done(answer) => self.process_refused(known, "start", &answer),
+            Judged::Open => {
                 process.may_be_unknown = true;
                 process.may_be_lost = true;
                 known.processes.push(process);
             }
-            Asked::Refused | Asked::Wrong => {}
+            Judged::Refused | Judged::Wrong => {}
         }
     }
 
     fn process_refused(&self, known: &KnownWorkspace, name: &str, answer: &Answer) {
-        let stormy = !self.ground.weather.since(self.server, known.looked - Duration::from_secs(10)).is_empty();
+        let stormy = !self.testbed.fault_log.since(self.server, known.looked - Duration::from_secs(10)).is_empty();
         if !stormy {
             self.finding(known, name, &format!("it should succeed; got {}", answer.shown()));
         }
@@ -83,7 +83,7 @@ impl Worker {
                 None => break None,
             }
             if process.read + got.len() >= enough {
-                self.ground.report.struck(Fault::StreamCut);
+                self.testbed.report.struck(Fault::StreamCut);
                 break None;
             }
         };
@@ -92,7 +92,7 @@ impl Worker {
         let answer = Answer::Reply { status: 200, problem: None, retry_after: false, body: Bytes::new() };
         self.judge(known, Op::Call, "follow", from, answer).await;
         if let Some(error) = broke {
-            let calm = self.ground.weather.since(self.server, from).is_empty() && known.lingering().is_none();
+            let calm = self.testbed.fault_log.since(self.server, from).is_empty() && known.lingering().is_none();
             if calm && !known.has_expired() {
                 self.finding(known, "follow", &format!("the output broke off: {error}"));
             }
@@ -100,7 +100,7 @@ impl Worker {
     }
 
     async fn no_output(&mut self, known: &mut KnownWorkspace, index: usize, from: Instant, answer: Answer) {
-        if let Asked::Done(answer) = self.judge(known, Op::Call, "follow", from, answer).await {
+        if let Judged::Done(answer) = self.judge(known, Op::Call, "follow", from, answer).await {
             self.forget_unknown(known, index, &answer);
         }
     }
@@ -122,14 +122,14 @@ impl Worker {
         let expected = process.output_from(process.read);
         if expected.get(..got.len()) == Some(got) {
             if process.read > 0 && !got.is_empty() {
-                self.ground.report.seen(Fault::StreamCut, "went on where it was cut");
+                self.testbed.report.seen(Fault::StreamCut, "went on where it was cut");
             }
             process.read += got.len();
             process.may_be_unknown = false;
         } else {
             let (id, read, started) = (process.id.clone(), process.read, process.started);
             known.processes.swap_remove(index);
-            if self.ground.weather.since(self.server, started).contains(&Fault::DiskFull) {
+            if self.testbed.fault_log.since(self.server, started).contains(&Fault::DiskFull) {
                 // Lines that found no space are missing, as for any program that does not look.
                 return;
             }
@@ -143,7 +143,7 @@ impl Worker {
         let index = self.some_process(known);
         let Some(id) = known.processes.get(index).map(|process| process.id.clone()) else { return };
         let request = self.request(Method::GET, known, &format!("/processes/{id}/wait?wait_seconds=15"));
-        let Asked::Done(answer) = self.ask(known, Op::Call, "wait", request).await else { return };
+        let Judged::Done(answer) = self.ask(known, Op::Call, "wait", request).await else { return };
         match answer.status() {
             Some(200) => {}
             Some(202) => return,
@@ -153,14 +153,14 @@ impl Worker {
         let result = answer.json();
         let whole =
             result["outcome"] == "exited" && result["exit_code"] == 0 && result["stdout_bytes"] == process.len();
-        let excused = process.may_be_lost || !self.ground.weather.since(self.server, known.looked).is_empty();
+        let excused = process.may_be_lost || !self.testbed.fault_log.since(self.server, known.looked).is_empty();
         if !whole && !excused {
             let bytes = process.len();
             self.finding(known, "wait", &format!("{id} should exit 0 after {bytes} bytes; got {}", answer.shown()));
         }
         let path = format!("/processes/{id}/output?stream=stdout&offset={}", process.read);
         let request = self.request(Method::GET, known, &path);
-        let Asked::Done(answer) = self.ask(known, Op::Call, "output", request).await else { return };
+        let Judged::Done(answer) = self.ask(known, Op::Call, "output", request).await else { return };
         if !answer.is_success() {
             return self.forget_unknown(known, index, &answer);
         }
@@ -177,19 +177,19 @@ impl Worker {
         let Some(process) = known.processes.get(index).cloned() else { return };
         let request = self.post(known, &format!("/processes/{}/cancel", process.id), &json!({}));
         match self.ask(known, Op::Call, "cancel", request).await {
-            Asked::Done(answer) if answer.is_success() => {
+            Judged::Done(answer) if answer.is_success() => {
                 if answer.json()["status"] != "ended" {
                     self.finding(known, "cancel", &format!("it should have ended; got {}", answer.shown()));
                 }
                 known.processes.retain(|other| other.id != process.id);
             }
-            Asked::Done(answer) => self.forget_unknown(known, index, &answer),
-            Asked::Open | Asked::Wrong => {
+            Judged::Done(answer) => self.forget_unknown(known, index, &answer),
+            Judged::Open | Judged::Wrong => {
                 if let Some(process) = known.processes.get_mut(index) {
                     process.may_be_lost = true;
                 }
             }
-            Asked::Refused => {}
+            Judged::Refused => {}
         }
     }
 }

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Asked, Worker};
+use super::{Judged, Worker};
 use crate::soak::{
     phase::Op,
     workspace::{Holder, KnownWorkspace},
@@ -35,16 +35,16 @@ impl Worker {
         let body = json!({ "holder": holder(session), "session_id": session, "take_over": take_over });
         let request = self.post(known, "/attach", &body);
         match self.ask(known, Op::Resume, name, request).await {
-            Asked::Done(answer) => {
+            Judged::Done(answer) => {
                 known.holder = Holder::Session(session);
                 if answer.json()["session_id"] != session.to_string() {
                     self.finding(known, name, &format!("it should be session {session}; got {}", answer.shown()));
                 }
             }
-            Asked::Open | Asked::Wrong => known.holder = Holder::Doubtful,
+            Judged::Open | Judged::Wrong => known.holder = Holder::Doubtful,
             // One who cannot be given the workspace does not take it from anybody either, or ends with it.
-            Asked::Refused if take_over => known.holder = Holder::Doubtful,
-            Asked::Refused => {}
+            Judged::Refused if take_over => known.holder = Holder::Doubtful,
+            Judged::Refused => {}
         }
     }
 
@@ -53,7 +53,7 @@ impl Worker {
         let (Some(held_by), stranger) = (known.session(), self.some_session()) else { return };
         let body = json!({ "holder": holder(stranger), "session_id": stranger });
         let request = self.post(known, "/attach", &body);
-        if let Asked::Done(answer) = self.ask(known, Op::Contend, "attach in vain", request).await {
+        if let Judged::Done(answer) = self.ask(known, Op::Contend, "attach in vain", request).await {
             let refused = answer.problem() == Some("workspace-attached");
             if !(refused && answer.shown().contains(&holder(held_by)) || known.has_expired()) {
                 let what = format!("it should be refused, naming {}; got {}", holder(held_by), answer.shown());
@@ -68,7 +68,7 @@ impl Worker {
     /// Calls for a session that does not hold the workspace.
     async fn call_for(&mut self, known: &mut KnownWorkspace, session: Uuid, refusal: &str) {
         let request = self.request_for(Some(session), Method::POST, known, "/bash").json(&json!({ "command": "true" }));
-        if let Asked::Done(answer) = self.ask(known, Op::Contend, "call in vain", request).await
+        if let Judged::Done(answer) = self.ask(known, Op::Contend, "call in vain", request).await
             && answer.problem() != Some(refusal)
             && !known.has_expired()
         {
@@ -81,7 +81,7 @@ impl Worker {
         let Some(session) = known.session() else { return };
         let request = self.post(known, "/detach", &json!({ "session_id": session }));
         match self.ask(known, Op::Aside, "detach", request).await {
-            Asked::Done(answer) => {
+            Judged::Done(answer) => {
                 known.holder = Holder::Nobody;
                 let ended = &answer.json()["end_reason"];
                 if *ended != "detached" && !(known.has_expired() && *ended == "destroyed") {
@@ -91,7 +91,7 @@ impl Worker {
                     self.call_for(known, session, "session-ended").await;
                 }
             }
-            Asked::Open | Asked::Wrong | Asked::Refused => known.holder = Holder::Doubtful,
+            Judged::Open | Judged::Wrong | Judged::Refused => known.holder = Holder::Doubtful,
         }
     }
 

@@ -7,14 +7,14 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{Asked, MOST, MOST_KEPT, SETTLES, Worker, life::New};
+use super::{Judged, MOST, MOST_KEPT, SETTLES, Worker, life::New};
 use crate::{
     api::{SNAPSHOTS, WORKSPACES},
     soak::{
         answer::Answer,
         phase::{Fit, Op, Phase, Phases},
         possible::Outcome,
-        snapshot::{Kept, State, States, Use},
+        snapshot::{KnownSnapshot, State, States, Use},
         workspace::KnownWorkspace,
     },
 };
@@ -35,21 +35,21 @@ impl Worker {
         let request = self.post(known, "/snapshots", &body).header("Idempotency-Key", &mark);
         let asked = self.ask(known, Op::Copy, "snapshot", request).await;
         let ids = match &asked {
-            Asked::Refused => return,
-            Asked::Done(answer) => answer.json()["id"].as_str().map(str::to_owned).into_iter().collect(),
-            Asked::Open | Asked::Wrong => self.find(SNAPSHOTS, &mark).await,
+            Judged::Refused => return,
+            Judged::Done(answer) => answer.json()["id"].as_str().map(str::to_owned).into_iter().collect(),
+            Judged::Open | Judged::Wrong => self.find(SNAPSHOTS, &mark).await,
         };
         // Of what was asked of it only a fault leaves anything open.
         let around = self.circumstances(known, from);
         let calm = around.faults.is_empty() && !around.expiring;
-        let is_ready = matches!(&asked, Asked::Done(answer) if answer.status() == Some(201));
+        let is_ready = matches!(&asked, Judged::Done(answer) if answer.status() == Some(201));
         let states = match asked {
-            Asked::Done(_) if is_ready || calm => States::only(State::Whole),
+            Judged::Done(_) if is_ready || calm => States::only(State::Whole),
             _ => States::any([State::Whole, State::Failed]),
         };
         for id in ids {
             let (server, states, contents) = (self.server, states.clone(), contents.clone());
-            let mut kept = Kept { id, server, states, contents };
+            let mut kept = KnownSnapshot { id, server, states, contents };
             if !is_ready {
                 self.settle_snapshot(&mut kept).await;
             }
@@ -58,23 +58,23 @@ impl Worker {
     }
 
     /// Takes over a snapshot, unless there is none.
-    pub(super) fn keep(&mut self, kept: Kept) {
+    pub(super) fn keep(&mut self, kept: KnownSnapshot) {
         if !kept.states.is(State::Gone) {
             self.kept.push(kept);
         }
     }
 
-    fn snapshot_request(&self, method: Method, kept: &Kept) -> RequestBuilder {
+    fn snapshot_request(&self, method: Method, kept: &KnownSnapshot) -> RequestBuilder {
         self.subject().api.request(method, &format!("{SNAPSHOTS}/{}", kept.id))
     }
 
     /// Looks until the snapshot is in a state that stays, and compares that with the possible states.
-    async fn settle_snapshot(&self, kept: &mut Kept) {
+    async fn settle_snapshot(&self, kept: &mut KnownSnapshot) {
         let mut deadline = Instant::now() + SETTLES;
         loop {
             let asked = Instant::now();
             let answer = Answer::to(self.snapshot_request(Method::GET, kept)).await;
-            if !self.ground.weather.since(self.server, asked).is_empty() {
+            if !self.testbed.fault_log.since(self.server, asked).is_empty() {
                 // Its time runs from when all is well.
                 deadline = Instant::now() + SETTLES;
             }
@@ -92,7 +92,7 @@ impl Worker {
         }
     }
 
-    fn see_snapshot(&self, kept: &mut Kept, state: State, answer: &Answer) {
+    fn see_snapshot(&self, kept: &mut KnownSnapshot, state: State, answer: &Answer) {
         let before = kept.states.to_string();
         if !kept.states.see(state) {
             self.snapshot_finding(kept, "look", &format!("it should be {before}, and is shown as {}", answer.shown()));
@@ -100,7 +100,7 @@ impl Worker {
     }
 
     /// Looks at a snapshot.
-    pub(super) async fn look_at_snapshot(&mut self, kept: &mut Kept) {
+    pub(super) async fn look_at_snapshot(&mut self, kept: &mut KnownSnapshot) {
         let from = Instant::now();
         let answer = Answer::to(self.snapshot_request(Method::GET, kept)).await;
         let around = self.ground_since(from);
@@ -115,7 +115,7 @@ impl Worker {
     }
 
     /// Lists all snapshots, and finds this one among them.
-    pub(super) async fn list_snapshots(&mut self, kept: &mut Kept) {
+    pub(super) async fn list_snapshots(&mut self, kept: &mut KnownSnapshot) {
         let from = Instant::now();
         let request = self.subject().api.request(Method::GET, &format!("{SNAPSHOTS}?limit=200"));
         let answer = Answer::to(request).await;
@@ -135,7 +135,7 @@ impl Worker {
     }
 
     /// Makes a workspace from a snapshot.
-    pub(super) async fn make_from(&mut self, kept: &mut Kept) {
+    pub(super) async fn make_from(&mut self, kept: &mut KnownSnapshot) {
         if self.owned.len() >= MOST {
             return;
         }
@@ -148,7 +148,7 @@ impl Worker {
     }
 
     /// Deletes a snapshot. Workspaces that were made from it go on.
-    pub(super) async fn delete_snapshot(&mut self, kept: &mut Kept) {
+    pub(super) async fn delete_snapshot(&mut self, kept: &mut KnownSnapshot) {
         let from = Instant::now();
         let answer = Answer::to(self.snapshot_request(Method::DELETE, kept)).await;
         let around = self.ground_since(from);
@@ -158,7 +158,7 @@ impl Worker {
         }
         match kept.states.judge(Use::Delete, &answer, &around) {
             Ok(Fit::As(Outcome::Done)) => {
-                let volume = self.ground.engine.has_volume(&format!("emergent-snapshot-{}", kept.id)).await;
+                let volume = self.testbed.engine.has_volume(&format!("emergent-snapshot-{}", kept.id)).await;
                 if volume.is_ok_and(|is_there| is_there) {
                     self.snapshot_finding(kept, "delete", "the engine still has its volume");
                 }
@@ -189,7 +189,7 @@ impl Worker {
         let around = self.circumstances(known, from);
         let calm = around.faults.is_empty() && !around.expiring;
         match asked {
-            Asked::Done(answer) => {
+            Judged::Done(answer) => {
                 let answered = answer.json();
                 let copies = items(&answered);
                 if copies.len() as u64 != count {
@@ -202,7 +202,7 @@ impl Worker {
                     self.take_on(id.to_owned(), phases, !is_ready, &new).await;
                 }
             }
-            Asked::Open | Asked::Wrong => {
+            Judged::Open | Judged::Wrong => {
                 let ids = self.find(WORKSPACES, &mark).await;
                 if !ids.is_empty() && ids.len() as u64 != count {
                     let what = format!("all {count} copies should be let in or none, and there are {ids:?}");
@@ -212,14 +212,14 @@ impl Worker {
                     self.take_on(id, anywhere(), true, &new).await;
                 }
             }
-            Asked::Refused => {}
+            Judged::Refused => {}
         }
         marks.iter().for_each(|mark| self.subject().census.set(mark, false));
     }
 
-    fn snapshot_finding(&self, kept: &Kept, name: &str, what: &str) {
+    fn snapshot_finding(&self, kept: &KnownSnapshot, name: &str, what: &str) {
         let (worker, server) = (self.number, self.subject().name);
-        self.ground.report.finding(format!("worker {worker} on {server}, {name} of snapshot {}: {what}", kept.id));
+        self.testbed.report.finding(format!("worker {worker} on {server}, {name} of snapshot {}: {what}", kept.id));
     }
 }
 

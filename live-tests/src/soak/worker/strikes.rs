@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{Asked, Worker};
+use super::{Judged, Worker};
 use crate::{
     Engine,
     soak::{
@@ -32,29 +32,29 @@ const LINGERS: Duration = Duration::from_secs(15);
 
 impl Worker {
     pub(super) async fn strike_kill(&mut self, known: &mut KnownWorkspace) {
-        let engine = self.ground.engine.clone();
+        let engine = self.testbed.engine.clone();
         self.strike(known, Fault::ContainerKilled, Phase::Broken, engine.kill(&known.id.clone())).await;
     }
 
     pub(super) async fn strike_remove(&mut self, known: &mut KnownWorkspace) {
-        let engine = self.ground.engine.clone();
+        let engine = self.testbed.engine.clone();
         self.strike(known, Fault::ContainerRemoved, Phase::Lost, engine.remove(&known.id.clone())).await;
     }
 
     /// Kills the process through which the engine watches over the container. Docker then ends the container itself.
     pub(super) async fn strike_shim(&mut self, known: &mut KnownWorkspace) {
-        let (engine, id) = (self.ground.engine.clone(), known.id.clone());
+        let (engine, id) = (self.testbed.engine.clone(), known.id.clone());
         let kill = async move { kill_shim(&engine, &id).await };
         self.strike(known, Fault::ShimKilled, Phase::Broken, kill).await;
     }
 
     pub(super) async fn strike_pause(&mut self, known: &mut KnownWorkspace) {
-        let engine = self.ground.engine.clone();
+        let engine = self.testbed.engine.clone();
         self.strike(known, Fault::PausedBehind, Phase::Paused, engine.pause(&known.id.clone())).await;
     }
 
     pub(super) async fn strike_unpause(&mut self, known: &mut KnownWorkspace) {
-        let engine = self.ground.engine.clone();
+        let engine = self.testbed.engine.clone();
         self.strike(known, Fault::UnpausedBehind, Phase::Ready, engine.unpause(&known.id.clone())).await;
     }
 
@@ -72,7 +72,7 @@ impl Worker {
         let acted = act.await;
         known.phases.or(becomes);
         if acted.is_ok() {
-            self.ground.report.struck(fault);
+            self.testbed.report.struck(fault);
         }
         if becomes == Phase::Broken {
             known.lingers = Some((fault, Instant::now() + LINGERS));
@@ -92,14 +92,14 @@ impl Worker {
         }
         known.struck = None;
         if acted.is_ok() {
-            self.ground.report.seen(fault, &format!("then {}", known.phases));
-            self.ground.report.recovered(fault, began.elapsed());
+            self.testbed.report.seen(fault, &format!("then {}", known.phases));
+            self.testbed.report.recovered(fault, began.elapsed());
         }
     }
 
     /// Waits until no fault that strikes everyone is at work.
     async fn await_calm(&mut self, known: &mut KnownWorkspace) {
-        while !self.ground.weather.since(self.server, Instant::now()).is_empty() {
+        while !self.testbed.fault_log.since(self.server, Instant::now()).is_empty() {
             sleep(Duration::from_millis(100)).await;
         }
         let (before, becomes) = (known.phases.clone(), known.struck);
@@ -120,7 +120,7 @@ impl Worker {
             if !around.faults.is_empty() && around.faults.iter().any(|fault| Some(*fault) != known.struck) {
                 deadline = Instant::now() + NOTICED;
             }
-            let engine_died = self.ground.weather.since(self.server, began).contains(&Fault::EngineKilled);
+            let engine_died = self.testbed.fault_log.since(self.server, began).contains(&Fault::EngineKilled);
             let shown = Phase::shown(&answer.json()).filter(|_| answer.is_success());
             let as_expected = |phase| match phase {
                 Phase::Destroyed => around.expiring,
@@ -146,22 +146,22 @@ impl Worker {
     pub(super) async fn strike_memory(&mut self, known: &mut KnownWorkspace) {
         let began = Instant::now();
         known.lingers = Some((Fault::OutOfMemory, began + LINGERS));
-        self.ground.report.struck(Fault::OutOfMemory);
+        self.testbed.report.struck(Fault::OutOfMemory);
         let asked = self.call(known, "bash", json!({ "command": "python3 -c 'x = bytearray(1 << 30)'" })).await;
         let saw = match asked {
-            Asked::Done(answer) => {
+            Judged::Done(answer) => {
                 let result = answer.json();
                 if result["exit_code"] == 0 {
                     self.finding(known, "bash", &format!("four times its memory was granted: {}", answer.shown()));
                 }
                 format!("outcome {}", result["outcome"].as_str().unwrap_or("none"))
             }
-            Asked::Refused | Asked::Open | Asked::Wrong => format!("then {}", known.phases),
+            Judged::Refused | Judged::Open | Judged::Wrong => format!("then {}", known.phases),
         };
-        self.ground.report.seen(Fault::OutOfMemory, &saw);
+        self.testbed.report.seen(Fault::OutOfMemory, &saw);
         // It works again, with its files: the next call sees to it, whatever is left.
         self.call(known, "bash", json!({ "command": "true" })).await;
-        self.ground.report.recovered(Fault::OutOfMemory, began.elapsed());
+        self.testbed.report.recovered(Fault::OutOfMemory, began.elapsed());
     }
 
     /// Breaks an upload off; the file must stay as it was.
@@ -173,7 +173,7 @@ impl Worker {
         let body = Body::wrap_stream(stream::iter([piece, broken]));
         let request = self.request(Method::PUT, known, &format!("/files/content?path={path}")).body(body);
         let answer = Answer::to(request).await;
-        self.ground.report.struck(Fault::UploadCut);
+        self.testbed.report.struck(Fault::UploadCut);
         if answer.is_success() {
             self.finding(known, "upload", "half an upload was taken for a whole one");
         }
@@ -182,7 +182,7 @@ impl Worker {
         let download = self.request(Method::GET, known, &format!("/files/stat?path={path}"));
         self.ask(known, Op::Call, "stat", download).await;
         self.download(known, &path).await;
-        self.ground.report.seen(Fault::UploadCut, "the old file");
+        self.testbed.report.seen(Fault::UploadCut, "the old file");
     }
 }
 

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Asked, Worker, changes::is_known_since, life::text};
+use super::{Judged, Worker, changes::is_known_since, life::text};
 use crate::soak::{
     answer::Answer,
     files::{File, sum},
@@ -63,7 +63,7 @@ impl Worker {
 
     /// Reports a guest's refusal, unless a full disk explains it; nothing has changed then.
     pub(super) fn refused_by_guest(&self, known: &KnownWorkspace, name: &str, answer: &Answer) {
-        let explained = self.ground.weather.since(self.server, known.looked - std::time::Duration::from_secs(5));
+        let explained = self.testbed.fault_log.since(self.server, known.looked - std::time::Duration::from_secs(5));
         if answer.problem() != Some("disk-full") || !explained.iter().any(|fault| fault.excuses(answer)) {
             self.finding(known, name, &format!("it should succeed; got {}", answer.shown()));
         }
@@ -75,8 +75,8 @@ impl Worker {
         self.compare_read(known, &path, asked);
     }
 
-    fn compare_read(&self, known: &mut KnownWorkspace, path: &str, asked: Asked) {
-        let Asked::Done(answer) = asked else { return };
+    fn compare_read(&self, known: &mut KnownWorkspace, path: &str, asked: Judged) {
+        let Judged::Done(answer) = asked else { return };
         let seen = match answer.problem() {
             Some("file-not-found") => None,
             Some(_) => return self.refused_by_guest(known, "read", &answer),
@@ -99,7 +99,7 @@ impl Worker {
 
     pub(super) async fn glob(&mut self, known: &mut KnownWorkspace) {
         let asked = self.call(known, "glob", json!({ "pattern": format!("{FOLDER}/**/*.txt") })).await;
-        let Asked::Done(answer) = asked else { return };
+        let Judged::Done(answer) = asked else { return };
         let result = answer.json();
         let Some(found) = result["files"].as_array() else {
             return self.refused_by_guest(known, "glob", &answer);
@@ -124,7 +124,7 @@ impl Worker {
         let Some(first) = text.lines().next() else { return };
         let folder = if path.starts_with(FOLDER) { FOLDER } else { OUTSIDE };
         let asked = self.call(known, "grep", json!({ "pattern": format!("^{first}$"), "path": folder })).await;
-        let Asked::Done(answer) = asked else { return };
+        let Judged::Done(answer) = asked else { return };
         let result = answer.json();
         let matches = result["matches"].as_array().map(Vec::as_slice).unwrap_or_default();
         let full = Path::new("/workspace").join(&path);
@@ -148,7 +148,7 @@ impl Worker {
         let look = certain.as_ref().map_or_else(String::new, |(path, _)| format!("sha256sum < {path} | cut -c1-64;"));
         let command = format!("echo $WORD; id -u; {look} echo oops >&2; exit {code}");
         let asked = self.call(known, "bash", json!({ "command": command, "env": { "WORD": word } })).await;
-        let Asked::Done(answer) = asked else { return };
+        let Judged::Done(answer) = asked else { return };
         let result = answer.json();
         let sum = certain.map_or_else(String::new, |(_, sum)| format!("{sum}\n"));
         let expected = format!("{word}\n1000\n{sum}");
@@ -165,14 +165,14 @@ impl Worker {
     /// Whether a result shows an execution whose sandbox ended during it, and a fault explains that.
     fn lost_with_reason(&self, known: &KnownWorkspace, result: &Value) -> bool {
         let struck = known.struck.is_some() || known.lingering().is_some() || known.has_expired();
-        let stormy = !self.ground.weather.since(self.server, known.looked).is_empty();
+        let stormy = !self.testbed.fault_log.since(self.server, known.looked).is_empty();
         stormy || struck && result["outcome"] == "lost"
     }
 
     pub(super) async fn bash_timeout(&mut self, known: &mut KnownWorkspace) {
         let from = Instant::now();
         let asked = self.call(known, "bash", json!({ "command": "echo up; sleep 60", "timeout_ms": 800 })).await;
-        let Asked::Done(answer) = asked else { return };
+        let Judged::Done(answer) = asked else { return };
         let (result, took) = (answer.json(), from.elapsed());
         let as_expected = result["timed_out"] == true && text(&result, "stdout") == "up\n";
         if !as_expected && !self.lost_with_reason(known, &result) {
@@ -200,7 +200,7 @@ impl Worker {
     /// Downloads the file at a path, if there is one, and compares.
     pub(super) async fn download(&mut self, known: &mut KnownWorkspace, path: &str) {
         let request = self.request(Method::GET, known, &format!("/files/content?path={path}"));
-        let Asked::Done(answer) = self.ask(known, Op::Call, "download", request).await else { return };
+        let Judged::Done(answer) = self.ask(known, Op::Call, "download", request).await else { return };
         let seen = match answer.problem() {
             Some("file-not-found") => None,
             Some(_) => return self.refused_by_guest(known, "download", &answer),
@@ -219,7 +219,7 @@ impl Worker {
         self.subject().census.set(&known.id, true);
         let answers = join_all(requests.map(Answer::to)).await;
         for answer in answers {
-            let Asked::Done(answer) = self.judge(known, Op::Call, "read in a burst", from, answer).await else {
+            let Judged::Done(answer) = self.judge(known, Op::Call, "read in a burst", from, answer).await else {
                 continue;
             };
             let content = without_numbers(text(&answer.json(), "content"));
@@ -235,7 +235,7 @@ impl Worker {
         }
         let message = known.fresh("commit");
         let write = json!({ "file_path": format!("repository/{message}"), "content": message });
-        let Asked::Done(written) = self.call(known, "write", write).await else { return };
+        let Judged::Done(written) = self.call(known, "write", write).await else { return };
         if !written.is_success() {
             return self.refused_by_guest(known, "write", &written);
         }
@@ -245,16 +245,16 @@ impl Worker {
         let asked = self.ask_under_name(known, "git", request, &doubtful.call).await;
         let Some(commits) = &mut known.contents.commits else { return };
         match asked {
-            Asked::Done(answer) if answer.is_success() => {
+            Judged::Done(answer) if answer.is_success() => {
                 // What was in doubt is known to be there or not: it was staged with this one otherwise.
                 commits.certain.push(doubtful.message);
             }
-            Asked::Done(answer) => {
+            Judged::Done(answer) => {
                 commits.doubtful = Some(doubtful);
                 self.git_refused(known, &answer);
             }
-            Asked::Open | Asked::Wrong => commits.doubtful = Some(doubtful),
-            Asked::Refused => {}
+            Judged::Open | Judged::Wrong => commits.doubtful = Some(doubtful),
+            Judged::Refused => {}
         }
         if known.contents.commits.as_ref().is_some_and(|commits| commits.doubtful.is_some()) {
             // What a commit that broke off has left behind is for its owner to mend.
@@ -266,7 +266,7 @@ impl Worker {
 
     fn git_refused(&self, known: &KnownWorkspace, answer: &Answer) {
         let stormy =
-            !self.ground.weather.since(self.server, known.looked - std::time::Duration::from_secs(10)).is_empty();
+            !self.testbed.fault_log.since(self.server, known.looked - std::time::Duration::from_secs(10)).is_empty();
         if !stormy {
             self.finding(known, "git", &format!("it should succeed; got {}", answer.shown()));
         }
@@ -274,7 +274,7 @@ impl Worker {
 
     async fn make_repository(&mut self, known: &mut KnownWorkspace) -> bool {
         let command = "rm -rf repository && git init -q -b main repository && sync -f repository";
-        let Asked::Done(answer) = self.call(known, "bash", json!({ "command": command })).await else { return false };
+        let Judged::Done(answer) = self.call(known, "bash", json!({ "command": command })).await else { return false };
         let made = answer.json()["exit_code"] == 0;
         if made {
             known.contents.commits = Some(Commits::default());
@@ -291,7 +291,7 @@ impl Worker {
             return;
         }
         let body = json!({ "action": "log", "path": "repository", "limit": 1000 });
-        let Asked::Done(answer) = self.call(known, "git", body).await else { return };
+        let Judged::Done(answer) = self.call(known, "git", body).await else { return };
         let result = answer.json();
         let Some(shown) = result["commits"].as_array() else { return self.git_refused(known, &answer) };
         let shown: Vec<String> = shown.iter().rev().map(|commit| text(commit, "subject").to_owned()).collect();

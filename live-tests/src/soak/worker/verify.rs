@@ -7,9 +7,9 @@ use reqwest::Method;
 use super::{Left, Worker};
 use crate::soak::{
     answer::Answer,
-    ground::Ground,
     phase::Phase,
     snapshot::State,
+    testbed::Testbed,
     workspace::{Holder, KnownWorkspace},
 };
 
@@ -20,9 +20,9 @@ const TAKES_OVER: usize = 100;
 
 impl Worker {
     /// Makes a worker that has nothing yet, for the workspaces and snapshots that others have left on a server.
-    pub fn taking_over(ground: Arc<Ground>, server: usize) -> Self {
+    pub fn taking_over(testbed: Arc<Testbed>, server: usize) -> Self {
         // What it makes must not be called like what they have made.
-        Self::new(ground, TAKES_OVER + server, server)
+        Self::new(testbed, TAKES_OVER + server, server)
     }
 
     /// Compares every file, the history, every process and the holder of each workspace with the worker's knowledge;

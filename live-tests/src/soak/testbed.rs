@@ -9,7 +9,7 @@ use parking_lot::Mutex as SyncMutex;
 use serde_json::Value;
 use tokio::sync::{Mutex, watch};
 
-use super::{database::Rows, report::Report, weather::Weather};
+use super::{database::Rows, fault_log::FaultLog, report::Report};
 use crate::{
     Api, Engine, Runtime, Server, ServerOptions,
     api::{SNAPSHOTS, WORKSPACES},
@@ -21,7 +21,7 @@ pub const LIMIT: usize = 6;
 const POOL: usize = 1;
 
 /// The state that all parts of a run share.
-pub struct Ground {
+pub struct Testbed {
     /// The run's seed.
     pub seed: u64,
     /// The time at which the load ends.
@@ -33,7 +33,7 @@ pub struct Ground {
     /// The servers under test.
     pub subjects: Vec<Subject>,
     /// The faults that strike more than one workspace.
-    pub weather: Weather,
+    pub fault_log: FaultLog,
     /// The numbers and the findings.
     pub report: Report,
 }
@@ -43,7 +43,7 @@ pub struct Ground {
 pub enum Store {
     /// In a file of its own.
     Sqlite,
-    /// In [`Ground::rows`].
+    /// In [`Testbed::rows`].
     Postgres,
 }
 
@@ -84,9 +84,9 @@ struct Counted {
     history: Vec<(Instant, usize)>,
 }
 
-// === impl Ground ===
+// === impl Testbed ===
 
-impl Ground {
+impl Testbed {
     /// Whether workers go on.
     pub fn goes_on(&self) -> bool {
         Instant::now() < self.deadline && !self.report.has_enough()

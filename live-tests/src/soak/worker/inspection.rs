@@ -9,8 +9,8 @@ use super::{SETTLES, Worker};
 use crate::soak::{
     answer::Answer,
     fault::Fault,
-    ground::LIMIT,
     phase::{Circumstances, Phase},
+    testbed::LIMIT,
     workspace::KnownWorkspace,
 };
 
@@ -19,12 +19,12 @@ use crate::soak::{
 impl Worker {
     /// Returns the circumstances that may explain an answer to a request sent at `from`; notes their effect in `known`.
     pub(super) fn circumstances(&self, known: &mut KnownWorkspace, from: Instant) -> Circumstances {
-        let mut faults = self.ground.weather.since(self.server, from);
-        if self.ground.weather.since(self.server, known.looked).contains(&Fault::EngineKilled) {
+        let mut faults = self.testbed.fault_log.since(self.server, from);
+        if self.testbed.fault_log.since(self.server, known.looked).contains(&Fault::EngineKilled) {
             known.phases.engine_died();
             known.sandbox_may_have_ended();
         }
-        if self.ground.weather.since(self.server, known.looked).contains(&Fault::DiskFull) {
+        if self.testbed.fault_log.since(self.server, known.looked).contains(&Fault::DiskFull) {
             // What they wrote meanwhile is lost, as it is for any program that does not look.
             known.processes.clear();
         }
@@ -51,14 +51,14 @@ impl Worker {
     /// Whether the engine says that it cannot start the container, since the engine was killed during an earlier start.
     /// Docker 20.10 leaves a task behind then and stumbles over it ever after; no client of the engine can mend that.
     pub(super) fn is_wedged(&self, known: &mut KnownWorkspace, answer: &Answer) -> bool {
-        let killed = self.ground.weather.since(self.server, known.made).contains(&Fault::EngineKilled);
+        let killed = self.testbed.fault_log.since(self.server, known.made).contains(&Fault::EngineKilled);
         // The standard runtime's words, and gVisor's.
         let words = [": already exists", ": id already in use"];
         let shown = answer.shown();
         let stumbles = answer.problem() == Some("engine-refused") && words.iter().any(|words| shown.contains(words));
         if killed && stumbles && !known.wedged {
             known.wedged = true;
-            self.ground
+            self.testbed
                 .report
                 .seen(Fault::EngineKilled, "Docker could not start a container again: task already exists");
         }
@@ -73,7 +73,7 @@ impl Worker {
         while Instant::now() < deadline {
             let asked = Instant::now();
             let answer = Answer::to(self.request(Method::GET, known, "")).await;
-            let faults = self.ground.weather.since(self.server, asked);
+            let faults = self.testbed.fault_log.since(self.server, asked);
             if !faults.is_empty() {
                 // Its time runs from when all is well.
                 deadline = Instant::now() + SETTLES;

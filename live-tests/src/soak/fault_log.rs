@@ -9,7 +9,7 @@ use super::fault::Fault;
 /// The faults that strike more than one workspace, with their times. A fault is over when the harness has seen that all
 /// is well again, so a call that begins after it has nothing to be excused with.
 #[derive(Debug, Default)]
-pub struct Weather(Mutex<Vec<Incident>>);
+pub struct FaultLog(Mutex<Vec<Incident>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Incident {
@@ -20,10 +20,10 @@ struct Incident {
     until: Option<Instant>,
 }
 
-// === impl Weather ===
+// === impl FaultLog ===
 
-impl Weather {
-    /// Records that a fault is about to strike. To be ended by [`Weather::ended`].
+impl FaultLog {
+    /// Records that a fault is about to strike. To be ended by [`FaultLog::ended`].
     pub fn strikes(&self, fault: Fault, server: Option<usize>) {
         let incident = Incident { fault, server, from: Instant::now(), until: None };
         self.incidents(|all| all.push(incident));
@@ -68,13 +68,13 @@ mod tests {
 
     #[test]
     fn a_fault_counts_for_whatever_overlaps_it() {
-        let weather = Weather::default();
+        let fault_log = FaultLog::default();
         let before = Instant::now();
-        weather.strikes(Fault::ServerKilled, Some(1));
-        assert!(weather.since(1, Instant::now()).contains(&Fault::ServerKilled));
-        assert!(weather.since(0, before).is_empty(), "another server's fault");
-        weather.ended(Fault::ServerKilled);
-        assert!(weather.since(1, before).contains(&Fault::ServerKilled));
-        assert!(weather.since(1, Instant::now()).is_empty(), "it is over");
+        fault_log.strikes(Fault::ServerKilled, Some(1));
+        assert!(fault_log.since(1, Instant::now()).contains(&Fault::ServerKilled));
+        assert!(fault_log.since(0, before).is_empty(), "another server's fault");
+        fault_log.ended(Fault::ServerKilled);
+        assert!(fault_log.since(1, before).contains(&Fault::ServerKilled));
+        assert!(fault_log.since(1, Instant::now()).is_empty(), "it is over");
     }
 }
