@@ -3,8 +3,8 @@
 //! Every call but the health probes and the pages carries `Authorization: Bearer emt_…`. [`emergent_auth`] finds the
 //! principal whose token this is; what is open by a token ends with it (`binding`).
 
-mod allowed;
 mod binding;
+mod mcp_allowed;
 mod reach;
 mod scope;
 mod session;
@@ -19,8 +19,8 @@ use emergent_auth::{Grant, Principal, TokenSecret};
 use emergent_budget::Account;
 use emergent_store::{McpAllowList, ProjectId, Scope, TokenId};
 
-pub(crate) use allowed::Allowed;
 pub(crate) use binding::bind;
+pub(crate) use mcp_allowed::Allowed;
 pub use scope::{NeedsMcp, NeedsRead, NeedsWrite, Requirement, ScopeName};
 pub(crate) use session::document as document_sessions;
 

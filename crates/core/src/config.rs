@@ -9,7 +9,7 @@ use emergent_types::{Fault, ResourceLimits};
 
 use crate::{
     audit::AuditConfig,
-    placement::{images::RegistryLogin, selection::DeploymentMode},
+    placement::{images::RegistryLogin, providers::DeploymentMode},
 };
 
 /// The settings of the core. The code that reads them has checked them.

@@ -39,7 +39,8 @@ use crate::{
     lifecycle::{Lifecycle, RETRY_AFTER},
     placement::{
         images::Images,
-        providers::{Choice, Providers, Wanted},
+        providers::Providers,
+        selection::{Choice, Wanted},
     },
     pool::{Need, Pool, PooledSandbox},
     quota::host_guard::HostGuard,

@@ -47,8 +47,11 @@ pub use foundation::StartError;
 pub use leftovers::{AdoptRequest, Adopted, LeftoverError, Leftovers};
 pub use lifecycle::TransitionError;
 pub use placement::images::{ImageError, ImageUse, Images, RegistryLogin};
-pub use placement::selection::{DeploymentMode, Requirements, Unavailable};
 pub use placement::status::{ProviderStatus, Readiness};
+pub use placement::{
+    providers::DeploymentMode,
+    requirements::{Requirements, Unavailable},
+};
 pub use pool::PoolStatus;
 pub use quota::capacity::Capacity;
 pub use quota::host_guard::NoRoom;

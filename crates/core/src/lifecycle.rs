@@ -1,7 +1,7 @@
 //! The operations on one workspace: stop, resume, pause and destroy, and the corrections that make its row and the
 //! engine agree. One at a time for each workspace, each carried to its end by a task of the service.
 
-mod audited;
+mod audit_rows;
 mod correction;
 mod error;
 pub(crate) mod reconcile_action;

@@ -3,5 +3,6 @@
 pub(crate) mod allowed_images;
 pub(crate) mod images;
 pub(crate) mod providers;
+pub(crate) mod requirements;
 pub(crate) mod selection;
 pub(crate) mod status;

@@ -33,7 +33,7 @@ use crate::{
     HostingError,
     inner::{Command, Endpoint, Entry, Inner, Reply, ServerStatus},
     launcher::Gate,
-    policy::History,
+    restart_policy::History,
     sandbox::MakeError,
     step::HostStep,
 };

@@ -16,9 +16,9 @@ use rustix::{
 };
 
 use super::{
+    execution::Run,
     journal::{Journal, Line},
     logs::{index, paths},
-    run::Run,
 };
 
 /// Holes are made in whole pieces of this size; file systems free only whole blocks.

@@ -11,7 +11,7 @@ use emergent_guest_proto::{
 use futures::Stream as FrameStream;
 use tokio::time::Instant;
 
-use super::{logs::Logs, run::Run};
+use super::{execution::Run, logs::Logs};
 
 /// How soon to check for new output: at first, and at last when none comes.
 const SHORTEST_POLL: Duration = Duration::from_millis(2);

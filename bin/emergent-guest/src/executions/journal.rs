@@ -18,7 +18,7 @@ use self::{
     known::JournalState,
     writer::{Problem, Writer},
 };
-use super::run::{Ending, Run};
+use super::execution::{Ending, Run};
 
 /// Records that wait for the thread at most.
 const QUEUE: usize = 4_096;

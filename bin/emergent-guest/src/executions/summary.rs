@@ -5,8 +5,8 @@ use std::{borrow::Cow, path::Path};
 use emergent_guest_proto::{GuestPath, OUTPUT_LIMIT, Outcome, Stream, tools::BashResult};
 
 use super::{
+    execution::{Ending, Run},
     logs::{Logs, index, paths},
-    run::{Ending, Run},
 };
 
 /// Makes the result of the bash tool. Reads at most [`OUTPUT_LIMIT`] bytes of each stream.

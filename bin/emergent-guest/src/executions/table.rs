@@ -7,7 +7,7 @@ use std::{
 
 use emergent_guest_proto::{ErrorCode, ExecutionId, GuestError};
 
-use super::run::Run;
+use super::execution::Run;
 
 /// At most so many run at once.
 const MAX_RUNNING: usize = 1_000;

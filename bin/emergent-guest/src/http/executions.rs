@@ -15,9 +15,9 @@ use tokio::io::AsyncWriteExt as _;
 use crate::{
     executions::{
         Order,
+        execution::{Run, State},
         follow::follow,
         not_running,
-        run::{Run, State},
     },
     failure::invalid,
     guest::Guest,

@@ -8,7 +8,7 @@ use emergent_types::{ServerId, WorkspaceId};
 
 use crate::{
     audit::AuditEnd,
-    placement::selection::Unavailable,
+    placement::requirements::Unavailable,
     quota::host_guard::NoRoom,
     workspace::{
         messages::{name_taken, no_place},

@@ -15,10 +15,7 @@ use crate::{
     audit::AuditEnd,
     guests::{FIRST_ANSWER, first_answer},
     lifecycle::CUT_SHORT,
-    placement::{
-        images::ImageError,
-        providers::{Choice, Registered},
-    },
+    placement::{images::ImageError, providers::Registered, selection::Choice},
     pool::PooledSandbox,
     telemetry,
     workspace::{

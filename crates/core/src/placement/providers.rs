@@ -1,4 +1,4 @@
-//! The providers that this server has, their health, and the choice of the provider that makes a workspace.
+//! The providers that this server has, and their health.
 
 use std::{
     sync::{
@@ -8,18 +8,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use emergent_provider::{ContainerKind, Health, Provider, ProviderKind};
-use emergent_store::PassedOver;
-use futures::{StreamExt as _, stream};
+use emergent_provider::{Health, Provider, ProviderKind};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::timeout};
 
-use crate::placement::selection::{DeploymentMode, Requirements, Unavailable, candidates};
+use crate::placement::requirements::{Requirements, Unavailable};
 
 /// How long a provider may take to report its health. Providers promise 10 s; a create has to fail before that.
 const PROBE_TIME: Duration = Duration::from_secs(8);
 /// How long a provider that has failed to make a workspace is left out of the choice.
 pub(crate) const QUARANTINE: Duration = Duration::from_secs(30);
+
+/// The kind of deployment (`WORKSPACE_DEPLOYMENT_MODE`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeploymentMode {
+    /// On machines of the users' own: local providers go before a cloud.
+    #[default]
+    SelfHosted,
+    /// As a managed service: the cloud goes first.
+    Managed,
+}
 
 /// A provider that this server has.
 pub(crate) struct Registered {
@@ -43,28 +51,8 @@ struct Quarantine {
 /// All providers of this server.
 pub(crate) struct Providers {
     registered: Vec<Arc<Registered>>,
-    mode: DeploymentMode,
+    pub(super) mode: DeploymentMode,
 }
-
-/// The requirements of a request on its provider.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted {
-    pub(crate) named: Option<ProviderKind>,
-    pub(crate) container: ContainerKind,
-    pub(crate) requirements: Requirements,
-}
-
-/// The provider to try now, the providers passed over before it, and those left to try.
-#[derive(Debug, Clone)]
-pub(crate) struct Choice {
-    pub(crate) provider: ProviderKind,
-    pub(crate) passed_over: Vec<PassedOver>,
-    rest: Vec<ProviderKind>,
-    requirements: Requirements,
-}
-
-/// The reasons why no provider can be tried: each provider with its reason.
-pub(crate) type Unselected = Vec<(ProviderKind, Unavailable)>;
 
 /// Returns the reason why a provider is absent from this server.
 pub(crate) fn why_absent(kind: ProviderKind) -> &'static str {
@@ -75,20 +63,6 @@ pub(crate) fn why_absent(kind: ProviderKind) -> &'static str {
              elsewhere"
         }
         ProviderKind::E2b => "this release has no client for E2B's cloud; gvisor is available",
-    }
-}
-
-// === impl Choice ===
-
-impl Choice {
-    /// Makes a choice of this provider alone.
-    pub(crate) fn only(provider: ProviderKind) -> Self {
-        Self { provider, passed_over: Vec::new(), rest: Vec::new(), requirements: Requirements::default() }
-    }
-
-    /// Returns whether no other provider is or was a candidate.
-    pub(crate) fn is_alone(&self) -> bool {
-        self.passed_over.is_empty() && self.rest.is_empty()
     }
 }
 
@@ -154,7 +128,7 @@ impl Registered {
         }
     }
 
-    async fn is_available(&self, requirements: &Requirements) -> Result<(), Unavailable> {
+    pub(super) async fn is_available(&self, requirements: &Requirements) -> Result<(), Unavailable> {
         let health = self.probe_if_unhealthy().await;
         if !health.healthy {
             return Err(Unavailable::Unhealthy(health.message));
@@ -189,60 +163,4 @@ impl Providers {
     pub(crate) fn get(&self, kind: ProviderKind) -> Option<&Arc<Registered>> {
         self.registered.iter().find(|registered| registered.provider.kind() == kind)
     }
-
-    /// Chooses the first provider for a new workspace. Asks all candidates at once.
-    pub(crate) async fn choose(&self, wanted: Wanted) -> Result<Choice, Unselected> {
-        let Wanted { named, container, requirements } = wanted;
-        let order = candidates(named, container, self.mode);
-        let asked = stream::iter(order).map(async |kind| (kind, self.is_available(kind, named, &requirements).await));
-        let mut reasons = Vec::new();
-        let mut asked = asked.buffered(ProviderKind::ALL.len()).collect::<Vec<_>>().await.into_iter();
-        while let Some((provider, available)) = asked.next() {
-            match available {
-                Ok(()) => {
-                    let passed_over = reasons.into_iter().map(passed_over).collect();
-                    let rest = asked.map(|(kind, _)| kind).collect();
-                    return Ok(Choice { provider, passed_over, rest, requirements });
-                }
-                Err(why) => reasons.push((provider, why)),
-            }
-        }
-        Err(reasons)
-    }
-
-    /// Returns the next choice after the chosen provider has failed; an error when none is left to try.
-    pub(crate) async fn fall_back(&self, choice: Choice, failure: String) -> Result<Choice, Vec<PassedOver>> {
-        let Choice { provider, mut passed_over, rest, requirements } = choice;
-        passed_over.push(PassedOver { provider, reason: failure });
-        let mut rest = rest.into_iter();
-        while let Some(provider) = rest.next() {
-            match self.is_available(provider, None, &requirements).await {
-                Ok(()) => {
-                    return Ok(Choice { provider, passed_over, rest: rest.collect(), requirements });
-                }
-                Err(why) => {
-                    passed_over.push(PassedOver { provider, reason: why.to_string() });
-                }
-            }
-        }
-        Err(passed_over)
-    }
-
-    /// Returns whether a provider can be tried. A quarantine does not count for a request that names the provider.
-    async fn is_available(
-        &self,
-        kind: ProviderKind,
-        named: Option<ProviderKind>,
-        requirements: &Requirements,
-    ) -> Result<(), Unavailable> {
-        let registered = self.get(kind).ok_or(Unavailable::Absent(why_absent(kind)))?;
-        match registered.quarantined() {
-            Some(reason) if named.is_none() => Err(Unavailable::Unhealthy(reason)),
-            _ => registered.is_available(requirements).await,
-        }
-    }
-}
-
-fn passed_over((provider, why): (ProviderKind, Unavailable)) -> PassedOver {
-    PassedOver { provider, reason: why.to_string() }
 }

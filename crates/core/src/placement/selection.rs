@@ -1,42 +1,33 @@
-//! The providers that may make a workspace, and the order in which they are tried.
+//! The choice of the provider that makes a workspace, and the fallback to the next one.
 
-use emergent_provider::{Capabilities, ContainerKind, Isolation, ProviderKind};
+use emergent_provider::{ContainerKind, ProviderKind};
+use emergent_store::PassedOver;
+use futures::{StreamExt as _, stream};
 
-/// The kind of deployment (`WORKSPACE_DEPLOYMENT_MODE`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DeploymentMode {
-    /// On machines of the users' own: local providers go before a cloud.
-    #[default]
-    SelfHosted,
-    /// As a managed service: the cloud goes first.
-    Managed,
+use crate::placement::{
+    providers::{DeploymentMode, Providers, why_absent},
+    requirements::{Requirements, Unavailable},
+};
+
+/// The requirements of a request on its provider.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    pub(crate) named: Option<ProviderKind>,
+    pub(crate) container: ContainerKind,
+    pub(crate) requirements: Requirements,
 }
 
-/// The requirements that a caller puts on the provider. `None` and false stand for no requirement.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Requirements {
-    /// The weakest isolation that the caller accepts.
-    pub isolation: Option<Isolation>,
-    /// Files survive stop and start.
-    pub persistence: bool,
-    /// Processes survive pause and resume.
-    pub pause: bool,
-    /// The state can be copied into a new workspace.
-    pub snapshots: bool,
-    /// The disk limit is enforced rather than watched.
-    pub disk_quota: bool,
+/// The provider to try now, the providers passed over before it, and those left to try.
+#[derive(Debug, Clone)]
+pub(crate) struct Choice {
+    pub(crate) provider: ProviderKind,
+    pub(crate) passed_over: Vec<PassedOver>,
+    rest: Vec<ProviderKind>,
+    requirements: Requirements,
 }
 
-/// The reason why a provider cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unavailable {
-    /// This server does not have it.
-    Absent(&'static str),
-    /// The provider lacks a required ability.
-    Lacks(String),
-    /// The provider does not work now.
-    Unhealthy(String),
-}
+/// The reasons why no provider can be tried: each provider with its reason.
+pub(crate) type Unselected = Vec<(ProviderKind, Unavailable)>;
 
 /// Returns the candidate providers, in order. A provider that the request names stands alone: it never falls back to
 /// another.
@@ -56,33 +47,78 @@ pub(crate) fn candidates(
     }
 }
 
-// === impl Requirements ===
+// === impl Choice ===
 
-impl Requirements {
-    /// Lists the required abilities that a provider lacks, in words; `None` when it has all.
-    pub(crate) fn unmet(&self, capabilities: &Capabilities) -> Option<String> {
-        let weak = self.isolation.is_some_and(|least| capabilities.isolation < least);
-        let lacking = [
-            (weak, "isolation"),
-            (self.persistence && !capabilities.persistence, "persistence"),
-            (self.pause && !capabilities.pause, "pause"),
-            (self.snapshots && !capabilities.snapshots, "snapshots"),
-            (self.disk_quota && !capabilities.disk_quota, "disk_quota"),
-        ];
-        let words = lacking.iter().filter(|(lacks, _)| *lacks).map(|(_, word)| *word).collect::<Vec<_>>();
-        (!words.is_empty()).then(|| format!("it lacks the required {}", words.join(", ")))
+impl Choice {
+    /// Makes a choice of this provider alone.
+    pub(crate) fn only(provider: ProviderKind) -> Self {
+        Self { provider, passed_over: Vec::new(), rest: Vec::new(), requirements: Requirements::default() }
+    }
+
+    /// Returns whether no other provider is or was a candidate.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.passed_over.is_empty() && self.rest.is_empty()
     }
 }
 
-// === impl Unavailable ===
+// === impl Providers ===
 
-impl std::fmt::Display for Unavailable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Absent(reason) => f.write_str(reason),
-            Self::Lacks(reason) | Self::Unhealthy(reason) => f.write_str(reason),
+impl Providers {
+    /// Chooses the first provider for a new workspace. Asks all candidates at once.
+    pub(crate) async fn choose(&self, wanted: Wanted) -> Result<Choice, Unselected> {
+        let Wanted { named, container, requirements } = wanted;
+        let order = candidates(named, container, self.mode);
+        let asked = stream::iter(order).map(async |kind| (kind, self.is_available(kind, named, &requirements).await));
+        let mut reasons = Vec::new();
+        let mut asked = asked.buffered(ProviderKind::ALL.len()).collect::<Vec<_>>().await.into_iter();
+        while let Some((provider, available)) = asked.next() {
+            match available {
+                Ok(()) => {
+                    let passed_over = reasons.into_iter().map(passed_over).collect();
+                    let rest = asked.map(|(kind, _)| kind).collect();
+                    return Ok(Choice { provider, passed_over, rest, requirements });
+                }
+                Err(why) => reasons.push((provider, why)),
+            }
+        }
+        Err(reasons)
+    }
+
+    /// Returns the next choice after the chosen provider has failed; an error when none is left to try.
+    pub(crate) async fn fall_back(&self, choice: Choice, failure: String) -> Result<Choice, Vec<PassedOver>> {
+        let Choice { provider, mut passed_over, rest, requirements } = choice;
+        passed_over.push(PassedOver { provider, reason: failure });
+        let mut rest = rest.into_iter();
+        while let Some(provider) = rest.next() {
+            match self.is_available(provider, None, &requirements).await {
+                Ok(()) => {
+                    return Ok(Choice { provider, passed_over, rest: rest.collect(), requirements });
+                }
+                Err(why) => {
+                    passed_over.push(PassedOver { provider, reason: why.to_string() });
+                }
+            }
+        }
+        Err(passed_over)
+    }
+
+    /// Returns whether a provider can be tried. A quarantine does not count for a request that names the provider.
+    async fn is_available(
+        &self,
+        kind: ProviderKind,
+        named: Option<ProviderKind>,
+        requirements: &Requirements,
+    ) -> Result<(), Unavailable> {
+        let registered = self.get(kind).ok_or(Unavailable::Absent(why_absent(kind)))?;
+        match registered.quarantined() {
+            Some(reason) if named.is_none() => Err(Unavailable::Unhealthy(reason)),
+            _ => registered.is_available(requirements).await,
         }
     }
+}
+
+fn passed_over((provider, why): (ProviderKind, Unavailable)) -> PassedOver {
+    PassedOver { provider, reason: why.to_string() }
 }
 
 #[cfg(test)]
@@ -107,24 +143,5 @@ mod tests {
                 assert_eq!(candidates(Some(provider), ContainerKind::AgentWorkspace, mode), [provider]);
             }
         }
-    }
-
-    #[test]
-    fn what_a_provider_lacks_is_named() {
-        let capabilities = Capabilities {
-            isolation: Isolation::Gvisor,
-            persistence: true,
-            pause: false,
-            snapshots: false,
-            warm_pool: true,
-            live_limits: false,
-            disk_quota: false,
-            network_filter: true,
-        };
-        assert_eq!(Requirements::default().unmet(&capabilities), None);
-        let met = Requirements { isolation: Some(Isolation::Gvisor), persistence: true, ..Requirements::default() };
-        assert_eq!(met.unmet(&capabilities), None);
-        let unmet = Requirements { isolation: Some(Isolation::Hardware), snapshots: true, ..Requirements::default() };
-        assert_eq!(unmet.unmet(&capabilities).as_deref(), Some("it lacks the required isolation, snapshots"));
     }
 }

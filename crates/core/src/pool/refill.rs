@@ -16,8 +16,9 @@ use crate::{
     guests::{FIRST_ANSWER, Guests, first_answer},
     placement::{
         images::Images,
-        providers::{Providers, Registered, Wanted},
-        selection::Requirements,
+        providers::{Providers, Registered},
+        requirements::Requirements,
+        selection::Wanted,
     },
     quota::host_guard::HostGuard,
     tasks::Tasks,

@@ -6,7 +6,7 @@ use emergent_provider::{ContainerKind, ImageRef, ProviderKind};
 use emergent_store::IdleAction;
 use emergent_types::{NetworkPolicy, SnapshotId};
 
-use crate::placement::selection::Requirements;
+use crate::placement::requirements::Requirements;
 
 /// A request for a workspace. The settings decide every field that is `None`. The `Debug` output hides the values of
 /// the environment.

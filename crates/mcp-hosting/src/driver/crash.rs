@@ -9,7 +9,7 @@ use emergent_store::{McpServerExit, McpServerState, RestartPolicy};
 use emergent_types::error_chain;
 
 use super::{Driver, GRACE, Phase, TaskReport, word_of};
-use crate::{inner::Endpoint, policy::Next, sandbox::MakeError};
+use crate::{inner::Endpoint, restart_policy::Next, sandbox::MakeError};
 
 /// How many bytes of its processes' standard error are kept of a server that was not ready in time, from the end.
 const STDERR_TAIL: usize = 8 * 1024;

@@ -10,7 +10,7 @@ use emergent_guest_proto::ExecutionId;
 
 use super::{Line, Started, record};
 use crate::{
-    executions::run::{Ending, Run},
+    executions::execution::{Ending, Run},
     own_files,
 };
 
