@@ -1,15 +1,27 @@
 //! Files out of forms (`multipart/form-data`), as browsers and `curl -F` send them: what is stored is the file, never
 //! the envelope that it came in.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    io,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use bytes::Bytes;
+use emergent_budget::{Account, Exhausted};
 use futures::{Stream, StreamExt as _, stream::BoxStream};
 use multer::{Field, Multipart};
+use tokio::task::yield_now;
 
-/// The most fields before the file, and the most bytes that each may have.
-const FIELDS: usize = 32;
-const FIELD_BYTES: usize = 16 * 1024;
+/// The most bytes before the file and the most after it, in KiB: what cannot be told apart yet is kept until it can.
+const AROUND_KIB: usize = 64;
+/// The most bytes that the reader of forms is given at a time.
+const PIECE: usize = 8 * 1024;
 
 /// A form with one file.
 pub struct Form {
@@ -29,9 +41,12 @@ pub enum FormError {
     /// The form has no file.
     #[error("the form has no file; name one, as in `curl -F file=@NAME`")]
     NoFile,
-    /// The parts before the file are too much.
-    #[error("a form has at most {FIELDS} fields of {FIELD_BYTES} bytes before its file")]
+    /// What is around the file is too much.
+    #[error("a form has at most {AROUND_KIB} KiB before its file, and after it; send the file as it is instead")]
     TooMuch,
+    /// No form can be held.
+    #[error(transparent)]
+    Exhausted(Exhausted),
     /// The form cannot be read.
     #[error("the form cannot be read")]
     Broken(#[source] multer::Error),
@@ -42,7 +57,13 @@ pub fn is_multipart(content_type: &str) -> bool {
     content_type.trim_start().get(..10).is_some_and(|beginning| beginning.eq_ignore_ascii_case("multipart/"))
 }
 
+/// How many more bytes of a form may be read until it is known what they are.
+#[derive(Clone, Default)]
+struct Allowance(Arc<AtomicUsize>);
+
 /// Reads a form up to its file, which is the part that has a file's name or, if none has one, is called `file`.
+///
+/// What is kept of the form is held on an account of the current request's project for as long as the form is there.
 ///
 /// # Errors
 /// [`FormError`]; nothing is to be stored then.
@@ -51,19 +72,23 @@ pub async fn read(
     body: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
 ) -> Result<Form, FormError> {
     let boundary = multer::parse_boundary(content_type).map_err(|_| FormError::NotAForm)?;
-    let mut parts = Multipart::new(body, boundary);
+    let account = Account::current().map(|whole| whole.another());
+    if let Some(account) = &account {
+        account.hold(AROUND_KIB << 10).await.map_err(FormError::Exhausted)?;
+    }
+    let allowance = Allowance::default();
+    let mut parts = Multipart::new(in_pieces(body, allowance.clone()), boundary);
     let mut fields = BTreeMap::new();
-    while let Some(mut part) = parts.next_field().await.map_err(FormError::Broken)? {
+    allowance.renew();
+    while let Some(mut part) = parts.next_field().await? {
         if is_file(&part) {
-            return Ok(Form { fields, contents: contents(part, parts).boxed() });
+            allowance.lift();
+            return Ok(Form { fields, contents: contents(part, parts, allowance, account).boxed() });
         }
         let name = part.name().unwrap_or_default().to_owned();
         let mut value = Vec::new();
-        while let Some(chunk) = part.chunk().await.map_err(FormError::Broken)? {
+        while let Some(chunk) = part.chunk().await? {
             value.extend_from_slice(&chunk);
-            if value.len() > FIELD_BYTES || fields.len() >= FIELDS {
-                return Err(FormError::TooMuch);
-            }
         }
         fields.insert(name, String::from_utf8_lossy(&value).into_owned());
     }
@@ -74,20 +99,86 @@ fn is_file(part: &Field<'_>) -> bool {
     part.file_name().is_some() || part.name() == Some("file")
 }
 
-/// The bytes of a part, and an error if the form holds another file: one of the two would be lost without a word.
-fn contents(mut file: Field<'static>, mut parts: Multipart<'static>) -> impl Stream<Item = io::Result<Bytes>> + Send {
+/// A body in small pieces, as far as it may be read. The reader of forms takes all that is there before it looks at any
+/// of it: after each piece nothing is there for a moment.
+fn in_pieces(
+    body: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    allowance: Allowance,
+) -> impl Stream<Item = Result<Bytes, Box<dyn Error + Send + Sync>>> + Send + 'static {
     async_stream::try_stream! {
-        while let Some(chunk) = file.chunk().await.map_err(io::Error::other)? {
+        let mut body = pin!(body);
+        while let Some(chunk) = body.next().await {
+            let mut chunk = chunk?;
+            while !chunk.is_empty() {
+                let piece = chunk.split_to(chunk.len().min(PIECE));
+                allowance.use_up(piece.len())?;
+                yield piece;
+                yield_now().await;
+            }
+        }
+    }
+}
+
+/// The bytes of a part, and an error if the form holds another file: one of the two would be lost without a word.
+fn contents(
+    mut file: Field<'static>,
+    mut parts: Multipart<'static>,
+    allowance: Allowance,
+    account: Option<Account>,
+) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    async_stream::try_stream! {
+        let _held = account;
+        while let Some(chunk) = file.chunk().await.map_err(broken)? {
             yield chunk;
         }
         drop(file);
-        while let Some(mut part) = parts.next_field().await.map_err(io::Error::other)? {
+        allowance.renew();
+        while let Some(mut part) = parts.next_field().await.map_err(broken)? {
             if is_file(&part) {
                 let text = "the form has more than one file; upload each by itself";
                 Err::<(), _>(io::Error::new(io::ErrorKind::InvalidData, text))?;
             }
-            while part.chunk().await.map_err(io::Error::other)?.is_some() {}
+            while part.chunk().await.map_err(broken)?.is_some() {}
         }
+    }
+}
+
+fn broken(error: multer::Error) -> io::Error {
+    match FormError::from(error) {
+        error @ FormError::TooMuch => io::Error::new(io::ErrorKind::InvalidData, error),
+        error => io::Error::other(error),
+    }
+}
+
+// === impl FormError ===
+
+impl From<multer::Error> for FormError {
+    fn from(error: multer::Error) -> Self {
+        match &error {
+            multer::Error::StreamReadFailed(source) if matches!(source.downcast_ref(), Some(Self::TooMuch)) => {
+                Self::TooMuch
+            }
+            _ => Self::Broken(error),
+        }
+    }
+}
+
+// === impl Allowance ===
+
+impl Allowance {
+    /// Allows as much as may be around a file, and what a piece has beyond it.
+    fn renew(&self) {
+        self.0.store((AROUND_KIB << 10) + PIECE, Ordering::Relaxed);
+    }
+
+    /// Allows any number of bytes.
+    fn lift(&self) {
+        self.0.store(usize::MAX, Ordering::Relaxed);
+    }
+
+    fn use_up(&self, bytes: usize) -> Result<(), FormError> {
+        let used = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
+        used.map(|_| ()).map_err(|_| FormError::TooMuch)
     }
 }
 
@@ -137,11 +228,58 @@ mod tests {
         let two = format!("{file}{file}--xyz--\r\n");
         assert!(bytes(read_in_pieces(&two).await.unwrap()).await.unwrap_err().to_string().contains("more than one"));
         assert!(bytes(read_in_pieces(&file[..file.len() - 8]).await.unwrap()).await.is_err());
-        let many = part("name=\"a\"", &"x".repeat(FIELD_BYTES + 1)) + &file;
-        assert!(matches!(read_in_pieces(&many).await, Err(FormError::TooMuch)));
         for other in ["multipart/mixed; boundary=xyz", "multipart/form-data", "text/plain"] {
             assert!(matches!(read(other, stream::empty()).await, Err(FormError::NotAForm)), "{other}");
         }
+    }
+
+    /// A body that begins like this, goes on with `x` without end and is always ready, and how much of it was read.
+    fn endless(beginning: &str) -> (impl Stream<Item = io::Result<Bytes>> + Send + use<>, Arc<AtomicUsize>) {
+        let read = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&read);
+        let more = stream::repeat(Bytes::from(vec![b'x'; 1 << 10]));
+        let body = stream::iter([Bytes::copy_from_slice(beginning.as_bytes())]).chain(more).map(move |chunk| {
+            count.fetch_add(chunk.len(), Ordering::Relaxed);
+            Ok(chunk)
+        });
+        (body, read)
+    }
+
+    #[tokio::test]
+    async fn a_form_whose_file_never_comes_is_refused_before_much_of_it_is_read() {
+        let most = (AROUND_KIB << 10) + 2 * PIECE;
+        let head = "--xyz\r\nContent-Disposition: form-data; name=\"f\"; x=\"";
+        let field = "--xyz\r\nContent-Disposition: form-data; name=\"f\"\r\n\r\n";
+        for beginning in ["a preamble", head, field] {
+            let (body, read_bytes) = endless(beginning);
+            assert!(matches!(read(TYPE, body).await, Err(FormError::TooMuch)), "{beginning}");
+            assert!(read_bytes.load(Ordering::Relaxed) <= most, "{beginning}: {read_bytes:?}");
+        }
+        let whole = part("name=\"f\"; filename=\"a\"", "contents");
+        for after in [head, field] {
+            let (body, read_bytes) = endless(&(whole.clone() + after));
+            let error = bytes(read(TYPE, body).await.unwrap()).await.unwrap_err();
+            assert!(error.to_string().contains("64 KiB before its file, and after it"), "{error}");
+            assert!(read_bytes.load(Ordering::Relaxed) <= most, "{after}: {read_bytes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_file_that_comes_at_once_counts_for_nothing() {
+        let contents = "x".repeat(1 << 20);
+        let text = part("name=\"file\"", &contents) + "--xyz--\r\n";
+        let form = read(TYPE, stream::iter([Ok(Bytes::from(text))])).await.unwrap();
+        assert_eq!(bytes(form).await.unwrap(), contents.as_bytes());
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_of_a_form_is_held_until_it_is_dropped() {
+        let budget = emergent_budget::Budget::undivided(1 << 20);
+        let text = part("name=\"file\"", "contents") + "--xyz--\r\n";
+        let form = budget.account().scope(read_in_pieces(&text)).await.unwrap();
+        assert_eq!(budget.held(), AROUND_KIB << 10);
+        drop(form);
+        assert_eq!(budget.held(), 0);
     }
 
     #[test]

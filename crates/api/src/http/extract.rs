@@ -101,6 +101,7 @@ impl<S: Send + Sync> FromRequest<S> for FileBody {
         let Some(form_type) = form_type else { return Ok(Self(chunks)) };
         let form = form::read(&form_type, chunks).await.map_err(|error| {
             let kind = match error {
+                FormError::Exhausted(exhausted) => return exhausted.into(),
                 FormError::NotAForm => ProblemKind::UnsupportedMediaType,
                 FormError::NoFile | FormError::TooMuch | FormError::Broken(_) => ProblemKind::MalformedRequest,
             };

@@ -72,7 +72,11 @@ impl<S: Send + Sync> FromRequest<S> for Upload {
         let contents = request.into_body().into_data_stream().map(|chunk| chunk.map_err(io::Error::other)).boxed();
         let Some(form_type) = form_type else { return Ok(Self { path: None, contents }) };
         let form = form::read(&form_type, contents).await.map_err(|error| {
-            let kind = if matches!(error, FormError::NotAForm) { Kind::UnsupportedMediaType } else { Kind::Malformed };
+            let kind = match error {
+                FormError::Exhausted(_) => Kind::Busy,
+                FormError::NotAForm => Kind::UnsupportedMediaType,
+                FormError::NoFile | FormError::TooMuch | FormError::Broken(_) => Kind::Malformed,
+            };
             Problem::new(kind, error_chain(&error))
         })?;
         let path = form.fields.get("path").map(|path| GuestPath::parse(path)).transpose();
