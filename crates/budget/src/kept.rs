@@ -8,11 +8,10 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::{Account, SMALL};
+use crate::Account;
 
 /// A body with the account that its bytes are held on. Polling the body is work for that account, too. The bytes that
-/// it yields keep an account of more than [`SMALL`] bytes: a sender may have all of them long before the peer takes
-/// them.
+/// it yields keep the account: a sender may have all of them long before the peer takes them.
 pub struct Kept<B> {
     body: B,
     account: Account,
@@ -55,12 +54,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Kept<B> {
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let account = self.account.clone();
         let frame = ready!(account.sync_scope(|| Pin::new(&mut self.body).poll_frame(context)));
-        let kept = |bytes| match account.held() > SMALL {
-            true => account.clone().keep(bytes),
-            // Not worth an allocation: what a connection buffers is bounded by itself.
-            false => bytes,
-        };
-        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(kept))))
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|bytes| account.keep(bytes)))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -83,14 +77,14 @@ mod tests {
     async fn bytes_that_were_given_away_are_held_until_they_are_dropped() {
         let budget = Budget::undivided(1 << 20);
         let account = budget.account();
-        account.try_hold(2 * SMALL).unwrap();
+        account.try_hold(3).unwrap();
         let mut body = Kept::new(Full::new(Bytes::from_static(b"abc")), account);
         let bytes = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert!(body.frame().await.is_none());
         drop(body);
         let part = bytes.slice(1..);
         drop(bytes);
-        assert_eq!((part.as_ref(), budget.held()), (b"bc".as_slice(), 2 * SMALL));
+        assert_eq!((part.as_ref(), budget.held()), (b"bc".as_slice(), 3));
         drop(part);
         assert_eq!(budget.held(), 0);
     }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -18,6 +18,7 @@ use futures::{
     StreamExt as _,
     stream::{self, FuturesUnordered},
 };
+use http_body_util::BodyExt as _;
 
 use crate::harness::{Answer, Api, CALLS, WORKSPACES};
 
@@ -154,4 +155,52 @@ async fn an_answer_made_of_rows_is_held_until_its_reader_has_it_or_not_sent() {
     rest.try_hold(72 << 20).unwrap();
     api.get(WORKSPACES).await.problem(429, "too-much-under-way");
     assert_eq!(api.get(&format!("{WORKSPACES}?limit=1")).await.status, 200, "a small one goes on");
+}
+
+#[tokio::test]
+async fn small_answers_that_nobody_takes_are_held_and_count_as_calls() {
+    let api = Api::start().await;
+    let unread = || async {
+        let request =
+            Request::get("/api/v1/agent/capacity").header(header::AUTHORIZATION, format!("Bearer {}", api.token));
+        api.open(request.body(Body::empty()).unwrap()).await.into_body()
+    };
+    let (mut bodies, mut length) = (Vec::new(), 0);
+    for _ in 0..CALLS {
+        let body = unread().await;
+        length += usize::try_from(body.size_hint().exact().unwrap()).unwrap();
+        bodies.push(body);
+    }
+    assert_eq!(api.budget.held(), length);
+    // The bytes of one are with a sender now, whose peer does not take them.
+    let mut given = bodies.pop().unwrap();
+    let bytes = given.frame().await.unwrap().unwrap().into_data().unwrap();
+    drop(given);
+    api.get("/api/v1/agent/capacity").await.problem(429, "too-much-under-way");
+    drop(bytes);
+    assert_eq!(api.get("/api/v1/agent/capacity").await.status, 200);
+    drop(bodies);
+    assert_eq!(api.budget.held(), 0);
+}
+
+#[tokio::test]
+async fn a_form_whose_file_never_comes_is_refused_before_much_of_it_is_read() {
+    let api = Api::start().await;
+    let id = api.new_row("mine", &[]).await;
+    for beginning in ["a preamble", "--x\r\nContent-Disposition: form-data; name=\"f\"; x=\""] {
+        let read = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&read);
+        let more = stream::repeat(Bytes::from_static(&[b'y'; 1024]));
+        let pieces = stream::iter([Bytes::from_static(beginning.as_bytes())]).chain(more).map(move |piece| {
+            count.fetch_add(piece.len(), Ordering::SeqCst);
+            Ok::<_, std::io::Error>(piece)
+        });
+        let request = Request::put(format!("{WORKSPACES}/{id}/files/content?path=a"))
+            .header(header::AUTHORIZATION, format!("Bearer {}", api.token))
+            .header(header::CONTENT_TYPE, "multipart/form-data; boundary=x");
+        let answer = api.send(request.body(Body::from_stream(pieces)).unwrap()).await;
+        let detail = answer.problem(400, "malformed-request").detail;
+        assert!(detail.contains("64 KiB before its file"), "{detail}");
+        assert!(read.load(Ordering::SeqCst) <= 80 << 10, "{beginning}: {read:?}");
+    }
 }
