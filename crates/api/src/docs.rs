@@ -3,8 +3,11 @@
 
 mod schema;
 
+use std::{collections::BTreeMap, sync::LazyLock};
+
 use axum::{
     Json,
+    body::Bytes,
     extract::Path,
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
@@ -31,8 +34,14 @@ td, th { border-top: 1px solid var(--line); padding: 0.35rem 0.5rem 0.35rem 0; t
 h2 { margin-top: 2.5rem; } h4 { margin: 1rem 0 0; }
 ";
 
+/// The page at `/`, the one at `/problems`, and that of each kind of problem by its slug: the same bytes for all who ask.
+static FIRST: LazyLock<Bytes> = LazyLock::new(first_page);
+static PROBLEMS: LazyLock<Bytes> = LazyLock::new(problems_page);
+static PROBLEM: LazyLock<BTreeMap<&'static str, Bytes>> =
+    LazyLock::new(|| ProblemKind::ALL.iter().map(|kind| (kind.slug(), problem_page(*kind))).collect());
+
 /// A page as an answer. It may load nothing, and runs no script.
-pub(crate) fn html(page: String) -> Response {
+pub(crate) fn html(page: Bytes) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
@@ -47,18 +56,7 @@ pub(crate) async fn root(headers: HeaderMap) -> Response {
     let version = env!("CARGO_PKG_VERSION");
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let mut answer = if accepted.into_iter().any(|accepted| accepted.contains("text/html")) {
-        let body = html! {
-            h1 { (NAME) }
-            p { "A server that gives AI agents isolated workspaces, and hosts MCP servers. Release " (version) "." }
-            table {
-                tr { td { a href="/docs" { "/docs" } } td { "every call of the API" } }
-                tr { td { a href="/openapi.json" { "/openapi.json" } } td { "the same for programs" } }
-                tr { td { a href="/problems" { "/problems" } } td { "what the API answers when it refuses something" } }
-                tr { td { a href="/health" { "/health" } } td { "how the server is" } }
-            }
-            p { "Calls need a token. On the server's machine, " code { "emergent env" } " prints the first one." }
-        };
-        html(page(NAME, &body).into_string())
+        html(FIRST.clone())
     } else {
         let places = json!({
             "name": NAME, "version": version, "docs": "/docs", "openapi": "/openapi.json", "problems": "/problems",
@@ -73,21 +71,47 @@ pub(crate) async fn root(headers: HeaderMap) -> Response {
 
 /// The page of one kind of problem.
 pub(crate) async fn problem(Path(slug): Path<String>) -> Response {
-    let Some(kind) = ProblemKind::ALL.iter().find(|kind| kind.slug() == slug) else {
-        let detail = "there is no problem of this name; /problems lists all";
-        return Refusal::new(ProblemKind::NoSuchRoute, detail).into_response();
+    match PROBLEM.get(slug.as_str()) {
+        Some(page) => html(page.clone()),
+        None => {
+            let detail = "there is no problem of this name; /problems lists all";
+            Refusal::new(ProblemKind::NoSuchRoute, detail).into_response()
+        }
+    }
+}
+
+/// The list of all kinds of problems.
+pub(crate) async fn problems() -> Response {
+    html(PROBLEMS.clone())
+}
+
+fn first_page() -> Bytes {
+    let version = env!("CARGO_PKG_VERSION");
+    let body = html! {
+        h1 { (NAME) }
+        p { "A server that gives AI agents isolated workspaces, and hosts MCP servers. Release " (version) "." }
+        table {
+            tr { td { a href="/docs" { "/docs" } } td { "every call of the API" } }
+            tr { td { a href="/openapi.json" { "/openapi.json" } } td { "the same for programs" } }
+            tr { td { a href="/problems" { "/problems" } } td { "what the API answers when it refuses something" } }
+            tr { td { a href="/health" { "/health" } } td { "how the server is" } }
+        }
+        p { "Calls need a token. On the server's machine, " code { "emergent env" } " prints the first one." }
     };
+    page(NAME, &body).into_string().into()
+}
+
+fn problem_page(kind: ProblemKind) -> Bytes {
     let body = html! {
         h1 { (kind.title()) }
         p.soft { "Status " (kind.status().as_str()) " · type " code { (kind.address()) } }
         p { (words(kind.explanation())) }
         p { a href="/problems" { "All problems" } " · " a href="/docs" { "The API" } }
     };
-    html(page(kind.title(), &body).into_string())
+    page(kind.title(), &body).into_string().into()
 }
 
-/// The list of all kinds of problems.
-pub(crate) async fn problems() -> Response {
+fn problems_page() -> Bytes {
     let body = html! {
         h1 { "Problems" }
         p { "What the API answers when it does not do what it was asked, as " code { "application/problem+json" } "." }
@@ -103,7 +127,7 @@ pub(crate) async fn problems() -> Response {
         }
         p { a href="/docs" { "The API" } }
     };
-    html(page("Problems", &body).into_string())
+    page("Problems", &body).into_string().into()
 }
 
 /// The API's page, from its OpenAPI document.

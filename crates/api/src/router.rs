@@ -1,9 +1,8 @@
 //! All routes, and the OpenAPI document that follows from them.
 
-use std::sync::Arc;
-
 use axum::{
     Router,
+    body::Bytes,
     http::{Method, Uri, header},
     middleware,
     response::IntoResponse as _,
@@ -121,10 +120,11 @@ fn indented(document: &OpenApi) -> Result<String, serde_json::Error> {
 /// When the OpenAPI document cannot be written as JSON, which is a defect.
 pub fn router(state: ApiState) -> Result<Router, serde_json::Error> {
     let document = openapi();
-    let json: Arc<str> = indented(&document)?.into();
-    let docs: Arc<str> = docs::docs(&serde_json::from_str(&json)?).into_string().into();
-    let serve_json = move || async move { ([(header::CONTENT_TYPE, "application/json")], json.to_string()) };
-    let serve_docs = move || async move { docs::html(docs.to_string()) };
+    // The same bytes for all who ask: they need no token, so what each of them holds is on nobody's account.
+    let json = Bytes::from(indented(&document)?);
+    let docs = Bytes::from(docs::docs(&serde_json::from_slice(&json)?).into_string());
+    let serve_json = move || async move { ([(header::CONTENT_TYPE, "application/json")], json) };
+    let serve_docs = move || async move { docs::html(docs) };
     let audit_layer = AuditLayer::new(state.workspaces().clone(), &document);
     // What a call of a tool through MCP passes: it has come through the other layers already.
     let audited = || middleware::from_fn_with_state(audit_layer.clone(), audit);

@@ -5,6 +5,7 @@ use axum::{
     http::{Request, header},
 };
 use emergent_api::http::problem::ProblemKind;
+use http_body_util::BodyExt as _;
 
 use crate::harness::Api;
 
@@ -58,6 +59,20 @@ async fn every_kind_of_problem_has_a_page_at_its_address() {
         assert!(all.text.contains(&kind.address()));
     }
     api.call("GET", "/problems/nothing", None, None).await.problem(404, "no-such-route");
+}
+
+#[tokio::test]
+async fn what_needs_no_token_is_the_same_bytes_for_all_who_ask() {
+    let api = Api::start().await;
+    for path in ["/openapi.json", "/docs", "/problems", "/problems/internal", "/"] {
+        let ask = || async {
+            let request = Request::get(path).header(header::ACCEPT, "text/html");
+            let mut body = api.open(request.body(Body::empty()).unwrap()).await.into_body();
+            body.frame().await.unwrap().unwrap().into_data().unwrap()
+        };
+        let (one, another) = (ask().await, ask().await);
+        assert_eq!(one.as_ptr(), another.as_ptr(), "{path} is copied for each request");
+    }
 }
 
 #[tokio::test]
