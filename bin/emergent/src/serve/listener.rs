@@ -1,6 +1,7 @@
 //! The socket: bound early, so that a taken address is reported before anything else is done; served with or without
 //! TLS; and drained within a bounded time.
 
+mod answer;
 mod connection;
 mod places;
 mod stall;

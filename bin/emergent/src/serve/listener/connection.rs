@@ -6,22 +6,12 @@
 //! ```
 //!
 //! Only a connection without a request under way has a deadline: for its first byte, its handshake, the head of a
-//! request or the next request. A request under way may last any time; the system's probes and PINGs notice a peer that
-//! is gone without closing the connection.
+//! request or the next request. A request under way may last any time, as long as the peer takes what it is answered;
+//! the system's probes and PINGs notice a peer that is gone without closing the connection.
 
-use std::{
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    body::{Body, Bytes, HttpBody},
-    extract::Request,
-};
-use http_body::{Frame, SizeHint};
+use axum::{Router, body::Body, extract::Request};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -31,15 +21,16 @@ use metrics::counter;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
 use super::{
-    places::{Activity, ConnectionSlot, UnderWay},
-    stall::Stream,
+    answer::Answer,
+    places::{Activity, ConnectionSlot, Standing},
+    stall::{STALL, Stream},
 };
 
 /// How long the first request may take to come, with the handshake before it.
@@ -53,9 +44,10 @@ const GOODBYE: Duration = Duration::from_secs(5);
 
 /// The size of HTTP/1's buffer for a connection, in bytes; a head is no longer.
 const BUFFER: usize = 64 * 1024;
-/// The bytes that HTTP/2 receives ahead on a stream, and on all streams of a connection.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 512 * 1024;
+/// The bytes that HTTP/2 receives ahead on a stream, and on all streams of a connection. They are on no account: a
+/// project's calls together can have as many of the first, and all connections as many of the second.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 128 * 1024;
 /// The most requests under way on one HTTP/2 connection.
 const STREAMS: u32 = 200;
 /// The most bytes of all headers of a request: names, values and overhead, as HTTP/2 counts them.
@@ -79,12 +71,6 @@ pub(super) struct Connection {
     stop: Stop,
 }
 
-/// The body of an answer, with its request, which is under way until the whole body was sent.
-struct Tracked {
-    body: Body,
-    _under_way: UnderWay,
-}
-
 // === impl Connection ===
 
 impl Connection {
@@ -99,7 +85,7 @@ impl Connection {
         let speak = async {
             match tls {
                 None => speak(stream, router, &activity, &stop).await,
-                Some(tls) => match timeout_at(activity.idle_since() + FIRST, tls.accept(stream)).await {
+                Some(tls) => match timeout_at(activity.standing().1 + FIRST, tls.accept(stream)).await {
                     Ok(Ok(stream)) => speak(stream, router, &activity, &stop).await,
                     Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                     Err(_) => closed("handshake"),
@@ -124,7 +110,7 @@ where
         let mut router = router.clone();
         async move {
             let answer = router.call(request.map(Body::new)).await;
-            answer.map(|answer| answer.map(|body| Tracked { body, _under_way: under_way }))
+            answer.map(|answer| answer.map(|body| Answer::new(body, under_way)))
         }
     });
     let builder = builder();
@@ -153,17 +139,26 @@ where
     }
 }
 
-/// Completes when a connection has been without a request for too long; returns the reason.
+/// Completes when a connection has been without a request, or its peer without taking any of its answers, for too long;
+/// returns the reason.
 async fn overdue(activity: &Activity) -> &'static str {
     loop {
-        let (reason, limit) = if activity.has_asked() { ("idle", IDLE) } else { ("silent", FIRST) };
-        let now = Instant::now();
-        let due = activity.idle_since() + limit;
-        match activity.is_busy() {
-            true => sleep_until(now + limit).await,
-            false if due <= now => return reason,
-            false => sleep_until(due).await,
+        let (standing, since) = activity.standing();
+        let (reason, limit) = match standing {
+            Standing::Silent => ("silent", FIRST),
+            Standing::Idle => ("idle", IDLE),
+            Standing::Untaken => ("untaken", STALL),
+            // Whatever it is after this, it may be that for as long.
+            Standing::Busy => {
+                sleep(IDLE).await;
+                continue;
+            }
+        };
+        let (now, due) = (Instant::now(), since + limit);
+        if due <= now {
+            return reason;
         }
+        sleep_until(due.min(now + IDLE)).await;
     }
 }
 
@@ -187,24 +182,78 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-// === impl Tracked ===
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, io};
 
-impl HttpBody for Tracked {
-    type Data = Bytes;
-    type Error = axum::Error;
+    use axum::routing::get;
+    use hyper::client::conn::http2;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+    use super::*;
+
+    /// Speaks with a peer until the connection ends.
+    async fn speak_with(peer: impl FnOnce(DuplexStream)) {
+        let stream = || async { Body::from_stream(futures::stream::once(pending::<io::Result<&'static str>>())) };
+        let router = Router::new().route("/", get(|| async { "hello" })).route("/stream", get(stream));
+        let (here, there) = duplex(1 << 20);
+        peer(there);
+        speak(here, router, &Arc::new(Activity::new()), &Stop::default()).await;
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+    /// A peer that asks for this with HTTP/2, takes nothing of the answer, and answers PINGs.
+    fn asks_and_takes_nothing(path: &'static str) -> impl FnOnce(DuplexStream) {
+        move |stream| {
+            tokio::spawn(async move {
+                let mut builder = http2::Builder::new(TokioExecutor::new());
+                let client = builder.initial_stream_window_size(0).handshake(TokioIo::new(stream));
+                let (mut sender, connection) = client.await.unwrap();
+                let request = Request::get(format!("http://localhost{path}")).body(Body::empty()).unwrap();
+                let (answer, _) = tokio::join!(sender.send_request(request), async {
+                    tokio::spawn(connection);
+                });
+                let _kept = (answer.unwrap(), sender);
+                pending::<()>().await;
+            });
+        }
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_takes_ends_its_connection_and_one_that_does_not_come_does_not() {
+        let began = Instant::now();
+        speak_with(asks_and_takes_nothing("/")).await;
+        let lasted = began.elapsed();
+        assert!(lasted >= STALL && lasted <= STALL + IDLE + GOODBYE, "{lasted:?}");
+        let waiting = timeout(10 * STALL, speak_with(asks_and_takes_nothing("/stream"))).await;
+        assert!(waiting.is_err(), "a stream is cut off");
+    }
+
+    #[tokio::test]
+    async fn no_more_of_a_body_is_received_ahead_than_its_window() {
+        let (sender, told) = tokio::sync::oneshot::channel();
+        let peer = |mut stream: DuplexStream| {
+            tokio::spawn(async move {
+                stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+                let (mut of_stream, mut of_connection) = (None, None);
+                while of_stream.is_none() || of_connection.is_none() {
+                    let mut head = [0; 9];
+                    stream.read_exact(&mut head).await.unwrap();
+                    let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+                    stream.read_exact(&mut payload).await.unwrap();
+                    let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+                    match head[3] {
+                        // Not the answer to the peer's own.
+                        4 if head[4] == 0 => {
+                            of_stream = payload.chunks(6).find(|it| it[..2] == [0, 4]).map(|it| number(&it[2..]))
+                        }
+                        8 => of_connection = Some(number(&payload) + 65_535),
+                        _ => {}
+                    }
+                }
+                sender.send((of_stream, of_connection)).unwrap();
+            });
+        };
+        speak_with(peer).await;
+        assert_eq!(told.await.unwrap(), (Some(64 << 10), Some(128 << 10)));
     }
 }

@@ -1,16 +1,18 @@
 //! The connections that are open: how many there may be, in all and from one address, and which one makes room.
 //!
 //! A new connection is taken wherever one that has nothing under way can make room: first one that has never asked for
-//! anything, then the one that has been idle for the longest time. So whoever only holds connections open keeps nobody
-//! out. A part of the places is for this machine alone, so that its health checks and its operators get in.
+//! anything, then the one that has been idle for the longest time, then one that is only waiting for its peer to take
+//! its answers. So whoever only holds connections open keeps nobody out. A part of the places is for this machine
+//! alone, so that its health checks and its operators get in.
 
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv6Addr},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use metrics::{counter, gauge};
@@ -19,6 +21,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ConnectionLimits;
+
+/// How long a peer may take nothing of its answers before its connection makes room for another.
+const UNTAKEN: Duration = Duration::from_secs(5);
 
 /// The places of connections.
 pub(super) struct Places {
@@ -40,20 +45,41 @@ pub(super) struct ConnectionSlot {
     activity: Arc<Activity>,
 }
 
-/// The requests of one connection: how many there are, and when the last one ended.
+/// The requests of one connection.
 pub(super) struct Activity {
-    began: Instant,
-    under_way: AtomicUsize,
-    /// How many requests there have been.
-    requests: AtomicU64,
-    /// When the last of them ended, in milliseconds after the beginning.
-    idle_since: AtomicU64,
+    work: Mutex<Work>,
     /// The signal that the connection has to make room for another.
     unwanted: CancellationToken,
 }
 
-/// A request that is under way, until its answer was given away.
-pub(super) struct UnderWay(Arc<Activity>);
+struct Work {
+    has_asked: bool,
+    under_way: usize,
+    /// How many of those under way have given bytes that the peer has not taken yet.
+    untaken: usize,
+    /// When the connection began, the last request ended, or the peer was last given something or took something.
+    since: Instant,
+}
+
+/// What a connection is doing, in the order in which they make room for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// There was no request.
+    Silent,
+    /// The last request has ended.
+    Idle,
+    /// All that is under way is waiting for the peer to take its answer.
+    Untaken,
+    /// Requests are under way.
+    Busy,
+}
+
+/// A request that is under way, until its answer was taken.
+pub(super) struct UnderWay {
+    activity: Arc<Activity>,
+    /// The bytes that were given and not taken; changed under the activity's lock only.
+    given: AtomicUsize,
+}
 
 // === impl Places ===
 
@@ -112,9 +138,17 @@ fn counted_as(address: IpAddr) -> IpAddr {
 impl Open {
     /// Lets the connection go that is missed least, of those from such addresses; whether there was one.
     fn displace(&mut self, of: impl Fn(IpAddr) -> bool) -> bool {
-        let idle = self.connections.iter().filter(|(_, (address, activity))| of(*address) && !activity.is_busy());
-        let least_missed = idle.min_by_key(|(_, (_, activity))| (activity.has_asked(), activity.idle_since()));
-        let Some((&id, _)) = least_missed else { return false };
+        let now = Instant::now();
+        let may = self.connections.iter().filter(|(_, (address, _))| of(*address)).filter_map(|(id, (_, activity))| {
+            let (standing, since) = activity.standing();
+            let makes_room = match standing {
+                Standing::Silent | Standing::Idle => true,
+                Standing::Untaken => since + UNTAKEN <= now,
+                Standing::Busy => false,
+            };
+            makes_room.then_some((standing, since, *id))
+        });
+        let Some((_, _, id)) = may.min() else { return false };
         if let Some(activity) = self.remove(id) {
             activity.unwanted.cancel();
             counter!("emergent_connections_displaced_total").increment(1);
@@ -158,30 +192,30 @@ impl Drop for ConnectionSlot {
 // === impl Activity ===
 
 impl Activity {
-    fn new() -> Self {
-        let (under_way, requests, idle_since) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        Self { began: Instant::now(), under_way, requests, idle_since, unwanted: CancellationToken::new() }
+    pub(super) fn new() -> Self {
+        let work = Work { has_asked: false, under_way: 0, untaken: 0, since: Instant::now() };
+        Self { work: Mutex::new(work), unwanted: CancellationToken::new() }
     }
 
     /// A request begins.
     pub(super) fn begin(self: &Arc<Self>) -> UnderWay {
-        self.under_way.fetch_add(1, Ordering::AcqRel);
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        UnderWay(Arc::clone(self))
+        let mut work = self.work.lock();
+        work.under_way += 1;
+        work.has_asked = true;
+        UnderWay { activity: Arc::clone(self), given: AtomicUsize::new(0) }
     }
 
-    pub(super) fn is_busy(&self) -> bool {
-        self.under_way.load(Ordering::Acquire) > 0
-    }
-
-    /// Whether there was a request.
-    pub(super) fn has_asked(&self) -> bool {
-        self.requests.load(Ordering::Relaxed) > 0
-    }
-
-    /// When the last request ended, or the connection began.
-    pub(super) fn idle_since(&self) -> Instant {
-        self.began + std::time::Duration::from_millis(self.idle_since.load(Ordering::Acquire))
+    /// What the connection is doing; and when it began, the last request ended, or the peer was last given something or
+    /// took something.
+    pub(super) fn standing(&self) -> (Standing, Instant) {
+        let work = self.work.lock();
+        let standing = match (work.under_way, work.has_asked) {
+            (0, false) => Standing::Silent,
+            (0, true) => Standing::Idle,
+            (under_way, _) if under_way == work.untaken => Standing::Untaken,
+            (_, _) => Standing::Busy,
+        };
+        (standing, work.since)
     }
 
     /// Ends when the connection has to make room.
@@ -190,11 +224,36 @@ impl Activity {
     }
 }
 
+// === impl UnderWay ===
+
+impl UnderWay {
+    /// Bytes of the answer are there for the peer.
+    pub(super) fn give(&self, bytes: usize) {
+        self.change(|given| given + bytes);
+    }
+
+    /// The peer has taken bytes of the answer, or does not want them.
+    pub(super) fn taken(&self, bytes: usize) {
+        if bytes > 0 {
+            self.change(|given| given - bytes);
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(usize) -> usize) {
+        let mut work = self.activity.work.lock();
+        let before = self.given.load(Ordering::Relaxed);
+        let after = change(before);
+        self.given.store(after, Ordering::Relaxed);
+        work.untaken = work.untaken + usize::from(after > 0) - usize::from(before > 0);
+        work.since = Instant::now();
+    }
+}
+
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let now = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.idle_since.store(now, Ordering::Release);
-        self.0.under_way.fetch_sub(1, Ordering::AcqRel);
+        let mut work = self.activity.work.lock();
+        work.under_way -= 1;
+        work.since = Instant::now();
     }
 }
 
@@ -233,6 +292,22 @@ mod tests {
         let silent: Vec<_> = (1..32).map(|_| places.take(LOCAL).unwrap()).collect();
         let _new = places.take(LOCAL).unwrap();
         assert!(is_displaced(&silent[0]) && !is_displaced(&asked));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_makes_room_once_nobody_takes_any_of_its_answers() {
+        let places = Places::new(LIMITS);
+        let held: Vec<_> = (0..8).map(|_| places.take(address(1)).unwrap()).collect();
+        let answers: Vec<_> = held.iter().map(|place| place.activity.begin()).collect();
+        let _working = held[0].activity.begin();
+        answers.iter().for_each(|answer| answer.give(10));
+        assert!(places.take(address(1)).is_none(), "it may be about to take them");
+        tokio::time::advance(UNTAKEN / 2).await;
+        answers[1..7].iter().for_each(|answer| answer.taken(1));
+        tokio::time::advance(UNTAKEN / 2).await;
+        let _new = places.take(address(1)).unwrap();
+        let displaced: Vec<_> = (0..8).filter(|index| is_displaced(&held[*index])).collect();
+        assert_eq!(displaced, [7], "one has a call under way, others were taken from");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::{
 use super::places::ConnectionSlot;
 
 /// How long a peer may read nothing of the bytes that it is sent.
-const STALL: Duration = Duration::from_secs(120);
+pub(super) const STALL: Duration = Duration::from_secs(120);
 
 /// A stream in its place. Writing fails when the peer has read nothing for a while: the buffers for it would be held
 /// for ever. The place is held as long as the stream, whatever protocol is spoken on it in the end.

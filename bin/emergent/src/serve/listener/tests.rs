@@ -2,7 +2,9 @@
 
 use std::future::pending;
 
-use axum::routing::get;
+use axum::{body::Body, extract::Request, routing::get};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     task::JoinHandle,
@@ -20,8 +22,7 @@ struct Served {
 impl Served {
     /// Starts a server that answers `/`, and begins an answer to `/stream` that never ends.
     fn start(limits: ConnectionLimits) -> Self {
-        let never =
-            || async { axum::body::Body::from_stream(futures::stream::once(pending::<io::Result<&'static str>>())) };
+        let never = || async { Body::from_stream(futures::stream::once(pending::<io::Result<&'static str>>())) };
         let router = Router::new().route("/", get(|| async { "hello" })).route("/stream", get(never));
         let listener = bind("127.0.0.1:0".parse().unwrap(), "TEST").unwrap();
         let address = listener.local_addr().unwrap();
@@ -42,6 +43,22 @@ impl Served {
         let mut stream = self.connect().await;
         stream.write_all(bytes).await.unwrap();
         stream
+    }
+
+    /// Waits until the server takes a connection and answers.
+    async fn answers_again(&self) {
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        loop {
+            let mut stream = self.connect().await;
+            // One that is refused may be closed before or after it is written to.
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.ok();
+            let mut buffer = [0; 64];
+            if stream.read(&mut buffer).await.is_ok_and(|read| buffer[..read].starts_with(b"HTTP/1.1 200")) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "no place was given back");
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 
@@ -96,6 +113,22 @@ async fn connections_that_only_are_held_open_keep_nobody_out() {
 }
 
 #[tokio::test]
+async fn answers_that_nobody_takes_keep_nobody_out() {
+    let served = Served::start(ConnectionLimits { all: 4, one_address: 4 });
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let client = builder.initial_stream_window_size(0).handshake(TokioIo::new(served.connect().await));
+        let (mut sender, connection) = client.await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get("http://localhost/").body(Body::empty()).unwrap();
+        held.push((sender.send_request(request).await.unwrap(), sender));
+    }
+    closed(&mut served.connect().await).await;
+    served.answers_again().await;
+}
+
+#[tokio::test]
 async fn a_server_full_of_requests_under_way_takes_no_more_and_takes_them_again() {
     let served = Served::start(ConnectionLimits { all: 4, one_address: 4 });
     let mut busy = Vec::new();
@@ -106,16 +139,5 @@ async fn a_server_full_of_requests_under_way_takes_no_more_and_takes_them_again(
     }
     closed(&mut served.connect().await).await;
     busy.pop();
-    let deadline = tokio::time::Instant::now() + DEADLINE;
-    loop {
-        let mut stream = served.connect().await;
-        // One that is refused may be closed before or after it is written to.
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.ok();
-        let mut buffer = [0; 64];
-        if stream.read(&mut buffer).await.is_ok_and(|read| buffer[..read].starts_with(b"HTTP/1.1 200")) {
-            return;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "no place was given back");
-        sleep(Duration::from_millis(10)).await;
-    }
+    served.answers_again().await;
 }
