@@ -41,7 +41,7 @@ pub enum FormError {
     /// The form has no file.
     #[error("the form has no file; name one, as in `curl -F file=@NAME`")]
     NoFile,
-    /// What is around the file is too much.
+    /// The heads and fields around the file are too long.
     #[error("a form has at most {AROUND_KIB} KiB before its file, and after it; send the file as it is instead")]
     TooMuch,
     /// No form can be held.
@@ -63,7 +63,7 @@ struct Allowance(Arc<AtomicUsize>);
 
 /// Reads a form up to its file, which is the part that has a file's name or, if none has one, is called `file`.
 ///
-/// What is kept of the form is held on an account of the current request's project for as long as the form is there.
+/// The parts of the form that are kept are held on an account of the current request's project for as long as the form is there.
 ///
 /// # Errors
 /// [`FormError`]; nothing is to be stored then.

@@ -42,9 +42,9 @@ pub(crate) struct Dropped {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Why {
     TooLong,
-    /// It is a batch of more values than may be.
+    /// The line is a batch of more values than may be.
     TooManyValues,
-    /// It could not be held.
+    /// The line could not be held.
     Unheld(Exhausted),
 }
 

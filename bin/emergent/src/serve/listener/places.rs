@@ -61,7 +61,7 @@ struct Work {
     since: Instant,
 }
 
-/// What a connection is doing, in the order in which they make room for others.
+/// The work of a connection, in the order in which they make room for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Standing {
     /// There was no request.
@@ -205,7 +205,7 @@ impl Activity {
         UnderWay { activity: Arc::clone(self), given: AtomicUsize::new(0) }
     }
 
-    /// What the connection is doing; and when it began, the last request ended, or the peer was last given something or
+    /// The work of the connection; and when it began, the last request ended, or the peer was last given something or
     /// took something.
     pub(super) fn standing(&self) -> (Standing, Instant) {
         let work = self.work.lock();
