@@ -7,7 +7,7 @@ use bollard::models::ContainerInspectResponse;
 
 use crate::{
     accounts,
-    engine::{EngineError, MisplacedMount, bounded},
+    engine::{EngineError, MisplacedMount},
     layers::RootFs,
     parts::Parts,
     volumes,
@@ -15,11 +15,10 @@ use crate::{
 
 /// Checks a container that does not run. Where this process does not see the engine's files, there is nothing to check
 /// with, and the check passes.
-pub(crate) async fn check(parts: &Parts, container: &str) -> Result<(), EngineError> {
+pub(crate) async fn check(parts: &Parts, container: ContainerInspectResponse) -> Result<(), EngineError> {
     if !parts.engine.is_local() {
         return Ok(());
     }
-    let container = bounded(parts.engine.client().await?.inspect_container(container, None)).await?;
     let looked = tokio::task::spawn_blocking(move || look(&container)).await;
     // A look that did not end has not seen the files.
     looked.unwrap_or_else(|error| Err(EngineError::Unseen(std::io::Error::other(error))))

@@ -349,7 +349,8 @@ impl Made<'_> {
     async fn start(self) -> Result<ByteStream, CreateError> {
         let started = async {
             let docker = self.prepared.parts.engine.client().await?;
-            before_start::check(self.prepared.parts, &self.id).await?;
+            let container = bounded(docker.inspect_container(&self.id, None)).await?;
+            before_start::check(self.prepared.parts, container).await?;
             let channel = channel::attach(docker, &self.id).await?;
             within(START_DEADLINE, docker.start_container(&self.id, None)).await?;
             Ok(channel)

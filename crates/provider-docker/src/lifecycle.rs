@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard::{Docker, models::VolumeCreateRequest, query_parameters::StopContainerOptionsBuilder};
+use bollard::{
+    Docker,
+    models::{ContainerInspectResponse, VolumeCreateRequest},
+    query_parameters::StopContainerOptionsBuilder,
+};
 use emergent_provider::{
     ByteStream, CreateError, Created, ExitReason, Lifecycle, OperationError, Owner, Provider as _, SandboxSpec,
 };
@@ -11,7 +15,7 @@ use emergent_types::{DestroyStep, ResourceLimits, SandboxId, StepObserver};
 
 use crate::{
     DockerProvider, before_start, channel, copy, create,
-    engine::{EngineError, bounded, found, within},
+    engine::{EngineError, bounded, within},
     host,
     labels::{self, name_of},
     removal, snapshots,
@@ -33,12 +37,13 @@ impl Lifecycle for DockerProvider {
         let container = name_of(workspace);
         let started = async {
             let docker = self.parts.engine.client().await?;
-            if is_running(docker, &container).await? {
+            let inspected = bounded(docker.inspect_container(&container, None)).await?;
+            if runs(&inspected) {
                 return Ok(None);
             }
             // After a reboot nothing filters yet.
             self.parts.networks.ensure_filtered(&self.parts.engine).await?;
-            before_start::check(&self.parts, &container).await?;
+            before_start::check(&self.parts, inspected).await?;
             let channel = channel::attach(docker, &container).await?;
             self.parts.forget_sandbox(workspace);
             within(START_DEADLINE, docker.start_container(&container, None)).await?;
@@ -132,32 +137,22 @@ impl Lifecycle for DockerProvider {
 
     async fn discard(&self, workspace: SandboxId) -> Result<(), OperationError> {
         self.parts.forget_sandbox(workspace);
-        removal::sandbox(&self.parts.engine, workspace)
-            .await
-            .map_err(|error| self.parts.engine.operation_error("remove", error))
+        let removed = removal::sandbox(&self.parts.engine, workspace).await;
+        removed.map(drop).map_err(|error| self.parts.engine.operation_error("remove", error))
     }
 
     async fn destroy(&self, workspace: SandboxId, observer: &dyn StepObserver) -> Result<(), OperationError> {
         self.parts.forget_sandbox(workspace);
-        let name = name_of(workspace);
         let failed = |error| self.parts.engine.operation_error("remove", error);
         let docker = self.parts.engine.client().await.map_err(failed)?;
-        let container =
-            found(bounded(docker.inspect_container(&name, None)).await).map_err(failed)?.unwrap_or_default();
-        // gVisor does not end a frozen sandbox when it is killed: the engine would wait for 10 s.
-        if container.state.unwrap_or_default().paused == Some(true)
-            && let Err(error) = bounded(docker.unpause_container(&name)).await
-        {
-            tracing::debug!(%error, name, "a paused container is removed as it is");
-        }
-        removal::sandbox(&self.parts.engine, workspace).await.map_err(failed)?;
+        let container = removal::sandbox(&self.parts.engine, workspace).await.map_err(failed)?;
         // What fills its volume, where it was to be made from a snapshot.
         copy::clear(docker, workspace.as_uuid()).await.map_err(failed)?;
         observer.destroyed(workspace, DestroyStep::SandboxRemoved);
         removal::sharers_of(docker, workspace).await.map_err(failed)?;
         removal::volumes_of(&self.parts.engine, workspace).await.map_err(failed)?;
         observer.destroyed(workspace, DestroyStep::VolumesRemoved);
-        if let Some(snapshot) = container.config.and_then(|config| snapshots::of_labels(&config.labels?)) {
+        if let Some(snapshot) = container.and_then(|container| snapshots::of_labels(&container.config?.labels?)) {
             snapshots::let_go(docker, snapshot).await;
         }
         Ok(())
@@ -165,8 +160,11 @@ impl Lifecycle for DockerProvider {
 }
 
 async fn is_running(docker: &Docker, container: &str) -> Result<bool, EngineError> {
-    let state = bounded(docker.inspect_container(container, None)).await?.state.unwrap_or_default();
-    Ok(state.running == Some(true) && state.paused != Some(true))
+    Ok(runs(&bounded(docker.inspect_container(container, None)).await?))
+}
+
+fn runs(container: &ContainerInspectResponse) -> bool {
+    container.state.as_ref().is_some_and(|state| state.running == Some(true) && state.paused != Some(true))
 }
 
 async fn is_paused(docker: &Docker, container: &str) -> Result<bool, EngineError> {

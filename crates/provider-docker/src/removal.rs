@@ -37,25 +37,37 @@ pub(crate) async fn container(docker: &Docker, name: &str) -> Result<(), EngineE
     }
 }
 
-/// Removes the container of a sandbox, in any state, and makes its own files flat before the engine removes them.
-pub(crate) async fn sandbox(engine: &Engine, workspace: SandboxId) -> Result<(), EngineError> {
+/// Removes the container of a sandbox, in any state, and makes its own files flat before the engine removes them. Returns
+/// the container as it was.
+pub(crate) async fn sandbox(
+    engine: &Engine,
+    workspace: SandboxId,
+) -> Result<Option<ContainerInspectResponse>, EngineError> {
     let (docker, name) = (engine.client().await?, labels::name_of(workspace));
     let inspected = found(bounded(docker.inspect_container(&name, None)).await)?;
-    // One that is frozen would keep the engine waiting.
-    let is_frozen = |it: &ContainerInspectResponse| it.state.as_ref().is_some_and(|state| state.paused == Some(true));
-    let layer = inspected
-        .filter(|it| !is_frozen(it))
-        .and_then(|it| it.graph_driver)
-        .and_then(|driver| driver.data.get("UpperDir").cloned());
-    if let Some(layer) = layer.filter(|_| engine.is_local()) {
-        // A process that still runs could make directories meanwhile.
-        let options = StopContainerOptionsBuilder::default().t(0).build();
-        match within(DEADLINE, docker.stop_container(&name, Some(options))).await {
-            Ok(()) => flatten(engine, vec![layer.into()]).await,
-            Err(error) => tracing::debug!(%error, name, "a container is removed as it is"),
-        }
+    if let Some(inspected) = &inspected {
+        make_flat(engine, docker, &name, inspected).await;
     }
-    container(docker, &name).await
+    container(docker, &name).await?;
+    Ok(inspected)
+}
+
+/// Ends a container and makes its own files flat, as far as that can be done.
+async fn make_flat(engine: &Engine, docker: &Docker, name: &str, inspected: &ContainerInspectResponse) {
+    // gVisor does not end a frozen sandbox when it is killed: the engine would wait for 10 s.
+    if inspected.state.as_ref().is_some_and(|state| state.paused == Some(true))
+        && let Err(error) = bounded(docker.unpause_container(name)).await
+    {
+        return tracing::debug!(%error, name, "a paused container is removed as it is");
+    }
+    let layer = inspected.graph_driver.as_ref().and_then(|driver| driver.data.get("UpperDir"));
+    let Some(layer) = layer.filter(|_| engine.is_local()) else { return };
+    // A process that still runs could make directories meanwhile.
+    let options = StopContainerOptionsBuilder::default().t(0).build();
+    match within(DEADLINE, docker.stop_container(name, Some(options))).await {
+        Ok(()) => flatten(engine, vec![layer.into()]).await,
+        Err(error) => tracing::debug!(%error, name, "a container is removed as it is"),
+    }
 }
 
 /// Makes trees flat that the engine is about to remove with a descriptor for each level. Those of an engine elsewhere
