@@ -9,16 +9,11 @@
 //! file between the check and the engine's reading. The engine reads nothing there unless the image names a user, because
 //! only then the container is made with one (`create.rs`); the runtime reads the files inside, at the container's cost.
 
-use std::path::PathBuf;
-
-use rustix::{
-    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2},
-    io::Errno,
-};
+use rustix::fs::FileType;
 
 use crate::{
     engine::{EngineError, UnfitFile, bounded},
-    layers::RootFs,
+    layers::{self, RootFs},
     parts::Parts,
 };
 
@@ -27,8 +22,8 @@ const FILES: [&str; 2] = ["etc/passwd", "etc/group"];
 /// The largest size of a file, in bytes.
 const LARGEST: u64 = 1 << 20;
 
-/// Checks the files of a container that does not run.
-pub(crate) fn check_stopped(root: &RootFs) -> Result<(), UnfitFile> {
+/// Checks the files below the root of a container.
+pub(crate) fn check(root: &RootFs) -> Result<(), UnfitFile> {
     for file in FILES {
         let unseen = |error| UnfitFile { file, found: format!("not to be looked at ({error})") };
         let found = root.find(file).map_err(unseen)?;
@@ -41,39 +36,13 @@ pub(crate) fn check_stopped(root: &RootFs) -> Result<(), UnfitFile> {
     Ok(())
 }
 
-/// Checks the files of a container that runs. Where the engine runs elsewhere the files cannot be looked at.
+/// Checks the files of a container that runs. Where this process does not see the engine's files, the check passes.
 pub(crate) async fn check_running(parts: &Parts, container: &str) -> Result<(), EngineError> {
     if !parts.engine.is_local() {
         return Ok(());
     }
     let container = bounded(parts.engine.client().await?.inspect_container(container, None)).await?;
-    let data = container.graph_driver.map(|driver| driver.data).unwrap_or_default();
-    // Also the layer alone: the whole is mounted, and may not be in the namespace of mounts of this process.
-    let roots = ["MergedDir", "UpperDir"].map(|root| data.get(root).map(PathBuf::from));
-    let look = move || {
-        let files = roots.iter().flatten().flat_map(|root| FILES.map(|file| (root, file)));
-        files.into_iter().try_for_each(|(root, file)| look(root, file))
-    };
-    // A look that did not end has not seen the files.
-    let unseen = |error| Err(UnfitFile { file: FILES[0], found: format!("not to be looked at ({error})") });
-    tokio::task::spawn_blocking(look).await.unwrap_or_else(unseen).map_err(EngineError::from)
-}
-
-/// Looks at a file below a root that links do not lead out of. A file that is not there is none that is read.
-fn look(root: &std::path::Path, file: &'static str) -> Result<(), UnfitFile> {
-    let Ok(root) = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
-        return Ok(());
-    };
-    let stat = openat2(root, file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT)
-        .and_then(|descriptor| fstat(&descriptor));
-    match stat {
-        // The mark of a removed file in a layer.
-        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0 => Ok(()),
-        Ok(stat) => judge(file, FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile, stat.st_size),
-        // A kernel before Linux 5.6 cannot look without being led out.
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::NOSYS) => Ok(()),
-        Err(error) => Err(UnfitFile { file, found: format!("not to be looked at ({error})") }),
-    }
+    layers::look(container, |root, _| Ok(check(root)?)).await
 }
 
 fn judge(file: &'static str, is_regular: bool, size: i64) -> Result<(), UnfitFile> {
@@ -86,7 +55,9 @@ fn judge(file: &'static str, is_regular: bool, size: i64) -> Result<(), UnfitFil
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink};
+    use std::{collections::HashMap, fs, os::unix::fs::symlink};
+
+    use rustix::fs::{CWD, Mode};
 
     use super::*;
 
@@ -96,20 +67,21 @@ mod tests {
         let (root, outside) = (directory.path().join("root"), directory.path().join("large"));
         fs::create_dir_all(root.join("etc")).unwrap();
         fs::create_dir(root.join("large")).unwrap();
-        let (path, file) = (root.join(FILES[0]), FILES[0]);
-        assert_eq!(look(&root, file), Ok(()), "no file");
+        let path = root.join(FILES[0]);
+        let looked = || check(&RootFs::open(&[root.to_str().unwrap()], HashMap::new()).unwrap().unwrap());
+        assert_eq!(looked(), Ok(()), "no file");
         fs::write(&path, "root:x:0:0::/root:/bin/sh\n").unwrap();
-        assert_eq!(look(&root, file), Ok(()));
+        assert_eq!(looked(), Ok(()));
         fs::File::create(&path).unwrap().set_len(LARGEST + 1).unwrap();
-        assert!(look(&root, file).unwrap_err().to_string().contains("/etc/passwd in the workspace is 1048577 bytes"));
+        assert!(looked().unwrap_err().to_string().contains("/etc/passwd in the workspace is 1048577 bytes"));
         fs::rename(&path, &outside).unwrap();
         symlink(&outside, &path).unwrap();
-        assert_eq!(look(&root, file), Ok(()), "an absolute link begins at the container's root, where nothing is");
+        assert_eq!(looked(), Ok(()), "an absolute link begins at the container's root, where nothing is");
         fs::remove_file(&path).unwrap();
         symlink("../../../../large", &path).unwrap();
-        assert_eq!(look(&root, file).unwrap_err().found, "no regular file", "what is above the root is the root");
+        assert_eq!(looked().unwrap_err().found, "no regular file", "what is above the root is the root");
         fs::remove_file(&path).unwrap();
         rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
-        assert_eq!(look(&root, file).unwrap_err().found, "no regular file");
+        assert_eq!(looked().unwrap_err().found, "no regular file");
     }
 }

@@ -8,7 +8,7 @@ use bollard::models::ContainerInspectResponse;
 use crate::{
     accounts,
     engine::{EngineError, MisplacedMount},
-    layers::RootFs,
+    layers::{self, RootFs},
     parts::Parts,
     volumes,
 };
@@ -19,14 +19,11 @@ pub(crate) async fn check(parts: &Parts, container: ContainerInspectResponse) ->
     if !parts.engine.is_local() {
         return Ok(());
     }
-    let looked = tokio::task::spawn_blocking(move || look(&container)).await;
-    // A look that did not end has not seen the files.
-    looked.unwrap_or_else(|error| Err(EngineError::Unseen(std::io::Error::other(error))))
+    layers::look(container, look).await
 }
 
-fn look(container: &ContainerInspectResponse) -> Result<(), EngineError> {
-    let Some(root) = RootFs::of(container).map_err(EngineError::Unseen)? else { return Ok(()) };
-    accounts::check_stopped(&root)?;
+fn look(root: &RootFs, container: &ContainerInspectResponse) -> Result<(), EngineError> {
+    accounts::check(root)?;
     let paths: Vec<_> = container.mounts.iter().flatten().filter_map(|mount| mount.destination.as_deref()).collect();
     for path in &paths {
         let leads_to = root.find_mount_point(path).map_err(EngineError::Unseen)?.path;

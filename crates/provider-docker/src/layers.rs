@@ -1,9 +1,9 @@
-//! The root file system of a container that does not run, read from its layers on this machine.
+//! The root file system of a container, read from its layers on this machine.
 //!
 //! The engine's API could read it, too (`HEAD /containers/…/archive`). But the engine then mounts the container's volumes
 //! on the host, at paths in which another sandbox that shares a volume may change a link meanwhile, so that a volume ends
 //! up over a directory of the host. Nothing changes the layers of a container that does not run, and nothing is mounted
-//! to read them.
+//! to read them. Root inside a container that runs may change them between two looks.
 //!
 //! Layers are those of the engine's `overlay2` driver: a name is looked for from the topmost layer down, a whiteout hides
 //! the lower ones, and so does a directory that is opaque (Linux, `filesystems/overlayfs.rst`).
@@ -26,6 +26,8 @@ use rustix::{
     fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fgetxattr, openat, readlinkat, statat},
     io::Errno,
 };
+
+use crate::engine::EngineError;
 
 /// The most links that a path leads through, as in Linux.
 const MOST_LINKS: usize = 40;
@@ -63,6 +65,19 @@ enum Node {
     File(Stat),
 }
 
+/// Looks at the root file system of a container on a thread that may block. Passes where this process does not see it.
+pub(crate) async fn look(
+    container: ContainerInspectResponse,
+    check: impl FnOnce(&RootFs, &ContainerInspectResponse) -> Result<(), EngineError> + Send + 'static,
+) -> Result<(), EngineError> {
+    let looked = tokio::task::spawn_blocking(move || match RootFs::of(&container).map_err(EngineError::Unseen)? {
+        Some(root) => check(&root, &container),
+        None => Ok(()),
+    });
+    // A look that did not end has not seen the files.
+    looked.await.unwrap_or_else(|error| Err(EngineError::Unseen(io::Error::other(error))))
+}
+
 // === impl RootFs ===
 
 impl RootFs {
@@ -82,7 +97,7 @@ impl RootFs {
         Self::open(&layers, mounted.collect())
     }
 
-    fn open(layers: &[&str], mounted: HashMap<String, PathBuf>) -> io::Result<Option<Self>> {
+    pub(crate) fn open(layers: &[&str], mounted: HashMap<String, PathBuf>) -> io::Result<Option<Self>> {
         let mut opened = Vec::with_capacity(layers.len());
         for layer in layers {
             match open_directory(CWD, layer) {
