@@ -80,22 +80,22 @@ pub enum LeftoverError {
     #[error("there is no such leftover; `emergent server leftovers` lists them")]
     NotFound,
     /// Another server found it.
-    #[error("server {0} of this installation found it; ask that one")]
+    #[error("server {0} of this installation found the leftover; ask that server")]
     Elsewhere(ServerId),
     /// Its provider is not part of this server.
     #[error("provider {0} is not part of this server")]
     NoProvider(ProviderKind),
     /// The leftover cannot become a workspace or a snapshot.
-    #[error("it cannot be adopted: {reason}; copy what you need out of it, or remove it")]
+    #[error("the leftover cannot be adopted: {reason}; copy what you need out of it, or remove it")]
     NotAdoptable {
         /// Why not.
         reason: &'static str,
     },
     /// The engine refused or did not answer.
-    #[error("the engine could not do it")]
+    #[error("the engine could not adopt or remove the leftover")]
     Engine(#[source] OperationError),
     /// The store failed.
-    #[error("it could not be recorded")]
+    #[error("the change of the leftover could not be recorded")]
     Store(#[from] StoreError),
 }
 

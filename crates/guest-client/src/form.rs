@@ -57,13 +57,14 @@ pub fn is_multipart(content_type: &str) -> bool {
     content_type.trim_start().get(..10).is_some_and(|beginning| beginning.eq_ignore_ascii_case("multipart/"))
 }
 
-/// How many more bytes of a form may be read until it is known what they are.
+/// The number of bytes of a form that may still be read before the reader knows whether they are the file's.
 #[derive(Clone, Default)]
 struct Allowance(Arc<AtomicUsize>);
 
 /// Reads a form up to its file, which is the part that has a file's name or, if none has one, is called `file`.
 ///
-/// The parts of the form that are kept are held on an account of the current request's project for as long as the form is there.
+/// The parts of the form that are kept are held on an account of the current request's project for as long as the form
+/// is there.
 ///
 /// # Errors
 /// [`FormError`]; nothing is to be stored then.

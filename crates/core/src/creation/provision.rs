@@ -51,7 +51,7 @@ enum Unready {
     Limits(#[source] OperationError),
     #[error("the workspace could not be recorded")]
     Store(#[from] StoreError),
-    #[error("nobody wants it any more")]
+    #[error("nobody wants the workspace any more")]
     Unwanted,
 }
 
