@@ -1,10 +1,15 @@
 //! The sizes of disks, seen from inside.
 
-use std::{process::Command, time::Duration};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, ensure};
 use emergent_live_tests::{Case, Manager, manager::small, server::program};
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 /// The part of its disk's size that a file system may lack, in percent: its own tables.
 const OVERHEAD: u64 = 10;
@@ -13,7 +18,10 @@ const OVERHEAD: u64 = 10;
 const PATIENCE: Duration = Duration::from_secs(400);
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![Case::new("disks_have_the_size_that_was_asked_for", |_| sizes()).within(PATIENCE)]
+    vec![
+        Case::new("disks_have_the_size_that_was_asked_for", |_| sizes()).within(PATIENCE),
+        Case::new("a_machine_with_full_disks_starts_again_and_can_be_cleared", |_| full()),
+    ]
 }
 
 async fn sizes() -> anyhow::Result<()> {
@@ -53,6 +61,39 @@ async fn sizes() -> anyhow::Result<()> {
     let larger = create(&manager, body).await?;
     has_disks_of(&manager, &larger, 3072).await?;
     ensure!(manager.run(&larger, "stat -c %s /var/tmp/more").await? == (more << 20).to_string());
+    Ok(())
+}
+
+/// A machine whose root and `/workspace` have no free block starts after a stop and after a kill.
+async fn full() -> anyhow::Result<()> {
+    let manager = Manager::start(&[]).await?;
+    let id = manager.create().await?;
+    let exec = format!("POST /sandboxes/{id}/exec");
+    let fill = |place: &str| {
+        let free = format!("$(df -k --output=avail {place} | tail -n 1)");
+        json!({ "command": format!("fallocate -l {free}K {place}/filler; cat /dev/zero > {place}/rest") })
+    };
+    for place in ["/workspace", "/var/tmp"] {
+        let filled = manager.done(&exec, Some(fill(place))).await?;
+        ensure!(filled["exit_code"] == 1, "{place} takes more and more: {filled}");
+    }
+    for killed in [false, true] {
+        if killed {
+            kill_process(manager.machine(&id).context("the machine runs")?, Signal::KILL)?;
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while manager.status(&id).await? != "stopped" {
+                ensure!(Instant::now() < deadline, "{}", manager.log());
+                sleep(Duration::from_millis(100)).await;
+            }
+        } else {
+            manager.done(&format!("POST /sandboxes/{id}/stop"), None).await?;
+        }
+        manager.done(&format!("POST /sandboxes/{id}/resume"), None).await?;
+        let more = manager.done(&exec, Some(json!({ "command": "echo more > /workspace/more" }))).await?;
+        ensure!(more["exit_code"] != 0, "there is room: {more}");
+    }
+    manager.run(&id, "rm /var/tmp/filler /var/tmp/rest /workspace/filler /workspace/rest").await?;
+    ensure!(manager.run(&id, "echo room > /workspace/more && cat /workspace/more").await? == "room");
     Ok(())
 }
 
