@@ -9,7 +9,7 @@ use crate::circles;
 /// The most lines of a source file; a longer one is taken to be about more than one thing.
 const MAX_LINES: usize = 800;
 /// Words with which no doc comment opens: a reader would have to ask what they mean.
-const VAGUE: [&str; 6] = ["What", "Whose", "Who", "It", "Whatever", "Whoever"];
+const VAGUE: [&str; 10] = ["What", "Whose", "Who", "It", "Its", "Whatever", "Whoever", "Which", "Why", "Where"];
 
 /// Checks every source file that git knows, or would add.
 ///

@@ -21,7 +21,7 @@ use parking_lot::{Mutex, MutexGuard};
 use self::child::Child;
 use crate::{credentials, executions::Executions, failure::invalid, process::launch};
 
-/// How long a child has between SIGTERM and SIGKILL when the guest itself ends.
+/// The time that a child has between SIGTERM and SIGKILL when the guest itself ends.
 const LAST_GRACE: Duration = Duration::from_secs(3);
 
 /// All children of the sandbox.

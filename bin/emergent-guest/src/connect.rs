@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long to wait for a guest that is just starting.
+/// The time to wait for a guest that is just starting.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const BUFFER: usize = 256 * 1024;

@@ -49,14 +49,14 @@ use crate::{
 /// The names of what executions keep in the state directory: the journal, and their output.
 pub const STATE: [&str; 2] = [emergent_guest_proto::EXECUTIONS_FILE, "output"];
 
-/// How long a killed process may take to be gone before it is given up.
+/// The time that a killed process may take to be gone before it is given up.
 const GIVE_UP: Duration = Duration::from_secs(10);
 
-/// How long, and how often, a process is tried to be made at the workspace's limit on processes.
+/// The time during which, and the interval at which, making a process is retried at the workspace's limit on processes.
 const LIMIT_PATIENCE: Duration = Duration::from_secs(2);
 const LIMIT_RETRY: Duration = Duration::from_millis(50);
 
-/// How often the budget is looked at while something runs.
+/// The interval between checks of the budget while something runs.
 const BUDGET_INTERVAL: Duration = Duration::from_secs(1);
 
 /// All executions of the workspace.
@@ -81,7 +81,7 @@ pub struct Order {
     pub id: Option<ExecutionId>,
     /// The program.
     pub program: Program,
-    /// Its directory.
+    /// The directory that the program runs in.
     pub workdir: PathBuf,
     /// Added to the environment.
     pub variables: BTreeMap<String, String>,
@@ -119,7 +119,7 @@ impl Executions {
         }))
     }
 
-    /// Where output is kept.
+    /// Returns the directory in which output is kept.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -142,7 +142,7 @@ impl Executions {
             ));
         }
         let id = order.id.clone().map_or_else(new_id, Ok)?;
-        let run = Arc::new(Run::starting(id, &order.program, order.user, self.launcher.marks.next()));
+        let run = Arc::new(Run::starting(id, &order.program, order.user, self.launcher.group_tags.next()));
         self.table().insert(Arc::clone(&run))?;
         // A task of its own, so that it is finished also when the caller vanishes.
         let made = tokio::spawn(Arc::clone(self).make(Arc::clone(&run), Arc::new(order))).await;
@@ -235,7 +235,7 @@ impl Executions {
         }
     }
 
-    /// Why executions may not be recorded, while that is so.
+    /// Returns the reason why executions may not be recorded; `None` while they are recorded.
     pub fn problem(&self) -> Option<String> {
         self.journal.problem()
     }
@@ -313,7 +313,7 @@ impl Executions {
             workdir: &order.workdir,
             variables: &variables,
             user: order.user,
-            mark: run.mark,
+            group_tag: run.group_tag,
             stdio: [std::os::fd::AsFd::as_fd(&stdin), logs.as_fd(Stream::Stdout), logs.as_fd(Stream::Stderr)],
         })?;
         if let (Some(writer), Ok(mut slot)) = (writer, run.stdin.try_lock()) {

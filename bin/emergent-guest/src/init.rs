@@ -25,17 +25,17 @@ use crate::{
     own_files, serve,
 };
 
-/// Where the initial file system keeps the modules. That it is there tells which stage this is.
+/// The directory of the modules in the initial file system. Its existence tells which stage this is.
 const MODULES: &str = "/.emergent-modules";
 
-/// Where the root file system is mounted before it is the root.
+/// The directory on which the root file system is mounted before it becomes the root.
 const NEW_ROOT: &str = "/new-root";
 
-/// How long a disk may take to show itself.
+/// The time that a disk may take to show itself.
 const DISK_PATIENCE: Duration = Duration::from_secs(10);
 const DISK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How long the machine's end may take after it has been asked for.
+/// The time that the machine's end may take after it has been asked for.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Is the machine's first process, until the machine is turned off.

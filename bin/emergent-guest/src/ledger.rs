@@ -26,7 +26,7 @@ use crate::{
     message::{Reply, no_content, ok_json},
 };
 
-/// How many ended calls are kept, and how many bytes of their outcomes.
+/// The number of ended calls that are kept, and the number of bytes of their outcomes.
 const MOST: usize = 4_096;
 const MOST_BYTES: usize = 4 << 20;
 

@@ -18,7 +18,7 @@ const EMBEDDED: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(
 /// The file that lists the name servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// How long a name server on the same host may take to answer, and how often it is asked.
+/// The time that a local name server has to answer, and the number of attempts.
 const PATIENCE: Duration = Duration::from_millis(500);
 const ATTEMPTS: usize = 2;
 

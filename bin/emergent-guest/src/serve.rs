@@ -42,10 +42,10 @@ use crate::{
 /// Threads for blocking jobs. Few, as they count against the workspace's limit on processes.
 const BLOCKING_THREADS: usize = 24;
 
-/// How long the last answers may take when the guest ends.
+/// The time that the last answers may take when the guest ends.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// Why the guest cannot start.
+/// The reason for which the guest cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The guest needs root's rights to make users' processes.
@@ -54,7 +54,7 @@ pub enum ServeError {
     /// A part of the set-up failed.
     #[error("the guest cannot {step}")]
     Setup {
-        /// Which part.
+        /// The part that failed, in words that complete "the guest cannot …".
         step: &'static str,
         /// The kernel's error.
         #[source]
@@ -106,7 +106,7 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
     let launcher = Launcher {
         reaper,
         accounts: Arc::clone(&accounts),
-        marks: GroupTags::of_namespace(seed),
+        group_tags: GroupTags::of_namespace(seed),
         preload,
         limits,
         agent_limits: settings.nproc.map(Limit::processes).into_iter().collect(),

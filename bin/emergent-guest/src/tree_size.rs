@@ -11,9 +11,9 @@ use std::{
 
 use tokio::{sync::watch, time::timeout};
 
-/// How long a call waits for a count that is under way.
+/// The time that a call waits for a count that is under way.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// How many times the duration of a count must pass before the next one.
+/// The number of times that the duration of a count must pass before the next count.
 const REST: u32 = 9;
 /// The most directories that wait to be counted, and the most files with several names that are remembered: beyond
 /// that, the count is less exact.

@@ -108,7 +108,7 @@ pub(crate) enum Command {
 /// A client command, with the arguments that all client commands share.
 #[derive(Debug, Args)]
 pub(crate) struct WithServer<C: Subcommand> {
-    /// Which server, and how to show its answers.
+    /// The server to call, and the form of the answers.
     #[command(flatten)]
     pub(crate) client: ClientArgs,
     /// The command to run.
@@ -116,7 +116,7 @@ pub(crate) struct WithServer<C: Subcommand> {
     pub(crate) command: C,
 }
 
-/// Which server, and how to show its answers.
+/// The server to call, and the form of the answers.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "The server and its answers")]
 pub(crate) struct ClientArgs {
@@ -140,7 +140,7 @@ pub(crate) struct ClientArgs {
     pub(crate) json: bool,
 }
 
-/// How to tell about this host.
+/// The options of `emergent doctor`.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit codes: 0 nothing fails, 1 something fails.")]
 pub(crate) struct DoctorArgs {

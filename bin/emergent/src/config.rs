@@ -34,9 +34,9 @@ const SYSTEM_DATA_DIR: &str = "/var/lib/emergent-workspaces";
 /// Everything that the operator decides.
 #[derive(Debug)]
 pub(crate) struct Config {
-    /// Where the server keeps its files.
+    /// The directory of the server's files.
     pub(crate) data_dir: PathBuf,
-    /// Where rows are kept.
+    /// The database that keeps the rows.
     pub(crate) database: DatabaseUrl,
     /// How it is reached.
     pub(crate) http: HttpConfig,
@@ -48,13 +48,13 @@ pub(crate) struct Config {
     pub(crate) docker: DockerSettings,
     /// The settings of the firecracker provider.
     pub(crate) firecracker: FirecrackerSettings,
-    /// How often each project may call; `None` for as often as it likes.
+    /// The rate at which each project may call; `None` for no limit.
     pub(crate) rate_limit: Option<RateLimit>,
     /// How MCP servers are hosted.
     pub(crate) mcp: McpSettings,
     /// The guest binary, where it was named.
     pub(crate) guest_path: Option<PathBuf>,
-    /// How long calls under way get to end.
+    /// The time that calls under way get to end.
     pub(crate) shutdown_grace: Duration,
     /// The variables that were set and have no effect in this release; the server logs them.
     pub(crate) without_effect: Vec<&'static str>,
@@ -69,11 +69,11 @@ pub(crate) struct HttpConfig {
     pub(crate) tls: Option<TlsFiles>,
     /// Hosts that a reverse proxy passes on.
     pub(crate) allowed_hosts: Vec<String>,
-    /// Where the servers that share the database reach this one.
+    /// The URL at which the servers that share the database reach this one.
     pub(crate) advertise_url: Option<String>,
     /// Certificates that it trusts of theirs, besides the system's own.
     pub(crate) peer_ca: Option<PathBuf>,
-    /// How many connections there may be.
+    /// The limits on connections.
     pub(crate) connections: ConnectionLimits,
     /// The memory that requests may hold, in bytes.
     pub(crate) memory_budget: usize,
@@ -104,9 +104,9 @@ pub(crate) struct McpSettings {
     pub(crate) secret_key: Option<SecretKey>,
     /// The longest body, in bytes.
     pub(crate) body_limit: usize,
-    /// How many sessions each has at most.
+    /// The most sessions that each server has.
     pub(crate) max_sessions: usize,
-    /// How long a session may idle.
+    /// The time for which a session may idle.
     pub(crate) idle_after: Duration,
     /// Variables of the installation of packages.
     pub(crate) install_environment: Vec<InstallVariable>,
@@ -136,9 +136,9 @@ pub(crate) enum FirecrackerSettings {
     Absent,
     /// A manager elsewhere.
     Remote {
-        /// Its address.
+        /// The manager's address.
         url: String,
-        /// Its API key.
+        /// The manager's API key.
         token: Option<SecretString>,
     },
     /// Machines of this process's own.

@@ -40,17 +40,17 @@ use crate::{
     guest_binary,
 };
 
-/// How often the metrics' memory, and the process's, is tidied.
+/// The interval at which the metrics' memory, and the process's, is tidied.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// How long the core gets to end what is under way, after the calls.
+/// The time that the core gets to end what is under way, after the calls.
 const CORE_GRACE: Duration = Duration::from_secs(15);
 
-/// How long after its end a lease is still waited for, and how often it is looked at.
+/// The time for which a lease is still waited for after its end, and the interval between looks at it.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 const LEASE_LOOK: Duration = Duration::from_secs(1);
 
-/// How long each engine gets to be told that the server ends.
+/// The time that each engine gets to be told that the server ends.
 const HOLDING_GRACE: Duration = Duration::from_secs(5);
 
 /// Upper bounds of the buckets of durations, in seconds.
@@ -217,7 +217,11 @@ async fn hold(
         (None, Claim::AsKnown | Claim::TakeOver) => Store::open_as(&config.database, Some(server), &identity).await?,
     };
     if claim == Claim::NewIdentity {
-        tracing::warn!(was = %server, is = %store.server_id(), "this is a server of its own from now on");
+        tracing::warn!(
+            was = %server,
+            is = %store.server_id(),
+            "this server has a new id; the workspaces stay with the old one"
+        );
         providers = held(store.server_id())?;
         become_holder(&providers, Claim::AsKnown).await?;
     }
@@ -244,7 +248,7 @@ async fn become_holder(providers: &[Arc<HeldProvider>], claim: Claim) -> anyhow:
             Ok(()) => {}
             Err(HoldError::NotHolder(to)) => return Err(to.into()),
             Err(HoldError::Engine(error)) if take_over == TakeOver::Wanted => {
-                return Err(error).context("--take-over needs the engine to say who holds the server");
+                return Err(error).context("--take-over could not ask the engine for the server's current holder");
             }
             Err(HoldError::Engine(error)) => {
                 tracing::warn!(provider = %provider.kind(), %error, "the engine is claimed when it answers");

@@ -7,7 +7,7 @@ use reqwest::{Certificate, Client, redirect::Policy};
 
 use crate::http::problem::{ProblemKind, Refusal};
 
-/// How long a connection to another server may take.
+/// The time that a connection to another server may take.
 const CONNECT: Duration = Duration::from_secs(3);
 
 /// The client for requests to other servers. Set up only when the first request is passed on.

@@ -31,23 +31,23 @@ use crate::{
 /// The interval between two looks at the store for changed tokens.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How long a token is believed without a new confirmation by the store. Longer than [`LOOK`], since a look may be
-/// late.
+/// The time for which a token is believed without a new confirmation by the store. Longer than [`LOOK`], since a look
+/// may be late.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// How long a look may take before the store counts as away.
+/// The time that a look may take before the store counts as away.
 const LOOK_BUDGET: Duration = Duration::from_secs(2);
 
-/// How long a token is believed after its last confirmation when the store does not answer any more.
+/// The time for which a token is believed after its last confirmation when the store does not answer any more.
 const BELIEVED_AWAY: Duration = Duration::from_secs(60);
 
-/// How long an unused token is kept that no request or stream uses.
+/// The time for which an unused token is kept that no request or stream uses.
 const KEPT_UNUSED: Duration = Duration::from_secs(3600);
 
 /// The greatest number of kept tokens; beyond it, tokens that no request or stream uses are forgotten.
 const MOST: usize = 10_000;
 
-/// How many ends of tokens a listener may lag behind.
+/// The number of ends of tokens that a listener may lag behind.
 const ENDS: usize = 1_024;
 
 /// Finds tokens by their secrets, and ends them. Clones share the memory.

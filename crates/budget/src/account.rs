@@ -24,7 +24,7 @@ use crate::{
     ledger::{Bounds, Ledger, Ticket},
 };
 
-/// How long a request waits for bytes that others hold.
+/// The time that a request waits for bytes that others hold.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 tokio::task_local! {
@@ -83,7 +83,7 @@ impl Budget {
         Account(Arc::new(Entry { budget: self.clone(), owner, held }))
     }
 
-    /// How many bytes all requests hold now.
+    /// Returns the number of bytes that all requests hold now.
     pub fn held(&self) -> usize {
         self.lock().all()
     }
@@ -149,7 +149,7 @@ impl Account {
         self.0.owner.get().is_some()
     }
 
-    /// How many bytes the account holds.
+    /// Returns the number of bytes that the account holds.
     pub fn held(&self) -> usize {
         self.0.held.load(Ordering::Relaxed)
     }

@@ -1,6 +1,6 @@
 //! The refusal of bytes, or of a call.
 
-/// Why bytes cannot be held, or a call cannot begin.
+/// The reason for which bytes cannot be held, or a call cannot begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
     /// The project's share is used up by its other requests.

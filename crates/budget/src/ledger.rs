@@ -48,7 +48,7 @@ pub(crate) struct Ledger {
 struct Project {
     held: usize,
     calls: usize,
-    /// How many had arrived when it was last given bytes.
+    /// The number of arrivals when the project was last given bytes.
     served_at: u64,
 }
 

@@ -27,13 +27,13 @@ pub struct Limits {
 /// The pace at which a body has to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// How long the body may take in any case.
+    /// The time that the body may take in any case.
     pub at_first: Duration,
     /// The number of received bytes that give the body one second more.
     pub bytes_a_second: usize,
 }
 
-/// Why a body could not be read.
+/// The reason for which a body could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError<E> {
     /// The body has more bytes than these.

@@ -20,7 +20,7 @@ use crate::{
         entry::Entry,
         lookup::{Found, Lookup},
         state::WorkspaceStatus,
-        transitions::{Operation, decide},
+        transitions::{Operation, transition},
     },
 };
 
@@ -86,7 +86,7 @@ impl Calls {
 
     async fn awaken(&self, entry: &Arc<Entry>) -> Result<(), CallError> {
         let status = entry.status();
-        if decide(Operation::Call, status).refused().is_some() {
+        if transition(Operation::Call, status).refused().is_some() {
             return Err(refusal(status));
         }
         match self.lifecycle.operate_on(Arc::clone(entry), Operation::Call).await {

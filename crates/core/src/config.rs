@@ -21,13 +21,13 @@ pub struct CoreConfig {
     pub default_provider: Option<ProviderKind>,
     /// The order in which providers are tried when a request names none (`WORKSPACE_DEPLOYMENT_MODE`).
     pub deployment_mode: DeploymentMode,
-    /// How many sandboxes of each pooled image are made ahead of need (`WORKSPACE_WARM_POOL_SIZE`).
+    /// The number of sandboxes of each pooled image that are made ahead of need (`WORKSPACE_WARM_POOL_SIZE`).
     pub warm_pool_size: u32,
     /// The pooled images (`WORKSPACE_WARM_POOL_IMAGES`).
     pub warm_pool_images: Vec<ImageRef>,
-    /// How many agent workspaces may be creating, ready or paused at once (`WORKSPACE_MAX_CONCURRENT`).
+    /// The number of agent workspaces that may be creating, ready or paused at once (`WORKSPACE_MAX_CONCURRENT`).
     pub max_concurrent: u32,
-    /// How many MCP servers may be hosted in all (`EMERGENT_MCP_MAX_SERVERS`).
+    /// The number of MCP servers that may be hosted in all (`EMERGENT_MCP_MAX_SERVERS`).
     pub max_mcp_servers: u32,
     /// The bytes of an engine's disk that stay free (`WORKSPACE_DISK_RESERVE`). When less is free, calls that would
     /// write are refused, and sandboxes that go on writing are ended.
@@ -39,10 +39,10 @@ pub struct CoreConfig {
     /// The age from which on an engine's unknown sandbox or snapshot counts as an orphan
     /// (`WORKSPACE_ORPHAN_GRACE_SEC`).
     pub orphan_grace: chrono::Duration,
-    /// How long the row of a destroyed workspace is kept (`WORKSPACE_DESTROYED_RETENTION_DAYS`).
+    /// The time for which the row of a destroyed workspace is kept (`WORKSPACE_DESTROYED_RETENTION_DAYS`).
     pub destroyed_retention: chrono::Duration,
-    /// How long a leftover is kept: a sandbox or snapshot that had been handed over and that no row accounts for
-    /// (`WORKSPACE_LEFTOVER_RETENTION_DAYS`).
+    /// The time for which a leftover is kept: a sandbox or snapshot that had been handed over and that no row accounts
+    /// for (`WORKSPACE_LEFTOVER_RETENTION_DAYS`).
     pub leftover_retention: chrono::Duration,
     /// The idle policy of a workspace whose request names none (`WORKSPACE_IDLE_ACTION`, `WORKSPACE_IDLE_AFTER_MIN`).
     pub default_idle: IdlePolicy,
@@ -57,7 +57,7 @@ pub struct CoreConfig {
     pub allowed_images: Vec<String>,
     /// The logins of registries (`WORKSPACE_REGISTRY_AUTH_FILE`).
     pub registries: Vec<RegistryLogin>,
-    /// How long an image that was pulled for a project is kept when no workspace is made from it
+    /// The time for which an image that was pulled for a project is kept when no workspace is made from it
     /// (`WORKSPACE_PULLED_IMAGE_RETENTION_DAYS`).
     pub pulled_image_retention: chrono::Duration,
     /// Variables and certificate authorities that every workspace gets (`WORKSPACE_ENVIRONMENT`, `WORKSPACE_CA_FILE`).

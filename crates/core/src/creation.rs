@@ -11,14 +11,13 @@ pub(crate) mod basis;
 mod check;
 mod error;
 mod provision;
-pub(crate) mod request_hash;
 pub(crate) mod snapshot_locks;
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use emergent_guest_proto::HandOver;
 use emergent_provider::{ImageAccess, SandboxSpec};
-use emergent_store::{Admission, IdempotencyClaim, NewSnapshotRow, NewWorkspaceRow, ProjectId, Store, WorkspaceRow};
+use emergent_store::{Admission, NewSnapshotRow, ProjectId, Store, WorkspaceRow, WorkspaceSpec};
 use emergent_types::{ServerId, WorkspaceId};
 use tracing::Instrument as _;
 
@@ -27,7 +26,6 @@ pub(crate) use self::provision::Order;
 use self::{
     basis::Basis,
     check::{Checked, check},
-    request_hash::create_hash,
     snapshot_locks::SnapshotLocks,
 };
 use crate::{
@@ -36,6 +34,7 @@ use crate::{
     config::CoreConfig,
     foundation::Foundation,
     guests::Guests,
+    idempotency::IdempotencyKey,
     lifecycle::{Lifecycle, RETRY_AFTER},
     placement::{
         images::Images,
@@ -50,7 +49,7 @@ use crate::{
         Workspace,
         admissions::{AdmissionGuard, Admissions},
         registry::Registry,
-        request::{IdempotencyKey, NewWorkspace},
+        request::NewWorkspace,
         steps::Steps,
         validate::idle_within,
     },
@@ -128,7 +127,7 @@ impl Creation {
         let result = self.admitted(project, request, key).await;
         match &result {
             Ok(workspace) => {
-                act.about(workspace.id);
+                act.about(workspace.row.id);
                 act.end(AuditEnd::OK);
             }
             Err(error) => act.end(error),
@@ -191,10 +190,7 @@ impl Creation {
         placed: Placed,
         key: Option<IdempotencyKey>,
     ) -> Result<Workspace, NewWorkspaceError> {
-        let claim = key.map(|key| {
-            let request_hash = create_hash(&placed.request);
-            IdempotencyClaim { key: key.as_str().to_owned(), request_hash }
-        });
+        let claim = key.map(|key| key.of_create(&placed.request));
         // The pool's members begin with an image, and with nothing else.
         let taken = match placed.basis {
             Some(_) => None,
@@ -203,7 +199,7 @@ impl Creation {
         let (member, warm_admission) = taken.unzip();
         let row = placed.row(project, self.store.server_id(), member.as_ref());
         let admission = warm_admission.unwrap_or_else(|| self.admissions.begin(row.id));
-        let (kind, limit) = (row.kind, self.config.places(row.kind));
+        let (kind, limit) = (row.spec.kind, self.config.places(row.spec.kind));
         let admitted = self.store.admit(row, limit, claim).await;
         let row = match admitted {
             Ok(Admission::Admitted(row)) => *row,
@@ -264,7 +260,7 @@ impl Creation {
         let Placed { request, choice, basis, .. } = placed;
         let configuration = HandOver {
             environment: request.environment,
-            allow_root: row.allow_root,
+            allow_root: row.spec.allow_root,
             defaults: self.config.workspace_defaults.clone(),
         };
         Order { spec: spec(row), configuration, choice, member, basis }
@@ -275,28 +271,32 @@ impl Creation {
 
 impl Placed {
     /// Returns the row of the workspace, which is the member of the warm pool where there is one.
-    pub(crate) fn row(&self, project: ProjectId, server: ServerId, member: Option<&PooledSandbox>) -> NewWorkspaceRow {
-        let inherited = self.basis.as_ref().map(|basis| basis.environment_keys.as_slice()).unwrap_or_default();
-        let keys = self.request.environment.keys().chain(inherited).cloned().collect::<BTreeSet<_>>();
-        NewWorkspaceRow {
-            id: member.map_or_else(WorkspaceId::generate, |member| member.id),
-            project,
-            server,
-            name: self.request.name.clone(),
-            labels: self.request.labels.clone(),
-            kind: self.request.kind,
-            provider: self.choice.provider,
-            provider_requested: self.request.provider,
-            passed_over: self.choice.passed_over.clone(),
-            warm: member.map(|member| member.made.clone()),
-            image: self.checked.image.clone(),
-            limits: self.checked.limits,
-            network: self.request.network.unwrap_or_default(),
-            allow_root: self.request.allow_root.unwrap_or(false),
+    pub(crate) fn row(&self, project: ProjectId, server: ServerId, member: Option<&PooledSandbox>) -> WorkspaceRow {
+        let Self { request, checked, choice, basis } = self;
+        let inherited = basis.as_ref().map(|basis| basis.environment_keys.as_slice()).unwrap_or_default();
+        let keys = request.environment.keys().chain(inherited).cloned().collect::<BTreeSet<_>>();
+        let spec = WorkspaceSpec {
+            kind: request.kind,
+            image: checked.image.clone(),
+            limits: checked.limits,
+            network: request.network.unwrap_or_default(),
+            allow_root: request.allow_root.unwrap_or(false),
             environment_keys: keys.into_iter().collect(),
-            expires_at: self.checked.expires_at,
-            idle: self.checked.idle,
-            origin: self.basis.as_ref().map(|basis| basis.origin),
+        };
+        let id = member.map_or_else(WorkspaceId::generate, |member| member.id);
+        let row = WorkspaceRow {
+            name: request.name.clone(),
+            labels: request.labels.clone(),
+            provider_requested: request.provider,
+            passed_over: choice.passed_over.clone(),
+            expires_at: checked.expires_at,
+            idle: checked.idle,
+            origin: basis.as_ref().map(|basis| basis.origin),
+            ..WorkspaceRow::new(id, project, server, choice.provider, spec)
+        };
+        match member {
+            Some(member) => row.with_sandbox(member.made.clone()),
+            None => row,
         }
     }
 }
@@ -305,13 +305,13 @@ impl Placed {
 fn spec(row: &WorkspaceRow) -> SandboxSpec {
     SandboxSpec {
         workspace: row.id,
-        kind: row.kind,
-        image: row.image.clone(),
+        kind: row.spec.kind,
+        image: row.spec.image.clone(),
         snapshot: row.origin.map(|origin| origin.snapshot),
         access: ImageAccess::Operator,
         registry: None,
-        limits: row.limits,
-        network: row.network,
+        limits: row.spec.limits,
+        network: row.spec.network,
         volumes: Vec::new(),
         warm: false,
     }

@@ -41,7 +41,7 @@ pub(crate) struct Foundation {
     pub(crate) started_at: DateTime<Utc>,
 }
 
-/// Why the service did not start.
+/// The reason for which the service did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A setting cannot be used.
@@ -49,7 +49,7 @@ pub enum StartError {
     Setting {
         /// The setting's name.
         setting: &'static str,
-        /// Why not.
+        /// The reason why the setting cannot be used.
         reason: String,
     },
     /// The store failed.

@@ -26,9 +26,9 @@ use crate::{
     },
 };
 
-/// How often workspaces are looked at.
+/// The interval between looks at workspaces.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long a guest may take to say what runs. One that does not is left alone.
+/// The time that a guest may take to say what runs. One that does not is left alone.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Whether a workspace has been without calls for long enough to ask what runs in it.
@@ -36,7 +36,7 @@ fn is_due(policy: IdlePolicy, status: WorkspaceStatus, quiet_for: Duration) -> b
     status == WorkspaceStatus::Ready && policy.action != IdleAction::None && quiet_for >= policy.after
 }
 
-/// How long nothing has run; `None` while something does.
+/// Returns the time for which nothing has run; `None` while something does.
 fn still_for(executions: &[Execution], now_ms: u64) -> Option<Duration> {
     let mut still_for = Duration::MAX;
     for execution in executions {

@@ -14,7 +14,7 @@ use chrono::{TimeDelta, Utc};
 use emergent_provider::{ContainerKind, EngineState, Observed, ObservedSnapshot, OperationError, Origin, ProviderKind};
 use emergent_store::{
     DestroyReason, IdlePolicy, LeftoverKind, LeftoverRow, NewSnapshotRow, ProjectId, SnapshotRow, SnapshotState, Store,
-    StoreError, WorkspaceRow, WorkspaceState,
+    StoreError, WorkspaceRow, WorkspaceSpec, WorkspaceState,
 };
 use emergent_types::{ServerId, SnapshotId, WorkspaceId, error_chain};
 use uuid::Uuid;
@@ -65,7 +65,7 @@ pub struct Leftovers {
     admissions: Admissions,
     guests: Arc<Guests>,
     lifecycle: Arc<Lifecycle>,
-    /// How long a leftover is kept.
+    /// The time for which a leftover is kept.
     retention: TimeDelta,
     /// The lifetime of an adopted workspace.
     default_ttl: TimeDelta,
@@ -73,7 +73,7 @@ pub struct Leftovers {
     default_idle: IdlePolicy,
 }
 
-/// Why a leftover was not adopted or removed.
+/// The reason for which a leftover was not adopted or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum LeftoverError {
     /// There is no such leftover.
@@ -82,13 +82,13 @@ pub enum LeftoverError {
     /// Another server found it.
     #[error("server {0} of this installation found the leftover; ask that server")]
     Elsewhere(ServerId),
-    /// Its provider is not part of this server.
+    /// The leftover's provider is not part of this server.
     #[error("provider {0} is not part of this server")]
     NoProvider(ProviderKind),
     /// The leftover cannot become a workspace or a snapshot.
     #[error("the leftover cannot be adopted: {reason}; copy what you need out of it, or remove it")]
     NotAdoptable {
-        /// Why not.
+        /// The reason why the leftover cannot be adopted.
         reason: &'static str,
     },
     /// The engine refused or did not answer.
@@ -267,43 +267,23 @@ impl Leftovers {
         request: AdoptRequest,
     ) -> Result<Adopted, LeftoverError> {
         let id = WorkspaceId::from(leftover.id);
-        let Origin { image, limits, network } = registered
+        let origin = registered
             .provider
             .origin(id)
             .await
             .map_err(LeftoverError::Engine)?
             .ok_or(LeftoverError::NotAdoptable { reason: OLDER_RELEASE })?;
+        let (project, server) = (request.project, self.store.server_id());
         let row = WorkspaceRow {
-            id,
-            project: request.project,
-            server: self.store.server_id(),
             name: request.name,
-            labels: Default::default(),
-            kind: ContainerKind::AgentWorkspace,
             state: WorkspaceState::Stopped,
-            starting: false,
-            provider: leftover.provider,
-            provider_requested: None,
-            passed_over: Vec::new(),
-            warm: false,
-            runtime: None,
             isolation: Some(registered.provider.capabilities().isolation),
-            image,
-            limits,
-            network,
-            allow_root: false,
-            environment_keys: Vec::new(),
             warnings: vec![NOT_KNOWN.to_owned()],
             created_at: leftover.made_at,
             ready_at: Some(leftover.made_at),
-            last_used_at: None,
             expires_at: Utc::now().checked_add_signed(self.default_ttl),
-            destroyed_at: None,
-            disk_warning: None,
             idle: self.default_idle,
-            idled: false,
-            destroy_reason: None,
-            origin: None,
+            ..WorkspaceRow::new(id, project, server, leftover.provider, adopted_spec(origin))
         };
         let admission = self.admissions.begin(id);
         if !self.store.leftovers_adopt_workspace(&row).await? {
@@ -325,8 +305,7 @@ impl Leftovers {
     ) -> Result<Adopted, LeftoverError> {
         let id = SnapshotId::from(leftover.id);
         let origin = registered.provider.origin_of_snapshot(id).await.map_err(LeftoverError::Engine)?;
-        let (workspace, Origin { image, limits, network }) =
-            origin.ok_or(LeftoverError::NotAdoptable { reason: OLDER_RELEASE })?;
+        let (workspace, origin) = origin.ok_or(LeftoverError::NotAdoptable { reason: OLDER_RELEASE })?;
         let new = NewSnapshotRow {
             id,
             project: request.project,
@@ -336,12 +315,7 @@ impl Leftovers {
             name: request.name,
             labels: Default::default(),
             temporary: false,
-            kind: ContainerKind::AgentWorkspace,
-            image,
-            limits,
-            network,
-            allow_root: false,
-            environment_keys: Vec::new(),
+            spec: adopted_spec(origin),
         };
         let (created_at, ready_at) = (leftover.made_at, Some(leftover.made_at));
         let row = SnapshotRow { new, state: SnapshotState::Ready, taken: None, created_at, ready_at };
@@ -382,4 +356,11 @@ impl Inventory {
             LeftoverKind::Snapshot => Self::Snapshots,
         }
     }
+}
+
+/// Returns the properties of an adopted workspace or snapshot: root and the environment are not known.
+fn adopted_spec(origin: Origin) -> WorkspaceSpec {
+    let Origin { image, limits, network } = origin;
+    let kind = ContainerKind::AgentWorkspace;
+    WorkspaceSpec { kind, image, limits, network, allow_root: false, environment_keys: Vec::new() }
 }

@@ -16,6 +16,7 @@ mod config;
 mod creation;
 mod foundation;
 mod guests;
+mod idempotency;
 mod idle;
 mod leftovers;
 mod lifecycle;
@@ -44,6 +45,7 @@ pub use cluster::servers::{Peer, Servers, WorkspaceOwner};
 pub use config::CoreConfig;
 pub use creation::{NewWorkspaceError, SnapshotUnusable};
 pub use foundation::StartError;
+pub use idempotency::{IdempotencyKey, InvalidIdempotencyKey};
 pub use leftovers::{AdoptRequest, Adopted, LeftoverError, Leftovers};
 pub use lifecycle::TransitionError;
 pub use placement::images::{ImageError, ImageUse, Images, RegistryLogin};
@@ -57,21 +59,21 @@ pub use quota::capacity::Capacity;
 pub use quota::host_guard::NoRoom;
 pub use service::Workspaces;
 pub use sessions::{AttachError, AttachRequest, SessionCall, SessionError, Sessions};
-pub use snapshots::request::{NewForks, NewSnapshot, Snapshot};
+pub use snapshots::request::{NewForks, NewSnapshot};
 pub use snapshots::{SnapshotError, Snapshots};
 pub use usage::UsageHistory;
 pub use workspace::Workspace;
 pub use workspace::change::{ChangeError, Expiry, WorkspaceUpdate};
 pub use workspace::fullness::Fullness;
 pub use workspace::lookup::{ListError, LookupError};
-pub use workspace::request::{IdempotencyKey, IdleRequest, InvalidIdempotencyKey, LimitsRequest, NewWorkspace, Ttl};
+pub use workspace::request::{IdleRequest, LimitsRequest, NewWorkspace, Ttl};
 pub use workspace::steps::step_names;
 
 pub use emergent_store::{
     Actor, AuditFilter, AuditId, AuditKind, AuditOutcome, AuditRow, Cursor, DestroyReason, ErrorReason, IdleAction,
     IdlePolicy, InvalidCursor, LeftoverKind, LeftoverRow, ListFilter, MadeFrom, Page, PageRequest, PassedOver,
     ProjectId, Quota, QuotaReached, QuotaUse, ServerRow, SessionEnd, SessionId, SessionRow, SnapshotFilter,
-    SnapshotState, SnapshotStateKind, StateKind, StoreError, TokenId, UnknownSnapshotState, UnknownState, UsageSample,
-    UsageTotals, WorkspaceState,
+    SnapshotRow, SnapshotState, SnapshotStateKind, StateKind, StoreError, TokenId, UnknownSnapshotState, UnknownState,
+    UsageSample, UsageTotals, WorkspaceState,
 };
 pub use emergent_types::{ServerId, SnapshotId, WorkspaceId};

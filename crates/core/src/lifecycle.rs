@@ -33,11 +33,11 @@ use crate::{
         registry::Registry,
         state::{SuspendReason, WorkspaceStatus},
         steps::Steps,
-        transitions::{Decision, Operation, decide},
+        transitions::{Decision, Operation, transition},
     },
 };
 
-/// How long a caller that found no room should wait before it tries again.
+/// The time that a caller that found no room should wait before it tries again.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Carries out the operations on workspaces.
@@ -52,7 +52,7 @@ pub(crate) struct Lifecycle {
     steps: Arc<Steps>,
     audit: Audit,
     tasks: Tasks,
-    /// How many agent workspaces may be in use at once.
+    /// The number of agent workspaces that may be in use at once.
     max_concurrent: u32,
 }
 
@@ -84,7 +84,7 @@ impl Lifecycle {
     ) -> Result<(), TransitionError> {
         match self.lookup.find(project, id).await? {
             Found::Entry(entry) => self.operate_on(entry, operation).await,
-            Found::Destroyed => match decide(operation, WorkspaceStatus::Destroyed).refused() {
+            Found::Destroyed => match transition(operation, WorkspaceStatus::Destroyed).refused() {
                 Some(advice) => Err(refusal(operation, WorkspaceStatus::Destroyed, advice)),
                 None => Ok(()),
             },
@@ -105,7 +105,7 @@ impl Lifecycle {
             Operation::Destroy(_) => {}
             // A create may take as long as the pull of its image; nobody waits for its guard only to be refused.
             Operation::Stop | Operation::Resume | Operation::Pause | Operation::Idle(_) | Operation::Call => {
-                if let (WorkspaceStatus::Creating, Decision::Refuse(advice)) = (status, decide(operation, status)) {
+                if let (WorkspaceStatus::Creating, Decision::Refuse(advice)) = (status, transition(operation, status)) {
                     return Err(refusal(operation, status, advice));
                 }
             }
@@ -122,7 +122,7 @@ impl Lifecycle {
                 return Err(error);
             }
             let mut guard = entry.guard().await;
-            let decision = decide(operation, guard.status());
+            let decision = transition(operation, guard.status());
             let result = lifecycle.perform(&mut guard, operation).await;
             act.end_operation(operation, decision, &result);
             telemetry::operated(operation.as_str(), result.is_ok());
@@ -150,7 +150,7 @@ impl Lifecycle {
     ) -> Result<(), TransitionError> {
         self.lease.may_act_on(guard).await?;
         let status = guard.status();
-        match decide(operation, status) {
+        match transition(operation, status) {
             Decision::Nothing => Ok(()),
             Decision::Refuse(advice) => Err(refusal(operation, status, advice)),
             Decision::Keep => self.keep_at_rest(guard, status).await,
@@ -164,7 +164,7 @@ impl Lifecycle {
 
     /// Makes the rest of a workspace that nobody used a rest by somebody's will.
     async fn keep_at_rest(&self, guard: &mut WorkspaceGuard, status: WorkspaceStatus) -> Result<(), TransitionError> {
-        self.store.workspaces_note_idled(guard.id, false).await?;
+        self.store.workspaces_note_suspended_by_idle(guard.id, false).await?;
         match (status, guard.guest()) {
             (WorkspaceStatus::Paused(_), Some(guest)) => {
                 guard.set_phase(RuntimePhase::Paused { guest, rest: SuspendReason::Asked })
@@ -179,7 +179,7 @@ impl Lifecycle {
         require(registered.provider.capabilities().pause, "pause")?;
         // No new calls first: one that came in between would find a connection that does not answer.
         let Some(guest) = guard.go_to_rest(rest, |guest| RuntimePhase::Paused { guest, rest }) else { return Ok(()) };
-        if let Err(error) = self.store.workspaces_note_idled(guard.id, rest == SuspendReason::Idle).await {
+        if let Err(error) = self.store.workspaces_note_suspended_by_idle(guard.id, rest == SuspendReason::Idle).await {
             guard.set_phase(RuntimePhase::Ready { guest });
             return Err(error.into());
         }
@@ -205,7 +205,7 @@ impl Lifecycle {
         let registered = self.provider_of(guard)?;
         require(registered.provider.capabilities().persistence, "stop")?;
         let id = guard.id;
-        let noted = || self.store.workspaces_note_idled(id, rest == SuspendReason::Idle);
+        let noted = || self.store.workspaces_note_suspended_by_idle(id, rest == SuspendReason::Idle);
         if rest == SuspendReason::Idle && guard.status() == WorkspaceStatus::Ready {
             let Some(guest) = guard.go_to_rest(rest, |_| RuntimePhase::Stopping(rest)) else { return Ok(()) };
             // Before anything is done: a row that does not say why it rests is taken for somebody's will.
@@ -342,7 +342,11 @@ impl Lifecycle {
         let id = entry.id;
         self.tasks.spawn(async move {
             if let Err(error) = registered.provider.mark_handed_over(id).await {
-                tracing::debug!(workspace = %id, reason = error_chain(&error), "its hand-over is marked later");
+                tracing::debug!(
+                    workspace = %id,
+                    reason = error_chain(&error),
+                    "the engine could not be told that the sandbox is a workspace; tried again later"
+                );
             }
         });
     }

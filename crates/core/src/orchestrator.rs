@@ -32,9 +32,9 @@ use crate::{
     workspace::change::Changes,
 };
 
-/// How long a shutdown waits for operations under way.
+/// The time that a shutdown waits for operations under way.
 const GRACE: Duration = Duration::from_secs(25);
-/// How long start-up waits for the engines before calls are taken all the same.
+/// The time that start-up waits for the engines before calls are taken all the same.
 const FIRST_LOOK: Duration = Duration::from_secs(20);
 
 /// The concerns of the service.

@@ -32,7 +32,7 @@ use crate::{
     },
 };
 
-/// How many members are removed at once.
+/// The number of members that are removed at once.
 const TOGETHER: usize = 8;
 
 /// The networks that pool members may reach: those of workspaces whose request names none.
@@ -71,15 +71,15 @@ pub(crate) struct Need<'a> {
 pub struct PoolStatus {
     /// The image.
     pub image: ImageRef,
-    /// How many members the pool should hold.
+    /// The number of members that the pool should hold.
     pub target: u32,
-    /// How many members wait to be claimed.
+    /// The number of members that wait to be claimed.
     pub ready: u32,
-    /// How many members are being made.
+    /// The number of members that are being made.
     pub making: u32,
-    /// How many creates have claimed a member since the server started.
+    /// The number of creates that have claimed a member since the server started.
     pub hits: u64,
-    /// How many creates of this image claimed no member, by reason.
+    /// The number of creates of this image that claimed no member, by reason.
     pub misses: BTreeMap<&'static str, u64>,
     /// The reason why the last member could not be made; cleared once one is made.
     pub failure: Option<String>,

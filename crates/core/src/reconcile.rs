@@ -1,7 +1,7 @@
 //! Makes rows and engine agree: after a crash, after the engine was away, and after somebody else has changed the
 //! engine.
 //!
-//! The row holds the wanted state, and [`verdict`] decides the correction of a difference. A listing that fails ends a
+//! The row holds the wanted state, and [`ReconcileAction::choose`] decides the correction of a difference. A listing that fails ends a
 //! run before the run has changed anything.
 
 mod ownership;
@@ -28,10 +28,7 @@ use crate::{
     foundation::Foundation,
     guests::{Guests, first_answer},
     leftovers::{Inventory, Leftovers},
-    lifecycle::{
-        Lifecycle, Wait,
-        reconcile_action::{ReconcileAction, verdict},
-    },
+    lifecycle::{Lifecycle, Wait, reconcile_action::ReconcileAction},
     placement::providers::{Providers, Registered},
     pool::Pool,
     recorder::StateRecorder,
@@ -43,9 +40,9 @@ use crate::{
     },
 };
 
-/// How many workspaces are compared with the engine at once.
+/// The number of workspaces that are compared with the engine at once.
 const TOGETHER: usize = 8;
-/// How long the guest of an unknown sandbox may take to answer.
+/// The time that the guest of an unknown sandbox may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// Makes rows and engines agree.
@@ -117,7 +114,7 @@ impl Reconciler {
         }
         let differing = entries.into_iter().filter(|entry| {
             let state = observed.get(&entry.id).map(|observed| &observed.state);
-            verdict(entry.status(), state) != ReconcileAction::Agree
+            ReconcileAction::choose(entry.status(), state) != ReconcileAction::Agree
         });
         // Each in a task of its own: a run that is given up half-way leaves no workspace half-way.
         let looks = stream::iter(differing).for_each_concurrent(TOGETHER, |entry| {

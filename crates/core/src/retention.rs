@@ -16,14 +16,15 @@ use crate::{
     tasks::Tasks,
 };
 
-/// How many rows are deleted in one statement.
+/// The number of rows that are deleted in one statement.
 const PIECE: u64 = 500;
-/// How long others may write between two of them.
+/// The time for which others may write between two of them.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How long data that only an older release needed is kept, for servers of that release that start again meanwhile.
+/// The time for which data that only an older release needed is kept, for servers of that release that start again
+/// meanwhile.
 const UNUSED: Duration = Duration::from_secs(24 * 60 * 60);
-/// How many rows of destroyed workspaces are removed at once.
+/// The number of rows of destroyed workspaces that are removed at once.
 const FORGET: u64 = 200;
 /// The interval between two checks of how many audit rows were written.
 const AUDIT: Duration = Duration::from_secs(60);

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use emergent_provider::{Provider, ProviderKind};
 use emergent_store::{
-    AuditFilter, AuditRow, DestroyReason, ListFilter, Page, PageRequest, ProjectId, Store, StoreError,
+    AuditFilter, AuditRow, DestroyReason, ListFilter, Page, PageRequest, ProjectId, Store, StoreError, WorkspaceRow,
 };
 use emergent_types::{WorkspaceId, error_chain};
 use tokio::time::timeout;
@@ -117,7 +117,7 @@ impl Workspaces {
     ///
     /// # Errors
     /// [`LookupError`] when it is not there.
-    pub async fn settle(
+    pub async fn wait_ready(
         &self,
         project: ProjectId,
         id: WorkspaceId,
@@ -220,8 +220,8 @@ impl Workspaces {
         id: WorkspaceId,
         update: WorkspaceUpdate,
     ) -> Result<Workspace, ChangeError> {
-        self.core.changes.update(project, id, update).await?;
-        Ok(self.get(project, id).await?)
+        let (row, entry) = self.core.changes.update(project, id, update).await?;
+        Ok(self.present(row, entry).await?)
     }
 
     /// Returns the guest of a workspace, for one call. First starts a workspace that had ended by itself, and resumes
@@ -334,7 +334,6 @@ impl Workspaces {
         ProviderKind::ALL.map(status).into()
     }
 
-    /// Returns a workspace with what only this process knows of it.
     async fn seen(
         &self,
         project: ProjectId,
@@ -342,8 +341,13 @@ impl Workspaces {
         entry: Option<Arc<Entry>>,
     ) -> Result<Workspace, LookupError> {
         let row = self.core.base.lookup.row(project, id).await?;
+        Ok(self.present(row, entry).await?)
+    }
+
+    /// Adds to a row the facts that only this process knows, and the session that holds the workspace.
+    async fn present(&self, row: WorkspaceRow, entry: Option<Arc<Entry>>) -> Result<Workspace, StoreError> {
         let pull = entry.and_then(|entry| entry.pull());
-        let attached = self.core.base.store.sessions_open(&[id]).await?.into_iter().next();
+        let attached = self.core.base.store.sessions_open(&[row.id]).await?.into_iter().next();
         Ok(Workspace { attached, ..Workspace::new(row, pull) })
     }
 

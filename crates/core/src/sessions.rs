@@ -24,7 +24,7 @@ use crate::{
         registry::Registry,
         session_cache::{SessionCache, SessionLease},
         state::WorkspaceStatus,
-        transitions::{GONE, Operation, decide},
+        transitions::{GONE, Operation, transition},
     },
 };
 
@@ -36,7 +36,7 @@ pub struct AttachRequest {
     /// The session's id, chosen by the caller, so that a request whose answer was lost can be repeated; `None` makes
     /// one.
     pub session: Option<SessionId>,
-    /// How long the session holds the workspace without a call; `None`: until it detaches.
+    /// The time for which the session holds the workspace without a call; `None`: until it detaches.
     pub lease: Option<Duration>,
     /// Whether to take the workspace over from its holder.
     pub take_over: bool,
@@ -49,7 +49,7 @@ pub struct SessionCall {
     _heartbeat: Option<DropGuard>,
 }
 
-/// How many times a call that goes on renews the lease within one term of the lease.
+/// The number of times that a call that goes on renews the lease within one term of the lease.
 const BEATS: u32 = 3;
 
 /// Attaches holders to workspaces, and detaches them.
@@ -62,7 +62,7 @@ pub struct Sessions {
     lifecycle: Arc<Lifecycle>,
 }
 
-/// Why a workspace was not attached.
+/// The reason for which a workspace was not attached.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     /// Somebody else holds it.
@@ -76,7 +76,7 @@ pub enum AttachError {
     Workspace(#[from] TransitionError),
 }
 
-/// Why something could not be done with a session, or on behalf of one.
+/// The reason for which an operation with a session, or on behalf of one, failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     /// The workspace was not found.
@@ -271,7 +271,7 @@ impl Sessions {
 
 /// Refuses to attach to a workspace that cannot be made ready.
 fn can_be_used(status: WorkspaceStatus) -> Result<(), TransitionError> {
-    match decide(Operation::Resume, status).refused() {
+    match transition(Operation::Resume, status).refused() {
         Some(advice) => Err(not_usable(status, advice)),
         None => Ok(()),
     }

@@ -14,17 +14,15 @@ use std::{
 use chrono::{DateTime, Utc};
 use emergent_provider::{OperationError, SnapshotSpec, TakeError};
 use emergent_store::{
-    IdempotencyClaim, NewSnapshotRow, Page, PageRequest, ProjectId, SnapshotAdmission, SnapshotFilter, SnapshotRow,
-    SnapshotState, Store, StoreError, WorkspaceRow,
+    NewSnapshotRow, Page, PageRequest, ProjectId, SnapshotAdmission, SnapshotFilter, SnapshotRow, SnapshotState, Store,
+    StoreError, WorkspaceRow,
 };
 use emergent_types::{SnapshotId, SnapshotStep, StepObserver as _, WorkspaceId, error_chain};
-use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
 pub use self::error::SnapshotError;
-use self::request::{NewSnapshot, Snapshot};
+use self::request::NewSnapshot;
 use crate::{
     audit::{Audit, inherit},
     cluster::lease::Lease,
@@ -32,6 +30,7 @@ use crate::{
     creation::{Creation, NewWorkspaceError, SnapshotUnusable, snapshot_locks::SnapshotLocks},
     foundation::Foundation,
     guests::Guests,
+    idempotency::IdempotencyKey,
     leftovers::Leftovers,
     lifecycle::{Lifecycle, RETRY_AFTER, TransitionError},
     placement::providers::{Providers, Registered},
@@ -43,7 +42,6 @@ use crate::{
         entry::{Entry, WorkspaceGuard},
         lookup::{Found, ListError, Lookup, LookupError},
         registry::Registry,
-        request::IdempotencyKey,
         state::WorkspaceStatus,
         steps::Steps,
         transitions,
@@ -72,7 +70,7 @@ pub struct Snapshots {
     started_at: DateTime<Utc>,
 }
 
-/// Why a snapshot whose row was recorded did not become ready.
+/// The reason for which a snapshot whose row was recorded did not become ready.
 #[derive(Debug, thiserror::Error)]
 enum Untaken {
     #[error(transparent)]
@@ -122,7 +120,7 @@ impl Snapshots {
         id: WorkspaceId,
         request: NewSnapshot,
         key: Option<IdempotencyKey>,
-    ) -> Result<Snapshot, SnapshotError> {
+    ) -> Result<SnapshotRow, SnapshotError> {
         let act = self.audit.begin(project, Some(id), "snapshot");
         let result = self.take_in_snapshot(project, id, request, key).await;
         act.end(&result);
@@ -135,7 +133,7 @@ impl Snapshots {
         id: WorkspaceId,
         request: NewSnapshot,
         key: Option<IdempotencyKey>,
-    ) -> Result<Snapshot, SnapshotError> {
+    ) -> Result<SnapshotRow, SnapshotError> {
         if let Some(name) = &request.name {
             name_is_fine(name)?;
         }
@@ -179,10 +177,10 @@ impl Snapshots {
         entry: Arc<Entry>,
         request: NewSnapshot,
         key: Option<IdempotencyKey>,
-    ) -> Result<Snapshot, SnapshotError> {
+    ) -> Result<SnapshotRow, SnapshotError> {
         let mut guard = entry.guard().await;
         let row = self.copied_row(&guard, 1).await?;
-        let claim = key.map(|key| claim(&key, json!(["snapshot", guard.id.to_string(), request.name, request.labels])));
+        let claim = key.map(|key| key.of_snapshot(guard.id, request.name.as_deref(), request.labels.as_ref()));
         let new = snapshot_row(row, request, false);
         let id = new.id;
         let alone = self.locks.of(id).write_owned().await;
@@ -202,7 +200,7 @@ impl Snapshots {
             drop(alone);
         };
         self.tasks.spawn(inherit(drive.instrument(span)));
-        Ok(Snapshot::new(row))
+        Ok(row)
     }
 
     /// Takes a snapshot whose row says `creating`, and records how that ended; the error is what the row says. The
@@ -245,12 +243,12 @@ impl Snapshots {
     ///
     /// # Errors
     /// [`SnapshotError`] when it is not there.
-    pub async fn settle(
+    pub async fn wait_ready(
         &self,
         project: ProjectId,
         id: SnapshotId,
         at_most: Duration,
-    ) -> Result<Snapshot, SnapshotError> {
+    ) -> Result<SnapshotRow, SnapshotError> {
         // Whether it is taken or the time is up, it is returned as it is.
         timeout(at_most, self.locks.of(id).read_owned()).await.ok();
         self.get(project, id).await
@@ -260,8 +258,8 @@ impl Snapshots {
     ///
     /// # Errors
     /// [`SnapshotError`] when it is not there.
-    pub async fn get(&self, project: ProjectId, id: SnapshotId) -> Result<Snapshot, SnapshotError> {
-        self.snapshot_row(project, id).await.map(Snapshot::new)
+    pub async fn get(&self, project: ProjectId, id: SnapshotId) -> Result<SnapshotRow, SnapshotError> {
+        self.snapshot_row(project, id).await
     }
 
     async fn snapshot_row(&self, project: ProjectId, id: SnapshotId) -> Result<SnapshotRow, SnapshotError> {
@@ -279,9 +277,9 @@ impl Snapshots {
         project: ProjectId,
         filter: SnapshotFilter,
         page: PageRequest,
-    ) -> Result<Page<Snapshot>, ListError> {
+    ) -> Result<Page<SnapshotRow>, ListError> {
         self.lookup.check_page(page)?;
-        Ok(self.store.snapshots_list(project, &filter, page).await?.map(Snapshot::new))
+        Ok(self.store.snapshots_list(project, &filter, page).await?)
     }
 
     /// Deletes a snapshot. Waits for the workspaces that are being made from it; finished ones are not affected.
@@ -356,17 +354,6 @@ fn snapshot_row(of: WorkspaceRow, request: NewSnapshot, temporary: bool) -> NewS
         name: request.name,
         labels: request.labels.unwrap_or(of.labels),
         temporary,
-        kind: of.kind,
-        image: of.image,
-        limits: of.limits,
-        network: of.network,
-        allow_root: of.allow_root,
-        environment_keys: of.environment_keys,
+        spec: of.spec,
     }
-}
-
-/// A caller's word for a request; `canonical` is the same for the same request, and for no other.
-fn claim(key: &IdempotencyKey, canonical: serde_json::Value) -> IdempotencyClaim {
-    let request_hash = Sha256::digest(canonical.to_string()).into();
-    IdempotencyClaim { key: key.as_str().to_owned(), request_hash }
 }

@@ -32,16 +32,16 @@ use crate::{
     },
 };
 
-/// How many guests are asked at once.
+/// The number of guests that are asked at once.
 const TOGETHER: usize = 64;
-/// How long a guest may take to answer.
+/// The time that a guest may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 /// The number of samples of a workspace between two counts of its bytes outside `/workspace`: a count costs the engine
 /// more than a request costs a guest.
 const OUTSIDE_EVERY: u32 = 5;
-/// How long the engine may take to count those bytes.
+/// The time that the engine may take to count those bytes.
 const COUNT: Duration = Duration::from_secs(5);
-/// How many samples are written in one statement.
+/// The number of samples that are written in one statement.
 const BATCH: usize = 500;
 /// The greatest number of samples that a history shows.
 const MOST_SAMPLES: u64 = 10_000;

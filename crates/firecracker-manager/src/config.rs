@@ -22,16 +22,16 @@ pub struct ManagerConfig {
     pub base: PathBuf,
     /// The resources that machines may use in all.
     pub budget: Budget,
-    /// How long a guest may take from the start of its machine to its first answer.
+    /// The time that a guest may take from the start of its machine to its first answer.
     pub boot_deadline: Duration,
-    /// How often machines are looked after, and expired sandboxes looked for.
+    /// The interval at which machines are looked after, and expired sandboxes looked for.
     pub watch_interval: Duration,
-    /// How long a sandbox lives that says nothing of it; `None`: until it is deleted.
+    /// The time for which a sandbox lives whose request names none; `None`: until it is deleted.
     pub default_ttl: Option<Duration>,
     /// The present boot of the host, as its kernel names it; `None` where it does not. Machines of another boot are
     /// gone, and so is what had not reached the disk.
     pub host_boot: Option<Uuid>,
-    /// How many snapshots of templates are kept, for sandboxes to begin with; with none, every sandbox boots.
+    /// The number of snapshots of templates that are kept, for sandboxes to begin with; with none, every sandbox boots.
     pub template_snapshots: u16,
 }
 

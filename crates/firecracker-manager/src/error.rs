@@ -1,4 +1,4 @@
-//! Why something could not be done with a sandbox. Display never repeats the cause; print the chain.
+//! The errors of operations on sandboxes. Display never repeats the cause; print the chain.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use emergent_types::SnapshotId;
 
 use crate::{SandboxId, admission::NoRoom, network::NetworkError, record::Phase};
 
-/// Why something could not be done with a sandbox.
+/// The reason for which an operation on a sandbox failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// There is none of this id.
@@ -21,9 +21,9 @@ pub enum SandboxError {
     /// A snapshot is not what was written.
     #[error("the snapshot {snapshot} is damaged: {reason}; delete it, and take another")]
     SnapshotDamaged {
-        /// Which one.
+        /// The snapshot's id.
         snapshot: SnapshotId,
-        /// Which file is wrong, and how.
+        /// The file that is wrong, and its fault.
         reason: String,
     },
     /// A value makes no sense. Nothing was done.
@@ -42,7 +42,7 @@ pub enum SandboxError {
     WrongState {
         /// The operation that was asked for.
         operation: &'static str,
-        /// Its state.
+        /// The sandbox's state.
         phase: Phase,
     },
     /// There is no room for its machine.
@@ -51,7 +51,7 @@ pub enum SandboxError {
     /// The template is not there.
     #[error("there is no template {name:?}; {advice}")]
     TemplateMissing {
-        /// Which one.
+        /// The template's name.
         name: String,
         /// Those that there are, and how to make one.
         advice: String,
@@ -59,7 +59,7 @@ pub enum SandboxError {
     /// The disk of the host is full. What was begun is undone.
     #[error("no space is left in {place}; delete sandboxes or snapshots, or give it more space")]
     DiskFull {
-        /// Where.
+        /// The path or name of the place that is full.
         place: String,
     },
     /// A file of the host could not be used.
@@ -88,7 +88,7 @@ pub enum SandboxError {
     Vmm {
         /// The operation that the machine was told.
         operation: &'static str,
-        /// Its error.
+        /// The VMM's error.
         #[source]
         source: VmmError,
     },
@@ -123,7 +123,7 @@ fn way_out(phase: Phase) -> &'static str {
 // === impl SandboxError ===
 
 impl SandboxError {
-    /// A failure with a file; a full disk is named as such.
+    /// Makes the error of a failed file operation; a full disk becomes `DiskFull`.
     pub(crate) fn io(what: &'static str, place: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
         let place = place.display().to_string();
         move |source| match source.kind() {

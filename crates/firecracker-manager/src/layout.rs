@@ -1,4 +1,4 @@
-//! Where everything is on disk. The directory is the store: a new process finds all that an earlier one left.
+//! The places of all files on disk. The directory is the store: a new process finds all that an earlier one left.
 //!
 //! ```text
 //!   base/

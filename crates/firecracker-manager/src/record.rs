@@ -63,34 +63,34 @@ pub struct Record {
     /// When it is removed; absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<DateTime<Utc>>,
-    /// Where in its life it is.
+    /// The sandbox's phase.
     pub phase: Phase,
-    /// Its guest did not write its caches to its disks before it was paused last.
+    /// The guest did not write its caches to its disks before the sandbox was paused last.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unsynced: bool,
     /// The boot of the host in which its phase was recorded, as the kernel names it; absent where nobody knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_boot: Option<Uuid>,
-    /// Why it is stopped though nobody asked for it, for people.
+    /// The reason why the sandbox is stopped though nobody asked for it, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// Where in its life a sandbox is.
+/// The phase of a sandbox's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// The sandbox is being made.
     Creating,
-    /// Its machine runs.
+    /// The sandbox's machine runs.
     Ready,
-    /// Its state is being written to disk.
+    /// The machine's state is being written to disk.
     Pausing,
-    /// Its state is on disk, and no machine runs.
+    /// The machine's state is on disk, and no machine runs.
     Paused,
     /// A machine is being made from its state.
     Resuming,
-    /// Its machine is being ended.
+    /// The sandbox's machine is being ended.
     Stopping,
     /// The sandbox has its disks, and no machine runs.
     Stopped,
@@ -133,7 +133,7 @@ pub enum RecordLookup {
     Nothing,
 }
 
-/// Why a record could not be read.
+/// The reason for which a record could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The file cannot be read.
@@ -145,7 +145,7 @@ pub enum ReadError {
     /// Another version wrote it, or it was copied from another sandbox.
     #[error("the record is of version {version} and sandbox {sandbox}")]
     Foreign {
-        /// Its version.
+        /// The record's version.
         version: u32,
         /// The sandbox that the record names.
         sandbox: Uuid,

@@ -40,7 +40,7 @@ pub struct NewSandbox {
     pub pids: Option<u32>,
     /// The networks that the sandbox may reach; by default the internet if this service makes networks, else none.
     pub network: Option<NetworkWord>,
-    /// How long the sandbox lives; the service's default when absent.
+    /// The time for which the sandbox lives; the service's default when absent.
     pub ttl: Option<Duration>,
     /// The caller's labels for the sandbox.
     pub labels: BTreeMap<String, String>,

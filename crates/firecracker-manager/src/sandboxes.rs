@@ -67,7 +67,7 @@ pub struct Capacity {
     pub running: usize,
     /// Sandboxes in all.
     pub sandboxes: usize,
-    /// Machines at once.
+    /// The most machines that may run at once.
     pub limit: usize,
     /// Memory of those that run, in MiB.
     pub memory_used_mib: u64,
@@ -177,7 +177,7 @@ impl Sandboxes {
         self.0.vmm.kind()
     }
 
-    /// Why no sandbox can have a network, where that is so.
+    /// Returns the reason why no sandbox can have a network; `None` where sandboxes can.
     pub fn network_unavailable(&self) -> Option<String> {
         self.0.network.unavailable()
     }
@@ -299,5 +299,5 @@ async fn on_disk(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
-/// How long the guest gets to write its caches to its disks.
+/// The time that the guest gets to write its caches to its disks.
 const SYNC_DEADLINE: Duration = Duration::from_secs(30);

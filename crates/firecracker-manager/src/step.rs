@@ -32,7 +32,7 @@ emergent_types::steps! {
         IntentRecorded = "intent_recorded",
         /// The machine stands still.
         MachineFrozen = "machine_frozen",
-        /// Its state is on disk.
+        /// The machine's state is on disk.
         StateSaved = "state_saved",
         /// The state is in its final place: from here on it is valid.
         StatePlaced = "state_placed",

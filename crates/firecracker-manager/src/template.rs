@@ -22,7 +22,7 @@ const NAME_LIMIT: usize = 128;
 /// A template.
 #[derive(Debug, Clone)]
 pub struct Template {
-    /// Its root file system, only ever copied.
+    /// The template's root file system, only ever copied.
     pub root: PathBuf,
     /// The kernel that the template boots.
     pub kernel: Kernel,

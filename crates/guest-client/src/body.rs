@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 /// The body of a request to a guest.
 pub(crate) type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
 
-/// Why an answer's body is of no use.
+/// The reason for which an answer's body is of no use.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
     /// The connection broke in the middle.

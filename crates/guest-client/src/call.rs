@@ -32,7 +32,7 @@ pub(crate) const THOROUGH: Duration = Duration::from_secs(120);
 /// The time that a call may take that has nothing to do.
 pub(crate) const QUICK: Duration = Duration::from_secs(10);
 
-/// How often a request that could not be sent is tried on a new connection.
+/// The number of attempts to send a request, each after the first one on a new connection.
 const SEND_ATTEMPTS: u32 = 4;
 
 /// A call whose body, if any, can be sent again.

@@ -24,7 +24,7 @@ use crate::{
 pub(crate) const CALL: HeaderName = HeaderName::from_static(CALL_HEADER);
 const AGAIN: HeaderName = HeaderName::from_static(AGAIN_HEADER);
 
-/// How often a connection may break under a call before the client gives it up.
+/// The number of times that a connection may break under a call before the client gives the call up.
 const BREAKS: u32 = 8;
 
 // === impl Guest ===

@@ -28,11 +28,11 @@ use crate::{
 
 /// The longest tail of standard error that is taken.
 const STDERR_LIMIT: usize = 1 << 20;
-/// How often a stream is taken up again without one byte of progress.
+/// The number of times that a stream is taken up again without one byte of progress.
 const TRIES: u32 = 5;
 /// The pause before that.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a wait is asked for at once.
+/// The time for which a wait is asked for at once.
 const WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// The most that one piece of input has, in bytes.
 const PIECE: usize = 32 * 1024;
@@ -52,7 +52,7 @@ pub struct ChildOutput {
 /// A child's input, written by one: whole lines. Dropping it leaves the child's input open.
 pub struct ChildInput {
     lines: mpsc::Sender<Bytes>,
-    /// Why the child takes no more.
+    /// The reason why the child takes no more input; `None` while it takes some.
     ended: watch::Receiver<Option<String>>,
 }
 

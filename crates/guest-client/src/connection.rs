@@ -48,7 +48,7 @@ pub(crate) struct Connection {
     _ends_with_the_last_clone: Arc<DropGuard>,
 }
 
-/// Why a request got no answer.
+/// The reason for which a request got no answer.
 pub(crate) enum Lost {
     /// The request was never sent.
     Unsent,

@@ -1,4 +1,4 @@
-//! Why a call to a guest failed, and whether it may have happened all the same.
+//! The errors of calls to a guest; each says whether the call may have happened all the same.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use emergent_budget::Exhausted;
 use emergent_guest_proto::{CallId, ErrorCode, ExecutionId, GuestError};
 use emergent_provider::ChannelError;
 
-/// Why a call to a guest failed.
+/// The reason for which a call to a guest failed.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestCallError {
     /// The guest answered, and refused.
@@ -33,7 +33,7 @@ pub enum GuestCallError {
         execution_id: Option<ExecutionId>,
         /// The call, if it changes something; ask for its outcome.
         call_id: Option<CallId>,
-        /// How long the call waited.
+        /// The time that the call waited.
         after: Duration,
     },
     /// The answer cannot be held in memory beside those of other requests: the call happened.
@@ -61,7 +61,7 @@ pub enum Interruption {
     Unreachable(#[source] Arc<OpenError>),
 }
 
-/// Why there is no connection to the guest.
+/// The reason for which there is no connection to the guest.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No byte stream could be opened.

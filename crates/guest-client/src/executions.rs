@@ -144,7 +144,7 @@ impl Guest {
         self.send_stdin(id, &StdinQuery { close }, bytes).await
     }
 
-    /// Which boot of the guest a request that is sent now goes to.
+    /// Returns the id of the guest's boot that a request sent now goes to.
     async fn boot_id_for(&self, deadline: Instant) -> Option<String> {
         let connection = self.calls.connection(deadline).await.ok()?;
         Some(connection.hello.boot_id.clone())

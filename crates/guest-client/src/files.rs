@@ -28,7 +28,7 @@ use crate::{
     reconnector::OPEN_BUDGET,
 };
 
-/// How long the guest may make no progress with a transfer.
+/// The time for which the guest may make no progress with a transfer.
 const STALL: Duration = Duration::from_secs(60);
 
 /// Bytes from a guest, as they come. An error is the last item.

@@ -17,7 +17,7 @@ use crate::{
     call::{self, Answer, Call, USUAL},
 };
 
-/// How often the stream is taken up again without one byte of progress.
+/// The number of times that the stream is taken up again without one byte of progress.
 const TRIES: u32 = 5;
 /// The bytes that one stream may bring over the connection for calls before it goes on over the one for bulk.
 const SMALL: u64 = 128 * 1024;
@@ -166,7 +166,8 @@ impl Position {
             return Err(GuestCallError::Nonsense("output that was not asked for".to_owned()));
         };
         let end = offset.checked_add(bytes.len() as u64);
-        let end = end.ok_or_else(|| GuestCallError::Nonsense("output at an impossible offset".to_owned()))?;
+        let end = end
+            .ok_or_else(|| GuestCallError::Nonsense("the guest sent output at an offset that overflows".to_owned()))?;
         self.received += bytes.len() as u64;
         if end <= *next {
             return Ok(None);

@@ -29,7 +29,7 @@ use crate::{
     error::OpenError,
 };
 
-/// How long one call waits for a connection, over all attempts.
+/// The time that one call waits for a connection, over all attempts.
 pub(crate) const OPEN_BUDGET: Duration = Duration::from_secs(10);
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);

@@ -51,7 +51,7 @@ pub enum CallOutcome {
     },
     /// The call was refused or failed.
     Refused {
-        /// Why.
+        /// The guest's error.
         error: GuestError,
     },
     /// The call has not begun, and will not: when it comes now, it is refused.

@@ -23,8 +23,8 @@ use crate::{ExecutionId, GuestPath, InvalidExecutionId, RunAs};
 
 /// The header that says at which offset a stream begins.
 pub const OFFSET_HEADER: &str = "emergent-offset";
-/// How many bytes of input may be under way and not yet taken. More than that would let a child that does not read fill
-/// the connection's window.
+/// The number of bytes of input that may be under way and not yet taken. More than that would let a child that does not
+/// read fill the connection's window.
 pub const STDIN_WINDOW: u64 = 128 * 1024;
 /// Bytes of standard error that are kept: the last ones.
 pub const STDERR_KEPT: usize = 64 * 1024;
@@ -36,7 +36,7 @@ pub const DEFAULT_BUFFER: u64 = 4 << 20;
 pub const MAX_LINE: usize = 64 << 20;
 /// The most bytes of output that can be kept for a reader.
 pub const MAX_BUFFER: u64 = 128 << 20;
-/// How many children a guest has at most, those that have ended and were not forgotten among them.
+/// The most children that a guest has, those that have ended and were not forgotten among them.
 pub const MAX_CHILDREN: usize = 512;
 
 /// Names a child within its guest; the caller that starts the child chooses the name. Of the same form as an
@@ -67,7 +67,7 @@ pub struct SpawnChild {
     /// Sends standard output where standard error goes: for a child whose output has no reader.
     #[serde(default)]
     pub stdout_to_stderr: bool,
-    /// How many bytes of output are kept for a reader before the child is held up.
+    /// The number of bytes of output that are kept for a reader before the child is held up.
     #[serde(default = "default_buffer")]
     pub buffer: u64,
 }

@@ -1,4 +1,4 @@
-//! Why the guest refused or failed a call.
+//! The guest's errors.
 
 use serde::{Deserialize, Serialize};
 

@@ -139,7 +139,7 @@ pub enum ExecutionState {
         signal: Option<String>,
         /// Wall-clock time from start to end, in milliseconds.
         duration_ms: u64,
-        /// Why the execution was lost.
+        /// The reason for which the execution was lost.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },

@@ -48,7 +48,7 @@ pub struct MoveRequest {
     /// The file or directory to move.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub from: GuestPath,
-    /// Its new path. A file at that path is replaced; a directory is not.
+    /// The new path. A file at that path is replaced; a directory is not.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub to: GuestPath,
 }

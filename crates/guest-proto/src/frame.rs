@@ -20,7 +20,7 @@ pub enum Frame {
     /// Bytes of a stream, beginning at `offset`. An offset beyond the one asked for means that the bytes between
     /// were dropped by the output budget.
     Data {
-        /// Which stream.
+        /// The stream that the bytes belong to.
         stream: Stream,
         /// Offset of the first byte.
         offset: u64,

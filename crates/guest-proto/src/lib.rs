@@ -55,7 +55,7 @@ pub const EXPECTED_HASH_SINCE: u32 = 4;
 /// Since this generation a guest that is PID 1 of a machine takes [`Route::Restored`].
 pub const RESTORED_SINCE: u32 = 3;
 
-/// Where the shared read-only volume with the guest binary is mounted in a container.
+/// The directory in a container on which the shared read-only volume with the guest binary is mounted.
 pub const GUEST_MOUNT: &str = "/.emergent";
 
 /// The guest binary inside the container.
@@ -64,7 +64,7 @@ pub const GUEST_BINARY: &str = "/.emergent/emergent-guest";
 /// The environment that the image of a machine's root file system gives to commands: JSON, a list of names and values.
 pub const IMAGE_ENVIRONMENT: &str = "/.emergent/environment.json";
 
-/// Where the guest keeps its socket and the output of executions: outside `/workspace`, on the root file system.
+/// The directory of the guest's socket and of the output of executions: outside `/workspace`, on the root file system.
 pub const STATE_DIR: &str = "/var/lib/emergent";
 
 /// The library in [`STATE_DIR`] that programs get where the kernel refuses a flag of statx(2); nowhere else is it made.
@@ -95,5 +95,5 @@ pub const DEFAULT_TIMEOUT_MS: u64 = 120_000;
 /// The longest `timeout_ms` that is taken: a day.
 pub const MAX_TIMEOUT_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// How long after SIGTERM a process tree gets SIGKILL, in milliseconds.
+/// The time between SIGTERM and SIGKILL for a process tree, in milliseconds.
 pub const KILL_GRACE_MS: u64 = 5_000;

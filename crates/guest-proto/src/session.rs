@@ -95,7 +95,7 @@ pub struct Usage {
     pub problem: Option<String>,
 }
 
-/// Why the workspace's processes ended before the guest was started again, where the server knows.
+/// The reason for which the workspace's processes ended before the guest was started again, where the server knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastEnd {
     /// The reason that lost executions are shown with; for people.

@@ -15,7 +15,7 @@ use crate::{ExecutionId, GuestPath, Outcome, RunAs, Sha256Hex};
 pub struct BashRequest {
     /// A line for `bash -c` (`sh -c` where the image has no bash).
     pub command: String,
-    /// Where to run; `/workspace` by default.
+    /// The directory to run in; `/workspace` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub workdir: Option<GuestPath>,
@@ -53,7 +53,7 @@ pub struct BashResult {
     pub signal: Option<String>,
     /// How the command ended.
     pub outcome: Outcome,
-    /// Why the execution was lost.
+    /// The reason for which the execution was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Wall-clock time, in milliseconds.
@@ -163,7 +163,7 @@ pub struct WriteResult {
     /// The absolute path.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub file_path: GuestPath,
-    /// Its size now, in bytes.
+    /// The file's size now, in bytes.
     pub bytes_written: u64,
     /// No file stood there before.
     pub created: bool,
@@ -419,7 +419,7 @@ pub enum GitResult {
     },
     /// The commit made.
     Commit {
-        /// Its full id.
+        /// The commit's full id.
         commit: String,
         /// git's summary.
         summary: String,
@@ -436,7 +436,7 @@ pub enum GitResult {
         /// git's report.
         summary: String,
     },
-    /// Where HEAD is now.
+    /// The result of a checkout: HEAD as it is now.
     Checkout {
         /// The branch; absent when HEAD is detached.
         branch: Option<String>,
@@ -476,7 +476,7 @@ pub struct GitFile {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GitCommit {
-    /// Its full id.
+    /// The commit's full id.
     pub commit: String,
     /// Author's name.
     pub author_name: String,

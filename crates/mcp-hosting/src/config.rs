@@ -17,9 +17,9 @@ pub struct HostingConfig {
     pub secret_key: Option<SecretKey>,
     /// The longest body that an endpoint takes, in bytes (`EMERGENT_MCP_BODY_LIMIT`).
     pub body_limit: usize,
-    /// How many sessions a server has at most (`EMERGENT_MCP_MAX_SESSIONS`).
+    /// The most sessions that a server has (`EMERGENT_MCP_MAX_SESSIONS`).
     pub max_sessions: usize,
-    /// How long a session may be unused before it ends (`EMERGENT_MCP_IDLE_MIN`).
+    /// The time for which a session may be unused before it ends (`EMERGENT_MCP_IDLE_MIN`).
     pub idle_after: Duration,
     /// `Host` names and `Origin` values that endpoints take besides those of this machine; `None` takes any.
     pub allowed_hosts: Option<Vec<String>>,

@@ -38,9 +38,9 @@ use crate::{
     step::HostStep,
 };
 
-/// How long a server's processes have to end when they are told to.
+/// The time that a server's processes have to end when they are told to.
 const GRACE: Duration = Duration::from_secs(30);
-/// How long the next attempt to make a server's sandbox, or to remove it, waits, after the first, second … failure.
+/// The pauses, in seconds, after the first, second … failure to make a server's sandbox, or to remove it.
 const RETRY: [u64; 5] = [5, 15, 45, 120, 300];
 
 pub(crate) struct Driver {
@@ -52,7 +52,7 @@ pub(crate) struct Driver {
     events: Option<broadcast::Receiver<BridgeEvent>>,
     history: History,
     phase: Phase,
-    /// How often in a row the sandbox could not be made.
+    /// The number of times in a row that the sandbox could not be made.
     failures: usize,
     /// The time at which the sandbox was last brought up.
     brought_up: Instant,

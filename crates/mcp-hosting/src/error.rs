@@ -5,7 +5,7 @@ use emergent_mcp::LaunchError;
 use emergent_provider::{ImageRef, OperationError};
 use emergent_store::{McpServerState, QuotaReached, StoreError};
 
-/// Why a server was not registered, found or changed.
+/// The reason for which a server was not registered, found or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum HostingError {
     /// Workspaces, and so hosted servers, are switched off.
@@ -84,7 +84,7 @@ pub enum HostingError {
     Store(#[from] StoreError),
 }
 
-/// Why a simple call failed.
+/// The reason for which a simple call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerCallError {
     /// The server was not found, or does not run.

@@ -37,17 +37,17 @@ use crate::{
     validate,
 };
 
-/// How long a shutdown waits for drivers to let go.
+/// The time that a shutdown waits for drivers to let go.
 const GRACE: Duration = Duration::from_secs(10);
 /// The pause before events are asked for again.
 const EVENTS_AGAIN: Duration = Duration::from_millis(500);
 /// The pause before the owners of the servers are looked up again.
 const OWNERSHIP_AGAIN: Duration = Duration::from_secs(5);
-/// How long a restart or a change waits for the server's first answer: as long as a server of either era may take.
+/// The time that a restart or a change waits for the server's first answer: as long as a server of either era may take.
 const FIRST_ANSWER: Duration = Duration::from_secs(90);
-/// How long a call waits for a server that is being started. A start that takes longer installs a package.
+/// The time that a call waits for a server that is being started. A start that takes longer installs a package.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often sandboxes are checked for an end that no event has told of.
+/// The interval between checks of sandboxes for an end that no event has told of.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// All hosted servers of this process. Clones are the same service.
@@ -232,9 +232,14 @@ impl Hosting {
     ///
     /// # Errors
     /// [`HostingError`] when it is not there.
-    pub async fn settle(&self, project: ProjectId, id: McpServerId, at_most: Duration) -> Result<Server, HostingError> {
+    pub async fn wait_ready(
+        &self,
+        project: ProjectId,
+        id: McpServerId,
+        at_most: Duration,
+    ) -> Result<Server, HostingError> {
         if let Ok(entry) = self.entry(project, id).await {
-            entry.settle(at_most).await;
+            entry.wait_ready(at_most).await;
         }
         self.get(project, id).await
     }
@@ -272,7 +277,7 @@ impl Hosting {
         if reach > McpChangeReach::Settings || rests {
             entry.say(ServerStatus::of(McpServerState::Starting, None));
             self.ask(&entry, Command::Update).await?;
-            entry.settle(FIRST_ANSWER).await;
+            entry.wait_ready(FIRST_ANSWER).await;
         }
         self.get(project, id).await
     }
@@ -285,7 +290,7 @@ impl Hosting {
         let entry = self.entry(project, id).await?;
         entry.say(ServerStatus::of(McpServerState::Starting, None));
         self.ask(&entry, Command::Restart).await?;
-        entry.settle(FIRST_ANSWER).await;
+        entry.wait_ready(FIRST_ANSWER).await;
         self.get(project, id).await
     }
 
@@ -329,7 +334,7 @@ impl Hosting {
     /// [`HostingError`] when the server is not there, or has no sandbox now.
     pub async fn guest(&self, project: ProjectId, id: McpServerId) -> Result<Guest, HostingError> {
         let entry = self.entry(project, id).await?;
-        entry.settle(PATIENCE).await;
+        entry.wait_ready(PATIENCE).await;
         let (state, message) = entry.state();
         match state {
             McpServerState::Running

@@ -72,7 +72,7 @@ pub(crate) struct Entry {
     /// Cancelled when the server is to be deleted, or this process begins to stop: an installation that is under way is
     /// given up, and nobody waits for the server any more.
     pub(crate) unwanted: CancellationToken,
-    /// How long a plain call, or the head of an HTTP-based server's answer, may take, in milliseconds.
+    /// The time that a plain call, or the head of an HTTP-based server's answer, may take, in milliseconds.
     call_timeout_ms: AtomicU64,
     standing: watch::Sender<ServerStatus>,
     changes: watch::Sender<u64>,
@@ -258,7 +258,7 @@ impl Entry {
     }
 
     /// Waits until the server is no longer starting, or is not wanted any more, at most for `at_most`.
-    pub(crate) async fn settle(&self, at_most: Duration) {
+    pub(crate) async fn wait_ready(&self, at_most: Duration) {
         let mut standing = self.standing.subscribe();
         // Whether it settles or the time is up, it is seen as it is.
         let settled = standing.wait_for(|standing| standing.state != McpServerState::Starting);
@@ -267,7 +267,7 @@ impl Entry {
 
     /// The endpoint that takes the server's requests, once the server is no longer starting.
     pub(crate) async fn ready(&self, at_most: Duration) -> Result<Arc<Endpoint>, HostingError> {
-        self.settle(at_most).await;
+        self.wait_ready(at_most).await;
         let (state, message) = self.state();
         match (state, self.endpoint()) {
             // Sessions go on that have a process.
@@ -308,7 +308,7 @@ impl Entry {
         });
     }
 
-    /// How long a plain call, or the head of an HTTP-based server's answer, may take.
+    /// Returns the time that a plain call, or the head of an HTTP-based server's answer, may take.
     pub(crate) fn call_timeout(&self) -> Duration {
         Duration::from_millis(self.call_timeout_ms.load(Ordering::Relaxed))
     }

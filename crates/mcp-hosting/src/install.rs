@@ -24,16 +24,16 @@ pub(crate) const NODE_DIRECTORY: &str = "/opt/emergent-node";
 pub(crate) const NPM_RETRIES: [(&str, &str); 2] =
     [("npm_config_fetch_retry_mintimeout", "1000"), ("npm_config_fetch_retry_maxtimeout", "10000")];
 
-/// How long an installation may take, in milliseconds.
+/// The time that an installation may take, in milliseconds.
 const TIME_LIMIT_MS: u64 = 15 * 60 * 1000;
-/// How many bytes of the last lines of the installer's output are shown.
+/// The number of bytes of the last lines of the installer's output that are shown.
 const SHOWN: usize = 2_000;
 
 const NODE: &str = include_str!("install/node.sh");
 const NPM: &str = include_str!("install/npm.sh");
 const PYPI: &str = include_str!("install/pypi.sh");
 
-/// Why a package was not installed.
+/// The reason for which a package was not installed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InstallError {
     #[error("its package could not be installed: {0}")]

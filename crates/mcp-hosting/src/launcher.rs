@@ -19,15 +19,15 @@ use uuid::Uuid;
 
 use crate::error::unavailable;
 
-/// How long a launch waits for a sandbox that is being started.
+/// The time that a launch waits for a sandbox that is being started.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The pause after a wait that broke.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How much of standard error an exit keeps, from its end.
 const STDERR_TAIL: usize = 8 * 1024;
-/// How long input that is under way may take to arrive before it is closed.
+/// The time that input that is under way may take to arrive before it is closed.
 const LAST_INPUT: Duration = Duration::from_secs(2);
-/// How long the end of a child is waited for beyond its grace.
+/// The time for which the end of a child is waited for beyond its grace.
 const MARGIN: Duration = Duration::from_secs(30);
 
 /// Whether children may be started.
@@ -48,7 +48,7 @@ pub(crate) struct Program {
     pub(crate) workdir: Option<String>,
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) as_root: bool,
-    /// How many bytes of output the guest keeps.
+    /// The number of bytes of output that the guest keeps.
     pub(crate) buffer: u64,
     /// Whether nobody reads the program's standard output; the guest then adds it to standard error.
     pub(crate) silent: bool,

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::session_key::SessionKey;
 
-/// Why a body broke off.
+/// The error of a body that broke off.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of an endpoint's answer.
 pub(crate) type EndpointBody = UnsyncBoxBody<Bytes, BodyError>;
@@ -65,7 +65,7 @@ pub(crate) struct Proxy {
     over: CancellationToken,
 }
 
-/// Why a request was not passed on.
+/// The reason for which a request was not passed on.
 #[derive(Debug)]
 enum PassError {
     /// There is no room for what its answer has in memory.

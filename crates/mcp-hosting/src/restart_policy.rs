@@ -12,7 +12,7 @@ const TOLERATED: usize = 3;
 const WINDOW: Duration = Duration::from_secs(60);
 /// The running time after which a server counts as recovered.
 const STABLE: Duration = Duration::from_secs(60);
-/// How long each further start is held back, once there were too many crashes.
+/// The time for which each further start is held back, once there were too many crashes.
 const HELD_BACK: [Duration; 5] = [
     Duration::from_secs(5),
     Duration::from_secs(15),
@@ -20,7 +20,7 @@ const HELD_BACK: [Duration; 5] = [
     Duration::from_secs(120),
     Duration::from_secs(300),
 ];
-/// How long the next start waits, after the first, second … start that did not get the server ready.
+/// The time that the next start waits, after the first, second … start that did not get the server ready.
 const UNREADY: [Duration; 6] = [
     Duration::from_secs(2),
     Duration::from_secs(5),
@@ -40,9 +40,9 @@ pub(crate) struct History {
     last: Option<Instant>,
     /// The time since which the server runs.
     started: Option<Instant>,
-    /// How many starts were held back in a row.
+    /// The number of starts in a row that were held back.
     held_back: usize,
-    /// How many starts in a row did not get the server ready.
+    /// The number of starts in a row that did not get the server ready.
     unready: usize,
 }
 

@@ -21,7 +21,7 @@ use crate::{
     step::HostStep,
 };
 
-/// Why a server does not run.
+/// The reason for which a server does not run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MakeError {
     #[error("this server has no provider for it")]

@@ -50,7 +50,7 @@ pub struct ServerUpdate {
     pub limits: LimitsChange,
     /// The networks that the server may reach.
     pub network: Option<NetworkPolicy>,
-    /// How long a call may take.
+    /// The time that a call may take.
     pub call_timeout: Option<Duration>,
 }
 
@@ -105,7 +105,7 @@ pub struct Server {
     pub unresponsive: bool,
     /// The server's last end by itself.
     pub last_exit: Option<McpServerExit>,
-    /// How often the server was started again.
+    /// The number of times that the server was started again.
     pub restarts: u64,
     /// The number of open sessions.
     pub sessions: usize,

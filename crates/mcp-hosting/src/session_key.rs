@@ -16,7 +16,7 @@ use crate::error::unavailable;
 
 /// The separator between a server's id and the mark.
 const BETWEEN: char = '.';
-/// How many bytes of the mark are written.
+/// The number of bytes of the mark that are written.
 const MARK: usize = 16;
 
 /// The key of one process.

@@ -45,7 +45,7 @@ impl Inner {
     ) -> Result<WorkspaceId, HostingError> {
         let found = match given.parse() {
             Ok(id) => match self.workspaces.get(project, id).await {
-                Ok(found) => Some(found).filter(|found| found.state.word() != StateKind::Destroyed),
+                Ok(found) => Some(found).filter(|found| found.row.state.word() != StateKind::Destroyed),
                 Err(LookupError::NotFound) => None,
                 Err(LookupError::Disabled) => return Err(HostingError::Disabled),
                 Err(LookupError::Store(error)) => return Err(error.into()),
@@ -57,20 +57,20 @@ impl Inner {
             return Err(HostingError::NoWorkspace { field: field(), given: given.to_owned() });
         };
         let is_here = match &self.provider {
-            Some(provider) if found.provider == MCP_SERVERS_ON => provider
-                .inspect(found.id)
+            Some(provider) if found.row.provider == MCP_SERVERS_ON => provider
+                .inspect(found.row.id)
                 .await
                 .map_err(|source| HostingError::Engine { operation: "look for the workspace of", source })?
                 .is_some(),
             _ => false,
         };
         if is_here {
-            return Ok(found.id);
+            return Ok(found.row.id);
         }
         let message = format!(
             "a hosted server can share a workspace of the provider `{MCP_SERVERS_ON}` on its own engine; this one is on \
              `{}`, or on another engine",
-            found.provider
+            found.row.provider
         );
         Err(HostingError::invalid(field(), message))
     }

@@ -19,13 +19,12 @@ use crate::{
     config::BridgeConfig,
     envelope::{MOST_VALUES, Malformed, Message},
     event::{BridgeEvent, Era},
-    guard,
     modern::is_modern,
-    rpc,
+    origin_guard, rpc,
     session::{Head, Session, SessionOwner},
 };
 
-/// How often idle sessions and late answers are looked for.
+/// The interval at which idle sessions and late answers are looked for.
 const SWEEP: Duration = Duration::from_millis(500);
 
 /// One hosted server, for any number of clients at once.
@@ -84,7 +83,7 @@ impl Bridge {
     {
         let (head, body) = request.into_parts();
         let config = &self.state.context.config;
-        if !guard::lets_in(config, &head.headers, &head.uri) {
+        if !origin_guard::lets_in(config, &head.headers, &head.uri) {
             let text = "this Host or Origin is not let in; see the server's allowed hosts and origins";
             return answer::error(StatusCode::FORBIDDEN, None, rpc::REFUSED, text);
         }

@@ -19,7 +19,7 @@ use crate::{
     shared_child::StartError,
 };
 
-/// Why a call has no result.
+/// The reason for which a call has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// The server answered with an error.

@@ -60,7 +60,7 @@ pub struct Rebuilt {
     pub headers: HeaderMap,
 }
 
-/// Why a message of a client with limited rights is not sent on.
+/// The reason for which a message of a client with limited rights is not sent on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ambiguous {
     /// The body is no JSON-RPC message, nor a batch of them.

@@ -95,7 +95,7 @@ pub struct Exit {
 #[error("a child's note has {0} bytes, more than {NOTE_LIMIT}")]
 pub struct NoteTooLong(usize);
 
-/// Why no child was started or found.
+/// The reason for which no child was started or found.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LaunchError {
     /// The program could not be started.
@@ -112,7 +112,7 @@ pub enum LaunchError {
     },
 }
 
-/// Why something could not be done to a child.
+/// The reason for which an operation on a child failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ChildError {
     /// The child is not there any more.

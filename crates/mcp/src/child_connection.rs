@@ -41,23 +41,23 @@ use crate::{
     session_client::SessionClient,
 };
 
-/// How many lines may wait for the child to read them.
+/// The number of lines that may wait for the child to read them.
 const WAITING_LINES: usize = 16;
 
-/// How many bytes of lines may wait for the child to read them; a longer line waits until no other does.
+/// The number of bytes of lines that may wait for the child to read them; a longer line waits until no other does.
 const WAITING_BYTES: usize = 16 << 20;
 
-/// How many bytes of output may be read, and neither delivered nor acknowledged, beside one message of the longest
-/// kind.
+/// The number of bytes of output that may be read, and neither delivered nor acknowledged, beside one message of the
+/// longest kind.
 const UNDELIVERED: usize = 1 << 20;
 
-/// How long stdout is read on after the child's end, for what it wrote last.
+/// The time for which stdout is still read after the child's end, for its last output.
 const DRAIN: Duration = Duration::from_millis(200);
 
-/// How long a child that takes no more input has to end by itself.
+/// The time that a child that takes no more input has to end by itself.
 const UNWRITABLE: Duration = Duration::from_secs(5);
 
-/// How long the answer to a cancelled request is waited for before its stream ends without one.
+/// The time for which the answer to a cancelled request is waited for before its stream ends without one.
 const AFTER_CANCEL: Duration = Duration::from_secs(2);
 
 /// A running child.
@@ -98,11 +98,11 @@ pub(crate) struct Ask<'a> {
     pub(crate) message: &'a Message,
     pub(crate) event_buffer: &'a Arc<EventBuffer>,
     pub(crate) session: Option<&'a Arc<SessionClient>>,
-    /// How long the answer may take; `None` waits for ever.
+    /// The time that the answer may take; `None` waits for ever.
     pub(crate) patience: Option<Duration>,
 }
 
-/// Why a request did not go to the child.
+/// The reason for which a request did not go to the child.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum AskError {
     #[error("the server's process has ended")]

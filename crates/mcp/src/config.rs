@@ -28,7 +28,7 @@ pub struct BridgeConfig {
     pub max_shared_sessions: usize,
     /// The limit of the sessions of this bridge and of others together.
     pub together: SessionLimit,
-    /// How long a session may be unused before it ends, and its child with it.
+    /// The time for which a session may be unused before it ends, and its child with it.
     pub idle_after: Duration,
     /// The most calls that one child may have in flight; one more is refused.
     pub max_in_flight: usize,
@@ -37,21 +37,21 @@ pub struct BridgeConfig {
     /// The longest line that a child may write, in bytes and without its end; a longer one is dropped up to its end. At
     /// most [`LINE_LIMIT`], which launchers know of.
     pub line_limit: usize,
-    /// How long a call waits for its answer, from the last sign of progress. Nothing is restarted after it.
+    /// The time that a call waits for its answer, from the last sign of progress. Nothing is restarted after it.
     pub call_timeout: Duration,
-    /// How long the first answer of a fresh child may take.
+    /// The time that the first answer of a fresh child may take.
     pub start_timeout: Duration,
-    /// How long a child has between the end of its stdin and SIGKILL.
+    /// The time that a child has between the end of its stdin and SIGKILL.
     pub grace: Duration,
     /// How much a session keeps to replay to a client that lost its connection, in bytes.
     pub replay_bytes: usize,
-    /// How long a connected client that does not read may hold its child up.
+    /// The time for which a connected client that does not read may hold its child up.
     pub stall_after: Duration,
     /// The pause between comments on silent streams.
     pub keep_alive: Duration,
     /// The time that a client is told to wait before it connects a lost stream again.
     pub retry: Duration,
-    /// How long an answer may take and still be sent as plain JSON, if it comes before any other message of its
+    /// The time that an answer may take and still be sent as plain JSON, if it comes before any other message of its
     /// request. A later one is sent as a stream. JSON is better for long answers: some clients take events of 1 MiB at
     /// most.
     pub json_within: Duration,

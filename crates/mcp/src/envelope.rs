@@ -52,7 +52,7 @@ pub(crate) enum IdKey {
     Raw(Box<str>),
 }
 
-/// Why some bytes are no message.
+/// The reason for which some bytes are no message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Malformed {
     /// Not JSON (or not UTF-8).

@@ -34,7 +34,7 @@ pub(crate) struct Limits {
     pub(crate) replay: usize,
     /// The most bytes of unsent messages, counted in the same way; the newest message always fits.
     pub(crate) unsent: usize,
-    /// How long a reader may hold the writer up.
+    /// The time for which a reader may hold the writer up.
     pub(crate) stall: Duration,
 }
 

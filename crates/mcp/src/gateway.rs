@@ -66,8 +66,8 @@ pub struct Upstream {
 /// The servers behind a gateway, as one caller may use them.
 #[async_trait]
 pub trait Upstreams: Send + Sync + 'static {
-    /// All of them, in order. A server that is in trouble is left out of lists; a call of one of its tools is still
-    /// passed on, so that its own endpoint says why it cannot be.
+    /// Returns all servers behind the gateway, in order. A server that is in trouble is left out of lists; a call of
+    /// one of its tools is still passed on, so that its own endpoint says why it cannot be.
     async fn list(&self) -> Vec<Upstream>;
 
     /// A counter that changes when [`list`](Self::list) returns something else. Each client asks for the list again

@@ -40,7 +40,7 @@ const KEPT: [HeaderName; 7] = [
 /// The most pages of tools that are looked at.
 pub(crate) const PAGES: usize = 50;
 
-/// How long the tools' rules about headers are believed.
+/// The time for which the tools' rules about headers are believed.
 const BELIEVED: Duration = Duration::from_secs(60);
 
 /// How deep arguments are looked into.

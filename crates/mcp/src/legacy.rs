@@ -154,8 +154,7 @@ impl BridgeState {
     async fn initialize(self: &Arc<Self>, owner: Option<&str>, message: &Message) -> Answer {
         let id = message.raw_id();
         let Some(_place) = self.place(owner) else {
-            let text = "as many sessions are open here as may be, and all of them are connected or wait for an answer; \
-                        end one, or try again later";
+            let text = "the server's limit of sessions is reached, and all are in use; end one, or try again later";
             return answer::busy(StatusCode::TOO_MANY_REQUESTS, id, text);
         };
         let made = match self.context.config.sharing {

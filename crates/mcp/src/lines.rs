@@ -3,7 +3,8 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 use emergent_budget::{Exhausted, SMALL};
 
-/// How many bytes of a dropped line are kept at its start and at its end, to find out which request it answered.
+/// The number of bytes of a dropped line that are kept at its start and at its end, to find out which request it
+/// answered.
 const TRACE: usize = 512;
 
 /// Collects chunks into lines.
@@ -38,7 +39,7 @@ pub(crate) struct Dropped {
     tail: Vec<u8>,
 }
 
-/// Why a line was dropped.
+/// The reason for which a line was dropped.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Why {
     TooLong,

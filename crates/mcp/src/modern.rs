@@ -25,10 +25,10 @@ use crate::{
     versions::{LEGACY_VERSIONS, NEWEST},
 };
 
-/// How long a server has to say that it does not know `server/discover`.
+/// The time that a server has to say that it does not know `server/discover`.
 const DISCOVER_WITHIN: Duration = Duration::from_secs(20);
 
-/// How long calls wait for a child to list its tools.
+/// The time that calls wait for a child to list its tools.
 const RULES_WITHIN: Duration = Duration::from_secs(5);
 
 const EVENTS: &str = "text/event-stream";

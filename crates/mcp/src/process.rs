@@ -30,7 +30,7 @@ use crate::child::{Child, ChildError, ChildId, ChildNote, ChildReader, ChildWrit
 /// The longest tail of stderr that is kept.
 const STDERR_TAIL: usize = 8 << 10;
 
-/// How long stderr may still be read after the child's end: a descendant may hold it open for ever.
+/// The time for which stderr may still be read after the child's end: a descendant may hold it open for ever.
 const STDERR_AFTER_END: Duration = Duration::from_millis(200);
 
 /// How much one read of stdout takes at most.

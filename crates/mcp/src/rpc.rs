@@ -24,7 +24,7 @@ pub(crate) const MISSING_CAPABILITY: i64 = -32021;
 /// A protocol version that the server does not speak.
 pub(crate) const UNSUPPORTED_VERSION: i64 = -32022;
 
-/// Why a request of a client has no result.
+/// The error of a client's request that has no result.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) code: i64,

@@ -28,7 +28,7 @@ struct State<T> {
     starting: Option<Outcome<T>>,
 }
 
-/// Why there is no child that can be asked.
+/// The reason for which there is no child that can be asked.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum StartError {
     #[error(transparent)]

@@ -17,17 +17,18 @@ use crate::{
     config::BridgeConfig,
     envelope::{Kind, MOST_VALUES, Malformed, Message},
     event_buffer::{EventBuffer, Limits},
-    guard, headers,
+    headers,
     modern::{self, supported},
+    origin_guard,
     rpc::{self, Failure},
     versions::{LEGACY_VERSIONS, NEWEST, NEWEST_LEGACY},
 };
 
-/// How long clients of the newer era may believe a list.
+/// The time for which clients of the newer era may believe a list.
 const LIST_TTL_MS: u64 = 60_000;
 
-/// How long an answer may take until a stream is opened for it. Nothing comes before an answer, so a stream is of use
-/// only where silence would be taken for a lost connection; a plain answer has a status that says more.
+/// The time that an answer may take until a stream is opened for it. Nothing comes before an answer, so a stream is of
+/// use only where silence would be taken for a lost connection; a plain answer has a status that says more.
 const STREAM_AFTER: Duration = Duration::from_secs(5);
 
 /// The tools of one server.
@@ -70,7 +71,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (head, body) = request.into_parts();
-    if !guard::lets_in(config, &head.headers, &head.uri) {
+    if !origin_guard::lets_in(config, &head.headers, &head.uri) {
         return answer::error(StatusCode::FORBIDDEN, None, rpc::REFUSED, "this Host or Origin is not let in");
     }
     if head.method != Method::POST {

@@ -46,7 +46,7 @@ impl AddressPool {
         self.0
     }
 
-    /// How many machines it has room for.
+    /// Returns the number of machines that the pool has room for.
     pub fn capacity(self) -> u32 {
         // At least a /8: the shift is 22 at most.
         1 << (SUBNET_PREFIX - self.0.prefix_len())
@@ -100,7 +100,7 @@ impl fmt::Display for AddressPool {
 // === impl Subnet ===
 
 impl Subnet {
-    /// How many bits of an address name the subnet.
+    /// The number of bits of an address that name the subnet.
     pub const PREFIX: u8 = SUBNET_PREFIX;
 
     /// The subnet around any address.
@@ -132,7 +132,7 @@ impl MacAddress {
         Self([0x02, a, b, c, d, e])
     }
 
-    /// Its bytes.
+    /// Returns the address's bytes.
     pub fn octets(self) -> [u8; 6] {
         self.0
     }

@@ -1,10 +1,10 @@
-//! Why a network could not be had.
+//! The errors of making networks.
 
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a network could not be had. The same in process and through the helper, which passes these on as they are.
+/// The reason for which a network could not be made. The helper passes these errors on as they are.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum NetworkError {
@@ -15,19 +15,19 @@ pub enum NetworkError {
     PoolExhausted {
         /// The range.
         pool: String,
-        /// How many machines it has room for.
+        /// The number of machines that the pool has room for.
         capacity: u32,
     },
     /// The address that the machine must have is another's.
     #[error("the address {address} is another machine's; end that one first, or start this one from its disk")]
     AddressTaken {
-        /// Which.
+        /// The address.
         address: Ipv4Addr,
     },
     /// The address that the machine must have is not in the pool.
     #[error("the address {address} is no machine's in the pool {pool}; give the network the pool it was made with")]
     AddressOutside {
-        /// Which.
+        /// The address.
         address: Ipv4Addr,
         /// The range.
         pool: String,

@@ -54,7 +54,7 @@ pub struct Helper {
     path: PathBuf,
 }
 
-/// Why the helper could not listen.
+/// The reason for which the helper could not listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// Another helper does.
@@ -66,7 +66,7 @@ pub enum ListenError {
     /// The socket cannot be made.
     #[error("cannot listen on {path}")]
     Io {
-        /// Where.
+        /// The path of the socket.
         path: PathBuf,
         /// The kernel's word.
         #[source]
@@ -127,7 +127,10 @@ impl Helper {
                         connections.spawn(async move {
                             let (networks, config) = &*shared;
                             if let Err(error) = converse(stream, networks, config).await {
-                                tracing::info!(%error, "a client of the network helper was let go of");
+                                tracing::info!(
+                                    %error,
+                                    "the network helper closed a client's connection after an error"
+                                );
                             }
                             drop(place);
                         });

@@ -1,4 +1,4 @@
-//! Which machine.
+//! The ids of machines.
 
 use std::fmt;
 

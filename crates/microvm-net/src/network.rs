@@ -67,7 +67,7 @@ pub struct AttachRequest {
 /// A machine's interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TapInterface {
-    /// Its name on the host.
+    /// The interface's name on the host.
     pub name: TapName,
     /// The machine's hardware address. Frames from another are dropped.
     pub mac: MacAddress,
@@ -80,7 +80,7 @@ pub struct TapInterface {
 /// An interface that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
-    /// Its name.
+    /// The interface's name.
     pub name: TapName,
     /// The machine that the interface belongs to; `None` where an attach was cut short before its description was
     /// written.
@@ -90,13 +90,13 @@ pub struct Attachment {
 /// The machine of an [`Attachment`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttachedMachine {
-    /// Which.
+    /// The machine's id.
     pub id: MachineId,
     /// The networks that the machine may reach.
     pub policy: NetworkPolicy,
-    /// Its addresses.
+    /// The subnet with the machine's address and the host's end.
     pub subnet: Subnet,
-    /// Its hardware address.
+    /// The machine's hardware address.
     pub mac: MacAddress,
     /// The limits of the machine's traffic.
     pub limits: NetworkLimits,
@@ -107,9 +107,9 @@ pub struct AttachedMachine {
 pub struct NetworkStatus {
     /// The faults, with what to do, each a sentence for people. Empty where all is well.
     pub warnings: Vec<String>,
-    /// How many machines the pool has room for.
+    /// The number of machines that the pool has room for.
     pub capacity: u32,
-    /// How many have an interface.
+    /// The number of machines that have an interface.
     pub attached: u32,
 }
 

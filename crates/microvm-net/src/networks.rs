@@ -19,13 +19,13 @@ use crate::{
 /// How networks are made. One of these for a host: its interfaces are known by their names alone.
 #[derive(Debug, Clone, Default)]
 pub struct NetworkConfig {
-    /// Where addresses come from.
+    /// The pool that addresses come from.
     pub pool: AddressPool,
     /// Ranges and addresses that guests reach although they are private, or this host's own.
     pub allow: Vec<Ipv4Net>,
     /// The name servers that guests ask.
     pub resolvers: Vec<Ipv4Addr>,
-    /// Where the process kills itself, for tests of crashes.
+    /// The step at which the process kills itself, for tests of crashes.
     pub fault: Option<NetworkStep>,
 }
 

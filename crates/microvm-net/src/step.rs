@@ -40,7 +40,7 @@ impl NetworkStep {
         Self::TapRemoved,
     ];
 
-    /// Its name, `operation.step`.
+    /// Returns the step's name, `operation.step`.
     pub fn name(self) -> &'static str {
         match self {
             Self::TapCreated => "attach.tap_created",

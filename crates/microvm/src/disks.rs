@@ -18,7 +18,7 @@ use rustix::{fs::SeekFrom, io::Errno};
 
 use crate::{Disk, DiskFormat, VmmKind, durable};
 
-/// Where an overlay says how long the disk is.
+/// The offset of the disk's length in the file of an overlay.
 const QCOW2_LENGTH: u64 = 24;
 
 /// How a disk was cloned.
@@ -32,7 +32,7 @@ pub enum CloneMethod {
     Copied,
 }
 
-/// Why a disk was not made.
+/// The reason for which a disk was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// The host's disk is full.
@@ -41,7 +41,7 @@ pub enum DiskError {
     /// A program failed.
     #[error("{program} failed for {}: {message}", path.display())]
     Program {
-        /// Which program.
+        /// The program's name.
         program: &'static str,
         /// For which disk.
         path: PathBuf,

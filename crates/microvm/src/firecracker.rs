@@ -47,11 +47,11 @@ use crate::{
 const SNAPSHOT: &str = "snapshot";
 const MEMORY: &str = "memory";
 
-/// How long the monitor may take to open its socket.
+/// The time that the monitor may take to open its socket.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 const START_INTERVAL: Duration = Duration::from_millis(2);
 
-/// How long a machine may take to report that it boots.
+/// The time that a machine may take to report that it boots.
 const PROBE_PATIENCE: Duration = Duration::from_secs(10);
 const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 const PROBE_MEMORY_MIB: u32 = 192;

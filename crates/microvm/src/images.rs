@@ -27,7 +27,7 @@ use crate::{
 /// Another number: images are made anew.
 const RECIPE: u32 = 1;
 
-/// Where an image comes from.
+/// The source of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageSource {
     /// An image of the local Docker engine, by name or id.
@@ -43,7 +43,7 @@ pub enum ImageSource {
 pub struct Template {
     /// The image's name here.
     pub name: String,
-    /// Where it came from, for people.
+    /// The source that the image came from, for people.
     pub source: String,
     /// SHA-256 over everything that went into it.
     pub content: String,
@@ -53,7 +53,7 @@ pub struct Template {
     pub environment: Vec<(String, String)>,
 }
 
-/// Why an image was not made, or is not there.
+/// The reason for which an image was not made, or is not there.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// No image of that name.
@@ -65,7 +65,7 @@ pub enum ImageError {
     /// The source is not what it is said to be.
     #[error("{source_name} is no image: {reason}")]
     Source {
-        /// Which source.
+        /// The source.
         source_name: String,
         /// The fault of the image.
         reason: String,

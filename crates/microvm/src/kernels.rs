@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{Kernel, Layout, durable, error::Cause};
 
-/// Where a kernel comes from.
+/// The source of a kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KernelSource {
     /// A Debian package such as `linux-image-6.1.0-56-cloud-amd64_….deb`, with the kernel and its modules.
@@ -34,7 +34,7 @@ pub enum KernelSource {
 pub struct ImportedKernel {
     /// The kernel's name here.
     pub name: String,
-    /// Where it came from, for people.
+    /// The source that the kernel came from, for people.
     pub source: String,
     /// SHA-256 of the image, in hexadecimal.
     pub image_sha256: String,
@@ -44,7 +44,7 @@ pub struct ImportedKernel {
     pub modules: Vec<String>,
 }
 
-/// Why a kernel was not imported, or is not there.
+/// The reason for which a kernel was not imported, or is not there.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// No kernel of that name.
@@ -67,7 +67,7 @@ pub enum KernelError {
     /// A program that is needed failed.
     #[error("{program} failed: {message}")]
     Program {
-        /// Which program.
+        /// The program's name.
         program: &'static str,
         /// The program's message.
         message: String,

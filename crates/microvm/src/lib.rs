@@ -40,5 +40,5 @@ pub use qemu::{Qemu, QemuChannels, QemuSettings};
 pub use seal::Seal;
 pub use vmm::{Acceleration, MachineState, Probe, Vmm};
 
-/// Why a driver without a kernel cannot tell whether machines boot.
+/// The reason why a driver without a kernel cannot tell whether machines boot.
 pub(crate) const NO_KERNEL: &str = "there is no kernel to boot; import one with `emergent kernel import`";

@@ -25,9 +25,9 @@ const FORMAT: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
     format: u32,
-    /// Which monitor.
+    /// The name of the monitor.
     vmm: String,
-    /// Its version: the saved state of one is not promised to mean the same to another.
+    /// The monitor's version: the saved state of one version is not promised to mean the same to another.
     version: String,
     /// The monitor's means of carrying the machine out, and the processor's name where that shows inside.
     processor: String,

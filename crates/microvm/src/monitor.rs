@@ -11,7 +11,7 @@ pub enum VmmKind {
     Qemu,
 }
 
-/// Why a machine is gone.
+/// The reason for which a machine is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GoneReason {
     /// The driver knows of none in this directory.

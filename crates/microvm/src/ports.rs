@@ -20,10 +20,10 @@ use tokio::{
     time::timeout,
 };
 
-/// How many ports a machine has. Two are for one client; the others are for clients at the same time.
+/// The number of ports that a machine has. Two are for one client; the others are for clients at the same time.
 pub(crate) const PORTS: usize = 8;
 
-/// How long a greeting waits for its answer before the next one: at first, and at the most.
+/// The time that a greeting waits for its answer before the next greeting: at first, and at the most.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 

@@ -12,10 +12,10 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid},
 };
 
-/// How long a killed process may take to be gone.
+/// The time that a killed process may take to be gone.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a process that is ending may take until the system says how.
+/// The time that a process that is ending may take until the system says how it ended.
 const STATUS_PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// A process that is alive, held so that its number cannot become another's.

@@ -39,7 +39,7 @@ use crate::{
     vsock,
 };
 
-/// How long QEMU may take to set itself up.
+/// The time that QEMU may take to set itself up.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 const START_INTERVAL: Duration = Duration::from_millis(2);
 

@@ -27,7 +27,7 @@ use crate::{BootError, GoneReason, MachineId, MachineSpec, RestoreError, SaveErr
 /// Runs machines with one kind of monitor.
 #[async_trait]
 pub trait Vmm: Send + Sync {
-    /// Which monitor.
+    /// Returns the kind of the monitor.
     fn kind(&self) -> VmmKind;
 
     /// The user that the monitor of a machine runs as, whom its network interface has to be given to.
@@ -113,7 +113,7 @@ pub enum Probe {
     },
     /// No machine can be run.
     Fails {
-        /// Why, and what to do about it.
+        /// The reason, and the remedy.
         reason: String,
     },
 }
@@ -130,7 +130,7 @@ pub enum Acceleration {
 /// How a machine is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MachineState {
-    /// Its virtual CPUs run.
+    /// The machine's virtual CPUs run.
     Running,
     /// They are stopped, and its memory is there.
     Frozen,
@@ -152,9 +152,9 @@ impl fmt::Display for Acceleration {
 /// The directory of a probe's machine.
 #[derive(Debug)]
 pub(crate) enum ProbeDir {
-    /// Where the machine of a process that was killed is found by the next one.
+    /// A directory that is kept: the next process finds there the machine of a process that was killed.
     Kept(PathBuf),
-    /// Where nobody looks for it.
+    /// A directory of this process alone, which is removed at its end.
     Passing(TempDir),
 }
 

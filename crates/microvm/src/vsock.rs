@@ -13,9 +13,9 @@ use tokio::{
 /// The socket's name in the machine's directory.
 pub(crate) const SOCKET: &str = "vsock.sock";
 
-/// How often a guest that does not listen yet is called again.
+/// The interval at which a guest that does not listen yet is called again.
 const CALL_INTERVAL: Duration = Duration::from_millis(20);
-/// How long a call may take to be passed on.
+/// The time that a call may take to be passed on.
 const CALL_PATIENCE: Duration = Duration::from_secs(2);
 /// The longest answer to a call.
 const LONGEST_ANSWER: usize = 32;

@@ -14,7 +14,7 @@ pub struct Nft {
     deadline: Duration,
 }
 
-/// Why a program of the packet filter did not do what it was asked for.
+/// The reason for which a program of the packet filter did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
     /// The program is missing, or may not be run.

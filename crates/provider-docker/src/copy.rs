@@ -27,9 +27,9 @@ use crate::{
     removal,
 };
 
-/// How long the copying of a volume may take.
+/// The time that the copying of a volume may take.
 pub(crate) const COPY_DEADLINE: Duration = Duration::from_secs(15 * 60);
-/// How long containers may take to be made and started, which is longer than other calls on a busy host.
+/// The time that containers may take to be made and started, which is longer than other calls on a busy host.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// The runtime that every Docker Engine has. The container runs only our own program, and is quickest under this
 /// runtime.

@@ -122,7 +122,7 @@ pub(crate) async fn create(
     })
 }
 
-/// Why a stage failed.
+/// The reason for which a stage failed.
 enum Failure {
     /// The engine, at this step.
     Step(&'static str, EngineError),
@@ -370,8 +370,8 @@ impl Made<'_> {
     }
 }
 
-/// How many tasks of its machine a sandbox may have: what its processes may cost, but no more than a share of what the
-/// machine has, so that one sandbox never takes what the others need.
+/// Returns the number of tasks of its machine that a sandbox may have: the number that its processes may cost, but no
+/// more than a share of the machine's, so that one sandbox never takes the tasks that the others need.
 fn tasks(runtime: &Runtime, pids: i64, machine: Option<u64>) -> i64 {
     let wanted = match runtime {
         Runtime::Gvisor(_) => pids.saturating_mul(HOST_TASKS).saturating_add(HOST_TASKS_OF_SANDBOX),

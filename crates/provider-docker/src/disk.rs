@@ -20,13 +20,13 @@ use rustix::{
 };
 use uuid::Uuid;
 
-/// How many directories are open at once on one way down; what is deeper is looked at afterwards.
+/// The number of directories that are open at once on one way down; what is deeper is looked at afterwards.
 const DEPTH: usize = 500;
-/// How many levels of directories a tree may have; one with more counts as over its limit.
+/// The number of levels of directories that a tree may have; one with more counts as over its limit.
 const MOST_LEVELS: usize = 2_000;
-/// How many levels a tree that was made flat has: few enough for a walk that comes to all of them.
+/// The number of levels of a tree that was made flat: few enough for a walk that comes to all of them.
 const FLAT: usize = DEPTH - 100;
-/// How many directories that are deeper wait to be looked at, each with a descriptor.
+/// The number of deeper directories that wait to be looked at, each with a descriptor.
 const DEEPER: usize = 256;
 /// Counted where a tree has too many levels, or too many places to look at below them, or processes hold too much: more
 /// than any limit allows.
@@ -35,16 +35,16 @@ const UNCOUNTABLE: u64 = u64::MAX / 2;
 const NAME: u64 = 64;
 /// The least room that a file counts for: files without contents fill a file system, too.
 const LEAST: u64 = 4096;
-/// How many names cost nothing but the room that they take.
+/// The number of names that cost nothing but the room that they take.
 const FREE_NAMES: u64 = 65_536;
 /// The room that each further name counts for, so that a tree within its limit is counted in bounded time: the part of
 /// a disk for which ext4 makes one file.
 const ROOM_OF_NAME: u64 = 16 << 10;
 /// The prefix by which a name in the layer of an image says that a file was removed.
 const MARK: &[u8] = b".wh.";
-/// How many files with several names are remembered, at most; the names of others count one by one.
+/// The most files with several names that are remembered; the names of others count one by one.
 const REMEMBERED: usize = 100_000;
-/// How many descriptors, mapped files and directories of processes are looked at for removed files, at most: about a
+/// The most descriptors, mapped files and directories of processes that are looked at for removed files: about a
 /// second's work. A sandbox that holds more counts as over its limit, as it could write for as long as the look takes.
 const MOST_HELD: usize = 300_000;
 
@@ -327,7 +327,7 @@ fn is_in_memory(path: &Path) -> bool {
 /// A directory that is being looked through.
 struct Open {
     name: Vec<u8>,
-    /// How many directories are above it, down from the one where the walk began.
+    /// The number of directories above it, down from the one where the walk began.
     level: usize,
     descriptor: OwnedFd,
     entries: Dir,

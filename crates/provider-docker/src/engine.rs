@@ -6,7 +6,7 @@ use bollard::{API_DEFAULT_VERSION, Docker, errors::Error};
 use emergent_provider::{ChannelError, CreateError, OperationError};
 use tokio::{sync::OnceCell, time::timeout};
 
-/// How long the engine may take for a call that waits for nothing else.
+/// The time that the engine may take for a call that waits for nothing else.
 pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(9);
 /// The client library's own deadline, for the head of an answer; longer than any of ours.
 const LIBRARY_DEADLINE_SECONDS: u64 = 600;

@@ -11,8 +11,8 @@ const KERNEL_LOG: usize = 8 << 20;
 /// The exit code of gVisor's program when its host refuses it something that it cannot do without.
 const GVISOR_FAILED: i64 = 2;
 
-/// Why a container under gVisor ended with this code: gVisor itself fails when the container's limit on tasks refuses
-/// it one, which only the kernel's log then tells.
+/// Returns the reason for which a container under gVisor ended with this code: gVisor itself fails when the container's
+/// limit on tasks refuses it one, which only the kernel's log then tells.
 pub(crate) fn reason_of(code: i64, container: &str) -> ExitReason {
     let rejected = code == GVISOR_FAILED
         && kernel_log().is_some_and(|log| {

@@ -11,17 +11,17 @@ const OLDEST_API: (u32, u32) = (1, 41);
 /// The engine's facts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Facts {
-    /// Its release, such as `20.10.24`.
+    /// The engine's release, such as `20.10.24`.
     pub(crate) version: String,
     /// The version of its API, such as `1.41`.
     pub(crate) api_version: String,
-    /// Its processor architecture, as `uname -m` says it.
+    /// The engine's processor architecture, as `uname -m` says it.
     pub(crate) architecture: String,
     /// The processor cores of its machine.
     pub(crate) cores: Option<u32>,
     /// The runtime of our containers.
     pub(crate) runtime: Runtime,
-    /// Where it keeps their files, on its own machine.
+    /// The directory of the engine's files, on the engine's own machine.
     pub(crate) root_dir: Option<PathBuf>,
     /// Whether it can have the kernel filter a container's calls.
     pub(crate) filters_calls: bool,

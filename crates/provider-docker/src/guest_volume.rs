@@ -48,7 +48,7 @@ const CARRIER_IMAGE: &str = "emergent-guest-carrier";
 const CARRIER_TAG: &str = "1";
 /// A carrier older than this was left by a server that died.
 const CARRIER_AGE: chrono::Duration = chrono::Duration::seconds(30);
-/// How long the filling may take altogether, another server's included.
+/// The time that the filling may take altogether, another server's included.
 const FILL_DEADLINE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(50);
 

@@ -19,7 +19,8 @@ use crate::{
     places::Places,
 };
 
-/// Where control groups limit the tasks of all containers together, with one hierarchy and with several.
+/// The directories of the control groups that limit the tasks of all containers together, with one hierarchy and with
+/// several.
 const CONTAINERS: [&str; 4] = [
     "/sys/fs/cgroup/docker",
     "/sys/fs/cgroup/system.slice",
@@ -50,7 +51,7 @@ fn disk_free(disk: &StatVfs) -> u64 {
     of_files.and_then(|of_files| u64::try_from(of_files).ok()).map_or(bytes, |of_files| of_files.min(bytes))
 }
 
-/// How many tasks the machine may have; `None` where the engine runs elsewhere.
+/// Returns the number of tasks that the machine may have; `None` where the engine runs elsewhere.
 pub(crate) fn tasks_of(parts: &Parts) -> Option<u64> {
     if parts.engine.is_local() { most_tasks() } else { None }
 }
@@ -61,8 +62,8 @@ fn most_tasks() -> Option<u64> {
     kernel.flatten().chain(groups).min()
 }
 
-/// How many bytes the files of a sandbox take: those of its own layer and of its volumes. No longer counted when it is
-/// more than `enough`.
+/// Returns the number of bytes that the files of a sandbox take: those of its own layer and of its volumes. The count
+/// stops when it is more than `enough`.
 pub(crate) async fn disk_use(parts: &Parts, workspace: SandboxId, enough: u64) -> Result<Option<u64>, EngineError> {
     if !parts.engine.is_local() {
         return Ok(None);
@@ -78,7 +79,7 @@ pub(crate) async fn disk_use(parts: &Parts, workspace: SandboxId, enough: u64) -
     Ok(tokio::task::spawn_blocking(count).await.ok().flatten())
 }
 
-/// How many bytes a copy of a sandbox takes. The engine fills the holes of files outside of volumes.
+/// Returns the number of bytes that a copy of a sandbox takes. The engine fills the holes of files outside of volumes.
 pub(crate) async fn copy_use(parts: &Parts, workspace: SandboxId) -> Result<Option<u64>, EngineError> {
     if !parts.engine.is_local() {
         return Ok(None);
@@ -98,7 +99,7 @@ pub(crate) async fn mark_of_removal(parts: &Parts, workspace: SandboxId) -> Resu
     Ok(tokio::task::spawn_blocking(find).await.ok().flatten())
 }
 
-/// Where a sandbox keeps its files and has its processes; `None` where there is no such sandbox.
+/// Returns the places of a sandbox's files and processes; `None` where there is no such sandbox.
 async fn places(parts: &Parts, workspace: SandboxId) -> Result<Option<Arc<Places>>, EngineError> {
     if let Some(known) = parts.known_places(workspace) {
         return Ok(Some(known));
@@ -135,7 +136,7 @@ pub(crate) fn sees_files(parts: &Parts) -> bool {
     root_dir.is_some_and(|root_dir| fs::read_dir(root_dir.join("volumes")).is_ok())
 }
 
-/// How many tasks of the machine a sandbox takes.
+/// Returns the number of tasks of the machine that a sandbox takes.
 pub(crate) async fn task_use(parts: &Parts, workspace: SandboxId) -> Result<Option<u64>, EngineError> {
     if !parts.engine.is_local() {
         return Ok(None);

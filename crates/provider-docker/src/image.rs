@@ -18,7 +18,7 @@ use crate::{
     snapshots,
 };
 
-/// How long the engine may take to remove an image.
+/// The time that the engine may take to remove an image.
 const REMOVAL: Duration = Duration::from_secs(60);
 
 /// An image that the engine has.

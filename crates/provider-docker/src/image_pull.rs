@@ -10,9 +10,9 @@ use tokio::time::timeout;
 
 use crate::engine::{Engine, EngineError};
 
-/// How long a registry may take for its first message.
+/// The time that a registry may take for its first message.
 const FIRST_SIGN: Duration = Duration::from_secs(9);
-/// How long a pull may show no progress after that.
+/// The time for which a pull may show no progress after that.
 const STALL: Duration = Duration::from_secs(120);
 /// The most layers whose progress is kept; an image with more layers is no real one, but an invention of the registry.
 const MOST_LAYERS: usize = 1_000;

@@ -21,9 +21,9 @@ use crate::{
     removal, snapshots,
 };
 
-/// How long the guest has to end its processes.
+/// The time that the guest has to end its processes.
 const STOP_GRACE_SECONDS: i32 = 10;
-/// How long a stop may take with all the engine's work around it.
+/// The time that a stop may take with all the engine's work around it.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 const START_DEADLINE: Duration = Duration::from_secs(60);
 

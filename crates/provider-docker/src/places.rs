@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use crate::disk::{Count, Figure};
 
-/// Where a sandbox keeps its files, and has its processes while it runs.
+/// The places of a sandbox's files, and of its processes while it runs.
 pub(crate) struct Places {
-    /// Its volumes, and the files that the engine keeps for it.
+    /// The sandbox's volumes, and the files that the engine keeps for it.
     pub(crate) roots: Vec<PathBuf>,
     /// The directory with its changes to its image.
     pub(crate) layer: Option<PathBuf>,

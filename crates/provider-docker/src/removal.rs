@@ -20,7 +20,7 @@ use crate::{
     labels,
 };
 
-/// How long to wait for a removal that is under way, or for a volume that is still in use.
+/// The time to wait for a removal that is under way, or for a volume that is still in use.
 const DEADLINE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(50);
 

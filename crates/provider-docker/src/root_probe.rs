@@ -32,7 +32,7 @@ use crate::{
     labels, removal,
 };
 
-/// How long the guest may take until its directory is there.
+/// The time that the guest may take until its directory is there.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// No probe takes longer.
 const LONGEST: chrono::Duration = chrono::Duration::seconds(180);

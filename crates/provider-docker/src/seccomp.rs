@@ -1,5 +1,5 @@
-//! Which calls of the kernel programs may make on a runtime that shares the host's: the filter that the engine is given
-//! with each container.
+//! The calls of the kernel that programs may make on a runtime that shares the host's: the filter that the engine is
+//! given with each container.
 //!
 //! The engine's own filter allows io_uring, contexts of asynchronous I/O, and sockets of nearly every family. A file
 //! that is open in a ring alone is found in no table of descriptors, and so is not counted as disk. The kernel has so

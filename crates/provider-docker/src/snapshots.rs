@@ -39,8 +39,8 @@ use crate::{
     removal, volumes,
 };
 
-/// How long the engine may take to remove an image. It waits for the locks of all containers meanwhile, and never ends
-/// if one of them is stuck.
+/// The time that the engine may take to remove an image. It waits for the locks of all containers meanwhile, and never
+/// ends if one of them is stuck.
 const IMAGE_DEADLINE: Duration = Duration::from_secs(60);
 
 #[async_trait]

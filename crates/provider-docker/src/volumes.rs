@@ -83,13 +83,13 @@ pub(crate) fn of_sandbox(spec: &SandboxSpec, declared: &[String]) -> Result<Vec<
     });
     let mut volumes = [workspace, private].into_iter().chain(named).collect::<Vec<_>>();
     if declared.len() > MOST_DECLARED {
-        return Err(format!("it declares {} volumes, and {MOST_DECLARED} are the most that are kept", declared.len()));
+        return Err(format!("the image declares {} volumes; at most {MOST_DECLARED} are supported", declared.len()));
     }
     let mut known = volumes.iter().map(|volume| volume.path.clone()).collect::<BTreeSet<_>>();
     for path in declared {
         let path = clean(path).ok_or_else(|| format!("it declares {path:?} as a volume, which is no absolute path"))?;
         if TAKEN.iter().any(|taken| is_within(&path, taken)) {
-            return Err(format!("it declares a volume at {path}, where a workspace has what is its own"));
+            return Err(format!("the image declares a volume at {path}, which is reserved for the workspace"));
         }
         // What is in another volume may become a link while another sandbox shares that.
         if let Some(outer) = volumes.iter().find(|outer| path != outer.path && is_within(&path, &outer.path)) {

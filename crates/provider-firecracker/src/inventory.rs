@@ -13,7 +13,7 @@ use futures::{StreamExt as _, stream::BoxStream};
 
 use crate::{FirecrackerProvider, error, image, labels, manager::ManagerError};
 
-/// How often the sandboxes' states are queried.
+/// The interval at which the sandboxes' states are queried.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The exit code of a killed process.
 const KILLED: i64 = 137;

@@ -37,7 +37,7 @@ pub struct Capabilities {
 pub struct Health {
     /// The provider can make sandboxes.
     pub healthy: bool,
-    /// Why not, or what is worth knowing; ends with what to do.
+    /// The reason why the provider does not work, or what is worth knowing; ends with what to do.
     pub message: String,
     /// Weaknesses of a provider that works, such as a missing `runsc`; each says what to do.
     pub warnings: Vec<String>,

@@ -1,4 +1,4 @@
-//! Why a provider could not do what it was asked. Display never repeats the cause; print the chain.
+//! The errors of providers. Display never repeats the cause; print the chain.
 
 use emergent_types::SnapshotId;
 
@@ -7,14 +7,14 @@ use crate::ImageRef;
 /// The engine's own error, whatever its type.
 pub type EngineCause = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a sandbox was not made. Nothing of it is left behind, unless the engine went away in the middle; then
-/// reconciliation finds it by its labels.
+/// The reason for which a sandbox was not made. Nothing of it is left behind, unless the engine went away in the
+/// middle; then reconciliation finds it by its labels.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// The engine does not answer.
     #[error("{engine} does not answer; {advice}")]
     EngineUnavailable {
-        /// Which engine, such as `Docker at unix:///var/run/docker.sock`.
+        /// The engine, such as `Docker at unix:///var/run/docker.sock`.
         engine: String,
         /// The user's next step.
         advice: String,
@@ -25,7 +25,7 @@ pub enum CreateError {
     /// The image is not there, or not for this project, and cannot be pulled.
     #[error("image {image} cannot be had: {reason}")]
     ImageUnavailable {
-        /// Which image.
+        /// The image.
         image: ImageRef,
         /// The registry's words, and what to do.
         reason: String,
@@ -33,15 +33,15 @@ pub enum CreateError {
     /// The image is in a registry that the engine is not to be sent to.
     #[error("image {image} is not pulled: {reason}")]
     RegistryRefused {
-        /// Which image.
+        /// The image.
         image: ImageRef,
-        /// Why not, and which setting would change it.
+        /// The reason, and the setting that would change it.
         reason: String,
     },
     /// The image is there but cannot start.
     #[error("image {image} could not be started: {reason}")]
     StartFailed {
-        /// Which image.
+        /// The image.
         image: ImageRef,
         /// The engine's words, and what to do.
         reason: String,
@@ -49,7 +49,7 @@ pub enum CreateError {
     /// The engine does not take the request as it is, and takes others.
     #[error("{engine} does not {step} that the request asks for")]
     Unfit {
-        /// Which engine.
+        /// The engine.
         engine: String,
         /// The step, in words.
         step: &'static str,
@@ -60,13 +60,13 @@ pub enum CreateError {
     /// The snapshot that it is to be made from is not on the engine, or not whole.
     #[error("snapshot {snapshot} is not on the engine any more; take another")]
     SnapshotMissing {
-        /// Which snapshot.
+        /// The snapshot's id.
         snapshot: SnapshotId,
     },
     /// The files of the snapshot could not be copied.
     #[error("the files of snapshot {snapshot} could not be copied: {reason}")]
     CopyFailed {
-        /// Which snapshot.
+        /// The snapshot's id.
         snapshot: SnapshotId,
         /// The cause, and the user's next step.
         reason: String,
@@ -84,7 +84,7 @@ pub enum CreateError {
     /// The engine refused a step for another reason.
     #[error("{engine} refused to {step}")]
     Refused {
-        /// Which engine.
+        /// The engine.
         engine: String,
         /// The step, in words.
         step: &'static str,
@@ -94,13 +94,13 @@ pub enum CreateError {
     },
 }
 
-/// Why an operation on a sandbox failed.
+/// The reason for which an operation on a sandbox failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OperationError {
     /// The engine does not answer.
     #[error("{engine} does not answer; {advice}")]
     EngineUnavailable {
-        /// Which engine.
+        /// The engine.
         engine: String,
         /// The user's next step.
         advice: String,
@@ -116,13 +116,13 @@ pub enum OperationError {
     Unsupported {
         /// The operation that was asked for.
         operation: &'static str,
-        /// Why not, and which setting would change it.
+        /// The reason, and the setting that would change it.
         reason: String,
     },
     /// The engine refused.
     #[error("{engine} refused to {operation} the sandbox")]
     Refused {
-        /// Which engine.
+        /// The engine.
         engine: String,
         /// The operation that was asked for.
         operation: &'static str,
@@ -132,13 +132,13 @@ pub enum OperationError {
     },
 }
 
-/// Why no byte stream to a guest could be opened.
+/// The reason for which no byte stream to a guest could be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
     /// The engine does not answer.
     #[error("{engine} does not answer; {advice}")]
     EngineUnavailable {
-        /// Which engine.
+        /// The engine.
         engine: String,
         /// The user's next step.
         advice: String,
@@ -152,7 +152,7 @@ pub enum ChannelError {
     /// The engine refused.
     #[error("{engine} refused to open a channel")]
     Refused {
-        /// Which engine.
+        /// The engine.
         engine: String,
         /// The engine's error.
         #[source]

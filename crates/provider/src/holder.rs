@@ -14,7 +14,7 @@ use emergent_types::ServerId;
 
 use crate::OperationError;
 
-/// How long after its last record a holder counts as alive.
+/// The time for which a holder counts as alive after its last record.
 pub const HOLDER_ALIVE: Duration = Duration::from_secs(30);
 
 const DIRECTORY: &str = "emergent.holder.directory";

@@ -8,7 +8,7 @@ pub struct HostRoom {
     pub disk_free: u64,
     /// Processes and threads that there are on the machine.
     pub tasks: u64,
-    /// How many of them it may have.
+    /// The number of processes and threads that the machine may have.
     pub most_tasks: u64,
     /// Processor cores of the machine, if the engine tells.
     pub cores: Option<u32>,
@@ -17,7 +17,8 @@ pub struct HostRoom {
 // === impl HostRoom ===
 
 impl HostRoom {
-    /// How many tasks may be in use before sandboxes have to give some up: a quarter stays with the machine itself.
+    /// Returns the number of tasks that may be in use before sandboxes have to give some up: a quarter stays with the
+    /// machine itself.
     pub fn task_budget(&self) -> u64 {
         self.most_tasks - self.most_tasks / 4
     }

@@ -11,7 +11,7 @@ use crate::ContainerKind;
 pub struct Observed {
     /// The workspace on the sandbox's label.
     pub workspace: SandboxId,
-    /// Which server made it, from its label.
+    /// The server that made the sandbox, from the sandbox's label.
     pub server: ServerId,
     /// The purpose on the sandbox's label.
     pub kind: ContainerKind,
@@ -39,7 +39,7 @@ pub enum EngineState {
     Remains,
 }
 
-/// Why a sandbox is not running.
+/// The reason for which a sandbox is not running.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExitReason {
     /// The kernel ended it for using more memory than its limit.

@@ -16,7 +16,7 @@ pub const SERVER_LABEL: &str = "emergent.server";
 pub struct Owner {
     /// The workspace.
     pub workspace: SandboxId,
-    /// Which server made it.
+    /// The server that made the sandbox.
     pub server: ServerId,
     /// The sandbox's purpose.
     pub kind: ContainerKind,

@@ -29,7 +29,7 @@ pub enum ProviderKind {
 /// A way of making workspaces.
 #[async_trait]
 pub trait Provider: Lifecycle + Channels + Inventory + Snapshots + Holders {
-    /// Which one it is.
+    /// Returns the provider's kind.
     fn kind(&self) -> ProviderKind;
 
     /// The provider's abilities, as last probed.
@@ -57,7 +57,7 @@ pub struct Created {
 /// An image on an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsedImage {
-    /// Its id, which stands for no other image.
+    /// The image's id, which stands for no other image.
     pub id: String,
     /// The image's size on the engine's disk, in bytes, with layers that it shares with others.
     pub bytes: u64,
@@ -131,29 +131,30 @@ pub trait Inventory: Send + Sync {
     /// when an older release made it.
     async fn origin(&self, workspace: SandboxId) -> Result<Option<Origin>, OperationError>;
 
-    /// The same of the sandbox that a snapshot was taken of, and which workspace that was.
+    /// Returns the origin of the sandbox that a snapshot was taken of, and its workspace.
     async fn origin_of_snapshot(&self, snapshot: SnapshotId) -> Result<Option<(SandboxId, Origin)>, OperationError>;
 
-    /// How many bytes a sandbox keeps outside `/workspace` beyond its image's, as the engine counts them; `None` where
-    /// it does not. Costs the engine a walk through them.
+    /// Returns the number of bytes that a sandbox keeps outside `/workspace` beyond its image's, as the engine counts
+    /// them; `None` where it does not. Costs the engine a walk through them.
     async fn written_outside(&self, _workspace: SandboxId) -> Result<Option<u64>, OperationError> {
         Ok(None)
     }
 
-    /// How many bytes the files of a sandbox take on the engine's machine, those beyond its image's: all that counts
-    /// towards its disk limit. `None` where there is no such sandbox or where that cannot be looked at. Costs a walk
-    /// through them, which may end as soon as they are more than `enough`.
+    /// Returns the number of bytes that the files of a sandbox take on the engine's machine, those beyond its image's:
+    /// all that counts towards its disk limit. `None` where there is no such sandbox or where that cannot be looked at.
+    /// Costs a walk through them, which may end as soon as they are more than `enough`.
     async fn disk_use(&self, _workspace: SandboxId, _enough: u64) -> Result<Option<u64>, OperationError> {
         Ok(None)
     }
 
-    /// How many bytes a copy of a sandbox takes on the engine's machine, where that differs from what the sandbox
-    /// takes; `None` as in [`disk_use`](Self::disk_use).
+    /// Returns the number of bytes that a copy of a sandbox takes on the engine's machine, where that differs from what
+    /// the sandbox takes; `None` as in [`disk_use`](Self::disk_use).
     async fn copy_use(&self, workspace: SandboxId) -> Result<Option<u64>, OperationError> {
         self.disk_use(workspace, u64::MAX).await
     }
 
-    /// How many tasks of the engine's machine a running sandbox takes; `None` as in [`disk_use`](Self::disk_use).
+    /// Returns the number of tasks of the engine's machine that a running sandbox takes; `None` as in
+    /// [`disk_use`](Self::disk_use).
     async fn task_use(&self, _workspace: SandboxId) -> Result<Option<u64>, OperationError> {
         Ok(None)
     }
@@ -193,7 +194,7 @@ pub trait Inventory: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Which engine this is, by an id that no other has: two servers that are answered the same drive the same one.
+    /// Returns an id of the engine that no other engine has: two servers that get the same id drive the same engine.
     /// `None` where the engine has no such id, or where nobody else could drive what this one has.
     async fn engine_id(&self) -> Result<Option<String>, OperationError> {
         Ok(None)

@@ -47,9 +47,9 @@ pub struct Taken {
 /// A snapshot as the engine has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedSnapshot {
-    /// Which one, from its label.
+    /// The snapshot's id, from its label.
     pub snapshot: SnapshotId,
-    /// Which server made it, from its label.
+    /// The server that made the snapshot, from the snapshot's label.
     pub server: ServerId,
     /// When it was made.
     pub created_at: DateTime<Utc>,
@@ -57,7 +57,7 @@ pub struct ObservedSnapshot {
     pub whole: bool,
 }
 
-/// Why no snapshot was taken.
+/// The reason for which no snapshot was taken.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeError {
     /// The engine refused, did not answer, or cannot do this.
@@ -72,7 +72,7 @@ pub enum TakeError {
          neither it nor what it names; rename or remove it, or move it below /workspace, and take the snapshot again"
     )]
     MarkOfRemoval {
-        /// Where the file is.
+        /// The file's path.
         path: String,
     },
 }

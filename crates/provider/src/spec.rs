@@ -19,7 +19,7 @@ pub struct SandboxSpec {
     /// The snapshot whose files it begins with, those outside `/workspace` too; `None` begins with the image's. The
     /// snapshot is of a sandbox that ran the same image, and stays while the sandbox is being made.
     pub snapshot: Option<SnapshotId>,
-    /// Which image may be taken for the reference, and from where.
+    /// The rule for which image may be taken for the reference, and from where.
     pub access: ImageAccess,
     /// How to log in to the image's registry, where that is needed.
     pub registry: Option<RegistryCredentials>,
@@ -33,8 +33,8 @@ pub struct SandboxSpec {
     pub warm: bool,
 }
 
-/// Which image may be taken for a reference. An engine may have images that are nobody's business here, and images that
-/// one project has pulled with a login that another one does not have.
+/// The rule for which image may be taken for a reference. An engine may have images that are nobody's business here,
+/// and images that one project has pulled with a login that another one does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageAccess {
     /// The operator's own choice, such as the default image: what the engine has is taken, and any registry is asked.
@@ -50,9 +50,9 @@ pub enum ImageAccess {
 /// A directory of a sandbox that is not part of its root file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedVolume {
-    /// Its name among the sandbox's volumes: 1 to 64 of `A-Z a-z 0-9 _ -`.
+    /// The volume's name among the sandbox's volumes: 1 to 64 of `A-Z a-z 0-9 _ -`.
     pub name: String,
-    /// Where it is inside: an absolute path.
+    /// The volume's place inside: an absolute path.
     pub path: String,
     /// The owner of the volume.
     pub source: VolumeSource,
@@ -66,7 +66,7 @@ pub enum VolumeSource {
     /// The `/workspace` of a workspace on this engine, which has to be there. When the workspace is destroyed, the
     /// sandbox is discarded first.
     Workspace {
-        /// Which workspace.
+        /// The workspace.
         workspace: SandboxId,
         /// The sandbox cannot write there.
         read_only: bool,
@@ -81,9 +81,9 @@ pub enum VolumeSource {
 /// The command that an image runs by itself, and its directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageCommand {
-    /// Its entry point and command; empty when it names neither.
+    /// The image's entry point and command; empty when it names neither.
     pub argv: Vec<String>,
-    /// Its working directory.
+    /// The image's working directory.
     pub workdir: Option<String>,
 }
 

@@ -8,12 +8,12 @@ use emergent_provider::{EngineState, Inventory, OperationError};
 use emergent_types::SandboxId;
 use tokio::time::{Instant, sleep};
 
-/// How long a guest may take to give its first answer, however slow the host is.
+/// The time that a guest may take to give its first answer, however slow the host is.
 pub const FIRST_ANSWER: Duration = Duration::from_secs(30);
 /// The pause before the guest is asked again.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Why a guest gave no answer. Each has the error of the last call.
+/// The reason for which a guest gave no answer. Each has the error of the last call.
 #[derive(Debug, thiserror::Error)]
 pub enum NoAnswer {
     /// The sandbox does not run.

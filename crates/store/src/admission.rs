@@ -1,10 +1,8 @@
 //! The admission of a new workspace, if there is room: the row that every create begins with.
 
-use std::collections::BTreeMap;
-
-use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
-use emergent_provider::{ContainerKind, ImageRef, ProviderKind};
-use emergent_types::{NetworkPolicy, ResourceLimits, ServerId, WorkspaceId};
+use chrono::{SubsecRound as _, TimeDelta};
+use emergent_provider::ContainerKind;
+use emergent_types::WorkspaceId;
 use sea_orm::{
     ActiveModelTrait,
     ActiveValue::{self, Set},
@@ -14,8 +12,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use crate::{
-    IdlePolicy, MadeFrom, MadeSandbox, PassedOver, ProjectId, QuotaReached, QuotaUse, StartClaim, StateKind, Store,
-    StoreError, WorkspaceRow, WorkspaceState,
+    ProjectId, QuotaReached, QuotaUse, StartClaim, StateKind, Store, StoreError, WorkspaceRow,
     connection::Alone,
     entity::{
         idempotency_key, mcp_server,
@@ -30,48 +27,6 @@ use crate::{
 
 /// The time for which an idempotency key stands for its first request.
 const KEY_LIFE: TimeDelta = TimeDelta::hours(24);
-
-/// A workspace to let in. The values of its environment are not among it: they may be secrets, and only the guest needs
-/// them.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NewWorkspaceRow {
-    /// The workspace's id.
-    pub id: WorkspaceId,
-    /// The project that the workspace belongs to.
-    pub project: ProjectId,
-    /// The server that drives the workspace.
-    pub server: ServerId,
-    /// A name, for people.
-    pub name: Option<String>,
-    /// Labels, for people and programs.
-    pub labels: BTreeMap<String, String>,
-    /// The workspace's purpose.
-    pub kind: ContainerKind,
-    /// The provider that makes the workspace.
-    pub provider: ProviderKind,
-    /// The provider that was asked for.
-    pub provider_requested: Option<ProviderKind>,
-    /// The better providers that could not be used, in the order in which they were passed over.
-    pub passed_over: Vec<PassedOver>,
-    /// The sandbox, where it was made ahead of need.
-    pub warm: Option<MadeSandbox>,
-    /// The image that the workspace runs.
-    pub image: ImageRef,
-    /// The resources that the workspace may use.
-    pub limits: ResourceLimits,
-    /// The networks that the workspace may reach.
-    pub network: NetworkPolicy,
-    /// Calls may run commands as root in the workspace.
-    pub allow_root: bool,
-    /// Names of the workspace's environment variables, without their values.
-    pub environment_keys: Vec<String>,
-    /// The time from which the workspace may be destroyed; `None` for never.
-    pub expires_at: Option<DateTime<Utc>>,
-    /// The action that follows when nobody uses the workspace, and its delay.
-    pub idle: IdlePolicy,
-    /// The snapshot that the workspace is made from; `None` where it is made from its image alone.
-    pub origin: Option<MadeFrom>,
-}
 
 /// A caller's assurance that two requests with the same key are one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,25 +64,25 @@ impl Store {
     /// [`StoreError`] when the database fails; nothing was made then.
     pub async fn admit(
         &self,
-        new: NewWorkspaceRow,
+        row: WorkspaceRow,
         limit: u32,
         claim: Option<IdempotencyClaim>,
     ) -> Result<Admission, StoreError> {
         let transaction = self.writer.begin_alone(Alone::Places, "begin admitting a workspace").await?;
         if let Some(claim) = claim
-            && let Some(earlier) = claim_key(&transaction, new.project, new.id.as_uuid(), &claim).await?
+            && let Some(earlier) = claim_key(&transaction, row.project, row.id.as_uuid(), &claim).await?
         {
             return earlier_request(&transaction, &claim, earlier).await;
         }
-        if let Some(name) = &new.name
-            && let Some(holder) = names::holder(&transaction, new.project, name).await?
+        if let Some(name) = &row.name
+            && let Some(holder) = names::holder(&transaction, row.project, name).await?
         {
             return Ok(Admission::NameTaken(holder));
         }
-        let row = new.into_row();
+        let row = to_admit(row);
         if !insert_if_room(&transaction, &row, limit).await? {
             // Dropping the transaction takes the key back, too.
-            let wanted = QuotaUse::of_workspace(row.kind, &row.limits, true);
+            let wanted = QuotaUse::of_workspace(row.spec.kind, &row.spec.limits, true);
             let reached = over_quota(&transaction, row.project, &wanted).await?;
             return Ok(reached.map_or(Admission::Full, Admission::OverQuota));
         }
@@ -142,8 +97,8 @@ impl Store {
     /// [`StoreError`] when the database fails.
     pub async fn claim_start(&self, id: WorkspaceId, limit: u32) -> Result<StartClaim, StoreError> {
         let Some(row) = self.workspaces_find(id).await? else { return Ok(StartClaim::Full) };
-        let wanted = QuotaUse::of_workspace(row.kind, &row.limits, false);
-        let place = has_place(row.kind, limit, false).and(quotas::has_room(row.project, &wanted));
+        let wanted = QuotaUse::of_workspace(row.spec.kind, &row.spec.limits, false);
+        let place = has_place(row.spec.kind, limit, false).and(quotas::has_room(row.project, &wanted));
         let room = Column::Starting.eq(true).or(place);
         let transaction = self.writer.begin_alone(Alone::Places, "begin claiming a place").await?;
         let claim = workspace::Entity::update_many()
@@ -161,6 +116,11 @@ impl Store {
         let reached = over_quota(self.reader.connection(), row.project, &wanted).await?;
         Ok(reached.map_or(StartClaim::Full, StartClaim::OverQuota))
     }
+}
+
+/// Returns a row as the database will have it.
+pub(crate) fn to_admit(row: WorkspaceRow) -> WorkspaceRow {
+    WorkspaceRow { expires_at: row.expires_at.map(|expiry| expiry.trunc_subsecs(6)), ..row }
 }
 
 /// Whether fewer than `limit` places of a kind are taken, as a condition. It is part of the statement that takes a
@@ -185,7 +145,7 @@ pub(crate) fn has_mcp_place(limit: u32) -> Expr {
     hosted.add(workspaces(ContainerKind::McpServer, kept)).lt(limit)
 }
 
-/// How many workspaces of a kind there are, as a subquery.
+/// Returns the number of workspaces of a kind, as a subquery.
 fn workspaces(kind: ContainerKind, which: Expr) -> Expr {
     let mut count = Query::select();
     count
@@ -202,8 +162,8 @@ pub(crate) async fn insert_if_room(
     row: &WorkspaceRow,
     limit: u32,
 ) -> Result<bool, StoreError> {
-    let wanted = QuotaUse::of_workspace(row.kind, &row.limits, true);
-    let room = has_place(row.kind, limit, true).and(quotas::has_room(row.project, &wanted));
+    let wanted = QuotaUse::of_workspace(row.spec.kind, &row.spec.limits, true);
+    let room = has_place(row.spec.kind, limit, true).and(quotas::has_room(row.project, &wanted));
     insert_if(transaction, &new_values(row), room).await.doing("record a workspace")
 }
 
@@ -264,47 +224,4 @@ async fn earlier_request(
     }
     let row = workspace::Entity::find_by_id(earlier.workspace_id).one(transaction).await.doing("read a workspace")?;
     row.map_or(Ok(Admission::KeyTaken), |row| Ok(Admission::Repeated(Box::new(row.try_into()?))))
-}
-
-// === impl NewWorkspaceRow ===
-
-impl NewWorkspaceRow {
-    pub(crate) fn into_row(self) -> WorkspaceRow {
-        let (runtime, isolation, warnings) = match self.warm.clone() {
-            Some(MadeSandbox { runtime, isolation, warnings }) => (Some(runtime), Some(isolation), warnings),
-            None => (None, None, Vec::new()),
-        };
-        WorkspaceRow {
-            id: self.id,
-            project: self.project,
-            server: self.server,
-            name: self.name,
-            labels: self.labels,
-            kind: self.kind,
-            state: WorkspaceState::Creating,
-            starting: false,
-            provider: self.provider,
-            provider_requested: self.provider_requested,
-            passed_over: self.passed_over,
-            warm: self.warm.is_some(),
-            runtime,
-            isolation,
-            image: self.image,
-            limits: self.limits,
-            network: self.network,
-            allow_root: self.allow_root,
-            environment_keys: self.environment_keys,
-            warnings,
-            disk_warning: None,
-            created_at: now(),
-            ready_at: None,
-            last_used_at: None,
-            expires_at: self.expires_at.map(|expiry| expiry.trunc_subsecs(6)),
-            destroyed_at: None,
-            idle: self.idle,
-            idled: false,
-            destroy_reason: None,
-            origin: self.origin,
-        }
-    }
 }

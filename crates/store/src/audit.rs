@@ -93,7 +93,7 @@ pub enum AuditOutcome {
 #[error("{0:?} is none of {1}")]
 pub struct UnknownAuditWord(String, String);
 
-/// Which rows to list. Every part narrows the list.
+/// The rows to list. Every part narrows the list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditFilter {
     /// About this workspace.

@@ -18,7 +18,7 @@ pub enum BackupError {
     /// There is something at the place of the copy, or it cannot be made there.
     #[error("{} cannot be made; name a file that is not there yet, in a directory that is", .path.display())]
     Destination {
-        /// Where the copy was to be.
+        /// The path of the copy that was asked for.
         path: PathBuf,
         /// The system's error.
         #[source]

@@ -4,9 +4,8 @@ use emergent_types::{SnapshotId, WorkspaceId};
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _};
 
 use crate::{
-    IdempotencyClaim, NewSnapshotRow, NewWorkspaceRow, ProjectId, QuotaReached, QuotaUse, SnapshotRow, Store,
-    StoreError, WorkspaceRow,
-    admission::{claim_key, insert_if_room},
+    IdempotencyClaim, NewSnapshotRow, ProjectId, QuotaReached, QuotaUse, SnapshotRow, Store, StoreError, WorkspaceRow,
+    admission::{claim_key, insert_if_room, to_admit},
     connection::Alone,
     entity::workspace::{Column, Entity},
     error::Doing as _,
@@ -43,7 +42,7 @@ impl Store {
     pub async fn admit_forks(
         &self,
         between: NewSnapshotRow,
-        copies: Vec<NewWorkspaceRow>,
+        copies: Vec<WorkspaceRow>,
         limit: u32,
         claim: Option<IdempotencyClaim>,
     ) -> Result<ForkAdmission, StoreError> {
@@ -56,7 +55,7 @@ impl Store {
             return Ok(if same { repeated } else { ForkAdmission::KeyTaken });
         }
         // Dropping the transaction takes all of it back.
-        let rows = copies.into_iter().map(NewWorkspaceRow::into_row).collect::<Vec<_>>();
+        let rows = copies.into_iter().map(to_admit).collect::<Vec<_>>();
         for row in &rows {
             if let Some(name) = &row.name
                 && let Some(holder) = names::holder(&transaction, row.project, name).await?
@@ -64,7 +63,7 @@ impl Store {
                 return Ok(ForkAdmission::NameTaken(holder));
             }
             if !insert_if_room(&transaction, row, limit).await? {
-                let wanted = QuotaUse::of_workspace(row.kind, &row.limits, true);
+                let wanted = QuotaUse::of_workspace(row.spec.kind, &row.spec.limits, true);
                 let reached = over_quota(&transaction, row.project, &wanted).await?;
                 return Ok(reached.map_or(ForkAdmission::Full, ForkAdmission::OverQuota));
             }

@@ -49,7 +49,7 @@ pub struct McpServerRow {
     pub project: ProjectId,
     /// The server that drives the hosted server.
     pub server: ServerId,
-    /// Its name, which no other of the project has.
+    /// The hosted server's name, which no other of the project has.
     pub name: String,
     /// The hosted server's specification.
     pub spec: McpServerSpec,
@@ -127,7 +127,7 @@ pub struct McpServerSpec {
     pub pids: u32,
     /// The networks that the server may reach: `none`, `isolated` or `outbound`.
     pub network: String,
-    /// How long a call may take, in milliseconds.
+    /// The time that a call may take, in milliseconds.
     pub call_timeout_ms: u64,
 }
 

@@ -9,3 +9,4 @@ pub(crate) mod row;
 pub(crate) mod snapshot_row;
 pub mod state;
 pub(crate) mod words;
+pub(crate) mod workspace_spec;

@@ -41,7 +41,7 @@ use crate::{
     time::now,
 };
 
-/// How long a server counts as alive after it was last heard of.
+/// The time for which a server counts as alive after it was last heard of.
 pub const LEASE: Duration = Duration::from_secs(30);
 const LEASE_DELTA: TimeDelta = TimeDelta::seconds(30);
 

@@ -22,7 +22,7 @@ use crate::{
     workspaces::label_is,
 };
 
-/// Which snapshots of a project to list. Every part narrows the list.
+/// The snapshots of a project to list. Every part narrows the list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SnapshotFilter {
     /// In this state.
@@ -53,7 +53,7 @@ pub(crate) async fn insert_snapshot_if_room(
     transaction: &DatabaseTransaction,
     new: NewSnapshotRow,
 ) -> Result<Result<SnapshotRow, QuotaReached>, StoreError> {
-    let (project, wanted) = (new.project, QuotaUse::of_snapshot(&new.limits));
+    let (project, wanted) = (new.project, QuotaUse::of_snapshot(&new.spec.limits));
     let row = SnapshotRow { new, state: SnapshotState::Creating, taken: None, created_at: now(), ready_at: None };
     let room = quotas::has_room(project, &wanted);
     if insert_if(transaction, &new_values(&row), room).await.doing("record a snapshot")? {

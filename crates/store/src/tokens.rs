@@ -20,13 +20,13 @@ use crate::{
     time::now,
 };
 
-/// How many tokens of a project may work at a time.
+/// The number of tokens of a project that may work at a time.
 pub const MOST_TOKENS: u64 = 1_000;
-/// How many tokens of a project that work no longer are kept.
+/// The number of tokens of a project that are kept although they no longer work.
 const MOST_ENDED: u64 = 1_000;
-/// How many of them are forgotten with each token that is made.
+/// The number of those tokens that are forgotten with each token that is made.
 const FORGOTTEN_AT_ONCE: u64 = 100;
-/// How many tokens one query looks at: databases bound the parameters of a statement.
+/// The number of tokens that one query looks at: databases bound the parameters of a statement.
 const HASHES_AT_ONCE: usize = 1_000;
 
 /// A permission that a token grants.
@@ -45,7 +45,7 @@ pub enum Scope {
 #[error("no scope is called {0:?}; there are admin:read, admin:write and mcp:use")]
 pub struct UnknownScope(String);
 
-/// Which tokens to list. Every part narrows the list.
+/// The tokens to list. Every part narrows the list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TokenFilter {
     /// Those of this project.
@@ -56,7 +56,7 @@ pub struct TokenFilter {
     pub name: Option<String>,
 }
 
-/// Why a token was not made.
+/// The reason for which a token was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum NewTokenError {
     /// The project has as many tokens as it may have.

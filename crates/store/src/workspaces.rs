@@ -1,7 +1,7 @@
 //! The rows of workspaces.
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{ContainerKind, Isolation, ProviderKind};
+use emergent_provider::{ContainerKind, ProviderKind};
 use emergent_types::{ServerId, WorkspaceId};
 use sea_orm::{
     ColumnTrait as _, Condition, EntityTrait as _, JsonValue, QueryFilter as _, QueryOrder as _, QuerySelect as _,
@@ -10,8 +10,8 @@ use sea_orm::{
 };
 
 use crate::{
-    Cursor, DestroyReason, Page, PageRequest, PassedOver, ProjectId, QuotaReached, StateKind, Store, StoreError,
-    WorkspaceRow, WorkspaceState,
+    Cursor, DestroyReason, MadeSandbox, Page, PageRequest, PassedOver, ProjectId, QuotaReached, StateKind, Store,
+    StoreError, WorkspaceRow, WorkspaceState,
     entity::workspace::{Column, Entity},
     error::Doing as _,
     model::{
@@ -22,7 +22,7 @@ use crate::{
     time::now,
 };
 
-/// Which workspaces of a project to list. Every part narrows the list.
+/// The workspaces of a project to list. Every part narrows the list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListFilter {
     /// In one of these states; empty for any.
@@ -50,17 +50,6 @@ pub enum StartClaim {
     OverQuota(QuotaReached),
 }
 
-/// The provider's report of a sandbox that it has made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MadeSandbox {
-    /// The runtime of the sandbox.
-    pub runtime: String,
-    /// The isolation of the sandbox.
-    pub isolation: Isolation,
-    /// The warnings: each names something that is weaker than asked for.
-    pub warnings: Vec<String>,
-}
-
 // === impl Store ===
 
 impl Store {
@@ -68,10 +57,14 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
-    pub async fn workspaces_note_idled(&self, id: WorkspaceId, idled: bool) -> Result<(), StoreError> {
+    pub async fn workspaces_note_suspended_by_idle(
+        &self,
+        id: WorkspaceId,
+        suspended_by_idle: bool,
+    ) -> Result<(), StoreError> {
         let update = Entity::update_many()
             .filter(Column::Id.eq(id.as_uuid()))
-            .col_expr(Column::Idled, Expr::value(idled))
+            .col_expr(Column::Idled, Expr::value(suspended_by_idle))
             .exec(self.writer.connection());
         update.await.doing("record why a workspace rests").map(drop)
     }
@@ -141,8 +134,8 @@ impl Store {
         self.select_all(driven_by(server).filter(Column::ExpiresAt.lte(at)), "list expired workspaces").await
     }
 
-    /// How many agent workspaces of each provider count towards the limit, of one project or of all; providers without
-    /// any are left out.
+    /// Returns the number of agent workspaces of each provider that count towards the limit, of one project or of all;
+    /// providers without any are left out.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use parking_lot::Mutex;
 
-/// Where Debian and Ubuntu put PostgreSQL's programs, by version.
+/// The directory in which Debian and Ubuntu put PostgreSQL's programs, by version.
 const VERSIONS: &str = "/usr/lib/postgresql";
 /// The user of PostgreSQL, which refuses to run as root; nobody else is this user.
 const NOBODY: u32 = 65534;

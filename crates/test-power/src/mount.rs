@@ -73,7 +73,7 @@ impl Disk {
         Ok(Self { state, _session: session.context("the disk is not mounted")?, directory })
     }
 
-    /// Why no disk can be mounted here, where that is so.
+    /// Returns the reason why no disk can be mounted here; `None` where one can.
     pub fn why_missing() -> Option<String> {
         if !rustix::process::geteuid().is_root() {
             return Some("it takes root".to_owned());
@@ -82,7 +82,7 @@ impl Disk {
         opened.err().map(|error| format!("it takes /dev/fuse: {error}"))
     }
 
-    /// Where it is mounted.
+    /// Returns the directory on which the disk is mounted.
     pub fn path(&self) -> &Path {
         self.directory.path()
     }

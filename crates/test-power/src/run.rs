@@ -11,7 +11,7 @@ use libtest_mimic::{Arguments, Trial};
 
 use crate::{Cut, Disk};
 
-/// How many cuts a case makes, where `POWER_CUTS` does not say.
+/// The number of cuts that a case makes, where `POWER_CUTS` does not say.
 const CUTS: usize = 200;
 
 /// A test by its name.

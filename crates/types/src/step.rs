@@ -70,7 +70,7 @@ steps! {
         IntentRecorded = "intent_recorded",
         /// The sandbox is gone.
         SandboxRemoved = "sandbox_removed",
-        /// Its volumes are gone.
+        /// The sandbox's volumes are gone.
         VolumesRemoved = "volumes_removed",
         /// The row says destroyed.
         DestroyedRecorded = "destroyed_recorded",

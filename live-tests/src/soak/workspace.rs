@@ -79,7 +79,7 @@ pub struct Commits {
 /// A commit whose answer was lost.
 #[derive(Debug, Clone)]
 pub struct DoubtfulCommit {
-    /// Its message.
+    /// The fault's message.
     pub message: String,
     /// The call's name, chosen by the owner.
     pub call: String,

@@ -1,4 +1,4 @@
-//! Which modules a path leads to.
+//! Finds the modules that a path leads to.
 
 use std::collections::{BTreeSet, HashSet};
 

@@ -30,14 +30,14 @@ use crate::process::{
     tree::Family,
 };
 
-/// The variable that identifies a child's processes if they run as root and dropped their mark.
+/// The variable that identifies a child's processes if they run as root and dropped their tag.
 const ID_VARIABLE: &str = "EMERGENT_CHILD_ID";
 /// The most bytes that are read from a pipe at once.
 const READ: usize = 64 * 1024;
-/// How long a child's remaining processes have between SIGTERM and SIGKILL after its end.
+/// The time that a child's remaining processes have between SIGTERM and SIGKILL after its end.
 const LEFT_BEHIND: Duration = Duration::from_millis(500);
-/// How long the end of output may take after the end of the process: it takes longer only if another process holds the
-/// pipe.
+/// The time that the end of output may take after the end of the process: it takes longer only if another process holds
+/// the pipe.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 /// A child of the guest.
@@ -133,7 +133,7 @@ impl ChildEnds {
         request: SpawnChild,
     ) -> Result<Made, GuestError> {
         let Self([input, output, errors]) = self;
-        let mark = launcher.marks.next();
+        let group_tag = launcher.group_tags.next();
         let mut variables = request.env.clone();
         variables.insert(ID_VARIABLE.into(), request.child_id.to_string());
         let (pid, exit) = launcher.launch(&Launch {
@@ -141,7 +141,7 @@ impl ChildEnds {
             workdir,
             variables: &variables,
             user: request.user,
-            mark,
+            group_tag,
             stdio: [
                 input.as_fd(),
                 if request.stdout_to_stderr { errors.as_fd() } else { output.as_fd() },
@@ -149,7 +149,7 @@ impl ChildEnds {
             ],
         })?;
         let variable = (request.user == RunAs::Root).then(|| format!("{ID_VARIABLE}={}", request.child_id));
-        let family = Family { leader: Some(pid), mark, variable };
+        let family = Family { leader: Some(pid), group_tag, variable };
         Ok(Made { request, pid, exit, family, reaper: Arc::clone(&launcher.reaper) })
     }
 }

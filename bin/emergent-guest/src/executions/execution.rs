@@ -27,21 +27,21 @@ pub const ID_VARIABLE: &str = "EMERGENT_EXECUTION_ID";
 /// An execution that the guest knows.
 #[derive(Debug)]
 pub struct Run {
-    /// Its id.
+    /// The execution's id.
     pub id: ExecutionId,
     /// The command, cut.
     pub command: String,
     /// The user that the command runs as.
     pub user: RunAs,
     /// Marks its processes; none after a restart of the guest, when they are gone.
-    pub mark: Option<u32>,
+    pub group_tag: Option<u32>,
     /// Milliseconds since 1970.
     pub started_at_ms: u64,
-    /// Where it is in its life.
+    /// The execution's state.
     pub state: watch::Sender<State>,
     /// Set to end it early; says how it will have ended.
     pub stop: watch::Sender<Option<Outcome>>,
-    /// Its standard input, while that is open.
+    /// The process's standard input, while it is open.
     pub stdin: tokio::sync::Mutex<Option<pipe::Sender>>,
     started: Instant,
     pid: AtomicU32,
@@ -50,16 +50,16 @@ pub struct Run {
     dropped: [AtomicU64; 2],
 }
 
-/// Where an execution is in its life: `Starting → Running → Ended`, or `Starting → Failed`.
+/// The state of an execution: `Starting → Running → Ended`, or `Starting → Failed`.
 #[derive(Debug, Clone)]
 pub enum State {
-    /// Its process is being made.
+    /// The execution's process is being made.
     Starting,
-    /// Its process runs.
+    /// The execution's process runs.
     Running,
-    /// Its process is gone.
+    /// The execution's process is gone.
     Ended(Ending),
-    /// Its process could not be made.
+    /// The execution's process could not be made.
     Failed(GuestError),
 }
 
@@ -74,7 +74,7 @@ pub struct Ending {
     pub signal: Option<String>,
     /// Wall-clock time.
     pub duration_ms: u64,
-    /// Why it was lost.
+    /// The reason for which the execution was lost.
     pub reason: Option<String>,
     /// Bytes written to standard output and error.
     pub written: [u64; 2],
@@ -85,7 +85,7 @@ pub struct Ending {
 
 impl Run {
     /// An execution whose process is about to be made.
-    pub fn starting(id: ExecutionId, program: &Program, user: RunAs, mark: Option<u32>) -> Self {
+    pub fn starting(id: ExecutionId, program: &Program, user: RunAs, group_tag: Option<u32>) -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started_at_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
         let command = match program {
@@ -93,7 +93,7 @@ impl Run {
             Program::Argv(argv) => argv.join(" "),
         };
         let command = command.chars().take(COMMAND_LIMIT).collect();
-        Self::new(id, command, user, mark, started_at_ms, State::Starting)
+        Self::new(id, command, user, group_tag, started_at_ms, State::Starting)
     }
 
     /// An execution that had ended before the guest started.
@@ -104,12 +104,19 @@ impl Run {
         Self { written: written.map(AtomicU64::new), dropped: dropped.map(AtomicU64::new), ..run }
     }
 
-    fn new(id: ExecutionId, command: String, user: RunAs, mark: Option<u32>, started_at_ms: u64, state: State) -> Self {
+    fn new(
+        id: ExecutionId,
+        command: String,
+        user: RunAs,
+        group_tag: Option<u32>,
+        started_at_ms: u64,
+        state: State,
+    ) -> Self {
         Self {
             id,
             command,
             user,
-            mark,
+            group_tag,
             started_at_ms,
             state: watch::Sender::new(state),
             stop: watch::Sender::new(None),
@@ -179,12 +186,12 @@ impl Run {
         }
     }
 
-    /// The marks that the execution's processes have in common.
+    /// The features that the execution's processes have in common.
     pub fn family(&self) -> Family {
         let alive = matches!(*self.state.borrow(), State::Starting | State::Running);
         let variable = (self.user == RunAs::Root).then(|| format!("{ID_VARIABLE}={}", self.id));
         let leader = i32::try_from(self.pid()).ok().filter(|pid| alive && *pid > 0);
-        Family { leader, mark: self.mark, variable }
+        Family { leader, group_tag: self.group_tag, variable }
     }
 
     /// The open output files, while it runs.

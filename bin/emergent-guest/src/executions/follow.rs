@@ -17,7 +17,7 @@ use super::{execution::Run, logs::Logs};
 const SHORTEST_POLL: Duration = Duration::from_millis(2);
 const LONGEST_POLL: Duration = Duration::from_millis(50);
 
-/// How long the stream may be silent before a keep-alive is sent.
+/// The time for which the stream may be silent before a keep-alive is sent.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// Returns encoded frames: data from the requested offsets, then the status.

@@ -31,21 +31,21 @@ pub enum Line {
     Started(Started),
     /// An execution's process is gone.
     Ended {
-        /// Its id.
+        /// The execution's id.
         id: ExecutionId,
-        /// How.
+        /// The outcome of the execution.
         ending: Ending,
     },
     /// The beginning of an execution's output is no longer kept.
     Dropped {
-        /// Its id.
+        /// The execution's id.
         id: ExecutionId,
-        /// How many bytes of standard output and error.
+        /// The number of bytes of standard output and error.
         bytes: [u64; 2],
     },
     /// An execution is forgotten.
     Forgotten {
-        /// Its id.
+        /// The execution's id.
         id: ExecutionId,
     },
 }
@@ -53,11 +53,11 @@ pub enum Line {
 /// An execution's process was made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Started {
-    /// Its id.
+    /// The execution's id.
     pub id: ExecutionId,
-    /// Its command, cut.
+    /// The execution's command, cut.
     pub command: String,
-    /// Its process.
+    /// The id of the execution's process.
     pub pid: u32,
     /// Milliseconds since 1970.
     pub started_at_ms: u64,
@@ -128,7 +128,7 @@ impl Journal {
         }
     }
 
-    /// Why executions may not be recorded, and what to do about it; for people.
+    /// Returns the reason why executions may not be recorded, and the remedy; for people.
     pub fn problem(&self) -> Option<String> {
         self.problem.lock().clone()
     }

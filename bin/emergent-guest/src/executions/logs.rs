@@ -39,7 +39,7 @@ impl Logs {
         Some(Self([own_files::open(&stdout).ok()??, own_files::open(&stderr).ok()??]))
     }
 
-    /// How long a stream is.
+    /// Returns the length of a stream.
     pub fn size(&self, stream: Stream) -> u64 {
         self.0[index(stream)].metadata().map_or(0, |metadata| metadata.len())
     }
@@ -74,7 +74,7 @@ pub fn paths(directory: &Path, id: &ExecutionId) -> [PathBuf; 2] {
     ["stdout", "stderr"].map(|suffix| directory.join(format!("{id}.{suffix}")))
 }
 
-/// Where a stream stands in a pair.
+/// Returns the index of a stream in a pair.
 pub fn index(stream: Stream) -> usize {
     match stream {
         Stream::Stdout => 0,

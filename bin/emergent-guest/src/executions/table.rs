@@ -1,4 +1,4 @@
-//! Which executions the guest knows, within bounds.
+//! The executions that the guest knows, within bounds.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},

@@ -36,11 +36,11 @@ use crate::{
 /// The limit of simultaneous archives: each keeps a blocking thread for as long as its caller takes.
 static AT_ONCE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(6));
 
-/// The bytes that are handed over at once, and how many such chunks may wait.
+/// The size of a chunk in bytes, and the number of chunks that may wait.
 const CHUNK: usize = 256 * 1024;
 const QUEUE: usize = 4;
 
-/// How long a caller may neither take bytes of an archive nor send any.
+/// The time for which a caller may neither take bytes of an archive nor send any.
 const STALL: Duration = Duration::from_secs(120);
 
 /// The largest file that is packed as of one moment, with its length at that moment.

@@ -6,7 +6,7 @@ use rustix::system::sethostname;
 
 use crate::own_files;
 
-/// Where programs look for the machine's identity, machine-id(5).
+/// The file in which programs look for the machine's identity, machine-id(5).
 const MACHINE_ID: &str = "/etc/machine-id";
 
 /// Takes a host name and an identity on; what is absent stays. A root file system that nobody may write to keeps its

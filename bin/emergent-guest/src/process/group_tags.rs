@@ -13,7 +13,7 @@ use std::{
 const FIRST: u32 = 0x4000_0000;
 const COUNT: u32 = 0x3000_0000;
 
-/// Gives out marks.
+/// Gives out group tags.
 #[derive(Debug)]
 pub struct GroupTags {
     available: bool,
@@ -22,13 +22,13 @@ pub struct GroupTags {
 
 impl GroupTags {
     /// Marks from a `seed` on, which keeps guests that share a kernel apart. If the user namespace does not map the
-    /// ids, there are no marks, and trees are found by session and descent alone.
+    /// ids, there are no tags, and trees are found by session and descent alone.
     pub fn of_namespace(seed: u32) -> Self {
         let map = fs::read_to_string(Path::new("/proc/self/gid_map")).unwrap_or_default();
         Self { available: maps(&map, u64::from(FIRST), u64::from(COUNT)), next: AtomicU32::new(seed) }
     }
 
-    /// Returns a mark that no live execution has.
+    /// Returns a tag that no live execution has.
     pub fn next(&self) -> Option<u32> {
         self.available.then(|| FIRST + self.next.fetch_add(1, Ordering::Relaxed) % COUNT)
     }
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_are_used_only_where_the_namespace_maps_them() {
+    fn tags_are_used_only_where_the_namespace_maps_them() {
         assert!(maps("         0          0 4294967295\n", FIRST.into(), COUNT.into()));
         assert!(maps("", FIRST.into(), COUNT.into()));
         assert!(!maps("0 100000 65536\n", FIRST.into(), COUNT.into()));

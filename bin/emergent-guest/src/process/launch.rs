@@ -32,8 +32,8 @@ pub struct Launcher {
     pub reaper: Arc<Reaper>,
     /// The accounts that the processes run as.
     pub accounts: Arc<Accounts>,
-    /// The maker of the processes' marks.
-    pub marks: GroupTags,
+    /// The maker of the processes' group tags.
+    pub group_tags: GroupTags,
     /// The library that programs need under this kernel.
     pub preload: Option<Preload>,
     /// Limits of every process.
@@ -53,8 +53,8 @@ pub struct Launch<'a> {
     pub variables: &'a BTreeMap<String, String>,
     /// The user that the program runs as.
     pub user: RunAs,
-    /// The program's mark.
-    pub mark: Option<u32>,
+    /// The program's group tag.
+    pub group_tag: Option<u32>,
     /// Standard input, output and error.
     pub stdio: [BorrowedFd<'a>; 3],
 }
@@ -86,7 +86,7 @@ impl Launcher {
             workdir: c_string("workdir", launch.workdir.as_os_str().as_bytes())?,
             stdio: launch.stdio,
             account: self.accounts.get(launch.user),
-            mark: launch.mark,
+            group_tag: launch.group_tag,
             limits: match launch.user {
                 RunAs::Agent => [self.limits.as_slice(), &self.agent_limits].concat(),
                 RunAs::Root => self.limits.clone(),

@@ -32,7 +32,7 @@ pub struct Reaper {
     born: Condvar,
 }
 
-/// How long an orphan may stay unreaped when the guest has no child of its own; nothing reports orphans then.
+/// The time for which an orphan may stay unreaped when the guest has no child of its own; nothing reports orphans then.
 const ORPHAN_POLL: Duration = Duration::from_millis(500);
 
 impl Reaper {

@@ -57,8 +57,8 @@ pub struct Plan<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// The account that the child runs as.
     pub account: &'a Account,
-    /// A supplementary group that marks the child.
-    pub mark: Option<u32>,
+    /// A supplementary group that tags the child.
+    pub group_tag: Option<u32>,
     /// The child's limits, besides those that it inherits.
     pub limits: Vec<Limit>,
 }
@@ -262,7 +262,7 @@ impl Shared {
             envp: variables.chain([ptr::null()]).collect(),
             workdir: plan.workdir.as_ptr(),
             stdio: plan.stdio.map(|stream| stream.as_raw_fd()),
-            groups: plan.account.groups.iter().copied().chain(plan.mark).collect(),
+            groups: plan.account.groups.iter().copied().chain(plan.group_tag).collect(),
             uid: plan.account.uid,
             gid: plan.account.gid,
             limits: plan.limits.clone(),

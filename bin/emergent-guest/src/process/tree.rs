@@ -10,14 +10,14 @@ use std::{
 
 use super::signal;
 
-/// The marks that the processes of one execution share.
+/// The features that the processes of one execution share.
 #[derive(Debug, Clone)]
 pub struct Family {
     /// The first process, while it has not been reaped; afterwards its id may be another's.
     pub leader: Option<i32>,
-    /// The group that marks the processes.
-    pub mark: Option<u32>,
-    /// A `KEY=value` in the processes' environment. Only root's processes can drop the mark, and only their
+    /// The group that tags the processes.
+    pub group_tag: Option<u32>,
+    /// A `KEY=value` in the processes' environment. Only root's processes can drop the tag, and only their
     /// environments are read.
     pub variable: Option<String>,
 }
@@ -28,7 +28,7 @@ struct Process {
     pid: i32,
     parent: i32,
     session: i32,
-    marks: Vec<u32>,
+    groups: Vec<u32>,
 }
 
 /// The limit of rounds of killing: processes that are left after so many cannot be killed.
@@ -40,7 +40,7 @@ impl Family {
         let processes = processes(Path::new("/proc"));
         let parents: HashMap<i32, i32> = processes.iter().map(|process| (process.pid, process.parent)).collect();
         let own = |process: &&Process| {
-            self.mark.is_some_and(|mark| process.marks.contains(&mark))
+            self.group_tag.is_some_and(|tag| process.groups.contains(&tag))
                 || self.leader.is_some_and(|leader| {
                     process.pid == leader || process.session == leader || descends(&parents, process.pid, leader)
                 })
@@ -143,8 +143,8 @@ fn parse(pid: i32, stat: &str, status: &str) -> Option<Process> {
     let _group = fields.next()?;
     let session = fields.next()?.parse().ok()?;
     let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
-    let marks = groups.split_whitespace().filter_map(|group| group.parse().ok()).collect();
-    (!matches!(state, "Z" | "X")).then_some(Process { pid, parent, session, marks })
+    let groups = groups.split_whitespace().filter_map(|group| group.parse().ok()).collect();
+    (!matches!(state, "Z" | "X")).then_some(Process { pid, parent, session, groups })
 }
 
 #[cfg(test)]
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_hides_nothing() {
         let process = parse(7, "7 (a) Z (b)) S 3 4 5 0", "Name:\tx\nGroups:\t27 1073741824 \n");
-        assert_eq!(process, Some(Process { pid: 7, parent: 3, session: 5, marks: vec![27, 1_073_741_824] }));
+        assert_eq!(process, Some(Process { pid: 7, parent: 3, session: 5, groups: vec![27, 1_073_741_824] }));
     }
 
     #[test]

@@ -34,7 +34,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, In
 
 use crate::{guest::Guest, http};
 
-/// How long a port that cannot be used is left alone.
+/// The time for which a port that cannot be used is left alone.
 const REST: Duration = Duration::from_secs(1);
 
 /// The directory where the kernel lists the ports and their names.

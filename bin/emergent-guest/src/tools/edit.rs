@@ -25,7 +25,7 @@ use crate::{
 /// The largest file that is edited, before and after the edit.
 const MAX_SIZE: u64 = 16 << 20;
 
-/// How often an edit is tried on a file that another process writes to.
+/// The number of times that an edit is tried on a file that another process writes to.
 const ATTEMPTS: usize = 10;
 
 /// A file with its text replaced.

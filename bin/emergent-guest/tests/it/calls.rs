@@ -29,7 +29,7 @@ use tokio::{
 
 use crate::support::{Client, Guest, code, eventually, full, request};
 
-/// Which bytes of a channel are counted.
+/// The direction in which the bytes of a channel are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     ToGuest,

@@ -21,7 +21,7 @@ pub(crate) enum FilesCommand {
         workspace: String,
         /// The file or directory.
         from: String,
-        /// Its new path.
+        /// The new path.
         to: String,
     },
     /// Make a directory, and the directories above it.

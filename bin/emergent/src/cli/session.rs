@@ -39,7 +39,7 @@ pub(crate) enum Idle {
 pub(crate) struct SetArgs {
     /// Id, beginning of an id, or name.
     pub(crate) workspace: String,
-    /// Its name; empty takes it away.
+    /// The workspace's name; empty takes it away.
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// A label to set.
@@ -96,7 +96,7 @@ pub(crate) struct AttachArgs {
     pub(crate) take_over: bool,
 }
 
-/// Which session is to end.
+/// The session to end.
 #[derive(Debug, Args)]
 pub(crate) struct DetachArgs {
     /// Id, beginning of an id, or name.

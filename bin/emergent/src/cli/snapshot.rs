@@ -35,7 +35,7 @@ pub(crate) struct SnapshotCreateArgs {
     pub(crate) wait: u64,
 }
 
-/// Which snapshots to list.
+/// The snapshots to list.
 #[derive(Debug, Args)]
 pub(crate) struct SnapshotListArgs {
     /// Of this workspace.

@@ -101,7 +101,7 @@ pub(crate) struct CreateArgs {
     /// How many processes and threads it may have.
     #[arg(long, value_name = "COUNT")]
     pub(crate) pids: Option<u32>,
-    /// Which network it has: none, an interface with nothing beyond it (isolated), or the internet (outbound).
+    /// The network of the workspace: none, an interface with nothing beyond it (isolated), or the internet (outbound).
     #[arg(long, value_parser = ["none", "isolated", "outbound"])]
     pub(crate) network: Option<String>,
     /// A variable in the environment of its commands; give it again for more.
@@ -152,7 +152,7 @@ pub(crate) struct ForkArgs {
     pub(crate) wait: u64,
 }
 
-/// Which workspaces to list.
+/// The workspaces to list.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     /// In one of these states, such as `ready,paused`.
@@ -186,7 +186,7 @@ pub(crate) struct ListArgs {
 pub(crate) struct ExecArgs {
     /// Id, beginning of an id, or name.
     pub(crate) workspace: String,
-    /// Where to run; /workspace by default.
+    /// The directory to run in; /workspace by default.
     #[arg(long, short, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
     /// An environment variable.
@@ -258,7 +258,7 @@ pub(crate) struct LogsArgs {
     pub(crate) stream: Option<Stream>,
 }
 
-/// Which of what was done to show.
+/// The audit rows to show.
 #[derive(Debug, Args)]
 pub(crate) struct AuditArgs {
     /// Id, beginning of an id, or name; the id of a destroyed one too. Left out: all workspaces of the project.

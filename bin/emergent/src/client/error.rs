@@ -1,4 +1,4 @@
-//! Why a command did not do what it was asked.
+//! The errors of client commands.
 
 use emergent_types::error_chain;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use emergent_api::http::problem::{Problem, ProblemKind};
 
 use crate::print::indented;
 
-/// Why a command did not do what it was asked.
+/// The reason for which a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
     /// The server's address is no URL.
@@ -24,7 +24,7 @@ pub(crate) enum ClientError {
     /// The server asks for a token, and none was found.
     #[error("{server} needs a token, and there is none: {looked}")]
     NoToken {
-        /// Which server.
+        /// The server's address.
         server: String,
         /// The places that were looked at, and how to name others.
         looked: String,
@@ -35,13 +35,13 @@ pub(crate) enum ClientError {
              (`emergent serve --tls-cert FILE --tls-key FILE`)"
     )]
     PlainHttp {
-        /// Which server.
+        /// The server's address.
         server: String,
     },
     /// The server was not reached, or not to the end.
     #[error("{server} could not be reached ({}); is `emergent serve` running there, and is --server right?", root_cause(.source))]
     Unreachable {
-        /// Which server.
+        /// The server's address.
         server: String,
         /// The failure. Its layers repeat each other; only the innermost is shown.
         source: reqwest::Error,
@@ -52,7 +52,7 @@ pub(crate) enum ClientError {
     /// Something answered that is not our server.
     #[error("what answers there is not an Emergent server (status {status})")]
     NotOurs {
-        /// Its status.
+        /// The HTTP status of the answer.
         status: u16,
     },
     /// The answer is not what this release knows.
@@ -64,9 +64,9 @@ pub(crate) enum ClientError {
          EMERGENT_SERVER its address"
     )]
     Redirected {
-        /// Which server was asked.
+        /// The address of the server that was asked.
         server: String,
-        /// Where the answer leads.
+        /// The address that the answer leads to.
         to: String,
     },
     /// The answer is larger than any answer of a server.
@@ -104,9 +104,9 @@ pub(crate) enum ClientError {
     /// The workspace was not ready in time, or failed.
     #[error("workspace {id} is {state}: {reason}")]
     NotReady {
-        /// Which workspace.
+        /// The workspace's id.
         id: String,
-        /// Its state.
+        /// The workspace's state.
         state: &'static str,
         /// The reason, as far as it is known.
         reason: String,

@@ -18,9 +18,9 @@ use crate::{
     serve::{descriptors, listener, log_to_stderr, memory, signals::StopSignals},
 };
 
-/// How long calls under way have to end.
+/// The time that calls under way have to end.
 const GRACE: Duration = Duration::from_secs(10);
-/// How often unused memory is given back.
+/// The interval at which unused memory is given back.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Runs the manager until a stop signal.
@@ -53,7 +53,7 @@ async fn serve(arguments: FirecrackerManagerArgs) -> anyhow::Result<()> {
             driver = health.driver,
             acceleration = health.acceleration,
             reason = health.reason,
-            "machines were tried"
+            "probed this host for microVMs"
         );
     });
     tracing::info!("listening on http://{address}");

@@ -23,11 +23,11 @@ use crate::{
     print,
 };
 
-/// How many servers are deleted side by side.
+/// The number of servers that are deleted side by side.
 const TOGETHER: usize = 8;
-/// How many characters of a server's message fit into a table.
+/// The number of characters of a server's message that fit into a table.
 const CELL: usize = 60;
-/// How many of the last lines of a program that does not run are shown.
+/// The number of last lines that are shown of a program that does not run.
 const LAST_LINES: usize = 20;
 
 /// Does it.

@@ -28,7 +28,7 @@ use crate::{
 
 /// Exit code of a program that Ctrl-C ended.
 pub(super) const INTERRUPTED: u8 = 130;
-/// How many workspaces are changed at once.
+/// The number of workspaces that are changed at once.
 const AT_ONCE: usize = 8;
 
 /// Does it.

@@ -1,6 +1,6 @@
-//! How many connections the server takes.
+//! The limits on the server's connections.
 
-/// How many connections there may be.
+/// The limits on connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ConnectionLimits {
     /// In all.
@@ -24,13 +24,13 @@ impl ConnectionLimits {
         Self { all: self.all.min(affordable), ..self }
     }
 
-    /// How many calls of one project may be under way: fewer than there may be connections, so that a project that has
-    /// a call under way on each of its own leaves some to others.
+    /// Returns the number of calls of one project that may be under way: fewer than there may be connections, so that a
+    /// project that has a call under way on each of its own leaves some to others.
     pub(crate) fn calls_of_a_project(self) -> usize {
         self.all.div_ceil(4)
     }
 
-    /// How many of all are for this machine alone.
+    /// Returns the number of connections reserved for loopback clients.
     pub(crate) fn reserve(self) -> usize {
         self.all.div_ceil(16)
     }

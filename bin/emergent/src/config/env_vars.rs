@@ -15,15 +15,15 @@ pub(crate) enum Reader {
 /// An environment variable.
 #[derive(Debug)]
 pub(crate) struct Variable {
-    /// Its name.
+    /// The variable's name.
     pub(crate) name: &'static str,
-    /// Its default, as people would write it; empty for none.
+    /// The variable's default, as people would write it; empty for none.
     pub(crate) default: &'static str,
     /// The values that it takes, in words that complete "NAME takes …".
     pub(crate) takes: &'static str,
-    /// Its meaning.
+    /// The variable's meaning.
     pub(crate) meaning: &'static str,
-    /// Its value is a secret: never shown, not even when it is malformed.
+    /// The variable's value is a secret: never shown, not even when it is malformed.
     pub(crate) secret: bool,
     /// The part of the program that reads it.
     pub(crate) reader: Reader,
@@ -128,13 +128,13 @@ variables! {
     Server WORKSPACE_GVISOR_RUNTIME = "runsc", "the name of a Docker runtime";
     /// The weakest isolation that is taken; a weaker provider or runtime is refused.
     Server WORKSPACE_REQUIRE_ISOLATION = "any", "any, gvisor or hardware";
-    /// Where the server runs; decides the order in which `auto` tries providers.
+    /// The place where the server runs; decides the order in which `auto` tries providers.
     Server WORKSPACE_DEPLOYMENT_MODE = "self-hosted", "self-hosted or managed";
     /// The address of a manager of microVMs elsewhere, for the firecracker provider.
     Server WORKSPACE_FIRECRACKER_URL = "", "a URL such as http://10.1.2.3:8080";
     /// The API key of that manager.
     Server WORKSPACE_FIRECRACKER_TOKEN(secret) = "", "an API key of at least 16 characters";
-    /// Where microVMs of this server's own are kept, for the firecracker provider without a manager elsewhere.
+    /// The directory of this server's own microVMs, for the firecracker provider without a manager elsewhere.
     Server WORKSPACE_FIRECRACKER_DIR = "", "the absolute path of a directory";
     /// The program that runs microVMs. `auto` is Firecracker where KVM works, else QEMU; `qemu-tcg` emulates even where
     /// KVM works.
@@ -158,13 +158,15 @@ variables! {
     /// Docker's wish for TLS. This release speaks plain HTTP to Docker and refuses to start rather than send that over
     /// TCP.
     Server DOCKER_TLS_VERIFY = "", "any text; empty or 0 for no TLS";
-    /// Where rows are kept. Several servers can share a PostgreSQL database.
+    /// The database that keeps the rows. Several servers can share a PostgreSQL database.
     Server DATABASE_URL(secret) = "sqlite://$EMERGENT_DATA_DIR/emergent.sqlite", "sqlite:///absolute/path or postgres://user:password@host:5432/database?sslmode=verify-full";
-    /// Where the server keeps its files. For root /var/lib/emergent-workspaces, else in the user's own data directory.
+    /// The directory of the server's files. For root /var/lib/emergent-workspaces, else in the user's own data
+    /// directory.
     Server EMERGENT_DATA_DIR = "", "the absolute path of a directory";
     /// The address to listen on. One that is not loopback needs TLS or EMERGENT_ALLOW_PLAINTEXT.
     Server EMERGENT_LISTEN = "127.0.0.1:7070", "an address and a port, such as 127.0.0.1:7070";
-    /// Where the other servers on the same PostgreSQL database reach this one, to pass requests on for its workspaces.
+    /// The URL at which the other servers on the same PostgreSQL database reach this one, to pass requests on for its
+    /// workspaces.
     Server EMERGENT_ADVERTISE_URL = "", "a URL such as https://10.1.2.3:7070";
     /// A private authority's certificates, by which this server trusts the others besides the system's own.
     Server EMERGENT_PEER_CA_FILE = "", "the path of a PEM file";
@@ -218,7 +220,7 @@ variables! {
     Manager FIRECRACKER_LISTEN = "127.0.0.1:8080", "an address and a port";
     /// The key that callers of the manager send. Empty: only programs on this machine may call.
     Manager FIRECRACKER_API_KEY(secret) = "", "at least 16 printable characters";
-    /// Where the manager keeps kernels, templates, sandboxes and snapshots.
+    /// The directory of the manager's kernels, templates, sandboxes and snapshots.
     Manager FIRECRACKER_DIR = "/var/lib/firecracker-workspaces", "the absolute path of a directory";
     /// The program that runs the manager's machines. `auto` is Firecracker where KVM works, else QEMU; `qemu-tcg`
     /// emulates even where KVM works.

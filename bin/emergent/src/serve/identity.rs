@@ -1,4 +1,4 @@
-//! Which server this process is, and that no other process is the same one.
+//! The identity of this server process, and the lock that keeps it unique.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},

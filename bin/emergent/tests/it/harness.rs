@@ -94,7 +94,7 @@ impl Server {
         }
     }
 
-    /// Where it listens, such as `127.0.0.1:7070`.
+    /// Returns the address that the server listens on, such as `127.0.0.1:7070`.
     pub(crate) fn address(&self) -> &str {
         self.url.split("://").nth(1).unwrap()
     }

@@ -23,7 +23,7 @@ pub(super) struct Counted {
 /// An answer's body whose length is not known, with the call that it belongs to.
 pub(super) struct Watched {
     body: Body,
-    /// How many bytes are still to come, where that was promised.
+    /// The number of bytes that are still to come, where that was promised.
     promised: Option<u64>,
     pending: Pending,
 }

@@ -73,7 +73,7 @@ impl Pending {
         self.answer = Some(ending(status, problem));
     }
 
-    /// So many bytes of the answer were given away.
+    /// Counts bytes of the answer that were sent.
     pub(super) fn sent(&mut self, bytes: u64) {
         self.bytes_out = self.bytes_out.saturating_add(bytes);
     }

@@ -59,7 +59,7 @@ impl Arguments {
         }
     }
 
-    /// Keeps the program that a command line begins with, and what [`private`](Self::private) keeps of it.
+    /// Keeps the program at the beginning of a command line, and what [`private`](Self::private) keeps of the line.
     pub fn command(&mut self, argument: &str, line: &str) {
         if let Some(program) = program(line) {
             self.name("program", program);

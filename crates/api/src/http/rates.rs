@@ -1,4 +1,4 @@
-//! How often a project may call.
+//! The limits on the rate of a project's calls.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::http::problem::{ProblemKind, Refusal};
 
-/// How often one project may call.
+/// The rate at which one project may call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
     /// Calls in a second, on average; above 0.

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 /// A span of time, its ends where every database has them: in the years 1970 to 9999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span {
-    /// Its first instant; from the beginning.
+    /// The first instant of the span; `None` is from the beginning.
     pub(crate) since: Option<DateTime<Utc>>,
     /// The instant after its last; without an end.
     pub(crate) until: Option<DateTime<Utc>>,

@@ -28,7 +28,7 @@ use crate::{facts::CallFacts, http::problem::Refusal};
 
 use self::decode::{Decoder, Piece};
 
-/// How often a silent stream shows that it lives.
+/// The interval at which a silent stream shows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// One event of a stream, for the OpenAPI document.

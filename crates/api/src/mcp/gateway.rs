@@ -52,16 +52,16 @@ use crate::{
 
 /// The path of the endpoint.
 pub(crate) const PATH: &str = "/mcp";
-/// How long sessions at the servers may take to end when a gateway does.
+/// The time that sessions at the servers may take to end when a gateway does.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long a warm process of a server may take to list what it offers, in milliseconds.
+/// The time that a warm process of a server may take to list what it offers, in milliseconds.
 const WARM_MS: u64 = 10_000;
-/// How many bytes an answer to a plain call may have beside its result.
+/// The number of bytes that an answer to a plain call may have beside its result.
 const AROUND_RESULT: usize = 1024;
-/// How long a project's list of servers is taken for the truth while this process knows of no change.
+/// The time for which a project's list of servers is taken for the truth while this process knows of no change.
 const FRESH: Duration = Duration::from_secs(1);
-/// How often the servers of a project are listed again, though nobody has told of a change: other servers of the
-/// installation do not.
+/// The interval at which the servers of a project are listed again, though nobody has told of a change: other servers
+/// of the installation do not.
 const LOOK: Duration = Duration::from_secs(15);
 /// The most gateways that are kept, each for one token. One more takes the place of one of the project that has most.
 const MOST: usize = 1_000;

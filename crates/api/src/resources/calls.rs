@@ -44,7 +44,7 @@ pub enum CallReport {
     },
     /// The call was refused or failed.
     Refused {
-        /// Why.
+        /// The reason of the refusal, as a problem.
         problem: Problem,
     },
     /// The call has not begun, and will not: when it comes now, it is refused.

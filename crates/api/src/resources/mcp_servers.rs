@@ -78,7 +78,7 @@ async fn create_mcp_server(
 ) -> Result<Response, Refusal> {
     let hosting = state.hosting();
     let made = hosting.create(caller.project(), request.into_new()?).await?;
-    let server: McpServerView = hosting.settle(caller.project(), made.id, query.wait()).await?.into();
+    let server: McpServerView = hosting.wait_ready(caller.project(), made.id, query.wait()).await?.into();
     let status = if server.state == McpState::Starting { StatusCode::ACCEPTED } else { StatusCode::CREATED };
     let location = HeaderValue::try_from(format!("/api/v1/mcp/servers/{}", server.id))
         .map_err(|error| Refusal::new(ProblemKind::Internal, error.to_string()))?;
@@ -193,7 +193,10 @@ async fn restart_mcp_server(
     tag = "mcp",
     security(("token" = ["admin:read"])),
     params(McpServerParam),
-    responses((status = 200, description = "What is kept of it.", body = McpLogs), OnMcpServer)
+    responses(
+        (status = 200, description = "The last 64 KiB of each process's standard error.", body = McpLogs),
+        OnMcpServer,
+    )
 )]
 async fn mcp_server_logs(
     caller: Caller<NeedsRead>,

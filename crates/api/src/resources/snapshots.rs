@@ -72,7 +72,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     params(
         WorkspaceParam,
         WaitQuery,
-        ("Idempotency-Key" = Option<String>, Header, description = "A word of the caller's, up to 255 visible ASCII characters: requests with the same one are one request, for 24 hours.")
+        ("Idempotency-Key" = Option<String>, Header, description = "A key that the caller chooses, up to 255 visible ASCII characters: for 24 hours, requests with the same key count as one.")
     ),
     request_body(content = CreateSnapshot, description = "Everything may be left out."),
     responses(
@@ -93,7 +93,7 @@ async fn create_snapshot(
     let request = body.map(|JsonBody(request)| request).unwrap_or_default().into_core();
     let workspaces = state.workspaces();
     let made = workspaces.snapshots().take(caller.project(), id, request, key).await?;
-    let snapshot = workspaces.snapshots().settle(caller.project(), made.id, query.wait()).await?;
+    let snapshot = workspaces.snapshots().wait_ready(caller.project(), made.new.id, query.wait()).await?;
     if let Some(refusal) = of_failed_snapshot(&snapshot) {
         return Err(refusal);
     }
@@ -101,7 +101,7 @@ async fn create_snapshot(
         SnapshotStateKind::Creating => StatusCode::ACCEPTED,
         SnapshotStateKind::Ready | SnapshotStateKind::Deleting | SnapshotStateKind::Error => StatusCode::CREATED,
     };
-    let location = HeaderValue::try_from(format!("/api/v1/agent/snapshots/{}", snapshot.id))
+    let location = HeaderValue::try_from(format!("/api/v1/agent/snapshots/{}", snapshot.new.id))
         .map_err(|error| Refusal::new(ProblemKind::Internal, error.to_string()))?;
     Ok((status, [(header::LOCATION, location)], Json(SnapshotView::from(snapshot))).into_response())
 }
@@ -119,7 +119,7 @@ async fn create_snapshot(
     params(
         WorkspaceParam,
         WaitQuery,
-        ("Idempotency-Key" = Option<String>, Header, description = "A word of the caller's, up to 255 visible ASCII characters: requests with the same one are one request, for 24 hours.")
+        ("Idempotency-Key" = Option<String>, Header, description = "A key that the caller chooses, up to 255 visible ASCII characters: for 24 hours, requests with the same key count as one.")
     ),
     request_body(content = ForkWorkspace, description = "Everything may be left out: one copy that is like the workspace."),
     responses(
@@ -141,7 +141,7 @@ async fn fork_workspace(
     let request = body.map(|JsonBody(request)| request).unwrap_or_default().into_core();
     let workspaces = state.workspaces();
     let made = workspaces.snapshots().fork(caller.project(), id, request, key).await?;
-    let settle = made.iter().map(|copy| workspaces.settle(caller.project(), copy.id, query.wait()));
+    let settle = made.iter().map(|copy| workspaces.wait_ready(caller.project(), copy.row.id, query.wait()));
     let items = try_join_all(settle).await?.into_iter().map(WorkspaceView::from).collect::<Vec<_>>();
     let under_way = items.iter().any(|copy| copy.state == WorkspaceState::Creating);
     Ok((if under_way { StatusCode::ACCEPTED } else { StatusCode::CREATED }, Json(ForkList { items })))

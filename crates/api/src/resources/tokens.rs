@@ -101,7 +101,7 @@ pub struct TokenWithSecret {
     pub secret: String,
 }
 
-/// Which tokens.
+/// The tokens to list.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]

@@ -120,7 +120,7 @@ impl UsageView {
     }
 }
 
-/// Which span of time.
+/// The span of time to return.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -149,7 +149,7 @@ async fn get_usage(
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
 ) -> Result<Json<UsageView>, Refusal> {
-    let limits = state.workspaces().get(caller.project(), id).await?.limits;
+    let limits = state.workspaces().get(caller.project(), id).await?.row.spec.limits;
     let said = state.workspaces().guest(caller.project(), id).await?.call(|guest| guest.usage()).await?;
     Ok(Json(UsageView::new(&said, &limits)))
 }

@@ -62,7 +62,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     security(("token" = ["admin:write"])),
     params(
         WaitQuery,
-        ("Idempotency-Key" = Option<String>, Header, description = "A word of the caller's, up to 255 visible ASCII characters: requests with the same one are one request, for 24 hours.")
+        ("Idempotency-Key" = Option<String>, Header, description = "A key that the caller chooses, up to 255 visible ASCII characters: for 24 hours, requests with the same key count as one.")
     ),
     request_body(content = CreateWorkspace, description = "What is left out is decided by the server's settings."),
     responses(
@@ -83,12 +83,12 @@ async fn create_workspace(
     let request = body.map(|JsonBody(request)| request).unwrap_or_default().into_core();
     let workspaces = state.workspaces();
     let made = workspaces.create(caller.project(), request, key).await?;
-    let workspace = workspaces.settle(caller.project(), made.id, query.wait()).await?;
+    let workspace = workspaces.wait_ready(caller.project(), made.row.id, query.wait()).await?;
     if let Some(refusal) = of_failed_create(&workspace) {
         return Err(refusal);
     }
     let status = status_of_made(workspace.word()).ok_or_else(|| {
-        let detail = format!("workspace {} was destroyed while it was being made; make another one", workspace.id);
+        let detail = format!("workspace {} was destroyed while it was being made; make another one", workspace.row.id);
         Refusal::new(ProblemKind::WrongState, detail)
     })?;
     Ok((status, [(header::LOCATION, location(&workspace)?)], Json(WorkspaceView::from(workspace))).into_response())
@@ -117,7 +117,7 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyK
 }
 
 fn location(workspace: &Workspace) -> Result<HeaderValue, Refusal> {
-    HeaderValue::try_from(format!("/api/v1/agent/workspaces/{}", workspace.id))
+    HeaderValue::try_from(format!("/api/v1/agent/workspaces/{}", workspace.row.id))
         .map_err(|error| Refusal::new(ProblemKind::Internal, error.to_string()))
 }
 

@@ -16,7 +16,7 @@ use emergent_budget::Budget;
 use emergent_core::{CoreConfig, Readiness, SnapshotId, WorkspaceId, Workspaces};
 use emergent_mcp_hosting::{Hosting, HostingConfig};
 use emergent_provider::{ContainerKind, ProviderKind};
-use emergent_store::{Admission, DatabaseUrl, NewSnapshotRow, NewToken, NewWorkspaceRow, Scope, Store};
+use emergent_store::{Admission, DatabaseUrl, NewSnapshotRow, NewToken, Scope, Store, WorkspaceRow, WorkspaceSpec};
 use emergent_types::{NetworkPolicy, ResourceLimits};
 use http_body_util::BodyExt as _;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -25,7 +25,7 @@ use tower::ServiceExt as _;
 
 pub(crate) const WORKSPACES: &str = "/api/v1/agent/workspaces";
 
-/// How many calls of a project may be under way.
+/// The number of calls of a project that may be under way.
 pub(crate) const CALLS: usize = 16;
 
 /// A whole API.
@@ -113,12 +113,7 @@ impl Api {
             name: None,
             labels: Default::default(),
             temporary: false,
-            kind: ContainerKind::AgentWorkspace,
-            image: "base:test".parse().unwrap(),
-            limits: limits(),
-            network: NetworkPolicy::None,
-            allow_root: false,
-            environment_keys: Vec::new(),
+            spec: spec(),
         };
         let id = row.id;
         self.store.snapshots_admit(row, None).await.unwrap();
@@ -127,25 +122,11 @@ impl Api {
 
     /// A row of a workspace that nothing drives on, in the state `creating`.
     pub(crate) async fn new_row(&self, name: &str, labels: &[(&str, &str)]) -> WorkspaceId {
-        let row = NewWorkspaceRow {
-            id: WorkspaceId::generate(),
-            project: self.store.default_project(),
-            server: self.store.server_id(),
+        let (project, server) = (self.store.default_project(), self.store.server_id());
+        let row = WorkspaceRow {
             name: Some(name.to_owned()),
             labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-            kind: ContainerKind::AgentWorkspace,
-            provider: ProviderKind::Docker,
-            provider_requested: None,
-            passed_over: Vec::new(),
-            warm: None,
-            image: "base:test".parse().unwrap(),
-            limits: limits(),
-            network: NetworkPolicy::None,
-            allow_root: false,
-            environment_keys: Vec::new(),
-            expires_at: None,
-            idle: emergent_store::IdlePolicy::default(),
-            origin: None,
+            ..WorkspaceRow::new(WorkspaceId::generate(), project, server, ProviderKind::Docker, spec())
         };
         match self.store.admit(row, 1000, None).await.unwrap() {
             Admission::Admitted(row) => row.id,
@@ -250,6 +231,17 @@ fn config(enabled: bool) -> CoreConfig {
         pulled_image_retention: chrono::TimeDelta::days(30),
         audit: emergent_core::AuditConfig::default(),
         fault: None,
+    }
+}
+
+fn spec() -> WorkspaceSpec {
+    WorkspaceSpec {
+        kind: ContainerKind::AgentWorkspace,
+        image: "base:test".parse().unwrap(),
+        limits: limits(),
+        network: NetworkPolicy::None,
+        allow_root: false,
+        environment_keys: Vec::new(),
     }
 }
 

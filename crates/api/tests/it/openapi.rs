@@ -35,7 +35,7 @@ impl Operation {
         scopes.map(|scope| scope.as_str().unwrap().to_owned()).collect()
     }
 
-    /// Its path with ids that name nothing.
+    /// Returns the operation's path with ids that name nothing.
     pub(crate) fn example_path(&self) -> String {
         self.path
             .replace("{id}", "01990000-0000-7000-8000-000000000000")
@@ -43,7 +43,7 @@ impl Operation {
             .replace("{call_id}", "nothing")
     }
 
-    /// Its path with this id, and with every part of the query that it needs.
+    /// Returns the operation's path with this id, and with every required part of the query.
     pub(crate) fn path_of(&self, id: &str) -> String {
         let path = self.path.replace("{id}", id).replace("{execution_id}", "nothing").replace("{call_id}", "nothing");
         let parameters = self.body["parameters"].as_array().into_iter().flatten();

@@ -8,7 +8,7 @@ use emergent_test_postgres::Cluster;
 
 use super::*;
 
-/// How long anything may take on a machine that has other things to do.
+/// The time that anything may take on a machine that has other things to do.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 async fn store_in(directory: &tempfile::TempDir) -> Store {

@@ -9,7 +9,7 @@ use emergent_store::{AuditRow, ProjectId};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-/// How many rows wait to be written, at most. They take a few megabytes.
+/// The most rows that wait to be written. They take a few megabytes.
 const MOST: usize = 8_192;
 
 /// Rows that wait.
@@ -61,7 +61,7 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// How many rows wait.
+    /// Returns the number of rows that wait.
     pub(super) fn len(&self) -> usize {
         self.lock().rows
     }

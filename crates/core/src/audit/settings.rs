@@ -9,13 +9,13 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct AuditConfig {
     /// The level of detail at which a call's arguments are kept (`WORKSPACE_AUDIT_ARGUMENTS`).
     pub arguments: ArgumentLevel,
-    /// How long audit rows are kept (`WORKSPACE_AUDIT_RETENTION_DAYS`).
+    /// The time for which audit rows are kept (`WORKSPACE_AUDIT_RETENTION_DAYS`).
     pub retention: Duration,
-    /// How many audit rows of each project are kept (`WORKSPACE_AUDIT_MAX_ROWS`).
+    /// The number of audit rows of each project that are kept (`WORKSPACE_AUDIT_MAX_ROWS`).
     pub most_rows: u64,
-    /// How often each workspace's use is sampled (`WORKSPACE_USAGE_INTERVAL_SEC`).
+    /// The interval at which each workspace's use is sampled (`WORKSPACE_USAGE_INTERVAL_SEC`).
     pub usage_interval: Duration,
-    /// How long usage samples are kept (`WORKSPACE_USAGE_RETENTION_DAYS`).
+    /// The time for which usage samples are kept (`WORKSPACE_USAGE_RETENTION_DAYS`).
     pub usage_retention: Duration,
 }
 

@@ -25,13 +25,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Lost, queue::Queue};
 
-/// How many rows are written in one statement.
+/// The number of rows that are written in one statement.
 const BATCH: usize = 500;
-/// How long a row waits for others to be written with.
+/// The time that a row waits for others to be written with.
 const LINGER: Duration = Duration::from_millis(250);
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
-/// How long a failing store is tried again once the service goes down.
+/// The time for which a failing store is tried again once the service goes down.
 const LAST_TRIES: Duration = Duration::from_secs(5);
 /// The action of a row that says how many rows were lost.
 const LOST: &str = "audit_lost";

@@ -1,4 +1,4 @@
-//! Why a call to a workspace failed.
+//! The errors of calls to workspaces.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     workspace::{fullness::Fullness, lookup::LookupError, messages::told_failure, state::WorkspaceStatus},
 };
 
-/// Why a call to a workspace failed.
+/// The reason for which a call to a workspace failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// Workspaces are switched off.
@@ -23,7 +23,7 @@ pub enum CallError {
     /// The workspace does not take calls in its state.
     #[error("a workspace in state {state} takes no calls; {advice}")]
     WrongState {
-        /// Its state.
+        /// The workspace's state.
         state: StateKind,
         /// The caller's next step.
         advice: &'static str,
@@ -52,7 +52,7 @@ pub enum CallError {
     /// The workspace ended while the call was under way.
     #[error("{}", told_ending(*.ending, *.may_have_happened))]
     Ended {
-        /// How.
+        /// The way in which the workspace ended.
         ending: WorkspaceEnd,
         /// The execution that the call started, if it did. It is lost.
         execution: Option<ExecutionId>,

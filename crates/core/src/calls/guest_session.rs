@@ -11,12 +11,12 @@ use super::error::{CallError, WorkspaceEnd};
 use crate::workspace::{
     entry::{CallGuard, Entry},
     state::WorkspaceStatus,
-    transitions::{Operation, decide},
+    transitions::{Operation, transition},
 };
 
-/// How long a caller of a workspace that is still being made should wait before it tries again.
+/// The time that a caller of a workspace that is still being made should wait before it tries again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long the engine may take to report the end of a sandbox after its connection broke.
+/// The time that the engine may take to report the end of a sandbox after its connection broke.
 const NEWS: Duration = Duration::from_secs(2);
 
 /// The guest of one workspace, ready for a call. Cheap to make: take a new one for each call, so that the workspace's
@@ -100,7 +100,7 @@ impl GuestSession {
 /// Returns the error of a call to a workspace of this status.
 pub(crate) fn refusal(status: WorkspaceStatus) -> CallError {
     let state = status.word();
-    match decide(Operation::Call, status).refused() {
+    match transition(Operation::Call, status).refused() {
         Some(_) if state == StateKind::Creating => CallError::Creating { retry_after: RETRY_AFTER },
         Some(advice) => CallError::WrongState { state, advice },
         None => CallError::WrongState { state, advice: "it changes just now; try again" },

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::workspace::{entry::RuntimePhase, state::WorkspaceStatus};
 
-/// How long a workspace that should answer may be silent before the stream ends with an error.
+/// The time for which a workspace that should answer may be silent before the stream ends with an error.
 const PATIENCE: Duration = Duration::from_secs(60);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);

@@ -26,10 +26,10 @@ use tokio::time::sleep;
 
 use self::judge::{Judgement, judge};
 
-/// How long after a beat the record is relied on. A clock that stops while the machine sleeps is not enough, nor is one
-/// that can be set, so both are asked.
+/// The time for which the record is relied on after a beat. A clock that stops while the machine sleeps is not enough,
+/// nor is one that can be set, so both are asked.
 const RELIED_ON: Duration = Duration::from_secs(20);
-/// How often a record is looked at whose process may be alive.
+/// The interval between looks at a record whose process may be alive.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The right of a process over another that held its server before.
@@ -41,7 +41,7 @@ pub enum TakeOver {
     Wanted,
 }
 
-/// Why this process may not act for its server on an engine.
+/// The reason for which this process may not act for its server on an engine: another process holds the server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{} holds server {}: the process with the data directory {} on host {}, which was last heard of at {}. {}",
@@ -53,7 +53,7 @@ pub enum TakeOver {
     advice(*.alive)
 )]
 pub struct NotHolder {
-    /// Which provider's engine says so.
+    /// The provider whose engine has the record.
     pub provider: emergent_provider::ProviderKind,
     /// The record of the holder.
     pub record: Box<HolderRecord>,
@@ -61,7 +61,7 @@ pub struct NotHolder {
     pub alive: bool,
 }
 
-/// Why a claim came to nothing.
+/// The reason for which a claim failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HoldError {
     /// Another process holds the server.

@@ -24,12 +24,13 @@ use crate::{
     workspace::{admissions::Admissions, entry::Entry, registry::Registry},
 };
 
-/// How long after its last renewal a lease is relied on. The rest of its term is for the work that relies on it.
+/// The time for which a lease is relied on after its last renewal. The rest of its term is for the work that relies on
+/// it.
 const RELIED_ON: Duration = Duration::from_secs(20);
-/// How long after a failed renewal callers do not wait for another attempt. Longer than the interval of regular
-/// renewals, so that there is only one attempt.
+/// The time for which callers do not wait for another attempt after a failed renewal. Longer than the interval of
+/// regular renewals, so that there is only one attempt.
 const FAILED_LATELY: Duration = Duration::from_secs(20);
-/// How long an engine may take to identify itself.
+/// The time that an engine may take to identify itself.
 const ENGINE_TIME: Duration = Duration::from_secs(3);
 
 /// This server's lease.
@@ -277,7 +278,7 @@ impl Lease {
 pub(crate) mod tests {
     use emergent_guest_client::{Guest, Open};
     use emergent_provider::{ByteStream, ChannelError, ContainerKind, ImageRef, ProviderKind};
-    use emergent_store::WorkspaceState;
+    use emergent_store::{ProjectId, WorkspaceSpec, WorkspaceState};
     use emergent_test_interleavings::{Who, of};
     use emergent_types::{NetworkPolicy, ResourceLimits};
 
@@ -293,38 +294,17 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn row() -> WorkspaceRow {
-        WorkspaceRow {
-            id: WorkspaceId::generate(),
-            project: emergent_store::ProjectId::generate(),
-            server: ServerId::generate(),
-            name: None,
-            labels: BTreeMap::new(),
+        let spec = WorkspaceSpec {
             kind: ContainerKind::AgentWorkspace,
-            state: WorkspaceState::Ready,
-            starting: false,
-            provider: ProviderKind::Docker,
-            provider_requested: None,
-            passed_over: Vec::new(),
-            warm: false,
-            runtime: None,
-            isolation: None,
             image: "ubuntu:22.04".parse::<ImageRef>().unwrap(),
             limits: ResourceLimits { cpu: 1.0, memory_bytes: 1, disk_bytes: 1, pids: 1 },
             network: NetworkPolicy::None,
             allow_root: false,
             environment_keys: Vec::new(),
-            warnings: Vec::new(),
-            created_at: Default::default(),
-            ready_at: None,
-            last_used_at: None,
-            expires_at: None,
-            destroyed_at: None,
-            disk_warning: None,
-            idle: Default::default(),
-            idled: false,
-            destroy_reason: None,
-            origin: None,
-        }
+        };
+        let (id, project, server) = (WorkspaceId::generate(), ProjectId::generate(), ServerId::generate());
+        let row = WorkspaceRow::new(id, project, server, ProviderKind::Docker, spec);
+        WorkspaceRow { state: WorkspaceState::Ready, ..row }
     }
 
     pub(crate) fn entry(row: &WorkspaceRow) -> Arc<Entry> {

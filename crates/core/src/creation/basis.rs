@@ -30,7 +30,7 @@ impl Basis {
 
     fn of(snapshot: &NewSnapshotRow, bytes: u64, shared: Option<OwnedRwLockReadGuard<()>>) -> Self {
         let origin = MadeFrom { snapshot: snapshot.id, workspace: snapshot.workspace };
-        Self { origin, environment_keys: snapshot.environment_keys.clone(), bytes, _shared: shared }
+        Self { origin, environment_keys: snapshot.spec.environment_keys.clone(), bytes, _shared: shared }
     }
 }
 
@@ -75,19 +75,19 @@ pub(crate) fn fill_in(request: NewWorkspace, from: &NewSnapshotRow) -> Result<Ne
         return Err(invalid("provider", format!("leave it out: the snapshot is on {kind}")).into());
     }
     let limits = LimitsRequest {
-        cpu: request.limits.cpu.or(Some(from.limits.cpu)),
-        memory_bytes: request.limits.memory_bytes.or(Some(from.limits.memory_bytes)),
-        disk_bytes: request.limits.disk_bytes.or(Some(from.limits.disk_bytes)),
-        pids: request.limits.pids.or(Some(from.limits.pids)),
+        cpu: request.limits.cpu.or(Some(from.spec.limits.cpu)),
+        memory_bytes: request.limits.memory_bytes.or(Some(from.spec.limits.memory_bytes)),
+        disk_bytes: request.limits.disk_bytes.or(Some(from.spec.limits.disk_bytes)),
+        pids: request.limits.pids.or(Some(from.spec.limits.pids)),
     };
     Ok(NewWorkspace {
         labels: if request.labels.is_empty() { from.labels.clone() } else { request.labels },
-        kind: from.kind,
+        kind: from.spec.kind,
         provider: Some(kind),
-        image: Some(from.image.clone()),
+        image: Some(from.spec.image.clone()),
         limits,
-        network: request.network.or(Some(from.network)),
-        allow_root: request.allow_root.or(Some(from.allow_root)),
+        network: request.network.or(Some(from.spec.network)),
+        allow_root: request.allow_root.or(Some(from.spec.allow_root)),
         ..request
     })
 }
@@ -97,6 +97,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use emergent_provider::ContainerKind;
+    use emergent_store::WorkspaceSpec;
     use emergent_types::{NetworkPolicy, ResourceLimits, ServerId, SnapshotId, WorkspaceId};
 
     use super::*;
@@ -111,12 +112,14 @@ mod tests {
             name: Some("before the change".to_owned()),
             labels: BTreeMap::from([("team".to_owned(), "red".to_owned())]),
             temporary: false,
-            kind: ContainerKind::AgentWorkspace,
-            image: "ubuntu:22.04".parse().unwrap(),
-            limits: ResourceLimits { cpu: 0.5, memory_bytes: 1 << 30, disk_bytes: 2 << 30, pids: 128 },
-            network: NetworkPolicy::None,
-            allow_root: true,
-            environment_keys: vec!["TOKEN".to_owned()],
+            spec: WorkspaceSpec {
+                kind: ContainerKind::AgentWorkspace,
+                image: "ubuntu:22.04".parse().unwrap(),
+                limits: ResourceLimits { cpu: 0.5, memory_bytes: 1 << 30, disk_bytes: 2 << 30, pids: 128 },
+                network: NetworkPolicy::None,
+                allow_root: true,
+                environment_keys: vec!["TOKEN".to_owned()],
+            },
         }
     }
 
@@ -124,7 +127,7 @@ mod tests {
     fn what_a_request_leaves_open_is_the_snapshots() {
         let from = snapshot();
         let made = fill_in(NewWorkspace::default(), &from).unwrap();
-        assert_eq!((made.name, made.labels, made.image), (None, from.labels, Some(from.image)));
+        assert_eq!((made.name, made.labels, made.image), (None, from.labels, Some(from.spec.image)));
         assert_eq!((made.network, made.allow_root), (Some(NetworkPolicy::None), Some(true)));
         assert_eq!((made.limits.cpu, made.limits.pids, made.provider), (Some(0.5), Some(128), Some(from.provider)));
     }

@@ -1,4 +1,4 @@
-//! Why no workspace was made.
+//! The errors of creating a workspace.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Why no workspace was made. Nothing of it is left.
+/// The reason for which no workspace was made. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
 pub enum NewWorkspaceError {
     /// The server takes no new workspaces.
@@ -39,7 +39,7 @@ pub enum NewWorkspaceError {
     /// The operator does not allow the image.
     #[error("image {image} is not allowed here; WORKSPACE_ALLOWED_IMAGES says which are")]
     ImageNotAllowed {
-        /// Which image.
+        /// The image.
         image: ImageRef,
     },
     /// Another workspace of the project has the name.
@@ -53,7 +53,7 @@ pub enum NewWorkspaceError {
     LimitReached {
         /// Of which kind.
         kind: ContainerKind,
-        /// How many there may be.
+        /// The most workspaces of that kind.
         limit: u32,
         /// When to try again.
         retry_after: Duration,
@@ -61,7 +61,7 @@ pub enum NewWorkspaceError {
     /// The project may not have that much more.
     #[error("{reached}")]
     OverQuota {
-        /// Which quota.
+        /// The quota.
         reached: QuotaReached,
         /// When to try again.
         retry_after: Duration,
@@ -91,7 +91,7 @@ pub enum NewWorkspaceError {
     Store(#[from] StoreError),
 }
 
-/// Why nothing can be made from a snapshot.
+/// The reason for which nothing can be made from a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotUnusable {
     /// The project has no such snapshot.

@@ -36,7 +36,7 @@ pub(crate) struct Order {
     pub(super) basis: Option<Basis>,
 }
 
-/// Why a provider did not make a workspace whose row was recorded.
+/// The reason for which a provider did not make a workspace whose row was recorded.
 #[derive(Debug, thiserror::Error)]
 enum Unready {
     #[error(transparent)]

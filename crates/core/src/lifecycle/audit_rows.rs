@@ -52,8 +52,8 @@ impl Audit {
 
     /// Begins the record of a correction that makes row and engine agree; `None` where there is nothing to record, or
     /// where the correction records itself.
-    pub(crate) fn begin_verdict(&self, entry: &Entry, verdict: &ReconcileAction) -> Option<AuditSpan> {
-        let step = match verdict {
+    pub(crate) fn begin_correction(&self, entry: &Entry, action: &ReconcileAction) -> Option<AuditSpan> {
+        let step = match action {
             ReconcileAction::Agree
             | ReconcileAction::Adopt
             | ReconcileAction::Abandon

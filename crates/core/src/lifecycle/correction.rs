@@ -7,10 +7,7 @@ use emergent_store::{DestroyReason, ErrorReason, SnapshotRow, SnapshotState, Sto
 use emergent_types::error_chain;
 use tracing::Instrument as _;
 
-use super::{
-    Lifecycle, TransitionError,
-    reconcile_action::{ReconcileAction, verdict},
-};
+use super::{Lifecycle, TransitionError, reconcile_action::ReconcileAction};
 use crate::{
     audit::AuditEnd,
     guests::first_answer,
@@ -25,7 +22,7 @@ use crate::{
     },
 };
 
-/// How long the guest of an interrupted create may take to answer.
+/// The time that the guest of an interrupted create may take to answer.
 const ADOPTION: Duration = Duration::from_secs(10);
 /// The message of a workspace whose create was cut short by the end of the server.
 pub(crate) const CUT_SHORT: &str = "the server was stopped while this workspace was being made; create it again";
@@ -63,21 +60,21 @@ impl Lifecycle {
         let observed = registered.provider.inspect(guard.id).await;
         let observed = observed.map_err(|source| TransitionError::Engine { operation: "inspect", source })?;
         let state = observed.map(|observed| observed.state);
-        let verdict = verdict(guard.status(), state.as_ref());
-        if verdict != ReconcileAction::Agree {
-            tracing::info!(status = ?guard.status(), engine = ?state, ?verdict, "reconciling");
+        let action = ReconcileAction::choose(guard.status(), state.as_ref());
+        if action != ReconcileAction::Agree {
+            tracing::info!(status = ?guard.status(), engine = ?state, ?action, "reconciling");
         }
-        self.carry_out(guard, registered, verdict).await
+        self.carry_out(guard, registered, action).await
     }
 
     async fn carry_out(
         &self,
         guard: &mut WorkspaceGuard,
         registered: &Registered,
-        verdict: ReconcileAction,
+        action: ReconcileAction,
     ) -> Result<(), TransitionError> {
-        let act = self.audit.begin_verdict(guard, &verdict);
-        let result = self.carry_out_untold(guard, registered, verdict).await;
+        let act = self.audit.begin_correction(guard, &action);
+        let result = self.carry_out_untold(guard, registered, action).await;
         if let Some(act) = act {
             act.end(&result);
         }
@@ -88,9 +85,9 @@ impl Lifecycle {
         &self,
         guard: &mut WorkspaceGuard,
         registered: &Registered,
-        verdict: ReconcileAction,
+        action: ReconcileAction,
     ) -> Result<(), TransitionError> {
-        match verdict {
+        match action {
             ReconcileAction::Agree => Ok(()),
             ReconcileAction::Adopt => self.adopt(guard, registered).await,
             ReconcileAction::Abandon => self.abandon(guard, registered).await,

@@ -1,4 +1,4 @@
-//! Why a workspace was not brought to another state.
+//! The errors of bringing a workspace to another state.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use emergent_store::{QuotaReached, StateKind, StoreError};
 
 use crate::workspace::{lookup::LookupError, messages::no_place};
 
-/// Why a workspace was not brought to another state.
+/// The reason for which a workspace was not brought to another state.
 #[derive(Debug, thiserror::Error)]
 pub enum TransitionError {
     /// Workspaces are switched off.
@@ -20,7 +20,7 @@ pub enum TransitionError {
     /// The operation makes no sense in the workspace's state.
     #[error("a workspace in state {state} cannot {operation}; {advice}")]
     WrongState {
-        /// Its state.
+        /// The workspace's state.
         state: StateKind,
         /// The operation that was asked for, such as `pause`.
         operation: &'static str,
@@ -30,7 +30,7 @@ pub enum TransitionError {
     /// There are as many workspaces in use as there may be.
     #[error("{}", no_place(ContainerKind::AgentWorkspace, *.limit))]
     LimitReached {
-        /// How many there may be.
+        /// The most workspaces that may be in use.
         limit: u32,
         /// When to try again.
         retry_after: Duration,
@@ -38,7 +38,7 @@ pub enum TransitionError {
     /// The project may not have that much more.
     #[error("{reached}")]
     OverQuota {
-        /// Which quota.
+        /// The quota.
         reached: QuotaReached,
         /// When to try again.
         retry_after: Duration,

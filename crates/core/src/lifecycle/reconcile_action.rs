@@ -1,5 +1,4 @@
-//! Decides the correction of a difference between a workspace's row and the engine. Every pair is decided here, and
-//! nowhere else.
+//! Decides the correction of a difference between a workspace's row and the engine.
 //!
 //! The row holds the wanted state, the engine the actual one. A running sandbox is never ended unless its row says so,
 //! and a sandbox that was never `ready` is of no use to anybody.
@@ -36,46 +35,50 @@ pub(crate) enum ReconcileAction {
     Lost,
 }
 
-/// Decides on a workspace of this status; `engine` is the sandbox's state in the engine, if there is a sandbox.
-pub(crate) fn verdict(status: WorkspaceStatus, engine: Option<&EngineState>) -> ReconcileAction {
-    match status {
-        WorkspaceStatus::Creating => creating(engine),
-        WorkspaceStatus::Ready => match engine {
-            Some(EngineState::Running) => ReconcileAction::Agree,
-            Some(EngineState::Paused) => ReconcileAction::IsPaused,
-            Some(EngineState::Exited(reason)) => ReconcileAction::Ended(reason.clone()),
-            // A sandbox that was ready and now was never started was made anew by a stranger.
-            Some(EngineState::Created | EngineState::Remains) | None => ReconcileAction::Lost,
-        },
-        WorkspaceStatus::Paused(_) => match engine {
-            Some(EngineState::Running) => ReconcileAction::Runs,
-            Some(EngineState::Paused) => ReconcileAction::Agree,
-            Some(EngineState::Exited(reason)) => ReconcileAction::Ended(reason.clone()),
-            Some(EngineState::Created | EngineState::Remains) | None => ReconcileAction::Lost,
-        },
-        WorkspaceStatus::Stopping(_) => match engine {
-            Some(EngineState::Running | EngineState::Paused) => ReconcileAction::FinishStop,
-            Some(EngineState::Exited(_) | EngineState::Created) => ReconcileAction::IsStopped,
-            Some(EngineState::Remains) | None => ReconcileAction::Lost,
-        },
-        WorkspaceStatus::Stopped(_) => match engine {
-            Some(EngineState::Running) => ReconcileAction::Runs,
-            Some(EngineState::Paused) => ReconcileAction::IsPaused,
-            Some(EngineState::Exited(_) | EngineState::Created) => ReconcileAction::Agree,
-            Some(EngineState::Remains) | None => ReconcileAction::Lost,
-        },
-        WorkspaceStatus::Starting => match engine {
-            Some(EngineState::Running) => ReconcileAction::Runs,
-            Some(EngineState::Paused) => ReconcileAction::IsPaused,
-            Some(EngineState::Exited(_) | EngineState::Created) => ReconcileAction::NotStarted,
-            Some(EngineState::Remains) | None => ReconcileAction::Lost,
-        },
-        WorkspaceStatus::Destroying => ReconcileAction::FinishDestroy,
-        WorkspaceStatus::Destroyed => match engine {
-            Some(_) => ReconcileAction::FinishDestroy,
-            None => ReconcileAction::Agree,
-        },
-        WorkspaceStatus::Failed(reason) => failed(reason, engine),
+// === impl ReconcileAction ===
+
+impl ReconcileAction {
+    /// Decides on a workspace of this status; `engine` is the sandbox's state in the engine, if there is a sandbox.
+    pub(crate) fn choose(status: WorkspaceStatus, engine: Option<&EngineState>) -> Self {
+        match status {
+            WorkspaceStatus::Creating => creating(engine),
+            WorkspaceStatus::Ready => match engine {
+                Some(EngineState::Running) => Self::Agree,
+                Some(EngineState::Paused) => Self::IsPaused,
+                Some(EngineState::Exited(reason)) => Self::Ended(reason.clone()),
+                // A sandbox that was ready and now was never started was made anew by a stranger.
+                Some(EngineState::Created | EngineState::Remains) | None => Self::Lost,
+            },
+            WorkspaceStatus::Paused(_) => match engine {
+                Some(EngineState::Running) => Self::Runs,
+                Some(EngineState::Paused) => Self::Agree,
+                Some(EngineState::Exited(reason)) => Self::Ended(reason.clone()),
+                Some(EngineState::Created | EngineState::Remains) | None => Self::Lost,
+            },
+            WorkspaceStatus::Stopping(_) => match engine {
+                Some(EngineState::Running | EngineState::Paused) => Self::FinishStop,
+                Some(EngineState::Exited(_) | EngineState::Created) => Self::IsStopped,
+                Some(EngineState::Remains) | None => Self::Lost,
+            },
+            WorkspaceStatus::Stopped(_) => match engine {
+                Some(EngineState::Running) => Self::Runs,
+                Some(EngineState::Paused) => Self::IsPaused,
+                Some(EngineState::Exited(_) | EngineState::Created) => Self::Agree,
+                Some(EngineState::Remains) | None => Self::Lost,
+            },
+            WorkspaceStatus::Starting => match engine {
+                Some(EngineState::Running) => Self::Runs,
+                Some(EngineState::Paused) => Self::IsPaused,
+                Some(EngineState::Exited(_) | EngineState::Created) => Self::NotStarted,
+                Some(EngineState::Remains) | None => Self::Lost,
+            },
+            WorkspaceStatus::Destroying => Self::FinishDestroy,
+            WorkspaceStatus::Destroyed => match engine {
+                Some(_) => Self::FinishDestroy,
+                None => Self::Agree,
+            },
+            WorkspaceStatus::Failed(reason) => failed(reason, engine),
+        }
     }
 }
 
@@ -132,11 +135,11 @@ mod tests {
 
     /// Returns the status and the engine's state after the action is carried out.
     fn after(
-        verdict: ReconcileAction,
+        action: ReconcileAction,
         status: WorkspaceStatus,
         engine: Option<EngineState>,
     ) -> (WorkspaceStatus, Option<EngineState>) {
-        match verdict {
+        match action {
             ReconcileAction::Agree => (status, engine),
             ReconcileAction::Adopt | ReconcileAction::Runs => (WorkspaceStatus::Ready, engine),
             ReconcileAction::Abandon => (WorkspaceStatus::Failed(ErrorReason::CreateInterrupted), None),
@@ -153,12 +156,12 @@ mod tests {
     }
 
     #[test]
-    fn carrying_a_verdict_out_once_is_enough() {
+    fn carrying_an_action_out_once_is_enough() {
         for status in WorkspaceStatus::all() {
             for engine in engine_states() {
-                let first = verdict(status, engine.as_ref());
+                let first = ReconcileAction::choose(status, engine.as_ref());
                 let (then, left) = after(first.clone(), status, engine.clone());
-                let second = verdict(then, left.as_ref());
+                let second = ReconcileAction::choose(then, left.as_ref());
                 assert_eq!(second, ReconcileAction::Agree, "{status:?} × {engine:?} → {first:?} → {then:?} × {left:?}");
             }
         }
@@ -168,7 +171,7 @@ mod tests {
     fn what_was_ready_and_runs_is_never_ended() {
         for status in WorkspaceStatus::all() {
             let ends = matches!(
-                verdict(status, Some(&EngineState::Running)),
+                ReconcileAction::choose(status, Some(&EngineState::Running)),
                 ReconcileAction::Abandon | ReconcileAction::FinishStop | ReconcileAction::FinishDestroy
             );
             let wanted = match status {

@@ -1,4 +1,4 @@
-//! Which image a project may use, and what was pulled for it.
+//! The images that a project may use, and the images that were pulled for it.
 //!
 //! The operator's images (the default one, pooled ones) are everybody's. Any other image that the engine has is used by
 //! a project only if that project has pulled it, or if nobody has and `WORKSPACE_ALLOWED_IMAGES` names it: an engine
@@ -29,7 +29,7 @@ pub struct RegistryLogin {
     pub credentials: RegistryCredentials,
 }
 
-/// Which images projects may use.
+/// The images that projects may use.
 pub struct Images {
     store: Store,
     operators: Vec<ImageRef>,
@@ -47,7 +47,7 @@ pub struct ImageUse {
     login: Option<RegistryCredentials>,
 }
 
-/// Why a project may not use an image, or it could not be found out.
+/// The reason for which a project may not use an image, or for which that is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The engine has it, and not from this server.
@@ -136,7 +136,7 @@ impl Images {
         if begun.access == ImageAccess::Pulled(None)
             && let Err(error) = self.store.pulled_images_give_up(begun.project, &begun.image).await
         {
-            tracing::warn!(reason = error_chain(&error), "a pull that came to nothing could not be taken back");
+            tracing::warn!(reason = error_chain(&error), "the record of a failed pull could not be removed");
         }
     }
 

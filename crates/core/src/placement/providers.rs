@@ -14,9 +14,9 @@ use tokio::{sync::Notify, time::timeout};
 
 use crate::placement::requirements::{Requirements, Unavailable};
 
-/// How long a provider may take to report its health. Providers promise 10 s; a create has to fail before that.
+/// The time that a provider may take to report its health. Providers promise 10 s; a create has to fail before that.
 const PROBE_TIME: Duration = Duration::from_secs(8);
-/// How long a provider that has failed to make a workspace is left out of the choice.
+/// The time for which a provider that has failed to make a workspace is left out of the choice.
 pub(crate) const QUARANTINE: Duration = Duration::from_secs(30);
 
 /// The kind of deployment (`WORKSPACE_DEPLOYMENT_MODE`).
@@ -36,7 +36,7 @@ pub(crate) struct Registered {
     quarantine: Mutex<Option<Quarantine>>,
     /// Held during a health request that a caller waits for, so that many callers share one request.
     asking: tokio::sync::Mutex<()>,
-    /// How many times the provider has answered.
+    /// The number of times that the provider has answered.
     answers: AtomicU64,
     /// Wakes the guard of the provider's machine: files of a full workspace were removed.
     pub(crate) files_removed: Notify,

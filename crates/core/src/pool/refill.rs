@@ -25,13 +25,14 @@ use crate::{
     workspace::steps::Undoing,
 };
 
-/// How many members of one image are made together when the server starts.
+/// The number of members of one image that are made together when the server starts.
 const TOGETHER_AT_FIRST: usize = 8;
-/// How many later, beside creates that are under way.
+/// The number of members that are made together later, beside creates that are under way.
 const TOGETHER: usize = 2;
-/// How long no member must have been taken before others are made: a burst is served first, and then made good.
+/// The time for which no member must have been taken before others are made: a burst is served first, and then made
+/// good.
 const QUIET: Duration = Duration::from_millis(150);
-/// How often members are compared with their image.
+/// The interval at which members are compared with their image.
 const LOOK: Duration = Duration::from_secs(30);
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);

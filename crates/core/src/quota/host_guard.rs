@@ -45,30 +45,30 @@ use crate::{
     },
 };
 
-/// How often the machine is looked at.
+/// The interval between looks at the machine.
 const TICK: Duration = Duration::from_millis(500);
-/// How often files are counted although nothing seems to be written.
+/// The interval between counts of files while no writes are seen.
 const REGULAR: Duration = Duration::from_secs(30);
 /// How much the disk falls by before files are counted again.
 const NEWS: u64 = 16 << 20;
-/// How many times as long as the count of a sandbox took no other one of it is begun. Counts that a removal of files
-/// asks for keep this distance from each other, and not from the regular ones.
+/// The least pause between two counts of a sandbox, in durations of the first one. Counts that a removal of files asks
+/// for keep this distance from each other, and not from the regular ones.
 const REST: u32 = 4;
-/// How long a call waits for the count that says whether a removal of files has made room for it.
+/// The time that a call waits for the count that says whether a removal of files has made room for it.
 const RECOUNT: Duration = Duration::from_secs(5);
-/// How many sandboxes are counted together.
+/// The number of sandboxes that are counted together.
 const TOGETHER: usize = 16;
-/// How long counts are waited for before the machine is looked at again; those that take longer go on.
+/// The time for which counts are waited for before the machine is looked at again; those that take longer go on.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// The part of the task budget from which on a sandbox is one of those that use it up.
 const LARGE: u64 = 8;
-/// How many tasks a new sandbox needs to begin with.
+/// The number of tasks that a new sandbox needs to begin with.
 const FIRST_TASKS: u64 = 128;
 
-/// Why the machine under an engine takes nothing more.
+/// The reason for which the machine under an engine takes nothing more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoom {
-    /// Its disk is nearly full.
+    /// The machine's disk is nearly full.
     #[error(
         "the host's disk has {} MiB left, or files for as much, of which {} MiB are kept free \
          (WORKSPACE_DISK_RESERVE), and this needs {} MiB; remove workspaces, snapshots or images, or ask an administrator for a larger disk",
@@ -82,14 +82,14 @@ pub enum NoRoom {
         /// Bytes that are known to be written.
         wanted: u64,
     },
-    /// Its tasks are nearly used up.
+    /// The machine's tasks are nearly used up.
     #[error(
         "the host has {tasks} processes and threads, and takes no more workspaces from {budget} on, so that it keeps a \
          quarter of what it may have; stop some, or ask an administrator to raise the host's kernel.pid_max and \
          kernel.threads-max"
     )]
     Tasks {
-        /// How many there are.
+        /// The number of processes and threads that there are.
         tasks: u64,
         /// From how many on nothing more is taken.
         budget: u64,

@@ -8,7 +8,7 @@ use tokio::time::interval;
 
 use super::Reconciler;
 
-/// How often the lease is renewed.
+/// The interval between renewals of the lease.
 const RENEW: Duration = Duration::from_secs(10);
 
 // === impl Reconciler ===

@@ -12,15 +12,12 @@ use tokio::{
 
 use super::Reconciler;
 use crate::{
-    lifecycle::{
-        Wait,
-        reconcile_action::{ReconcileAction, verdict},
-    },
+    lifecycle::{Wait, reconcile_action::ReconcileAction},
     placement::providers::Registered,
     workspace::state::WorkspaceStatus,
 };
 
-/// How often rows and engine are compared even if no event says that they differ.
+/// The interval at which rows and engine are compared even if no event says that they differ.
 const COMPARE: Duration = Duration::from_secs(60);
 /// How soon that is tried again while the store does not let it.
 const RETRY: Duration = Duration::from_secs(5);
@@ -144,6 +141,6 @@ fn differs(status: WorkspaceStatus, event: &EngineEventKind) -> bool {
         WorkspaceStatus::Ready
         | WorkspaceStatus::Paused(_)
         | WorkspaceStatus::Stopped(_)
-        | WorkspaceStatus::Failed(_) => verdict(status, state.as_ref()) != ReconcileAction::Agree,
+        | WorkspaceStatus::Failed(_) => ReconcileAction::choose(status, state.as_ref()) != ReconcileAction::Agree,
     }
 }

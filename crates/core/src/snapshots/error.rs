@@ -1,4 +1,4 @@
-//! Why a snapshot was not taken, shown or deleted, or a workspace not forked.
+//! The errors of snapshots: of taking, showing and deleting them, and of forking a workspace.
 
 use emergent_provider::OperationError;
 use emergent_store::StoreError;
@@ -10,7 +10,7 @@ use crate::{
     workspace::{lookup::LookupError, validate::InvalidField},
 };
 
-/// Why a snapshot was not taken, shown or deleted, or a workspace not forked.
+/// The reason for which a snapshot was not taken, shown or deleted, or a workspace not forked.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// The workspace is not there, or cannot be copied now.

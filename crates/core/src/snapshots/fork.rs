@@ -5,28 +5,28 @@ use std::{collections::BTreeSet, sync::Arc};
 use emergent_store::{ErrorReason, ForkAdmission, NewSnapshotRow, ProjectId, SnapshotRow, WorkspaceRow};
 use emergent_types::{WorkspaceId, error_chain};
 use futures::{StreamExt as _, stream};
-use serde_json::json;
 use tokio::sync::OwnedRwLockWriteGuard;
 use tracing::Instrument as _;
 
 use super::{
-    SnapshotError, Snapshots, claim,
+    SnapshotError, Snapshots,
     request::{NewForks, NewSnapshot},
     snapshot_row,
 };
 use crate::{
     audit::inherit,
-    creation::{NewWorkspaceError, Order, basis::fill_in, request_hash::request_hash},
+    creation::{NewWorkspaceError, Order, basis::fill_in},
+    idempotency::IdempotencyKey,
     lifecycle::RETRY_AFTER,
     workspace::{
         Workspace,
         entry::{Entry, WorkspaceGuard},
-        request::{IdempotencyKey, NewWorkspace},
+        request::NewWorkspace,
         validate::invalid,
     },
 };
 
-/// How many copies are made at once.
+/// The number of copies that are made at once.
 const TOGETHER: usize = 4;
 /// The longest name that still has room for a number.
 const NAME_ROOM: usize = 120;
@@ -83,10 +83,7 @@ impl Snapshots {
         let guard = entry.guard().await;
         // The snapshot between is a copy, too.
         let source = self.copied_row(&guard, 1 + request.count).await?;
-        let claim = key.map(|key| {
-            let asked = request_hash(&request.request).to_vec();
-            claim(&key, json!(["fork", entry.id.to_string(), request.count, asked]))
-        });
+        let claim = key.map(|key| key.of_forks(entry.id, request.count, &request.request));
         let name = source.name.clone();
         let between = snapshot_row(source, NewSnapshot::default(), true);
         let taken = self.store.workspace_names(entry.project).await?;
@@ -96,7 +93,7 @@ impl Snapshots {
         let rows = placed.iter().map(|copy| copy.row(between.project, between.server, None)).collect::<Vec<_>>();
         let admissions = rows.iter().map(|row| self.admissions.begin(row.id)).collect::<Vec<_>>();
         let alone = self.locks.of(between.id).write_owned().await;
-        let (kind, limit) = (between.kind, self.config.places(between.kind));
+        let (kind, limit) = (between.spec.kind, self.config.places(between.spec.kind));
         let admitted = self.store.admit_forks(between, rows, limit, claim).await?;
         let (between, rows) = match admitted {
             ForkAdmission::Admitted(between, rows) => (*between, rows),

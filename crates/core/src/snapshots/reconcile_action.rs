@@ -19,17 +19,21 @@ pub(super) enum SnapshotReconcileAction {
     Lost,
 }
 
-/// Decides on a snapshot in this state; `in_engine` says whether the engine has anything of it.
-pub(super) fn verdict(state: SnapshotStateKind, temporary: bool, in_engine: bool) -> SnapshotReconcileAction {
-    match state {
-        SnapshotStateKind::Creating => SnapshotReconcileAction::Abandon,
-        // Its fork is over, one way or the other.
-        SnapshotStateKind::Ready | SnapshotStateKind::Error if temporary => SnapshotReconcileAction::FinishDelete,
-        SnapshotStateKind::Ready if in_engine => SnapshotReconcileAction::Agree,
-        SnapshotStateKind::Ready => SnapshotReconcileAction::Lost,
-        SnapshotStateKind::Deleting => SnapshotReconcileAction::FinishDelete,
-        SnapshotStateKind::Error if in_engine => SnapshotReconcileAction::Clear,
-        SnapshotStateKind::Error => SnapshotReconcileAction::Agree,
+// === impl SnapshotReconcileAction ===
+
+impl SnapshotReconcileAction {
+    /// Decides on a snapshot in this state; `in_engine` says whether the engine has anything of it.
+    pub(super) fn choose(state: SnapshotStateKind, temporary: bool, in_engine: bool) -> Self {
+        match state {
+            SnapshotStateKind::Creating => Self::Abandon,
+            // Its fork is over, one way or the other.
+            SnapshotStateKind::Ready | SnapshotStateKind::Error if temporary => Self::FinishDelete,
+            SnapshotStateKind::Ready if in_engine => Self::Agree,
+            SnapshotStateKind::Ready => Self::Lost,
+            SnapshotStateKind::Deleting => Self::FinishDelete,
+            SnapshotStateKind::Error if in_engine => Self::Clear,
+            SnapshotStateKind::Error => Self::Agree,
+        }
     }
 }
 
@@ -38,10 +42,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn carrying_a_verdict_out_once_is_enough() {
+    fn carrying_an_action_out_once_is_enough() {
         for state in SnapshotStateKind::ALL {
             for (temporary, in_engine) in [(false, false), (false, true), (true, false), (true, true)] {
-                let first = verdict(state, temporary, in_engine);
+                let first = SnapshotReconcileAction::choose(state, temporary, in_engine);
                 let then = match first {
                     SnapshotReconcileAction::Agree => Some((state, in_engine)),
                     SnapshotReconcileAction::Abandon
@@ -50,7 +54,11 @@ mod tests {
                     SnapshotReconcileAction::FinishDelete => None,
                 };
                 if let Some((state, in_engine)) = then.filter(|_| !temporary) {
-                    assert_eq!(verdict(state, temporary, in_engine), SnapshotReconcileAction::Agree, "{first:?}");
+                    assert_eq!(
+                        SnapshotReconcileAction::choose(state, temporary, in_engine),
+                        SnapshotReconcileAction::Agree,
+                        "{first:?}"
+                    );
                 }
             }
         }
@@ -59,7 +67,7 @@ mod tests {
     #[test]
     fn only_a_snapshot_that_is_ready_and_there_is_kept() {
         for state in SnapshotStateKind::ALL {
-            let kept = verdict(state, false, true) == SnapshotReconcileAction::Agree;
+            let kept = SnapshotReconcileAction::choose(state, false, true) == SnapshotReconcileAction::Agree;
             assert_eq!(kept, state == SnapshotStateKind::Ready, "{state}");
         }
     }

@@ -7,10 +7,7 @@ use emergent_provider::{ObservedSnapshot, OperationError, ProviderKind};
 use emergent_store::{SnapshotRow, SnapshotState, SnapshotStateKind};
 use emergent_types::{SnapshotId, error_chain};
 
-use super::{
-    SnapshotError, Snapshots,
-    reconcile_action::{SnapshotReconcileAction, verdict},
-};
+use super::{SnapshotError, Snapshots, reconcile_action::SnapshotReconcileAction};
 use crate::{
     leftovers::Inventory,
     lifecycle::{TransitionError, Wait},
@@ -80,11 +77,11 @@ impl Snapshots {
         let Some(row) = self.store.snapshots_find(id).await?.filter(|now| now.state == row.state) else {
             return Ok(());
         };
-        let verdict = verdict(row.state.word(), row.new.temporary, in_engine);
-        if verdict != SnapshotReconcileAction::Agree {
-            tracing::info!(snapshot = %id, state = %row.state.word(), in_engine, ?verdict, "reconciling a snapshot");
+        let action = SnapshotReconcileAction::choose(row.state.word(), row.new.temporary, in_engine);
+        if action != SnapshotReconcileAction::Agree {
+            tracing::info!(snapshot = %id, state = %row.state.word(), in_engine, ?action, "reconciling a snapshot");
         }
-        match verdict {
+        match action {
             SnapshotReconcileAction::Agree => Ok(()),
             SnapshotReconcileAction::Abandon => {
                 self.thaw_source(&row).await;

@@ -1,4 +1,4 @@
-//! Changes a workspace while it lives: its name, its labels, its end, and what happens when nobody uses it.
+//! Changes of a live workspace: its name, labels, expiry and idle policy.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -9,6 +9,7 @@ use emergent_types::WorkspaceId;
 use crate::{
     placement::providers::Providers,
     workspace::{
+        entry::Entry,
         lookup::{Lookup, LookupError},
         messages::name_taken,
         registry::Registry,
@@ -20,7 +21,7 @@ use crate::{
 /// The changes of a workspace that a caller asks for; an absent one leaves the workspace as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WorkspaceUpdate {
-    /// Its name; `Some(None)` takes it away.
+    /// The workspace's name; `Some(None)` takes it away.
     pub name: Option<Option<String>>,
     /// Labels to set, and, with `None`, to take away; others stay.
     pub labels: BTreeMap<String, Option<String>>,
@@ -49,7 +50,7 @@ pub(crate) struct Changes {
     providers: Arc<Providers>,
 }
 
-/// Why a workspace was not changed.
+/// The reason for which a workspace was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
     /// The workspace was not found.
@@ -58,7 +59,7 @@ pub enum ChangeError {
     /// The workspace is destroyed, or on its way there.
     #[error("a workspace in state {state} cannot be changed; create another")]
     Gone {
-        /// Its state.
+        /// The workspace's state.
         state: StateKind,
     },
     /// Another workspace of the project has the name.
@@ -93,13 +94,14 @@ impl Changes {
         Self { store, registry, lookup, providers }
     }
 
-    /// Changes a workspace. Nobody waits for operations on it that are under way.
+    /// Changes a workspace, and returns its row and, where this server drives it, its entry. Nobody waits for operations
+    /// on it that are under way.
     pub(crate) async fn update(
         &self,
         project: ProjectId,
         id: WorkspaceId,
         update: WorkspaceUpdate,
-    ) -> Result<(), ChangeError> {
+    ) -> Result<(WorkspaceRow, Option<Arc<Entry>>), ChangeError> {
         let before = self.lookup.row(project, id).await?;
         let changed = self.store.workspaces_change(project, id, |row| self.change_of(row, update)).await?;
         let row = match changed {
@@ -107,11 +109,12 @@ impl Changes {
             Changed::Gone => return Err(ChangeError::Gone { state: before.state.word() }),
             Changed::NameTaken(holder) => return Err(ChangeError::NameTaken { holder }),
         };
-        if let Some(entry) = self.registry.get(id) {
+        let entry = self.registry.get(id);
+        if let Some(entry) = &entry {
             entry.activity.set_policy(row.idle);
         }
         tracing::info!(workspace = %id, "workspace is changed");
-        Ok(())
+        Ok((*row, entry))
     }
 
     /// Returns the change that an update means for a workspace as it is.

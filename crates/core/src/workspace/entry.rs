@@ -33,7 +33,7 @@ use crate::workspace::{
     state::{SuspendReason, WorkspaceStatus},
 };
 
-/// How long after an out-of-memory event the end of a sandbox is ascribed to the event.
+/// The time after an out-of-memory event within which the end of a sandbox is ascribed to the event.
 const OOM_MEMORY: Duration = Duration::from_secs(10);
 
 /// The phase of a workspace, with the values that belong to it.
@@ -150,8 +150,8 @@ impl Entry {
             id: row.id,
             project: row.project,
             provider: Mutex::new(row.provider),
-            memory_bytes: row.limits.memory_bytes,
-            limits: row.limits,
+            memory_bytes: row.spec.limits.memory_bytes,
+            limits: row.spec.limits,
             phase: watch::Sender::new(RuntimePhase::of(WorkspaceStatus::of(row), guest)),
             unwanted: CancellationToken::new(),
             made,

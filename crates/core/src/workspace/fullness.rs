@@ -4,10 +4,10 @@ use std::fmt;
 
 use emergent_store::{ErrorReason, WorkspaceRow, WorkspaceState};
 
-/// Why nothing may write in a workspace.
+/// The reason for which nothing may write in a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fullness {
-    /// Its files take more than its disk limit.
+    /// The workspace's files take more than its disk limit.
     Own {
         /// The limit, in bytes.
         limit: u64,
@@ -24,7 +24,7 @@ impl Fullness {
         match row.state {
             // Which of the two it is, the next count tells.
             WorkspaceState::Error { reason: ErrorReason::DiskFull, .. } => {
-                Some(Self::Own { limit: row.limits.disk_bytes })
+                Some(Self::Own { limit: row.spec.limits.disk_bytes })
             }
             _ => None,
         }

@@ -23,7 +23,7 @@ pub(crate) enum Found {
     Destroyed,
 }
 
-/// Why a workspace was not found.
+/// The reason for which a workspace was not found.
 #[derive(Debug, thiserror::Error)]
 pub enum LookupError {
     /// Workspaces are switched off.
@@ -37,7 +37,7 @@ pub enum LookupError {
     Store(#[from] StoreError),
 }
 
-/// Why workspaces were not listed.
+/// The reason for which workspaces were not listed.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
     /// Workspaces are switched off.

@@ -7,7 +7,7 @@ use emergent_types::WorkspaceId;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Which workspaces are to be looked at; never more than there are.
+/// The queue of workspaces to reconcile; each workspace is in it at most once.
 #[derive(Default)]
 pub(crate) struct RecheckQueue {
     of: Mutex<HashSet<WorkspaceId>>,

@@ -1,6 +1,6 @@
 //! The requests that make workspaces.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use emergent_provider::{ContainerKind, ImageRef, ProviderKind};
 use emergent_store::IdleAction;
@@ -72,15 +72,6 @@ pub enum Ttl {
     After(Duration),
 }
 
-/// A key that marks requests as repetitions: two requests with the same key within 24 hours are one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdempotencyKey(String);
-
-/// A text that cannot be an [`IdempotencyKey`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an idempotency key is 1 to 255 visible ASCII characters")]
-pub struct InvalidIdempotencyKey;
-
 // === impl NewWorkspace ===
 
 impl Default for NewWorkspace {
@@ -136,23 +127,5 @@ impl fmt::Debug for NewWorkspace {
             .field("requirements", requirements)
             .field("idle", idle)
             .finish()
-    }
-}
-
-// === impl IdempotencyKey ===
-
-impl IdempotencyKey {
-    /// Returns the key as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for IdempotencyKey {
-    type Err = InvalidIdempotencyKey;
-
-    fn from_str(text: &str) -> Result<Self, InvalidIdempotencyKey> {
-        let well_formed = (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-        if well_formed { Ok(Self(text.to_owned())) } else { Err(InvalidIdempotencyKey) }
     }
 }

@@ -28,7 +28,7 @@ pub(crate) enum WorkspaceStatus {
 
 impl SuspendReason {
     pub(crate) fn of(row: &WorkspaceRow) -> Self {
-        if row.idled { Self::Idle } else { Self::Asked }
+        if row.suspended_by_idle { Self::Idle } else { Self::Asked }
     }
 }
 

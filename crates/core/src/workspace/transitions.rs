@@ -17,7 +17,7 @@ pub(crate) enum Operation {
     Destroy(DestroyReason),
     /// Puts the workspace to rest because nobody uses it.
     Idle(IdleAction),
-    /// Makes the workspace ready for a call, where that needs no decision of a person.
+    /// Makes the workspace ready for a call, unless a person paused or stopped it.
     Call,
 }
 
@@ -87,7 +87,7 @@ impl Decision {
 }
 
 /// Decides the effect of an operation on a workspace of this status.
-pub(crate) fn decide(operation: Operation, status: WorkspaceStatus) -> Decision {
+pub(crate) fn transition(operation: Operation, status: WorkspaceStatus) -> Decision {
     match operation {
         Operation::Stop => stop(status),
         Operation::Resume => resume(status),
@@ -279,15 +279,15 @@ mod tests {
             operation in select(Operation::ALL.to_vec()),
             status in status(),
         ) {
-            let first = decide(operation, status);
+            let first = transition(operation, status);
             if !matches!(first, Decision::Refuse(_)) {
-                prop_assert_eq!(decide(operation, after(first, status)), Decision::Nothing);
+                prop_assert_eq!(transition(operation, after(first, status)), Decision::Nothing);
             }
         }
 
         #[test]
         fn a_call_never_undoes_what_a_person_has_decided(status in status()) {
-            let changes = !matches!(decide(Operation::Call, status), Decision::Nothing | Decision::Refuse(_));
+            let changes = !matches!(transition(Operation::Call, status), Decision::Nothing | Decision::Refuse(_));
             let broke_by_itself = matches!(status, WorkspaceStatus::Failed(_) | WorkspaceStatus::Starting);
             prop_assert!(!changes || broke_by_itself || rests_by(SuspendReason::Idle, status));
             prop_assert!(!(changes && rests_by(SuspendReason::Asked, status)));
@@ -296,7 +296,7 @@ mod tests {
         #[test]
         fn what_rests_because_nobody_used_it_is_resumed_by_a_call(status in status()) {
             if rests_by(SuspendReason::Idle, status) {
-                prop_assert_eq!(after(decide(Operation::Call, status), status), WorkspaceStatus::Ready);
+                prop_assert_eq!(after(transition(Operation::Call, status), status), WorkspaceStatus::Ready);
             }
         }
 
@@ -305,11 +305,11 @@ mod tests {
             operation in select(vec![Operation::Stop, Operation::Pause]),
             status in status(),
         ) {
-            let decision = decide(operation, status);
+            let decision = transition(operation, status);
             if !matches!(decision, Decision::Refuse(_)) {
                 let rests = after(decision, status);
                 prop_assert!(rests_by(SuspendReason::Asked, rests));
-                prop_assert!(matches!(decide(Operation::Call, rests), Decision::Refuse(_)));
+                prop_assert!(matches!(transition(Operation::Call, rests), Decision::Refuse(_)));
             }
         }
 
@@ -318,7 +318,7 @@ mod tests {
             action in select(vec![IdleAction::None, IdleAction::Pause, IdleAction::Stop]),
             status in status(),
         ) {
-            let decision = decide(Operation::Idle(action), status);
+            let decision = transition(Operation::Idle(action), status);
             if status == WorkspaceStatus::Ready && action != IdleAction::None {
                 prop_assert!(rests_by(SuspendReason::Idle, after(decision, status)));
             } else {
@@ -331,13 +331,13 @@ mod tests {
             operations in prop::collection::vec(select(Operation::ALL.to_vec()), 0..12),
             start in status(),
         ) {
-            let end = operations.into_iter().fold(start, |at, operation| after(decide(operation, at), at));
-            prop_assert_eq!(after(decide(Operation::Destroy(DestroyReason::Requested), end), end), WorkspaceStatus::Destroyed);
+            let end = operations.into_iter().fold(start, |at, operation| after(transition(operation, at), at));
+            prop_assert_eq!(after(transition(Operation::Destroy(DestroyReason::Requested), end), end), WorkspaceStatus::Destroyed);
         }
 
         #[test]
         fn what_is_destroyed_stays_so(operation in select(Operation::ALL.to_vec())) {
-            prop_assert_eq!(after(decide(operation, WorkspaceStatus::Destroyed), WorkspaceStatus::Destroyed), WorkspaceStatus::Destroyed);
+            prop_assert_eq!(after(transition(operation, WorkspaceStatus::Destroyed), WorkspaceStatus::Destroyed), WorkspaceStatus::Destroyed);
         }
     }
 }

@@ -77,7 +77,7 @@ async fn every_step_is_told_once_with_who_asked_for_it() {
 async fn what_happens_by_itself_is_told_of_the_server() {
     let fixture = Fixture::start().await;
     let brief = NewWorkspace { ttl: Some(Ttl::After(Duration::from_secs(5))), ..NewWorkspace::default() };
-    let id = fixture.service.create(fixture.project, brief, None).await.unwrap().id;
+    let id = fixture.service.create(fixture.project, brief, None).await.unwrap().row.id;
     fixture.becomes(id, StateKind::Ready).await;
     fixture.engine.touch(id, Some(EngineState::Exited(ExitReason::Code(137))));
     fixture.becomes(id, StateKind::Error).await;
@@ -92,7 +92,7 @@ async fn what_happens_by_itself_is_told_of_the_server() {
 async fn a_create_that_fails_says_why() {
     let fixture = Fixture::start().await;
     fixture.engine.refuse("create.image_present");
-    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
+    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().row.id;
     fixture.becomes(id, StateKind::Error).await;
     assert_eq!(told_until(&fixture, "failed failed").await, ["create ok", "failed failed"]);
     let rows = fixture.told(AuditFilter { outcome: Some(AuditOutcome::Failed), ..AuditFilter::default() }).await;

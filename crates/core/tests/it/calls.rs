@@ -11,7 +11,7 @@ async fn a_ready_workspace_is_called_and_its_use_is_noted() {
     let id = fixture.ready().await;
     fixture.service.guest(fixture.project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
     fixture.service.shutdown().await;
-    assert!(fixture.get(id).await.last_used_at.is_some());
+    assert!(fixture.get(id).await.row.last_used_at.is_some());
 }
 
 #[tokio::test]
@@ -19,7 +19,7 @@ async fn a_workspace_that_is_not_ready_says_what_to_do() {
     let fixture = Fixture::start().await;
     let (service, project) = (&fixture.service, fixture.project);
     fixture.engine.hold("create.image_present");
-    let id = service.create(project, NewWorkspace::default(), None).await.unwrap().id;
+    let id = service.create(project, NewWorkspace::default(), None).await.unwrap().row.id;
     assert!(matches!(service.guest(project, id).await, Err(CallError::Creating { .. })));
     fixture.engine.release("create.image_present");
     fixture.becomes(id, StateKind::Ready).await;
@@ -49,14 +49,16 @@ async fn a_workspace_that_was_killed_says_so_and_the_next_call_starts_it_again()
         assert_eq!(fixture.engine.guest(id).last_end(), None, "it was stopped in order");
         fixture.engine.touch(id, Some(EngineState::Exited(exit)));
         let failed = fixture.becomes(id, StateKind::Error).await;
-        let WorkspaceState::Error { reason: shown, message } = failed.state else { panic!("{:?}", failed.state) };
+        let WorkspaceState::Error { reason: shown, message } = failed.row.state else {
+            panic!("{:?}", failed.row.state)
+        };
         assert_eq!(shown, reason);
         assert!(message.contains("files are kept"), "{message}");
         let names_the_limit = |text: &str| text.contains("4096 MiB") && text.contains("--memory");
         assert_eq!(names_the_limit(&message), reason == ErrorReason::Oom, "{message}");
 
         fixture.service.guest(fixture.project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
-        assert_eq!(fixture.get(id).await.state, WorkspaceState::Ready);
+        assert_eq!(fixture.get(id).await.row.state, WorkspaceState::Ready);
         let last_end = fixture.engine.guest(id).last_end().unwrap();
         assert!(last_end.starts_with(told), "{last_end}");
         assert_eq!(names_the_limit(&last_end), reason == ErrorReason::Oom, "{last_end}");
@@ -80,7 +82,11 @@ async fn an_end_right_after_memory_ran_out_is_put_down_to_it() {
     fixture.engine.emit(id, EngineEventKind::OutOfMemory);
     fixture.engine.touch(id, Some(EngineState::Exited(ExitReason::Code(137))));
     let failed = fixture.becomes(id, StateKind::Error).await;
-    assert!(matches!(failed.state, WorkspaceState::Error { reason: ErrorReason::Oom, .. }), "{:?}", failed.state);
+    assert!(
+        matches!(failed.row.state, WorkspaceState::Error { reason: ErrorReason::Oom, .. }),
+        "{:?}",
+        failed.row.state
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -102,7 +108,7 @@ async fn a_restart_that_fails_says_why_and_is_tried_again_by_the_next_call() {
     fixture.becomes(id, StateKind::Error).await;
     fixture.engine.set_short_lived(true);
     assert!(matches!(service.guest(project, id).await, Err(CallError::Restart(_))));
-    let failed = fixture.get(id).await.state;
+    let failed = fixture.get(id).await.row.state;
     assert!(matches!(failed, WorkspaceState::Error { reason: ErrorReason::StartFailed, .. }), "{failed:?}");
     fixture.engine.set_short_lived(false);
     service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
@@ -114,7 +120,7 @@ async fn a_workspace_whose_sandbox_was_removed_is_lost() {
     let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
     fixture.engine.touch(id, None);
     let failed = fixture.becomes(id, StateKind::Error).await;
-    assert!(matches!(failed.state, WorkspaceState::Error { reason: ErrorReason::EngineLost, .. }));
+    assert!(matches!(failed.row.state, WorkspaceState::Error { reason: ErrorReason::EngineLost, .. }));
     assert!(matches!(service.guest(project, id).await, Err(CallError::WrongState { state: StateKind::Error, .. })));
     service.destroy(project, id).await.unwrap();
 }

@@ -21,12 +21,12 @@ async fn a_change_sets_what_it_names() {
         idle: IdleRequest { action: None, after: Some(Duration::from_secs(5)) },
     };
     let changed = service.update(project, id, update).await.unwrap();
-    assert_eq!((changed.name.as_deref(), changed.expires_at), (Some("renamed"), None));
-    assert_eq!(changed.labels, BTreeMap::from([("team".to_owned(), "red".to_owned())]));
-    assert_eq!((changed.idle.action, changed.idle.after), (IdleAction::None, Duration::from_secs(5)));
+    assert_eq!((changed.row.name.as_deref(), changed.row.expires_at), (Some("renamed"), None));
+    assert_eq!(changed.row.labels, BTreeMap::from([("team".to_owned(), "red".to_owned())]));
+    assert_eq!((changed.row.idle.action, changed.row.idle.after), (IdleAction::None, Duration::from_secs(5)));
     let update = WorkspaceUpdate { name: Some(None), labels: label(None), ..WorkspaceUpdate::default() };
     let changed = service.update(project, id, update).await.unwrap();
-    assert_eq!((changed.name, changed.labels.len(), changed.idle.after), (None, 0, Duration::from_secs(5)));
+    assert_eq!((changed.row.name, changed.row.labels.len(), changed.row.idle.after), (None, 0, Duration::from_secs(5)));
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn a_policy_takes_effect_on_a_workspace_that_runs() {
     fixture.becomes(id, StateKind::Paused).await;
     service.update(project, id, update(IdleAction::None)).await.unwrap();
     service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
-    assert_eq!(fixture.get(id).await.state.word(), StateKind::Ready);
+    assert_eq!(fixture.get(id).await.row.state.word(), StateKind::Ready);
 }
 
 #[tokio::test]
@@ -70,17 +70,17 @@ async fn an_end_that_is_brought_forward_comes_and_one_that_is_put_off_does_not()
     let fixture = Fixture::start().await;
     let (service, project, short) = (&fixture.service, fixture.project, fixture.ready().await);
     let brief = NewWorkspace { ttl: Some(Ttl::After(Duration::from_secs(2))), ..NewWorkspace::default() };
-    let long = service.create(project, brief.clone(), None).await.unwrap().id;
-    let witness = service.create(project, brief, None).await.unwrap().id;
+    let long = service.create(project, brief.clone(), None).await.unwrap().row.id;
+    let witness = service.create(project, brief, None).await.unwrap().row.id;
     let expiry = |expiry| WorkspaceUpdate { expiry: Some(expiry), ..WorkspaceUpdate::default() };
     service.update(project, long, expiry(Expiry::FromCreation(Duration::from_secs(60)))).await.unwrap();
     service.update(project, short, expiry(Expiry::FromNow(Duration::ZERO))).await.unwrap();
     for (id, reason) in [(short, DestroyReason::Expired), (witness, DestroyReason::Expired)] {
-        assert_eq!(fixture.becomes(id, StateKind::Destroyed).await.destroy_reason, Some(reason));
+        assert_eq!(fixture.becomes(id, StateKind::Destroyed).await.row.destroy_reason, Some(reason));
     }
-    assert_eq!(fixture.get(long).await.state.word(), StateKind::Ready);
+    assert_eq!(fixture.get(long).await.row.state.word(), StateKind::Ready);
     service.destroy(project, long).await.unwrap();
-    assert_eq!(fixture.get(long).await.destroy_reason, Some(DestroyReason::Requested));
+    assert_eq!(fixture.get(long).await.row.destroy_reason, Some(DestroyReason::Requested));
 }
 
 #[tokio::test]
@@ -91,5 +91,5 @@ async fn the_row_of_a_destroyed_workspace_goes_in_time() {
     let (gone, kept) = (fixture.ready().await, fixture.ready().await);
     service.destroy(project, gone).await.unwrap();
     eventually("forgotten", async || service.get(project, gone).await.is_err()).await;
-    assert_eq!(fixture.get(kept).await.state.word(), StateKind::Ready);
+    assert_eq!(fixture.get(kept).await.row.state.word(), StateKind::Ready);
 }

@@ -89,15 +89,15 @@ async fn crash_and_check(step: &'static str, expected: Aftermath) {
         Default::default(),
     );
     let workspace = rows.await.unwrap().items.pop().unwrap();
-    assert_eq!(workspace.state.word(), expected.state, "{step}: {:?}", workspace.state);
-    assert_eq!(fixture.engine.state(workspace.id), expected.engine, "{step}");
-    let kept = expected.engine.iter().map(|_| workspace.id).collect();
+    assert_eq!(workspace.row.state.word(), expected.state, "{step}: {:?}", workspace.row.state);
+    assert_eq!(fixture.engine.state(workspace.row.id), expected.engine, "{step}");
+    let kept = expected.engine.iter().map(|_| workspace.row.id).collect();
     assert_eq!(fixture.engine.sandboxes(), kept, "{step}");
-    match workspace.state {
+    match workspace.row.state {
         WorkspaceState::Ready => {
             fixture
                 .service
-                .guest(fixture.project, workspace.id)
+                .guest(fixture.project, workspace.row.id)
                 .await
                 .unwrap()
                 .call(|guest| guest.hello())
@@ -121,9 +121,16 @@ async fn after_a_crash_at_any_step_of_a_snapshot_the_workspace_goes_on_and_nothi
         let fixture = Fixture::start_in(directory, config(), store, engine).await;
         fixture.reconciled().await;
         let workspace = fixture.all().await.pop().unwrap();
-        assert_eq!(workspace.state, WorkspaceState::Ready, "{step:?}");
-        assert_eq!(fixture.engine.state(workspace.id), Some(EngineState::Running), "{step:?}");
-        fixture.service.guest(fixture.project, workspace.id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
+        assert_eq!(workspace.row.state, WorkspaceState::Ready, "{step:?}");
+        assert_eq!(fixture.engine.state(workspace.row.id), Some(EngineState::Running), "{step:?}");
+        fixture
+            .service
+            .guest(fixture.project, workspace.row.id)
+            .await
+            .unwrap()
+            .call(|guest| guest.hello())
+            .await
+            .unwrap();
         let rows =
             fixture.service.snapshots().list(fixture.project, Default::default(), Default::default()).await.unwrap();
         let (left, state) = (fixture.engine.snapshots().len(), rows.items[0].state.word());
@@ -157,13 +164,13 @@ async fn child() {
     // A directory of its own, so that nothing is removed if the child should end in another way.
     let unused = tempfile::tempdir().unwrap();
     let fixture = Fixture::start_in(unused, CoreConfig { fault: Some(fault), ..config() }, store, engine).await;
-    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
-    fixture.service.settle(fixture.project, id, Duration::from_secs(10)).await.unwrap();
+    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().row.id;
+    fixture.service.wait_ready(fixture.project, id, Duration::from_secs(10)).await.unwrap();
     if step.starts_with("stop.") {
         fixture.service.stop(fixture.project, id).await.unwrap();
     } else if step.starts_with("snapshot.") {
         let taken = fixture.service.snapshots().take(fixture.project, id, NewSnapshot::default(), None).await.unwrap();
-        fixture.service.snapshots().settle(fixture.project, taken.id, Duration::from_secs(10)).await.unwrap();
+        fixture.service.snapshots().wait_ready(fixture.project, taken.new.id, Duration::from_secs(10)).await.unwrap();
     } else {
         fixture.service.destroy(fixture.project, id).await.unwrap();
     }

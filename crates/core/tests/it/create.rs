@@ -12,11 +12,14 @@ async fn a_workspace_becomes_ready_when_its_guest_has_answered() {
     let fixture = Fixture::start().await;
     let id = fixture.ready().await;
     let workspace = fixture.get(id).await;
-    assert_eq!(workspace.provider, ProviderKind::Docker);
-    assert_eq!((workspace.isolation, workspace.runtime.as_deref()), (Some(Isolation::Container), Some("files")));
-    assert_eq!(workspace.warnings, ["not a real sandbox"]);
-    assert!(workspace.ready_in_ms.is_some());
-    let life = workspace.expires_at.unwrap() - workspace.created_at;
+    assert_eq!(workspace.row.provider, ProviderKind::Docker);
+    assert_eq!(
+        (workspace.row.isolation, workspace.row.runtime.as_deref()),
+        (Some(Isolation::Container), Some("files"))
+    );
+    assert_eq!(workspace.row.warnings, ["not a real sandbox"]);
+    assert!(workspace.ready_in_ms().is_some());
+    let life = workspace.row.expires_at.unwrap() - workspace.row.created_at;
     assert!((life - config().default_ttl).num_seconds().abs() < 5, "{life}");
 }
 
@@ -25,11 +28,11 @@ async fn creating_is_shown_until_then() {
     let fixture = Fixture::start().await;
     fixture.engine.hold("create.sandbox_started");
     let created = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap();
-    assert_eq!(created.state, WorkspaceState::Creating);
-    let still = fixture.service.settle(fixture.project, created.id, Duration::from_millis(50)).await.unwrap();
-    assert_eq!(still.state, WorkspaceState::Creating);
+    assert_eq!(created.row.state, WorkspaceState::Creating);
+    let still = fixture.service.wait_ready(fixture.project, created.row.id, Duration::from_millis(50)).await.unwrap();
+    assert_eq!(still.row.state, WorkspaceState::Creating);
     fixture.engine.release("create.sandbox_started");
-    fixture.becomes(created.id, StateKind::Ready).await;
+    fixture.becomes(created.row.id, StateKind::Ready).await;
 }
 
 #[tokio::test]
@@ -37,9 +40,9 @@ async fn a_create_that_fails_leaves_its_reason_and_nothing_else() {
     let fixture = Fixture::start().await;
     for step in ["create.image_present", "create.volume_created", "create.sandbox_created", "create.sandbox_started"] {
         fixture.engine.refuse(step);
-        let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
+        let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().row.id;
         let failed = fixture.becomes(id, StateKind::Error).await;
-        let WorkspaceState::Error { reason, message } = failed.state else { panic!("{:?}", failed.state) };
+        let WorkspaceState::Error { reason, message } = failed.row.state else { panic!("{:?}", failed.row.state) };
         assert_eq!(reason, ErrorReason::CreateFailed);
         assert!(message.contains(step) && message.ends_with("told to"), "{message}");
         assert!(fixture.engine.sandboxes().is_empty());
@@ -51,9 +54,9 @@ async fn a_create_that_fails_leaves_its_reason_and_nothing_else() {
 async fn a_sandbox_in_which_nothing_answers_is_removed() {
     let fixture = Fixture::start().await;
     fixture.engine.set_short_lived(true);
-    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
+    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().row.id;
     let failed = fixture.becomes(id, StateKind::Error).await;
-    assert!(matches!(failed.state, WorkspaceState::Error { reason: ErrorReason::CreateFailed, .. }));
+    assert!(matches!(failed.row.state, WorkspaceState::Error { reason: ErrorReason::CreateFailed, .. }));
     assert!(fixture.engine.sandboxes().is_empty());
 }
 
@@ -62,7 +65,7 @@ async fn failed_creates_hold_no_place() {
     let fixture = Fixture::start_with(emergent_core::CoreConfig { max_concurrent: 1, ..config() }).await;
     fixture.engine.refuse("create.image_present");
     for _ in 0..3 {
-        let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
+        let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().row.id;
         fixture.becomes(id, StateKind::Error).await;
     }
     fixture.engine.accept("create.image_present");
@@ -77,7 +80,7 @@ async fn a_caller_that_goes_away_does_not_stop_a_create() {
     // Polled once, and dropped at its first wait.
     let create = fixture.service.create(fixture.project, NewWorkspace::default(), None);
     drop(futures::FutureExt::now_or_never(create));
-    eventually("ready", async || fixture.all().await.iter().all(|one| one.state == WorkspaceState::Ready)).await;
+    eventually("ready", async || fixture.all().await.iter().all(|one| one.row.state == WorkspaceState::Ready)).await;
 }
 
 #[tokio::test]
@@ -86,7 +89,7 @@ async fn the_same_key_makes_one_workspace_and_another_request_is_told_so() {
     let key = || Some("key-1".parse().unwrap());
     let first = fixture.service.create(fixture.project, NewWorkspace::default(), key()).await.unwrap();
     let again = fixture.service.create(fixture.project, NewWorkspace::default(), key()).await.unwrap();
-    assert_eq!(first.id, again.id);
+    assert_eq!(first.row.id, again.row.id);
     let mut secret = NewWorkspace::default();
     secret.environment.insert("TOKEN".into(), "another".into());
     let other = fixture.service.create(fixture.project, secret, key()).await;
@@ -136,5 +139,5 @@ async fn another_project_sees_no_workspace_and_changes_none() {
     assert!(matches!(fixture.service.guest(stranger, id).await, Err(emergent_core::CallError::NotFound)));
     let refused = fixture.service.destroy(stranger, id).await;
     assert!(matches!(refused, Err(emergent_core::TransitionError::NotFound)), "{refused:?}");
-    assert_eq!(fixture.get(id).await.state, WorkspaceState::Ready);
+    assert_eq!(fixture.get(id).await.row.state, WorkspaceState::Ready);
 }

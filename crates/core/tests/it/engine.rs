@@ -47,7 +47,7 @@ struct Shared {
     image_id: Mutex<String>,
     /// The room that the machine has left, where it can be looked at.
     room: Mutex<Option<HostRoom>>,
-    /// How many bytes and tasks sandboxes take.
+    /// The numbers of bytes and tasks that sandboxes take.
     takes: Mutex<BTreeMap<WorkspaceId, (u64, u64)>>,
     pulls: Mutex<bool>,
     kind: ProviderKind,
@@ -138,7 +138,7 @@ impl FakeEngine {
         *self.shared.room.lock().unwrap() = Some(room);
     }
 
-    /// How many bytes of disk and how many tasks a sandbox takes from now on.
+    /// Sets the bytes of disk and the number of tasks that a sandbox takes from now on.
     pub(crate) fn set_takes(&self, workspace: WorkspaceId, bytes: u64, tasks: u64) {
         self.shared.takes.lock().unwrap().insert(workspace, (bytes, tasks));
     }
@@ -148,7 +148,7 @@ impl FakeEngine {
         *self.shared.pulls.lock().unwrap() = true;
     }
 
-    /// How often an operation was asked for.
+    /// Returns the number of times that an operation was asked for.
     pub(crate) fn count(&self, operation: &'static str) -> usize {
         self.shared.calls.lock().unwrap().iter().filter(|(name, _)| *name == operation).count()
     }
@@ -564,7 +564,7 @@ fn origin() -> Origin {
     }
 }
 
-/// How long ago nothing of a sandbox is young any more.
+/// Returns a time so long ago that nothing of a sandbox is young any more.
 pub(crate) fn long_ago() -> std::time::SystemTime {
     (Utc::now() - chrono::TimeDelta::hours(1)).into()
 }

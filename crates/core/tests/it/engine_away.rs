@@ -34,16 +34,19 @@ async fn creates_fail_at_once_with_the_reason_and_work_again_when_it_is_back() {
 async fn an_engine_that_goes_away_during_a_create_leaves_the_reason() {
     let fixture = Fixture::start().await;
     fixture.engine.hold("create.sandbox_created");
-    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
+    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().row.id;
     eventually("the volume", async || fixture.engine.state(id).is_some()).await;
     fixture.engine.set_away(true);
     fixture.engine.release("create.sandbox_created");
     let failed = fixture.becomes(id, StateKind::Error).await;
-    assert!(matches!(failed.state, WorkspaceState::Error { reason: ErrorReason::EngineUnavailable, .. }), "{failed:?}");
+    assert!(
+        matches!(failed.row.state, WorkspaceState::Error { reason: ErrorReason::EngineUnavailable, .. }),
+        "{failed:?}"
+    );
     assert!(!healthy(&fixture).await);
     fixture.engine.set_away(false);
     eventually("what was left is removed", async || fixture.engine.sandboxes().is_empty()).await;
-    assert_eq!(fixture.get(id).await.state, failed.state);
+    assert_eq!(fixture.get(id).await.row.state, failed.row.state);
 }
 
 #[tokio::test]
@@ -57,7 +60,7 @@ async fn what_happened_meanwhile_is_caught_up_with() {
     fixture.engine.set_away(false);
     fixture.becomes(ended, StateKind::Error).await;
     fixture.becomes(gone, StateKind::Error).await;
-    assert_eq!(fixture.get(kept).await.state, WorkspaceState::Ready);
+    assert_eq!(fixture.get(kept).await.row.state, WorkspaceState::Ready);
     fixture.service.guest(fixture.project, ended).await.unwrap().call(|guest| guest.hello()).await.unwrap();
 }
 
@@ -69,8 +72,8 @@ async fn a_stop_and_a_destroy_that_found_it_away_are_finished_when_it_is_back() 
     fixture.engine.set_away(true);
     assert!(matches!(service.stop(project, stopped).await, Err(TransitionError::Engine { .. })));
     assert!(matches!(service.destroy(project, destroyed).await, Err(TransitionError::DestroyedLater(_))));
-    assert_eq!(fixture.get(stopped).await.state, WorkspaceState::Stopping);
-    assert_eq!(fixture.get(destroyed).await.state, WorkspaceState::Destroying);
+    assert_eq!(fixture.get(stopped).await.row.state, WorkspaceState::Stopping);
+    assert_eq!(fixture.get(destroyed).await.row.state, WorkspaceState::Destroying);
     fixture.engine.set_away(false);
     fixture.becomes(stopped, StateKind::Stopped).await;
     fixture.becomes(destroyed, StateKind::Destroyed).await;
@@ -88,5 +91,5 @@ async fn a_listing_that_fails_changes_nothing() {
     let stray = fixture.engine.stray(crate::engine::long_ago());
     eventually("listed in vain", async || fixture.engine.count("list") >= 2).await;
     assert_eq!(fixture.engine.sandboxes(), [id, stray].into());
-    assert_eq!(fixture.get(id).await.state, WorkspaceState::Ready);
+    assert_eq!(fixture.get(id).await.row.state, WorkspaceState::Ready);
 }

@@ -37,8 +37,8 @@ impl Two {
     }
 
     async fn create(&self, request: NewWorkspace) -> Workspace {
-        let id = self.service.create(self.project, request, None).await.unwrap().id;
-        self.service.settle(self.project, id, std::time::Duration::from_secs(20)).await.unwrap()
+        let id = self.service.create(self.project, request, None).await.unwrap().row.id;
+        self.service.wait_ready(self.project, id, std::time::Duration::from_secs(20)).await.unwrap()
     }
 }
 
@@ -46,7 +46,7 @@ impl Two {
 async fn the_preferred_provider_makes_it_while_it_works() {
     let two = Two::start().await;
     let made = two.create(NewWorkspace::default()).await;
-    assert_eq!((made.provider, made.passed_over.len()), (ProviderKind::Firecracker, 0));
+    assert_eq!((made.row.provider, made.row.passed_over.len()), (ProviderKind::Firecracker, 0));
 }
 
 #[tokio::test]
@@ -54,23 +54,23 @@ async fn a_provider_that_fails_is_passed_over_recorded_and_left_out_for_a_while(
     let two = Two::start().await;
     two.first.refuse("create.sandbox_created");
     let made = two.create(NewWorkspace::default()).await;
-    assert_eq!((made.state.word(), made.provider), (StateKind::Ready, ProviderKind::Docker));
-    assert_eq!(made.passed_over.iter().map(|it| it.provider).collect::<Vec<_>>(), [ProviderKind::Firecracker]);
-    assert!(made.passed_over[0].reason.contains("told to"), "{:?}", made.passed_over);
+    assert_eq!((made.row.state.word(), made.row.provider), (StateKind::Ready, ProviderKind::Docker));
+    assert_eq!(made.row.passed_over.iter().map(|it| it.provider).collect::<Vec<_>>(), [ProviderKind::Firecracker]);
+    assert!(made.row.passed_over[0].reason.contains("told to"), "{:?}", made.row.passed_over);
     assert!(two.first.sandboxes().is_empty(), "what it began is removed");
 
     two.first.accept("create.sandbox_created");
     let creates = two.first.count("create");
     let made = two.create(NewWorkspace::default()).await;
-    assert_eq!((made.provider, two.first.count("create")), (ProviderKind::Docker, creates));
-    assert!(made.passed_over[0].reason.contains("left out"), "{:?}", made.passed_over);
+    assert_eq!((made.row.provider, two.first.count("create")), (ProviderKind::Docker, creates));
+    assert!(made.row.passed_over[0].reason.contains("left out"), "{:?}", made.row.passed_over);
     let status = two.service.providers(None).await;
     let status = status.iter().find(|it| it.kind == ProviderKind::Firecracker).unwrap();
     assert!(status.healthy && status.quarantine.is_some());
 
     // Whoever names it gets it all the same.
     let named = NewWorkspace { provider: Some(ProviderKind::Firecracker), ..NewWorkspace::default() };
-    assert_eq!(two.create(named).await.provider, ProviderKind::Firecracker);
+    assert_eq!(two.create(named).await.row.provider, ProviderKind::Firecracker);
 }
 
 #[tokio::test]
@@ -78,10 +78,10 @@ async fn a_provider_that_does_not_take_one_request_is_not_left_out_for_the_next(
     let two = Two::start().await;
     two.first.refuse("create.unfit");
     let made = two.create(NewWorkspace::default()).await;
-    assert_eq!(made.provider, ProviderKind::Docker);
-    assert!(made.passed_over[0].reason.contains("that the request asks for"), "{:?}", made.passed_over);
+    assert_eq!(made.row.provider, ProviderKind::Docker);
+    assert!(made.row.passed_over[0].reason.contains("that the request asks for"), "{:?}", made.row.passed_over);
     two.first.accept("create.unfit");
-    assert_eq!(two.create(NewWorkspace::default()).await.provider, ProviderKind::Firecracker);
+    assert_eq!(two.create(NewWorkspace::default()).await.row.provider, ProviderKind::Firecracker);
 }
 
 #[tokio::test]
@@ -90,8 +90,8 @@ async fn a_named_provider_never_falls_back() {
     two.first.refuse("create.sandbox_created");
     let named = NewWorkspace { provider: Some(ProviderKind::Firecracker), ..NewWorkspace::default() };
     let failed = two.create(named).await;
-    assert!(matches!(failed.state, WorkspaceState::Error { reason: ErrorReason::CreateFailed, .. }), "{failed:?}");
-    assert_eq!((failed.provider, two.second.count("create")), (ProviderKind::Firecracker, 0));
+    assert!(matches!(failed.row.state, WorkspaceState::Error { reason: ErrorReason::CreateFailed, .. }), "{failed:?}");
+    assert_eq!((failed.row.provider, two.second.count("create")), (ProviderKind::Firecracker, 0));
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn when_every_provider_fails_each_ones_reason_is_told() {
     two.first.refuse("create.sandbox_created");
     two.second.refuse("create.sandbox_created");
     let failed = two.create(NewWorkspace::default()).await;
-    let WorkspaceState::Error { message, .. } = failed.state else { panic!("{failed:?}") };
+    let WorkspaceState::Error { message, .. } = failed.row.state else { panic!("{failed:?}") };
     for provider in ProviderKind::ALL {
         assert!(message.contains(&format!("{provider}: ")), "{message}");
     }
@@ -114,12 +114,12 @@ async fn when_every_provider_fails_each_ones_reason_is_told() {
 async fn what_an_engine_keeps_of_a_workspace_that_another_made_is_removed_when_it_is_back() {
     let two = Two::start().await;
     two.first.hold("create.sandbox_created");
-    let id = two.service.create(two.project, NewWorkspace::default(), None).await.unwrap().id;
+    let id = two.service.create(two.project, NewWorkspace::default(), None).await.unwrap().row.id;
     eventually("the first has begun", async || two.first.state(id).is_some()).await;
     two.first.set_away(true);
     two.first.release("create.sandbox_created");
-    let made = two.service.settle(two.project, id, std::time::Duration::from_secs(20)).await.unwrap();
-    assert_eq!((made.state.word(), made.provider), (StateKind::Ready, ProviderKind::Docker));
+    let made = two.service.wait_ready(two.project, id, std::time::Duration::from_secs(20)).await.unwrap();
+    assert_eq!((made.row.state.word(), made.row.provider), (StateKind::Ready, ProviderKind::Docker));
     two.first.set_away(false);
     eventually("the remains are gone", async || two.first.sandboxes().is_empty()).await;
     assert!(two.second.state(id).is_some());
@@ -131,8 +131,8 @@ async fn requirements_choose_and_are_named_where_nobody_meets_them() {
     two.first.set_weak(true);
     let pause = Requirements { pause: true, ..Requirements::default() };
     let made = two.create(NewWorkspace { requirements: pause, ..NewWorkspace::default() }).await;
-    assert_eq!(made.provider, ProviderKind::Docker);
-    assert!(made.passed_over[0].reason.contains("pause"), "{:?}", made.passed_over);
+    assert_eq!(made.row.provider, ProviderKind::Docker);
+    assert!(made.row.passed_over[0].reason.contains("pause"), "{:?}", made.row.passed_over);
     let hardware = Requirements { isolation: Some(Isolation::Hardware), ..Requirements::default() };
     let request = NewWorkspace { requirements: hardware, ..NewWorkspace::default() };
     let refused = two.service.create(two.project, request, None).await;

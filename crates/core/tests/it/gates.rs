@@ -15,7 +15,7 @@ struct State {
     closed: BTreeSet<&'static str>,
     /// Closed gates that are open for a workspace.
     passes: BTreeSet<(WorkspaceId, &'static str)>,
-    /// How many wait at a gate for a workspace.
+    /// The number of calls that wait at a gate for a workspace.
     waiting: BTreeMap<(WorkspaceId, &'static str), usize>,
 }
 

@@ -32,7 +32,7 @@ async fn a_workspace_over_its_disk_limit_is_ended_and_runs_programs_again_when_f
     fixture.engine.set_takes(other, 9 * GIB, 50);
     fixture.engine.set_takes(id, 12 * GIB, 50);
     fixture.engine.set_room(HostRoom { disk_free: 88 * GIB, ..ROOM });
-    let (reason, message) = failure(fixture.becomes(id, StateKind::Error).await.state);
+    let (reason, message) = failure(fixture.becomes(id, StateKind::Error).await.row.state);
     assert_eq!(reason, ErrorReason::DiskFull);
     assert!(message.contains("10240 MiB") && message.contains("files/remove"), "{message}");
 
@@ -40,12 +40,12 @@ async fn a_workspace_over_its_disk_limit_is_ended_and_runs_programs_again_when_f
         let refused = service.guest_for(project, id, purpose).await;
         assert!(matches!(refused, Err(CallError::Full(Fullness::Own { .. }))), "{purpose:?}");
     }
-    assert_eq!(fixture.get(id).await.state.word(), StateKind::Error, "it is not started only to be refused");
+    assert_eq!(fixture.get(id).await.row.state.word(), StateKind::Error, "it is not started only to be refused");
     service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
     fixture.engine.set_takes(id, 8 * GIB, 50);
     eventually("programs may run", async || service.guest_for(project, id, Purpose::Run).await.is_ok()).await;
-    assert_eq!(fixture.get(id).await.state, WorkspaceState::Ready);
-    assert_eq!(fixture.get(other).await.state, WorkspaceState::Ready);
+    assert_eq!(fixture.get(id).await.row.state, WorkspaceState::Ready);
+    assert_eq!(fixture.get(other).await.row.state, WorkspaceState::Ready);
     assert_eq!(fixture.engine.count("end"), 1);
 }
 
@@ -85,7 +85,7 @@ async fn a_host_that_is_nearly_full_ends_who_writes_and_takes_nothing_more() {
     eventually("files are counted", async || fixture.engine.count("disk_use") > 1).await;
     fixture.engine.set_takes(writer, 2 * GIB, 50);
     fixture.engine.set_room(HostRoom { disk_free: GIB, ..ROOM });
-    let (reason, message) = failure(fixture.becomes(writer, StateKind::Error).await.state);
+    let (reason, message) = failure(fixture.becomes(writer, StateKind::Error).await.row.state);
     assert_eq!(reason, ErrorReason::DiskFull);
     assert!(message.contains("WORKSPACE_DISK_RESERVE"), "{message}");
 
@@ -113,7 +113,7 @@ async fn a_host_that_runs_out_of_tasks_ends_its_largest_sandbox_and_takes_no_mor
     fixture.engine.set_takes(large, GIB, 20_000);
     fixture.engine.set_takes(small, GIB, 2_000);
     fixture.engine.set_room(HostRoom { tasks: 25_000, ..ROOM });
-    let (reason, message) = failure(fixture.becomes(large, StateKind::Error).await.state);
+    let (reason, message) = failure(fixture.becomes(large, StateKind::Error).await.row.state);
     assert_eq!(reason, ErrorReason::ProcessLimit);
     assert!(message.contains("processes"), "{message}");
     let refused = fixture.service.create(fixture.project, NewWorkspace::default(), None).await;
@@ -139,7 +139,7 @@ async fn a_fork_bomb_is_told_as_what_it_was() {
     let fixture = fixture().await;
     let id = fixture.ready().await;
     fixture.engine.touch(id, Some(EngineState::Exited(ExitReason::ProcessLimit)));
-    let (reason, message) = failure(fixture.becomes(id, StateKind::Error).await.state);
+    let (reason, message) = failure(fixture.becomes(id, StateKind::Error).await.row.state);
     assert_eq!(reason, ErrorReason::ProcessLimit);
     assert!(!message.contains("outside"), "{message}");
     fixture.service.guest(fixture.project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();

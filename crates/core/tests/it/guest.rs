@@ -112,7 +112,7 @@ impl FakeGuest {
         self.cut();
     }
 
-    /// Why its workspace had ended, as it was told.
+    /// Returns the reason of the workspace's last end, as the guest was told it.
     pub(crate) fn last_end(&self) -> Option<String> {
         self.last_end.lock().unwrap().clone().map(|last_end| last_end.reason)
     }
@@ -164,7 +164,7 @@ impl FakeGuest {
         Response::new(Full::new(serde_json::to_vec(&result).unwrap().into()).boxed_unsync())
     }
 
-    /// How often the execution was started.
+    /// Returns the number of times that the execution was started.
     pub(crate) fn starts(&self) -> u32 {
         self.output.borrow().starts
     }

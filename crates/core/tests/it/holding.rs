@@ -51,8 +51,9 @@ async fn a_started_copy_of_the_rows_touches_nothing_of_the_originals() {
     let original = held(&fixture, &holder("original"));
     original.claim(TakeOver::Refused).await.unwrap();
     let (id, other) = (fixture.ready().await, fixture.ready().await);
-    let taken = fixture.service.snapshots().take(fixture.project, id, NewSnapshot::default(), None).await.unwrap().id;
-    fixture.service.snapshots().settle(fixture.project, taken, Duration::from_secs(20)).await.unwrap();
+    let taken =
+        fixture.service.snapshots().take(fixture.project, id, NewSnapshot::default(), None).await.unwrap().new.id;
+    fixture.service.snapshots().wait_ready(fixture.project, taken, Duration::from_secs(20)).await.unwrap();
     fixture.service.stop(fixture.project, other).await.unwrap();
 
     let second = held(&fixture, &holder("copy"));
@@ -117,8 +118,9 @@ async fn what_a_restored_backup_does_not_know_is_put_aside_and_can_be_adopted() 
     let fixture = Fixture::start().await;
     let (directory, copy) = copied_rows(&fixture).await;
     let id = fixture.ready().await;
-    let taken = fixture.service.snapshots().take(fixture.project, id, NewSnapshot::default(), None).await.unwrap().id;
-    fixture.service.snapshots().settle(fixture.project, taken, Duration::from_secs(20)).await.unwrap();
+    let taken =
+        fixture.service.snapshots().take(fixture.project, id, NewSnapshot::default(), None).await.unwrap().new.id;
+    fixture.service.snapshots().wait_ready(fixture.project, taken, Duration::from_secs(20)).await.unwrap();
     fixture.service.shutdown().await;
 
     let engine = fixture.engine.clone();
@@ -139,14 +141,14 @@ async fn what_a_restored_backup_does_not_know_is_put_aside_and_can_be_adopted() 
     assert_eq!(adopted, Adopted::Workspace(id));
     let again = restored.service.leftovers().adopt(id.as_uuid(), request()).await;
     assert!(matches!(again, Err(LeftoverError::NotFound)), "{again:?}");
-    assert_eq!(restored.get(id).await.state, WorkspaceState::Stopped);
+    assert_eq!(restored.get(id).await.row.state, WorkspaceState::Stopped);
     restored.service.resume(restored.project, id).await.unwrap();
     restored.service.guest(restored.project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
 
     let adopted = restored.service.leftovers().adopt(taken.as_uuid(), request()).await.unwrap();
     assert_eq!(adopted, Adopted::Snapshot(taken));
     let request = emergent_core::NewWorkspace { snapshot: Some(taken), ..Default::default() };
-    let made = restored.service.create(restored.project, request, None).await.unwrap().id;
+    let made = restored.service.create(restored.project, request, None).await.unwrap().row.id;
     restored.becomes(made, StateKind::Ready).await;
     assert!(restored.service.leftovers().list().await.unwrap().is_empty());
 }

@@ -19,7 +19,7 @@ const AFTER: Duration = Duration::from_secs(1);
 async fn made(fixture: &Fixture, action: IdleAction) -> WorkspaceId {
     let idle = IdleRequest { action: Some(action), after: Some(AFTER) };
     let request = NewWorkspace { idle, ..NewWorkspace::default() };
-    let id = fixture.service.create(fixture.project, request, None).await.unwrap().id;
+    let id = fixture.service.create(fixture.project, request, None).await.unwrap().row.id;
     fixture.becomes(id, StateKind::Ready).await;
     id
 }
@@ -29,10 +29,10 @@ async fn what_nobody_uses_rests_and_the_next_call_resumes_it() {
     let fixture = Fixture::start().await;
     for (action, state) in [(IdleAction::Pause, StateKind::Paused), (IdleAction::Stop, StateKind::Stopped)] {
         let id = made(&fixture, action).await;
-        assert!(fixture.becomes(id, state).await.idled);
+        assert!(fixture.becomes(id, state).await.row.suspended_by_idle);
         fixture.service.guest(fixture.project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
         let resumed = fixture.get(id).await;
-        assert_eq!((resumed.state.word(), resumed.idled), (StateKind::Ready, false));
+        assert_eq!((resumed.row.state.word(), resumed.row.suspended_by_idle), (StateKind::Ready, false));
     }
 }
 
@@ -82,7 +82,7 @@ async fn what_somebody_wants_at_rest_stays_there() {
             IdleAction::Pause => service.pause(project, id).await.unwrap(),
             IdleAction::Stop | IdleAction::None => service.stop(project, id).await.unwrap(),
         };
-        assert!(!wanted.idled);
+        assert!(!wanted.row.suspended_by_idle);
         let refused = service.guest(project, id).await.map(drop);
         assert!(matches!(refused, Err(CallError::WrongState { .. })), "{refused:?}");
         service.resume(project, id).await.unwrap();
@@ -99,7 +99,7 @@ async fn a_call_under_way_and_a_running_process_keep_a_workspace_running() {
     let unused = made(&fixture, IdleAction::Pause).await;
     fixture.becomes(unused, StateKind::Paused).await;
     for id in [called, busy] {
-        assert_eq!(fixture.get(id).await.state.word(), StateKind::Ready);
+        assert_eq!(fixture.get(id).await.row.state.word(), StateKind::Ready);
     }
     drop(call);
     fixture.engine.guest(busy).end();
@@ -155,7 +155,7 @@ async fn what_the_provider_cannot_do_is_refused_when_asked_for_and_left_out_when
         assert!(matches!(&refused, Err(NewWorkspaceError::Invalid { field, .. }) if field == "idle.action"));
     }
     let id = fixture.ready().await;
-    assert_eq!(fixture.get(id).await.idle.action, IdleAction::None);
+    assert_eq!(fixture.get(id).await.row.idle.action, IdleAction::None);
 }
 
 #[tokio::test]

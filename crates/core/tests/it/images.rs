@@ -1,4 +1,4 @@
-//! Which images a project may use.
+//! The images that a project may use.
 
 use emergent_core::{CoreConfig, ImageError, RegistryLogin};
 use emergent_provider::{ContainerKind, ImageAccess, ImageRef, RegistryCredentials, SandboxSpec, UsedImage};

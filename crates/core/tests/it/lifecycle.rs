@@ -9,19 +9,19 @@ use crate::support::{Fixture, config};
 async fn a_workspace_goes_through_all_its_states() {
     let fixture = Fixture::start().await;
     let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
-    assert_eq!(service.pause(project, id).await.unwrap().state, WorkspaceState::Paused);
+    assert_eq!(service.pause(project, id).await.unwrap().row.state, WorkspaceState::Paused);
     assert_eq!(fixture.engine.state(id), Some(EngineState::Paused));
-    assert_eq!(service.resume(project, id).await.unwrap().state, WorkspaceState::Ready);
-    assert_eq!(service.stop(project, id).await.unwrap().state, WorkspaceState::Stopped);
+    assert_eq!(service.resume(project, id).await.unwrap().row.state, WorkspaceState::Ready);
+    assert_eq!(service.stop(project, id).await.unwrap().row.state, WorkspaceState::Stopped);
     assert_eq!(fixture.engine.state(id), Some(EngineState::Exited(ExitReason::Code(0))));
-    assert_eq!(service.resume(project, id).await.unwrap().state, WorkspaceState::Ready);
+    assert_eq!(service.resume(project, id).await.unwrap().row.state, WorkspaceState::Ready);
     service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
     service.pause(project, id).await.unwrap();
-    assert_eq!(service.stop(project, id).await.unwrap().state, WorkspaceState::Stopped);
+    assert_eq!(service.stop(project, id).await.unwrap().row.state, WorkspaceState::Stopped);
     service.destroy(project, id).await.unwrap();
     assert_eq!(fixture.engine.state(id), None);
     let destroyed = fixture.get(id).await;
-    assert_eq!(destroyed.state, WorkspaceState::Destroyed);
+    assert_eq!(destroyed.row.state, WorkspaceState::Destroyed);
 }
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn a_stopped_workspace_holds_no_place_and_needs_one_to_start() {
     let second = fixture.ready().await;
     let refused = service.resume(project, first).await;
     assert!(matches!(refused, Err(TransitionError::LimitReached { limit: 1, .. })), "{refused:?}");
-    assert_eq!(fixture.get(first).await.state, WorkspaceState::Stopped);
+    assert_eq!(fixture.get(first).await.row.state, WorkspaceState::Stopped);
     service.destroy(project, second).await.unwrap();
     service.resume(project, first).await.unwrap();
 }
@@ -84,14 +84,14 @@ async fn what_the_engine_refuses_is_told_and_the_row_stays_true() {
             _ => service.stop(project, id).await,
         };
         assert!(matches!(refused, Err(TransitionError::Engine { .. })), "{refused:?}");
-        assert_eq!(fixture.get(id).await.state, wanted, "{operation}");
+        assert_eq!(fixture.get(id).await.row.state, wanted, "{operation}");
         service.guest(project, id).await.unwrap().call(|guest| guest.hello()).await.unwrap();
         fixture.engine.accept(operation);
     }
     service.stop(project, id).await.unwrap();
     fixture.engine.refuse("start");
     assert!(matches!(service.resume(project, id).await, Err(TransitionError::Engine { operation: "start", .. })));
-    assert_eq!(fixture.get(id).await.state, WorkspaceState::Stopped);
+    assert_eq!(fixture.get(id).await.row.state, WorkspaceState::Stopped);
     fixture.engine.accept("start");
     service.resume(project, id).await.unwrap();
 }
@@ -102,10 +102,10 @@ async fn a_destruction_that_the_engine_refuses_is_finished_by_the_next() {
     let (service, project, id) = (&fixture.service, fixture.project, fixture.ready().await);
     fixture.engine.refuse("destroy");
     assert!(matches!(service.destroy(project, id).await, Err(TransitionError::Engine { operation: "destroy", .. })));
-    assert_eq!(fixture.get(id).await.state, WorkspaceState::Destroying);
+    assert_eq!(fixture.get(id).await.row.state, WorkspaceState::Destroying);
     fixture.engine.accept("destroy");
     service.destroy(project, id).await.unwrap();
-    assert_eq!(fixture.get(id).await.state, WorkspaceState::Destroyed);
+    assert_eq!(fixture.get(id).await.row.state, WorkspaceState::Destroyed);
     assert!(fixture.engine.sandboxes().is_empty());
 }
 

@@ -25,7 +25,7 @@ const GATES: [&str; 7] =
 const PULL: &str = "create.image_present";
 /// The point before a workspace, or what there is of it, is removed from the engine.
 const REMOVAL: &str = "destroy";
-/// How many races are under way at a time.
+/// The number of races that are under way at a time.
 const TOGETHER: usize = 64;
 /// The time in which a create or a destroy ends that nothing holds up.
 const ENDS: Duration = Duration::from_secs(20);
@@ -118,7 +118,7 @@ impl Ground {
     async fn is_accounted_for(&self, id: WorkspaceId, race: &str) {
         let fixture = &self.fixture;
         // What the store did not take is recorded a while after it does again.
-        eventually(race, async || match (fixture.get(id).await.state, fixture.engine.state(id)) {
+        eventually(race, async || match (fixture.get(id).await.row.state, fixture.engine.state(id)) {
             (WorkspaceState::Ready, Some(EngineState::Running)) | (WorkspaceState::Destroyed, None) => true,
             (WorkspaceState::Error { reason, .. }, None) => {
                 assert_eq!(reason, ErrorReason::CreateFailed, "{race}");
@@ -128,7 +128,7 @@ impl Ground {
         })
         .await;
         fixture.service.destroy(fixture.project, id).await.unwrap();
-        assert_eq!(fixture.get(id).await.state, WorkspaceState::Destroyed, "{race}");
+        assert_eq!(fixture.get(id).await.row.state, WorkspaceState::Destroyed, "{race}");
         assert_eq!(fixture.engine.state(id), None, "{race}");
     }
 }
@@ -138,8 +138,8 @@ impl Ground {
 impl<'a> Race<'a> {
     async fn begin(ground: &'a Ground) -> Self {
         let (service, project) = (ground.fixture.service.clone(), ground.fixture.project);
-        let id = service.create(project, NewWorkspace::default(), None).await.unwrap().id;
-        let made = tokio::spawn(async move { drop(service.settle(project, id, ENDS).await) });
+        let id = service.create(project, NewWorkspace::default(), None).await.unwrap().row.id;
+        let made = tokio::spawn(async move { drop(service.wait_ready(project, id, ENDS).await) });
         Self { ground, id, made, destroyed: None }
     }
 
@@ -193,7 +193,7 @@ impl<'a> Race<'a> {
     }
 
     async fn state(&self) -> WorkspaceState {
-        self.ground.fixture.get(self.id).await.state
+        self.ground.fixture.get(self.id).await.row.state
     }
 }
 

@@ -41,7 +41,7 @@ async fn a_create_that_fits_is_a_hand_over_and_the_pool_is_made_good() {
     let id = fixture.ready().await;
     assert!(before.contains(&id));
     let workspace = fixture.get(id).await;
-    assert!(workspace.warm && workspace.runtime.is_some() && !workspace.warnings.is_empty());
+    assert!(workspace.row.warm && workspace.row.runtime.is_some() && !workspace.row.warnings.is_empty());
     assert!(fixture.engine.guest(id).is_handed_over());
     full(&fixture).await;
     assert_eq!((members(&fixture).len(), status(&fixture).hits), (3, 1));
@@ -55,8 +55,8 @@ async fn what_no_member_can_become_starts_cold_and_is_counted_by_its_reason() {
     let limits = NewWorkspace { limits, ..NewWorkspace::default() };
     let image = NewWorkspace { image: Some("another:1".parse().unwrap()), ..NewWorkspace::default() };
     for request in [network, limits, image] {
-        let id = fixture.service.create(fixture.project, request, None).await.unwrap().id;
-        assert!(!fixture.becomes(id, StateKind::Ready).await.warm);
+        let id = fixture.service.create(fixture.project, request, None).await.unwrap().row.id;
+        assert!(!fixture.becomes(id, StateKind::Ready).await.row.warm);
     }
     let now = status(&fixture);
     assert_eq!((now.hits, now.ready), (0, 1));
@@ -69,12 +69,12 @@ async fn a_hand_over_that_fails_gives_nobody_the_member() {
     let member = members(&fixture)[0];
     fixture.engine.guest(member).refuse_hand_over(true);
     fixture.engine.hold("create.sandbox_created");
-    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
+    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().row.id;
     eventually("the member is removed", async || fixture.engine.count("destroy") == 1).await;
     fixture.engine.guest(member).refuse_hand_over(false);
     fixture.engine.release("create.sandbox_created");
     let workspace = fixture.becomes(id, StateKind::Ready).await;
-    assert!(!workspace.warm);
+    assert!(!workspace.row.warm);
     assert_eq!(status(&fixture).misses, [("hand_over", 1)].into());
 }
 
@@ -187,7 +187,7 @@ async fn member_survives_a_look_while_its_row_is_written() -> bool {
     writing.close().await.unwrap();
     let Ok(workspace) = create.await.unwrap() else { return false };
     assert_eq!(fixture.engine.count("destroy"), 0, "the member was removed as an orphan");
-    assert_eq!(workspace.id, member);
+    assert_eq!(workspace.row.id, member);
     fixture.becomes(member, StateKind::Ready).await;
     fixture.engine.release("create.image_present");
     true

@@ -21,7 +21,7 @@ async fn a_hundred_parallel_creates_never_exceed_the_limit() {
     assert_eq!(results.iter().filter(refused).count(), 90);
     fixture.engine.release("create.image_present");
     eventually("all ready", async || {
-        fixture.all().await.iter().all(|workspace| workspace.state == WorkspaceState::Ready)
+        fixture.all().await.iter().all(|workspace| workspace.row.state == WorkspaceState::Ready)
     })
     .await;
     assert_eq!(fixture.engine.sandboxes().len(), 10);
@@ -31,10 +31,10 @@ async fn a_hundred_parallel_creates_never_exceed_the_limit() {
 async fn destroying_while_the_image_is_pulled_does_not_wait_for_it() {
     let fixture = Fixture::start().await;
     fixture.engine.hold("create.image_present");
-    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
+    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().row.id;
     eventually("create reached the engine", async || fixture.engine.count("create") == 1).await;
     fixture.service.destroy(fixture.project, id).await.unwrap();
-    assert_eq!(fixture.get(id).await.state, WorkspaceState::Destroyed);
+    assert_eq!(fixture.get(id).await.row.state, WorkspaceState::Destroyed);
     fixture.engine.release("create.image_present");
     assert!(fixture.engine.sandboxes().is_empty());
 }
@@ -43,7 +43,7 @@ async fn destroying_while_the_image_is_pulled_does_not_wait_for_it() {
 async fn other_operations_do_not_wait_for_a_create() {
     let fixture = Fixture::start().await;
     fixture.engine.hold("create.image_present");
-    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
+    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().row.id;
     let refused = fixture.service.stop(fixture.project, id).await;
     assert!(matches!(refused, Err(TransitionError::WrongState { state: StateKind::Creating, .. })), "{refused:?}");
     fixture.engine.release("create.image_present");
@@ -99,7 +99,7 @@ async fn an_operation_goes_on_when_its_caller_has_gone() {
 async fn a_destroy_that_could_not_be_recorded_leaves_the_create_as_it_was() {
     let fixture = Fixture::start().await;
     fixture.engine.hold("create.image_present");
-    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
+    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().row.id;
     eventually("create reached the engine", async || fixture.engine.count("create") == 1).await;
     let writing = fixture.keep_writers_out().await;
     let failed = fixture.service.destroy(fixture.project, id).await;
@@ -118,7 +118,7 @@ async fn a_destroy_with_the_engine_away_says_that_it_will_be_done_and_it_is() {
     fixture.engine.set_away(true);
     let failed = fixture.service.destroy(fixture.project, id).await;
     assert!(matches!(failed, Err(TransitionError::DestroyedLater(_))), "{failed:?}");
-    assert_eq!(fixture.get(id).await.state, WorkspaceState::Destroying);
+    assert_eq!(fixture.get(id).await.row.state, WorkspaceState::Destroying);
     fixture.engine.set_away(false);
     fixture.becomes(id, StateKind::Destroyed).await;
     assert!(fixture.engine.sandboxes().is_empty());

@@ -27,8 +27,8 @@ async fn paused_and_stopped_ones_stay_so() {
     fixture.service.stop(fixture.project, stopped).await.unwrap();
     let fixture = fixture.restart().await;
     fixture.reconciled().await;
-    assert_eq!(fixture.get(paused).await.state, WorkspaceState::Paused);
-    assert_eq!(fixture.get(stopped).await.state, WorkspaceState::Stopped);
+    assert_eq!(fixture.get(paused).await.row.state, WorkspaceState::Paused);
+    assert_eq!(fixture.get(stopped).await.row.state, WorkspaceState::Stopped);
     fixture.service.resume(fixture.project, paused).await.unwrap();
     fixture.service.guest(fixture.project, paused).await.unwrap().call(|guest| guest.hello()).await.unwrap();
 }
@@ -56,7 +56,7 @@ async fn what_was_done_behind_its_back_is_seen() {
     let fixture = Fixture::start_in(directory, crate::support::config(), store, engine).await;
     fixture.reconciled().await;
     for (id, state, word) in cases {
-        assert_eq!(fixture.get(id).await.state.word(), word, "{state:?}");
+        assert_eq!(fixture.get(id).await.row.state.word(), word, "{state:?}");
     }
 }
 

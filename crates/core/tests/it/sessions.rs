@@ -148,7 +148,7 @@ async fn the_holder_survives_a_restart_and_ends_with_the_workspace() {
 async fn nobody_attaches_to_what_is_still_being_made() {
     let fixture = Fixture::start().await;
     fixture.engine.hold("create.image_present");
-    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
+    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().row.id;
     let refused = fixture.service.sessions().attach(fixture.project, id, by("a")).await;
     let Err(AttachError::Workspace(TransitionError::WrongState { state: StateKind::Creating, .. })) = refused else {
         panic!("{refused:?}")

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use emergent_core::{
-    ErrorReason, NewForks, NewSnapshot, NewWorkspace, NewWorkspaceError, Snapshot, SnapshotError, SnapshotId,
+    ErrorReason, NewForks, NewSnapshot, NewWorkspace, NewWorkspaceError, SnapshotError, SnapshotId, SnapshotRow,
     SnapshotState, SnapshotStateKind, SnapshotUnusable, StateKind, TransitionError, WorkspaceId, WorkspaceState,
 };
 use emergent_provider::{EngineState, OperationError};
@@ -13,20 +13,20 @@ use crate::support::{Fixture, config, eventually};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Fixture {
-    async fn take(&self, id: WorkspaceId) -> Result<Snapshot, SnapshotError> {
+    async fn take(&self, id: WorkspaceId) -> Result<SnapshotRow, SnapshotError> {
         let begun = self.service.snapshots().take(self.project, id, NewSnapshot::default(), None).await?;
-        self.service.snapshots().settle(self.project, begun.id, PATIENCE).await
+        self.service.snapshots().wait_ready(self.project, begun.new.id, PATIENCE).await
     }
 
     async fn taken(&self, id: WorkspaceId) -> SnapshotId {
         let snapshot = self.take(id).await.unwrap();
         assert_eq!(snapshot.state, SnapshotState::Ready);
-        snapshot.id
+        snapshot.new.id
     }
 
     async fn made_from(&self, snapshot: SnapshotId) -> Result<WorkspaceId, NewWorkspaceError> {
         let request = NewWorkspace { snapshot: Some(snapshot), ..NewWorkspace::default() };
-        Ok(self.service.create(self.project, request, None).await?.id)
+        Ok(self.service.create(self.project, request, None).await?.row.id)
     }
 }
 
@@ -41,7 +41,7 @@ async fn a_workspace_made_from_a_snapshot_says_so() {
     let snapshot = fixture.taken(id).await;
     let copy = fixture.made_from(snapshot).await.unwrap();
     let copy = fixture.becomes(copy, StateKind::Ready).await;
-    assert!(copy.origin.is_some_and(|origin| origin.snapshot == snapshot && origin.workspace == id));
+    assert!(copy.row.origin.is_some_and(|origin| origin.snapshot == snapshot && origin.workspace == id));
     fixture.service.snapshots().delete(fixture.project, snapshot).await.unwrap();
     assert!(fixture.engine.snapshots().is_empty());
     let gone = fixture.service.snapshots().delete(fixture.project, snapshot).await;
@@ -56,10 +56,10 @@ async fn what_could_not_be_copied_leaves_a_row_that_says_why() {
     let failed = fixture.take(id).await.unwrap();
     assert!(matches!(&failed.state, SnapshotState::Error { message } if message.contains("told to")), "{failed:?}");
     assert!(fixture.engine.snapshots().is_empty());
-    assert_eq!(fixture.get(id).await.state, WorkspaceState::Ready);
-    let refused = fixture.made_from(failed.id).await;
+    assert_eq!(fixture.get(id).await.row.state, WorkspaceState::Ready);
+    let refused = fixture.made_from(failed.new.id).await;
     assert!(matches!(refused, Err(NewWorkspaceError::Snapshot(SnapshotUnusable::NotReady(SnapshotStateKind::Error)))));
-    fixture.service.snapshots().delete(fixture.project, failed.id).await.unwrap();
+    fixture.service.snapshots().delete(fixture.project, failed.new.id).await.unwrap();
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn a_provider_that_cannot_is_said_to_and_nothing_is_recorded() {
 async fn a_workspace_is_only_copied_where_it_has_files() {
     let fixture = Fixture::start().await;
     fixture.engine.hold("create.sandbox_started");
-    let creating = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
+    let creating = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().row.id;
     let refused = fixture.take(creating).await;
     assert!(matches!(refused, Err(SnapshotError::Workspace(TransitionError::WrongState { .. }))), "{refused:?}");
     fixture.engine.release("create.sandbox_started");
@@ -106,7 +106,7 @@ async fn a_snapshot_is_not_deleted_from_under_a_create() {
     assert!(fixture.engine.snapshots().contains(&snapshot) && !deletion.is_finished());
     fixture.engine.release("create.volume_filled");
     deletion.await.unwrap().unwrap();
-    assert_eq!(fixture.get(copy).await.state, WorkspaceState::Ready);
+    assert_eq!(fixture.get(copy).await.row.state, WorkspaceState::Ready);
     assert!(fixture.engine.snapshots().is_empty());
 }
 
@@ -116,12 +116,12 @@ async fn nothing_is_made_from_a_snapshot_that_is_being_taken() {
     let id = fixture.ready().await;
     fixture.engine.hold("snapshot.files_copied");
     let begun = fixture.service.snapshots().take(fixture.project, id, NewSnapshot::default(), None).await.unwrap();
-    let refused = fixture.made_from(begun.id).await;
+    let refused = fixture.made_from(begun.new.id).await;
     let creating = SnapshotUnusable::NotReady(SnapshotStateKind::Creating);
     assert!(matches!(refused, Err(NewWorkspaceError::Snapshot(why)) if why == creating));
     fixture.engine.release("snapshot.files_copied");
-    fixture.service.snapshots().settle(fixture.project, begun.id, PATIENCE).await.unwrap();
-    fixture.made_from(begun.id).await.unwrap();
+    fixture.service.snapshots().wait_ready(fixture.project, begun.new.id, PATIENCE).await.unwrap();
+    fixture.made_from(begun.new.id).await.unwrap();
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn forks_are_let_in_all_or_none() {
     assert!(fixture.all().await.len() == 1 && fixture.engine.count("take") == 0);
     let copies = fixture.service.snapshots().fork(fixture.project, id, forks(2), None).await.unwrap();
     for copy in copies {
-        fixture.becomes(copy.id, StateKind::Ready).await;
+        fixture.becomes(copy.row.id, StateKind::Ready).await;
     }
     eventually("the snapshot between is gone", async || fixture.engine.snapshots().is_empty()).await;
 }
@@ -145,17 +145,17 @@ async fn a_copy_that_fails_says_so_and_leaves_nothing() {
     fixture.engine.refuse("create.sandbox_created");
     let copies = fixture.service.snapshots().fork(fixture.project, id, forks(2), None).await.unwrap();
     for copy in copies {
-        let copy = fixture.becomes(copy.id, StateKind::Error).await;
-        assert!(matches!(copy.state, WorkspaceState::Error { reason: ErrorReason::CreateFailed, .. }), "{copy:?}");
-        assert_eq!(fixture.engine.state(copy.id), None);
+        let copy = fixture.becomes(copy.row.id, StateKind::Error).await;
+        assert!(matches!(copy.row.state, WorkspaceState::Error { reason: ErrorReason::CreateFailed, .. }), "{copy:?}");
+        assert_eq!(fixture.engine.state(copy.row.id), None);
     }
     eventually("the snapshot between is gone", async || fixture.engine.snapshots().is_empty()).await;
     fixture.engine.accept("create.sandbox_created");
     fixture.engine.refuse("copy");
     let copies = fixture.service.snapshots().fork(fixture.project, id, forks(1), None).await.unwrap();
-    let copy = fixture.becomes(copies[0].id, StateKind::Error).await;
-    assert!(matches!(copy.state, WorkspaceState::Error { message, .. } if message.contains("told to")));
-    assert_eq!(fixture.get(id).await.state, WorkspaceState::Ready);
+    let copy = fixture.becomes(copies[0].row.id, StateKind::Error).await;
+    assert!(matches!(copy.row.state, WorkspaceState::Error { message, .. } if message.contains("told to")));
+    assert_eq!(fixture.get(id).await.row.state, WorkspaceState::Ready);
 }
 
 #[tokio::test]
@@ -167,16 +167,16 @@ async fn an_engine_that_goes_away_half_way_leaves_no_half_snapshot() {
     eventually("it stands still", async || fixture.engine.state(id) == Some(EngineState::Paused)).await;
     fixture.engine.set_away(true);
     fixture.engine.release("snapshot.files_copied");
-    fixture.service.snapshots().settle(fixture.project, begun.id, PATIENCE).await.unwrap();
+    fixture.service.snapshots().wait_ready(fixture.project, begun.new.id, PATIENCE).await.unwrap();
     fixture.engine.set_away(false);
     eventually("it goes on", async || fixture.engine.state(id) == Some(EngineState::Running)).await;
     eventually("its row says so", async || {
-        let now = fixture.service.snapshots().get(fixture.project, begun.id).await.unwrap();
+        let now = fixture.service.snapshots().get(fixture.project, begun.new.id).await.unwrap();
         now.state.word() == SnapshotStateKind::Error
     })
     .await;
     assert!(fixture.engine.snapshots().is_empty());
-    assert_eq!(fixture.get(id).await.state, WorkspaceState::Ready);
+    assert_eq!(fixture.get(id).await.row.state, WorkspaceState::Ready);
 }
 
 #[tokio::test]

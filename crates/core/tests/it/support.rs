@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::engine::FakeEngine;
 
-/// How long a condition may take to come true.
+/// The time that a condition may take to come true.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A service, its engine and its rows.
@@ -110,9 +110,9 @@ impl Fixture {
 
     /// Makes a workspace and waits until it is ready.
     pub(crate) async fn ready(&self) -> WorkspaceId {
-        let id = self.service.create(self.project, NewWorkspace::default(), None).await.unwrap().id;
-        let workspace = self.service.settle(self.project, id, DEADLINE).await.unwrap();
-        assert_eq!(workspace.state.word(), StateKind::Ready, "{:?}", workspace.state);
+        let id = self.service.create(self.project, NewWorkspace::default(), None).await.unwrap().row.id;
+        let workspace = self.service.wait_ready(self.project, id, DEADLINE).await.unwrap();
+        assert_eq!(workspace.row.state.word(), StateKind::Ready, "{:?}", workspace.row.state);
         id
     }
 
@@ -121,7 +121,7 @@ impl Fixture {
     }
 
     pub(crate) async fn becomes(&self, id: WorkspaceId, state: StateKind) -> Workspace {
-        eventually(state.as_str(), async || self.get(id).await.state.word() == state).await;
+        eventually(state.as_str(), async || self.get(id).await.row.state.word() == state).await;
         self.get(id).await
     }
 

@@ -14,12 +14,12 @@ async fn an_expired_workspace_is_destroyed_and_others_are_not() {
     let fixture = Fixture::start().await;
     let ttl = |ttl| NewWorkspace { ttl: Some(ttl), ..NewWorkspace::default() };
     let brief = ttl(Ttl::After(Duration::from_secs(1)));
-    let brief = fixture.service.create(fixture.project, brief, None).await.unwrap().id;
+    let brief = fixture.service.create(fixture.project, brief, None).await.unwrap().row.id;
     let eternal = fixture.service.create(fixture.project, ttl(Ttl::Never), None).await.unwrap();
-    assert_eq!(eternal.expires_at, None);
+    assert_eq!(eternal.row.expires_at, None);
     fixture.becomes(brief, StateKind::Destroyed).await;
     assert_eq!(fixture.engine.state(brief), None);
-    fixture.becomes(eternal.id, StateKind::Ready).await;
+    fixture.becomes(eternal.row.id, StateKind::Ready).await;
 }
 
 #[tokio::test]
@@ -28,7 +28,7 @@ async fn an_expiry_is_kept_however_seldom_the_rest_is_cleaned_up() {
     let fixture = Fixture::start_with(config).await;
     let ttl = Some(Ttl::After(Duration::from_secs(1)));
     let brief = NewWorkspace { ttl, ..NewWorkspace::default() };
-    let brief = fixture.service.create(fixture.project, brief, None).await.unwrap().id;
+    let brief = fixture.service.create(fixture.project, brief, None).await.unwrap().row.id;
     fixture.becomes(brief, StateKind::Destroyed).await;
 }
 
@@ -37,7 +37,7 @@ async fn use_is_recorded_while_the_service_runs() {
     let fixture = Fixture::start().await;
     let id = fixture.ready().await;
     drop(fixture.service.guest(fixture.project, id).await.unwrap());
-    eventually("recorded", async || fixture.get(id).await.last_used_at.is_some()).await;
+    eventually("recorded", async || fixture.get(id).await.row.last_used_at.is_some()).await;
 }
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn a_shutdown_lets_operations_end_takes_no_more_and_leaves_workspaces_runn
     fixture.engine.release("stop");
     stop.await.unwrap().unwrap();
     shutdown.await.unwrap();
-    assert_eq!(fixture.get(stopped).await.state, WorkspaceState::Stopped);
+    assert_eq!(fixture.get(stopped).await.row.state, WorkspaceState::Stopped);
     assert_eq!(fixture.engine.state(kept), Some(EngineState::Running));
 }
 
@@ -66,11 +66,11 @@ async fn a_shutdown_lets_operations_end_takes_no_more_and_leaves_workspaces_runn
 async fn a_shutdown_does_not_wait_for_an_image() {
     let fixture = Fixture::start().await;
     fixture.engine.hold("create.image_present");
-    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().id;
+    let id = fixture.service.create(fixture.project, NewWorkspace::default(), None).await.unwrap().row.id;
     eventually("create reached the engine", async || fixture.engine.count("create") == 1).await;
     let began = Instant::now();
     fixture.service.shutdown().await;
     assert!(began.elapsed() < Duration::from_secs(10));
-    let state = fixture.get(id).await.state;
+    let state = fixture.get(id).await.row.state;
     assert!(matches!(state, WorkspaceState::Error { reason: ErrorReason::CreateInterrupted, .. }), "{state:?}");
 }

@@ -39,17 +39,17 @@ async fn guests_that_do_not_answer_hold_up_nobody() {
     let sampled = history(&fixture, id).await;
     assert!(sampled.totals.seconds > 0.0 && sampled.totals.memory_byte_seconds > 0.0, "{sampled:?}");
     assert!(history(&fixture, silent[0]).await.samples.is_empty());
-    assert_eq!(fixture.get(id).await.last_used_at, None, "being asked is no use");
+    assert_eq!(fixture.get(id).await.row.last_used_at, None, "being asked is no use");
 }
 
 #[tokio::test]
 async fn a_crossing_of_the_disk_limit_warns_once_until_it_is_over() {
     let fixture = fixture().await;
     let id = fixture.ready().await;
-    let limit = fixture.get(id).await.limits.disk_bytes;
+    let limit = fixture.get(id).await.row.spec.limits.disk_bytes;
     let guest = fixture.engine.guest(id);
     let warnings = async || {
-        let warnings = fixture.get(id).await.warnings;
+        let warnings = fixture.get(id).await.warnings();
         warnings.into_iter().filter(|warning| warning.contains("disk limit of 10240 MiB")).count()
     };
     guest.uses(holding(limit + MIB));

@@ -19,12 +19,12 @@ use crate::{
     template,
 };
 
-/// How long to wait between two tries to reach a guest.
+/// The time to wait between two tries to reach a guest.
 const RETRY: Duration = Duration::from_millis(20);
-/// How often a frozen machine is told to go on, and how long in between.
+/// The number of times that a frozen machine is told to go on, and the pause in between.
 const THAW_TRIES: u32 = 3;
 const THAW_PAUSE: Duration = Duration::from_millis(300);
-/// How long the guest of a machine that goes on may take to be told the time.
+/// The time that the guest of a machine that goes on may take to be told the time.
 const WAKE_DEADLINE: Duration = Duration::from_secs(30);
 
 impl Inner {

@@ -41,7 +41,7 @@ const FORK_LABEL: &str = "emergent.fork";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotInfo {
     version: u32,
-    /// Its id.
+    /// The snapshot's id.
     pub snapshot_id: uuid::Uuid,
     /// Of which sandbox.
     pub sandbox_id: uuid::Uuid,
@@ -77,7 +77,7 @@ pub struct SnapshotInfo {
 /// A snapshot to take.
 #[derive(Debug, Clone, Default)]
 pub struct NewSnapshot {
-    /// Its id, where the caller needs a certain one.
+    /// The snapshot's id, where the caller needs a certain one.
     pub id: Option<SnapshotId>,
     /// Keep the state of processes, too. Needs a sandbox that runs or is paused.
     pub memory: bool,

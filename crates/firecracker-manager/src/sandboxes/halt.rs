@@ -10,9 +10,9 @@ use crate::{
     step::HaltStep,
 };
 
-/// How long the guest gets to end its processes and its machine.
+/// The time that the guest gets to end its processes and its machine.
 const GRACE: Duration = Duration::from_secs(10);
-/// How often the machine's state is checked meanwhile.
+/// The interval between checks of the machine's state meanwhile.
 const LOOK: Duration = Duration::from_millis(20);
 
 // === impl Sandboxes ===
@@ -73,7 +73,11 @@ impl Inner {
         // States of before are of no use: the disks are ahead of them.
         for old in [self.layout.paused(entry.id), self.layout.pausing(entry.id)] {
             if let Err(error) = remove_directory(&old).await {
-                tracing::warn!(sandbox = %entry.id, reason = error_chain(&error), "an old state is left; the next start removes it");
+                tracing::warn!(
+                    sandbox = %entry.id,
+                    reason = error_chain(&error),
+                    "the saved state of a stopped machine could not be removed; the next start removes it"
+                );
             }
         }
         Ok(())

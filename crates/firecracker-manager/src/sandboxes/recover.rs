@@ -39,13 +39,13 @@ use crate::{
     template,
 };
 
-/// Why the manager could not start.
+/// The reason for which the manager could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The base directory cannot be used.
     #[error("the directory {} cannot be used; make it for this user, or name another one", path.display())]
     Base {
-        /// Which one.
+        /// The path of the directory.
         path: PathBuf,
         /// The system's error.
         #[source]
@@ -207,7 +207,7 @@ impl Inner {
         }
     }
 
-    /// States of sandboxes that there are no more, and of those that have gone on from theirs.
+    /// Removes saved states of sandboxes that no longer exist or have resumed.
     async fn remove_stray_states(&self) -> io::Result<()> {
         let named = self.layout.named_snapshots();
         for found in std::fs::read_dir(self.layout.snapshots())? {

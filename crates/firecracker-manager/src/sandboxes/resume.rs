@@ -81,7 +81,11 @@ impl Inner {
         self.record(entry, Phase::Ready, None)?;
         self.pass(ResumeStep::ReadyRecorded.name()).await;
         if let Err(error) = remove_directory(&self.layout.paused(entry.id)).await {
-            tracing::warn!(sandbox = %entry.id, reason = error_chain(&error), "an old state is left; the next start removes it");
+            tracing::warn!(
+                sandbox = %entry.id,
+                reason = error_chain(&error),
+                "the saved state of a resumed machine could not be removed; the next start removes it"
+            );
         }
         self.pass(ResumeStep::StateRemoved.name()).await;
         Ok(())

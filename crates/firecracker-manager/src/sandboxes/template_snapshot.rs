@@ -40,7 +40,7 @@ use crate::{
 const VERSION: u32 = 3;
 /// The name of a snapshot's description. Its time of change is that of its last use.
 const NOTE: &str = "template.json";
-/// Its disks.
+/// The disks of a template's snapshot.
 const ROOT: &str = "rootfs.ext4";
 const DATA: &str = "data.ext4";
 

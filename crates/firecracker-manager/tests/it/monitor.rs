@@ -25,13 +25,13 @@ use crate::guest;
 pub(crate) struct Monitor {
     machines: Mutex<HashMap<PathBuf, Machine>>,
     disk_full: Mutex<bool>,
-    /// How many machines have booted.
+    /// The number of machines that have booted.
     booted: AtomicUsize,
     /// Guests cannot write to their disks.
     cannot_sync: AtomicBool,
     /// Machines count in their memory and on their disks whenever they begin or go on.
     count: AtomicBool,
-    /// How often monitors still do not answer when their machines are to go on.
+    /// The number of times that monitors still do not answer when their machines are to go on.
     deaf_to_thaws: AtomicUsize,
 }
 
@@ -41,11 +41,11 @@ struct Machine {
     memory: String,
     /// The disk that it counts on.
     data: PathBuf,
-    /// Its clock stood still, and its guest does not know.
+    /// The machine's clock stood still, and its guest does not know.
     is_late: bool,
 }
 
-/// Where machines count, in the middle of the smallest disks.
+/// The offset at which machines count, in the middle of the smallest disks.
 const COUNT_PLACE: u64 = 12 << 20;
 const COUNT_BYTES: usize = 4096;
 
@@ -60,7 +60,7 @@ impl Monitor {
         self.lock().values().filter(|machine| !matches!(machine.state, MachineState::Gone(_))).count()
     }
 
-    /// How many machines have booted, rather than been restored.
+    /// Returns the number of machines that have booted, rather than been restored.
     pub(crate) fn booted(&self) -> usize {
         self.booted.load(Ordering::SeqCst)
     }

@@ -15,7 +15,7 @@ use tokio::{runtime::Runtime, sync::Notify};
 
 use crate::monitor::{Driver, Monitor};
 
-/// How long anything here may take.
+/// The time that anything here may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A base directory and the machines of its host.
@@ -25,11 +25,11 @@ pub(crate) struct Host {
     pub(crate) boot: uuid::Uuid,
     pub(crate) monitor: Arc<Monitor>,
     pub(crate) budget: Budget,
-    /// How often machines are looked after.
+    /// The interval at which machines are looked after.
     pub(crate) watch_interval: Duration,
-    /// How many snapshots of templates are kept.
+    /// The number of snapshots of templates that are kept.
     pub(crate) template_snapshots: u16,
-    /// Where the base is, unless somebody else keeps it.
+    /// The directory of the base, unless somebody else keeps it.
     pub(crate) _directory: Option<TempDir>,
 }
 

@@ -21,11 +21,11 @@ use tokio::runtime::Runtime;
 
 use self::{monitor::count_on, service::Host};
 
-/// Where ext4 has its magic number.
+/// The offset of ext4's magic number.
 const MAGIC_PLACE: u64 = 1080;
 const MAGIC: [u8; 2] = [0x53, 0xef];
 
-/// How often all is done.
+/// The number of rounds.
 const ROUNDS: u64 = 4;
 
 fn main() -> ExitCode {

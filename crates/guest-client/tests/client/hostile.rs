@@ -137,7 +137,7 @@ async fn every_answer(guest: &Guest, sent: &AtomicUsize) -> Vec<(&'static str, R
     ]
 }
 
-/// How many bytes of an endless answer each call takes before it gives up.
+/// Returns the number of bytes of an endless answer that each call takes before it gives up.
 async fn taken(piece: &'static str) -> Vec<(&'static str, usize)> {
     let sent = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&sent);

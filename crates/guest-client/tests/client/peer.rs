@@ -31,7 +31,7 @@ type Script = Arc<dyn Fn(Asked) -> BoxFuture<'static, Answer> + Send + Sync>;
 
 /// One request, as the script sees it.
 pub(crate) struct Asked {
-    /// Which connection it came on.
+    /// The number of the connection that the request came on.
     pub(crate) connection: usize,
     /// Method and path, such as `POST /v1/tools/bash`.
     pub(crate) what: String,
@@ -81,12 +81,12 @@ impl Peer {
         Guest::new(Arc::new(self.clone()), None)
     }
 
-    /// How many connections were opened.
+    /// Returns the number of connections that were opened.
     pub(crate) fn opened(&self) -> usize {
         self.opened.load(Ordering::SeqCst)
     }
 
-    /// How often a route was asked, over all connections.
+    /// Returns the number of times that a route was asked, over all connections.
     pub(crate) fn times(&self, what: &str) -> usize {
         self.seen.lock().unwrap().get(what).copied().unwrap_or(0)
     }

@@ -11,7 +11,7 @@ use emergent_types::error_chain;
 use super::{Driver, GRACE, Phase, TaskReport, word_of};
 use crate::{inner::Endpoint, restart_policy::Next, sandbox::MakeError};
 
-/// How many bytes of its processes' standard error are kept of a server that was not ready in time, from the end.
+/// The number of last bytes of standard error that are kept of a server that was not ready in time.
 const STDERR_TAIL: usize = 8 * 1024;
 
 /// The hint for a server that was not ready in time and wrote nothing on its standard error.

@@ -23,7 +23,7 @@ use crate::{
     step::HostStep,
 };
 
-/// How long an HTTP-based server may take to listen.
+/// The time that an HTTP-based server may take to listen.
 const LISTENS_WITHIN: Duration = Duration::from_secs(60);
 /// The pause before the port is tried again.
 const LISTENS_AGAIN: Duration = Duration::from_millis(200);

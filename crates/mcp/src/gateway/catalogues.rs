@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::catalogue::{Catalogue, Offer};
 
-/// How long the first list waits for a server that nobody has read yet; later ones wait for the rest of this time.
+/// The time that the first list waits for a server that nobody has read yet; later ones wait for the rest of this time.
 const FIRST_WITHIN: Duration = Duration::from_secs(2);
 /// The most entries that are kept, and the most bytes of them; the one that was not used for the longest time goes
 /// first.

@@ -10,7 +10,7 @@ use tokio::{sync::mpsc, time::timeout};
 use super::{Catalogues, Upstreams, session::GatewaySession};
 use crate::child::{Child, ChildError, ChildId, ChildNote, ChildReader, ChildWriter, Exit};
 
-/// How many lines may wait for the bridge to read them; a writer of more waits.
+/// The number of lines that may wait for the bridge to read them; a writer of more waits.
 const WAITING_LINES: usize = 64;
 
 /// One gateway.

@@ -32,7 +32,7 @@ use crate::{
     versions::{NEWEST, NEWEST_LEGACY},
 };
 
-/// How long a server's list is believed where it decides about headers and changed names.
+/// The time for which a server's list is believed where it decides about headers and changed names.
 const BELIEVED: Duration = Duration::from_secs(60);
 const PROBLEM: &str = "application/problem+json";
 const BOTH: &str = "application/json, text/event-stream";
@@ -73,7 +73,7 @@ enum Speaks {
     },
 }
 
-/// Why a request has no answer.
+/// The reason for which a request has no answer.
 pub(super) enum Lost {
     /// There is no such session any more: the request was not looked at.
     Session,

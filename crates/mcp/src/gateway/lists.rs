@@ -16,11 +16,11 @@ use crate::{
     rpc::{self, Failure},
 };
 
-/// How many items a page has.
+/// The number of items that a page has.
 const PAGE: usize = 250;
 /// The most bytes of a page's items: as many as one server's list may have, so that the longest item has room.
 const PAGE_BYTES: usize = CATALOGUE_LIMIT;
-/// How long clients of the newer era may believe a list.
+/// The time for which clients of the newer era may believe a list.
 const LIST_TTL_MS: u64 = 5_000;
 
 #[derive(Default, Deserialize)]

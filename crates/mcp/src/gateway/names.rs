@@ -11,7 +11,7 @@ use serde_json::Value;
 const BETWEEN: &str = "__";
 /// The longest name that the protocol recommends, in characters.
 const LONGEST: usize = 128;
-/// How long the mark of a changed name is: `_` and the digits.
+/// The length of the mark of a changed name: `_` and the digits.
 const MARK: usize = 9;
 
 /// The public name of a server's tool or prompt.

@@ -22,9 +22,9 @@ use crate::{
 
 /// The most questions of servers that may wait for the client's answer.
 const QUESTIONS: usize = 1_000;
-/// How often servers that lists were answered without are read again, though nobody has told of a change.
+/// The interval at which servers that lists were answered without are read again, though nobody has told of a change.
 const LOOK: Duration = Duration::from_secs(15);
-/// How long after its end a server's standing stream is asked for again.
+/// The pause before a server's standing stream is asked for again after its end.
 const AGAIN: Duration = Duration::from_secs(1);
 
 impl Client for Arc<GatewaySession> {

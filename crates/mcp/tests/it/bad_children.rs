@@ -34,7 +34,7 @@ async fn each_misdeed_harms_only_its_caller() {
     assert_eq!(bridge.status().sessions, 2);
 }
 
-/// How many bytes an answer of `long_line` to the request 1 has beside its text.
+/// The number of bytes that an answer of `long_line` to the request 1 has beside its text.
 const AROUND: usize = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":""}]}}"#.len();
 
 #[tokio::test]

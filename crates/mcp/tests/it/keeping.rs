@@ -22,7 +22,7 @@ pub(crate) struct Keeper {
     unwritable: bool,
     /// A note is set in steps: whoever polls decides which of two is ahead.
     in_steps: bool,
-    /// How many lines of the output of each child its reader gets.
+    /// The number of lines of the output of each child that its reader gets.
     lines: watch::Sender<usize>,
     kept: Arc<Mutex<Vec<Arc<Kept>>>>,
 }

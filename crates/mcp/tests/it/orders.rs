@@ -20,8 +20,8 @@ use crate::{
     support::{Client, Events, bridge_over, fixture, initialize, post, quick, until},
 };
 
-/// How often each of two clients is polled: up to its note, up to the keeper's answer, and to its end, if nobody is in
-/// its way.
+/// The number of times that each of two clients is polled: up to its note, up to the keeper's answer, and to its end,
+/// if nobody is in its way.
 const POLLS: usize = 3;
 /// A request that any session takes.
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;

@@ -15,7 +15,7 @@ use tokio::{net::UnixStream, time::timeout};
 
 use crate::{VmmError, VmmKind, error::Cause};
 
-/// How long an answer may take. Writing a large machine's memory takes longest.
+/// The time that an answer may take. Writing a large machine's memory takes longest.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The longest answer.

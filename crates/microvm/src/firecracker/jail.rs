@@ -34,7 +34,7 @@ const PERIOD: u64 = 100_000;
 /// Whether monitors are put into jails.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum JailChoice {
-    /// Where this process runs as root and finds a jailer on PATH.
+    /// Monitors are put into jails if this process runs as root and finds a jailer on PATH.
     #[default]
     Auto,
     /// Never.

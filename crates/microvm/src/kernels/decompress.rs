@@ -23,7 +23,7 @@ pub(crate) fn vmlinux(image: &[u8]) -> Result<Vec<u8>, String> {
     let kernel = unpack(payload)?;
     match kernel.starts_with(ELF) {
         true => Ok(kernel),
-        false => Err("what is packed in it is no ELF image".to_owned()),
+        false => Err("the kernel in the bzImage is not an ELF image".to_owned()),
     }
 }
 

@@ -24,7 +24,7 @@ const WANTED: &[&str] = &[
 /// A module, uncompressed.
 #[derive(Debug)]
 pub(crate) struct Module {
-    /// Its name, with underscores.
+    /// The module's name, with underscores.
     pub(crate) name: String,
     /// The file.
     pub(crate) contents: Vec<u8>,

@@ -11,7 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long to measure: one part in ten thousand is good enough for a clock that the host sets now and then.
+/// The duration of the measurement: one part in ten thousand is good enough for a clock that the host sets now and
+/// then.
 const MEASURED: Duration = Duration::from_millis(20);
 
 /// Ticks of the time stamp counter in a millisecond. Blocks for [`MEASURED`] the first time.

@@ -22,7 +22,7 @@ pub(super) enum Start {
     Incoming,
 }
 
-/// Where the number of QEMU's process is kept.
+/// Returns the path of the file that keeps the id of QEMU's process.
 pub(super) fn pid_file(dir: &Path) -> PathBuf {
     dir.join("vmm.pid")
 }

@@ -8,7 +8,8 @@ use tokio::{process::Command, time::Instant};
 use super::{Qemu, command, command::Start, console, qmp::Qmp};
 use crate::{Acceleration, BootError, Disk, Kernel, MachineId, MachineSpec, Probe, Vmm as _, VmmError, vmm::ProbeDir};
 
-/// How long a machine may take to report that it boots. A processor that cannot boot it often reports nothing at all.
+/// The time that a machine may take to report that it boots. A processor that cannot boot it often reports nothing at
+/// all.
 const KVM_PATIENCE: Duration = Duration::from_secs(10);
 const EMULATED_PATIENCE: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_millis(20);

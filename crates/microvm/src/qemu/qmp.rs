@@ -18,10 +18,10 @@ use tokio::{
 
 use crate::{VmmError, VmmKind};
 
-/// How long QEMU may take to send anything. Its main loop is held up for a moment when a machine is saved.
+/// The time that QEMU may take to send anything. Its main loop is held up for a moment when a machine is saved.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long a client waits before it connects again when the socket's queue is full; the queue has one place.
+/// The time that a client waits before it connects again when the socket's queue is full; the queue has one place.
 const INTERVAL: Duration = Duration::from_millis(5);
 
 /// The longest line that QEMU sends: mostly the console's contents.

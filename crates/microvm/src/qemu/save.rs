@@ -24,7 +24,7 @@ const SNAPSHOT: &str = "snapshot";
 /// QEMU's name for the open file.
 const FILE: &str = "saved";
 
-/// How often QEMU is asked whether it is done.
+/// The interval at which QEMU is asked whether it is done.
 const INTERVAL: Duration = Duration::from_millis(5);
 
 /// The greatest speed of a migration; QEMU's own default is meant for networks.

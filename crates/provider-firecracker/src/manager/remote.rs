@@ -15,11 +15,11 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{Action, Manager, ManagerError};
 
-/// How long a connection may take.
+/// The time that a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long a query may take.
+/// The time that a query may take.
 const QUICK: Duration = Duration::from_secs(15);
-/// How long a change may take: a boot, or gigabytes of memory to disk.
+/// The time that a change may take: a boot, or gigabytes of memory to disk.
 const THOROUGH: Duration = Duration::from_secs(300);
 /// The longest answer that is read, in bytes.
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;

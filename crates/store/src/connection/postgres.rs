@@ -13,7 +13,7 @@ pub(crate) const SCHEMAS: [&str; 2] = ["kb", "core"];
 
 /// The most connections of one server. PostgreSQL takes 100 in all unless it is told otherwise.
 const CONNECTIONS: u32 = 10;
-/// How long a first connection may take, and how long a caller waits for one while the database is away.
+/// The time that a first connection may take, and that a caller waits for one while the database is away.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The parameters of an address that are understood. sqlx would log the values of others, which may be secrets.

@@ -14,7 +14,7 @@ use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr, sqlx::Connect
 
 use crate::error::OpenError;
 
-/// How long a statement waits while another process, such as the command line, writes.
+/// The time that a statement waits while another process, such as the command line, writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const READERS: u32 = 4;
 

@@ -1,4 +1,4 @@
-//! Which images were pulled for which project.
+//! The images that were pulled for each project.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

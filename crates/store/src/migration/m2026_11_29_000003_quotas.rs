@@ -1,5 +1,5 @@
-//! How many processes, hosted MCP servers and snapshots, and how much disk a project may have; and the limits of hosted
-//! MCP servers in columns of their own, so that they can be added up.
+//! The quotas of a project on processes, hosted MCP servers, snapshots and disk; and the limits of hosted MCP servers
+//! in columns of their own, so that they can be added up.
 
 use sea_orm::{ConnectionTrait as _, DbBackend};
 use sea_orm_migration::{prelude::*, schema::*};

@@ -5,12 +5,12 @@ use std::{fmt, str::FromStr};
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-/// Which page of a list.
+/// The page of a list to return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageRequest {
-    /// How many items at most, 1 to [`PageRequest::MOST`].
+    /// The most items of the page, 1 to [`PageRequest::MOST`].
     pub limit: u32,
-    /// Where the page before ended; `None` for the first.
+    /// The place where the page before ended; `None` for the first page.
     pub cursor: Option<Cursor>,
 }
 
@@ -19,7 +19,7 @@ pub struct PageRequest {
 pub struct Page<T> {
     /// The items, newest first.
     pub items: Vec<T>,
-    /// Where the next page begins; `None` when there is none.
+    /// The place where the next page begins; `None` when there is none.
     pub next: Option<Cursor>,
 }
 
@@ -40,7 +40,7 @@ pub struct InvalidCursor;
 impl PageRequest {
     /// The most items that a page has.
     pub const MOST: u32 = 200;
-    /// How many items a page has when the caller does not say.
+    /// The number of items that a page has when the caller does not say.
     pub const DEFAULT: u32 = 50;
 }
 

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{ContainerKind, ImageRef, Isolation, ProviderKind};
-use emergent_types::{NetworkPolicy, ResourceLimits, ServerId, SnapshotId, WorkspaceId};
+use emergent_provider::{ImageRef, Isolation, ProviderKind};
+use emergent_types::{ResourceLimits, ServerId, SnapshotId, WorkspaceId};
 use sea_orm::{ActiveValue::Set, JsonValue};
 use serde_json::json;
 
 use crate::{
-    DestroyReason, ErrorReason, IdlePolicy, ProjectId, StateKind, StoreError, WorkspaceState,
+    DestroyReason, ErrorReason, IdlePolicy, ProjectId, StateKind, StoreError, WorkspaceSpec, WorkspaceState,
     entity::workspace::{ActiveModel, Model},
     model::words::{Word as _, from_integer, from_json, from_word, parse, signed, storable, to_json, unknown},
+    time::now,
 };
 
 /// A workspace, as the store has it.
@@ -27,8 +28,8 @@ pub struct WorkspaceRow {
     pub name: Option<String>,
     /// Labels, for people and programs.
     pub labels: BTreeMap<String, String>,
-    /// The workspace's purpose.
-    pub kind: ContainerKind,
+    /// The properties that the workspace is made by.
+    pub spec: WorkspaceSpec,
     /// The workspace's state.
     pub state: WorkspaceState,
     /// A start out of `stopped` or `error` is under way and holds a place already.
@@ -45,16 +46,6 @@ pub struct WorkspaceRow {
     pub runtime: Option<String>,
     /// The isolation of the sandbox; known once the sandbox is made.
     pub isolation: Option<Isolation>,
-    /// The image that the workspace runs.
-    pub image: ImageRef,
-    /// The resources that the workspace may use.
-    pub limits: ResourceLimits,
-    /// The networks that the workspace may reach.
-    pub network: NetworkPolicy,
-    /// Calls may run commands as root in the workspace.
-    pub allow_root: bool,
-    /// Names of the workspace's environment variables, without their values.
-    pub environment_keys: Vec<String>,
     /// The warnings: each names something that is weaker than asked for.
     pub warnings: Vec<String>,
     /// The warning that is shown while the workspace is over its disk limit.
@@ -72,7 +63,7 @@ pub struct WorkspaceRow {
     /// The action that follows when nobody uses the workspace, and its delay.
     pub idle: IdlePolicy,
     /// The workspace is paused or stopped because nobody used it: the next call resumes it by itself.
-    pub idled: bool,
+    pub suspended_by_idle: bool,
     /// The reason for which the workspace is being destroyed, or was.
     pub destroy_reason: Option<DestroyReason>,
     /// The snapshot that the workspace was made from; `None` where it was made from its image alone.
@@ -97,6 +88,64 @@ pub struct PassedOver {
     pub reason: String,
 }
 
+/// The provider's report of a sandbox that it has made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeSandbox {
+    /// The runtime of the sandbox.
+    pub runtime: String,
+    /// The isolation of the sandbox.
+    pub isolation: Isolation,
+    /// The warnings: each names something that is weaker than asked for.
+    pub warnings: Vec<String>,
+}
+
+// === impl WorkspaceRow ===
+
+impl WorkspaceRow {
+    /// Returns the row of a workspace that is to be made: in state `creating`, without a name, a policy or an end.
+    pub fn new(
+        id: WorkspaceId,
+        project: ProjectId,
+        server: ServerId,
+        provider: ProviderKind,
+        spec: WorkspaceSpec,
+    ) -> Self {
+        Self {
+            id,
+            project,
+            server,
+            name: None,
+            labels: BTreeMap::new(),
+            spec,
+            state: WorkspaceState::Creating,
+            starting: false,
+            provider,
+            provider_requested: None,
+            passed_over: Vec::new(),
+            warm: false,
+            runtime: None,
+            isolation: None,
+            warnings: Vec::new(),
+            disk_warning: None,
+            created_at: now(),
+            ready_at: None,
+            last_used_at: None,
+            expires_at: None,
+            destroyed_at: None,
+            idle: IdlePolicy::default(),
+            suspended_by_idle: false,
+            destroy_reason: None,
+            origin: None,
+        }
+    }
+
+    /// Returns the row of a workspace whose sandbox was made ahead of need.
+    pub fn with_sandbox(self, made: MadeSandbox) -> Self {
+        let MadeSandbox { runtime, isolation, warnings } = made;
+        Self { warm: true, runtime: Some(runtime), isolation: Some(isolation), warnings, ..self }
+    }
+}
+
 /// The columns of a row that is new: in state `creating`.
 pub(crate) fn new_values(row: &WorkspaceRow) -> ActiveModel {
     ActiveModel {
@@ -105,7 +154,7 @@ pub(crate) fn new_values(row: &WorkspaceRow) -> ActiveModel {
         server_id: Set(row.server.as_uuid()),
         name: Set(row.name.as_deref().map(storable)),
         labels: Set(to_json(&row.labels)),
-        kind: Set(row.kind.as_str().to_owned()),
+        kind: Set(row.spec.kind.as_str().to_owned()),
         state: Set(StateKind::Creating.as_str().to_owned()),
         starting: Set(false),
         error_reason: Set(None),
@@ -116,14 +165,14 @@ pub(crate) fn new_values(row: &WorkspaceRow) -> ActiveModel {
         warm: Set(row.warm),
         runtime: Set(row.runtime.clone()),
         isolation: Set(row.isolation.map(|isolation| isolation.word().to_owned())),
-        image: Set(row.image.to_string()),
-        cpu: Set(row.limits.cpu),
-        memory_bytes: Set(signed(row.limits.memory_bytes)),
-        disk_bytes: Set(signed(row.limits.disk_bytes)),
-        pids: Set(row.limits.pids.into()),
-        network: Set(row.network.as_str().to_owned()),
-        allow_root: Set(row.allow_root),
-        environment_keys: Set(row.environment_keys.clone().into()),
+        image: Set(row.spec.image.to_string()),
+        cpu: Set(row.spec.limits.cpu),
+        memory_bytes: Set(signed(row.spec.limits.memory_bytes)),
+        disk_bytes: Set(signed(row.spec.limits.disk_bytes)),
+        pids: Set(row.spec.limits.pids.into()),
+        network: Set(row.spec.network.as_str().to_owned()),
+        allow_root: Set(row.spec.allow_root),
+        environment_keys: Set(row.spec.environment_keys.clone().into()),
         warnings: Set(row.warnings.clone().into()),
         created_at: Set(row.created_at),
         ready_at: Set(None),
@@ -160,11 +209,18 @@ impl TryFrom<Model> for WorkspaceRow {
     fn try_from(row: Model) -> Result<Self, StoreError> {
         let state = state(&row)?;
         let provider_requested = row.provider_requested.as_deref();
-        let limits = ResourceLimits {
-            cpu: row.cpu,
-            memory_bytes: from_integer("memory_bytes", row.memory_bytes)?,
-            disk_bytes: from_integer("disk_bytes", row.disk_bytes)?,
-            pids: from_integer("pids", row.pids)?,
+        let spec = WorkspaceSpec {
+            kind: from_word("kind", &row.kind)?,
+            image: ImageRef::recorded(&row.image),
+            limits: ResourceLimits {
+                cpu: row.cpu,
+                memory_bytes: from_integer("memory_bytes", row.memory_bytes)?,
+                disk_bytes: from_integer("disk_bytes", row.disk_bytes)?,
+                pids: from_integer("pids", row.pids)?,
+            },
+            network: from_word("network", &row.network)?,
+            allow_root: row.allow_root,
+            environment_keys: from_json("environment_keys", row.environment_keys)?,
         };
         Ok(Self {
             id: row.id.into(),
@@ -172,7 +228,7 @@ impl TryFrom<Model> for WorkspaceRow {
             server: row.server_id.into(),
             name: row.name,
             labels: from_json("labels", row.labels)?,
-            kind: from_word("kind", &row.kind)?,
+            spec,
             state,
             starting: row.starting,
             provider: parse("provider", &row.provider)?,
@@ -181,11 +237,6 @@ impl TryFrom<Model> for WorkspaceRow {
             warm: row.warm,
             runtime: row.runtime,
             isolation: row.isolation.map(|word| from_word("isolation", &word)).transpose()?,
-            image: ImageRef::recorded(&row.image),
-            limits,
-            network: from_word("network", &row.network)?,
-            allow_root: row.allow_root,
-            environment_keys: from_json("environment_keys", row.environment_keys)?,
             warnings: from_json("warnings", row.warnings)?,
             disk_warning: row.disk_warning,
             created_at: row.created_at,
@@ -194,7 +245,7 @@ impl TryFrom<Model> for WorkspaceRow {
             expires_at: row.expires_at,
             destroyed_at: row.destroyed_at,
             idle: IdlePolicy::of_columns(&row.idle_action, row.idle_after_ms)?,
-            idled: row.idled,
+            suspended_by_idle: row.idled,
             destroy_reason: row.destroy_reason.map(|word| from_word("destroy_reason", &word)).transpose()?,
             origin: row
                 .snapshot_id

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{ContainerKind, ImageRef, ProviderKind, Taken};
-use emergent_types::{NetworkPolicy, ResourceLimits, ServerId, SnapshotId, WorkspaceId};
+use emergent_provider::{ImageRef, ProviderKind, Taken};
+use emergent_types::{ResourceLimits, ServerId, SnapshotId, WorkspaceId};
 use sea_orm::ActiveValue::Set;
 
 use crate::{
-    ProjectId, SnapshotState, SnapshotStateKind, StoreError,
+    ProjectId, SnapshotState, SnapshotStateKind, StoreError, WorkspaceSpec,
     entity::snapshot::{ActiveModel, Model},
     model::words::{from_integer, from_json, from_word, parse, signed, storable, to_json},
 };
@@ -48,18 +48,8 @@ pub struct NewSnapshotRow {
     pub labels: BTreeMap<String, String>,
     /// The snapshot is made for a fork and is removed when the fork ends: nobody sees it.
     pub temporary: bool,
-    /// The workspace's purpose.
-    pub kind: ContainerKind,
-    /// The image that the workspace ran.
-    pub image: ImageRef,
-    /// The resources that the workspace might use.
-    pub limits: ResourceLimits,
-    /// The networks that the workspace might reach.
-    pub network: NetworkPolicy,
-    /// Calls might run commands as root in the workspace.
-    pub allow_root: bool,
-    /// Names of the workspace's environment variables, without their values.
-    pub environment_keys: Vec<String>,
+    /// The properties that the workspace was made by.
+    pub spec: WorkspaceSpec,
 }
 
 /// The columns of a row that is new: in state `creating`.
@@ -76,15 +66,15 @@ pub(crate) fn new_values(row: &SnapshotRow) -> ActiveModel {
         temporary: Set(new.temporary),
         state: Set(SnapshotStateKind::Creating.as_str().to_owned()),
         error_message: Set(None),
-        kind: Set(new.kind.as_str().to_owned()),
-        image: Set(new.image.to_string()),
-        cpu: Set(new.limits.cpu),
-        memory_bytes: Set(signed(new.limits.memory_bytes)),
-        disk_bytes: Set(signed(new.limits.disk_bytes)),
-        pids: Set(new.limits.pids.into()),
-        network: Set(new.network.as_str().to_owned()),
-        allow_root: Set(new.allow_root),
-        environment_keys: Set(new.environment_keys.clone().into()),
+        kind: Set(new.spec.kind.as_str().to_owned()),
+        image: Set(new.spec.image.to_string()),
+        cpu: Set(new.spec.limits.cpu),
+        memory_bytes: Set(signed(new.spec.limits.memory_bytes)),
+        disk_bytes: Set(signed(new.spec.limits.disk_bytes)),
+        pids: Set(new.spec.limits.pids.into()),
+        network: Set(new.spec.network.as_str().to_owned()),
+        allow_root: Set(new.spec.allow_root),
+        environment_keys: Set(new.spec.environment_keys.clone().into()),
         root_bytes: Set(None),
         workspace_bytes: Set(None),
         created_at: Set(row.created_at),
@@ -118,17 +108,19 @@ impl TryFrom<Model> for SnapshotRow {
             name: row.name,
             labels: from_json("labels", row.labels)?,
             temporary: row.temporary,
-            kind: from_word("kind", &row.kind)?,
-            image: ImageRef::recorded(&row.image),
-            limits: ResourceLimits {
-                cpu: row.cpu,
-                memory_bytes: from_integer("memory_bytes", row.memory_bytes)?,
-                disk_bytes: from_integer("disk_bytes", row.disk_bytes)?,
-                pids: from_integer("pids", row.pids)?,
+            spec: WorkspaceSpec {
+                kind: from_word("kind", &row.kind)?,
+                image: ImageRef::recorded(&row.image),
+                limits: ResourceLimits {
+                    cpu: row.cpu,
+                    memory_bytes: from_integer("memory_bytes", row.memory_bytes)?,
+                    disk_bytes: from_integer("disk_bytes", row.disk_bytes)?,
+                    pids: from_integer("pids", row.pids)?,
+                },
+                network: from_word("network", &row.network)?,
+                allow_root: row.allow_root,
+                environment_keys: from_json("environment_keys", row.environment_keys)?,
             },
-            network: from_word("network", &row.network)?,
-            allow_root: row.allow_root,
-            environment_keys: from_json("environment_keys", row.environment_keys)?,
         };
         Ok(Self { new, state, taken, created_at: row.created_at, ready_at: row.ready_at })
     }

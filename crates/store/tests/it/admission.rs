@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use emergent_provider::ContainerKind;
-use emergent_store::{Admission, IdempotencyClaim, NewWorkspaceRow, StartClaim, StateKind, Store, WorkspaceState};
+use emergent_store::{Admission, IdempotencyClaim, StartClaim, StateKind, Store, WorkspaceState};
 use emergent_types::WorkspaceId;
 use tokio::task::JoinSet;
 
@@ -89,7 +89,7 @@ async fn states_that_hold_no_place_leave_room() {
 #[tokio::test]
 async fn hosted_servers_have_places_of_their_own() {
     let store = TestStore::open().await;
-    let server = || NewWorkspaceRow { kind: ContainerKind::McpServer, ..store.new_row() };
+    let server = || store.new_row_of(ContainerKind::McpServer);
     assert_eq!(store.admit(server(), 0, None).await.unwrap(), Admission::Full);
     assert!(matches!(store.admit(server(), 1, None).await.unwrap(), Admission::Admitted(_)));
     assert_eq!(store.admit(server(), 1, None).await.unwrap(), Admission::Full);

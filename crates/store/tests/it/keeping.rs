@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use emergent_store::{
-    Changed, DestroyReason, IdleAction, IdlePolicy, NewSession, NewWorkspaceRow, PageRequest, ProjectId, SessionId,
-    StateKind, StoreError, WorkspaceChange, WorkspaceState,
+    Changed, DestroyReason, IdleAction, IdlePolicy, NewSession, PageRequest, ProjectId, SessionId, StateKind,
+    StoreError, WorkspaceChange, WorkspaceRow, WorkspaceState,
 };
 
 use crate::support::TestStore;
@@ -13,7 +13,7 @@ use crate::support::TestStore;
 #[tokio::test]
 async fn a_change_touches_what_it_names_and_nothing_else() {
     let store = TestStore::open().await;
-    let row = store.admitted(NewWorkspaceRow { name: Some("one".to_owned()), ..store.new_row() }).await;
+    let row = store.admitted(WorkspaceRow { name: Some("one".to_owned()), ..store.new_row() }).await;
     let idle = IdlePolicy { action: IdleAction::Stop, after: Duration::from_millis(1500) };
     let change = WorkspaceChange { name: Some(None), idle: Some(idle), ..WorkspaceChange::default() };
     let changed = store.workspaces_change::<StoreError>(row.project, row.id, |_| Ok(change)).await.unwrap();
@@ -49,8 +49,9 @@ async fn the_first_reason_of_a_destruction_stays() {
 async fn rest_is_nobodys_will_until_it_ends_or_somebody_wants_it() {
     let store = TestStore::open().await;
     let id = store.admitted(store.new_row()).await.id;
-    let record = async |state| store.workspaces_record(id, &StateKind::ALL, &state).await.unwrap().unwrap().idled;
-    store.workspaces_note_idled(id, true).await.unwrap();
+    let record =
+        async |state| store.workspaces_record(id, &StateKind::ALL, &state).await.unwrap().unwrap().suspended_by_idle;
+    store.workspaces_note_suspended_by_idle(id, true).await.unwrap();
     assert!(record(WorkspaceState::Stopping).await && record(WorkspaceState::Stopped).await);
     assert!(!record(WorkspaceState::Ready).await);
     assert!(!record(WorkspaceState::Paused).await);

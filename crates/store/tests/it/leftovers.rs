@@ -1,7 +1,7 @@
 //! Leftovers are recorded once, and can be adopted once; a copied database becomes a server of its own.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use emergent_provider::{ContainerKind, ProviderKind, Taken};
+use emergent_provider::{ProviderKind, Taken};
 use emergent_store::{
     DestroyReason, LeftoverKind, LeftoverRow, NewSnapshotRow, SnapshotRow, SnapshotState, Store, WorkspaceState,
 };
@@ -37,12 +37,7 @@ fn snapshot(store: &TestStore, id: SnapshotId) -> SnapshotRow {
         name: None,
         labels: like.labels,
         temporary: false,
-        kind: ContainerKind::AgentWorkspace,
-        image: like.image,
-        limits: like.limits,
-        network: like.network,
-        allow_root: false,
-        environment_keys: Vec::new(),
+        spec: like.spec,
     };
     let taken = Some(Taken { root_bytes: 1, workspace_bytes: 2 });
     SnapshotRow { new, state: SnapshotState::Ready, taken, created_at: second(0), ready_at: Some(second(0)) }

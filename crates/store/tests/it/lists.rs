@@ -46,7 +46,7 @@ async fn every_filter_narrows_the_list() {
     let plain = store.admitted(store.new_row()).await.id;
     let mut other = store.new_row();
     other.name = Some("two".into());
-    other.kind = ContainerKind::McpServer;
+    other.spec.kind = ContainerKind::McpServer;
     other.provider = ProviderKind::E2b;
     other.labels = [("team".into(), "blue".into()), ("a.b/c-d".into(), "'; --".into())].into();
     let other = store.admitted(other).await.id;

@@ -1,14 +1,14 @@
 //! A name stands for one live workspace of its project.
 
 use emergent_store::{
-    Admission, Changed, NewWorkspaceRow, ProjectId, StateKind, StoreError, WorkspaceChange, WorkspaceState,
+    Admission, Changed, ProjectId, StateKind, StoreError, WorkspaceChange, WorkspaceRow, WorkspaceState,
 };
 use emergent_types::WorkspaceId;
 
 use crate::support::TestStore;
 
-fn called(store: &TestStore, name: &str) -> NewWorkspaceRow {
-    NewWorkspaceRow { name: Some(name.to_owned()), ..store.new_row() }
+fn called(store: &TestStore, name: &str) -> WorkspaceRow {
+    WorkspaceRow { name: Some(name.to_owned()), ..store.new_row() }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use emergent_provider::{ContainerKind, Taken};
 use emergent_store::{
     Admission, ErrorReason, ForkAdmission, McpChangeReach, McpServerAdmission, McpServerChange, McpServerRow, Measure,
-    NewWorkspaceRow, Quota, QuotaReached, QuotaUse, SnapshotAdmission, StartClaim, StateKind, WorkspaceState,
+    Quota, QuotaReached, QuotaUse, SnapshotAdmission, StartClaim, StateKind, WorkspaceState,
 };
 
 use super::servers::another_server;
@@ -72,7 +72,7 @@ async fn a_quota_of_zeros_lets_nothing_in() {
     };
     store.projects_set_quota(store.default_project(), zeros).await.unwrap();
     for kind in ContainerKind::ALL {
-        let refused = store.admit(NewWorkspaceRow { kind, ..store.new_row() }, 100, None).await.unwrap();
+        let refused = store.admit(store.new_row_of(kind), 100, None).await.unwrap();
         assert!(matches!(refused, Admission::OverQuota(_)), "{kind:?}: {refused:?}");
     }
     let server = new_mcp_server(&store, "one");
@@ -133,7 +133,7 @@ async fn hosted_servers_have_a_limit_that_several_servers_agree_on() {
         }
     }
     assert_eq!(admitted, 5);
-    let same_kind = NewWorkspaceRow { kind: ContainerKind::McpServer, ..store.new_row() };
+    let same_kind = store.new_row_of(ContainerKind::McpServer);
     assert_eq!(store.admit(same_kind, 5, None).await.unwrap(), Admission::Full, "a workspace of that kind is one, too");
     store.admitted(store.new_row()).await;
 }

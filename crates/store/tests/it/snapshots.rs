@@ -2,8 +2,8 @@
 
 use emergent_provider::Taken;
 use emergent_store::{
-    ForkAdmission, IdempotencyClaim, MadeFrom, NewSnapshotRow, NewWorkspaceRow, PageRequest, ProjectId,
-    SnapshotAdmission, SnapshotFilter, SnapshotRow, SnapshotState, SnapshotStateKind,
+    ForkAdmission, IdempotencyClaim, MadeFrom, NewSnapshotRow, PageRequest, ProjectId, SnapshotAdmission,
+    SnapshotFilter, SnapshotRow, SnapshotState, SnapshotStateKind, WorkspaceRow,
 };
 use emergent_types::SnapshotId;
 
@@ -21,12 +21,7 @@ impl TestStore {
             name: Some("before".to_owned()),
             labels: of.labels,
             temporary,
-            kind: of.kind,
-            image: of.image,
-            limits: of.limits,
-            network: of.network,
-            allow_root: of.allow_root,
-            environment_keys: of.environment_keys,
+            spec: of.spec,
         }
     }
 
@@ -37,9 +32,9 @@ impl TestStore {
         }
     }
 
-    pub(crate) fn copies(&self, of: &NewSnapshotRow, count: usize) -> Vec<NewWorkspaceRow> {
+    pub(crate) fn copies(&self, of: &NewSnapshotRow, count: usize) -> Vec<WorkspaceRow> {
         let origin = Some(MadeFrom { snapshot: of.id, workspace: of.workspace });
-        (0..count).map(|_| NewWorkspaceRow { origin, ..self.new_row() }).collect()
+        (0..count).map(|_| WorkspaceRow { origin, ..self.new_row() }).collect()
     }
 }
 

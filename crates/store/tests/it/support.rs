@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Deref};
 
 use emergent_provider::{ContainerKind, ProviderKind};
 use emergent_store::{
-    Admission, DatabaseUrl, IdlePolicy, McpServerId, McpServerRow, McpServerState, NewWorkspaceRow, Store, WorkspaceRow,
+    Admission, DatabaseUrl, McpServerId, McpServerRow, McpServerState, Store, WorkspaceRow, WorkspaceSpec,
 };
 use emergent_types::{NetworkPolicy, ResourceLimits, WorkspaceId};
 use sea_orm::{ConnectionTrait as _, Database};
@@ -77,31 +77,31 @@ impl TestStore {
     }
 
     /// A workspace of the default project.
-    pub(crate) fn new_row(&self) -> NewWorkspaceRow {
-        NewWorkspaceRow {
-            id: WorkspaceId::generate(),
-            project: self.store.default_project(),
-            server: self.store.server_id(),
-            name: None,
-            labels: BTreeMap::from([("team".to_owned(), "red".to_owned())]),
+    pub(crate) fn new_row(&self) -> WorkspaceRow {
+        let spec = WorkspaceSpec {
             kind: ContainerKind::AgentWorkspace,
-            provider: ProviderKind::Docker,
-            provider_requested: None,
-            passed_over: Vec::new(),
-            warm: None,
             image: "ubuntu:22.04".parse().unwrap(),
             limits: ResourceLimits { cpu: 0.5, memory_bytes: 4 << 30, disk_bytes: 10 << 30, pids: 1024 },
             network: NetworkPolicy::Outbound,
             allow_root: true,
             environment_keys: vec!["TOKEN".to_owned()],
-            expires_at: None,
-            idle: IdlePolicy::default(),
-            origin: None,
+        };
+        let (project, server) = (self.store.default_project(), self.store.server_id());
+        WorkspaceRow {
+            labels: BTreeMap::from([("team".to_owned(), "red".to_owned())]),
+            ..WorkspaceRow::new(WorkspaceId::generate(), project, server, ProviderKind::Docker, spec)
         }
     }
 
+    /// A workspace of the default project, and of this kind.
+    pub(crate) fn new_row_of(&self, kind: ContainerKind) -> WorkspaceRow {
+        let mut row = self.new_row();
+        row.spec.kind = kind;
+        row
+    }
+
     /// Admits a workspace without a limit.
-    pub(crate) async fn admitted(&self, new: NewWorkspaceRow) -> WorkspaceRow {
+    pub(crate) async fn admitted(&self, new: WorkspaceRow) -> WorkspaceRow {
         match self.store.admit(new, u32::MAX, None).await.unwrap() {
             Admission::Admitted(row) => *row,
             other => panic!("not admitted: {other:?}"),

@@ -55,7 +55,7 @@ async fn a_destroyed_row_forgets_its_environment_and_is_no_longer_driven() {
     let store = TestStore::open().await;
     let id = store.admitted(store.new_row()).await.id;
     let row = store.workspaces_record(id, &StateKind::ALL, &WorkspaceState::Destroyed).await.unwrap().unwrap();
-    assert!(row.environment_keys.is_empty() && row.destroyed_at.is_some());
+    assert!(row.spec.environment_keys.is_empty() && row.destroyed_at.is_some());
     assert_eq!(store.workspaces_of(store.server_id()).await.unwrap(), []);
 }
 

@@ -21,7 +21,7 @@ const MOST: u64 = 64 << 20;
 #[derive(Debug, Default)]
 pub(super) struct JournalState {
     runs: HashMap<ExecutionId, Noted>,
-    /// How many records there are in the file.
+    /// The number of records in the file.
     pub(super) records: usize,
 }
 

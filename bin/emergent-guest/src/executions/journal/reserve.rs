@@ -12,7 +12,8 @@ use crate::own_files;
 /// How much is kept. The records of an execution are about as long as its command.
 const BYTES: u64 = 256 * 1024;
 
-/// So many times as much has to be free before it is taken again: whoever removes files is to have something of it.
+/// The reserve is taken again only when this many times its size is free, so that users who remove files get space
+/// first.
 const ROOM: u64 = 4;
 
 /// A file that holds the space.

@@ -26,10 +26,10 @@ const MODE: u32 = 0o600;
 /// Bytes that wait in memory for the disk, at the most; then records are dropped.
 const MAX_WAITING: usize = 1 << 20;
 
-/// How often the disk is tried again.
+/// The interval between attempts to write to the disk.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Why records are not in the file, while they are not; for people.
+/// The reason for which records are not in the file, while they are not; for people.
 pub(super) type Problem = Arc<Mutex<Option<String>>>;
 
 /// Appends records.
@@ -39,7 +39,7 @@ pub(super) struct Writer {
     reserve: Reserve,
     /// Records that are not in the file yet, the first one perhaps in part.
     waiting: Vec<u8>,
-    /// How many records of the file say nothing any more, at the most.
+    /// The most records of the file that say nothing any more.
     stale: usize,
     problem: Problem,
 }

@@ -30,7 +30,7 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(60);
 const NETWORK_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How long git may take to end after SIGTERM.
+/// The time that git may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// The most bytes of an answer that is parsed, and of git's messages.
@@ -144,7 +144,7 @@ impl<'a> Git<'a> {
         let argv = [&["git"], arguments].concat().into_iter().map(str::to_owned).collect();
         let (stdout, stdout_end) = pipe_pair().map_err(cannot)?;
         let (stderr, stderr_end) = pipe_pair().map_err(cannot)?;
-        let mark = self.guest.executions.launcher().marks.next();
+        let group_tag = self.guest.executions.launcher().group_tags.next();
         let input = input_file(input).map_err(cannot)?;
         let (guest, directory, variables) = (Arc::clone(self.guest), self.directory.to_owned(), self.variables.clone());
         let (pid, exit) = credentials::blocking(move || {
@@ -156,13 +156,13 @@ impl<'a> Git<'a> {
                     workdir: &directory,
                     variables: &variables,
                     user: RunAs::Agent,
-                    mark,
+                    group_tag,
                     stdio: [input.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()],
                 })
                 .map_err(name_field)
         })
         .await?;
-        let family = Family { leader: Some(pid), mark, variable: None };
+        let family = Family { leader: Some(pid), group_tag, variable: None };
         let (stdout, stderr) = (Gathered::new(stdout, limit), Gathered::new(stderr, MESSAGE_LIMIT));
         attend(&family, stdout, stderr, exit, Instant::now() + timeout).await
     }

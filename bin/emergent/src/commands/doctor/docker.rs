@@ -46,7 +46,9 @@ async fn leftovers(docker: &Docker) -> Check {
     match timeout(START_DEADLINE, remains::list(docker)).await {
         Ok(Ok(all)) => remains::check(&all),
         Ok(Err(error)) => Check::warn("leftovers", &format!("{error:#}"), "see what Docker says of it"),
-        Err(_) => Check::warn("leftovers", "Docker does not list what it has", "restart Docker"),
+        Err(_) => {
+            Check::warn("leftovers", "Docker did not list its containers, volumes and images in time", "restart Docker")
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use emergent_types::ServerId;
 
 use super::check::Check;
 
-/// How long a server must be silent to count as gone, if its data directory cannot be checked.
+/// The time for which a server must be silent to count as gone, if its data directory cannot be checked.
 const SILENT: Duration = Duration::from_secs(24 * 60 * 60);
 /// The prefix of the names of volumes that record the process that acts for a server.
 const RECORD_PREFIX: &str = "emergent-holder-";

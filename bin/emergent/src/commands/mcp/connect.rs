@@ -28,9 +28,9 @@ use tokio::{
 
 use crate::client::{Client, ClientError, EventReader, whole};
 
-/// How long answers may take after the client has gone away.
+/// The time that answers may take after the client has gone away.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
-/// How long to wait before the standing stream is requested again after its end.
+/// The time to wait before the standing stream is requested again after its end.
 const AGAIN: Duration = Duration::from_secs(1);
 /// JSON-RPC's internal error.
 const INTERNAL: i32 = -32603;

@@ -28,9 +28,9 @@ use crate::{
     print,
 };
 
-/// How long the first answer is waited for, in seconds; most servers that install nothing run by then.
+/// The time for which the first answer is waited for, in seconds; most servers that install nothing run by then.
 const FIRST_WAIT: u64 = 2;
-/// How often a server that takes longer is looked at.
+/// The interval between looks at a server that takes longer.
 const LOOK: Duration = Duration::from_millis(300);
 
 /// Registers a server and waits for its first answer.

@@ -10,7 +10,7 @@ use crate::{
     print,
 };
 
-/// How many entries are requested at once.
+/// The number of entries that are requested at once.
 const PAGE: usize = 200;
 
 /// Runs the command.

@@ -30,9 +30,9 @@ use crate::{
     print,
 };
 
-/// How long the first answer is waited for; most workspaces are ready by then.
+/// The time for which the first answer is waited for; most workspaces are ready by then.
 const FIRST_WAIT: u64 = 2;
-/// How often a workspace that takes longer is looked at.
+/// The interval between looks at a workspace that takes longer.
 const LOOK: Duration = Duration::from_millis(300);
 
 /// Makes a workspace, waits for it, and shows it.

@@ -1,4 +1,4 @@
-//! Which workspace or snapshot is meant.
+//! Finds the workspace or snapshot that an argument names.
 
 use emergent_api::resources::{
     snapshots::{SnapshotList, view::SnapshotView},
@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 use crate::client::{Client, ClientError};
 
-/// Where workspaces are in the API.
+/// The path of workspaces in the API.
 pub(crate) const WORKSPACES: &str = "/api/v1/agent/workspaces";
 
-/// Where snapshots are in the API.
+/// The path of snapshots in the API.
 pub(crate) const SNAPSHOTS: &str = "/api/v1/agent/snapshots";
 
 /// The workspace that is meant by an id, the beginning of an id, or a name. A whole id is not looked up: the call that

@@ -142,7 +142,7 @@ pub(super) fn status(result: &BashResult) -> ExitStatus {
     }
 }
 
-/// Why a command has no end of its own, and how much of its output there is.
+/// Returns the reason for which a command was lost, and the number of bytes of its output that are kept.
 pub(super) fn how_it_was_lost(result: &BashResult) -> String {
     let reason = print::printable(result.reason.as_deref().unwrap_or("the workspace ended under it"));
     let kept = match result.stdout_bytes + result.stderr_bytes {

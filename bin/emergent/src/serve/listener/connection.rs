@@ -33,13 +33,13 @@ use super::{
     stall::{STALL, Stream},
 };
 
-/// How long the first request may take to come, with the handshake before it.
+/// The time that the first request may take to come, with the handshake before it.
 const FIRST: Duration = Duration::from_secs(10);
-/// How long a connection may be idle between requests.
+/// The time for which a connection may be idle between requests.
 const IDLE: Duration = Duration::from_secs(75);
-/// How long the head of a later HTTP/1 request may take from its first byte to its last.
+/// The time that the head of a later HTTP/1 request may take from its first byte to its last.
 const HEAD: Duration = Duration::from_secs(30);
-/// How long a connection that was told to end may take.
+/// The time that a connection that was told to end may take.
 const GOODBYE: Duration = Duration::from_secs(5);
 
 /// The size of HTTP/1's buffer for a connection, in bytes; a head is no longer.

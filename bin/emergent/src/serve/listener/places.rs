@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::ConnectionLimits;
 
-/// How long a peer may take nothing of its answers before its connection makes room for another.
+/// The time for which a peer may take nothing of its answers before its connection makes room for another.
 const UNTAKEN: Duration = Duration::from_secs(5);
 
 /// The places of connections.
@@ -55,7 +55,7 @@ pub(super) struct Activity {
 struct Work {
     has_asked: bool,
     under_way: usize,
-    /// How many of those under way have given bytes that the peer has not taken yet.
+    /// The number of requests under way that have given bytes which the peer has not taken yet.
     untaken: usize,
     /// When the connection began, the last request ended, or the peer was last given something or took something.
     since: Instant,

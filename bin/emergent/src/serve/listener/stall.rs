@@ -14,7 +14,7 @@ use tokio::{
 
 use super::places::ConnectionSlot;
 
-/// How long a peer may read nothing of the bytes that it is sent.
+/// The time for which a peer may read nothing of the bytes that it is sent.
 pub(super) const STALL: Duration = Duration::from_secs(120);
 
 /// A stream in its place. Writing fails when the peer has read nothing for a while: the buffers for it would be held

@@ -6,7 +6,7 @@ use chrono::SecondsFormat;
 use emergent_budget::Exhausted;
 use emergent_core::{
     AttachError, CallError, ChangeError, ErrorReason, Fullness, LeftoverError, ListError, LookupError,
-    NewWorkspaceError, NoRoom, SessionError, SessionRow, Snapshot, SnapshotError, SnapshotState, SnapshotStateKind,
+    NewWorkspaceError, NoRoom, SessionError, SessionRow, SnapshotError, SnapshotRow, SnapshotState, SnapshotStateKind,
     SnapshotUnusable, StateKind, StoreError, TransitionError, Unavailable, Workspace, WorkspaceState,
 };
 use emergent_guest_client::GuestCallError;
@@ -228,9 +228,9 @@ impl From<LeftoverError> for Refusal {
 }
 
 /// Returns the answer of a request for a snapshot whose taking has failed.
-pub(crate) fn of_failed_snapshot(snapshot: &Snapshot) -> Option<Refusal> {
+pub(crate) fn of_failed_snapshot(snapshot: &SnapshotRow) -> Option<Refusal> {
     let SnapshotState::Error { message } = &snapshot.state else { return None };
-    let detail = format!("snapshot {} was not taken: {message}", snapshot.id);
+    let detail = format!("snapshot {} was not taken: {message}", snapshot.new.id);
     Some(Refusal::new(ProblemKind::SnapshotFailed, detail))
 }
 
@@ -362,9 +362,9 @@ impl From<Exhausted> for Refusal {
 
 /// Returns the answer of a create whose workspace is in `error`.
 pub(crate) fn of_failed_create(workspace: &Workspace) -> Option<Refusal> {
-    let WorkspaceState::Error { reason, message } = &workspace.state else { return None };
-    let detail = format!("workspace {} was not made ({reason}): {message}", workspace.id);
-    Some(of_fault(*reason, detail).with_workspace(workspace.id))
+    let WorkspaceState::Error { reason, message } = &workspace.row.state else { return None };
+    let detail = format!("workspace {} was not made ({reason}): {message}", workspace.row.id);
+    Some(of_fault(*reason, detail).with_workspace(workspace.row.id))
 }
 
 /// Only what may be otherwise in a while is worth trying again.

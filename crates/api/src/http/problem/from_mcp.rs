@@ -7,7 +7,7 @@ use emergent_types::error_chain;
 
 use super::{ProblemKind, Refusal};
 
-/// How many seconds a caller should wait before it calls a server again that does not run.
+/// The number of seconds that a caller should wait before it calls a server again that does not run.
 const SOON: u64 = 5;
 
 impl From<HostingError> for Refusal {

@@ -22,7 +22,7 @@ use crate::{
     resources::workspaces::{request::RequestedLimits, view::Network},
 };
 
-/// How long a call waits for the server to run when the request does not say, in seconds.
+/// The time that a call waits for the server to run when the request does not say, in seconds.
 const DEFAULT_WAIT: u64 = 60;
 
 /// The properties of a hosted MCP server. Everything but the name of a new server may be left out: a property that is

@@ -14,7 +14,7 @@ use super::request::{PackageRequest, RestartPolicyName, SharingName, VolumeName}
 /// The word in place of a secret.
 pub const REDACTED: &str = "<redacted>";
 
-/// Where a hosted server is in its life.
+/// The state of a hosted server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum McpState {
@@ -22,13 +22,14 @@ pub enum McpState {
     Starting,
     /// The server takes calls.
     Running,
-    /// Its program ends, or does not answer, before it is ready; `message` says how, and when it is tried again.
+    /// The server's program ends, or does not answer, before it is ready; `message` says how, and when it is tried
+    /// again.
     Failing,
     /// The server has crashed too often, and is started again after a while.
     BackingOff,
     /// The server has ended, and its restart policy leaves it so.
     Stopped,
-    /// Its container could not be made; `message` says why, and when that is tried again.
+    /// The server's container could not be made; `message` says why, and when that is tried again.
     Failed,
     /// On its way to be gone.
     Deleting,
@@ -40,9 +41,9 @@ pub enum McpState {
 pub struct McpServerView {
     /// Names it in its URL, as its name does.
     pub id: Uuid,
-    /// Its name.
+    /// The server's name.
     pub name: String,
-    /// Where it is in its life.
+    /// The server's state.
     pub state: McpState,
     /// The reason for the state, such as `exited with 1 before it was ready; next try in 15 s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,7 +56,7 @@ pub struct McpServerView {
     pub image: String,
     /// The program and its arguments; null: the image's own.
     pub cmd: Option<Vec<String>>,
-    /// Where the program runs.
+    /// The directory that the program runs in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
     /// The program speaks MCP on its standard input and output.
@@ -73,11 +74,11 @@ pub struct McpServerView {
     pub restart_policy: RestartPolicyName,
     /// The clients that share a process.
     pub sharing: SharingName,
-    /// Its processes run as root inside.
+    /// The server's processes run as root inside.
     pub run_as_root: bool,
     /// The names of its variables; their values are never shown.
     pub environment: BTreeMap<String, String>,
-    /// Its volumes by name: the path inside for one of its own, or the workspace that it shares.
+    /// The server's volumes by name: the path inside for one of its own, or the workspace that it shares.
     pub volumes: BTreeMap<String, VolumeName>,
     /// The resources that the server may use.
     pub resource_limits: McpLimits,
@@ -123,11 +124,11 @@ pub struct McpLimits {
 /// How a hosted server ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct McpExit {
-    /// Its exit code.
+    /// The program's exit code.
     pub exit_code: Option<i32>,
     /// The signal that ended it.
     pub signal: Option<i32>,
-    /// Why, where its whole container ended or it was not started at all.
+    /// The reason, where the server's whole container ended or the server was not started at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The end of its standard error.
@@ -146,7 +147,7 @@ pub struct McpServerList {
 /// The standard error of a server's processes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct McpLogs {
-    /// Why it does not run, with what the installer of its package has said last.
+    /// The reason why the server does not run, with the last output of its package's installer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// The processes that run, the oldest first.
@@ -182,11 +183,11 @@ pub struct McpAnswer {
 /// An error that a server answered.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct McpCallError {
-    /// Its code.
+    /// The error's code.
     pub code: i64,
-    /// Its message.
+    /// The error's message.
     pub message: String,
-    /// Its data, as the server gave it.
+    /// The error's data, as the server gave it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub data: Option<Box<RawValue>>,

@@ -33,12 +33,12 @@ const OUTPUT_OFFSET: HeaderName = HeaderName::from_static("x-output-offset");
 /// `running` or `ended`, when the answer began.
 const EXECUTION_STATUS: HeaderName = HeaderName::from_static("x-execution-status");
 
-/// Which output, from where.
+/// The streams to return, and the offsets to begin at.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ProcessOutputQuery {
-    /// Which stream, for raw bytes; `stdout` by default.
+    /// The stream, for raw bytes; `stdout` by default.
     #[param(inline)]
     stream: Option<Stream>,
     /// Offset of the first byte wanted, for raw bytes; 0 by default.

@@ -73,7 +73,7 @@ pub struct ForkWorkspace {
     pub expires_in_seconds: Option<u64>,
 }
 
-/// Which snapshots to list.
+/// The snapshots to list.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use emergent_core::{Snapshot, SnapshotState as CoreState, SnapshotStateKind};
+use emergent_core::{SnapshotRow, SnapshotState as CoreState, SnapshotStateKind};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -96,27 +96,28 @@ impl From<SnapshotState> for SnapshotStateKind {
 
 // === impl SnapshotView ===
 
-impl From<Snapshot> for SnapshotView {
-    fn from(snapshot: Snapshot) -> Self {
-        let state = snapshot.state.word().into();
-        let error = if let CoreState::Error { message } = snapshot.state { Some(message) } else { None };
+impl From<SnapshotRow> for SnapshotView {
+    fn from(snapshot: SnapshotRow) -> Self {
+        let SnapshotRow { new, state: core_state, taken, created_at, ready_at } = snapshot;
+        let state = core_state.word().into();
+        let error = if let CoreState::Error { message } = core_state { Some(message) } else { None };
         Self {
-            id: snapshot.id.as_uuid(),
-            workspace_id: snapshot.workspace.as_uuid(),
-            name: snapshot.name,
-            labels: snapshot.labels,
+            id: new.id.as_uuid(),
+            workspace_id: new.workspace.as_uuid(),
+            name: new.name,
+            labels: new.labels,
             state,
             error,
-            provider: snapshot.provider.into(),
-            container_type: snapshot.kind.into(),
-            base_image: snapshot.image.to_string(),
-            resource_limits: snapshot.limits.into(),
-            network: snapshot.network.into(),
-            allow_root: snapshot.allow_root,
-            root_bytes: snapshot.taken.map(|taken| taken.root_bytes),
-            workspace_bytes: snapshot.taken.map(|taken| taken.workspace_bytes),
-            created_at: snapshot.created_at,
-            ready_at: snapshot.ready_at,
+            provider: new.provider.into(),
+            container_type: new.spec.kind.into(),
+            base_image: new.spec.image.to_string(),
+            resource_limits: new.spec.limits.into(),
+            network: new.spec.network.into(),
+            allow_root: new.spec.allow_root,
+            root_bytes: taken.map(|taken| taken.root_bytes),
+            workspace_bytes: taken.map(|taken| taken.workspace_bytes),
+            created_at,
+            ready_at,
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::http::{
 
 const MOST_TTL_DAYS: f64 = 3650.0;
 const MOST_TTL_SECONDS: u64 = 3650 * 24 * 60 * 60;
-/// How long a create waits for `ready` when the caller does not say, in seconds.
+/// The time that a create waits for `ready` when the caller does not say, in seconds.
 const DEFAULT_WAIT: u64 = 60;
 
 /// A workspace to make. Everything may be left out.
@@ -58,7 +58,7 @@ pub struct CreateWorkspace {
     /// The network that the workspace may reach; `outbound` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
-    /// Its environment, besides the image's own. Never shown again.
+    /// The workspace's environment, besides the image's own. Never shown again.
     #[serde(default, alias = "env", skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
     /// Let calls run commands as root inside (`"user": "root"`).
@@ -81,7 +81,7 @@ pub struct CreateWorkspace {
     pub idle: Option<RequestedIdle>,
 }
 
-/// Which provider is to make a workspace.
+/// The provider that is to make a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RequestedProvider {
@@ -137,7 +137,7 @@ pub struct RequestedLimits {
     pub pids: Option<u32>,
 }
 
-/// How long a create waits.
+/// The time that a create waits.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -147,7 +147,7 @@ pub struct WaitQuery {
     wait_seconds: Option<u64>,
 }
 
-/// Which workspaces to list.
+/// The workspaces to list.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]

@@ -26,7 +26,7 @@ const MOST_TTL_SECONDS: u64 = 3650 * 24 * 60 * 60;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateWorkspace {
-    /// Its name, up to 128 characters, without `/` and `:`; null takes it away.
+    /// The workspace's name, up to 128 characters, without `/` and `:`; null takes it away.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 128, pattern = r"^[^/:\x00-\x1f\x7f-\x9f]+$")]
     pub name: Option<Option<String>>,

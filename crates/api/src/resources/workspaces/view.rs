@@ -254,50 +254,48 @@ impl From<ResourceLimits> for LimitsView {
 
 impl From<Workspace> for WorkspaceView {
     fn from(workspace: Workspace) -> Self {
+        let (warnings, ready_in_ms) = (workspace.warnings(), workspace.ready_in_ms());
         let state = workspace.word().into();
-        let error = match workspace.state {
+        let Workspace { row, pull, attached } = workspace;
+        let error = match row.state {
             WorkspaceState::Error { reason, message } if state == State::Error => {
                 Some(WorkspaceFault { reason: reason.as_str().to_owned(), message })
             }
             _ => None,
         };
         Self {
-            id: workspace.id.as_uuid(),
-            name: workspace.name,
-            labels: workspace.labels,
-            container_type: workspace.kind.into(),
+            id: row.id.as_uuid(),
+            name: row.name,
+            labels: row.labels,
+            container_type: row.spec.kind.into(),
             state,
             error,
-            provider: workspace.provider.into(),
-            provider_requested: workspace.provider_requested.map(Into::into),
-            passed_over: workspace.passed_over.into_iter().map(Into::into).collect(),
-            warm: workspace.warm,
-            runtime: workspace.runtime,
-            isolation: workspace.isolation.map(Into::into),
-            base_image: workspace.image.to_string(),
-            resource_limits: workspace.limits.into(),
-            network: workspace.network.into(),
-            allow_root: workspace.allow_root,
-            warnings: workspace.warnings,
-            pull: workspace.pull.map(|PullProgress { bytes, total_bytes, status }| PullView {
-                bytes,
-                total_bytes,
-                status,
-            }),
-            snapshot_id: workspace.origin.map(|origin| origin.snapshot.as_uuid()),
-            source_workspace_id: workspace.origin.map(|origin| origin.workspace.as_uuid()),
-            created_at: workspace.created_at,
-            ready_at: workspace.ready_at,
-            ready_in_ms: workspace.ready_in_ms,
-            last_used_at: workspace.last_used_at,
-            expires_at: workspace.expires_at,
-            idle: IdleView::new(workspace.idle, workspace.idled),
-            attached: workspace.attached.map(|session| AttachedView {
+            provider: row.provider.into(),
+            provider_requested: row.provider_requested.map(Into::into),
+            passed_over: row.passed_over.into_iter().map(Into::into).collect(),
+            warm: row.warm,
+            runtime: row.runtime,
+            isolation: row.isolation.map(Into::into),
+            base_image: row.spec.image.to_string(),
+            resource_limits: row.spec.limits.into(),
+            network: row.spec.network.into(),
+            allow_root: row.spec.allow_root,
+            warnings,
+            pull: pull.map(|PullProgress { bytes, total_bytes, status }| PullView { bytes, total_bytes, status }),
+            snapshot_id: row.origin.map(|origin| origin.snapshot.as_uuid()),
+            source_workspace_id: row.origin.map(|origin| origin.workspace.as_uuid()),
+            created_at: row.created_at,
+            ready_at: row.ready_at,
+            ready_in_ms,
+            last_used_at: row.last_used_at,
+            expires_at: row.expires_at,
+            idle: IdleView::new(row.idle, row.suspended_by_idle),
+            attached: attached.map(|session| AttachedView {
                 session_id: session.id.as_uuid(),
                 holder: session.holder,
                 since: session.attached_at,
             }),
-            destroy_reason: workspace.destroy_reason.map(|reason| reason.as_str().to_owned()),
+            destroy_reason: row.destroy_reason.map(|reason| reason.as_str().to_owned()),
         }
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct Seen {
 /// The state of a sandbox that was ended for its own limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Over {
-    /// The count that ended it went no further than it had to.
+    /// The count stopped at the limit, so the sandbox's full size is unknown.
     Uncounted,
     /// How much its files took when they were last counted wholly, or when it was ended again.
     Counted(u64),

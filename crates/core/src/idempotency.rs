@@ -1,35 +1,88 @@
-//! The hash by which an idempotency key knows its request again.
+//! Idempotency keys, and the hashes by which a key knows its request again.
 //!
-//! The hash is of a canonical text, in which every field has its place and its words. Keys outlive the process, and so
-//! the release: a change of the text makes recorded keys belong to other requests.
+//! A hash is of a canonical text, in which every field has its place and its words. Keys outlive the process, and so the
+//! release: a change of the text makes recorded keys belong to other requests.
+
+use std::{collections::BTreeMap, str::FromStr};
 
 use emergent_provider::{Isolation, ProviderKind};
-use emergent_store::IdleAction;
-use emergent_types::NetworkPolicy;
-use serde_json::json;
+use emergent_store::{IdempotencyClaim, IdleAction};
+use emergent_types::{NetworkPolicy, WorkspaceId};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::{NewWorkspace, Requirements, Ttl};
 
-/// Hashes a request for a new workspace. A default that the request writes out counts as one that it leaves out.
-pub(crate) fn create_hash(request: &NewWorkspace) -> [u8; 32] {
+/// A key that marks requests as repetitions: two requests with the same key within 24 hours are one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey(String);
+
+/// A text that cannot be an [`IdempotencyKey`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an idempotency key is 1 to 255 visible ASCII characters")]
+pub struct InvalidIdempotencyKey;
+
+// === impl IdempotencyKey ===
+
+impl IdempotencyKey {
+    /// Returns the claim of this key for a new workspace. A default that the request writes out counts as one that it
+    /// leaves out.
+    pub(crate) fn of_create(&self, request: &NewWorkspace) -> IdempotencyClaim {
+        self.claim(create_hash(request))
+    }
+
+    /// Returns the claim of this key for a snapshot.
+    pub(crate) fn of_snapshot(
+        &self,
+        workspace: WorkspaceId,
+        name: Option<&str>,
+        labels: Option<&BTreeMap<String, String>>,
+    ) -> IdempotencyClaim {
+        self.claim(hash(json!(["snapshot", workspace.to_string(), name, labels])))
+    }
+
+    /// Returns the claim of this key for copies of a workspace.
+    pub(crate) fn of_forks(&self, workspace: WorkspaceId, count: u32, copies: &NewWorkspace) -> IdempotencyClaim {
+        let copies = hash(canonical(copies)).to_vec();
+        self.claim(hash(json!(["fork", workspace.to_string(), count, copies])))
+    }
+
+    fn claim(&self, request_hash: [u8; 32]) -> IdempotencyClaim {
+        IdempotencyClaim { key: self.0.clone(), request_hash }
+    }
+}
+
+impl FromStr for IdempotencyKey {
+    type Err = InvalidIdempotencyKey;
+
+    fn from_str(text: &str) -> Result<Self, InvalidIdempotencyKey> {
+        let well_formed = (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if well_formed { Ok(Self(text.to_owned())) } else { Err(InvalidIdempotencyKey) }
+    }
+}
+
+fn hash(canonical: Value) -> [u8; 32] {
+    Sha256::digest(canonical.to_string()).into()
+}
+
+fn create_hash(request: &NewWorkspace) -> [u8; 32] {
     let mut request = request.clone();
     // A workspace that is made from a snapshot takes over from there what the request leaves out.
     if request.snapshot.is_none() {
         request.network = request.network.filter(|network| *network != NetworkPolicy::default());
         request.allow_root = request.allow_root.filter(|allowed| *allowed);
     }
-    request_hash(&request)
+    hash(canonical(&request))
 }
 
-/// Hashes a request; equal requests have equal hashes, and different requests different ones.
-pub(crate) fn request_hash(request: &NewWorkspace) -> [u8; 32] {
+/// Writes a request as a value; equal requests have equal values, and different requests different ones.
+fn canonical(request: &NewWorkspace) -> Value {
     let ttl = request.ttl.map(|ttl| match ttl {
         Ttl::Never => json!("never"),
         Ttl::After(life) => json!(life.as_millis().to_string()),
     });
     let limits = request.limits;
-    let canonical = json!([
+    json!([
         request.name,
         request.labels,
         request.kind.as_str(),
@@ -46,8 +99,7 @@ pub(crate) fn request_hash(request: &NewWorkspace) -> [u8; 32] {
             json!(request.idle.action.map(IdleAction::as_str)),
             json!(request.idle.after.map(|after| after.as_millis().to_string()))
         ],
-    ]);
-    Sha256::digest(canonical.to_string()).into()
+    ])
 }
 
 /// Writes requirements as keys that are on record have them.

@@ -1,0 +1,22 @@
+//! The specification of a workspace: the properties that its sandbox is made by, and that its snapshots keep.
+
+use emergent_provider::{ContainerKind, ImageRef};
+use emergent_types::{NetworkPolicy, ResourceLimits};
+
+/// The properties by which a workspace is made, and made again from a snapshot. The values of its environment are not
+/// among them: they may be secrets, and only the guest needs them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkspaceSpec {
+    /// The workspace's purpose.
+    pub kind: ContainerKind,
+    /// The image that the workspace runs.
+    pub image: ImageRef,
+    /// The resources that the workspace may use.
+    pub limits: ResourceLimits,
+    /// The networks that the workspace may reach.
+    pub network: NetworkPolicy,
+    /// Calls may run commands as root in the workspace.
+    pub allow_root: bool,
+    /// Names of the workspace's environment variables, without their values.
+    pub environment_keys: Vec<String>,
+}
