@@ -1,8 +1,7 @@
 //! The audit's layer around every handler that reaches into a workspace or changes one: collects the facts of a request
 //! for its row.
 //!
-//! The routes and their names in the audit come from the OpenAPI document (`actions`), so that a new route needs no
-//! code here. A row is recorded once the whole answer has been sent, so that a stream's duration counts; a request
+//! Which calls are recorded, and under which names, stands in the metadata of their routes. A row is recorded once the whole answer has been sent, so that a stream's duration counts; a request
 //! whose caller went away is recorded as abandoned when it is dropped.
 //!
 //! | fact | source |
@@ -12,7 +11,6 @@
 //! | problem | [`Refusal`](crate::http::problem::Refusal), with the answer |
 //! | time-out of a command | the handlers of commands |
 
-mod actions;
 mod body;
 mod pending;
 
@@ -20,52 +18,41 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 use axum::{
     body::{Body, HttpBody as _},
-    extract::{MatchedPath, Request, State},
-    http::header,
+    extract::{Request, State},
+    http::{header, request::Parts},
     middleware::Next,
     response::Response,
 };
 use emergent_core::{AuditKind, Origin, WorkspaceId, Workspaces};
-use utoipa::openapi::OpenApi;
 use uuid::Uuid;
 
 use self::{
-    actions::Actions,
     body::{Counted, Watched},
     pending::Pending,
 };
 use crate::{
     facts::CallFacts,
-    http::{SESSION, observe::RequestId, problem::ProblemKind},
+    http::{
+        SESSION,
+        extract::path_parameter,
+        observe::RequestId,
+        problem::ProblemKind,
+        route::{AuditedAs, RouteMetadata, Subject},
+    },
 };
 
-/// The parts that the audit's layer works with. Clones are cheap.
-#[derive(Clone)]
-pub(crate) struct AuditLayer {
-    workspaces: Workspaces,
-    actions: Arc<Actions>,
-}
-
-// === impl AuditLayer ===
-
-impl AuditLayer {
-    /// Makes a layer that records the calls in this document.
-    pub(crate) fn new(workspaces: Workspaces, document: &OpenApi) -> Self {
-        Self { workspaces, actions: Arc::new(Actions::of(document)) }
-    }
-}
-
 /// Records a call; the function of the audit's layer.
-pub(crate) async fn audit(State(layer): State<AuditLayer>, mut request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>();
-    let action = route.and_then(|route| layer.actions.find(request.method(), route.as_str()));
-    let Some((kind, action)) = action else { return next.run(request).await };
+pub(crate) async fn audit(State(workspaces): State<Workspaces>, request: Request, next: Next) -> Response {
+    let Some(route) = request.extensions().get::<Arc<RouteMetadata>>().cloned() else { return next.run(request).await };
+    let Some(AuditedAs { kind, action }) = route.audit.clone() else { return next.run(request).await };
+    let (mut parts, body) = request.into_parts();
+    let workspace = workspace(&route, &mut parts).await;
+    let mut request = Request::from_parts(parts, body);
     let id = request.extensions().get::<RequestId>().map(|id| id.0.clone());
     let origin = Origin::request(id, session(&request));
-    let facts = CallFacts::new(origin.clone(), layer.workspaces.config().audit.arguments);
+    let facts = CallFacts::new(origin.clone(), workspaces.config().audit.arguments);
     let bytes_in = Arc::new(AtomicU64::new(0));
-    let workspace = workspace(request.uri().path());
-    let audit = layer.workspaces.audit().clone();
+    let audit = workspaces.audit().clone();
     let mut pending =
         Pending::new(audit, origin.clone(), facts.clone(), kind, action, workspace, Arc::clone(&bytes_in));
     request.extensions_mut().insert(facts);
@@ -98,7 +85,10 @@ fn session(request: &Request) -> Option<String> {
     Uuid::try_parse(text).ok().map(|id| id.to_string())
 }
 
-/// Returns the workspace that a path names.
-fn workspace(path: &str) -> Option<WorkspaceId> {
-    path.strip_prefix(actions::WORKSPACES)?.split('/').find(|part| !part.is_empty())?.parse().ok()
+/// Returns the workspace that the path names, if the call is about one.
+async fn workspace(route: &RouteMetadata, parts: &mut Parts) -> Option<WorkspaceId> {
+    if route.subject != Subject::Workspace {
+        return None;
+    }
+    path_parameter(parts, &(), "id").await.ok()?.parse().ok()
 }

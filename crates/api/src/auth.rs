@@ -9,8 +9,6 @@ mod reach;
 mod scope;
 mod session;
 
-use std::marker::PhantomData;
-
 use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header, request::Parts},
@@ -21,8 +19,7 @@ use emergent_store::{McpAllowList, ProjectId, Scope, TokenId};
 
 pub(crate) use binding::bind;
 pub(crate) use mcp_allowed::Allowed;
-pub use scope::{NeedsMcp, NeedsRead, NeedsWrite, Requirement, ScopeName};
-pub(crate) use session::document as document_sessions;
+pub use scope::ScopeName;
 
 use self::binding::Binding;
 use crate::{
@@ -30,20 +27,20 @@ use crate::{
     http::{
         problem::{ProblemKind, Refusal},
         rates::Counted,
+        route::{Access, RouteMetadata},
     },
     state::ApiState,
 };
 
-/// A principal that has the scope `R` and makes a call. The first argument of every handler that needs one, so that
-/// nothing of a request is looked at before its principal is known.
-pub struct Caller<R> {
+/// A principal that makes a call, and has the scope that the call's route asks for. The first argument of every handler
+/// that needs one, so that nothing of a request is looked at before its principal is known.
+pub struct Caller {
     grant: Grant,
     facts: CallFacts,
     binding: Binding,
-    requirement: PhantomData<fn() -> R>,
 }
 
-impl<R> Caller<R> {
+impl Caller {
     /// The project whose rows the caller sees.
     pub fn project(&self) -> ProjectId {
         self.grant.project
@@ -108,10 +105,14 @@ impl<R> Caller<R> {
     }
 }
 
-impl<R: Requirement> FromRequestParts<ApiState> for Caller<R> {
+impl FromRequestParts<ApiState> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, Refusal> {
+        let route = RouteMetadata::of(parts)?;
+        let Access::Needs(scope) = route.access else {
+            return Err(Refusal::new(ProblemKind::Internal, "the handler asks for a caller on a public route"));
+        };
         let grant = grant_of(&parts.headers, state).await?;
         if let Some(account) = Account::current() {
             account.begin_call(grant.project.as_uuid().as_u128())?;
@@ -124,10 +125,10 @@ impl<R: Requirement> FromRequestParts<ApiState> for Caller<R> {
         facts.caller(&grant);
         let binding = parts.extensions.get::<Binding>().cloned().unwrap_or_default();
         binding.to(grant.clone());
-        let caller = Self { grant, facts, binding, requirement: PhantomData };
-        caller.require(R::SCOPE)?;
-        reach::check(parts, state, caller.project()).await?;
-        if let Some(call) = session::begin(parts, state, caller.project()).await? {
+        let caller = Self { grant, facts, binding };
+        caller.require(scope)?;
+        reach::check(parts, state, &route, caller.project()).await?;
+        if let Some(call) = session::begin(parts, state, &route, caller.project()).await? {
             caller.facts.keep(call);
         }
         Ok(caller)

@@ -8,7 +8,7 @@ mod relay;
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, Method},
+    http::{HeaderMap, HeaderName, request::Parts},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -18,37 +18,24 @@ use emergent_mcp_hosting::HostingError;
 
 use crate::{
     auth::grant_of,
-    http::problem::{ProblemKind, Refusal},
+    http::{
+        extract::path_parameter,
+        problem::{ProblemKind, Refusal},
+        route::{Affinity, RouteMetadata, Subject},
+    },
     state::ApiState,
 };
 
 /// The server that has passed a request on.
 const FORWARDED_BY: HeaderName = HeaderName::from_static("x-emergent-forwarded-by");
-const WORKSPACES: &str = "/api/v1/agent/workspaces";
-const MCP_SERVERS: &str = "/api/v1/mcp/servers";
 /// After how many seconds a workspace of a dead server has found another, if one shares its engine.
 const TAKEN_OVER: u64 = 30;
 
-/// The subject of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum About<'a> {
-    /// A workspace that only its server can do this with.
-    Workspace(WorkspaceId),
-    /// A hosted MCP server, by its id or name, that only its host can do this with.
-    McpServer(&'a str),
-    /// A workspace that is to be made.
-    NewWorkspace,
-    /// Something that every server can answer.
-    Anything,
-}
-
+/// The layer: passes a request on, or lets this server answer.
 pub(crate) async fn route(State(state): State<ApiState>, request: Request, next: Next) -> Response {
-    let peer = match about(request.method(), request.uri().path()) {
-        About::Anything => Ok(None),
-        About::Workspace(id) => driver_of(&state, id, request.headers()).await,
-        About::McpServer(id_or_name) => host_of(&state, id_or_name, request.headers()).await,
-        About::NewWorkspace => maker_instead(&state, request.headers()).await,
-    };
+    let (mut parts, body) = request.into_parts();
+    let peer = peer(&state, &mut parts).await;
+    let request = Request::from_parts(parts, body);
     match peer {
         Ok(None) => next.run(request).await,
         Ok(Some(peer)) => match count(&state, request.headers()).await {
@@ -59,6 +46,25 @@ pub(crate) async fn route(State(state): State<ApiState>, request: Request, next:
     }
 }
 
+/// Returns the other server that is to answer a request; `None` to answer here.
+async fn peer(state: &ApiState, parts: &mut Parts) -> Result<Option<ServerRow>, Refusal> {
+    // What has no metadata is no route, or a page.
+    let Ok(route) = RouteMetadata::of(parts) else { return Ok(None) };
+    match (route.affinity, route.subject) {
+        (Affinity::Any, _) | (Affinity::OwnerOfSubject, Subject::Project) => Ok(None),
+        (Affinity::TakesNewWorkspaces, _) => maker_instead(state, &parts.headers).await,
+        (Affinity::OwnerOfSubject, Subject::Workspace) => {
+            // What is no id is refused where the path is read.
+            let Ok(id) = path_parameter(parts, state, "id").await?.parse() else { return Ok(None) };
+            driver_of(state, id, &parts.headers).await
+        }
+        (Affinity::OwnerOfSubject, Subject::McpServer) => {
+            let id_or_name = path_parameter(parts, state, "id").await?;
+            host_of(state, &id_or_name, &parts.headers).await
+        }
+    }
+}
+
 /// Counts what is passed on as a call of its project here, too: it takes a connection of this server's.
 async fn count(state: &ApiState, headers: &HeaderMap) -> Result<(), Refusal> {
     // Whoever has no valid token is told so by the other server.
@@ -66,30 +72,6 @@ async fn count(state: &ApiState, headers: &HeaderMap) -> Result<(), Refusal> {
         account.begin_call(principal.project.as_uuid().as_u128())?;
     }
     Ok(())
-}
-
-fn about<'a>(method: &Method, path: &'a str) -> About<'a> {
-    if path == WORKSPACES && method == Method::POST {
-        return About::NewWorkspace;
-    }
-    // What a workspace is, and what an MCP server is, stands in its row.
-    let looks = |action: Option<&str>| action.is_none() && matches!(*method, Method::GET | Method::HEAD);
-    if let Some((id, action)) = one_of(WORKSPACES, path) {
-        return match id.parse() {
-            Ok(id) if !looks(action) => About::Workspace(id),
-            Ok(_) | Err(_) => About::Anything,
-        };
-    }
-    match one_of(MCP_SERVERS, path) {
-        Some((id_or_name, action)) if !looks(action) => About::McpServer(id_or_name),
-        Some(_) | None => About::Anything,
-    }
-}
-
-/// Returns the name in a path below a collection, and the operation on what is named.
-fn one_of<'a>(collection: &str, path: &'a str) -> Option<(&'a str, Option<&'a str>)> {
-    let rest = path.strip_prefix(collection)?.strip_prefix('/')?;
-    Some(rest.split_once('/').map_or((rest, None), |(one, action)| (one, Some(action))))
 }
 
 /// The other server to ask about a workspace; `None` to answer here.
@@ -142,33 +124,4 @@ async fn maker_instead(state: &ApiState, headers: &HeaderMap) -> Result<Option<S
     }
     let others = state.workspaces().servers().others_that_take_new().await?;
     Ok(others.into_iter().find(|server| server.url.is_some()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_one_server_alone_can_answer_is_about_what_it_has() {
-        let id = WorkspaceId::generate();
-        let path = |rest: &str| format!("{WORKSPACES}/{id}{rest}");
-        for (method, path, expected) in [
-            (Method::POST, path("/bash"), About::Workspace(id)),
-            (Method::GET, path("/files/content"), About::Workspace(id)),
-            (Method::DELETE, path(""), About::Workspace(id)),
-            (Method::GET, path(""), About::Anything),
-            (Method::POST, WORKSPACES.to_owned(), About::NewWorkspace),
-            (Method::GET, WORKSPACES.to_owned(), About::Anything),
-            (Method::GET, format!("{WORKSPACES}/providers"), About::Anything),
-            (Method::POST, "/api/v1/tokens".to_owned(), About::Anything),
-            (Method::GET, format!("{WORKSPACES}x/{id}/bash"), About::Anything),
-            (Method::POST, format!("{MCP_SERVERS}/clock/mcp"), About::McpServer("clock")),
-            (Method::GET, format!("{MCP_SERVERS}/clock/mcp"), About::McpServer("clock")),
-            (Method::DELETE, format!("{MCP_SERVERS}/clock"), About::McpServer("clock")),
-            (Method::GET, format!("{MCP_SERVERS}/clock"), About::Anything),
-            (Method::POST, MCP_SERVERS.to_owned(), About::Anything),
-        ] {
-            assert_eq!(about(&method, &path), expected, "{method} {path}");
-        }
-    }
 }

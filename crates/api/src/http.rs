@@ -8,6 +8,7 @@ pub(crate) mod memory;
 pub(crate) mod observe;
 pub mod problem;
 pub mod rates;
+pub(crate) mod route;
 pub mod size;
 pub(crate) mod span;
 pub(crate) mod sse;

@@ -5,7 +5,7 @@ mod gateway;
 use std::sync::{Arc, Weak};
 
 use axum::{
-    Json, Router,
+    Json,
     body::Body,
     extract::{FromRequestParts as _, Path, Request, State},
     http::{HeaderMap, HeaderValue, Method, Uri, header},
@@ -22,12 +22,13 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use self::gateway::Gateways;
 use crate::{
-    auth::{Allowed, Caller, NeedsMcp},
+    auth::{Allowed, Caller},
     forward,
     http::{
         extract::read_all,
         observe::Verbatim,
         problem::{ProblemKind, Refusal},
+        route::{Routes, USE_MCP, describe, of_mcp_server, of_project, public},
     },
     resources::mcp_servers::call_mcp_server,
     state::ApiState,
@@ -39,17 +40,21 @@ const METADATA: &str = "/.well-known/oauth-protected-resource";
 const MOST_VALUES: usize = 50_000;
 
 /// Returns the routes of all MCP endpoints. The endpoint for all servers asks the endpoints of each.
-pub(crate) fn routes(state: &ApiState) -> Router<ApiState> {
-    let forwarded = middleware::from_fn_with_state(state.clone(), forward::route);
-    let called = post(call_mcp_server);
-    let endpoints =
-        endpoints().route("/api/v1/mcp/servers/{id}/call", called).layer(forwarded).with_state(state.clone());
+pub(crate) fn routes(state: &ApiState) -> Routes<ApiState> {
+    let (endpoints, metadata) = endpoints()
+        .undocumented("/api/v1/mcp/servers/{id}/call", post(call_mcp_server), of_mcp_server(USE_MCP))
+        .into_parts();
+    let endpoints = endpoints
+        .layer(middleware::from_fn_with_state(state.clone(), forward::route))
+        .layer(middleware::from_fn_with_state(metadata, describe))
+        .with_state(state.clone());
     let gateways = Arc::default();
     tokio::spawn(end_with_tokens(state.tokens().ends(), Arc::downgrade(&gateways), state.hosting().clone()));
+    let gateway = gateway::route(gateways, endpoints, state.clone());
     self::endpoints()
-        .route(gateway::PATH, gateway::route(gateways, endpoints, state.clone()))
-        .route(METADATA, get(metadata))
-        .route("/.well-known/oauth-protected-resource/{*resource}", get(metadata))
+        .undocumented(gateway::PATH, gateway, of_project(USE_MCP))
+        .undocumented(METADATA, get(self::metadata), public())
+        .undocumented("/.well-known/oauth-protected-resource/{*resource}", get(self::metadata), public())
 }
 
 /// Ends the MCP sessions of each token that ends, for as long as there are tokens.
@@ -68,8 +73,8 @@ async fn end_with_tokens(mut ends: broadcast::Receiver<TokenId>, gateways: Weak<
     }
 }
 
-fn endpoints() -> Router<ApiState> {
-    Router::new().route("/api/v1/mcp/servers/{id}/mcp", any(endpoint))
+fn endpoints() -> Routes<ApiState> {
+    Routes::new().undocumented("/api/v1/mcp/servers/{id}/mcp", any(endpoint), of_mcp_server(USE_MCP))
 }
 
 /// Serves the endpoint of one server, named by its id or its name.
@@ -77,7 +82,7 @@ async fn endpoint(State(state): State<ApiState>, Path(id_or_name): Path<String>,
     let base = base_of(request.headers(), &state);
     let path = request.uri().path().to_owned();
     let (mut parts, body) = request.into_parts();
-    let caller = match Caller::<NeedsMcp>::from_request_parts(&mut parts, &state).await {
+    let caller = match Caller::from_request_parts(&mut parts, &state).await {
         Ok(caller) => caller,
         Err(refusal) => return challenge(refusal, &base, &path),
     };

@@ -16,15 +16,14 @@ use utoipa::{
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
-use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    audit::{AuditLayer, audit},
-    auth::{self, document_sessions},
-    docs, forward,
+    audit::audit,
+    auth, docs, forward,
     http::{
         hosts, memory, observe,
         problem::{Problem, ProblemKind, Refusal},
+        route::{READ, Routes, describe, of_workspace, public},
     },
     mcp, names,
     resources::{
@@ -75,8 +74,8 @@ impl Modify for BearerToken {
     }
 }
 
-fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::with_openapi(Document::openapi())
+fn routes() -> Routes<ApiState> {
+    Routes::documented_by(Document::openapi())
         .merge(workspaces::routes())
         .merge(workspaces::sessions::routes())
         .merge(snapshots::routes())
@@ -97,9 +96,7 @@ fn routes() -> OpenApiRouter<ApiState> {
 
 /// The OpenAPI document of this release.
 pub fn openapi() -> OpenApi {
-    let mut document = routes().into_openapi();
-    document_sessions(&mut document);
-    document
+    routes().into_document()
 }
 
 /// The OpenAPI document as it is committed and served: indented JSON.
@@ -125,25 +122,32 @@ pub fn router(state: ApiState) -> Result<Router, serde_json::Error> {
     let docs = Bytes::from(docs::docs(&serde_json::from_slice(&json)?).into_string());
     let serve_json = move || async move { ([(header::CONTENT_TYPE, "application/json")], json) };
     let serve_docs = move || async move { docs::html(docs) };
-    let audit_layer = AuditLayer::new(state.workspaces().clone(), &document);
     // What a call of a tool through MCP passes: it has come through the other layers already.
-    let audited = || middleware::from_fn_with_state(audit_layer.clone(), audit);
+    let audited = || middleware::from_fn_with_state(state.workspaces().clone(), audit);
     let held = || middleware::from_fn_with_state(state.budget().clone(), memory::account);
-    let called = Router::from(routes()).layer(audited()).layer(held()).with_state(state.clone());
-    let api = Router::from(routes())
-        .route("/api/v1/agent/workspaces/{id}/mcp", tools::mcp::route(called, &document))
+    let (called, metadata) = routes().into_parts();
+    let called = called
+        .layer(audited())
+        .layer(held())
+        .layer(middleware::from_fn_with_state(metadata, describe))
+        .with_state(state.clone());
+    let (api, metadata) = routes()
+        .undocumented("/api/v1/agent/workspaces/{id}/mcp", tools::mcp::route(called, &document), of_workspace(READ))
         .merge(mcp::routes(&state))
-        .route("/", get(docs::root))
-        .route("/openapi.json", get(serve_json))
-        .route("/docs", get(serve_docs))
-        .route("/problems", get(docs::problems))
-        .route("/problems/{slug}", get(docs::problem))
+        .undocumented("/", get(docs::root), public())
+        .undocumented("/openapi.json", get(serve_json), public())
+        .undocumented("/docs", get(serve_docs), public())
+        .undocumented("/problems", get(docs::problems), public())
+        .undocumented("/problems/{slug}", get(docs::problem), public())
+        .into_parts();
+    let api = api
         .fallback(no_such_route)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn(auth::bind))
         .layer(audited())
         .layer(middleware::from_fn_with_state(state.clone(), forward::route))
         .layer(held())
+        .layer(middleware::from_fn_with_state(metadata, describe))
         .layer(middleware::from_fn_with_state(state.hosts().clone(), hosts::check))
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(middleware::from_fn(observe::observe))
@@ -160,4 +164,25 @@ async fn no_such_route(method: Method, uri: Uri) -> axum::response::Response {
 async fn method_not_allowed(method: Method, uri: Uri) -> axum::response::Response {
     let detail = format!("{} does not take {method}; the Allow header names what it takes", uri.path());
     Refusal::new(ProblemKind::MethodNotAllowed, detail).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fs, path::Path};
+
+    use super::*;
+
+    /// A new operation, and every change of who may call, which server answers, what sessions hold back and what the
+    /// audit records, shows in the diff of one file.
+    #[test]
+    fn the_committed_table_of_routes_is_the_codes() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/router/routes.txt");
+        let table = routes().table().to_string();
+        if env::var_os("UPDATE_SNAPSHOTS").is_some() {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, &table).unwrap();
+        }
+        let committed = fs::read_to_string(&path).unwrap_or_default();
+        assert!(committed == table, "src/router/routes.txt is stale; look at the change, then set UPDATE_SNAPSHOTS=1");
+    }
 }

@@ -1,24 +1,27 @@
-//! Whether the caller's project has what the path names: asked before a byte of the body is read, so that nobody makes
-//! the server read for a workspace that is not theirs.
+//! Whether the caller's project has the workspace that the path names: asked before a byte of the body is read, so that
+//! nobody makes the server read for a workspace of others.
 
-use axum::{
-    extract::MatchedPath,
-    http::{Method, request::Parts},
-};
+use axum::http::{Method, request::Parts};
 use emergent_core::{CallError, ProjectId};
 use emergent_types::WorkspaceId;
 
 use crate::{
-    http::{extract::path_parameter, problem::Refusal},
+    http::{
+        extract::path_parameter,
+        problem::Refusal,
+        route::{RouteMetadata, Subject},
+    },
     state::ApiState,
 };
 
-const WORKSPACE: &str = "/api/v1/agent/workspaces/{id}";
-
 /// Refuses a request with a body about a workspace that the project does not have.
-pub(super) async fn check(parts: &mut Parts, state: &ApiState, project: ProjectId) -> Result<(), Refusal> {
-    let about_one = parts.extensions.get::<MatchedPath>().is_some_and(|path| path.as_str().starts_with(WORKSPACE));
-    if !about_one || matches!(parts.method, Method::GET | Method::HEAD | Method::DELETE) {
+pub(super) async fn check(
+    parts: &mut Parts,
+    state: &ApiState,
+    route: &RouteMetadata,
+    project: ProjectId,
+) -> Result<(), Refusal> {
+    if route.subject != Subject::Workspace || matches!(parts.method, Method::GET | Method::HEAD | Method::DELETE) {
         return Ok(());
     }
     // What is no id is refused where the path is read.

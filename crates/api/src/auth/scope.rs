@@ -1,35 +1,8 @@
-//! Scopes: as types on handlers, and as words in JSON.
+//! Scopes as words in JSON.
 
 use emergent_store::Scope;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-
-/// The scope that a handler requires of its caller.
-pub trait Requirement {
-    /// The scope.
-    const SCOPE: Scope;
-}
-
-/// The handler reads.
-pub struct NeedsRead;
-
-/// The handler changes something.
-pub struct NeedsWrite;
-
-/// The handler uses hosted MCP servers.
-pub struct NeedsMcp;
-
-impl Requirement for NeedsMcp {
-    const SCOPE: Scope = Scope::McpUse;
-}
-
-impl Requirement for NeedsRead {
-    const SCOPE: Scope = Scope::AdminRead;
-}
-
-impl Requirement for NeedsWrite {
-    const SCOPE: Scope = Scope::AdminWrite;
-}
 
 /// The rights of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]

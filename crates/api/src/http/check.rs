@@ -3,7 +3,6 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
-use emergent_budget::Limits;
 use emergent_guest_proto::{
     MAX_TIMEOUT_MS,
     execution::SignalRequest,
@@ -21,9 +20,6 @@ const MAX_COMMAND: usize = 128 * 1024;
 
 /// Something whose values can be out of range.
 pub trait Check {
-    /// How much a body of this kind may have.
-    const BODY: Limits = Limits::json(1 << 20, 50_000);
-
     /// The fields that an object of this kind has beside those that a refusal of an unknown field names by itself.
     const OUTER_FIELDS: &'static [&'static str] = &[];
 
@@ -105,9 +101,6 @@ impl Faults {
 // === The tools' requests ===
 
 impl Check for BashRequest {
-    /// An environment may be of some size.
-    const BODY: Limits = Limits::json(8 << 20, 50_000);
-
     fn check(&self, faults: &mut Faults) {
         faults.command("command", &self.command);
         faults.range("timeout_ms", self.timeout_ms, 1..=MAX_TIMEOUT_MS);
@@ -133,8 +126,6 @@ impl Check for ReadRequest {
 }
 
 impl Check for WriteRequest {
-    const BODY: Limits = Limits::json(32 << 20, 1_000);
-
     fn check(&self, _: &mut Faults) {}
 
     fn arguments(&self, kept: &mut Arguments) {
@@ -143,8 +134,6 @@ impl Check for WriteRequest {
 }
 
 impl Check for EditRequest {
-    const BODY: Limits = Limits::json(32 << 20, 1_000);
-
     fn check(&self, faults: &mut Faults) {
         faults.not_empty("old_string", &self.old_string);
         if self.old_string == self.new_string && !self.old_string.is_empty() {

@@ -21,6 +21,7 @@ use crate::{
     http::{
         check::{Check, Faults},
         problem::{ProblemKind, Refusal},
+        route::RouteMetadata,
         size::ByteSize,
     },
 };
@@ -58,8 +59,10 @@ impl<S: Send + Sync, T: DeserializeOwned + Check> FromRequest<S> for JsonBody<T>
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
         require_json(request.headers())?;
-        let facts = request.extensions().get::<CallFacts>().cloned().unwrap_or_default();
-        let body = read_all(request.into_body(), T::BODY).await?;
+        let (parts, body) = request.into_parts();
+        let limits = RouteMetadata::of(&parts)?.body;
+        let facts = parts.extensions.get::<CallFacts>().cloned().unwrap_or_default();
+        let body = read_all(body, limits).await?;
         let value: T = json(&body).map_err(|error| json_refusal(error, T::OUTER_FIELDS))?;
         facts.arguments(|kept| value.arguments(kept));
         checked(value).map(Self)

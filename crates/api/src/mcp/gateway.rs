@@ -40,7 +40,7 @@ use tower::ServiceExt as _;
 
 use super::{base_of, challenge, check_origin};
 use crate::{
-    auth::{Allowed, Caller, NeedsMcp},
+    auth::{Allowed, Caller},
     http::{
         observe::Verbatim,
         problem::{ProblemKind, Refusal},
@@ -137,7 +137,7 @@ pub(super) fn route(gateways: Arc<Gateways>, endpoints: Router, state: ApiState)
 async fn answer(gateways: &Gateways, endpoints: Router, state: &ApiState, request: Request) -> Response {
     let base = base_of(request.headers(), state);
     let (mut parts, body) = request.into_parts();
-    let caller = match Caller::<NeedsMcp>::from_request_parts(&mut parts, state).await {
+    let caller = match Caller::from_request_parts(&mut parts, state).await {
         Ok(caller) => caller,
         Err(refusal) => return challenge(refusal, &base, PATH),
     };
@@ -167,13 +167,7 @@ async fn answer(gateways: &Gateways, endpoints: Router, state: &ApiState, reques
 
 impl Gateways {
     /// The caller's, which is made if there is none. Those that nobody has used for long make room.
-    fn of(
-        &self,
-        caller: &Caller<NeedsMcp>,
-        authorization: HeaderValue,
-        endpoints: Router,
-        state: &ApiState,
-    ) -> Arc<OfToken> {
+    fn of(&self, caller: &Caller, authorization: HeaderValue, endpoints: Router, state: &ApiState) -> Arc<OfToken> {
         let (project, token) = (caller.project(), caller.token_id());
         let mut all = lock(&self.0);
         if let Some(known) = all.get(&project).and_then(|of_project| of_project.tokens.get(&token)) {

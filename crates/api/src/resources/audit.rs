@@ -6,15 +6,16 @@ use emergent_core::{Actor, AuditFilter, AuditKind, AuditOutcome, AuditRow, Curso
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::{
-    auth::{Caller, NeedsRead},
+    auth::Caller,
     http::{
         check::{Check, Faults},
         extract::{Query, WorkspacePath},
         problem::{OnWorkspace, ProblemKind, Refusal, Usual},
+        route::{READ, Routes, of_project, of_workspace},
         span::Span,
     },
     resources::{params::WorkspaceParam, workspaces::view::words},
@@ -118,8 +119,10 @@ struct AuditQuery {
     until: Option<DateTime<Utc>>,
 }
 
-pub(crate) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new().routes(routes!(list_workspace_audit)).routes(routes!(list_audit))
+pub(crate) fn routes() -> Routes<ApiState> {
+    Routes::new()
+        .operation(routes!(list_workspace_audit), of_workspace(READ))
+        .operation(routes!(list_audit), of_project(READ))
 }
 
 /// Lists the calls and steps of a workspace, newest first.
@@ -130,12 +133,11 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     get,
     path = "/api/v1/agent/workspaces/{id}/audit",
     tag = "audit",
-    security(("token" = ["admin:read"])),
     params(WorkspaceParam, AuditQuery),
     responses((status = 200, description = "A page of what was done.", body = AuditList), OnWorkspace)
 )]
 async fn list_workspace_audit(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     Query(query): Query<AuditQuery>,
@@ -159,12 +161,11 @@ async fn list_workspace_audit(
     get,
     path = "/api/v1/agent/audit",
     tag = "audit",
-    security(("token" = ["admin:read"])),
     params(AuditQuery),
     responses((status = 200, description = "A page of what was done.", body = AuditList), Usual)
 )]
 async fn list_audit(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     Query(query): Query<AuditQuery>,
 ) -> Result<Json<AuditList>, Refusal> {

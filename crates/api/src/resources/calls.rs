@@ -10,13 +10,14 @@ use emergent_guest_proto::{CallId, CallOutcome, call::InvalidCallId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 
 use crate::{
-    auth::{Caller, NeedsWrite},
+    auth::Caller,
     http::{
         extract::{WorkspacePath, path_parameter},
         problem::{OnGuest, Problem, ProblemKind, Refusal},
+        route::{Routes, WRITE, of_workspace},
     },
     resources::params::CallParams,
     state::ApiState,
@@ -55,8 +56,8 @@ pub enum CallReport {
     },
 }
 
-pub(crate) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new().routes(routes!(get_call))
+pub(crate) fn routes() -> Routes<ApiState> {
+    Routes::new().operation(routes!(get_call), of_workspace(WRITE).audited_as_tool())
 }
 
 /// Tells what came of a call that changes something.
@@ -69,12 +70,11 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     get,
     path = "/api/v1/agent/workspaces/{id}/calls/{call_id}",
     tag = "tools",
-    security(("token" = ["admin:write"])),
     params(CallParams),
     responses((status = 200, description = "What came of it.", body = CallReport), OnGuest)
 )]
 async fn get_call(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     CallPath(WorkspacePath(id), call): CallPath,
 ) -> Result<Json<CallReport>, Refusal> {

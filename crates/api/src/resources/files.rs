@@ -17,16 +17,17 @@ use emergent_guest_proto::{
 use futures::TryStreamExt as _;
 use serde::Deserialize;
 use utoipa::IntoParams;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 
 use self::range::{ByteRange, Wanted};
 use crate::{
-    auth::{Caller, NeedsRead, NeedsWrite},
+    auth::Caller,
     facts::Arguments,
     http::{
         check::{Check, Faults},
         extract::{FileBody, JsonBody, Query, RawBody, WorkspacePath},
         problem::{OnGuest, ProblemKind, Refusal},
+        route::{READ, Routes, WRITE, of_workspace},
     },
     resources::{
         calls::CallName,
@@ -69,15 +70,17 @@ pub(super) struct TargetQuery {
     expected_sha256: Option<Sha256Hex>,
 }
 
-pub(crate) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new()
-        .routes(routes!(download_file, upload_file))
-        .routes(routes!(download_archive, upload_archive))
-        .routes(routes!(stat_file))
-        .routes(routes!(list_files))
-        .routes(routes!(make_directory))
-        .routes(routes!(move_file))
-        .routes(routes!(remove_file))
+pub(crate) fn routes() -> Routes<ApiState> {
+    Routes::new()
+        .operation(routes!(download_file), of_workspace(READ).audited_as_tool())
+        .operation(routes!(upload_file), of_workspace(WRITE).audited_as_tool())
+        .operation(routes!(download_archive), of_workspace(READ).audited_as_tool())
+        .operation(routes!(upload_archive), of_workspace(WRITE).audited_as_tool())
+        .operation(routes!(stat_file), of_workspace(READ).audited_as_tool())
+        .operation(routes!(list_files), of_workspace(READ).audited_as_tool())
+        .operation(routes!(make_directory), of_workspace(WRITE).audited_as_tool())
+        .operation(routes!(move_file), of_workspace(WRITE).audited_as_tool())
+        .operation(routes!(remove_file), of_workspace(WRITE).audited_as_tool())
 }
 
 /// Downloads a file.
@@ -87,7 +90,6 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     get,
     path = "/api/v1/agent/workspaces/{id}/files/content",
     tag = "files",
-    security(("token" = ["admin:read"])),
     params(WorkspaceParam, FileQuery, ("Range" = Option<String>, Header, description = "Such as `bytes=0-1023`.")),
     responses(
         (status = 200, description = "The whole file.", body = Vec<u8>, content_type = "application/octet-stream"),
@@ -96,7 +98,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     )
 )]
 async fn download_file(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     Query(query): Query<FileQuery>,
@@ -153,13 +155,12 @@ fn header_value(text: &str) -> Result<HeaderValue, Refusal> {
     put,
     path = "/api/v1/agent/workspaces/{id}/files/content",
     tag = "files",
-    security(("token" = ["admin:write"])),
     params(WorkspaceParam, CallParam, TargetQuery),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "Any bytes, of any length."),
     responses((status = 200, description = "The file as it is now.", body = FileInfo), OnGuest)
 )]
 async fn upload_file(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     CallName(call): CallName,
@@ -176,7 +177,6 @@ async fn upload_file(
     get,
     path = "/api/v1/agent/workspaces/{id}/files/archive",
     tag = "files",
-    security(("token" = ["admin:read"])),
     params(WorkspaceParam, FileQuery),
     responses(
         (status = 200, description = "The archive.", body = Vec<u8>, content_type = "application/x-tar"),
@@ -184,7 +184,7 @@ async fn upload_file(
     )
 )]
 async fn download_archive(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     Query(query): Query<FileQuery>,
@@ -201,13 +201,12 @@ async fn download_archive(
     put,
     path = "/api/v1/agent/workspaces/{id}/files/archive",
     tag = "files",
-    security(("token" = ["admin:write"])),
     params(WorkspaceParam, CallParam, FileQuery),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "A tar of any length."),
     responses((status = 204, description = "It is unpacked."), OnGuest)
 )]
 async fn upload_archive(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     CallName(call): CallName,
@@ -225,12 +224,11 @@ async fn upload_archive(
     get,
     path = "/api/v1/agent/workspaces/{id}/files/stat",
     tag = "files",
-    security(("token" = ["admin:read"])),
     params(WorkspaceParam, FileQuery),
     responses((status = 200, description = "What stands there.", body = FileInfo), OnGuest)
 )]
 async fn stat_file(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     Query(query): Query<FileQuery>,
@@ -245,12 +243,11 @@ async fn stat_file(
     get,
     path = "/api/v1/agent/workspaces/{id}/files/list",
     tag = "files",
-    security(("token" = ["admin:read"])),
     params(WorkspaceParam, FileQuery),
     responses((status = 200, description = "What stands in it.", body = FileList), OnGuest)
 )]
 async fn list_files(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     Query(query): Query<FileQuery>,
@@ -265,13 +262,12 @@ async fn list_files(
     post,
     path = "/api/v1/agent/workspaces/{id}/files/mkdir",
     tag = "files",
-    security(("token" = ["admin:write"])),
     params(WorkspaceParam, CallParam),
     request_body = PathRequest,
     responses((status = 200, description = "The directory.", body = FileInfo), OnGuest)
 )]
 async fn make_directory(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     CallName(call): CallName,
@@ -286,13 +282,12 @@ async fn make_directory(
     post,
     path = "/api/v1/agent/workspaces/{id}/files/move",
     tag = "files",
-    security(("token" = ["admin:write"])),
     params(WorkspaceParam, CallParam),
     request_body = MoveRequest,
     responses((status = 200, description = "What stands at the new path.", body = FileInfo), OnGuest)
 )]
 async fn move_file(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     CallName(call): CallName,
@@ -307,13 +302,12 @@ async fn move_file(
     post,
     path = "/api/v1/agent/workspaces/{id}/files/remove",
     tag = "files",
-    security(("token" = ["admin:write"])),
     params(WorkspaceParam, CallParam),
     request_body = RemoveRequest,
     responses((status = 204, description = "It is gone."), OnGuest)
 )]
 async fn remove_file(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     CallName(call): CallName,

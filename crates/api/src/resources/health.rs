@@ -9,12 +9,15 @@ use axum::{
 use emergent_core::Readiness;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 
 use super::workspaces::view::ProviderName;
 use crate::{
-    auth::{Caller, NeedsRead},
-    http::problem::{ProblemKind, Refusal, Usual},
+    auth::Caller,
+    http::{
+        problem::{ProblemKind, Refusal, Usual},
+        route::{READ, Routes, of_project, public},
+    },
     state::ApiState,
 };
 
@@ -59,8 +62,11 @@ pub struct Ready {
     pub ready: bool,
 }
 
-pub(crate) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new().routes(routes!(health)).routes(routes!(ready)).routes(routes!(metrics))
+pub(crate) fn routes() -> Routes<ApiState> {
+    Routes::new()
+        .operation(routes!(health), public())
+        .operation(routes!(ready), public())
+        .operation(routes!(metrics), of_project(READ))
 }
 
 /// Reports the server's health. Needs no token, and answers as long as the process lives.
@@ -68,7 +74,6 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     get,
     path = "/health",
     tag = "server",
-    security(()),
     responses((status = 200, description = "The process lives.", body = Health))
 )]
 async fn health(State(state): State<ApiState>) -> Json<Health> {
@@ -92,7 +97,6 @@ async fn health(State(state): State<ApiState>) -> Json<Health> {
     get,
     path = "/ready",
     tag = "server",
-    security(()),
     responses(
         (status = 200, description = "It takes calls.", body = Ready),
         (status = 503, description = "Not yet, or no longer.", body = crate::http::problem::Problem, content_type = "application/problem+json"),
@@ -118,10 +122,9 @@ async fn ready(State(state): State<ApiState>) -> Result<Json<Ready>, Refusal> {
     get,
     path = "/metrics",
     tag = "server",
-    security(("token" = ["admin:read"])),
     responses((status = 200, description = "Metrics in Prometheus' text format.", body = String, content_type = "text/plain"), Usual)
 )]
-async fn metrics(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Response, Refusal> {
+async fn metrics(caller: Caller, State(state): State<ApiState>) -> Result<Response, Refusal> {
     caller.require_administrator()?;
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Ok((content_type, state.metrics().render()).into_response())

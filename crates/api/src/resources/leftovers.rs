@@ -6,16 +6,17 @@ use chrono::{DateTime, Utc};
 use emergent_core::{AdoptRequest, Adopted, LeftoverRow};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::tokens::is_project_name;
 use crate::{
-    auth::{Caller, NeedsRead, NeedsWrite},
+    auth::Caller,
     http::{
         check::{Check, Faults},
         extract::{JsonBody, LeftoverPath},
         problem::{Refusal, Usual},
+        route::{READ, Routes, WRITE, of_project},
     },
     resources::params::LeftoverParam,
     state::ApiState,
@@ -80,11 +81,11 @@ impl Check for AdoptLeftover {
     }
 }
 
-pub(crate) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new()
-        .routes(routes!(list_leftovers))
-        .routes(routes!(adopt_leftover))
-        .routes(routes!(remove_leftover))
+pub(crate) fn routes() -> Routes<ApiState> {
+    Routes::new()
+        .operation(routes!(list_leftovers), of_project(READ))
+        .operation(routes!(adopt_leftover), of_project(WRITE))
+        .operation(routes!(remove_leftover), of_project(WRITE))
 }
 
 /// Lists the leftovers: sandboxes and snapshots of the engines that were handed over to somebody and that no row
@@ -93,13 +94,9 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     get,
     path = "/api/v1/admin/leftovers",
     tag = "server",
-    security(("token" = ["admin:read"])),
     responses((status = 200, description = "The leftovers.", body = LeftoverList), Usual)
 )]
-async fn list_leftovers(
-    caller: Caller<NeedsRead>,
-    State(state): State<ApiState>,
-) -> Result<Json<LeftoverList>, Refusal> {
+async fn list_leftovers(caller: Caller, State(state): State<ApiState>) -> Result<Json<LeftoverList>, Refusal> {
     caller.require_administrator()?;
     let kept = state.workspaces().config().leftover_retention;
     let items = state.workspaces().leftovers().list().await?;
@@ -112,7 +109,6 @@ async fn list_leftovers(
     post,
     path = "/api/v1/admin/leftovers/{id}/adopt",
     tag = "server",
-    security(("token" = ["admin:write"])),
     params(LeftoverParam),
     request_body = AdoptLeftover,
     responses(
@@ -123,7 +119,7 @@ async fn list_leftovers(
     )
 )]
 async fn adopt_leftover(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     LeftoverPath(id): LeftoverPath,
     JsonBody(request): JsonBody<AdoptLeftover>,
@@ -146,7 +142,6 @@ async fn adopt_leftover(
     delete,
     path = "/api/v1/admin/leftovers/{id}",
     tag = "server",
-    security(("token" = ["admin:write"])),
     params(LeftoverParam),
     responses(
         (status = 204, description = "It is gone."),
@@ -156,7 +151,7 @@ async fn adopt_leftover(
     )
 )]
 async fn remove_leftover(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     LeftoverPath(id): LeftoverPath,
 ) -> Result<StatusCode, Refusal> {

@@ -14,17 +14,18 @@ use axum::{
 };
 use emergent_mcp::CallError;
 use emergent_mcp_hosting::ServerCallError;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 
 use self::{
     request::{McpCall, McpServerRequest, McpWaitQuery},
     view::{McpAnswer, McpCallError, McpLogs, McpServerList, McpServerView, McpState},
 };
 use crate::{
-    auth::{Allowed, Caller, NeedsMcp, NeedsRead, NeedsWrite},
+    auth::{Allowed, Caller},
     http::{
         extract::{JsonBody, Query, path_parameter},
         problem::{OnMcpServer, ProblemKind, Refusal, Usual},
+        route::{READ, Routes, USE_MCP, WRITE, of_mcp_server, of_project},
     },
     resources::params::McpServerParam,
     state::ApiState,
@@ -41,13 +42,16 @@ impl<S: Send + Sync> FromRequestParts<S> for McpServerPath {
     }
 }
 
-pub(crate) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new()
-        .routes(routes!(create_mcp_server, list_mcp_servers))
-        .routes(routes!(get_mcp_server, update_mcp_server, delete_mcp_server))
-        .routes(routes!(restart_mcp_server))
-        .routes(routes!(mcp_server_logs))
-        .routes(routes!(call_mcp_server))
+pub(crate) fn routes() -> Routes<ApiState> {
+    Routes::new()
+        .operation(routes!(create_mcp_server), of_project(WRITE).audited_as_change())
+        .operation(routes!(list_mcp_servers), of_project(READ))
+        .operation(routes!(get_mcp_server), of_mcp_server(READ).from_row())
+        .operation(routes!(update_mcp_server), of_mcp_server(WRITE).audited_as_change())
+        .operation(routes!(delete_mcp_server), of_mcp_server(WRITE).audited_as_change())
+        .operation(routes!(restart_mcp_server), of_mcp_server(WRITE).audited_as_change())
+        .operation(routes!(mcp_server_logs), of_mcp_server(READ))
+        .operation(routes!(call_mcp_server), of_mcp_server(USE_MCP).audited_as_tool())
         .merge(files::routes())
 }
 
@@ -59,7 +63,6 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     post,
     path = "/api/v1/mcp/servers",
     tag = "mcp",
-    security(("token" = ["admin:write"])),
     params(McpWaitQuery),
     request_body = McpServerRequest,
     responses(
@@ -71,7 +74,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     )
 )]
 async fn create_mcp_server(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     Query(query): Query<McpWaitQuery>,
     JsonBody(request): JsonBody<McpServerRequest>,
@@ -90,13 +93,9 @@ async fn create_mcp_server(
     get,
     path = "/api/v1/mcp/servers",
     tag = "mcp",
-    security(("token" = ["admin:read"])),
     responses((status = 200, description = "The project's servers.", body = McpServerList), Usual)
 )]
-async fn list_mcp_servers(
-    caller: Caller<NeedsRead>,
-    State(state): State<ApiState>,
-) -> Result<Json<McpServerList>, Refusal> {
+async fn list_mcp_servers(caller: Caller, State(state): State<ApiState>) -> Result<Json<McpServerList>, Refusal> {
     let servers = state.hosting().list(caller.project()).await?;
     Ok(Json(McpServerList { items: servers.into_iter().map(Into::into).collect() }))
 }
@@ -106,12 +105,11 @@ async fn list_mcp_servers(
     get,
     path = "/api/v1/mcp/servers/{id}",
     tag = "mcp",
-    security(("token" = ["admin:read"])),
     params(McpServerParam),
     responses((status = 200, description = "The server.", body = McpServerView), OnMcpServer)
 )]
 async fn get_mcp_server(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     McpServerPath(id_or_name): McpServerPath,
 ) -> Result<Json<McpServerView>, Refusal> {
@@ -128,13 +126,12 @@ async fn get_mcp_server(
     patch,
     path = "/api/v1/mcp/servers/{id}",
     tag = "mcp",
-    security(("token" = ["admin:write"])),
     params(McpServerParam),
     request_body = McpServerRequest,
     responses((status = 200, description = "The server as it is now.", body = McpServerView), OnMcpServer)
 )]
 async fn update_mcp_server(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     McpServerPath(id_or_name): McpServerPath,
     JsonBody(request): JsonBody<McpServerRequest>,
@@ -151,12 +148,11 @@ async fn update_mcp_server(
     delete,
     path = "/api/v1/mcp/servers/{id}",
     tag = "mcp",
-    security(("token" = ["admin:write"])),
     params(McpServerParam),
     responses((status = 204, description = "It is gone."), OnMcpServer)
 )]
 async fn delete_mcp_server(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     McpServerPath(id_or_name): McpServerPath,
 ) -> Result<StatusCode, Refusal> {
@@ -173,12 +169,11 @@ async fn delete_mcp_server(
     post,
     path = "/api/v1/mcp/servers/{id}/restart",
     tag = "mcp",
-    security(("token" = ["admin:write"])),
     params(McpServerParam),
     responses((status = 200, description = "The server as it is now.", body = McpServerView), OnMcpServer)
 )]
 async fn restart_mcp_server(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     McpServerPath(id_or_name): McpServerPath,
 ) -> Result<Json<McpServerView>, Refusal> {
@@ -191,7 +186,6 @@ async fn restart_mcp_server(
     get,
     path = "/api/v1/mcp/servers/{id}/logs",
     tag = "mcp",
-    security(("token" = ["admin:read"])),
     params(McpServerParam),
     responses(
         (status = 200, description = "The last 64 KiB of each process's standard error.", body = McpLogs),
@@ -199,7 +193,7 @@ async fn restart_mcp_server(
     )
 )]
 async fn mcp_server_logs(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     McpServerPath(id_or_name): McpServerPath,
 ) -> Result<Json<McpLogs>, Refusal> {
@@ -224,7 +218,6 @@ async fn mcp_server_logs(
     post,
     path = "/api/v1/mcp/servers/{id}/call",
     tag = "mcp",
-    security(("token" = ["mcp:use"])),
     params(McpServerParam),
     request_body = McpCall,
     responses(
@@ -234,7 +227,7 @@ async fn mcp_server_logs(
     )
 )]
 pub(crate) async fn call_mcp_server(
-    caller: Caller<NeedsMcp>,
+    caller: Caller,
     State(state): State<ApiState>,
     McpServerPath(id_or_name): McpServerPath,
     JsonBody(call): JsonBody<McpCall>,

@@ -10,7 +10,6 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use emergent_budget::Limits;
 use emergent_core::Purpose;
 use emergent_guest_proto::{
     Execution, ExecutionId, GuestPath, MAX_TIMEOUT_MS, RunAs,
@@ -19,15 +18,16 @@ use emergent_guest_proto::{
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 
 use crate::{
-    auth::{Caller, NeedsRead, NeedsWrite},
+    auth::Caller,
     facts::Arguments,
     http::{
         check::{Check, Faults},
         extract::{ExecutionPath, JsonBody, Query, RawBody, WorkspacePath},
         problem::{OnGuest, Refusal},
+        route::{COMMAND, READ, Routes, WRITE, of_workspace},
     },
     resources::params::{ExecutionParams, WorkspaceParam},
     state::ApiState,
@@ -91,15 +91,16 @@ struct WaitQuery {
     wait_seconds: Option<u64>,
 }
 
-pub(crate) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new()
-        .routes(routes!(start_process, list_processes))
-        .routes(routes!(get_process))
-        .routes(routes!(output::process_output))
-        .routes(routes!(signal_process))
-        .routes(routes!(cancel_process))
-        .routes(routes!(write_stdin))
-        .routes(routes!(wait_for_process))
+pub(crate) fn routes() -> Routes<ApiState> {
+    Routes::new()
+        .operation(routes!(start_process), of_workspace(WRITE).audited_as_tool().body(COMMAND))
+        .operation(routes!(list_processes), of_workspace(READ).audited_as_tool())
+        .operation(routes!(get_process), of_workspace(READ).audited_as_tool())
+        .operation(routes!(output::process_output), of_workspace(READ).audited_as_tool())
+        .operation(routes!(signal_process), of_workspace(WRITE).audited_as_tool())
+        .operation(routes!(cancel_process), of_workspace(WRITE).audited_as_tool())
+        .operation(routes!(write_stdin), of_workspace(WRITE).audited_as_tool())
+        .operation(routes!(wait_for_process), of_workspace(READ).audited_as_tool())
 }
 
 /// Starts a process in the background and answers at once.
@@ -107,7 +108,6 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     post,
     path = "/api/v1/agent/workspaces/{id}/processes",
     tag = "processes",
-    security(("token" = ["admin:write"])),
     params(WorkspaceParam),
     request_body = StartProcess,
     responses(
@@ -116,7 +116,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     )
 )]
 async fn start_process(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<StartProcess>,
@@ -132,12 +132,11 @@ async fn start_process(
     get,
     path = "/api/v1/agent/workspaces/{id}/processes",
     tag = "processes",
-    security(("token" = ["admin:read"])),
     params(WorkspaceParam),
     responses((status = 200, description = "The executions.", body = ExecutionList), OnGuest)
 )]
 async fn list_processes(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
 ) -> Result<Json<ExecutionList>, Refusal> {
@@ -150,12 +149,11 @@ async fn list_processes(
     get,
     path = "/api/v1/agent/workspaces/{id}/processes/{execution_id}",
     tag = "processes",
-    security(("token" = ["admin:read"])),
     params(ExecutionParams),
     responses((status = 200, description = "The execution.", body = Execution), OnGuest)
 )]
 async fn get_process(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     ExecutionPath(id, execution): ExecutionPath,
 ) -> Result<Json<Execution>, Refusal> {
@@ -168,13 +166,12 @@ async fn get_process(
     post,
     path = "/api/v1/agent/workspaces/{id}/processes/{execution_id}/signal",
     tag = "processes",
-    security(("token" = ["admin:write"])),
     params(ExecutionParams),
     request_body = SignalRequest,
     responses((status = 204, description = "It was sent."), OnGuest)
 )]
 async fn signal_process(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     ExecutionPath(id, execution): ExecutionPath,
     JsonBody(request): JsonBody<SignalRequest>,
@@ -188,12 +185,11 @@ async fn signal_process(
     post,
     path = "/api/v1/agent/workspaces/{id}/processes/{execution_id}/cancel",
     tag = "processes",
-    security(("token" = ["admin:write"])),
     params(ExecutionParams),
     responses((status = 200, description = "It has ended.", body = Execution), OnGuest)
 )]
 async fn cancel_process(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     ExecutionPath(id, execution): ExecutionPath,
 ) -> Result<Json<Execution>, Refusal> {
@@ -208,13 +204,12 @@ async fn cancel_process(
     post,
     path = "/api/v1/agent/workspaces/{id}/processes/{execution_id}/stdin",
     tag = "processes",
-    security(("token" = ["admin:write"])),
     params(ExecutionParams, StdinQuery),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "Any bytes, of any length."),
     responses((status = 204, description = "It was written."), OnGuest)
 )]
 async fn write_stdin(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     ExecutionPath(id, execution): ExecutionPath,
     Query(query): Query<StdinQuery>,
@@ -230,7 +225,6 @@ async fn write_stdin(
     get,
     path = "/api/v1/agent/workspaces/{id}/processes/{execution_id}/wait",
     tag = "processes",
-    security(("token" = ["admin:read"])),
     params(ExecutionParams, WaitQuery),
     responses(
         (status = 200, description = "It has ended.", body = BashResult),
@@ -239,7 +233,7 @@ async fn write_stdin(
     )
 )]
 async fn wait_for_process(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     ExecutionPath(id, execution): ExecutionPath,
     Query(query): Query<WaitQuery>,
@@ -257,9 +251,6 @@ async fn wait_for_process(
 // === impl StartProcess ===
 
 impl Check for StartProcess {
-    /// The limits of the body, which leave room for a large environment and long arguments.
-    const BODY: Limits = Limits::json(8 << 20, 50_000);
-
     fn check(&self, faults: &mut Faults) {
         match (&self.command, &self.argv) {
             (Some(command), None) => {

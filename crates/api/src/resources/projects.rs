@@ -14,15 +14,16 @@ use emergent_core::{Capacity, ProjectId, Quota, QuotaUse};
 use emergent_store::Project;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::{
-    auth::{Caller, NeedsRead, NeedsWrite},
+    auth::Caller,
     http::{
         check::{Check, Faults},
         extract::{JsonBody, path_parameter},
         problem::{ProblemKind, Refusal, Usual},
+        route::{READ, Routes, WRITE, of_project},
         size::ByteSize,
     },
     state::ApiState,
@@ -160,11 +161,12 @@ struct ProjectParam {
     id: Uuid,
 }
 
-pub(crate) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new()
-        .routes(routes!(list_projects))
-        .routes(routes!(get_quota, set_quota))
-        .routes(routes!(get_capacity))
+pub(crate) fn routes() -> Routes<ApiState> {
+    Routes::new()
+        .operation(routes!(list_projects), of_project(READ))
+        .operation(routes!(get_quota), of_project(READ))
+        .operation(routes!(set_quota), of_project(WRITE))
+        .operation(routes!(get_capacity), of_project(READ))
 }
 
 /// Lists the projects that you see: your own, or all if your token is of the default project.
@@ -172,10 +174,9 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     get,
     path = "/api/v1/projects",
     tag = "projects",
-    security(("token" = ["admin:read"])),
     responses((status = 200, description = "The projects.", body = ProjectList), Usual)
 )]
-async fn list_projects(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Json<ProjectList>, Refusal> {
+async fn list_projects(caller: Caller, State(state): State<ApiState>) -> Result<Json<ProjectList>, Refusal> {
     let store = state.store();
     let sees_all = caller.principal().is_administrator;
     let mut projects = store.projects_list().await?;
@@ -188,7 +189,6 @@ async fn list_projects(caller: Caller<NeedsRead>, State(state): State<ApiState>)
     get,
     path = "/api/v1/projects/{id}/quota",
     tag = "projects",
-    security(("token" = ["admin:read"])),
     params(ProjectParam),
     responses(
         (status = 200, description = "The quota and its use.", body = ProjectQuota),
@@ -197,7 +197,7 @@ async fn list_projects(caller: Caller<NeedsRead>, State(state): State<ApiState>)
     )
 )]
 async fn get_quota(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     ProjectPath(id): ProjectPath,
 ) -> Result<Json<ProjectQuota>, Refusal> {
@@ -211,7 +211,6 @@ async fn get_quota(
     put,
     path = "/api/v1/projects/{id}/quota",
     tag = "projects",
-    security(("token" = ["admin:write"])),
     params(ProjectParam),
     request_body = QuotaView,
     responses(
@@ -221,7 +220,7 @@ async fn get_quota(
     )
 )]
 async fn set_quota(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     ProjectPath(id): ProjectPath,
     JsonBody(quota): JsonBody<QuotaView>,
@@ -245,10 +244,9 @@ async fn set_quota(
     get,
     path = "/api/v1/agent/capacity",
     tag = "projects",
-    security(("token" = ["admin:read"])),
     responses((status = 200, description = "What is in use.", body = CapacityView), Usual)
 )]
-async fn get_capacity(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Json<CapacityView>, Refusal> {
+async fn get_capacity(caller: Caller, State(state): State<ApiState>) -> Result<Json<CapacityView>, Refusal> {
     let of_all = caller.principal().is_administrator;
     Ok(Json(state.workspaces().capacity(caller.project(), of_all).await?.into()))
 }

@@ -7,12 +7,15 @@ use emergent_core::{PoolStatus, ProviderStatus};
 use emergent_provider::Capabilities;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 
 use super::workspaces::view::{IsolationName, ProviderName};
 use crate::{
-    auth::{Caller, NeedsRead},
-    http::problem::{Refusal, Usual},
+    auth::Caller,
+    http::{
+        problem::{Refusal, Usual},
+        route::{READ, Routes, of_project},
+    },
     state::ApiState,
 };
 
@@ -72,8 +75,10 @@ pub struct CapabilitiesView {
     pub network_filter: bool,
 }
 
-pub(crate) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new().routes(routes!(list_providers)).routes(routes!(show_warm_pool))
+pub(crate) fn routes() -> Routes<ApiState> {
+    Routes::new()
+        .operation(routes!(list_providers), of_project(READ))
+        .operation(routes!(show_warm_pool), of_project(READ))
 }
 
 /// Shows every provider: registered or not, healthy or not, and why.
@@ -81,13 +86,9 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     get,
     path = "/api/v1/agent/workspaces/providers",
     tag = "providers",
-    security(("token" = ["admin:read"])),
     responses((status = 200, description = "The providers.", body = ProviderList), Usual)
 )]
-async fn list_providers(
-    caller: Caller<NeedsRead>,
-    State(state): State<ApiState>,
-) -> Result<Json<ProviderList>, Refusal> {
+async fn list_providers(caller: Caller, State(state): State<ApiState>) -> Result<Json<ProviderList>, Refusal> {
     let workspaces = state.workspaces();
     if !workspaces.config().enabled {
         return Err(emergent_core::LookupError::Disabled.into());
@@ -129,10 +130,9 @@ pub struct WarmImage {
     get,
     path = "/api/v1/agent/warm-pool",
     tag = "providers",
-    security(("token" = ["admin:read"])),
     responses((status = 200, description = "The warm pool.", body = WarmPool), Usual)
 )]
-async fn show_warm_pool(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Json<WarmPool>, Refusal> {
+async fn show_warm_pool(caller: Caller, State(state): State<ApiState>) -> Result<Json<WarmPool>, Refusal> {
     caller.require_administrator()?;
     Ok(Json(WarmPool { items: state.workspaces().pool().into_iter().map(Into::into).collect() }))
 }

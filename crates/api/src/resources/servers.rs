@@ -5,12 +5,15 @@ use chrono::{DateTime, Utc};
 use emergent_core::{ServerId, ServerRow};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::{
-    auth::{Caller, NeedsRead, NeedsWrite},
-    http::problem::{ProblemKind, Refusal, Usual},
+    auth::Caller,
+    http::{
+        problem::{ProblemKind, Refusal, Usual},
+        route::{READ, Routes, WRITE, of_project},
+    },
     state::ApiState,
 };
 
@@ -40,8 +43,11 @@ pub struct ServerList {
     pub items: Vec<ServerView>,
 }
 
-pub(crate) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new().routes(routes!(list_servers)).routes(routes!(drain, undrain))
+pub(crate) fn routes() -> Routes<ApiState> {
+    Routes::new()
+        .operation(routes!(list_servers), of_project(READ))
+        .operation(routes!(drain), of_project(WRITE))
+        .operation(routes!(undrain), of_project(WRITE))
 }
 
 /// Lists the servers that share the database. Needs a token of the default project.
@@ -49,10 +55,9 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     get,
     path = "/api/v1/admin/servers",
     tag = "server",
-    security(("token" = ["admin:read"])),
     responses((status = 200, description = "The servers.", body = ServerList), Usual)
 )]
-async fn list_servers(caller: Caller<NeedsRead>, State(state): State<ApiState>) -> Result<Json<ServerList>, Refusal> {
+async fn list_servers(caller: Caller, State(state): State<ApiState>) -> Result<Json<ServerList>, Refusal> {
     caller.require_administrator()?;
     let this = state.workspaces().servers().id();
     let servers = state.workspaces().servers().list().await?;
@@ -65,10 +70,9 @@ async fn list_servers(caller: Caller<NeedsRead>, State(state): State<ApiState>) 
     post,
     path = "/api/v1/admin/drain",
     tag = "server",
-    security(("token" = ["admin:write"])),
     responses((status = 200, description = "The server, draining.", body = ServerView), Usual)
 )]
-async fn drain(caller: Caller<NeedsWrite>, State(state): State<ApiState>) -> Result<Json<ServerView>, Refusal> {
+async fn drain(caller: Caller, State(state): State<ApiState>) -> Result<Json<ServerView>, Refusal> {
     switch(&caller, &state, true).await
 }
 
@@ -77,14 +81,13 @@ async fn drain(caller: Caller<NeedsWrite>, State(state): State<ApiState>) -> Res
     delete,
     path = "/api/v1/admin/drain",
     tag = "server",
-    security(("token" = ["admin:write"])),
     responses((status = 200, description = "The server, no longer draining.", body = ServerView), Usual)
 )]
-async fn undrain(caller: Caller<NeedsWrite>, State(state): State<ApiState>) -> Result<Json<ServerView>, Refusal> {
+async fn undrain(caller: Caller, State(state): State<ApiState>) -> Result<Json<ServerView>, Refusal> {
     switch(&caller, &state, false).await
 }
 
-async fn switch(caller: &Caller<NeedsWrite>, state: &ApiState, draining: bool) -> Result<Json<ServerView>, Refusal> {
+async fn switch(caller: &Caller, state: &ApiState, draining: bool) -> Result<Json<ServerView>, Refusal> {
     caller.require_administrator()?;
     state.workspaces().servers().set_draining(draining).await?;
     let this = state.workspaces().servers().id();

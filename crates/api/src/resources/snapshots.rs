@@ -13,7 +13,7 @@ use emergent_core::SnapshotStateKind;
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 
 use self::{
     request::{CreateSnapshot, ForkWorkspace, ListSnapshotsQuery},
@@ -25,10 +25,11 @@ use super::workspaces::{
     view::{State as WorkspaceState, WorkspaceView},
 };
 use crate::{
-    auth::{Caller, NeedsRead, NeedsWrite},
+    auth::Caller,
     http::{
         extract::{JsonBody, Query, SnapshotPath, WorkspacePath},
         problem::{OnSnapshot, OnWorkspace, ProblemKind, Refusal, Usual, of_failed_snapshot},
+        route::{READ, Routes, WRITE, of_project, of_workspace},
     },
     resources::params::{SnapshotParam, WorkspaceParam},
     state::ApiState,
@@ -50,12 +51,13 @@ pub struct ForkList {
     pub items: Vec<WorkspaceView>,
 }
 
-pub(crate) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new()
-        .routes(routes!(create_snapshot))
-        .routes(routes!(fork_workspace))
-        .routes(routes!(list_snapshots))
-        .routes(routes!(get_snapshot, delete_snapshot))
+pub(crate) fn routes() -> Routes<ApiState> {
+    Routes::new()
+        .operation(routes!(create_snapshot), of_workspace(WRITE).audited_as_change())
+        .operation(routes!(fork_workspace), of_workspace(WRITE).audited_as_change())
+        .operation(routes!(list_snapshots), of_project(READ))
+        .operation(routes!(get_snapshot), of_project(READ))
+        .operation(routes!(delete_snapshot), of_project(WRITE).audited_as_change())
 }
 
 /// Takes a snapshot of a workspace.
@@ -68,7 +70,6 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     post,
     path = "/api/v1/agent/workspaces/{id}/snapshots",
     tag = "snapshots",
-    security(("token" = ["admin:write"])),
     params(
         WorkspaceParam,
         WaitQuery,
@@ -82,7 +83,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     )
 )]
 async fn create_snapshot(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     Query(query): Query<WaitQuery>,
@@ -115,7 +116,6 @@ async fn create_snapshot(
     post,
     path = "/api/v1/agent/workspaces/{id}/fork",
     tag = "snapshots",
-    security(("token" = ["admin:write"])),
     params(
         WorkspaceParam,
         WaitQuery,
@@ -130,7 +130,7 @@ async fn create_snapshot(
     )
 )]
 async fn fork_workspace(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     Query(query): Query<WaitQuery>,
@@ -152,12 +152,11 @@ async fn fork_workspace(
     get,
     path = "/api/v1/agent/snapshots",
     tag = "snapshots",
-    security(("token" = ["admin:read"])),
     params(ListSnapshotsQuery),
     responses((status = 200, description = "A page of snapshots.", body = SnapshotList), Usual)
 )]
 async fn list_snapshots(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     Query(query): Query<ListSnapshotsQuery>,
 ) -> Result<Json<SnapshotList>, Refusal> {
@@ -171,12 +170,11 @@ async fn list_snapshots(
     get,
     path = "/api/v1/agent/snapshots/{id}",
     tag = "snapshots",
-    security(("token" = ["admin:read"])),
     params(SnapshotParam),
     responses((status = 200, description = "The snapshot.", body = SnapshotView), OnSnapshot)
 )]
 async fn get_snapshot(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     SnapshotPath(id): SnapshotPath,
 ) -> Result<Json<SnapshotView>, Refusal> {
@@ -190,12 +188,11 @@ async fn get_snapshot(
     delete,
     path = "/api/v1/agent/snapshots/{id}",
     tag = "snapshots",
-    security(("token" = ["admin:write"])),
     params(SnapshotParam),
     responses((status = 204, description = "It is gone."), OnSnapshot)
 )]
 async fn delete_snapshot(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     SnapshotPath(id): SnapshotPath,
 ) -> Result<StatusCode, Refusal> {

@@ -19,15 +19,16 @@ use emergent_store::{
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::{
-    auth::{Caller, NeedsRead, NeedsWrite, ScopeName},
+    auth::{Caller, ScopeName},
     http::{
         check::{Check, Faults},
         extract::{JsonBody, Query, path_parameter},
         problem::{ProblemKind, Refusal, Usual},
+        route::{READ, Routes, WRITE, of_project},
     },
     state::ApiState,
 };
@@ -137,11 +138,12 @@ struct TokenParam {
     id: Uuid,
 }
 
-pub(crate) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new()
-        .routes(routes!(create_token, list_tokens))
-        .routes(routes!(revoke_token))
-        .routes(routes!(rotate_token))
+pub(crate) fn routes() -> Routes<ApiState> {
+    Routes::new()
+        .operation(routes!(create_token), of_project(WRITE))
+        .operation(routes!(list_tokens), of_project(READ))
+        .operation(routes!(revoke_token), of_project(WRITE))
+        .operation(routes!(rotate_token), of_project(WRITE))
 }
 
 /// Makes a token. The secret is in the answer and nowhere else.
@@ -153,12 +155,11 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     post,
     path = "/api/v1/tokens",
     tag = "tokens",
-    security(("token" = ["admin:write"])),
     request_body = CreateToken,
     responses((status = 201, description = "The token, with its secret.", body = TokenWithSecret), Usual)
 )]
 async fn create_token(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     JsonBody(request): JsonBody<CreateToken>,
 ) -> Result<Response, Refusal> {
@@ -190,12 +191,11 @@ async fn create_token(
     get,
     path = "/api/v1/tokens",
     tag = "tokens",
-    security(("token" = ["admin:read"])),
     params(TokenQuery),
     responses((status = 200, description = "A page of the tokens.", body = TokenList), Usual)
 )]
 async fn list_tokens(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     Query(query): Query<TokenQuery>,
 ) -> Result<Json<TokenList>, Refusal> {
@@ -215,7 +215,6 @@ async fn list_tokens(
     delete,
     path = "/api/v1/tokens/{id}",
     tag = "tokens",
-    security(("token" = ["admin:write"])),
     params(TokenParam),
     responses(
         (status = 204, description = "It no longer works."),
@@ -224,7 +223,7 @@ async fn list_tokens(
     )
 )]
 async fn revoke_token(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     TokenPath(id): TokenPath,
 ) -> Result<StatusCode, Refusal> {
@@ -239,7 +238,6 @@ async fn revoke_token(
     post,
     path = "/api/v1/tokens/{id}/rotate",
     tag = "tokens",
-    security(("token" = ["admin:write"])),
     params(TokenParam),
     responses(
         (status = 200, description = "The token, with its new secret.", body = TokenWithSecret),
@@ -248,7 +246,7 @@ async fn revoke_token(
     )
 )]
 async fn rotate_token(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     TokenPath(id): TokenPath,
 ) -> Result<Response, Refusal> {
@@ -264,7 +262,7 @@ async fn rotate_token(
 }
 
 /// A token of the caller's project; an administrator sees those of all.
-async fn seen(caller: &Caller<NeedsWrite>, state: &ApiState, id: TokenId) -> Result<Token, Refusal> {
+async fn seen(caller: &Caller, state: &ApiState, id: TokenId) -> Result<Token, Refusal> {
     let token = state.store().tokens_get(id).await?;
     let is_seen = |token: &Token| token.project == caller.project() || caller.principal().is_administrator;
     token.filter(is_seen).ok_or_else(no_such_token)

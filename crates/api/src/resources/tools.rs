@@ -15,14 +15,15 @@ use emergent_guest_proto::tools::{
     BashRequest, BashResult, EditRequest, EditResult, GlobRequest, GlobResult, GrepRequest, GrepResult, ReadRequest,
     ReadResult, WriteRequest, WriteResult,
 };
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 
 use self::stream::StreamQuery;
 use crate::{
-    auth::{Caller, NeedsRead, NeedsWrite},
+    auth::Caller,
     http::{
         extract::{JsonBody, Query, WorkspacePath},
         problem::{OnGuest, Refusal},
+        route::{COMMAND, CONTENTS, READ, Routes, WRITE, of_workspace},
         sse,
     },
     resources::{
@@ -32,16 +33,16 @@ use crate::{
     state::ApiState,
 };
 
-pub(crate) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new()
-        .routes(routes!(bash))
-        .routes(routes!(exec))
-        .routes(routes!(read))
-        .routes(routes!(write))
-        .routes(routes!(edit))
-        .routes(routes!(glob))
-        .routes(routes!(grep))
-        .routes(routes!(git::git))
+pub(crate) fn routes() -> Routes<ApiState> {
+    Routes::new()
+        .operation(routes!(bash), of_workspace(WRITE).audited_as_tool().body(COMMAND))
+        .operation(routes!(exec), of_workspace(WRITE).audited_as_tool().body(COMMAND))
+        .operation(routes!(read), of_workspace(READ).audited_as_tool())
+        .operation(routes!(write), of_workspace(WRITE).audited_as_tool().body(CONTENTS))
+        .operation(routes!(edit), of_workspace(WRITE).audited_as_tool().body(CONTENTS))
+        .operation(routes!(glob), of_workspace(READ).audited_as_tool())
+        .operation(routes!(grep), of_workspace(READ).audited_as_tool())
+        .operation(routes!(git::git), of_workspace(READ).audited_as_tool())
 }
 
 /// Runs a command and waits for the shell to exit.
@@ -55,7 +56,6 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     post,
     path = "/api/v1/agent/workspaces/{id}/bash",
     tag = "tools",
-    security(("token" = ["admin:write"])),
     params(WorkspaceParam, StreamQuery),
     request_body = BashRequest,
     responses(
@@ -67,7 +67,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     )
 )]
 async fn bash(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     path: WorkspacePath,
     query: Query<StreamQuery>,
@@ -82,7 +82,6 @@ async fn bash(
     post,
     path = "/api/v1/agent/workspaces/{id}/exec",
     tag = "tools",
-    security(("token" = ["admin:write"])),
     params(WorkspaceParam, StreamQuery),
     request_body = BashRequest,
     responses(
@@ -94,7 +93,7 @@ async fn bash(
     )
 )]
 async fn exec(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     path: WorkspacePath,
     query: Query<StreamQuery>,
@@ -105,7 +104,7 @@ async fn exec(
 }
 
 async fn run(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     state: ApiState,
     WorkspacePath(id): WorkspacePath,
     Query(query): Query<StreamQuery>,
@@ -126,13 +125,12 @@ async fn run(
     post,
     path = "/api/v1/agent/workspaces/{id}/read",
     tag = "tools",
-    security(("token" = ["admin:read"])),
     params(WorkspaceParam),
     request_body = ReadRequest,
     responses((status = 200, description = "What stands at the path.", body = ReadResult), OnGuest)
 )]
 async fn read(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<ReadRequest>,
@@ -146,13 +144,12 @@ async fn read(
     post,
     path = "/api/v1/agent/workspaces/{id}/write",
     tag = "tools",
-    security(("token" = ["admin:write"])),
     params(WorkspaceParam, CallParam),
     request_body = WriteRequest,
     responses((status = 200, description = "What was written.", body = WriteResult), OnGuest)
 )]
 async fn write(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     CallName(call): CallName,
@@ -167,13 +164,12 @@ async fn write(
     post,
     path = "/api/v1/agent/workspaces/{id}/edit",
     tag = "tools",
-    security(("token" = ["admin:write"])),
     params(WorkspaceParam, CallParam),
     request_body = EditRequest,
     responses((status = 200, description = "What was replaced.", body = EditResult), OnGuest)
 )]
 async fn edit(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     CallName(call): CallName,
@@ -188,13 +184,12 @@ async fn edit(
     post,
     path = "/api/v1/agent/workspaces/{id}/glob",
     tag = "tools",
-    security(("token" = ["admin:read"])),
     params(WorkspaceParam),
     request_body = GlobRequest,
     responses((status = 200, description = "The files found.", body = GlobResult), OnGuest)
 )]
 async fn glob(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<GlobRequest>,
@@ -208,13 +203,12 @@ async fn glob(
     post,
     path = "/api/v1/agent/workspaces/{id}/grep",
     tag = "tools",
-    security(("token" = ["admin:read"])),
     params(WorkspaceParam),
     request_body = GrepRequest,
     responses((status = 200, description = "The lines found.", body = GrepResult), OnGuest)
 )]
 async fn grep(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<GrepRequest>,

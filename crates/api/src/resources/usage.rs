@@ -7,14 +7,15 @@ use emergent_guest_proto::Usage;
 use emergent_types::ResourceLimits;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 
 use crate::{
-    auth::{Caller, NeedsRead},
+    auth::Caller,
     http::{
         check::{Check, Faults},
         extract::{Query, WorkspacePath},
         problem::{OnGuest, OnWorkspace, Refusal},
+        route::{READ, Routes, of_workspace},
         span::Span,
     },
     resources::params::WorkspaceParam,
@@ -131,8 +132,10 @@ struct HistoryQuery {
     until: Option<DateTime<Utc>>,
 }
 
-pub(crate) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new().routes(routes!(get_usage)).routes(routes!(get_usage_history))
+pub(crate) fn routes() -> Routes<ApiState> {
+    Routes::new()
+        .operation(routes!(get_usage), of_workspace(READ))
+        .operation(routes!(get_usage_history), of_workspace(READ))
 }
 
 /// Tells what a workspace uses now, as it is seen inside.
@@ -140,12 +143,11 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     get,
     path = "/api/v1/agent/workspaces/{id}/usage",
     tag = "workspaces",
-    security(("token" = ["admin:read"])),
     params(WorkspaceParam),
     responses((status = 200, description = "CPU, memory, processes and disk.", body = UsageView), OnGuest)
 )]
 async fn get_usage(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
 ) -> Result<Json<UsageView>, Refusal> {
@@ -159,12 +161,11 @@ async fn get_usage(
     get,
     path = "/api/v1/agent/workspaces/{id}/usage/history",
     tag = "workspaces",
-    security(("token" = ["admin:read"])),
     params(WorkspaceParam, HistoryQuery),
     responses((status = 200, description = "The samples and what they add up to.", body = UsageHistoryView), OnWorkspace)
 )]
 async fn get_usage_history(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     Query(query): Query<HistoryQuery>,

@@ -15,17 +15,18 @@ use axum::{
 use emergent_core::{IdempotencyKey, StateKind, Workspace};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 
 use self::{
     request::{CreateWorkspace, ListQuery, WaitQuery},
     view::WorkspaceView,
 };
 use crate::{
-    auth::{Caller, NeedsRead, NeedsWrite},
+    auth::Caller,
     http::{
         extract::{JsonBody, Query, WorkspacePath},
         problem::{OnWorkspace, ProblemKind, Refusal, Usual, of_failed_create},
+        route::{READ, Routes, WRITE, of_project, of_workspace},
     },
     resources::params::WorkspaceParam,
     state::ApiState,
@@ -42,13 +43,16 @@ pub struct WorkspaceList {
     pub next_cursor: Option<String>,
 }
 
-pub(crate) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new()
-        .routes(routes!(create_workspace, list_workspaces))
-        .routes(routes!(get_workspace, update::update_workspace, destroy_workspace))
-        .routes(routes!(stop_workspace))
-        .routes(routes!(resume_workspace))
-        .routes(routes!(pause_workspace))
+pub(crate) fn routes() -> Routes<ApiState> {
+    Routes::new()
+        .operation(routes!(create_workspace), of_project(WRITE).makes_workspaces().audited_as_change())
+        .operation(routes!(list_workspaces), of_project(READ))
+        .operation(routes!(get_workspace), of_workspace(READ).from_row())
+        .operation(routes!(update::update_workspace), of_workspace(WRITE).audited_as_change())
+        .operation(routes!(destroy_workspace), of_workspace(WRITE).audited_as_change())
+        .operation(routes!(stop_workspace), of_workspace(WRITE).audited_as_change())
+        .operation(routes!(resume_workspace), of_workspace(WRITE).audited_as_change())
+        .operation(routes!(pause_workspace), of_workspace(WRITE).audited_as_change())
 }
 
 /// Makes a workspace.
@@ -59,7 +63,6 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     post,
     path = "/api/v1/agent/workspaces",
     tag = "workspaces",
-    security(("token" = ["admin:write"])),
     params(
         WaitQuery,
         ("Idempotency-Key" = Option<String>, Header, description = "A key that the caller chooses, up to 255 visible ASCII characters: for 24 hours, requests with the same key count as one.")
@@ -73,7 +76,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     )
 )]
 async fn create_workspace(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     Query(query): Query<WaitQuery>,
     headers: HeaderMap,
@@ -126,12 +129,11 @@ fn location(workspace: &Workspace) -> Result<HeaderValue, Refusal> {
     get,
     path = "/api/v1/agent/workspaces",
     tag = "workspaces",
-    security(("token" = ["admin:read"])),
     params(ListQuery),
     responses((status = 200, description = "A page of workspaces.", body = WorkspaceList), Usual)
 )]
 async fn list_workspaces(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<WorkspaceList>, Refusal> {
@@ -145,12 +147,11 @@ async fn list_workspaces(
     get,
     path = "/api/v1/agent/workspaces/{id}",
     tag = "workspaces",
-    security(("token" = ["admin:read"])),
     params(WorkspaceParam),
     responses((status = 200, description = "The workspace.", body = WorkspaceView), OnWorkspace)
 )]
 async fn get_workspace(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
 ) -> Result<Json<WorkspaceView>, Refusal> {
@@ -165,12 +166,11 @@ async fn get_workspace(
     delete,
     path = "/api/v1/agent/workspaces/{id}",
     tag = "workspaces",
-    security(("token" = ["admin:write"])),
     params(WorkspaceParam),
     responses((status = 204, description = "It is gone."), OnWorkspace)
 )]
 async fn destroy_workspace(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
 ) -> Result<StatusCode, Refusal> {
@@ -185,12 +185,11 @@ async fn destroy_workspace(
     post,
     path = "/api/v1/agent/workspaces/{id}/stop",
     tag = "workspaces",
-    security(("token" = ["admin:write"])),
     params(WorkspaceParam),
     responses((status = 200, description = "The workspace, stopped.", body = WorkspaceView), OnWorkspace)
 )]
 async fn stop_workspace(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
 ) -> Result<Json<WorkspaceView>, Refusal> {
@@ -202,7 +201,6 @@ async fn stop_workspace(
     post,
     path = "/api/v1/agent/workspaces/{id}/resume",
     tag = "workspaces",
-    security(("token" = ["admin:write"])),
     params(WorkspaceParam),
     responses(
         (status = 200, description = "The workspace, ready.", body = WorkspaceView),
@@ -211,7 +209,7 @@ async fn stop_workspace(
     )
 )]
 async fn resume_workspace(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
 ) -> Result<Json<WorkspaceView>, Refusal> {
@@ -223,12 +221,11 @@ async fn resume_workspace(
     post,
     path = "/api/v1/agent/workspaces/{id}/pause",
     tag = "workspaces",
-    security(("token" = ["admin:write"])),
     params(WorkspaceParam),
     responses((status = 200, description = "The workspace, paused.", body = WorkspaceView), OnWorkspace)
 )]
 async fn pause_workspace(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
 ) -> Result<Json<WorkspaceView>, Refusal> {

@@ -10,14 +10,15 @@ use axum::{
 use emergent_guest_client::{Guest, new_call_id};
 use emergent_guest_proto::files::FileInfo;
 use futures::TryStreamExt as _;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 
 use super::McpServerPath;
 use crate::{
-    auth::{Caller, NeedsRead, NeedsWrite},
+    auth::Caller,
     http::{
         extract::{FileBody, Query, RawBody},
         problem::{OnMcpServerFiles, Refusal},
+        route::{READ, Routes, WRITE, of_mcp_server},
     },
     resources::{
         files::{FileQuery, TargetQuery},
@@ -26,11 +27,13 @@ use crate::{
     state::ApiState,
 };
 
-pub(super) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new()
-        .routes(routes!(download_mcp_server_file, upload_mcp_server_file))
-        .routes(routes!(download_mcp_server_archive, upload_mcp_server_archive))
-        .routes(routes!(stat_mcp_server_file))
+pub(super) fn routes() -> Routes<ApiState> {
+    Routes::new()
+        .operation(routes!(download_mcp_server_file), of_mcp_server(READ))
+        .operation(routes!(upload_mcp_server_file), of_mcp_server(WRITE).audited_as_change())
+        .operation(routes!(download_mcp_server_archive), of_mcp_server(READ))
+        .operation(routes!(upload_mcp_server_archive), of_mcp_server(WRITE).audited_as_change())
+        .operation(routes!(stat_mcp_server_file), of_mcp_server(READ))
 }
 
 /// Downloads a file of a hosted MCP server.
@@ -38,7 +41,6 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
     get,
     path = "/api/v1/mcp/servers/{id}/files/content",
     tag = "mcp",
-    security(("token" = ["admin:read"])),
     params(McpServerParam, FileQuery),
     responses(
         (status = 200, description = "The whole file.", body = Vec<u8>, content_type = "application/octet-stream"),
@@ -46,7 +48,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
     )
 )]
 async fn download_mcp_server_file(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     McpServerPath(id_or_name): McpServerPath,
     Query(query): Query<FileQuery>,
@@ -66,13 +68,12 @@ async fn download_mcp_server_file(
     put,
     path = "/api/v1/mcp/servers/{id}/files/content",
     tag = "mcp",
-    security(("token" = ["admin:write"])),
     params(McpServerParam, TargetQuery),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "Any bytes, of any length."),
     responses((status = 200, description = "The file as it is now.", body = FileInfo), OnMcpServerFiles)
 )]
 async fn upload_mcp_server_file(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     McpServerPath(id_or_name): McpServerPath,
     Query(query): Query<TargetQuery>,
@@ -88,7 +89,6 @@ async fn upload_mcp_server_file(
     get,
     path = "/api/v1/mcp/servers/{id}/files/archive",
     tag = "mcp",
-    security(("token" = ["admin:read"])),
     params(McpServerParam, FileQuery),
     responses(
         (status = 200, description = "The archive.", body = Vec<u8>, content_type = "application/x-tar"),
@@ -96,7 +96,7 @@ async fn upload_mcp_server_file(
     )
 )]
 async fn download_mcp_server_archive(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     McpServerPath(id_or_name): McpServerPath,
     Query(query): Query<FileQuery>,
@@ -111,13 +111,12 @@ async fn download_mcp_server_archive(
     put,
     path = "/api/v1/mcp/servers/{id}/files/archive",
     tag = "mcp",
-    security(("token" = ["admin:write"])),
     params(McpServerParam, FileQuery),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "A tar of any length."),
     responses((status = 204, description = "It is unpacked."), OnMcpServerFiles)
 )]
 async fn upload_mcp_server_archive(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     McpServerPath(id_or_name): McpServerPath,
     Query(query): Query<FileQuery>,
@@ -134,12 +133,11 @@ async fn upload_mcp_server_archive(
     get,
     path = "/api/v1/mcp/servers/{id}/files/stat",
     tag = "mcp",
-    security(("token" = ["admin:read"])),
     params(McpServerParam, FileQuery),
     responses((status = 200, description = "What stands there.", body = FileInfo), OnMcpServerFiles)
 )]
 async fn stat_mcp_server_file(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     McpServerPath(id_or_name): McpServerPath,
     Query(query): Query<FileQuery>,
@@ -148,7 +146,7 @@ async fn stat_mcp_server_file(
 }
 
 /// The guest of a server's container, whether the server's program runs or not.
-async fn guest<N>(state: &ApiState, caller: &Caller<N>, id_or_name: &str) -> Result<Guest, Refusal> {
+async fn guest(state: &ApiState, caller: &Caller, id_or_name: &str) -> Result<Guest, Refusal> {
     let hosting = state.hosting();
     let id = hosting.find(caller.project(), id_or_name).await?.id;
     Ok(hosting.guest(caller.project(), id).await?)

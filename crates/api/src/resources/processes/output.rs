@@ -17,7 +17,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::{
-    auth::{Caller, NeedsRead},
+    auth::Caller,
     http::{
         check::{Check, Faults},
         extract::{ExecutionPath, Query},
@@ -65,7 +65,6 @@ impl Check for ProcessOutputQuery {
     get,
     path = "/api/v1/agent/workspaces/{id}/processes/{execution_id}/output",
     tag = "processes",
-    security(("token" = ["admin:read"])),
     params(ExecutionParams, ProcessOutputQuery),
     responses(
         (status = 200, description = "The output.", content(
@@ -79,7 +78,7 @@ impl Check for ProcessOutputQuery {
     )
 )]
 pub(super) async fn process_output(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     ExecutionPath(id, execution): ExecutionPath,
     Query(query): Query<ProcessOutputQuery>,

@@ -15,7 +15,7 @@ use serde::{
 };
 
 use crate::{
-    auth::{Caller, NeedsRead},
+    auth::Caller,
     facts::Arguments,
     http::{
         check::{Check, Faults},
@@ -40,13 +40,12 @@ const PATH: &str = "path";
     post,
     path = "/api/v1/agent/workspaces/{id}/git",
     tag = "tools",
-    security(("token" = ["admin:read"])),
     params(WorkspaceParam, CallParam),
     request_body = GitRequest,
     responses((status = 200, description = "What git said, structured.", body = GitResult), OnGuest)
 )]
 pub(super) async fn git(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     CallName(call): CallName,
@@ -149,15 +148,19 @@ fn word(action: &GitAction) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use axum::{
         body::Body,
         extract::{FromRequest as _, Request},
     };
 
     use super::*;
+    use crate::http::route::{READ, of_workspace};
 
     async fn read(text: &'static str) -> Result<GitRequest, String> {
-        let request = Request::post("/").header("content-type", "application/json").body(Body::from(text)).unwrap();
+        let request = Request::post("/").header("content-type", "application/json");
+        let request = request.extension(Arc::new(of_workspace(READ))).body(Body::from(text)).unwrap();
         let read = JsonBody::<Strict>::from_request(request, &()).await;
         read.map(|JsonBody(Strict(request))| request).map_err(|refusal| refusal.problem().detail.clone())
     }

@@ -25,7 +25,7 @@ use tower::ServiceExt as _;
 use utoipa::openapi::OpenApi;
 
 use crate::{
-    auth::{Caller, NeedsRead},
+    auth::Caller,
     http::{
         SESSION,
         extract::WorkspacePath,
@@ -61,13 +61,13 @@ struct OfWorkspace {
 /// Returns the endpoint, which calls the routes of the API.
 pub(crate) fn route(api: Router, document: &OpenApi) -> axum::routing::MethodRouter<crate::state::ApiState> {
     let tools = Arc::new(schema::tools(document));
-    any(move |caller: Caller<NeedsRead>, WorkspacePath(workspace): WorkspacePath, request: Request| {
+    any(move |caller: Caller, WorkspacePath(workspace): WorkspacePath, request: Request| {
         let of = OfWorkspace::new(workspace, api.clone(), Arc::clone(&tools), &request);
         async move { answer(caller, of, request).await }
     })
 }
 
-async fn answer(_caller: Caller<NeedsRead>, of: OfWorkspace, request: Request) -> Response {
+async fn answer(_caller: Caller, of: OfWorkspace, request: Request) -> Response {
     // Which hosts the server answers for is asked before: only pages of others are to be kept away here.
     let config = BridgeConfig { allowed_hosts: None, body_limit: LONGEST, ..BridgeConfig::default() };
     let mut answer = serve(Arc::new(of), &config, request).await.into_response();

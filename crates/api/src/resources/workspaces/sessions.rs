@@ -7,15 +7,16 @@ use chrono::{DateTime, Utc};
 use emergent_core::{AttachRequest, Cursor, PageRequest, SessionEnd, SessionId, SessionRow};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::{
-    auth::{Caller, NeedsRead, NeedsWrite},
+    auth::Caller,
     http::{
         check::{Check, Faults},
         extract::{JsonBody, Query, WorkspacePath},
         problem::{OnWorkspace, ProblemKind, Refusal},
+        route::{READ, Routes, WRITE, of_workspace},
     },
     resources::params::WorkspaceParam,
     state::ApiState,
@@ -103,8 +104,11 @@ struct SessionsQuery {
     cursor: Option<String>,
 }
 
-pub(crate) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new().routes(routes!(attach)).routes(routes!(detach)).routes(routes!(list_sessions))
+pub(crate) fn routes() -> Routes<ApiState> {
+    Routes::new()
+        .operation(routes!(attach), of_workspace(WRITE).free_of_sessions().audited_as_change())
+        .operation(routes!(detach), of_workspace(WRITE).free_of_sessions().audited_as_change())
+        .operation(routes!(list_sessions), of_workspace(READ).free_of_sessions())
 }
 
 /// Attaches an agent to a workspace: one at a time.
@@ -115,7 +119,6 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     post,
     path = "/api/v1/agent/workspaces/{id}/attach",
     tag = "workspaces",
-    security(("token" = ["admin:write"])),
     params(WorkspaceParam),
     request_body = Attach,
     responses(
@@ -125,7 +128,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
     )
 )]
 async fn attach(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<Attach>,
@@ -140,13 +143,12 @@ async fn attach(
     post,
     path = "/api/v1/agent/workspaces/{id}/detach",
     tag = "workspaces",
-    security(("token" = ["admin:write"])),
     params(WorkspaceParam),
     request_body = Detach,
     responses((status = 200, description = "The session, ended.", body = SessionView), OnWorkspace)
 )]
 async fn detach(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<Detach>,
@@ -160,12 +162,11 @@ async fn detach(
     get,
     path = "/api/v1/agent/workspaces/{id}/sessions",
     tag = "workspaces",
-    security(("token" = ["admin:read"])),
     params(WorkspaceParam, SessionsQuery),
     responses((status = 200, description = "A page of sessions.", body = SessionList), OnWorkspace)
 )]
 async fn list_sessions(
-    caller: Caller<NeedsRead>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     Query(query): Query<SessionsQuery>,

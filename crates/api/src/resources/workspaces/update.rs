@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::{idle::RequestedIdle, view::WorkspaceView};
 use crate::{
-    auth::{Caller, NeedsWrite},
+    auth::Caller,
     http::{
         check::{Check, Faults},
         extract::{JsonBody, WorkspacePath},
@@ -63,13 +63,12 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<S
     patch,
     path = "/api/v1/agent/workspaces/{id}",
     tag = "workspaces",
-    security(("token" = ["admin:write"])),
     params(WorkspaceParam),
     request_body = UpdateWorkspace,
     responses((status = 200, description = "The workspace, changed.", body = WorkspaceView), OnWorkspace)
 )]
 pub(super) async fn update_workspace(
-    caller: Caller<NeedsWrite>,
+    caller: Caller,
     State(state): State<ApiState>,
     WorkspacePath(id): WorkspacePath,
     JsonBody(request): JsonBody<UpdateWorkspace>,
