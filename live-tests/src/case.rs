@@ -1,6 +1,15 @@
 //! Cases, and the runtimes that each runs on.
 
-use std::{borrow::Cow, future::Future, pin::Pin, process::ExitCode, time::Duration};
+use std::{
+    borrow::Cow,
+    env,
+    fs::OpenOptions,
+    future::Future,
+    io::Write as _,
+    pin::Pin,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -80,7 +89,9 @@ impl Case {
         let Self { name, missing: own, timeout, run } = self;
         let missing = missing.map(str::to_owned).or(own);
         let kind = missing.as_ref().map_or_else(String::new, |reason| format!("skipped: {reason}"));
-        Trial::test(format!("{}::{name}", runtime.name()), move || block_on(timeout, run(runtime)))
+        let name = format!("{}::{name}", runtime.name());
+        let timed = name.clone();
+        Trial::test(name, move || note_time(&timed, || block_on(timeout, run(runtime))))
             .with_ignored_flag(missing.is_some())
             .with_kind(kind)
     }
@@ -115,6 +126,19 @@ fn why_missing(runtime: Runtime) -> Option<String> {
         // Not a reason to skip: the cases fail and say what is wrong.
         Err(_) => None,
     }
+}
+
+/// Appends the time that a case took to the file that `LIVE_TIMES` names, where it names one: seconds, and the case.
+fn note_time<T>(name: &str, run: impl FnOnce() -> T) -> T {
+    let began = Instant::now();
+    let result = run();
+    if let Some(path) = env::var_os("LIVE_TIMES") {
+        let line = format!("{:.1} {name}\n", began.elapsed().as_secs_f64());
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        // A time that cannot be noted is missing in the file, and fails no case.
+        file.and_then(|mut file| file.write_all(line.as_bytes())).ok();
+    }
+    result
 }
 
 fn block_on(timeout: Duration, run: Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>) -> Result<(), Failed> {

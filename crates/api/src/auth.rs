@@ -1,9 +1,12 @@
 //! The callers, and what each may do.
 //!
-//! Every call but the health probes and the pages carries `Authorization: Bearer emt_…`. [`emergent_auth`] finds the
-//! principal whose token this is; what is open by a token ends with it (`binding`).
+//! Every call but the health probes and the pages carries a token (`credentials`). [`emergent_auth`] finds the principal
+//! whose token this is. The metadata of the route says which scope the call needs, and the principal's grants bound what
+//! it may reach (`bound`). What is open by a token ends with it (`binding`).
 
 mod binding;
+mod bound;
+mod credentials;
 mod mcp_allowed;
 mod reach;
 mod scope;
@@ -11,15 +14,16 @@ mod session;
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, request::Parts},
 };
-use emergent_auth::{Grant, Principal, TokenSecret};
+use emergent_auth::{LivePrincipal, Principal};
 use emergent_budget::Account;
 use emergent_store::{McpAllowList, ProjectId, Scope, TokenId};
 
 pub(crate) use binding::bind;
+pub(crate) use credentials::accept;
 pub(crate) use mcp_allowed::Allowed;
-pub use scope::ScopeName;
+pub use scope::{ScopeName, ToolName};
 
 use self::binding::Binding;
 use crate::{
@@ -35,7 +39,7 @@ use crate::{
 /// A principal that makes a call, and has the scope that the call's route asks for. The first argument of every handler
 /// that needs one, so that nothing of a request is looked at before its principal is known.
 pub struct Caller {
-    grant: Grant,
+    principal: LivePrincipal,
     facts: CallFacts,
     binding: Binding,
 }
@@ -43,22 +47,17 @@ pub struct Caller {
 impl Caller {
     /// The project whose rows the caller sees.
     pub fn project(&self) -> ProjectId {
-        self.grant.project
-    }
-
-    /// The caller's rights.
-    pub fn scopes(&self) -> &[Scope] {
-        &self.grant.scopes
+        self.principal.project
     }
 
     /// The hosted MCP servers that the caller may use; `None` for all of the project's.
     pub fn mcp(&self) -> Option<&McpAllowList> {
-        self.grant.mcp.as_ref()
+        self.principal.grants.mcp.as_ref()
     }
 
     /// Names the token; not a secret.
     pub fn token_id(&self) -> TokenId {
-        self.grant.token
+        self.principal.token
     }
 
     /// The call is answered even if it ends the caller's own token.
@@ -68,7 +67,7 @@ impl Caller {
 
     /// The principal who makes the call.
     pub(crate) fn principal(&self) -> &Principal {
-        &self.grant
+        &self.principal
     }
 
     /// Refuses a caller who is no administrator of the server.
@@ -76,10 +75,10 @@ impl Caller {
     /// # Errors
     /// A problem that says who may.
     pub(crate) fn require_administrator(&self) -> Result<(), Refusal> {
-        if self.grant.is_administrator {
+        if self.principal.grants.is_administrator {
             return Ok(());
         }
-        let detail = "only a token of the default project, whose holders are the server's administrators, may do this";
+        let detail = "only a token of an administrator may do this; `emergent token ls` shows which tokens are";
         Err(Refusal::new(ProblemKind::ProjectNotAllowed, detail))
     }
 
@@ -93,13 +92,13 @@ impl Caller {
     /// # Errors
     /// A problem that names the scope.
     pub fn require(&self, scope: Scope) -> Result<(), Refusal> {
-        if self.grant.has(scope) {
+        if self.principal.grants.has(scope) {
             return Ok(());
         }
         let detail = format!(
             "this call needs the scope {scope}, which the token {:?} lacks; use a token that has it, or make one with \
              `emergent token create`",
-            self.grant.name
+            self.principal.name
         );
         Err(Refusal::new(ProblemKind::MissingScope, detail))
     }
@@ -113,20 +112,21 @@ impl FromRequestParts<ApiState> for Caller {
         let Access::Needs(scope) = route.access else {
             return Err(Refusal::new(ProblemKind::Internal, "the handler asks for a caller on a public route"));
         };
-        let grant = grant_of(&parts.headers, state).await?;
+        let principal = principal_of(&parts.headers, state).await?;
         if let Some(account) = Account::current() {
-            account.begin_call(grant.project.as_uuid().as_u128())?;
+            account.begin_call(principal.project.as_uuid().as_u128())?;
         }
         // Before the audit knows whose call it is: what is refused for its number leaves no row.
         if parts.extensions.get::<Counted>().is_none() {
-            state.rates().admit(grant.project)?;
+            state.rates().admit(principal.project)?;
         }
         let facts = parts.extensions.get::<CallFacts>().cloned().unwrap_or_default();
-        facts.caller(&grant);
+        facts.caller(&principal);
         let binding = parts.extensions.get::<Binding>().cloned().unwrap_or_default();
-        binding.to(grant.clone());
-        let caller = Self { grant, facts, binding };
+        binding.to(principal.clone());
+        let caller = Self { principal, facts, binding };
         caller.require(scope)?;
+        bound::check(parts, &route, &caller.principal).await?;
         reach::check(parts, state, &route, caller.project()).await?;
         if let Some(call) = session::begin(parts, state, &route, caller.project()).await? {
             caller.facts.keep(call);
@@ -135,34 +135,8 @@ impl FromRequestParts<ApiState> for Caller {
     }
 }
 
-/// Returns the grant of the principal who makes a request.
-pub(crate) async fn grant_of(headers: &HeaderMap, state: &ApiState) -> Result<Grant, Refusal> {
-    let grant = state.tokens().find(&bearer(headers)?).await?;
-    grant.ok_or_else(|| unauthorized("the token is not known, has expired or was revoked"))
-}
-
-/// Returns the secret that a request carries.
-fn bearer(headers: &HeaderMap) -> Result<TokenSecret, Refusal> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let value = values.next().ok_or_else(|| unauthorized("there is no Authorization header"))?;
-    if values.next().is_some() {
-        return Err(unauthorized("there is more than one Authorization header"));
-    }
-    let (scheme, credentials) = value
-        .to_str()
-        .ok()
-        .and_then(|text| text.trim().split_once(' '))
-        .ok_or_else(|| unauthorized("the Authorization header is not `Bearer` and a token"))?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(unauthorized("the Authorization header is not of the scheme Bearer"));
-    }
-    TokenSecret::parse(credentials.trim()).map_err(|error| unauthorized(&error.to_string()))
-}
-
-fn unauthorized(reason: &str) -> Refusal {
-    let detail = format!(
-        "{reason}; send `Authorization: Bearer emt_…` with a token of this server (the first one stands in \
-         bootstrap-token in its data directory)"
-    );
-    Refusal::new(ProblemKind::Unauthorized, detail)
+/// Returns the principal who makes a request.
+pub(crate) async fn principal_of(headers: &HeaderMap, state: &ApiState) -> Result<LivePrincipal, Refusal> {
+    let principal = state.tokens().find(&credentials::secret(headers)?).await?;
+    principal.ok_or_else(|| credentials::unauthorized("the token is not known, has expired or was revoked"))
 }

@@ -17,7 +17,7 @@ use emergent_core::{Peer, ServerRow, WorkspaceId, WorkspaceOwner};
 use emergent_mcp_hosting::HostingError;
 
 use crate::{
-    auth::grant_of,
+    auth::principal_of,
     http::{
         extract::path_parameter,
         problem::{ProblemKind, Refusal},
@@ -68,7 +68,7 @@ async fn peer(state: &ApiState, parts: &mut Parts) -> Result<Option<ServerRow>, 
 /// Counts what is passed on as a call of its project here, too: it takes a connection of this server's.
 async fn count(state: &ApiState, headers: &HeaderMap) -> Result<(), Refusal> {
     // Whoever has no valid token is told so by the other server.
-    if let (Some(account), Ok(principal)) = (Account::current(), grant_of(headers, state).await) {
+    if let (Some(account), Ok(principal)) = (Account::current(), principal_of(headers, state).await) {
         account.begin_call(principal.project.as_uuid().as_u128())?;
     }
     Ok(())
@@ -81,7 +81,7 @@ async fn driver_of(state: &ApiState, id: WorkspaceId, headers: &HeaderMap) -> Re
         WorkspaceOwner::Elsewhere(peer) => *peer,
     };
     // Where a workspace is, is told to those alone who may see it; what others are told is the handler's to say.
-    if !grant_of(headers, state).await.is_ok_and(|principal| principal.project == project) {
+    if !principal_of(headers, state).await.is_ok_and(|principal| principal.project == project) {
         return Ok(None);
     }
     reachable(server, headers, "drives this workspace").map(Some)
@@ -90,7 +90,7 @@ async fn driver_of(state: &ApiState, id: WorkspaceId, headers: &HeaderMap) -> Re
 /// The other server to ask about a hosted MCP server; `None` to answer here.
 async fn host_of(state: &ApiState, id_or_name: &str, headers: &HeaderMap) -> Result<Option<ServerRow>, Refusal> {
     // Who may not see it is told the same as of one that is not there, by the handler.
-    let Ok(principal) = grant_of(headers, state).await else { return Ok(None) };
+    let Ok(principal) = principal_of(headers, state).await else { return Ok(None) };
     match state.hosting().host_elsewhere(principal.project, id_or_name).await {
         Ok(Some(server)) => reachable(server, headers, "hosts this MCP server").map(Some),
         Ok(None) | Err(HostingError::Disabled) => Ok(None),

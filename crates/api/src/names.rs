@@ -14,7 +14,7 @@ use emergent_core::WorkspaceId;
 use percent_encoding::percent_decode_str;
 
 use crate::{
-    auth::grant_of,
+    auth::principal_of,
     http::{extract::NotLookedUp, rates::Counted},
     state::ApiState,
 };
@@ -27,7 +27,7 @@ const ROUTES: [&str; 1] = ["providers"];
 /// go on unchanged: the route says what is wrong.
 pub(crate) async fn resolve(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
     if let Some((name, rest)) = name_in(request.uri().path())
-        && let Ok(principal) = grant_of(request.headers(), &state).await
+        && let Ok(principal) = principal_of(request.headers(), &state).await
     {
         let rest = rest.to_owned();
         // The look-up is part of the call, and counts before it costs anything.

@@ -38,7 +38,8 @@ use crate::{
     info(
         title = "Emergent Workspaces",
         description = "Isolated workspaces for AI agents, with fast, structured tools.\n\nEvery call but `/health` and \
-                       `/ready` needs a token: `Authorization: Bearer emt_…`. Whatever is not a success is a problem \
+                       `/ready` needs a token: `Authorization: Bearer emt_…`, or `X-API-KEY: emt_…`. \
+                       Whatever is not a success is a problem \
                        (RFC 9457, `application/problem+json`) whose `type` is stable and whose `detail` says what to \
                        do next. Every answer has an `x-request-id`, under which the server's log has it.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
@@ -153,7 +154,8 @@ pub fn router(state: ApiState) -> Result<Router, serde_json::Error> {
         .layer(middleware::from_fn(observe::observe))
         .with_state(state.clone());
     // Around the whole router, which matches the path that this leaves.
-    Ok(Router::new().fallback_service(api).layer(middleware::from_fn_with_state(state, names::resolve)))
+    let named = Router::new().fallback_service(api).layer(middleware::from_fn_with_state(state, names::resolve));
+    Ok(named.layer(middleware::from_fn(auth::accept)))
 }
 
 async fn no_such_route(method: Method, uri: Uri) -> axum::response::Response {

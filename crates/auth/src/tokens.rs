@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    grant::{Grant, GrantEnd, Granter},
+    live_principal::{LivePrincipal, PrincipalEnd, PrincipalKeeper},
     principal::Principal,
     secret::TokenSecret,
 };
@@ -65,7 +65,7 @@ struct Inner {
 
 #[derive(Default)]
 struct Found {
-    tokens: HashMap<[u8; 32], CachedGrant>,
+    tokens: HashMap<[u8; 32], CachedPrincipal>,
     /// Counts the times at which tokens were forgotten: a lookup that was under way at such a time must not bring back
     /// what it read before.
     generation: u64,
@@ -78,8 +78,8 @@ struct Found {
     away: bool,
 }
 
-struct CachedGrant {
-    granter: Granter,
+struct CachedPrincipal {
+    keeper: PrincipalKeeper,
     /// The time at which the token stops working; `None` for never.
     expires_at: Option<DateTime<Utc>>,
     read: Instant,
@@ -89,7 +89,7 @@ struct CachedGrant {
 /// The cache's answer about a token.
 enum Lookup {
     /// The token is in memory and need not be confirmed. `None`: the token has expired.
-    Believed(Option<Grant>),
+    Believed(Option<LivePrincipal>),
     /// The token is in memory, and a look at the store is due.
     Stale,
     Unknown,
@@ -112,29 +112,29 @@ impl Tokens {
         Self(inner)
     }
 
-    /// Returns the grant of the principal whose token has this secret. `None`: no token that is valid now has it.
+    /// Returns the principal whose token has this secret. `None`: no token that is valid now has it.
     ///
     /// # Errors
     /// [`StoreError`] when the store had to be asked and failed.
-    pub async fn find(&self, secret: &TokenSecret) -> Result<Option<Grant>, StoreError> {
+    pub async fn find(&self, secret: &TokenSecret) -> Result<Option<LivePrincipal>, StoreError> {
         let hash = secret.hash();
         if let Lookup::Stale = self.0.recall(&hash) {
             self.0.look_once().await;
         }
         loop {
-            if let Lookup::Believed(grant) = self.0.recall(&hash) {
-                return Ok(grant);
+            if let Lookup::Believed(principal) = self.0.recall(&hash) {
+                return Ok(principal);
             }
             let (generation, read) = (self.0.lock().generation, Instant::now());
             match self.0.store.tokens_find_by_hash(&hash).await? {
                 Some(token) if token.is_valid(Utc::now()) => {
                     // What was read before another change may be wrong by now: it is read again.
-                    if let Some(grant) = self.0.remember(hash, token, generation, read) {
-                        return Ok(Some(grant));
+                    if let Some(principal) = self.0.remember(hash, token, generation, read) {
+                        return Ok(Some(principal));
                     }
                 }
                 Some(_) | None => {
-                    self.0.end(GrantEnd::Revoked, |other, _| *other == hash);
+                    self.0.end(PrincipalEnd::Revoked, |other, _| *other == hash);
                     return Ok(None);
                 }
             }
@@ -169,7 +169,7 @@ impl Tokens {
     /// Ends all requests and streams that use a token, after the store has changed it.
     fn forget(&self, id: TokenId) {
         self.0.lock().generation += 1;
-        self.0.end(GrantEnd::Revoked, |_, known| known.granter.principal().token == id);
+        self.0.end(PrincipalEnd::Revoked, |_, known| known.keeper.principal().token == id);
     }
 
     /// Subscribes to the ends of the tokens that were used on this server.
@@ -198,27 +198,27 @@ impl Inner {
         known.used = Instant::now();
         let age = known.age(confirmed);
         if age < FRESH || away && age < self.believed_away {
-            return Lookup::Believed((!known.has_expired(Utc::now())).then(|| known.granter.grant()));
+            return Lookup::Believed((!known.has_expired(Utc::now())).then(|| known.keeper.live()));
         }
         Lookup::Stale
     }
 
     /// Remembers a token; `None` where a token was forgotten since the lookup began.
-    fn remember(&self, hash: [u8; 32], token: Token, generation: u64, read: Instant) -> Option<Grant> {
+    fn remember(&self, hash: [u8; 32], token: Token, generation: u64, read: Instant) -> Option<LivePrincipal> {
         let mut found = self.lock();
         if found.generation != generation {
             return None;
         }
         if found.tokens.len() >= MOST {
-            found.tokens.retain(|_, known| known.granter.is_used());
+            found.tokens.retain(|_, known| known.keeper.is_used());
         }
         let known = found.tokens.entry(hash).or_insert_with(|| {
             let expires_at = token.expires_at;
-            let principal = Principal::holder_of(token, self.store.default_project());
-            CachedGrant { granter: Granter::new(principal), expires_at, read, used: read }
+            let principal = Principal::holder_of(token);
+            CachedPrincipal { keeper: PrincipalKeeper::new(principal), expires_at, read, used: read }
         });
         known.read = read;
-        Some(known.granter.grant())
+        Some(known.keeper.live())
     }
 
     /// Waits for a look that a caller needs: for the one under way, if there is one.
@@ -236,8 +236,8 @@ impl Inner {
     /// Asks the store whether any token has changed, and ends the tokens that are no longer valid.
     async fn look(&self) {
         let (began, now) = (Instant::now(), Utc::now());
-        self.end(GrantEnd::Revoked, |_, known| known.has_expired(now));
-        self.lock().tokens.retain(|_, known| known.granter.is_used() || known.used.elapsed() < KEPT_UNUSED);
+        self.end(PrincipalEnd::Revoked, |_, known| known.has_expired(now));
+        self.lock().tokens.retain(|_, known| known.keeper.is_used() || known.used.elapsed() < KEPT_UNUSED);
         if self.lock().tokens.is_empty() {
             return;
         }
@@ -264,7 +264,7 @@ impl Inner {
         let valid: HashSet<_> = self.store.tokens_valid(&hashes, Utc::now()).await?.into_iter().collect();
         let mut over: HashSet<_> = hashes.into_iter().collect();
         over.retain(|hash| !valid.contains(hash));
-        self.end(GrantEnd::Revoked, |hash, _| over.contains(hash));
+        self.end(PrincipalEnd::Revoked, |hash, _| over.contains(hash));
         self.lock().changes = Some(changes);
         Ok(())
     }
@@ -275,20 +275,20 @@ impl Inner {
             tracing::warn!(reason, "the store does not answer; tokens that were seen are believed for a minute");
         }
         let confirmed = self.lock().confirmed;
-        self.end(GrantEnd::Unconfirmed, |_, known| known.age(confirmed) >= self.believed_away);
+        self.end(PrincipalEnd::Unconfirmed, |_, known| known.age(confirmed) >= self.believed_away);
     }
 
     /// Forgets tokens, and ends the requests and streams that use them.
-    fn end(&self, why: GrantEnd, is_meant: impl Fn(&[u8; 32], &CachedGrant) -> bool) {
+    fn end(&self, why: PrincipalEnd, is_meant: impl Fn(&[u8; 32], &CachedPrincipal) -> bool) {
         let mut found = self.lock();
         let ended: Vec<_> = found.tokens.extract_if(|hash, known| is_meant(hash, known)).collect();
         drop(found);
         for (_, known) in ended {
-            known.granter.end(why);
+            known.keeper.end(why);
             // A store that comes back finds the sessions of MCP servers as they were.
-            if why == GrantEnd::Revoked {
+            if why == PrincipalEnd::Revoked {
                 // Nobody may be listening.
-                self.ends.send(known.granter.principal().token).ok();
+                self.ends.send(known.keeper.principal().token).ok();
             }
         }
     }
@@ -299,9 +299,9 @@ impl Inner {
     }
 }
 
-// === impl CachedGrant ===
+// === impl CachedPrincipal ===
 
-impl CachedGrant {
+impl CachedPrincipal {
     /// Returns whether the time is over for which the token was made.
     fn has_expired(&self, now: DateTime<Utc>) -> bool {
         self.expires_at.is_some_and(|expiry| now >= expiry)

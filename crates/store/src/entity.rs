@@ -147,6 +147,10 @@ pub(crate) mod token {
         pub expires_at: Option<DateTimeUtc>,
         pub revoked_at: Option<DateTimeUtc>,
         pub mcp_allow_list: Option<Json>,
+        pub is_administrator: bool,
+        pub is_operator: bool,
+        pub workspace_id: Option<Uuid>,
+        pub tools: Option<Json>,
     }
 
     #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

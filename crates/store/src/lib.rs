@@ -48,6 +48,7 @@ pub use mcp_servers::{
     McpServerRow, McpServerSpec, McpServerState, McpShare, PackageRegistry, RestartPolicy, UnknownMcpServerState,
 };
 pub use model::destruction::DestroyReason;
+pub use model::grants::{Grants, Scope, Tool, UnknownScope, UnknownTool};
 pub use model::idle::{IdleAction, IdlePolicy};
 pub use model::ids::{AuditId, ProjectId, SessionId, TokenId};
 pub use model::mcp_allow_list::{InvalidMcpName, McpAllowList};
@@ -63,6 +64,6 @@ pub use sessions::{Attachment, NewSession, SessionEnd, SessionRow};
 pub use snapshot_state::{SnapshotState, SnapshotStateKind, UnknownSnapshotState};
 pub use snapshots::{SnapshotAdmission, SnapshotFilter};
 pub use store::Store;
-pub use tokens::{MOST_TOKENS, NewToken, NewTokenError, Scope, Token, TokenFilter, UnknownScope};
+pub use tokens::{MOST_TOKENS, NewToken, NewTokenError, Token, TokenFilter};
 pub use usage::{UsageSample, UsageTotals};
 pub use workspaces::{ListFilter, StartClaim, is_label_key};

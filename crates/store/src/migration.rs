@@ -23,6 +23,7 @@ mod m2026_11_29_000002_leftovers;
 mod m2026_11_29_000003_quotas;
 mod m2026_11_29_000005_token_changes;
 mod m2026_11_29_000008_names;
+mod m2026_11_30_000001_token_grants;
 
 pub(crate) struct Migrator;
 
@@ -44,6 +45,7 @@ impl MigratorTrait for Migrator {
             Box::new(m2026_11_29_000003_quotas::Migration),
             Box::new(m2026_11_29_000005_token_changes::Migration),
             Box::new(m2026_11_29_000008_names::Migration),
+            Box::new(m2026_11_30_000001_token_grants::Migration),
         ]
     }
 }

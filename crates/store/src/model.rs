@@ -1,6 +1,7 @@
 //! The types of rows and of their columns.
 
 pub mod destruction;
+pub mod grants;
 pub mod idle;
 pub mod ids;
 pub mod mcp_allow_list;

@@ -1,7 +1,5 @@
 //! Access tokens: who may call. Only a hash of the secret is kept.
 
-use std::{fmt, str::FromStr};
-
 use chrono::{DateTime, SubsecRound as _, Utc};
 use sea_orm::{
     ActiveValue::Set,
@@ -12,7 +10,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use crate::{
-    Cursor, McpAllowList, Page, PageRequest, ProjectId, Store, StoreError, TokenId,
+    Cursor, Grants, Page, PageRequest, ProjectId, Scope, Store, StoreError, TokenId, Tool,
     connection::Alone,
     entity::{project, token, token_changes},
     error::Doing as _,
@@ -28,22 +26,6 @@ const MOST_ENDED: u64 = 1_000;
 const FORGOTTEN_AT_ONCE: u64 = 100;
 /// The number of tokens that one query looks at: databases bound the parameters of a statement.
 const HASHES_AT_ONCE: usize = 1_000;
-
-/// A permission that a token grants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Scope {
-    /// See everything of the project.
-    AdminRead,
-    /// Change everything of the project.
-    AdminWrite,
-    /// Use the project's hosted MCP servers.
-    McpUse,
-}
-
-/// A word that names no scope.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no scope is called {0:?}; there are admin:read, admin:write and mcp:use")]
-pub struct UnknownScope(String);
 
 /// The tokens to list. Every part narrows the list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -77,10 +59,8 @@ pub struct NewToken {
     pub project: ProjectId,
     /// A name, for people.
     pub name: String,
-    /// The permissions that the token grants.
-    pub scopes: Vec<Scope>,
-    /// The hosted MCP servers that the token may use; `None` for all of the project's.
-    pub mcp: Option<McpAllowList>,
+    /// The permissions of the holder, and the resources to which they are bound.
+    pub grants: Grants,
     /// SHA-256 of the secret.
     pub hash: [u8; 32],
     /// The time at which the token stops working; `None` for never.
@@ -96,10 +76,8 @@ pub struct Token {
     pub project: ProjectId,
     /// A name, for people.
     pub name: String,
-    /// The permissions that the token grants.
-    pub scopes: Vec<Scope>,
-    /// The hosted MCP servers that the token may use; `None` for all of the project's.
-    pub mcp: Option<McpAllowList>,
+    /// The permissions of the holder, and the resources to which they are bound.
+    pub grants: Grants,
     /// The time at which the token was made.
     pub created_at: DateTime<Utc>,
     /// The time at which the secret was last replaced.
@@ -108,36 +86,6 @@ pub struct Token {
     pub expires_at: Option<DateTime<Utc>>,
     /// The time at which the token was revoked; a revoked token no longer works.
     pub revoked_at: Option<DateTime<Utc>>,
-}
-
-// === impl Scope ===
-
-impl Scope {
-    /// All scopes.
-    pub const ALL: [Self; 3] = [Self::AdminRead, Self::AdminWrite, Self::McpUse];
-
-    /// The scope's word in rows and JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::AdminRead => "admin:read",
-            Self::AdminWrite => "admin:write",
-            Self::McpUse => "mcp:use",
-        }
-    }
-}
-
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Scope {
-    type Err = UnknownScope;
-
-    fn from_str(text: &str) -> Result<Self, UnknownScope> {
-        Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or_else(|| UnknownScope(text.to_owned()))
-    }
 }
 
 // === impl Token ===
@@ -333,14 +281,15 @@ async fn insert(connection: &impl ConnectionTrait, new: NewToken) -> Result<Toke
         id: TokenId::generate(),
         project: new.project,
         name: storable(&new.name),
-        scopes: new.scopes,
-        mcp: new.mcp,
+        grants: new.grants,
         created_at: now(),
         rotated_at: None,
         expires_at: new.expires_at.map(|expiry| expiry.trunc_subsecs(6)),
         revoked_at: None,
     };
-    let scopes = token.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>();
+    let Grants { scopes, is_administrator, is_operator, workspace, tools, mcp } = token.grants.clone();
+    let scopes = scopes.into_iter().map(Scope::as_str).collect::<Vec<_>>();
+    let tools = tools.map(|tools| tools.into_iter().map(Tool::as_str).collect::<Vec<_>>());
     let row = token::ActiveModel {
         id: Set(token.id.as_uuid()),
         project_id: Set(token.project.as_uuid()),
@@ -351,7 +300,11 @@ async fn insert(connection: &impl ConnectionTrait, new: NewToken) -> Result<Toke
         rotated_at: Set(None),
         expires_at: Set(token.expires_at),
         revoked_at: Set(None),
-        mcp_allow_list: Set(token.mcp.clone().map(|list| storable_json(Vec::from(list).into()))),
+        mcp_allow_list: Set(mcp.map(|list| storable_json(Vec::from(list).into()))),
+        is_administrator: Set(is_administrator),
+        is_operator: Set(is_operator),
+        workspace_id: Set(workspace.map(|id| id.as_uuid())),
+        tools: Set(tools.map(Into::into)),
     };
     let insert = token::Entity::insert(row).exec_without_returning(connection);
     insert.await.doing("record a token")?;
@@ -370,12 +323,19 @@ impl TryFrom<token::Model> for Token {
     fn try_from(row: token::Model) -> Result<Self, StoreError> {
         let scopes: Vec<String> = from_json("tokens.scopes", row.scopes)?;
         let scopes = scopes.iter().map(|scope| parse("tokens.scopes", scope)).collect::<Result<_, _>>()?;
+        let grants = Grants {
+            scopes,
+            is_administrator: row.is_administrator,
+            is_operator: row.is_operator,
+            workspace: row.workspace_id.map(Into::into),
+            tools: row.tools.map(|tools| from_json("tokens.tools", tools)).transpose()?,
+            mcp: row.mcp_allow_list.map(|list| from_json("tokens.mcp_allow_list", list)).transpose()?,
+        };
         Ok(Self {
             id: row.id.into(),
             project: row.project_id.into(),
             name: row.name,
-            scopes,
-            mcp: row.mcp_allow_list.map(|list| from_json("tokens.mcp_allow_list", list)).transpose()?,
+            grants,
             created_at: row.created_at,
             rotated_at: row.rotated_at,
             expires_at: row.expires_at,

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use reqwest::{RequestBuilder, Response, header};
 use serde_json::Value;
 
-/// The longest time that an answer takes, whatever is broken.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+/// The time that any answer may take. A command in a workspace that is paused waits for its whole time-out, of 120 s where
+/// none is given, and is answered then.
+pub const PATIENCE: Duration = Duration::from_secs(150);
 
 /// The result of a request.
 #[derive(Debug, Clone)]

@@ -138,6 +138,7 @@ impl Fault {
             Self::ServerFrozen => &[(503, "store-unavailable")],
             Self::DiskFull => &[
                 (507, "disk-full"),
+                (507, "host-disk-full"),
                 (503, "store-unavailable"),
                 (503, "workspace-unreachable"),
                 (502, "engine-refused"),

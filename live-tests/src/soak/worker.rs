@@ -224,6 +224,9 @@ impl Worker {
             return Judged::Refused;
         }
         let fit = known.phases.judge(op, &answer, &around);
+        if matches!(fit, Ok(Fit::Excused)) && answer.problem() == Some("engine-unavailable") {
+            known.may_start_late();
+        }
         known.looked = Instant::now();
         if matches!(op, Op::Stop | Op::Destroy) || known.phases.may_be(Phase::Broken) {
             known.sandbox_may_have_ended();

@@ -13,6 +13,9 @@ use super::{
 /// The time after its expiry for which a workspace may still be there: a round of clean-up, and the time that it takes.
 pub const CLEANUP: Duration = Duration::from_secs(60 + 45);
 
+/// The time in which a start that the engine did not answer may still come, and be seen by the server.
+const LATE_START: Duration = Duration::from_secs(15);
+
 /// The owner's knowledge of a workspace.
 #[derive(Debug, Clone)]
 pub struct KnownWorkspace {
@@ -40,6 +43,8 @@ pub struct KnownWorkspace {
     pub lingers: Option<(Fault, Instant)>,
     /// The time at which the workspace was made.
     pub made: Instant,
+    /// A start may still come of a call that the engine did not answer, until this time.
+    pub may_start_until: Option<Instant>,
     /// The engine cannot start the workspace's container any more, since the engine was killed during an earlier start.
     pub wedged: bool,
 }
@@ -122,8 +127,24 @@ impl KnownWorkspace {
             struck: None,
             lingers: None,
             made: Instant::now(),
+            may_start_until: None,
             wedged: false,
         }
+    }
+
+    /// Takes note that the engine did not answer an operation that may have begun with a start.
+    pub fn may_start_late(&mut self) {
+        self.may_start_until = Some(Instant::now() + LATE_START);
+    }
+
+    /// Takes note of the phase that a look showed; false when it was not possible. A start whose answer was lost may
+    /// come after the look.
+    pub fn see(&mut self, phase: Phase) -> bool {
+        let possible = self.phases.see(phase);
+        if phase.needs_start() && self.may_start_until.is_some_and(|until| Instant::now() < until) {
+            self.phases.or(Phase::Ready);
+        }
+        possible
     }
 
     /// The session that holds the workspace, where that is certain.
@@ -216,5 +237,14 @@ mod tests {
         for offset in [0, 1, 8, 13, 95, 96] {
             assert_eq!(process.output_from(offset), all[offset..], "{offset}");
         }
+    }
+
+    #[test]
+    fn a_start_that_the_engine_did_not_answer_may_come_after_a_look() {
+        let asleep = || Phases::only(Phase::Asleep);
+        let mut known = KnownWorkspace::new("id".to_owned(), 0, asleep(), Contents::default());
+        assert!(known.see(Phase::Asleep) && known.phases.is(Phase::Asleep));
+        known.may_start_late();
+        assert!(known.see(Phase::Asleep) && known.see(Phase::Ready) && known.phases.is(Phase::Ready));
     }
 }

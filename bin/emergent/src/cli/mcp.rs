@@ -86,7 +86,7 @@ pub(crate) enum McpCommand {
 #[command(after_help = "Examples:\n  \
     emergent mcp add clock --pypi mcp-server-time\n  \
     emergent mcp add files --npm @modelcontextprotocol/server-filesystem -- /workspace\n  \
-    emergent mcp add code --pypi mcp-server-git --share repo=my-workspace:/repo:rw -- --repository /repo\n  \
+    emergent mcp add code --pypi mcp-server-git --share repo=my-workspace:/repo:rw -- --repository /repo/project\n  \
     emergent mcp add own --image registry.example/own:1 --env TOKEN=…\n\n\
     Exit codes: 0 it runs (or was not waited for), 1 it does not: what its program has said last is shown.")]
 pub(crate) struct McpAddArgs {

@@ -16,7 +16,7 @@ pub(crate) enum ProjectCommand {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Without options it shows the quota and its use. An option changes one figure and leaves the others; \
-    `none` takes a limit away. Quotas are set with a token of the project `default`.\n\n\
+    `none` takes a limit away. Quotas are set with an administrator's token.\n\n\
     Examples:\n  emergent project quota research\n  emergent project quota research --max-active 5 --max-memory 16G"
 )]
 pub(crate) struct QuotaArgs {

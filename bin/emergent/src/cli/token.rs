@@ -1,15 +1,15 @@
 //! `emergent token …`.
 
 use clap::{Args, Subcommand, ValueEnum};
-use emergent_api::auth::ScopeName;
+use emergent_api::auth::{ScopeName, ToolName};
+use uuid::Uuid;
 
 /// The commands for tokens.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
     /// Make a token; its secret is shown only once, on standard output.
     Create(TokenCreateArgs),
-    /// List the tokens, without their secrets: your project's, or those of all projects with a token of the project
-    /// `default`.
+    /// List the tokens, without their secrets: your project's, or those of all projects with an administrator's token.
     Ls {
         /// List only the tokens of this project.
         #[arg(long, value_name = "NAME")]
@@ -42,11 +42,24 @@ pub(crate) struct TokenCreateArgs {
     /// By default all servers of the project.
     #[arg(long = "mcp-server", value_name = "NAME")]
     pub(crate) mcp_servers: Vec<String>,
+    /// The only workspace that the token may use, by its id; by default all of the project's.
+    #[arg(long, value_name = "ID")]
+    pub(crate) workspace: Option<Uuid>,
+    /// A tool that the token may use in workspaces, and then nothing else that changes them; give it again for more. By
+    /// default all.
+    #[arg(long = "tool", value_name = "TOOL", value_enum)]
+    tools: Vec<ToolArg>,
+    /// The token's calls name their session: without one they are refused, as an agent's should be.
+    #[arg(long)]
+    pub(crate) no_operator: bool,
+    /// The token does not administer the installation, although it is of the project `default`.
+    #[arg(long)]
+    pub(crate) no_administrator: bool,
     /// Seconds until the token stops working; never by default.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) expires_in_seconds: Option<u64>,
-    /// The project that the token opens, made if it is missing; your own by default. Only a token of the project
-    /// `default` may name another.
+    /// The project that the token opens, made if it is missing; your own by default. Only an administrator's token may
+    /// name another.
     #[arg(long, value_name = "NAME")]
     pub(crate) project: Option<String>,
 }
@@ -64,7 +77,39 @@ enum ScopeArg {
     McpUse,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ToolArg {
+    /// Commands and processes.
+    Bash,
+    /// Reading files and directories.
+    Read,
+    /// Writing, moving and removing files.
+    Write,
+    /// Replacing parts of files.
+    Edit,
+    /// Finding files by their names.
+    Glob,
+    /// Finding text in files.
+    Grep,
+    /// Version control.
+    Git,
+}
+
 impl TokenCreateArgs {
+    /// Returns the tools, as the API names them; `None` where none was named.
+    pub(crate) fn tools(&self) -> Option<Vec<ToolName>> {
+        let name = |tool: &ToolArg| match tool {
+            ToolArg::Bash => ToolName::Bash,
+            ToolArg::Read => ToolName::Read,
+            ToolArg::Write => ToolName::Write,
+            ToolArg::Edit => ToolName::Edit,
+            ToolArg::Glob => ToolName::Glob,
+            ToolArg::Grep => ToolName::Grep,
+            ToolArg::Git => ToolName::Git,
+        };
+        (!self.tools.is_empty()).then(|| self.tools.iter().map(name).collect())
+    }
+
     /// Returns the scopes, as the API names them.
     pub(crate) fn scopes(&self) -> Vec<ScopeName> {
         let name = |scope: &ScopeArg| match scope {

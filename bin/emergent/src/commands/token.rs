@@ -74,6 +74,10 @@ async fn create(client: &Client, new: &TokenCreateArgs) -> Result<TokenWithSecre
         name: new.name.clone(),
         scopes: new.scopes(),
         mcp_servers: (!new.mcp_servers.is_empty()).then(|| new.mcp_servers.clone()),
+        workspace_id: new.workspace,
+        tools: new.tools(),
+        operator: new.no_operator.then_some(false),
+        administrator: new.no_administrator.then_some(false),
         expires_in_seconds: new.expires_in_seconds,
         project: new.project.clone(),
     };
@@ -91,7 +95,7 @@ fn show_secret(made: &TokenWithSecret, json: bool) {
 
 fn show(tokens: &[TokenView]) {
     print::table(
-        ["id", "name", "project", "scopes", "mcp servers", "state", "created"],
+        ["id", "name", "project", "scopes", "bounds", "state", "created"],
         tokens.iter().map(|token| {
             let scopes: Vec<_> =
                 token.scopes.iter().map(|scope| emergent_store::Scope::from(*scope).as_str()).collect();
@@ -107,12 +111,30 @@ fn show(tokens: &[TokenView]) {
                 token.name.clone(),
                 token.project.clone(),
                 scopes.join(" "),
-                token.mcp_servers.as_ref().map(|servers| servers.join(" ")).unwrap_or_default(),
+                bounds(token),
                 state.to_owned(),
                 created,
             ]
         }),
     );
+}
+
+/// Describes what a token is for beside its scopes: the installation, or some resources alone.
+fn bounds(token: &TokenView) -> String {
+    let mut bounds = Vec::new();
+    if token.administrator {
+        bounds.push("administrator".to_owned());
+    }
+    if !token.operator {
+        bounds.push("sessions only".to_owned());
+    }
+    bounds.extend(token.workspace_id.map(|id| format!("workspace {id}")));
+    if let Some(tools) = &token.tools {
+        let tools = tools.iter().map(|tool| emergent_store::Tool::from(*tool).as_str()).collect::<Vec<_>>();
+        bounds.push(format!("tools {}", tools.join(" ")));
+    }
+    bounds.extend(token.mcp_servers.as_ref().map(|servers| format!("mcp {}", servers.join(" "))));
+    bounds.join(", ")
 }
 
 #[cfg(test)]
@@ -127,6 +149,10 @@ mod tests {
             project: "default".to_owned(),
             scopes: Vec::new(),
             mcp_servers: None,
+            workspace_id: None,
+            tools: None,
+            operator: true,
+            administrator: false,
             created_at: now,
             rotated_at: None,
             expires_at: None,

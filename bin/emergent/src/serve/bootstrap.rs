@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::Context as _;
 use emergent_auth::TokenSecret;
-use emergent_store::{NewToken, Scope, Store};
+use emergent_store::{Grants, NewToken, Scope, Store};
 
 use super::private_file;
 use crate::{config::bootstrap_token_file, print};
@@ -22,8 +22,7 @@ pub(super) async fn ensure_first_token(store: &Store, data_dir: &Path) -> anyhow
         .tokens_create_first(NewToken {
             project: store.default_project(),
             name: "bootstrap".to_owned(),
-            scopes: Scope::ALL.to_vec(),
-            mcp: None,
+            grants: Grants { is_administrator: true, ..Grants::on_project(Scope::ALL.to_vec()) },
             hash: secret.hash(),
             expires_at: None,
         })

@@ -70,7 +70,7 @@ fn a_token_for_another_project_is_made_by_name() {
     assert_eq!((seen["items"].as_array().unwrap().len(), &seen["items"][0]["project"]), (1, &Value::from("team")));
     let refused = server.client(&[&create[..], &["--project", "default"], &token].concat());
     assert_eq!((refused.status, refused.stdout.as_str()), (Some(1), ""));
-    assert!(refused.stderr.contains("only a token of the default project"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("only an administrator's token"), "{}", refused.stderr);
     assert_eq!(server.client(&["token", "revoke", "ci"]).status, Some(0));
     assert_eq!(server.client(&[&["token", "ls"][..], &token].concat()).status, Some(1));
 }

@@ -19,7 +19,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use emergent_auth::{Grant, GrantEnd};
+use emergent_auth::{LivePrincipal, PrincipalEnd};
 use futures::{FutureExt as _, future::BoxFuture};
 use http_body::{Frame, SizeHint};
 use tokio::sync::watch;
@@ -38,7 +38,7 @@ enum Bound {
     /// No extractor has asked for the token yet.
     #[default]
     Unknown,
-    To(Grant),
+    To(LivePrincipal),
     /// The call ends tokens, its own among them, and is still answered.
     Released,
 }
@@ -46,7 +46,7 @@ enum Bound {
 /// A body that ends with a token.
 struct Ending {
     body: Body,
-    end: BoxFuture<'static, GrantEnd>,
+    end: BoxFuture<'static, PrincipalEnd>,
     last_word: LastWord,
     has_ended: bool,
 }
@@ -96,7 +96,7 @@ pub(crate) async fn bind(mut request: Request, next: Next) -> Response {
 
 impl Binding {
     /// Binds the request to this token.
-    pub(super) fn to(&self, grant: Grant) {
+    pub(super) fn to(&self, grant: LivePrincipal) {
         self.0.send_if_modified(|bound| match bound {
             Bound::Unknown => {
                 *bound = Bound::To(grant);
@@ -112,7 +112,7 @@ impl Binding {
     }
 
     /// Returns when the token has ended; never for a request that is bound to none.
-    async fn ended(self) -> GrantEnd {
+    async fn ended(self) -> PrincipalEnd {
         let mut changes = self.0.subscribe();
         loop {
             let bound = changes.borrow_and_update().clone();
@@ -135,7 +135,7 @@ impl Ending {
         Body::new(Self { body, end: binding.ended().boxed(), last_word, has_ended: false })
     }
 
-    fn last_frame(&self, end: GrantEnd) -> Option<Result<Frame<Bytes>, axum::Error>> {
+    fn last_frame(&self, end: PrincipalEnd) -> Option<Result<Frame<Bytes>, axum::Error>> {
         let refusal = Refusal::from(end);
         match &self.last_word {
             LastWord::Nothing => None,
@@ -184,28 +184,26 @@ mod tests {
     use std::{convert::Infallible, future::pending};
 
     use axum::{Router, extract::Extension, middleware, response::Sse, response::sse::Event, routing::any};
-    use emergent_auth::{Granter, Principal};
-    use emergent_store::{ProjectId, TokenId};
+    use emergent_auth::{Principal, PrincipalKeeper};
+    use emergent_store::{Grants, ProjectId, TokenId};
     use futures::{StreamExt as _, stream};
     use http_body_util::BodyExt as _;
     use tower::ServiceExt as _;
 
     use super::*;
 
-    fn granter() -> Granter {
-        Granter::new(Principal {
+    fn keeper() -> PrincipalKeeper {
+        PrincipalKeeper::new(Principal {
             token: TokenId::generate(),
             project: ProjectId::generate(),
             name: "test".to_owned(),
-            scopes: Vec::new(),
-            mcp: None,
-            is_administrator: false,
+            grants: Grants::on_project(Vec::new()),
         })
     }
 
     /// Returns handlers that never end by themselves, each bound to this token.
-    fn router(granter: &Granter) -> Router {
-        let grant = granter.grant();
+    fn router(keeper: &PrincipalKeeper) -> Router {
+        let grant = keeper.live();
         let bound = move |Extension(binding): Extension<Binding>| {
             binding.to(grant.clone());
             binding
@@ -246,26 +244,26 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_waits_is_refused_when_its_token_ends() {
-        let granter = granter();
-        let mut call = tokio::spawn(router(&granter).oneshot(request("/waits", Body::empty())));
+        let keeper = keeper();
+        let mut call = tokio::spawn(router(&keeper).oneshot(request("/waits", Body::empty())));
         assert!(futures::poll!(&mut call).is_pending());
-        granter.end(GrantEnd::Revoked);
+        keeper.end(PrincipalEnd::Revoked);
         assert_eq!(call.await.unwrap().unwrap().status(), 401);
-        let granter = self::granter();
-        granter.end(GrantEnd::Unconfirmed);
-        let answer = router(&granter).oneshot(request("/waits", Body::empty())).await.unwrap();
+        let keeper = self::keeper();
+        keeper.end(PrincipalEnd::Unconfirmed);
+        let answer = router(&keeper).oneshot(request("/waits", Body::empty())).await.unwrap();
         assert_eq!(answer.status(), 503);
     }
 
     #[tokio::test]
     async fn events_end_with_an_event_that_says_why_and_bytes_with_an_error() {
-        let granter = granter();
-        let mut events = router(&granter).oneshot(request("/events", Body::empty())).await.unwrap().into_body();
-        let mut bytes = router(&granter).oneshot(request("/bytes", Body::empty())).await.unwrap().into_body();
+        let keeper = keeper();
+        let mut events = router(&keeper).oneshot(request("/events", Body::empty())).await.unwrap().into_body();
+        let mut bytes = router(&keeper).oneshot(request("/bytes", Body::empty())).await.unwrap().into_body();
         for body in [&mut events, &mut bytes] {
             body.frame().await.unwrap().unwrap();
         }
-        granter.end(GrantEnd::Revoked);
+        keeper.end(PrincipalEnd::Revoked);
         let rest = String::from_utf8(events.collect().await.unwrap().to_bytes().to_vec()).unwrap();
         assert!(rest.starts_with("event: error\ndata: {") && rest.contains("unauthorized"), "{rest}");
         assert!(rest.ends_with("}\n\n"), "{rest}");
@@ -276,13 +274,13 @@ mod tests {
     #[tokio::test]
     async fn a_body_breaks_off_when_its_token_ends_unless_the_call_outlives_it() {
         for (path, expected) in [("/reads", 401), ("/released", 200)] {
-            let granter = granter();
+            let keeper = keeper();
             let (sender, chunks) = tokio::sync::mpsc::channel::<Result<&str, Infallible>>(1);
             let chunks = stream::unfold(chunks, async |mut chunks| Some((chunks.recv().await?, chunks)));
-            let mut call = tokio::spawn(router(&granter).oneshot(request(path, Body::from_stream(chunks.boxed()))));
+            let mut call = tokio::spawn(router(&keeper).oneshot(request(path, Body::from_stream(chunks.boxed()))));
             sender.send(Ok("first")).await.unwrap();
             assert!(futures::poll!(&mut call).is_pending());
-            granter.end(GrantEnd::Revoked);
+            keeper.end(PrincipalEnd::Revoked);
             if expected == 200 {
                 sender.send(Ok("last")).await.unwrap();
                 drop(sender);

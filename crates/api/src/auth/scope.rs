@@ -1,6 +1,6 @@
-//! Scopes as words in JSON.
+//! Scopes and tools as words in JSON.
 
-use emergent_store::Scope;
+use emergent_store::{Scope, Tool};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -35,6 +35,55 @@ impl From<ScopeName> for Scope {
             ScopeName::AdminRead => Self::AdminRead,
             ScopeName::AdminWrite => Self::AdminWrite,
             ScopeName::McpUse => Self::McpUse,
+        }
+    }
+}
+
+/// A tool of workspaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[schema(as = Tool)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolName {
+    /// Run commands and processes.
+    Bash,
+    /// Read files and directories.
+    Read,
+    /// Write, move and remove files.
+    Write,
+    /// Replace parts of files.
+    Edit,
+    /// Find files by their names.
+    Glob,
+    /// Find text in files.
+    Grep,
+    /// Use version control.
+    Git,
+}
+
+impl From<Tool> for ToolName {
+    fn from(tool: Tool) -> Self {
+        match tool {
+            Tool::Bash => Self::Bash,
+            Tool::Read => Self::Read,
+            Tool::Write => Self::Write,
+            Tool::Edit => Self::Edit,
+            Tool::Glob => Self::Glob,
+            Tool::Grep => Self::Grep,
+            Tool::Git => Self::Git,
+        }
+    }
+}
+
+impl From<ToolName> for Tool {
+    fn from(name: ToolName) -> Self {
+        match name {
+            ToolName::Bash => Self::Bash,
+            ToolName::Read => Self::Read,
+            ToolName::Write => Self::Write,
+            ToolName::Edit => Self::Edit,
+            ToolName::Glob => Self::Glob,
+            ToolName::Grep => Self::Grep,
+            ToolName::Git => Self::Git,
         }
     }
 }

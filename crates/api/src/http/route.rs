@@ -16,7 +16,7 @@ use axum::{
 };
 use emergent_budget::Limits;
 use emergent_core::AuditKind;
-use emergent_store::Scope;
+use emergent_store::{Scope, Tool};
 use utoipa::openapi::{
     KnownFormat, ObjectBuilder, OpenApi, PathItem, RefOr, SchemaFormat,
     path::{Operation, Parameter, ParameterBuilder, ParameterIn},
@@ -52,6 +52,8 @@ pub(crate) struct RouteMetadata {
     pub(crate) affinity: Affinity,
     /// The part of sessions in the call.
     pub(crate) session: SessionRule,
+    /// The tool that the call is a use of.
+    pub(crate) tool: ToolUse,
     /// The name of the call in the audit; `None` where the audit leaves the call out.
     pub(crate) audit: Option<AuditedAs>,
     /// The limits of a JSON body.
@@ -97,6 +99,17 @@ pub(crate) enum SessionRule {
     /// While a session holds the workspace, the call is refused unless it is made on behalf of that session, or by an
     /// operator.
     Bound,
+}
+
+/// The tool of workspaces that a call is a use of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ToolUse {
+    /// The call is not about tools.
+    None,
+    /// The call is a use of this tool.
+    Of(Tool),
+    /// The call belongs to a use of any tool.
+    OfAny,
 }
 
 /// The name of a call in the audit.
@@ -148,11 +161,11 @@ pub(crate) const fn of_mcp_server(scope: Scope) -> RouteMetadata {
 
 impl RouteMetadata {
     const fn new(access: Access, subject: Subject, affinity: Affinity, session: SessionRule) -> Self {
-        Self { access, subject, affinity, session, audit: None, body: BODY }
+        Self { access, subject, affinity, session, tool: ToolUse::None, audit: None, body: BODY }
     }
 
     /// The answer stands in the subject's row, so that every server has it, and no session is in its way.
-    pub(crate) fn from_row(self) -> Self {
+    pub(crate) fn answered_by_row(self) -> Self {
         Self { affinity: Affinity::Any, session: SessionRule::Free, ..self }
     }
 
@@ -171,6 +184,16 @@ impl RouteMetadata {
         self.audited(AuditKind::Lifecycle)
     }
 
+    /// The operation is a use of this tool, and the audit records it so.
+    pub(crate) fn tool(self, tool: Tool) -> Self {
+        Self { tool: ToolUse::Of(tool), ..self.audited_as_tool() }
+    }
+
+    /// The operation belongs to a use of any tool, and the audit records it so.
+    pub(crate) fn any_tool(self) -> Self {
+        Self { tool: ToolUse::OfAny, ..self.audited_as_tool() }
+    }
+
     /// The audit records the operation as a call of a tool.
     pub(crate) fn audited_as_tool(self) -> Self {
         self.audited(AuditKind::Tool)
@@ -183,6 +206,11 @@ impl RouteMetadata {
     /// The operation takes bodies within these limits.
     pub(crate) fn body(self, body: Limits) -> Self {
         Self { body, ..self }
+    }
+
+    /// Returns whether the operation asks for this scope.
+    pub(crate) fn needs(&self, scope: Scope) -> bool {
+        self.access == Access::Needs(scope)
     }
 
     /// Returns the metadata of a request's route.
@@ -326,10 +354,18 @@ impl RouteMetadata {
             Access::Needs(scope) => scope.as_str(),
         };
         let audit = self.audit.as_ref().map(|it| format!(", audited as {:?} {}", it.kind, it.action));
+        let tool = match self.tool {
+            ToolUse::None => String::new(),
+            ToolUse::Of(tool) => format!(", tool {tool}"),
+            ToolUse::OfAny => ", any tool".to_owned(),
+        };
         let session = if self.session == SessionRule::Bound { ", bound to sessions" } else { "" };
-        let body = (self.body != BODY).then(|| format!(", body of {} MiB", self.body.bytes >> 20)).unwrap_or_default();
+        let body = match self.body {
+            BODY => String::new(),
+            Limits { bytes, .. } => format!(", body of {} MiB", bytes >> 20),
+        };
         let audit = audit.unwrap_or_default();
-        format!("{access}, {:?} by {:?}{session}{audit}{body}", self.subject, self.affinity)
+        format!("{access}, {:?} by {:?}{session}{tool}{audit}{body}", self.subject, self.affinity)
     }
 }
 

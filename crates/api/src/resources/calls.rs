@@ -57,7 +57,7 @@ pub enum CallReport {
 }
 
 pub(crate) fn routes() -> Routes<ApiState> {
-    Routes::new().operation(routes!(get_call), of_workspace(WRITE).audited_as_tool())
+    Routes::new().operation(routes!(get_call), of_workspace(WRITE).any_tool())
 }
 
 /// Tells what came of a call that changes something.

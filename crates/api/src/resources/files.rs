@@ -14,6 +14,7 @@ use emergent_guest_proto::{
     GuestPath, RunAs, Sha256Hex,
     files::{FileInfo, FileList, MoveRequest, PathQuery, PathRequest, RemoveRequest, UploadQuery},
 };
+use emergent_store::Tool;
 use futures::TryStreamExt as _;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -72,15 +73,15 @@ pub(super) struct TargetQuery {
 
 pub(crate) fn routes() -> Routes<ApiState> {
     Routes::new()
-        .operation(routes!(download_file), of_workspace(READ).audited_as_tool())
-        .operation(routes!(upload_file), of_workspace(WRITE).audited_as_tool())
-        .operation(routes!(download_archive), of_workspace(READ).audited_as_tool())
-        .operation(routes!(upload_archive), of_workspace(WRITE).audited_as_tool())
-        .operation(routes!(stat_file), of_workspace(READ).audited_as_tool())
-        .operation(routes!(list_files), of_workspace(READ).audited_as_tool())
-        .operation(routes!(make_directory), of_workspace(WRITE).audited_as_tool())
-        .operation(routes!(move_file), of_workspace(WRITE).audited_as_tool())
-        .operation(routes!(remove_file), of_workspace(WRITE).audited_as_tool())
+        .operation(routes!(download_file), of_workspace(READ).tool(Tool::Read))
+        .operation(routes!(upload_file), of_workspace(WRITE).tool(Tool::Write))
+        .operation(routes!(download_archive), of_workspace(READ).tool(Tool::Read))
+        .operation(routes!(upload_archive), of_workspace(WRITE).tool(Tool::Write))
+        .operation(routes!(stat_file), of_workspace(READ).tool(Tool::Read))
+        .operation(routes!(list_files), of_workspace(READ).tool(Tool::Read))
+        .operation(routes!(make_directory), of_workspace(WRITE).tool(Tool::Write))
+        .operation(routes!(move_file), of_workspace(WRITE).tool(Tool::Write))
+        .operation(routes!(remove_file), of_workspace(WRITE).tool(Tool::Write))
 }
 
 /// Downloads a file.

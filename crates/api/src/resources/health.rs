@@ -116,7 +116,7 @@ async fn ready(State(state): State<ApiState>) -> Result<Json<Ready>, Refusal> {
     Ok(Json(Ready { ready: true }))
 }
 
-/// Returns the server's metrics, for Prometheus. Needs a token of the default project: they are of all projects
+/// Returns the server's metrics, for Prometheus. Needs an administrator's token: they are of all projects
 /// together.
 #[utoipa::path(
     get,

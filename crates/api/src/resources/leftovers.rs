@@ -89,7 +89,7 @@ pub(crate) fn routes() -> Routes<ApiState> {
 }
 
 /// Lists the leftovers: sandboxes and snapshots of the engines that were handed over to somebody and that no row
-/// accounts for. Needs a token of the default project.
+/// accounts for. Needs an administrator's token.
 #[utoipa::path(
     get,
     path = "/api/v1/admin/leftovers",
@@ -137,7 +137,7 @@ async fn adopt_leftover(
     Ok(Json(AdoptedView { id, kind: kind.to_owned() }))
 }
 
-/// Removes a leftover with all its files, now. Needs a token of the default project.
+/// Removes a leftover with all its files, now. Needs an administrator's token.
 #[utoipa::path(
     delete,
     path = "/api/v1/admin/leftovers/{id}",

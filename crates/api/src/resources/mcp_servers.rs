@@ -46,7 +46,7 @@ pub(crate) fn routes() -> Routes<ApiState> {
     Routes::new()
         .operation(routes!(create_mcp_server), of_project(WRITE).audited_as_change())
         .operation(routes!(list_mcp_servers), of_project(READ))
-        .operation(routes!(get_mcp_server), of_mcp_server(READ).from_row())
+        .operation(routes!(get_mcp_server), of_mcp_server(READ).answered_by_row())
         .operation(routes!(update_mcp_server), of_mcp_server(WRITE).audited_as_change())
         .operation(routes!(delete_mcp_server), of_mcp_server(WRITE).audited_as_change())
         .operation(routes!(restart_mcp_server), of_mcp_server(WRITE).audited_as_change())

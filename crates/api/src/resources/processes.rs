@@ -16,6 +16,7 @@ use emergent_guest_proto::{
     execution::{ExecutionList, Program, SignalRequest, StartRequest},
     tools::BashResult,
 };
+use emergent_store::Tool;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
@@ -93,14 +94,14 @@ struct WaitQuery {
 
 pub(crate) fn routes() -> Routes<ApiState> {
     Routes::new()
-        .operation(routes!(start_process), of_workspace(WRITE).audited_as_tool().body(COMMAND))
-        .operation(routes!(list_processes), of_workspace(READ).audited_as_tool())
-        .operation(routes!(get_process), of_workspace(READ).audited_as_tool())
-        .operation(routes!(output::process_output), of_workspace(READ).audited_as_tool())
-        .operation(routes!(signal_process), of_workspace(WRITE).audited_as_tool())
-        .operation(routes!(cancel_process), of_workspace(WRITE).audited_as_tool())
-        .operation(routes!(write_stdin), of_workspace(WRITE).audited_as_tool())
-        .operation(routes!(wait_for_process), of_workspace(READ).audited_as_tool())
+        .operation(routes!(start_process), of_workspace(WRITE).tool(Tool::Bash).body(COMMAND))
+        .operation(routes!(list_processes), of_workspace(READ).tool(Tool::Bash))
+        .operation(routes!(get_process), of_workspace(READ).tool(Tool::Bash))
+        .operation(routes!(output::process_output), of_workspace(READ).tool(Tool::Bash))
+        .operation(routes!(signal_process), of_workspace(WRITE).tool(Tool::Bash))
+        .operation(routes!(cancel_process), of_workspace(WRITE).tool(Tool::Bash))
+        .operation(routes!(write_stdin), of_workspace(WRITE).tool(Tool::Bash))
+        .operation(routes!(wait_for_process), of_workspace(READ).tool(Tool::Bash))
 }
 
 /// Starts a process in the background and answers at once.

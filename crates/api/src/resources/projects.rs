@@ -169,7 +169,7 @@ pub(crate) fn routes() -> Routes<ApiState> {
         .operation(routes!(get_capacity), of_project(READ))
 }
 
-/// Lists the projects that you see: your own, or all if your token is of the default project.
+/// Lists the projects that you see: your own, or all if you are an administrator.
 #[utoipa::path(
     get,
     path = "/api/v1/projects",
@@ -178,7 +178,7 @@ pub(crate) fn routes() -> Routes<ApiState> {
 )]
 async fn list_projects(caller: Caller, State(state): State<ApiState>) -> Result<Json<ProjectList>, Refusal> {
     let store = state.store();
-    let sees_all = caller.principal().is_administrator;
+    let sees_all = caller.principal().grants.is_administrator;
     let mut projects = store.projects_list().await?;
     projects.retain(|project| sees_all || project.id == caller.project());
     Ok(Json(ProjectList { items: projects.into_iter().map(Into::into).collect() }))
@@ -225,21 +225,20 @@ async fn set_quota(
     ProjectPath(id): ProjectPath,
     JsonBody(quota): JsonBody<QuotaView>,
 ) -> Result<Json<ProjectQuota>, Refusal> {
-    if !caller.principal().is_administrator {
+    if !caller.principal().grants.is_administrator {
         if caller.project() != id {
             return Err(no_such_project());
         }
         return Err(Refusal::new(
             ProblemKind::ProjectNotAllowed,
-            "quotas are set with a token of the server's default project, whose holders are its administrators",
+            "only a token of an administrator sets quotas; `emergent token ls` shows which tokens are",
         ));
     }
     state.store().projects_set_quota(id, quota.into()).await?.ok_or_else(no_such_project)?;
     Ok(Json(quota_of(&state, caller.principal(), id).await?))
 }
 
-/// Shows the capacity in use and its limits: of your project and, if your token is of the default project, of the whole
-/// installation.
+/// Shows the capacity in use and its limits: of your project and, if you are an administrator, of the whole installation.
 #[utoipa::path(
     get,
     path = "/api/v1/agent/capacity",
@@ -247,13 +246,13 @@ async fn set_quota(
     responses((status = 200, description = "What is in use.", body = CapacityView), Usual)
 )]
 async fn get_capacity(caller: Caller, State(state): State<ApiState>) -> Result<Json<CapacityView>, Refusal> {
-    let of_all = caller.principal().is_administrator;
+    let of_all = caller.principal().grants.is_administrator;
     Ok(Json(state.workspaces().capacity(caller.project(), of_all).await?.into()))
 }
 
 async fn quota_of(state: &ApiState, caller: &Principal, id: ProjectId) -> Result<ProjectQuota, Refusal> {
     let store = state.store();
-    let sees_it = caller.project == id || caller.is_administrator;
+    let sees_it = caller.project == id || caller.grants.is_administrator;
     let known = sees_it && store.projects_list().await?.iter().any(|project| project.id == id);
     if !known {
         return Err(no_such_project());

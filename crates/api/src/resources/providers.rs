@@ -49,7 +49,7 @@ pub struct ProviderView {
     /// The provider's capabilities; null for one that this server does not have.
     pub capabilities: Option<CapabilitiesView>,
     /// The number of the provider's workspaces that are creating, ready or paused: your project's, or those of all
-    /// projects if your token is of the default project.
+    /// projects if you are an administrator.
     pub active_workspaces: u64,
 }
 
@@ -125,7 +125,7 @@ pub struct WarmImage {
     pub failure: Option<String>,
 }
 
-/// Shows the warm pool. Needs a token of the default project: the pool is for all projects together.
+/// Shows the warm pool. Needs an administrator's token: the pool is for all projects together.
 #[utoipa::path(
     get,
     path = "/api/v1/agent/warm-pool",

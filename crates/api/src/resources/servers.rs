@@ -50,7 +50,7 @@ pub(crate) fn routes() -> Routes<ApiState> {
         .operation(routes!(undrain), of_project(WRITE))
 }
 
-/// Lists the servers that share the database. Needs a token of the default project.
+/// Lists the servers that share the database. Needs an administrator's token.
 #[utoipa::path(
     get,
     path = "/api/v1/admin/servers",
@@ -64,8 +64,8 @@ async fn list_servers(caller: Caller, State(state): State<ApiState>) -> Result<J
     Ok(Json(ServerList { items: servers.into_iter().map(|server| view(server, this)).collect() }))
 }
 
-/// Makes the server that answers refuse new workspaces, for maintenance. Its workspaces go on. Needs a token of the
-/// default project.
+/// Makes the server that answers refuse new workspaces, for maintenance. Its workspaces go on. Needs an
+/// administrator's token.
 #[utoipa::path(
     post,
     path = "/api/v1/admin/drain",
@@ -76,7 +76,7 @@ async fn drain(caller: Caller, State(state): State<ApiState>) -> Result<Json<Ser
     switch(&caller, &state, true).await
 }
 
-/// Makes the server that answers accept new workspaces again. Needs a token of the default project.
+/// Makes the server that answers accept new workspaces again. Needs an administrator's token.
 #[utoipa::path(
     delete,
     path = "/api/v1/admin/drain",

@@ -1,6 +1,5 @@
 //! Access tokens: made, listed, rotated, revoked. Every token belongs to the project of the token that made it, unless
-//! an administrator of the server, whose token is of the default project, names another one. Administrators see and end
-//! the tokens of all projects, others those of their own.
+//! an administrator names another one. Administrators see and end the tokens of all projects, others those of their own.
 
 use std::collections::HashMap;
 
@@ -12,10 +11,10 @@ use axum::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use emergent_auth::{Principal, TokenSecret};
-use emergent_core::TokenId;
+use emergent_core::{LookupError, TokenId};
 use emergent_store::{
-    Cursor, InvalidCursor, McpAllowList, NewToken, NewTokenError, Page, PageRequest, ProjectId, Scope, Store, Token,
-    TokenFilter,
+    Cursor, Grants, InvalidCursor, McpAllowList, NewToken, NewTokenError, Page, PageRequest, ProjectId, Scope, Store,
+    Token, TokenFilter,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -23,7 +22,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::{
-    auth::{Caller, ScopeName},
+    auth::{Caller, ScopeName, ToolName},
     http::{
         check::{Check, Faults},
         extract::{JsonBody, Query, path_parameter},
@@ -61,8 +60,24 @@ pub struct CreateToken {
     )]
     #[schema(minimum = 1, maximum = 315_360_000)]
     pub expires_in_seconds: Option<u64>,
-    /// The project whose rows it opens, made if it is missing; your own when left out. Only a token of the server's
-    /// `default` project may name another one.
+    /// The only workspace that it may use; all of the project's when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace_id: Option<Uuid>,
+    /// The tools that it may use in workspaces; all when left out. A token with this list may change workspaces in no
+    /// other way than by these tools. `bash` stands for commands and processes, `read` and `write` also for whole files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 7, example = json!(["read", "grep", "glob"]))]
+    pub tools: Option<Vec<ToolName>>,
+    /// Whether its holder is an operator, whose calls need not name a session while a session holds the workspace; as
+    /// the token that makes it when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<bool>,
+    /// Whether its holder administers the installation: sees all projects, sets quotas, drains servers. When left out,
+    /// true for a token of the project `default` that an administrator makes without `workspace_id` and `tools`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub administrator: Option<bool>,
+    /// The project whose rows it opens, made if it is missing; your own when left out. Only an administrator may name
+    /// another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 100, pattern = "^[A-Za-z0-9._-]+$")]
     pub project: Option<String>,
@@ -82,6 +97,16 @@ pub struct TokenView {
     pub scopes: Vec<ScopeName>,
     /// The hosted MCP servers that it may use, each as `server` or `server__tool`; null for all of the project's.
     pub mcp_servers: Option<Vec<String>>,
+    /// The only workspace that it may use; null for all of the project's.
+    pub workspace_id: Option<Uuid>,
+    /// The tools that it may use in workspaces; null for all.
+    pub tools: Option<Vec<ToolName>>,
+    /// Whether its holder is an operator, whose calls need not name a session.
+    #[serde(default)]
+    pub operator: bool,
+    /// Whether its holder administers the installation.
+    #[serde(default)]
+    pub administrator: bool,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When its secret was last replaced.
@@ -148,8 +173,7 @@ pub(crate) fn routes() -> Routes<ApiState> {
 
 /// Makes a token. The secret is in the answer and nowhere else.
 ///
-/// The token belongs to your own project, unless your token is of the server's `default` project and the request names
-/// another. A project has at most 1,000 tokens that work. Of those that were revoked or have expired, the newest 1,000
+/// The token belongs to your own project, unless you are an administrator and the request names another. A project has at most 1,000 tokens that work. Of those that were revoked or have expired, the newest 1,000
 /// are listed.
 #[utoipa::path(
     post,
@@ -163,21 +187,26 @@ async fn create_token(
     State(state): State<ApiState>,
     JsonBody(request): JsonBody<CreateToken>,
 ) -> Result<Response, Refusal> {
-    let mut scopes: Vec<Scope> = request.scopes.into_iter().map(Into::into).collect();
-    scopes.sort_unstable();
-    scopes.dedup();
-    for scope in &scopes {
-        caller.require(*scope)?;
-    }
     let store = state.store();
+    let default_project = store.default_project();
+    let of_default_project = match &request.project {
+        Some(name) => store.projects_name(default_project).await? == *name,
+        None => caller.project() == default_project,
+    };
+    let grants = request.grants(caller.principal(), of_default_project)?;
+    require_all(&caller, &grants)?;
     let (project, project_name) = project(store, caller.principal(), request.project).await?;
+    if let Some(id) = request.workspace_id
+        && store.workspaces_get(project, id.into()).await?.is_none()
+    {
+        return Err(LookupError::NotFound.into());
+    }
     let secret = TokenSecret::generate();
     let lifetime = request.expires_in_seconds.and_then(|seconds| i64::try_from(seconds).ok()).map(TimeDelta::seconds);
     let new = NewToken {
         project,
         name: request.name,
-        scopes,
-        mcp: request.mcp_servers.map(allow_list).transpose()?,
+        grants,
         hash: secret.hash(),
         expires_at: lifetime.map(|lifetime| Utc::now() + lifetime),
     };
@@ -185,8 +214,8 @@ async fn create_token(
     Ok((StatusCode::CREATED, no_store(), Json(with_secret(token, project_name, &secret))).into_response())
 }
 
-/// Lists the tokens that you see, without their secrets: your own project's, or those of all projects if your token is
-/// of the default project.
+/// Lists the tokens that you see, without their secrets: your own project's, or those of all projects if you are an
+/// administrator.
 #[utoipa::path(
     get,
     path = "/api/v1/tokens",
@@ -228,6 +257,9 @@ async fn revoke_token(
     TokenPath(id): TokenPath,
 ) -> Result<StatusCode, Refusal> {
     let token = seen(&caller, &state, id).await?;
+    if token.grants.is_administrator {
+        caller.require_administrator()?;
+    }
     caller.outlives_token();
     state.tokens().revoke(token.project, id).await?.ok_or_else(no_such_token)?;
     Ok(StatusCode::NO_CONTENT)
@@ -252,19 +284,31 @@ async fn rotate_token(
 ) -> Result<Response, Refusal> {
     let token = seen(&caller, &state, id).await?;
     // A new secret of a token that may do more than the caller would be more than the caller may have.
-    for scope in &token.scopes {
-        caller.require(*scope)?;
-    }
+    require_all(&caller, &token.grants)?;
     let project = state.store().projects_name(token.project).await?;
     caller.outlives_token();
     let (token, secret) = state.tokens().rotate(token.project, id).await?.ok_or_else(no_such_token)?;
     Ok((no_store(), Json(with_secret(token, project, &secret))).into_response())
 }
 
+/// Refuses a caller who lacks any of these grants: nobody gives more than they have. A caller who has tools alone, or one
+/// workspace alone, makes no tokens at all.
+fn require_all(caller: &Caller, grants: &Grants) -> Result<(), Refusal> {
+    grants.scopes.iter().try_for_each(|scope| caller.require(*scope))?;
+    if grants.is_administrator {
+        caller.require_administrator()?;
+    }
+    if grants.is_operator && !caller.principal().grants.is_operator {
+        let detail = "your token is not an operator's, and makes none of an operator; leave `operator` out";
+        return Err(Refusal::new(ProblemKind::NotGranted, detail));
+    }
+    Ok(())
+}
+
 /// A token of the caller's project; an administrator sees those of all.
 async fn seen(caller: &Caller, state: &ApiState, id: TokenId) -> Result<Token, Refusal> {
     let token = state.store().tokens_get(id).await?;
-    let is_seen = |token: &Token| token.project == caller.project() || caller.principal().is_administrator;
+    let is_seen = |token: &Token| token.project == caller.project() || caller.principal().grants.is_administrator;
     token.filter(is_seen).ok_or_else(no_such_token)
 }
 
@@ -275,12 +319,12 @@ async fn project(store: &Store, caller: &Principal, named: Option<String>) -> Re
     match named {
         None => Ok((own, own_name)),
         Some(name) if name == own_name => Ok((own, name)),
-        Some(name) if caller.is_administrator => Ok((store.projects_ensure(&name).await?, name)),
+        Some(name) if caller.grants.is_administrator => Ok((store.projects_ensure(&name).await?, name)),
         Some(_) => Err(Refusal::new(
             ProblemKind::ProjectNotAllowed,
             format!(
-                "your token is of the project {own_name}, and only a token of the default project, whose holders are \
-                 the server's administrators, may name another; leave `project` out to make a token of your own project"
+                "your token is of the project {own_name}, and only an administrator's token may name another; leave \
+                 `project` out to make a token of your own project"
             ),
         )),
     }
@@ -304,7 +348,7 @@ fn no_such_token() -> Refusal {
     Refusal::new(
         ProblemKind::TokenNotFound,
         "you see no such token, or it is revoked; list those of your project with GET /api/v1/tokens, which shows those of \
-         all projects to a token of the default project",
+         all projects to an administrator",
     )
 }
 
@@ -323,6 +367,25 @@ pub(crate) fn is_project_name(text: &str) -> bool {
 }
 
 // === impl CreateToken ===
+
+impl CreateToken {
+    /// Returns the grants of the token that the principal asks for.
+    fn grants(&self, maker: &Principal, of_default_project: bool) -> Result<Grants, Refusal> {
+        let mut scopes: Vec<Scope> = self.scopes.iter().copied().map(Into::into).collect();
+        scopes.sort_unstable();
+        scopes.dedup();
+        let is_bound = self.workspace_id.is_some() || self.tools.is_some();
+        let administers = of_default_project && maker.grants.is_administrator && !is_bound;
+        Ok(Grants {
+            scopes,
+            is_administrator: self.administrator.unwrap_or(administers),
+            is_operator: self.operator.unwrap_or(maker.grants.is_operator),
+            workspace: self.workspace_id.map(Into::into),
+            tools: self.tools.as_ref().map(|tools| tools.iter().copied().map(Into::into).collect()),
+            mcp: self.mcp_servers.clone().map(allow_list).transpose()?,
+        })
+    }
+}
 
 impl Check for CreateToken {
     fn check(&self, faults: &mut Faults) {
@@ -344,6 +407,12 @@ impl Check for CreateToken {
                 faults
                     .add("mcp_servers", "a token of the scope admin:write may use all servers; leave one of them out");
             }
+        }
+        if self.administrator == Some(true) && (self.workspace_id.is_some() || self.tools.is_some()) {
+            faults.add(
+                "administrator",
+                "a token for one workspace, or for some tools, administers nothing; leave it out",
+            );
         }
         faults.range("expires_in_seconds", self.expires_in_seconds, 1..=MOST_LIFETIME_SECONDS);
         if self.project.as_deref().is_some_and(|name| !is_project_name(name)) {
@@ -372,12 +441,17 @@ impl TokenQuery {
 
 impl TokenView {
     fn new(token: Token, project: String) -> Self {
+        let grants = token.grants;
         Self {
             id: token.id.as_uuid(),
             name: token.name,
             project,
-            scopes: token.scopes.into_iter().map(Into::into).collect(),
-            mcp_servers: token.mcp.map(Into::into),
+            scopes: grants.scopes.into_iter().map(Into::into).collect(),
+            mcp_servers: grants.mcp.map(Into::into),
+            workspace_id: grants.workspace.map(|id| id.as_uuid()),
+            tools: grants.tools.map(|tools| tools.into_iter().map(Into::into).collect()),
+            operator: grants.is_operator,
+            administrator: grants.is_administrator,
             created_at: token.created_at,
             rotated_at: token.rotated_at,
             expires_at: token.expires_at,

@@ -15,6 +15,7 @@ use emergent_guest_proto::tools::{
     BashRequest, BashResult, EditRequest, EditResult, GlobRequest, GlobResult, GrepRequest, GrepResult, ReadRequest,
     ReadResult, WriteRequest, WriteResult,
 };
+use emergent_store::Tool;
 use utoipa_axum::routes;
 
 use self::stream::StreamQuery;
@@ -35,14 +36,14 @@ use crate::{
 
 pub(crate) fn routes() -> Routes<ApiState> {
     Routes::new()
-        .operation(routes!(bash), of_workspace(WRITE).audited_as_tool().body(COMMAND))
-        .operation(routes!(exec), of_workspace(WRITE).audited_as_tool().body(COMMAND))
-        .operation(routes!(read), of_workspace(READ).audited_as_tool())
-        .operation(routes!(write), of_workspace(WRITE).audited_as_tool().body(CONTENTS))
-        .operation(routes!(edit), of_workspace(WRITE).audited_as_tool().body(CONTENTS))
-        .operation(routes!(glob), of_workspace(READ).audited_as_tool())
-        .operation(routes!(grep), of_workspace(READ).audited_as_tool())
-        .operation(routes!(git::git), of_workspace(READ).audited_as_tool())
+        .operation(routes!(bash), of_workspace(WRITE).tool(Tool::Bash).body(COMMAND))
+        .operation(routes!(exec), of_workspace(WRITE).tool(Tool::Bash).body(COMMAND))
+        .operation(routes!(read), of_workspace(READ).tool(Tool::Read))
+        .operation(routes!(write), of_workspace(WRITE).tool(Tool::Write).body(CONTENTS))
+        .operation(routes!(edit), of_workspace(WRITE).tool(Tool::Edit).body(CONTENTS))
+        .operation(routes!(glob), of_workspace(READ).tool(Tool::Glob))
+        .operation(routes!(grep), of_workspace(READ).tool(Tool::Grep))
+        .operation(routes!(git::git), of_workspace(READ).tool(Tool::Git))
 }
 
 /// Runs a command and waits for the shell to exit.

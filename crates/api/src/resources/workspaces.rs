@@ -47,7 +47,7 @@ pub(crate) fn routes() -> Routes<ApiState> {
     Routes::new()
         .operation(routes!(create_workspace), of_project(WRITE).makes_workspaces().audited_as_change())
         .operation(routes!(list_workspaces), of_project(READ))
-        .operation(routes!(get_workspace), of_workspace(READ).from_row())
+        .operation(routes!(get_workspace), of_workspace(READ).answered_by_row())
         .operation(routes!(update::update_workspace), of_workspace(WRITE).audited_as_change())
         .operation(routes!(destroy_workspace), of_workspace(WRITE).audited_as_change())
         .operation(routes!(stop_workspace), of_workspace(WRITE).audited_as_change())

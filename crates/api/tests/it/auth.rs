@@ -6,7 +6,7 @@ use axum::{
 };
 use chrono::{TimeDelta, Utc};
 use emergent_auth::TokenSecret;
-use emergent_store::{NewToken, Scope};
+use emergent_store::{Grants, NewToken, Scope};
 
 use crate::{
     harness::{Api, WORKSPACES},
@@ -82,8 +82,7 @@ async fn an_expired_token_is_refused() {
     let new = NewToken {
         project: api.store.default_project(),
         name: "old".to_owned(),
-        scopes: Scope::ALL.to_vec(),
-        mcp: None,
+        grants: Grants::on_project(Scope::ALL.to_vec()),
         hash: secret.hash(),
         expires_at: Some(Utc::now() - TimeDelta::seconds(1)),
     };
@@ -200,4 +199,183 @@ async fn administrators_see_and_end_the_tokens_of_other_projects_and_nobody_else
     assert_eq!(api.call("DELETE", &path(&red), Some(&api.token), None).await.status, 204);
     api.call("GET", WORKSPACES, Some(&secret(&red)), None).await.problem(401, "unauthorized");
     assert_eq!(api.call("GET", WORKSPACES, Some(&secret(&rotated)), None).await.status, 200);
+}
+
+/// The outcome of a call, as far as grants decide it.
+#[derive(Debug, PartialEq)]
+enum Fate {
+    LetIn,
+    Refused(u16, &'static str),
+}
+
+/// Every operation, for every kind of principal: the grants alone decide, and none is forgotten on any route.
+#[tokio::test]
+async fn every_operation_asks_every_kind_of_principal_for_its_grants() {
+    let api = Api::start().await;
+    let (own, other) = (api.new_row("own", &[]).await, api.new_row("other", &[]).await);
+    let token = async |fields: &str| {
+        let body = format!(r#"{{"name": "t", "scopes": ["admin:read", "admin:write", "mcp:use"]{fields}}}"#);
+        let made = api.post("/api/v1/tokens", &body).await;
+        assert_eq!(made.status, 201, "{}", made.text);
+        made.json()["secret"].as_str().unwrap().to_owned()
+    };
+    let bound = token(&format!(r#", "workspace_id": "{own}""#)).await;
+    let reader = token(r#", "tools": ["read"]"#).await;
+    let agent = token(r#", "operator": false"#).await;
+    let mut seen = 0;
+    for operation in operations() {
+        let (method, path) = (operation.method.as_str(), operation.path.as_str());
+        if operation.scopes().is_empty() {
+            continue;
+        }
+        seen += 1;
+        let fate = async |token: &str, id: &str| {
+            let answer = api.call(method, &operation.path_of(id), Some(token), None).await;
+            // Some answers are no JSON.
+            let problem: serde_json::Value = serde_json::from_str(&answer.text).unwrap_or_default();
+            let kind = problem["type"].as_str().and_then(|it| it.rsplit('/').next().map(str::to_owned));
+            match kind.as_deref() {
+                Some("not-granted") => Fate::Refused(answer.status.as_u16(), "not-granted"),
+                Some("tool-not-enabled") => Fate::Refused(answer.status.as_u16(), "tool-not-enabled"),
+                Some("session-required") => Fate::Refused(answer.status.as_u16(), "session-required"),
+                // A row that nothing drives is not found by some operations, whose words are others.
+                Some("workspace-not-found") if answer.text.contains("your token is for the workspace") => {
+                    Fate::Refused(answer.status.as_u16(), "workspace-not-found")
+                }
+                _ => Fate::LetIn,
+            }
+        };
+        let of_workspace = path.starts_with("/api/v1/agent/workspaces/{id}");
+        let uses_mcp = operation.scopes() == ["mcp:use"];
+        let changes = operation.scopes() == ["admin:write"];
+        let finds_back = ["/attach", "/detach", "/sessions"].iter().any(|end| path.ends_with(end));
+        let of_row = method == "GET" && path == "/api/v1/agent/workspaces/{id}";
+
+        let expected = if of_workspace || uses_mcp { Fate::LetIn } else { Fate::Refused(403, "not-granted") };
+        assert_eq!(fate(&bound, &own.to_string()).await, expected, "bound: {method} {path}");
+        if of_workspace {
+            let expected = Fate::Refused(404, "workspace-not-found");
+            assert_eq!(fate(&bound, &other.to_string()).await, expected, "bound elsewhere: {method} {path}");
+        }
+
+        let tags = operation.body["tags"][0].as_str().unwrap().to_owned();
+        let is_tool = of_workspace && ["tools", "processes", "files"].contains(&tags.as_str());
+        let reads_files = tags == "files" && method == "GET" || path.ends_with("/read") || path.contains("/calls/");
+        let expected = match (is_tool, reads_files) {
+            (true, true) => Fate::LetIn,
+            (true, false) => Fate::Refused(403, "tool-not-enabled"),
+            (false, _) if !changes || of_workspace && finds_back => Fate::LetIn,
+            (false, _) => Fate::Refused(403, "not-granted"),
+        };
+        assert_eq!(fate(&reader, &other.to_string()).await, expected, "reader: {method} {path}");
+
+        let needs_session = of_workspace && !finds_back && !of_row;
+        let expected = if needs_session { Fate::Refused(403, "session-required") } else { Fate::LetIn };
+        assert_eq!(fate(&agent, &other.to_string()).await, expected, "agent: {method} {path}");
+    }
+    assert!(seen > 70, "{seen}");
+}
+
+#[tokio::test]
+async fn a_token_for_one_workspace_or_some_tools_makes_no_tokens_and_administers_nothing() {
+    let api = Api::start().await;
+    let id = api.new_row("own", &[]).await;
+    for bound in [format!(r#""workspace_id": "{id}""#), r#""tools": ["bash"]"#.to_owned()] {
+        let body = format!(r#"{{"name": "t", "scopes": ["admin:read", "admin:write"], {bound}}}"#);
+        let made = api.post("/api/v1/tokens", &body).await.json();
+        assert_eq!(made["token"]["administrator"], false);
+        let secret = made["secret"].as_str().unwrap();
+        let more = r#"{"name": "more", "scopes": ["admin:read"]}"#;
+        api.call("POST", "/api/v1/tokens", Some(secret), Some(more)).await.problem(403, "not-granted");
+        assert_ne!(api.call("GET", "/metrics", Some(secret), None).await.status, 200);
+        let both = format!(r#"{{"name": "t", "scopes": ["admin:read"], "administrator": true, {bound}}}"#);
+        assert_eq!(api.post("/api/v1/tokens", &both).await.blamed(422, "invalid-value"), ["administrator"]);
+    }
+    let elsewhere =
+        r#"{"name": "t", "scopes": ["admin:read"], "workspace_id": "01990000-0000-7000-8000-000000000000"}"#;
+    api.post("/api/v1/tokens", elsewhere).await.problem(404, "workspace-not-found");
+    let unknown = r#"{"name": "t", "scopes": ["admin:read"], "tools": ["bash", "ssh"]}"#;
+    let refused = api.post("/api/v1/tokens", unknown).await;
+    assert!(refused.status == 400 && refused.text.contains("ssh") && refused.text.contains("grep"), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn administration_and_operation_are_granted_by_those_who_have_them() {
+    let api = Api::start().await;
+    let make = async |token: &str, fields: &str| {
+        let body = format!(r#"{{"name": "t", "scopes": ["admin:read", "admin:write"]{fields}}}"#);
+        api.call("POST", "/api/v1/tokens", Some(token), Some(&body)).await
+    };
+    let secret = |made: &serde_json::Value| made["secret"].as_str().unwrap().to_owned();
+    // Of the same project, and no administrator.
+    let plain = make(&api.token, r#", "administrator": false, "operator": false"#).await.json();
+    assert_eq!((&plain["token"]["administrator"], &plain["token"]["operator"]), (&false.into(), &false.into()));
+    let plain = secret(&plain);
+    assert_eq!(api.call("GET", "/metrics", Some(&plain), None).await.status, 403);
+    make(&plain, r#", "administrator": true"#).await.problem(403, "project-not-allowed");
+    make(&plain, r#", "operator": true"#).await.problem(403, "not-granted");
+    let made = make(&plain, "").await.json();
+    assert_eq!((&made["token"]["administrator"], &made["token"]["operator"]), (&false.into(), &false.into()));
+    // Of another project, and an administrator.
+    let red = make(&api.token, r#", "project": "red", "administrator": true"#).await.json();
+    assert_eq!(api.call("GET", "/metrics", Some(&secret(&red)), None).await.status, 200);
+    // Nobody takes an administrator's token away, nor makes it theirs, who is none.
+    for (method, end) in [("DELETE", ""), ("POST", "/rotate")] {
+        let path = format!("/api/v1/tokens/{}{end}", red["token"]["id"].as_str().unwrap());
+        let own = make(&api.token, r#", "project": "red""#).await.json();
+        assert_eq!(own["token"]["administrator"], false);
+        api.call(method, &path, Some(&secret(&own)), None).await.problem(403, "project-not-allowed");
+    }
+}
+
+#[tokio::test]
+async fn a_token_comes_as_bearer_or_as_api_key_and_in_one_place_only() {
+    let api = Api::start().await;
+    let status = async |headers: &[(&str, &str)]| {
+        let mut request = Request::get(WORKSPACES);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        api.send(request.body(Body::empty()).unwrap()).await.status.as_u16()
+    };
+    let bearer = format!("Bearer {}", api.token);
+    assert_eq!(status(&[("x-api-key", &api.token)]).await, 200);
+    assert_eq!(status(&[("x-api-key", "e2b_0123")]).await, 401);
+    assert_eq!(status(&[("x-api-key", &api.token), ("x-api-key", &api.token)]).await, 401);
+    assert_eq!(status(&[("x-api-key", &api.token), ("authorization", &bearer)]).await, 401);
+    // Names in addresses are found, too, before any route is.
+    api.new_row("first", &[]).await;
+    let request = Request::get(format!("{WORKSPACES}/first")).header("x-api-key", &api.token);
+    assert_eq!(api.send(request.body(Body::empty()).unwrap()).await.status, 200);
+}
+
+/// A page of another site has the reader's browser send the cookie along.
+#[tokio::test]
+async fn a_cookie_counts_for_the_server_s_own_pages_alone() {
+    let api = Api::start().await;
+    let cookie = format!("theme=dark; emergent_token={}", api.token);
+    let status = async |method: &str, headers: &[(&str, &str)]| {
+        let mut request = Request::builder().method(method).uri("/api/v1/tokens").header("host", "localhost:7070");
+        request = request.header("cookie", &cookie).header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = if method == "POST" { r#"{"name": "t", "scopes": ["admin:read"]}"# } else { "" };
+        api.send(request.body(Body::from(body)).unwrap()).await.status.as_u16()
+    };
+    let (own, foreign) = (("origin", "http://localhost:7070"), ("origin", "http://evil.example"));
+    assert_eq!(status("GET", &[("sec-fetch-site", "none")]).await, 200);
+    assert_eq!(status("GET", &[]).await, 200);
+    assert_eq!(status("POST", &[("sec-fetch-site", "same-origin"), own]).await, 201);
+    assert_eq!(status("POST", &[own]).await, 201);
+    for site in ["cross-site", "same-site", "none"] {
+        assert_eq!(status("POST", &[("sec-fetch-site", site), foreign]).await, 401, "{site}");
+        assert_eq!(status("POST", &[("sec-fetch-site", site)]).await, 401, "{site}");
+    }
+    for site in ["cross-site", "same-site"] {
+        assert_eq!(status("GET", &[("sec-fetch-site", site)]).await, 401, "{site}");
+    }
+    for headers in [&[foreign][..], &[], &[("origin", "null")], &[("origin", "http://localhost:7071")]] {
+        assert_eq!(status("POST", headers).await, 401, "{headers:?}");
+    }
 }

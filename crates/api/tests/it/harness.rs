@@ -16,7 +16,9 @@ use emergent_budget::Budget;
 use emergent_core::{CoreConfig, Readiness, SnapshotId, WorkspaceId, Workspaces};
 use emergent_mcp_hosting::{Hosting, HostingConfig};
 use emergent_provider::{ContainerKind, ProviderKind};
-use emergent_store::{Admission, DatabaseUrl, NewSnapshotRow, NewToken, Scope, Store, WorkspaceRow, WorkspaceSpec};
+use emergent_store::{
+    Admission, DatabaseUrl, Grants, NewSnapshotRow, NewToken, Scope, Store, WorkspaceRow, WorkspaceSpec,
+};
 use emergent_types::{NetworkPolicy, ResourceLimits};
 use http_body_util::BodyExt as _;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -93,8 +95,7 @@ impl Api {
         let new = NewToken {
             project: self.store.default_project(),
             name: "test".to_owned(),
-            scopes: scopes.to_vec(),
-            mcp: None,
+            grants: Grants { is_administrator: true, ..Grants::on_project(scopes.to_vec()) },
             hash: secret.hash(),
             expires_at: None,
         };

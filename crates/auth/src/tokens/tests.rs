@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use emergent_store::{DatabaseUrl, NewToken, Scope};
+use emergent_store::{DatabaseUrl, Grants, NewToken, Scope};
 use emergent_test_postgres::Cluster;
 
 use super::*;
@@ -20,8 +20,7 @@ async fn new_token(store: &Store, expires_in: Option<TimeDelta>) -> (TokenSecret
     let new = NewToken {
         project: store.default_project(),
         name: "test".to_owned(),
-        scopes: Scope::ALL.to_vec(),
-        mcp: None,
+        grants: Grants::on_project(Scope::ALL.to_vec()),
         hash: secret.hash(),
         expires_at: expires_in.map(|span| Utc::now() + span),
     };
@@ -29,11 +28,11 @@ async fn new_token(store: &Store, expires_in: Option<TimeDelta>) -> (TokenSecret
     (secret, token)
 }
 
-async fn found(tokens: &Tokens, secret: &TokenSecret) -> Grant {
+async fn found(tokens: &Tokens, secret: &TokenSecret) -> LivePrincipal {
     tokens.find(secret).await.unwrap().expect("the token is valid")
 }
 
-async fn end_of(grant: &Grant) -> GrantEnd {
+async fn end_of(grant: &LivePrincipal) -> PrincipalEnd {
     timeout(DEADLINE, grant.ended()).await.expect("the token ends in time")
 }
 
@@ -48,11 +47,11 @@ async fn what_another_server_ends_ends_here() {
     let mut ends = here.ends();
     // As another server does it: nothing of this one's memory is told.
     store.tokens_revoke(project, revoked.1.id).await.unwrap();
-    assert_eq!(end_of(&grants[0]).await, GrantEnd::Revoked);
+    assert_eq!(end_of(&grants[0]).await, PrincipalEnd::Revoked);
     assert_eq!(ends.recv().await.unwrap(), revoked.1.id);
     let new_secret = TokenSecret::generate();
     store.tokens_rotate(project, rotated.1.id, new_secret.hash()).await.unwrap();
-    assert_eq!(end_of(&grants[1]).await, GrantEnd::Revoked);
+    assert_eq!(end_of(&grants[1]).await, PrincipalEnd::Revoked);
     for secret in [&revoked.0, &rotated.0] {
         assert!(here.find(secret).await.unwrap().is_none());
     }
@@ -71,9 +70,9 @@ async fn what_this_server_ends_ends_at_once_and_what_expires_at_its_time() {
     let (short, grant) = (tokens.find(&short.0).await.unwrap(), found(&tokens, &secret).await);
     store.tokens_revoke(store.default_project(), token.id).await.unwrap();
     tokens.forget(token.id);
-    assert_eq!(timeout(Duration::ZERO, grant.ended()).await, Ok(GrantEnd::Revoked));
+    assert_eq!(timeout(Duration::ZERO, grant.ended()).await, Ok(PrincipalEnd::Revoked));
     if let Some(grant) = short {
-        assert_eq!(end_of(&grant).await, GrantEnd::Revoked);
+        assert_eq!(end_of(&grant).await, PrincipalEnd::Revoked);
     }
 }
 
@@ -87,7 +86,7 @@ async fn while_the_store_is_away_a_token_is_believed_for_a_while_and_no_longer()
     cluster.stop().unwrap();
     found(&tokens, &secret).await;
     assert!(tokens.find(&unseen).await.is_err(), "nobody knows whether it is valid");
-    assert_eq!(end_of(&grant).await, GrantEnd::Unconfirmed);
+    assert_eq!(end_of(&grant).await, PrincipalEnd::Unconfirmed);
     assert!(tokens.find(&secret).await.is_err(), "it is believed no longer");
     cluster.start_again().unwrap();
     let again = async {

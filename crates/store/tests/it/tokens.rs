@@ -2,9 +2,10 @@
 
 use chrono::{TimeDelta, Utc};
 use emergent_store::{
-    MOST_TOKENS, McpAllowList, NewToken, NewTokenError, Page, PageRequest, ProjectId, Scope, Token, TokenFilter,
-    TokenId,
+    Grants, MOST_TOKENS, McpAllowList, NewToken, NewTokenError, Page, PageRequest, ProjectId, Scope, Token,
+    TokenFilter, TokenId, Tool,
 };
+use emergent_types::WorkspaceId;
 
 use crate::support::TestStore;
 
@@ -12,11 +13,14 @@ fn new_token(store: &TestStore, hash: u8) -> NewToken {
     NewToken {
         project: store.default_project(),
         name: format!("token {hash}"),
-        scopes: Scope::ALL.to_vec(),
-        mcp: None,
+        grants: Grants::on_project(Scope::ALL.to_vec()),
         hash: [hash; 32],
         expires_at: Some(Utc::now() + TimeDelta::hours(1)),
     }
+}
+
+fn with_servers(new: NewToken, mcp: McpAllowList) -> NewToken {
+    NewToken { grants: Grants { mcp: Some(mcp), ..new.grants }, ..new }
 }
 
 #[tokio::test]
@@ -144,11 +148,11 @@ async fn of_servers_that_start_at_once_one_makes_the_first_token() {
 async fn what_a_token_may_use_is_kept_with_it() {
     let store = TestStore::open().await;
     let list = McpAllowList::try_from(vec!["clock".to_owned(), "files__read".to_owned()]).unwrap();
-    let new = NewToken { mcp: Some(list.clone()), ..new_token(&store, 1) };
+    let new = with_servers(new_token(&store, 1), list.clone());
     let token = store.tokens_create(new).await.unwrap();
-    assert_eq!(token.mcp, Some(list));
+    assert_eq!(token.grants.mcp, Some(list));
     assert_eq!(store.tokens_find_by_hash(&[1; 32]).await.unwrap(), Some(token));
-    let nothing = NewToken { mcp: Some(McpAllowList::default()), ..new_token(&store, 2) };
+    let nothing = with_servers(new_token(&store, 2), McpAllowList::default());
     let token = store.tokens_create(nothing).await.unwrap();
     assert_eq!(store.tokens_find_by_hash(&[2; 32]).await.unwrap(), Some(token));
 }
@@ -174,4 +178,18 @@ async fn a_change_of_any_token_is_counted_and_leaves_the_valid_ones() {
     assert_eq!(store.tokens_changes().await.unwrap(), before + 2);
     assert_eq!(valid().await, [[3; 32], [4; 32], [5; 32]]);
     assert!(store.tokens_valid(&hashes, Utc::now() + TimeDelta::hours(2)).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn grants_come_back_as_they_were_given() {
+    let store = TestStore::open().await;
+    let grants = Grants {
+        is_administrator: true,
+        is_operator: false,
+        workspace: Some(WorkspaceId::generate()),
+        tools: Some([Tool::Read, Tool::Grep].into()),
+        ..Grants::on_project(vec![Scope::AdminRead])
+    };
+    let made = store.tokens_create(NewToken { grants: grants.clone(), ..new_token(&store, 1) }).await.unwrap();
+    assert_eq!(store.tokens_get(made.id).await.unwrap().unwrap().grants, grants);
 }

@@ -103,7 +103,7 @@ impl Worker {
         if phase == Phase::Broken {
             known.sandbox_may_have_ended();
         }
-        if !known.phases.see(phase) {
+        if !known.see(phase) {
             self.finding(known, "look", &format!("it should be {before}, and is shown as {}", answer.shown()));
         }
         known.looked = Instant::now();

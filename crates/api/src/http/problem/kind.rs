@@ -47,9 +47,17 @@ kinds! {
     Unauthorized = "unauthorized", UNAUTHORIZED, "A valid token is needed";
     /// The token is valid and lacks the scope that this call needs. Make one that has it.
     MissingScope = "missing-scope", FORBIDDEN, "The token lacks a scope";
-    /// The token is not of the server's `default` project, whose holders are its administrators: it makes tokens of its
-    /// own project only. Leave `project` out, or ask an administrator of the server.
+    /// Only an administrator's token may do this for other projects or for the installation. Leave `project` out, or ask an
+    /// administrator of the server.
     ProjectNotAllowed = "project-not-allowed", FORBIDDEN, "The token may not name another project";
+    /// The token is for one workspace, or for some tools, and this call is something else. Use another token.
+    NotGranted = "not-granted", FORBIDDEN, "The token is for something else";
+    /// The token may use some tools of workspaces alone, and this is not one of them; `detail` names those that it may
+    /// use. Make a token with this one among its `tools`.
+    ToolNotEnabled = "tool-not-enabled", FORBIDDEN, "The tool is not enabled for the token";
+    /// The token is not an operator's: its calls to a workspace name the session that they are made for. Send the header
+    /// `Emergent-Session` with the id that `POST …/attach` answered.
+    SessionRequired = "session-required", FORBIDDEN, "The call has to name its session";
     /// The server's settings allow only some images (`WORKSPACE_ALLOWED_IMAGES`), and this is not one of them.
     ImageNotAllowed = "image-not-allowed", FORBIDDEN, "The image is not allowed here";
     /// The workspace's user may not do this. Where the workspace allows root, send `"user": "root"`.

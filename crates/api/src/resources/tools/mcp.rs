@@ -5,7 +5,7 @@
 
 mod schema;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
 use axum::{
@@ -18,6 +18,7 @@ use axum::{
 };
 use emergent_budget::Account;
 use emergent_mcp::{BridgeConfig, Tools, tools::serve};
+use emergent_store::Tool;
 use emergent_types::WorkspaceId;
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Value, json};
@@ -62,9 +63,17 @@ struct OfWorkspace {
 pub(crate) fn route(api: Router, document: &OpenApi) -> axum::routing::MethodRouter<crate::state::ApiState> {
     let tools = Arc::new(schema::tools(document));
     any(move |caller: Caller, WorkspacePath(workspace): WorkspacePath, request: Request| {
-        let of = OfWorkspace::new(workspace, api.clone(), Arc::clone(&tools), &request);
+        let tools = enabled(&tools, caller.principal().grants.tools.as_ref());
+        let of = OfWorkspace::new(workspace, api.clone(), tools, &request);
         async move { answer(caller, of, request).await }
     })
+}
+
+/// Returns the tools that the caller may use.
+fn enabled(all: &Arc<Value>, tools: Option<&BTreeSet<Tool>>) -> Arc<Value> {
+    let (Some(tools), Some(all_tools)) = (tools, all.as_array()) else { return Arc::clone(all) };
+    let may_use = |name: &Value| tools.iter().any(|tool| name == tool.as_str());
+    Arc::new(all_tools.iter().filter(|tool| may_use(&tool["name"])).cloned().collect())
 }
 
 async fn answer(_caller: Caller, of: OfWorkspace, request: Request) -> Response {

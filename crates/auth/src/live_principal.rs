@@ -1,4 +1,4 @@
-//! The grant of a principal: the right of a request to go on until the principal's token ends.
+//! A principal that makes a request, and the news of the end of its token.
 
 use std::{ops::Deref, sync::Arc};
 
@@ -8,7 +8,7 @@ use crate::principal::Principal;
 
 /// The reason why a token is no longer accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GrantEnd {
+pub enum PrincipalEnd {
     /// The token was revoked or rotated, or has expired.
     Revoked,
     /// The store has not confirmed the token for too long.
@@ -17,30 +17,30 @@ pub enum GrantEnd {
 
 /// A principal whose token was valid when it was found, with news of the token's end. Clones are of the same token.
 #[derive(Debug, Clone)]
-pub struct Grant {
+pub struct LivePrincipal {
     principal: Arc<Principal>,
-    end: watch::Receiver<Option<GrantEnd>>,
+    end: watch::Receiver<Option<PrincipalEnd>>,
 }
 
-/// Gives out the grants of one principal, and ends them.
+/// Gives out one principal to requests, and ends what they have open.
 #[derive(Debug)]
-pub struct Granter {
+pub struct PrincipalKeeper {
     principal: Arc<Principal>,
-    end: watch::Sender<Option<GrantEnd>>,
+    end: watch::Sender<Option<PrincipalEnd>>,
 }
 
-// === impl Grant ===
+// === impl LivePrincipal ===
 
-impl Grant {
+impl LivePrincipal {
     /// Returns when the token has ended; safe to drop and call again.
-    pub async fn ended(&self) -> GrantEnd {
+    pub async fn ended(&self) -> PrincipalEnd {
         let mut end = self.end.clone();
         // A token that was forgotten, which none is that something is open by, has to be found again.
-        end.wait_for(Option::is_some).await.ok().and_then(|end| *end).unwrap_or(GrantEnd::Unconfirmed)
+        end.wait_for(Option::is_some).await.ok().and_then(|end| *end).unwrap_or(PrincipalEnd::Unconfirmed)
     }
 }
 
-impl Deref for Grant {
+impl Deref for LivePrincipal {
     type Target = Principal;
 
     fn deref(&self) -> &Principal {
@@ -48,10 +48,10 @@ impl Deref for Grant {
     }
 }
 
-// === impl Granter ===
+// === impl PrincipalKeeper ===
 
-impl Granter {
-    /// Makes a granter of a principal whose token is valid.
+impl PrincipalKeeper {
+    /// Makes a keeper of a principal whose token is valid.
     #[must_use]
     pub fn new(principal: Principal) -> Self {
         Self { principal: Arc::new(principal), end: watch::Sender::default() }
@@ -62,18 +62,18 @@ impl Granter {
         &self.principal
     }
 
-    /// Returns a new grant.
-    pub fn grant(&self) -> Grant {
-        Grant { principal: Arc::clone(&self.principal), end: self.end.subscribe() }
+    /// Returns the principal for one more request.
+    pub fn live(&self) -> LivePrincipal {
+        LivePrincipal { principal: Arc::clone(&self.principal), end: self.end.subscribe() }
     }
 
-    /// Returns whether any request or stream holds a grant.
+    /// Returns whether any request or stream uses the principal.
     pub fn is_used(&self) -> bool {
         self.end.receiver_count() > 0
     }
 
-    /// Ends all grants.
-    pub fn end(&self, why: GrantEnd) {
+    /// Tells all requests and streams that the token has ended.
+    pub fn end(&self, why: PrincipalEnd) {
         self.end.send_replace(Some(why));
     }
 }
