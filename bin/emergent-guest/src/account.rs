@@ -10,7 +10,7 @@ use std::{
 
 use emergent_guest_proto::{AGENT_UID, RunAs};
 
-use crate::{hand_over::HandedOver, own_files};
+use crate::{configuration::KeptConfiguration, own_files};
 
 /// The search path of a workspace whose image sets none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -45,7 +45,7 @@ pub struct Accounts {
     /// The container's environment.
     container: Vec<(OsString, OsString)>,
     /// The workspace's, which goes before it.
-    handed_over: Arc<HandedOver>,
+    configuration: Arc<KeptConfiguration>,
     /// Variables where neither has them.
     defaults: Vec<(OsString, OsString)>,
 }
@@ -53,7 +53,7 @@ pub struct Accounts {
 impl Accounts {
     /// Looks the accounts up in the image; an agent that the image does not know lives in the workspace.
     /// `git_config` is what says who commits.
-    pub fn of_image(workspace: &Path, handed_over: Arc<HandedOver>, git_config: PathBuf) -> Self {
+    pub fn of_image(workspace: &Path, configuration: Arc<KeptConfiguration>, git_config: PathBuf) -> Self {
         // Unreadable or absent files (an image from scratch) mean that the image knows no users.
         let [passwd, group] =
             ["/etc/passwd", "/etc/group"].map(|path| own_files::read_of_image(Path::new(path)).unwrap_or_default());
@@ -64,7 +64,7 @@ impl Accounts {
             agent: agent.unwrap_or_else(|| Account::unknown(AGENT_UID, "agent", workspace)),
             root: root.unwrap_or_else(|| Account::unknown(0, "root", Path::new("/root"))),
             container: std::env::vars_os().collect(),
-            handed_over,
+            configuration,
             defaults: vec![("PATH".into(), DEFAULT_PATH.into()), (GIT_CONFIGURATION.into(), git_config.into())],
         }
     }
@@ -81,10 +81,10 @@ impl Accounts {
     pub fn environment(&self, user: RunAs) -> Vec<(OsString, OsString)> {
         const OWN: [&str; 4] = ["HOME", "USER", "LOGNAME", "SHELL"];
         let account = self.get(user);
-        let handed_over = self.handed_over.environment();
-        let replaced = |key: &OsString| handed_over.iter().any(|(new, _)| new == key);
+        let configuration = self.configuration.environment();
+        let replaced = |key: &OsString| configuration.iter().any(|(new, _)| new == key);
         let mut environment: Vec<_> = self.container.iter().filter(|(key, _)| !replaced(key)).cloned().collect();
-        environment.extend(handed_over);
+        environment.extend(configuration);
         environment.retain(|(key, _)| !OWN.iter().any(|own| key == own));
         for (key, value) in &self.defaults {
             if !environment.iter().any(|(known, _)| known == key) {

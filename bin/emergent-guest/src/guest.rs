@@ -14,10 +14,10 @@ use crate::{
     account::{Account, Accounts},
     args::Settings,
     children::Children,
+    configuration::KeptConfiguration,
     credentials,
     executions::Executions,
     file_locks::{FileLocks, LockKey},
-    hand_over::HandedOver,
     ledger::Ledger,
     machine::restored::Machine,
     tree_size::Tree,
@@ -29,7 +29,7 @@ pub struct Guest {
     /// How it was started.
     pub settings: Settings,
     /// The properties of the workspace that the server has handed over.
-    pub handed_over: Arc<HandedOver>,
+    pub configuration: Arc<KeptConfiguration>,
     /// The accounts that commands and file calls act as.
     pub accounts: Arc<Accounts>,
     /// The commands of this workspace.
@@ -64,7 +64,7 @@ impl Guest {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             boot_id: self.boot_id.read().clone(),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-            handed_over: self.handed_over.is_complete(),
+            is_configured: self.configuration.is_complete(),
         }
     }
 
@@ -108,7 +108,7 @@ impl Guest {
     /// # Errors
     /// `permission_denied` when it may not.
     pub fn permit(&self, user: RunAs) -> Result<(), GuestError> {
-        if user == RunAs::Root && !self.handed_over.allows_root() {
+        if user == RunAs::Root && !self.configuration.allows_root() {
             let message =
                 "this workspace does not allow root; call without `user`, or create a workspace with allow_root";
             return Err(GuestError::new(ErrorCode::PermissionDenied, message).with_field("user"));

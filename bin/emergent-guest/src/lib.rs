@@ -11,7 +11,7 @@
 //! - [`children`]: long-lived processes that somebody talks to, and tunnels to ports inside.
 //! - [`tools`]: read, write, edit, glob, grep and git; [`files`]: raw contents and archives.
 //! - [`ledger`]: the calls that change something, and how they ended.
-//! - [`hand_over`]: what belongs to the workspace rather than to its sandbox.
+//! - [`configuration`]: what belongs to the workspace rather than to its sandbox.
 //! - [`owner`]: whose state directory it is, where a workspace is a copy of another.
 //! - `own_files`: reading and writing what the guest keeps where root inside may write, too.
 //! - [`resolver`]: name servers, where Docker's cannot be reached.
@@ -24,6 +24,7 @@ pub mod args;
 mod authorities;
 pub mod change;
 pub mod children;
+pub mod configuration;
 pub mod connect;
 pub mod copy;
 pub mod credentials;
@@ -32,7 +33,6 @@ pub mod failure;
 pub mod file_locks;
 pub mod files;
 pub mod guest;
-pub mod hand_over;
 pub mod http;
 pub mod init;
 pub mod ledger;

@@ -7,7 +7,7 @@
 
 use std::{fs, io, path::Path};
 
-use crate::{executions, hand_over, own_files};
+use crate::{configuration, executions, own_files};
 
 /// Makes the state directory, which is there already, this workspace's.
 ///
@@ -24,7 +24,7 @@ pub fn take_over(state_dir: &Path, workspace: &str) -> io::Result<()> {
         for name in executions::STATE {
             own_files::clear(&state_dir.join(name))?;
         }
-        hand_over::bequeath(state_dir)?;
+        configuration::bequeath(state_dir)?;
     }
     // Last, so that a start that is cut short is done again.
     own_files::replace(&note, 0o644, &[workspace.as_bytes()])
@@ -32,11 +32,11 @@ pub fn take_over(state_dir: &Path, workspace: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use emergent_guest_proto::HandOver;
+    use emergent_guest_proto::Configuration;
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
-    use crate::hand_over::HandedOver;
+    use crate::configuration::KeptConfiguration;
 
     #[test]
     fn what_another_has_executed_is_forgotten_and_its_environment_inherited() {
@@ -50,20 +50,24 @@ mod tests {
         let environment = |pairs: &[(&str, &str)]| {
             pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
         };
-        let given =
-            HandOver { environment: environment(&[("A", "1"), ("B", "1")]), allow_root: true, ..HandOver::default() };
-        HandedOver::load(folder.path()).unwrap().take(given).unwrap();
+        let given = Configuration {
+            environment: environment(&[("A", "1"), ("B", "1")]),
+            allow_root: true,
+            ..Configuration::default()
+        };
+        KeptConfiguration::load(folder.path()).unwrap().take(given).unwrap();
         fs::create_dir_all(output.join("deep")).unwrap();
         take_over(folder.path(), "two").unwrap();
         assert!(!journal.exists() && !output.exists());
 
-        let handed_over = HandedOver::load(folder.path()).unwrap();
-        assert!(!handed_over.is_complete() && !handed_over.allows_root() && handed_over.environment().is_empty());
-        let given = HandOver { environment: environment(&[("B", "2")]), allow_root: false, ..HandOver::default() };
-        handed_over.take(given).unwrap();
-        for handed_over in [handed_over, HandedOver::load(folder.path()).unwrap()] {
-            assert!(!handed_over.allows_root());
-            assert_eq!(handed_over.environment(), [("A".into(), "1".into()), ("B".into(), "2".into())]);
+        let configuration = KeptConfiguration::load(folder.path()).unwrap();
+        assert!(!configuration.is_complete() && !configuration.allows_root() && configuration.environment().is_empty());
+        let given =
+            Configuration { environment: environment(&[("B", "2")]), allow_root: false, ..Configuration::default() };
+        configuration.take(given).unwrap();
+        for configuration in [configuration, KeptConfiguration::load(folder.path()).unwrap()] {
+            assert!(!configuration.allows_root());
+            assert_eq!(configuration.environment(), [("A".into(), "1".into()), ("B".into(), "2".into())]);
         }
     }
 
@@ -71,7 +75,10 @@ mod tests {
     fn what_root_inside_puts_in_the_place_of_a_note_holds_up_no_copy() {
         let folder = tempfile::tempdir().unwrap();
         take_over(folder.path(), "one").unwrap();
-        HandedOver::load(folder.path()).unwrap().take(HandOver { allow_root: true, ..HandOver::default() }).unwrap();
+        KeptConfiguration::load(folder.path())
+            .unwrap()
+            .take(Configuration { allow_root: true, ..Configuration::default() })
+            .unwrap();
         let [journal, output] = executions::STATE.map(|name| folder.path().join(name));
         let private = folder.path().join("private");
         let planted = ["workspace-id", "hand-over.json", "inherited.json", "executions.jsonl", "output"];
@@ -81,14 +88,14 @@ mod tests {
         }
         take_over(folder.path(), "two").unwrap();
         assert!(!journal.exists() && !output.exists());
-        let handed_over = HandedOver::load(folder.path()).unwrap();
-        assert!(!handed_over.is_complete() && !handed_over.allows_root());
-        handed_over.take(HandOver { allow_root: true, ..HandOver::default() }).unwrap();
+        let configuration = KeptConfiguration::load(folder.path()).unwrap();
+        assert!(!configuration.is_complete() && !configuration.allows_root());
+        configuration.take(Configuration { allow_root: true, ..Configuration::default() }).unwrap();
         take_over(folder.path(), "two").unwrap();
-        assert!(HandedOver::load(folder.path()).unwrap().allows_root());
+        assert!(KeptConfiguration::load(folder.path()).unwrap().allows_root());
         own_files::clear(&private).unwrap();
         std::os::unix::fs::symlink("/nowhere", &private).unwrap();
-        assert!(!HandedOver::load(folder.path()).unwrap().is_complete());
+        assert!(!KeptConfiguration::load(folder.path()).unwrap().is_complete());
     }
 
     #[test]
@@ -99,12 +106,12 @@ mod tests {
         fs::write(&former, r#"{"environment":{"A":"1"},"allow_root":true}"#).unwrap();
         // A machine that boots with another guest is the same workspace.
         take_over(folder.path(), "one").unwrap();
-        assert!(HandedOver::load(folder.path()).unwrap().allows_root() && !former.exists());
+        assert!(KeptConfiguration::load(folder.path()).unwrap().allows_root() && !former.exists());
         take_over(folder.path(), "two").unwrap();
-        let handed_over = HandedOver::load(folder.path()).unwrap();
-        assert!(!handed_over.is_complete());
-        handed_over.take(HandOver::default()).unwrap();
-        assert_eq!(handed_over.environment(), [("A".into(), "1".into())]);
+        let configuration = KeptConfiguration::load(folder.path()).unwrap();
+        assert!(!configuration.is_complete());
+        configuration.take(Configuration::default()).unwrap();
+        assert_eq!(configuration.environment(), [("A".into(), "1".into())]);
         let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
         assert_eq!(names.collect::<std::collections::BTreeSet<_>>(), ["private".into(), "workspace-id".into()].into());
     }

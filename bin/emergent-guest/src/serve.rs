@@ -25,10 +25,10 @@ use tokio::{
 use crate::{
     account::Accounts,
     args::Settings,
+    configuration::KeptConfiguration,
     executions::Executions,
     file_locks::FileLocks,
     guest::Guest,
-    hand_over::HandedOver,
     http,
     machine::restored::Machine,
     own_files, owner,
@@ -96,10 +96,10 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
     let setup = |step| move |source| ServeError::Setup { step, source };
     warm_up().await;
     let reaper = Reaper::start().map_err(setup("start its reaper"))?;
-    let handed_over = HandedOver::load(&settings.state_dir).map_err(setup("take up what it was handed"))?;
-    let handed_over = Arc::new(handed_over);
+    let configuration = KeptConfiguration::load(&settings.state_dir).map_err(setup("take up what it was handed"))?;
+    let configuration = Arc::new(configuration);
     let git_config = identity::provide(&settings.state_dir).map_err(setup("put git's configuration into its state"))?;
-    let accounts = Arc::new(Accounts::of_image(&settings.workspace, Arc::clone(&handed_over), git_config));
+    let accounts = Arc::new(Accounts::of_image(&settings.workspace, Arc::clone(&configuration), git_config));
     let boot_id = random_name().map_err(setup("draw random numbers"))?;
     let seed = boot_id.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or_default();
     let preload = Preload::where_needed(&settings.state_dir).map_err(setup("put a library into its state"))?;
@@ -125,7 +125,7 @@ async fn serve(settings: Settings, limits: Vec<Limit>) -> Result<(), ServeError>
         shutdown: Notify::new(),
         closing: watch::Sender::new(()),
         settings,
-        handed_over,
+        configuration,
         accounts,
         executions,
         children: Arc::default(),

@@ -15,7 +15,7 @@ pub(crate) mod snapshot_locks;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use emergent_guest_proto::HandOver;
+use emergent_guest_proto::Configuration;
 use emergent_provider::{ImageAccess, SandboxSpec};
 use emergent_store::{Admission, NewSnapshotRow, ProjectId, Store, WorkspaceRow, WorkspaceSpec};
 use emergent_types::{ServerId, WorkspaceId};
@@ -258,7 +258,7 @@ impl Creation {
     /// Makes the order for a workspace that was admitted.
     pub(crate) fn order(&self, row: &WorkspaceRow, placed: Placed, member: Option<PooledSandbox>) -> Order {
         let Placed { request, choice, basis, .. } = placed;
-        let configuration = HandOver {
+        let configuration = Configuration {
             environment: request.environment,
             allow_root: row.spec.allow_root,
             defaults: self.config.workspace_defaults.clone(),

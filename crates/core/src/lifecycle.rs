@@ -337,11 +337,11 @@ impl Lifecycle {
 
     /// Tells the engine that a member of the warm pool is a workspace now, for the case that its row is lost. Runs in
     /// the background: while the row exists, the row says the same.
-    pub(crate) fn mark_handed_over(&self, entry: &Entry) {
+    pub(crate) fn mark_claimed(&self, entry: &Entry) {
         let Some(registered) = self.providers.get(entry.provider()).map(Arc::clone) else { return };
         let id = entry.id;
         self.tasks.spawn(async move {
-            if let Err(error) = registered.provider.mark_handed_over(id).await {
+            if let Err(error) = registered.provider.mark_claimed(id).await {
                 tracing::debug!(
                     workspace = %id,
                     reason = error_chain(&error),

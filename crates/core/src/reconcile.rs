@@ -108,8 +108,8 @@ impl Reconciler {
         let entries = self.registry.all().into_iter().filter(|entry| entry.provider() == kind).collect::<Vec<_>>();
         // A mark that is missing is made good: whatever becomes of the rows, the engine knows whose it is.
         for entry in entries.iter().filter(|entry| entry.status() != WorkspaceStatus::Creating) {
-            if observed.get(&entry.id).is_some_and(|observed| observed.handed_over == Some(false)) {
-                self.lifecycle.mark_handed_over(entry);
+            if observed.get(&entry.id).is_some_and(|observed| observed.claimed == Some(false)) {
+                self.lifecycle.mark_claimed(entry);
             }
         }
         let differing = entries.into_iter().filter(|entry| {
@@ -178,7 +178,7 @@ impl Reconciler {
         let guest = self.guests.client(registered.provider.kind(), sandbox.workspace, None);
         let said = first_answer(registered, sandbox.workspace, &guest, ANSWER).await;
         guest.close();
-        said.map_or(true, |hello| hello.handed_over)
+        said.map_or(true, |hello| hello.is_configured)
     }
 
     async fn remove_orphan(&self, registered: &Registered, orphan: &Observed, maker: Maker) {
@@ -205,14 +205,14 @@ impl Reconciler {
         // What this server made before this process began has no row coming.
         let is_young = Utc::now() - orphan.created_at <= self.orphan_grace;
         let row_may_come = is_young && (maker != Maker::Own || orphan.created_at >= self.started_at);
-        let handed_over = match orphan.handed_over {
+        let claimed = match orphan.claimed {
             Some(known) => known,
             None if claim == Claim::NoRow && maker == Maker::Own => {
                 self.says_it_is_handed_over(registered, orphan).await
             }
             None => true,
         };
-        match ownership::orphan(maker, row_may_come, claim, handed_over) {
+        match ownership::orphan(maker, row_may_come, claim, claimed) {
             Orphan::Leave => return,
             Orphan::PutAside => return self.leftovers.put_aside(registered, orphan).await,
             Orphan::Remove => {}

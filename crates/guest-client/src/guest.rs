@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use emergent_guest_proto::{
-    CallId, HandOver, Hello, LastEnd, Route, Usage,
+    CallId, Configuration, Hello, LastEnd, Route, Usage,
     machine::Restored,
     tools::{
         EditRequest, EditResult, GitRequest, GitResult, GlobRequest, GlobResult, GrepRequest, GrepResult, ReadRequest,
@@ -78,8 +78,8 @@ impl Guest {
     ///
     /// # Errors
     /// As for every call here; the sandbox must not be given away then.
-    pub async fn hand_over(&self, hand_over: &HandOver) -> Result<(), GuestCallError> {
-        Call::to(Route::HandOver).json(hand_over)?.repeatable().within(QUICK).for_nothing(&self.calls).await
+    pub async fn configure(&self, configuration: &Configuration) -> Result<(), GuestCallError> {
+        Call::to(Route::Configure).json(configuration)?.repeatable().within(QUICK).for_nothing(&self.calls).await
     }
 
     /// Tells a guest that was started again why its workspace had ended. Repeating it changes nothing.

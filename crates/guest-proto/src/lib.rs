@@ -29,7 +29,7 @@ pub use error::{ErrorCode, GuestError};
 pub use execution::{Execution, ExecutionId, ExecutionState, InvalidExecutionId, Outcome, RunAs, Stream};
 pub use path::GuestPath;
 pub use routes::Route;
-pub use session::{HandOver, Hello, LastEnd, Usage, WorkspaceDefaults};
+pub use session::{Configuration, Hello, LastEnd, Usage, WorkspaceDefaults};
 pub use sha256::Sha256Hex;
 
 /// The protocol generation that this build speaks. A peer may speak an older one.

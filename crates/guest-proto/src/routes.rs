@@ -40,8 +40,8 @@ routes! {
     Hello = GET "/v1/hello",
     /// → [`Usage`](crate::Usage): what the workspace uses now.
     Usage = GET "/v1/usage",
-    /// [`HandOver`](crate::HandOver) → 204, when it is kept.
-    HandOver = POST "/v1/hand-over",
+    /// [`Configuration`](crate::Configuration) → 204, when it is kept.
+    Configure = POST "/v1/hand-over",
     /// [`Restored`](crate::machine::Restored) → [`Hello`](crate::Hello), when the guest has taken note of it. Only where
     /// it is PID 1 of a virtual machine.
     Restored = POST "/v1/machine/restored",

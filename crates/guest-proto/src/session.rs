@@ -15,10 +15,10 @@ pub struct Hello {
     pub boot_id: String,
     /// The kernel as `uname -r` says it.
     pub kernel: String,
-    /// Whether the workspace has been handed over: before that, the sandbox is nobody's. (Guests of generation 1 that
-    /// do not say so were given everything when they were made.)
-    #[serde(default = "yes")]
-    pub handed_over: bool,
+    /// Whether the guest has its configuration: before that, the sandbox is nobody's. (Guests of generation 1 that do not
+    /// say so were given everything when they were made.)
+    #[serde(rename = "handed_over", default = "yes")]
+    pub is_configured: bool,
 }
 
 fn yes() -> bool {
@@ -27,7 +27,7 @@ fn yes() -> bool {
 
 /// The properties that make a sandbox somebody's workspace. The `Debug` form shows no value of the environment.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HandOver {
+pub struct Configuration {
     /// The environment of every command, besides the image's own. Values may be secrets.
     pub environment: BTreeMap<String, String>,
     /// Calls may run commands as root.
@@ -48,11 +48,11 @@ pub struct WorkspaceDefaults {
     pub authorities: Option<String>,
 }
 
-impl fmt::Debug for HandOver {
+impl fmt::Debug for Configuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { environment, allow_root, defaults } = self;
         let keys = environment.keys().collect::<Vec<_>>();
-        let mut shown = f.debug_struct("HandOver");
+        let mut shown = f.debug_struct("Configuration");
         shown.field("environment", &keys).field("allow_root", allow_root).field("defaults", defaults).finish()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use emergent_core::ImageError;
 use emergent_guest_client::GuestCallError;
-use emergent_guest_proto::HandOver;
+use emergent_guest_proto::Configuration;
 use emergent_provider::{
     ContainerKind, CreateError, Created, EngineState, ImageAccess, ImageRef, InvalidImage, NamedVolume, OperationError,
     Provider, SandboxSpec, VolumeSource,
@@ -133,8 +133,8 @@ impl Inner {
         self.pass(CreateStep::GuestAnswered.name());
         // Its environment is given to each process when that is started, and kept nowhere inside.
         let defaults = self.workspaces.config().workspace_defaults.clone();
-        let hand_over = HandOver { allow_root: row.spec.run_as_root, defaults, ..HandOver::default() };
-        configure(&entry.guest, entry.id.sandbox(), &hand_over, self).await?;
+        let configuration = Configuration { allow_root: row.spec.run_as_root, defaults, ..Configuration::default() };
+        configure(&entry.guest, entry.id.sandbox(), &configuration, self).await?;
         self.store.mcp_servers_record_made(row.id, row.revision, &created.runtime, &created.warnings).await?;
         self.pass(CreateStep::ReadyRecorded.name());
         Ok(())
@@ -183,7 +183,7 @@ impl Inner {
     async fn create_installer(&self, entry: &Entry, row: &McpServerRow, spec: &SandboxSpec) -> Result<(), MakeError> {
         self.create(entry, row, spec).await?;
         let defaults = self.workspaces.config().workspace_defaults.clone();
-        entry.guest.hand_over(&HandOver { defaults, ..HandOver::default() }).await?;
+        entry.guest.configure(&Configuration { defaults, ..Configuration::default() }).await?;
         Ok(())
     }
 

@@ -121,7 +121,7 @@ pub fn build(
     if let (Some(content), Ok(template)) = (&content, find(layout, name))
         && template.content == *content
     {
-        hand_over(&root(layout, name), &directory)?;
+        hand_out(&root(layout, name), &directory)?;
         return Ok(template);
     }
     let work =
@@ -150,7 +150,7 @@ pub fn build(
         bytes,
         environment: unpacked.environment,
     };
-    hand_over(&image, &directory)?;
+    hand_out(&image, &directory)?;
     let target = root(layout, name);
     durable::sync(&image).and_then(|()| durable::rename(&image, &target)).map_err(failed("replace", &target))?;
     let note = serde_json::to_vec_pretty(&template).map_err(io::Error::from);
@@ -226,7 +226,7 @@ fn docker(step: &'static str, arguments: &[&str]) -> Result<String, ImageError> 
 
 /// Gives a file that root has made to the owner of its directory: a manager that is somebody else may link only what is
 /// its own.
-fn hand_over(file: &Path, directory: &Path) -> Result<(), ImageError> {
+fn hand_out(file: &Path, directory: &Path) -> Result<(), ImageError> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }

@@ -60,11 +60,11 @@ impl Inventory for DockerProvider {
                 None => found(bounded(docker.inspect_volume(&name)).await)?.as_ref().and_then(remains),
             };
             let Some(observed) = observed else { return Ok(None) };
-            if observed.handed_over == Some(true) {
+            if observed.claimed == Some(true) {
                 return Ok(Some(observed));
             }
-            let mark = bounded(docker.inspect_volume(&labels::name_of_hand_over(workspace))).await;
-            Ok(Some(Observed { handed_over: Some(found(mark)?.is_some()), ..observed }))
+            let mark = bounded(docker.inspect_volume(&labels::name_of_claim(workspace))).await;
+            Ok(Some(Observed { claimed: Some(found(mark)?.is_some()), ..observed }))
         };
         observed.await.map_err(|error| self.parts.engine.operation_error("inspect", error))
     }
@@ -136,7 +136,7 @@ impl Inventory for DockerProvider {
             let marked: HashSet<SandboxId> =
                 marks.filter_map(|volume| Owner::from_labels(&volume.labels)).map(|owner| owner.workspace).collect();
             for sandbox in observed.iter_mut().filter(|sandbox| marked.contains(&sandbox.workspace)) {
-                sandbox.handed_over = Some(true);
+                sandbox.claimed = Some(true);
             }
             Ok(observed)
         };
@@ -254,8 +254,8 @@ fn described(
 ) -> Observed {
     // What has no date that can be read is new, so that nobody takes it for abandoned.
     let created_at = created_at.unwrap_or_else(Utc::now);
-    let handed_over = Some(!Origin::is_warm(labels));
-    Observed { workspace: owner.workspace, server: owner.server, kind: owner.kind, created_at, state, handed_over }
+    let claimed = Some(!Origin::is_warm(labels));
+    Observed { workspace: owner.workspace, server: owner.server, kind: owner.kind, created_at, state, claimed }
 }
 
 fn parse_time(text: &str) -> Option<DateTime<Utc>> {

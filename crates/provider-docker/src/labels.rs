@@ -32,7 +32,7 @@ pub(crate) fn name_of(workspace: SandboxId) -> String {
 
 /// The name of the volume that marks a sandbox's hand-over. An engine's labels cannot be changed later; a volume that
 /// carries the sandbox's label is removed with the sandbox.
-pub(crate) fn name_of_hand_over(workspace: SandboxId) -> String {
+pub(crate) fn name_of_claim(workspace: SandboxId) -> String {
     format!("emergent-{workspace}.handed-over")
 }
 

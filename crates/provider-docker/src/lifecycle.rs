@@ -117,7 +117,7 @@ impl Lifecycle for DockerProvider {
         updated.await.map_err(|error| self.parts.engine.operation_error("change the limits of", error))
     }
 
-    async fn mark_handed_over(&self, workspace: SandboxId) -> Result<(), OperationError> {
+    async fn mark_claimed(&self, workspace: SandboxId) -> Result<(), OperationError> {
         let marked = async {
             let docker = self.parts.engine.client().await?;
             let sandbox = bounded(docker.inspect_container(&name_of(workspace), None)).await?;
@@ -125,7 +125,7 @@ impl Lifecycle for DockerProvider {
             let owner = Owner::from_labels(&labels).map(Owner::to_labels).into_iter().flatten();
             let mark = (labels::HANDED_OVER.to_owned(), "true".to_owned());
             let request = VolumeCreateRequest {
-                name: Some(labels::name_of_hand_over(workspace)),
+                name: Some(labels::name_of_claim(workspace)),
                 labels: Some(owner.chain([mark]).collect()),
                 ..VolumeCreateRequest::default()
             };

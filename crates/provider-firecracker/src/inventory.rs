@@ -101,7 +101,7 @@ fn observed(sandbox: &SandboxBody) -> Option<Observed> {
         state: state(sandbox),
         // Labels stay as they are made: whether a machine that was made ahead of need is somebody's by now, its guest
         // alone knows.
-        handed_over: (!Origin::is_warm(&sandbox.labels)).then_some(true),
+        claimed: (!Origin::is_warm(&sandbox.labels)).then_some(true),
     })
 }
 

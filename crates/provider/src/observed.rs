@@ -20,7 +20,7 @@ pub struct Observed {
     /// The sandbox's state.
     pub state: EngineState,
     /// Whether it was made for somebody or has been handed over to somebody since; `None` where the engine cannot tell.
-    pub handed_over: Option<bool>,
+    pub claimed: Option<bool>,
 }
 
 /// The state of a sandbox.

@@ -93,9 +93,9 @@ pub trait Lifecycle: Send + Sync {
     /// limit is not the engine's.
     async fn update_limits(&self, workspace: SandboxId, limits: ResourceLimits) -> Result<(), OperationError>;
 
-    /// Marks a sandbox that was made ahead of need as somebody's, so that [`Observed::handed_over`] says so from now
+    /// Marks a sandbox that was made ahead of need as somebody's, so that [`Observed::claimed`] says so from now
     /// on.
-    async fn mark_handed_over(&self, _workspace: SandboxId) -> Result<(), OperationError> {
+    async fn mark_claimed(&self, _workspace: SandboxId) -> Result<(), OperationError> {
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The last step: the guest gets what belongs to its owner.
 
 use emergent_guest_client::{Guest, GuestCallError};
-use emergent_guest_proto::HandOver;
+use emergent_guest_proto::Configuration;
 use emergent_types::{CreateStep, SandboxId, StepObserver};
 
 /// Makes the sandbox its owner's: the guest gets the environment, the rights and the defaults. Repeating it changes
@@ -12,10 +12,10 @@ use emergent_types::{CreateStep, SandboxId, StepObserver};
 pub async fn configure(
     guest: &Guest,
     sandbox: SandboxId,
-    hand_over: &HandOver,
+    configuration: &Configuration,
     steps: &dyn StepObserver,
 ) -> Result<(), GuestCallError> {
-    guest.hand_over(hand_over).await?;
+    guest.configure(configuration).await?;
     steps.created(sandbox, CreateStep::HandedOver);
     Ok(())
 }

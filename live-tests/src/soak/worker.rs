@@ -227,6 +227,7 @@ impl Worker {
         if matches!(fit, Ok(Fit::Excused)) && answer.problem() == Some("engine-unavailable") {
             known.may_start_late();
         }
+        known.may_still_end();
         known.looked = Instant::now();
         if matches!(op, Op::Stop | Op::Destroy) || known.phases.may_be(Phase::Broken) {
             known.sandbox_may_have_ended();

@@ -144,7 +144,15 @@ impl KnownWorkspace {
         if phase.needs_start() && self.may_start_until.is_some_and(|until| Instant::now() < until) {
             self.phases.or(Phase::Ready);
         }
+        self.may_still_end();
         possible
+    }
+
+    /// Takes note that a fault of a moment ago may end the sandbox although it is alive now.
+    pub fn may_still_end(&mut self) {
+        if self.lingering().is_some() && self.phases.may_be(Phase::Ready) {
+            self.phases.or(Phase::Broken);
+        }
     }
 
     /// The session that holds the workspace, where that is certain.
@@ -246,5 +254,12 @@ mod tests {
         assert!(known.see(Phase::Asleep) && known.phases.is(Phase::Asleep));
         known.may_start_late();
         assert!(known.see(Phase::Asleep) && known.see(Phase::Ready) && known.phases.is(Phase::Ready));
+    }
+
+    #[test]
+    fn a_sandbox_that_was_struck_may_end_after_a_look() {
+        let mut known = KnownWorkspace::new("id".to_owned(), 0, Phases::only(Phase::Ready), Contents::default());
+        known.lingers = Some((Fault::ShimKilled, Instant::now() + LATE_START));
+        assert!(known.see(Phase::Ready) && known.see(Phase::Broken));
     }
 }

@@ -26,7 +26,7 @@ async fn told_apart() -> anyhow::Result<()> {
     machine.vmm.boot(&machine.spec).await?;
     machine.guest.suspend();
     machine.answers().await?;
-    machine.guest.hand_over(&emergent_guest_proto::HandOver { allow_root: true, ..Default::default() }).await?;
+    machine.guest.configure(&emergent_guest_proto::Configuration { allow_root: true, ..Default::default() }).await?;
     let request = serde_json::json!({"command": "echo c >/proc/sysrq-trigger", "user": "root"});
     // Its answer does not come.
     drop(tokio::time::timeout(Duration::from_secs(20), machine.guest.bash(serde_json::from_value(request)?)).await);

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use emergent_guest_client::{Guest, Open};
 use emergent_guest_proto::{
-    HandOver, RunAs,
+    Configuration, RunAs,
     tools::{BashRequest, BashResult},
 };
 use emergent_live_tests::{Engine, Runtime};
@@ -68,8 +68,8 @@ impl Bench {
         let opener = Opener { provider: Arc::clone(&self.provider), workspace: spec.workspace };
         let guest = Guest::new(Arc::new(opener), first_channel);
         let environment = BTreeMap::from([("GREETING".to_owned(), "hello there".to_owned())]);
-        let hand_over = HandOver { environment, allow_root: true, ..HandOver::default() };
-        guest.hand_over(&hand_over).await.map_err(full).context("handing the sandbox over")?;
+        let configuration = Configuration { environment, allow_root: true, ..Configuration::default() };
+        guest.configure(&configuration).await.map_err(full).context("handing the sandbox over")?;
         Ok(Sandbox { workspace: spec.workspace, guest, isolation, runtime, warnings })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use emergent_guest_proto::{CallId, GuestError, HandOver, LastEnd, Route, call::OutcomeQuery};
+use emergent_guest_proto::{CallId, Configuration, GuestError, LastEnd, Route, call::OutcomeQuery};
 use http::Request;
 use hyper::body::Incoming;
 
@@ -32,7 +32,7 @@ async fn handle(guest: &Arc<Guest>, route: Route, id: &str, request: Request<Inc
     match route {
         Route::Hello => Ok(ok(&guest.hello())),
         Route::Usage => usage::measure(guest).await.map(|usage| ok(&usage)),
-        Route::HandOver => hand_over(guest, request).await,
+        Route::Configure => configure(guest, request).await,
         Route::Restored => machine_restored(guest, request).await,
         Route::LastEnd => last_end(guest, request).await,
         Route::Shutdown => {
@@ -108,10 +108,10 @@ async fn machine_restored(guest: &Guest, request: Request<Incoming>) -> Result<R
     Ok(ok(&guest.hello()))
 }
 
-async fn hand_over(guest: &Guest, request: Request<Incoming>) -> Result<Reply, GuestError> {
-    let hand_over: HandOver = json(request).await?;
-    launch::check_variables("environment", &hand_over.environment)?;
-    let kept = guest.handed_over.take(hand_over);
+async fn configure(guest: &Guest, request: Request<Incoming>) -> Result<Reply, GuestError> {
+    let configuration: Configuration = json(request).await?;
+    launch::check_variables("environment", &configuration.environment)?;
+    let kept = guest.configuration.take(configuration);
     kept.map_err(|error| failure::at(&guest.settings.state_dir, "keep what was handed over in", &error))?;
     Ok(no_content())
 }

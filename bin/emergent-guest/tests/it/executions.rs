@@ -101,7 +101,7 @@ async fn a_server_left_in_the_background_holds_nothing_up_and_can_be_cancelled()
 async fn cancel_ends_the_whole_tree_also_what_left_the_session() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
-    client.hand_over(json!({"environment": {}, "allow_root": true})).await;
+    client.configure(json!({"environment": {}, "allow_root": true})).await;
     for user in ["agent", "root"] {
         let seconds = if user == "agent" { "4711.2" } else { "4711.3" };
         let program =
@@ -205,7 +205,7 @@ async fn what_cannot_run_says_why_and_leaves_nothing() {
 async fn root_is_for_workspaces_that_allow_it() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
-    client.hand_over(json!({"environment": {}, "allow_root": true})).await;
+    client.configure(json!({"environment": {}, "allow_root": true})).await;
     let result: BashResult =
         client.tool("bash", json!({"command": "id -u; echo $USER", "user": "root"})).await.unwrap();
     assert_eq!(result.stdout, "0\nroot\n");
@@ -378,7 +378,7 @@ async fn an_id_that_was_forgotten_can_be_used_again_and_keeps_its_new_output() {
 async fn no_command_gains_privileges_and_roots_commands_are_not_the_agents_to_read() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
-    client.hand_over(json!({"environment": {}, "allow_root": true})).await;
+    client.configure(json!({"environment": {}, "allow_root": true})).await;
     for user in ["agent", "root"] {
         let body = json!({"command": "grep NoNewPrivs /proc/self/status; echo done-by-$USER", "user": user, "execution_id": user});
         let result: BashResult = client.tool("bash", body).await.unwrap();

@@ -52,8 +52,8 @@ async fn a_guest_starts_on_a_full_disk_and_loses_no_record() {
     let Some(disk) = SmallDisk::mount() else { return };
     let Some(mut guest) = Guest::start_in(disk.directory(), &[]).await else { return };
     let client = guest.client().await;
-    let hand_over = json!({"defaults": {"authorities": "-- ours --"}});
-    client.hand_over(hand_over.clone()).await;
+    let configuration = json!({"defaults": {"authorities": "-- ours --"}});
+    client.configure(configuration.clone()).await;
     let before: BashResult =
         client.tool("bash", json!({"execution_id": "before", "command": "echo kept; exit 3"})).await.unwrap();
     client.start(json!({"execution_id": "unfinished", "program": "exec sleep 4711.6"})).await;
@@ -78,7 +78,7 @@ async fn a_guest_starts_on_a_full_disk_and_loses_no_record() {
     guest.restart_after_kill().await;
     let client = guest.client().await;
     // As whoever starts a machine does each time.
-    client.hand_over(hand_over).await;
+    client.configure(configuration).await;
     run(&client, 20..40).await;
     let problem = client.get::<Usage>("/v1/usage").await.unwrap().problem.unwrap();
     assert!(problem.contains("no space is left") && problem.contains("remove files"), "{problem}");

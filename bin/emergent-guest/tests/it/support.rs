@@ -214,7 +214,7 @@ impl Client {
     }
 
     /// Makes the sandbox somebody's workspace.
-    pub(crate) async fn hand_over(&self, body: Value) {
+    pub(crate) async fn configure(&self, body: Value) {
         let mut whole = json!({"environment": {}, "allow_root": false});
         whole.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
         self.post::<Value>("/v1/hand-over", &whole).await.unwrap();

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use emergent_guest_client::{Guest, GuestCallError};
-use emergent_guest_proto::HandOver;
+use emergent_guest_proto::Configuration;
 use emergent_provider::{CreateError, Created, OperationError, SandboxSpec};
 use emergent_sandbox::configure;
 use emergent_store::{DestroyReason, ErrorReason, MadeSandbox, PassedOver, StoreError, WorkspaceState};
@@ -28,7 +28,7 @@ use crate::{
 pub(crate) struct Order {
     pub(super) spec: SandboxSpec,
     /// The configuration that the guest is given.
-    pub(super) configuration: HandOver,
+    pub(super) configuration: Configuration,
     pub(super) choice: Choice,
     /// The member of the warm pool that becomes the workspace, if there is one.
     pub(super) member: Option<PooledSandbox>,
@@ -111,7 +111,7 @@ impl Creation {
             match self.claim(guard, &spec, member, &configuration).await {
                 Ok(()) => {
                     self.pool.note_hit(&spec.image);
-                    self.lifecycle.mark_handed_over(guard);
+                    self.lifecycle.mark_claimed(guard);
                     return Ok(());
                 }
                 Err(Unready::Store(StoreError::Moved(_))) => return Err(Unmade::Moved),
@@ -156,7 +156,7 @@ impl Creation {
         guard: &mut WorkspaceGuard,
         spec: &SandboxSpec,
         member: PooledSandbox,
-        configuration: &HandOver,
+        configuration: &Configuration,
     ) -> Result<(), Unready> {
         let Some(registered) = self.providers.get(member.provider) else { return Err(Unready::Unwanted) };
         if spec.limits != member.limits {
@@ -170,7 +170,7 @@ impl Creation {
         &self,
         guard: &mut WorkspaceGuard,
         spec: &SandboxSpec,
-        configuration: &HandOver,
+        configuration: &Configuration,
     ) -> Result<(), Unready> {
         let Some(registered) = self.providers.get(guard.provider()) else { return Err(Unready::Unwanted) };
         let created = self.create_sandbox(guard, registered, spec).await?;
@@ -209,7 +209,12 @@ impl Creation {
     }
 
     /// Configures the guest with what belongs to the workspace, and records that the workspace is ready.
-    async fn publish(&self, guard: &mut WorkspaceGuard, guest: Guest, configuration: &HandOver) -> Result<(), Unready> {
+    async fn publish(
+        &self,
+        guard: &mut WorkspaceGuard,
+        guest: Guest,
+        configuration: &Configuration,
+    ) -> Result<(), Unready> {
         configure(&guest, guard.id, configuration, self.steps.as_ref()).await.map_err(Unready::Configure)?;
         guard.set_phase(RuntimePhase::Ready { guest });
         self.recorder.record(guard, &WorkspaceState::Ready).await?;

@@ -153,7 +153,7 @@ impl Lifecycle {
         }
         let guest = self.guests.client(guard.provider(), guard.id, None);
         match first_answer(registered, guard.id, &guest, ADOPTION).await {
-            Ok(hello) if hello.handed_over => {
+            Ok(hello) if hello.is_configured => {
                 self.becomes_ready(guard, Some(guest)).await?;
                 self.audit.note(guard, "ready", AuditEnd::OK);
                 Ok(())

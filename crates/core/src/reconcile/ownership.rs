@@ -40,14 +40,14 @@ pub(crate) enum Orphan {
 }
 
 /// Decides on a sandbox that this server does not drive. `row_may_come`: the sandbox is so young that its row could be
-/// on its way. `handed_over`: the sandbox was made for somebody, or was handed over since. A sandbox that was handed
+/// on its way. `claimed`: the sandbox was made for somebody, or was handed over since. A sandbox that was handed
 /// over is never removed only because its row is missing: the row may have been lost in a backup that was restored, or
 /// in a power cut.
-pub(crate) fn orphan(maker: Maker, row_may_come: bool, claim: Claim, handed_over: bool) -> Orphan {
+pub(crate) fn orphan(maker: Maker, row_may_come: bool, claim: Claim, claimed: bool) -> Orphan {
     match (maker, claim) {
         (Maker::Unknown | Maker::OtherLive, _) | (_, Claim::Wanted) => Orphan::Leave,
         (Maker::Own | Maker::OtherDead, Claim::NoRow) if row_may_come => Orphan::Leave,
-        (Maker::Own | Maker::OtherDead, Claim::NoRow) if handed_over => Orphan::PutAside,
+        (Maker::Own | Maker::OtherDead, Claim::NoRow) if claimed => Orphan::PutAside,
         (Maker::Own | Maker::OtherDead, Claim::NoRow | Claim::Nothing) => Orphan::Remove,
     }
 }

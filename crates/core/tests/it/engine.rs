@@ -268,8 +268,8 @@ impl FakeEngine {
         let state = self.state(workspace)?;
         let created_at = fs::metadata(self.file(workspace)).unwrap().modified().unwrap().into();
         let kind = ContainerKind::AgentWorkspace;
-        let handed_over = Some(self.guest(workspace).is_handed_over());
-        Some(Observed { workspace, server: self.shared.server, kind, created_at, state, handed_over })
+        let claimed = Some(self.guest(workspace).is_handed_over());
+        Some(Observed { workspace, server: self.shared.server, kind, created_at, state, claimed })
     }
 
     /// Lets a sandbox run, and opens the first channel to its guest.

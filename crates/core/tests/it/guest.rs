@@ -34,7 +34,7 @@ pub(crate) struct FakeGuest {
     output: Arc<watch::Sender<Output>>,
     connections: Arc<std::sync::Mutex<JoinSet<()>>>,
     /// There once it has been given what belongs to the workspace: it outlives the process.
-    handed_over: PathBuf,
+    claimed: PathBuf,
     workspace: WorkspaceId,
     gates: Gates,
     refuses_hand_over: Arc<std::sync::Mutex<bool>>,
@@ -52,11 +52,11 @@ struct Output {
 
 impl FakeGuest {
     /// A guest that keeps its one mark at this path, and is held at these gates.
-    pub(crate) fn kept_in(handed_over: PathBuf, workspace: WorkspaceId, gates: Gates) -> Self {
-        std::fs::create_dir_all(handed_over.parent().unwrap()).unwrap();
+    pub(crate) fn kept_in(claimed: PathBuf, workspace: WorkspaceId, gates: Gates) -> Self {
+        std::fs::create_dir_all(claimed.parent().unwrap()).unwrap();
         let (output, connections, usage) = (Arc::default(), Arc::default(), Arc::default());
         let (last_end, refuses_hand_over) = (Arc::default(), Arc::default());
-        Self { output, connections, usage, last_end, refuses_hand_over, handed_over, workspace, gates }
+        Self { output, connections, usage, last_end, refuses_hand_over, claimed, workspace, gates }
     }
 
     /// Serves one more connection.
@@ -70,7 +70,7 @@ impl FakeGuest {
                     if request.uri().path() == Route::Hello.path() {
                         guest.gates.pass(guest.workspace, GREETS).await;
                     }
-                    if request.uri().path() == Route::HandOver.path() {
+                    if request.uri().path() == Route::Configure.path() {
                         guest.gates.pass(guest.workspace, TAKES_OVER).await;
                     }
                     if request.uri().path() == Route::Usage.path() {
@@ -104,7 +104,7 @@ impl FakeGuest {
 
     /// Whether it has been given what belongs to the workspace.
     pub(crate) fn is_handed_over(&self) -> bool {
-        self.handed_over.exists()
+        self.claimed.exists()
     }
 
     /// Ends with its sandbox.
@@ -193,16 +193,16 @@ impl FakeGuest {
                 version: "0".into(),
                 boot_id: "boot".into(),
                 kernel: "none".into(),
-                handed_over: self.is_handed_over(),
+                is_configured: self.is_handed_over(),
             };
             let body = Full::new(serde_json::to_vec(&hello).unwrap().into());
             return Response::new(body.boxed_unsync());
         }
-        if path == Route::HandOver.path() {
+        if path == Route::Configure.path() {
             let mut response = Response::new(Full::default().boxed_unsync());
             let refuses = *self.refuses_hand_over.lock().unwrap();
             if !refuses {
-                std::fs::write(&self.handed_over, "").unwrap();
+                std::fs::write(&self.claimed, "").unwrap();
             }
             let status = if refuses { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::NO_CONTENT };
             *response.status_mut() = status;

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use emergent_guest_client::GuestCallError;
 use emergent_guest_proto::{
-    HandOver, Hello,
+    Configuration, Hello,
     machine::{NetworkSettings, Restored},
 };
 use emergent_microvm::{Disk, MachineId, MachineSpec, MachineState, TapInterface, VmmError};
@@ -48,7 +48,7 @@ impl Inner {
 
     /// Makes the sandbox of a guest that has answered the caller's.
     pub(super) async fn make_ready(&self, entry: &Entry) -> Result<(), SandboxError> {
-        self.hand_over(entry).await?;
+        self.configure(entry).await?;
         self.pass(BootStep::GuestAnswered.name()).await;
         self.record(entry, Phase::Ready, None)?;
         self.pass(BootStep::ReadyRecorded.name()).await;
@@ -179,12 +179,12 @@ impl Inner {
     }
 
     /// Makes the sandbox's guest the caller's, where the caller does not do so itself.
-    pub(super) async fn hand_over(&self, entry: &Entry) -> Result<(), SandboxError> {
+    pub(super) async fn configure(&self, entry: &Entry) -> Result<(), SandboxError> {
         if entry.record().hand_over_later {
             return Ok(());
         }
-        let hand_over = HandOver { allow_root: true, ..HandOver::default() };
-        entry.guest().hand_over(&hand_over).await.map_err(SandboxError::Guest)
+        let configuration = Configuration { allow_root: true, ..Configuration::default() };
+        entry.guest().configure(&configuration).await.map_err(SandboxError::Guest)
     }
 
     async fn require_machine(&self, directory: &Path) -> Result<(), SandboxError> {

@@ -83,7 +83,7 @@ fn answer(request: &Request<Incoming>, machine: &impl Inside) -> Response<Full<B
             version: "0".into(),
             boot_id: "boot".into(),
             kernel: "none".into(),
-            handed_over: true,
+            is_configured: true,
         }),
         Some(Route::Bash) => json(&BashResult {
             execution_id: ExecutionId::new("one").unwrap(),

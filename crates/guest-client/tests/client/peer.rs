@@ -166,7 +166,7 @@ impl Asked {
 
 pub(crate) fn hello(boot_id: &str) -> Hello {
     let (version, kernel) = ("1".to_owned(), "k".to_owned());
-    Hello { generation: GENERATION, version, boot_id: boot_id.to_owned(), kernel, handed_over: true }
+    Hello { generation: GENERATION, version, boot_id: boot_id.to_owned(), kernel, is_configured: true }
 }
 
 pub(crate) fn raw(status: StatusCode, body: impl Into<Bytes>) -> Answer {

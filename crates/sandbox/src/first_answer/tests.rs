@@ -30,7 +30,7 @@ impl Inventory for Sandbox {
             kind: ContainerKind::AgentWorkspace,
             created_at: SystemTime::now().into(),
             state,
-            handed_over: None,
+            claimed: None,
         }))
     }
 

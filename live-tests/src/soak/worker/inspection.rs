@@ -39,9 +39,7 @@ impl Worker {
         if let Some(fault) = known.lingering() {
             faults.insert(fault);
             known.sandbox_may_have_ended();
-            if known.phases.may_be(Phase::Ready) {
-                known.phases.or(Phase::Broken);
-            }
+            known.may_still_end();
         }
         let expiring = known.has_expired();
         let limit_may_be_reached = self.subject().census.most_since(from) > LIMIT;

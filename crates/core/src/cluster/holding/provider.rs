@@ -54,9 +54,9 @@ impl Lifecycle for HeldProvider {
         self.inner.update_limits(workspace, limits).await
     }
 
-    async fn mark_handed_over(&self, workspace: WorkspaceId) -> Result<(), OperationError> {
+    async fn mark_claimed(&self, workspace: WorkspaceId) -> Result<(), OperationError> {
         self.ensure_lease().await?;
-        self.inner.mark_handed_over(workspace).await
+        self.inner.mark_claimed(workspace).await
     }
 
     async fn discard(&self, workspace: WorkspaceId) -> Result<(), OperationError> {

@@ -12,7 +12,7 @@ async fn a_new_sandbox_is_nobodys() {
     let Some(guest) = Guest::start().await else { return };
     let client = guest.client().await;
     let hello: Hello = client.get("/v1/hello").await.unwrap();
-    assert!(!hello.handed_over);
+    assert!(!hello.is_configured);
     let refused = client.tool::<Value>("bash", json!({"command": "id", "user": "root"})).await.unwrap_err();
     assert_eq!((refused.code, refused.field.as_deref()), (ErrorCode::PermissionDenied, Some("user")));
 }
@@ -21,14 +21,14 @@ async fn a_new_sandbox_is_nobodys() {
 async fn what_was_handed_over_reaches_every_process_and_outlives_the_guest() {
     let Some(mut guest) = Guest::start().await else { return };
     let client = guest.client().await;
-    client.hand_over(json!({"environment": {"GREETING": "grüße", "PATH": "/opt/bin:/usr/bin:/bin"}})).await;
+    client.configure(json!({"environment": {"GREETING": "grüße", "PATH": "/opt/bin:/usr/bin:/bin"}})).await;
     let environ = "cat /proc/self/environ | tr '\\0' '\\n' | grep -aE '^(GREETING|PATH|HOME)=' | sort";
     let expected = |shown: &str| shown.contains("GREETING=grüße\n") && shown.contains("PATH=/opt/bin:/usr/bin:/bin\n");
     let shown = client.sh(environ).await;
     assert!(expected(&shown), "{shown}");
     guest.restart_after_kill().await;
     let client = guest.client().await;
-    assert!(client.get::<Hello>("/v1/hello").await.unwrap().handed_over);
+    assert!(client.get::<Hello>("/v1/hello").await.unwrap().is_configured);
     let shown = client.sh(environ).await;
     assert!(expected(&shown), "{shown}");
     let kept = std::fs::metadata(guest.state().join("private/hand-over.json")).unwrap();
@@ -40,7 +40,7 @@ async fn a_hand_over_is_kept_whatever_its_length() {
     for length in [0, 4_000, 40_000] {
         let Some(mut guest) = Guest::start().await else { return };
         let value = "v".repeat(length);
-        guest.client().await.hand_over(json!({"environment": {"LONG": value}})).await;
+        guest.client().await.configure(json!({"environment": {"LONG": value}})).await;
         guest.restart_after_kill().await;
         assert_eq!(guest.client().await.sh("printf %s \"$LONG\" | wc -c").await.trim(), length.to_string());
     }
@@ -52,7 +52,7 @@ async fn the_operators_defaults_hold_where_the_workspace_has_nothing_of_its_own(
     let defaults =
         json!({"environment": {"MIRROR": "operator", "OWN": "operator"}, "authorities": "-- a certificate --"});
     let body = json!({"environment": {"OWN": "workspace"}, "allow_root": false, "defaults": defaults});
-    guest.client().await.hand_over(body).await;
+    guest.client().await.configure(body).await;
     for _ in 0..2 {
         let client = guest.client().await;
         let shown = client.sh("echo $MIRROR $OWN $PIP_CERT $SSL_CERT_FILE; tail -n 2 $PIP_CERT").await;
@@ -72,5 +72,5 @@ async fn what_cannot_be_an_environment_is_refused_and_changes_nothing() {
         let refused = client.post::<Value>("/v1/hand-over", &body).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::InvalidRequest, "{refused:?}");
     }
-    assert!(!client.get::<Hello>("/v1/hello").await.unwrap().handed_over);
+    assert!(!client.get::<Hello>("/v1/hello").await.unwrap().is_configured);
 }

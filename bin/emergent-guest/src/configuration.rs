@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use emergent_guest_proto::HandOver;
+use emergent_guest_proto::Configuration;
 use parking_lot::RwLock;
 
 use crate::{authorities, own_files};
@@ -29,15 +29,15 @@ const BLANK: usize = 4096;
 
 /// The properties that have been handed over, if any.
 #[derive(Debug)]
-pub struct HandedOver {
+pub struct KeptConfiguration {
     file: PathBuf,
     /// The authorities' certificates, where commands find them.
     bundle: PathBuf,
     inherited: BTreeMap<String, String>,
-    current: RwLock<Option<HandOver>>,
+    current: RwLock<Option<Configuration>>,
 }
 
-impl HandedOver {
+impl KeptConfiguration {
     /// Takes up what an earlier guest of this sandbox was given. A file that cannot be understood counts as none: the
     /// server does not take such a sandbox for a workspace.
     ///
@@ -46,12 +46,13 @@ impl HandedOver {
     pub fn load(state_dir: &Path) -> io::Result<Self> {
         let directory = directory(state_dir)?;
         let file = directory.join(FILE);
-        let inherited = read(&directory.join(INHERITED))?.map(|hand_over| hand_over.environment).unwrap_or_default();
+        let inherited =
+            read(&directory.join(INHERITED))?.map(|configuration| configuration.environment).unwrap_or_default();
         let current = read(&file)?;
         let bundle = state_dir.join(authorities::BUNDLE);
-        if let Some(hand_over) = &current {
+        if let Some(configuration) = &current {
             // Not every sandbox keeps its root file system over a stop.
-            authorities::write(&bundle, &hand_over.defaults)?;
+            authorities::write(&bundle, &configuration.defaults)?;
         } else if let Err(error) = write(&file, &[b' '; BLANK]) {
             // A disk that is full now may have room by the time that something is handed over.
             tracing::warn!(%error, "nothing can be kept ready for a hand-over");
@@ -63,47 +64,47 @@ impl HandedOver {
     ///
     /// # Errors
     /// When it cannot be kept; then what was handed over before still counts.
-    pub fn take(&self, mut hand_over: HandOver) -> io::Result<()> {
+    pub fn take(&self, mut configuration: Configuration) -> io::Result<()> {
         for (name, value) in &self.inherited {
-            hand_over.environment.entry(name.clone()).or_insert_with(|| value.clone());
+            configuration.environment.entry(name.clone()).or_insert_with(|| value.clone());
         }
-        authorities::write(&self.bundle, &hand_over.defaults)?;
+        authorities::write(&self.bundle, &configuration.defaults)?;
         let mut current = self.current.write();
-        if current.as_ref() == Some(&hand_over) {
+        if current.as_ref() == Some(&configuration) {
             // It is kept already: whoever starts a machine hands over again, also where its disk is full.
             return Ok(());
         }
-        let text = serde_json::to_vec(&hand_over)?;
+        let text = serde_json::to_vec(&configuration)?;
         let is_kept = current.is_none() && fill(&self.file, &text)?;
         if !is_kept {
             write(&self.file, &text)?;
         }
-        *current = Some(hand_over);
+        *current = Some(configuration);
         Ok(())
     }
 
     /// Whether there has been one.
     pub fn is_complete(&self) -> bool {
-        self.with(|hand_over| hand_over.is_some())
+        self.with(|configuration| configuration.is_some())
     }
 
     /// Whether calls may act as root.
     pub fn allows_root(&self) -> bool {
-        self.with(|hand_over| hand_over.is_some_and(|hand_over| hand_over.allow_root))
+        self.with(|configuration| configuration.is_some_and(|configuration| configuration.allow_root))
     }
 
     /// The workspace's environment, over the operator's defaults.
     pub fn environment(&self) -> Vec<(OsString, OsString)> {
-        self.with(|hand_over| {
-            let Some(hand_over) = hand_over else { return Vec::new() };
-            let mut environment = authorities::variables(&self.bundle, &hand_over.defaults);
-            environment.extend(hand_over.defaults.environment.clone());
-            environment.extend(hand_over.environment.clone());
+        self.with(|configuration| {
+            let Some(configuration) = configuration else { return Vec::new() };
+            let mut environment = authorities::variables(&self.bundle, &configuration.defaults);
+            environment.extend(configuration.defaults.environment.clone());
+            environment.extend(configuration.environment.clone());
             environment.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
         })
     }
 
-    fn with<T>(&self, look: impl FnOnce(Option<&HandOver>) -> T) -> T {
+    fn with<T>(&self, look: impl FnOnce(Option<&Configuration>) -> T) -> T {
         look(self.current.read().as_ref())
     }
 }
@@ -127,8 +128,8 @@ fn directory(state_dir: &Path) -> io::Result<PathBuf> {
     own_files::directory(&directory, 0o700)?;
     for name in [FILE, INHERITED] {
         let former = state_dir.join(name);
-        if let Some(hand_over) = read(&former)? {
-            write(&directory.join(name), &serde_json::to_vec(&hand_over)?)?;
+        if let Some(configuration) = read(&former)? {
+            write(&directory.join(name), &serde_json::to_vec(&configuration)?)?;
             fs::remove_file(former)?;
         }
     }
@@ -160,6 +161,6 @@ fn fill(file: &Path, text: &[u8]) -> io::Result<bool> {
     Ok(true)
 }
 
-fn read(file: &Path) -> io::Result<Option<HandOver>> {
+fn read(file: &Path) -> io::Result<Option<Configuration>> {
     Ok(own_files::read(file)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
