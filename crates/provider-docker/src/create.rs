@@ -148,9 +148,11 @@ impl<'a> Prepared<'a> {
             shared_volumes::ensure(docker, spec).await?;
             for volume in &prepared.volumes {
                 let own = volume.label.clone().map(|label| (labels::VOLUME.to_owned(), label));
+                // Volumes may be all that is left of a sandbox, and then tell whether it was anybody's.
+                let labels = prepared.owner().to_labels().into_iter().chain(own).chain(spec.warm_label());
                 let request = VolumeCreateRequest {
                     name: Some(volume.name(spec.workspace)),
-                    labels: Some(prepared.owner().to_labels().into_iter().chain(own).collect()),
+                    labels: Some(labels.collect()),
                     ..VolumeCreateRequest::default()
                 };
                 bounded(docker.create_volume(request)).await?;

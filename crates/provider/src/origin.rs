@@ -72,8 +72,13 @@ impl SandboxSpec {
     /// The labels that say what the sandbox is made of, and whether it is made ahead of need.
     pub fn origin_labels(&self) -> Vec<(String, String)> {
         let origin = Origin { image: self.image.clone(), limits: self.limits, network: self.network };
-        let warm = self.warm.then(|| (WARM.to_owned(), "true".to_owned()));
-        origin.to_labels().into_iter().chain(warm).collect()
+        origin.to_labels().into_iter().chain(self.warm_label()).collect()
+    }
+
+    /// The label of everything that is made for the sandbox ahead of need; `None` where the sandbox is somebody's from
+    /// the beginning.
+    pub fn warm_label(&self) -> Option<(String, String)> {
+        self.warm.then(|| (WARM.to_owned(), "true".to_owned()))
     }
 }
 

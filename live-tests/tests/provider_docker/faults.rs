@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use emergent_live_tests::{Case, Runtime, until};
 use emergent_provider::{
-    CreateError, EngineEventKind, EngineState, ExitReason, Inventory as _, Lifecycle as _, Provider as _,
+    CreateError, EngineEventKind, EngineState, ExitReason, Inventory as _, Lifecycle as _, Provider as _, SandboxSpec,
 };
 use emergent_provider_docker::DockerProvider;
 use emergent_types::NetworkPolicy;
@@ -97,18 +97,29 @@ async fn engine_down(runtime: Runtime) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The remains of a sandbox say whether the sandbox was anybody's: one of the warm pool is not, until it is
+/// claimed.
 async fn remains_are_listed(runtime: Runtime) -> anyhow::Result<()> {
     let bench = Bench::new(runtime)?;
-    let sandbox = bench.sandbox(&spec(NetworkPolicy::None)?).await?;
-    let name = format!("emergent-{}", sandbox.workspace);
-    let removed = std::process::Command::new("docker").args(["rm", "--force", &name]).output()?;
-    ensure!(removed.status.success(), "{removed:?}");
-    let listed = bench.provider.list().await.map_err(full)?;
-    let seen = listed.into_iter().find(|seen| seen.workspace == sandbox.workspace);
-    ensure!(seen.as_ref().is_some_and(|seen| seen.state == EngineState::Remains), "{seen:?}");
-    ensure!(bench.provider.inspect(sandbox.workspace).await.map_err(full)? == seen);
-    bench.provider.destroy(sandbox.workspace, &Unobserved).await.map_err(full)?;
-    ensure!(bench.provider.inspect(sandbox.workspace).await.map_err(full)?.is_none());
+    for (warm, claimed) in [(false, true), (true, false)] {
+        let sandbox = bench.sandbox(&SandboxSpec { warm, ..spec(NetworkPolicy::None)? }).await?;
+        let id = sandbox.workspace;
+        let removed =
+            std::process::Command::new("docker").args(["rm", "--force", &format!("emergent-{id}")]).output()?;
+        ensure!(removed.status.success(), "{removed:?}");
+        let seen = async || -> anyhow::Result<_> {
+            let listed = bench.provider.list().await.map_err(full)?;
+            let seen = listed.into_iter().find(|seen| seen.workspace == id).context("the remains are listed")?;
+            ensure!(seen.state == EngineState::Remains, "{seen:?}");
+            ensure!(bench.provider.inspect(id).await.map_err(full)?.as_ref() == Some(&seen));
+            Ok(seen)
+        };
+        ensure!(seen().await?.claimed == Some(claimed), "warm: {warm}");
+        bench.provider.mark_claimed(id).await.map_err(full)?;
+        ensure!(seen().await?.claimed == Some(true), "warm: {warm}");
+        bench.provider.destroy(id, &Unobserved).await.map_err(full)?;
+        ensure!(bench.provider.inspect(id).await.map_err(full)?.is_none());
+    }
     Ok(())
 }
 
