@@ -101,9 +101,12 @@ async fn engine_down(runtime: Runtime) -> anyhow::Result<()> {
 /// claimed.
 async fn remains_are_listed(runtime: Runtime) -> anyhow::Result<()> {
     let bench = Bench::new(runtime)?;
-    for (warm, claimed) in [(false, true), (true, false)] {
+    for (warm, is_marked, claimed) in [(false, false, true), (true, false, false), (true, true, true)] {
         let sandbox = bench.sandbox(&SandboxSpec { warm, ..spec(NetworkPolicy::None)? }).await?;
         let id = sandbox.workspace;
+        if is_marked {
+            bench.provider.mark_claimed(id).await.map_err(full)?;
+        }
         let removed =
             std::process::Command::new("docker").args(["rm", "--force", &format!("emergent-{id}")]).output()?;
         ensure!(removed.status.success(), "{removed:?}");
@@ -114,9 +117,7 @@ async fn remains_are_listed(runtime: Runtime) -> anyhow::Result<()> {
             ensure!(bench.provider.inspect(id).await.map_err(full)?.as_ref() == Some(&seen));
             Ok(seen)
         };
-        ensure!(seen().await?.claimed == Some(claimed), "warm: {warm}");
-        bench.provider.mark_claimed(id).await.map_err(full)?;
-        ensure!(seen().await?.claimed == Some(true), "warm: {warm}");
+        ensure!(seen().await?.claimed == Some(claimed), "warm: {warm}, marked: {is_marked}");
         bench.provider.destroy(id, &Unobserved).await.map_err(full)?;
         ensure!(bench.provider.inspect(id).await.map_err(full)?.is_none());
     }
