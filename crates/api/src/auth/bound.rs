@@ -24,6 +24,13 @@ pub(super) async fn check(parts: &mut Parts, route: &RouteMetadata, principal: &
 async fn check_workspace(parts: &mut Parts, route: &RouteMetadata, grants: &Grants) -> Result<(), Refusal> {
     let Some(own) = grants.workspace else { return Ok(()) };
     match route.subject {
+        Subject::Workspace if route.makes_project_s => {
+            let detail = format!(
+                "your token is for the workspace {own} alone, and makes neither snapshots nor copies of it; use a token of \
+                 the whole project"
+            );
+            Err(Refusal::new(ProblemKind::NotGranted, detail))
+        }
         Subject::Workspace => {
             let named = path_parameter(parts, &(), "id").await?;
             if named.parse::<WorkspaceId>().is_ok_and(|id| id == own) {

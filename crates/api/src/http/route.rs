@@ -54,6 +54,8 @@ pub(crate) struct RouteMetadata {
     pub(crate) session: SessionRule,
     /// The tool that the call is a use of.
     pub(crate) tool: ToolUse,
+    /// Whether the call makes something that is its project's, and not its subject's: a snapshot, or another workspace.
+    pub(crate) makes_project_s: bool,
     /// The name of the call in the audit; `None` where the audit leaves the call out.
     pub(crate) audit: Option<AuditedAs>,
     /// The limits of a JSON body.
@@ -161,7 +163,16 @@ pub(crate) const fn of_mcp_server(scope: Scope) -> RouteMetadata {
 
 impl RouteMetadata {
     const fn new(access: Access, subject: Subject, affinity: Affinity, session: SessionRule) -> Self {
-        Self { access, subject, affinity, session, tool: ToolUse::None, audit: None, body: BODY }
+        Self {
+            access,
+            subject,
+            affinity,
+            session,
+            tool: ToolUse::None,
+            makes_project_s: false,
+            audit: None,
+            body: BODY,
+        }
     }
 
     /// The answer stands in the subject's row, so that every server has it, and no session is in its way.
@@ -172,6 +183,11 @@ impl RouteMetadata {
     /// The operation makes workspaces.
     pub(crate) fn makes_workspaces(self) -> Self {
         Self { affinity: Affinity::TakesNewWorkspaces, ..self }
+    }
+
+    /// The operation makes something that is the project's, and not its subject's.
+    pub(crate) fn makes_project_s(self) -> Self {
+        Self { makes_project_s: true, ..self }
     }
 
     /// Sessions do not hold the operation back.
@@ -359,13 +375,14 @@ impl RouteMetadata {
             ToolUse::Of(tool) => format!(", tool {tool}"),
             ToolUse::OfAny => ", any tool".to_owned(),
         };
+        let makes = if self.makes_project_s { ", makes what is the project's" } else { "" };
         let session = if self.session == SessionRule::Bound { ", bound to sessions" } else { "" };
         let body = match self.body {
             BODY => String::new(),
             Limits { bytes, .. } => format!(", body of {} MiB", bytes >> 20),
         };
         let audit = audit.unwrap_or_default();
-        format!("{access}, {:?} by {:?}{session}{tool}{audit}{body}", self.subject, self.affinity)
+        format!("{access}, {:?} by {:?}{session}{tool}{makes}{audit}{body}", self.subject, self.affinity)
     }
 }
 

@@ -251,9 +251,12 @@ async fn every_operation_asks_every_kind_of_principal_for_its_grants() {
         let finds_back = ["/attach", "/detach", "/sessions"].iter().any(|end| path.ends_with(end));
         let of_row = method == "GET" && path == "/api/v1/agent/workspaces/{id}";
 
-        let expected = if of_workspace || uses_mcp { Fate::LetIn } else { Fate::Refused(403, "not-granted") };
+        // What is made is the project's, and out of its maker's reach.
+        let copies = of_workspace && method == "POST" && (path.ends_with("/snapshots") || path.ends_with("/fork"));
+        let is_let_in = of_workspace && !copies || uses_mcp;
+        let expected = if is_let_in { Fate::LetIn } else { Fate::Refused(403, "not-granted") };
         assert_eq!(fate(&bound, &own.to_string()).await, expected, "bound: {method} {path}");
-        if of_workspace {
+        if of_workspace && !copies {
             let expected = Fate::Refused(404, "workspace-not-found");
             assert_eq!(fate(&bound, &other.to_string()).await, expected, "bound elsewhere: {method} {path}");
         }

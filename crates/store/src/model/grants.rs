@@ -78,7 +78,8 @@ impl Grants {
     #[must_use]
     pub fn has(&self, scope: Scope) -> bool {
         // Who may change everything may use what is there.
-        let is_implied = scope == Scope::McpUse && self.scopes.contains(&Scope::AdminWrite);
+        let is_bound = self.workspace.is_some() || self.tools.is_some();
+        let is_implied = scope == Scope::McpUse && self.scopes.contains(&Scope::AdminWrite) && !is_bound;
         is_implied || self.scopes.contains(&scope)
     }
 }
@@ -173,6 +174,10 @@ mod tests {
         assert!(!granted(&[Scope::AdminRead]).has(Scope::McpUse));
         assert!(granted(&[Scope::McpUse]).has(Scope::McpUse));
         assert!(!granted(&[]).has(Scope::AdminRead));
+        // Whoever may use some tools alone has no others by way of a hosted server.
+        let reader = Grants { tools: Some([Tool::Read].into()), ..granted(&[Scope::AdminWrite]) };
+        let bound = Grants { workspace: Some(WorkspaceId::generate()), ..granted(&[Scope::AdminWrite]) };
+        assert!(!reader.has(Scope::McpUse) && !bound.has(Scope::McpUse));
     }
 
     #[test]
