@@ -104,7 +104,7 @@ pub(crate) async fn run(config: Config, claim: Claim) -> anyhow::Result<()> {
     let state = ApiState::new(parts);
     let router = emergent_api::router(state)?;
     memory::give_back();
-    let upkeep = tokio::spawn(keep_tidy(metrics, budget, descriptors));
+    let background = tokio::spawn(keep_tidy(metrics, budget, descriptors));
 
     let scheme = if config.http.tls.is_some() { "https" } else { "http" };
     write_url(&config.data_dir, scheme, address)?;
@@ -123,7 +123,7 @@ pub(crate) async fn run(config: Config, claim: Claim) -> anyhow::Result<()> {
             tracing::warn!("an engine was not told in time that this server ends; the next start makes it good");
         }
     }
-    upkeep.abort();
+    background.abort();
     tracing::info!("stopped");
     served
 }

@@ -15,7 +15,7 @@ use std::{
 use emergent_guest_client::Guest;
 use emergent_provider::{ContainerKind, EngineState, ImageRef, Observed, ProviderKind};
 use emergent_store::MadeSandbox;
-use emergent_types::{NetworkPolicy, ResourceLimits, WorkspaceId, error_chain};
+use emergent_types::{NetworkPolicy, ResourceLimits, SandboxId, error_chain};
 
 use futures::{StreamExt as _, stream};
 
@@ -46,7 +46,7 @@ pub(crate) struct Pool {
 
 /// A sandbox of the pool, which belongs to no project yet.
 pub(crate) struct PooledSandbox {
-    pub(crate) id: WorkspaceId,
+    pub(crate) id: SandboxId,
     pub(crate) provider: ProviderKind,
     /// The image id that the image's reference stood for when the member was made.
     pub(crate) image_id: Option<String>,
@@ -134,18 +134,18 @@ impl Pool {
     }
 
     /// Returns whether a sandbox is a member of the pool, or its workspace is being admitted.
-    pub(crate) fn has_or_gives(&self, id: WorkspaceId, admissions: &Admissions) -> bool {
+    pub(crate) fn has_or_gives(&self, id: SandboxId, admissions: &Admissions) -> bool {
         self.image_pools.iter().any(|image_pool| image_pool.has_or_gives(id, admissions)) || admissions.has(id)
     }
 
     /// Takes out a member whose sandbox has ended.
-    pub(crate) fn take_ended(&self, id: WorkspaceId) -> Vec<PooledSandbox> {
+    pub(crate) fn take_ended(&self, id: SandboxId) -> Vec<PooledSandbox> {
         self.image_pools.iter().flat_map(|image_pool| image_pool.retain(|member| member.id != id)).collect()
     }
 
     /// Takes out the members that do not run according to a listing of the engine. Members made after the listing are
     /// not in it and stay.
-    pub(crate) fn take_not_running(&self, observed: &HashMap<WorkspaceId, Observed>) -> Vec<PooledSandbox> {
+    pub(crate) fn take_not_running(&self, observed: &HashMap<SandboxId, Observed>) -> Vec<PooledSandbox> {
         let runs = |member: &PooledSandbox| {
             observed.get(&member.id).is_none_or(|observed| observed.state == EngineState::Running)
         };

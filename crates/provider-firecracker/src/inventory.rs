@@ -8,7 +8,7 @@ use emergent_provider::{
     ByteStream, ChannelError, Channels, EngineEvent, EngineEventKind, EngineState, ExitReason, ImageRef, Inventory,
     Observed, OperationError, Origin, Owner,
 };
-use emergent_types::{SnapshotId, WorkspaceId};
+use emergent_types::{SandboxId, SnapshotId};
 use futures::{StreamExt as _, stream::BoxStream};
 
 use crate::{FirecrackerProvider, error, image, labels, manager::ManagerError};
@@ -20,7 +20,7 @@ const KILLED: i64 = 137;
 
 #[async_trait]
 impl Channels for FirecrackerProvider {
-    async fn open(&self, workspace: WorkspaceId) -> Result<ByteStream, ChannelError> {
+    async fn open(&self, workspace: SandboxId) -> Result<ByteStream, ChannelError> {
         let opened = self.manager.open(workspace.as_uuid().into()).await;
         opened.map_err(|failure| error::channel_error(&*self.manager, failure))
     }
@@ -28,7 +28,7 @@ impl Channels for FirecrackerProvider {
 
 #[async_trait]
 impl Inventory for FirecrackerProvider {
-    async fn inspect(&self, workspace: WorkspaceId) -> Result<Option<Observed>, OperationError> {
+    async fn inspect(&self, workspace: SandboxId) -> Result<Option<Observed>, OperationError> {
         match self.manager.get(workspace.as_uuid().into()).await {
             Ok(sandbox) => Ok(observed(&sandbox)),
             Err(ManagerError::NotFound(_)) => Ok(None),
@@ -42,7 +42,7 @@ impl Inventory for FirecrackerProvider {
         Ok(sandboxes.iter().filter_map(observed).collect())
     }
 
-    async fn origin(&self, workspace: WorkspaceId) -> Result<Option<Origin>, OperationError> {
+    async fn origin(&self, workspace: SandboxId) -> Result<Option<Origin>, OperationError> {
         match self.manager.get(workspace.as_uuid().into()).await {
             Ok(sandbox) => Ok(Origin::from_labels(&sandbox.labels)),
             Err(ManagerError::NotFound(_)) => Ok(None),
@@ -50,7 +50,7 @@ impl Inventory for FirecrackerProvider {
         }
     }
 
-    async fn origin_of_snapshot(&self, snapshot: SnapshotId) -> Result<Option<(WorkspaceId, Origin)>, OperationError> {
+    async fn origin_of_snapshot(&self, snapshot: SnapshotId) -> Result<Option<(SandboxId, Origin)>, OperationError> {
         let listed = self.manager.snapshots().await;
         let listed =
             listed.map_err(|failure| error::operation_error(&*self.manager, "list the snapshots of", failure))?;
@@ -119,12 +119,12 @@ fn state(sandbox: &SandboxBody) -> EngineState {
     }
 }
 
-fn states(sandboxes: &[SandboxBody]) -> HashMap<WorkspaceId, EngineState> {
+fn states(sandboxes: &[SandboxBody]) -> HashMap<SandboxId, EngineState> {
     sandboxes.iter().filter_map(observed).map(|it| (it.workspace, it.state)).collect()
 }
 
 /// Returns the events between two queries.
-fn changes(before: &HashMap<WorkspaceId, EngineState>, now: &HashMap<WorkspaceId, EngineState>) -> Vec<EngineEvent> {
+fn changes(before: &HashMap<SandboxId, EngineState>, now: &HashMap<SandboxId, EngineState>) -> Vec<EngineEvent> {
     let removed = before.keys().filter(|workspace| !now.contains_key(workspace));
     let removed = removed.map(|workspace| EngineEvent { workspace: *workspace, kind: EngineEventKind::Removed });
     let changed = now.iter().filter_map(|(workspace, state)| {
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn what_has_changed_between_two_looks_is_an_event() {
-        let (one, two, three) = (WorkspaceId::generate(), WorkspaceId::generate(), WorkspaceId::generate());
+        let (one, two, three) = (SandboxId::generate(), SandboxId::generate(), SandboxId::generate());
         let before = HashMap::from([(one, EngineState::Running), (two, EngineState::Paused)]);
         let exited = EngineState::Exited(ExitReason::Code(KILLED));
         let now = HashMap::from([(one, exited), (three, EngineState::Running)]);

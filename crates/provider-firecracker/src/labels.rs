@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use emergent_provider::{Origin, SERVER_LABEL};
-use emergent_types::{ServerId, WorkspaceId};
+use emergent_types::{SandboxId, ServerId};
 
 /// The label with the workspace of a snapshot.
 const SOURCE: &str = "emergent.source";
@@ -12,7 +12,7 @@ const SOURCE: &str = "emergent.source";
 /// sandbox.
 pub(crate) fn of_snapshot(
     server: ServerId,
-    workspace: WorkspaceId,
+    workspace: SandboxId,
     sandbox: &BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
     let own = [(SERVER_LABEL.to_owned(), server.to_string()), (SOURCE.to_owned(), workspace.to_string())];
@@ -21,7 +21,7 @@ pub(crate) fn of_snapshot(
 }
 
 /// Returns the workspace of a snapshot, and the origin of that workspace's sandbox.
-pub(crate) fn source_of(labels: &BTreeMap<String, String>) -> Option<(WorkspaceId, Origin)> {
+pub(crate) fn source_of(labels: &BTreeMap<String, String>) -> Option<(SandboxId, Origin)> {
     Some((labels.get(SOURCE)?.parse().ok()?, Origin::from_labels(labels)?))
 }
 

@@ -57,7 +57,7 @@ async fn serve(arguments: FirecrackerManagerArgs) -> anyhow::Result<()> {
         );
     });
     tracing::info!("listening on http://{address}");
-    let upkeep = tokio::spawn(async {
+    let background = tokio::spawn(async {
         let mut ticks = tokio::time::interval(UPKEEP);
         loop {
             ticks.tick().await;
@@ -67,7 +67,7 @@ async fn serve(arguments: FirecrackerManagerArgs) -> anyhow::Result<()> {
     let limits = ConnectionLimits::default().within(descriptors::raise_limit());
     let served = listener::serve(listener, None, router(sandboxes.clone(), access), signals, GRACE, limits).await;
     probe.abort();
-    upkeep.abort();
+    background.abort();
     sandboxes.shutdown().await;
     tracing::info!("stopped; machines go on");
     served

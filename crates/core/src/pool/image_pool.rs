@@ -6,7 +6,7 @@ use std::{
 };
 
 use emergent_provider::{ContainerKind, ImageRef};
-use emergent_types::{ResourceLimits, WorkspaceId};
+use emergent_types::{ResourceLimits, SandboxId};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
@@ -29,7 +29,7 @@ pub(crate) struct ImagePool {
 #[derive(Default)]
 struct Stock {
     ready: VecDeque<PooledSandbox>,
-    making: HashSet<WorkspaceId>,
+    making: HashSet<SandboxId>,
     taken_at: Option<Instant>,
     hits: u64,
     misses: BTreeMap<&'static str, u64>,
@@ -118,7 +118,7 @@ impl ImagePool {
 
     /// Whether a sandbox is a member, or is being admitted. Both are asked as of one moment: a member that is taken and
     /// given back meanwhile would be missed in either place.
-    pub(super) fn has_or_gives(&self, id: WorkspaceId, admissions: &Admissions) -> bool {
+    pub(super) fn has_or_gives(&self, id: SandboxId, admissions: &Admissions) -> bool {
         let stock = self.lock();
         stock.making.contains(&id) || stock.ready.iter().any(|member| member.id == id) || admissions.has(id)
     }
@@ -136,11 +136,11 @@ impl ImagePool {
     }
 
     /// Orders the missing members: returns their ids, of which at most `at_once` are being made at a time.
-    pub(crate) fn order(&self, at_once: usize) -> Vec<WorkspaceId> {
+    pub(crate) fn order(&self, at_once: usize) -> Vec<SandboxId> {
         let mut stock = self.lock();
         let missing = (self.target as usize).saturating_sub(stock.ready.len() + stock.making.len());
         let ids = (0..missing.min(at_once.saturating_sub(stock.making.len())))
-            .map(|_| WorkspaceId::generate())
+            .map(|_| SandboxId::generate())
             .collect::<Vec<_>>();
         stock.making.extend(&ids);
         ids
@@ -155,7 +155,7 @@ impl ImagePool {
     }
 
     /// Takes back the order of a member that could not be made.
-    pub(crate) fn cancel(&self, id: WorkspaceId, failure: String) {
+    pub(crate) fn cancel(&self, id: SandboxId, failure: String) {
         let mut stock = self.lock();
         stock.making.remove(&id);
         stock.failure = Some(failure);
@@ -229,7 +229,7 @@ mod tests {
         }
     }
 
-    fn member(id: WorkspaceId) -> PooledSandbox {
+    fn member(id: SandboxId) -> PooledSandbox {
         let made = MadeSandbox { runtime: "runc".to_owned(), isolation: Isolation::Container, warnings: Vec::new() };
         let guest = Guest::new(Arc::new(Nowhere), None);
         PooledSandbox { id, provider: ProviderKind::Docker, image_id: None, guest, made, limits: LIMITS }

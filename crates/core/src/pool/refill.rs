@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use emergent_provider::{ContainerKind, ImageAccess, ProviderKind, SandboxSpec};
 use emergent_store::MadeSandbox;
-use emergent_types::{WorkspaceId, error_chain};
+use emergent_types::{SandboxId, error_chain};
 use futures::{StreamExt as _, stream};
 use tokio::time::sleep;
 
@@ -134,7 +134,7 @@ impl PoolKeeper {
         })
     }
 
-    async fn add_member(&self, image_pool: &ImagePool, provider: ProviderKind, id: WorkspaceId) -> Result<(), String> {
+    async fn add_member(&self, image_pool: &ImagePool, provider: ProviderKind, id: SandboxId) -> Result<(), String> {
         let Some(registered) = self.providers.get(provider) else { return Ok(()) };
         match self.make_member(image_pool, registered, id).await {
             Ok(member) => {
@@ -156,7 +156,7 @@ impl PoolKeeper {
         &self,
         image_pool: &ImagePool,
         registered: &Registered,
-        id: WorkspaceId,
+        id: SandboxId,
     ) -> Result<PooledSandbox, String> {
         let image = image_pool.image();
         let spec = SandboxSpec {

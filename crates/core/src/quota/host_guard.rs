@@ -25,7 +25,7 @@ use std::{
 
 use emergent_provider::{ExitReason, HostRoom, OperationError, ProviderKind};
 use emergent_store::{MCP_SERVERS_ON, McpServerState, Store};
-use emergent_types::{WorkspaceId, error_chain};
+use emergent_types::{SandboxId, error_chain};
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
@@ -108,7 +108,7 @@ pub(crate) struct HostGuard {
 
 /// The facts about one engine's machine that are kept from one look to the next.
 struct Guard {
-    known: HashMap<WorkspaceId, CountedSandbox>,
+    known: HashMap<SandboxId, CountedSandbox>,
     counts: JoinSet<Counted>,
     places: Arc<Semaphore>,
     /// How much disk was free when counts were last begun.
@@ -140,7 +140,7 @@ struct Counted {
 
 /// A sandbox whose disk is watched.
 struct Watched {
-    id: WorkspaceId,
+    id: SandboxId,
     limit: u64,
     /// The workspace that it is of, unless it hosts an MCP server.
     entry: Option<Arc<Entry>>,
@@ -324,7 +324,7 @@ impl HostGuard {
     }
 
     /// The engine tells of the end, and whoever drives the sandbox follows.
-    async fn end_sandbox(&self, registered: &Registered, id: WorkspaceId, why: ExitReason) {
+    async fn end_sandbox(&self, registered: &Registered, id: SandboxId, why: ExitReason) {
         match registered.provider.end(id, why).await {
             Ok(()) | Err(OperationError::Gone) => {}
             Err(error) => tracing::warn!(sandbox = %id, reason = error_chain(&error), "a sandbox could not be ended"),

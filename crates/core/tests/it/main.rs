@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails by panicking, as the test itself does")]
 
 mod audit;
+mod background;
 mod calls;
 mod change;
 mod crash;
@@ -24,5 +25,4 @@ mod reconcile;
 mod sessions;
 mod snapshots;
 mod support;
-mod upkeep;
 mod usage;
