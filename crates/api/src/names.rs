@@ -36,8 +36,11 @@ pub(crate) async fn resolve(State(state): State<ApiState>, mut request: Request,
         }
         request.extensions_mut().insert(Counted);
         match state.workspaces().named(principal.project, &name).await {
-            Ok(Some(id)) => *request.uri_mut() = with_id(request.uri(), id, &rest),
-            Ok(None) => {}
+            // To a principal of one workspace the others have no names.
+            Ok(Some(id)) if principal.grants.workspace.is_none_or(|own| own == id) => {
+                *request.uri_mut() = with_id(request.uri(), id, &rest);
+            }
+            Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%error, "a workspace could not be looked up by its name");
                 request.extensions_mut().insert(NotLookedUp);

@@ -294,6 +294,17 @@ async fn a_token_for_one_workspace_or_some_tools_makes_no_tokens_and_administers
         let both = format!(r#"{{"name": "t", "scopes": ["admin:read"], "administrator": true, {bound}}}"#);
         assert_eq!(api.post("/api/v1/tokens", &both).await.blamed(422, "invalid-value"), ["administrator"]);
     }
+    let body = format!(r#"{{"name": "t", "scopes": ["admin:read"], "workspace_id": "{id}"}}"#);
+    let bound = api.post("/api/v1/tokens", &body).await.json()["secret"].as_str().unwrap().to_owned();
+    let other = api.new_row("other", &[]).await.to_string();
+    let show = async |name: &str| api.call("GET", &format!("{WORKSPACES}/{name}"), Some(&bound), None).await;
+    assert_eq!(show("own").await.status, 200);
+    // The name of another workspace is no better than one that nothing has.
+    for name in ["other", "nothing"] {
+        let answer = show(name).await;
+        answer.problem(404, "workspace-not-found");
+        assert!(answer.text.contains(name) && !answer.text.contains(&other), "{}", answer.text);
+    }
     let elsewhere =
         r#"{"name": "t", "scopes": ["admin:read"], "workspace_id": "01990000-0000-7000-8000-000000000000"}"#;
     api.post("/api/v1/tokens", elsewhere).await.problem(404, "workspace-not-found");
