@@ -180,7 +180,11 @@ pub(crate) fn routes() -> Routes<ApiState> {
     path = "/api/v1/tokens",
     tag = "tokens",
     request_body = CreateToken,
-    responses((status = 201, description = "The token, with its secret.", body = TokenWithSecret), Usual)
+    responses(
+        (status = 201, description = "The token, with its secret.", body = TokenWithSecret),
+        (status = 404, description = "The project has no such workspace.", body = crate::http::problem::Problem, content_type = "application/problem+json"),
+        Usual,
+    )
 )]
 async fn create_token(
     caller: Caller,
