@@ -1,8 +1,9 @@
 //! The audit's layer around every handler that reaches into a workspace or changes one: collects the facts of a request
 //! for its row.
 //!
-//! Which calls are recorded, and under which names, stands in the metadata of their routes. A row is recorded once the whole answer has been sent, so that a stream's duration counts; a request
-//! whose caller went away is recorded as abandoned when it is dropped.
+//! The metadata of a route says whether its calls are recorded, and under which name. A row is recorded once the whole
+//! answer has been sent, so that a stream's duration counts; a request whose caller went away is recorded as abandoned
+//! when it is dropped.
 //!
 //! | fact | source |
 //! | --- | --- |

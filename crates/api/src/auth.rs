@@ -2,11 +2,11 @@
 //!
 //! Every call but the health probes and the pages carries a token (`credentials`). [`emergent_auth`] finds the principal
 //! whose token this is. The metadata of the route says which scope the call needs, and the principal's grants bound what
-//! it may reach (`bound`). What is open by a token ends with it (`binding`).
+//! it may reach (`grants`). What is open by a token ends with it (`binding`).
 
 mod binding;
-mod bound;
 mod credentials;
+mod grants;
 mod mcp_allowed;
 mod reach;
 mod scope;
@@ -126,7 +126,7 @@ impl FromRequestParts<ApiState> for Caller {
         binding.to(principal.clone());
         let caller = Self { principal, facts, binding };
         caller.require(scope)?;
-        bound::check(parts, &route, &caller.principal).await?;
+        grants::check(parts, &route, &caller.principal).await?;
         reach::check(parts, state, &route, caller.project()).await?;
         if let Some(call) = session::begin(parts, state, &route, caller.project()).await? {
             caller.facts.keep(call);

@@ -15,7 +15,8 @@ use crate::{
     time::now,
 };
 
-const DEFAULT_PROJECT: &str = "default";
+/// The name of the project that an installation begins with.
+pub const DEFAULT_PROJECT: &str = "default";
 
 /// Finds or makes the default project, and claims the identity of a server for a new process.
 pub(crate) async fn load_or_make(

@@ -42,6 +42,7 @@ pub use change::{Changed, WorkspaceChange};
 pub use connection::{DatabaseUrl, InvalidDatabaseUrl};
 pub use error::{OpenError, StoreError};
 pub use forks::ForkAdmission;
+pub use installation::DEFAULT_PROJECT;
 pub use leftovers::{LeftoverKind, LeftoverRow};
 pub use mcp_servers::{
     MCP_SERVERS_ON, McpChangeReach, McpPackage, McpServerAdmission, McpServerChange, McpServerExit, McpServerId,

@@ -1,9 +1,11 @@
 //! Access tokens: who may call. Only a hash of the secret is kept.
 
+use std::str::FromStr;
+
 use chrono::{DateTime, SubsecRound as _, Utc};
 use sea_orm::{
     ActiveValue::Set,
-    ColumnTrait as _, Condition, ConnectionTrait, EntityTrait as _, PaginatorTrait as _, QueryFilter as _,
+    ColumnTrait as _, Condition, ConnectionTrait, EntityTrait as _, JsonValue, PaginatorTrait as _, QueryFilter as _,
     QueryOrder as _, QuerySelect as _, QueryTrait as _, UpdateMany,
     sea_query::{Expr, ExprTrait as _, Func},
 };
@@ -317,18 +319,22 @@ fn one(project: ProjectId, id: TokenId) -> UpdateMany<token::Entity> {
         .filter(token::Column::ProjectId.eq(project.as_uuid()))
 }
 
+/// Reads a column that has a list of words.
+fn words<T: FromStr, L: FromIterator<T>>(column: &'static str, list: JsonValue) -> Result<L, StoreError> {
+    let list: Vec<String> = from_json(column, list)?;
+    list.iter().map(|word| parse(column, word)).collect()
+}
+
 impl TryFrom<token::Model> for Token {
     type Error = StoreError;
 
     fn try_from(row: token::Model) -> Result<Self, StoreError> {
-        let scopes: Vec<String> = from_json("tokens.scopes", row.scopes)?;
-        let scopes = scopes.iter().map(|scope| parse("tokens.scopes", scope)).collect::<Result<_, _>>()?;
         let grants = Grants {
-            scopes,
+            scopes: words("tokens.scopes", row.scopes)?,
             is_administrator: row.is_administrator,
             is_operator: row.is_operator,
             workspace: row.workspace_id.map(Into::into),
-            tools: row.tools.map(|tools| from_json("tokens.tools", tools)).transpose()?,
+            tools: row.tools.map(|tools| words("tokens.tools", tools)).transpose()?,
             mcp: row.mcp_allow_list.map(|list| from_json("tokens.mcp_allow_list", list)).transpose()?,
         };
         Ok(Self {

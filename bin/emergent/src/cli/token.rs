@@ -49,7 +49,7 @@ pub(crate) struct TokenCreateArgs {
     /// default all.
     #[arg(long = "tool", value_name = "TOOL", value_enum)]
     tools: Vec<ToolArg>,
-    /// The token's calls name their session: without one they are refused, as an agent's should be.
+    /// Refuse calls of the token that name no session; for agents.
     #[arg(long)]
     pub(crate) no_operator: bool,
     /// The token does not administer the installation, although it is of the project `default`.

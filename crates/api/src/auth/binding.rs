@@ -96,10 +96,10 @@ pub(crate) async fn bind(mut request: Request, next: Next) -> Response {
 
 impl Binding {
     /// Binds the request to this token.
-    pub(super) fn to(&self, grant: LivePrincipal) {
+    pub(super) fn to(&self, principal: LivePrincipal) {
         self.0.send_if_modified(|bound| match bound {
             Bound::Unknown => {
-                *bound = Bound::To(grant);
+                *bound = Bound::To(principal);
                 true
             }
             Bound::To(_) | Bound::Released => false,
@@ -117,8 +117,8 @@ impl Binding {
         loop {
             let bound = changes.borrow_and_update().clone();
             match bound {
-                Bound::To(grant) => tokio::select! {
-                    end = grant.ended() => return end,
+                Bound::To(principal) => tokio::select! {
+                    end = principal.ended() => return end,
                     _ = changes.changed() => {}
                 },
                 // The sender is `self`, so that this returns with the next change alone.
@@ -203,9 +203,9 @@ mod tests {
 
     /// Returns handlers that never end by themselves, each bound to this token.
     fn router(keeper: &PrincipalKeeper) -> Router {
-        let grant = keeper.live();
+        let principal = keeper.live();
         let bound = move |Extension(binding): Extension<Binding>| {
-            binding.to(grant.clone());
+            binding.to(principal.clone());
             binding
         };
         let (waits, events, bytes, reads, released) =

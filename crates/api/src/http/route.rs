@@ -54,8 +54,8 @@ pub(crate) struct RouteMetadata {
     pub(crate) session: SessionRule,
     /// The tool that the call is a use of.
     pub(crate) tool: ToolUse,
-    /// Whether the call makes something that is its project's, and not its subject's: a snapshot, or another workspace.
-    pub(crate) makes_project_s: bool,
+    /// Whether the call copies its workspace into a snapshot or another workspace, which are the project's.
+    pub(crate) makes_copies: bool,
     /// The name of the call in the audit; `None` where the audit leaves the call out.
     pub(crate) audit: Option<AuditedAs>,
     /// The limits of a JSON body.
@@ -163,16 +163,7 @@ pub(crate) const fn of_mcp_server(scope: Scope) -> RouteMetadata {
 
 impl RouteMetadata {
     const fn new(access: Access, subject: Subject, affinity: Affinity, session: SessionRule) -> Self {
-        Self {
-            access,
-            subject,
-            affinity,
-            session,
-            tool: ToolUse::None,
-            makes_project_s: false,
-            audit: None,
-            body: BODY,
-        }
+        Self { access, subject, affinity, session, tool: ToolUse::None, makes_copies: false, audit: None, body: BODY }
     }
 
     /// The answer stands in the subject's row, so that every server has it, and no session is in its way.
@@ -185,9 +176,9 @@ impl RouteMetadata {
         Self { affinity: Affinity::TakesNewWorkspaces, ..self }
     }
 
-    /// The operation makes something that is the project's, and not its subject's.
-    pub(crate) fn makes_project_s(self) -> Self {
-        Self { makes_project_s: true, ..self }
+    /// The operation copies its workspace into something that is the project's.
+    pub(crate) fn makes_copies(self) -> Self {
+        Self { makes_copies: true, ..self }
     }
 
     /// Sessions do not hold the operation back.
@@ -375,7 +366,7 @@ impl RouteMetadata {
             ToolUse::Of(tool) => format!(", tool {tool}"),
             ToolUse::OfAny => ", any tool".to_owned(),
         };
-        let makes = if self.makes_project_s { ", makes what is the project's" } else { "" };
+        let makes = if self.makes_copies { ", makes copies" } else { "" };
         let session = if self.session == SessionRule::Bound { ", bound to sessions" } else { "" };
         let body = match self.body {
             BODY => String::new(),

@@ -53,8 +53,8 @@ pub struct ForkList {
 
 pub(crate) fn routes() -> Routes<ApiState> {
     Routes::new()
-        .operation(routes!(create_snapshot), of_workspace(WRITE).makes_project_s().audited_as_change())
-        .operation(routes!(fork_workspace), of_workspace(WRITE).makes_project_s().audited_as_change())
+        .operation(routes!(create_snapshot), of_workspace(WRITE).makes_copies().audited_as_change())
+        .operation(routes!(fork_workspace), of_workspace(WRITE).makes_copies().audited_as_change())
         .operation(routes!(list_snapshots), of_project(READ))
         .operation(routes!(get_snapshot), of_project(READ))
         .operation(routes!(delete_snapshot), of_project(WRITE).audited_as_change())

@@ -13,8 +13,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use emergent_auth::{Principal, TokenSecret};
 use emergent_core::{LookupError, TokenId};
 use emergent_store::{
-    Cursor, Grants, InvalidCursor, McpAllowList, NewToken, NewTokenError, Page, PageRequest, ProjectId, Scope, Store,
-    Token, TokenFilter,
+    Cursor, DEFAULT_PROJECT, Grants, InvalidCursor, McpAllowList, NewToken, NewTokenError, Page, PageRequest,
+    ProjectId, Scope, Store, Token, TokenFilter,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -173,8 +173,8 @@ pub(crate) fn routes() -> Routes<ApiState> {
 
 /// Makes a token. The secret is in the answer and nowhere else.
 ///
-/// The token belongs to your own project, unless you are an administrator and the request names another. A project has at most 1,000 tokens that work. Of those that were revoked or have expired, the newest 1,000
-/// are listed.
+/// The token belongs to your own project, unless you are an administrator and the request names another. A project has
+/// at most 1,000 tokens that work. Of those that were revoked or have expired, the newest 1,000 are listed.
 #[utoipa::path(
     post,
     path = "/api/v1/tokens",
@@ -192,10 +192,9 @@ async fn create_token(
     JsonBody(request): JsonBody<CreateToken>,
 ) -> Result<Response, Refusal> {
     let store = state.store();
-    let default_project = store.default_project();
     let of_default_project = match &request.project {
-        Some(name) => store.projects_name(default_project).await? == *name,
-        None => caller.project() == default_project,
+        Some(name) => name == DEFAULT_PROJECT,
+        None => caller.project() == store.default_project(),
     };
     let grants = request.grants(caller.principal(), of_default_project)?;
     require_all(&caller, &grants)?;

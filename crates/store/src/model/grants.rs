@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use emergent_types::WorkspaceId;
-use serde::{Deserialize, Serialize};
 
 use crate::McpAllowList;
 
@@ -36,8 +35,7 @@ pub enum Scope {
 }
 
 /// A tool of workspaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "&'static str")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tool {
     /// Commands and processes.
     Bash,
@@ -145,20 +143,6 @@ impl FromStr for Tool {
 
     fn from_str(text: &str) -> Result<Self, UnknownTool> {
         Self::ALL.into_iter().find(|tool| tool.as_str() == text).ok_or_else(|| UnknownTool(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for Tool {
-    type Error = UnknownTool;
-
-    fn try_from(text: String) -> Result<Self, UnknownTool> {
-        text.parse()
-    }
-}
-
-impl From<Tool> for &'static str {
-    fn from(tool: Tool) -> Self {
-        tool.as_str()
     }
 }
 

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{ImageRef, Isolation, ProviderKind};
-use emergent_types::{ResourceLimits, ServerId, SnapshotId, WorkspaceId};
+use emergent_provider::{Isolation, ProviderKind};
+use emergent_types::{ServerId, SnapshotId, WorkspaceId};
 use sea_orm::{ActiveValue::Set, JsonValue};
 use serde_json::json;
 
 use crate::{
     DestroyReason, ErrorReason, IdlePolicy, ProjectId, StateKind, StoreError, WorkspaceSpec, WorkspaceState,
     entity::workspace::{ActiveModel, Model},
-    model::words::{Word as _, from_integer, from_json, from_word, parse, signed, storable, to_json, unknown},
+    model::words::{Word as _, from_json, from_word, parse, signed, storable, to_json, unknown},
+    model::workspace_spec::read_spec,
     time::now,
 };
 
@@ -209,19 +210,7 @@ impl TryFrom<Model> for WorkspaceRow {
     fn try_from(row: Model) -> Result<Self, StoreError> {
         let state = state(&row)?;
         let provider_requested = row.provider_requested.as_deref();
-        let spec = WorkspaceSpec {
-            kind: from_word("kind", &row.kind)?,
-            image: ImageRef::recorded(&row.image),
-            limits: ResourceLimits {
-                cpu: row.cpu,
-                memory_bytes: from_integer("memory_bytes", row.memory_bytes)?,
-                disk_bytes: from_integer("disk_bytes", row.disk_bytes)?,
-                pids: from_integer("pids", row.pids)?,
-            },
-            network: from_word("network", &row.network)?,
-            allow_root: row.allow_root,
-            environment_keys: from_json("environment_keys", row.environment_keys)?,
-        };
+        let spec = read_spec!(row);
         Ok(Self {
             id: row.id.into(),
             project: row.project_id.into(),

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use emergent_provider::{ImageRef, ProviderKind, Taken};
-use emergent_types::{ResourceLimits, ServerId, SnapshotId, WorkspaceId};
+use emergent_provider::{ProviderKind, Taken};
+use emergent_types::{ServerId, SnapshotId, WorkspaceId};
 use sea_orm::ActiveValue::Set;
 
 use crate::{
     ProjectId, SnapshotState, SnapshotStateKind, StoreError, WorkspaceSpec,
     entity::snapshot::{ActiveModel, Model},
-    model::words::{from_integer, from_json, from_word, parse, signed, storable, to_json},
+    model::words::{from_integer, from_json, parse, signed, storable, to_json},
+    model::workspace_spec::read_spec,
 };
 
 /// A snapshot, as the store has it.
@@ -108,19 +109,7 @@ impl TryFrom<Model> for SnapshotRow {
             name: row.name,
             labels: from_json("labels", row.labels)?,
             temporary: row.temporary,
-            spec: WorkspaceSpec {
-                kind: from_word("kind", &row.kind)?,
-                image: ImageRef::recorded(&row.image),
-                limits: ResourceLimits {
-                    cpu: row.cpu,
-                    memory_bytes: from_integer("memory_bytes", row.memory_bytes)?,
-                    disk_bytes: from_integer("disk_bytes", row.disk_bytes)?,
-                    pids: from_integer("pids", row.pids)?,
-                },
-                network: from_word("network", &row.network)?,
-                allow_root: row.allow_root,
-                environment_keys: from_json("environment_keys", row.environment_keys)?,
-            },
+            spec: read_spec!(row),
         };
         Ok(Self { new, state, taken, created_at: row.created_at, ready_at: row.ready_at })
     }

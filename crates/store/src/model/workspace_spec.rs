@@ -20,3 +20,23 @@ pub struct WorkspaceSpec {
     /// Names of the workspace's environment variables, without their values.
     pub environment_keys: Vec<String>,
 }
+
+/// Reads the specification from a row of workspaces or of snapshots, whose tables have the same columns for it.
+macro_rules! read_spec {
+    ($row:expr) => {
+        $crate::WorkspaceSpec {
+            kind: $crate::model::words::from_word("kind", &$row.kind)?,
+            image: emergent_provider::ImageRef::recorded(&$row.image),
+            limits: emergent_types::ResourceLimits {
+                cpu: $row.cpu,
+                memory_bytes: $crate::model::words::from_integer("memory_bytes", $row.memory_bytes)?,
+                disk_bytes: $crate::model::words::from_integer("disk_bytes", $row.disk_bytes)?,
+                pids: $crate::model::words::from_integer("pids", $row.pids)?,
+            },
+            network: $crate::model::words::from_word("network", &$row.network)?,
+            allow_root: $row.allow_root,
+            environment_keys: $crate::model::words::from_json("environment_keys", $row.environment_keys)?,
+        }
+    };
+}
+pub(crate) use read_spec;

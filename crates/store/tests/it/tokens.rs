@@ -2,7 +2,7 @@
 
 use chrono::{TimeDelta, Utc};
 use emergent_store::{
-    Grants, MOST_TOKENS, McpAllowList, NewToken, NewTokenError, Page, PageRequest, ProjectId, Scope, Token,
+    Grants, MOST_TOKENS, McpAllowList, NewToken, NewTokenError, Page, PageRequest, ProjectId, Scope, Store, Token,
     TokenFilter, TokenId, Tool,
 };
 use emergent_types::WorkspaceId;
@@ -192,4 +192,22 @@ async fn grants_come_back_as_they_were_given() {
     };
     let made = store.tokens_create(NewToken { grants: grants.clone(), ..new_token(&store, 1) }).await.unwrap();
     assert_eq!(store.tokens_get(made.id).await.unwrap().unwrap().grants, grants);
+}
+
+/// A release from before the grants left tokens without them.
+#[tokio::test]
+async fn the_tokens_of_the_default_project_from_before_are_administrators_and_all_are_operators() {
+    let store = TestStore::open().await;
+    let other = store.projects_ensure("team").await.unwrap();
+    let first = store.tokens_create(new_token(&store, 1)).await.unwrap();
+    let foreign = store.tokens_create(NewToken { project: other, ..new_token(&store, 2) }).await.unwrap();
+    for column in ["is_administrator", "is_operator", "workspace_id", "tools"] {
+        store.execute(&format!("ALTER TABLE tokens DROP COLUMN {column}")).await;
+    }
+    store.execute("DELETE FROM seaql_migrations WHERE version = 'm2026_11_30_000001_token_grants'").await;
+    let upgraded = Store::open(&store.url).await.unwrap();
+    let granted = async |token: &Token| upgraded.tokens_get(token.id).await.unwrap().unwrap().grants;
+    let all = Grants::on_project(Scope::ALL.to_vec());
+    assert_eq!(granted(&first).await, Grants { is_administrator: true, ..all.clone() });
+    assert_eq!(granted(&foreign).await, all);
 }

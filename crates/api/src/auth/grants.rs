@@ -1,4 +1,5 @@
-//! The bounds of a principal's grants: one workspace alone, some tools alone, and calls within sessions alone.
+//! The grants of a principal against the metadata of a route: one workspace alone, some tools alone, and calls within
+//! sessions alone.
 
 use axum::http::request::Parts;
 use emergent_auth::Principal;
@@ -24,7 +25,7 @@ pub(super) async fn check(parts: &mut Parts, route: &RouteMetadata, principal: &
 async fn check_workspace(parts: &mut Parts, route: &RouteMetadata, grants: &Grants) -> Result<(), Refusal> {
     let Some(own) = grants.workspace else { return Ok(()) };
     match route.subject {
-        Subject::Workspace if route.makes_project_s => {
+        Subject::Workspace if route.makes_copies => {
             let detail = format!(
                 "your token is for the workspace {own} alone, and makes neither snapshots nor copies of it; use a token of \
                  the whole project"
@@ -37,7 +38,9 @@ async fn check_workspace(parts: &mut Parts, route: &RouteMetadata, grants: &Gran
                 return Ok(());
             }
             // The same as of a workspace that is not there.
-            let detail = format!("your token is for the workspace {own} alone, and there is no {named:?} for it");
+            let detail = format!(
+                "your token is for the workspace {own} alone, and sees no workspace of the name or id {named:?}"
+            );
             Err(Refusal::new(ProblemKind::WorkspaceNotFound, detail))
         }
         Subject::Project | Subject::McpServer if route.needs(USE_MCP) => Ok(()),
@@ -55,14 +58,14 @@ fn check_tool(route: &RouteMetadata, grants: &Grants) -> Result<(), Refusal> {
         ToolUse::OfAny => Ok(()),
         ToolUse::Of(tool) if tools.contains(&tool) => Ok(()),
         ToolUse::Of(tool) => {
-            let detail = format!("the tool {tool:?} is not enabled for your token", tool = tool.as_str());
-            Err(Refusal::new(ProblemKind::ToolNotEnabled, format!("{detail}, which may use {}", words(tools))))
+            let detail = format!("your token may not use the tool {tool}, only these: {}", words(tools));
+            Err(Refusal::new(ProblemKind::ToolNotEnabled, detail))
         }
         // An agent always finds its way back into its workspace.
         ToolUse::None if route.subject == Subject::Workspace && route.session == SessionRule::Free => Ok(()),
         ToolUse::None if !route.needs(WRITE) => Ok(()),
         ToolUse::None => {
-            let detail = format!("your token may use tools alone ({}); use another for this call", words(tools));
+            let detail = format!("your token may use tools only ({}); use another token for this call", words(tools));
             Err(Refusal::new(ProblemKind::NotGranted, detail))
         }
     }
