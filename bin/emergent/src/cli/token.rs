@@ -2,7 +2,6 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use emergent_api::auth::{ScopeName, ToolName};
-use uuid::Uuid;
 
 /// The commands for tokens.
 #[derive(Debug, Subcommand)]
@@ -42,9 +41,9 @@ pub(crate) struct TokenCreateArgs {
     /// By default all servers of the project.
     #[arg(long = "mcp-server", value_name = "NAME")]
     pub(crate) mcp_servers: Vec<String>,
-    /// The only workspace that the token may use, by its id; by default all of the project's.
-    #[arg(long, value_name = "ID")]
-    pub(crate) workspace: Option<Uuid>,
+    /// The only workspace that the token may use, by its id or name; by default all of the project's.
+    #[arg(long, value_name = "WORKSPACE")]
+    pub(crate) workspace: Option<String>,
     /// A tool that the token may use in workspaces, and then nothing else that changes them; give it again for more. By
     /// default all.
     #[arg(long = "tool", value_name = "TOOL", value_enum)]

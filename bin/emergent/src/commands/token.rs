@@ -6,6 +6,7 @@ use uuid::Uuid;
 use crate::{
     cli::{TokenCommand, TokenCreateArgs, WithServer},
     client::{Client, ClientError},
+    commands::workspace::find,
     print,
 };
 
@@ -70,11 +71,15 @@ fn choose(tokens: &[TokenView], given: &str) -> Result<Uuid, ClientError> {
 }
 
 async fn create(client: &Client, new: &TokenCreateArgs) -> Result<TokenWithSecret, ClientError> {
+    let workspace_id = match &new.workspace {
+        Some(given) => Some(find::workspace(client, given).await?),
+        None => None,
+    };
     let request = CreateToken {
         name: new.name.clone(),
         scopes: new.scopes(),
         mcp_servers: (!new.mcp_servers.is_empty()).then(|| new.mcp_servers.clone()),
-        workspace_id: new.workspace,
+        workspace_id,
         tools: new.tools(),
         operator: new.no_operator.then_some(false),
         administrator: new.no_administrator.then_some(false),
